@@ -1,0 +1,55 @@
+"""Errors a user can act on. The command line prints them without a traceback and ends with their exit code."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class BundleError(Exception):
+    """Something went wrong that the user can do something about.
+
+    Args:
+        message: What went wrong and where, in one or two sentences.
+        remedy: What to do next; None where there is nothing to suggest.
+        details: Further lines worth showing as they are, such as the end of a log.
+    """
+
+    exit_code: ClassVar[int] = 2
+
+    def __init__(self, message: str, *, remedy: str | None = None, details: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+        self.details = tuple(details)
+
+    def __str__(self) -> str:
+        return self.message if self.remedy is None else f"{self.message} {self.remedy}"
+
+
+class UsageError(BundleError):
+    """An argument or option that cannot be used as given."""
+
+
+class ConfigError(BundleError):
+    """A model or task file that cannot be used as written."""
+
+
+class CheckpointError(BundleError):
+    """A model directory that cannot be served as it is."""
+
+
+class TokenizerError(CheckpointError):
+    """A tokenizer that does not give back what it was given, so that no score made with it can be believed."""
+
+
+class DataError(BundleError):
+    """Questions that could not be found, fetched or read."""
+
+
+class RunError(BundleError):
+    """A run directory that cannot be written, read or continued."""
+
+
+class ServerError(BundleError):
+    """The server did not come up, or died for good."""
+
+    exit_code: ClassVar[int] = 3
