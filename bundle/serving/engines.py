@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 
@@ -30,6 +31,22 @@ class Engine(Protocol):
     @property
     def served_name(self) -> str:
         """The model's name in ``/v1/models`` and in requests."""
+
+    @property
+    def version(self) -> str:
+        """The version of the server's program."""
+
+    @property
+    def architectures(self) -> frozenset[str] | None:
+        """The architectures the server's program knows; None where that cannot be told beforehand."""
+
+    @property
+    def interpreter(self) -> str:
+        """The Python that runs the server, and with which its tokenizer must be proved."""
+
+    @property
+    def tokenizer_directory(self) -> Path:
+        """The directory the server loads its tokenizer from; known once ``prepare`` has run."""
 
     @property
     def concurrency(self) -> int:

@@ -1,0 +1,73 @@
+"""From predictions to scores, under the names OpenCompass gives them."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from bundle.runs import Prediction
+from bundle.tasks.catalog import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How well a subject or a group of subjects was answered.
+
+    Attributes:
+        accuracy: Percent of the answered questions that are right; for a group the plain mean over its subjects.
+            None where a subject has no answered question: a missing reply is not a wrong answer.
+        stderr: Standard error of the accuracy in points; None where it cannot be told.
+        n: Questions asked.
+        answered: Questions with a reply.
+    """
+
+    accuracy: float | None
+    stderr: float | None
+    n: int
+    answered: int
+
+
+def score(task: Task, asked: Mapping[str, int], predictions: Iterable[Prediction]) -> dict[str, Score]:
+    """Score a task's subjects and groups.
+
+    Args:
+        task: The task.
+        asked: How many questions each subject has in this run.
+        predictions: What came of them, one a question at the most; a question without one counts as unanswered.
+
+    Returns:
+        Scores by name: the groups first, as the task lists them, then the subjects. A group is scored only where all
+        its subjects were asked, as in OpenCompass: a mean over some of them would carry the name of another number.
+    """
+    answered = dict.fromkeys(asked, 0)
+    right = dict.fromkeys(asked, 0)
+    for prediction in predictions:
+        if prediction.correct is not None:
+            answered[prediction.subject] += 1
+            right[prediction.subject] += prediction.correct
+    subjects = {name: _subject_score(n, answered[name], right[name]) for name, n in asked.items()}
+    groups = {
+        group: mean(subjects[member] for member in members)
+        for group, members in task.groups.items()
+        if subjects.keys() >= set(members)
+    }
+    return groups | {task.score_name(name): subject for name, subject in subjects.items()}
+
+
+def _subject_score(n: int, answered: int, right: int) -> Score:
+    if answered == 0:
+        return Score(None, None, n, 0)
+    share = right / answered
+    stderr = 100 * math.sqrt(share * (1 - share) / (answered - 1)) if answered > 1 else None
+    return Score(100 * share, stderr, n, answered)
+
+
+def mean(subjects: Iterable[Score]) -> Score:
+    """The plain mean of several subjects, each counting the same whatever its size."""
+    scores = list(subjects)
+    n, answered = sum(score.n for score in scores), sum(score.answered for score in scores)
+    accuracies = [score.accuracy for score in scores if score.accuracy is not None]
+    stderrs = [score.stderr for score in scores if score.stderr is not None]
+    if not scores or len(accuracies) < len(scores):
+        return Score(None, None, n, answered)
+    stderr = math.sqrt(sum(s * s for s in stderrs)) / len(scores) if len(stderrs) == len(scores) else None
+    return Score(sum(accuracies) / len(scores), stderr, n, answered)

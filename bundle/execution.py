@@ -1,0 +1,45 @@
+"""From a pipeline to an exit code, with the signals a person or a closing terminal sends on the way."""
+
+import asyncio
+import signal
+import sys
+from typing import Protocol
+
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Pipeline(Protocol):
+    """Something that runs for a while and can be told to end."""
+
+    async def execute(self) -> int:
+        """Run, and return the exit code; being cancelled means to end in order."""
+
+    def kill(self) -> None:
+        """End at once what was started."""
+
+
+def run_to_exit_code(pipeline: Pipeline) -> int:
+    """Run a pipeline. The first SIGINT, SIGTERM or SIGHUP ends it in order, the next one at once."""
+    if sys.platform == "win32":
+        return asyncio.run(pipeline.execute())
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_with_signals(pipeline))
+
+
+async def _with_signals(pipeline: Pipeline) -> int:
+    loop = asyncio.get_running_loop()
+    executing = asyncio.ensure_future(pipeline.execute())
+    asked_to_end = False
+
+    def end() -> None:
+        nonlocal asked_to_end
+        if asked_to_end:
+            pipeline.kill()
+        asked_to_end = True
+        executing.cancel()
+
+    for number in _ENDING_SIGNALS:
+        loop.add_signal_handler(number, end)
+    return await executing

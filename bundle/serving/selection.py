@@ -1,0 +1,52 @@
+"""Which engine serves a checkpoint here."""
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from bundle.config import ModelFile
+from bundle.errors import UsageError
+from bundle.serving.checkpoint import Checkpoint
+from bundle.serving.engines import Engine
+from bundle.serving.gpus import list_gpus, visible_gpus
+from bundle.serving.lmdeploy_engine import LmdeployEngine
+from bundle.serving.transformers_engine import TransformersEngine
+
+ENGINES = ("auto", "lmdeploy", "transformers")
+
+
+def choose_engine(
+    name: str,
+    checkpoint: Checkpoint,
+    model: ModelFile,
+    arguments: Sequence[str],
+    *,
+    trust_remote_code: bool,
+    gpu: str | None,
+) -> Engine:
+    """The engine of this name, ready to be prepared; "auto" is lmdeploy where there is a GPU, else transformers.
+
+    Raises:
+        UsageError: There is no engine of this name.
+    """
+    if name not in ENGINES:
+        near = difflib.get_close_matches(name, ENGINES, n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(ENGINES)}."
+        raise UsageError(f"There is no engine {name!r}.", remedy=hint)
+    if name == "auto":
+        name = "lmdeploy" if visible_gpus(list_gpus()) else "transformers"
+    if name == "lmdeploy":
+        return LmdeployEngine(checkpoint, checkpoint.path.name, model.lmdeploy, arguments, trust_remote_code, gpu)
+    if gpu is not None:
+        raise UsageError("--gpu has no meaning for the CPU engine.", remedy="Leave it out, or use --engine lmdeploy.")
+    return TransformersEngine(
+        checkpoint, f"local/{checkpoint.path.name}", model.transformers, arguments, trust_remote_code, cache_directory()
+    )
+
+
+def cache_directory() -> Path:
+    """Where rewritten checkpoints are kept: BUNDLE_CACHE, or ``bundle`` in the user's cache directory."""
+    if given := os.environ.get("BUNDLE_CACHE"):
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bundle"

@@ -1,0 +1,145 @@
+"""``transformers serve`` on the CPU: slow, and the same road as on a GPU box."""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from bundle.config import EngineSettings
+from bundle.errors import ServerError, UsageError
+from bundle.internlm2 import is_internlm2, rewrite_as_llama
+from bundle.serving.architectures import transformers_architectures
+from bundle.serving.checkpoint import Checkpoint
+from bundle.serving.engines import Launch
+
+_OURS = {"--host", "--port", "--device"}
+_DEFAULT_CONCURRENCY = 8  # it answers one request after the other; this hides the time between two
+_REVISION = "0" * 40
+
+
+@dataclass
+class TransformersEngine:
+    """Serves a checkpoint with ``transformers serve`` on the CPU; satisfies ``Engine``.
+
+    It has no API key: on loopback, other users of the machine can ask it too.
+
+    Attributes:
+        checkpoint: What is served; an InternLM2 one is rewritten as Llama first.
+        served_name: The model's name in requests, "owner/name".
+        settings: From the model's file.
+        arguments: The user's own, after ``--``.
+        trust_remote_code: Leave to run the checkpoint's Python code.
+        cache: Where rewritten checkpoints are kept.
+    """
+
+    checkpoint: Checkpoint
+    served_name: str
+    settings: EngineSettings
+    arguments: Sequence[str]
+    trust_remote_code: bool
+    cache: Path
+
+    name = "transformers"
+    tokenizer_directory: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tokenizer_directory = self.checkpoint.path
+
+    @property
+    def concurrency(self) -> int:
+        return self.settings.concurrency or _DEFAULT_CONCURRENCY
+
+    @property
+    def interpreter(self) -> str:
+        """The Python that runs the server."""
+        return sys.executable
+
+    @cached_property
+    def version(self) -> str:
+        """The version of transformers."""
+        try:
+            return importlib.metadata.version("transformers")
+        except importlib.metadata.PackageNotFoundError:
+            raise ServerError(
+                "transformers is not installed.", remedy="Install it with `pip install 'bundle[cpu]'`."
+            ) from None
+
+    @cached_property
+    def architectures(self) -> frozenset[str] | None:
+        """What transformers knows, and what is rewritten for it; None where the checkpoint brings its own model."""
+        if self.trust_remote_code and "AutoModelForCausalLM" in self.checkpoint.config.get("auto_map", {}):
+            return None
+        found = importlib.util.find_spec("transformers")
+        known = transformers_architectures(Path(found.origin).parent) if found and found.origin else None
+        return known and known | {"InternLM2ForCausalLM"}
+
+    def prepare(self, say: Callable[[str], None]) -> None:
+        names = {argument.partition("=")[0] for argument in (*self.settings.args, *self.arguments)}
+        if taken := sorted(names & _OURS):
+            raise UsageError(
+                f"{', '.join(taken)}: these options of transformers serve are set by this program.",
+                remedy="Leave them out.",
+            )
+        major = int(self.version.partition(".")[0])
+        if major < 5:
+            raise ServerError(
+                f"transformers {self.version} is installed, and its server is not usable before 5.23.",
+                remedy="Install the CPU engine in an environment of its own: `pip install 'bundle[cpu]'`.",
+            )
+        if is_internlm2(self.checkpoint.config):
+            say("rewriting the checkpoint as Llama for the CPU engine (kept for the next time)")
+            self.tokenizer_directory = rewrite_as_llama(self.checkpoint.path, self.cache / "llama", say=say)
+        say(f"transformers {self.version} on the CPU")
+
+    def launch(self, host: str, port: int, api_key: str) -> Launch:
+        command = [sys.executable, "-m", "transformers.cli.transformers", "serve", self.served_name]
+        command += ["--host", host, "--port", str(port), "--device", "cpu", "--log-level", "error"]
+        if self.trust_remote_code and not is_internlm2(self.checkpoint.config):
+            command.append("--trust-remote-code")
+        return Launch(
+            command=(*command, *self.settings.args, *self.arguments),
+            environment={
+                "HF_HUB_CACHE": str(_hub_view(self.tokenizer_directory, self.served_name, self.cache)),
+                "HF_HUB_OFFLINE": "1",
+                "PYTHONUNBUFFERED": "1",
+                **self.settings.env,
+            },
+        )
+
+    def activity(self, line: str) -> str | None:
+        if match := re.search(r"Loading (?:weights|checkpoint shards)[^%]*?(\d+)%", line):
+            return f"loading weights, {match.group(1)} %"
+        return "the HTTP server is up" if "Application startup complete" in line else None
+
+
+def _hub_view(directory: Path, name: str, cache: Path) -> Path:
+    """A folder in the layout of the hub's cache that holds ``directory`` as the model ``name``.
+
+    ``transformers serve`` lists the models of that cache and no others, and a model it lists is one it can be seen to
+    have loaded under its name.
+    """
+    files = sorted(file for file in directory.iterdir() if file.is_file())
+    key = hashlib.sha256("\0".join([name, *map(str, files)]).encode()).hexdigest()[:16]
+    view = cache / "hub-view" / key
+    if view.is_dir():
+        return view
+    view.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=view.parent) as scratch:
+        model = Path(scratch) / "hub" / f"models--{name.replace('/', '--')}"
+        (model / "snapshots" / _REVISION).mkdir(parents=True)
+        (model / "refs").mkdir()
+        (model / "refs" / "main").write_text(_REVISION)
+        for file in files:
+            (model / "snapshots" / _REVISION / file.name).symlink_to(file)
+        try:
+            (Path(scratch) / "hub").replace(view)
+        except OSError:
+            if not view.is_dir():  # another run was quicker
+                raise
+    return view
