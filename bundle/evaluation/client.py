@@ -146,12 +146,13 @@ class ChatClient:
                 return await self._openai.post("/chat/completions", body=body, cast_to=object)
         except openai.APIStatusError as error:
             raise self._status_failure(error) from None
-        except (openai.APITimeoutError, TimeoutError):
-            raise _AttemptError(f"no reply within {self._timeout_s:g} s", retry=True) from None
-        except openai.APIConnectionError as error:
-            raise _AttemptError(f"connection failed: {_cause(error)}", retry=True) from None
+        except (openai.APIConnectionError, TimeoutError) as error:
+            # The package calls a refused connection a timeout; what it comes from tells them apart.
+            if isinstance(_root(error), TimeoutError | asyncio.CancelledError):
+                raise _AttemptError(f"no reply within {self._timeout_s:g} s", retry=True) from None
+            raise _AttemptError(f"connection failed: {_described(_root(error))}", retry=True) from None
         except (openai.APIError, ValueError) as error:
-            raise _AttemptError(f"the reply is not what the API promises: {_cause(error)}", retry=True) from None
+            raise _AttemptError(f"the reply is not what the API promises: {_described(_root(error))}", retry=True) from None
 
     def _status_failure(self, error: openai.APIStatusError) -> _AttemptError:
         status, said = error.status_code, _said(error)
@@ -214,8 +215,13 @@ def _said(error: openai.APIStatusError) -> str:
     return " ".join(str(body or error.response.reason_phrase).split())[:300]
 
 
-def _cause(error: BaseException) -> str:
-    """The root of a chain of exceptions, in one bounded line."""
+def _root(error: BaseException) -> BaseException:
+    """What a chain of exceptions began with."""
     while (below := error.__cause__ or error.__context__) is not None:
         error = below
+    return error
+
+
+def _described(error: BaseException) -> str:
+    """An exception in one bounded line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]

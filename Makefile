@@ -1,0 +1,67 @@
+# Two commands on a fresh machine: `make eval-local` and `make test`. Both set everything up in .venv first.
+#
+#   make eval-local MODEL=./model_dir [DATA=hub] [ARGS="--limit 5"]
+
+PYTHON ?= python3
+VENV ?= .venv
+# With an NVIDIA GPU lmdeploy is installed, else the CPU engine; they want different versions of transformers.
+EXTRA ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+# The CPU engine works with any torch since 2.6; naming one keeps pip from fetching CUDA where it is not needed.
+TORCH ?= torch==2.13.0
+
+MODEL ?=
+DATA ?= $(if $(MODEL),hub,sample)
+DEMO := checkpoints/tiny
+ARGS ?=
+
+BIN := $(VENV)/bin
+RUN_STAMP := $(VENV)/.installed-$(EXTRA)
+TEST_STAMP := $(VENV)/.installed-$(EXTRA)-test
+
+.PHONY: help eval-local test lint format lmdeploy-cli clean
+
+help:
+	@sed -n '1,3p' Makefile
+	@echo "make eval-local   evaluate MODEL, or without it a tiny made-up checkpoint on the sample questions"
+	@echo "make test         run the tests"
+	@echo "make lint         check format, style and types"
+
+eval-local: $(RUN_STAMP) $(if $(MODEL),,$(DEMO)/config.json)
+	$(BIN)/bundle eval-local "$(or $(MODEL),$(DEMO))" --data "$(DATA)" $(ARGS)
+
+test: $(TEST_STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(TEST_STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(TEST_STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(DEMO)/config.json: | $(RUN_STAMP)
+	$(BIN)/bundle make-checkpoint $(DEMO)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-cpu: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --editable ".[cpu]"
+	@touch $@
+
+$(VENV)/.installed-gpu: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable ".[gpu]"
+	@touch $@
+
+$(TEST_STAMP): $(RUN_STAMP)
+	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRA),test]"
+ifeq ($(EXTRA),cpu)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/lmdeploy-cli -r tests/requirements-lmdeploy-cli.txt
+endif
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,124 @@
+"""One task's questions, all asked at once, written down and scored."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from bundle.errors import RunError
+from bundle.evaluation.client import ChatClient, RefusedError
+from bundle.evaluation.evaluation import Evaluation
+from bundle.runs import Prediction, Run, read_predictions
+from bundle.tasks.catalog import Question, find_task
+from tests.evaluation.loopback_api import Call, completion, error, loopback_api
+
+TASK = find_task("ceval_gen")
+
+
+def question(subject: str, number: int, gold: str = "A") -> Question:
+    return Question(subject, number, [{"role": "user", "content": f"{subject} {number}"}], gold)
+
+
+def client_of(url: str) -> ChatClient:
+    return ChatClient(url, "k", "m", temperature=0, max_out_len=8, timeout_s=20, retries=1, proxies=False)
+
+
+async def test_as_many_requests_are_in_flight_as_was_asked_for_with_no_barrier_between_subjects(tmp_path: Path) -> None:
+    all_in = asyncio.Barrier(12)
+
+    async def handler(call: Call) -> web.Response:
+        await all_in.wait()  # only passed when 12 requests, of both subjects, are in flight together
+        return completion("A")
+
+    questions = [question(subject, number) for subject in ("law", "logic") for number in range(6)]
+    with Run.create(tmp_path, "r") as run:
+        evaluation = Evaluation(TASK, questions, run, lambda _: None)
+        async with loopback_api(handler) as api, client_of(api.url) as client, asyncio.timeout(20):
+            await evaluation.ask(client, concurrency=12)
+
+    assert evaluation.results({}).answered == 12
+
+
+async def test_never_more_requests_are_in_flight_than_was_asked_for(tmp_path: Path) -> None:
+    in_flight = most = 0
+
+    async def handler(call: Call) -> web.Response:
+        nonlocal in_flight, most
+        in_flight += 1
+        most = max(most, in_flight)
+        await asyncio.sleep(0)
+        in_flight -= 1
+        return completion("A")
+
+    with Run.create(tmp_path, "r") as run:
+        evaluation = Evaluation(TASK, [question("law", number) for number in range(40)], run, lambda _: None)
+        async with loopback_api(handler) as api, client_of(api.url) as client:
+            await evaluation.ask(client, concurrency=4)
+
+    assert most <= 4
+
+
+async def test_a_question_without_a_reply_is_unanswered_and_not_wrong(tmp_path: Path) -> None:
+    async def handler(call: Call) -> web.Response:
+        asked = call.body["messages"][0]["content"]
+        return error(400, "too long") if asked == "law 1" else completion("A")
+
+    with Run.create(tmp_path, "r") as run:
+        evaluation = Evaluation(TASK, [question("law", number) for number in range(3)], run, lambda _: None)
+        async with loopback_api(handler) as api, client_of(api.url) as client:
+            await evaluation.ask(client, concurrency=2)
+
+    results = evaluation.results({"ask_s": 1.23456})
+    assert (results.total, results.answered, results.failed) == (3, 2, 1)
+    law = results.scores["ceval-law"]
+    assert (law.accuracy, law.n, law.answered) == (100.0, 3, 2)
+    rows = {row["id"]: row for row in read_predictions(run.directory)}
+    assert rows[1]["correct"] is None
+    assert "too long" in rows[1]["error"]
+    assert rows[0]["correct"] is True
+    assert "error" not in rows[0]
+
+
+async def test_a_refused_key_ends_the_run_at_once(tmp_path: Path) -> None:
+    async def handler(call: Call) -> web.Response:
+        return error(401, "who are you?")
+
+    with Run.create(tmp_path, "r") as run:
+        evaluation = Evaluation(TASK, [question("law", number) for number in range(50)], run, lambda _: None)
+        async with loopback_api(handler) as api, client_of(api.url) as client:
+            with pytest.raises(RefusedError):
+                await evaluation.ask(client, concurrency=2)
+
+    assert len(api.bodies) <= 2
+    assert evaluation.results({}).answered == 0
+
+
+async def test_a_row_is_on_disk_before_it_is_shown(tmp_path: Path) -> None:
+    on_disk: list[int] = []
+
+    with Run.create(tmp_path, "r") as run:
+
+        def shown(prediction: Prediction) -> None:
+            on_disk.append(sum(1 for row in read_predictions(run.directory) if row["id"] == prediction.id))
+
+        async def handler(call: Call) -> web.Response:
+            return completion("B")
+
+        evaluation = Evaluation(TASK, [question("law", number) for number in range(5)], run, shown)
+        async with loopback_api(handler) as api, client_of(api.url) as client:
+            await evaluation.ask(client, concurrency=2)
+
+    assert on_disk == [1] * 5
+
+
+async def test_a_row_that_cannot_be_written_ends_the_run(tmp_path: Path) -> None:
+    async def handler(call: Call) -> web.Response:
+        return completion("A")
+
+    (tmp_path / "predictions.jsonl").symlink_to("/dev/full")
+    with Run(tmp_path) as run:
+        evaluation = Evaluation(TASK, [question("law", 0)], run, lambda _: None)
+        async with loopback_api(handler) as api, client_of(api.url) as client:
+            with pytest.raises(RunError, match="No space left on device"):
+                await evaluation.ask(client, concurrency=1)
