@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -113,15 +113,15 @@ def eval_local(
 @app.command("make-checkpoint", epilog="Example: bundle make-checkpoint ./tiny --like tiny --seed 1")
 def make_checkpoint(
     directory: Annotated[Path, typer.Argument(help="The directory to make.", show_default=False)],
-    like: Annotated[str, typer.Option(help="tiny, or internlm2_5-1_8b (3.6 GB).")] = "tiny",
+    like: Annotated[
+        Literal["tiny", "internlm2_5-1_8b"], typer.Option(help="The shape; the real one takes 3.6 GB.")
+    ] = "tiny",
     seed: Annotated[int, typer.Option(help="The same seed makes the same weights.")] = 0,
 ) -> None:
     """Write an InternLM2 checkpoint with random weights, in the format of the real one."""
-    from bundle.internlm2 import LIKES, make_checkpoint
+    from bundle.internlm2 import make_checkpoint
     from bundle.reports.console import Screen
 
-    if like not in LIKES:
-        raise UsageError(f"--like {like}: there is no such shape.", remedy=f"There are {', '.join(LIKES)}.")
     make_checkpoint(directory, like=like, seed=seed, say=Screen().say)
     typer.echo(directory)
 

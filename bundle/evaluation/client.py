@@ -152,7 +152,9 @@ class ChatClient:
                 raise _AttemptError(f"no reply within {self._timeout_s:g} s", retry=True) from None
             raise _AttemptError(f"connection failed: {_described(_root(error))}", retry=True) from None
         except (openai.APIError, ValueError) as error:
-            raise _AttemptError(f"the reply is not what the API promises: {_described(_root(error))}", retry=True) from None
+            raise _AttemptError(
+                f"the reply is not what the API promises: {_described(_root(error))}", retry=True
+            ) from None
 
     def _status_failure(self, error: openai.APIStatusError) -> _AttemptError:
         status, said = error.status_code, _said(error)

@@ -1,6 +1,7 @@
 """lmdeploy's OpenAI-compatible server, 0.12 to 0.18."""
 
 import importlib.util
+import itertools
 import re
 import subprocess
 import sys
@@ -200,7 +201,7 @@ class LmdeployEngine:
 
     def _tensor_parallel(self) -> int:
         count = 1
-        for name, value in zip(self._given, [*self._given[1:], ""], strict=True):
+        for name, value in itertools.pairwise([*self._given, ""]):
             if name == "--tp" and value.isdigit():
                 count = int(value)
             elif name.startswith("--tp=") and name[5:].isdigit():

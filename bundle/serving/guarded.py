@@ -1,0 +1,191 @@
+"""Our side of the guardian: one server process that is sure to be gone when we say so."""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import secrets
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from typing import cast
+
+from bundle.serving import guardian
+from bundle.serving.engines import Launch
+
+# Names of variables that hold a key to something. The server reads a local directory and needs none of them.
+_HOLDS_A_KEY = re.compile(r"(^|_)(API_?KEYS?|ACCESS_KEY(_ID)?|SECRET(_KEY)?|TOKEN|PASSWORD|PASSWD|CREDENTIALS)$", re.I)
+# How long after its own bounds a guardian may still be busy before it is taken for dead itself.
+_PATIENCE_WITH_GUARDIAN = guardian.LONGEST_STOP + 3.0
+_SWEEP_SECONDS = 3.0
+_SWEEP_AGAIN_SECONDS = 0.05
+
+
+def server_environment(launch: Launch, ours: Mapping[str, str]) -> dict[str, str]:
+    """The server's environment: ours without keys meant for others, and what the launch adds."""
+    return {**_without_keys(ours), **launch.environment, **launch.secrets}
+
+
+def _without_keys(ours: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in ours.items() if not _HOLDS_A_KEY.search(name)}
+
+
+class _OrphansAreOurs:
+    """While a server runs, what loses its parent below us becomes our child, so that it can be reaped for certain."""
+
+    def __init__(self) -> None:
+        self._servers = 0
+        self._before = False
+        self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        with self._lock:
+            if self._servers == 0:
+                self._before = guardian.become_subreaper()
+            self._servers += 1
+
+    def end(self) -> None:
+        with self._lock:
+            self._servers -= 1
+            if self._servers == 0:
+                guardian.become_subreaper(self._before)
+
+
+_orphans_are_ours = _OrphansAreOurs()
+
+
+class GuardedProcess(asyncio.SubprocessProtocol):
+    """A server started by a guardian. Its state is futures, not tasks, so nothing can cancel what is waited for.
+
+    Attributes:
+        exited: Resolves to the return code (negative: the signal) when the server's main process is gone, at once;
+            to None where the guardian was killed and nobody knows.
+        gone: Resolves when nothing is left, to the pids that would not die: normally none.
+    """
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.exited: asyncio.Future[int | None] = loop.create_future()
+        self._started: asyncio.Future[int] = loop.create_future()
+        self.gone: asyncio.Future[frozenset[int]] = loop.create_future()
+        self._mark = secrets.token_hex(16)
+        self._transport: asyncio.SubprocessTransport | None = None
+        self._received = b""
+        self._left: frozenset[int] | None = None  # As the guardian reports it.
+        self._swept: set[int] = set()
+
+    async def start(self, launch: Launch, log: int) -> int:
+        """Start the guardian and with it the server, whose output goes to the descriptor ``log``.
+
+        Whatever comes of this, call ``terminate`` or ``kill`` and wait for ``gone``.
+
+        Returns:
+            The server's pid.
+
+        Raises:
+            OSError: The command cannot be started.
+        """
+        _orphans_are_ours.begin()
+        try:
+            await asyncio.get_running_loop().subprocess_exec(
+                lambda: self,
+                *(sys.executable, "-I", "-S", guardian.__file__),
+                stderr=log,
+                env=_without_keys(os.environ),
+                start_new_session=True,  # A terminal's Ctrl-C and hang-up are for us alone.
+            )
+        except BaseException:
+            self._finish(frozenset())  # It has been told nothing, so it has started nothing.
+            raise
+        spec = {
+            "command": launch.command,
+            "environment": server_environment(launch, os.environ),
+            "mark": self._mark,
+            "parent": os.getpid(),
+        }
+        self._write(json.dumps(spec))
+        return await asyncio.shield(self._started)
+
+    def terminate(self) -> None:
+        """Ask the server and all its descendants to end, and insist after a few seconds. Returns at once."""
+        self._order("stop")
+
+    def kill(self) -> None:
+        """End the server and all its descendants without asking. Returns at once."""
+        self._order("kill")
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.SubprocessTransport, transport)
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        *lines, self._received = (self._received + data).split(b"\n")
+        for line in lines:
+            match json.loads(line):
+                case {"event": "started", "pid": int(pid)}:
+                    self._started.set_result(pid)
+                case {"event": "failed", "error": str(error)}:
+                    self._fail_to_start(error)
+                    self._left = frozenset()
+                case {"event": "exited", "returncode": int(returncode)}:
+                    self.exited.set_result(returncode)
+                case {"event": "stopped", "left": list(left)}:
+                    self._left = frozenset(left)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The guardian has ended. Unless it said that nothing is left, see to that ourselves."""
+        if self._transport is not None:
+            self._transport.close()
+        if not self._started.done():
+            self._fail_to_start("The process that guards it ended first.")
+        if not self.exited.done():
+            self.exited.set_result(None)
+        if self._left is not None:
+            self._finish(self._left)
+        else:
+            self._sweep(give_up_at=asyncio.get_running_loop().time() + _SWEEP_SECONDS)
+
+    # How it is done.
+
+    def _order(self, word: str) -> None:
+        self._write(word)
+        if self._transport is not None and not self.gone.done():
+            # A guardian that hangs, or that somebody has stopped, is killed. What it guards is swept up after it.
+            asyncio.get_running_loop().call_later(_PATIENCE_WITH_GUARDIAN, self._kill_guardian)
+
+    def _kill_guardian(self) -> None:
+        if self._transport is not None and not self.gone.done():
+            with contextlib.suppress(ProcessLookupError):
+                self._transport.kill()
+
+    def _write(self, line: str) -> None:
+        pipe = self._transport.get_pipe_transport(0) if self._transport is not None else None
+        if pipe is not None and not pipe.is_closing():
+            cast(asyncio.WriteTransport, pipe).write(line.encode() + b"\n")
+
+    def _fail_to_start(self, error: str) -> None:
+        self._started.set_exception(OSError(error))
+        self._started.exception()  # Marks it as seen: whoever waited for it may have been cancelled.
+
+    def _sweep(self, give_up_at: float, nothing_before: bool = False) -> None:
+        """Kill what the guardian left behind until twice there is nothing: one look can miss what forks meanwhile."""
+        server = None if self._started.exception() else self._started.result()
+        left = guardian.stragglers(self._mark, group=server)
+        guardian.send(left, signal.SIGKILL)
+        self._swept |= left if server is None else left | {server}
+        for pid in self._swept:
+            with contextlib.suppress(ChildProcessError):  # Orphans are ours to reap, the others their parents'.
+                os.waitpid(pid, os.WNOHANG)
+        loop = asyncio.get_running_loop()
+        if loop.time() >= give_up_at or (nothing_before and not left):
+            self._finish(frozenset(left))
+        else:
+            loop.call_later(_SWEEP_AGAIN_SECONDS, self._sweep, give_up_at, not left)
+
+    def _finish(self, left: frozenset[int]) -> None:
+        if not self.gone.done():
+            self.gone.set_result(left)
+            _orphans_are_ours.end()

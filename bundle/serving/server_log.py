@@ -1,0 +1,73 @@
+"""Reading a server's log while the server writes it: bounded, and safe to print."""
+
+import os
+import re
+from pathlib import Path
+
+# A server may write without end; a cause is always near the end.
+TAIL_BYTES = 64 * 1024
+_LONGEST_LINE = 500
+# Colours, cursor movements (CSI), window titles and links (OSC), and the other two-byte escapes of ECMA-48.
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
+
+
+class ServerLog:
+    """The log of one server, from now on: what the file held before belongs to another one.
+
+    Args:
+        path: The file. It and its directory are made if missing, readable by this user only.
+        secrets: Values that are replaced by ``***`` in everything read.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+
+    def __init__(self, path: Path, *, secrets: tuple[str, ...] = ()) -> None:
+        self.path = path
+        self._secrets = tuple(secret for secret in secrets if secret)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(self.open())
+        self._begin = self._read_up_to = path.stat().st_size
+
+    def open(self) -> int:
+        """A file descriptor that appends to the log; the caller closes it."""
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.fchmod(descriptor, 0o600)
+        return descriptor
+
+    def new_lines(self) -> list[str]:
+        """Complete lines written since the last call; of very many, only the last."""
+        data, begin = self._read(self._read_up_to)
+        # A progress bar ends its line with a carriage return. What follows the last line end is not complete.
+        complete = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+        self._read_up_to = begin + complete
+        if complete == 0 and len(data) == TAIL_BYTES:
+            self._read_up_to += TAIL_BYTES  # A "line" this long is not one.
+        return self._lines(data[:complete])
+
+    def last_lines(self) -> list[str]:
+        """All lines of this server, or as many as the last ``TAIL_BYTES`` hold."""
+        return self._lines(self._read(self._begin)[0])
+
+    def _read(self, begin: int) -> tuple[bytes, int]:
+        """What the file holds from ``begin`` on, at most ``TAIL_BYTES`` of it, and where that begins."""
+        try:
+            with self.path.open("rb") as file:
+                begin = max(begin, file.seek(0, os.SEEK_END) - TAIL_BYTES)
+                file.seek(begin)
+                return file.read(TAIL_BYTES), begin
+        except OSError:
+            return b"", begin  # Deleted under us: there is nothing to show, and nothing else depends on it.
+
+    def _lines(self, data: bytes) -> list[str]:
+        text = data.decode("utf-8", errors="replace")
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        lines = (printable(line) for line in re.split(r"[\r\n]+", text))
+        return [line[:_LONGEST_LINE] for line in lines if line]
+
+
+def printable(line: str) -> str:
+    """``line`` without escape sequences and control characters, so that it cannot take over a terminal."""
+    plain = _ESCAPES.sub("", line)
+    return "".join(" " if char.isspace() else char for char in plain if char.isprintable() or char.isspace()).rstrip()

@@ -1,0 +1,283 @@
+"""Runs a server: starts it, knows when it is ready, notices its death, and leaves nothing of it behind."""
+
+import asyncio
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from bundle.errors import ServerError
+from bundle.serving import diagnosis
+from bundle.serving.engines import Engine
+from bundle.serving.guarded import GuardedProcess
+from bundle.serving.readiness import Readiness
+from bundle.serving.server_log import ServerLog
+
+_LOOK_AT_LOG_SECONDS = 0.25
+_SAY_AT_LEAST_EVERY_SECONDS = 10.0
+_SAY_AT_MOST_EVERY_SECONDS = 1.0
+# A server that has printed why it will not come up usually ends by itself, and what it prints until then may help.
+_LAST_WORDS_SECONDS = 1.0
+_LOG_LINES_SHOWN = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that is ready.
+
+    Attributes:
+        engine: The engine's name.
+        base_url: What an OpenAI client takes as its base URL, ``http://HOST:PORT/v1``.
+        api_key: The key that lets a client in; made for this server alone.
+        model: The name to ask for.
+        pid: The server's main process.
+        seconds_to_ready: From its start to its first token.
+    """
+
+    engine: str
+    base_url: str
+    api_key: str = field(repr=False)
+    model: str
+    pid: int
+    seconds_to_ready: float
+    _death: Callable[[], Coroutine[Any, Any, ServerError]] = field(repr=False)
+
+    async def wait_for_death(self) -> ServerError:
+        """Return, as soon as the server's main process is gone, an error that says why. Does not raise it."""
+        return await self._death()
+
+
+class Supervisor:
+    """Runs one server for as long as the ``async with`` block lasts.
+
+        async with Supervisor(engine, log_path=run / "server.log", say=print) as server:
+            ...
+
+    However the block ends, the server and all its descendants are gone afterwards; if this process dies without being
+    able to see to that, the guardian does. Entering raises ServerError where the server does not become ready, with a
+    diagnosis and the last lines of its log.
+
+    Args:
+        engine: What to start; its ``prepare`` has been called.
+        log_path: Where the server's output is appended.
+        host: The address the server listens on.
+        port: The port; None for any that is free.
+        start_timeout: Seconds from the start until the server must be ready.
+        say: Told now and then what the server is doing while it starts.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        log_path: Path,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        start_timeout: float = 600.0,
+        say: Callable[[str], None],
+    ) -> None:
+        self._engine = engine
+        self._log_path = log_path
+        self._host = host
+        self._port = port
+        self._start_timeout = start_timeout
+        self._say = say
+        self._api_key = secrets.token_urlsafe(32)
+        self._process: GuardedProcess | None = None
+
+    async def __aenter__(self) -> Server:
+        try:
+            return await self._start(self._port or _free_port(self._host))
+        except _PortTakenError:
+            if self._port is not None:
+                raise
+            self._say(f"the port chosen for {self._engine.name} was taken meanwhile; trying another")
+            return await self._start(_free_port(self._host))
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self.stop()
+        except ServerError as left_over:
+            if error is None:
+                raise
+            self._say(str(left_over))  # What went wrong first is what must be heard.
+
+    async def stop(self, *, at_once: bool = False) -> None:
+        """End the server and all its descendants, and return when they are gone. Can be called again.
+
+        It is asked (SIGINT, SIGTERM) and, after some seconds or ``at_once``, killed. A cancellation that arrives
+        meanwhile takes effect when this is done.
+
+        Raises:
+            ServerError: The kernel did not end some of the processes.
+        """
+        if self._process is None:
+            return
+        if at_once:
+            self._process.kill()
+        else:
+            self._process.terminate()
+        await _undisturbed(self._process.gone)
+        if left := self._process.gone.result():
+            pids = " ".join(map(str, sorted(left)))
+            raise ServerError(
+                f"Processes of the {self._engine.name} server are still there after SIGKILL: {pids}.",
+                remedy=f"They hang in the kernel or belong to another user. Look at them with `ps -fp {pids}`.",
+            )
+
+    def kill(self) -> None:
+        """End the server and all its descendants without asking; returns at once. Call it from the loop's thread.
+
+        Makes a ``stop`` that is under way short: for a user who presses Ctrl-C again.
+        """
+        if self._process is not None:
+            self._process.kill()
+
+    async def _start(self, port: int) -> Server:
+        address = f"[{self._host}]:{port}" if ":" in self._host else f"{self._host}:{port}"
+        launch = self._engine.launch(self._host, port, self._api_key)
+        log = self._open_log((self._api_key, *launch.secrets.values()))
+        readiness = Readiness(f"http://{address}", self._api_key, self._engine.served_name, limit=self._start_timeout)
+        began = time.monotonic()
+        self._process = process = GuardedProcess()
+        try:
+            descriptor = log.open()
+            try:
+                pid = await process.start(launch, descriptor)
+            except OSError as error:
+                raise ServerError(
+                    f"The {self._engine.name} server could not be started: {error}.",
+                    remedy="See `bundle doctor` for what is installed.",
+                ) from None
+            finally:
+                os.close(descriptor)
+            await self._wait_until_ready(process, readiness, log, began)
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+
+        async def death() -> ServerError:
+            await asyncio.shield(process.exited)
+            return self._post_mortem("died", process, log)
+
+        return Server(
+            engine=self._engine.name,
+            base_url=f"http://{address}/v1",
+            api_key=self._api_key,
+            model=self._engine.served_name,
+            pid=pid,
+            seconds_to_ready=time.monotonic() - began,
+            _death=death,
+        )
+
+    def _open_log(self, to_hide: tuple[str, ...]) -> ServerLog:
+        try:
+            return ServerLog(self._log_path, secrets=to_hide)
+        except OSError as error:
+            raise ServerError(
+                f"The server's log {self._log_path} cannot be written: {error.strerror}.",
+                remedy="Choose another place with --out.",
+            ) from None
+
+    async def _wait_until_ready(
+        self, process: GuardedProcess, readiness: Readiness, log: ServerLog, began: float
+    ) -> None:
+        """Return when the server is ready; raise ServerError as soon as it is known that it will not be."""
+        ready = asyncio.ensure_future(readiness.wait())
+        fatal = asyncio.ensure_future(self._watch_log(log, readiness, began))
+        ends: set[asyncio.Future[Any]] = {ready, fatal, process.exited}
+        try:
+            await asyncio.wait(ends, timeout=self._start_timeout, return_when=asyncio.FIRST_COMPLETED)
+            if fatal.done():
+                fatal.result()
+                await asyncio.wait({process.exited}, timeout=_LAST_WORDS_SECONDS)
+            # First, since a reply from our port can be another server's while ours ends because the port is taken.
+            if process.exited.done():
+                raise self._post_mortem("ended before it was ready", process, log)
+            if fatal.done():
+                raise self._post_mortem("will not come up", process, log)
+            if not ready.done():
+                raise ServerError(
+                    f"The {self._engine.name} server was not ready after {self._start_timeout:g} s. "
+                    f"Waited for {readiness.waiting_for}; saw instead: {readiness.seen}.",
+                    remedy=f"Give it longer with --start-timeout, or see what it was doing: {log.path}",
+                    details=log.last_lines()[-_LOG_LINES_SHOWN:],
+                )
+            try:
+                ready.result()
+            except ServerError as error:
+                raise ServerError(
+                    error.message, remedy=error.remedy, details=log.last_lines()[-_LOG_LINES_SHOWN:]
+                ) from None
+        finally:
+            ready.cancel()
+            fatal.cancel()
+            await _undisturbed(asyncio.gather(ready, fatal, return_exceptions=True))
+
+    async def _watch_log(self, log: ServerLog, readiness: Readiness, began: float) -> None:
+        """Tell what the server is doing, until it prints something after which it will not come up."""
+        activity = said = None
+        said_at = began
+        while True:
+            for line in log.new_lines():
+                if diagnosis.fatal(line):
+                    return
+                activity = self._engine.activity(line) or activity
+            now = time.monotonic()
+            doing = activity or f"waiting for {readiness.waiting_for}"
+            quiet = now - said_at
+            if quiet >= _SAY_AT_LEAST_EVERY_SECONDS or (doing != said and quiet >= _SAY_AT_MOST_EVERY_SECONDS):
+                self._say(f"{self._engine.name} is starting, {now - began:.0f} s: {doing}")
+                said, said_at = doing, now
+            await asyncio.sleep(_LOOK_AT_LOG_SECONDS)
+
+    def _post_mortem(self, what: str, process: GuardedProcess, log: ServerLog) -> ServerError:
+        lines = log.last_lines()
+        returncode = process.exited.result() if process.exited.done() else None
+        if process.exited.done() and returncode is None:
+            found = diagnosis.GUARDIAN_KILLED
+        else:
+            found = diagnosis.diagnose(lines, returncode)
+        kind = _PortTakenError if found == diagnosis.PORT_TAKEN else ServerError
+        end = "" if returncode is None else f" ({diagnosis.exit_in_words(returncode)})"
+        return kind(
+            f"The {self._engine.name} server {what}{end}: {found.cause}",
+            remedy=f"{found.remedy} Its whole log: {log.path}",
+            details=lines[-_LOG_LINES_SHOWN:],
+        )
+
+
+class _PortTakenError(ServerError):
+    """Somebody else took the port between our choice and the server's use of it."""
+
+
+def _free_port(host: str) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError as error:
+            raise ServerError(
+                f"No server can listen on {host}: {error.strerror}.", remedy="Use an address of this machine."
+            ) from None
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def _undisturbed(*futures: "asyncio.Future[Any]") -> None:
+    """Wait for all of ``futures`` even while being cancelled; the cancellation comes through afterwards."""
+    cancelled: asyncio.CancelledError | None = None
+    while pending := {future for future in futures if not future.done()}:
+        try:
+            await asyncio.wait(pending)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled

@@ -1,0 +1,264 @@
+"""Loads a tokenizer as a server would, and reports whether it gives back what it is given.
+
+Run by path, in the server's own interpreter, which need not be ours: only the standard library and transformers are
+used, and nothing of ``bundle``. The last line of standard output is a JSON object: ``transformers`` (its version, or
+null), ``checked`` (how many things were), ``problems`` (what failed, at most ``PROBLEM_LIMIT``), ``failed`` (how many
+did), ``error`` (null, or why the tokenizer could not even be loaded and asked) and ``missing`` (packages that reading a
+sentencepiece model takes and that are not installed; transformers 5 then complains of a third one).
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib.util
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+PROBLEM_LIMIT = 20
+SENTENCEPIECE_NEEDS = (("sentencepiece", "sentencepiece"), ("protobuf", "google.protobuf"))
+
+# What C-Eval prompts and replies are made of. Texts that `clean_up_tokenization` would tidy (" ." or " n't") are left
+# out on purpose: old tokenizers do that to replies, and no score depends on it.
+TEXTS = (
+    "以下是中国关于会计考试的单项选择题，请选出其中的正确答案。",
+    "某企业2023年的营业收入为1,000万元，成本率为85%（含税），则下列说法正确的是____。\n"
+    "A. 150万元\nB. 0.15亿元\nC. 以上都对\nD. 无法确定\n答案: ",
+    "A. 甲\n答案: ",
+    "答案: A\n\n",
+    "两个  空格，四个    空格，行尾有空格  \n\n\n    缩进四格",
+    " 开头有空格，结尾也有 ",
+    "\n开头是换行",
+    "for x in range(3):\n    if x:\n        print(x)\n",
+)
+CHAT = (
+    ("user", "“时间就是金钱”体现的是____。\nA. 甲  乙\nB. 丙\n答案:"),
+    ("assistant", "A"),
+    ("user", "下列说法正确的是____。\nA. 对\n\nB. 错\n答案:"),
+)
+
+
+class Report:
+    """What was checked, and what did not hold."""
+
+    def __init__(self, vocab_size: int | None) -> None:
+        self.vocab_size = vocab_size
+        self.checked = 0
+        self.failed = 0
+        self.problems: list[str] = []
+        self._highest = -1
+
+    def check(self, problem: str | None) -> None:
+        """Count one check, failed if there is a ``problem``."""
+        self.checked += 1
+        if problem is not None:
+            self.failed += 1
+            if len(self.problems) < PROBLEM_LIMIT:
+                self.problems.append(problem)
+
+    def see(self, ids: list[int], source: str) -> None:
+        """Take note of token ids; each new highest one that the model has no place for is a problem."""
+        highest = max(ids, default=-1)
+        if highest <= self._highest:
+            return
+        self._highest = highest
+        if self.vocab_size is not None and highest >= self.vocab_size:
+            self.check(f"{source} has token id {highest}, but the model's vocab_size is {self.vocab_size}")
+
+
+def shown(text: object, limit: int = 60) -> str:
+    """Text in quotes, escaped where it does not print, and cut to a length."""
+    plain = str(text)
+    return repr(plain if len(plain) <= limit else plain[: limit - 1] + "…")
+
+
+def difference(text: str, got: str) -> str | None:
+    """How ``got`` differs from ``text``, or None if it does not.
+
+    One space at the very start may come or go: sentencepiece's dummy prefix does that in models that are well, and
+    in a prompt such a start is never more than the text after a mark.
+    """
+    if got in (text, " " + text) or (text.startswith(" ") and got == text[1:]):
+        return None
+    for lost, name in ((" ", "spaces"), ("\n", "newlines"), (" \n", "spaces and newlines")):
+        table = dict.fromkeys(map(ord, lost))
+        if text.translate(table) == got.translate(table):
+            verb = "lost" if len(got) < len(text) else "added"
+            return f"{name} are {verb if len(lost) == 1 else 'changed'}: {shown(text)} comes back as {shown(got)}"
+    start = next((i for i, (a, b) in enumerate(zip(text, got)) if a != b), min(len(text), len(got)))  # noqa: B905
+    context = max(0, start - 10)
+    return f"{shown(text[context : context + 40])} comes back as {shown(got[context : context + 40])}"
+
+
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """The ids of a text, without those a tokenizer puts around it."""
+    return [int(token) for token in tokenizer.encode(text, add_special_tokens=False)]
+
+
+def decode(tokenizer: Any, ids: list[int]) -> str:
+    """The text of ids, every one of them."""
+    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def check_texts(tokenizer: Any, report: Report) -> None:
+    """Every text comes back as it was."""
+    for text in TEXTS:
+        ids = encode(tokenizer, text)
+        report.see(ids, shown(text))
+        report.check(difference(text, decode(tokenizer, ids)))
+
+
+def declared_tokens(directory: str) -> dict[int, dict[str, Any]]:
+    """The added tokens that the checkpoint's files declare, by id: ``content`` and flags.
+
+    The first of these that says anything: tokenizer_config.json's ``added_tokens_decoder``, tokenizer.json's
+    ``added_tokens`` (all there is when transformers 5 wrote the files), added_tokens.json.
+    """
+    decoder = read_json(directory, "tokenizer_config.json").get("added_tokens_decoder")
+    if decoder:
+        return {int(token): dict(entry) for token, entry in decoder.items()}
+    added = read_json(directory, "tokenizer.json").get("added_tokens")
+    if added:
+        return {int(entry["id"]): dict(entry) for entry in added}
+    return {int(token): {"content": content} for content, token in read_json(directory, "added_tokens.json").items()}
+
+
+def read_json(directory: str, name: str) -> dict[str, Any]:
+    """A JSON object, empty where there is no such file."""
+    try:
+        with open(os.path.join(directory, name), encoding="utf-8") as file:  # noqa: PTH118, PTH123
+            value = json.load(file)
+    except FileNotFoundError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def check_added_tokens(tokenizer: Any, declared: dict[int, dict[str, Any]], report: Report) -> None:
+    """Every declared token has its own id, and is found within other text."""
+    for token, entry in sorted(declared.items()):
+        content = str(entry["content"])
+        name = f"added token {token} ({shown(content)})"
+        report.see([token], name)
+        actual = tokenizer.convert_tokens_to_ids(content)
+        if actual != token:
+            report.check(f"{name} has id {actual} in the loaded tokenizer")
+            continue
+        gap = " " if entry.get("single_word") else ""
+        texts = [f"x{gap}{content}{gap}y"]
+        if entry.get("normalized"):
+            # Normalizing may put sentencepiece's space before such a token, which then is found at a start only.
+            texts.append(f"{content}{gap}y")
+        found = [encode(tokenizer, text) for text in texts]
+        for ids in found:
+            report.see(ids, name)
+        # A neighbour that the vocabulary lacks is the unknown token as well.
+        many = token == getattr(tokenizer, "unk_token_id", None)
+        whole = any(ids.count(token) == 1 or (many and token in ids) for ids in found)
+        report.check(None if whole else f"{name} is not one token within other text: {shown(texts[0])} is {found[0]}")
+
+
+def check_chat(tokenizer: Any, declared: dict[int, dict[str, Any]], report: Report) -> None:
+    """A rendered conversation keeps its messages, and each mark in it is one token."""
+    template = getattr(tokenizer, "chat_template", None)
+    if not template or (isinstance(template, dict) and "default" not in template):
+        return
+    messages = [{"role": role, "content": content} for role, content in CHAT]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    ids = encode(tokenizer, text)
+    report.see(ids, "a conversation")
+    got = decode(tokenizer, ids)
+    for _, content in CHAT:
+        problem = None if content in got else f"a conversation loses the message {shown(content)}: {shown(got, 400)}"
+        report.check(problem)
+    marks = {str(entry["content"]): token for token, entry in declared.items() if entry.get("special")}
+    for mark, count in occurrences(text, marks):
+        problem = f"{shown(mark)} is in a conversation {count} times, but its id {marks[mark]} {ids.count(marks[mark])}"
+        report.check(None if ids.count(marks[mark]) == count else problem)
+
+
+def occurrences(text: str, marks: dict[str, int]) -> Iterator[tuple[str, int]]:
+    """Those of the marks that are in a text, and how often, longer ones first."""
+    alternatives = "|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True) if mark)
+    found = re.findall(alternatives, text) if alternatives else []
+    for mark in dict.fromkeys(found):
+        yield mark, found.count(mark)
+
+
+def check_vocabulary(tokenizer: Any, report: Report) -> None:
+    """No id that the tokenizer could ever give is beyond the model's."""
+    report.see(list(tokenizer.get_vocab().values()), "the vocabulary")
+
+
+def probe(directory: str, *, trust_remote_code: bool, vocab_size: int | None) -> dict[str, Any]:
+    """Load the tokenizer in ``directory`` and check it."""
+    result: dict[str, Any] = {"transformers": None, "error": None, "missing": []}
+    report = Report(vocab_size)
+    step = "transformers could not be imported"
+    try:
+        import transformers
+
+        result["transformers"] = str(transformers.__version__)
+        step = "loading it failed"
+        tokenizer = transformers.AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+        step = "encoding and decoding failed"
+        check_texts(tokenizer, report)
+        step = "its added tokens could not be checked"
+        declared = declared_tokens(directory)
+        check_added_tokens(tokenizer, declared, report)
+        step = "its vocabulary could not be read"
+        check_vocabulary(tokenizer, report)
+        step = "its chat template could not be rendered"
+        check_chat(tokenizer, declared, report)
+    # Whatever a checkpoint's own code raises is a finding.
+    except Exception as error:
+        text = " ".join(str(error).split())
+        result["error"] = f"{step}: {type(error).__name__}: {text[:600].rstrip('.')}"
+        result["missing"] = [name for name, module in SENTENCEPIECE_NEEDS if not installed(module)]
+    return {**result, "checked": report.checked, "failed": report.failed, "problems": report.problems}
+
+
+def installed(module: str) -> bool:
+    """Whether a module could be imported."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:  # of its parent
+        return False
+
+
+def die_with(parent: int) -> None:
+    """Have this process killed when its parent ends, where the system can (Linux)."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signal.SIGKILL))
+    if os.getppid() != parent:  # it ended before that took effect
+        sys.exit("the process that started this one has ended")
+
+
+def main() -> None:
+    """Probe the directory given on the command line."""
+    # A script's own directory comes first on the path; the modules in this one are not for it to import.
+    own = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != own]  # noqa: PTH100
+    parser = argparse.ArgumentParser()
+    parser.add_argument("directory")
+    parser.add_argument("--parent", type=int, help="end when this process does")
+    parser.add_argument("--vocab-size", type=int)
+    parser.add_argument("--trust-remote-code", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.parent is not None:
+        die_with(arguments.parent)
+    # What libraries and a checkpoint's code print must not be taken for the result.
+    result_stream = os.fdopen(os.dup(1), "w", encoding="ascii")
+    os.dup2(2, 1)
+    result = probe(arguments.directory, trust_remote_code=arguments.trust_remote_code, vocab_size=arguments.vocab_size)
+    with result_stream:
+        result_stream.write(json.dumps(result) + "\n")
+
+
+if __name__ == "__main__":
+    main()

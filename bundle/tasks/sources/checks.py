@@ -1,0 +1,71 @@
+"""What must hold for every table, whatever kind of file it came in."""
+
+from collections.abc import Sequence
+
+from bundle.errors import DataError
+from bundle.tasks.sources.benchmark import Benchmark, Row
+
+REMEDY = "Correct the file, or fetch it again."
+
+
+def place_columns(header: Sequence[str], benchmark: Benchmark, split: str, where: str) -> dict[str, int]:
+    """Where in a file's header each of the benchmark's columns is; columns nobody asked for are left out.
+
+    Raises:
+        DataError: A required column is missing, or one is there twice.
+    """
+    known = {*benchmark.columns, *benchmark.optional}
+    places: dict[str, int] = {}
+    for place, written in enumerate(header):
+        name = benchmark.renames.get(written, written)
+        if name not in known:
+            continue
+        if name in places:
+            raise DataError(f"{where}: column {name!r} is there twice.", remedy=REMEDY)
+        places[name] = place
+    for name in benchmark.columns:
+        may_be_missing = name in benchmark.optional and (name != "answer" or split in benchmark.secret_splits)
+        if name not in places and not may_be_missing:
+            raise DataError(
+                f"{where}: column {name!r} is missing; there are {', '.join(map(repr, header))}.", remedy=REMEDY
+            )
+    return places
+
+
+def make_row(cells: Sequence[str], places: dict[str, int], benchmark: Benchmark) -> Row:
+    """The benchmark's columns of one line, the missing ones with their default."""
+    names = dict.fromkeys((*benchmark.columns, *benchmark.optional))
+    return {name: cells[places[name]] if name in places else benchmark.optional[name] for name in names}
+
+
+def check_rows(rows: Sequence[tuple[int, Row]], benchmark: Benchmark, split: str, where: str, unit: str) -> list[Row]:
+    """The rows, if every one of them is a question that can be asked and scored.
+
+    Args:
+        rows: Every row with its number in the file.
+        benchmark: What the rows must hold.
+        split: Tells whether answers may be missing.
+        where: The file, for errors.
+        unit: What the numbers count: "line" or "row".
+
+    Raises:
+        DataError: There are none, or one has no id, an id used before, no question, or no valid answer.
+    """
+    if not rows:
+        raise DataError(f"{where} holds a header and no questions.", remedy=REMEDY)
+    seen: dict[str, int] = {}
+    for number, row in rows:
+        identifier, answer = row["id"], row["answer"]
+        problem = None
+        if not identifier:
+            problem = "the id is empty"
+        elif identifier in seen:
+            problem = f"id {identifier!r} was already used in {unit} {seen[identifier]}"
+        elif not row["question"].strip():
+            problem = "the question is empty"
+        elif answer not in benchmark.answers and (answer or split not in benchmark.secret_splits):
+            problem = f"the answer is {answer!r}, not one of {', '.join(sorted(benchmark.answers))}"
+        if problem is not None:
+            raise DataError(f"{where}, {unit} {number}: {problem}.", remedy=REMEDY)
+        seen[identifier] = number
+    return [row for _, row in rows]

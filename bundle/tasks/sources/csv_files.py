@@ -1,0 +1,91 @@
+"""A benchmark's CSV files, read so that every cell is the text OpenCompass sees.
+
+OpenCompass opens a file in text mode and hands it to `csv.reader`. Line ends are therefore translated, inside quotes
+as well: a cell's "\\r\\n" or lone "\\r" is "\\n". Everything else stays as it is in the file: ``0.10``, ``NA``,
+``null`` and spaces around a cell are text like any other. Unlike OpenCompass, which would pair up whatever it finds, a
+file that is not well formed is an error. A UTF-8 byte order mark is skipped.
+"""
+
+import codecs
+import csv
+import io
+from collections.abc import Mapping, Sequence
+
+from bundle.errors import DataError
+from bundle.tasks.sources.benchmark import Benchmark, Row
+from bundle.tasks.sources.checks import REMEDY, check_rows, make_row, place_columns
+
+
+def read_tables(
+    contents: Mapping[tuple[str, str], bytes], benchmark: Benchmark, wanted: Sequence[tuple[str, str]], prefix: str
+) -> dict[tuple[str, str], list[Row]]:
+    """Read the CSV file of every wanted pair; ``prefix`` goes before its name in errors.
+
+    Raises:
+        DataError: A file is malformed.
+    """
+    names = benchmark.file_names(wanted)
+    return {pair: read_csv(contents[pair], prefix + name, benchmark, pair[1]) for pair, name in names.items()}
+
+
+def read_csv(data: bytes, where: str, benchmark: Benchmark, split: str) -> list[Row]:
+    """The questions of one file.
+
+    Raises:
+        DataError: The file is malformed, with its name and the line a faulty row begins in.
+    """
+    text = _decode(data, where)
+    # Strict, or a quote left open would swallow questions in silence.
+    reader = csv.reader(io.StringIO(text), strict=True)
+    header: list[str] = []
+    places: dict[str, int] = {}
+    rows: list[tuple[int, Row]] = []
+    blank: int | None = None
+    begin = 1
+    try:
+        for cells in reader:
+            line, begin = begin, reader.line_num + 1
+            if not cells:
+                blank = blank or line
+            elif blank is not None and header:
+                raise DataError(f"{where}, line {blank}: empty line between questions.", remedy=REMEDY)
+            elif not header:
+                header = cells
+                places = place_columns(header, benchmark, split, where)
+            elif len(cells) != len(header):
+                raise DataError(
+                    f"{where}, line {line}: {len(cells)} cells, but the header has {len(header)}.", remedy=REMEDY
+                )
+            else:
+                rows.append((line, make_row(cells, places, benchmark)))
+    except csv.Error as error:
+        raise DataError(f"{where}, line {begin}: {_explain(error)}.", remedy=REMEDY) from error
+    if not header:
+        raise DataError(f"{where} is empty.", remedy=REMEDY)
+    return check_rows(rows, benchmark, split, where, "line")
+
+
+def _decode(data: bytes, where: str) -> str:
+    """UTF-8 to text, with line ends translated as text mode does."""
+    data = data.removeprefix(codecs.BOM_UTF8)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{where}, line {line}: not UTF-8 (byte 0x{data[error.start]:02x}).", remedy="Save the file as UTF-8."
+        ) from error
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    nul = text.find("\0")
+    if nul >= 0:
+        raise DataError(f"{where}, line {text.count(chr(10), 0, nul) + 1}: a NUL character.", remedy=REMEDY)
+    return text
+
+
+def _explain(error: csv.Error) -> str:
+    reason = str(error)
+    if "unexpected end of data" in reason:
+        return "a quote is opened here and never closed"
+    if "field larger than field limit" in reason:
+        return f"a cell has more than {csv.field_size_limit():,} characters, or a quote is never closed"
+    return reason

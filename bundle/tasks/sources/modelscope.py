@@ -1,0 +1,148 @@
+"""A benchmark from ModelScope: its .zip over HTTPS, kept for the next time; it is fetched anew once it is removed.
+
+MODELSCOPE_ENDPOINT or MODELSCOPE_DOMAIN names another server, MODELSCOPE_CACHE another place to keep the file.
+"""
+
+import http.client
+import os
+import socket
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from bundle import __version__
+from bundle.errors import DataError
+from bundle.tasks.sources.benchmark import Benchmark, Row
+from bundle.tasks.sources.bounded import each_bounded
+from bundle.tasks.sources.csv_files import read_tables
+from bundle.tasks.sources.local_files import read_archive
+
+MAX_DOWNLOAD_BYTES = 64 * 2**20
+READ_TIMEOUT_S = 20.0
+DOWNLOAD_LIMIT_S = 300.0
+RETRY_AFTER_S = (1.0, 3.0)
+
+WAYS_OUT = (
+    "Ways out: `--data hub` fetches the benchmark from the hub; `--data PATH` reads a directory or .zip of it; "
+    "MODELSCOPE_ENDPOINT=URL asks another server. "
+    "`--data sample` only tries the pipeline, on a few questions of our own."
+)
+
+
+def load_from_modelscope(
+    benchmark: Benchmark, wanted: Sequence[tuple[str, str]], say: Callable[[str], None]
+) -> tuple[str, Mapping[tuple[str, str], list[Row]]]:
+    """The wanted tables, and where they came from.
+
+    Raises:
+        DataError: ModelScope cannot be reached, sends something else, or the .zip does not hold them.
+    """
+    origin = f"modelscope {benchmark.modelscope}, {benchmark.archive}"
+    path = cache() / benchmark.modelscope / benchmark.archive
+    if path.is_file():
+        origin += " (cached)"
+    else:
+        url = f"{endpoint()}/datasets/{benchmark.modelscope}/resolve/master/{benchmark.archive}"
+        say(f"Fetching {url}.")
+        try:
+            for _ in each_bounded(lambda url: download(url, path), [url], workers=1, stall_s=DOWNLOAD_LIMIT_S):
+                pass
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise DataError(f"{url} could not be fetched: {_reason(error)}.", remedy=WAYS_OUT) from error
+    try:
+        folder, contents = read_archive(path, benchmark.file_names(wanted))
+    except DataError as error:
+        raise DataError(error.message, remedy=f"Remove {path} to have it fetched again. {WAYS_OUT}") from error
+    return origin, read_tables(contents, benchmark, wanted, f"{benchmark.archive}: {folder}")
+
+
+def endpoint() -> str:
+    """The server, with its scheme and without a slash at the end."""
+    server = os.environ.get("MODELSCOPE_ENDPOINT") or os.environ.get("MODELSCOPE_DOMAIN") or "www.modelscope.cn"
+    return (server if "://" in server else f"https://{server}").rstrip("/")
+
+
+def cache() -> Path:
+    """Where downloads are kept."""
+    named = os.environ.get("MODELSCOPE_CACHE")
+    return Path(named).expanduser() / "bundle" if named else Path.home() / ".cache" / "bundle" / "modelscope"
+
+
+def download(url: str, path: Path) -> None:
+    """Fetch a .zip, trying again where that may help; at ``path`` there is then the whole file or nothing.
+
+    Raises:
+        OSError: It could not be fetched or written.
+        DataError: What came is too large or no sound .zip.
+    """
+    for pause in (*RETRY_AFTER_S, None):
+        try:
+            _download_once(url, path)
+        except (OSError, http.client.HTTPException) as error:
+            if pause is None or not _may_pass(error):
+                raise
+            time.sleep(pause)
+        else:
+            return
+
+
+def _download_once(url: str, path: Path) -> None:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("not an HTTP address")
+    request = urllib.request.Request(url, headers={"User-Agent": f"bundle/{__version__}"})  # noqa: S310
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    part = Path(name)
+    try:
+        with (
+            open(handle, "wb") as file,  # noqa: PTH123 - a descriptor, not a path
+            urllib.request.urlopen(request, timeout=READ_TIMEOUT_S) as response,  # noqa: S310 - see the check above
+        ):
+            _copy(response, file)
+        if not _is_sound(part):
+            raise DataError(f"{url} did not send a sound .zip.", remedy=WAYS_OUT)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _copy(response: http.client.HTTPResponse, file: BinaryIO) -> None:
+    size = 0
+    while chunk := response.read1(2**16):  # unlike read, it does not wait for the whole amount
+        size += len(chunk)
+        if size > MAX_DOWNLOAD_BYTES:
+            raise DataError(f"{response.url} is larger than {MAX_DOWNLOAD_BYTES:,} bytes.", remedy=WAYS_OUT)
+        file.write(chunk)
+    length = response.headers.get("Content-Length")
+    if length is not None and size != int(length):
+        raise ConnectionError(f"the connection ended after {size:,} of {int(length):,} bytes")
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError, ValueError):
+        return False
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether another try may do better: not where the server has said no or cannot be found."""
+    if isinstance(error, urllib.error.HTTPError):
+        return error.code >= 500 or error.code == 429
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    return not isinstance(cause, ConnectionRefusedError | socket.gaierror | PermissionError)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the server answered {error.code} {error.reason}"
+    if isinstance(error, urllib.error.URLError):
+        return str(error.reason)
+    return str(error) or type(error).__name__

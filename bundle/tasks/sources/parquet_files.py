@@ -1,0 +1,84 @@
+"""A benchmark's Parquet files, as the hub stores them: text as in its CSV files, ids as numbers."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from bundle.errors import DataError
+from bundle.tasks.sources.benchmark import Benchmark, Row
+from bundle.tasks.sources.checks import check_rows, make_row, place_columns
+
+# `push_to_hub` of the datasets package: SUBJECT/val-00000-of-00001.parquet, in older versions with a hash at the end.
+_SHARD = re.compile(r"(?P<subject>[^/]+)/(?P<split>[^/-]+)-(?P<number>\d{5})-of-(?P<count>\d{5})(-\w+)?\.parquet")
+
+
+def find_shards(names: Iterable[str], wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[str]]:
+    """The Parquet files of every wanted pair, in order; a pair whose files are not all there is left out."""
+    shards: dict[tuple[str, str], list[str]] = {}
+    counts: dict[tuple[str, str], int] = {}
+    for name in sorted(names):
+        if match := _SHARD.fullmatch(name):
+            pair = match["subject"], match["split"]
+            shards.setdefault(pair, []).append(name)
+            counts[pair] = int(match["count"])
+    return {pair: shards[pair] for pair in wanted if len(shards.get(pair, ())) == counts.get(pair)}
+
+
+def read_parquet(shards: Mapping[str, Path], benchmark: Benchmark, split: str, where: str) -> list[Row]:
+    """The questions of one table, from its files in order.
+
+    Line ends inside a cell are "\\n" here as they are in a CSV file (see `csv_files`), and a table without ids is
+    numbered from 0: Parquet editions of CMMLU leave out the unnamed column that numbers the rows of its CSV files.
+
+    Args:
+        shards: Name -> file, in order.
+        benchmark: What the files must hold.
+        split: Tells whether answers may be missing.
+        where: Goes before a file's name in errors.
+
+    Raises:
+        DataError: A file is damaged or does not hold the benchmark's columns as text.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    rows: list[tuple[int, Row]] = []
+    for name, path in shards.items():
+        try:
+            table = pyarrow.parquet.ParquetFile(path).read()
+        except (pyarrow.ArrowException, OSError) as error:
+            raise DataError(
+                f"{where}{name} is no readable Parquet file: {str(error).splitlines()[0]}",
+                remedy=f"Remove {path} and run again.",
+            ) from error
+        header = list(table.column_names)
+        columns = [table.column(place).to_pylist() for place in range(len(header))]
+        if not any(benchmark.renames.get(column, column) == "id" for column in header):
+            header.append("id")
+            columns.append(list(range(len(rows), len(rows) + table.num_rows)))
+        places = place_columns(header, benchmark, split, where + name)
+        texts = {
+            column: [
+                _text(cell, column, benchmark, f"{where}{name}, row {number}") for number, cell in enumerate(cells, 1)
+            ]
+            for column, cells in ((column, columns[place]) for column, place in places.items())
+        }
+        placed = {column: place for place, column in enumerate(texts)}
+        for cells in zip(*texts.values(), strict=True):
+            rows.append((len(rows) + 1, make_row(cells, placed, benchmark)))
+    return check_rows(rows, benchmark, split, where + ", ".join(shards), "row")
+
+
+def _text(cell: object, column: str, benchmark: Benchmark, where: str) -> str:
+    match cell:
+        case str():
+            return cell.replace("\r\n", "\n").replace("\r", "\n")
+        case None if column in benchmark.optional:
+            return benchmark.optional[column]
+        case None:
+            raise DataError(f"{where}: column {column!r} is null.")
+        case int() if column == "id" and not isinstance(cell, bool):
+            return str(cell)
+        case _:
+            # How the number was written ("0.10") is lost, so this is not the benchmark's text any more.
+            raise DataError(f"{where}: column {column!r} holds a {type(cell).__name__}, not text.")

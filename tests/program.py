@@ -1,0 +1,71 @@
+"""The program itself as a process, and what it leaves behind."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+def run(*arguments: object, environment: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+    """Run ``bundle`` to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "bundle", *map(str, arguments)],
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def start(*arguments: object, environment: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
+    """Start ``bundle`` with its output going to ``log``, in a session of its own as from another terminal."""
+    with log.open("wb") as stream:
+        return subprocess.Popen(
+            [sys.executable, "-m", "bundle", *map(str, arguments)],
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def carrying(mark: str) -> list[psutil.Process]:
+    """All processes whose environment holds ``mark``, whatever became of their parents."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and any(mark in value for value in process.environ().values()):
+                found.append(process)
+        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def wait_until(holds: Callable[[], object], seconds: float) -> None:
+    """Wait for a condition; fail where it does not come true in time."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"not true within {seconds} s"
+        time.sleep(0.02)
+
+
+def results_of(out: Path) -> dict[str, Any]:
+    """``results.json`` of the only run under ``out``."""
+    (path,) = out.glob("*/results.json")
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def rows_of(out: Path) -> list[dict[str, Any]]:
+    """``predictions.jsonl`` of the only run under ``out``."""
+    (path,) = out.glob("*/predictions.jsonl")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

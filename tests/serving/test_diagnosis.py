@@ -1,0 +1,275 @@
+"""What servers really print, and what is made of it."""
+
+import signal
+
+import pytest
+
+from bundle.serving.diagnosis import PORT_TAKEN, Diagnosis, diagnose, exit_in_words, fatal
+from bundle.serving.known_failures import KNOWN_FAILURES
+
+TRACEBACK = 'Traceback (most recent call last):\n  File "/venv/bin/lmdeploy", line 6, in <module>\n    sys.exit(run())'
+
+# Lines after which no server comes up, and a part of the cause.
+FATAL = [
+    ("AssertionError: Torch not compiled with CUDA enabled", "CPU build"),
+    ("RuntimeError: No CUDA GPUs are available", "no NVIDIA GPU"),
+    (
+        "RuntimeError: Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU and installed a "
+        "driver from http://www.nvidia.com/Download/index.aspx",
+        "no NVIDIA GPU",
+    ),
+    ("2025-03-19 04:28:52,017 - lmdeploy - ERROR - base.py:55 - <CUDA> check failed!", "no NVIDIA GPU"),
+    ("cuda is not available.", "no NVIDIA GPU"),
+    (
+        "RuntimeError: The NVIDIA driver on your system is too old (found version 11040). Please update your driver",
+        "driver is too old",
+    ),
+    (
+        "RuntimeError: Unexpected error from cudaGetDeviceCount(). Did you run some cuda functions before calling "
+        "NumCudaDevices() that might have already set an error? Error 804: forward compatibility was attempted on non "
+        "supported HW",
+        "driver is too old",
+    ),
+    (
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 112.00 MiB. GPU 0 has a total capacity of 14.90 "
+        "GiB of which 35.31 MiB is free.",
+        "too little free memory",
+    ),
+    ("torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", "too little free memory"),
+    (
+        "RuntimeError: [TM][ERROR] CUDA runtime error: out of memory /lmdeploy/src/turbomind/utils/memory_utils.cu:32",
+        "too little free memory",
+    ),
+    (
+        "  what():  [TM][ERROR] CUDA runtime error: out of memory /lmdeploy/src/turbomind/utils/allocator.h:233",
+        "too little free memory",
+    ),
+    ("[TM][FATAL][memory.cc:41] CUDA error: out of memory", "too little free memory"),
+    ("RuntimeError: No enough gpu memory for runtime.", "too little free memory"),
+    (
+        "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "too little free memory",
+    ),
+    (
+        "AssertionError: No enough gpu memory for state cache. Please reduce max_batch_size.",
+        "too little free memory",
+    ),
+    (
+        "(RayWorkerWrapper pid=4711) RuntimeError: No enough gpu memory for kv cache.",
+        "too little free memory",
+    ),
+    (
+        "ERROR:    [Errno 98] error while attempting to bind on address ('127.0.0.1', 23333): address already in use",
+        "listens on its port",
+    ),
+    ("OSError: [Errno 98] Address already in use", "listens on its port"),
+    (
+        "safetensors._safetensors_rust.SafetensorError: Error while deserializing header: header too large",
+        "weights cannot be read: Error while deserializing header: header too large.",
+    ),
+    ("2025-03-19 04:28:52,017 - lmdeploy - ERROR - base.py:55 - <Triton> check failed!", "triton does not work"),
+]
+
+# Lines that explain a death, but that a living server may print as well.
+TELLING = [
+    ("the driver reports CUDA_ERROR_OUT_OF_MEMORY", "too little free memory"),
+    ("RuntimeError: no executable data type for this device", "not built for this GPU"),
+    ("AssertionError: turbomind does not support /m. Plz try pytorch engine instead.", "know the architecture /m."),
+    (
+        "AssertionError: Attempted to load weight (torch.Size([64])) into parameter (torch.Size([32]))",
+        "do not fit config.json",
+    ),
+    ("MemoryError", "too little memory"),
+    ("MemoryError: Unable to allocate 3.1 GiB for an array", "too little memory"),
+    ("lmdeploy: error: unrecognized arguments: --no-such-option", "unrecognized arguments: --no-such-option."),
+    ("api_server: error: argument --tp: invalid int value: 'two'", "argument --tp: invalid int value: 'two'."),
+    ("│ No such option: --no-such-option │", "No such option: --no-such-option."),
+    ("ValueError: Port 23333 is not available", "listens on its port"),
+    (
+        "RuntimeError: CUDA error: no kernel image is available for execution on the device",
+        "not built for this GPU",
+    ),
+    (
+        "RuntimeError: CUDA error: an illegal memory access was encountered",
+        "reports a failure: an illegal memory access was encountered.",
+    ),
+    (
+        "RuntimeError: [TM][ERROR] CUDA runtime error: operation not supported /lmdeploy/src/turbomind/allocator.h:197",
+        "reports a failure: operation not supported.",
+    ),
+    (
+        "torch.distributed.DistBackendError: NCCL error in: ProcessGroupNCCL.cpp:1970, unhandled cuda error",
+        "cannot talk to each other",
+    ),
+    ("RuntimeError: Failed to find C compiler. Please specify via CC environment variable.", "no C compiler"),
+    ("/build/main.c:5:10: fatal error: Python.h: No such file or directory", "C headers"),
+    (
+        "ImportError: libcudart.so.12: cannot open shared object file: No such file or directory",
+        "a library is missing: libcudart.so.12.",
+    ),
+    (
+        "ImportError: /venv/lib/_turbomind.so: undefined symbol: _ZN3c10",
+        "do not fit each other: undefined symbol: _ZN3c10.",
+    ),
+    (
+        "Please pass the argument `trust_remote_code=True` to allow custom code to be run.",
+        "no leave to run it",
+    ),
+    (
+        "ImportError: This modeling file requires the following packages that were not found in your environment: "
+        "einops, timm. Run `pip install einops timm`",
+        "einops, timm.",
+    ),
+    (
+        "ImportError: Missing dependencies for serving. Install with `pip install transformers[serving]`",
+        "packages for serving",
+    ),
+    (
+        "ValueError: The checkpoint you are trying to load has model type `newmodel` but Transformers does not "
+        "recognize this architecture.",
+        "does not know the architecture newmodel.",
+    ),
+    (
+        "RuntimeError: Can not found rewrite for architectures: ['NewForCausalLM']",
+        "does not know the architecture NewForCausalLM.",
+    ),
+    (
+        "ValueError: Unrecognized configuration class <class 'transformers_modules.m-1.configuration_new.NewConfig'> "
+        "for this kind of AutoModel: AutoModelForCausalLM.",
+        "does not know the architecture NewConfig.",
+    ),
+    (
+        "ImportError: cannot import name 'is_torch_fx_available' from 'transformers.utils.import_utils' (/venv/x.py)",
+        "cannot import name 'is_torch_fx_available' from 'transformers.utils.import_utils'.",
+    ),
+    (
+        "AttributeError: 'InternLM2Tokenizer' object has no attribute 'sp_model'",
+        "'InternLM2Tokenizer' object has no attribute 'sp_model'.",
+    ),
+    (
+        "OSError: Error no file named model.safetensors, or pytorch_model.bin, found in directory /m.",
+        "weights cannot be read",
+    ),
+    (
+        "RuntimeError: Failed to find valid checkpoint under '/m'",
+        "weights cannot be read",
+    ),
+    (
+        "\tsize mismatch for model.norm.weight: copying a param with shape torch.Size([64]) from checkpoint",
+        "do not fit config.json: size mismatch for model.norm.weight.",
+    ),
+    ("KeyError: 'model.layers.3.attention.wqkv.weight'", "missing from the weights: model.layers.3.attention"),
+    ("OSError: [Errno 28] No space left on device", "is full"),
+    (
+        "RuntimeError: [enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you tried to "
+        "allocate 34359738368 bytes.",
+        "the machine has too little memory",
+    ),
+    ("OSError: [Errno 24] Too many open files", "not open enough files"),
+    ("ModuleNotFoundError: No module named 'transformers.onnx'", "does not fit the installed version of transformers"),
+    ("ModuleNotFoundError: No module named 'sentencepiece'", "the Python module sentencepiece is missing."),
+]
+
+# What servers print that come up all the same.
+HARMLESS = [
+    "starting",
+    "2025-03-19 04:28:52,017 - lmdeploy - WARNING - base.py:382 - No enough memory. Update max_prefill_token_num=4096",
+    "/venv/lib/python3.11/site-packages/torch/cuda/__init__.py:129: UserWarning: CUDA initialization: Found no NVIDIA "
+    "driver on your system.",
+    "/venv/torch/cuda/__init__.py:129: UserWarning: CUDA initialization: The NVIDIA driver on your system is too old",
+    "[W socket.cpp:464] The server socket has failed to bind to [::]:29500 (errno: 98 - Address already in use).",
+    '    raise RuntimeError("No CUDA GPUs are available")',
+    "2025-03-19 04:28:52,017 - lmdeploy - WARNING - Fallback to pytorch engine because '/m' not supported by turbomind",
+    "input backend=turbomind, backend_config=TurbomindEngineConfig(dtype='auto'), trust_remote_code=True",
+    "HINT:    Please open http://127.0.0.1:23333 in a browser for detailed api usage!!!",
+]
+
+
+@pytest.mark.parametrize(("line", "cause"), FATAL + TELLING)
+def test_a_known_failure_is_told_from_its_line(line: str, cause: str) -> None:
+    found = diagnose([*TRACEBACK.splitlines(), line, "shutting down"], 1)
+    assert cause in found.cause
+    assert found.remedy
+
+
+@pytest.mark.parametrize("line", [line for line, _ in FATAL])
+def test_some_lines_are_the_end_of_every_start(line: str) -> None:
+    assert fatal(line)
+
+
+@pytest.mark.parametrize("line", [*(line for line, _ in TELLING), *HARMLESS, *TRACEBACK.splitlines()])
+def test_other_lines_are_not(line: str) -> None:
+    assert not fatal(line)
+
+
+@pytest.mark.parametrize("line", HARMLESS)
+def test_a_warning_is_not_the_cause_when_something_else_was_the_end(line: str) -> None:
+    found = diagnose([line, "ValueError: the moon is in the wrong phase"], 1)
+    assert found.cause == "the last it said of it is 'ValueError: the moon is in the wrong phase'."
+
+
+def test_every_known_failure_is_tried_here() -> None:
+    tried = [line for line, _ in FATAL + TELLING]
+    for failure in KNOWN_FAILURES:
+        for pattern in (*failure.fatal, *failure.telling):
+            assert any(pattern.search(line) for line in tried), pattern.pattern
+
+
+def test_the_port_is_recognised_so_that_another_can_be_tried() -> None:
+    assert diagnose(["ERROR: [Errno 48] error while attempting to bind on address ('127.0.0.1', 1)"], 1) == PORT_TAKEN
+
+
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [
+        ("einops", "`pip install einops`"),
+        ("google.protobuf", "`pip install protobuf`"),
+        ("PIL", "`pip install pillow`"),
+        ("lmdeploy", "`pip install 'bundle[gpu]'`"),
+        ("torch", "`pip install 'bundle[gpu]'` or `pip install 'bundle[cpu]'`"),
+    ],
+)
+def test_a_missing_module_comes_with_the_command_that_installs_it(module: str, command: str) -> None:
+    found = diagnose([f"ModuleNotFoundError: No module named '{module}'"], 1)
+    assert found == Diagnosis(f"the Python module {module} is missing.", f"Install it: {command}.")
+
+
+@pytest.mark.parametrize(
+    ("returncode", "cause"),
+    [
+        (-signal.SIGKILL, "killed, probably by the kernel"),
+        (137, "killed, probably by the kernel"),
+        (-signal.SIGSEGV, "crashed in compiled code"),
+        (-signal.SIGBUS, "shared memory is full"),
+        (-signal.SIGILL, "this CPU lacks instructions"),
+    ],
+)
+def test_a_signal_tells_something_where_the_log_does_not(returncode: int, cause: str) -> None:
+    assert cause in diagnose(["INFO: serving"], returncode).cause
+
+
+def test_what_was_printed_long_before_a_sigkill_has_nothing_to_do_with_it() -> None:
+    lines = ["OSError: [Errno 28] No space left on device", *(f"request {n} done" for n in range(50))]
+    assert "probably by the kernel" in diagnose(lines, -signal.SIGKILL).cause
+    assert "is full" in diagnose(lines[:3], -signal.SIGKILL).cause
+
+
+def test_what_is_unknown_is_quoted_and_an_error_sooner_than_a_farewell() -> None:
+    lines = ["loading", "ValueError: the moon is in the wrong phase", "bye", ""]
+    assert diagnose(lines, 1).cause == "the last it said of it is 'ValueError: the moon is in the wrong phase'."
+    assert diagnose(["loading", "bye"], 1).cause == "the last it said of it is 'bye'."
+    assert diagnose([], 0).cause == "it printed nothing that would say why."
+
+
+@pytest.mark.parametrize(
+    ("returncode", "words"),
+    [
+        (1, "exit code 1"),
+        (0, "exit code 0"),
+        (-9, "killed by SIGKILL"),
+        (137, "killed by SIGKILL"),
+        (255, "exit code 255"),
+    ],
+)
+def test_how_it_ended_in_words(returncode: int, words: str) -> None:
+    assert exit_in_words(returncode) == words

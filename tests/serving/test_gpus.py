@@ -1,0 +1,74 @@
+"""Which GPUs there are, may be used, and are chosen."""
+
+from pathlib import Path
+
+import pytest
+
+from bundle.errors import UsageError
+from bundle.serving.gpus import Gpu, list_gpus, list_processes, select_gpus, visible_gpus
+from tests.stand_ins.box import GPU, gpu_box
+
+FIRST = Gpu(0, "GPU-aaaa", "H100", 80000, 10000, "570")
+SECOND = Gpu(1, "GPU-bbbb", "H100", 80000, 70000, "570")
+THIRD = Gpu(2, "GPU-cccc", "H100", 80000, 30000, "570")
+ALL = [FIRST, SECOND, THIRD]
+
+
+def on_box(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_gpus_are_read_from_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_box(monkeypatch, gpu_box(tmp_path, processes=[(GPU[1], 4242, "/usr/bin/python3", 900)]))
+
+    assert list_gpus() == [Gpu(0, str(GPU[1]), "NVIDIA H100 80GB HBM3", 81559, 80000, "570.86.15")]
+    assert [(process.pid, process.used_mib) for process in list_processes()] == [(4242, 900)]
+
+
+def test_without_a_driver_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert list_gpus() == []
+    assert list_processes() == []
+
+
+def test_a_driver_that_does_not_tell_memory_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_box(monkeypatch, gpu_box(tmp_path, gpus=[(0, "GPU-a", "GB10", "[N/A]", "[N/A]", "580")]))
+    assert list_gpus() == []
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, ALL),
+        ("", []),
+        ("-1", []),
+        ("1", [SECOND]),
+        ("2,0", [THIRD, FIRST]),
+        ("GPU-bb", [SECOND]),
+        ("1,9,0", [SECOND]),  # as for CUDA, what follows an entry that names none does not count
+    ],
+)
+def test_cuda_visible_devices_is_respected(value: str | None, expected: list[Gpu]) -> None:
+    assert visible_gpus(ALL, {} if value is None else {"CUDA_VISIBLE_DEVICES": value}) == expected
+
+
+def test_the_one_with_the_most_free_memory_is_chosen() -> None:
+    assert select_gpus(ALL, None, 1) == [SECOND]
+    assert select_gpus(ALL, None, 2) == [SECOND, THIRD]
+
+
+def test_the_users_choice_wins() -> None:
+    assert select_gpus(ALL, "0", 1) == [FIRST]
+    assert select_gpus(ALL, "2,0", 2) == [THIRD, FIRST]
+
+
+@pytest.mark.parametrize("wanted", ["7", "", "one"])
+def test_a_gpu_that_is_not_there_is_an_error_that_lists_those_that_are(wanted: str) -> None:
+    with pytest.raises(UsageError, match="choose from: 0, 1, 2"):
+        select_gpus(ALL, wanted, 1)
+
+
+def test_too_few_gpus_are_an_error() -> None:
+    with pytest.raises(UsageError, match="use 4 GPUs, and 3"):
+        select_gpus(ALL, None, 4)

@@ -1,0 +1,175 @@
+"""How lmdeploy is started."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bundle.config import EngineSettings
+from bundle.errors import BundleError, ServerError, UsageError
+from bundle.internlm2 import make_checkpoint
+from bundle.serving.checkpoint import Checkpoint, inspect_checkpoint
+from bundle.serving.engines import Launch
+from bundle.serving.lmdeploy_engine import LmdeployEngine
+from bundle.serving.supervisor import Supervisor
+from tests.stand_ins.box import GPU, ROOT, gpu_box
+
+KEY = "sk-of-our-own"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    make_checkpoint(directory, like="tiny")
+    return inspect_checkpoint(directory)
+
+
+@pytest.fixture
+def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    environment = gpu_box(tmp_path)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return environment
+
+
+def engine_for(
+    checkpoint: Checkpoint, *arguments: str, settings: EngineSettings | None = None, gpu: str | None = None
+) -> LmdeployEngine:
+    return LmdeployEngine(checkpoint, "tiny", settings or EngineSettings(), arguments, True, gpu)
+
+
+def launched(checkpoint: Checkpoint, *arguments: str) -> Launch:
+    engine = engine_for(checkpoint, *arguments, settings=EngineSettings(args=("--session-len", "8192")))
+    engine.prepare(lambda _: None)
+    return engine.launch("127.0.0.1", 23334, KEY)
+
+
+def test_it_serves_on_loopback_under_our_name_with_prefix_caching_and_abort_handling(
+    box: dict[str, str], checkpoint: Checkpoint
+) -> None:
+    command = " ".join(launched(checkpoint).command)
+
+    assert f"serve api_server {checkpoint.path}" in command
+    assert "--server-name 127.0.0.1 --server-port 23334 --model-name tiny" in command
+    assert "--enable-prefix-caching --enable-abort-handling --log-level WARNING" in command
+
+
+def test_the_users_arguments_come_last_and_so_win_over_those_of_the_models_file(
+    box: dict[str, str], checkpoint: Checkpoint
+) -> None:
+    command = launched(checkpoint, "--session-len", "4096").command
+    assert command[-4:] == ("--session-len", "8192", "--session-len", "4096")
+
+
+def test_the_key_is_in_no_argument(box: dict[str, str], checkpoint: Checkpoint) -> None:
+    launch = launched(checkpoint)
+    assert not any(KEY in argument for argument in launch.command)
+    assert KEY not in repr(launch)
+    assert list(launch.secrets.values()) == [KEY]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads argument lists and environments in /proc")
+async def test_a_running_server_has_the_key_and_shows_it_to_nobody(
+    box: dict[str, str], checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    engine = engine_for(checkpoint)
+    engine.prepare(lambda _: None)
+    log = tmp_path / "server.log"
+    async with Supervisor(engine, log_path=log, start_timeout=60, say=lambda _: None) as server:
+        seen = json.loads((tmp_path / "record.json").read_text())
+
+    assert seen["options"]["api_keys"] == [server.api_key]
+    assert not any(server.api_key in argument for argument in seen["command_line"])
+    assert server.api_key not in seen["environment"].values()  # what the server hands on to its own children
+    assert server.api_key not in log.read_text()
+
+
+@pytest.mark.parametrize("option", ["--api-keys", "--server-port=1", "--model-name"])
+def test_what_this_program_sets_may_not_be_set_twice(box: dict[str, str], checkpoint: Checkpoint, option: str) -> None:
+    with pytest.raises(UsageError, match=option.partition("=")[0]):
+        engine_for(checkpoint, option, "x").prepare(lambda _: None)
+
+
+def test_too_little_free_memory_is_an_error_that_names_who_holds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Checkpoint
+) -> None:
+    full = (*GPU[:4], 300, GPU[5])
+    for name, value in gpu_box(tmp_path, gpus=[full], processes=[(GPU[1], 4242, "python train.py", 79000)]).items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(ServerError, match=r"GPU 0 .* has 0\.3 GiB free") as caught:
+        engine_for(checkpoint).prepare(lambda _: None)
+
+    assert caught.value.details == ("  process 4242 (python train.py) holds 77.1 GiB",)
+
+
+def test_without_a_gpu_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Checkpoint) -> None:
+    for name, value in gpu_box(tmp_path, gpus=[]).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ServerError, match="needs an NVIDIA GPU"):
+        engine_for(checkpoint).prepare(lambda _: None)
+
+
+def test_an_lmdeploy_that_is_no_python_script_is_refused_because_its_key_could_be_read(
+    box: dict[str, str], checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    (tmp_path / "bin" / "lmdeploy").write_text('#!/bin/sh\nexec /opt/lmdeploy "$@"\n')
+    with pytest.raises(BundleError, match="not a Python script"):
+        engine_for(checkpoint).prepare(lambda _: None)
+
+
+def test_it_uses_as_many_gpus_as_tensor_parallelism_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Checkpoint
+) -> None:
+    gpus = [(index, f"GPU-{index}", "H100", 80000, 10000 + index, "570") for index in range(4)]
+    for name, value in gpu_box(tmp_path, gpus=gpus).items():
+        monkeypatch.setenv(name, value)
+
+    engine = engine_for(checkpoint, "--tp", "2")
+    engine.prepare(lambda _: None)
+
+    assert engine.launch("127.0.0.1", 1, KEY).environment["CUDA_VISIBLE_DEVICES"] == "3,2"
+
+
+@pytest.mark.parametrize(
+    ("line", "activity"),
+    [
+        ("Loading weights from safetensors:  50%|#####     | 1/2", "loading weights, 50 %"),
+        ("Convert to turbomind format:  12%|#", "converting weights, 12 %"),
+        ("HINT:    Please open http://127.0.0.1:1 in a browser", "the HTTP server is up"),
+        ("2026-11-23 - lmdeploy - WARNING - something else", None),
+    ],
+)
+def test_its_log_tells_what_it_is_doing(checkpoint: Checkpoint, line: str, activity: str | None) -> None:
+    assert engine_for(checkpoint).activity(line) == activity
+
+
+def test_its_own_parser_takes_our_arguments(box: dict[str, str], checkpoint: Checkpoint) -> None:
+    folder = _lmdeploy_folder()
+    command = launched(checkpoint, "--backend", "pytorch").command
+    arguments = list(command[command.index("serve") :])
+    program = (
+        f"import sys; sys.path.append({str(folder)!r})\n"
+        "from lmdeploy.cli.cli import CLI\nfrom lmdeploy.cli.serve import SubCliServe\n"
+        "CLI.add_parsers(); SubCliServe.add_parsers()\n"
+        "options = CLI.parser.parse_args(sys.argv[1:])\n"
+        "print('parsed', options.model_name, options.server_name, options.api_keys, options.session_len,"
+        " options.enable_prefix_caching, options.generation_config, options.backend)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, *arguments, "--api-keys", KEY], capture_output=True, text=True, check=False
+    )
+    assert f"parsed tiny 127.0.0.1 ['{KEY}'] 8192 True lmdeploy pytorch" in result.stdout, result.stderr
+
+
+def _lmdeploy_folder() -> Path:
+    """Where the real lmdeploy is installed: with its dependencies in our environment, or alone as `make test` does."""
+    alone = Path(sys.prefix) / "lmdeploy-cli"
+    beside = Path(sys.prefix) / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    for folder in (alone, beside):
+        if (folder / "lmdeploy").is_dir():
+            return folder
+    pytest.skip(f"lmdeploy is not installed in {ROOT}'s environment; `make test` does that")
