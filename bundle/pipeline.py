@@ -109,7 +109,7 @@ class LocalPipeline:
         screen.heading(task, str(checkpoint.path), engine.name, request.data)
         if checkpoint.remote_code:
             leave = "--trust-remote-code" if request.trust_remote_code else f"the model file {model_name}"
-            files = ", ".join(path.name for path in checkpoint.remote_code)
+            files = ", ".join(checkpoint.remote_code_names)
             screen.say(f"the checkpoint's own Python code may run ({leave}): {files}")
         try:
             with self._phase("total_s"):

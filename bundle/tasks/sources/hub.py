@@ -21,6 +21,7 @@ from bundle.tasks.sources.csv_files import read_tables
 from bundle.tasks.sources.local_files import read_archive
 from bundle.tasks.sources.parquet_files import find_shards, read_parquet
 
+TRUE = ("1", "ON", "YES", "TRUE")
 STALL_S = 60.0
 WORKERS = 8
 
@@ -173,12 +174,8 @@ def _reached() -> Iterator[None]:
 def _offline() -> bool:
     from huggingface_hub import constants
 
-    return bool(constants.HF_HUB_OFFLINE) or os.environ.get("HF_DATASETS_OFFLINE", "").upper() in (
-        "1",
-        "ON",
-        "YES",
-        "TRUE",
-    )
+    # The `datasets` package's own switch, with the values it accepts.
+    return bool(constants.HF_HUB_OFFLINE) or os.environ.get("HF_DATASETS_OFFLINE", "").upper() in TRUE
 
 
 def _host() -> str:

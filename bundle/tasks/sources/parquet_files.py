@@ -8,6 +8,8 @@ from bundle.errors import DataError
 from bundle.tasks.sources.benchmark import Benchmark, Row
 from bundle.tasks.sources.checks import check_rows, make_row, place_columns
 
+REMEDY = "Read the benchmark from its .zip or its CSV files instead, with `--data PATH`."
+
 # `push_to_hub` of the datasets package: SUBJECT/val-00000-of-00001.parquet, in older versions with a hash at the end.
 _SHARD = re.compile(r"(?P<subject>[^/]+)/(?P<split>[^/-]+)-(?P<number>\d{5})-of-(?P<count>\d{5})(-\w+)?\.parquet")
 
@@ -76,9 +78,9 @@ def _text(cell: object, column: str, benchmark: Benchmark, where: str) -> str:
         case None if column in benchmark.optional:
             return benchmark.optional[column]
         case None:
-            raise DataError(f"{where}: column {column!r} is null.")
+            raise DataError(f"{where}: column {column!r} is null.", remedy=REMEDY)
         case int() if column == "id" and not isinstance(cell, bool):
             return str(cell)
         case _:
             # How the number was written ("0.10") is lost, so this is not the benchmark's text any more.
-            raise DataError(f"{where}: column {column!r} holds a {type(cell).__name__}, not text.")
+            raise DataError(f"{where}: column {column!r} holds a {type(cell).__name__}, not text.", remedy=REMEDY)

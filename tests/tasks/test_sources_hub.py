@@ -1,0 +1,244 @@
+"""Questions from the hub, against a hub on loopback; every load is a fresh process with its own cache."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bundle.tasks.sources import Benchmark, load_tables
+from tests.tasks.fake_hub import FakeHub
+from tests.tasks.fresh_process import Outcome, load_in_fresh_process
+from tests.tasks.source_files import (
+    CEVAL,
+    CMMLU,
+    SUBJECTS,
+    WANTED,
+    ceval_files,
+    ceval_rows,
+    parquet_files,
+    question,
+    write_files,
+    zip_bytes,
+)
+
+ROWS = ceval_rows()
+REPO = CEVAL.hub
+UNREACHABLE = "http://127.0.0.1:9"  # the discard port; nothing listens there
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    with FakeHub({REPO: {"README.md": b"# C-Eval", "ceval-exam.py": b"raise SystemExit"} | parquet_files(ROWS)}) as hub:
+        yield hub
+
+
+def load(home: Path, endpoint: str, benchmark: Benchmark = CEVAL, /, **environ: str) -> Outcome:
+    wanted = WANTED if benchmark is CEVAL else [("agronomy", "test")]
+    return load_in_fresh_process("hub", benchmark, wanted, HF_HOME=str(home), HF_ENDPOINT=endpoint, **environ)
+
+
+def of_data_set(hub: FakeHub) -> list[str]:
+    return [request for request in hub.requests if "/datasets/" in request]
+
+
+def ways_out(outcome: Outcome) -> bool:
+    return all(way in outcome.remedy for way in ("--data modelscope", "--data PATH", "HF_ENDPOINT", "--data sample"))
+
+
+def test_the_hubs_parquet_files_give_the_text_of_the_csv_files(hub: FakeHub, tmp_path: Path) -> None:
+    outcome = load(tmp_path / "hf", hub.url)
+    directory = load_tables(str(write_files(tmp_path / "ceval", ceval_files(ROWS))), CEVAL, WANTED)
+    assert outcome.rows == ROWS
+    assert outcome.fingerprint == directory.fingerprint
+    assert outcome.origin == f"hub {REPO} @ {hub.commit(REPO)} at {hub.url.removeprefix('http://')}"
+    assert outcome.said == [f"Fetching 6 files of {REPO} from the hub at {hub.url.removeprefix('http://')}."]
+    assert outcome.printed == ""
+    assert not {"pandas", "datasets"} & outcome.modules  # pandas would turn 0.10 and NA into something else
+
+
+def test_every_file_is_fetched_once_and_no_other_file_at_all(hub: FakeHub, tmp_path: Path) -> None:
+    load(tmp_path, hub.url)
+    gets = sorted(request for request in of_data_set(hub) if request.startswith("GET /datasets/"))
+    commit = hub.commit(REPO)
+    expected = [f"{subject}/{split}-00000-of-00001.parquet" for subject in SUBJECTS for split in ("dev", "val")]
+    assert gets == sorted(f"GET /datasets/{REPO}/resolve/{commit}/{name}" for name in expected)
+    assert len(of_data_set(hub)) == 1 + 2 * len(WANTED)  # what is there, then HEAD and GET of each
+
+
+def test_what_is_cached_is_not_fetched_again(hub: FakeHub, tmp_path: Path) -> None:
+    first = load(tmp_path, hub.url)
+    hub.requests.clear()
+    second = load(tmp_path, hub.url)
+    assert second.rows == first.rows
+    assert of_data_set(hub) == [f"GET /api/datasets/{REPO}"]
+    assert second.said == []
+
+
+def test_a_new_commit_is_noticed_and_only_what_changed_is_fetched(hub: FakeHub, tmp_path: Path) -> None:
+    first = load(tmp_path, hub.url)
+    changed = ROWS | {("law", "val"): [question(0, A="changed")]}
+    hub.repos[REPO] |= parquet_files(changed)
+    hub.requests.clear()
+    second = load(tmp_path, hub.url)
+    assert second.rows == changed
+    assert second.fingerprint != first.fingerprint
+    assert hub.commit(REPO) in second.origin
+    assert len([request for request in of_data_set(hub) if request.startswith("GET /datasets/")]) == 1
+
+
+def test_of_several_commits_in_the_cache_the_one_fetched_last_is_used(hub: FakeHub, tmp_path: Path) -> None:
+    commits = []
+    for answer in "AB":
+        hub.repos[REPO] |= parquet_files({("law", "val"): [question(0, answer=answer)]})
+        load(tmp_path, hub.url)
+        commits.append(hub.commit(REPO))
+    [snapshots] = (tmp_path / "hub").glob("datasets--*/snapshots")
+    for latest in commits:
+        for commit in commits:
+            os.utime(snapshots / commit, (0, 1 if commit == latest else 0))
+        assert f"@ {latest} (cached copy)" in load(tmp_path, UNREACHABLE, HF_HUB_OFFLINE="1").origin
+
+
+@pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"])
+def test_offline_mode_uses_the_cache_and_asks_nobody(name: str, hub: FakeHub, tmp_path: Path) -> None:
+    online = load(tmp_path, hub.url)
+    hub.requests.clear()
+    offline = load(tmp_path, hub.url, **{name: "1"})
+    assert offline.rows == online.rows
+    assert offline.origin == f"hub {REPO} @ {hub.commit(REPO)} (cached copy)"
+    assert offline.fingerprint == online.fingerprint
+    assert of_data_set(hub) == []
+
+
+def test_offline_mode_with_an_empty_cache_is_an_error_with_the_ways_out(tmp_path: Path) -> None:
+    outcome = load(tmp_path, UNREACHABLE, HF_HUB_OFFLINE="1")
+    assert f"{REPO} cannot be had from the hub: offline mode is on, and the cache {tmp_path}/hub" in outcome.error
+    assert "HF_HUB_OFFLINE" in outcome.remedy
+    assert ways_out(outcome)
+
+
+def test_offline_mode_with_only_some_of_the_files_is_an_error(hub: FakeHub, tmp_path: Path) -> None:
+    load_in_fresh_process("hub", CEVAL, WANTED[:2], HF_HOME=str(tmp_path), HF_ENDPOINT=hub.url)
+    assert "does not hold all the wanted files" in load(tmp_path, hub.url, HF_HUB_OFFLINE="1").error
+
+
+def test_a_hub_that_cannot_be_reached_is_an_error_with_the_ways_out(tmp_path: Path) -> None:
+    outcome = load(tmp_path, UNREACHABLE)
+    assert f"{REPO} cannot be had from the hub: 127.0.0.1:9 could not be used" in outcome.error
+    assert "refused" in outcome.error
+    assert ways_out(outcome)
+    assert outcome.seconds < 20
+    assert outcome.printed == ""
+
+
+def test_a_hub_whose_name_is_unknown_is_an_error_with_the_ways_out(tmp_path: Path) -> None:
+    outcome = load(tmp_path, "http://hub.invalid")
+    assert "hub.invalid could not be used" in outcome.error
+    assert ways_out(outcome)
+
+
+def test_a_hub_that_never_answers_is_given_up_on(hub: FakeHub, tmp_path: Path) -> None:
+    hub.silent = True
+    outcome = load(tmp_path, hub.url, HF_HUB_ETAG_TIMEOUT="1")
+    assert "could not be used" in outcome.error
+    assert ways_out(outcome)
+    assert outcome.seconds < 20
+
+
+def test_a_hub_that_cannot_be_reached_any_more_leaves_the_cached_copy_and_this_is_said(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    online = load(tmp_path, hub.url)
+    cut_off = load(tmp_path, UNREACHABLE)
+    assert cut_off.rows == online.rows
+    assert cut_off.origin.endswith(f"@ {hub.commit(REPO)} (cached copy)")
+    assert cut_off.said[0].startswith(
+        f"Using the copy of {REPO} that was fetched before: 127.0.0.1:9 could not be used"
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "login"),
+    [(401, "GatedRepo", True), (403, "", True), (401, "", True), (404, "RepoNotFound", False), (500, "", False)],
+)
+def test_a_refusal_is_an_error_with_its_status(
+    status: int, code: str, login: bool, hub: FakeHub, tmp_path: Path
+) -> None:
+    hub.refusal = (status, code)
+    outcome = load(tmp_path, hub.url)
+    assert str(status) in outcome.error
+    assert ("HF_TOKEN" in outcome.remedy) == login
+    assert ways_out(outcome)
+
+
+def test_a_login_page_in_place_of_the_hub_is_an_error(hub: FakeHub, tmp_path: Path) -> None:
+    hub.portal = True
+    outcome = load(tmp_path, hub.url)
+    assert "could not be used" in outcome.error
+    assert ways_out(outcome)
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, "GatedRepo"), (403, "GatedRepo"), (403, "")])
+def test_files_that_want_a_login_are_an_error_that_says_how(
+    status: int, code: str, hub: FakeHub, tmp_path: Path
+) -> None:
+    hub.gate = (status, code)
+    outcome = load(tmp_path, hub.url)
+    assert str(status) in outcome.error
+    assert "`hf auth login` or set HF_TOKEN" in outcome.remedy
+    assert outcome.seconds < 20
+
+
+def test_a_password_in_the_endpoint_is_shown_nowhere(hub: FakeHub, tmp_path: Path) -> None:
+    hub.refusal = (404, "RepoNotFound")
+    outcome = load(tmp_path, hub.url.replace("://", "://me:hunter2@"))
+    assert hub.url.removeprefix("http://") in outcome.error
+    assert "hunter2" not in outcome.error + outcome.remedy + outcome.printed + "".join(outcome.said)
+
+
+def test_a_mirror_that_holds_the_archive_is_read_from_the_archive(hub: FakeHub, tmp_path: Path) -> None:
+    hub.repos[REPO] = {
+        "README.md": b"",
+        "ceval-exam.py": b"raise SystemExit",
+        CEVAL.archive: zip_bytes(ceval_files(ROWS)),
+    }
+    outcome = load(tmp_path, hub.url)
+    assert outcome.rows == ROWS
+    assert outcome.origin.startswith(f"hub {REPO} @ {hub.commit(REPO)}, ceval-exam.zip")
+    offline = load(tmp_path, hub.url, HF_HUB_OFFLINE="1")
+    assert offline.origin == f"hub {REPO} @ {hub.commit(REPO)}, ceval-exam.zip (cached copy)"
+    assert offline.fingerprint == outcome.fingerprint
+
+
+def test_parquet_and_archive_are_never_mixed(hub: FakeHub, tmp_path: Path) -> None:
+    files = parquet_files({pair: [question(0)] for pair in WANTED[:-1]})
+    hub.repos[REPO] = files | {CEVAL.archive: zip_bytes(ceval_files(ROWS))}
+    assert load(tmp_path, hub.url).rows == ROWS
+
+
+def test_a_data_set_that_lacks_a_subject_is_an_error(hub: FakeHub, tmp_path: Path) -> None:
+    del hub.repos[REPO]["logic/val-00000-of-00001.parquet"]
+    outcome = load(tmp_path, hub.url)
+    assert "holds neither all of logic/val-*.parquet nor ceval-exam.zip; there is README.md" in outcome.error
+    assert ways_out(outcome)
+
+
+def test_a_renamed_data_set_is_followed(tmp_path: Path) -> None:
+    text = ",Question,A,B,C,D,Answer\n0,问题,甲,乙,丙,丁,C\n".encode()
+    with FakeHub({"lmlmcat/cmmlu": {CMMLU.archive: zip_bytes({"test/agronomy.csv": text})}}) as hub:
+        hub.renamed = {CMMLU.hub: "lmlmcat/cmmlu"}
+        outcome = load(tmp_path, hub.url, CMMLU)
+    assert outcome.error == ""
+    assert outcome.rows["agronomy", "test"][0]["answer"] == "C"
+
+
+def test_a_table_that_does_not_hold_the_benchmark_is_an_error_with_its_file_and_row(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    rows = [question(0), question(1, answer="E")]
+    hub.repos[REPO] |= parquet_files({("law", "val"): rows})
+    assert load(tmp_path, hub.url).error == (
+        f"hub {REPO} @ {hub.commit(REPO)}: law/val-00000-of-00001.parquet, row 2: "
+        "the answer is 'E', not one of A, B, C, D."
+    )

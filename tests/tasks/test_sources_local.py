@@ -1,0 +1,265 @@
+"""Questions from a directory, a .zip or the package."""
+
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bundle.errors import DataError
+from bundle.tasks.sources import load_tables, local_files
+from tests.tasks.fresh_process import load_in_fresh_process
+from tests.tasks.source_files import CEVAL, WANTED, ceval_files, ceval_rows, csv_bytes, question, write_files, zip_bytes
+
+ROWS = ceval_rows()
+FILES = ceval_files(ROWS)
+
+
+def failure(source: Path | str) -> DataError:
+    with pytest.raises(DataError) as caught:
+        load_tables(str(source), CEVAL, WANTED)
+    assert caught.value.exit_code == 2
+    return caught.value
+
+
+def test_a_directory_gives_exactly_the_wanted_tables(tmp_path: Path) -> None:
+    write_files(tmp_path, FILES | {"val/unwanted_val.csv": b"broken"})
+    tables = load_tables(str(tmp_path), CEVAL, WANTED)
+    assert tables.rows == ROWS
+    assert list(tables.rows) == WANTED
+    assert tables.source == str(tmp_path)
+    assert tables.origin == f"directory {tmp_path}"
+
+
+def test_the_home_directory_is_meant_by_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_files(tmp_path / "home/ceval", FILES)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    tables = load_tables("~/ceval", CEVAL, WANTED)
+    assert tables.rows == ROWS
+    assert tables.origin == f"directory {tmp_path}/home/ceval"
+
+
+def test_a_relative_path_is_written_down_as_an_absolute_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_files(tmp_path / "hub", FILES)
+    monkeypatch.chdir(tmp_path)
+    assert load_tables("./hub", CEVAL, WANTED).origin == f"directory {tmp_path}/hub"
+
+
+@pytest.mark.parametrize("folder", ["", "ceval-exam/", "data/ceval/formal_ceval/"])
+def test_a_zip_gives_the_same_as_the_directory_it_was_made_of(folder: str, tmp_path: Path) -> None:
+    write_files(tmp_path / "ceval", FILES)
+    path = tmp_path / "ceval.zip"
+    path.write_bytes(zip_bytes(FILES | {"README.md": b"", "__MACOSX/val/._law_val.csv": b""}, folder))
+    tables = load_tables(str(path), CEVAL, WANTED)
+    assert tables.rows == ROWS
+    assert tables.fingerprint == load_tables(str(tmp_path / "ceval"), CEVAL, WANTED).fingerprint
+    assert tables.origin == f"zip file {path}" + (f" (folder {folder})" if folder else "")
+
+
+@pytest.mark.parametrize(
+    "source", ["nowhere", "Hub", "model-scope", "ceval/ceval-exam", "", "~nobody-of-this-name/x", "a\0b"]
+)
+def test_a_source_that_is_neither_known_nor_there_is_an_error(source: str) -> None:
+    assert repr(source) in failure(source).message
+
+
+def test_an_unknown_source_names_the_known_ones() -> None:
+    assert "hub, modelscope nor sample" in failure("nowhere").message
+
+
+def test_a_file_that_is_no_zip_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "law_val.csv"
+    path.write_bytes(FILES["val/law_val.csv"])
+    assert failure(path).message == f"{path} is neither a directory nor a .zip."
+
+
+def test_a_missing_file_is_named_with_what_is_there_instead(tmp_path: Path) -> None:
+    write_files(tmp_path, FILES)
+    (tmp_path / "val/law_val.csv").unlink()
+    message = failure(tmp_path).message
+    assert message == (
+        f"val/law_val.csv is missing from directory {tmp_path}; there is val/logic_val.csv, val/physician_val.csv."
+    )
+
+
+@pytest.mark.parametrize("below", ["ceval", "exam", "ceval/formal_ceval"])
+def test_a_directory_one_or_two_levels_too_high_leads_to_the_right_one(below: str, tmp_path: Path) -> None:
+    write_files(tmp_path / below, FILES)
+    error = failure(tmp_path)
+    assert f"dev/law_dev.csv is missing from directory {tmp_path}, and 5 more of its 6 files" in error.message
+    assert error.remedy == f"Did you mean {tmp_path / below}?"
+
+
+def test_a_directory_one_level_too_low_leads_to_the_right_one(tmp_path: Path) -> None:
+    write_files(tmp_path, FILES)
+    assert failure(tmp_path / "val").remedy == f"Did you mean {tmp_path}?"
+
+
+def test_an_empty_directory_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert failure(tmp_path / "empty").message.endswith("and 5 more of its 6 files; there is nothing.")
+
+
+def test_a_malformed_file_is_named_with_its_path(tmp_path: Path) -> None:
+    write_files(tmp_path, FILES | {"val/logic_val.csv": csv_bytes([question(0, answer="F")])})
+    assert failure(tmp_path).message.startswith(f"{tmp_path}/val/logic_val.csv, line 2: the answer is 'F'")
+
+
+def test_a_malformed_file_in_a_zip_is_named_with_its_place_in_there(tmp_path: Path) -> None:
+    path = tmp_path / "ceval.zip"
+    path.write_bytes(zip_bytes(FILES | {"val/logic_val.csv": csv_bytes([question(0, answer="F")])}, "exam/"))
+    assert failure(path).message.startswith(f"{path}: exam/val/logic_val.csv, line 2: the answer is 'F'")
+
+
+def test_a_directory_in_place_of_a_file_is_an_error(tmp_path: Path) -> None:
+    write_files(tmp_path, {name: data for name, data in FILES.items() if name != "val/law_val.csv"})
+    (tmp_path / "val/law_val.csv").mkdir()
+    assert "val/law_val.csv" in failure(tmp_path).message
+
+
+def test_a_file_of_absurd_size_is_an_error(tmp_path: Path) -> None:
+    write_files(tmp_path, FILES)
+    with (tmp_path / "val/law_val.csv").open("r+b") as file:
+        file.truncate(local_files.MAX_FILE_BYTES + 1)  # a hole, it takes no space
+    assert "val/law_val.csv" in failure(tmp_path).message
+    assert "is larger than" in failure(tmp_path).message
+
+
+def test_a_file_missing_in_a_zip_is_named_with_what_is_there_instead(tmp_path: Path) -> None:
+    path = tmp_path / "ceval.zip"
+    path.write_bytes(zip_bytes({"val/law_val.csv": FILES["val/law_val.csv"]}))
+    message = failure(path).message
+    assert (
+        message
+        == f"dev/law_dev.csv is missing from zip file {path}, and 4 more of its 6 files; there is val/law_val.csv."
+    )
+
+
+def test_a_zip_that_holds_the_benchmark_twice_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "both.zip"
+    path.write_bytes(zip_bytes({folder + name: data for folder in ("old/", "new/") for name, data in FILES.items()}))
+    assert "more than once: in new/, old/" in failure(path).message
+
+
+@pytest.mark.parametrize(
+    "name", ["../val/law_val.csv", "/etc/val/law_val.csv", "x/../../law.csv", "..\\law.csv", "C:/law.csv"]
+)
+def test_a_zip_with_a_name_that_points_outside_is_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "evil.zip"
+    path.write_bytes(zip_bytes(FILES | {name: b"x"}))
+    assert "points outside" in failure(path).message
+
+
+def test_a_zip_that_holds_a_file_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twice.zip"
+    path.write_bytes(zip_bytes(FILES))
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("val/law_val.csv", csv_bytes([question(0)]))
+    assert failure(path).message == f"zip file {path} holds val/law_val.csv twice."
+
+
+def test_a_link_in_a_zip_is_not_followed(tmp_path: Path) -> None:
+    path = tmp_path / "link.zip"
+    path.write_bytes(zip_bytes({name: data for name, data in FILES.items() if name != "val/law_val.csv"}))
+    secret = write_files(tmp_path, {"secret.csv": FILES["val/law_val.csv"]}) / "secret.csv"
+    with zipfile.ZipFile(path, "a") as archive:
+        link = zipfile.ZipInfo("val/law_val.csv")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, str(secret))
+    assert "val/law_val.csv: column 'id' is missing" in failure(path).message
+
+
+def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "locked.zip"
+    data = bytearray(zip_bytes(FILES))
+    for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # the flag of every member, in both of its headers
+        start = data.find(mark)
+        while start >= 0:
+            data[start + place] |= 1
+            start = data.find(mark, start + 4)
+    path.write_bytes(data)
+    assert "is encrypted" in failure(path).message
+
+
+def test_a_zip_bomb_is_refused_before_it_is_inflated(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.zip"
+    path.write_bytes(zip_bytes(FILES | {"val/law_val.csv": bytes(local_files.MAX_FILE_BYTES + 1)}))
+    assert path.stat().st_size < 2**20
+    assert "is larger than" in failure(path).message
+
+
+def test_a_zip_with_too_much_in_all_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "large.zip"
+    path.write_bytes(zip_bytes(FILES))
+    monkeypatch.setattr(local_files, "MAX_TOTAL_BYTES", 1000)
+    assert "more than the 1,000 allowed" in failure(path).message
+
+
+def test_unusual_compression_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "lzma.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        for name, data in FILES.items():
+            archive.writestr(name, data)
+    assert "compressed in an unusual way" in failure(path).message
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"PK\x03\x04", b"<html>404</html>", zip_bytes(FILES)[:-30], zip_bytes(FILES)[40:]]
+)
+def test_a_broken_zip_is_an_error(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "broken.zip"
+    path.write_bytes(data)
+    assert str(path) in failure(path).message
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.integers(0, len(zip_bytes(FILES)) - 1), byte=st.integers(0, 255))
+def test_a_zip_with_any_byte_changed_gives_the_same_text_or_an_error(place: int, byte: int, tmp_path: Path) -> None:
+    path = tmp_path / "flipped.zip"
+    data = bytearray(zip_bytes(FILES))
+    data[place] = byte
+    path.write_bytes(data)
+    try:
+        rows = load_tables(str(path), CEVAL, WANTED).rows
+    except DataError:
+        return
+    assert rows == ROWS
+
+
+def test_a_benchmark_without_a_sample_is_an_error() -> None:
+    with pytest.raises(DataError, match="holds no sample questions for nosuch"):
+        load_tables("sample", replace(CEVAL, name="nosuch"), WANTED)
+
+
+def test_the_sample_is_read_from_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_files(tmp_path / "sample/ceval", FILES)
+    monkeypatch.setattr("importlib.resources.files", {"bundle.tasks": tmp_path}.__getitem__)
+    tables = load_tables("sample", CEVAL, WANTED)
+    assert tables.rows == ROWS
+    assert (tables.source, tables.origin) == ("sample", "sample questions in the package")
+
+
+def test_a_subject_that_the_sample_lacks_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_files(tmp_path / "sample/ceval", {"val/law_val.csv": FILES["val/law_val.csv"]})
+    monkeypatch.setattr("importlib.resources.files", {"bundle.tasks": tmp_path}.__getitem__)
+    assert "is missing from the sample in the package" in failure("sample").message
+
+
+def test_reading_files_imports_none_of_the_heavy_packages(tmp_path: Path) -> None:
+    write_files(tmp_path, FILES)
+    outcome = load_in_fresh_process(str(tmp_path), CEVAL, WANTED)
+    assert outcome.rows == ROWS
+    heavy = {
+        "datasets",
+        "pyarrow",
+        "pandas",
+        "numpy",
+        "huggingface_hub",
+        "httpx",
+        "httpx2",
+        "aiohttp",
+        "urllib.request",
+    }
+    assert not heavy & outcome.modules
