@@ -1,8 +1,9 @@
 """A benchmark from the Hugging Face hub, or from the mirror that HF_ENDPOINT names.
 
 The commit and its files are asked for once; then the wanted files, and no others, are fetched into the hub's usual
-cache (HF_HOME), several at a time. What is cached is not fetched again. Reading the Parquet files directly spares the
-`datasets` package's own copy of each of them, and a build for every subject. A data set's loading script is never run.
+cache (HF_HOME), which is also that of the `datasets` package, several at a time. What is cached is not fetched again.
+`datasets` reads the files; asking it to fetch them as well would take five times as long, subject by subject, and would
+retry for minutes where there is no hub. A data set's loading script is never run.
 
 Where the hub cannot be reached, or offline mode is on, a cached copy is used if it is whole, and the origin says so.
 """

@@ -1,6 +1,7 @@
 """A benchmark's Parquet files, as the hub stores them: text as in its CSV files, ids as numbers."""
 
 import re
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -41,23 +42,12 @@ def read_parquet(shards: Mapping[str, Path], benchmark: Benchmark, split: str, w
     Raises:
         DataError: A file is damaged or does not hold the benchmark's columns as text.
     """
-    import pyarrow
-    import pyarrow.parquet
-
     rows: list[tuple[int, Row]] = []
     for name, path in shards.items():
-        try:
-            table = pyarrow.parquet.ParquetFile(path).read()
-        except (pyarrow.ArrowException, OSError) as error:
-            raise DataError(
-                f"{where}{name} is no readable Parquet file: {str(error).splitlines()[0]}",
-                remedy=f"Remove {path} and run again.",
-            ) from error
-        header = list(table.column_names)
-        columns = [table.column(place).to_pylist() for place in range(len(header))]
+        header, columns = _read_columns(name, path, where)
         if not any(benchmark.renames.get(column, column) == "id" for column in header):
             header.append("id")
-            columns.append(list(range(len(rows), len(rows) + table.num_rows)))
+            columns.append(list(range(len(rows), len(rows) + len(columns[0]))))
         places = place_columns(header, benchmark, split, where + name)
         texts = {
             column: [
@@ -69,6 +59,28 @@ def read_parquet(shards: Mapping[str, Path], benchmark: Benchmark, split: str, w
         for cells in zip(*texts.values(), strict=True):
             rows.append((len(rows) + 1, make_row(cells, placed, benchmark)))
     return check_rows(rows, benchmark, split, where + ", ".join(shards), "row")
+
+
+def _read_columns(name: str, path: Path, where: str) -> tuple[list[str], list[list[object]]]:
+    """The names of a file's columns, and the cells of each."""
+    import datasets
+
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        # The copy the package makes of every file is of no use to us, so it does not stay.
+        with tempfile.TemporaryDirectory(prefix="bundle-parquet-") as copy:
+            table = datasets.Dataset.from_parquet(str(path), cache_dir=copy, keep_in_memory=True).to_dict()
+    except Exception as error:  # what a damaged file raises differs from version to version
+        cause = error.__cause__ or error
+        raise DataError(
+            f"{where}{name} is no readable Parquet file: {(str(cause).splitlines() or [type(cause).__name__])[0]}",
+            remedy=f"Remove {path} and run again.",
+        ) from error
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+    return list(table), list(table.values())
 
 
 def _text(cell: object, column: str, benchmark: Benchmark, where: str) -> str:
