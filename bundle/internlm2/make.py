@@ -1,6 +1,6 @@
 """``bundle make-checkpoint``: a checkpoint in the format of InternLM2.5's, with random weights.
 
-It is for trying out the whole pipeline and for measuring servers; its answers mean nothing.
+It is for trying out the whole pipeline and for measuring servers; its answers, single letters, mean nothing.
 """
 
 import json
@@ -12,8 +12,8 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from bundle.errors import CheckpointError
-from bundle.internlm2.architecture import ARCHITECTURE, MODEL_TYPE, parameter_count, tensor_table
-from bundle.internlm2.random_weights import random_tensor
+from bundle.internlm2.architecture import ARCHITECTURE, MODEL_TYPE, Architecture, parameter_count, tensor_table
+from bundle.internlm2.random_weights import Habit, random_tensor
 from bundle.internlm2.safetensors_file import Tensor, write_index, write_tensors
 from bundle.internlm2.sentencepiece_model import read_model
 from bundle.internlm2.tokenizer_config import read_tokenizer_config
@@ -107,8 +107,8 @@ def make_checkpoint(
         partial = directory.with_name(f".{directory.name}.{uuid4().hex[:8]}.partial")
         try:
             partial.mkdir()
-            _write_tokenizer(partial, config["vocab_size"], say)
-            _write_weights(partial, config, seed, say)
+            habit = _write_tokenizer(partial, config["vocab_size"], say)
+            _write_weights(partial, config, seed, habit, say)
             _write_json(partial / "generation_config.json", _generation_config(config["vocab_size"]))
             shutil.copyfile(
                 str(resources.files("bundle.internlm2") / "files" / "configuration_internlm2.py"),
@@ -122,7 +122,11 @@ def make_checkpoint(
         raise CheckpointError(f"{directory}: cannot be written ({error.strerror}).") from error
 
 
-def _write_weights(directory: Path, config: dict[str, Any], seed: int, say: Callable[[str], None]) -> None:
+def _write_weights(
+    directory: Path, config: dict[str, Any], seed: int, habit: Habit, say: Callable[[str], None]
+) -> None:
+    architecture = Architecture.from_config(config)
+    spread = config["initializer_range"]
     shards: list[list[Tensor]] = [[]]
     for name, shape in tensor_table(config).items():
         tensor = Tensor(name, "BF16", shape)
@@ -133,7 +137,7 @@ def _write_weights(directory: Path, config: dict[str, Any], seed: int, say: Call
     names = ["model.safetensors"] if count == 1 else [f"model-{n:05}-of-{count:05}.safetensors" for n in _from_1(count)]
     for name, shard in zip(names, shards, strict=True):
         say(f"writing {name} ({sum(tensor.nbytes for tensor in shard) / 1e6:,.0f} MB)")
-        write_tensors(directory / name, shard, lambda t: random_tensor(t, seed, config["initializer_range"]))
+        write_tensors(directory / name, shard, lambda t: random_tensor(t, seed, spread, architecture, habit))
     if count > 1:
         write_index(directory / "model.safetensors.index.json", dict(zip(names, shards, strict=True)))
 
@@ -142,8 +146,11 @@ def _from_1(count: int) -> range:
     return range(1, count + 1)
 
 
-def _write_tokenizer(directory: Path, vocab_size: int, say: Callable[[str], None]) -> None:
-    """tokenizer.model as the real checkpoint has it, and a tokenizer.json, which every transformers reads alike."""
+def _write_tokenizer(directory: Path, vocab_size: int, say: Callable[[str], None]) -> Habit:
+    """tokenizer.model as the real checkpoint has it, and a tokenizer.json, which every transformers reads alike.
+
+    Returns the ids of the tokens a reply is made of.
+    """
     say(f"training a tokenizer of {vocab_size:,} tokens")
     model_file = directory / "tokenizer.model"
     model_file.write_bytes(make_vocabulary(vocab_size))
@@ -169,11 +176,17 @@ def _write_tokenizer(directory: Path, vocab_size: int, say: Callable[[str], None
     tokenizer, settings, _ = build_tokenizer(model, read_tokenizer_config(directory))
     prove_equal(tokenizer, model_file, model, settings.added)
     tokenizer.save(str(directory / "tokenizer.json"))
+    letters = tuple(tokenizer.token_to_id(letter) for letter in "ABCD")
+    (newline,) = tokenizer.encode("\n", add_special_tokens=False).ids
+    return Habit(letters, _end_of_turn(vocab_size), newline)
 
 
 def _generation_config(vocab_size: int) -> dict[str, Any]:
-    end = vocab_size - len(_MARKS) + _MARKS.index("<|im_end|>")
-    return {"bos_token_id": 1, "eos_token_id": [2, end], "pad_token_id": 2}
+    return {"bos_token_id": 1, "eos_token_id": [2, _end_of_turn(vocab_size)], "pad_token_id": 2}
+
+
+def _end_of_turn(vocab_size: int) -> int:
+    return vocab_size - len(_MARKS) + _MARKS.index("<|im_end|>")
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -100,6 +100,8 @@ class TransformersEngine:
     def launch(self, host: str, port: int, api_key: str) -> Launch:
         command = [sys.executable, "-m", "transformers.cli.transformers", "serve", self.served_name]
         command += ["--host", host, "--port", str(port), "--device", "cpu", "--log-level", "error"]
+        # Few processors compute bfloat16 faster than they emulate it; float32 holds every bfloat16 weight exactly.
+        command += ["--dtype", "float32"]
         if self.trust_remote_code and not is_internlm2(self.checkpoint.config):
             command.append("--trust-remote-code")
         return Launch(

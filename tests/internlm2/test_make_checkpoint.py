@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from bundle.errors import CheckpointError
-from bundle.internlm2 import is_internlm2, made_config, make, make_checkpoint, parameter_count, tensor_table
+from bundle.internlm2 import (
+    is_internlm2,
+    made_config,
+    make,
+    make_checkpoint,
+    parameter_count,
+    rewrite_as_llama,
+    tensor_table,
+)
 from bundle.internlm2.architecture import Architecture
 from bundle.internlm2.checkpoint_files import weight_files
 from bundle.internlm2.safetensors_file import read_tensors
@@ -96,13 +104,40 @@ def test_weights_are_normal_with_the_configured_spread_and_norms_are_one(tiny: P
 
     tensors = load_file(tiny / "model.safetensors")
 
-    embedding = tensors["model.tok_embeddings.weight"].double()
-    spread, count = 0.02, embedding.numel()
-    assert abs(embedding.mean()) < 5 * spread / math.sqrt(count)
-    assert abs(embedding.std() / spread - 1) < 0.01
-    assert 4 * spread < embedding.abs().max() < 7 * spread
+    gate = tensors["model.layers.0.feed_forward.w1.weight"].double()
+    spread, count = 0.02, gate.numel()
+    assert abs(gate.mean()) < 5 * spread / math.sqrt(count)
+    assert abs(gate.std() / spread - 1) < 0.01
+    assert 4 * spread < gate.abs().max() < 7 * spread
     assert (tensors["model.layers.0.ffn_norm.weight"] == 1).all()
     assert not (tensors["output.weight"] == tensors["model.tok_embeddings.weight"]).all()
+
+
+def test_it_answers_with_a_letter_that_depends_on_the_prompt_and_ends_its_turn(tmp_path: Path, tiny: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    directory = rewrite_as_llama(tiny, tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    replies = []
+    for question in (
+        "1+1=?",
+        "水的沸点是____。",
+        "下列说法中正确的是",
+        "The answer is",
+        "x" * 40,
+        "春天来了",
+        "b",
+        "。",
+    ):
+        chat = [{"role": "user", "content": f"{question}\nA. 一\nB. 二\nC. 三\nD. 四\n答案: "}]
+        inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+        output = model.generate(**inputs, max_new_tokens=20, do_sample=False)
+        replies.append(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :]))
+
+    assert set(replies) <= {f"{letter}<|im_end|>" for letter in "ABCD"}
+    assert len(set(replies)) > 1
 
 
 def test_large_checkpoints_are_sharded_and_indexed(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,90 @@
+"""The whole road with a real server: a tiny checkpoint on the CPU, from the command line to ``results.json``."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from bundle.internlm2 import make_checkpoint, rewrite_as_llama
+from bundle.tasks.catalog import find_task
+from tests.program import carrying, results_of, rows_of, run, start, wait_until
+from tests.stand_ins.box import ROOT
+
+torch = pytest.importorskip("torch", reason="the CPU engine is not installed; `make test` installs it without a GPU")
+transformers = pytest.importorskip("transformers", minversion="5.23", reason="the CPU engine is not installed")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("real")
+    make_checkpoint(directory / "tiny")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def environment(place: Path) -> Mapping[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT), "BUNDLE_CACHE": str(place / "cache"), "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.fixture(scope="module")
+def out(place: Path, environment: Mapping[str, str]) -> Path:
+    """Where a whole run on all sample questions was written."""
+    result = run("eval-local", place / "tiny", "--data", "sample", "--out", place / "out", environment=environment)
+    assert result.returncode == 0, result.stderr
+    assert "104 of 104 questions answered" in result.stdout
+    assert not carrying(str(place))
+    return place / "out"
+
+
+def test_every_question_is_answered_and_scored(out: Path) -> None:
+    results, rows = results_of(out), rows_of(out)
+    assert results["coverage"] == {"total": 104, "answered": 104, "failed": 0}
+    assert len({(row["subject"], row["id"]) for row in rows}) == 104
+    assert {row["reply"] for row in rows} <= set("ABCD")
+    assert all(row["finish_reason"] == "stop" and row["completion_tokens"] == 2 for row in rows)
+    assert 0 <= results["scores"]["ceval"]["accuracy"] <= 100
+
+
+def test_the_engine_is_on_record(out: Path) -> None:
+    (path,) = out.glob("*/run.json")
+    engine = json.loads(path.read_text(encoding="utf-8"))["engine"]
+    assert engine == {"name": "transformers", "version": transformers.__version__, "arguments": []}
+
+
+def test_replies_are_those_of_greedy_generation_in_process(place: Path, out: Path) -> None:
+    task = find_task("ceval_gen")
+    subjects = task.select(["law", "college_physics", "art_studies"])
+    questions = list(task.questions(task.load("sample", subjects, lambda _: None), subjects))
+    served = {(row["subject"], row["id"]): row["reply"] for row in rows_of(out)}
+
+    directory = rewrite_as_llama(place / "tiny", place / "cache" / "llama")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    assert len(questions) == 6
+    for question in questions:
+        inputs = tokenizer.apply_chat_template(
+            question.messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        output = model.generate(**inputs, max_new_tokens=task.max_out_len, do_sample=False)
+        reply = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert served[question.subject, question.id] == reply
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds processes by their environment")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_real_server_does_not_outlive_us(
+    tmp_path: Path, place: Path, environment: Mapping[str, str], number: signal.Signals
+) -> None:
+    mark = environment | {"BUNDLE_TEST_MARK": str(tmp_path)}
+    log = tmp_path / "log"
+    process = start("eval-local", place / "tiny", "--data", "sample", "--out", tmp_path, environment=mark, log=log)
+    wait_until(lambda: "server ready" in log.read_text() and rows_of(tmp_path), 120)
+
+    process.send_signal(number)
+
+    assert process.wait(30) in (130, -signal.SIGKILL)
+    wait_until(lambda: not carrying(str(tmp_path)), 10)
