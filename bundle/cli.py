@@ -145,7 +145,8 @@ def tasks(
 @app.command("models", epilog="Example: bundle models")
 def models() -> None:
     """List the model files."""
-    from bundle.config import file_names, model_file
+    from bundle.config import file_names
+    from bundle.model_files import model_file
 
     for known in file_names("models"):
         typer.echo(f"{known}  {model_file(known).description}")

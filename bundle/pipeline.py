@@ -10,10 +10,10 @@ from typing import Any
 
 from bundle import environment
 from bundle.background import in_thread
-from bundle.config import ModelFile, Sampling, model_file, model_file_for
 from bundle.errors import BundleError
 from bundle.evaluation.client import ChatClient
 from bundle.evaluation.evaluation import Evaluation
+from bundle.model_files import ModelFile, Sampling, model_file, model_file_for
 from bundle.reports.console import Screen
 from bundle.runs import Run
 from bundle.serving.checkpoint import Checkpoint, inspect_checkpoint, require_architecture, require_leave

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from bundle.config import file_names, model_file, model_file_for, task_file
+from bundle.config import file_names
 from bundle.errors import ConfigError
+from bundle.model_files import model_file, model_file_for
+from bundle.task_files import task_file
 from bundle.tasks.catalog import find_task
 
 

@@ -79,7 +79,7 @@ def test_replies_are_those_of_greedy_generation_in_process(place: Path, out: Pat
 def test_a_real_server_does_not_outlive_us(
     tmp_path: Path, place: Path, environment: Mapping[str, str], number: signal.Signals
 ) -> None:
-    mark = environment | {"BUNDLE_TEST_MARK": str(tmp_path)}
+    mark = {**environment, "BUNDLE_TEST_MARK": str(tmp_path)}
     log = tmp_path / "log"
     process = start("eval-local", place / "tiny", "--data", "sample", "--out", tmp_path, environment=mark, log=log)
     wait_until(lambda: "server ready" in log.read_text() and rows_of(tmp_path), 120)

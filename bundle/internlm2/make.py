@@ -176,9 +176,12 @@ def _write_tokenizer(directory: Path, vocab_size: int, say: Callable[[str], None
     tokenizer, settings, _ = build_tokenizer(model, read_tokenizer_config(directory))
     prove_equal(tokenizer, model_file, model, settings.added)
     tokenizer.save(str(directory / "tokenizer.json"))
-    letters = tuple(tokenizer.token_to_id(letter) for letter in "ABCD")
-    (newline,) = tokenizer.encode("\n", add_special_tokens=False).ids
-    return Habit(letters, _end_of_turn(vocab_size), newline)
+
+    def id_of(text: str) -> int:
+        (number,) = tokenizer.encode(text, add_special_tokens=False).ids
+        return int(number)
+
+    return Habit(tuple(map(id_of, "ABCD")), _end_of_turn(vocab_size), before_reply=id_of("\n"))
 
 
 def _generation_config(vocab_size: int) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from bundle.config import EngineSettings
 from bundle.errors import BundleError, ServerError, UsageError
+from bundle.model_files import EngineSettings
 from bundle.serving.architectures import lmdeploy_architectures
 from bundle.serving.checkpoint import Checkpoint
 from bundle.serving.engines import Launch

@@ -5,8 +5,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from bundle.config import ModelFile
 from bundle.errors import UsageError
+from bundle.model_files import ModelFile
 from bundle.serving.checkpoint import Checkpoint
 from bundle.serving.engines import Engine
 from bundle.serving.gpus import list_gpus, visible_gpus

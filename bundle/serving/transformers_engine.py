@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from bundle.config import EngineSettings
 from bundle.errors import ServerError, UsageError
 from bundle.internlm2 import is_internlm2, rewrite_as_llama
+from bundle.model_files import EngineSettings
 from bundle.serving.architectures import transformers_architectures
 from bundle.serving.checkpoint import Checkpoint
 from bundle.serving.engines import Launch

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bundle import config
 from bundle.errors import ConfigError, DataError, UsageError
+from bundle.task_files import task_file
 from bundle.tasks import ceval
 from bundle.tasks.answers import ANSWER_RULES
 from bundle.tasks.prompts import Message, chat_turns
@@ -133,7 +133,7 @@ def find_task(name: str) -> Task:
     Raises:
         ConfigError: There is none, or its file cannot be used as written.
     """
-    file = config.task_file(name)
+    file = task_file(name)
     benchmark = ceval.BENCHMARK
     for split in (file.split, file.example_split):
         if split not in benchmark.splits:

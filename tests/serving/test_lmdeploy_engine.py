@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bundle.config import EngineSettings
 from bundle.errors import BundleError, ServerError, UsageError
 from bundle.internlm2 import make_checkpoint
+from bundle.model_files import EngineSettings
 from bundle.serving.checkpoint import Checkpoint, inspect_checkpoint
 from bundle.serving.engines import Launch
 from bundle.serving.lmdeploy_engine import LmdeployEngine
