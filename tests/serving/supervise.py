@@ -28,5 +28,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    # A shell that started the tests in the background has turned it off, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
