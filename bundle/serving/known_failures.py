@@ -36,8 +36,8 @@ def _line(text: str) -> re.Pattern[str]:
 _TORCH_ERRORS = "OutOfMemoryError|RuntimeError|AcceleratorError|AssertionError|ValueError"
 _COPY_AGAIN = "Copy or download the checkpoint again, and compare its files with the source."
 _INSTALL_TOGETHER = (
-    "Install versions that belong together, in an environment of their own: `pip install 'bundle[gpu]'` for lmdeploy, "
-    "`pip install 'bundle[cpu]'` for the CPU engine."
+    "Install versions that belong together, in an environment of their own: `pip install '.[gpu]'` for lmdeploy, "
+    "`pip install '.[cpu]'` for the CPU engine."
 )
 
 PORT_TAKEN = KnownFailure(
@@ -61,7 +61,7 @@ KNOWN_FAILURES = (
     ),
     KnownFailure(
         "the installed torch is a CPU build.",
-        "Install torch for CUDA (`pip install 'bundle[gpu]'`), or use --engine transformers, which runs on the CPU.",
+        "Install torch for CUDA (`pip install '.[gpu]'`), or use --engine transformers, which runs on the CPU.",
         fatal=(_raised(_TORCH_ERRORS, "Torch not compiled with CUDA enabled"),),
     ),
     KnownFailure(
@@ -147,7 +147,7 @@ KNOWN_FAILURES = (
     ),
     KnownFailure(
         "the packages for serving are missing.",
-        "Install them: `pip install 'bundle[cpu]'`.",
+        "Install them: `pip install '.[cpu]'`.",
         telling=(_raised("ImportError", "Missing dependencies for serving"),),
     ),
     KnownFailure(
@@ -208,10 +208,10 @@ KNOWN_FAILURES = (
 
 # What to install for a module that is missing; one that is not here bears the name of its package.
 PACKAGES = {
-    "lmdeploy": "'bundle[gpu]'",
-    "_turbomind": "--force-reinstall 'bundle[gpu]'",
-    "torch": "'bundle[gpu]'` or `pip install 'bundle[cpu]'",
-    "transformers": "'bundle[gpu]'` or `pip install 'bundle[cpu]'",
+    "lmdeploy": "'.[gpu]'",
+    "_turbomind": "--force-reinstall '.[gpu]'",
+    "torch": "'.[gpu]'` or `pip install '.[cpu]'",
+    "transformers": "'.[gpu]'` or `pip install '.[cpu]'",
     "ray": "'ray[default]'",
     "google": "protobuf",
     "PIL": "pillow",

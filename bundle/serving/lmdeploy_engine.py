@@ -22,7 +22,7 @@ from bundle.serving.python_scripts import find_script, interpreter_of
 _OLDEST, _NEWEST = (0, 12), (0, 18)
 _TRUST_REMOTE_CODE_SINCE = (0, 13)  # before, lmdeploy ran a checkpoint's code without asking
 _GENERATION_CONFIG_SINCE = (0, 15)  # before, a checkpoint's generation_config.json was not read for sampling
-_INSTALL = "Install it with `pip install 'bundle[gpu]'`."
+_INSTALL = "Install it with `pip install '.[gpu]'` in a checkout of this project."
 
 _DESCRIBE_LMDEPLOY = (
     "import importlib.metadata as m; d = m.distribution('lmdeploy'); print(d.version, 'in', d.locate_file('lmdeploy'))"
@@ -135,7 +135,7 @@ class LmdeployEngine:
         if version < _OLDEST:
             raise ServerError(
                 f"lmdeploy {self.version} is too old: 0.12 to 0.18 can be used.",
-                remedy="Upgrade it with `pip install 'bundle[gpu]'`.",
+                remedy="Upgrade it with `pip install '.[gpu]'` in a checkout of this project.",
             )
         if version > _NEWEST:
             say(f"lmdeploy {self.version} is newer than any this program was tried with (0.12 to 0.18)")

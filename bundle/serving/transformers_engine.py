@@ -67,7 +67,8 @@ class TransformersEngine:
             return importlib.metadata.version("transformers")
         except importlib.metadata.PackageNotFoundError:
             raise ServerError(
-                "transformers is not installed.", remedy="Install it with `pip install 'bundle[cpu]'`."
+                "transformers is not installed.",
+                remedy="Install it with `pip install '.[cpu]'` in a checkout of this project.",
             ) from None
 
     @cached_property
@@ -90,7 +91,7 @@ class TransformersEngine:
         if major < 5:
             raise ServerError(
                 f"transformers {self.version} is installed, and its server is not usable before 5.23.",
-                remedy="Install the CPU engine in an environment of its own: `pip install 'bundle[cpu]'`.",
+                remedy="Install the CPU engine in an environment of its own: `pip install '.[cpu]'` in a checkout of this project.",
             )
         if is_internlm2(self.checkpoint.config):
             say("rewriting the checkpoint as Llama for the CPU engine (kept for the next time)")

@@ -225,8 +225,8 @@ def test_the_port_is_recognised_so_that_another_can_be_tried() -> None:
         ("einops", "`pip install einops`"),
         ("google.protobuf", "`pip install protobuf`"),
         ("PIL", "`pip install pillow`"),
-        ("lmdeploy", "`pip install 'bundle[gpu]'`"),
-        ("torch", "`pip install 'bundle[gpu]'` or `pip install 'bundle[cpu]'`"),
+        ("lmdeploy", "`pip install '.[gpu]'`"),
+        ("torch", "`pip install '.[gpu]'` or `pip install '.[cpu]'`"),
     ],
 )
 def test_a_missing_module_comes_with_the_command_that_installs_it(module: str, command: str) -> None:

@@ -1,0 +1,39 @@
+"""Counting a prompt's tokens with a checkpoint's own vocabulary."""
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bundle.serving.checkpoint import Checkpoint
+from bundle.tasks.prompts import Message
+
+_MARKS_PER_MESSAGE = 8  # begin, role, newlines and end, in any of the usual chat templates
+
+
+def token_counter(checkpoint: Checkpoint) -> Callable[[Sequence[Message]], int] | None:
+    """A function that counts the tokens of a conversation, a little generously; None where that cannot be done here.
+
+    The vocabulary is read directly (tokenizer.json, or a sentencepiece model), without the checkpoint's Python code.
+    """
+    count = _counter({path.name: path for path in checkpoint.tokenizer_files})
+    if count is None:
+        return None
+
+    def tokens(messages: Sequence[Message]) -> int:
+        return sum(count(message["content"]) + _MARKS_PER_MESSAGE for message in messages)
+
+    return tokens
+
+
+def _counter(files: dict[str, Path]) -> Callable[[str], int] | None:
+    if "tokenizer.json" in files and importlib.util.find_spec("tokenizers"):
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(files["tokenizer.json"]))
+        return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+    if "tokenizer.model" in files and importlib.util.find_spec("sentencepiece"):
+        from sentencepiece import SentencePieceProcessor
+
+        processor = SentencePieceProcessor(model_file=str(files["tokenizer.model"]))
+        return lambda text: len(processor.encode(text))
+    return None
