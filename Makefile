@@ -45,21 +45,22 @@ $(DEMO)/config.json: | $(RUN_STAMP)
 	$(BIN)/bundle make-checkpoint $(DEMO)
 
 $(BIN)/python:
+	@echo "Setting up $(VENV); the first time this takes a few minutes."
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed-cpu: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --editable ".[cpu]"
+	$(BIN)/python -m pip install --disable-pip-version-check "$(TORCH)"
+	$(BIN)/python -m pip install --disable-pip-version-check --editable ".[cpu]"
 	@touch $@
 
 $(VENV)/.installed-gpu: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable ".[gpu]"
+	$(BIN)/python -m pip install --disable-pip-version-check --editable ".[gpu]"
 	@touch $@
 
 $(TEST_STAMP): $(RUN_STAMP)
-	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRA),test]"
+	$(BIN)/python -m pip install --disable-pip-version-check --editable ".[$(EXTRA),test]"
 ifeq ($(EXTRA),cpu)
-	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/lmdeploy-cli -r tests/requirements-lmdeploy-cli.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --target $(VENV)/lmdeploy-cli -r tests/requirements-lmdeploy-cli.txt
 endif
 	@touch $@
 

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,7 +13,7 @@ app = typer.Typer(
     name="bundle",
     help="Serve a checkpoint, run C-Eval against it, get a number you can trust, leave nothing behind.",
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # plain help is there in half the time, and reads well in a log
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -27,7 +27,7 @@ def main() -> None:
         split = arguments.index("--")
         arguments, passed_on = arguments[:split], arguments[split + 1 :]
     try:
-        app(args=arguments, obj=passed_on)
+        app(args=arguments, obj=passed_on, prog_name="bundle")
     except BundleError as error:
         from bundle.reports.console import Screen
 
@@ -49,70 +49,192 @@ def _top(
         raise UsageError("Only eval-local takes arguments after --.", remedy="Leave them out.")
 
 
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option("--task", metavar="TASK", help="Name or path of a task; can be repeated.", show_default="ceval_gen"),
+]
+Data = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        metavar="SOURCE",
+        help="hub, modelscope, sample, a directory or a .zip in the benchmark's layout; or BENCHMARK=SOURCE.",
+        show_default="hub",
+    ),
+]
+Subjects = Annotated[str | None, typer.Option(metavar="A,B", help="Only these subjects, separated by commas.")]
+Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N questions of every subject.")]
+Shape = Annotated[
+    Literal["turns", "flat"] | None, typer.Option(help="Examples as chat turns, or all in one user message.")
+]
+Concurrency = Annotated[int | None, typer.Option(metavar="N", min=1, help="Requests in flight.")]
+Temperature = Annotated[float | None, typer.Option(metavar="T", min=0, max=2, help="0 is greedy.")]
+MaxOutLen = Annotated[int | None, typer.Option(metavar="N", min=1, help="Most tokens a reply may have.")]
+MaxSeqLen = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Most tokens of prompt and reply; examples are dropped to fit.")
+]
+RequestTimeout = Annotated[
+    float | None, typer.Option(metavar="SECONDS", min=1, help="Most seconds a request may take.")
+]
+Retries = Annotated[
+    int | None, typer.Option(metavar="N", min=0, help="How often a question is asked again after a fault.")
+]
+Qps = Annotated[float | None, typer.Option(metavar="RATE", min=0.0001, help="Most requests a second, kept exactly.")]
+RpmVerbose = Annotated[bool, typer.Option("--rpm-verbose", help="Show the achieved rate.")]
+FromThinking = Annotated[
+    bool, typer.Option("--answer-from-thinking", help="Look for the answer in a reply that is nothing but thinking.")
+]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Where run directories are made.")]
+Resume = Annotated[
+    Path | None,
+    typer.Option(metavar="RUN", help="Go on with this run: only what has no reply yet is asked.", show_default=False),
+]
+
+
 @app.command(
     "eval-local",
     epilog="Example: bundle eval-local ./internlm2_5-1_8b-chat --data ./ceval-exam.zip -- --backend pytorch",
 )
 def eval_local(
     context: typer.Context,
-    model_dir: Annotated[Path, typer.Argument(help="The checkpoint's directory.", show_default=False)],
-    task: Annotated[str, typer.Option(help="Name or path of a task; see `bundle tasks`.")] = "ceval_gen",
-    data: Annotated[
-        str, typer.Option(help="hub, modelscope, sample, or a directory or .zip in the benchmark's layout.")
-    ] = "hub",
-    engine: Annotated[str, typer.Option(help="auto, lmdeploy or transformers.")] = "auto",
+    model_dir: Annotated[
+        Path, typer.Argument(metavar="MODEL_DIR", help="The checkpoint's directory.", show_default=False)
+    ],
+    task: Tasks = None,
+    data: Data = None,
+    subjects: Subjects = None,
+    limit: Limit = None,
+    prompt_shape: Shape = None,
+    concurrency: Concurrency = None,
+    temperature: Temperature = None,
+    max_out_len: MaxOutLen = None,
+    max_seq_len: MaxSeqLen = None,
+    request_timeout: RequestTimeout = None,
+    retries: Retries = None,
+    qps: Qps = None,
+    rpm_verbose: RpmVerbose = False,
+    answer_from_thinking: FromThinking = False,
+    out: Out = Path("outputs"),
+    resume: Resume = None,
+    engine: Annotated[str, typer.Option(metavar="ENGINE", help="auto, lmdeploy or transformers.")] = "auto",
     model_file: Annotated[
-        str | None, typer.Option(help="Name or path of a model file; by default the one for the architecture.")
+        str | None,
+        typer.Option(metavar="FILE", help="Name or path of a model file; by default the one for the architecture."),
     ] = None,
-    subjects: Annotated[str | None, typer.Option(help="Only these subjects, separated by commas.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N questions of every subject.")] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Requests in flight.")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0, max=2, help="0 is greedy, the default.")] = None,
-    max_out_len: Annotated[int | None, typer.Option(min=1, help="Most tokens a reply may have.")] = None,
-    out: Annotated[Path, typer.Option(help="Where run directories are made.")] = Path("outputs"),
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Let the checkpoint's Python code run.")
     ] = False,
-    gpu: Annotated[str | None, typer.Option(help="Numbers of the GPUs to use.")] = None,
-    host: Annotated[str, typer.Option(help="Where the server listens.")] = "127.0.0.1",
-    start_timeout: Annotated[float, typer.Option(min=1, help="Most seconds until the server is ready.")] = 600,
-    request_timeout: Annotated[float, typer.Option(min=1, help="Most seconds a request may take.")] = 600,
-    retries: Annotated[int, typer.Option(min=0, help="How often a question is asked again after a fault.")] = 3,
+    gpu: Annotated[str | None, typer.Option(metavar="A,B", help="Numbers of the GPUs to use.")] = None,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where the server listens.")] = "127.0.0.1",
+    start_timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=1, help="Most seconds until the server is ready.")
+    ] = 600,
 ) -> None:
     """Serve a local checkpoint, ask it a task's questions, print the scores.
 
     What follows -- goes to the server's own command line.
     """
     from bundle.execution import run_to_exit_code
-    from bundle.pipeline import LocalPipeline, LocalRequest
+    from bundle.pipeline import LocalPipeline
     from bundle.reports.console import Screen
+    from bundle.requests import LocalServer
 
-    request = LocalRequest(
-        model_dir=model_dir,
+    request = _request(
         task=task,
         data=data,
-        engine=engine,
-        engine_arguments=context.obj or (),
-        model_file=model_file,
-        subjects=_names(subjects),
+        subjects=subjects,
         limit=limit,
+        prompt_shape=prompt_shape,
         concurrency=concurrency,
         temperature=temperature,
         max_out_len=max_out_len,
+        max_seq_len=max_seq_len,
+        request_timeout_s=request_timeout,
+        retries=retries,
+        qps=qps,
+        rpm_verbose=rpm_verbose,
+        answer_from_thinking=answer_from_thinking,
         out=out,
+        resume=resume,
+    )
+    server = LocalServer(
+        model_dir=model_dir,
+        engine=engine,
+        engine_arguments=context.obj or (),
+        model_file=model_file,
         trust_remote_code=trust_remote_code,
         gpu=gpu,
         host=host,
         start_timeout_s=start_timeout,
+    )
+    raise typer.Exit(run_to_exit_code(LocalPipeline(request, server, Screen())))
+
+
+@app.command("eval-remote", epilog="Example: INTERNLM_API_KEY=… bundle eval-remote puyu-api --task demo_cmmlu_chat_gen")
+def eval_remote(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="A served name, or a model file; without it the only model listed.",
+            show_default=False,
+        ),
+    ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Where it is served, as in http://127.0.0.1:23333/v1.", show_default=False),
+    ] = None,
+    api_key_env: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The variable that holds the key, or keys separated by commas.")
+    ] = None,
+    task: Tasks = None,
+    data: Data = None,
+    subjects: Subjects = None,
+    limit: Limit = None,
+    prompt_shape: Shape = None,
+    concurrency: Concurrency = None,
+    temperature: Temperature = None,
+    max_out_len: MaxOutLen = None,
+    max_seq_len: MaxSeqLen = None,
+    request_timeout: RequestTimeout = None,
+    retries: Retries = None,
+    qps: Qps = None,
+    rpm_verbose: RpmVerbose = False,
+    answer_from_thinking: FromThinking = False,
+    out: Out = Path("outputs"),
+    resume: Resume = None,
+) -> None:
+    """Ask a task's questions of a model behind any OpenAI-compatible API, print the scores."""
+    from bundle.execution import run_to_exit_code
+    from bundle.pipeline import RemotePipeline
+    from bundle.reports.console import Screen
+    from bundle.requests import RemoteServer
+
+    request = _request(
+        task=task,
+        data=data,
+        subjects=subjects,
+        limit=limit,
+        prompt_shape=prompt_shape,
+        concurrency=concurrency,
+        temperature=temperature,
+        max_out_len=max_out_len,
+        max_seq_len=max_seq_len,
         request_timeout_s=request_timeout,
         retries=retries,
+        qps=qps,
+        rpm_verbose=rpm_verbose,
+        answer_from_thinking=answer_from_thinking,
+        out=out,
+        resume=resume,
     )
-    raise typer.Exit(run_to_exit_code(LocalPipeline(request, Screen())))
+    server = RemoteServer(model=model, base_url=base_url, api_key_env=api_key_env)
+    raise typer.Exit(run_to_exit_code(RemotePipeline(request, server, Screen())))
 
 
 @app.command("make-checkpoint", epilog="Example: bundle make-checkpoint ./tiny --like tiny --seed 1")
 def make_checkpoint(
-    directory: Annotated[Path, typer.Argument(help="The directory to make.", show_default=False)],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The directory to make.", show_default=False)],
     like: Annotated[
         Literal["tiny", "internlm2_5-1_8b"], typer.Option(help="The shape; the real one takes 3.6 GB.")
     ] = "tiny",
@@ -128,7 +250,9 @@ def make_checkpoint(
 
 @app.command("tasks", epilog="Example: bundle tasks ceval_gen")
 def tasks(
-    name: Annotated[str | None, typer.Argument(help="Show this task's subjects.", show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="TASK", help="Show this task's subjects.", show_default=False)
+    ] = None,
 ) -> None:
     """List the tasks, or one task's subjects."""
     from bundle.config import file_names
@@ -150,6 +274,18 @@ def models() -> None:
 
     for known in file_names("models"):
         typer.echo(f"{known}  {model_file(known).description}")
+
+
+def _request(*, task: list[str] | None, data: list[str] | None, subjects: str | None, **rest: Any) -> Any:
+    from bundle.requests import EvaluationRequest, parse_data
+    from bundle.tasks.catalog import BENCHMARKS
+
+    return EvaluationRequest(
+        tasks=tuple(task or ("ceval_gen",)),
+        data=parse_data(data or (), tuple(BENCHMARKS)),
+        subjects=_names(subjects),
+        **rest,
+    )
 
 
 def _names(value: str | None) -> list[str] | None:

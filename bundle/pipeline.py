@@ -3,91 +3,51 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
-from bundle import environment
 from bundle.background import in_thread
-from bundle.errors import BundleError
+from bundle.config import file_names
+from bundle.errors import BundleError, UsageError
 from bundle.evaluation.client import ChatClient
+from bundle.evaluation.endpoint import insecure, is_loopback, normalise_base_url, only_model
 from bundle.evaluation.evaluation import Evaluation
-from bundle.model_files import ModelFile, Sampling, model_file, model_file_for
+from bundle.model_files import ModelFile, RemoteSettings, keys_from_environment, model_file, model_file_for
+from bundle.planning import CountTokens, Plan, plan_tasks
+from bundle.record import describe_machine, require_same
 from bundle.reports.console import Screen
-from bundle.runs import Run
+from bundle.reports.submission import write_submissions
+from bundle.requests import EvaluationRequest, LocalServer, RemoteServer
+from bundle.runs import RECORD, RESULTS, Run
 from bundle.serving.checkpoint import Checkpoint, inspect_checkpoint, require_architecture, require_leave
 from bundle.serving.engines import Engine
+from bundle.serving.fingerprint import fingerprint
 from bundle.serving.selection import choose_engine
 from bundle.serving.supervisor import Server, Supervisor
+from bundle.serving.token_counter import token_counter
 from bundle.serving.tokenizer import prove_tokenizer
-from bundle.tasks.catalog import Question, Task, find_task
+from bundle.tasks.catalog import Question
 from bundle.tasks.sources import Tables
-from bundle.tasks.subjects import Subject
 
 EXIT_DONE, EXIT_UNANSWERED, EXIT_INTERRUPTED = 0, 4, 130
 
-
-@dataclass(frozen=True, slots=True)
-class LocalRequest:
-    """What ``bundle eval-local`` is asked to do.
-
-    Attributes:
-        model_dir: The checkpoint.
-        task: Name or path of the task.
-        data: Where the questions come from: "hub", "modelscope", "sample" or a path.
-        engine: "auto", "lmdeploy" or "transformers".
-        engine_arguments: Passed on to the server's own command line.
-        model_file: Name or path of a model file; None for the one meant for the checkpoint's architecture.
-        subjects: Names of the subjects asked; None for all.
-        limit: How many questions of every subject are asked; None for all.
-        concurrency: Requests in flight; None for what fits the server.
-        temperature: None for what the model's file says.
-        max_out_len: Most tokens a reply may have; None for what the model's file or else the task says.
-        out: The directory that run directories are made in.
-        trust_remote_code: Leave to run the checkpoint's Python code.
-        gpu: Numbers of the GPUs; None for those with the most free memory.
-        host: Where the server listens.
-        start_timeout_s: Most seconds until the server is ready.
-        request_timeout_s: Most seconds a request may take.
-        retries: How often a question is asked again after a fault.
-    """
-
-    model_dir: Path
-    task: str = "ceval_gen"
-    data: str = "hub"
-    engine: str = "auto"
-    engine_arguments: Sequence[str] = ()
-    model_file: str | None = None
-    subjects: Sequence[str] | None = None
-    limit: int | None = None
-    concurrency: int | None = None
-    temperature: float | None = None
-    max_out_len: int | None = None
-    out: Path = Path("outputs")
-    trust_remote_code: bool = False
-    gpu: str | None = None
-    host: str = "127.0.0.1"
-    start_timeout_s: float = 600.0
-    request_timeout_s: float = 600.0
-    retries: int = 3
+_LOCAL_TIMEOUT_S, _LOCAL_RETRIES = 600.0, 3
 
 
-class LocalPipeline:
-    """One run of ``bundle eval-local``."""
+class Pipeline(ABC):
+    """One run of an evaluation command."""
 
-    def __init__(self, request: LocalRequest, screen: Screen) -> None:
+    def __init__(self, request: EvaluationRequest, screen: Screen) -> None:
         self._request = request
         self._screen = screen
         self._timing: dict[str, float] = {}
-        self._supervisor: Supervisor | None = None
         self._run: Run | None = None
         self._evaluation: Evaluation | None = None
 
+    @abstractmethod
     def kill(self) -> None:
-        """End the server at once, whatever is under way: for the user who presses Ctrl-C twice."""
-        if self._supervisor is not None:
-            self._supervisor.kill()
+        """End at once whatever was started: for the user who presses Ctrl-C twice."""
 
     async def execute(self) -> int:
         """Run it, and return the exit code. Cancelling it ends it in order, with a table of what there is.
@@ -95,78 +55,65 @@ class LocalPipeline:
         Raises:
             BundleError: It could not be done; what was answered until then is on disk and on the screen.
         """
-        request, screen = self._request, self._screen
-        checkpoint = inspect_checkpoint(request.model_dir)
-        model_name, model = _choose_model_file(request, checkpoint)
-        trusted = request.trust_remote_code or model.trust_remote_code
-        require_leave(checkpoint, trusted=trusted)
-        task = find_task(request.task)
-        subjects = task.select(request.subjects)
-        engine = choose_engine(
-            request.engine, checkpoint, model, request.engine_arguments, trust_remote_code=trusted, gpu=request.gpu
-        )
-        require_architecture(checkpoint, engine.architectures, engine.name)
-        screen.heading(task, str(checkpoint.path), engine.name, request.data)
-        if checkpoint.remote_code:
-            leave = "--trust-remote-code" if request.trust_remote_code else f"the model file {model_name}"
-            files = ", ".join(checkpoint.remote_code_names)
-            screen.say(f"the checkpoint's own Python code may run ({leave}): {files}")
-        try:
-            with self._phase("total_s"):
-                await self._serve_and_ask(checkpoint, model, engine, task, subjects, trusted)
-        except asyncio.CancelledError:
-            self._report()
-            screen.say("interrupted; the answers until then are kept")
-            return EXIT_INTERRUPTED
-        except BundleError:
-            self._report()
-            raise
-        return self._report()
+        with contextlib.ExitStack() as closing:
+            try:
+                with self._phase("total_s"):
+                    await self._perform(closing)
+            except asyncio.CancelledError:
+                self._report()
+                self._screen.say("interrupted; the answers until then are kept")
+                return EXIT_INTERRUPTED
+            except BundleError:
+                self._report()
+                raise
+            return self._report()
 
-    async def _serve_and_ask(
-        self,
-        checkpoint: Checkpoint,
-        model: ModelFile,
-        engine: Engine,
-        task: Task,
-        subjects: Sequence[Subject],
-        trusted: bool,
-    ) -> None:
-        request, screen = self._request, self._screen
-        # Whichever of these fails first ends the others: nobody waits for a server whose questions are missing.
-        async with _first_fault_only(), asyncio.TaskGroup() as group, contextlib.AsyncExitStack() as cleanup:
-            loading = group.create_task(self._load(task, subjects))
-            with self._phase("start_s"):
-                await in_thread(lambda: engine.prepare(screen.say))
-                self._run = run = cleanup.enter_context(Run.create(request.out, f"{task.name}-{checkpoint.path.name}"))
-                # The proof takes a second or two while the server loads, so it costs no time.
-                proving = group.create_task(
-                    prove_tokenizer(engine.tokenizer_directory, python=engine.interpreter, trust_remote_code=trusted)
-                )
-                self._supervisor = Supervisor(
-                    engine,
-                    log_path=run.server_log,
-                    host=request.host,
-                    start_timeout=request.start_timeout_s,
-                    say=screen.server,
-                )
-                server = await cleanup.enter_async_context(self._supervisor)
-            tables, questions = await loading
-            await proving
-            sampling = _choose_sampling(request, model, task)
-            concurrency = request.concurrency or engine.concurrency
-            run.write("run.json", _record(request, checkpoint, engine, task, tables, sampling, concurrency))
-            self._evaluation = Evaluation(task, questions, run, screen.answered)
-            with self._phase("ask_s"), screen.asking(len(questions)):
-                async with _client(server, sampling, request) as client:
-                    await _while_alive(server, self._evaluation.ask(client, concurrency))
-            screen.server("stopping")
+    @abstractmethod
+    async def _perform(self, closing: contextlib.ExitStack) -> None:
+        """Do all of it but the report; ``closing`` is left after that."""
 
-    async def _load(self, task: Task, subjects: Sequence[Subject]) -> tuple[Tables, list[Question]]:
-        request = self._request
+    async def _load(
+        self, plan: Plan, count_tokens: Callable[[], CountTokens | None]
+    ) -> tuple[list[Tables], list[Question]]:
         with self._phase("load_s"):
-            tables = await in_thread(lambda: task.load(request.data, subjects, self._screen.say))
-            return tables, list(task.questions(tables, subjects, request.limit))
+            return await in_thread(lambda: plan.load(self._screen.say, count_tokens))
+
+    def _open_run(self, label: str, closing: contextlib.ExitStack) -> Run:
+        request = self._request
+        run = Run.create(request.out, label) if request.resume is None else Run.resume(request.resume)
+        self._run = closing.enter_context(run)
+        return self._run
+
+    async def _ask(
+        self,
+        run: Run,
+        plan: Plan,
+        loaded: tuple[Sequence[Tables], Sequence[Question]],
+        served: dict[str, Any],
+        client: ChatClient,
+        concurrency: int,
+    ) -> None:
+        """Write down what is asked and of whom, and ask it."""
+        tables, questions = loaded
+        record = {
+            **plan.describe(tables),
+            **served,
+            "sampling": plan.sampling(),
+            "concurrency": concurrency,
+            **describe_machine(),
+        }
+        if self._request.resume is not None:
+            require_same(run.read_record(), record)
+        run.write(RECORD, record)
+        evaluation = Evaluation(plan.tasks, questions, run, self._screen.answered)
+        self._evaluation = evaluation
+        if shortened := plan.shortened(questions):
+            self._screen.say(f"{shortened} questions are asked with fewer examples, to fit max_seq_len")
+        with self._phase("ask_s"), self._screen.asking(len(evaluation.unanswered), len(evaluation.predictions)):
+            async with client:
+                await evaluation.ask(client, plan.max_out_len, concurrency)
+        if self._request.rpm_verbose:
+            self._screen.say(f"{client.achieved_qpm:.1f} requests in the last minute")
 
     def _report(self) -> int:
         """Write down and show what there is; return the exit code it deserves."""
@@ -174,8 +121,11 @@ class LocalPipeline:
         if self._run is None or self._evaluation is None:
             return EXIT_UNANSWERED
         results = self._evaluation.results(self._timing)
-        self._run.write("results.json", results.to_json())
-        self._screen.results(self._evaluation.task, results, self._run.directory)
+        self._run.write(RESULTS, results.to_json())
+        self._screen.results(self._evaluation, results)
+        for line in write_submissions(self._evaluation, self._run):
+            self._screen.note(line)
+        self._screen.last(self._run.directory)
         return EXIT_DONE if results.answered == results.total else EXIT_UNANSWERED
 
     @contextlib.contextmanager
@@ -187,58 +137,166 @@ class LocalPipeline:
             self._timing[name] = time.perf_counter() - started
 
 
-def _choose_model_file(request: LocalRequest, checkpoint: Checkpoint) -> tuple[str, ModelFile]:
-    if request.model_file is not None:
-        return request.model_file, model_file(request.model_file)
+class LocalPipeline(Pipeline):
+    """One run of ``bundle eval-local``."""
+
+    def __init__(self, request: EvaluationRequest, server: LocalServer, screen: Screen) -> None:
+        super().__init__(request, screen)
+        self._server = server
+        self._supervisor: Supervisor | None = None
+
+    def kill(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.kill()
+
+    async def _perform(self, closing: contextlib.ExitStack) -> None:
+        wanted, screen = self._server, self._screen
+        checkpoint = inspect_checkpoint(wanted.model_dir)
+        file_name, model = _choose_model_file(wanted, checkpoint)
+        trusted = wanted.trust_remote_code or model.trust_remote_code
+        require_leave(checkpoint, trusted=trusted)
+        plan = plan_tasks(self._request, model)
+        engine = choose_engine(
+            wanted.engine, checkpoint, model, wanted.engine_arguments, trust_remote_code=trusted, gpu=wanted.gpu
+        )
+        require_architecture(checkpoint, engine.architectures, engine.name)
+        screen.heading(plan.tasks, f"checkpoint {checkpoint.path}, engine {engine.name}", plan.sources())
+        if checkpoint.remote_code:
+            leave = "--trust-remote-code" if wanted.trust_remote_code else f"the model file {file_name}"
+            screen.say(f"the checkpoint's own Python code may run ({leave}): {', '.join(checkpoint.remote_code_names)}")
+        await self._serve_and_ask(checkpoint, model, engine, plan, trusted, closing)
+
+    async def _serve_and_ask(
+        self,
+        checkpoint: Checkpoint,
+        model: ModelFile,
+        engine: Engine,
+        plan: Plan,
+        trusted: bool,
+        closing: contextlib.ExitStack,
+    ) -> None:
+        wanted, screen = self._server, self._screen
+        # Whichever of these fails first ends the others: nobody waits for a server whose questions are missing.
+        async with _first_fault_only(), asyncio.TaskGroup() as group, contextlib.AsyncExitStack() as cleanup:
+            loading = group.create_task(self._load(plan, lambda: token_counter(checkpoint)))
+            with self._phase("start_s"):
+                await in_thread(lambda: engine.prepare(screen.say))
+                run = self._open_run(f"{plan.label}-{checkpoint.path.name}", closing)
+                # The proof takes a second or two while the server loads, so it costs no time.
+                proving = group.create_task(
+                    prove_tokenizer(engine.tokenizer_directory, python=engine.interpreter, trust_remote_code=trusted)
+                )
+                self._supervisor = Supervisor(
+                    engine,
+                    log_path=run.server_log,
+                    host=wanted.host,
+                    start_timeout=wanted.start_timeout_s,
+                    say=screen.server,
+                )
+                server = await cleanup.enter_async_context(self._supervisor)
+            loaded = await loading
+            await proving
+            served = await in_thread(lambda: _describe_served(checkpoint, engine, wanted))
+            concurrency = self._request.concurrency or engine.concurrency
+            await _while_alive(server, self._ask(run, plan, loaded, served, self._client(server, plan), concurrency))
+            screen.server("stopping")
+            stopping = time.perf_counter()
+        self._timing["stop_s"] = time.perf_counter() - stopping
+
+    def _client(self, server: Server, plan: Plan) -> ChatClient:
+        request = self._request
+        return ChatClient(
+            server.base_url,
+            [server.api_key],
+            server.model,
+            temperature=plan.temperature,
+            timeout_s=request.request_timeout_s or _LOCAL_TIMEOUT_S,
+            retries=_LOCAL_RETRIES if request.retries is None else request.retries,
+            proxies=False,
+            qps=request.qps,
+            answer_from_thinking=request.answer_from_thinking,
+        )
+
+
+class RemotePipeline(Pipeline):
+    """One run of ``bundle eval-remote``."""
+
+    def __init__(self, request: EvaluationRequest, server: RemoteServer, screen: Screen) -> None:
+        super().__init__(request, screen)
+        self._server = server
+
+    def kill(self) -> None:
+        return  # the server is somebody else's
+
+    async def _perform(self, closing: contextlib.ExitStack) -> None:
+        request, wanted, screen = self._request, self._server, self._screen
+        model = _remote_model_file(wanted)
+        remote = model.remote
+        base_url = normalise_base_url(_required_base_url(wanted, remote))
+        variable = wanted.api_key_env or remote.api_key_env
+        keys = keys_from_environment(variable) if variable is not None else []
+        if keys and insecure(base_url):
+            screen.say(f"warning: the API key is sent to {base_url} without encryption")
+        plan = plan_tasks(request, model)
+        async with _first_fault_only(), asyncio.TaskGroup() as group:
+            loading = group.create_task(self._load(plan, lambda: None))
+            name = remote.model or await only_model(
+                base_url, keys[0] if keys else None, proxies=not is_loopback(base_url)
+            )
+            screen.heading(plan.tasks, f"model {name} at {base_url}", plan.sources())
+            loaded = await loading
+            run = self._open_run(f"{plan.label}-{name}", closing)
+            qps = request.qps or remote.qps
+            client = ChatClient(
+                base_url,
+                keys,
+                name,
+                temperature=plan.temperature,
+                timeout_s=request.request_timeout_s or remote.timeout_s,
+                retries=remote.retries if request.retries is None else request.retries,
+                proxies=not is_loopback(base_url),
+                qps=qps,
+                answer_from_thinking=request.answer_from_thinking,
+            )
+            served = {"model": {"name": name, "base_url": base_url}, "qps": qps}
+            await self._ask(run, plan, loaded, served, client, request.concurrency or remote.concurrency)
+
+
+def _remote_model_file(wanted: RemoteServer) -> ModelFile:
+    """The model file that is named, or one for the served name that is."""
+    if wanted.model is None:
+        return ModelFile(description="the only model the server lists")
+    if wanted.model in file_names("models") or wanted.model.endswith(".toml"):
+        return model_file(wanted.model)
+    return ModelFile(description=wanted.model, remote=RemoteSettings(model=wanted.model))
+
+
+def _required_base_url(wanted: RemoteServer, remote: RemoteSettings) -> str:
+    base_url = wanted.base_url or remote.base_url
+    if base_url is None:
+        raise UsageError(
+            f"Where {remote.model or 'the model'} is served is not known.",
+            remedy="Give --base-url, or name a model file that has one; `bundle models` lists them.",
+        )
+    return base_url
+
+
+def _choose_model_file(wanted: LocalServer, checkpoint: Checkpoint) -> tuple[str, ModelFile]:
+    if wanted.model_file is not None:
+        return wanted.model_file, model_file(wanted.model_file)
     return model_file_for(checkpoint.architecture) or ("none", ModelFile(description=checkpoint.architecture))
 
 
-def _choose_sampling(request: LocalRequest, model: ModelFile, task: Task) -> Sampling:
-    """Command line beats file beats task."""
-    return Sampling(
-        temperature=model.sampling.temperature if request.temperature is None else request.temperature,
-        max_out_len=request.max_out_len or model.sampling.max_out_len or task.max_out_len,
-    )
-
-
-def _client(server: Server, sampling: Sampling, request: LocalRequest) -> ChatClient:
-    assert sampling.max_out_len is not None
-    return ChatClient(
-        server.base_url,
-        server.api_key,
-        server.model,
-        temperature=sampling.temperature,
-        max_out_len=sampling.max_out_len,
-        timeout_s=request.request_timeout_s,
-        retries=request.retries,
-        proxies=False,
-    )
-
-
-def _record(
-    request: LocalRequest,
-    checkpoint: Checkpoint,
-    engine: Engine,
-    task: Task,
-    tables: Tables,
-    sampling: Sampling,
-    concurrency: int,
-) -> dict[str, Any]:
-    """What was asked: the content of ``run.json``."""
+def _describe_served(checkpoint: Checkpoint, engine: Engine, wanted: LocalServer) -> dict[str, Any]:
     return {
-        "task": task.to_json() | {"subjects": request.subjects, "limit": request.limit},
-        "data": {"source": tables.source, "origin": tables.origin, "fingerprint": tables.fingerprint},
         "model": {
             "path": str(checkpoint.path),
             "architecture": checkpoint.architecture,
             "weight_bytes": checkpoint.weight_bytes,
             "quantization": checkpoint.quantization,
+            "fingerprint": fingerprint(checkpoint),
         },
-        "engine": {"name": engine.name, "version": engine.version, "arguments": list(request.engine_arguments)},
-        "sampling": sampling.model_dump(),
-        "concurrency": concurrency,
-        "versions": environment.versions(),
-        "hardware": environment.hardware(),
+        "engine": {"name": engine.name, "version": engine.version, "arguments": list(wanted.engine_arguments)},
     }
 
 

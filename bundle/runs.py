@@ -1,75 +1,55 @@
 """A run is a directory. What is known is written at once, so that whatever happens later, it is still there."""
 
+import fcntl
 import json
+import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from bundle.errors import RunError
+from bundle.predictions import Prediction
 
-SERVER_LOG = "server.log"
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """One line of ``predictions.jsonl``: a question that was asked, and what came of it.
-
-    Attributes:
-        subject: The subject's name.
-        id: Row number in the split, from 0.
-        reply: The reply's text; None where there is none.
-        answer: What the task's rule found in the reply, "" for nothing; None without a reply.
-        gold: The right answer.
-        correct: Whether they agree; None without a reply, which is not a wrong answer.
-        finish_reason: Why the server stopped, as it said.
-        decided_early: Whether the reply was cut off because its answer was certain.
-        prompt_tokens: As counted by the server, None where it did not say.
-        completion_tokens: Likewise.
-        latency_s: Seconds from the last attempt's start to the reply's end.
-        attempts: How often it was asked.
-        error: Why there is no reply; None where there is one.
-    """
-
-    subject: str
-    id: int
-    reply: str | None
-    answer: str | None
-    gold: str
-    correct: bool | None
-    finish_reason: str | None
-    decided_early: bool
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    latency_s: float
-    attempts: int
-    error: str | None = None
-
-    def to_json(self) -> str:
-        """The line, without its newline. A lone surrogate in a reply is escaped, so that the file stays UTF-8."""
-        fields = asdict(self)
-        if self.error is None:
-            del fields["error"]
-        try:
-            line = json.dumps(fields, ensure_ascii=False)
-            line.encode()
-        except UnicodeEncodeError:
-            line = json.dumps(fields)
-        return line
+PREDICTIONS, RECORD, RESULTS, SERVER_LOG = "predictions.jsonl", "run.json", "results.json", "server.log"
 
 
 class Run:
-    """An open run directory, to be written to.
+    """An open run directory, to be written to by this process and no other.
 
-    Use as a context manager, so that the file of predictions is closed.
+    Use as a context manager, so that it is given free again.
+
+    Attributes:
+        directory: Where it is.
+        known: The predictions with a reply that were there when it was opened.
+
+    Args:
+        directory: An existing directory.
+
+    Raises:
+        RunError: It is in use, or cannot be read or written.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._predictions = (directory / "predictions.jsonl").open("ab", buffering=0)
+        try:
+            # The directory itself is locked: it stays the same whatever is replaced inside, and the lock ends with us.
+            self._lock = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.known = _keep_replies(directory / PREDICTIONS)
+                self._predictions = (directory / PREDICTIONS).open("ab", buffering=0)
+            except BaseException:
+                os.close(self._lock)
+                raise
+        except BlockingIOError:
+            raise RunError(
+                f"{directory} is in use: another run is writing to it.", remedy="Wait until that one has ended."
+            ) from None
+        except OSError as error:
+            raise _unwritable(directory, error) from None
 
     @classmethod
     def create(cls, out: Path, label: str) -> Self:
@@ -85,12 +65,26 @@ class Run:
             try:
                 directory.mkdir(parents=True)
                 return cls(directory)
-            except FileExistsError:
+            except FileExistsError as error:
                 if not out.is_dir():
-                    raise _unwritable(directory, "a file is in the way") from None
+                    raise _unwritable(directory, error) from None
                 attempt += 1
             except OSError as error:
-                raise _unwritable(directory, error.strerror or str(error)) from None
+                raise _unwritable(directory, error) from None
+
+    @classmethod
+    def resume(cls, directory: Path) -> Self:
+        """Open the directory of a run that was cut off, to go on with it.
+
+        Raises:
+            RunError: There is no run, it is in use, or it is damaged.
+        """
+        if not (directory / RECORD).is_file():
+            raise RunError(
+                f"{directory} holds no run to go on with: there is no {RECORD} in it.",
+                remedy="Give the directory that the run named as its last line.",
+            )
+        return cls(directory)
 
     def __enter__(self) -> Self:
         return self
@@ -99,6 +93,7 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._predictions.close()
+        os.close(self._lock)
 
     @property
     def server_log(self) -> Path:
@@ -112,13 +107,13 @@ class Run:
             RunError: It cannot be written, as on a full disk.
         """
         line = prediction.to_json().encode() + b"\n"
-        path = self.directory / "predictions.jsonl"
+        path = self.directory / PREDICTIONS
         try:
             written = self._predictions.write(line)
         except OSError as error:
-            raise _unwritable(path, error.strerror or str(error)) from None
+            raise _unwritable(path, error) from None
         if written != len(line):
-            raise _unwritable(path, "the disk took only part of a row")
+            raise _unwritable(path, OSError(None, "the disk took only part of a row"))
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file, whole or not at all.
@@ -126,24 +121,80 @@ class Run:
         Raises:
             RunError: It cannot be written.
         """
-        path = self.directory / name
-        part = path.with_name(f".{name}.part")
+        _replace(self.directory / name, json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n")
+
+    def read_record(self) -> dict[str, Any]:
+        """What was asked when the run was begun: the content of ``run.json``.
+
+        Raises:
+            RunError: It cannot be read.
+        """
+        return read_json(self.directory / RECORD)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """One of a run's JSON files.
+
+    Raises:
+        RunError: It cannot be read.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}.", remedy="The run is damaged; begin a new one.") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{path} is not what this program writes.", remedy="The run is damaged; begin a new one.")
+    return content
+
+
+def read_predictions(directory: Path) -> list[Prediction]:
+    """The rows of a run, in the order they were written; a last row that was cut off is left out.
+
+    Raises:
+        RunError: A row is damaged.
+    """
+    path = directory / PREDICTIONS
+    rows = []
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}.", remedy="Check the run's directory.") from None
+    for number, line in enumerate(lines[:-1], 1):
         try:
-            part.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-            part.replace(path)
-        except OSError as error:
-            raise _unwritable(path, error.strerror or str(error)) from None
+            rows.append(Prediction.from_json(line))
+        except ValueError:
+            raise RunError(
+                f"{path}, line {number}, is damaged.", remedy="Remove that line; its question is then asked again."
+            ) from None
+    return rows
 
 
-def read_predictions(directory: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a run, in the order they were written; a last line that was cut off is left out."""
-    with (directory / "predictions.jsonl").open("rb") as stream:
-        for line in stream:
-            if line.endswith(b"\n"):
-                yield json.loads(line)
+def _keep_replies(path: Path) -> Sequence[Prediction]:
+    """The rows with a reply, one a question; the others are taken out of the file, for they will be asked again."""
+    if not path.exists():
+        return ()
+    rows = {row.key: row for row in reversed(read_predictions(path.parent)) if row.error is None}
+    known = tuple(reversed(rows.values()))
+    content = b"".join(row.to_json().encode() + b"\n" for row in known)
+    if content != path.read_bytes():
+        _replace(path, content)
+    return known
 
 
-def _unwritable(path: Path, reason: str) -> RunError:
+def _replace(path: Path, content: bytes) -> None:
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> RunError:
     return RunError(
-        f"{path} cannot be written: {reason}.", remedy="Free some space or choose another directory with --out."
+        f"{path} cannot be written: {error.strerror or error}.",
+        remedy="Free some space or choose another directory with --out.",
     )

@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundle.errors import RunError
-from bundle.runs import Prediction, Run, read_predictions
+from bundle.predictions import Prediction
+from bundle.runs import Run, read_predictions
 
 PREDICTION = Prediction(
+    task="ceval_gen",
+    split="val",
     subject="law",
     id=3,
     reply="答案是A。\n",
@@ -37,9 +40,9 @@ def test_a_row_has_the_documented_fields_and_an_error_only_where_there_is_one(tm
         run.append(PREDICTION)
         run.append(replace(PREDICTION, error="HTTP 500"))
 
-    first, second = read_predictions(run.directory)
-    documented = "subject id reply answer gold correct finish_reason decided_early prompt_tokens completion_tokens"
-    assert list(first) == [*documented.split(), "latency_s", "attempts"]
+    first, second = map(json.loads, (run.directory / "predictions.jsonl").read_text(encoding="utf-8").splitlines())
+    documented = "task split subject id reply answer gold correct finish_reason decided_early prompt_tokens"
+    assert list(first) == [*documented.split(), "completion_tokens", "latency_s", "attempts"]
     assert second["error"] == "HTTP 500"
 
 
@@ -47,20 +50,60 @@ def test_a_row_has_the_documented_fields_and_an_error_only_where_there_is_one(tm
 def test_any_reply_survives_being_written_down(reply: str) -> None:
     line = replace(PREDICTION, reply=reply).to_json()
     assert "\n" not in line
-    assert json.loads(line.encode()) == json.loads(line)
-    assert json.loads(line)["reply"] == reply
+    assert Prediction.from_json(line.encode()).reply == reply
 
 
-def test_a_last_row_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
+def test_a_run_cut_off_at_any_byte_goes_on_with_its_whole_rows(tmp_path: Path) -> None:
     with Run.create(tmp_path, "r") as run:
-        run.append(PREDICTION)
-        run.append(PREDICTION)
+        run.write("run.json", {})
+        for number in range(3):
+            run.append(replace(PREDICTION, id=number))
     path = run.directory / "predictions.jsonl"
     whole = path.read_bytes()
-    first = whole.index(b"\n") + 1
-    for cut in range(first, len(whole)):
+    for cut in range(len(whole) + 1):
         path.write_bytes(whole[:cut])
-        assert len(list(read_predictions(run.directory))) == 1
+        with Run.resume(run.directory) as again:
+            known = [row.id for row in again.known]
+            assert known == list(range(whole[:cut].count(b"\n")))
+            again.append(replace(PREDICTION, id=99))
+        assert [row.id for row in read_predictions(run.directory)] == [*known, 99]
+
+
+def test_questions_without_a_reply_and_rows_told_twice_are_dropped_when_a_run_goes_on(tmp_path: Path) -> None:
+    with Run.create(tmp_path, "r") as run:
+        run.write("run.json", {})
+        run.append(PREDICTION)
+        run.append(replace(PREDICTION, id=4, reply=None, error="HTTP 500"))
+        run.append(PREDICTION)
+
+    with Run.resume(run.directory) as again:
+        assert again.known == (PREDICTION,)
+    assert read_predictions(run.directory) == [PREDICTION]
+
+
+@pytest.mark.parametrize("damage", [b"{\n", b"[]\n", b'{"subject": "law"}\n', b"\xff\n", b"\n"])
+def test_a_damaged_row_is_an_error_that_names_its_line(tmp_path: Path, damage: bytes) -> None:
+    with Run.create(tmp_path, "r") as run:
+        run.write("run.json", {})
+        run.append(PREDICTION)
+    path = run.directory / "predictions.jsonl"
+    path.write_bytes(path.read_bytes() + damage + path.read_bytes())
+    with pytest.raises(RunError, match=r"predictions\.jsonl, line 2"):
+        Run.resume(run.directory)
+
+
+def test_a_run_in_use_is_refused(tmp_path: Path) -> None:
+    with Run.create(tmp_path, "r") as run:
+        run.write("run.json", {})
+        with pytest.raises(RunError, match="in use"):
+            Run.resume(run.directory)
+    with Run.resume(run.directory):
+        pass
+
+
+def test_a_directory_without_a_run_cannot_be_gone_on_with(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"no run\.json"):
+        Run.resume(tmp_path)
 
 
 def test_a_directory_that_cannot_be_made_is_an_error_that_names_it(tmp_path: Path) -> None:

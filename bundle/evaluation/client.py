@@ -1,112 +1,67 @@
 """Asking an OpenAI-compatible server one question, and asking again where that can help."""
 
 import asyncio
-import email.utils
-import random
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import openai
-from openai import AsyncOpenAI, DefaultAioHttpClient
-
-from bundle.errors import BundleError
+from bundle.evaluation.backoff import pause_s
+from bundle.evaluation.connection import Connection
+from bundle.evaluation.faults import AttemptError, Fate
+from bundle.evaluation.keys import Key, KeyRing
+from bundle.evaluation.limiter import RateLimiter
+from bundle.evaluation.replies import NoReplyError, RefusedError, Reply, reply_of
 from bundle.tasks.prompts import Message
 
-_RETRIED_STATUS = frozenset({408, 409, 425, 429})
-_REFUSED_STATUS = frozenset({401, 403, 404})
-_WHOLE_REPLY = frozenset({"stop", "length"})
-_FIRST_PAUSE_S = 0.5
-_LONGEST_PAUSE_S = 60.0
+__all__ = ["ChatClient", "NoReplyError", "RefusedError", "Reply"]
 
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A whole reply.
-
-    Attributes:
-        text: What the model said; "" where it said nothing.
-        finish_reason: "stop" or "length".
-        prompt_tokens: As counted by the server, None where it did not say.
-        completion_tokens: Likewise.
-        latency_s: Seconds the successful attempt took.
-        attempts: How often it was asked, this time included.
-    """
-
-    text: str
-    finish_reason: str
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    latency_s: float
-    attempts: int
-
-
-class NoReplyError(Exception):
-    """A question stays without a reply, after as many attempts as were worth it."""
-
-    def __init__(self, reason: str, attempts: int, latency_s: float) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.attempts = attempts
-        self.latency_s = latency_s
-
-
-class RefusedError(BundleError):
-    """The server refuses in a way that every other question would meet as well."""
-
-    exit_code = 3
-
-
-class _AttemptError(Exception):
-    """One attempt brought no reply."""
-
-    def __init__(self, reason: str, *, retry: bool, pause_s: float | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.retry = retry
-        self.pause_s = pause_s
+_REFUSALS_IN_A_ROW = 10
 
 
 class ChatClient:
     """Asks one model on one server. An async context manager.
 
+    What is asked again, what is not and what ends the run is told by `bundle.evaluation.faults`, what a reply is by
+    `bundle.evaluation.replies`, and both by ``docs/remote.md``.
+
     Args:
-        base_url: Up to and including ``/v1``.
-        api_key: Sent as a bearer token.
+        base_url: What ``/chat/completions`` is appended to; see `bundle.evaluation.endpoint.normalise_base_url`.
+        keys: Sent as bearer tokens, in turn; none for a server without keys.
         model: The served name.
         temperature: 0 for greedy.
-        max_out_len: Most tokens a reply may have.
-        timeout_s: Most seconds an attempt may take.
-        retries: How often a question is asked again.
+        timeout_s: Most seconds an attempt may take, not counting the wait for its turn.
+        retries: How often a question is asked again after a passing fault.
         proxies: Whether the proxies of the environment are used; a server on loopback is never behind one.
+        qps: Most requests a second, every attempt counted; None for no limit.
+        answer_from_thinking: Whether thinking is the reply's text where there is no other.
+        say: Told when a key is dropped while others are left.
     """
 
     def __init__(
         self,
         base_url: str,
-        api_key: str,
+        keys: Sequence[str],
         model: str,
         *,
         temperature: float,
-        max_out_len: int,
         timeout_s: float,
         retries: int,
         proxies: bool,
+        qps: float | None = None,
+        answer_from_thinking: bool = False,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._sampling = {"model": model, "temperature": temperature, "max_tokens": max_out_len}
         self._base_url = base_url
-        self._timeout_s = timeout_s
+        self._keys = KeyRing(keys)
+        self._sampling = {"model": model, "temperature": temperature}
         self._retries = retries
-        # Retrying is done here and not in the package: it must know how often, and see through a broken body as well.
-        self._openai = AsyncOpenAI(
-            base_url=base_url,
-            api_key=api_key,
-            timeout=timeout_s,
-            max_retries=0,
-            http_client=DefaultAioHttpClient(trust_env=proxies),
-        )
+        self._answer_from_thinking = answer_from_thinking
+        self._say = say
+        self._limiter = RateLimiter(qps)
+        self._connection = Connection(base_url, timeout_s=timeout_s, proxies=proxies)
+        self._heard = False
+        self._refusal: RefusedError | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -114,116 +69,86 @@ class ChatClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._openai.close()
+        await self._connection.close()
 
-    async def ask(self, messages: Sequence[Message]) -> Reply:
-        """Ask, and ask again after a passing fault.
+    @property
+    def achieved_qpm(self) -> float:
+        """Requests sent in the last 60 seconds, every attempt counted."""
+        return float(self._limiter.last_minute)
+
+    async def ask(self, messages: Sequence[Message], max_out_len: int) -> Reply:
+        """Ask, and ask again after a passing fault, or with another key where one is refused.
+
+        Args:
+            messages: The conversation so far.
+            max_out_len: Most tokens the reply may have.
 
         Raises:
             NoReplyError: There is no reply and asking again is not worth it.
-            RefusedError: The server refuses this key, model or address; every question would be refused.
+            RefusedError: The server refuses all keys, the model or the address, or there is no such server; every
+                question would meet that.
         """
-        body = {"messages": messages, **self._sampling}
-        attempt = 0
+        body = {**self._sampling, "messages": messages, "max_tokens": max_out_len}
+        attempt = 1
         while True:
-            attempt += 1
+            await self._limiter.turn()
+            if self._refusal is not None:
+                raise self._refusal
+            key = self._keys.take()
             started = time.perf_counter()
             try:
-                answer = await self._post(body)
-                return _reply(answer, time.perf_counter() - started, attempt)
-            except _AttemptError as failure:
-                if not failure.retry or attempt > self._retries:
-                    raise NoReplyError(failure.reason, attempt, time.perf_counter() - started) from None
-                pause = failure.pause_s
-                if pause is None:
-                    pause = min(_FIRST_PAUSE_S * 2 ** (attempt - 1), _LONGEST_PAUSE_S) * random.uniform(0.75, 1.25)  # noqa: S311
+                answer = await self._connection.post("/chat/completions", body, key.value)
+                latency_s = time.perf_counter() - started
+                reply = reply_of(
+                    answer, latency_s=latency_s, attempts=attempt, answer_from_thinking=self._answer_from_thinking
+                )
+            except AttemptError as fault:
+                self._heard |= fault.heard
+                if self._is_done_with(key, fault):
+                    continue  # another key is left, and that this one is refused is not the question's fault
+                if fault.fate is not Fate.AGAIN or attempt > self._retries:
+                    if not self._heard:
+                        raise self._refused(fault) from None
+                    reason = self._keys.hide(fault.reason)
+                    raise NoReplyError(reason, attempt, time.perf_counter() - started) from None
+                pause = fault.pause_s if fault.pause_s is not None else pause_s(attempt, busy=fault.busy)
                 await asyncio.sleep(pause)
+                attempt += 1
+            else:
+                self._heard = True
+                key.refusals = 0
+                return reply
 
-    async def _post(self, body: Mapping[str, Any]) -> Any:
-        try:
-            # The typed `chat.completions.create` validates every message again and costs four times as much.
-            async with asyncio.timeout(self._timeout_s):
-                return await self._openai.post("/chat/completions", body=body, cast_to=object)
-        except openai.APIStatusError as error:
-            raise self._status_failure(error) from None
-        except (openai.APIConnectionError, TimeoutError) as error:
-            # The package calls a refused connection a timeout; what it comes from tells them apart.
-            if isinstance(_root(error), TimeoutError | asyncio.CancelledError):
-                raise _AttemptError(f"no reply within {self._timeout_s:g} s", retry=True) from None
-            raise _AttemptError(f"connection failed: {_described(_root(error))}", retry=True) from None
-        except (openai.APIError, ValueError) as error:
-            raise _AttemptError(
-                f"the reply is not what the API promises: {_described(_root(error))}", retry=True
-            ) from None
+    def _is_done_with(self, key: Key, fault: AttemptError) -> bool:
+        """Drop a key that is of no more use, and say so; raise where none is left.
 
-    def _status_failure(self, error: openai.APIStatusError) -> _AttemptError:
-        status, said = error.status_code, _said(error)
-        if status in _REFUSED_STATUS:
-            remedy = {
-                401: "Check the API key.",
-                403: "Check that the API key may use this model.",
-                404: "Check the base URL and the model's name.",
-            }[status]
-            raise RefusedError(f"{self._base_url} refuses every request with HTTP {status}: {said}", remedy=remedy)
-        retry = status in _RETRIED_STATUS or status >= 500
-        return _AttemptError(f"HTTP {status}: {said}", retry=retry, pause_s=_retry_after(error.response.headers))
+        A refusal of a key that has brought replies may concern one question, as where a gateway answers 403 to what its
+        filter dislikes. It is taken for a refusal of every question when nothing else comes back any more.
+        """
+        if fault.fate is Fate.REFUSED and key.refusals is not None:
+            key.refusals += 1
+            if key.refusals < _REFUSALS_IN_A_ROW:
+                return False
+        elif fault.fate not in (Fate.REFUSED, Fate.KEY_SPENT):
+            return False
+        was_in_use = self._keys.drop(key)
+        if not self._keys:
+            raise self._refused(fault, key)
+        if was_in_use:
+            reason = self._keys.hide(fault.reason)
+            self._say(f"{self._keys.name(key)} is dropped, {len(self._keys)} left: {reason}")
+        return True
 
-
-def _reply(answer: Any, latency_s: float, attempts: int) -> Reply:
-    """Take the reply out of a response body; one that is none raises ``_AttemptError``.
-
-    Null content is an empty reply. A finish reason other than "stop" and "length" means that the server gave up
-    ("abort", "error") or withheld the text ("content_filter"), and that is no reply.
-    """
-    try:
-        choice = answer["choices"][0]
-        text, finish_reason = choice["message"]["content"], choice["finish_reason"]
-    except (KeyError, IndexError, TypeError):
-        raise _AttemptError(f"the reply is not what the API promises: {str(answer)[:200]}", retry=True) from None
-    if finish_reason not in _WHOLE_REPLY or not isinstance(text, str | None):
-        retry = finish_reason != "content_filter"
-        raise _AttemptError(f"the server ended the reply with {str(finish_reason)[:50]!r}", retry=retry)
-    usage = answer.get("usage") or {}
-    return Reply(
-        text=text or "",
-        finish_reason=finish_reason,
-        prompt_tokens=usage.get("prompt_tokens"),
-        completion_tokens=usage.get("completion_tokens"),
-        latency_s=latency_s,
-        attempts=attempts,
-    )
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait as the server asks, in either form of the header (RFC 9110, 10.2.3), or None."""
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
-            return None
-    return min(max(seconds, 0.0), 10 * _LONGEST_PAUSE_S)
-
-
-def _said(error: openai.APIStatusError) -> str:
-    """What the server said of an error, in one bounded line."""
-    body = error.body
-    if isinstance(body, Mapping):
-        body = body.get("message") or body.get("detail") or body
-    return " ".join(str(body or error.response.reason_phrase).split())[:300]
-
-
-def _root(error: BaseException) -> BaseException:
-    """What a chain of exceptions began with."""
-    while (below := error.__cause__ or error.__context__) is not None:
-        error = below
-    return error
-
-
-def _described(error: BaseException) -> str:
-    """An exception in one bounded line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    def _refused(self, fault: AttemptError, key: Key | None = None) -> RefusedError:
+        """What ends the run, for this question and all that come after it."""
+        reason = self._keys.hide(fault.reason).rstrip(".")
+        if key is None:
+            message = f"No question can be asked at {self._base_url}: {reason}."
+        elif self._keys.total == 1:
+            message = f"{self._base_url} refuses every request: {reason}."
+        else:
+            message = (
+                f"{self._base_url} refuses all {self._keys.total} keys; the last, {self._keys.name(key)}: {reason}."
+            )
+        self._refusal = RefusedError(message, remedy=fault.remedy)
+        return self._refusal

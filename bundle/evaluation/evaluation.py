@@ -1,15 +1,18 @@
-"""One task's questions, asked and scored; what is known so far can be had at any moment."""
+"""The questions of one run, asked and scored; what is known so far can be had at any moment."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bundle.evaluation.client import ChatClient
-from bundle.evaluation.runner import ask_all
+from bundle.evaluation.runner import Asking, ask_all
 from bundle.evaluation.scoring import Score, score
-from bundle.runs import Prediction, Run
+from bundle.predictions import Prediction
+from bundle.runs import Run
 from bundle.tasks.catalog import Question, Task
+
+if TYPE_CHECKING:
+    from bundle.evaluation.client import ChatClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,40 +46,51 @@ class Results:
 
 
 class Evaluation:
-    """Asks a task's questions and keeps count.
+    """Asks the questions of one or several tasks and keeps count.
 
     Args:
-        task: What is asked.
+        tasks: The tasks, in the order they are shown.
         questions: The questions of this run.
-        run: Where every outcome is written at once.
-        on_prediction: Told of every outcome after that.
+        run: Where every outcome is written at once; what it knows already is not asked again.
+        on_prediction: Told of every new outcome after that.
     """
 
     def __init__(
-        self, task: Task, questions: Sequence[Question], run: Run, on_prediction: Callable[[Prediction], None]
+        self,
+        tasks: Sequence[Task],
+        questions: Sequence[Question],
+        run: Run,
+        on_prediction: Callable[[Prediction], None],
     ) -> None:
-        self.task = task
+        self.tasks = tasks
         self.questions = questions
         self._run = run
         self._on_prediction = on_prediction
-        self._predictions: list[Prediction] = []
+        asked = {_key(question) for question in questions}
+        self.predictions = [prediction for prediction in run.known if prediction.key in asked]
+        known = {prediction.key for prediction in self.predictions}
+        self.unanswered = [question for question in questions if _key(question) not in known]
 
-    async def ask(self, client: ChatClient, concurrency: int) -> None:
-        """Ask everything, ``concurrency`` questions at a time.
+    async def ask(self, client: "ChatClient", max_out_len: Mapping[str, int], concurrency: int) -> None:
+        """Ask what has no reply yet, ``concurrency`` questions at a time.
+
+        Args:
+            client: Whom to ask.
+            max_out_len: Most tokens a reply may have, by task name.
+            concurrency: Most requests in flight.
 
         Raises:
             RefusedError: The server refuses every question.
             RunError: An outcome cannot be written down.
         """
-        await ask_all(
-            self.questions, client, self.task.answer_rule, concurrency=concurrency, on_prediction=self._record
-        )
+        how = {task.name: Asking(task.answer_rule, max_out_len[task.name]) for task in self.tasks}
+        await ask_all(self.unanswered, client, how, concurrency=concurrency, on_prediction=self._record)
 
     def results(self, timing: Mapping[str, float]) -> Results:
         """Scores and counts of what is known now."""
-        known = self._predictions
+        known = self.predictions
         return Results(
-            scores=score(self.task, Counter(question.subject for question in self.questions), known),
+            scores=self._scores(),
             total=len(self.questions),
             answered=sum(one.error is None for one in known),
             failed=sum(one.error is not None for one in known),
@@ -87,7 +101,36 @@ class Evaluation:
             },
         )
 
+    def score_names(self, task: Task) -> Mapping[str, str]:
+        """The name in ``results.json`` of each of a task's scores: its own, or "TASK/NAME" where two tasks share it."""
+        mine = self._names[task.name]
+        others = {name for other, names in self._names.items() if other != task.name for name in names}
+        return {name: f"{task.name}/{name}" if name in others else name for name in mine}
+
+    @property
+    def _names(self) -> dict[str, list[str]]:
+        return {
+            task.name: [
+                *task.groups,
+                *(task.score_name(split, subject.name) for split in task.splits for subject in task.subjects),
+            ]
+            for task in self.tasks
+        }
+
+    def _scores(self) -> dict[str, Score]:
+        scores: dict[str, Score] = {}
+        for task in self.tasks:
+            asked = Counter((one.split, one.subject) for one in self.questions if one.task == task.name)
+            names = self.score_names(task)
+            mine = score(task, asked, (one for one in self.predictions if one.task == task.name))
+            scores |= {names[name]: one for name, one in mine.items()}
+        return scores
+
     def _record(self, prediction: Prediction) -> None:
         self._run.append(prediction)
-        self._predictions.append(prediction)
+        self.predictions.append(prediction)
         self._on_prediction(prediction)
+
+
+def _key(question: Question) -> tuple[str, str, str, int]:
+    return question.task, question.split, question.subject, question.id

@@ -4,8 +4,11 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from bundle.runs import Prediction
+from bundle.predictions import Prediction
 from bundle.tasks.catalog import Task
+
+Part = tuple[str, str]
+"""A split and a subject in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +17,8 @@ class Score:
 
     Attributes:
         accuracy: Percent of the answered questions that are right; for a group the plain mean over its subjects.
-            None where a subject has no answered question: a missing reply is not a wrong answer.
+            None where a subject has no answered question, because a missing reply is not a wrong answer, and where
+            the right answers are secret.
         stderr: Standard error of the accuracy in points; None where it cannot be told.
         n: Questions asked.
         answered: Questions with a reply.
@@ -26,12 +30,12 @@ class Score:
     answered: int
 
 
-def score(task: Task, asked: Mapping[str, int], predictions: Iterable[Prediction]) -> dict[str, Score]:
+def score(task: Task, asked: Mapping[Part, int], predictions: Iterable[Prediction]) -> dict[str, Score]:
     """Score a task's subjects and groups.
 
     Args:
         task: The task.
-        asked: How many questions each subject has in this run.
+        asked: How many questions each subject of a split has in this run.
         predictions: What came of them, one a question at the most; a question without one counts as unanswered.
 
     Returns:
@@ -41,24 +45,20 @@ def score(task: Task, asked: Mapping[str, int], predictions: Iterable[Prediction
     answered = dict.fromkeys(asked, 0)
     right = dict.fromkeys(asked, 0)
     for prediction in predictions:
-        if prediction.correct is not None:
-            answered[prediction.subject] += 1
-            right[prediction.subject] += prediction.correct
-    subjects = {name: _subject_score(n, answered[name], right[name]) for name, n in asked.items()}
-    groups = {
-        group: mean(subjects[member] for member in members)
-        for group, members in task.groups.items()
-        if subjects.keys() >= set(members)
+        if prediction.error is None:
+            part = prediction.split, prediction.subject
+            answered[part] += 1
+            right[part] += prediction.correct is True
+    parts = {
+        part: _secret(n, answered[part]) if part[0] in task.secret_splits else _share(n, answered[part], right[part])
+        for part, n in asked.items()
     }
-    return groups | {task.score_name(name): subject for name, subject in subjects.items()}
-
-
-def _subject_score(n: int, answered: int, right: int) -> Score:
-    if answered == 0:
-        return Score(None, None, n, 0)
-    share = right / answered
-    stderr = 100 * math.sqrt(share * (1 - share) / (answered - 1)) if answered > 1 else None
-    return Score(100 * share, stderr, n, answered)
+    groups = {
+        name: mean(parts[member] for member in members)
+        for name, members in task.groups.items()
+        if parts.keys() >= set(members)
+    }
+    return groups | {task.score_name(*part): one for part, one in parts.items()}
 
 
 def mean(subjects: Iterable[Score]) -> Score:
@@ -71,3 +71,15 @@ def mean(subjects: Iterable[Score]) -> Score:
         return Score(None, None, n, answered)
     stderr = math.sqrt(sum(s * s for s in stderrs)) / len(scores) if len(stderrs) == len(scores) else None
     return Score(sum(accuracies) / len(scores), stderr, n, answered)
+
+
+def _share(n: int, answered: int, right: int) -> Score:
+    if answered == 0:
+        return Score(None, None, n, 0)
+    share = right / answered
+    stderr = 100 * math.sqrt(share * (1 - share) / (answered - 1)) if answered > 1 else None
+    return Score(100 * share, stderr, n, answered)
+
+
+def _secret(n: int, answered: int) -> Score:
+    return Score(None, None, n, answered)

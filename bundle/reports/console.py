@@ -8,7 +8,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -17,9 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from bundle.errors import BundleError
-from bundle.evaluation.evaluation import Results
+from bundle.evaluation.evaluation import Evaluation, Results
 from bundle.evaluation.scoring import Score, mean
-from bundle.runs import Prediction
+from bundle.predictions import Prediction
 from bundle.tasks.catalog import Task
 
 _PLAIN_INTERVAL_S = 10.0
@@ -38,11 +38,12 @@ class Screen:
         self._shown_at = self._started
         self._server_said = ""
 
-    def heading(self, task: Task, model: str, engine: str, data: str) -> None:
-        """Say what is about to be done."""
-        self.say(f"{task.name}: {task.description}")
-        self.say(f"checkpoint {model}, engine {engine}, data {data}")
-        if data == "sample":
+    def heading(self, tasks: Sequence[Task], whom: str, sources: Sequence[str]) -> None:
+        """Say what is about to be done: which tasks, asked of whom, with questions from where."""
+        for task, source in zip(tasks, sources, strict=True):
+            self.say(f"{task.name}: {task.description}; data {source}")
+        self.say(whom)
+        if "sample" in sources:
             self.say(
                 "the sample questions show that the pipeline works; the score says nothing about a model's quality"
             )
@@ -63,11 +64,16 @@ class Screen:
             self.say(f"server: {activity}")
 
     @contextlib.contextmanager
-    def asking(self, total: int) -> Iterator[None]:
-        """While questions are asked: show how many, how fast, how well, and how long it will take."""
+    def asking(self, total: int, known: int) -> Iterator[None]:
+        """While questions are asked: show how many, how fast, how well, and how long it will take.
+
+        Args:
+            total: Questions to be asked now.
+            known: Questions that were answered before this run was gone on with.
+        """
         self._counter = _Counter(total)
         self._shown_at = time.monotonic()
-        self.say(f"server ready; asking {total} questions")
+        self.say(f"server ready; asking {total} questions" + (f", {known} are answered already" if known else ""))
         if self._live is not None:
             self._live.begin(total)
         try:
@@ -89,15 +95,25 @@ class Screen:
         if self._live is not None:
             self._live.close()
 
-    def results(self, task: Task, results: Results, directory: Path) -> None:
-        """Show the table, the coverage, the time it took, and last where the run was written."""
-        asked = [subject for subject in task.subjects if task.score_name(subject.name) in results.scores]
-        self._out.print(_table(task, results.scores))
-        if len(asked) < len(task.subjects):
-            selected = mean(results.scores[task.score_name(subject.name)] for subject in asked)
-            self._out.print(f"Mean of {len(asked)} of {len(task.subjects)} subjects: {_percent(selected)}")
+    def results(self, evaluation: Evaluation, results: Results) -> None:
+        """Show a table for every task, the coverage and the time it took."""
+        for task in evaluation.tasks:
+            names = evaluation.score_names(task)
+            scores = {own: results.scores[name] for own, name in names.items() if name in results.scores}
+            self._out.print(_table(task, scores))
+            groups_of_all = set(task.splits.values())
+            if not groups_of_all & scores.keys():
+                parts = [score for name, score in scores.items() if name not in task.groups]
+                self._out.print(f"Mean of {len(parts)} of {len(task.subjects)} subjects: {_percent(mean(parts))}")
         for line in _summary(results):
             self._out.print(line)
+
+    def note(self, line: str) -> None:
+        """Show one more line of the results."""
+        self._out.print(Text(line))
+
+    def last(self, directory: Path) -> None:
+        """Show where the run was written; scripts take this last line."""
         self._out.print(Text(str(directory)), soft_wrap=True)
 
     def error(self, error: BundleError) -> None:
@@ -184,11 +200,13 @@ def _table(task: Task, scores: Mapping[str, Score]) -> Table:
     for group in task.groups:
         if group in scores:
             table.add_row(group, f"{len(task.groups[group])} subjects", *_cells(scores[group]), style="bold")
-    table.add_section()
-    for subject in task.subjects:
-        name = task.score_name(subject.name)
-        if name in scores:
-            table.add_row(subject.english, subject.chinese, *_cells(scores[name]))
+    for split in task.splits:
+        table.add_section()
+        for subject in task.subjects:
+            name = task.score_name(split, subject.name)
+            if name in scores:
+                english = subject.english if len(task.splits) == 1 else f"{subject.english} ({split})"
+                table.add_row(english, subject.chinese, *_cells(scores[name]))
     return table
 
 
@@ -214,6 +232,7 @@ def _summary(results: Results) -> Iterator[str]:
         "start_s": "starting the server",
         "load_s": "loading the data meanwhile",
         "ask_s": "asking",
+        "stop_s": "stopping it",
         "total_s": "in all",
     }
     yield "; ".join(f"{word} {timing[name]:.1f} s" for name, word in words.items() if name in timing)

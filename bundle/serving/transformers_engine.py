@@ -18,6 +18,7 @@ from bundle.serving.architectures import transformers_architectures
 from bundle.serving.checkpoint import Checkpoint
 from bundle.serving.engines import Launch
 
+_INSTALL = "Install the CPU engine with `pip install '.[cpu]'` in a checkout of this project"
 _OURS = {"--host", "--port", "--device"}
 _DEFAULT_CONCURRENCY = 8  # it answers one request after the other; this hides the time between two
 _REVISION = "0" * 40
@@ -68,7 +69,7 @@ class TransformersEngine:
         except importlib.metadata.PackageNotFoundError:
             raise ServerError(
                 "transformers is not installed.",
-                remedy="Install it with `pip install '.[cpu]'` in a checkout of this project.",
+                remedy=f"{_INSTALL}.",
             ) from None
 
     @cached_property
@@ -91,7 +92,7 @@ class TransformersEngine:
         if major < 5:
             raise ServerError(
                 f"transformers {self.version} is installed, and its server is not usable before 5.23.",
-                remedy="Install the CPU engine in an environment of its own: `pip install '.[cpu]'` in a checkout of this project.",
+                remedy=f"{_INSTALL}, in an environment of its own.",
             )
         if is_internlm2(self.checkpoint.config):
             say("rewriting the checkpoint as Llama for the CPU engine (kept for the next time)")

@@ -1,164 +1,141 @@
-"""Tasks by name: which questions, which prompt, what counts as the answer."""
+"""Tasks by name, from the files in ``configs/`` or of the user's own."""
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
-from bundle.errors import ConfigError, DataError, UsageError
-from bundle.task_files import task_file
-from bundle.tasks import ceval
-from bundle.tasks.answers import ANSWER_RULES
-from bundle.tasks.prompts import Message, chat_turns
-from bundle.tasks.sources import Benchmark, Row, Tables, load_tables
+from bundle.config import find_file, read_file
+from bundle.errors import ConfigError
+from bundle.task_files import AnswerFile, PromptFile, RowsFile, TaskFile
+from bundle.tasks.answers import AnswerRule, FirstCapital, FirstOption, Pattern
+from bundle.tasks.ceval import CEVAL
+from bundle.tasks.cmmlu import CMMLU
+from bundle.tasks.known_benchmark import KnownBenchmark
+from bundle.tasks.own_rows import EXAMPLES, QUESTIONS, OwnRows
+from bundle.tasks.prompts import Prompt
 from bundle.tasks.subjects import Subject
+from bundle.tasks.task import Question, Task
 
+__all__ = ["BENCHMARKS", "Question", "Task", "find_task"]
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One question, ready to be asked.
-
-    Attributes:
-        subject: The subject's name.
-        id: Row number in the split, from 0.
-        messages: What is sent.
-        gold: The right answer.
-    """
-
-    subject: str
-    id: int
-    messages: Sequence[Message]
-    gold: str
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A benchmark, asked in one way.
-
-    Attributes:
-        name: As in ``--task``.
-        description: One line for people.
-        benchmark: Where the rows come from.
-        split: The rows asked.
-        example_split: The rows the examples are taken from.
-        subjects: In the order they are shown.
-        groups: Subject names of every group, by score name ("ceval-stem"), the group of all subjects first.
-        user: Template of what the user says, the subject's name still to be put in.
-        assistant: Template of an example's reply.
-        examples: How many examples every question has.
-        answer_rule: Name of the rule that finds the answer in a reply.
-        max_out_len: Most tokens a reply may have.
-    """
-
-    name: str
-    description: str
-    benchmark: Benchmark
-    split: str
-    example_split: str
-    subjects: tuple[Subject, ...]
-    groups: Mapping[str, tuple[str, ...]]
-    user: str
-    assistant: str
-    examples: int
-    answer_rule: str
-    max_out_len: int
-
-    def score_name(self, subject: str) -> str:
-        """The name of a subject's score, as OpenCompass writes it."""
-        return f"{self.benchmark.name}-{subject}"
-
-    def to_json(self) -> dict[str, Any]:
-        """What makes it this task, for a run's record."""
-        return {
-            "name": self.name,
-            "benchmark": self.benchmark.name,
-            "split": self.split,
-            "example_split": self.example_split,
-            "examples": self.examples,
-            "user": self.user,
-            "assistant": self.assistant,
-            "answer_rule": self.answer_rule,
-        }
-
-    def select(self, names: Sequence[str] | None) -> tuple[Subject, ...]:
-        """The subjects of these names, in the task's order; all of them for None.
-
-        Raises:
-            UsageError: A name is no subject of this task.
-        """
-        if names is None:
-            return self.subjects
-        known = [subject.name for subject in self.subjects]
-        for name in names:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"Did you mean {near[0]}?" if near else f"See `bundle tasks {self.name}` for the subjects."
-                raise UsageError(f"{self.name} has no subject {name!r}.", remedy=hint)
-        return tuple(subject for subject in self.subjects if subject.name in names)
-
-    def load(self, source: str, subjects: Sequence[Subject], say: Callable[[str], None]) -> Tables:
-        """Load the rows this task needs of these subjects.
-
-        Raises:
-            DataError: They cannot be found, fetched or read.
-        """
-        splits = [self.example_split, self.split] if self.examples else [self.split]
-        return load_tables(
-            source, self.benchmark, [(subject.name, split) for subject in subjects for split in splits], say
-        )
-
-    def questions(self, tables: Tables, subjects: Sequence[Subject], limit: int | None = None) -> Iterator[Question]:
-        """The questions of these subjects, subject by subject; with ``limit`` only the first ones of each.
-
-        Raises:
-            DataError: There are fewer example rows than the prompt shows.
-        """
-        for subject in subjects:
-            user = self.user.replace("{subject}", subject.chinese)
-            shown = tables.rows[subject.name, self.example_split][: self.examples] if self.examples else []
-            if len(shown) < self.examples:
-                raise DataError(
-                    f"{self.name} shows {self.examples} examples, and {tables.origin} has {len(shown)} in the split "
-                    f"{self.example_split} of {subject.name}.",
-                    remedy="Use complete data, or a task with fewer examples.",
-                )
-            for number, row in enumerate(tables.rows[subject.name, self.split][:limit]):
-                asked: Row = {**row, "answer": ""}
-                yield Question(subject.name, number, chat_turns(user, self.assistant, shown, asked), row["answer"])
+BENCHMARKS: Mapping[str, KnownBenchmark] = {known.files.name: known for known in (CEVAL, CMMLU)}
+"""The benchmarks by name."""
 
 
 def find_task(name: str) -> Task:
-    """The task of this name in ``configs/``, or written in the file at this path.
+    """The task of this name or alias in ``configs/``, or written in the file at this path.
 
     Raises:
         ConfigError: There is none, or its file cannot be used as written.
+        DataError: It has rows of its own, and these cannot be used.
     """
-    file = task_file(name)
-    benchmark = ceval.BENCHMARK
-    for split in (file.split, file.example_split):
-        if split not in benchmark.splits:
+    path = find_file("configs", name)
+    file = read_file(path, TaskFile)
+    try:
+        if file.rows is not None:
+            return _own_task(path, file, file.rows)
+        return _benchmark_task(path, file, BENCHMARKS[file.benchmark or ""])
+    except ConfigError as error:
+        raise ConfigError(f"{path} cannot be used: {error.message}", remedy=error.remedy) from None
+
+
+def _benchmark_task(path: Path, file: TaskFile, known: KnownBenchmark) -> Task:
+    splits = file.splits or (known.main_split,)
+    example_split = file.example_split or "dev"
+    for key, split in [("example_split", example_split), *(("splits", split) for split in splits)]:
+        if split not in known.files.splits:
             raise ConfigError(
-                f"Task {name}: {benchmark.name} has no split {split!r}.",
-                remedy=f"It has {', '.join(benchmark.splits)}.",
+                f"key {key!r}: {known.files.name} has no split {split!r}.",
+                remedy=_nearest(split, known.files.splits) or f"It has {', '.join(known.files.splits)}.",
             )
-    if file.answer_rule not in ANSWER_RULES:
-        raise ConfigError(
-            f"Task {name}: there is no answer rule {file.answer_rule!r}.",
-            remedy=f"There are {', '.join(sorted(ANSWER_RULES))}.",
-        )
-    groups = {benchmark.name: tuple(subject.name for subject in ceval.SUBJECTS)}
-    groups |= {f"{benchmark.name}-{group}": names for group, names in ceval.GROUPS.items()}
+    for column in _placeholders(file.prompt):
+        if column not in known.prompt_columns:
+            raise ConfigError(
+                f"its prompt names {{{column}}}, and {known.files.name} has no such column.",
+                remedy=_nearest(column, known.prompt_columns) or f"It has {', '.join(known.prompt_columns)}.",
+            )
+    prefixes = {split: known.score_prefix(split, file.scores or known.files.name) for split in splits}
+    groups: dict[str, tuple[tuple[str, str], ...]] = {}
+    for split, prefix in prefixes.items():
+        groups[prefix] = tuple((split, subject.name) for subject in known.subjects)
+        for group, members in known.groups.items():
+            groups[f"{prefix}-{group}"] = tuple((split, subject) for subject in members)
     return Task(
-        name=name.rpartition("/")[2].removesuffix(".toml"),
+        name=path.stem,
         description=file.description,
-        benchmark=benchmark,
-        split=file.split,
-        example_split=file.example_split,
-        subjects=ceval.SUBJECTS,
+        benchmark=known.files,
+        splits=prefixes,
+        secret_splits=known.files.secret_splits & prefixes.keys(),
+        example_split=example_split,
+        first=file.first,
+        subjects=known.subjects,
         groups=groups,
-        user=file.prompt.user,
-        assistant=file.prompt.assistant,
-        examples=file.prompt.examples,
-        answer_rule=file.answer_rule,
+        columns=known.prompt_columns,
+        prompt=_prompt(file.prompt),
+        shape=file.prompt.shape,
+        answer_rule=_rule(file.answer),
         max_out_len=file.max_out_len,
     )
+
+
+def _own_task(path: Path, file: TaskFile, rows: RowsFile) -> Task:
+    placeholders = _placeholders(file.prompt)
+    if not any(f"{{{column}}}" in file.prompt.user for column in placeholders if column != "answer"):
+        raise ConfigError(
+            "its prompt names no column, so that every question would be the same.",
+            remedy="Write a column's name in braces in 'prompt.user', such as {question}.",
+        )
+    rule = _rule(file.answer)
+    own = OwnRows(
+        name=path.stem,
+        file=path.parent / Path(rows.file).expanduser(),
+        examples_file=path.parent / Path(rows.examples_file).expanduser() if rows.examples_file else None,
+        columns=tuple(dict.fromkeys((*placeholders, "answer"))),
+        renames=rows.columns,
+        subject=rows.subject,
+        rule=rule,
+    )
+    prefix = file.scores or path.stem
+    names = own.subjects()
+    return Task(
+        name=path.stem,
+        description=file.description,
+        benchmark=own,
+        splits={QUESTIONS: prefix},
+        secret_splits=frozenset(),
+        example_split=EXAMPLES,
+        first=file.first,
+        subjects=tuple(Subject(name, english=name, chinese=name, group="") for name in names),
+        groups={prefix: tuple((QUESTIONS, name) for name in names)},
+        columns=own.columns,
+        prompt=_prompt(file.prompt),
+        shape=file.prompt.shape,
+        answer_rule=rule,
+        max_out_len=file.max_out_len,
+    )
+
+
+def _prompt(file: PromptFile) -> Prompt:
+    return Prompt(file.user, file.assistant, file.examples, file.place_for_examples or file.examples > 0)
+
+
+def _rule(file: AnswerFile) -> AnswerRule:
+    match file.rule:
+        case "first_capital":
+            return FirstCapital()
+        case "first_option":
+            return FirstOption() if file.options is None else FirstOption(file.options)
+        case "pattern":
+            return Pattern(file.pattern or "")
+
+
+def _placeholders(prompt: PromptFile) -> list[str]:
+    """The columns a prompt names, in order: what stands in braces, if it could be a name."""
+    found = re.findall(r"\{([^{}]*)\}", prompt.user + prompt.assistant)
+    return [name for name in dict.fromkeys(found) if name.isidentifier() and name != "subject"]
+
+
+def _nearest(written: str, names: Collection[str] | Sequence[str]) -> str | None:
+    near = difflib.get_close_matches(written, list(names), n=1)
+    return f"Did you mean {near[0]!r}?" if near else None

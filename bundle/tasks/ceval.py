@@ -1,24 +1,11 @@
 """C-Eval (Huang et al., 2023): 52 subjects of Chinese exams in four groups, and the hard ones among them."""
 
+from bundle.tasks.known_benchmark import KnownBenchmark
 from bundle.tasks.sources import Benchmark
 from bundle.tasks.subjects import Subject
 
-BENCHMARK = Benchmark(
-    name="ceval",
-    hub="ceval/ceval-exam",
-    modelscope="opencompass/ceval-exam",
-    archive="ceval-exam.zip",
-    splits=("dev", "val", "test"),
-    file_name="{split}/{subject}_{split}.csv",
-    columns=("id", "question", "A", "B", "C", "D", "answer"),
-    renames={},
-    optional={"explanation": "", "answer": ""},
-    answers=frozenset("ABCD"),
-    secret_splits=frozenset({"test"}),
-)
-
 # Names, order and groups as in OpenCompass 0.3.3 (configs/datasets/ceval, configs/summarizers/groups/ceval.py).
-SUBJECTS = (
+_SUBJECTS = (
     Subject("computer_network", "Computer Network", "计算机网络", "stem"),
     Subject("operating_system", "Operating System", "操作系统", "stem"),
     Subject("computer_architecture", "Computer Architecture", "计算机组成", "stem"),
@@ -80,7 +67,7 @@ SUBJECTS = (
     Subject("physician", "Physician", "医师资格", "other"),
 )
 
-HARD = (
+_HARD = (
     "advanced_mathematics",
     "discrete_mathematics",
     "probability_and_statistics",
@@ -91,8 +78,26 @@ HARD = (
     "high_school_physics",
 )
 
-GROUPS = {
-    group: tuple(subject.name for subject in SUBJECTS if subject.group == group)
-    for group in ("stem", "social-science", "humanities", "other")
-} | {"hard": HARD}
-"""The subjects of every group; the group of all subjects has the benchmark's own name and is not listed."""
+CEVAL = KnownBenchmark(
+    files=Benchmark(
+        name="ceval",
+        hub="ceval/ceval-exam",
+        modelscope="opencompass/ceval-exam",
+        archive="ceval-exam.zip",
+        splits=("dev", "val", "test"),
+        file_name="{split}/{subject}_{split}.csv",
+        columns=("id", "question", "A", "B", "C", "D", "answer"),
+        renames={},
+        optional={"explanation": "", "answer": ""},
+        answers=frozenset("ABCD"),
+        secret_splits=frozenset({"test"}),
+    ),
+    main_split="val",
+    prompt_columns=("id", "question", "A", "B", "C", "D", "answer", "explanation"),
+    subjects=_SUBJECTS,
+    groups={
+        group: tuple(subject.name for subject in _SUBJECTS if subject.group == group)
+        for group in ("stem", "social-science", "humanities", "other")
+    }
+    | {"hard": _HARD},
+)

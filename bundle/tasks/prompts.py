@@ -1,7 +1,11 @@
 """From rows to messages, character by character as OpenCompass 0.3.3 does it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, TypedDict
+
+SHAPES = ("turns", "flat")
+"""``turns``: every example is two turns of the conversation. ``flat``: all of it is one message of the user."""
 
 
 class Message(TypedDict):
@@ -9,6 +13,56 @@ class Message(TypedDict):
 
     role: Literal["user", "assistant"]
     content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """How a question is asked.
+
+    Attributes:
+        user: Template of what the user says: ``{subject}`` is the subject's name, any other ``{column}`` a cell.
+        assistant: Template of what the assistant replies in an example.
+        examples: How many examples every question has.
+        place_for_examples: Whether OpenCompass's template has a place for examples. Where none are put there, it
+            leaves an empty line at the beginning of a flat prompt.
+    """
+
+    user: str
+    assistant: str
+    examples: int
+    place_for_examples: bool
+
+    def about(self, subject: str) -> "Prompt":
+        """The prompt for one subject, by the name it has in prompts."""
+        return replace(
+            self,
+            user=self.user.replace("{subject}", subject),
+            assistant=self.assistant.replace("{subject}", subject),
+        )
+
+    def messages(self, shape: str, examples: Sequence[Mapping[str, str]], question: Mapping[str, str]) -> list[Message]:
+        """What is sent.
+
+        Args:
+            shape: One of `SHAPES`.
+            examples: Rows shown with their answers.
+            question: The row asked, with its answer left out.
+
+        The question's cells are put into the examples as well, where a ``{column}`` is still left in these: OpenCompass
+        fills the examples first and then the whole conversation (``PromptTemplate.generate_item``).
+        """
+        turns: list[Message] = []
+        for row in examples:
+            turns.append({"role": "user", "content": fill(fill(self.user, row), question)})
+            turns.append({"role": "assistant", "content": fill(fill(self.assistant, row), question)})
+        turns.append({"role": "user", "content": fill(self.user, question)})
+        if shape == "turns":
+            return turns
+        # OpenCompass sends what comes before the answer too, such as "答案是: ".
+        parts = [turn["content"] for turn in turns] + [fill(self.assistant, question)]
+        if self.place_for_examples and not examples:
+            parts.insert(0, "")
+        return [{"role": "user", "content": _joined(parts)}]
 
 
 def fill(template: str, row: Mapping[str, str]) -> str:
@@ -25,23 +79,9 @@ def fill(template: str, row: Mapping[str, str]) -> str:
     return template
 
 
-def chat_turns(
-    user: str, assistant: str, examples: Sequence[Mapping[str, str]], question: Mapping[str, str]
-) -> list[Message]:
-    """The examples as turns of a conversation whose last turn asks the question.
+def _joined(parts: Sequence[str]) -> str:
+    """The parts on lines of their own; an empty one is left out, but the line end after it stays if it is the first.
 
-    Args:
-        user: Template of what the user says; ``{column}`` stands for a cell of the row.
-        assistant: Template of what the assistant replies in an example.
-        examples: Rows shown with their answers.
-        question: The row asked, with its answer left out.
-
-    The question's cells are put into the examples as well, where a ``{column}`` is still left in these: OpenCompass
-    fills the examples first and then the whole conversation (``PromptTemplate.generate_item``).
+    OpenCompass's ``APITemplateParser.parse_template`` without a meta template (``opencompass/models/base_api.py``).
     """
-    messages: list[Message] = []
-    for row in examples:
-        messages.append({"role": "user", "content": fill(fill(user, row), question)})
-        messages.append({"role": "assistant", "content": fill(fill(assistant, row), question)})
-    messages.append({"role": "user", "content": fill(user, question)})
-    return messages
+    return "".join(f"\n{part}" if number else part for number, part in enumerate(parts) if part)

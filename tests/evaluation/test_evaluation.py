@@ -9,19 +9,22 @@ from aiohttp import web
 from bundle.errors import RunError
 from bundle.evaluation.client import ChatClient, RefusedError
 from bundle.evaluation.evaluation import Evaluation
-from bundle.runs import Prediction, Run, read_predictions
+from bundle.predictions import Prediction
+from bundle.runs import Run, read_predictions
 from bundle.tasks.catalog import Question, find_task
+from bundle.tasks.prompts import Message
 from tests.evaluation.loopback_api import Call, completion, error, loopback_api
 
 TASK = find_task("ceval_gen")
 
 
 def question(subject: str, number: int, gold: str = "A") -> Question:
-    return Question(subject, number, [{"role": "user", "content": f"{subject} {number}"}], gold)
+    message: Message = {"role": "user", "content": f"{subject} {number}"}
+    return Question("ceval_gen", "val", subject, number, [message], gold, examples=0)
 
 
 def client_of(url: str) -> ChatClient:
-    return ChatClient(url, "k", "m", temperature=0, max_out_len=8, timeout_s=20, retries=1, proxies=False)
+    return ChatClient(url, ["k"], "m", temperature=0, timeout_s=20, retries=1, proxies=False)
 
 
 async def test_as_many_requests_are_in_flight_as_was_asked_for_with_no_barrier_between_subjects(tmp_path: Path) -> None:
@@ -33,9 +36,9 @@ async def test_as_many_requests_are_in_flight_as_was_asked_for_with_no_barrier_b
 
     questions = [question(subject, number) for subject in ("law", "logic") for number in range(6)]
     with Run.create(tmp_path, "r") as run:
-        evaluation = Evaluation(TASK, questions, run, lambda _: None)
+        evaluation = Evaluation([TASK], questions, run, lambda _: None)
         async with loopback_api(handler) as api, client_of(api.url) as client, asyncio.timeout(20):
-            await evaluation.ask(client, concurrency=12)
+            await evaluation.ask(client, {"ceval_gen": 8}, concurrency=12)
 
     assert evaluation.results({}).answered == 12
 
@@ -52,9 +55,9 @@ async def test_never_more_requests_are_in_flight_than_was_asked_for(tmp_path: Pa
         return completion("A")
 
     with Run.create(tmp_path, "r") as run:
-        evaluation = Evaluation(TASK, [question("law", number) for number in range(40)], run, lambda _: None)
+        evaluation = Evaluation([TASK], [question("law", number) for number in range(40)], run, lambda _: None)
         async with loopback_api(handler) as api, client_of(api.url) as client:
-            await evaluation.ask(client, concurrency=4)
+            await evaluation.ask(client, {"ceval_gen": 8}, concurrency=4)
 
     assert most <= 4
 
@@ -65,19 +68,20 @@ async def test_a_question_without_a_reply_is_unanswered_and_not_wrong(tmp_path: 
         return error(400, "too long") if asked == "law 1" else completion("A")
 
     with Run.create(tmp_path, "r") as run:
-        evaluation = Evaluation(TASK, [question("law", number) for number in range(3)], run, lambda _: None)
+        evaluation = Evaluation([TASK], [question("law", number) for number in range(3)], run, lambda _: None)
         async with loopback_api(handler) as api, client_of(api.url) as client:
-            await evaluation.ask(client, concurrency=2)
+            await evaluation.ask(client, {"ceval_gen": 8}, concurrency=2)
 
     results = evaluation.results({"ask_s": 1.23456})
     assert (results.total, results.answered, results.failed) == (3, 2, 1)
     law = results.scores["ceval-law"]
     assert (law.accuracy, law.n, law.answered) == (100.0, 3, 2)
-    rows = {row["id"]: row for row in read_predictions(run.directory)}
-    assert rows[1]["correct"] is None
-    assert "too long" in rows[1]["error"]
-    assert rows[0]["correct"] is True
-    assert "error" not in rows[0]
+    rows = {row.id: row for row in read_predictions(run.directory)}
+    assert rows[1].correct is None
+    assert rows[1].error is not None
+    assert "too long" in rows[1].error
+    assert rows[0].correct is True
+    assert rows[0].error is None
 
 
 async def test_a_refused_key_ends_the_run_at_once(tmp_path: Path) -> None:
@@ -85,10 +89,10 @@ async def test_a_refused_key_ends_the_run_at_once(tmp_path: Path) -> None:
         return error(401, "who are you?")
 
     with Run.create(tmp_path, "r") as run:
-        evaluation = Evaluation(TASK, [question("law", number) for number in range(50)], run, lambda _: None)
+        evaluation = Evaluation([TASK], [question("law", number) for number in range(50)], run, lambda _: None)
         async with loopback_api(handler) as api, client_of(api.url) as client:
             with pytest.raises(RefusedError):
-                await evaluation.ask(client, concurrency=2)
+                await evaluation.ask(client, {"ceval_gen": 8}, concurrency=2)
 
     assert len(api.bodies) <= 2
     assert evaluation.results({}).answered == 0
@@ -100,14 +104,14 @@ async def test_a_row_is_on_disk_before_it_is_shown(tmp_path: Path) -> None:
     with Run.create(tmp_path, "r") as run:
 
         def shown(prediction: Prediction) -> None:
-            on_disk.append(sum(1 for row in read_predictions(run.directory) if row["id"] == prediction.id))
+            on_disk.append(sum(1 for row in read_predictions(run.directory) if row.id == prediction.id))
 
         async def handler(call: Call) -> web.Response:
             return completion("B")
 
-        evaluation = Evaluation(TASK, [question("law", number) for number in range(5)], run, shown)
+        evaluation = Evaluation([TASK], [question("law", number) for number in range(5)], run, shown)
         async with loopback_api(handler) as api, client_of(api.url) as client:
-            await evaluation.ask(client, concurrency=2)
+            await evaluation.ask(client, {"ceval_gen": 8}, concurrency=2)
 
     assert on_disk == [1] * 5
 
@@ -118,7 +122,45 @@ async def test_a_row_that_cannot_be_written_ends_the_run(tmp_path: Path) -> None
 
     (tmp_path / "predictions.jsonl").symlink_to("/dev/full")
     with Run(tmp_path) as run:
-        evaluation = Evaluation(TASK, [question("law", 0)], run, lambda _: None)
+        evaluation = Evaluation([TASK], [question("law", 0)], run, lambda _: None)
         async with loopback_api(handler) as api, client_of(api.url) as client:
             with pytest.raises(RunError, match="No space left on device"):
-                await evaluation.ask(client, concurrency=1)
+                await evaluation.ask(client, {"ceval_gen": 8}, concurrency=1)
+
+
+async def test_what_a_run_knows_already_is_not_asked_again(tmp_path: Path) -> None:
+    async def handler(call: Call) -> web.Response:
+        return completion("A")
+
+    questions = [question("law", number) for number in range(6)]
+    with Run.create(tmp_path, "r") as run:
+        run.write("run.json", {})
+        evaluation = Evaluation([TASK], questions[:4], run, lambda _: None)
+        async with loopback_api(handler) as api, client_of(api.url) as client:
+            await evaluation.ask(client, {"ceval_gen": 8}, concurrency=2)
+
+    with Run.resume(run.directory) as again:
+        evaluation = Evaluation([TASK], questions, again, lambda _: None)
+        async with loopback_api(handler) as api, client_of(api.url) as client:
+            await evaluation.ask(client, {"ceval_gen": 8}, concurrency=2)
+
+    assert [body["messages"][0]["content"] for body in api.bodies] == ["law 4", "law 5"]
+    assert evaluation.results({}).answered == 6
+    assert sorted(row.id for row in read_predictions(run.directory)) == list(range(6))
+
+
+async def test_two_tasks_share_one_queue_and_keep_their_scores_apart(tmp_path: Path) -> None:
+    async def handler(call: Call) -> web.Response:
+        return completion("A" if call.body["max_tokens"] == 8 else "B")
+
+    other = find_task("ceval_zero_shot_gen")
+    message: Message = {"role": "user", "content": "law"}
+    theirs = Question(other.name, "val", "law", 0, [message], "A", examples=0)
+    with Run.create(tmp_path, "r") as run:
+        evaluation = Evaluation([TASK, other], [question("law", 0), theirs], run, lambda _: None)
+        async with loopback_api(handler) as api, client_of(api.url) as client:
+            await evaluation.ask(client, {"ceval_gen": 8, other.name: 256}, concurrency=2)
+
+    scores = evaluation.results({}).scores
+    assert scores["ceval_gen/ceval-law"].accuracy == 100.0
+    assert scores[f"{other.name}/ceval-law"].accuracy == 0.0

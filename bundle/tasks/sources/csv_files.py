@@ -34,12 +34,22 @@ def read_csv(data: bytes, where: str, benchmark: Benchmark, split: str) -> list[
     Raises:
         DataError: The file is malformed, with its name and the line a faulty row begins in.
     """
-    text = _decode(data, where)
+    header, records = read_records(data, where)
+    places = place_columns(header, benchmark, split, where)
+    rows = [(line, make_row(cells, places, benchmark)) for line, cells in records]
+    return check_rows(rows, benchmark, split, where, "line")
+
+
+def read_records(data: bytes, where: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """A file's header, and the line and the cells of every row below it.
+
+    Raises:
+        DataError: The file is malformed, with its name and the line a faulty row begins in.
+    """
     # Strict, or a quote left open would swallow questions in silence.
-    reader = csv.reader(io.StringIO(text), strict=True)
+    reader = csv.reader(io.StringIO(decode(data, where)), strict=True)
     header: list[str] = []
-    places: dict[str, int] = {}
-    rows: list[tuple[int, Row]] = []
+    records: list[tuple[int, list[str]]] = []
     blank: int | None = None
     begin = 1
     try:
@@ -51,22 +61,25 @@ def read_csv(data: bytes, where: str, benchmark: Benchmark, split: str) -> list[
                 raise DataError(f"{where}, line {blank}: empty line between questions.", remedy=REMEDY)
             elif not header:
                 header = cells
-                places = place_columns(header, benchmark, split, where)
             elif len(cells) != len(header):
                 raise DataError(
                     f"{where}, line {line}: {len(cells)} cells, but the header has {len(header)}.", remedy=REMEDY
                 )
             else:
-                rows.append((line, make_row(cells, places, benchmark)))
+                records.append((line, cells))
     except csv.Error as error:
         raise DataError(f"{where}, line {begin}: {_explain(error)}.", remedy=REMEDY) from error
     if not header:
         raise DataError(f"{where} is empty.", remedy=REMEDY)
-    return check_rows(rows, benchmark, split, where, "line")
+    return header, records
 
 
-def _decode(data: bytes, where: str) -> str:
-    """UTF-8 to text, with line ends translated as text mode does."""
+def decode(data: bytes, where: str) -> str:
+    """UTF-8 to text, with line ends translated as text mode does.
+
+    Raises:
+        DataError: It is not UTF-8, or holds a NUL.
+    """
     data = data.removeprefix(codecs.BOM_UTF8)
     try:
         text = data.decode("utf-8")

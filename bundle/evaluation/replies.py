@@ -1,0 +1,101 @@
+"""What counts as a reply."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bundle.errors import BundleError
+from bundle.evaluation.faults import AttemptError, Fate, fault_of_body
+from bundle.evaluation.thinking import split_thinking
+from bundle.evaluation.wording import one_line
+
+_WHOLE = frozenset({"stop", "length"})
+_CERTAIN = frozenset({"content_filter", "tool_calls", "function_call"})
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole reply.
+
+    Attributes:
+        text: What the model said, without its thinking; "" where it said nothing.
+        finish_reason: "stop" or "length".
+        prompt_tokens: As counted by the server, None where it did not say.
+        completion_tokens: Likewise; thinking is included.
+        latency_s: Seconds the successful attempt took, not counting the wait for its turn.
+        attempts: How often it was asked, this time included.
+        thinking: What a reasoning model thought before; None where it did not.
+    """
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    latency_s: float
+    attempts: int
+    thinking: str | None = None
+
+
+class NoReplyError(Exception):
+    """A question stays without a reply, after as many attempts as were worth it."""
+
+    def __init__(self, reason: str, attempts: int, latency_s: float) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.attempts = attempts
+        self.latency_s = latency_s
+
+
+class RefusedError(BundleError):
+    """The server refuses in a way that every other question would meet as well."""
+
+    exit_code = 3
+
+
+def reply_of(body: Any, *, latency_s: float, attempts: int, answer_from_thinking: bool) -> Reply:
+    """Take the reply out of a response body.
+
+    - ``finish_reason`` "stop" and "length" make a reply. Any other, null included, means that the server gave up
+      ("abort", "error"), withheld the text ("content_filter") or offers something else ("tool_calls"): no reply.
+      The last two would come again, so the question is not asked again.
+    - Content that is null or missing is an empty reply: a model that spends all its tokens on thinking has none.
+    - No choices, or anything that is no chat completion: no reply, asked again.
+    - Thinking is what ``reasoning_content`` or ``reasoning`` holds, and what stands in ``<think>`` (see
+      `bundle.evaluation.thinking`). It is the text only where there is no other and ``answer_from_thinking`` is set.
+
+    Raises:
+        AttemptError: There is no reply.
+    """
+    try:
+        choice = body["choices"][0]
+        message, finish_reason = choice["message"], choice["finish_reason"]
+        content = message.get("content")
+        said_apart = message.get("reasoning_content") or message.get("reasoning")
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise fault_of_body(body) from None
+    if not isinstance(content, str | None):
+        raise fault_of_body(body)
+    if not isinstance(finish_reason, str) or finish_reason not in _WHOLE:
+        ended = "null" if finish_reason is None else one_line(str(finish_reason), 50)
+        fate = Fate.UNANSWERED if ended in _CERTAIN else Fate.AGAIN
+        raise AttemptError(f"the server ended the reply with {ended!r}", fate)
+    text, thinking = split_thinking(content or "")
+    if isinstance(said_apart, str):
+        thinking = said_apart + thinking
+    if answer_from_thinking and not text.strip():
+        text = thinking
+    usage = body.get("usage")
+    return Reply(
+        text=text,
+        finish_reason=finish_reason,
+        prompt_tokens=_count(usage, "prompt_tokens"),
+        completion_tokens=_count(usage, "completion_tokens"),
+        latency_s=latency_s,
+        attempts=attempts,
+        thinking=thinking if thinking.strip() else None,
+    )
+
+
+def _count(usage: object, name: str) -> int | None:
+    value = usage.get(name) if isinstance(usage, Mapping) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

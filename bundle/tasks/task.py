@@ -1,0 +1,194 @@
+"""A task: which questions, which prompt, what counts as the answer."""
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bundle.errors import DataError, UsageError
+from bundle.tasks.answers import AnswerRule
+from bundle.tasks.own_rows import OwnRows
+from bundle.tasks.prompts import SHAPES, Message, Prompt
+from bundle.tasks.sources import Benchmark, Row, Tables, load_tables
+from bundle.tasks.subjects import Subject
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question, ready to be asked.
+
+    Attributes:
+        task: The task's name.
+        split: The split it is from.
+        subject: The subject's name.
+        id: Row number in the split, from 0.
+        messages: What is sent.
+        gold: The right answer; "" where it is secret.
+        examples: How many examples it has.
+    """
+
+    task: str
+    split: str
+    subject: str
+    id: int
+    messages: Sequence[Message]
+    gold: str
+    examples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A benchmark, or questions of the user's own, asked in one way.
+
+    Attributes:
+        name: As in ``--task``; of a file of the user's own, its name without ``.toml``.
+        description: One line for people.
+        benchmark: Where the rows come from.
+        splits: The splits asked, and what the names of their scores begin with.
+        secret_splits: Those whose answers are not known.
+        example_split: The split the examples are taken from.
+        first: How many questions of every subject are asked, always the first ones; None for all.
+        subjects: In the order they are shown.
+        groups: The split and subject of every score that a group's is the mean of, by the group's score name. Those of
+            all subjects come first in each split.
+        columns: What a prompt can name, in the order the cells are put in.
+        prompt: How a question is asked.
+        shape: The prompt's shape unless another is asked for, one of `SHAPES`.
+        answer_rule: Finds the answer in a reply.
+        max_out_len: Most tokens a reply may have; None leaves it to the model.
+    """
+
+    name: str
+    description: str
+    benchmark: Benchmark | OwnRows
+    splits: Mapping[str, str]
+    secret_splits: frozenset[str]
+    example_split: str
+    first: int | None
+    subjects: tuple[Subject, ...]
+    groups: Mapping[str, tuple[tuple[str, str], ...]]
+    columns: tuple[str, ...]
+    prompt: Prompt
+    shape: str
+    answer_rule: AnswerRule
+    max_out_len: int | None
+
+    @property
+    def examples(self) -> int:
+        """How many examples every question has, where they are not too long."""
+        return self.prompt.examples
+
+    @property
+    def default_source(self) -> str:
+        """Where the rows come from when no other source is named."""
+        return "hub" if isinstance(self.benchmark, Benchmark) else str(self.benchmark.file)
+
+    def score_name(self, split: str, subject: str) -> str:
+        """The name of a subject's score, as OpenCompass writes it ("ceval-test-law")."""
+        return f"{self.splits[split]}-{subject}"
+
+    def to_json(self) -> dict[str, Any]:
+        """What makes it this task, for a run's record: all that a prompt, a reply or a score depends on."""
+        return {
+            "name": self.name,
+            "benchmark": self.benchmark.name,
+            "splits": list(self.splits),
+            "example_split": self.example_split,
+            "first": self.first,
+            "columns": list(self.columns),
+            "user": self.prompt.user,
+            "assistant": self.prompt.assistant,
+            "examples": self.prompt.examples,
+            "place_for_examples": self.prompt.place_for_examples,
+            "shape": self.shape,
+            "answer": self.answer_rule.to_json(),
+            "max_out_len": self.max_out_len,
+        }
+
+    def select(self, names: Sequence[str] | None) -> tuple[Subject, ...]:
+        """The subjects of these names, in the task's order; all of them for None.
+
+        Raises:
+            UsageError: A name is no subject of this task.
+        """
+        if names is None:
+            return self.subjects
+        known = [subject.name for subject in self.subjects]
+        for name in names:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"Did you mean {near[0]}?" if near else f"See `bundle tasks {self.name}` for the subjects."
+                raise UsageError(f"{self.name} has no subject {name!r}.", remedy=hint)
+        return tuple(subject for subject in self.subjects if subject.name in names)
+
+    def load(self, source: str, subjects: Sequence[Subject], say: Callable[[str], None]) -> Tables:
+        """Load the rows this task needs of these subjects.
+
+        Args:
+            source: Where from; `default_source` where the user names none. A task with rows of its own takes the path
+                of another file of the same make.
+            subjects: Some or all of `subjects`.
+            say: Told of anything that takes time.
+
+        Raises:
+            DataError: They cannot be found, fetched or read, or are fewer than the examples the prompt shows.
+        """
+        splits = [self.example_split, *self.splits] if self.examples else list(self.splits)
+        wanted = [(subject.name, split) for subject in subjects for split in dict.fromkeys(splits)]
+        if isinstance(self.benchmark, Benchmark):
+            tables = load_tables(source, self.benchmark, wanted, say)
+        else:
+            tables = self.benchmark.load(source, wanted)
+        for subject in subjects if self.examples else ():
+            there = len(tables.rows[subject.name, self.example_split])
+            if there < self.examples:
+                raise DataError(
+                    f"{self.name} shows {self.examples} examples, and {tables.origin} has {there} in the split "
+                    f"{self.example_split} of {subject.name}.",
+                    remedy="Use complete data, or a task with fewer examples.",
+                )
+        return tables
+
+    def questions(
+        self,
+        tables: Tables,
+        subjects: Sequence[Subject],
+        *,
+        limit: int | None = None,
+        shape: str | None = None,
+        fits: Callable[[Sequence[Message]], bool] | None = None,
+    ) -> Iterator[Question]:
+        """The questions of these subjects, split by split and subject by subject.
+
+        Args:
+            tables: What `load` returned for them.
+            subjects: Some or all of `subjects`.
+            limit: Only so many questions of every subject, the first ones.
+            shape: One of `SHAPES`; None for the task's own.
+            fits: Whether these messages leave room for a reply. Until they do, the last example is left out, and the
+                next to last, and so on, as in OpenCompass's ``GenInferencer``; a question without any is asked anyway.
+
+        Raises:
+            UsageError: There is no such shape.
+        """
+        shape = self.shape if shape is None else shape
+        if shape not in SHAPES:
+            raise UsageError(f"There is no prompt shape {shape!r}.", remedy=f"There are {' and '.join(SHAPES)}.")
+        count = min((number for number in (self.first, limit) if number is not None), default=None)
+        for split in self.splits:
+            for subject in subjects:
+                prompt = self.prompt.about(subject.chinese)
+                examples: list[Row] = []
+                if self.examples:
+                    examples = [self._cells(row) for row in tables.rows[subject.name, self.example_split]]
+                for number, row in enumerate(tables.rows[subject.name, split][:count]):
+                    shown = examples[: self.examples]
+                    asked = self._cells(row) | {"answer": ""}
+                    messages = prompt.messages(shape, shown, asked)
+                    while shown and fits is not None and not fits(messages):
+                        shown = shown[:-1]
+                        messages = prompt.messages(shape, shown, asked)
+                    yield Question(self.name, split, subject.name, number, messages, row["answer"], len(shown))
+
+    def _cells(self, row: Row) -> Row:
+        return {column: row[column] for column in self.columns}

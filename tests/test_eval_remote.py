@@ -1,0 +1,220 @@
+"""``bundle eval-remote`` as a user types it, against an API on loopback."""
+
+import functools
+import json
+import os
+import shutil
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.program import results_of, rows_of, run, start, wait_until
+from tests.remote_api import completion, letter, remote_api
+from tests.stand_ins.box import ROOT
+
+SAMPLE = ROOT / "bundle" / "tasks" / "sample" / "ceval"
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")} | {
+    "PYTHONPATH": str(ROOT)
+}
+SECRET = "sk-this-key-is-secret"
+
+
+def with_key(**keys: str) -> Mapping[str, str]:
+    return ENVIRONMENT | keys
+
+
+def test_a_served_name_and_where_it_is_served_are_enough(tmp_path: Path) -> None:
+    with remote_api() as api:
+        options = ["--base-url", api.url, "--data", "sample", "--out", tmp_path]
+        result = run("eval-remote", "the-model", *options, environment=ENVIRONMENT)
+
+    assert result.returncode == 0, result.stderr
+    assert "104 of 104 questions answered" in result.stdout
+    assert results_of(tmp_path)["coverage"] == {"total": 104, "answered": 104, "failed": 0}
+    assert {body["model"] for body in api.bodies} == {"the-model"}
+    assert {(body["temperature"], body["max_tokens"]) for body in api.bodies} == {(0.0, 2048)}
+
+
+def test_without_a_name_the_only_model_listed_is_asked(tmp_path: Path) -> None:
+    with remote_api(models=["internlm2"]) as api:
+        options = ["--base-url", api.url, "--data", "sample", "--subjects", "law", "--out", tmp_path]
+        result = run("eval-remote", *options, environment=ENVIRONMENT)
+
+    assert result.returncode == 0, result.stderr
+    assert {body["model"] for body in api.bodies} == {"internlm2"}
+
+
+def test_several_models_are_an_error_that_lists_them(tmp_path: Path) -> None:
+    with remote_api(models=["one", "two"]) as api:
+        options = ["--base-url", api.url, "--data", "sample", "--out", tmp_path]
+        result = run("eval-remote", *options, environment=ENVIRONMENT)
+
+    assert result.returncode == 2
+    assert "one" in result.stderr
+    assert "two" in result.stderr
+    assert not api.bodies
+
+
+def test_a_model_nobody_knows_where_to_find_is_an_error(tmp_path: Path) -> None:
+    result = run("eval-remote", "the-model", "--data", "sample", environment=ENVIRONMENT)
+    assert result.returncode == 2
+    assert "--base-url" in result.stderr
+
+
+def test_the_tutorials_demo_takes_a_model_file_a_task_and_a_key(tmp_path: Path, shared: Path) -> None:
+    data = shared / "data" / "cmmlu"
+    with remote_api() as api:
+        options = ["--task", "demo_cmmlu_chat_gen", "--base-url", api.url, "--qps", 1000, "--data", data]
+        chosen = ["--subjects", "agronomy,ancient_chinese,college_mathematics,world_religions", "--out", tmp_path]
+        environment = with_key(INTERNLM_API_KEY=SECRET)
+        result = run("eval-remote", "puyu-api", *options, *chosen, environment=environment)
+
+    assert result.returncode == 0, result.stderr
+    sent = {json.dumps(body["messages"], ensure_ascii=False) for body in api.bodies}
+    golden = (shared / "golden" / "demo_cmmlu_chat_gen.jsonl").read_text(encoding="utf-8").splitlines()
+    assert sent == {json.dumps(json.loads(line)["messages"], ensure_ascii=False) for line in golden}
+    assert {body["model"] for body in api.bodies} == {"internlm2.5-latest"}
+    assert {(body["temperature"], body["max_tokens"]) for body in api.bodies} == {(0.01, 1024)}
+    assert set(api.keys) == {f"Bearer {SECRET}"}
+
+
+def test_a_key_nobody_named_is_not_sent(tmp_path: Path) -> None:
+    with remote_api() as api:
+        options = ["--base-url", api.url, "--data", "sample", "--subjects", "law", "--limit", 1, "--out", tmp_path]
+        run("eval-remote", "m", *options, environment=with_key(OPENAI_API_KEY=SECRET))
+
+    assert len(api.keys) == 1
+    assert SECRET not in str(api.keys)
+
+
+def test_a_key_is_in_nothing_that_is_written_or_shown(tmp_path: Path) -> None:
+    def echoing(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        return 400, {"error": {"message": f"the key {SECRET} may not do this"}}
+
+    with remote_api(echoing) as api:
+        options = ["--base-url", api.url, "--data", "sample", "--subjects", "law", "--out", tmp_path / "out"]
+        environment = with_key(MY_API_KEY=SECRET)
+        result = run("eval-remote", "m", *options, "--api-key-env", "MY_API_KEY", environment=environment)
+
+    assert result.returncode == 4
+    assert set(api.keys) == {f"Bearer {SECRET}"}
+    assert SECRET not in result.stdout + result.stderr
+    for path in (tmp_path / "out").rglob("*"):
+        assert path.is_dir() or SECRET not in path.read_text(encoding="utf-8")
+
+
+def test_a_missing_key_is_an_error_that_names_its_variable(tmp_path: Path) -> None:
+    result = run("eval-remote", "puyu-api", "--data", "sample", "--out", tmp_path, environment=ENVIRONMENT)
+    assert result.returncode == 2
+    assert "INTERNLM_API_KEY" in result.stderr
+
+
+def test_a_refused_key_ends_the_run_at_once(tmp_path: Path) -> None:
+    with remote_api(lambda body: (401, {"error": {"message": "who are you?"}})) as api:
+        options = ["--base-url", api.url, "--data", "sample", "--out", tmp_path, "--concurrency", 4]
+        environment = with_key(MY_API_KEY=SECRET)
+        result = run("eval-remote", "m", *options, "--api-key-env", "MY_API_KEY", environment=environment)
+
+    assert result.returncode == 3
+    assert "who are you?" in result.stderr
+    assert len(api.bodies) <= 4
+
+
+@pytest.mark.parametrize("shape", ["turns", "flat"])
+def test_the_prompts_shape_is_a_setting(tmp_path: Path, shape: str) -> None:
+    with remote_api() as api:
+        options = ["--base-url", api.url, "--data", "sample", "--subjects", "law", "--limit", 1, "--out", tmp_path]
+        run("eval-remote", "m", *options, "--prompt-shape", shape, environment=ENVIRONMENT)
+
+    (body,) = api.bodies
+    assert len(body["messages"]) == (11 if shape == "turns" else 1)
+
+
+def test_several_tasks_are_one_run_and_their_scores_are_kept_apart(tmp_path: Path) -> None:
+    with remote_api() as api:
+        tasks = ["--task", "ceval_gen", "--task", "ceval_zero_shot_gen"]
+        options = ["--base-url", api.url, "--data", "sample", "--subjects", "law", "--out", tmp_path]
+        result = run("eval-remote", "m", *tasks, *options, environment=ENVIRONMENT)
+
+    assert result.returncode == 0, result.stderr
+    assert {body["max_tokens"] for body in api.bodies} == {2048, 256}
+    assert set(results_of(tmp_path)["scores"]) == {"ceval_gen/ceval-law", "ceval_zero_shot_gen/ceval-law"}
+
+
+@pytest.fixture
+def with_test_split(tmp_path: Path) -> Path:
+    """The sample, and a test split of three law questions without answers."""
+    data = tmp_path / "data"
+    shutil.copytree(SAMPLE, data)
+    (data / "test").mkdir()
+    rows = "".join(f"{number},问题{number}？,一,二,三,四\n" for number in range(3))
+    (data / "test" / "law_test.csv").write_text("id,question,A,B,C,D\n" + rows, encoding="utf-8")
+    return data
+
+
+def test_answers_to_the_test_split_become_a_submission_in_which_nothing_is_guessed(
+    tmp_path: Path, with_test_split: Path
+) -> None:
+    def reply(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        question = body["messages"][-1]["content"]
+        return completion("不知道" if "问题1" in question else "B") if "问题" in question else letter(body)
+
+    with remote_api(reply) as api:
+        options = ["--task", "ceval_gen_2daf24", "--subjects", "law", "--base-url", api.url]
+        out = tmp_path / "out"
+        result = run("eval-remote", "m", *options, "--data", with_test_split, "--out", out, environment=ENVIRONMENT)
+
+    assert result.returncode == 0, result.stderr
+    (path,) = out.glob("*/submission.json")
+    assert json.loads(path.read_text()) == {"law": {"0": "B", "1": "", "2": "B"}}
+    assert "2 of 3 questions have a letter, 1 have none" in result.stdout
+    scores = results_of(out)["scores"]
+    assert scores["ceval-test-law"]["accuracy"] is None
+    assert scores["ceval-law"]["accuracy"] is not None
+    assert Path(result.stdout.splitlines()[-1]).is_dir()
+
+
+def test_a_run_that_was_killed_goes_on_and_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    options = ["--data", "sample", "--concurrency", 3]
+    with remote_api() as api:
+        run("eval-remote", "m", "--base-url", api.url, *options, "--out", tmp_path / "whole", environment=ENVIRONMENT)
+
+        out, log = tmp_path / "out", tmp_path / "log"
+        command = ["eval-remote", "m", "--base-url", api.url, *options, "--qps", 30, "--out", out]
+        process = start(*command, environment=ENVIRONMENT, log=log)
+        for rows in (7, 23, 60):
+            wait_until(lambda: list(out.glob("*/predictions.jsonl")), 60)
+            (predictions,) = out.glob("*/predictions.jsonl")
+            wait_until(functools.partial(has_rows, predictions, rows), 60)
+            process.send_signal(signal.SIGKILL)
+            process.wait(30)
+            answered, before = predictions.read_bytes().count(b"\n"), len(api.bodies)
+            process = start(*command, "--resume", predictions.parent, environment=ENVIRONMENT, log=log)
+        assert process.wait(120) == 0, log.read_text()
+
+    assert len(api.bodies) - before == 104 - answered
+    assert results_of(out)["scores"] == results_of(tmp_path / "whole")["scores"]
+    assert sorted_rows(out) == sorted_rows(tmp_path / "whole")
+
+
+def test_going_on_with_other_options_is_refused_and_it_says_which(tmp_path: Path) -> None:
+    with remote_api() as api:
+        options = ["--base-url", api.url, "--data", "sample", "--subjects", "law", "--out", tmp_path]
+        result = run("eval-remote", "m", *options, environment=ENVIRONMENT)
+        directory = result.stdout.splitlines()[-1]
+        again = run("eval-remote", "m", *options, "--temperature", 0.7, "--resume", directory, environment=ENVIRONMENT)
+
+    assert again.returncode == 2
+    assert "sampling.temperature: 0.0 then, 0.7 now" in again.stderr
+    assert len(api.bodies) == 2
+
+
+def has_rows(path: Path, number: int) -> bool:
+    return path.read_bytes().count(b"\n") >= number
+
+
+def sorted_rows(out: Path) -> list[tuple[Any, ...]]:
+    return sorted((row["subject"], row["id"], row["reply"], row["answer"], row["correct"]) for row in rows_of(out))
