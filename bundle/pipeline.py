@@ -2,16 +2,15 @@
 
 import asyncio
 import contextlib
+import importlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bundle.background import in_thread
 from bundle.config import file_names
 from bundle.errors import BundleError, UsageError
-from bundle.evaluation.client import ChatClient
-from bundle.evaluation.endpoint import insecure, is_loopback, normalise_base_url, only_model
 from bundle.evaluation.evaluation import Evaluation
 from bundle.model_files import ModelFile, RemoteSettings, keys_from_environment, model_file, model_file_for
 from bundle.planning import CountTokens, Plan, plan_tasks
@@ -29,6 +28,9 @@ from bundle.serving.token_counter import token_counter
 from bundle.serving.tokenizer import prove_tokenizer
 from bundle.tasks.catalog import Question
 from bundle.tasks.sources import Tables
+
+if TYPE_CHECKING:
+    from bundle.evaluation.client import ChatClient
 
 EXIT_DONE, EXIT_UNANSWERED, EXIT_INTERRUPTED = 0, 4, 130
 
@@ -90,7 +92,7 @@ class Pipeline(ABC):
         plan: Plan,
         loaded: tuple[Sequence[Tables], Sequence[Question]],
         served: dict[str, Any],
-        client: ChatClient,
+        client: "ChatClient",
         concurrency: int,
     ) -> None:
         """Write down what is asked and of whom, and ask it."""
@@ -186,6 +188,8 @@ class LocalPipeline(Pipeline):
                 proving = group.create_task(
                     prove_tokenizer(engine.tokenizer_directory, python=engine.interpreter, trust_remote_code=trusted)
                 )
+                # The client takes a second to import, which the server has not to wait for.
+                group.create_task(in_thread(lambda: importlib.import_module("bundle.evaluation.client")))
                 self._supervisor = Supervisor(
                     engine,
                     log_path=run.server_log,
@@ -203,7 +207,9 @@ class LocalPipeline(Pipeline):
             stopping = time.perf_counter()
         self._timing["stop_s"] = time.perf_counter() - stopping
 
-    def _client(self, server: Server, plan: Plan) -> ChatClient:
+    def _client(self, server: Server, plan: Plan) -> "ChatClient":
+        from bundle.evaluation.client import ChatClient
+
         request = self._request
         return ChatClient(
             server.base_url,
@@ -215,6 +221,7 @@ class LocalPipeline(Pipeline):
             proxies=False,
             qps=request.qps,
             answer_from_thinking=request.answer_from_thinking,
+            say=self._screen.say,
         )
 
 
@@ -229,6 +236,9 @@ class RemotePipeline(Pipeline):
         return  # the server is somebody else's
 
     async def _perform(self, closing: contextlib.ExitStack) -> None:
+        from bundle.evaluation.client import ChatClient
+        from bundle.evaluation.endpoint import insecure, is_loopback, normalise_base_url, only_model
+
         request, wanted, screen = self._request, self._server, self._screen
         model = _remote_model_file(wanted)
         remote = model.remote
@@ -257,6 +267,7 @@ class RemotePipeline(Pipeline):
                 proxies=not is_loopback(base_url),
                 qps=qps,
                 answer_from_thinking=request.answer_from_thinking,
+                say=screen.say,
             )
             served = {"model": {"name": name, "base_url": base_url}, "qps": qps}
             await self._ask(run, plan, loaded, served, client, request.concurrency or remote.concurrency)

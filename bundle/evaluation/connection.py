@@ -10,7 +10,7 @@ import openai
 from openai import AsyncOpenAI, DefaultAioHttpClient, Omit
 
 from bundle.evaluation.faults import AttemptError, Fate, fault_of_connection, fault_of_status
-from bundle.evaluation.wording import described, is_html
+from bundle.evaluation.wording import chain, described, is_html
 
 LONGEST_BODY = 16 * 1024 * 1024
 """Bytes. A reply of 32,768 tokens is about a tenth of a megabyte."""
@@ -74,10 +74,11 @@ class Connection:
         except openai.APIStatusError as error:
             body_or_phrase = error.body or error.response.reason_phrase
             raise fault_of_status(error.status_code, body_or_phrase, error.response.headers) from None
-        except _TooLongError:
-            reason = f"the reply is longer than {LONGEST_BODY >> 20} MB, and no chat completion is"
-            raise AttemptError(reason, Fate.UNANSWERED) from None
-        except (openai.APIConnectionError, aiohttp.ClientError, TimeoutError) as error:
+        except (openai.APIConnectionError, aiohttp.ClientError, TimeoutError, _TooLongError) as error:
+            # The package passes on what it does not know, or calls it a failed connection; that differs by version.
+            if any(isinstance(one, _TooLongError) for one in chain(error)):
+                reason = f"the reply is longer than {LONGEST_BODY >> 20} MB, and no chat completion is"
+                raise AttemptError(reason, Fate.UNANSWERED) from None
             raise fault_of_connection(error, self._timeout_s) from None
         except UnicodeEncodeError as error:
             raise AttemptError(f"the question cannot be sent as UTF-8: {error.reason}", Fate.UNANSWERED) from None

@@ -14,6 +14,7 @@ from bundle.evaluation.wording import one_line
 _EXAMPLE = "Give it as in --base-url https://api.example.com/v1."
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _VERSION = re.compile(r"v\d+(\.\d+)*((alpha|beta)\d*)?", re.IGNORECASE)
+_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", re.IGNORECASE)
 _CHAT = "/chat/completions"
 _SHOWN = 20
 _LISTED_TIMEOUT_S = 30.0
@@ -51,7 +52,7 @@ def normalise_base_url(url: str) -> str:
         path = path.removesuffix(_CHAT).rstrip("/")
     elif not any(_VERSION.fullmatch(segment) for segment in path.split("/")):
         path += "/v1"
-    return f"{parts.scheme}://{parts.netloc}{path}"
+    return f"{parts.scheme}://{_host(parts)}{path}"
 
 
 def is_loopback(url: str) -> bool:
@@ -146,9 +147,25 @@ def _split(url: str) -> SplitResult:
     """
     try:
         parts = urlsplit(url)
-        port = parts.port
+        _host(parts)
     except ValueError as error:
         raise UsageError(f"The base URL {one_line(url)} cannot be used: {error}.", remedy=_EXAMPLE) from None
-    if not parts.hostname or port == 0:
-        raise UsageError(f"The base URL {one_line(url)} names no {'port' if port == 0 else 'host'}.", remedy=_EXAMPLE)
     return parts
+
+
+def _host(parts: SplitResult) -> str:
+    """Host and port as a request names them: in ASCII, an IPv6 address in brackets.
+
+    Raises:
+        ValueError: They are none.
+    """
+    host, port = parts.hostname or "", parts.port
+    if ":" in host:
+        host = f"[{ipaddress.IPv6Address(host)}]"
+    else:
+        host = host.encode("idna").decode()
+        if not _HOST.fullmatch(host):
+            raise ValueError(f"{host or 'nothing'!r} is no host")
+    if port == 0:
+        raise ValueError("0 is no port")
+    return host if port is None else f"{host}:{port}"

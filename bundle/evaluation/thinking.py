@@ -13,10 +13,10 @@ class ThinkingSplitter:
     - A ``<think>`` that is never closed makes everything after it thinking.
     - A ``</think>`` that was never opened makes everything before it thinking: chat templates that end in ``<think>``
       leave the opening mark out of the reply.
-    - White space at the text's beginning is left out where there was thinking, and kept where there was none.
+    - White space between thinking and the text's first character is left out.
 
     How the reply is cut into pieces changes nothing. Because of the third rule, text can turn out to be thinking as
-    long as the reply goes on; nothing else ever takes text back.
+    long as the reply goes on; nothing else ever takes text back, white space aside.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class ThinkingSplitter:
     @property
     def text(self) -> str:
         """The text so far, without a tail that may be the beginning of a mark."""
-        return self._text.lstrip() if self._marked else self._text
+        return self._text
 
     @property
     def thinking(self) -> str:
@@ -58,11 +58,13 @@ class ThinkingSplitter:
         if self._inside:
             self._thinking += piece
         else:
-            self._text += piece
+            self._text += piece.lstrip() if self._marked and not self._text else piece
 
     def _pass(self, mark: str) -> None:
         if mark == _CLOSE and not self._inside:
             self._thinking += self._text
+            self._text = ""
+        elif not self._text.strip():
             self._text = ""
         self._inside = mark == _OPEN
         self._marked = True

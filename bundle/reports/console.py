@@ -230,7 +230,7 @@ def _summary(results: Results) -> Iterator[str]:
     timing = results.timing
     words = {
         "start_s": "starting the server",
-        "load_s": "loading the data meanwhile",
+        "load_s": "loading the data",
         "ask_s": "asking",
         "stop_s": "stopping it",
         "total_s": "in all",

@@ -63,7 +63,11 @@ class OwnRows:
         """
         path = Path(source).expanduser()
         files = {QUESTIONS: path, EXAMPLES: self.examples_file}
-        read = {split: self._read(file) for split, file in files.items() if file and split in dict(wanted).values()}
+        read = {split: self._read(file) for split, file in files.items() if file is not None}
+        if path != self.file and (strange := read[QUESTIONS].keys() - set(self.subjects())):
+            raise DataError(
+                f"{path} has rows of the subject {min(strange)!r}, and {self.file} has none.", remedy=_REMEDY
+            )
         rows: dict[tuple[str, str], list[Row]] = {}
         for subject, split in wanted:
             if subject not in read[split]:

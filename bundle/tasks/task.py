@@ -92,7 +92,7 @@ class Task:
         return {
             "name": self.name,
             "benchmark": self.benchmark.name,
-            "splits": list(self.splits),
+            "splits": dict(self.splits),
             "example_split": self.example_split,
             "first": self.first,
             "columns": list(self.columns),

@@ -1,6 +1,7 @@
 """One task's questions, all asked at once, written down and scored."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -120,8 +121,10 @@ async def test_a_row_that_cannot_be_written_ends_the_run(tmp_path: Path) -> None
     async def handler(call: Call) -> web.Response:
         return completion("A")
 
-    (tmp_path / "predictions.jsonl").symlink_to("/dev/full")
-    with Run(tmp_path) as run:
+    with Run.create(tmp_path, "r") as run:
+        full = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(full, run._predictions.fileno())
+        os.close(full)
         evaluation = Evaluation([TASK], [question("law", 0)], run, lambda _: None)
         async with loopback_api(handler) as api, client_of(api.url) as client:
             with pytest.raises(RunError, match="No space left on device"):

@@ -1,30 +1,29 @@
 """Messages, answers and accuracies equal those of OpenCompass 0.3.3, as recorded in ``shared/golden``."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bundle.evaluation.scoring import score
-from bundle.runs import Prediction
-from bundle.tasks.answers import extract
+from bundle.predictions import Prediction
 from bundle.tasks.catalog import find_task
 
-
-def _recorded(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+GOLDEN = ("ceval_gen", "demo_cmmlu_chat_gen")
 
 
-@pytest.fixture(scope="module")
-def recorded(shared: Path) -> list[dict[str, Any]]:
-    return _recorded(shared / "golden" / "ceval_gen.jsonl")
+def _recorded(shared: Path, task: str) -> list[dict[str, Any]]:
+    lines = (shared / "golden" / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
 
 
-def test_messages_are_those_opencompass_sent(shared: Path, recorded: list[dict[str, Any]]) -> None:
-    task = find_task("ceval_gen")
+@pytest.mark.parametrize("name", GOLDEN)
+def test_messages_are_those_opencompass_sent(shared: Path, name: str) -> None:
+    task, recorded = find_task(name), _recorded(shared, name)
     subjects = task.select(sorted({row["subject"] for row in recorded}))
-    tables = task.load(str(shared / "data" / "ceval"), subjects, lambda _: None)
+    tables = task.load(str(shared / "data" / task.benchmark.name), subjects, lambda _: None)
     ours = {(question.subject, question.id): question for question in task.questions(tables, subjects)}
 
     assert len(ours) == len(recorded)
@@ -34,28 +33,31 @@ def test_messages_are_those_opencompass_sent(shared: Path, recorded: list[dict[s
         assert question.gold == row["gold"]
 
 
-def test_answers_are_those_opencompass_found(recorded: list[dict[str, Any]]) -> None:
-    for row in recorded:
-        assert extract("first_capital", row["reply"]) == row["extracted"]
+@pytest.mark.parametrize("name", GOLDEN)
+def test_answers_are_those_opencompass_found(shared: Path, name: str) -> None:
+    rule = find_task(name).answer_rule
+    for row in _recorded(shared, name):
+        assert rule.extract(row["reply"]) == row["extracted"]
 
 
-def test_accuracies_are_those_opencompass_printed(shared: Path, recorded: list[dict[str, Any]]) -> None:
-    task = find_task("ceval_gen")
-    printed = json.loads((shared / "golden" / "ceval_gen.scores.json").read_text())["accuracy"]
-    predictions = []
-    asked: dict[str, int] = {}
-    for row in recorded:
-        answer = extract(task.answer_rule, row["reply"])
-        asked[row["subject"]] = asked.get(row["subject"], 0) + 1
-        predictions.append(_prediction(row, answer))
+@pytest.mark.parametrize("name", GOLDEN)
+def test_accuracies_are_those_opencompass_printed(shared: Path, name: str) -> None:
+    task, recorded = find_task(name), _recorded(shared, name)
+    (split,) = task.splits
+    printed = json.loads((shared / "golden" / f"{name}.scores.json").read_text())["accuracy"]
+    asked = Counter((split, row["subject"]) for row in recorded)
+    predictions = [_prediction(name, split, row, task.answer_rule.extract(row["reply"])) for row in recorded]
 
     scores = score(task, asked, predictions)
 
-    assert {name: scores[f"ceval-{name}"].accuracy for name in printed} == pytest.approx(printed)
+    ours = {subject: scores[task.score_name(split, subject)].accuracy for subject in printed}
+    assert ours == pytest.approx(printed)
 
 
-def _prediction(row: dict[str, Any], answer: str) -> Prediction:
+def _prediction(task: str, split: str, row: dict[str, Any], answer: str) -> Prediction:
     return Prediction(
+        task=task,
+        split=split,
         subject=row["subject"],
         id=row["id"],
         reply=row["reply"],
