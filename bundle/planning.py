@@ -8,6 +8,7 @@ from bundle.errors import UsageError
 from bundle.model_files import ModelFile
 from bundle.record import describe_tasks
 from bundle.requests import EvaluationRequest
+from bundle.serving.token_counter import MARKS_PER_MESSAGE
 from bundle.tasks.catalog import Question, Task, find_task
 from bundle.tasks.own_rows import OwnRows
 from bundle.tasks.prompts import Message
@@ -104,7 +105,13 @@ class Plan:
     def _fits(self, count: CountTokens, max_out_len: int) -> Callable[[Sequence[Message]], bool]:
         assert self.max_seq_len is not None
         limit = self.max_seq_len - max_out_len
-        return lambda messages: count(messages) <= limit
+
+        def fits(messages: Sequence[Message]) -> bool:
+            # No tokenizer makes more tokens of a text than it has bytes: most prompts need not be counted.
+            at_most = sum(len(message["content"].encode()) + MARKS_PER_MESSAGE for message in messages)
+            return at_most <= limit or count(messages) <= limit
+
+        return fits
 
 
 def plan_tasks(request: EvaluationRequest, model: ModelFile) -> Plan:

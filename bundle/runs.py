@@ -1,5 +1,6 @@
 """A run is a directory. What is known is written at once, so that whatever happens later, it is still there."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -93,7 +94,18 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._predictions.close()
+        self._remove_if_nothing_happened()
         os.close(self._lock)
+
+    def _remove_if_nothing_happened(self) -> None:
+        """A directory that tells nothing, because something was wrong before the first question, is not kept."""
+        told = [self.directory / name for name in (RECORD, PREDICTIONS, SERVER_LOG)]
+        if any(path.exists() and path.stat().st_size > 0 for path in told):
+            return
+        with contextlib.suppress(OSError):
+            for name in (PREDICTIONS, SERVER_LOG):
+                (self.directory / name).unlink(missing_ok=True)
+            self.directory.rmdir()
 
     @property
     def server_log(self) -> Path:

@@ -101,6 +101,17 @@ def test_a_run_in_use_is_refused(tmp_path: Path) -> None:
         pass
 
 
+def test_a_directory_that_tells_nothing_is_not_kept(tmp_path: Path) -> None:
+    with Run.create(tmp_path, "r") as nothing:
+        nothing.server_log.touch()
+    with Run.create(tmp_path, "r") as server_failed:
+        server_failed.server_log.write_text("CUDA out of memory")
+    with Run.create(tmp_path, "r") as asked:
+        asked.write("run.json", {})
+
+    assert set(tmp_path.iterdir()) == {server_failed.directory, asked.directory}
+
+
 def test_a_directory_without_a_run_cannot_be_gone_on_with(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no run\.json"):
         Run.resume(tmp_path)

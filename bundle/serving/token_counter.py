@@ -7,7 +7,7 @@ from pathlib import Path
 from bundle.serving.checkpoint import Checkpoint
 from bundle.tasks.prompts import Message
 
-_MARKS_PER_MESSAGE = 8  # begin, role, newlines and end, in any of the usual chat templates
+MARKS_PER_MESSAGE = 8  # begin, role, newlines and end, in any of the usual chat templates
 
 
 def token_counter(checkpoint: Checkpoint) -> Callable[[Sequence[Message]], int] | None:
@@ -20,7 +20,7 @@ def token_counter(checkpoint: Checkpoint) -> Callable[[Sequence[Message]], int] 
         return None
 
     def tokens(messages: Sequence[Message]) -> int:
-        return sum(count(message["content"]) + _MARKS_PER_MESSAGE for message in messages)
+        return sum(count(message["content"]) + MARKS_PER_MESSAGE for message in messages)
 
     return tokens
 
