@@ -198,8 +198,11 @@ class LocalPipeline(Pipeline):
                     say=screen.server,
                 )
                 server = await cleanup.enter_async_context(self._supervisor)
-            loaded = await loading
-            await proving
+            with self._phase("prove_s"):
+                if not (loading.done() and proving.done()):
+                    screen.server("ready; waiting for the data and the proof of the tokenizer")
+                loaded = await loading
+                await proving
             served = await in_thread(lambda: _describe_served(checkpoint, engine, wanted))
             concurrency = self._request.concurrency or engine.concurrency
             await _while_alive(server, self._ask(run, plan, loaded, served, self._client(server, plan), concurrency))

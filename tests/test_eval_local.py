@@ -60,7 +60,7 @@ def test_scores_are_those_of_the_replies(finished: Finished) -> None:
     law = [row["correct"] for row in rows if row["subject"] == "law"]
     assert results["scores"]["ceval-law"]["accuracy"] == 100 * sum(law) / len(law)
     assert results["coverage"] == {"total": 104, "answered": 104, "failed": 0}
-    assert set(results["timing"]) == {"load_s", "start_s", "ask_s", "stop_s", "total_s"}
+    assert set(results["timing"]) == {"load_s", "start_s", "prove_s", "ask_s", "stop_s", "total_s"}
     assert results["tokens"] == {"prompt": 104 * 300, "completion": 104 * 2}
 
 

@@ -231,6 +231,7 @@ def _summary(results: Results) -> Iterator[str]:
     words = {
         "start_s": "starting the server",
         "load_s": "loading the data",
+        "prove_s": "proving the tokenizer after that",
         "ask_s": "asking",
         "stop_s": "stopping it",
         "total_s": "in all",
