@@ -259,20 +259,24 @@ class RemotePipeline(Pipeline):
             screen.heading(plan.tasks, f"model {name} at {base_url}", plan.sources())
             loaded = await loading
             run = self._open_run(f"{plan.label}-{name}", closing)
-            qps = request.qps or remote.qps
+            qps, timeout_s = request.qps or remote.qps, request.request_timeout_s or remote.timeout_s
+            retries = remote.retries if request.retries is None else request.retries
             client = ChatClient(
                 base_url,
                 keys,
                 name,
                 temperature=plan.temperature,
-                timeout_s=request.request_timeout_s or remote.timeout_s,
-                retries=remote.retries if request.retries is None else request.retries,
+                timeout_s=timeout_s,
+                retries=retries,
                 proxies=not is_loopback(base_url),
                 qps=qps,
                 answer_from_thinking=request.answer_from_thinking,
                 say=screen.say,
             )
-            served = {"model": {"name": name, "base_url": base_url}, "qps": qps}
+            served = {
+                "model": {"name": name, "base_url": base_url},
+                "requests": {"qps": qps, "retries": retries, "timeout_s": timeout_s},
+            }
             await self._ask(run, plan, loaded, served, client, request.concurrency or remote.concurrency)
 
 

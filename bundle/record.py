@@ -4,7 +4,6 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -65,7 +64,7 @@ def describe_machine() -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
     }
-    return {"versions": versions, "hardware": hardware, "interpreter": sys.implementation.name}
+    return {"versions": versions, "hardware": hardware}
 
 
 def require_same(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
