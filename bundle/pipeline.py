@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from bundle.background import in_thread
 from bundle.config import file_names
 from bundle.errors import BundleError, UsageError
-from bundle.evaluation.evaluation import Evaluation
 from bundle.model_files import ModelFile, RemoteSettings, keys_from_environment, model_file, model_file_for
 from bundle.planning import CountTokens, Plan, plan_tasks
 from bundle.record import describe_machine, require_same
@@ -29,8 +28,9 @@ from bundle.serving.tokenizer import prove_tokenizer
 from bundle.tasks.catalog import Question
 from bundle.tasks.sources import Tables
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # these take most of a second to import, and the server is to be on its way before
     from bundle.evaluation.client import ChatClient
+    from bundle.evaluation.evaluation import Evaluation
 
 EXIT_DONE, EXIT_UNANSWERED, EXIT_INTERRUPTED = 0, 4, 130
 
@@ -96,6 +96,8 @@ class Pipeline(ABC):
         concurrency: int,
     ) -> None:
         """Write down what is asked and of whom, and ask it."""
+        from bundle.evaluation.evaluation import Evaluation
+
         tables, questions = loaded
         record = {
             **plan.describe(tables),

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -17,10 +18,12 @@ from rich.table import Table
 from rich.text import Text
 
 from bundle.errors import BundleError
-from bundle.evaluation.evaluation import Evaluation, Results
 from bundle.evaluation.scoring import Score, mean
 from bundle.predictions import Prediction
 from bundle.tasks.catalog import Task
+
+if TYPE_CHECKING:
+    from bundle.evaluation.evaluation import Evaluation, Results
 
 _PLAIN_INTERVAL_S = 10.0
 
@@ -95,7 +98,7 @@ class Screen:
         if self._live is not None:
             self._live.close()
 
-    def results(self, evaluation: Evaluation, results: Results) -> None:
+    def results(self, evaluation: "Evaluation", results: "Results") -> None:
         """Show a table for every task, the coverage and the time it took."""
         for task in evaluation.tasks:
             names = evaluation.score_names(task)
@@ -219,7 +222,7 @@ def _percent(score: Score) -> str:
     return "–" if score.accuracy is None else f"{score.accuracy:.2f}"
 
 
-def _summary(results: Results) -> Iterator[str]:
+def _summary(results: "Results") -> Iterator[str]:
     unasked = results.total - results.answered - results.failed
     coverage = f"{results.answered} of {results.total} questions answered"
     if results.failed:

@@ -1,14 +1,17 @@
 """Answers to questions whose right answers are secret, in the format of the benchmark's official site."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from bundle.evaluation.evaluation import Evaluation
 from bundle.runs import Run
+
+if TYPE_CHECKING:
+    from bundle.evaluation.evaluation import Evaluation
 
 _LETTERS = frozenset("ABCD")
 
 
-def write_submissions(evaluation: Evaluation, run: Run) -> Iterator[str]:
+def write_submissions(evaluation: "Evaluation", run: Run) -> Iterator[str]:
     """Write ``submission.json`` for a task with a secret split, and tell of it in a line each.
 
     C-Eval's site takes subject → id → letter. A question without a letter has "" there: it is reported and never
