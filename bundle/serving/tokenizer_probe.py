@@ -199,6 +199,9 @@ def probe(directory: str, *, trust_remote_code: bool, vocab_size: int | None) ->
     result: dict[str, Any] = {"transformers": None, "error": None, "missing": []}
     report = Report(vocab_size)
     step = "transformers could not be imported"
+    if not brings_code(directory):
+        # transformers 5 imports torch even for tokenizers, which takes seconds and which none of its own makes use of.
+        sys.modules["torch"] = None  # type: ignore[assignment]
     try:
         import transformers
 
@@ -220,6 +223,15 @@ def probe(directory: str, *, trust_remote_code: bool, vocab_size: int | None) ->
         result["error"] = f"{step}: {type(error).__name__}: {text[:600].rstrip('.')}"
         result["missing"] = [name for name, module in SENTENCEPIECE_NEEDS if not installed(module)]
     return {**result, "checked": report.checked, "failed": report.failed, "problems": report.problems}
+
+
+def brings_code(directory: str) -> bool:
+    """Whether the checkpoint comes with code for its tokenizer, which may want any module."""
+    try:
+        with open(os.path.join(directory, "tokenizer_config.json"), encoding="utf-8") as stream:  # noqa: PTH118, PTH123
+            return "auto_map" in json.load(stream)
+    except (OSError, ValueError, TypeError):
+        return True  # whatever is wrong there, transformers will say
 
 
 def installed(module: str) -> bool:
