@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import difflib
 import importlib
 import time
 from abc import ABC, abstractmethod
@@ -82,7 +83,11 @@ class Pipeline(ABC):
 
     def _open_run(self, label: str, closing: contextlib.ExitStack) -> Run:
         request = self._request
-        run = Run.create(request.out, label) if request.resume is None else Run.resume(request.resume)
+        if request.resume is None:
+            run = Run.create(request.out, label)
+        else:
+            by_id = request.out / request.resume
+            run = Run.resume(by_id if by_id.is_dir() and not request.resume.is_dir() else request.resume)
         self._run = closing.enter_context(run)
         return self._run
 
@@ -200,6 +205,7 @@ class LocalPipeline(Pipeline):
                     say=screen.server,
                 )
                 server = await cleanup.enter_async_context(self._supervisor)
+            screen.say(f"server ready after {server.seconds_to_ready:.1f} s")
             with self._phase("prove_s"):
                 if not (loading.done() and proving.done()):
                     screen.server("ready; waiting for the data and the proof of the tokenizer")
@@ -294,9 +300,12 @@ def _remote_model_file(wanted: RemoteServer) -> ModelFile:
 def _required_base_url(wanted: RemoteServer, remote: RemoteSettings) -> str:
     base_url = wanted.base_url or remote.base_url
     if base_url is None:
+        near = difflib.get_close_matches(wanted.model or "", file_names("models"), n=1)
         raise UsageError(
             f"Where {remote.model or 'the model'} is served is not known.",
-            remedy="Give --base-url, or name a model file that has one; `bundle models` lists them.",
+            remedy=f"Did you mean the model file {near[0]}?"
+            if near
+            else "Give --base-url, or name a model file that has one; `bundle models` lists them.",
         )
     return base_url
 

@@ -27,7 +27,7 @@ class EvaluationRequest:
         rpm_verbose: Whether the achieved rate is shown.
         answer_from_thinking: Whether a reply that is nothing but thinking is searched for the answer.
         out: The directory that run directories are made in.
-        resume: The directory of a run to go on with; None for a new one.
+        resume: The directory of a run to go on with, or its name in ``out``; None for a new one.
     """
 
     tasks: Sequence[str] = ("ceval_gen",)

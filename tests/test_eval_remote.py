@@ -64,6 +64,12 @@ def test_a_model_nobody_knows_where_to_find_is_an_error(tmp_path: Path) -> None:
     assert "--base-url" in result.stderr
 
 
+def test_a_mistyped_model_file_is_answered_with_the_nearest() -> None:
+    result = run("eval-remote", "puyu-apii", "--data", "sample", environment=ENVIRONMENT)
+    assert result.returncode == 2
+    assert "Did you mean the model file puyu-api?" in result.stderr
+
+
 def test_the_tutorials_demo_takes_a_model_file_a_task_and_a_key(tmp_path: Path, shared: Path) -> None:
     data = shared / "data" / "cmmlu"
     with remote_api() as api:
@@ -206,7 +212,9 @@ def test_going_on_with_other_options_is_refused_and_it_says_which(tmp_path: Path
         result = run("eval-remote", "m", *options, environment=ENVIRONMENT)
         directory = result.stdout.splitlines()[-1]
         again = run("eval-remote", "m", *options, "--temperature", 0.7, "--resume", directory, environment=ENVIRONMENT)
+        by_name = run("eval-remote", "m", *options, "--resume", Path(directory).name, environment=ENVIRONMENT)
 
+    assert by_name.returncode == 0, by_name.stderr
     assert again.returncode == 2
     assert "sampling.temperature: 0.0 then, 0.7 now" in again.stderr
     assert len(api.bodies) == 2

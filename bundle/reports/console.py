@@ -76,7 +76,7 @@ class Screen:
         """
         self._counter = _Counter(total)
         self._shown_at = time.monotonic()
-        self.say(f"server ready; asking {total} questions" + (f", {known} are answered already" if known else ""))
+        self.say(f"asking {total} questions" + (f", {known} are answered already" if known else ""))
         if self._live is not None:
             self._live.begin(total)
         try:
