@@ -18,13 +18,14 @@ BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed-$(EXTRA)
 TEST_STAMP := $(VENV)/.installed-$(EXTRA)-test
 
-.PHONY: help eval-local test lint format lmdeploy-cli clean
+.PHONY: help eval-local test lint format bench bench-peers clean
 
 help:
 	@sed -n '1,3p' Makefile
 	@echo "make eval-local   evaluate MODEL, or without it a tiny made-up checkpoint on the sample questions"
 	@echo "make test         run the tests"
 	@echo "make lint         check format, style and types"
+	@echo "make bench        measure against simulated servers (make bench-peers: other programs beside it)"
 
 eval-local: $(RUN_STAMP) $(if $(MODEL),,$(DEMO)/config.json)
 	$(BIN)/bundle eval-local "$(or $(MODEL),$(DEMO))" --data "$(DATA)" $(ARGS)
@@ -36,6 +37,13 @@ lint: $(TEST_STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Minutes each; what they measure, and what came out, is in docs/performance.md.
+bench: $(RUN_STAMP)
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
+bench-peers: $(RUN_STAMP)
+	$(BIN)/python -m benchmarks.peers.run $(ARGS)
 
 format: $(TEST_STAMP)
 	$(BIN)/ruff format .

@@ -1,0 +1,102 @@
+"""From measurements to tables."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.parameters import FOLDER, read_parameters
+from benchmarks.peers.prompts import write_prompts
+from benchmarks.processes import measure
+from benchmarks.questions import write_questions
+from benchmarks.scenarios import SCENARIOS, TARGETS, outcomes
+from benchmarks.tables import summary, update_document
+
+
+def measured(accuracy: float = 25.0, **median: float) -> dict[str, Any]:
+    usual = {"wall_s": 4.0, "cpu_s": 3.0, "peak_mb": 100.0, "ask_s": 2.0}
+    shares = {"slots_busy": 0.5, "prefix_hits": 0.5, "tokens_generated": 10, "server_cpu_s": 0.1}
+    return {
+        "median": {**usual, **shares, **median},
+        "ideal": {"whole_s": 1.0, "cut_s": 0.5},
+        "runs": [{"scores": {"ceval": accuracy}}],
+    }
+
+
+def results(**scenarios: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "at": "2030-01-02T03:04:05+00:00",
+        "machine": {"processor": "P", "cores": 2, "memory_gb": 8.0, "system": "Linux", "python": "3.11"},
+        "versions": {"bundle": "0"},
+        "runs": 1,
+        "help_s": 0.2,
+        "scenarios": scenarios,
+        "not_run": {},
+    }
+
+
+def test_every_parameter_file_can_be_read_and_every_scenario_and_target_names_one() -> None:
+    assert {read_parameters(path) is not None for path in FOLDER.glob("*.toml")} == {True}
+    for scenario in SCENARIOS:
+        read_parameters(scenario.server)
+    assert {target.scenario for target in TARGETS} <= {scenario.name for scenario in SCENARIOS}
+
+
+def test_a_target_is_a_limit_in_its_own_unit_or_in_times_the_ideal() -> None:
+    reached = {
+        one.text: one.reached for one in outcomes(results(no_latency=measured(wall_s=5.1), small_model=measured()))
+    }
+    assert reached["1,346 questions at once, whole process: seconds"] is False
+    assert reached["1,346 questions at once, whole process: CPU seconds"] is True
+    assert reached["small model, asking: times the ideal"] is True
+    assert "13,688 questions at once, whole process: seconds" not in reached
+
+
+def test_what_one_more_question_costs_comes_from_two_sizes() -> None:
+    found = outcomes(results(no_latency=measured(cpu_s=2.0), no_latency_all=measured(cpu_s=2.0 + 12.342)))
+    (one,) = [one for one in found if one.text.startswith("CPU milliseconds a question")]
+    assert (one.measured, one.reached) == ("1", True)
+
+
+@pytest.mark.parametrize("accuracy", [25.0, 25.1])
+def test_early_decisions_must_not_change_a_score(accuracy: float) -> None:
+    found = outcomes(results(explaining=measured(), explaining_full=measured(accuracy)))
+    (one,) = [one for one in found if one.text.startswith("scores")]
+    assert one.reached == (accuracy == 25.0)
+
+
+def test_the_tables_replace_what_was_between_the_marks(tmp_path: Path) -> None:
+    document = tmp_path / "performance.md"
+    document.write_text("before\n<!-- begin bundle -->\nold\n<!-- end bundle -->\nafter\n")
+    text = summary(results(no_latency=measured(), no_latency_all=measured()))
+    for _ in range(2):
+        update_document("bundle", text, document)
+    assert document.read_text() == f"before\n<!-- begin bundle -->\n{text}\n<!-- end bundle -->\nafter\n"
+    with pytest.raises(ValueError, match="no section marked"):
+        update_document("peers", text, document)
+
+
+def test_a_process_is_measured_with_its_exit_code_and_killed_when_it_takes_too_long(tmp_path: Path) -> None:
+    busy = "import time\nwhile time.process_time() < 0.2: pass\nprint('done')\nraise SystemExit(3)"
+    usage = measure([sys.executable, "-c", busy], tmp_path / "log")
+    assert usage.exit_code == 3
+    assert usage.wall_s >= 0.2
+    assert usage.cpu_s >= 0.2
+    assert 1 < usage.peak_mb < 1000
+    assert (tmp_path / "log").read_text() == "done\n"
+
+    started = time.monotonic()
+    assert (
+        measure([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "log", timeout_s=0.3).exit_code == -9
+    )
+    assert time.monotonic() - started < 30
+
+
+def test_prompts_for_other_programs_have_five_examples_of_the_questions_subject(tmp_path: Path) -> None:
+    write_questions(tmp_path)
+    write_prompts(tmp_path, tmp_path / "prompts.jsonl")
+    lines = (tmp_path / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 1346
+    assert all(line.count('"role": "user"') == 6 and line.count('"role": "assistant"') == 5 for line in lines)
