@@ -24,10 +24,10 @@ from bundle.serving.engines import Engine
 from bundle.serving.fingerprint import fingerprint
 from bundle.serving.selection import choose_engine
 from bundle.serving.supervisor import Server, Supervisor
-from bundle.serving.token_counter import token_counter
 from bundle.serving.tokenizer import prove_tokenizer
 from bundle.tasks.catalog import Question
 from bundle.tasks.sources import Tables
+from bundle.token_counter import token_counter
 
 if TYPE_CHECKING:  # these take most of a second to import, and the server is to be on its way before
     from bundle.evaluation.client import ChatClient

@@ -8,12 +8,12 @@ from bundle.errors import UsageError
 from bundle.model_files import ModelFile
 from bundle.record import describe_tasks
 from bundle.requests import EvaluationRequest
-from bundle.serving.token_counter import MARKS_PER_MESSAGE
 from bundle.tasks.catalog import Question, Task, find_task
 from bundle.tasks.own_rows import OwnRows
 from bundle.tasks.prompts import Message
 from bundle.tasks.sources import Tables
 from bundle.tasks.subjects import Subject
+from bundle.token_counter import MARKS_PER_MESSAGE
 
 _MAX_OUT_LEN = 2048
 """What OpenCompass's model configs for this family of models say, where neither task nor model file does."""

@@ -10,7 +10,7 @@ from bundle.model_files import ModelFile, Sampling
 from bundle.planning import plan_tasks
 from bundle.requests import EvaluationRequest, parse_data
 from bundle.serving.checkpoint import inspect_checkpoint
-from bundle.serving.token_counter import token_counter
+from bundle.token_counter import token_counter
 
 PLAIN = ModelFile(description="a model")
 FROM_FILE = ModelFile(
