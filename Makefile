@@ -73,4 +73,4 @@ endif
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-peers benchmarks/results build dist .pytest_cache .mypy_cache .ruff_cache

@@ -82,7 +82,7 @@ def scenarios_table(scenarios: Mapping[str, Any]) -> str:
 def peers_summary(results: Mapping[str, Any]) -> str:
     """The other programs' results, in Markdown."""
     rows = []
-    for name, servers in results["peers"].items():
+    for name, servers in sorted(results["peers"].items(), key=lambda one: one[1]["no_latency"]["median"]["wall_s"]):
         for server, measured in servers.items():
             median, best = measured["median"], measured["ideal"]
             rows.append(

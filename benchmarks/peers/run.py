@@ -3,7 +3,8 @@
     python -m benchmarks.peers.run [--only NAME] [--runs N] [--update-docs]
 
 Each is installed under ``.venv-peers/`` on first use. What cannot be installed, or does not ask every question, is
-named with the reason and has no figures. It writes ``benchmarks/results/peers.json``.
+named with the reason and has no figures. It writes ``benchmarks/results/peers.json``; with ``--only`` the others keep
+their earlier figures.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from bundle import __version__
 
 ENVIRONMENTS = Path(__file__).parents[2] / ".venv-peers"
 RESULTS = Path(__file__).parents[1] / "results"
-_INSTALL_TIMEOUT_S, _RUN_TIMEOUT_S = 900, 420
+_INSTALL_TIMEOUT_S, _RUN_TIMEOUT_S = 900, 600
 
 
 def install(peer: Peer) -> Path:
@@ -136,6 +137,18 @@ def run_peers(peers: Sequence[Peer], runs: int) -> dict[str, Any]:
     return results
 
 
+def with_earlier(results: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+    """Results of some programs, and earlier ones of the others where they were measured in the same way."""
+    if any(earlier[name] != results[name] for name in ("machine", "runs")):
+        return results
+    measured = results["peers"].keys() | results["not_run"].keys()
+    kept = {
+        part: {name: value for name, value in earlier[part].items() if name not in measured}
+        for part in ("versions", "peers", "not_run")
+    }
+    return {**results, **{part: {**kept[part], **results[part]} for part in kept}}
+
+
 def main() -> None:
     """Parse the command line, measure, write and print."""
     parser = argparse.ArgumentParser(description="Measure other evaluation programs against simulated servers.")
@@ -146,7 +159,10 @@ def main() -> None:
     arguments = parser.parse_args()
     results = run_peers([one for one in PEERS if one.name in (arguments.only or names)], arguments.runs)
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "peers.json").write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    path = RESULTS / "peers.json"
+    if arguments.only and path.exists():
+        results = with_earlier(results, json.loads(path.read_text(encoding="utf-8")))
+    path.write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     text = peers_summary(results)
     print(text)
     if arguments.update_docs:

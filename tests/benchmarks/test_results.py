@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.parameters import FOLDER, read_parameters
 from benchmarks.peers.prompts import write_prompts
+from benchmarks.peers.run import with_earlier
 from benchmarks.processes import measure
 from benchmarks.questions import write_questions
 from benchmarks.scenarios import SCENARIOS, TARGETS, outcomes
@@ -76,6 +77,16 @@ def test_the_tables_replace_what_was_between_the_marks(tmp_path: Path) -> None:
     assert document.read_text() == f"before\n<!-- begin bundle -->\n{text}\n<!-- end bundle -->\nafter\n"
     with pytest.raises(ValueError, match="no section marked"):
         update_document("peers", text, document)
+
+
+def test_programs_that_were_not_measured_again_keep_their_figures_unless_the_machine_is_another() -> None:
+    both = {"versions": {"a": "1", "b": "1"}, "peers": {"a": 1, "b": 1}, "not_run": {"c": "no"}}
+    earlier = {"machine": "M", "runs": 1, **both}
+    again = {"machine": "M", "runs": 1, "versions": {"a": "2"}, "peers": {}, "not_run": {"a": "failed"}}
+    merged = with_earlier(again, earlier)
+    assert merged["peers"] == {"b": 1}
+    assert merged["not_run"] == {"c": "no", "a": "failed"}
+    assert with_earlier({**again, "machine": "other"}, earlier)["peers"] == {}
 
 
 def test_a_process_is_measured_with_its_exit_code_and_killed_when_it_takes_too_long(tmp_path: Path) -> None:
