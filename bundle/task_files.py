@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from bundle.config import Strict, find_file, read_file
+from bundle.config import Strict
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 
@@ -94,12 +94,3 @@ class TaskFile(Strict):
                     "'rows.examples_file' names a file, and 'prompt.examples' does not say how many to show"
                 )
         return self
-
-
-def task_file(name: str) -> TaskFile:
-    """Read a task file by its name or alias in ``configs/`` or by its path.
-
-    Raises:
-        ConfigError: No such file, or it cannot be used as written.
-    """
-    return read_file(find_file("configs", name), TaskFile)

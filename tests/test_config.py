@@ -7,7 +7,6 @@ import pytest
 from bundle.config import file_names
 from bundle.errors import ConfigError
 from bundle.model_files import model_file, model_file_for
-from bundle.task_files import task_file
 from bundle.tasks.catalog import find_task
 
 
@@ -29,7 +28,7 @@ def test_an_unknown_architecture_has_no_file() -> None:
 
 def test_a_mistyped_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match="Did you mean ceval_gen"):
-        task_file("ceval_gne")
+        find_task("ceval_gne")
 
 
 def test_a_mistyped_key_is_answered_with_file_key_and_the_nearest(tmp_path: Path) -> None:
@@ -55,4 +54,4 @@ def test_broken_toml_is_told_with_its_line(tmp_path: Path) -> None:
 
 def test_a_path_that_is_not_there_is_told() -> None:
     with pytest.raises(ConfigError, match=r"no file nowhere/x\.toml"):
-        task_file("nowhere/x.toml")
+        find_task("nowhere/x.toml")
