@@ -49,8 +49,8 @@ class RemoteSettings(Strict):
     """The environment variable that holds the key, or several separated by commas; None where no key is needed."""
     qps: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] | None = None
     """Most requests a second; None for no limit of ours."""
-    concurrency: _Count = 8
-    """Most requests in flight."""
+    concurrency: _Count = 128
+    """Most requests in flight; fewer where the server does better with fewer."""
     retries: Annotated[int, Field(ge=0, strict=True)] = 3
     """How often a question is asked again after a passing fault."""
     timeout_s: _Seconds = 600.0

@@ -1,13 +1,13 @@
 """One line of ``predictions.jsonl``: a question that was asked, and what came of it."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Self
 
 Key = tuple[str, str, str, int]
 """What tells a question from every other of a run: task, split, subject, row number."""
 
-_ONLY_WHERE_PRESENT = ("thinking", "error")
+_ONLY_WHERE_PRESENT = ("cached_tokens", "thinking", "error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class Prediction:
         completion_tokens: Likewise.
         latency_s: Seconds from the last attempt's start to the reply's end.
         attempts: How often it was asked.
+        cached_tokens: How many of the prompt's tokens were in the server's prefix cache, None where it did not say.
         thinking: What a reasoning model thought before it replied; None where it did not.
         error: Why there is no reply; None where there is one.
     """
@@ -47,6 +48,7 @@ class Prediction:
     completion_tokens: int | None
     latency_s: float
     attempts: int
+    cached_tokens: int | None = None
     thinking: str | None = None
     error: str | None = None
 
@@ -57,9 +59,10 @@ class Prediction:
 
     def to_json(self) -> str:
         """The line, without its newline. A lone surrogate in a reply is escaped, so that the file stays UTF-8."""
-        content = {
-            name: value for name, value in asdict(self).items() if value is not None or name not in _ONLY_WHERE_PRESENT
-        }
+        content = {name: getattr(self, name) for name in _ORDER}
+        for name in _ONLY_WHERE_PRESENT:
+            if content[name] is None:
+                del content[name]
         try:
             line = json.dumps(content, ensure_ascii=False)
             line.encode()
@@ -80,5 +83,6 @@ class Prediction:
         return cls(**content)
 
 
-_KNOWN = frozenset(field.name for field in fields(Prediction))
+_ORDER = tuple(field.name for field in fields(Prediction))
+_KNOWN = frozenset(_ORDER)
 _REQUIRED = _KNOWN - frozenset(_ONLY_WHERE_PRESENT)

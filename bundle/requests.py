@@ -17,7 +17,7 @@ class EvaluationRequest:
         subjects: Names of the subjects asked; None for all.
         limit: How many questions of every subject are asked; None for all.
         prompt_shape: "turns" or "flat"; None for what the model's file or else the task says.
-        concurrency: Requests in flight; None for what the model's file says or fits the server.
+        concurrency: Most requests in flight; None for what the model's file says or fits the server.
         temperature: None for what the model's file says.
         max_out_len: Most tokens a reply may have; None for what the task, the model's file or else a default says.
         max_seq_len: Most tokens a prompt and its reply may have together; None for what the model's file says.
@@ -26,6 +26,8 @@ class EvaluationRequest:
         qps: Most requests a second; None for what the model's file says.
         rpm_verbose: Whether the achieved rate is shown.
         answer_from_thinking: Whether a reply that is nothing but thinking is searched for the answer.
+        full_replies: Whether replies are read to their end, also where their answer is certain before.
+        prefix_order: Whether questions are ordered so that the server's prefix cache is of use.
         out: The directory that run directories are made in.
         resume: The directory of a run to go on with, or its name in ``out``; None for a new one.
     """
@@ -44,6 +46,8 @@ class EvaluationRequest:
     qps: float | None = None
     rpm_verbose: bool = False
     answer_from_thinking: bool = False
+    full_replies: bool = False
+    prefix_order: bool = True
     out: Path = Path("outputs")
     resume: Path | None = None
 

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from bundle.errors import RunError
 from bundle.predictions import Prediction
+from bundle.row_writer import RowWriter
 
 PREDICTIONS, RECORD, RESULTS, SERVER_LOG = "predictions.jsonl", "run.json", "results.json", "server.log"
 
@@ -41,7 +42,7 @@ class Run:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self.known = _keep_replies(directory / PREDICTIONS)
-                self._predictions = (directory / PREDICTIONS).open("ab", buffering=0)
+                self._predictions = RowWriter(directory / PREDICTIONS)
             except BaseException:
                 os.close(self._lock)
                 raise
@@ -113,19 +114,26 @@ class Run:
         return self.directory / SERVER_LOG
 
     def append(self, prediction: Prediction) -> None:
-        """Write a row down. It is the system's once this returns: killing this process does not lose it.
+        """Write a row down, within a fiftieth of a second; from then on, killing this process does not lose it.
 
         Raises:
-            RunError: It cannot be written, as on a full disk.
+            RunError: This row's or an earlier one's file cannot be written, as on a full disk.
         """
-        line = prediction.to_json().encode() + b"\n"
-        path = self.directory / PREDICTIONS
         try:
-            written = self._predictions.write(line)
+            self._predictions.put(prediction.to_json)
         except OSError as error:
-            raise _unwritable(path, error) from None
-        if written != len(line):
-            raise _unwritable(path, OSError(None, "the disk took only part of a row"))
+            raise _unwritable(self.directory / PREDICTIONS, error) from None
+
+    def flush(self) -> None:
+        """Wait until all rows are written down.
+
+        Raises:
+            RunError: One cannot be.
+        """
+        try:
+            self._predictions.flush()
+        except OSError as error:
+            raise _unwritable(self.directory / PREDICTIONS, error) from None
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file, whole or not at all.
@@ -134,6 +142,14 @@ class Run:
             RunError: It cannot be written.
         """
         _replace(self.directory / name, json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n")
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write a file, whole or not at all.
+
+        Raises:
+            RunError: It cannot be written.
+        """
+        _replace(self.directory / name, content)
 
     def read_record(self) -> dict[str, Any]:
         """What was asked when the run was begun: the content of ``run.json``.

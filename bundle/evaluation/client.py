@@ -1,6 +1,7 @@
 """Asking an OpenAI-compatible server one question, and asking again where that can help."""
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -8,15 +9,18 @@ from typing import Self
 
 from bundle.evaluation.backoff import pause_s
 from bundle.evaluation.connection import Connection
+from bundle.evaluation.early_decisions import EarlyDecisions
 from bundle.evaluation.faults import AttemptError, Fate
 from bundle.evaluation.keys import Key, KeyRing
 from bundle.evaluation.limiter import RateLimiter
 from bundle.evaluation.replies import NoReplyError, RefusedError, Reply, reply_of
+from bundle.evaluation.streaming import StreamedReply
 from bundle.tasks.prompts import Message
 
 __all__ = ["ChatClient", "NoReplyError", "RefusedError", "Reply"]
 
 _REFUSALS_IN_A_ROW = 10
+_STREAMED = b',"stream":true,"stream_options":{"include_usage":true}}'
 
 
 class ChatClient:
@@ -53,6 +57,7 @@ class ChatClient:
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._base_url = base_url
+        self._url = f"{base_url}/chat/completions"
         self._keys = KeyRing(keys)
         self._sampling = {"model": model, "temperature": temperature}
         self._retries = retries
@@ -61,6 +66,8 @@ class ChatClient:
         self._limiter = RateLimiter(qps)
         self._connection = Connection(base_url, timeout_s=timeout_s, proxies=proxies)
         self._heard = False
+        self._can_stream = True
+        self._has_streamed = False
         self._refusal: RefusedError | None = None
 
     async def __aenter__(self) -> Self:
@@ -72,38 +79,59 @@ class ChatClient:
         await self._connection.close()
 
     @property
+    def tls(self) -> bool:
+        """Whether connections are encrypted."""
+        return self._base_url.startswith("https:")
+
+    @property
     def achieved_qpm(self) -> float:
         """Requests sent in the last 60 seconds, every attempt counted."""
         return float(self._limiter.last_minute)
 
-    async def ask(self, messages: Sequence[Message], max_out_len: int) -> Reply:
+    async def ask(
+        self,
+        messages: Sequence[Message],
+        max_out_len: int,
+        *,
+        reading: EarlyDecisions | None = None,
+        begun: Callable[[], None] = lambda: None,
+        busy: Callable[[], None] = lambda: None,
+    ) -> Reply:
         """Ask, and ask again after a passing fault, or with another key where one is refused.
 
         Args:
             messages: The conversation so far.
             max_out_len: Most tokens the reply may have.
+            reading: Says how the reply is read; None for whole replies.
+            begun: Called when the reply begins to come, where that can be seen.
+            busy: Called when the server says that it is asked too often.
 
         Raises:
             NoReplyError: There is no reply and asking again is not worth it.
             RefusedError: The server refuses all keys, the model or the address, or there is no such server; every
                 question would meet that.
         """
-        body = {**self._sampling, "messages": messages, "max_tokens": max_out_len}
+        body = self._body(messages, max_out_len)
         attempt = 1
         while True:
             await self._limiter.turn()
             if self._refusal is not None:
                 raise self._refusal
             key = self._keys.take()
+            streamed = reading.begin() if reading is not None and self._can_stream else None
             started = time.perf_counter()
             try:
-                answer = await self._connection.post("/chat/completions", body, key.value)
-                latency_s = time.perf_counter() - started
-                reply = reply_of(
-                    answer, latency_s=latency_s, attempts=attempt, answer_from_thinking=self._answer_from_thinking
-                )
+                if reading is None or streamed is None:
+                    reply = await self._whole(body, key.value, attempt)
+                    if reading is not None:
+                        reading.whole(reply.completion_tokens, took_text_back=reply.took_text_back)
+                else:
+                    reply = await self._streamed(body, key.value, attempt, streamed, reading, begun)
             except AttemptError as fault:
                 self._heard |= fault.heard
+                if streamed is not None and fault.fate is Fate.UNANSWERED and not self._has_streamed:
+                    self._can_stream = False  # what is refused may be the stream and not the question
+                    continue
                 if self._is_done_with(key, fault):
                     continue  # another key is left, and that this one is refused is not the question's fault
                 if fault.fate is not Fate.AGAIN or attempt > self._retries:
@@ -111,6 +139,8 @@ class ChatClient:
                         raise self._refused(fault) from None
                     reason = self._keys.hide(fault.reason)
                     raise NoReplyError(reason, attempt, time.perf_counter() - started) from None
+                if fault.busy:
+                    busy()
                 pause = fault.pause_s if fault.pause_s is not None else pause_s(attempt, busy=fault.busy)
                 await asyncio.sleep(pause)
                 attempt += 1
@@ -118,6 +148,64 @@ class ChatClient:
                 self._heard = True
                 key.refusals = 0
                 return reply
+
+    def _body(self, messages: Sequence[Message], max_out_len: int) -> bytes:
+        body = {**self._sampling, "messages": messages, "max_tokens": max_out_len}
+        try:
+            return json.dumps(body, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise NoReplyError(f"the question cannot be sent as UTF-8: {error.reason}", 0, 0.0) from None
+
+    async def _whole(self, body: bytes, key: str | None, attempt: int) -> Reply:
+        started = time.perf_counter()
+        return self._reply(await self._connection.post(self._url, body, key), started, attempt)
+
+    async def _streamed(
+        self,
+        body: bytes,
+        key: str | None,
+        attempt: int,
+        streamed: StreamedReply,
+        reading: EarlyDecisions,
+        begun: Callable[[], None],
+    ) -> Reply:
+        cut = False
+
+        def take(event: object) -> bool:
+            nonlocal cut
+            streamed.take(event)
+            if streamed.pieces == 1:
+                begun()
+            cut = reading.is_enough(streamed)
+            return not cut
+
+        started = time.perf_counter()
+        # The braces of an object that has members already: to build it a second time would cost more.
+        answer = await self._connection.post_streamed(self._url, body[:-1] + _STREAMED, key, take)
+        if answer is not None:
+            self._can_stream = False
+            return self._reply(answer, started, attempt)
+        self._has_streamed = True
+        if not cut:
+            reply = self._reply(streamed.body(), started, attempt)
+            reading.streamed(streamed, cut=False)
+            return reply
+        reading.streamed(streamed, cut=True)
+        return Reply(
+            text=streamed.text,
+            finish_reason=None,
+            prompt_tokens=None,
+            completion_tokens=None,
+            cached_tokens=None,
+            latency_s=time.perf_counter() - started,
+            attempts=attempt,
+            thinking=streamed.thinking,
+            decided_early=True,
+        )
+
+    def _reply(self, answer: object, started: float, attempt: int) -> Reply:
+        latency_s = time.perf_counter() - started
+        return reply_of(answer, latency_s=latency_s, attempts=attempt, answer_from_thinking=self._answer_from_thinking)
 
     def _is_done_with(self, key: Key, fault: AttemptError) -> bool:
         """Drop a key that is of no more use, and say so; raise where none is left.

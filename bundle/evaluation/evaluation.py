@@ -1,18 +1,38 @@
 """The questions of one run, asked and scored; what is known so far can be had at any moment."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from bundle.evaluation.early_decisions import EarlyDecisions
+from bundle.evaluation.prefix_order import PrefixQueue, Queue
 from bundle.evaluation.runner import Asking, ask_all
 from bundle.evaluation.scoring import Score, score
+from bundle.evaluation.window import Window
 from bundle.predictions import Prediction
 from bundle.runs import Run
 from bundle.tasks.catalog import Question, Task
 
 if TYPE_CHECKING:
     from bundle.evaluation.client import ChatClient
+
+
+@dataclass(frozen=True, slots=True)
+class AskingOptions:
+    """How questions are asked.
+
+    Attributes:
+        concurrency: Most requests in flight.
+        adaptive: Whether to look for how many the server has room for; False for always that many.
+        full_replies: Whether replies are read to their end, also where their answer is certain before.
+        prefix_order: Whether they are ordered so that the server's prefix cache is of use.
+    """
+
+    concurrency: int
+    adaptive: bool
+    full_replies: bool
+    prefix_order: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +45,8 @@ class Results:
         answered: Those with a reply.
         failed: Those that were asked in vain; the rest was never asked.
         timing: Seconds by phase.
-        tokens: Prompt and completion tokens, as counted by the server.
+        tokens: Prompt and completion tokens, as counted by the server; of the prompts', those that were in its prefix
+            cache, where it says so; and how many replies were not counted, as when they were cut at their answer.
     """
 
     scores: Mapping[str, Score]
@@ -71,20 +92,34 @@ class Evaluation:
         known = {prediction.key for prediction in self.predictions}
         self.unanswered = [question for question in questions if _key(question) not in known]
 
-    async def ask(self, client: "ChatClient", max_out_len: Mapping[str, int], concurrency: int) -> None:
-        """Ask what has no reply yet, ``concurrency`` questions at a time.
+    async def ask(self, client: "ChatClient", max_out_len: Mapping[str, int], options: AskingOptions) -> None:
+        """Ask what has no reply yet.
 
         Args:
             client: Whom to ask.
             max_out_len: Most tokens a reply may have, by task name.
-            concurrency: Most requests in flight.
+            options: How many at a time, in which order, and how replies are read.
 
         Raises:
             RefusedError: The server refuses every question.
             RunError: An outcome cannot be written down.
         """
-        how = {task.name: Asking(task.answer_rule, max_out_len[task.name]) for task in self.tasks}
-        await ask_all(self.unanswered, client, how, concurrency=concurrency, on_prediction=self._record)
+        how = {
+            task.name: Asking(
+                task.answer_rule,
+                max_out_len[task.name],
+                None if options.full_replies else EarlyDecisions(task.answer_rule, tls=client.tls),
+            )
+            for task in self.tasks
+        }
+        await ask_all(
+            PrefixQueue(self.unanswered) if options.prefix_order else Queue(self.unanswered),
+            client,
+            how,
+            window=Window(options.concurrency, adaptive=options.adaptive),
+            on_prediction=self._record,
+        )
+        self._run.flush()
 
     def results(self, timing: Mapping[str, float]) -> Results:
         """Scores and counts of what is known now."""
@@ -95,10 +130,7 @@ class Evaluation:
             answered=sum(one.error is None for one in known),
             failed=sum(one.error is not None for one in known),
             timing=timing,
-            tokens={
-                "prompt": sum(one.prompt_tokens or 0 for one in known),
-                "completion": sum(one.completion_tokens or 0 for one in known),
-            },
+            tokens=_tokens(known),
         )
 
     def score_names(self, task: Task) -> Mapping[str, str]:
@@ -130,6 +162,17 @@ class Evaluation:
         self._run.append(prediction)
         self.predictions.append(prediction)
         self._on_prediction(prediction)
+
+
+def _tokens(known: Iterable[Prediction]) -> dict[str, int]:
+    answered = [one for one in known if one.error is None]
+    tokens = {
+        "prompt": sum(one.prompt_tokens or 0 for one in answered),
+        "completion": sum(one.completion_tokens or 0 for one in answered),
+        "uncounted_replies": sum(one.completion_tokens is None for one in answered),
+    }
+    cached = [one.cached_tokens for one in answered if one.cached_tokens is not None]
+    return tokens | ({"cached": sum(cached)} if cached else {})
 
 
 def _key(question: Question) -> tuple[str, str, str, int]:

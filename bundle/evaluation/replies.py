@@ -15,25 +15,31 @@ _CERTAIN = frozenset({"content_filter", "tool_calls", "function_call"})
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole reply.
+    """A whole reply, or one that was cut because its answer was certain.
 
     Attributes:
         text: What the model said, without its thinking; "" where it said nothing.
-        finish_reason: "stop" or "length".
-        prompt_tokens: As counted by the server, None where it did not say.
+        finish_reason: "stop" or "length"; None where it was cut.
+        prompt_tokens: As counted by the server, None where it did not say, as for a reply that was cut.
         completion_tokens: Likewise; thinking is included.
+        cached_tokens: How many of the prompt's tokens the server had in its prefix cache, likewise.
         latency_s: Seconds the successful attempt took, not counting the wait for its turn.
         attempts: How often it was asked, this time included.
         thinking: What a reasoning model thought before; None where it did not.
+        decided_early: Whether it was cut.
+        took_text_back: Whether text turned out to be thinking after it had come, see `ThinkingSplitter`.
     """
 
     text: str
-    finish_reason: str
+    finish_reason: str | None
     prompt_tokens: int | None
     completion_tokens: int | None
+    cached_tokens: int | None
     latency_s: float
     attempts: int
     thinking: str | None = None
+    decided_early: bool = False
+    took_text_back: bool = False
 
 
 class NoReplyError(Exception):
@@ -79,20 +85,23 @@ def reply_of(body: Any, *, latency_s: float, attempts: int, answer_from_thinking
         ended = "null" if finish_reason is None else one_line(str(finish_reason), 50)
         fate = Fate.UNANSWERED if ended in _CERTAIN else Fate.AGAIN
         raise AttemptError(f"the server ended the reply with {ended!r}", fate)
-    text, thinking = split_thinking(content or "")
+    splitter = split_thinking(content or "")
+    text, thinking = splitter.text, splitter.thinking
     if isinstance(said_apart, str):
         thinking = said_apart + thinking
     if answer_from_thinking and not text.strip():
         text = thinking
-    usage = body.get("usage")
+    usage = body.get("usage") if isinstance(body.get("usage"), Mapping) else None
     return Reply(
         text=text,
         finish_reason=finish_reason,
         prompt_tokens=_count(usage, "prompt_tokens"),
         completion_tokens=_count(usage, "completion_tokens"),
+        cached_tokens=_count(usage.get("prompt_tokens_details"), "cached_tokens") if usage else None,
         latency_s=latency_s,
         attempts=attempts,
         thinking=thinking if thinking.strip() else None,
+        took_text_back=splitter.took_text_back,
     )
 
 

@@ -17,6 +17,9 @@ class ThinkingSplitter:
 
     How the reply is cut into pieces changes nothing. Because of the third rule, text can turn out to be thinking as
     long as the reply goes on; nothing else ever takes text back, white space aside.
+
+    Attributes:
+        took_text_back: Whether that has happened.
     """
 
     def __init__(self) -> None:
@@ -25,6 +28,7 @@ class ThinkingSplitter:
         self._inside = False
         self._marked = False
         self._held = ""
+        self.took_text_back = False
 
     @property
     def text(self) -> str:
@@ -62,6 +66,7 @@ class ThinkingSplitter:
 
     def _pass(self, mark: str) -> None:
         if mark == _CLOSE and not self._inside:
+            self.took_text_back |= bool(self._text.strip())
             self._thinking += self._text
             self._text = ""
         elif not self._text.strip():
@@ -78,8 +83,9 @@ def _end_of_certain(text: str) -> int:
     return len(text)
 
 
-def split_thinking(reply: str) -> tuple[str, str]:
-    """A whole reply's text and its thinking."""
+def split_thinking(reply: str) -> ThinkingSplitter:
+    """A whole reply, its text and its thinking apart."""
     splitter = ThinkingSplitter()
     splitter.feed(reply)
-    return splitter.end(), splitter.thinking
+    splitter.end()
+    return splitter

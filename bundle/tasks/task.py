@@ -88,11 +88,13 @@ class Task:
         return f"{self.splits[split]}-{subject}"
 
     def to_json(self) -> dict[str, Any]:
-        """What makes it this task, for a run's record: all that a prompt, a reply or a score depends on."""
+        """What makes it this task, for a run's record: all that a prompt, a reply, a score or its name depends on."""
         return {
             "name": self.name,
+            "description": self.description,
             "benchmark": self.benchmark.name,
             "splits": dict(self.splits),
+            "secret_splits": sorted(self.secret_splits),
             "example_split": self.example_split,
             "first": self.first,
             "columns": list(self.columns),
@@ -103,6 +105,8 @@ class Task:
             "shape": self.shape,
             "answer": self.answer_rule.to_json(),
             "max_out_len": self.max_out_len,
+            "subject_names": {one.name: {"english": one.english, "chinese": one.chinese} for one in self.subjects},
+            "groups": {name: [list(member) for member in members] for name, members in self.groups.items()},
         }
 
     def select(self, names: Sequence[str] | None) -> tuple[Subject, ...]:

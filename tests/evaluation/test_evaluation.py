@@ -9,14 +9,17 @@ from aiohttp import web
 
 from bundle.errors import RunError
 from bundle.evaluation.client import ChatClient, RefusedError
-from bundle.evaluation.evaluation import Evaluation
-from bundle.predictions import Prediction
+from bundle.evaluation.evaluation import AskingOptions, Evaluation
 from bundle.runs import Run, read_predictions
 from bundle.tasks.catalog import Question, find_task
 from bundle.tasks.prompts import Message
 from tests.evaluation.loopback_api import Call, completion, error, loopback_api
 
 TASK = find_task("ceval_gen")
+
+
+def in_file_order(concurrency: int) -> AskingOptions:
+    return AskingOptions(concurrency, adaptive=False, full_replies=True, prefix_order=False)
 
 
 def question(subject: str, number: int, gold: str = "A") -> Question:
@@ -39,7 +42,7 @@ async def test_as_many_requests_are_in_flight_as_was_asked_for_with_no_barrier_b
     with Run.create(tmp_path, "r") as run:
         evaluation = Evaluation([TASK], questions, run, lambda _: None)
         async with loopback_api(handler) as api, client_of(api.url) as client, asyncio.timeout(20):
-            await evaluation.ask(client, {"ceval_gen": 8}, concurrency=12)
+            await evaluation.ask(client, {"ceval_gen": 8}, in_file_order(12))
 
     assert evaluation.results({}).answered == 12
 
@@ -58,7 +61,7 @@ async def test_never_more_requests_are_in_flight_than_was_asked_for(tmp_path: Pa
     with Run.create(tmp_path, "r") as run:
         evaluation = Evaluation([TASK], [question("law", number) for number in range(40)], run, lambda _: None)
         async with loopback_api(handler) as api, client_of(api.url) as client:
-            await evaluation.ask(client, {"ceval_gen": 8}, concurrency=4)
+            await evaluation.ask(client, {"ceval_gen": 8}, in_file_order(4))
 
     assert most <= 4
 
@@ -71,7 +74,7 @@ async def test_a_question_without_a_reply_is_unanswered_and_not_wrong(tmp_path: 
     with Run.create(tmp_path, "r") as run:
         evaluation = Evaluation([TASK], [question("law", number) for number in range(3)], run, lambda _: None)
         async with loopback_api(handler) as api, client_of(api.url) as client:
-            await evaluation.ask(client, {"ceval_gen": 8}, concurrency=2)
+            await evaluation.ask(client, {"ceval_gen": 8}, in_file_order(2))
 
     results = evaluation.results({"ask_s": 1.23456})
     assert (results.total, results.answered, results.failed) == (3, 2, 1)
@@ -93,28 +96,25 @@ async def test_a_refused_key_ends_the_run_at_once(tmp_path: Path) -> None:
         evaluation = Evaluation([TASK], [question("law", number) for number in range(50)], run, lambda _: None)
         async with loopback_api(handler) as api, client_of(api.url) as client:
             with pytest.raises(RefusedError):
-                await evaluation.ask(client, {"ceval_gen": 8}, concurrency=2)
+                await evaluation.ask(client, {"ceval_gen": 8}, in_file_order(2))
 
     assert len(api.bodies) <= 2
     assert evaluation.results({}).answered == 0
 
 
-async def test_a_row_is_on_disk_before_it_is_shown(tmp_path: Path) -> None:
-    on_disk: list[int] = []
+async def test_a_row_is_on_disk_while_other_questions_are_still_asked(tmp_path: Path) -> None:
+    async def handler(call: Call) -> web.Response:
+        if call.number == 2:
+            while not read_predictions(run.directory):  # noqa: ASYNC110 - a file tells nobody that it has grown
+                await asyncio.sleep(0.005)
+        return completion("B")
 
     with Run.create(tmp_path, "r") as run:
+        evaluation = Evaluation([TASK], [question("law", number) for number in range(2)], run, lambda _: None)
+        async with loopback_api(handler) as api, client_of(api.url) as client, asyncio.timeout(20):
+            await evaluation.ask(client, {"ceval_gen": 8}, in_file_order(1))
 
-        def shown(prediction: Prediction) -> None:
-            on_disk.append(sum(1 for row in read_predictions(run.directory) if row.id == prediction.id))
-
-        async def handler(call: Call) -> web.Response:
-            return completion("B")
-
-        evaluation = Evaluation([TASK], [question("law", number) for number in range(5)], run, shown)
-        async with loopback_api(handler) as api, client_of(api.url) as client:
-            await evaluation.ask(client, {"ceval_gen": 8}, concurrency=2)
-
-    assert on_disk == [1] * 5
+        assert len(read_predictions(run.directory)) == 2
 
 
 async def test_a_row_that_cannot_be_written_ends_the_run(tmp_path: Path) -> None:
@@ -123,12 +123,12 @@ async def test_a_row_that_cannot_be_written_ends_the_run(tmp_path: Path) -> None
 
     with Run.create(tmp_path, "r") as run:
         full = os.open("/dev/full", os.O_WRONLY)
-        os.dup2(full, run._predictions.fileno())
+        os.dup2(full, run._predictions._file.fileno())
         os.close(full)
         evaluation = Evaluation([TASK], [question("law", 0)], run, lambda _: None)
         async with loopback_api(handler) as api, client_of(api.url) as client:
             with pytest.raises(RunError, match="No space left on device"):
-                await evaluation.ask(client, {"ceval_gen": 8}, concurrency=1)
+                await evaluation.ask(client, {"ceval_gen": 8}, in_file_order(1))
 
 
 async def test_what_a_run_knows_already_is_not_asked_again(tmp_path: Path) -> None:
@@ -140,12 +140,12 @@ async def test_what_a_run_knows_already_is_not_asked_again(tmp_path: Path) -> No
         run.write("run.json", {})
         evaluation = Evaluation([TASK], questions[:4], run, lambda _: None)
         async with loopback_api(handler) as api, client_of(api.url) as client:
-            await evaluation.ask(client, {"ceval_gen": 8}, concurrency=2)
+            await evaluation.ask(client, {"ceval_gen": 8}, in_file_order(2))
 
     with Run.resume(run.directory) as again:
         evaluation = Evaluation([TASK], questions, again, lambda _: None)
         async with loopback_api(handler) as api, client_of(api.url) as client:
-            await evaluation.ask(client, {"ceval_gen": 8}, concurrency=2)
+            await evaluation.ask(client, {"ceval_gen": 8}, in_file_order(2))
 
     assert [body["messages"][0]["content"] for body in api.bodies] == ["law 4", "law 5"]
     assert evaluation.results({}).answered == 6
@@ -162,7 +162,7 @@ async def test_two_tasks_share_one_queue_and_keep_their_scores_apart(tmp_path: P
     with Run.create(tmp_path, "r") as run:
         evaluation = Evaluation([TASK, other], [question("law", 0), theirs], run, lambda _: None)
         async with loopback_api(handler) as api, client_of(api.url) as client:
-            await evaluation.ask(client, {"ceval_gen": 8, other.name: 256}, concurrency=2)
+            await evaluation.ask(client, {"ceval_gen": 8, other.name: 256}, in_file_order(2))
 
     scores = evaluation.results({}).scores
     assert scores["ceval_gen/ceval-law"].accuracy == 100.0

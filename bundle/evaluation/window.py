@@ -1,0 +1,129 @@
+"""How many requests are in flight at a time."""
+
+import asyncio
+import enum
+from collections import deque
+from types import TracebackType
+
+_FIRST_LIMIT = 8
+_WORTHWHILE_GAIN = 1.1
+_SLOW = 3.0
+_MISSES = 2
+_PATIENCE = 8
+
+
+class _Growth(enum.Enum):
+    DOUBLING = enum.auto()
+    RESTING = enum.auto()
+    CREEPING = enum.auto()
+
+
+class Window:
+    """Lets so many requests be in flight at once. Use as an async context manager, once a request.
+
+    A server of our own is asked as many at a time as it has room for (``adaptive=False``). Of any other nobody knows
+    how many that is; the window looks for it, as congestion control does:
+
+    - It begins small and doubles as long as that brings more replies a second.
+    - When two rounds in a row bring no more, it stays, and looks again eight rounds later.
+    - When replies take three times as long as the quickest round's and no more of them come, requests are queueing at
+      the server: the window shrinks by a quarter.
+    - When the server says that it is asked too often, it halves, and grows by an eighth a round from then on.
+
+    A round is as many replies as the window is wide, so that every figure is a mean over all that were in flight.
+
+    Made on the event loop it is used on.
+
+    Args:
+        most: Never more than this.
+        adaptive: Whether to look for less.
+    """
+
+    def __init__(self, most: int, *, adaptive: bool) -> None:
+        self.most = most
+        self.limit = min(_FIRST_LIMIT, most) if adaptive else most
+        self._adaptive = adaptive
+        self._in_flight = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._growth = _Growth.DOUBLING
+        self._rounds_without_gain = 0
+        self._best_rate = 0.0
+        self._quickest_s = float("inf")
+        self._was_busy = False
+        self._begin_round()
+
+    async def __aenter__(self) -> None:
+        if self._in_flight < self.limit:
+            self._in_flight += 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._leave()
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave()
+
+    def replied(self, latency_s: float) -> None:
+        """A request has brought a reply after this many seconds."""
+        if not self._adaptive:
+            return
+        self._replies += 1
+        self._latency_s += latency_s
+        if self._replies >= self.limit:
+            self._end_round()
+
+    def busy(self) -> None:
+        """The server says that it is asked too often."""
+        # All that is in flight may say so: once a round is enough.
+        if self._adaptive and not self._was_busy:
+            self._growth = _Growth.CREEPING
+            self._set(self.limit // 2)
+            self._begin_round()
+            self._was_busy = True
+
+    def _end_round(self) -> None:
+        elapsed = max(asyncio.get_running_loop().time() - self._round_started, 1e-6)
+        rate, latency_s = self._replies / elapsed, self._latency_s / self._replies
+        self._quickest_s = min(self._quickest_s, latency_s)
+        gained = rate > self._best_rate * _WORTHWHILE_GAIN
+        self._best_rate = max(self._best_rate, rate)
+        self._rounds_without_gain = 0 if gained else self._rounds_without_gain + 1
+        if not gained and latency_s > _SLOW * self._quickest_s and self._growth is not _Growth.DOUBLING:
+            self._set(3 * self.limit // 4)
+        elif self._growth is _Growth.CREEPING:
+            self._set(self.limit + max(1, self.limit // 8))
+        elif self._growth is _Growth.DOUBLING and gained:
+            self._set(2 * self.limit)
+        elif self._growth is _Growth.DOUBLING and self._rounds_without_gain >= _MISSES:
+            self._growth = _Growth.RESTING
+        elif self._growth is _Growth.RESTING and self._rounds_without_gain >= _PATIENCE:
+            self._growth, self._best_rate, self._rounds_without_gain = _Growth.DOUBLING, 0.0, 0
+        self._begin_round()
+
+    def _begin_round(self) -> None:
+        self._replies = 0
+        self._latency_s = 0.0
+        self._round_started = asyncio.get_running_loop().time()
+        self._was_busy = False
+
+    def _set(self, limit: int) -> None:
+        self.limit = max(1, min(limit, self.most))
+        self._admit()
+
+    def _leave(self) -> None:
+        self._in_flight -= 1
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._waiting and self._in_flight < self.limit:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._in_flight += 1
+                turn.set_result(None)

@@ -1,0 +1,93 @@
+"""Appends rows to a file from a thread of its own, so that a slow disk does not hold up who makes them."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+_GATHER_S = 0.02
+
+
+class RowWriter:
+    """Writes rows in the order they come, each of them whole.
+
+    Rows that come within a fiftieth of a second are written at once: then they are the system's, and killing this
+    process does not lose them.
+
+    Args:
+        path: Appended to; made where there is none.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=0)
+        self._rows: list[Callable[[], str]] = []
+        self._error: OSError | None = None
+        self._changed = threading.Condition()
+        self._closing = False
+        self._written = True
+        self._thread = threading.Thread(target=self._work, name=f"writer of {path.name}", daemon=True)
+        self._thread.start()
+
+    def put(self, row: Callable[[], str]) -> None:
+        """Have a row written soon.
+
+        Args:
+            row: Makes the line, without its newline; called in the writer's thread.
+
+        Raises:
+            OSError: An earlier row could not be written. None is written after it.
+        """
+        with self._changed:
+            if self._error is not None:
+                raise self._error
+            self._rows.append(row)
+            if self._written:
+                self._written = False
+                self._changed.notify_all()
+
+    def flush(self) -> None:
+        """Wait until all rows are the system's.
+
+        Raises:
+            OSError: One could not be written.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._written or self._error is not None)
+            if self._error is not None:
+                raise self._error
+
+    def close(self) -> None:
+        """Write what is left and close the file; an error is one that `put` or `flush` has told or will not matter."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+        self._file.close()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._rows or self._closing)
+                if not self._closing:
+                    self._changed.wait_for(lambda: self._closing, timeout=_GATHER_S)
+                rows, self._rows = self._rows, []
+            try:
+                self._write("".join(f"{row()}\n" for row in rows).encode())
+            except OSError as error:
+                with self._changed:
+                    self._error = error
+                    self._changed.notify_all()
+                return
+            with self._changed:
+                self._written = not self._rows
+                if self._written:
+                    self._changed.notify_all()
+                    if self._closing:
+                        return
+
+    def _write(self, content: bytes) -> None:
+        written = self._file.write(content) if content else 0
+        if written != len(content):
+            raise OSError(None, "the disk took only a part")

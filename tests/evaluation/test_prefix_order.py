@@ -1,0 +1,82 @@
+"""One question of a subject is sent ahead, and the others when its prompt is in the server's prefix cache."""
+
+import asyncio
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bundle.evaluation.prefix_order import PrefixQueue, Queue
+from bundle.tasks.catalog import Question
+
+
+def questions(*sizes: int, examples: int = 5) -> list[Question]:
+    """So many questions of subjects "a", "b" and so on."""
+    return [
+        Question("t", "val", subject, number, [{"role": "user", "content": "?"}], "A", examples)
+        for subject, size in zip("abcdefgh", sizes, strict=False)
+        for number in range(size)
+    ]
+
+
+def name(question: Question | None) -> str:
+    return "none" if question is None else f"{question.subject}{question.id}"
+
+
+async def test_without_an_order_questions_come_as_they_are() -> None:
+    queue = Queue(questions(2, 1))
+
+    assert [name(await queue.next()) for _ in range(4)] == ["a0", "a1", "b0", "none"]
+
+
+async def test_the_first_question_of_every_subject_comes_before_any_second() -> None:
+    queue = PrefixQueue(questions(3, 3, 3))
+
+    assert [name(await queue.next()) for _ in range(3)] == ["a0", "b0", "c0"]
+
+
+async def test_the_others_of_a_subject_come_when_its_first_has_been_read() -> None:
+    queue = PrefixQueue(asked := questions(2, 2))
+    assert [name(await queue.next()) for _ in range(2)] == ["a0", "b0"]
+
+    waiting = asyncio.create_task(queue.next())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    queue.begun(asked[2])
+
+    assert name(await waiting) == "b1"
+
+
+async def test_what_is_cached_comes_before_another_subject_is_begun() -> None:
+    queue = PrefixQueue(asked := questions(3, 3))
+    await queue.next()
+    queue.begun(asked[0])
+
+    assert [name(await queue.next()) for _ in range(3)] == ["a1", "a2", "b0"]
+
+
+async def test_a_question_with_fewer_examples_begins_otherwise() -> None:
+    queue = PrefixQueue([*questions(2), *questions(2, examples=4)])
+
+    assert [(await queue.next()).examples for _ in range(2)] == [5, 4]  # type: ignore[union-attr]
+
+
+@given(sizes=st.lists(st.integers(0, 6), max_size=8), workers=st.integers(1, 9))
+def test_every_question_comes_once_however_many_ask(sizes: list[int], workers: int) -> None:
+    asked = questions(*sizes)
+    seen: Counter[str] = Counter()
+
+    async def work(queue: PrefixQueue) -> None:
+        while (question := await queue.next()) is not None:
+            await asyncio.sleep(0)
+            seen[name(question)] += 1
+            queue.begun(question)
+
+    async def main() -> None:
+        queue = PrefixQueue(asked)
+        async with asyncio.timeout(20):
+            await asyncio.gather(*(work(queue) for _ in range(workers)))
+
+    asyncio.run(main())
+
+    assert seen == Counter(name(question) for question in asked)
