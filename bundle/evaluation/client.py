@@ -6,20 +6,24 @@ import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
+from urllib.parse import urljoin
 
 from bundle.evaluation.backoff import pause_s
 from bundle.evaluation.connection import Connection
 from bundle.evaluation.early_decisions import EarlyDecisions
+from bundle.evaluation.endpoint import is_loopback
 from bundle.evaluation.faults import AttemptError, Fate
 from bundle.evaluation.keys import Key, KeyRing
 from bundle.evaluation.limiter import RateLimiter
 from bundle.evaluation.replies import NoReplyError, RefusedError, Reply, reply_of
+from bundle.evaluation.server_metrics import prefix_cache_hit_rate
 from bundle.evaluation.streaming import StreamedReply
 from bundle.tasks.prompts import Message
 
 __all__ = ["ChatClient", "NoReplyError", "RefusedError", "Reply"]
 
 _REFUSALS_IN_A_ROW = 10
+_METRICS_TIMEOUT_S = 2.0
 _STREAMED = b',"stream":true,"stream_options":{"include_usage":true}}'
 
 
@@ -87,6 +91,20 @@ class ChatClient:
     def achieved_qpm(self) -> float:
         """Requests sent in the last 60 seconds, every attempt counted."""
         return float(self._limiter.last_minute)
+
+    async def prefix_cache_hit_rate(self) -> float | None:
+        """The share of prompt tokens that the server had in its prefix cache, from 0 to 1, since it was started.
+
+        None where it does not say, and where it is somebody else's: then it is none of this run's.
+        """
+        if not is_loopback(self._base_url):
+            return None
+        try:
+            async with asyncio.timeout(_METRICS_TIMEOUT_S):
+                metrics = await self._connection.get(urljoin(self._base_url, "/metrics"), self._keys.take().value)
+        except (AttemptError, TimeoutError):
+            return None
+        return prefix_cache_hit_rate(metrics) if isinstance(metrics, str) else None
 
     async def ask(
         self,

@@ -46,7 +46,9 @@ class Results:
         failed: Those that were asked in vain; the rest was never asked.
         timing: Seconds by phase.
         tokens: Prompt and completion tokens, as counted by the server; of the prompts', those that were in its prefix
-            cache, where it says so; and how many replies were not counted, as when they were cut at their answer.
+            cache, where it says so. Also how many replies were cut at their answer, and how many were not counted, for
+            that or another reason.
+        server: What the server told about itself, such as its ``prefix_cache_hit_rate``.
     """
 
     scores: Mapping[str, Score]
@@ -55,6 +57,7 @@ class Results:
     failed: int
     timing: Mapping[str, float]
     tokens: Mapping[str, int]
+    server: Mapping[str, float]
 
     def to_json(self) -> dict[str, Any]:
         """The file's content."""
@@ -63,6 +66,7 @@ class Results:
             "coverage": {"total": self.total, "answered": self.answered, "failed": self.failed},
             "timing": {phase: round(seconds, 3) for phase, seconds in self.timing.items()},
             "tokens": dict(self.tokens),
+            "server": dict(self.server),
         }
 
 
@@ -87,6 +91,7 @@ class Evaluation:
         self.questions = questions
         self._run = run
         self._on_prediction = on_prediction
+        self._server: dict[str, float] = {}
         asked = {_key(question) for question in questions}
         self.predictions = [prediction for prediction in run.known if prediction.key in asked]
         known = {prediction.key for prediction in self.predictions}
@@ -120,9 +125,15 @@ class Evaluation:
             on_prediction=self._record,
         )
         self._run.flush()
+        if (rate := await client.prefix_cache_hit_rate()) is not None:
+            self._server["prefix_cache_hit_rate"] = round(rate, 4)
 
     def results(self, timing: Mapping[str, float]) -> Results:
-        """Scores and counts of what is known now."""
+        """Scores and counts of what is known now.
+
+        Args:
+            timing: Seconds by phase.
+        """
         known = self.predictions
         return Results(
             scores=self._scores(),
@@ -131,6 +142,7 @@ class Evaluation:
             failed=sum(one.error is not None for one in known),
             timing=timing,
             tokens=_tokens(known),
+            server=self._server,
         )
 
     def score_names(self, task: Task) -> Mapping[str, str]:
@@ -169,6 +181,7 @@ def _tokens(known: Iterable[Prediction]) -> dict[str, int]:
     tokens = {
         "prompt": sum(one.prompt_tokens or 0 for one in answered),
         "completion": sum(one.completion_tokens or 0 for one in answered),
+        "cut_replies": sum(one.decided_early for one in answered),
         "uncounted_replies": sum(one.completion_tokens is None for one in answered),
     }
     cached = [one.cached_tokens for one in answered if one.cached_tokens is not None]

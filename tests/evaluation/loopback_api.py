@@ -67,7 +67,11 @@ def error(status: int, message: str, headers: dict[str, str] | None = None, **ex
 
 
 @asynccontextmanager
-async def loopback_api(handler: Handler, models: Handler | None = None) -> AsyncIterator[LoopbackApi]:
+async def loopback_api(
+    handler: Handler,
+    models: Handler | None = None,
+    metrics: Callable[[web.Request], Awaitable[web.Response]] | None = None,
+) -> AsyncIterator[LoopbackApi]:
     """Serve ``handler``, and ``models`` as the list of models, until the block is left."""
     api = LoopbackApi()
 
@@ -89,6 +93,8 @@ async def loopback_api(handler: Handler, models: Handler | None = None) -> Async
     app.router.add_post("/v1/chat/completions", chat)
     if models is not None:
         app.router.add_get("/v1/models", listed)
+    if metrics is not None:
+        app.router.add_get("/metrics", metrics)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
