@@ -1,13 +1,19 @@
 """The command line: it parses, calls, and turns an error into an exit code."""
 
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from bundle import __version__
+from bundle.commands.compare import compare
+from bundle.commands.doctor import doctor
+from bundle.commands.report import report
+from bundle.commands.runs import runs
 from bundle.errors import BundleError, UsageError
+from bundle.printable import printable
 
 app = typer.Typer(
     name="bundle",
@@ -26,6 +32,9 @@ def main() -> None:
     if "--" in arguments:
         split = arguments.index("--")
         arguments, passed_on = arguments[:split], arguments[split + 1 :]
+    if isinstance(sys.stdout, TextIOWrapper):
+        # What a terminal of another encoding has no character for is shown as its number; standard error does so.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(args=arguments, obj=passed_on, prog_name="bundle")
     except BundleError as error:
@@ -67,7 +76,7 @@ Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the fi
 Shape = Annotated[
     Literal["turns", "flat"] | None, typer.Option(help="Examples as chat turns, or all in one user message.")
 ]
-Concurrency = Annotated[int | None, typer.Option(metavar="N", min=1, help="Requests in flight.")]
+Concurrency = Annotated[int | None, typer.Option(metavar="N", min=1, help="Most requests in flight.")]
 Temperature = Annotated[float | None, typer.Option(metavar="T", min=0, max=2, help="0 is greedy.")]
 MaxOutLen = Annotated[int | None, typer.Option(metavar="N", min=1, help="Most tokens a reply may have.")]
 MaxSeqLen = Annotated[
@@ -84,6 +93,13 @@ RpmVerbose = Annotated[bool, typer.Option("--rpm-verbose", help="Show the achiev
 FromThinking = Annotated[
     bool, typer.Option("--answer-from-thinking", help="Look for the answer in a reply that is nothing but thinking.")
 ]
+FullReplies = Annotated[
+    bool, typer.Option("--full-replies", help="Read replies to their end, also where the answer is certain before.")
+]
+NoPrefixOrder = Annotated[
+    bool, typer.Option("--no-prefix-order", help="Ask in the order of the files, whatever the server has cached.")
+]
+AllSubjects = Annotated[bool, typer.Option("--all-subjects", help="Show every subject's score.")]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Where run directories are made.")]
 Resume = Annotated[
     Path | None,
@@ -114,6 +130,9 @@ def eval_local(
     qps: Qps = None,
     rpm_verbose: RpmVerbose = False,
     answer_from_thinking: FromThinking = False,
+    full_replies: FullReplies = False,
+    no_prefix_order: NoPrefixOrder = False,
+    all_subjects: AllSubjects = False,
     out: Out = Path("outputs"),
     resume: Resume = None,
     engine: Annotated[str, typer.Option(metavar="ENGINE", help="auto, lmdeploy or transformers.")] = "auto",
@@ -129,11 +148,23 @@ def eval_local(
     start_timeout: Annotated[
         float, typer.Option(metavar="SECONDS", min=1, help="Most seconds until the server is ready.")
     ] = 600,
+    max_restarts: Annotated[
+        int, typer.Option(metavar="N", min=0, help="How often a server that died or hangs is started again.")
+    ] = 2,
+    hang_timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", min=1, help="Silence after which the server hangs.")
+    ] = None,
 ) -> None:
     """Serve a local checkpoint, ask it a task's questions, print the scores.
 
     What follows -- goes to the server's own command line.
     """
+    from bundle.serving.machine import Machine
+
+    machine = Machine()
+    if engine != "transformers":
+        machine.look()  # nvidia-smi and lmdeploy are asked while we import the rest
+
     from bundle.execution import run_to_exit_code
     from bundle.pipeline import LocalPipeline
     from bundle.reports.console import Screen
@@ -154,6 +185,9 @@ def eval_local(
         qps=qps,
         rpm_verbose=rpm_verbose,
         answer_from_thinking=answer_from_thinking,
+        full_replies=full_replies,
+        prefix_order=not no_prefix_order,
+        all_subjects=all_subjects,
         out=out,
         resume=resume,
     )
@@ -166,8 +200,10 @@ def eval_local(
         gpu=gpu,
         host=host,
         start_timeout_s=start_timeout,
+        max_restarts=max_restarts,
+        hang_timeout_s=hang_timeout,
     )
-    raise typer.Exit(run_to_exit_code(LocalPipeline(request, server, Screen())))
+    raise typer.Exit(run_to_exit_code(LocalPipeline(request, server, machine, Screen())))
 
 
 @app.command("eval-remote", epilog="Example: INTERNLM_API_KEY=… bundle eval-remote puyu-api --task demo_cmmlu_chat_gen")
@@ -201,6 +237,9 @@ def eval_remote(
     qps: Qps = None,
     rpm_verbose: RpmVerbose = False,
     answer_from_thinking: FromThinking = False,
+    full_replies: FullReplies = False,
+    no_prefix_order: NoPrefixOrder = False,
+    all_subjects: AllSubjects = False,
     out: Out = Path("outputs"),
     resume: Resume = None,
 ) -> None:
@@ -225,6 +264,9 @@ def eval_remote(
         qps=qps,
         rpm_verbose=rpm_verbose,
         answer_from_thinking=answer_from_thinking,
+        full_replies=full_replies,
+        prefix_order=not no_prefix_order,
+        all_subjects=all_subjects,
         out=out,
         resume=resume,
     )
@@ -263,7 +305,7 @@ def tasks(
             typer.echo(f"{known}  {find_task(known).description}")
     else:
         for subject in find_task(name).subjects:
-            typer.echo(f"{subject.name}  {subject.english}  {subject.chinese}")
+            typer.echo(printable(f"{subject.name}  {subject.english}  {subject.chinese}"))
 
 
 @app.command("models", epilog="Example: bundle models")
@@ -274,6 +316,12 @@ def models() -> None:
 
     for known in file_names("models"):
         typer.echo(f"{known}  {model_file(known).description}")
+
+
+app.command("doctor", epilog="Example: bundle doctor --model-dir ./internlm2_5-1_8b-chat")(doctor)
+app.command("report", epilog="Example: bundle report 20261124-002609-ceval_gen-internlm2_5-1_8b-chat --lang zh")(report)
+app.command("compare", epilog="Example: bundle compare 20261123-180410 20261124-002609 --html comparison.html")(compare)
+app.command("runs", epilog="Example: bundle runs --json")(runs)
 
 
 def _request(*, task: list[str] | None, data: list[str] | None, subjects: str | None, **rest: Any) -> Any:

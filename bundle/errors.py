@@ -45,6 +45,10 @@ class DataError(BundleError):
     """Questions that could not be found, fetched or read."""
 
 
+class AnswerError(BundleError):
+    """A reply in which no answer could be looked for to the end: neither right nor wrong."""
+
+
 class RunError(BundleError):
     """A run directory that cannot be written, read or continued."""
 

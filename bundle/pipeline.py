@@ -6,14 +6,16 @@ import difflib
 import importlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bundle.background import in_thread
 from bundle.config import file_names
-from bundle.errors import BundleError, UsageError
+from bundle.errors import BundleError, ServerError, UsageError
 from bundle.model_files import ModelFile, RemoteSettings, keys_from_environment, model_file, model_file_for
 from bundle.planning import CountTokens, Plan, plan_tasks
+from bundle.prompt_record import PROMPTS, prompt_lines
 from bundle.record import describe_machine, require_same
 from bundle.reports.console import Screen
 from bundle.reports.submission import write_submissions
@@ -22,20 +24,39 @@ from bundle.runs import RECORD, RESULTS, Run
 from bundle.serving.checkpoint import Checkpoint, inspect_checkpoint, require_architecture, require_leave
 from bundle.serving.engines import Engine
 from bundle.serving.fingerprint import fingerprint
+from bundle.serving.machine import Machine
 from bundle.serving.selection import choose_engine
 from bundle.serving.supervisor import Server, Supervisor
 from bundle.serving.tokenizer import prove_tokenizer
+from bundle.serving.watch import wait_for_trouble
 from bundle.tasks.catalog import Question
 from bundle.tasks.sources import Tables
 from bundle.token_counter import token_counter
 
 if TYPE_CHECKING:  # these take most of a second to import, and the server is to be on its way before
     from bundle.evaluation.client import ChatClient
-    from bundle.evaluation.evaluation import Evaluation
+    from bundle.evaluation.evaluation import AskingOptions, Evaluation
+
+T = TypeVar("T")
 
 EXIT_DONE, EXIT_UNANSWERED, EXIT_INTERRUPTED = 0, 4, 130
 
 _LOCAL_TIMEOUT_S, _LOCAL_RETRIES = 600.0, 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What is asked.
+
+    Attributes:
+        tables: The rows, one of a task.
+        questions: The questions of all tasks.
+        prompts: The content of ``prompts.jsonl``.
+    """
+
+    tables: Sequence[Tables]
+    questions: Sequence[Question]
+    prompts: bytes
 
 
 class Pipeline(ABC):
@@ -75,11 +96,13 @@ class Pipeline(ABC):
     async def _perform(self, closing: contextlib.ExitStack) -> None:
         """Do all of it but the report; ``closing`` is left after that."""
 
-    async def _load(
-        self, plan: Plan, count_tokens: Callable[[], CountTokens | None]
-    ) -> tuple[list[Tables], list[Question]]:
+    async def _load(self, plan: Plan, count_tokens: Callable[[], CountTokens | None]) -> "_Loaded":
+        def load() -> _Loaded:
+            tables, questions = plan.load(self._screen.say, count_tokens)
+            return _Loaded(tables, questions, "".join(prompt_lines(questions)).encode())
+
         with self._phase("load_s"):
-            return await in_thread(lambda: plan.load(self._screen.say, count_tokens))
+            return await in_thread(load)
 
     def _open_run(self, label: str, closing: contextlib.ExitStack) -> Run:
         request = self._request
@@ -91,38 +114,44 @@ class Pipeline(ABC):
         self._run = closing.enter_context(run)
         return self._run
 
-    async def _ask(
-        self,
-        run: Run,
-        plan: Plan,
-        loaded: tuple[Sequence[Tables], Sequence[Question]],
-        served: dict[str, Any],
-        client: "ChatClient",
-        concurrency: int,
-    ) -> None:
-        """Write down what is asked and of whom, and ask it."""
+    def _begin(self, run: Run, plan: Plan, loaded: "_Loaded", served: dict[str, Any], options: "AskingOptions") -> None:
+        """Write down what is asked, and of whom."""
         from bundle.evaluation.evaluation import Evaluation
 
-        tables, questions = loaded
         record = {
-            **plan.describe(tables),
+            **plan.describe(loaded.tables),
             **served,
             "sampling": plan.sampling(),
-            "concurrency": concurrency,
+            **asdict(options),
             **describe_machine(),
         }
         if self._request.resume is not None:
             require_same(run.read_record(), record)
         run.write(RECORD, record)
-        evaluation = Evaluation(plan.tasks, questions, run, self._screen.answered)
-        self._evaluation = evaluation
-        if shortened := plan.shortened(questions):
+        run.write_bytes(PROMPTS, loaded.prompts)
+        self._evaluation = Evaluation(plan.tasks, loaded.questions, run, self._screen.answered)
+        if shortened := plan.shortened(loaded.questions):
             self._screen.say(f"{shortened} questions are asked with fewer examples, to fit max_seq_len")
+
+    async def _ask(self, plan: Plan, client: "ChatClient", options: "AskingOptions") -> None:
+        """Ask what has no reply yet."""
+        evaluation = self._evaluation
+        assert evaluation is not None
         with self._phase("ask_s"), self._screen.asking(len(evaluation.unanswered), len(evaluation.predictions)):
             async with client:
-                await evaluation.ask(client, plan.max_out_len, concurrency)
+                await evaluation.ask(client, plan.max_out_len, options)
         if self._request.rpm_verbose:
             self._screen.say(f"{client.achieved_qpm:.1f} requests in the last minute")
+
+    def _options(self, concurrency: int, *, adaptive: bool) -> "AskingOptions":
+        from bundle.evaluation.evaluation import AskingOptions
+
+        return AskingOptions(
+            concurrency,
+            adaptive=adaptive,
+            full_replies=self._request.full_replies,
+            prefix_order=self._request.prefix_order,
+        )
 
     def _report(self) -> int:
         """Write down and show what there is; return the exit code it deserves."""
@@ -131,7 +160,7 @@ class Pipeline(ABC):
             return EXIT_UNANSWERED
         results = self._evaluation.results(self._timing)
         self._run.write(RESULTS, results.to_json())
-        self._screen.results(self._evaluation, results)
+        self._screen.results(self._evaluation, results, all_subjects=self._request.all_subjects)
         for line in write_submissions(self._evaluation, self._run):
             self._screen.note(line)
         self._screen.last(self._run.directory)
@@ -143,15 +172,16 @@ class Pipeline(ABC):
         try:
             yield
         finally:
-            self._timing[name] = time.perf_counter() - started
+            self._timing[name] = self._timing.get(name, 0.0) + time.perf_counter() - started
 
 
 class LocalPipeline(Pipeline):
     """One run of ``bundle eval-local``."""
 
-    def __init__(self, request: EvaluationRequest, server: LocalServer, screen: Screen) -> None:
+    def __init__(self, request: EvaluationRequest, server: LocalServer, machine: Machine, screen: Screen) -> None:
         super().__init__(request, screen)
         self._server = server
+        self._machine = machine
         self._supervisor: Supervisor | None = None
 
     def kill(self) -> None:
@@ -166,7 +196,13 @@ class LocalPipeline(Pipeline):
         require_leave(checkpoint, trusted=trusted)
         plan = plan_tasks(self._request, model)
         engine = choose_engine(
-            wanted.engine, checkpoint, model, wanted.engine_arguments, trust_remote_code=trusted, gpu=wanted.gpu
+            wanted.engine,
+            checkpoint,
+            model,
+            wanted.engine_arguments,
+            trust_remote_code=trusted,
+            gpu=wanted.gpu,
+            machine=self._machine,
         )
         require_architecture(checkpoint, engine.architectures, engine.name)
         screen.heading(plan.tasks, f"checkpoint {checkpoint.path}, engine {engine.name}", plan.sources())
@@ -184,39 +220,94 @@ class LocalPipeline(Pipeline):
         trusted: bool,
         closing: contextlib.ExitStack,
     ) -> None:
-        wanted, screen = self._server, self._screen
+        screen = self._screen
         # Whichever of these fails first ends the others: nobody waits for a server whose questions are missing.
-        async with _first_fault_only(), asyncio.TaskGroup() as group, contextlib.AsyncExitStack() as cleanup:
+        async with _first_fault_only(), asyncio.TaskGroup() as group:
             loading = group.create_task(self._load(plan, lambda: token_counter(checkpoint)))
             with self._phase("start_s"):
                 await in_thread(lambda: engine.prepare(screen.say))
-                run = self._open_run(f"{plan.label}-{checkpoint.path.name}", closing)
-                # The proof takes a second or two while the server loads, so it costs no time.
-                proving = group.create_task(
-                    prove_tokenizer(engine.tokenizer_directory, python=engine.interpreter, trust_remote_code=trusted)
+            run = self._open_run(f"{plan.label}-{checkpoint.path.name}", closing)
+            options = self._options(self._request.concurrency or engine.concurrency, adaptive=False)
+            launched = asyncio.Event()
+            # The proof takes a second or two, and so does importing the client: all while the server loads, so that it
+            # costs no time, and not before, so that the server has not to wait for it.
+            proving = group.create_task(
+                _after(
+                    launched,
+                    lambda: prove_tokenizer(
+                        engine.tokenizer_directory, python=engine.interpreter, trust_remote_code=trusted
+                    ),
                 )
-                # The client takes a second to import, which the server has not to wait for.
-                group.create_task(in_thread(lambda: importlib.import_module("bundle.evaluation.client")))
-                self._supervisor = Supervisor(
-                    engine,
-                    log_path=run.server_log,
-                    host=wanted.host,
-                    start_timeout=wanted.start_timeout_s,
-                    say=screen.server,
-                )
-                server = await cleanup.enter_async_context(self._supervisor)
+            )
+            module = "bundle.evaluation.client"
+            group.create_task(_after(launched, lambda: in_thread(lambda: importlib.import_module(module))))
+
+            async def ready() -> None:
+                """What must be there, besides a server, before the first question is asked."""
+                with self._phase("prove_s"):
+                    if not (loading.done() and proving.done()):
+                        screen.server("ready; waiting for the data and the proof of the tokenizer")
+                    loaded = await loading
+                    await proving
+                served = await in_thread(lambda: _describe_served(checkpoint, engine, self._server))
+                self._begin(run, plan, loaded, served, options)
+
+            trouble = await self._one_life(engine, run, plan, options, launched, ready)
+            restarts = 0
+            while trouble is not None:
+                restarts += 1
+                self._start_again(trouble, restarts)
+                trouble = await self._one_life(engine, run, plan, options, launched, None)
+
+    async def _one_life(
+        self,
+        engine: Engine,
+        run: Run,
+        plan: Plan,
+        options: "AskingOptions",
+        launched: asyncio.Event,
+        ready: Callable[[], Awaitable[None]] | None,
+    ) -> ServerError | None:
+        """Start a server, ask it all it can answer, and stop it; return what went wrong with it meanwhile."""
+        wanted, screen = self._server, self._screen
+        supervisor = self._supervisor = Supervisor(
+            engine,
+            log_path=run.server_log,
+            host=wanted.host,
+            start_timeout=wanted.start_timeout_s,
+            say=screen.server,
+            launched=launched,
+        )
+        async with contextlib.AsyncExitStack() as cleanup:
+            with self._phase("start_s"):
+                server = await cleanup.enter_async_context(supervisor)
             screen.say(f"server ready after {server.seconds_to_ready:.1f} s")
-            with self._phase("prove_s"):
-                if not (loading.done() and proving.done()):
-                    screen.server("ready; waiting for the data and the proof of the tokenizer")
-                loaded = await loading
-                await proving
-            served = await in_thread(lambda: _describe_served(checkpoint, engine, wanted))
-            concurrency = self._request.concurrency or engine.concurrency
-            await _while_alive(server, self._ask(run, plan, loaded, served, self._client(server, plan), concurrency))
+            if ready is not None:
+                await ready()
+            client = self._client(server, plan)
+            silence_s = wanted.hang_timeout_s or engine.longest_silence_s
+            trouble = await _until_done_or_trouble(
+                self._ask(plan, client, options), wait_for_trouble(server, client.silent_for, silence_s)
+            )
             screen.server("stopping")
             stopping = time.perf_counter()
-        self._timing["stop_s"] = time.perf_counter() - stopping
+            if trouble is not None:
+                await supervisor.stop(at_once=True)  # it may hang, and nobody waits for anything from it
+        self._timing["stop_s"] = self._timing.get("stop_s", 0.0) + time.perf_counter() - stopping
+        return trouble
+
+    def _start_again(self, trouble: ServerError, restarts: int) -> None:
+        """Say what went wrong with the server and what becomes of its questions; raise it where it is the end."""
+        evaluation, screen = self._evaluation, self._screen
+        assert evaluation is not None
+        for question in evaluation.server_lost():
+            screen.say(f"set aside, for the server dies of it: {question.subject} {question.id}")
+        left = len(evaluation.unanswered)
+        if left and restarts > self._server.max_restarts:
+            raise trouble
+        screen.say(trouble.message)
+        evaluation.server["restarts"] = restarts
+        screen.say(f"starting it again ({restarts} of {self._server.max_restarts}): {left} questions are left")
 
     def _client(self, server: Server, plan: Plan) -> "ChatClient":
         from bundle.evaluation.client import ChatClient
@@ -232,6 +323,7 @@ class LocalPipeline(Pipeline):
             proxies=False,
             qps=request.qps,
             answer_from_thinking=request.answer_from_thinking,
+            only_this_model=True,
             say=self._screen.say,
         )
 
@@ -285,7 +377,9 @@ class RemotePipeline(Pipeline):
                 "model": {"name": name, "base_url": base_url},
                 "requests": {"qps": qps, "retries": retries, "timeout_s": timeout_s},
             }
-            await self._ask(run, plan, loaded, served, client, request.concurrency or remote.concurrency)
+            options = self._options(request.concurrency or remote.concurrency, adaptive=True)
+            self._begin(run, plan, loaded, served, options)
+            await self._ask(plan, client, options)
 
 
 def _remote_model_file(wanted: RemoteServer) -> ModelFile:
@@ -329,19 +423,29 @@ def _describe_served(checkpoint: Checkpoint, engine: Engine, wanted: LocalServer
     }
 
 
-async def _while_alive(server: Server, work: Coroutine[Any, Any, None]) -> None:
-    """Await ``work``; a server that dies meanwhile ends it with the diagnosis."""
-    working = asyncio.ensure_future(work)
-    dying = asyncio.ensure_future(server.wait_for_death())
+async def _until_done_or_trouble(
+    work: Coroutine[Any, Any, None], watch: Coroutine[Any, Any, ServerError]
+) -> ServerError | None:
+    """Await ``work``; return what is wrong with the server where that ends it."""
+    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(watch)
     try:
-        await asyncio.wait({working, dying}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise dying.result()
+            return watching.result()
         working.result()
+    except ServerError as trouble:
+        return trouble
     finally:
-        for task in (working, dying):
+        for task in (working, watching):
             task.cancel()
-        await asyncio.gather(working, dying, return_exceptions=True)
+        await asyncio.gather(working, watching, return_exceptions=True)
+    return None
+
+
+async def _after(event: asyncio.Event, work: Callable[[], Awaitable[T]]) -> T:
+    """Begin ``work`` when ``event`` is set, and return what it returns."""
+    await event.wait()
+    return await work()
 
 
 @contextlib.asynccontextmanager

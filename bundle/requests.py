@@ -28,6 +28,7 @@ class EvaluationRequest:
         answer_from_thinking: Whether a reply that is nothing but thinking is searched for the answer.
         full_replies: Whether replies are read to their end, also where their answer is certain before.
         prefix_order: Whether questions are ordered so that the server's prefix cache is of use.
+        all_subjects: Whether the table shows every subject.
         out: The directory that run directories are made in.
         resume: The directory of a run to go on with, or its name in ``out``; None for a new one.
     """
@@ -48,6 +49,7 @@ class EvaluationRequest:
     answer_from_thinking: bool = False
     full_replies: bool = False
     prefix_order: bool = True
+    all_subjects: bool = False
     out: Path = Path("outputs")
     resume: Path | None = None
 
@@ -69,6 +71,8 @@ class LocalServer:
         gpu: Numbers of the GPUs; None for those with the most free memory.
         host: Where the server listens.
         start_timeout_s: Most seconds until the server is ready.
+        max_restarts: How often a server that died or hangs is started again.
+        hang_timeout_s: Seconds without any part of a reply after which it hangs; None for what fits the engine.
     """
 
     model_dir: Path
@@ -79,6 +83,8 @@ class LocalServer:
     gpu: str | None = None
     host: str = "127.0.0.1"
     start_timeout_s: float = 600.0
+    max_restarts: int = 2
+    hang_timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from bundle.evaluation.endpoint import is_loopback
 from bundle.evaluation.faults import AttemptError, Fate
 from bundle.evaluation.keys import Key, KeyRing
 from bundle.evaluation.limiter import RateLimiter
-from bundle.evaluation.replies import NoReplyError, RefusedError, Reply, reply_of
+from bundle.evaluation.replies import NoReplyError, RefusedError, Reply, reply_of, require_model
 from bundle.evaluation.server_metrics import prefix_cache_hit_rate
 from bundle.evaluation.streaming import StreamedReply
 from bundle.tasks.prompts import Message
@@ -43,6 +43,8 @@ class ChatClient:
         proxies: Whether the proxies of the environment are used; a server on loopback is never behind one.
         qps: Most requests a second, every attempt counted; None for no limit.
         answer_from_thinking: Whether thinking is the reply's text where there is no other.
+        only_this_model: Whether a reply that names another model is none. A server of our own names what it was asked
+            for; others answer "gpt-4o" with "gpt-4o-2024-08-06".
         say: Told when a key is dropped while others are left.
     """
 
@@ -58,6 +60,7 @@ class ChatClient:
         proxies: bool,
         qps: float | None = None,
         answer_from_thinking: bool = False,
+        only_this_model: bool = False,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._base_url = base_url
@@ -66,6 +69,7 @@ class ChatClient:
         self._sampling = {"model": model, "temperature": temperature}
         self._retries = retries
         self._answer_from_thinking = answer_from_thinking
+        self._only_model = model if only_this_model else None
         self._say = say
         self._limiter = RateLimiter(qps)
         self._connection = Connection(base_url, timeout_s=timeout_s, proxies=proxies)
@@ -86,6 +90,10 @@ class ChatClient:
     def tls(self) -> bool:
         """Whether connections are encrypted."""
         return self._base_url.startswith("https:")
+
+    def silent_for(self) -> float:
+        """For how many seconds requests have been in flight without a sign of any of their replies."""
+        return self._connection.silent_for()
 
     @property
     def achieved_qpm(self) -> float:
@@ -156,7 +164,8 @@ class ChatClient:
                     if not self._heard:
                         raise self._refused(fault) from None
                     reason = self._keys.hide(fault.reason)
-                    raise NoReplyError(reason, attempt, time.perf_counter() - started) from None
+                    passing = fault.fate is Fate.AGAIN
+                    raise NoReplyError(reason, attempt, time.perf_counter() - started, passing=passing) from None
                 if fault.busy:
                     busy()
                 pause = fault.pause_s if fault.pause_s is not None else pause_s(attempt, busy=fault.busy)
@@ -172,7 +181,7 @@ class ChatClient:
         try:
             return json.dumps(body, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            raise NoReplyError(f"the question cannot be sent as UTF-8: {error.reason}", 0, 0.0) from None
+            raise NoReplyError(f"the question cannot be sent as UTF-8: {error.reason}", 0, 0.0, passing=False) from None
 
     async def _whole(self, body: bytes, key: str | None, attempt: int) -> Reply:
         started = time.perf_counter()
@@ -191,6 +200,7 @@ class ChatClient:
 
         def take(event: object) -> bool:
             nonlocal cut
+            require_model(event, self._only_model)
             streamed.take(event)
             if streamed.pieces == 1:
                 begun()
@@ -223,6 +233,7 @@ class ChatClient:
 
     def _reply(self, answer: object, started: float, attempt: int) -> Reply:
         latency_s = time.perf_counter() - started
+        require_model(answer, self._only_model)
         return reply_of(answer, latency_s=latency_s, attempts=attempt, answer_from_thinking=self._answer_from_thinking)
 
     def _is_done_with(self, key: Key, fault: AttemptError) -> bool:

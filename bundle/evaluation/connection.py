@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import importlib
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -60,6 +61,8 @@ class Connection:
 
     def __init__(self, base_url: str, *, timeout_s: float, proxies: bool) -> None:
         self._timeout_s = timeout_s
+        self._in_flight = 0
+        self._sign_at = 0.0
         # Retrying is left to the caller: it must know how often, keep the rate, and see through a broken body as well.
         # The package wants a key; which one is really sent, if any, is decided for every request.
         self._openai = AsyncOpenAI(
@@ -75,9 +78,13 @@ class Connection:
         """Close what is still open."""
         await self._openai.close()
 
+    def silent_for(self) -> float:
+        """For how many seconds requests have been in flight without a sign of any of their replies."""
+        return time.monotonic() - self._sign_at if self._in_flight else 0.0
+
     async def get(self, path: str, key: str | None) -> object:
         """The body of a GET; see `post`."""
-        with self._faults():
+        with self._exchange():
             async with asyncio.timeout(self._timeout_s):
                 answer = await self._openai.get(path, cast_to=_http.Response, options={"headers": _headers(key)})
                 return _parsed(answer)
@@ -88,7 +95,7 @@ class Connection:
         Raises:
             AttemptError: There is none. Its reason may repeat the key, as servers do.
         """
-        with self._faults():
+        with self._exchange():
             async with asyncio.timeout(self._timeout_s):
                 # The typed `chat.completions.create` validates every message and costs four times as much.
                 answer = await self._openai.post(
@@ -114,7 +121,7 @@ class Connection:
         Raises:
             AttemptError: The reply broke off, or there is none; what was taken before is worth nothing.
         """
-        with self._faults():
+        with self._exchange():
             async with asyncio.timeout(self._timeout_s):
                 stream = await self._openai.post(
                     path,
@@ -129,15 +136,20 @@ class Connection:
                         await stream.response.aread()
                         return _parsed(stream.response)
                     async for event in stream:
+                        self._sign_at = time.monotonic()
                         if not take(event):
                             break
         return None
 
     @contextlib.contextmanager
-    def _faults(self) -> Iterator[None]:
-        """Raise as `AttemptError` whatever a request can fail with."""
+    def _exchange(self) -> Iterator[None]:
+        """Raise as `AttemptError` whatever a request can fail with; know that it is in flight."""
+        if self._in_flight == 0:
+            self._sign_at = time.monotonic()
+        self._in_flight += 1
         try:
             yield
+            self._sign_at = time.monotonic()
         except openai.APIStatusError as error:
             body_or_phrase = error.body or error.response.reason_phrase
             raise fault_of_status(error.status_code, body_or_phrase, error.response.headers) from None
@@ -155,6 +167,8 @@ class Connection:
         except (ValueError, RecursionError) as error:
             reason = f"the reply is not what the API promises: {described(error)}"
             raise AttemptError(reason, Fate.AGAIN) from None
+        finally:
+            self._in_flight -= 1
 
 
 def _headers(key: str | None) -> Any:

@@ -1,5 +1,6 @@
 """The questions of one run, asked and scored; what is known so far can be had at any moment."""
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -7,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from bundle.evaluation.early_decisions import EarlyDecisions
 from bundle.evaluation.prefix_order import PrefixQueue, Queue
-from bundle.evaluation.runner import Asking, ask_all
+from bundle.evaluation.runner import Asking, ask_all, unanswered
 from bundle.evaluation.scoring import Score, score
+from bundle.evaluation.suspects import Suspects
 from bundle.evaluation.window import Window
-from bundle.predictions import Prediction
+from bundle.predictions import Key, Prediction
 from bundle.runs import Run
 from bundle.tasks.catalog import Question, Task
 
@@ -78,6 +80,9 @@ class Evaluation:
         questions: The questions of this run.
         run: Where every outcome is written at once; what it knows already is not asked again.
         on_prediction: Told of every new outcome after that.
+
+    Attributes:
+        server: What is known of the server, for the results.
     """
 
     def __init__(
@@ -91,11 +96,17 @@ class Evaluation:
         self.questions = questions
         self._run = run
         self._on_prediction = on_prediction
-        self._server: dict[str, float] = {}
-        asked = {_key(question) for question in questions}
+        self.server: dict[str, float] = {}
+        asked = {question.key for question in questions}
         self.predictions = [prediction for prediction in run.known if prediction.key in asked]
-        known = {prediction.key for prediction in self.predictions}
-        self.unanswered = [question for question in questions if _key(question) not in known]
+        self._known = {prediction.key for prediction in self.predictions}
+        self._set_aside: set[Key] = set()
+        self._suspects = Suspects()
+
+    @property
+    def unanswered(self) -> Sequence[Question]:
+        """What nobody has asked yet, or asked in vain of a server that died."""
+        return [question for question in self.questions if question.key not in self._known]
 
     async def ask(self, client: "ChatClient", max_out_len: Mapping[str, int], options: AskingOptions) -> None:
         """Ask what has no reply yet.
@@ -107,6 +118,7 @@ class Evaluation:
 
         Raises:
             RefusedError: The server refuses every question.
+            FailingServerError: The server fails one question after the other.
             RunError: An outcome cannot be written down.
         """
         how = {
@@ -117,16 +129,39 @@ class Evaluation:
             )
             for task in self.tasks
         }
-        await ask_all(
-            PrefixQueue(self.unanswered) if options.prefix_order else Queue(self.unanswered),
-            client,
-            how,
-            window=Window(options.concurrency, adaptive=options.adaptive),
-            on_prediction=self._record,
-        )
+        together, alone = self._suspects.apart(self.unanswered)
+        in_order = PrefixQueue(together) if options.prefix_order else Queue(together)
+        for queue, most in ((in_order, options.concurrency), (Queue(alone), 1)):
+            await ask_all(
+                queue,
+                client,
+                how,
+                window=Window(most, adaptive=options.adaptive),
+                on_begin=self._suspects.begun,
+                on_prediction=self._record,
+            )
         self._run.flush()
         if (rate := await client.prefix_cache_hit_rate()) is not None:
-            self._server["prefix_cache_hit_rate"] = round(rate, 4)
+            self.server["prefix_cache_hit_rate"] = round(rate, 4)
+
+    def server_lost(self) -> Sequence[Question]:
+        """The server has died or hangs; call `ask` again with another one.
+
+        Questions that failed while it was failing are asked again. One that was alone with a dying server twice is set
+        aside, as one without a reply.
+
+        Returns:
+            What was set aside now.
+        """
+        for failed in itertools.takewhile(lambda one: one.error is not None, reversed(self.predictions)):
+            if failed.key not in self._set_aside:
+                self._known.discard(failed.key)
+        self.predictions = [one for one in self.predictions if one.key in self._known]
+        set_aside = self._suspects.server_died()
+        for question in set_aside:
+            self._set_aside.add(question.key)
+            self._record(unanswered(question, "the server died each time it was asked nothing but this", attempts=2))
+        return set_aside
 
     def results(self, timing: Mapping[str, float]) -> Results:
         """Scores and counts of what is known now.
@@ -142,7 +177,7 @@ class Evaluation:
             failed=sum(one.error is not None for one in known),
             timing=timing,
             tokens=_tokens(known),
-            server=self._server,
+            server=self.server,
         )
 
     def score_names(self, task: Task) -> Mapping[str, str]:
@@ -172,6 +207,8 @@ class Evaluation:
 
     def _record(self, prediction: Prediction) -> None:
         self._run.append(prediction)
+        self._suspects.ended(prediction.key)
+        self._known.add(prediction.key)
         self.predictions.append(prediction)
         self._on_prediction(prediction)
 
@@ -186,7 +223,3 @@ def _tokens(known: Iterable[Prediction]) -> dict[str, int]:
     }
     cached = [one.cached_tokens for one in answered if one.cached_tokens is not None]
     return tokens | ({"cached": sum(cached)} if cached else {})
-
-
-def _key(question: Question) -> tuple[str, str, str, int]:
-    return question.task, question.split, question.subject, question.id

@@ -43,10 +43,18 @@ class Reply:
 
 
 class NoReplyError(Exception):
-    """A question stays without a reply, after as many attempts as were worth it."""
+    """A question stays without a reply, after as many attempts as were worth it.
 
-    def __init__(self, reason: str, attempts: int, latency_s: float) -> None:
+    Attributes:
+        reason: Why, in one line.
+        attempts: How often it was asked.
+        latency_s: How long the last attempt took.
+        passing: Whether it was a fault that passes, and so says more of the server than of the question.
+    """
+
+    def __init__(self, reason: str, attempts: int, latency_s: float, *, passing: bool) -> None:
         super().__init__(reason)
+        self.passing = passing
         self.reason = reason
         self.attempts = attempts
         self.latency_s = latency_s
@@ -103,6 +111,21 @@ def reply_of(body: Any, *, latency_s: float, attempts: int, answer_from_thinking
         thinking=thinking if thinking.strip() else None,
         took_text_back=splitter.took_text_back,
     )
+
+
+def require_model(body: object, name: str | None) -> None:
+    """Refuse a reply, or a part of one, that names another model; None refuses nothing.
+
+    Raises:
+        AttemptError: It does.
+    """
+    model = body.get("model") if name is not None and isinstance(body, Mapping) else None
+    if isinstance(model, str) and model != name:
+        raise AttemptError(
+            f"the reply is from another model, {one_line(model, 80)!r}",
+            Fate.REFUSED,
+            remedy="Another server may have taken the port: look at what listens there, and try again.",
+        )
 
 
 def _count(usage: object, name: str) -> int | None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bundle.errors import AnswerError, ServerError
 from bundle.evaluation.early_decisions import EarlyDecisions
 from bundle.evaluation.prefix_order import Queue
 from bundle.evaluation.replies import NoReplyError
@@ -15,6 +16,15 @@ from bundle.tasks.catalog import Question
 
 if TYPE_CHECKING:  # the client takes a second to import, and is not needed before there is a server
     from bundle.evaluation.client import ChatClient
+
+
+_FEWEST_FAILURES = 32
+_ROUNDS_OF_FAILURES = 2
+"""All that is in flight may fail in a short outage; when what comes after it fails as well, it is not a short one."""
+
+
+class FailingServerError(ServerError):
+    """A server that is there and brings no replies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,7 @@ async def ask_all(
     how: Mapping[str, Asking],
     *,
     window: Window,
+    on_begin: Callable[[Question], None],
     on_prediction: Callable[[Prediction], None],
 ) -> None:
     """Ask every question, as many at a time as the window lets, with no barrier between tasks or subjects.
@@ -47,84 +58,118 @@ async def ask_all(
         client: Whom to ask.
         how: For every task's name, how its questions are asked.
         window: How many requests are in flight.
+        on_begin: Called with every question before it is asked.
         on_prediction: Called with every question's outcome as it becomes known.
 
     Raises:
         RefusedError: The server refuses every question.
+        FailingServerError: The server fails one question after the other.
         BundleError: Whatever ``on_prediction`` raises.
     """
+    work = _Work(queue, client, how, window, on_begin, on_prediction)
     try:
         async with asyncio.TaskGroup() as workers:
             for _ in range(window.most):
-                workers.create_task(_work(queue, client, how, window, on_prediction))
+                workers.create_task(work.ask_on())
     except BaseExceptionGroup as group:
         # One fault that ends everything is one fault, however many workers met it.
         raise group.exceptions[0] from None
 
 
-async def _work(
-    queue: Queue,
-    client: "ChatClient",
-    how: Mapping[str, Asking],
-    window: Window,
-    on_prediction: Callable[[Prediction], None],
-) -> None:
-    while True:
-        async with window:
-            question = await queue.next()
-            if question is None:
-                return
-            try:
-                prediction = await _ask(question, client, how[question.task], queue, window)
-            finally:
-                queue.begun(question)
-        on_prediction(prediction)
+class _Work:
+    """What all workers share."""
 
+    def __init__(
+        self,
+        queue: Queue,
+        client: "ChatClient",
+        how: Mapping[str, Asking],
+        window: Window,
+        on_begin: Callable[[Question], None],
+        on_prediction: Callable[[Prediction], None],
+    ) -> None:
+        self._queue = queue
+        self._client = client
+        self._how = how
+        self._window = window
+        self._on_begin = on_begin
+        self._on_prediction = on_prediction
+        self._failed_in_a_row = 0
 
-async def _ask(question: Question, client: "ChatClient", how: Asking, queue: Queue, window: Window) -> Prediction:
-    try:
-        reply = await client.ask(
-            question.messages,
-            how.max_out_len,
-            reading=how.reading,
-            begun=lambda: queue.begun(question),
-            busy=window.busy,
-        )
-    except NoReplyError as failure:
+    async def ask_on(self) -> None:
+        """Ask one question after the other until there are no more."""
+        while True:
+            async with self._window:
+                question = await self._queue.next()
+                if question is None:
+                    return
+                self._on_begin(question)
+                try:
+                    prediction = await self._ask(question, self._how[question.task])
+                finally:
+                    self._queue.begun(question)
+            self._on_prediction(prediction)
+            if self._failed_in_a_row >= max(_FEWEST_FAILURES, _ROUNDS_OF_FAILURES * self._window.most):
+                raise FailingServerError(
+                    f"The server fails one question after the other, {self._failed_in_a_row} by now; the last: "
+                    f"{prediction.error}.",
+                    remedy="Look at what the server says of it; what has been answered is kept, see --resume.",
+                )
+
+    async def _ask(self, question: Question, how: Asking) -> Prediction:
+        try:
+            reply = await self._client.ask(
+                question.messages,
+                how.max_out_len,
+                reading=how.reading,
+                begun=lambda: self._queue.begun(question),
+                busy=self._window.busy,
+            )
+        except NoReplyError as failure:
+            self._failed_in_a_row += failure.passing
+            return unanswered(question, failure.reason, attempts=failure.attempts, latency_s=failure.latency_s)
+        self._failed_in_a_row = 0
+        self._window.replied(reply.latency_s)
+        try:
+            answer = how.rule.extract(reply.text)
+        except AnswerError as error:
+            return unanswered(question, error.message, attempts=reply.attempts, latency_s=reply.latency_s)
         return Prediction(
             task=question.task,
             split=question.split,
             subject=question.subject,
             id=question.id,
-            reply=None,
-            answer=None,
+            reply=reply.text,
+            answer=answer,
             gold=question.gold,
-            correct=None,
-            finish_reason=None,
-            decided_early=False,
-            prompt_tokens=None,
-            completion_tokens=None,
-            latency_s=round(failure.latency_s, 4),
-            attempts=failure.attempts,
-            error=failure.reason,
+            correct=answer == question.gold if question.gold else None,
+            finish_reason=reply.finish_reason,
+            decided_early=reply.decided_early,
+            prompt_tokens=reply.prompt_tokens,
+            completion_tokens=reply.completion_tokens,
+            latency_s=round(reply.latency_s, 4),
+            attempts=reply.attempts,
+            cached_tokens=reply.cached_tokens,
+            thinking=reply.thinking,
         )
-    window.replied(reply.latency_s)
-    answer = how.rule.extract(reply.text)
+
+
+def unanswered(question: Question, reason: str, *, attempts: int, latency_s: float = 0.0) -> Prediction:
+    """The outcome of a question without a reply, which is not a wrong answer."""
     return Prediction(
         task=question.task,
         split=question.split,
         subject=question.subject,
         id=question.id,
-        reply=reply.text,
-        answer=answer,
+        reply=None,
+        answer=None,
         gold=question.gold,
-        correct=answer == question.gold if question.gold else None,
-        finish_reason=reply.finish_reason,
-        decided_early=reply.decided_early,
-        prompt_tokens=reply.prompt_tokens,
-        completion_tokens=reply.completion_tokens,
-        latency_s=round(reply.latency_s, 4),
-        attempts=reply.attempts,
-        cached_tokens=reply.cached_tokens,
-        thinking=reply.thinking,
+        correct=None,
+        finish_reason=None,
+        decided_early=False,
+        prompt_tokens=None,
+        completion_tokens=None,
+        latency_s=round(latency_s, 4),
+        attempts=attempts,
+        error=reason,
     )

@@ -1,28 +1,32 @@
 """What a person sees while a run goes on and when it is over.
 
 Progress goes to standard error, as a live display on a terminal and as plain lines elsewhere; results go to standard
-output. Text that comes from a model, a server or a file is shown as it is, never as markup.
+output. Text that comes from a model, a server or a file is shown as `bundle.printable` makes it, never as markup.
+
+rich is imported by what needs it, and not before: lines are shown before the server is on its way, and it should not
+have to wait for that.
 """
 
 import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, TextIO
 
 from bundle.errors import BundleError
-from bundle.evaluation.scoring import Score, mean
+from bundle.evaluation.scoring import mean
 from bundle.predictions import Prediction
+from bundle.printable import printable
+from bundle.reports.tables import percent, results_table
 from bundle.tasks.catalog import Task
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
+
     from bundle.evaluation.evaluation import Evaluation, Results
 
 _PLAIN_INTERVAL_S = 10.0
@@ -33,13 +37,19 @@ class Screen:
 
     def __init__(self) -> None:
         self._started = time.monotonic()
-        self._out = Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
-        self._err = Console(file=sys.stderr, highlight=False, soft_wrap=not sys.stderr.isatty())
         self._lock = threading.Lock()
-        self._live = _LiveDisplay(self._err) if self._err.is_terminal else None
+        self._live: _LiveDisplay | None = None
         self._counter = _Counter(0)
         self._shown_at = self._started
         self._server_said = ""
+
+    @cached_property
+    def _out(self) -> "Console":
+        return _console(sys.stdout)
+
+    @cached_property
+    def _err(self) -> "Console":
+        return _console(sys.stderr)
 
     def heading(self, tasks: Sequence[Task], whom: str, sources: Sequence[str]) -> None:
         """Say what is about to be done: which tasks, asked of whom, with questions from where."""
@@ -53,16 +63,20 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Show one line."""
+        line = f"{time.monotonic() - self._started:7.1f} s  {printable(text)}"
         with self._lock:
-            self._err.print(Text(f"{time.monotonic() - self._started:7.1f} s  {text}"))
+            if self._live is None:
+                print(line, file=sys.stderr, flush=True)
+            else:
+                self._err.print(line, markup=False)
 
     def server(self, activity: str) -> None:
         """Show what the server is doing."""
         if activity == self._server_said:
             return
         self._server_said = activity
-        if self._live is not None:
-            self._live.server(activity)
+        if (live := self._live_display()) is not None:
+            live.server(printable(activity))
         else:
             self.say(f"server: {activity}")
 
@@ -77,8 +91,8 @@ class Screen:
         self._counter = _Counter(total)
         self._shown_at = time.monotonic()
         self.say(f"asking {total} questions" + (f", {known} are answered already" if known else ""))
-        if self._live is not None:
-            self._live.begin(total)
+        if (live := self._live_display()) is not None:
+            live.begin(total)
         try:
             yield
         finally:
@@ -93,40 +107,56 @@ class Screen:
             self._shown_at = time.monotonic()
             self.say(self._counter.line())
 
+    def _live_display(self) -> "_LiveDisplay | None":
+        """The live display; None where there is no terminal for it."""
+        if self._live is None and self._err.is_terminal:
+            self._live = _LiveDisplay(self._err)
+        return self._live
+
     def close(self) -> None:
         """Take the live display away."""
         if self._live is not None:
             self._live.close()
 
-    def results(self, evaluation: "Evaluation", results: "Results") -> None:
-        """Show a table for every task, the coverage and the time it took."""
+    def results(self, evaluation: "Evaluation", results: "Results", *, all_subjects: bool = False) -> None:
+        """Show a table for every task, of the groups and some or all of the subjects, the coverage and the time."""
         for task in evaluation.tasks:
             names = evaluation.score_names(task)
             scores = {own: results.scores[name] for own, name in names.items() if name in results.scores}
-            self._out.print(_table(task, scores))
+            self._out.print(results_table(task, scores, all_subjects=all_subjects))
             groups_of_all = set(task.splits.values())
             if not groups_of_all & scores.keys():
                 parts = [score for name, score in scores.items() if name not in task.groups]
-                self._out.print(f"Mean of {len(parts)} of {len(task.subjects)} subjects: {_percent(mean(parts))}")
+                self._out.print(f"Mean of {len(parts)} of {len(task.subjects)} subjects: {percent(mean(parts))}")
         for line in _summary(results):
             self._out.print(line)
 
     def note(self, line: str) -> None:
         """Show one more line of the results."""
-        self._out.print(Text(line))
+        self._out.print(printable(line), markup=False)
 
     def last(self, directory: Path) -> None:
         """Show where the run was written; scripts take this last line."""
-        self._out.print(Text(str(directory)), soft_wrap=True)
+        # On a terminal a name must not act; a script needs it as it is.
+        shown = printable(str(directory)) if self._out.is_terminal else str(directory)
+        self._out.print(shown, markup=False, soft_wrap=True)
 
     def error(self, error: BundleError) -> None:
         """Show what went wrong and what to do next."""
         self.close()
-        self._err.print(Text(f"error: {error.message}", style="red" if self._err.is_terminal else ""))
+        self._err.print(
+            f"error: {printable(error.message)}", style="red" if self._err.is_terminal else "", markup=False
+        )
         for detail in error.details:
-            self._err.print(Text(f"  {detail}"))
+            self._err.print(f"  {printable(detail)}", markup=False)
         if error.remedy:
-            self._err.print(Text(f"what to do: {error.remedy}"))
+            self._err.print(f"what to do: {printable(error.remedy)}", markup=False)
+
+
+def _console(stream: TextIO) -> "Console":
+    from rich.console import Console
+
+    return Console(file=stream, highlight=False, emoji=False, soft_wrap=not stream.isatty())
 
 
 class _Counter:
@@ -159,7 +189,9 @@ class _Counter:
 class _LiveDisplay:
     """One line for the server and one for the questions, redrawn in place."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: "Console") -> None:
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -193,35 +225,6 @@ class _LiveDisplay:
         self._progress.stop()
 
 
-def _table(task: Task, scores: Mapping[str, Score]) -> Table:
-    table = Table(title=task.name, title_justify="left", header_style="bold")
-    table.add_column("", overflow="fold")
-    table.add_column("", overflow="fold")
-    table.add_column("accuracy", justify="right", no_wrap=True)
-    table.add_column("± s.e.", justify="right", no_wrap=True)
-    table.add_column("answered", justify="right", no_wrap=True)
-    for group in task.groups:
-        if group in scores:
-            table.add_row(group, f"{len(task.groups[group])} subjects", *_cells(scores[group]), style="bold")
-    for split in task.splits:
-        table.add_section()
-        for subject in task.subjects:
-            name = task.score_name(split, subject.name)
-            if name in scores:
-                english = subject.english if len(task.splits) == 1 else f"{subject.english} ({split})"
-                table.add_row(english, subject.chinese, *_cells(scores[name]))
-    return table
-
-
-def _cells(score: Score) -> tuple[str, str, str]:
-    stderr = "" if score.stderr is None else f"{score.stderr:.1f}"
-    return _percent(score), stderr, f"{score.answered}/{score.n}"
-
-
-def _percent(score: Score) -> str:
-    return "–" if score.accuracy is None else f"{score.accuracy:.2f}"
-
-
 def _summary(results: "Results") -> Iterator[str]:
     unasked = results.total - results.answered - results.failed
     coverage = f"{results.answered} of {results.total} questions answered"
@@ -241,8 +244,17 @@ def _summary(results: "Results") -> Iterator[str]:
     }
     yield "; ".join(f"{word} {timing[name]:.1f} s" for name, word in words.items() if name in timing)
     if (seconds := timing.get("ask_s", 0)) > 0 and results.answered:
-        prompt, completion = results.tokens["prompt"], results.tokens["completion"]
-        yield (
-            f"{results.answered / seconds:.1f} questions/s; {prompt} prompt tokens ({prompt / seconds:.0f}/s), "
-            f"{completion} generated ({completion / seconds:.0f}/s)"
-        )
+        yield _speed(results, seconds)
+    if (rate := results.server.get("prefix_cache_hit_rate")) is not None:
+        yield f"{100 * rate:.0f} % of the prompt tokens were in the server's prefix cache"
+
+
+def _speed(results: "Results", seconds: float) -> str:
+    speed = f"{results.answered / seconds:.1f} questions/s"
+    prompt, completion = results.tokens["prompt"], results.tokens["completion"]
+    if cut := results.tokens["cut_replies"]:
+        return f"{speed}; {cut} replies were ended at their answer, so their tokens are not counted"
+    return (
+        f"{speed}; {prompt} prompt tokens ({prompt / seconds:.0f}/s), "
+        f"{completion} generated ({completion / seconds:.0f}/s)"
+    )

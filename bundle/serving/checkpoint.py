@@ -17,6 +17,7 @@ from bundle.serving.checkpoint_files import (
     read_json_object,
     require_content,
     require_json_ends,
+    require_plausible_size,
 )
 from bundle.serving.model_directory import require_model_directory
 from bundle.serving.remote_code import CODE_CONFIGS, find_remote_code
@@ -162,12 +163,12 @@ def _first_number(config: Mapping[str, Any], *keys: str) -> int | None:
 def _architecture(directory: Path, config: Mapping[str, Any]) -> str:
     architectures = config.get("architectures")
     if isinstance(architectures, list) and architectures and isinstance(architectures[0], str) and architectures[0]:
-        return architectures[0]
+        return printable(architectures[0])
     # lmdeploy's get_model_arch falls back on this too.
     auto_map = config.get("auto_map")
     reference = auto_map.get("AutoModelForCausalLM") if isinstance(auto_map, dict) else None
     if isinstance(reference, str) and "." in reference:
-        return reference.rsplit(".", 1)[1]
+        return printable(reference.rsplit(".", 1)[1])
     raise CheckpointError(
         f"{printable(directory / 'config.json')} names no architecture.",
         remedy='It should hold, for example, "architectures": ["InternLM2ForCausalLM"]. '
@@ -185,7 +186,7 @@ def _quantization(directory: Path, config: Mapping[str, Any]) -> str | None:
             f"{printable(directory / 'config.json')} has a quantization_config without a quant_method.",
             remedy='Add the method the weights are quantized with, such as "quant_method": "awq".',
         )
-    return method
+    return printable(method)
 
 
 def _tokenizer_files(
@@ -207,6 +208,7 @@ def _tokenizer_files(
     files = tuple(directory / name for name in (*found, *(name for name in _TOKENIZER_SETTINGS if name in names)))
     require_content(files)
     for file in files:
+        require_plausible_size(file)
         if file.name in _TOKENIZER_SETTINGS:
             if file.name not in configs:
                 read_json_object(file)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bundle.errors import CheckpointError
+from bundle.printable import printable as visible
 
 LFS_SIGNATURE: Final = b"version https://git-lfs.github.com/spec/v1"
 LFS_POINTER_LIMIT: Final = 1024
@@ -18,10 +19,9 @@ _DOWNLOAD_AGAIN: Final = "Download it again."
 
 
 def printable(value: object, limit: int = 160) -> str:
-    """Text from a file, made safe for a terminal: control characters escaped, at most ``limit`` characters kept."""
+    """Text from a file, made safe for a terminal; of a longer one no more than ``limit`` characters."""
     text = str(value)
-    shown = text if len(text) <= limit else text[: limit - 1] + "…"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in shown)
+    return visible(text if len(text) <= limit else text[: limit - 1] + "…")
 
 
 def listed(items: Iterable[object], shown: int = 3) -> str:
@@ -91,9 +91,8 @@ def read_json_object(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: The file cannot be read, or holds no JSON object; a syntax error is given by line and column.
     """
-    size = require_content([path])
-    if size > JSON_LIMIT:
-        raise CheckpointError(f"{printable(path)} is too large to be what its name says: {size:,} bytes.")
+    require_content([path])
+    require_plausible_size(path)
     try:
         value = json.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
@@ -108,13 +107,28 @@ def read_json_object(path: Path) -> dict[str, Any]:
             remedy="Correct it, or download it again.",
         ) from error
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{printable(path)} is broken JSON: {printable(error)}.") from error
+        raise CheckpointError(
+            f"{printable(path)} is broken JSON: {printable(error)}.", remedy="Correct it, or download it again."
+        ) from error
     if not isinstance(value, dict):
         raise CheckpointError(
             f"{printable(path)} holds a JSON {type(value).__name__} where an object is expected.",
             remedy=_DOWNLOAD_AGAIN,
         )
     return value
+
+
+def require_plausible_size(path: Path) -> None:
+    """Check that a file that will be read as a whole is not far larger than any of its kind.
+
+    Raises:
+        CheckpointError: It is.
+    """
+    size, _ = _head(path)
+    if size > JSON_LIMIT:
+        raise CheckpointError(
+            f"{printable(path)} is too large to be what its name says: {size:,} bytes.", remedy=_DOWNLOAD_AGAIN
+        )
 
 
 def require_json_ends(path: Path) -> None:
@@ -156,10 +170,10 @@ def _head(path: Path) -> tuple[int, bytes]:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise CheckpointError(f"{printable(path)} is a directory where a file is expected.")
+            raise CheckpointError(f"{printable(path)} is a directory where a file is expected.", remedy=_DOWNLOAD_AGAIN)
         # Opening a pipe would wait for a writer that never comes.
         if not stat.S_ISREG(status.st_mode):
-            raise CheckpointError(f"{printable(path)} is not a regular file.")
+            raise CheckpointError(f"{printable(path)} is not a regular file.", remedy=_DOWNLOAD_AGAIN)
         with path.open("rb") as file:
             return status.st_size, file.read(64)
     except OSError as error:

@@ -52,6 +52,10 @@ class Engine(Protocol):
     def concurrency(self) -> int:
         """How many requests in flight keep this server busy."""
 
+    @property
+    def longest_silence_s(self) -> float:
+        """Seconds without any part of a reply, while requests are in flight, after which this server hangs."""
+
     def prepare(self, say: Callable[[str], None]) -> None:
         """Do what must be done before the server can start, telling ``say`` about anything that takes time.
 
@@ -60,7 +64,11 @@ class Engine(Protocol):
         """
 
     def launch(self, host: str, port: int, api_key: str) -> Launch:
-        """How to start the server on ``host`` and ``port``, letting in whoever holds ``api_key``."""
+        """How to start the server on ``host`` and ``port``, letting in whoever holds ``api_key``.
+
+        Raises:
+            UsageError: Others than this machine could reach it there, and its key would not keep them out.
+        """
 
     def activity(self, line: str) -> str | None:
         """What a line of the server's log says about its start ("loading weights 40 %"), or None if nothing."""

@@ -1,6 +1,7 @@
 """Telling one checkpoint from another without reading all of it."""
 
 import hashlib
+import os
 from pathlib import Path
 
 from bundle.serving.checkpoint import Checkpoint
@@ -16,10 +17,10 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     """
     digest = hashlib.sha256()
     for path in (checkpoint.path / "config.json", *checkpoint.tokenizer_files):
-        digest.update(f"{path.name}\0".encode())
+        digest.update(os.fsencode(path.name) + b"\0")
         digest.update(path.read_bytes())
     for path in checkpoint.weight_files:
-        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        digest.update(os.fsencode(path.name) + f"\0{path.stat().st_size}\0".encode())
         _sample(path, digest)
     return digest.hexdigest()
 

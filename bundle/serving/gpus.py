@@ -7,8 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bundle.errors import UsageError
+from bundle.serving.child_environment import without_keys
 
 _TIMEOUT_S = 30.0
+
+GPU_QUERY = "--query-gpu=index,uuid,name,memory.total,memory.free,driver_version"
+PROCESS_QUERY = "--query-compute-apps=gpu_uuid,pid,process_name,used_memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,16 @@ class GpuProcess:
 
 def list_gpus() -> list[Gpu]:
     """The machine's GPUs in PCI order; none where there is no working driver."""
-    rows = _query("--query-gpu=index,uuid,name,memory.total,memory.free,driver_version")
+    return parse_gpus(_query(GPU_QUERY))
+
+
+def list_processes() -> list[GpuProcess]:
+    """The processes that hold memory on any GPU, as far as the driver tells."""
+    return parse_processes(_query(PROCESS_QUERY))
+
+
+def parse_gpus(rows: Sequence[Sequence[str]]) -> list[Gpu]:
+    """The GPUs in an answer to ``GPU_QUERY``; those that do not tell their memory are left out."""
     return [
         Gpu(int(index), uuid, name, int(total), int(free), driver)
         for index, uuid, name, total, free, driver in (row for row in rows if len(row) == 6)
@@ -52,9 +65,8 @@ def list_gpus() -> list[Gpu]:
     ]
 
 
-def list_processes() -> list[GpuProcess]:
-    """The processes that hold memory on any GPU, as far as the driver tells."""
-    rows = _query("--query-compute-apps=gpu_uuid,pid,process_name,used_memory")
+def parse_processes(rows: Sequence[Sequence[str]]) -> list[GpuProcess]:
+    """The processes in an answer to ``PROCESS_QUERY``."""
     return [
         GpuProcess(uuid, int(pid), name, int(used) if used.isdigit() else None)
         for uuid, pid, name, used in (row for row in rows if len(row) == 4)
@@ -109,21 +121,43 @@ def find_gpu(gpus: Sequence[Gpu], name: str) -> Gpu | None:
     return None
 
 
-def _query(query: str) -> list[list[str]]:
+class NvidiaSmiError(Exception):
+    """``nvidia-smi`` is there and does not tell what it is asked. The text says what it does instead."""
+
+
+def ask_nvidia_smi(query: str, timeout_s: float = _TIMEOUT_S) -> list[list[str]] | None:
+    """The cells of the table that ``nvidia-smi`` answers a query with; None where there is no ``nvidia-smi``.
+
+    Raises:
+        NvidiaSmiError: It fails, or does not answer in time.
+    """
     command = shutil.which("nvidia-smi")
     if command is None:
-        return []
+        return None
     try:
         result = subprocess.run(
             [command, query, "--format=csv,noheader,nounits"],
+            env=without_keys(os.environ),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=_TIMEOUT_S,
+            errors="replace",
+            timeout=timeout_s,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return []
+    except subprocess.TimeoutExpired:
+        raise NvidiaSmiError(f"did not answer within {timeout_s:g} s") from None
+    except OSError as error:
+        raise NvidiaSmiError(f"cannot be run: {error.strerror}") from None
     if result.returncode != 0:
-        return []
+        # It explains itself on standard output.
+        said = " ".join(f"{result.stdout} {result.stderr}".split())
+        raise NvidiaSmiError(f"failed with status {result.returncode}: {said or 'it says nothing'}")
     return [[cell.strip() for cell in line.split(",")] for line in result.stdout.splitlines() if line.strip()]
+
+
+def _query(query: str) -> list[list[str]]:
+    try:
+        return ask_nvidia_smi(query) or []
+    except NvidiaSmiError:
+        return []

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import secrets
 import signal
 import sys
@@ -13,10 +12,9 @@ from collections.abc import Mapping
 from typing import cast
 
 from bundle.serving import guardian
+from bundle.serving.child_environment import without_keys
 from bundle.serving.engines import Launch
 
-# Names of variables that hold a key to something. The server reads a local directory and needs none of them.
-_HOLDS_A_KEY = re.compile(r"(^|_)(API_?KEYS?|ACCESS_KEY(_ID)?|SECRET(_KEY)?|TOKEN|PASSWORD|PASSWD|CREDENTIALS)$", re.I)
 # How long after its own bounds a guardian may still be busy before it is taken for dead itself.
 _PATIENCE_WITH_GUARDIAN = guardian.LONGEST_STOP + 3.0
 _SWEEP_SECONDS = 3.0
@@ -25,11 +23,7 @@ _SWEEP_AGAIN_SECONDS = 0.05
 
 def server_environment(launch: Launch, ours: Mapping[str, str]) -> dict[str, str]:
     """The server's environment: ours without keys meant for others, and what the launch adds."""
-    return {**_without_keys(ours), **launch.environment, **launch.secrets}
-
-
-def _without_keys(ours: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in ours.items() if not _HOLDS_A_KEY.search(name)}
+    return {**without_keys(ours), **launch.environment, **launch.secrets}
 
 
 class _OrphansAreOurs:
@@ -93,7 +87,7 @@ class GuardedProcess(asyncio.SubprocessProtocol):
                 lambda: self,
                 *(sys.executable, "-I", "-S", guardian.__file__),
                 stderr=log,
-                env=_without_keys(os.environ),
+                env=without_keys(os.environ),
                 start_new_session=True,  # A terminal's Ctrl-C and hang-up are for us alone.
             )
         except BaseException:

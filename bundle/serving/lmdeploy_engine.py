@@ -1,12 +1,9 @@
 """lmdeploy's OpenAI-compatible server, 0.12 to 0.18."""
 
-import importlib.util
 import itertools
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -15,21 +12,26 @@ from bundle.model_files import EngineSettings
 from bundle.serving.architectures import lmdeploy_architectures
 from bundle.serving.checkpoint import Checkpoint
 from bundle.serving.engines import Launch
-from bundle.serving.gpus import Gpu, list_gpus, list_processes, select_gpus, visible_gpus
+from bundle.serving.exposure import require_loopback
+from bundle.serving.gpus import Gpu, list_processes, select_gpus, visible_gpus
 from bundle.serving.lmdeploy_launcher import KEY_VARIABLE
-from bundle.serving.python_scripts import find_script, interpreter_of
+from bundle.serving.machine import Machine
 
 _OLDEST, _NEWEST = (0, 12), (0, 18)
 _TRUST_REMOTE_CODE_SINCE = (0, 13)  # before, lmdeploy ran a checkpoint's code without asking
+_KEY_FOR_ALL_SINCE = (0, 13)  # before, /abort_request and /distserve/… were open to everybody
 _GENERATION_CONFIG_SINCE = (0, 15)  # before, a checkpoint's generation_config.json was not read for sampling
-_INSTALL = "Install it with `pip install '.[gpu]'` in a checkout of this project."
-
-_DESCRIBE_LMDEPLOY = (
-    "import importlib.metadata as m; d = m.distribution('lmdeploy'); print(d.version, 'in', d.locate_file('lmdeploy'))"
-)
+_CAPTURE_SIZES_SINCE = (0, 14)  # before, the PyTorch engine captured a CUDA graph for every power of two
 
 _OURS = {"--server-name", "--server-port", "--model-name", "--api-keys", "--ssl", "--proxy-url"}
-_DEFAULT_CONCURRENCY = 256
+
+_SLOTS = 256
+"""Requests computed at once. lmdeploy takes 1,024 on an H100: space and CUDA graphs that one run has no use for."""
+_SMALL_BATCH = 32
+"""A second size to capture CUDA graphs for: enough for a run's last replies. Padding a small model's batch up to a
+captured size costs next to nothing, and every size captured costs part of a second before the server is ready."""
+_WAITING_PER_SLOT = 0.25
+"""Requests that wait at the server for a slot, so that one that becomes free is taken without a round trip to us."""
 
 # What a server needs besides its weights: the CUDA context, work space and a cache that holds a few long requests.
 _OVERHEAD_MIB = 2048
@@ -54,6 +56,7 @@ class LmdeployEngine:
         arguments: The user's own, after ``--``; they win over those of the file.
         trust_remote_code: Leave to run the checkpoint's Python code.
         gpu: As in ``--gpu``, None for the one with the most free memory.
+        machine: The GPUs and the lmdeploy there are.
     """
 
     checkpoint: Checkpoint
@@ -62,12 +65,20 @@ class LmdeployEngine:
     arguments: Sequence[str] = ()
     trust_remote_code: bool = False
     gpu: str | None = None
+    machine: Machine = field(default_factory=Machine, compare=False)
 
     name = "lmdeploy"
 
     @property
     def concurrency(self) -> int:
-        return self.settings.concurrency or _DEFAULT_CONCURRENCY
+        """Requests in flight: one for every slot of the server, and some that wait for one."""
+        slots = self._slots
+        return self.settings.concurrency or slots + int(slots * _WAITING_PER_SLOT)
+
+    @property
+    def longest_silence_s(self) -> float:
+        """The longest reply, 2,048 tokens of a large model, takes about a minute."""
+        return 180.0
 
     @property
     def tokenizer_directory(self) -> Path:
@@ -77,37 +88,18 @@ class LmdeployEngine:
     @property
     def interpreter(self) -> str:
         """The Python that runs the server."""
-        return self._program[0]
+        return self.machine.lmdeploy.interpreter
 
     @property
     def version(self) -> str:
         """lmdeploy's version."""
-        return self._installed[0]
+        return self.machine.lmdeploy.version
 
     @cached_property
     def architectures(self) -> frozenset[str] | None:
         """What the installed lmdeploy knows; None where its source cannot be read."""
-        package = self._installed[1]
+        package = self.machine.lmdeploy.package
         return lmdeploy_architectures(package) if package else None
-
-    @cached_property
-    def _installed(self) -> tuple[str, Path | None]:
-        """lmdeploy's version, and the folder of its package where that can be found."""
-        interpreter, script = self._program
-        commands = [[interpreter, "-c", _DESCRIBE_LMDEPLOY]]
-        if script != "-m":
-            commands.append([interpreter, script, "--version"])
-        for command in commands:
-            try:
-                result = subprocess.run(
-                    command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
-                )
-            except (OSError, subprocess.TimeoutExpired):
-                continue
-            found = re.search(r"(\d+\.\d+\S*)(?: in (.*))?", result.stdout)
-            if result.returncode == 0 and found:
-                return found.group(1), Path(found.group(2)) if found.group(2) else None
-        raise ServerError(f"{script} does not tell its version.", remedy=_INSTALL)
 
     @cached_property
     def gpus(self) -> tuple[Gpu, ...]:
@@ -116,13 +108,13 @@ class LmdeployEngine:
         Raises:
             BundleError: There is none, or too little free memory on it.
         """
-        allowed = visible_gpus(list_gpus())
+        allowed = visible_gpus(self.machine.gpus)
         if not allowed:
             raise ServerError(
                 "lmdeploy needs an NVIDIA GPU, and there is none this program may use.",
                 remedy="Check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or use --engine transformers.",
             )
-        count = self._tensor_parallel()
+        count = max(self._number("--tp") or 1, 1)
         chosen = select_gpus(allowed, self.gpu, count)
         needed_mib = self.checkpoint.weight_bytes // (2**20 * len(chosen)) + _OVERHEAD_MIB
         for gpu in chosen:
@@ -139,8 +131,9 @@ class LmdeployEngine:
             )
         if version > _NEWEST:
             say(f"lmdeploy {self.version} is newer than any this program was tried with (0.12 to 0.18)")
-        names = {argument.partition("=")[0] for argument in self._given}
-        if taken := sorted(names & _OURS):
+        names = {argument.partition("=")[0] for argument in self._given if argument.startswith("--")}
+        # Its parser takes the beginning of an option for the option, so that --api-key would be --api-keys.
+        if taken := sorted(name for name in names if any(option.startswith(name) for option in _OURS)):
             raise UsageError(
                 f"{', '.join(taken)}: these lmdeploy options are set by this program.", remedy="Leave them out."
             )
@@ -148,8 +141,10 @@ class LmdeployEngine:
         say(f"lmdeploy {self.version} on GPU {indices}")
 
     def launch(self, host: str, port: int, api_key: str) -> Launch:
-        interpreter, script = self._program
-        version = _numbers(self.version)
+        installed = self.machine.lmdeploy
+        version = _numbers(installed.version)
+        if version < _KEY_FOR_ALL_SINCE:
+            require_loopback(host, f"lmdeploy {installed.version} answers some requests without its API key.")
         arguments = ["serve", "api_server", str(self.checkpoint.path)]
         arguments += ["--server-name", host, "--server-port", str(port), "--model-name", self.served_name]
         arguments += ["--enable-prefix-caching", "--enable-abort-handling", "--log-level", "WARNING"]
@@ -158,9 +153,14 @@ class LmdeployEngine:
         if version >= _GENERATION_CONFIG_SINCE:
             # Else the checkpoint's generation_config.json would quietly add, say, a repetition penalty.
             arguments += ["--generation-config", "lmdeploy"]
+        if self._number("--max-batch-size") is None:
+            arguments += ["--max-batch-size", str(self._slots)]
+        if version >= _CAPTURE_SIZES_SINCE:
+            sizes = sorted({min(_SMALL_BATCH, self._slots), self._slots})
+            arguments += ["--cudagraph-capture-batch-sizes", *map(str, sizes)]
         launcher = Path(__file__).with_name("lmdeploy_launcher.py")
         return Launch(
-            command=(interpreter, str(launcher), script, *arguments, *self._given),
+            command=(installed.interpreter, str(launcher), installed.script, *arguments, *self._given),
             environment={
                 "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
                 "CUDA_VISIBLE_DEVICES": ",".join(str(gpu.index) for gpu in self.gpus),
@@ -183,30 +183,19 @@ class LmdeployEngine:
     def _given(self) -> tuple[str, ...]:
         return (*self.settings.args, *self.arguments)
 
-    @cached_property
-    def _program(self) -> tuple[str, str]:
-        """The interpreter, and the script it runs or "-m" for the module."""
-        script = find_script("lmdeploy")
-        if script is not None:
-            interpreter = interpreter_of(script)
-            if interpreter is None:
-                raise ServerError(
-                    f"{script} is not a Python script, so its API key could not be kept off its argument list.",
-                    remedy="Put the lmdeploy that pip installed on PATH.",
-                )
-            return interpreter, str(script)
-        if importlib.util.find_spec("lmdeploy") is not None:
-            return sys.executable, "-m"
-        raise ServerError("lmdeploy is not installed.", remedy=_INSTALL)
+    @property
+    def _slots(self) -> int:
+        return self._number("--max-batch-size") or _SLOTS
 
-    def _tensor_parallel(self) -> int:
-        count = 1
+    def _number(self, option: str) -> int | None:
+        """What the model's file or the user gives for an option that takes a number; the last one counts."""
+        number = None
         for name, value in itertools.pairwise([*self._given, ""]):
-            if name == "--tp" and value.isdigit():
-                count = int(value)
-            elif name.startswith("--tp=") and name[5:].isdigit():
-                count = int(name[5:])
-        return max(count, 1)
+            if name == option and value.isdigit():
+                number = int(value)
+            elif name.startswith(f"{option}=") and name.partition("=")[2].isdigit():
+                number = int(name.partition("=")[2])
+        return number
 
 
 def _numbers(version: str) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from bundle.errors import CheckpointError
+from bundle.printable import is_unicode
 from bundle.serving.checkpoint_files import list_names, listed, printable, unfinished_files, unreadable
 
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -23,7 +24,12 @@ def require_model_directory(path: Path) -> Path:
     Raises:
         CheckpointError: There is no such directory, or it holds something else than a checkpoint.
     """
-    directory = _require_directory(path.expanduser())
+    directory = _require_directory(_expanded(path))
+    if not is_unicode(str(directory)):
+        raise CheckpointError(
+            f"The path {printable(directory)} holds bytes that are no text, which the engines cannot open.",
+            remedy="Rename it, or give a link to it whose name is plain.",
+        )
     names = list_names(directory)
     if not names:
         raise CheckpointError(
@@ -40,9 +46,20 @@ def require_model_directory(path: Path) -> Path:
     return directory
 
 
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise CheckpointError(
+            f"There is no home directory for {printable(path)}.", remedy="Write the path out."
+        ) from None
+
+
 def _require_directory(path: Path) -> Path:
     try:
         status = path.stat()
+    except ValueError:  # half a character, or a NUL
+        raise CheckpointError(f"{printable(path)} cannot be used as a path.", remedy="Check the spelling.") from None
     except (FileNotFoundError, NotADirectoryError) as error:
         if path.is_symlink():
             raise unreadable(path, FileNotFoundError(error.errno, error.strerror)) from error

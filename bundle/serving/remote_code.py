@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bundle.errors import CheckpointError
+from bundle.regular_file import read_regular
 from bundle.serving.checkpoint_files import printable, unreadable
 
 CODE_CONFIGS: Final = (
@@ -25,9 +26,11 @@ CODE_CONFIGS: Final = (
 
 _REFERENCE: Final = re.compile(r"(?:(?P<repo>[\w.-]+(?:/[\w.-]+)?)--)?(?P<module>\w+(?:\.\w+)*)\.(?P<cls>\w+)")
 # As transformers finds the files that a module needs: anywhere in the text, conditional imports included.
+# Nothing is tried twice, or a file of blank lines would take hours.
 _RELATIVE_IMPORT: Final = re.compile(
-    r"^\s*from\s+\.([\w.]*)\s+import\s+(.+?)\s*$|^\s*import\s+\.([\w.]+)", re.MULTILINE
+    r"^[ \t]*+(?:from[ \t]++\.([\w.]*+)[ \t]++import[ \t]++(.++)|import[ \t]++\.([\w.]++))", re.MULTILINE
 )
+_CODE_LIMIT: Final = 16 * 2**20
 
 
 def find_remote_code(directory: Path, configs: Mapping[str, Mapping[str, Any]]) -> tuple[Path, ...]:
@@ -64,7 +67,7 @@ def find_remote_code(directory: Path, configs: Mapping[str, Mapping[str, Any]]) 
                     f"{printable(reference)}), and that file is not there.",
                     remedy="Download the checkpoint's .py files as well.",
                 )
-            _follow(module, found)
+            _follow(module, directory, found)
     return tuple(found)
 
 
@@ -75,8 +78,8 @@ def _references(auto_map: object) -> Iterator[object]:
         yield from (item for item in (value if isinstance(value, list) else [value]) if item is not None)
 
 
-def _follow(module: Path, found: dict[Path, None]) -> None:
-    """Add a module, and what it imports from beside it, to what was found."""
+def _follow(module: Path, directory: Path, found: dict[Path, None]) -> None:
+    """Add a module, and what it imports from beside it and below ``directory``, to what was found."""
     waiting = [module]
     while waiting:
         path = waiting.pop()
@@ -84,10 +87,16 @@ def _follow(module: Path, found: dict[Path, None]) -> None:
             continue
         found[path] = None
         try:
-            source = path.read_text(encoding="utf-8", errors="replace")
+            source = read_regular(path, _CODE_LIMIT)
         except OSError as error:
             raise unreadable(path, error) from error
-        for imported, names, plain in _RELATIVE_IMPORT.findall(source):
+        if len(source) > _CODE_LIMIT:
+            raise CheckpointError(
+                f"{printable(path)} is larger than {_CODE_LIMIT:,} bytes and can hardly be a program.",
+                remedy="Download it again.",
+            )
+        for imported, names, plain in _RELATIVE_IMPORT.findall(source.decode("utf-8", "replace")):
             modules = [imported or plain] if imported or plain else re.findall(r"\w+", names)
             candidates = (path.parent / (name.replace(".", "/") + ".py") for name in modules)
-            waiting.extend(candidate for candidate in candidates if candidate.is_file())
+            # "from ..etc.x import" would lead to /etc.
+            waiting.extend(one for one in candidates if one.is_relative_to(directory) and one.is_file())

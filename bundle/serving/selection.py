@@ -7,11 +7,12 @@ from pathlib import Path
 
 from bundle.errors import UsageError
 from bundle.model_files import ModelFile
+from bundle.printable import printable
 from bundle.serving.checkpoint import Checkpoint
 from bundle.serving.engines import Engine
-from bundle.serving.gpus import list_gpus, visible_gpus
+from bundle.serving.gpus import visible_gpus
 from bundle.serving.lmdeploy_engine import LmdeployEngine
-from bundle.serving.transformers_engine import TransformersEngine
+from bundle.serving.machine import Machine
 
 ENGINES = ("auto", "lmdeploy", "transformers")
 
@@ -24,8 +25,9 @@ def choose_engine(
     *,
     trust_remote_code: bool,
     gpu: str | None,
+    machine: Machine,
 ) -> Engine:
-    """The engine of this name, ready to be prepared; "auto" is lmdeploy where there is a GPU, else transformers.
+    """The engine of this name, ready to be prepared; "auto" is lmdeploy where ``machine`` has a GPU, else transformers.
 
     Raises:
         UsageError: There is no engine of this name.
@@ -35,14 +37,17 @@ def choose_engine(
         hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(ENGINES)}."
         raise UsageError(f"There is no engine {name!r}.", remedy=hint)
     if name == "auto":
-        name = "lmdeploy" if visible_gpus(list_gpus()) else "transformers"
+        name = "lmdeploy" if visible_gpus(machine.gpus) else "transformers"
     if name == "lmdeploy":
-        return LmdeployEngine(checkpoint, checkpoint.path.name, model.lmdeploy, arguments, trust_remote_code, gpu)
+        served = printable(checkpoint.path.name) or "model"
+        return LmdeployEngine(checkpoint, served, model.lmdeploy, arguments, trust_remote_code, gpu, machine)
     if gpu is not None:
         raise UsageError("--gpu has no meaning for the CPU engine.", remedy="Leave it out, or use --engine lmdeploy.")
-    return TransformersEngine(
-        checkpoint, f"local/{checkpoint.path.name}", model.transformers, arguments, trust_remote_code, cache_directory()
-    )
+    # Imported here, because a server on a GPU need not wait for what rewrites checkpoints.
+    from bundle.serving.transformers_engine import TransformersEngine, hub_name
+
+    served = hub_name(checkpoint.path)
+    return TransformersEngine(checkpoint, served, model.transformers, arguments, trust_remote_code, cache_directory())
 
 
 def cache_directory() -> Path:

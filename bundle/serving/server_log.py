@@ -4,6 +4,8 @@ import os
 import re
 from pathlib import Path
 
+from bundle.printable import printable as visible
+
 # A server may write without end; a cause is always near the end.
 TAIL_BYTES = 64 * 1024
 _LONGEST_LINE = 500
@@ -68,6 +70,6 @@ class ServerLog:
 
 
 def printable(line: str) -> str:
-    """``line`` without escape sequences and control characters, so that it cannot take over a terminal."""
+    """``line`` without the colours and cursor movements of a terminal, and with anything else unseen made visible."""
     plain = _ESCAPES.sub("", line)
-    return "".join(" " if char.isspace() else char for char in plain if char.isprintable() or char.isspace()).rstrip()
+    return visible("".join(" " if char.isspace() else char for char in plain)).rstrip()

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Any
 
 from bundle.errors import ServerError
-from bundle.serving import diagnosis
 from bundle.serving.engines import Engine
 from bundle.serving.guarded import GuardedProcess
 from bundle.serving.readiness import Readiness
@@ -69,6 +68,7 @@ class Supervisor:
         port: The port; None for any that is free.
         start_timeout: Seconds from the start until the server must be ready.
         say: Told now and then what the server is doing while it starts.
+        launched: Set when the server's command has been started, for work that must not hold that up.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class Supervisor:
         port: int | None = None,
         start_timeout: float = 600.0,
         say: Callable[[str], None],
+        launched: asyncio.Event | None = None,
     ) -> None:
         self._engine = engine
         self._log_path = log_path
@@ -89,6 +90,7 @@ class Supervisor:
         self._say = say
         self._api_key = secrets.token_urlsafe(32)
         self._process: GuardedProcess | None = None
+        self._launched = launched
 
     async def __aenter__(self) -> Server:
         try:
@@ -158,6 +160,8 @@ class Supervisor:
                 ) from None
             finally:
                 os.close(descriptor)
+            if self._launched is not None:
+                self._launched.set()
             await self._wait_until_ready(process, readiness, log, began)
         except BaseException as error:
             await self.__aexit__(type(error), error, error.__traceback__)
@@ -223,6 +227,9 @@ class Supervisor:
 
     async def _watch_log(self, log: ServerLog, readiness: Readiness, began: float) -> None:
         """Tell what the server is doing, until it prints something after which it will not come up."""
+        # Imported here, since its many patterns take a while to compile and the server can start meanwhile.
+        from bundle.serving import diagnosis
+
         activity = said = None
         said_at = began
         while True:
@@ -239,6 +246,8 @@ class Supervisor:
             await asyncio.sleep(_LOOK_AT_LOG_SECONDS)
 
     def _post_mortem(self, what: str, process: GuardedProcess, log: ServerLog) -> ServerError:
+        from bundle.serving import diagnosis
+
         lines = log.last_lines()
         returncode = process.exited.result() if process.exited.done() else None
         if process.exited.done() and returncode is None:

@@ -21,8 +21,11 @@ from typing import IO, Any, Final
 from bundle.errors import TokenizerError
 from bundle.serving.checkpoint import vocab_size
 from bundle.serving.checkpoint_files import printable, read_json_object
+from bundle.serving.child_environment import without_keys
 
 _PROBE: Final = Path(__file__).with_name("tokenizer_probe.py")
+_GUARD: Final = Path(__file__).with_name("tokenizer_probe_guard.py")
+_PATIENCE_WITH_GUARD_S: Final = 2.0
 _TAIL_BYTES: Final = 8192
 _TAIL_LINES: Final = 15
 _GENERATION: Final = re.compile(r"\d{1,4}(?=\.)")
@@ -70,17 +73,13 @@ async def prove_tokenizer(
     directory = _absolute(directory)
     config = read_json_object(directory / "config.json")
     vocabulary = vocab_size(config)
-    command = [python, str(_PROBE), str(directory), "--parent", str(os.getpid())]
+    command = [python, str(_GUARD), str(os.getpid()), str(_PROBE), str(directory)]
     if vocabulary is not None:
         command += ["--vocab-size", str(vocabulary)]
     if trust_remote_code:
         command.append("--trust-remote-code")
-    with (
-        tempfile.TemporaryDirectory(prefix="bundle-tokenizer-", ignore_cleanup_errors=True) as modules,
-        tempfile.TemporaryFile() as output,
-        tempfile.TemporaryFile() as errors,
-    ):
-        status = await _run(command, _environment(modules), output, errors, timeout, directory)
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        status = await _run(command, _environment(), output, errors, timeout, directory)
         result = _result(output)
         tail = _tail(errors)
     if result is None:
@@ -137,20 +136,41 @@ async def _run(
         ) from None
     finally:
         if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+            await _end(process)
 
 
-def _environment(modules: str) -> dict[str, str]:
-    """The environment for the probe: the server's, but quiet, without network or GPU, and with code copied elsewhere.
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End the probe and wait for that; a cancellation that arrives meanwhile takes effect afterwards.
+
+    Its guard is asked to, so that it can remove what is to be removed, and killed where it takes no notice.
+    """
+
+    def send(signum: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signum)
+
+    send(signal.SIGTERM)
+    insisting = asyncio.get_running_loop().call_later(_PATIENCE_WITH_GUARD_S, send, signal.SIGKILL)
+    gone = asyncio.ensure_future(process.wait())
+    cancelled: asyncio.CancelledError | None = None
+    while not gone.done():
+        try:
+            await asyncio.wait({gone})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    insisting.cancel()
+    if cancelled is not None:
+        raise cancelled
+
+
+def _environment() -> dict[str, str]:
+    """The environment for the probe: the server's, but quiet and without network or GPU.
 
     transformers copies a checkpoint's code into a cache before it runs it. The server does so at the same moment,
-    and neither may find the other's half-written files.
+    and neither may find the other's half-written files, so that the guard names another place.
     """
     return {
-        **os.environ,
-        "HF_MODULES_CACHE": modules,
+        **{name: value for name, value in without_keys(os.environ).items() if name != "HF_MODULES_CACHE"},
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",

@@ -1,21 +1,20 @@
 """Loads a tokenizer as a server would, and reports whether it gives back what it is given.
 
-Run by path, in the server's own interpreter, which need not be ours: only the standard library and transformers are
-used, and nothing of ``bundle``. The last line of standard output is a JSON object: ``transformers`` (its version, or
-null), ``checked`` (how many things were), ``problems`` (what failed, at most ``PROBLEM_LIMIT``), ``failed`` (how many
-did), ``error`` (null, or why the tokenizer could not even be loaded and asked) and ``missing`` (packages that reading a
-sentencepiece model takes and that are not installed; transformers 5 then complains of a third one).
+Run by path, in the server's own interpreter, which need not be ours (``tokenizer_probe_guard`` does it): only the
+standard library and transformers are used, and nothing of ``bundle``. The last line of standard output is a JSON
+object: ``transformers`` (its version, or null), ``checked`` (how many things were), ``problems`` (what failed, at most
+``PROBLEM_LIMIT``), ``failed`` (how many did), ``error`` (null, or why the tokenizer could not even be loaded and asked)
+and ``missing`` (packages that reading a sentencepiece model takes and that are not installed; transformers 5 then
+complains of a third one).
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import importlib.util
 import json
 import os
 import re
-import signal
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -242,15 +241,6 @@ def installed(module: str) -> bool:
         return False
 
 
-def die_with(parent: int) -> None:
-    """Have this process killed when its parent ends, where the system can (Linux)."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signal.SIGKILL))
-    if os.getppid() != parent:  # it ended before that took effect
-        sys.exit("the process that started this one has ended")
-
-
 def main() -> None:
     """Probe the directory given on the command line."""
     # A script's own directory comes first on the path; the modules in this one are not for it to import.
@@ -258,12 +248,9 @@ def main() -> None:
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != own]  # noqa: PTH100
     parser = argparse.ArgumentParser()
     parser.add_argument("directory")
-    parser.add_argument("--parent", type=int, help="end when this process does")
     parser.add_argument("--vocab-size", type=int)
     parser.add_argument("--trust-remote-code", action="store_true")
     arguments = parser.parse_args()
-    if arguments.parent is not None:
-        die_with(arguments.parent)
     # What libraries and a checkpoint's code print must not be taken for the result.
     result_stream = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)

@@ -3,9 +3,11 @@
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import re
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,22 +15,27 @@ from pathlib import Path
 
 from bundle.errors import ServerError, UsageError
 from bundle.internlm2 import is_internlm2, rewrite_as_llama
+from bundle.internlm2.cache import hold
 from bundle.model_files import EngineSettings
 from bundle.serving.architectures import transformers_architectures
 from bundle.serving.checkpoint import Checkpoint
 from bundle.serving.engines import Launch
+from bundle.serving.exposure import require_loopback
 
 _INSTALL = "Install the CPU engine with `pip install '.[cpu]'` in a checkout of this project"
 _OURS = {"--host", "--port", "--device"}
 _DEFAULT_CONCURRENCY = 8  # it answers one request after the other; this hides the time between two
 _REVISION = "0" * 40
 
+# Folders of the cache.
+REWRITTEN, HUB_VIEWS = "llama", "hub-view"
+
 
 @dataclass
 class TransformersEngine:
     """Serves a checkpoint with ``transformers serve`` on the CPU; satisfies ``Engine``.
 
-    It has no API key: on loopback, other users of the machine can ask it too.
+    It has no API key, so it listens on loopback only, where other users of the machine can ask it too.
 
     Attributes:
         checkpoint: What is served; an InternLM2 one is rewritten as Llama first.
@@ -57,6 +64,11 @@ class TransformersEngine:
         return self.settings.concurrency or _DEFAULT_CONCURRENCY
 
     @property
+    def longest_silence_s(self) -> float:
+        """A CPU may take a quarter of an hour for a long reply that is not streamed."""
+        return 900.0
+
+    @property
     def interpreter(self) -> str:
         """The Python that runs the server."""
         return sys.executable
@@ -75,7 +87,8 @@ class TransformersEngine:
     @cached_property
     def architectures(self) -> frozenset[str] | None:
         """What transformers knows, and what is rewritten for it; None where the checkpoint brings its own model."""
-        if self.trust_remote_code and "AutoModelForCausalLM" in self.checkpoint.config.get("auto_map", {}):
+        auto_map = self.checkpoint.config.get("auto_map")
+        if self.trust_remote_code and isinstance(auto_map, dict) and "AutoModelForCausalLM" in auto_map:
             return None
         found = importlib.util.find_spec("transformers")
         known = transformers_architectures(Path(found.origin).parent) if found and found.origin else None
@@ -96,10 +109,12 @@ class TransformersEngine:
             )
         if is_internlm2(self.checkpoint.config):
             say("rewriting the checkpoint as Llama for the CPU engine (kept for the next time)")
-            self.tokenizer_directory = rewrite_as_llama(self.checkpoint.path, self.cache / "llama", say=say)
+            self.tokenizer_directory = rewrite_as_llama(self.checkpoint.path, self.cache / REWRITTEN, say=say)
+            weakref.finalize(self, os.close, hold(self.tokenizer_directory))
         say(f"transformers {self.version} on the CPU")
 
     def launch(self, host: str, port: int, api_key: str) -> Launch:
+        require_loopback(host, "The CPU engine has no API key.")
         command = [sys.executable, "-m", "transformers.cli.transformers", "serve", self.served_name]
         command += ["--host", host, "--port", str(port), "--device", "cpu", "--log-level", "error"]
         # Few processors compute bfloat16 faster than they emulate it; float32 holds every bfloat16 weight exactly.
@@ -122,6 +137,16 @@ class TransformersEngine:
         return "the HTTP server is up" if "Application startup complete" in line else None
 
 
+def hub_name(directory: Path) -> str:
+    """A name in the hub's form, "local/NAME", for a checkpoint in a directory of any name.
+
+    What the hub allows there is told by ``huggingface_hub.utils.validate_repo_id``.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.]+|\.{2,}", "-", directory.name)[:80]
+    name = re.sub(r"(?:\.git|[-.])+$|^[-.]+", "", re.sub(r"-{2,}", "-", name))
+    return f"local/{name or 'model'}"
+
+
 def _hub_view(directory: Path, name: str, cache: Path) -> Path:
     """A folder in the layout of the hub's cache that holds ``directory`` as the model ``name``.
 
@@ -130,10 +155,10 @@ def _hub_view(directory: Path, name: str, cache: Path) -> Path:
     """
     files = sorted(file for file in directory.iterdir() if file.is_file())
     key = hashlib.sha256("\0".join([name, *map(str, files)]).encode()).hexdigest()[:16]
-    view = cache / "hub-view" / key
+    view = cache / HUB_VIEWS / key
     if view.is_dir():
         return view
-    view.parent.mkdir(parents=True, exist_ok=True)
+    view.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=view.parent) as scratch:
         model = Path(scratch) / "hub" / f"models--{name.replace('/', '--')}"
         (model / "snapshots" / _REVISION).mkdir(parents=True)

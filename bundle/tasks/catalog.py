@@ -12,7 +12,7 @@ from bundle.tasks.answers import AnswerRule, FirstCapital, FirstOption, Pattern
 from bundle.tasks.ceval import CEVAL
 from bundle.tasks.cmmlu import CMMLU
 from bundle.tasks.known_benchmark import KnownBenchmark
-from bundle.tasks.own_rows import EXAMPLES, QUESTIONS, OwnRows
+from bundle.tasks.own_rows import EXAMPLES, QUESTIONS, OwnRows, path_of
 from bundle.tasks.prompts import Prompt
 from bundle.tasks.subjects import Subject
 from bundle.tasks.task import Question, Task
@@ -89,8 +89,8 @@ def _own_task(path: Path, file: TaskFile, rows: RowsFile) -> Task:
     rule = _rule(file.answer)
     own = OwnRows(
         name=path.stem,
-        file=path.parent / Path(rows.file).expanduser(),
-        examples_file=path.parent / Path(rows.examples_file).expanduser() if rows.examples_file else None,
+        file=path.parent / path_of(rows.file),
+        examples_file=path.parent / path_of(rows.examples_file) if rows.examples_file else None,
         columns=tuple(dict.fromkeys((*placeholders, "answer"))),
         renames=rows.columns,
         subject=rows.subject,

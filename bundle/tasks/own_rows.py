@@ -2,14 +2,19 @@
 
 import difflib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bundle.errors import DataError
+from bundle.printable import is_unicode, one_line, quoted
+from bundle.regular_file import read_regular
 from bundle.tasks.answers import AnswerRule
 from bundle.tasks.sources.benchmark import Row, Tables, fingerprint
-from bundle.tasks.sources.csv_files import decode, read_records
+from bundle.tasks.sources.checks import listed
+from bundle.tasks.sources.csv_files import MAX_ROWS, decode, read_records
 from bundle.tasks.sources.local_files import MAX_FILE_BYTES
 
 QUESTIONS = "questions"
@@ -61,17 +66,17 @@ class OwnRows:
         Raises:
             DataError: A file is missing or malformed, with its name and line, or has no rows of a subject.
         """
-        path = Path(source).expanduser()
+        path = path_of(source)
         files = {QUESTIONS: path, EXAMPLES: self.examples_file}
         read = {split: self._read(file) for split, file in files.items() if file is not None}
         if path != self.file and (strange := read[QUESTIONS].keys() - set(self.subjects())):
             raise DataError(
-                f"{path} has rows of the subject {min(strange)!r}, and {self.file} has none.", remedy=_REMEDY
+                f"{path} has rows of the subject {quoted(min(strange))}, and {self.file} has none.", remedy=_REMEDY
             )
         rows: dict[tuple[str, str], list[Row]] = {}
         for subject, split in wanted:
             if subject not in read[split]:
-                raise DataError(f"{files[split]} has no rows of the subject {subject!r}.", remedy=_REMEDY)
+                raise DataError(f"{files[split]} has no rows of the subject {quoted(subject)}.", remedy=_REMEDY)
             rows[subject, split] = read[split][subject]
         return Tables(source, f"file {path}", rows, fingerprint(rows, self.columns))
 
@@ -97,8 +102,10 @@ class OwnRows:
         near = difflib.get_close_matches(column, record, n=1)
         return DataError(
             f"{self.name} needs the column {column!r}, and {where} has none of this name with text in it; "
-            f"there are {', '.join(map(repr, record))}.",
-            remedy=f"Did you mean {near[0]!r}?" if near else "Correct the file, or the task file's prompt or [rows].",
+            f"there are {listed(record)}.",
+            remedy=f"Did you mean {quoted(near[0])}?"
+            if near
+            else "Correct the file, or the task file's prompt or [rows].",
         )
 
     def _problem(self, row: Row, subject: str) -> str | None:
@@ -109,26 +116,46 @@ class OwnRows:
         if not row["answer"]:
             return "the answer is empty"
         if not self.rule.can_find(row["answer"]):
-            return f"the answer is {row['answer']!r}, which the rule {self.rule.name} finds in no reply"
+            return f"the answer is {quoted(row['answer'])}, which the rule {self.rule.name} finds in no reply"
         return None
+
+
+def path_of(written: str) -> Path:
+    """The path that a user or a task file means; ``~`` is the home directory.
+
+    Raises:
+        DataError: There is no such home directory.
+    """
+    try:
+        return Path(written).expanduser()
+    except RuntimeError:
+        raise DataError(
+            f"{quoted(written)} cannot be used as a path: there is no such home directory.", remedy="Write it out."
+        ) from None
 
 
 def _read_file(path: Path) -> list[tuple[int, Row]]:
     """The line and the cells of every row."""
     where = str(path)
+    if not is_unicode(where):
+        raise DataError(f"The path {where!r} holds bytes that are no text.", remedy="Rename the file.")
     if path.suffix.lower() not in (".csv", ".jsonl"):
         raise DataError(f"{where} is neither a .csv nor a .jsonl.", remedy="Name a file of one of these two kinds.")
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+        data = read_regular(path, MAX_FILE_BYTES)
     except FileNotFoundError:
         raise DataError(
             f"There is no file {where}.", remedy="Check the path; it begins where the task file is."
         ) from None
     except OSError as error:
-        raise DataError(f"{where} cannot be read: {error.strerror or error}.") from None
+        raise DataError(
+            f"{where} cannot be read: {error.strerror or error}.", remedy="Check the path and the rights of the file."
+        ) from None
     if len(data) > MAX_FILE_BYTES:
-        raise DataError(f"{where} is larger than {MAX_FILE_BYTES:,} bytes and can hardly be a table of questions.")
+        raise DataError(
+            f"{where} is larger than {MAX_FILE_BYTES:,} bytes and can hardly be a table of questions.",
+            remedy="Check the path, or divide the questions into several tasks.",
+        )
     rows = _csv_rows(data, where) if path.suffix.lower() == ".csv" else _json_rows(data, where)
     if not rows:
         raise DataError(f"{where} holds no rows.", remedy=_REMEDY)
@@ -137,16 +164,18 @@ def _read_file(path: Path) -> list[tuple[int, Row]]:
 
 def _csv_rows(data: bytes, where: str) -> list[tuple[int, Row]]:
     header, records = read_records(data, where)
-    twice = next((column for column in header if column and header.count(column) > 1), None)
-    if twice is not None:
-        raise DataError(f"{where}: column {twice!r} is there twice.", remedy=_REMEDY)
+    twice = [column for column, count in Counter(header).items() if column and count > 1]
+    if twice:
+        raise DataError(f"{where}: column {quoted(twice[0])} is there twice.", remedy=_REMEDY)
     return [(line, dict(zip(header, cells, strict=True))) for line, cells in records]
 
 
 def _json_rows(data: bytes, where: str) -> list[tuple[int, Row]]:
-    rows = []
+    rows: list[tuple[int, Row]] = []
     for number, line in enumerate(decode(data, where).split("\n"), 1):
         if line.strip():
+            if len(rows) == MAX_ROWS:
+                raise DataError(f"{where} has more than {MAX_ROWS:,} rows.", remedy=_REMEDY)
             rows.append((number, _json_row(line, f"{where}, line {number}")))
     return rows
 
@@ -154,10 +183,22 @@ def _json_rows(data: bytes, where: str) -> list[tuple[int, Row]]:
 def _json_row(line: str, where: str) -> Row:
     """The keys of an object whose values are text or numbers; a number is the text it is written as."""
     try:
-        content = json.loads(line, parse_int=str, parse_float=str)
+        content = json.loads(line, parse_int=str, parse_float=str, parse_constant=_refuse, object_pairs_hook=_object)
         json.dumps(content, ensure_ascii=False).encode()  # fails where half a character is escaped
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON ({error}).", remedy=_REMEDY) from None
+        raise DataError(f"{where}: not JSON ({one_line(str(error))}).", remedy=_REMEDY) from None
     if not isinstance(content, dict):
         raise DataError(f"{where}: not a JSON object.", remedy=_REMEDY)
     return {key: value for key, value in content.items() if isinstance(value, str)}
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no number")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {quoted(twice)} is there twice")
+    return content

@@ -35,6 +35,11 @@ class Question:
     gold: str
     examples: int
 
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """What tells it from every other question of a run, and its prediction too."""
+        return self.task, self.split, self.subject, self.id
+
 
 @dataclass(frozen=True, slots=True)
 class Task:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from bundle.evaluation.client import NoReplyError, RefusedError
+from bundle.evaluation.client import ChatClient, NoReplyError, RefusedError
 from tests.evaluation.asking import ask, client_of
 from tests.evaluation.loopback_api import Call, completion, error, loopback_api
 
@@ -167,3 +167,24 @@ async def _self_signed(directory: Path) -> Path:
         pytest.skip("openssl makes the certificate, and is not installed")
     assert await openssl.wait() == 0
     return directory / "both.pem"
+
+
+async def test_a_server_of_our_own_that_answers_from_another_model_ends_the_run() -> None:
+    async def handler(call: Call) -> web.Response:
+        return completion("A", model="another")
+
+    async with loopback_api(handler) as api:
+        client = ChatClient(
+            api.url, [], "m", temperature=0, timeout_s=20, retries=0, proxies=False, only_this_model=True
+        )
+        async with client:
+            with pytest.raises(RefusedError, match="another model, 'another'"):
+                await ask(client)
+
+
+async def test_a_remote_api_may_name_the_version_that_answered() -> None:
+    async def handler(call: Call) -> web.Response:
+        return completion("A", model="m-2026-11-23")
+
+    async with loopback_api(handler) as api, client_of(api.url) as client:
+        assert (await ask(client)).text == "A"

@@ -4,15 +4,20 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from bundle.errors import ConfigError
+from bundle.errors import AnswerError, ConfigError
+from bundle.printable import one_line, quoted
+from bundle.tasks.answers.bounded_search import SearchTimeoutError, search
 from bundle.tasks.answers.first_match import FirstMatchReader, Labelled
 from bundle.tasks.answers.rule import AnswerReader, AnswerRule
+
+_LONGEST_SEARCH_S = 1.0
+"""Seconds of processor time; an expression that is written well takes a thousandth of that for a long reply."""
 
 # Expressions like r"(?i)答案\s*:\s*[\W]*([A-D])[\W]*": a label of word characters, a colon, whatever is no word
 # character, and one letter or digit.
 _LABELLED = re.compile(
-    r"(?:\(\?i\))?(?P<label>\w+)(?:\\s\*)?(?:[:：]|\[[:：]+\])(?:\\s\*)?(?:\[\\W\]\*|\\W\*)?"
-    r"\(\[[0-9A-Za-z](?:-[0-9A-Za-z]|[0-9A-Za-z]*)\]\)(?:\[\\W\]\*|\\W\*)?"
+    r"(?P<label>(?:\(\?i\))?(?P<word>\w+)(?:\\s\*)?(?:[:：]|\[[:：]+\]))(?P<fillers>(?:\\s\*)?(?:\[\\W\]\*|\\W\*)?)"
+    r"(?P<answer>\(\[[0-9A-Za-z](?:-[0-9A-Za-z]|[0-9A-Za-z]*)\]\))(?:\[\\W\]\*|\\W\*)?"
 )
 
 
@@ -30,6 +35,9 @@ class Pattern(AnswerRule):
     the first one; and where the two labels overlap, the one at s puts a word character in the place of p's colon. And
     from s on, what stands between label and answer ends with the first word character, so the answer is that one.
 
+    That form is searched for without trying in how many ways the fillers can be divided between ``\s*`` and ``\W*``,
+    which would take time that grows with the square of their number. Any other expression has ``_LONGEST_SEARCH_S``.
+
     Attributes:
         pattern: The expression, with a group around the answer.
     """
@@ -38,6 +46,7 @@ class Pattern(AnswerRule):
 
     pattern: str
     _expression: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    _labelled: Labelled | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Compile the expression.
@@ -49,24 +58,35 @@ class Pattern(AnswerRule):
             expression = re.compile(self.pattern)
         except (re.error, OverflowError, RecursionError) as error:
             raise ConfigError(
-                f"{self.pattern!r} is no regular expression: {error}.",
+                f"{quoted(self.pattern)} is no regular expression: {one_line(str(error))}.",
                 remedy="It is written as for Python's re; in TOML, between 'single quotes' a backslash is itself.",
             ) from None
         if not expression.groups:
             raise ConfigError(
-                f"The regular expression {self.pattern!r} has no group.",
+                f"The regular expression {quoted(self.pattern)} has no group.",
                 remedy=r"Put parentheses around the answer, as in '答案: ([A-D])'.",
             )
         object.__setattr__(self, "_expression", expression)
+        object.__setattr__(self, "_labelled", _labelled(self.pattern))
 
     def extract(self, reply: str) -> str:
-        match = self._expression.search(reply.strip())
+        text = reply.strip()
+        if self._labelled is not None:
+            match = self._labelled.expression.search(text)
+        else:
+            try:
+                match = search(self._expression, text, seconds=_LONGEST_SEARCH_S)
+            except SearchTimeoutError:
+                raise AnswerError(
+                    f"The regular expression {quoted(self.pattern)} was still looking for the answer in a reply of "
+                    f"{len(text):,} characters after {_LONGEST_SEARCH_S:g} s.",
+                    remedy="Write it so that there is one way to match: without repetition inside a repetition, and "
+                    "without two repetitions side by side that take the same characters.",
+                ) from None
         return (match[1] or "") if match else ""
 
     def reader(self) -> AnswerReader:
-        if form := _LABELLED.fullmatch(self.pattern):
-            return FirstMatchReader(Labelled(self._expression, _is_no_word, len(form["label"])), self.extract)
-        return _PatientReader(self)
+        return _PatientReader(self) if self._labelled is None else FirstMatchReader(self._labelled, self.extract)
 
     def can_find(self, answer: str) -> bool:
         return True
@@ -87,6 +107,16 @@ class _PatientReader:
 
     def end(self) -> str:
         return self._rule.extract("".join(self._pieces))
+
+
+def _labelled(pattern: str) -> Labelled | None:
+    """The form "label, colon, fillers, answer", where this is one, with the fillers in one piece."""
+    form = _LABELLED.fullmatch(pattern)
+    if form is None:
+        return None
+    fillers = "" if not form["fillers"] else r"\W*+" if "W" in form["fillers"] else r"\s*+"
+    expression = re.compile(form["label"].replace(r"\s*", r"\s*+") + fillers + form["answer"])
+    return Labelled(expression, _is_no_word, len(form["word"]))
 
 
 def _is_no_word(character: str) -> bool:

@@ -11,7 +11,7 @@ class AnswerReader(Protocol):
         """Take the next piece of the reply; return the answer once it is certain, else None."""
 
     def end(self) -> str:
-        """The reply is over: return its answer, or "" where it has none."""
+        """The reply is over: return its answer, or "" where it has none; raises as `AnswerRule.extract`."""
 
 
 class AnswerRule(ABC):
@@ -22,7 +22,11 @@ class AnswerRule(ABC):
 
     @abstractmethod
     def extract(self, reply: str) -> str:
-        """The answer in a whole reply, or "" where it has none."""
+        """The answer in a whole reply, or "" where it has none.
+
+        Raises:
+            AnswerError: That cannot be found out in reasonable time.
+        """
 
     @abstractmethod
     def reader(self) -> AnswerReader:

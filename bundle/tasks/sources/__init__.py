@@ -9,9 +9,11 @@ from importlib import resources
 from pathlib import Path
 
 from bundle.errors import DataError
+from bundle.printable import is_unicode
 from bundle.tasks.sources.benchmark import Benchmark, Row, Tables, fingerprint
 from bundle.tasks.sources.csv_files import read_tables
-from bundle.tasks.sources.local_files import read_archive, read_directory
+from bundle.tasks.sources.local_files import read_directory
+from bundle.tasks.sources.zip_files import read_archive
 
 __all__ = ["Benchmark", "Row", "Tables", "load_tables"]
 
@@ -81,7 +83,10 @@ def _load_path(
         path = Path(source).expanduser().resolve()
         found, is_directory = path.exists(), path.is_dir()
     except (OSError, RuntimeError, ValueError) as error:  # no permission, no such ~user, a NUL in the path
-        raise DataError(f"{source!r} cannot be used as a path: {error}.") from error
+        reason = str(getattr(error, "strerror", None) or error).rstrip(".")
+        raise DataError(f"{source!r} cannot be used as a path: {reason}.", remedy="Check the path.") from error
+    if not is_unicode(source):
+        raise DataError(f"The path {source!r} holds bytes that are no text.", remedy="Rename it.")
     if not source or not found:
         raise DataError(
             f"There is no data source {source!r}: it is neither hub, modelscope nor sample, and no such path exists.",

@@ -1,11 +1,14 @@
 """What must hold for every table, whatever kind of file it came in."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import islice
 
 from bundle.errors import DataError
+from bundle.printable import quoted
 from bundle.tasks.sources.benchmark import Benchmark, Row
 
 REMEDY = "Correct the file, or fetch it again."
+_SHOWN = 20
 
 
 def place_columns(header: Sequence[str], benchmark: Benchmark, split: str, where: str) -> dict[str, int]:
@@ -21,15 +24,19 @@ def place_columns(header: Sequence[str], benchmark: Benchmark, split: str, where
         if name not in known:
             continue
         if name in places:
-            raise DataError(f"{where}: column {name!r} is there twice.", remedy=REMEDY)
+            raise DataError(f"{where}: column {quoted(name)} is there twice.", remedy=REMEDY)
         places[name] = place
     for name in benchmark.columns:
         may_be_missing = name in benchmark.optional and (name != "answer" or split in benchmark.secret_splits)
         if name not in places and not may_be_missing:
-            raise DataError(
-                f"{where}: column {name!r} is missing; there are {', '.join(map(repr, header))}.", remedy=REMEDY
-            )
+            raise DataError(f"{where}: column {name!r} is missing; there are {listed(header)}.", remedy=REMEDY)
     return places
+
+
+def listed(columns: Collection[str]) -> str:
+    """The names of a file's columns, for an error; not all of very many."""
+    shown = ", ".join(quoted(column) for column in islice(columns, _SHOWN))
+    return shown + (f" and {len(columns) - _SHOWN} more" if len(columns) > _SHOWN else "")
 
 
 def make_row(cells: Sequence[str], places: dict[str, int], benchmark: Benchmark) -> Row:
@@ -60,11 +67,11 @@ def check_rows(rows: Sequence[tuple[int, Row]], benchmark: Benchmark, split: str
         if not identifier:
             problem = "the id is empty"
         elif identifier in seen:
-            problem = f"id {identifier!r} was already used in {unit} {seen[identifier]}"
+            problem = f"id {quoted(identifier)} was already used in {unit} {seen[identifier]}"
         elif not row["question"].strip():
             problem = "the question is empty"
         elif answer not in benchmark.answers and (answer or split not in benchmark.secret_splits):
-            problem = f"the answer is {answer!r}, not one of {', '.join(sorted(benchmark.answers))}"
+            problem = f"the answer is {quoted(answer)}, not one of {', '.join(sorted(benchmark.answers))}"
         if problem is not None:
             raise DataError(f"{where}, {unit} {number}: {problem}.", remedy=REMEDY)
         seen[identifier] = number

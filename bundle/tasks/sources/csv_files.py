@@ -15,6 +15,9 @@ from bundle.errors import DataError
 from bundle.tasks.sources.benchmark import Benchmark, Row
 from bundle.tasks.sources.checks import REMEDY, check_rows, make_row, place_columns
 
+MAX_ROWS = 1_000_000
+"""A hundred times what all of a benchmark has; it keeps a hostile file from filling the memory."""
+
 
 def read_tables(
     contents: Mapping[tuple[str, str], bytes], benchmark: Benchmark, wanted: Sequence[tuple[str, str]], prefix: str
@@ -65,6 +68,8 @@ def read_records(data: bytes, where: str) -> tuple[list[str], list[tuple[int, li
                 raise DataError(
                     f"{where}, line {line}: {len(cells)} cells, but the header has {len(header)}.", remedy=REMEDY
                 )
+            elif len(records) == MAX_ROWS:
+                raise DataError(f"{where} has more than {MAX_ROWS:,} rows.", remedy=REMEDY)
             else:
                 records.append((line, cells))
     except csv.Error as error:

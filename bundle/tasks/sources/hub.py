@@ -19,8 +19,8 @@ from bundle.errors import DataError
 from bundle.tasks.sources.benchmark import Benchmark, Row
 from bundle.tasks.sources.bounded import each_bounded
 from bundle.tasks.sources.csv_files import read_tables
-from bundle.tasks.sources.local_files import read_archive
 from bundle.tasks.sources.parquet_files import find_shards, read_parquet
+from bundle.tasks.sources.zip_files import read_archive
 
 TRUE = ("1", "ON", "YES", "TRUE")
 STALL_S = 60.0
@@ -53,12 +53,34 @@ def load_from_hub(benchmark: Benchmark, wanted: Sequence[Pair], say: Callable[[s
         cached = _load_cached(benchmark, wanted)
         if cached is None:
             raise DataError(
-                f"{benchmark.hub} cannot be had from the hub: {why}, and the cache {_cache()} does not hold all the "
+                f"{benchmark.hub} cannot be had from the hub: {why}, and the cache {hub_cache()} does not hold all the "
                 "wanted files.",
                 remedy=remedy,
             )
         say(f"Using the copy of {benchmark.hub} that was fetched before: {why}.")
         return cached
+
+
+def look_at_hub(benchmark: Benchmark, limit_s: float) -> str:
+    """Ask the hub for a benchmark's present commit, and nothing else. Returns what a person wants to know of it.
+
+    Raises:
+        DataError: The hub cannot be reached within ``limit_s`` seconds, refuses, or offline mode is on.
+    """
+    if _offline():
+        raise DataError("Offline mode is on.", remedy=f"HF_HUB_OFFLINE and HF_DATASETS_OFFLINE turn it on. {WAYS_OUT}")
+    try:
+        with _quiet():
+            commit, _ = _ask_for_files(benchmark, limit_s)
+    except _NotReachedError as error:
+        raise DataError(f"{benchmark.hub} cannot be had from the hub: {error}.", remedy=error.remedy) from None
+    return f"{benchmark.hub} @ {commit[:8]} at {_host()}"
+
+
+def cached_commit(benchmark: Benchmark, wanted: Sequence[Pair]) -> str | None:
+    """The newest commit that the cache holds all the wanted files of; None where there is none."""
+    cached = _cached_files(benchmark, wanted)
+    return cached and cached[0]
 
 
 class _NotReachedError(Exception):
@@ -70,19 +92,9 @@ class _NotReachedError(Exception):
 
 
 def _load_online(benchmark: Benchmark, wanted: Sequence[Pair], say: Callable[[str], None]) -> tuple[str, Rows]:
-    from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    api = HfApi()
-    with _reached():
-        ask = each_bounded(
-            lambda repo: api.dataset_info(repo, timeout=constants.HF_HUB_ETAG_TIMEOUT),
-            [benchmark.hub],
-            workers=1,
-            stall_s=STALL_S,
-        )
-        info = next(ask)[1]
-        commit, names = str(info.sha), [sibling.rfilename for sibling in info.siblings or ()]
-
+    commit, names = _ask_for_files(benchmark, STALL_S)
     chosen = _choose(names, benchmark, wanted)
     if not chosen:
         shards = find_shards(names, wanted)
@@ -113,15 +125,36 @@ def _load_online(benchmark: Benchmark, wanted: Sequence[Pair], say: Callable[[st
     return _read(files, benchmark, wanted, commit, "" if _host() == "huggingface.co" else f" at {_host()}")
 
 
+def _ask_for_files(benchmark: Benchmark, limit_s: float) -> tuple[str, list[str]]:
+    """The present commit and the names of its files."""
+    from huggingface_hub import HfApi, constants
+
+    api = HfApi()
+    with _reached():
+        ask = each_bounded(
+            lambda repo: api.dataset_info(repo, timeout=min(limit_s, constants.HF_HUB_ETAG_TIMEOUT)),
+            [benchmark.hub],
+            workers=1,
+            stall_s=limit_s,
+        )
+        info = next(ask)[1]
+        return str(info.sha), [sibling.rfilename for sibling in info.siblings or ()]
+
+
 def _load_cached(benchmark: Benchmark, wanted: Sequence[Pair]) -> tuple[str, Rows] | None:
     """From the newest commit in the cache that has all the wanted files; None where there is none."""
-    snapshots = _cache() / f"datasets--{benchmark.hub.replace('/', '--')}" / "snapshots"
+    cached = _cached_files(benchmark, wanted)
+    return cached and _read(cached[1], benchmark, wanted, cached[0], " (cached copy)")
+
+
+def _cached_files(benchmark: Benchmark, wanted: Sequence[Pair]) -> tuple[str, dict[str, Path]] | None:
+    snapshots = hub_cache() / f"datasets--{benchmark.hub.replace('/', '--')}" / "snapshots"
     if not snapshots.is_dir():
         return None
     for folder in sorted(snapshots.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True):
         files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
         if _choose(files, benchmark, wanted):
-            return _read(files, benchmark, wanted, folder.name, " (cached copy)")
+            return folder.name, files
     return None
 
 
@@ -185,7 +218,8 @@ def _host() -> str:
     return urlsplit(constants.ENDPOINT).netloc.rpartition("@")[2]  # without a password, should it hold one
 
 
-def _cache() -> Path:
+def hub_cache() -> Path:
+    """The directory that holds what was fetched from the hub."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE).expanduser()

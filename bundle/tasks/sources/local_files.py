@@ -1,17 +1,13 @@
-"""A benchmark's files on this machine: a directory or a .zip in its own layout.
+"""A benchmark's files in a directory in its own layout."""
 
-A .zip is read in memory. Nothing is unpacked, so no name or link in it can reach outside, and its size is bounded
-before a byte is inflated.
-"""
-
-import zipfile
-import zlib
-from collections.abc import Collection, Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources.abc import Traversable
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from bundle.errors import DataError
+from bundle.regular_file import read_regular
 
 # Both benchmarks are a few megabytes in all; these only keep a mistaken or hostile file from filling the memory.
 MAX_FILE_BYTES = 64 * 2**20
@@ -28,99 +24,58 @@ def read_directory(root: Traversable, names: Mapping[Pair, str], where: str) -> 
     """
     contents: dict[Pair, bytes] = {}
     missing: list[str] = []
+    total = 0
     for pair, name in names.items():
         try:
-            with root.joinpath(*name.split("/")).open("rb") as file:
-                contents[pair] = file.read(MAX_FILE_BYTES + 1)
+            contents[pair] = _read(root.joinpath(*name.split("/")))
         except (FileNotFoundError, NotADirectoryError):
             missing.append(name)
         except OSError as error:
-            raise DataError(f"{name} in {where} cannot be read: {error.strerror or error}.") from error
+            raise DataError(
+                f"{name} in {where} cannot be read: {error.strerror or error}.",
+                remedy="Check the rights of the directory and of its files.",
+            ) from error
         else:
-            _check_size(len(contents[pair]), f"{name} in {where}")
+            check_size(len(contents[pair]), f"{name} in {where}")
+            total += len(contents[pair])
+            check_total(total, where)
     if missing:
         there = [f"{name.rpartition('/')[0]}/{file}" for name in missing[:1] for file in _list(root, name)]
         nearby = [] if contents or not isinstance(root, Path) else _nearby(root, names.values())
-        raise _missing(missing, len(names), where, there or _list(root, ""), nearby)
+        raise missing_files(missing, len(names), where, there or _list(root, ""), nearby)
     return contents
 
 
-def read_archive(path: Path, names: Mapping[Pair, str]) -> tuple[str, dict[Pair, bytes]]:
-    """Read every named file in a .zip; they may lie in one folder inside it.
-
-    Returns:
-        That folder ("ceval-exam/", or "" where there is none), and the files' contents.
+def check_size(size: int, what: str) -> None:
+    """Refuse a file that can be no table of questions.
 
     Raises:
-        DataError: It is no .zip, is damaged, encrypted or too large, holds names that point outside, or lacks files.
+        DataError: It is too large.
     """
-    where = f"zip file {path}"
-    contents: dict[Pair, bytes] = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = _members(archive, where)
-            folder = _folder(members, names.values(), where)
-            missing = [name for name in names.values() if folder + name not in members]
-            if missing:
-                raise _missing(missing, len(names), where, sorted(members), [])
-            total = sum(members[folder + name].file_size for name in names.values())
-            if total > MAX_TOTAL_BYTES:
-                raise DataError(f"{where} would take {total:,} bytes, more than the {MAX_TOTAL_BYTES:,} allowed.")
-            for pair, name in names.items():
-                member = members[folder + name]
-                _check_size(member.file_size, f"{name} in {where}")
-                if member.flag_bits & 1:
-                    raise DataError(f"{name} in {where} is encrypted.", remedy="Unpack it and give the directory.")
-                if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                    raise DataError(
-                        f"{name} in {where} is compressed in an unusual way.",
-                        remedy="Unpack it and give the directory.",
-                    )
-                contents[pair] = archive.read(member)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError) as error:
-        raise DataError(
-            f"{where} cannot be read: {error or type(error).__name__}.", remedy="Fetch it again."
-        ) from error
-    return folder, contents
-
-
-def _members(archive: zipfile.ZipFile, where: str) -> dict[str, zipfile.ZipInfo]:
-    members: dict[str, zipfile.ZipInfo] = {}
-    for member in archive.infolist():
-        name = member.filename.replace("\\", "/")  # as some Windows programs write it
-        if name.startswith("/") or ".." in PurePosixPath(name).parts or name[1:3] == ":/":
-            raise DataError(f"{where} holds a name that points outside of it: {member.filename!r}.")
-        if member.is_dir() or name.startswith("__MACOSX/"):
-            continue
-        if name in members:
-            raise DataError(f"{where} holds {name} twice.")
-        members[name] = member
-    return members
-
-
-def _folder(members: Collection[str], names: Iterable[str], where: str) -> str:
-    """The one folder the benchmark's files lie in; "" when they lie at the top or nowhere."""
-    wanted = set(names)
-    folders = {
-        member.removesuffix(name)
-        for member in members
-        for name in _tails(member)
-        if name in wanted  # "x/val/law_val.csv" lies in "x/"
-    }
-    if len(folders) > 1 and "" not in folders:
-        listed = ", ".join(sorted(folders))
-        raise DataError(f"{where} holds the benchmark more than once: in {listed}.", remedy="Unpack it and choose one.")
-    return "" if not folders or "" in folders else folders.pop()
-
-
-def _tails(name: str) -> Iterable[str]:
-    parts = name.split("/")
-    return ("/".join(parts[start:]) for start in range(len(parts)))
-
-
-def _check_size(size: int, what: str) -> None:
     if size > MAX_FILE_BYTES:
-        raise DataError(f"{what} is larger than {MAX_FILE_BYTES:,} bytes and can hardly be a table of questions.")
+        raise DataError(
+            f"{what} is larger than {MAX_FILE_BYTES:,} bytes and can hardly be a table of questions.",
+            remedy="Check that it is the benchmark's own file, or fetch it again.",
+        )
+
+
+def check_total(size: int, where: str) -> None:
+    """Refuse files that can, all of them together, be no benchmark.
+
+    Raises:
+        DataError: They are too large.
+    """
+    if size > MAX_TOTAL_BYTES:
+        raise DataError(
+            f"The files of {where} take more than the {MAX_TOTAL_BYTES:,} bytes allowed.",
+            remedy="Check that it is the benchmark, or fetch it again.",
+        )
+
+
+def _read(file: Traversable) -> bytes:
+    if isinstance(file, Path):
+        return read_regular(file, MAX_FILE_BYTES)
+    return file.read_bytes()  # of the package, where that is a .zip itself
 
 
 def _list(root: Traversable, name: str) -> list[str]:
@@ -136,10 +91,13 @@ def _nearby(root: Path, names: Iterable[str]) -> list[Path]:
     name = next(iter(names))
     below = (path for pattern in ("*/", "*/*/") for path in root.glob(pattern))
     candidates = [root.parent, *islice(below, 1000)]  # enough for a folder of data sets, and soon done in a home
-    return [path for path in candidates if (path / name).is_file()]
+    return [path for path in candidates if os.path.isfile(path / name)]  # noqa: PTH113 - raises for none
 
 
-def _missing(missing: list[str], total: int, where: str, there: list[str], nearby: list[Path]) -> DataError:
+def missing_files(
+    missing: list[str], total: int, where: str, there: list[str], nearby: Sequence[Path] = ()
+) -> DataError:
+    """The error for files that are not there, with what there is instead, and where others like them are."""
     shown = ", ".join(there[:5]) + (f" and {len(there) - 5} more" if len(there) > 5 else "")
     if nearby:
         remedy = f"Did you mean {' or '.join(map(str, nearby[:3]))}?"

@@ -10,8 +10,6 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -21,7 +19,7 @@ from bundle.errors import DataError
 from bundle.tasks.sources.benchmark import Benchmark, Row
 from bundle.tasks.sources.bounded import each_bounded
 from bundle.tasks.sources.csv_files import read_tables
-from bundle.tasks.sources.local_files import read_archive
+from bundle.tasks.sources.zip_files import is_sound, read_archive
 
 MAX_DOWNLOAD_BYTES = 64 * 2**20
 READ_TIMEOUT_S = 20.0
@@ -49,6 +47,11 @@ def load_from_modelscope(
         origin += " (cached)"
     else:
         url = f"{endpoint()}/datasets/{benchmark.modelscope}/resolve/master/{benchmark.archive}"
+        if "@" in url:
+            raise DataError(
+                "MODELSCOPE_ENDPOINT holds a user name or password, which would stand in plain sight.",
+                remedy="Leave it out: the benchmark is public there.",
+            )
         say(f"Fetching {url}.")
         try:
             for _ in each_bounded(lambda url: download(url, path), [url], workers=1, stall_s=DOWNLOAD_LIMIT_S):
@@ -105,7 +108,7 @@ def _download_once(url: str, path: Path) -> None:
             urllib.request.urlopen(request, timeout=READ_TIMEOUT_S) as response,  # noqa: S310 - see the check above
         ):
             _copy(response, file)
-        if not _is_sound(part):
+        if not is_sound(part):
             raise DataError(f"{url} did not send a sound .zip.", remedy=WAYS_OUT)
         part.replace(path)
     finally:
@@ -122,14 +125,6 @@ def _copy(response: http.client.HTTPResponse, file: BinaryIO) -> None:
     length = response.headers.get("Content-Length")
     if length is not None and size != int(length):
         raise ConnectionError(f"the connection ended after {size:,} of {int(length):,} bytes")
-
-
-def _is_sound(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError, ValueError):
-        return False
 
 
 def _may_pass(error: Exception) -> bool:
