@@ -36,6 +36,7 @@ class StandInEngine:
     architectures = None
     tokenizer_directory = Path()
     concurrency = 1
+    longest_silence_s = 60.0
 
     def prepare(self, say: Callable[[str], None]) -> None:
         return
