@@ -44,3 +44,11 @@ def test_model_and_task_files_are_found(installed: Path, command: str, listed: s
 def test_the_sample_questions_are_inside(installed: Path) -> None:
     sample = installed / "bundle" / "tasks" / "sample" / "ceval"
     assert len(list(sample.glob("val/*_val.csv"))) == len(list(sample.glob("dev/*_dev.csv"))) == 52
+
+
+def test_a_report_can_be_made_by_what_is_inside(installed: Path) -> None:
+    there = installed / "bundle" / "reports" / "html"
+    here = ROOT / "bundle" / "reports" / "html"
+    names = {path.relative_to(here) for path in here.rglob("*") if path.suffix not in ("", ".pyc")}
+    assert names == {path.relative_to(there) for path in there.rglob("*") if path.suffix not in ("", ".pyc")}
+    assert Path("vendor/d3.LICENSE") in names

@@ -1,0 +1,122 @@
+"""Every question of a run, laid out for the page: what is sorted and filtered in columns, the long texts in chunks."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from bundle.predictions import Key, Prediction
+from bundle.prompt_record import RecordedPrompt
+from bundle.reports.recorded_run import RecordedRun
+from bundle.tasks.prompts import Message
+
+CHUNK: Final = 200
+"""Questions whose texts are parsed together, when one of them is first shown or searched."""
+
+
+class Outcome(StrEnum):
+    """What came of a question."""
+
+    RIGHT = "right"
+    WRONG = "wrong"
+    SILENT = "silent"
+    """There is a reply and no answer in it, which counts as wrong."""
+    UNSCORED = "unscored"
+    """There is an answer, and whether it is right is not known here."""
+    FAILED = "failed"
+    """It was asked in vain, which does not count as wrong."""
+    UNASKED = "unasked"
+
+
+OUTCOMES: Final = tuple(Outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionData:
+    """What the page's table of questions is made of.
+
+    Attributes:
+        columns: One entry a question in each: ``part`` and ``outcome`` are places in lists, the rest is as in a
+            prediction, None where it is not known.
+        chunks: `CHUNK` questions in each: name of the shared beginning, messages after it, reply, thinking, error, and
+            why the server stopped.
+        beginnings: The shared beginnings of conversations by name, each message as role and content.
+    """
+
+    columns: dict[str, list[Any]]
+    chunks: list[list[list[Any]]]
+    beginnings: dict[str, list[list[str]]]
+
+    @property
+    def outcomes(self) -> list[int]:
+        """How many questions have each of `OUTCOMES`."""
+        found = self.columns["outcome"]
+        return [found.count(code) for code in range(len(OUTCOMES))]
+
+
+def question_data(run: RecordedRun) -> QuestionData:
+    """Lay out the questions of a run, in the order of its tasks."""
+    places = {part: number for number, part in enumerate(run.questions)}
+    columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+    texts: list[list[Any]] = []
+    beginnings: dict[str, list[list[str]]] = {}
+    for key, prompt, prediction in _rows(run):
+        values = _values(places[key[:3]], key, prompt, prediction)
+        for column, value in zip(columns.values(), values, strict=True):
+            column.append(value)
+        texts.append(_texts(prompt, prediction))
+        if prompt is not None and prompt.prefix_name is not None:
+            beginnings.setdefault(prompt.prefix_name, _pairs(prompt.prefix))
+    chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
+    return QuestionData(columns, chunks, beginnings)
+
+
+_COLUMNS = ("part", "id", "outcome", "answer", "gold", "characters", "tokens", "prompt_tokens", "latency", "attempts")
+
+
+def _rows(run: RecordedRun) -> Iterator[tuple[Key, RecordedPrompt | None, Prediction | None]]:
+    predictions = {one.key: one for one in run.predictions}
+    prompts = run.prompts or {}
+    places = {part: number for number, part in enumerate(run.questions)}
+    for key in sorted(prompts.keys() | predictions.keys(), key=lambda key: (places[key[:3]], key[3])):
+        yield key, prompts.get(key), predictions.get(key)
+
+
+def _values(place: int, key: Key, prompt: RecordedPrompt | None, prediction: Prediction | None) -> Sequence[Any]:
+    if prediction is None:
+        gold = prompt.gold if prompt is not None else ""
+        return place, key[3], OUTCOMES.index(Outcome.UNASKED), None, gold, None, None, None, None, None
+    return (
+        place,
+        key[3],
+        OUTCOMES.index(outcome(prediction)),
+        prediction.answer,
+        prediction.gold,
+        None if prediction.reply is None else len(prediction.reply),
+        prediction.completion_tokens,
+        prediction.prompt_tokens,
+        prediction.latency_s,
+        prediction.attempts,
+    )
+
+
+def outcome(prediction: Prediction) -> Outcome:
+    """What came of a question that was asked."""
+    if prediction.error is not None:
+        return Outcome.FAILED
+    if not prediction.answer:
+        return Outcome.SILENT
+    if prediction.correct is None:
+        return Outcome.UNSCORED
+    return Outcome.RIGHT if prediction.correct else Outcome.WRONG
+
+
+def _texts(prompt: RecordedPrompt | None, prediction: Prediction | None) -> list[Any]:
+    told: list[Any] = [None, None] if prompt is None else [prompt.prefix_name, _pairs(prompt.own)]
+    if prediction is None:
+        return [*told, None, None, None, None]
+    return [*told, prediction.reply, prediction.thinking, prediction.error, prediction.finish_reason]
+
+
+def _pairs(messages: Sequence[Message]) -> list[list[str]]:
+    return [[one["role"], one["content"]] for one in messages]

@@ -1,0 +1,79 @@
+"""A real browser that looks at a page, and what the page did in it."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium; ``BUNDLE_TEST_BROWSER`` names another than the one in the path."""
+    program = os.environ.get("BUNDLE_TEST_BROWSER") or next(filter(None, map(shutil.which, _NAMES)), None)
+    if program is None:
+        pytest.skip("there is no Chromium to look at pages with; on Debian: apt-get install chromium")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program)
+        yield started
+        started.close()
+
+
+@dataclass
+class Conduct:
+    """What a page did besides showing itself.
+
+    Attributes:
+        requests: Addresses it asked for, its own among them.
+        complaints: What it wrote on the console, and errors that nobody caught.
+        dialogs: What it asked the reader.
+    """
+
+    requests: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+    dialogs: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def opened(
+    browser: Browser,
+    file: Path,
+    *,
+    locale: str = "en-US",
+    scheme: Literal["light", "dark"] = "light",
+    width: int = 1200,
+) -> Iterator[Page]:
+    """Open a file until the block is left; it must have asked for nothing but itself and complained of nothing."""
+    conduct = Conduct()
+    context = browser.new_context(locale=locale, color_scheme=scheme, viewport={"width": width, "height": 900})
+    context.set_default_timeout(20_000)
+    page = context.new_page()
+    page.on("request", lambda request: conduct.requests.append(request.url))
+    page.on("console", lambda message: conduct.complaints.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: conduct.complaints.append(str(error)))
+    page.on("dialog", lambda dialog: conduct.dialogs.append(dialog.message))
+    try:
+        page.goto(file.as_uri())
+        yield page
+        assert conduct == Conduct(requests=[file.as_uri()])
+    finally:
+        context.close()
+
+
+def faults(page: Page) -> list[str]:
+    """What axe-core finds on a page that keeps people from using it."""
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{one['id']}: {node['html'][:200]}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+    ]
