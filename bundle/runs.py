@@ -141,7 +141,11 @@ class Run:
         Raises:
             RunError: It cannot be written.
         """
-        _replace(self.directory / name, json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n")
+        try:
+            text = json.dumps(content, ensure_ascii=False, indent=1).encode()
+        except UnicodeEncodeError:  # a lone surrogate, as in the name of a directory that is not UTF-8
+            text = json.dumps(content, indent=1).encode()
+        _replace(self.directory / name, text + b"\n")
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Write a file, whole or not at all.
