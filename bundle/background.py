@@ -1,9 +1,12 @@
-"""Blocking work beside the event loop that never keeps the program from ending."""
+"""Work beside other work: what it waits for, what ends it, and whose fault is told."""
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from bundle.errors import BundleError, ServerError
 
 T = TypeVar("T")
 
@@ -36,3 +39,40 @@ async def in_thread(work: Callable[[], T]) -> T:
 
     threading.Thread(target=run, daemon=True, name=getattr(work, "__name__", "work")).start()
     return await done
+
+
+async def until_done_or_trouble(
+    work: Coroutine[Any, Any, None], watch: Coroutine[Any, Any, ServerError]
+) -> ServerError | None:
+    """Await ``work``; return what is wrong with the server where that ends it."""
+    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(watch)
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            return watching.result()
+        working.result()
+    except ServerError as trouble:
+        return trouble
+    finally:
+        for task in (working, watching):
+            task.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+    return None
+
+
+async def after(event: asyncio.Event, work: Callable[[], Awaitable[T]]) -> T:
+    """Begin ``work`` when ``event`` is set, and return what it returns."""
+    await event.wait()
+    return await work()
+
+
+@contextlib.asynccontextmanager
+async def first_fault_only() -> AsyncIterator[None]:
+    """Raise the fault itself where a task group raises a group of them: the others are its consequences."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        for fault in group.exceptions:
+            if isinstance(fault, BundleError):
+                raise fault from None
+        raise

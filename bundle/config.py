@@ -11,6 +11,15 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bundle.errors import ConfigError
+from bundle.printable import is_unicode, one_line
+from bundle.regular_file import read_regular
+
+_LARGEST = 1024 * 1024
+"""Bytes; files of this kind are a few thousand long."""
+# TOML's parser takes time that grows with the square of the number of a key's parts, and no schema has more than three.
+_DEEP_KEY = re.compile(
+    r"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){64}""",
+)
 
 
 class Strict(BaseModel):
@@ -47,13 +56,20 @@ def find_file(folder: _Folder, name: str) -> Path:
         ConfigError: There is none; the nearest name is told.
     """
     if name.endswith(".toml") or "/" in name:
-        path = Path(name).expanduser()
-        if path.is_file():
-            return path
-        raise ConfigError(
-            f"There is no file {path}.",
-            remedy=f"Check the path, or use a name listed by `bundle {_LISTED_BY[folder]}`.",
-        )
+        remedy = f"Check the path, or use a name listed by `bundle {_LISTED_BY[folder]}`."
+        try:
+            path = Path(name).expanduser()
+            path.stat()
+        except FileNotFoundError:
+            raise ConfigError(f"There is no file {path}.", remedy=remedy) from None
+        except OSError as error:
+            raise ConfigError(f"{name} cannot be read: {error.strerror}.", remedy=remedy) from None
+        except (RuntimeError, ValueError) as error:  # no such ~user; a NUL or half a character in it
+            reason = str(error).rstrip(".")
+            raise ConfigError(f"{name!r} cannot be used as a path: {reason}.", remedy=remedy) from None
+        if not is_unicode(name):
+            raise ConfigError(f"The path {name!r} holds bytes that are no text.", remedy="Rename the file.")
+        return path
     path = _folder(folder) / f"{name}.toml"
     if path.is_file():
         return path
@@ -86,19 +102,37 @@ def read_file(path: Path, schema: type[_File]) -> _File:
 
 def _content(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as stream:
-            return tomllib.load(stream)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}.", remedy="Mend the file and try again.") from None
+        data = read_regular(path, _LARGEST)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.", remedy="Check the path.") from None
+    if len(data) > _LARGEST:
+        raise ConfigError(
+            f"{path} is larger than {_LARGEST:,} bytes and can hardly be what it should be.", remedy="Check the path."
+        )
+    try:
+        text = data.decode("utf-8-sig")  # Windows' editors begin a file with a byte order mark
+        if _DEEP_KEY.search(text):
+            raise ConfigError(f"{path} holds a key of very many parts.", remedy="Mend the file and try again.")
+        return tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{path}, line {line}: not UTF-8 (byte 0x{data[error.start]:02x}).", remedy="Save the file as UTF-8."
+        ) from None
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deeply.", remedy="Mend the file and try again.") from None
+    except ValueError as error:
+        reason = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "a number has thousands of digits"
+        raise ConfigError(
+            f"{path} is not valid TOML: {one_line(reason)}.", remedy="Mend the file and try again."
+        ) from None
 
 
 def _first_fault(error: ValidationError, schema: type[BaseModel]) -> str:
     # An unknown key often is the cause of a missing one, so it goes first.
     faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
     fault = faults[0]
-    key = ".".join(str(part) for part in fault["loc"])
+    key = one_line(".".join(str(part) for part in fault["loc"]), 100)
     match fault["type"]:
         case "extra_forbidden":
             near = _nearest(fault["loc"][-1], _keys(schema, fault["loc"][:-1]))

@@ -5,6 +5,8 @@ import signal
 import sys
 from typing import Protocol
 
+from bundle.core_dumps import forbid_core_dumps
+
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -22,6 +24,7 @@ def run_to_exit_code(pipeline: Pipeline) -> int:
     """Run a pipeline. The first SIGINT, SIGTERM or SIGHUP ends it in order, the next one at once."""
     if sys.platform == "win32":
         return asyncio.run(pipeline.execute())
+    forbid_core_dumps()
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import bundle
@@ -61,10 +62,20 @@ def describe_machine() -> dict[str, Any]:
             continue
     hardware = {
         "system": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": _processor(),
         "cores": os.cpu_count(),
     }
     return {"versions": versions, "hardware": hardware}
+
+
+def _processor() -> str:
+    """The processor's name; of `platform.processor`, which starts a program to find it out, no use is made."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.machine()
 
 
 def require_same(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any, Self
 from bundle.errors import RunError
 from bundle.predictions import Prediction
 from bundle.row_writer import RowWriter
+
+_LOCK_ATTEMPTS, _LOCK_PAUSE_S = 5, 0.05
 
 PREDICTIONS, RECORD, RESULTS, SERVER_LOG = "predictions.jsonl", "run.json", "results.json", "server.log"
 
@@ -40,7 +43,7 @@ class Run:
             # The directory itself is locked: it stays the same whatever is replaced inside, and the lock ends with us.
             self._lock = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(self._lock)
                 self.known = _keep_replies(directory / PREDICTIONS)
                 self._predictions = RowWriter(directory / PREDICTIONS)
             except BaseException:
@@ -199,6 +202,20 @@ def read_predictions(directory: Path) -> list[Prediction]:
                 f"{path}, line {number}, is damaged.", remedy="Remove that line; its question is then asked again."
             ) from None
     return rows
+
+
+def _lock(directory: int) -> None:
+    """Take the lock of a run directory.
+
+    Raises:
+        BlockingIOError: Another run has it. Who only looks whether one has, as `bundle runs`, lets it go at once.
+    """
+    for _ in range(_LOCK_ATTEMPTS):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_LOCK_PAUSE_S)
+    fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _keep_replies(path: Path) -> Sequence[Prediction]:

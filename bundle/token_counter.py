@@ -4,6 +4,8 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bundle.errors import TokenizerError
+from bundle.printable import one_line
 from bundle.serving.checkpoint import Checkpoint
 from bundle.tasks.prompts import Message
 
@@ -14,8 +16,18 @@ def token_counter(checkpoint: Checkpoint) -> Callable[[Sequence[Message]], int] 
     """A function that counts the tokens of a conversation, a little generously; None where that cannot be done here.
 
     The vocabulary is read directly (tokenizer.json, or a sentencepiece model), without the checkpoint's Python code.
+
+    Raises:
+        TokenizerError: The vocabulary's file is damaged.
     """
-    count = _counter({path.name: path for path in checkpoint.tokenizer_files})
+    try:
+        count = _counter({path.name: path for path in checkpoint.tokenizer_files})
+    except Exception as error:  # tokenizers raises Exception itself, sentencepiece several kinds
+        raise TokenizerError(
+            f"The vocabulary of {checkpoint.path} cannot be read, so that prompts cannot be measured against the "
+            f"longest one allowed: {one_line(str(error))}",
+            remedy="Download the tokenizer's files again, or leave --max-seq-len out.",
+        ) from error
     if count is None:
         return None
 

@@ -226,3 +226,30 @@ def has_rows(path: Path, number: int) -> bool:
 
 def sorted_rows(out: Path) -> list[tuple[Any, ...]]:
     return sorted((row["subject"], row["id"], row["reply"], row["answer"], row["correct"]) for row in rows_of(out))
+
+
+def test_gates_on_scores_make_the_exit_code_1_and_say_why(tmp_path: Path) -> None:
+    with remote_api() as api:
+        asked = ["eval-remote", "m", "--base-url", api.url, "--data", "sample", "--subjects", "law", "--out", tmp_path]
+        met = run(*asked, "--min-score", "ceval-law=0", environment=ENVIRONMENT)
+        baseline = met.stdout.splitlines()[-1]
+        files = ["--summary", tmp_path / "summary.md", "--junit", tmp_path / "junit.xml"]
+        not_met = run(*asked, "--min-score", "ceval-law=101", environment=ENVIRONMENT)
+        dropped = run(*asked, "--baseline", baseline, "--max-drop", 0, *files, environment=ENVIRONMENT)
+        mistyped = run(*asked, "--min-score", "ceval-low=1", environment=ENVIRONMENT)
+
+    assert (met.returncode, not_met.returncode, dropped.returncode, mistyped.returncode) == (0, 2, 0, 2)
+    assert "gate met: ceval-law" in met.stdout
+    assert "Did you mean ceval-law?" in mistyped.stderr
+    assert "gate met" in dropped.stdout
+    assert "ceval-law" in (tmp_path / "summary.md").read_text()
+    assert "<testsuites" in (tmp_path / "junit.xml").read_text()
+
+
+def test_a_gate_that_is_not_met_is_the_exit_codes_reason(tmp_path: Path) -> None:
+    with remote_api() as api:
+        asked = ["eval-remote", "m", "--base-url", api.url, "--data", "sample", "--subjects", "law", "--out", tmp_path]
+        result = run(*asked, "--min-score", "ceval-law=100", environment=ENVIRONMENT)
+
+    assert result.returncode == 1
+    assert "gate not met: ceval-law" in result.stdout

@@ -17,7 +17,7 @@ def compare(
     ],
     new: Annotated[
         list[Path],
-        typer.Argument(metavar="NEW…", help="One or more others, each compared with it.", show_default=False),
+        typer.Argument(metavar="NEW", help="One or more others, each compared with it.", show_default=False),
     ],
     subjects: Annotated[
         bool, typer.Option("--subjects", help="Show every subject, not only those that differ.")

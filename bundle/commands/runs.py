@@ -12,7 +12,7 @@ def runs(
 ) -> None:
     """List the runs, newest first: when, model, task, score, questions answered, time (minutes:seconds).
 
-    Wherever a run is asked for, its name may be given, or as much of its beginning as no other has.
+    Reports and comparisons take a run's name, or as much of its beginning as no other has.
     """
     from bundle.reports.run_list import list_runs
 

@@ -120,7 +120,8 @@ def require_model(body: object, name: str | None) -> None:
         AttemptError: It does.
     """
     model = body.get("model") if name is not None and isinstance(body, Mapping) else None
-    if isinstance(model, str) and model != name:
+    # transformers serve names the revision as well, as in "local/tiny@main".
+    if isinstance(model, str) and name not in (model, model.rpartition("@")[0]):
         raise AttemptError(
             f"the reply is from another model, {one_line(model, 80)!r}",
             Fate.REFUSED,

@@ -1,11 +1,11 @@
 """From predictions to scores, under the names OpenCompass gives them."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from bundle.predictions import Prediction
-from bundle.tasks.catalog import Task
 
 Part = tuple[str, str]
 """A split and a subject in it."""
@@ -30,7 +30,22 @@ class Score:
     answered: int
 
 
-def score(task: Task, asked: Mapping[Part, int], predictions: Iterable[Prediction]) -> dict[str, Score]:
+class Scored(Protocol):
+    """What must be known of a task to score it."""
+
+    @property
+    def groups(self) -> Mapping[str, Sequence[Part]]:
+        """The parts that a group's score is the mean of, by the group's score name."""
+
+    @property
+    def secret_splits(self) -> Collection[str]:
+        """The splits whose right answers are not known."""
+
+    def score_name(self, split: str, subject: str) -> str:
+        """The name of a subject's score."""
+
+
+def score(task: Scored, asked: Mapping[Part, int], predictions: Iterable[Prediction]) -> dict[str, Score]:
     """Score a task's subjects and groups.
 
     Args:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Self
 
 from bundle.errors import CheckpointError
+from bundle.printable import one_line
 
 ARCHITECTURE = "InternLM2ForCausalLM"
 MODEL_TYPE = "internlm2"
+_MOST_LAYERS = 10_000  # a table of every tensor is made, whatever the file says
 
 
 def is_internlm2(config: Mapping[str, object]) -> bool:
@@ -67,7 +69,7 @@ class Architecture:
         architecture = cls(
             hidden_size=_size(config, "hidden_size"),
             intermediate_size=_size(config, "intermediate_size"),
-            layers=_size(config, "num_hidden_layers"),
+            layers=_size(config, "num_hidden_layers", most=_MOST_LAYERS),
             heads=heads,
             kv_heads=heads if config.get("num_key_value_heads") is None else _size(config, "num_key_value_heads"),
             vocab_size=_size(config, "vocab_size"),
@@ -83,11 +85,11 @@ class Architecture:
         return architecture
 
 
-def _size(config: Mapping[str, object], key: str) -> int:
+def _size(config: Mapping[str, object], key: str, most: int = 2**40) -> int:
     value = config.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
         raise CheckpointError(
-            f"config.json: {key} must be a positive whole number, not {value!r}.",
+            f"config.json: {key} must be a positive whole number, not {one_line(repr(value), 80)}.",
             remedy="Compare config.json with the one the model was published with.",
         )
     return value

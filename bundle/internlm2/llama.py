@@ -54,7 +54,9 @@ def rewrite_as_llama(source: Path, cache_root: Path, *, say: Callable[[str], Non
     try:
         say("looking for an earlier rewrite of this checkpoint")
         key = content_key(_VERSION, [*setting_files(source), *shards])
-        return cached_directory(cache_root, key, lambda target: _rewrite(source, config, shards, target, say), say=say)
+        return cached_directory(
+            cache_root, key, lambda target: _rewrite(source, config, shards, target, say), source=source, say=say
+        )
     except OSError as error:
         raise CheckpointError(
             f"{cache_root}: {source.name} could not be rewritten there ({error.strerror}).",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle.errors import CheckpointError
+from bundle.printable import one_line
 
 # What InternLM2's own tokenizer class assumes where tokenizer_config.json is silent.
 _DEFAULT_NAMES = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
@@ -83,10 +84,15 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_bytes())
+        json.dumps(content, ensure_ascii=False).encode()  # fails where half a character is escaped
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: is not valid JSON ({error}).", remedy="Download the file again.") from error
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror}).", remedy="Check the disk and the file's rights."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path}: is not valid JSON ({one_line(str(error))}).", remedy="Download the file again."
+        ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: must hold a JSON object.", remedy="Download the file again.")
     return content

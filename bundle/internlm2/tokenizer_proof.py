@@ -11,6 +11,7 @@ from bundle.errors import TokenizerError
 from bundle.internlm2.sentencepiece_model import PieceType, SentencePieceModel
 from bundle.internlm2.tokenizer_config import AddedToken
 from bundle.internlm2.tokenizer_json import SPACE
+from bundle.printable import one_line
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -64,11 +65,17 @@ def prove_equal(
         inexpressible: Pieces known not to be formed (``Merges.inexpressible``); text with them is left out.
 
     Raises:
-        TokenizerError: They differ anywhere, or text does not come back as it was.
+        TokenizerError: Sentencepiece cannot read the file, they differ anywhere, or text does not come back as it was.
     """
     import sentencepiece
 
-    processor = sentencepiece.SentencePieceProcessor(model_file=str(sentencepiece_file))
+    try:
+        processor = sentencepiece.SentencePieceProcessor(model_file=str(sentencepiece_file))
+    except (OSError, RuntimeError) as error:
+        raise TokenizerError(
+            f"Sentencepiece cannot read {sentencepiece_file}: {one_line(str(error))}",
+            remedy="Download tokenizer.model again.",
+        ) from error
     # Sentencepiece knows nothing of the added tokens.
     incomparable = [*(mark.content for mark in marks.values()), *(t.replace(SPACE, " ") for t in inexpressible)]
     for text in _without(incomparable, [*TEXTS, *_texts_of_pieces(model)]):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from bundle.errors import RunError
 from bundle.evaluation.scoring import Score, score
@@ -15,7 +15,6 @@ from bundle.predictions import Key, Prediction
 from bundle.prompt_record import RecordedPrompt, read_prompts
 from bundle.reports.recorded_task import RecordedTask, score_names
 from bundle.runs import PREDICTIONS, RECORD, RESULTS, read_json, read_predictions
-from bundle.tasks.catalog import Task
 
 Part = tuple[str, str, str]
 """A task, a split and a subject."""
@@ -272,7 +271,7 @@ def _scores(
         asked = {(split, subject): n for (name, split, subject), n in questions.items() if name == task.name}
         names = score_names(tasks, task)
         # A recorded task has all that scoring looks at: groups, secret splits and names.
-        mine = score(cast("Task", task), asked, by_task.get(task.name, ()))
+        mine = score(task, asked, by_task.get(task.name, ()))
         scores |= {names[name]: one for name, one in mine.items()}
     return scores
 

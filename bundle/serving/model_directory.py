@@ -28,7 +28,7 @@ def require_model_directory(path: Path) -> Path:
     if not is_unicode(str(directory)):
         raise CheckpointError(
             f"The path {printable(directory)} holds bytes that are no text, which the engines cannot open.",
-            remedy="Rename it, or give a link to it whose name is plain.",
+            remedy="Rename it.",
         )
     names = list_names(directory)
     if not names:

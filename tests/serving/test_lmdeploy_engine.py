@@ -64,6 +64,36 @@ def test_the_users_arguments_come_last_and_so_win_over_those_of_the_models_file(
     assert command[-4:] == ("--session-len", "8192", "--session-len", "4096")
 
 
+def test_the_server_has_as_many_slots_as_one_run_keeps_busy_and_some_requests_wait_for_one(
+    box: dict[str, str], checkpoint: Checkpoint
+) -> None:
+    command = " ".join(launched(checkpoint).command)
+    assert "--max-batch-size 256 --cudagraph-capture-batch-sizes 32 256" in command
+    assert engine_for(checkpoint).concurrency == 320
+
+
+@pytest.mark.parametrize("given", [("--max-batch-size", "16"), ("--max-batch-size=16",)])
+def test_slots_of_the_users_own_decide_how_many_requests_are_sent(
+    box: dict[str, str], checkpoint: Checkpoint, given: tuple[str, ...]
+) -> None:
+    command = " ".join(launched(checkpoint, *given).command)
+    assert command.count("--max-batch-size") == 1
+    assert "--cudagraph-capture-batch-sizes 16 --" in command
+    assert engine_for(checkpoint, *given).concurrency == 20
+
+
+def test_an_lmdeploy_that_captures_every_size_anyway_is_not_told_which(
+    box: dict[str, str], checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    script = tmp_path / "bin" / "lmdeploy"
+    script.write_text(script.read_text().replace("lmdeploy 0.18.0", "lmdeploy 0.13.0"))
+    assert "--cudagraph-capture-batch-sizes" not in launched(checkpoint).command
+
+
+def test_a_model_file_can_say_how_many_requests_are_sent(checkpoint: Checkpoint) -> None:
+    assert engine_for(checkpoint, settings=EngineSettings(concurrency=7)).concurrency == 7
+
+
 def test_the_key_is_in_no_argument(box: dict[str, str], checkpoint: Checkpoint) -> None:
     launch = launched(checkpoint)
     assert not any(KEY in argument for argument in launch.command)

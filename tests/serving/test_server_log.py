@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bundle.printable import printable as visible
 from bundle.serving.server_log import TAIL_BYTES, ServerLog, printable
 
 
@@ -87,19 +88,21 @@ def test_a_log_that_was_deleted_is_empty(path: Path) -> None:
         ("\x1b[93m\x1b[1mhttp://127.0.0.1:1\x1b[0m", "http://127.0.0.1:1"),
         ("\x1b]0;title\x07text", "text"),
         ("\x1b]8;;http://evil\x1b\\link\x1b]8;;\x1b\\", "link"),
-        ("\x1b[2J\x1b[1;1Hgone\x08\x08", "gone"),
+        ("\x1b[2J\x1b[1;1Hgone\x08\x08", r"gone\x08\x08"),
         ("tab\tand\u3000wide space", "tab and wide space"),
-        ("right\u202eto left\x00\x9b31m", "rightto left31m"),
+        ("right\u202eto left\x00\x9b31m", r"right\u202eto left\x00\x9b31m"),
         ("加载权重 40 %", "加载权重 40 %"),
     ],
 )
-def test_escapes_and_control_characters_are_removed(line: str, shown: str) -> None:
+def test_colours_and_cursor_movements_are_removed_and_what_else_is_unseen_is_made_visible(
+    line: str, shown: str
+) -> None:
     assert printable(line) == shown
 
 
 @given(st.text())
 def test_whatever_a_server_prints_what_is_shown_is_printable(line: str) -> None:
-    assert printable(line).isprintable()
+    assert visible(printable(line)) == printable(line)
 
 
 @given(st.lists(st.binary(max_size=40), max_size=10))

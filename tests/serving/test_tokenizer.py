@@ -167,29 +167,58 @@ async def test_cancelling_the_proof_ends_its_process_and_all_it_started(
     eventually(partial(gone, child), "its child is still alive")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process when its parent dies")
-def test_killing_bundle_ends_the_probe_as_well(tmp_path: Path) -> None:
-    """Real all the way: the probe hangs in the code of a checkpoint's tokenizer when its parent is killed."""
-    site = tmp_path / "site"
+def hanging(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """A transformers that hangs while it is imported, as code of a checkpoint may: the file it writes its pid to, and
+    the environment in which it is found and all temporary files are made in a directory of their own."""
+    site, temporary, pid = tmp_path / "site", tmp_path / "temporary", tmp_path / "pid"
     site.mkdir()
-    pid = tmp_path / "pid"
+    temporary.mkdir()
     (site / "transformers.py").write_text(
         f"import os, time\nwith open({str(pid) + '.part'!r}, 'w') as file:\n    file.write(str(os.getpid()))\n"
+        f"open(os.environ['HF_MODULES_CACHE'] + '/copied.py', 'w').close()\n"
         f"os.rename({str(pid) + '.part'!r}, {str(pid)!r})\ntime.sleep(600)\n"
     )
+    root = Path(__file__).parents[2]
+    path = os.pathsep.join([str(site), str(root)])
+    return pid, {**os.environ, "PYTHONPATH": path, "TMPDIR": str(temporary), "HOME": str(tmp_path)}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process when its parent dies")
+def test_killing_bundle_ends_the_probe_as_well_and_leaves_no_file(tmp_path: Path) -> None:
+    """Real all the way: the probe hangs in the code of a checkpoint's tokenizer when its parent is killed."""
+    pid, environment = hanging(tmp_path)
     model = write_checkpoint(tmp_path / "model")
     code = (
         "import asyncio, pathlib, sys; from bundle.serving.tokenizer import prove_tokenizer;"
         "asyncio.run(prove_tokenizer(pathlib.Path(sys.argv[1]), python=sys.executable, trust_remote_code=False))"
     )
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(root)]), "TMPDIR": str(tmp_path)}
     with subprocess.Popen([sys.executable, "-c", code, model], env=environment) as parent:
         eventually(pid.exists, "the probe has not started")
         probe = int(pid.read_text())
         assert not gone(probe)
+        assert any((tmp_path / "temporary").iterdir()), "the code is copied to a place of its own"
         parent.send_signal(signal.SIGKILL)
     eventually(partial(gone, probe), "the probe outlives its parent")
+    eventually(lambda: not any((tmp_path / "temporary").iterdir()), "its files stay")
+
+
+@pytest.mark.parametrize("cancellations", [1, 2])
+async def test_a_proof_that_is_cancelled_leaves_no_file_however_often_ctrl_c_is_pressed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cancellations: int
+) -> None:
+    pid, environment = hanging(tmp_path)
+    for name in ("PYTHONPATH", "TMPDIR", "HOME"):
+        monkeypatch.setenv(name, environment[name])
+    model = write_checkpoint(tmp_path / "model")
+    proof = asyncio.create_task(prove_tokenizer(model, python=sys.executable, trust_remote_code=False))
+    await asyncio.to_thread(eventually, pid.exists, "the probe has not started")
+    for _ in range(cancellations):
+        proof.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await proof
+    assert not any((tmp_path / "temporary").iterdir())
+    eventually(partial(gone, int(pid.read_text())), "the probe is still alive")
 
 
 async def test_nothing_secret_is_asked_for_and_no_code_is_copied_where_the_server_copies_it(
@@ -199,11 +228,11 @@ async def test_nothing_secret_is_asked_for_and_no_code_is_copied_where_the_serve
     monkeypatch.setenv("HF_MODULES_CACHE", "the server's own")
     await refusal(model, interpreter(f'echo "$@" > {seen}\nenv >> {seen}'), trusted=True)
     lines = seen.read_text().splitlines()
-    assert lines[0].endswith(f"{model} --parent {os.getpid()} --vocab-size 64 --trust-remote-code")
+    assert lines[0].endswith(f"tokenizer_probe.py {model} --vocab-size 64 --trust-remote-code")
     environment = dict(line.split("=", 1) for line in lines[1:] if "=" in line)
     assert environment["HF_HUB_OFFLINE"] == "1"
     assert environment["CUDA_VISIBLE_DEVICES"] == ""
-    assert environment["HF_MODULES_CACHE"] != "the server's own"
+    assert "HF_MODULES_CACHE" not in environment
 
 
 async def test_a_checkpoint_that_does_not_tell_its_vocabulary_is_proved_without(

@@ -57,6 +57,10 @@ def parse() -> argparse.Namespace:
     api_server.add_argument("--enable-prefix-caching", action="store_true")
     api_server.add_argument("--enable-abort-handling", action="store_true")
     api_server.add_argument("--trust-remote-code", action="store_true")
+    api_server.add_argument("--max-batch-size", type=int)
+    api_server.add_argument("--cudagraph-capture-batch-sizes", type=int, nargs="+")
+    api_server.add_argument("--disable-metrics", action="store_true")
+    api_server.add_argument("--eager-mode", action="store_true")
     return parser.parse_args()
 
 

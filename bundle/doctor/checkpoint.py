@@ -1,0 +1,73 @@
+"""A checkpoint, as a run would take it: whether it can be served here, and whether its tokenizer is sound."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from bundle.doctor.findings import Finding, failing, ok, warning
+from bundle.doctor.words import gib, size
+from bundle.errors import TokenizerError
+from bundle.internlm2 import is_internlm2
+from bundle.model_files import model_file_for
+from bundle.serving.architectures import lmdeploy_architectures
+from bundle.serving.checkpoint import inspect_checkpoint, require_architecture, require_leave
+from bundle.serving.gpus import Gpu
+from bundle.serving.lmdeploy_installation import LmdeployInstallation
+from bundle.serving.tokenizer import prove_tokenizer
+
+# What lmdeploy's engine asks for beside the weights.
+_OVERHEAD_MIB: Final = 2048
+
+
+def look_at_checkpoint(
+    directory: Path,
+    gpus: list[Gpu],
+    lmdeploy: LmdeployInstallation | str,
+    limit_s: float,
+) -> Iterator[Finding]:
+    """Everything a run looks at before it asks a question, but for the server itself.
+
+    Args:
+        directory: The checkpoint.
+        gpus: Those that may be used.
+        lmdeploy: The lmdeploy there is, or why there is none.
+        limit_s: Most seconds the tokenizer may take.
+
+    Raises:
+        BundleError: It cannot be served.
+    """
+    checkpoint = inspect_checkpoint(directory)
+    named = model_file_for(checkpoint.architecture)
+    trusted = named is not None and named[1].trust_remote_code
+    require_leave(checkpoint, trusted=trusted)
+    yield ok(f"{checkpoint.path}: {checkpoint.architecture}, {size(checkpoint.weight_bytes)} of weights")
+    interpreter = sys.executable
+    if gpus and not isinstance(lmdeploy, str):
+        interpreter = lmdeploy.interpreter
+        if lmdeploy.package is not None:
+            require_architecture(checkpoint, lmdeploy_architectures(lmdeploy.package), "lmdeploy")
+        yield _memory(checkpoint.weight_bytes, max(gpus, key=lambda gpu: gpu.free_mib))
+    elif is_internlm2(checkpoint.config):
+        yield ok("its tokenizer is written anew for the CPU engine, and proved then")
+        return
+    try:
+        proof = asyncio.run(
+            prove_tokenizer(checkpoint.path, python=interpreter, trust_remote_code=trusted, timeout=limit_s)
+        )
+    except TokenizerError as error:
+        if "because transformers does not work" in error.message:
+            yield warning(error.message, error.remedy, error.details)
+        else:
+            yield failing(error.message, error.remedy, error.details)
+    else:
+        yield ok(f"its tokenizer gives back what it is given, under transformers {proof.transformers}")
+
+
+def _memory(weight_bytes: int, gpu: Gpu) -> Finding:
+    needed = weight_bytes // 2**20 + _OVERHEAD_MIB
+    text = f"it needs about {gib(needed)} of GPU memory, and GPU {gpu.index} has {gib(gpu.free_mib)} free"
+    if gpu.free_mib >= needed:
+        return ok(text)
+    return failing(text, "End what holds the memory, or spread the weights over several GPUs with `-- --tp 2`.")

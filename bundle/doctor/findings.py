@@ -1,0 +1,55 @@
+"""What a check comes to."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """How good a finding is. The order is that of the exit codes."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILING = "failing"
+
+    @property
+    def exit_code(self) -> int:
+        """0, 1 or 2."""
+        return list(Status).index(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        status: How good it is.
+        text: What was found, in one line.
+        remedy: What to do about it; None where there is nothing to do.
+        details: Further lines, such as who holds a GPU's memory.
+    """
+
+    status: Status
+    text: str
+    remedy: str | None = None
+    details: tuple[str, ...] = ()
+
+
+def ok(text: str, details: Iterable[str] = ()) -> Finding:
+    """Something is as it should be."""
+    return Finding(Status.OK, text, details=tuple(details))
+
+
+def warning(text: str, remedy: str | None, details: Iterable[str] = ()) -> Finding:
+    """Something will not stop a run, but may slow it down, or stop another one."""
+    return Finding(Status.WARNING, text, remedy, tuple(details))
+
+
+def failing(text: str, remedy: str | None, details: Iterable[str] = ()) -> Finding:
+    """Something will stop a run."""
+    return Finding(Status.FAILING, text, remedy, tuple(details))
+
+
+def worst(findings: Iterable[Finding]) -> Status:
+    """The worst of all findings; ok where there are none."""
+    return max((finding.status for finding in findings), key=lambda status: status.exit_code, default=Status.OK)

@@ -1,0 +1,193 @@
+"""Processes of servers that this program started: those of runs under way, and those that were left behind.
+
+A server and whatever comes of it carry the guardian's mark in their environment. While a run lasts, every one of them
+descends from its guardian or, should that be killed, from this program itself; on Linux also those that daemonise. One
+that carries the mark and descends from neither is left over from a run that was killed together with its guardian.
+"""
+
+import contextlib
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Final
+
+import psutil
+
+from bundle.doctor.words import duration
+from bundle.serving.guardian import MARK
+
+_GUARDIAN: Final = ("bundle", "serving", "guardian.py")
+_ASKED_S: Final = 3.0
+_KILLED_S: Final = 3.0
+_LOOKS: Final = 3
+
+
+class NotKnownError(Exception):
+    """The processes of this machine cannot be listed. The text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedProcess:
+    """A process of a server that this program started, of this user.
+
+    Attributes:
+        process: It; knows its start time, so that another process with its pid is not taken for it.
+        orphaned: Whether the run that started it is gone.
+        guardian_stopped: Whether its guardian lives but is stopped (SIGSTOP), so that it will do nothing.
+    """
+
+    process: psutil.Process
+    orphaned: bool
+    guardian_stopped: bool
+
+    @property
+    def pid(self) -> int:
+        """Its pid."""
+        return self.process.pid
+
+
+def marked_processes() -> list[MarkedProcess]:
+    """All processes of this user that carry the mark.
+
+    Raises:
+        NotKnownError: The system does not tell.
+    """
+    return [marked for process in _own_processes() if (marked := _marked(process)) is not None]
+
+
+def describe(pid: int) -> str:
+    """A process as its user knows it: program and script, user, since when. No further argument, for it may be a key.
+
+    Where nothing can be told of it (it is in another container, or belongs to somebody who hides it), it says so.
+    """
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            command = _command(process)
+            age = duration(time.time() - process.create_time())
+            return f"process {pid}, {command}, user {process.username()}, for {age}"
+    except (psutil.Error, OSError, KeyError):
+        return f"process {pid}, of which nothing can be seen from here (another container or user)"
+
+
+def end_orphans(say: Callable[[str], None]) -> list[MarkedProcess]:
+    """End what was left behind: SIGTERM, and SIGKILL for what is still there after some seconds.
+
+    Each is looked at again right before it is signalled, so that nothing else is hit that has its pid by then. What it
+    forks meanwhile is found by looking again.
+
+    Args:
+        say: Told of each one that is ended.
+
+    Returns:
+        Those that are still there, normally none.
+
+    Raises:
+        NotKnownError: The system does not tell which there are.
+    """
+    orphans: list[MarkedProcess] = []
+    for _ in range(_LOOKS):
+        orphans = [marked for marked in marked_processes() if marked.orphaned]
+        if not orphans:
+            return []
+        said = {marked.pid: describe(marked.pid) for marked in orphans}
+        processes = [marked.process for marked in orphans]
+        _, asked = _signal(processes, psutil.Process.terminate, _ASKED_S)
+        _, killed = _signal(asked, psutil.Process.kill, _KILLED_S)
+        for process in processes:
+            if process not in killed:
+                say(said[process.pid] + (", which took no notice of SIGTERM" if process in asked else ""))
+    return [marked for marked in marked_processes() if marked.orphaned]
+
+
+def _signal(
+    processes: Sequence[psutil.Process], send: Callable[[psutil.Process], None], seconds: float
+) -> tuple[list[psutil.Process], list[psutil.Process]]:
+    """Signal those that are still orphans, and wait. Returns those that are gone, and those that are not."""
+    for process in processes:
+        marked = _marked(process)
+        if marked is not None and marked.orphaned:
+            with contextlib.suppress(psutil.Error):  # psutil itself refuses where the pid is another's by now
+                send(process)
+    return psutil.wait_procs(processes, timeout=seconds)
+
+
+def _own_processes() -> Iterator[psutil.Process]:
+    # psutil says nothing of use where there is no /proc.
+    if psutil.LINUX and not Path("/proc/self/stat").exists():
+        raise NotKnownError("there is no /proc")
+    me, pid = os.getuid(), os.getpid()
+    try:
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.uids().real == me and process.pid != pid:
+                    yield process
+    except OSError as error:
+        raise NotKnownError(f"the processes cannot be listed ({error})") from None
+
+
+def _marked(process: psutil.Process) -> MarkedProcess | None:
+    """What is known of a process if it carries the mark; None where it does not, has ended or does not tell."""
+    try:
+        if MARK not in process.environ() or process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        ancestors = process.parents()
+        for ancestor in ancestors:
+            if _is_guardian(ancestor):
+                return MarkedProcess(process, False, ancestor.status() == psutil.STATUS_STOPPED)
+            if _is_bundle(ancestor):
+                return MarkedProcess(process, False, False)
+        # Only what was seen up to the first process of all is known to have no guardian: one in between may just have
+        # ended, and what it leaves then becomes the guardian's.
+        if (ancestors or [process])[-1].ppid() not in (0, 1) or not process.is_running():
+            return None
+    except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
+        return None
+    return MarkedProcess(process, True, False)
+
+
+def _is_guardian(process: psutil.Process) -> bool:
+    return any(PurePath(argument).parts[-3:] == _GUARDIAN for argument in _arguments(process))
+
+
+def _is_bundle(process: psutil.Process) -> bool:
+    arguments = _arguments(process)
+    if not arguments or "python" not in PurePath(arguments[0]).name:
+        return False
+    # Options of the interpreter may come first, as in `python -X dev -m bundle`.
+    run_as_module = any(pair == ("-m", "bundle") for pair in itertools.pairwise(arguments))
+    return run_as_module or any(PurePath(argument).name == "bundle" for argument in arguments[1:4])
+
+
+def _arguments(process: psutil.Process) -> list[str]:
+    """A process's arguments; none where it is another user's and hidden, for then it is no guardian of ours."""
+    try:
+        return process.cmdline()
+    except psutil.AccessDenied:
+        return []
+
+
+def _command(process: psutil.Process) -> str:
+    """The program, and the script or module it runs."""
+    try:
+        arguments = process.cmdline()
+    except psutil.AccessDenied:
+        arguments = []
+    if not arguments:
+        return process.name()
+    shown = [PurePath(arguments[0]).name]
+    if "python" in shown[0]:
+        for place, argument in enumerate(arguments[1:], 1):
+            if argument == "-m" and place + 1 < len(arguments):
+                shown += ["-m", arguments[place + 1]]
+                break
+            if argument == "-c":
+                shown.append("-c …")
+                break
+            if not argument.startswith("-"):
+                shown.append(PurePath(argument).name)
+                break
+    return " ".join(shown)

@@ -1,0 +1,197 @@
+"""What became of every question from one run to another."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bundle.errors import RunError
+from bundle.predictions import Key, Prediction
+from bundle.reports.comparison.comparable import Setting, differing_settings, require_comparable
+from bundle.reports.comparison.rows import Pair, Row, task_rows
+from bundle.reports.recorded_run import RecordedRun
+from bundle.reports.recorded_task import RecordedTask
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """A question that one run got right and the other wrong.
+
+    Attributes:
+        name: Its subject's score name.
+        key: What tells it from every other of the run.
+        gold: The right answer.
+        base: The base's answer; "" for a reply without one.
+        new: Likewise.
+        base_reply: The base's reply.
+        new_reply: Likewise.
+        lost: Whether it was right in the base.
+    """
+
+    name: str
+    key: Key
+    gold: str
+    base: str
+    new: str
+    base_reply: str
+    new_reply: str
+    lost: bool
+
+    @property
+    def id(self) -> int:
+        """Row number in the split, from 0."""
+        return self.key[3]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A run against a base.
+
+    Attributes:
+        base: The one.
+        new: The other.
+        rows: Of each task first the mean over all subjects, then the groups, then the subjects.
+        flips: Right before and wrong now first; in the order of the tasks.
+        settings: In what the runs differ.
+        only_base: Questions of both that only the base answered.
+        only_new: Questions of both that only the new run answered.
+        neither: Questions of both that neither answered.
+        not_common: Questions that only one of the runs has.
+        other_messages: Questions that were asked with other messages, such as fewer examples, of those compared.
+        secret: Questions whose right answers are not known, so that they could not be compared.
+    """
+
+    base: RecordedRun
+    new: RecordedRun
+    rows: tuple[Row, ...]
+    flips: tuple[Flip, ...]
+    settings: tuple[Setting, ...]
+    only_base: int
+    only_new: int
+    neither: int
+    not_common: int
+    other_messages: int
+    secret: int
+
+    @property
+    def overall(self) -> list[Row]:
+        """The mean over all subjects, of each task and split."""
+        return [row for row in self.rows if row.kind == "overall"]
+
+
+def compare(base: RecordedRun, new: RecordedRun, *, common: bool = False) -> Comparison:
+    """Lay two runs side by side, on the questions that both have answered.
+
+    Args:
+        base: What is compared with.
+        new: What is compared.
+        common: Whether to compare the questions both have where they were not asked of the same subjects, or not the
+            same number, or not of the same tasks.
+
+    Raises:
+        RunError: They cannot be compared, or no question was answered in both; it says why.
+    """
+    same_asked = require_comparable(base.record, new.record, common=common)
+    before, now = _outcomes(base), _outcomes(new)
+    asked, asked_now = _questions(base), _questions(new)
+    # The same was asked, so what one run knows of its questions is so in the other; one cut off may know less.
+    keys = [key for key in asked | asked_now if same_asked or (key in asked and key in asked_now)]
+    tasks = [task for task in base.tasks if any(task.name == other.name for other in new.tasks)]
+    secret = {(task.name, split) for task in tasks for split in task.secret_splits}
+    known = [key for key in keys if key[:2] not in secret]
+    answered = [{key for key in known if key in one and one[key].error is None} for one in (before, now)]
+    pairs = [(before[key], now[key]) for key in known if key in answered[0] and key in answered[1]]
+    if not pairs:
+        raise _nothing_to_compare(secret=bool(keys) and not known)
+    _require_same_questions(base, new, pairs)
+    names = {task.name: base.score_names(task) for task in tasks}
+    return Comparison(
+        base=base,
+        new=new,
+        rows=tuple(row for task in tasks for row in task_rows(task, names[task.name], pairs)),
+        flips=_flips(tasks, names, pairs),
+        settings=differing_settings(base.record, new.record),
+        only_base=len(answered[0] - answered[1]),
+        only_new=len(answered[1] - answered[0]),
+        neither=len(known) - len(answered[0] | answered[1]),
+        not_common=0 if same_asked else len(asked.keys() ^ asked_now.keys()),
+        other_messages=sum(_messages_differ(base, new, one.key) for one, _ in pairs),
+        secret=len(keys) - len(known),
+    )
+
+
+def _outcomes(run: RecordedRun) -> dict[Key, Prediction]:
+    return {one.key: one for one in run.predictions}
+
+
+def _questions(run: RecordedRun) -> dict[Key, None]:
+    """The questions of a run in their order; always the first ones of a subject, where there is no record of them."""
+    if run.prompts is not None:
+        return dict.fromkeys(run.prompts)
+    return dict.fromkeys((*part, number) for part, n in run.questions.items() for number in range(n)) | dict.fromkeys(
+        one.key for one in run.predictions
+    )
+
+
+def _nothing_to_compare(*, secret: bool) -> RunError:
+    if secret:
+        return RunError(
+            "The runs cannot be compared: the right answers of what they were asked are secret.",
+            remedy="Compare runs of a split whose answers are known, such as C-Eval's val.",
+        )
+    return RunError(
+        "The runs cannot be compared: there is no question that both have answered.",
+        remedy="Go on with the unfinished run by --resume, then compare again.",
+    )
+
+
+def _require_same_questions(base: RecordedRun, new: RecordedRun, pairs: Sequence[Pair]) -> None:
+    """Look at the questions themselves, as far as they are on record: fingerprints cannot tell of parts of the data."""
+    subjects = [[task.record.get("subjects") for task in run.tasks] for run in (base, new)]
+    if subjects[0] != subjects[1] and (base.prompts is None or new.prompts is None):
+        raise RunError(
+            "The runs cannot be compared: they were asked other subjects, and there is no record of the questions "
+            "themselves to see whether those in common are the same.",
+            remedy="Make the older run again.",
+        )
+    for one, other in pairs:
+        texts = [run.prompts[one.key].conversation[-1:] if run.prompts else () for run in (base, new)]
+        if one.gold != other.gold or (all(texts) and texts[0] != texts[1] and subjects[0] != subjects[1]):
+            raise RunError(
+                f"The runs cannot be compared: they were asked other data; question {one.id} of {one.subject} is not "
+                "the same in both.",
+                remedy="Make a run that is asked the same as the other.",
+            )
+
+
+def _messages_differ(base: RecordedRun, new: RecordedRun, key: Key) -> bool:
+    if base.prompts is None or new.prompts is None or key not in base.prompts or key not in new.prompts:
+        return False
+    one, other = base.prompts[key], new.prompts[key]
+    if one.prefix == other.prefix and one.own == other.own:
+        return False
+    return one.conversation != other.conversation
+
+
+def _flips(
+    tasks: Iterable[RecordedTask], names: Mapping[str, Mapping[str, str]], pairs: Iterable[Pair]
+) -> tuple[Flip, ...]:
+    score_names = {
+        (task.name, split, subject.name): names[task.name][task.score_name(split, subject.name)]
+        for task in tasks
+        for split in task.splits
+        for subject in task.subjects
+    }
+    flips = [
+        Flip(
+            name=score_names[one.key[:3]],
+            key=one.key,
+            gold=one.gold,
+            base=one.answer or "",
+            new=other.answer or "",
+            base_reply=one.reply or "",
+            new_reply=other.reply or "",
+            lost=one.correct is True,
+        )
+        for one, other in pairs
+        if one.correct != other.correct
+    ]
+    return tuple(sorted(flips, key=lambda flip: not flip.lost))

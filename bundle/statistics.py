@@ -1,0 +1,166 @@
+"""How sure a score and a difference of two scores are. Pure functions of counts; shares are of 1, not of 100.
+
+The score of a group is the plain mean over its subjects, so its questions do not all weigh the same, and the usual
+intervals do not apply as they are. Here the group is given the number of questions that a simple sample would need to
+be as sure as it is (its effective size: Korn and Graubard 1998, "Confidence intervals for proportions with small
+expected number of positive counts estimated from survey data", Survey Methodology 24), and the interval for a simple
+sample is made with that. Franco, Little, Louis and Slud (2019, "Comparative study of confidence intervals for
+proportions in complex sample surveys", J. Survey Statistics and Methodology 7) compare intervals made so and recommend
+Wilson's. For a single subject the effective size is its number of questions, so a group of one has its subject's
+interval.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+Z95 = 1.959963984540054
+"""The normal distribution's 97.5 % quantile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """From where to where, 95 % sure."""
+
+    low: float
+    high: float
+
+    def __mul__(self, factor: float) -> "Interval":
+        """As in ``interval * 100`` for percent."""
+        return Interval(self.low * factor, self.high * factor)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many of a subject's questions are right.
+
+    Attributes:
+        right: Right ones, of
+        n: so many, at least one.
+    """
+
+    right: int
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """What became of a subject's questions from one run to another.
+
+    Attributes:
+        n: Questions that both answered, at least one.
+        lost: Right before and wrong now.
+        won: Wrong before and right now.
+    """
+
+    n: int
+    lost: int
+    won: int
+
+
+def wilson(share: float, n: float) -> Interval:
+    """The score interval of a share (Wilson 1927); ``n`` need not be whole."""
+    middle = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 / (1 + Z95**2 / n) * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n * n))
+    # The limits are 0 and 1 exactly where nothing and all is right; rounding must not move them.
+    return Interval(0.0 if share <= 0 else max(0.0, middle - half), 1.0 if share >= 1 else min(1.0, middle + half))
+
+
+def accuracy_interval(subjects: Sequence[Counts]) -> Interval:
+    """The interval of the plain mean of these subjects' accuracies: of one subject, Wilson's.
+
+    Raises:
+        ValueError: There is no subject.
+    """
+    shares = [one.right / one.n for one in subjects]
+    sizes = [one.n for one in subjects]
+    mean = _mean(shares)
+    return wilson(mean, _effective_size(sizes, shares, [share * (1 - share) for share in shares], mean * (1 - mean)))
+
+
+def mcnemar(lost: int, won: int) -> float:
+    """The exact two-sided p-value of McNemar's test: the chance of flips at least so lopsided if each were a coin's.
+
+    It is that of the sign test on the questions that changed; those that both runs got right or wrong tell nothing.
+    Whole numbers of any size are added up, so it is exact however many there are.
+    """
+    n, fewer = lost + won, min(lost, won)
+    if lost == won:
+        return 1.0
+    terms = accumulate(range(fewer), lambda term, k: term * (n - k) // (k + 1), initial=1)  # n over 0, 1, … fewer
+    p_value: float = sum(terms) / 2 ** (n - 1)  # of whole numbers, rounded once
+    return p_value
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for there being several (Holm 1979).
+
+    Where nothing differs, the chance that even one of them comes out below 5 % is below 5 %.
+    """
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    corrected = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = highest
+    return corrected
+
+
+def difference(subjects: Sequence[Pairs]) -> float:
+    """The difference of the two plain means over these subjects, now less before.
+
+    Raises:
+        ValueError: There is no subject.
+    """
+    return _mean([(one.won - one.lost) / one.n for one in subjects])
+
+
+def difference_interval(subjects: Sequence[Pairs]) -> Interval:
+    """The interval of `difference`, from what became of each question.
+
+    Bonett and Price's (2012, "Adjusted Wald confidence interval for a difference of binomial proportions based on
+    paired data", J. Educational and Behavioral Statistics 37), which Fagerland, Lydersen and Laake (2014, "Recommended
+    tests and confidence intervals for paired binomial proportions", Statistics in Medicine 33) recommend; for several
+    subjects with their effective size. One more question is counted as lost and one as won, so that the interval has a
+    width where nothing changed.
+
+    Raises:
+        ValueError: There is no subject.
+    """
+    sizes = [one.n for one in subjects]
+    changes = [(one.won - one.lost) / one.n for one in subjects]
+    changed = [(one.won + one.lost) / one.n for one in subjects]
+    mean, share = _mean(changes), _mean(changed)
+    variances = [p - d * d for p, d in zip(changed, changes, strict=True)]
+    n = _effective_size(sizes, changes, variances, share - mean * mean) + 2
+    middle, spread = mean * (n - 2) / n, (share * (n - 2) + 2) / n
+    half = Z95 * math.sqrt(max(0.0, spread - middle * middle) / n)
+    return Interval(max(-1.0, middle - half), min(1.0, middle + half))
+
+
+def _effective_size(
+    sizes: Sequence[int], means: Sequence[float], variances: Sequence[float], variance_overall: float
+) -> float:
+    """The size of a simple sample whose mean would vary as much as the plain mean of the subjects' means does.
+
+    Args:
+        sizes: Questions of each subject.
+        means: The mean of each.
+        variances: How much a question of each varies, as the mean square about that mean.
+        variance_overall: How much a question drawn of all subjects alike varies.
+    """
+    # A subject of a single question does not tell how much its questions vary; all subjects together do.
+    unbiased = [variance / (n - 1) if n > 1 else variance_overall for n, variance in zip(sizes, variances, strict=True)]
+    of_mean = sum(unbiased) / len(sizes) ** 2
+    total = sum(sizes)
+    if len(sizes) == 1 or of_mean <= 0 or variance_overall <= 0:
+        # Nothing varies within any subject: what is left is how unlike the subjects' weights are (Kish 1965).
+        return len(sizes) ** 2 / sum(1 / n for n in sizes)
+    return total / (of_mean * (total - 1) / variance_overall)
+
+
+def _mean(values: Sequence[float]) -> float:
+    if not values:
+        raise ValueError("no subject")
+    return math.fsum(values) / len(values)

@@ -1,0 +1,67 @@
+"""A checkpoint, looked over as a run would before its server is asked anything."""
+
+import importlib.util
+import itertools
+import sys
+from pathlib import Path
+
+import pytest
+
+from bundle.doctor.checkpoint import look_at_checkpoint
+from bundle.doctor.findings import Status
+from bundle.internlm2 import make_checkpoint
+from bundle.serving.gpus import Gpu
+from bundle.serving.lmdeploy_installation import LmdeployInstallation
+from tests.doctor.examined import bare_machine, examine
+from tests.serving.checkpoints import write_checkpoint, write_json, write_safetensors
+from tests.serving.tokenizers_on_the_spot import BPE_SIZE, write_bpe
+
+
+@pytest.fixture(scope="module")
+def internlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("models") / "internlm2"
+    make_checkpoint(directory, like="tiny")
+    return directory
+
+
+NO_LMDEPLOY = "lmdeploy is not installed."
+
+
+def test_internlm_on_the_cpu_has_its_tokenizer_written_anew(internlm: Path) -> None:
+    whole, tokenizer = look_at_checkpoint(internlm, [], NO_LMDEPLOY, limit_s=1)
+    assert "InternLM2ForCausalLM" in whole.text
+    assert "written anew for the CPU engine" in tokenizer.text
+
+
+@pytest.mark.parametrize(("free_mib", "status"), [(1000, Status.FAILING), (3000, Status.OK)])
+def test_the_memory_it_needs_is_held_against_what_is_free(internlm: Path, free_mib: int, status: Status) -> None:
+    lmdeploy = LmdeployInstallation(sys.executable, "-m", "0.18.0", None)
+    gpus = [Gpu(number, f"GPU-{number}", "A GPU", 80000, free, "580") for number, free in enumerate((500, free_mib))]
+    _, memory = itertools.islice(look_at_checkpoint(internlm, gpus, lmdeploy, limit_s=1), 2)
+    assert memory.status is status
+    assert f"GPU 1 has {free_mib / 1024:.1f} GiB free" in memory.text
+
+
+def test_a_checkpoint_that_is_not_whole_fails_as_a_run_would(tmp_path: Path) -> None:
+    model = write_checkpoint(tmp_path / "model", shards=2)
+    (model / "model-00002-of-00002.safetensors").unlink()
+    (finding,) = examine("--model-dir", model, environment=bare_machine(tmp_path)).of("checkpoint")
+    assert finding["status"] == "failing"
+    assert "model-00002-of-00002.safetensors" in finding["text"]
+    assert finding["remedy"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")
+@pytest.mark.parametrize(
+    ("vocab_size", "status", "words"),
+    [(BPE_SIZE, Status.OK, "gives back what it is given"), (10, Status.FAILING, "the model's vocab_size is 10")],
+)
+def test_its_tokenizer_is_proved_by_the_interpreter_that_would_serve_it(
+    tmp_path: Path, vocab_size: int, status: Status, words: str
+) -> None:
+    model = write_bpe(tmp_path / "model")
+    write_safetensors(model / "model.safetensors")
+    write_json(model / "config.json", {"architectures": ["LlamaForCausalLM"], "vocab_size": vocab_size})
+    _, finding = look_at_checkpoint(model, [], NO_LMDEPLOY, limit_s=60)
+    assert finding.status is status
+    assert words in finding.text

@@ -1,0 +1,94 @@
+"""A run of the sample questions, all of them answered by a function of what was asked: the same replies that the other
+programs got of which specimens are kept here."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bundle.evaluation.evaluation import Evaluation
+from bundle.predictions import Prediction
+from bundle.prompt_record import PROMPTS, prompt_lines
+from bundle.record import describe_machine, describe_tasks
+from bundle.reports.recorded_run import RecordedRun, read_recorded_run
+from bundle.runs import RECORD, RESULTS, Run
+from bundle.tasks.catalog import Question, Task, find_task
+from tests.reports.agreed_replies import reply_to
+
+Outcome = Callable[[Prediction], Prediction | None]
+"""What becomes of an answered question: it, another outcome, or none."""
+
+
+def sample_run(
+    directory: Path,
+    task_names: Sequence[str] = ("ceval_gen",),
+    *,
+    subjects: Sequence[str] | None = None,
+    shape: str = "turns",
+    source: str = "sample",
+    outcome: Outcome = lambda one: one,
+    model: str = "simulated",
+) -> RecordedRun:
+    """Write a run and read it as reports do.
+
+    Args:
+        directory: Where; its name says when the run was begun.
+        task_names: The tasks.
+        subjects: Those asked; None for all.
+        shape: The prompts' shape.
+        source: Where the run says that its questions are from.
+        outcome: What becomes of each question.
+        model: The name it is served under.
+    """
+    tasks = [find_task(name) for name in task_names]
+    tables = [task.load("sample", task.select(subjects), lambda _: None) for task in tasks]
+    questions = [
+        question
+        for task, one in zip(tasks, tables, strict=True)
+        for question in task.questions(one, task.select(subjects), shape=shape)
+    ]
+    named = [replace(one, source=source) for one in tables]
+    directory.mkdir(parents=True)
+    with Run(directory) as run:
+        shapes = {task.name: shape for task in tasks}
+        record = {
+            **describe_tasks(tasks, named, shapes, subjects, None),
+            "model": {"name": model, "base_url": "http://127.0.0.1:23333/v1"},
+            "sampling": {"temperature": 0.0, "max_out_len": 2048, "max_seq_len": None},
+            **describe_machine(),
+        }
+        run.write(RECORD, record)
+        (directory / PROMPTS).write_text("".join(prompt_lines(questions)), encoding="utf-8")
+        evaluation = Evaluation(tasks, questions, run, lambda _: None)
+        by_name = {task.name: task for task in tasks}
+        for question in questions:
+            if (one := outcome(_answered(by_name[question.task], question))) is not None:
+                run.append(one)
+                evaluation.predictions.append(one)
+        run.write(RESULTS, evaluation.results({"ask_s": 2.0, "total_s": 3.5}).to_json())
+    return read_recorded_run(directory)
+
+
+def without_reply(one: Prediction) -> Prediction:
+    """The same question, asked in vain."""
+    return replace(one, reply=None, answer=None, correct=None, finish_reason=None, error="HTTP 500: overloaded")
+
+
+def _answered(task: Task, question: Question) -> Prediction:
+    reply = reply_to(question.messages[-1]["content"])
+    answer = task.answer_rule.extract(reply)
+    return Prediction(
+        task=question.task,
+        split=question.split,
+        subject=question.subject,
+        id=question.id,
+        reply=reply,
+        answer=answer,
+        gold=question.gold,
+        correct=answer == question.gold,
+        finish_reason="stop",
+        decided_early=False,
+        prompt_tokens=10,
+        completion_tokens=1,
+        latency_s=0.02,
+        attempts=1,
+    )

@@ -1,0 +1,52 @@
+"""``bundle report RUN --format …`` as a user types it."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.program import run
+from tests.reports.run_directories import write_run
+
+REAL = {"data": {"source": "hub", "origin": "hub ceval/ceval-exam", "fingerprint": "f" * 64}}
+OUTCOMES = {"val/law": "11x", "test/law": "1"}
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "outputs" / "20260102-030405-run", OUTCOMES, task="ceval_gen_2daf24", record=REAL)
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "remark"),
+    [
+        ("opencompass", "opencompass/summary/summary_20260102_030405.csv", "1 of 4 questions has no reply"),
+        ("lm-eval", "lm-eval/tiny/results_2026-01-02T03-04-05.000000.json", "1 of 4 questions has no reply"),
+        ("model-card", "model-card.md", "1 of 4 questions has no reply"),
+        ("submission", "submission.json", "1 of 1 questions have a letter"),
+    ],
+)
+def test_files_come_into_the_runs_directory_and_what_they_lack_is_said(
+    directory: Path, name: str, written: str, remark: str
+) -> None:
+    result = run("report", directory, "--format", name, environment=os.environ)
+    assert result.returncode == 0, result.stderr
+    assert (directory / written).is_file()
+    assert result.stdout.strip() == str(directory / written.split("/")[0])
+    assert remark in result.stderr
+
+
+def test_a_place_of_ones_own_is_taken(directory: Path, tmp_path: Path) -> None:
+    place = tmp_path / "elsewhere" / "answers.json"
+    result = run("report", directory, "--format", "submission", "--out", place, environment=os.environ)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(place.read_text()) == {"law": {"0": "A"}}
+
+
+def test_a_place_that_cannot_be_written_is_an_error_with_a_remedy(directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = run("report", directory, "--format", "opencompass", "--out", tmp_path / "file", environment=os.environ)
+    assert result.returncode == 2
+    assert "cannot be written" in result.stderr
+    assert "Traceback" not in result.stderr

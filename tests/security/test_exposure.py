@@ -1,0 +1,145 @@
+"""A server listens where it can keep others out, and a checkpoint's own code runs with leave only."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from bundle.errors import UsageError
+from bundle.model_files import EngineSettings
+from bundle.serving.checkpoint import Checkpoint, inspect_checkpoint
+from bundle.serving.gpus import Gpu
+from bundle.serving.lmdeploy_engine import LmdeployEngine
+from bundle.serving.lmdeploy_installation import LmdeployInstallation
+from bundle.serving.machine import Machine
+from bundle.serving.transformers_engine import TransformersEngine, hub_name
+from tests.program import run
+from tests.serving.checkpoints import CONFIG, write_checkpoint, write_json
+from tests.stand_ins.box import GPU, ROOT
+
+ELSEWHERE = ["0.0.0.0", "::", "10.0.0.1", "fe80::1", "gpu-box", "localhost.example.com"]
+HERE = ["127.0.0.1", "127.0.0.2", "::1", "localhost"]
+
+
+class Box(Machine):
+    """A machine with a GPU and this lmdeploy."""
+
+    def __init__(self, version: str) -> None:
+        super().__init__()
+        self._version = version
+
+    @property
+    def gpus(self) -> list[Gpu]:
+        return [Gpu(*GPU)]
+
+    @property
+    def lmdeploy(self) -> LmdeployInstallation:
+        return LmdeployInstallation("python3", "lmdeploy", self._version, None)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Checkpoint:
+    return inspect_checkpoint(write_checkpoint(tmp_path / "model"))
+
+
+def lmdeploy(checkpoint: Checkpoint, version: str, *arguments: str) -> LmdeployEngine:
+    return LmdeployEngine(checkpoint, "m", EngineSettings(), arguments, machine=Box(version))
+
+
+def transformers(checkpoint: Checkpoint, tmp_path: Path) -> TransformersEngine:
+    return TransformersEngine(checkpoint, "local/m", EngineSettings(), (), False, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("host", ELSEWHERE)
+def test_the_cpu_engine_which_has_no_key_listens_on_this_machine_only(
+    host: str, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        transformers(checkpoint, tmp_path).launch(host, 1, "k")
+    assert f"cannot listen on {host}, where other machines can reach it" in caught.value.message
+    assert "ssh -L" in (caught.value.remedy or "")
+
+
+@pytest.mark.parametrize("host", ELSEWHERE)
+def test_lmdeploy_listens_elsewhere_from_the_version_on_that_asks_everybody_for_the_key(
+    host: str, checkpoint: Checkpoint
+) -> None:
+    command = lmdeploy(checkpoint, "0.13.0").launch(host, 1, "k").command
+    assert command[command.index("--server-name") + 1] == host
+    with pytest.raises(UsageError, match="answers some requests without its API key"):
+        lmdeploy(checkpoint, "0.12.3").launch(host, 1, "k")
+
+
+@pytest.mark.parametrize("host", HERE)
+def test_on_loopback_both_listen(host: str, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    assert host in transformers(checkpoint, tmp_path).launch(host, 1, "k").command
+    assert host in lmdeploy(checkpoint, "0.12.0").launch(host, 1, "k").command
+
+
+def test_the_program_refuses_it_before_a_server_is_started(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    made = run("make-checkpoint", model, environment=_environment(tmp_path))
+    assert made.returncode == 0, made.stderr
+    options = ["--engine", "transformers", "--host", "0.0.0.0", "--data", "sample", "--out", tmp_path / "out"]
+    result = run("eval-local", model, *options, environment=_environment(tmp_path))
+    assert result.returncode == 2
+    assert "The CPU engine has no API key." in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--api-keys", "--api-key", "--api", "--server-n", "--model-n=x", "--ss"])
+def test_no_short_form_of_an_option_sets_what_this_program_sets(option: str, checkpoint: Checkpoint) -> None:
+    with pytest.raises(UsageError, match="set by this program"):
+        lmdeploy(checkpoint, "0.18.0", option, "x").prepare(lambda _: None)
+
+
+@pytest.mark.parametrize("place", ["config.json", "tokenizer_config.json", "generation_config.json"])
+def test_code_in_a_checkpoint_does_not_run_without_leave(place: str, tmp_path: Path) -> None:
+    model = write_checkpoint(tmp_path / "model", config={**CONFIG, "architectures": ["LlamaForCausalLM"]})
+    was_here = tmp_path / "was-here"
+    (model / "evil.py").write_text(f"open({str(was_here)!r}, 'w')\n")
+    before = json.loads((model / place).read_text()) if (model / place).exists() else {}
+    write_json(model / place, {**before, "auto_map": {"AutoConfig": "evil.Config", "AutoTokenizer": ["evil.T", None]}})
+    options = ["--engine", "transformers", "--data", "sample", "--out", tmp_path / "out"]
+    result = run("eval-local", model, *options, environment=_environment(tmp_path))
+    assert result.returncode == 2
+    assert "nobody has given leave" in result.stderr
+    assert not was_here.exists()
+
+
+def test_an_import_that_leaves_the_checkpoint_is_not_followed(tmp_path: Path) -> None:
+    model = write_checkpoint(tmp_path / "model", config={**CONFIG, "auto_map": {"AutoConfig": "code.Config"}})
+    (tmp_path / "outside.py").write_text("")
+    beyond = str(tmp_path / "outside").strip("/").replace("/", ".")
+    (model / "code.py").write_text(f"from ..{beyond} import x\nfrom ...outside import x\n")
+    assert inspect_checkpoint(model).remote_code_names == ("code.py",)
+
+
+@pytest.mark.timeout(20)
+def test_looking_through_code_takes_no_time_whatever_is_in_it(tmp_path: Path) -> None:
+    model = write_checkpoint(tmp_path / "model", config={**CONFIG, "auto_map": {"AutoConfig": "code.Config"}})
+    (model / "code.py").write_text("\n" * 10**6 + "from .x import a" + " " * 10**6 + "b\n")
+    assert inspect_checkpoint(model).remote_code_names == ("code.py",)
+
+
+@pytest.mark.parametrize(
+    ("directory", "name"),
+    [
+        ("internlm2_5-1_8b-chat", "local/internlm2_5-1_8b-chat"),
+        ("模型 v1", "local/v1"),
+        ("模型", "local/model"),
+        ("a--b..c", "local/a-b-c"),
+        ("-x.git", "local/x"),
+        ("e\x1b[2J\nvil", "local/e-2J-vil"),
+        ("y" * 200, f"local/{'y' * 80}"),
+    ],
+)
+def test_a_directory_of_any_name_is_served_by_the_cpu_engine_under_one_it_allows(directory: str, name: str) -> None:
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    assert hub_name(Path("/models") / directory) == name
+    validate_repo_id(name)
+
+
+def _environment(directory: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "BUNDLE_CACHE": str(directory / "cache")}

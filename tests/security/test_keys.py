@@ -1,0 +1,159 @@
+"""Keys are in no argument list, record, core dump or process that has no need of them."""
+
+import os
+import stat
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bundle.errors import TokenizerError
+from bundle.serving.child_environment import without_keys
+from bundle.serving.gpus import list_gpus
+from bundle.serving.lmdeploy_installation import find_lmdeploy
+from bundle.serving.tokenizer import prove_tokenizer
+from tests.program import run, start, wait_until
+from tests.remote_api import letter, remote_api
+from tests.serving.checkpoints import write_checkpoint
+from tests.stand_ins.box import ROOT
+
+SECRET = "sk-this-key-is-secret"
+SECRETS = {
+    "OPENAI_API_KEY": SECRET,
+    "INTERNLM_API_KEYS": SECRET,
+    "PUYU_KEY": SECRET,
+    "HF_TOKEN": SECRET,
+    "AWS_SECRET_ACCESS_KEY": SECRET,
+    "DB_PASSWORD": SECRET,
+    "GOOGLE_CREDENTIALS": SECRET,
+    "PIP_INDEX_URL": f"https://me:{SECRET}@packages.example/simple",
+}
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+def recorder(path: Path, record: Path, then: str = "exit 1") -> Path:
+    """An executable that writes its environment down."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\nenv > {record}\n{then}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def assert_no_key(environment: str) -> None:
+    assert "PATH=" in environment
+    assert SECRET not in environment
+
+
+@pytest.fixture
+def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_variables_with_keys_and_addresses_with_passwords_are_kept_back_and_all_others_handed_on() -> None:
+    others = {
+        "PATH": "/bin",
+        "HF_HOME": "/cache",
+        "TOKENIZERS_PARALLELISM": "false",
+        "KEYBOARD": "de",
+        "HTTPS_PROXY": "http://proxy:3128",
+        "MAIL": "me@example.com",
+        "SSH_AUTH_SOCK": "/tmp/agent",
+    }
+    assert without_keys({**others, **SECRETS}) == others
+
+
+def test_nvidia_smi_gets_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secrets: None) -> None:
+    recorder(tmp_path / "bin" / "nvidia-smi", tmp_path / "environment")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    list_gpus()
+    assert_no_key((tmp_path / "environment").read_text())
+
+
+async def test_the_proof_of_a_tokenizer_which_may_run_the_checkpoints_code_gets_none(
+    tmp_path: Path, secrets: None
+) -> None:
+    python = recorder(tmp_path / "bin" / "python", tmp_path / "environment")
+    with pytest.raises(TokenizerError):
+        await prove_tokenizer(write_checkpoint(tmp_path / "model"), python=str(python), trust_remote_code=True)
+    assert_no_key((tmp_path / "environment").read_text())
+
+
+def test_lmdeploy_asked_for_its_version_gets_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secrets: None
+) -> None:
+    python = recorder(tmp_path / "bin" / "python3", tmp_path / "environment", then="echo 0.18.0 in /nowhere/lmdeploy")
+    script = tmp_path / "bin" / "lmdeploy"
+    script.write_text(f"#!{python}\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    assert find_lmdeploy().version == "0.18.0"
+    assert_no_key((tmp_path / "environment").read_text())
+
+
+@linux_only
+def test_a_program_that_holds_a_key_has_it_in_no_argument_and_leaves_no_core(tmp_path: Path) -> None:
+    seen: dict[str, Any] = {}
+
+    def looking(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        process = Path(f"/proc/{(tmp_path / 'pid').read_text()}")
+        seen["arguments"] = (process / "cmdline").read_text()
+        seen["limits"] = (process / "limits").read_text()
+        return letter(body)
+
+    environment = _environment(MY_KEY=SECRET)
+    with remote_api(looking) as api:
+        options = ["--base-url", api.url, "--api-key-env", "MY_KEY", "--data", "sample", "--out", tmp_path / "out"]
+        program = start(
+            *("eval-remote", "m", "--subjects", "law", *options), environment=environment, log=tmp_path / "log"
+        )
+        (tmp_path / "pid").write_text(str(program.pid))
+        wait_until(lambda: program.poll() is not None, 60)
+
+    assert program.returncode == 0, (tmp_path / "log").read_text()
+    assert set(api.keys) == {f"Bearer {SECRET}"}
+    assert SECRET not in seen["arguments"]
+    core = next(line for line in seen["limits"].splitlines() if line.startswith("Max core file size"))
+    assert core.split()[4] == "0"
+
+
+@linux_only
+def test_what_is_started_by_it_leaves_no_core_either() -> None:
+    program = """
+        import subprocess
+        from bundle.core_dumps import forbid_core_dumps
+        forbid_core_dumps()
+        print(subprocess.run(["sh", "-c", "ulimit -c"], capture_output=True, text=True).stdout)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    result = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "0"
+
+
+@pytest.mark.parametrize("url", [f"http://me:{SECRET}@127.0.0.1:1/v1", f"http://127.0.0.1:1/v1?key={SECRET}"])
+def test_an_address_with_a_password_in_it_is_refused_before_anything_is_written(url: str, tmp_path: Path) -> None:
+    result = run("eval-remote", "m", "--base-url", url, "--out", tmp_path / "out", environment=_environment())
+    assert result.returncode == 2
+    assert SECRET not in result.stdout + result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_record_can_be_shared(tmp_path: Path) -> None:
+    with remote_api() as api:
+        options = ["--base-url", api.url, "--api-key-env", "MY_KEY", "--data", "sample", "--out", tmp_path / "out"]
+        environment = _environment(**SECRETS, MY_KEY="sk-another-secret-key", HF_ENDPOINT=SECRETS["PIP_INDEX_URL"])
+        result = run("eval-remote", "m", "--subjects", "law", *options, environment=environment)
+    assert result.returncode == 0, result.stderr
+    (record,) = (tmp_path / "out").glob("*/run.json")
+    text = record.read_text(encoding="utf-8")
+    assert "127.0.0.1" in text
+    assert SECRET not in text
+    assert "sk-another-secret-key" not in text
+
+
+def _environment(**more: str) -> Mapping[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), **more}

@@ -1,0 +1,86 @@
+"""Finding lmdeploy, and what it is."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from bundle.errors import ServerError
+from bundle.serving.lmdeploy_installation import LmdeployInstallation, find_lmdeploy
+
+SITE = Path("lib") / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+
+
+def script(environment: Path, *lines: str, interpreter: str = sys.executable) -> Path:
+    """An ``lmdeploy`` in ``environment/bin`` that runs these lines."""
+    path = environment / "bin" / "lmdeploy"
+    path.parent.mkdir(parents=True)
+    path.write_text("\n".join((f"#!{interpreter}", *lines)))
+    path.chmod(0o755)
+    return path
+
+
+def installed(environment: Path, version: str = "0.18.0", site: Path = SITE) -> Path:
+    """What pip leaves of lmdeploy in an environment's site-packages; returns the package's folder."""
+    package = environment / site / "lmdeploy"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    metadata = package.with_name(f"lmdeploy-{version}.dist-info")
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: lmdeploy\nVersion: {version}\n")
+    return package
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An environment whose executables are on PATH."""
+    environment = tmp_path / "elsewhere"
+    monkeypatch.setenv("PATH", f"{environment / 'bin'}")
+    return environment
+
+
+def test_an_environments_own_folders_tell_without_running_anything(elsewhere: Path) -> None:
+    package = installed(elsewhere, "0.15.1")
+    path = script(elsewhere, "raise SystemExit('was run')")
+    assert find_lmdeploy() == LmdeployInstallation(sys.executable, str(path), "0.15.1", package)
+
+
+def test_a_link_to_the_script_leads_to_its_environment(tmp_path: Path, elsewhere: Path) -> None:
+    package = installed(tmp_path / "real")
+    real = script(tmp_path / "real", "raise SystemExit('was run')")
+    (elsewhere / "bin").mkdir(parents=True)
+    (elsewhere / "bin" / "lmdeploy").symlink_to(real)
+    assert find_lmdeploy().package == package
+
+
+def test_where_the_folders_do_not_tell_the_script_is_asked(elsewhere: Path) -> None:
+    script(elsewhere, "print('lmdeploy 0.14.0')")
+    found = find_lmdeploy()
+    assert (found.version, found.package) == ("0.14.0", None)
+
+
+def test_where_there_are_several_pythons_the_interpreter_is_asked(
+    tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, version in ((30, "0.12.0"), (31, "0.13.0")):
+        installed(elsewhere, version, Path("lib") / f"python3.{number}" / "site-packages")
+    other = tmp_path / "python"
+    other.symlink_to(sys.executable)  # another name, so that it is not taken for the one that runs us
+    script(elsewhere, "raise SystemExit('was run')", interpreter=str(other))
+    mine = elsewhere / "lib" / "python3.31" / "site-packages"
+    monkeypatch.setenv("PYTHONPATH", str(mine))
+    assert find_lmdeploy() == LmdeployInstallation(
+        str(other), str(elsewhere / "bin" / "lmdeploy"), "0.13.0", mine / "lmdeploy"
+    )
+
+
+def test_a_script_that_does_not_tell_its_version_is_named(elsewhere: Path) -> None:
+    path = script(elsewhere, "print('hello')")
+    with pytest.raises(ServerError, match=f"{path} does not tell its version"):
+        find_lmdeploy()
+
+
+def test_without_lmdeploy_the_way_to_install_it_is_told(elsewhere: Path) -> None:
+    with pytest.raises(ServerError, match="not installed") as caught:
+        find_lmdeploy()
+    assert "pip install" in str(caught.value.remedy)

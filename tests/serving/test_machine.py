@@ -1,0 +1,51 @@
+"""What a machine has to serve with, looked for ahead."""
+
+from pathlib import Path
+
+import pytest
+
+from bundle.errors import ServerError
+from bundle.serving.machine import Machine
+from tests.program import wait_until
+from tests.stand_ins.box import GPU, gpu_box
+
+
+@pytest.fixture
+def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with a GPU whose ``nvidia-smi`` leaves a line in the file whenever it is run."""
+    for name, value in gpu_box(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    runs = tmp_path / "runs"
+    runs.touch()
+    nvidia_smi = tmp_path / "bin" / "nvidia-smi"
+    nvidia_smi.write_text(
+        nvidia_smi.read_text().replace("import json", f"import json; open({str(runs)!r}, 'a').write('x')", 1)
+    )
+    return runs
+
+
+def test_looking_ahead_finds_what_is_wanted_later_and_nothing_is_asked_twice(counted: Path) -> None:
+    machine = Machine()
+    machine.look()
+    wait_until(lambda: counted.read_text() == "x", 20)
+    assert [gpu.uuid for gpu in machine.gpus] == [GPU[1]]
+    assert machine.lmdeploy.version == "0.18.0"
+    assert machine.gpus is machine.gpus
+    assert counted.read_text() == "x"
+
+
+def test_without_looking_ahead_the_machine_is_asked_when_something_is_wanted(counted: Path) -> None:
+    machine = Machine()
+    assert counted.read_text() == ""
+    assert len(machine.gpus) == 1
+    assert counted.read_text() == "x"
+
+
+def test_what_is_missing_is_an_error_only_for_who_wants_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    machine = Machine()
+    machine.look()
+    assert machine.gpus == []
+    for _ in range(2):
+        with pytest.raises(ServerError, match="not installed"):
+            _ = machine.lmdeploy
