@@ -18,20 +18,26 @@ BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed-$(EXTRA)
 TEST_STAMP := $(VENV)/.installed-$(EXTRA)-test
 
-.PHONY: help eval-local test lint format bench bench-peers clean
+.PHONY: help eval-local test lint audit format bench bench-peers gpu-check clean
 
 help:
 	@sed -n '1,3p' Makefile
 	@echo "make eval-local   evaluate MODEL, or without it a tiny made-up checkpoint on the sample questions"
 	@echo "make test         run the tests"
 	@echo "make lint         check format, style and types"
+	@echo "make audit        look up known vulnerabilities of everything installed"
 	@echo "make bench        measure against simulated servers (make bench-peers: other programs beside it)"
+	@echo "make gpu-check    measure with real lmdeploy on this machine's NVIDIA GPU"
 
 eval-local: $(RUN_STAMP) $(if $(MODEL),,$(DEMO)/config.json)
 	$(BIN)/bundle eval-local "$(or $(MODEL),$(DEMO))" --data "$(DATA)" $(ARGS)
 
 test: $(TEST_STAMP)
 	$(BIN)/python -m pytest $(ARGS)
+
+# Asks a database of advisories, so it needs the network; it ends with 75 where that cannot be reached.
+audit: $(TEST_STAMP)
+	.ci/audit $(VENV)
 
 lint: $(TEST_STAMP)
 	$(BIN)/ruff format --check .
@@ -44,6 +50,12 @@ bench: $(RUN_STAMP)
 
 bench-peers: $(RUN_STAMP)
 	$(BIN)/python -m benchmarks.peers.run $(ARGS)
+
+# With a GPU: about 8 minutes; ARGS=--quick takes 3. What came out is in docs/gpu-results.md.
+gpu-check:
+	@nvidia-smi -L >/dev/null 2>&1 || { echo "gpu-check: there is no NVIDIA GPU on this machine" >&2; exit 2; }
+	@$(MAKE) --no-print-directory $(RUN_STAMP)
+	$(BIN)/python -m benchmarks.gpu_check $(ARGS)
 
 format: $(TEST_STAMP)
 	$(BIN)/ruff format .
@@ -73,4 +85,4 @@ endif
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-peers benchmarks/results build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-audit .venv-peers benchmarks/results build dist .pytest_cache .mypy_cache .ruff_cache

@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe_machine, versions
-from benchmarks.measurement import FailedRunError, bundle, options, run_once
+from benchmarks.measurement import FailedRunError, options, run_once
 from benchmarks.parameters import read_parameters
 from benchmarks.questions import write_questions
 from benchmarks.scenarios import SCENARIOS, Scenario
+from benchmarks.start import measure_start
 from benchmarks.tables import summary, update_document
 from bundle import __version__
 
 RESULTS = Path(__file__).with_name("results")
+_STARTS = 5
 
 
 def run_scenarios(scenarios: Sequence[Scenario], runs: int, data: Path | None) -> dict[str, Any]:
@@ -43,7 +45,8 @@ def run_scenarios(scenarios: Sequence[Scenario], runs: int, data: Path | None) -
             data = scratch / "questions"
             write_questions(data)
         known = options(scratch)  # the first start compiles the program as well, and is not measured
-        results["help_s"] = statistics.median(bundle("--help", log=scratch / "log").wall_s for _ in range(5))
+        results["start"] = measure_start(_STARTS, scratch / "start")
+        results["help_s"] = results["start"]["help_s"]
         for scenario in scenarios:
             missing = [one for one in scenario.arguments if one.startswith("--") and one not in known]
             if missing:

@@ -74,7 +74,10 @@ class Pipeline(ABC):
                 self._screen.say("interrupted; the answers until then are kept")
                 return EXIT_INTERRUPTED
             except BundleError as error:
-                self._report(error.exit_code)
+                try:
+                    self._report(error.exit_code)
+                except BundleError as later:
+                    self._screen.say(later.message)  # what went wrong first is what must be heard
                 raise
             return self._report(EXIT_DONE)
 
@@ -155,8 +158,11 @@ class Pipeline(ABC):
         if self._run is None or self._evaluation is None:
             return EXIT_UNANSWERED
         results = self._evaluation.results(self._timing)
-        self._run.write(RESULTS, results.to_json())
-        self._screen.results(self._evaluation, results, all_subjects=self._request.all_subjects)
+        try:
+            self._run.flush()
+            self._run.write(RESULTS, results.to_json())
+        finally:
+            self._screen.results(self._evaluation, results, all_subjects=self._request.all_subjects)
         for line in write_submissions(self._evaluation, self._run):
             self._screen.note(line)
         if code == EXIT_DONE and results.answered < results.total:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:  # these take most of a second to import, and the server is to
     from bundle.reports.conclusion import Conclusion
 
 _LOCAL_TIMEOUT_S, _LOCAL_RETRIES = 600.0, 3
+_USUAL_REPLY = 2048
+"""Tokens of the longest reply that an engine's ``longest_silence_s`` is meant for."""
+_UNTIL_A_DEATH_IS_NOTICED_S = 1.0
 
 
 class LocalPipeline(Pipeline):
@@ -120,9 +123,8 @@ class LocalPipeline(Pipeline):
 
             trouble = await self._one_life(engine, run, plan, launched, ready)
             restarts = 0
-            while trouble is not None:
+            while trouble is not None and self._goes_on_after(trouble, restarts):
                 restarts += 1
-                self._start_again(trouble, restarts)
                 trouble = await self._one_life(engine, run, plan, launched, None)
 
     def _options_for(self, engine: Engine) -> "AskingOptions":
@@ -148,15 +150,21 @@ class LocalPipeline(Pipeline):
             launched=launched,
         )
         async with contextlib.AsyncExitStack() as cleanup:
-            with self._phase("start_s"):
-                server = await cleanup.enter_async_context(supervisor)
+            try:
+                with self._phase("start_s"):
+                    server = await cleanup.enter_async_context(supervisor)
+            except ServerError as error:
+                if ready is not None:
+                    raise
+                return error  # what it died of may take a while to pass, as memory does to come back
             screen.say(f"server ready after {server.seconds_to_ready:.1f} s")
             if ready is not None:
                 await ready()
             client = self._client(server, plan)
-            silence_s = wanted.hang_timeout_s or engine.longest_silence_s
+            longer_replies = max(1.0, max(plan.max_out_len.values()) / _USUAL_REPLY)
+            silence_s = wanted.hang_timeout_s or engine.longest_silence_s * longer_replies
             trouble = await until_done_or_trouble(
-                self._ask(plan, client, self._options_for(engine)),
+                self._ask_of_ours(plan, client, engine),
                 wait_for_trouble(server, client.silent_for, silence_s),
             )
             screen.server("stopping")
@@ -166,18 +174,31 @@ class LocalPipeline(Pipeline):
         self._timing["stop_s"] = self._timing.get("stop_s", 0.0) + time.perf_counter() - stopping
         return trouble
 
-    def _start_again(self, trouble: ServerError, restarts: int) -> None:
-        """Say what went wrong with the server and what becomes of its questions; raise it where it is the end."""
-        evaluation, screen = self._evaluation, self._screen
+    async def _ask_of_ours(self, plan: Plan, client: "ChatClient", engine: Engine) -> None:
+        await self._ask(plan, client, self._options_for(engine))
+        if self._evaluation is not None and self._evaluation.is_server_failing:
+            await asyncio.sleep(_UNTIL_A_DEATH_IS_NOTICED_S)  # what came last may have failed because it died
+
+    def _goes_on_after(self, trouble: ServerError, restarts: int) -> bool:
+        """Say what went wrong with the server and what becomes of its questions; whether there is more to be asked.
+
+        Raises:
+            ServerError: There is, and it has been started again often enough.
+        """
+        evaluation, screen, most = self._evaluation, self._screen, self._server.max_restarts
         assert evaluation is not None
-        for question in evaluation.server_lost():
+        for question in evaluation.server_lost(last_life=restarts >= most):
             screen.say(f"set aside, for the server dies of it: {question.subject} {question.id}")
         left = len(evaluation.unanswered)
-        if left and restarts > self._server.max_restarts:
+        if left and restarts >= most:
             raise trouble
         screen.say(trouble.message)
-        evaluation.server["restarts"] = restarts
-        screen.say(f"starting it again ({restarts} of {self._server.max_restarts}): {left} questions are left")
+        if left:
+            evaluation.server["restarts"] = restarts + 1
+            screen.say(f"starting it again ({restarts + 1} of {most}): {left} questions are left")
+        if suspected := evaluation.suspected:
+            screen.say(f"{suspected} of them were in flight; they are asked last and one at a time")
+        return left > 0
 
     def _client(self, server: Server, plan: Plan) -> "ChatClient":
         from bundle.evaluation.client import ChatClient

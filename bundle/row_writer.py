@@ -1,5 +1,8 @@
 """Appends rows to a file from a thread of its own, so that a slow disk does not hold up who makes them."""
 
+import contextlib
+import errno
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +14,7 @@ class RowWriter:
     """Writes rows in the order they come, each of them whole.
 
     Rows that come within a fiftieth of a second are written at once: then they are the system's, and killing this
-    process does not lose them.
+    process does not lose them. What a full disk took of a row is taken away again.
 
     Args:
         path: Appended to; made where there is none.
@@ -23,7 +26,7 @@ class RowWriter:
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab", buffering=0)
         self._rows: list[Callable[[], str]] = []
-        self._error: OSError | None = None
+        self._error: Exception | None = None
         self._changed = threading.Condition()
         self._closing = False
         self._written = True
@@ -75,7 +78,7 @@ class RowWriter:
                 rows, self._rows = self._rows, []
             try:
                 self._write("".join(f"{row()}\n" for row in rows).encode())
-            except OSError as error:
+            except Exception as error:
                 with self._changed:
                     self._error = error
                     self._changed.notify_all()
@@ -88,6 +91,14 @@ class RowWriter:
                         return
 
     def _write(self, content: bytes) -> None:
-        written = self._file.write(content) if content else 0
-        if written != len(content):
-            raise OSError(None, "the disk took only a part")
+        file, written = self._file.fileno(), 0
+        try:
+            while written < len(content):
+                written += os.write(file, content[written:])
+        except OSError:
+            cut = written - (content.rfind(b"\n", 0, written) + 1)
+            with contextlib.suppress(OSError):
+                os.ftruncate(file, os.fstat(file).st_size - cut)
+            raise
+        if os.fstat(file).st_nlink == 0:
+            raise FileNotFoundError(errno.ENOENT, "it has been removed")

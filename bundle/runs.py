@@ -1,6 +1,7 @@
 """A run is a directory. What is known is written at once, so that whatever happens later, it is still there."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -239,11 +240,16 @@ def _replace(path: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
         part.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise _unwritable(path, error) from None
 
 
 def _unwritable(path: Path, error: OSError) -> RunError:
-    return RunError(
-        f"{path} cannot be written: {error.strerror or error}.",
-        remedy="Free some space or choose another directory with --out.",
-    )
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        remedy = "Free some space, or choose another directory with --out."
+    elif error.errno in (errno.EMFILE, errno.ENFILE):
+        remedy = "Allow more open files (`ulimit -n`)."
+    else:
+        remedy = "Choose a directory that can be written with --out."
+    return RunError(f"{path} cannot be written: {error.strerror or error}.", remedy=remedy)

@@ -23,7 +23,7 @@ from bundle.tasks.prompts import Message
 __all__ = ["ChatClient", "NoReplyError", "RefusedError", "Reply"]
 
 _REFUSALS_IN_A_ROW = 10
-_METRICS_TIMEOUT_S = 2.0
+_METRICS_TIMEOUT_S = 1.0
 _STREAMED = b',"stream":true,"stream_options":{"include_usage":true}}'
 
 

@@ -62,7 +62,7 @@ class Connection:
     def __init__(self, base_url: str, *, timeout_s: float, proxies: bool) -> None:
         self._timeout_s = timeout_s
         self._in_flight = 0
-        self._sign_at = 0.0
+        self._silent_since: float | None = None
         # Retrying is left to the caller: it must know how often, keep the rate, and see through a broken body as well.
         # The package wants a key; which one is really sent, if any, is decided for every request.
         self._openai = AsyncOpenAI(
@@ -79,8 +79,11 @@ class Connection:
         await self._openai.close()
 
     def silent_for(self) -> float:
-        """For how many seconds requests have been in flight without a sign of any of their replies."""
-        return time.monotonic() - self._sign_at if self._in_flight else 0.0
+        """For how many seconds requests have been made without a sign of any of their replies.
+
+        Requests that are given up end no silence, and neither do the pauses before they are made again.
+        """
+        return 0.0 if self._silent_since is None else time.monotonic() - self._silent_since
 
     async def get(self, path: str, key: str | None) -> object:
         """The body of a GET; see `post`."""
@@ -136,7 +139,7 @@ class Connection:
                         await stream.response.aread()
                         return _parsed(stream.response)
                     async for event in stream:
-                        self._sign_at = time.monotonic()
+                        self._silent_since = time.monotonic()
                         if not take(event):
                             break
         return None
@@ -144,13 +147,15 @@ class Connection:
     @contextlib.contextmanager
     def _exchange(self) -> Iterator[None]:
         """Raise as `AttemptError` whatever a request can fail with; know that it is in flight."""
-        if self._in_flight == 0:
-            self._sign_at = time.monotonic()
+        if self._silent_since is None:
+            self._silent_since = time.monotonic()
         self._in_flight += 1
+        heard = False
         try:
             yield
-            self._sign_at = time.monotonic()
+            heard = True
         except openai.APIStatusError as error:
+            heard = True
             body_or_phrase = error.body or error.response.reason_phrase
             raise fault_of_status(error.status_code, body_or_phrase, error.response.headers) from None
         except (openai.APIConnectionError, aiohttp.ClientError, TimeoutError, _TooLongError) as error:
@@ -169,6 +174,8 @@ class Connection:
             raise AttemptError(reason, Fate.AGAIN) from None
         finally:
             self._in_flight -= 1
+            if heard:
+                self._silent_since = time.monotonic() if self._in_flight else None
 
 
 def _headers(key: str | None) -> Any:

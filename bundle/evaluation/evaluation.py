@@ -138,17 +138,35 @@ class Evaluation:
                 how,
                 window=Window(most, adaptive=options.adaptive),
                 on_begin=self._suspects.begun,
+                on_failing=self._suspects.failing,
                 on_prediction=self._record,
             )
         self._run.flush()
-        if (rate := await client.prefix_cache_hit_rate()) is not None:
+        told = [one for one in self.predictions if one.cached_tokens is not None]
+        prompts = sum(one.prompt_tokens or 0 for one in told)
+        # Servers that do not tell it with every reply may tell it at /metrics, some of them ten seconds late.
+        rate = sum(one.cached_tokens or 0 for one in told) / prompts if prompts else await client.prefix_cache_hit_rate()
+        if rate is not None:
             self.server["prefix_cache_hit_rate"] = round(rate, 4)
 
-    def server_lost(self) -> Sequence[Question]:
+    @property
+    def is_server_failing(self) -> bool:
+        """Whether the last that was heard of the server is that it failed a question."""
+        return self._suspects.is_failing
+
+    @property
+    def suspected(self) -> int:
+        """How many of the unanswered questions are asked one at a time, for a server has died of one of them."""
+        return len(self._suspects.apart(self.unanswered)[1])
+
+    def server_lost(self, *, last_life: bool = False) -> Sequence[Question]:
         """The server has died or hangs; call `ask` again with another one.
 
         Questions that failed while it was failing are asked again. One that was alone with a dying server twice is set
         aside, as one without a reply.
+
+        Args:
+            last_life: Whether there will be no other one.
 
         Returns:
             What was set aside now.
@@ -157,10 +175,12 @@ class Evaluation:
             if failed.key not in self._set_aside:
                 self._known.discard(failed.key)
         self.predictions = [one for one in self.predictions if one.key in self._known]
-        set_aside = self._suspects.server_died()
+        self._suspects.server_died()
+        set_aside = self._suspects.to_set_aside(self.unanswered, last_life=last_life)
         for question in set_aside:
             self._set_aside.add(question.key)
-            self._record(unanswered(question, "the server died each time it was asked nothing but this", attempts=2))
+            deaths = self._suspects.deaths_with(question)
+            self._record(unanswered(question, f"the server died of it, {deaths} times", attempts=deaths))
         return set_aside
 
     def results(self, timing: Mapping[str, float]) -> Results:
@@ -207,7 +227,7 @@ class Evaluation:
 
     def _record(self, prediction: Prediction) -> None:
         self._run.append(prediction)
-        self._suspects.ended(prediction.key)
+        self._suspects.ended(prediction.key, replied=prediction.error is None)
         self._known.add(prediction.key)
         self.predictions.append(prediction)
         self._on_prediction(prediction)

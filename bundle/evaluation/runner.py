@@ -49,6 +49,7 @@ async def ask_all(
     *,
     window: Window,
     on_begin: Callable[[Question], None],
+    on_failing: Callable[[], None],
     on_prediction: Callable[[Prediction], None],
 ) -> None:
     """Ask every question, as many at a time as the window lets, with no barrier between tasks or subjects.
@@ -59,6 +60,7 @@ async def ask_all(
         how: For every task's name, how its questions are asked.
         window: How many requests are in flight.
         on_begin: Called with every question before it is asked.
+        on_failing: Called when a question is given up for a fault that is the server's and not the question's.
         on_prediction: Called with every question's outcome as it becomes known.
 
     Raises:
@@ -66,7 +68,7 @@ async def ask_all(
         FailingServerError: The server fails one question after the other.
         BundleError: Whatever ``on_prediction`` raises.
     """
-    work = _Work(queue, client, how, window, on_begin, on_prediction)
+    work = _Work(queue, client, how, window, on_begin, on_failing, on_prediction)
     try:
         async with asyncio.TaskGroup() as workers:
             for _ in range(window.most):
@@ -86,6 +88,7 @@ class _Work:
         how: Mapping[str, Asking],
         window: Window,
         on_begin: Callable[[Question], None],
+        on_failing: Callable[[], None],
         on_prediction: Callable[[Prediction], None],
     ) -> None:
         self._queue = queue
@@ -93,6 +96,7 @@ class _Work:
         self._how = how
         self._window = window
         self._on_begin = on_begin
+        self._on_failing = on_failing
         self._on_prediction = on_prediction
         self._failed_in_a_row = 0
 
@@ -126,7 +130,9 @@ class _Work:
                 busy=self._window.busy,
             )
         except NoReplyError as failure:
-            self._failed_in_a_row += failure.passing
+            if failure.passing:
+                self._failed_in_a_row += 1
+                self._on_failing()
             return unanswered(question, failure.reason, attempts=failure.attempts, latency_s=failure.latency_s)
         self._failed_in_a_row = 0
         self._window.replied(reply.latency_s)

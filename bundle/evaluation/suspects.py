@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from bundle.predictions import Key
 from bundle.tasks.catalog import Question
 
-_DEATHS_ALONE = 2
+_DEATHS = 2
+"""Once could be chance: a server may die of anything."""
 
 
 class Suspects:
@@ -14,31 +15,73 @@ class Suspects:
 
     Whatever was in flight is suspect. Suspects are asked after all others and one at a time, so that the next death has
     one suspect and costs no other question anything. Who was alone with a dying server goes to the end of that queue;
-    who is so again is set aside. Once could be chance: a server may die of anything.
+    who is so again is set aside.
+
+    A server that stays and fails whatever it is asked is as good as dead; then those are suspect that were in flight
+    when it began to fail.
+
+    A death whose suspects have all brought replies since was none of theirs: such a server dies of other things too. So
+    each of these makes it take one more death to set a question aside.
     """
 
     def __init__(self) -> None:
         self._in_flight: dict[Key, Question] = {}
+        self._when_failing_began: dict[Key, Question] | None = None
         self._deaths: Counter[Key] = Counter()
         self._deaths_alone: Counter[Key] = Counter()
+        self._unexplained: list[set[Key]] = []
+        self._by_chance = 0
 
     def begun(self, question: Question) -> None:
         """It is being asked."""
         self._in_flight[question.key] = question
 
-    def ended(self, key: Key) -> None:
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last that was heard of the server is that it failed a question."""
+        return self._when_failing_began is not None
+
+    def failing(self) -> None:
+        """One of those in flight gets no reply, for a reason that is the server's and not the question's."""
+        if self._when_failing_began is None:
+            self._when_failing_began = dict(self._in_flight)
+
+    def ended(self, key: Key, *, replied: bool) -> None:
         """There is a reply, or there will be none."""
         self._in_flight.pop(key, None)
+        if replied:
+            self._when_failing_began = None
+            if self._deaths[key]:
+                self._clear(key)
 
-    def server_died(self) -> list[Question]:
-        """Suspect what was in flight; return what is to be set aside."""
-        alone = len(self._in_flight) == 1
-        for key in self._in_flight:
-            self._deaths[key] += 1
-            self._deaths_alone[key] += alone
-        set_aside = [question for key, question in self._in_flight.items() if self._deaths_alone[key] >= _DEATHS_ALONE]
-        self._in_flight.clear()
-        return set_aside
+    def server_died(self) -> None:
+        """Suspect what was in flight."""
+        suspects = self._in_flight if self._when_failing_began is None else self._when_failing_began
+        self._deaths.update(suspects.keys())
+        if len(suspects) == 1:
+            self._deaths_alone.update(suspects.keys())
+        if suspects:
+            self._unexplained.append(set(suspects))
+        self._in_flight = {}
+        self._when_failing_began = None
+
+    def to_set_aside(self, questions: Iterable[Question], *, last_life: bool) -> list[Question]:
+        """Those of ``questions`` that are not to be asked again.
+
+        Args:
+            questions: Those without a reply.
+            last_life: Whether the server is not started again. Then it is enough to have been alone with it once.
+        """
+        deaths = 1 if last_life else _DEATHS + self._by_chance
+        return [
+            question
+            for question in questions
+            if self._deaths_alone[question.key] >= deaths and self._deaths[question.key] >= _DEATHS
+        ]
+
+    def deaths_with(self, question: Question) -> int:
+        """How often a server died while this was in flight."""
+        return self._deaths[question.key]
 
     def apart(self, questions: Iterable[Question]) -> tuple[Sequence[Question], Sequence[Question]]:
         """The questions that can be asked together, and those to be asked after them and one at a time."""
@@ -48,3 +91,10 @@ class Suspects:
             (alone if self._deaths[question.key] else together).append(question)
         alone.sort(key=lambda question: self._deaths_alone[question.key])
         return together, alone
+
+    def _clear(self, key: Key) -> None:
+        """It was suspect and has brought a reply."""
+        for suspects in self._unexplained:
+            suspects.discard(key)
+        self._by_chance += self._unexplained.count(set())
+        self._unexplained = [suspects for suspects in self._unexplained if suspects]

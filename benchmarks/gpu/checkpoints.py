@@ -1,0 +1,36 @@
+"""The checkpoints that are served: one of the real shape that replies with a letter, and one that goes on after it."""
+
+import json
+from pathlib import Path
+
+from bundle.internlm2 import make_checkpoint
+
+_GENERATION_CONFIG = "generation_config.json"
+
+
+def made(work: Path) -> Path:
+    """The made checkpoint in the shape of InternLM2.5 1.8B, made now (3.8 GB) or at an earlier time.
+
+    Raises:
+        CheckpointError: It cannot be written.
+    """
+    directory = work / "internlm2_5-1_8b"
+    if not directory.is_dir():
+        make_checkpoint(directory, like="internlm2_5-1_8b", say=lambda line: print(line, flush=True))
+    return directory
+
+
+def talkative(checkpoint: Path, directory: Path) -> Path:
+    """Put a checkpoint into ``directory`` that is the same, but for which the end of a turn ends no reply.
+
+    A made checkpoint then goes on with other letters, as a model does that explains what it chose. The weights are
+    links.
+    """
+    directory.mkdir()
+    for file in checkpoint.iterdir():
+        if file.name != _GENERATION_CONFIG:
+            (directory / file.name).symlink_to(file.resolve())
+    settings = json.loads((checkpoint / _GENERATION_CONFIG).read_text(encoding="utf-8"))
+    settings["eos_token_id"] = settings["eos_token_id"][0]  # the end of a text, which it never writes
+    (directory / _GENERATION_CONFIG).write_text(json.dumps(settings), encoding="utf-8")
+    return directory

@@ -1,0 +1,116 @@
+"""``make gpu-check``, against stand-ins of lmdeploy and of the GPU."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gpu.checkpoints import talkative
+from benchmarks.gpu.configurations import configurations
+from benchmarks.gpu.watching import GpuSample, while_between
+from bundle.internlm2 import make_checkpoint
+from tests.stand_ins.box import GPU, ROOT, gpu_box
+
+SAMPLE = ROOT / "bundle" / "tasks" / "sample" / "ceval"
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the made checkpoint is kept: there is one from an earlier time, a small one."""
+    directory = tmp_path_factory.mktemp("work")
+    make_checkpoint(directory / "internlm2_5-1_8b", like="tiny")
+    return directory
+
+
+def gpu_check(*arguments: object, environment: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu_check", *map(str, arguments)],
+        cwd=ROOT,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def test_without_a_gpu_it_says_so_in_a_line_and_exits_2(tmp_path: Path) -> None:
+    result = gpu_check(environment=gpu_box(tmp_path, gpus=[]))
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr == "gpu-check: there is no NVIDIA GPU that this program may use (see `nvidia-smi`)\n"
+
+
+def test_without_lmdeploy_it_says_how_to_install_it_and_exits_2(tmp_path: Path) -> None:
+    environment = gpu_box(tmp_path)
+    (tmp_path / "bin" / "lmdeploy").unlink()
+    result = gpu_check(environment={**environment, "PATH": str(tmp_path / "bin")})
+    assert result.returncode == 2
+    assert result.stderr.startswith("gpu-check: lmdeploy is not installed. Install it with")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_figures_are_printed_and_kept_and_a_run_that_fails_does_not_keep_the_others_from_being_done(
+    tmp_path: Path, work: Path
+) -> None:
+    environment = gpu_box(tmp_path, gpus=[(*GPU[:4], 70_000, GPU[5])])
+    script = tmp_path / "bin" / "lmdeploy"
+    fails = 'if "talkative" in options.model_path:\n        sys.exit("it is too talkative")\n    if RECORD:'
+    script.write_text(script.read_text().replace("if RECORD:", fails, 1))
+    result = gpu_check("--quick", "--limit", 1, "--data", SAMPLE, "--work", work, environment=environment)
+
+    assert result.returncode == 1
+    machine, pytorch, talking, whole, table = result.stdout.split("\n\n", 4)
+    assert "driver 570.86.15" in machine
+    assert pytorch.splitlines()[0] == "pytorch"
+    figures = {line[2:33].strip(): line[33:] for line in pytorch.splitlines()[1:]}
+    assert "52 questions" in figures["asking"]
+    assert figures["GPU memory before and after"] == "11,559 and 11,559 MiB in use"
+    assert figures["processes left"] == "none"
+    assert "not told" not in figures["to the server's start command"] + figures["to ready"]
+    assert "failed: exit code 3" in talking
+    assert "it is too talkative" in whole
+    assert "| pytorch |" in table
+    assert "Failed: pytorch, talkative: error: The lmdeploy server ended before it was ready" in table
+    kept = json.loads((work / "gpu.json").read_text())
+    assert kept["runs"]["pytorch"]["requests"] == 52
+    assert list(kept["failed"]) == ["pytorch, talkative", "pytorch, talkative, whole replies"]
+
+
+def test_what_tells_most_is_run_first_and_turbomind_where_it_loads() -> None:
+    names = [one.name for one in configurations(turbomind=True, made=True, quick=False)]
+    assert names[:4] == ["pytorch", "turbomind", "pytorch, talkative", "pytorch, talkative, whole replies"]
+    assert len(set(names)) == len(names)
+    backends = {one.backend for one in configurations(turbomind=False, made=True, quick=False)}
+    assert backends == {"pytorch"}
+
+
+def test_a_checkpoint_of_ones_own_is_asked_for_whole_replies_itself() -> None:
+    chosen = configurations(turbomind=False, made=False, quick=True)
+    assert [(one.name, one.talkative, one.options) for one in chosen] == [
+        ("pytorch", False, ()),
+        ("pytorch, whole replies", False, ("--full-replies",)),
+    ]
+
+
+def test_a_talkative_checkpoint_differs_in_what_ends_a_reply(tmp_path: Path, work: Path) -> None:
+    checkpoint = work / "internlm2_5-1_8b"
+    other = talkative(checkpoint, tmp_path / "talkative")
+    same = {path.name for path in checkpoint.iterdir()} - {"generation_config.json"}
+    assert all((other / name).samefile(checkpoint / name) for name in same)
+    ends, other_ends = (
+        json.loads((directory / "generation_config.json").read_text()).pop("eos_token_id")
+        for directory in (checkpoint, other)
+    )
+    assert other_ends in ends
+    assert len(ends) == 2
+
+
+def test_of_the_gpu_only_the_time_of_asking_counts() -> None:
+    samples = [GpuSample(at, busy, used) for at, busy, used in ((1, 0, 100), (2, 90, 500), (3, 70, 400), (4, 0, 900))]
+    assert while_between(samples, 1.5, 3.5) == (80, 500)
+    assert while_between(samples, 5, 6) is None
