@@ -142,10 +142,9 @@ class Evaluation:
                 on_prediction=self._record,
             )
         self._run.flush()
-        told = [one for one in self.predictions if one.cached_tokens is not None]
-        prompts = sum(one.prompt_tokens or 0 for one in told)
-        # Servers that do not tell it with every reply may tell it at /metrics, some of them ten seconds late.
-        rate = sum(one.cached_tokens or 0 for one in told) / prompts if prompts else await client.prefix_cache_hit_rate()
+        rate = _share_of_cached(self.predictions)
+        if rate is None:
+            rate = await client.prefix_cache_hit_rate()
         if rate is not None:
             self.server["prefix_cache_hit_rate"] = round(rate, 4)
 
@@ -243,3 +242,15 @@ def _tokens(known: Iterable[Prediction]) -> dict[str, int]:
     }
     cached = [one.cached_tokens for one in answered if one.cached_tokens is not None]
     return tokens | ({"cached": sum(cached)} if cached else {})
+
+
+def _share_of_cached(predictions: Sequence[Prediction]) -> float | None:
+    """The share of prompt tokens that were in the server's prefix cache; None where too few replies tell.
+
+    Replies that were cut do not, and those that were read to their end at first are the first of their subjects.
+    """
+    told = [one for one in predictions if one.cached_tokens is not None]
+    prompts = sum(one.prompt_tokens or 0 for one in told)
+    if not prompts or 2 * len(told) < len(predictions):
+        return None
+    return sum(one.cached_tokens or 0 for one in told) / prompts

@@ -25,7 +25,7 @@ class Window:
     how many that is; the window looks for it, as congestion control does:
 
     - It begins small and doubles as long as that brings more replies a second.
-    - When two rounds in a row bring no more, it stays, and looks again eight rounds later.
+    - When two rounds in a row bring no more, it goes back to where it was, and looks again eight rounds later.
     - When replies take three times as long as the quickest round's and no more of them come, requests are queueing at
       the server: the window shrinks by a quarter.
     - When the server says that it is asked too often, it halves, and grows by an eighth a round from then on.
@@ -47,6 +47,7 @@ class Window:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._growth = _Growth.DOUBLING
         self._rounds_without_gain = 0
+        self._last_worthwhile = self.limit
         self._best_rate = 0.0
         self._quickest_s = float("inf")
         self._was_busy = False
@@ -100,9 +101,11 @@ class Window:
         elif self._growth is _Growth.CREEPING:
             self._set(self.limit + max(1, self.limit // 8))
         elif self._growth is _Growth.DOUBLING and gained:
+            self._last_worthwhile = self.limit
             self._set(2 * self.limit)
         elif self._growth is _Growth.DOUBLING and self._rounds_without_gain >= _MISSES:
             self._growth = _Growth.RESTING
+            self._set(self._last_worthwhile)
         elif self._growth is _Growth.RESTING and self._rounds_without_gain >= _PATIENCE:
             self._growth, self._best_rate, self._rounds_without_gain = _Growth.DOUBLING, 0.0, 0
         self._begin_round()
