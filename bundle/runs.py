@@ -220,11 +220,11 @@ def _lock(directory: int) -> None:
 
 
 def _keep_replies(path: Path) -> Sequence[Prediction]:
-    """The rows with a reply, one a question; the others are taken out of the file, for they will be asked again."""
+    """The rows with a reply, the last of every question; the others are taken out of the file, for they will be asked again."""
     if not path.exists():
         return ()
-    rows = {row.key: row for row in reversed(read_predictions(path.parent)) if row.error is None}
-    known = tuple(reversed(rows.values()))
+    # The last one counts: a question is asked again where its first reply turned out to be none.
+    known = tuple({row.key: row for row in read_predictions(path.parent) if row.error is None}.values())
     content = b"".join(row.to_json().encode() + b"\n" for row in known)
     if content != path.read_bytes():
         _replace(path, content)

@@ -125,22 +125,25 @@ class Evaluation:
             task.name: Asking(
                 task.answer_rule,
                 max_out_len[task.name],
-                None if options.full_replies else EarlyDecisions(task.answer_rule, tls=client.tls),
+                None if options.full_replies else self._early_decisions(task, tls=client.tls),
             )
             for task in self.tasks
         }
-        together, alone = self._suspects.apart(self.unanswered)
-        in_order = PrefixQueue(together) if options.prefix_order else Queue(together)
-        for queue, most in ((in_order, options.concurrency), (Queue(alone), 1)):
-            await ask_all(
-                queue,
-                client,
-                how,
-                window=Window(most, adaptive=options.adaptive),
-                on_begin=self._suspects.begun,
-                on_failing=self._suspects.failing,
-                on_prediction=self._record,
-            )
+        while True:
+            together, alone = self._suspects.apart(self.unanswered)
+            in_order = PrefixQueue(together) if options.prefix_order else Queue(together)
+            for queue, most in ((in_order, options.concurrency), (Queue(alone), 1)):
+                await ask_all(
+                    queue,
+                    client,
+                    how,
+                    window=Window(most, adaptive=options.adaptive),
+                    on_begin=self._suspects.begun,
+                    on_failing=self._suspects.failing,
+                    on_prediction=self._record,
+                )
+            if not self._forget_what_was_cut_by_mistake(how):
+                break
         self._run.flush()
         rate = _share_of_cached(self.predictions)
         if rate is None:
@@ -157,6 +160,20 @@ class Evaluation:
     def suspected(self) -> int:
         """How many of the unanswered questions are asked one at a time, for a server has died of one of them."""
         return len(self._suspects.apart(self.unanswered)[1])
+
+    def _early_decisions(self, task: Task, *, tls: bool) -> EarlyDecisions:
+        has_cut = any(one.decided_early and one.task == task.name for one in self.predictions)
+        return EarlyDecisions(task.answer_rule, tls=tls, has_cut=has_cut)
+
+    def _forget_what_was_cut_by_mistake(self, how: Mapping[str, Asking]) -> bool:
+        """Leave to be asked again what was cut before its text turned out to be thinking; whether there is any."""
+        mistaken = {task for task, asking in how.items() if asking.reading is not None and asking.reading.mistaken}
+        for task in mistaken:
+            how[task].reading.mistaken = False  # type: ignore[union-attr]
+        forgotten = {one.key for one in self.predictions if one.task in mistaken and one.decided_early}
+        self._known -= forgotten
+        self.predictions = [one for one in self.predictions if one.key in self._known]
+        return bool(forgotten)
 
     def server_lost(self, *, last_life: bool = False) -> Sequence[Question]:
         """The server has died or hangs; call `ask` again with another one.

@@ -1,6 +1,7 @@
 """Replies are streamed, and no longer than the answer needs."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundle.evaluation.early_decisions import EarlyDecisions
+from bundle.evaluation.evaluation import AskingOptions, Evaluation
 from bundle.evaluation.replies import NoReplyError, Reply
 from bundle.evaluation.streaming import StreamedReply
+from bundle.runs import Run, read_predictions
 from bundle.tasks.answers import AnswerRule, FirstCapital, FirstOption, Pattern
+from bundle.tasks.catalog import Question, find_task
 from tests.evaluation.asking import MESSAGES, client_of
 from tests.evaluation.loopback_api import Call, Handler, completion, error, loopback_api
 from tests.evaluation.streams import Stream, chunk, chunks_of
@@ -103,6 +107,31 @@ async def test_text_that_turns_out_to_be_thinking_is_never_taken_for_an_answer()
 
     assert {reply.text for reply in replies} == {"B"}
     assert not any(reply.decided_early for reply in replies)
+
+
+async def test_what_was_cut_before_text_turned_out_to_be_thinking_is_asked_again_whole(tmp_path: Path) -> None:
+    async def handler(call: Call) -> web.StreamResponse:
+        thinks = call.number == 30 or not call.body.get("stream")
+        pieces = ["A or B?", *("?" * 40), "</think>", "C"] if thinks else EXPLAINED
+        return await Stream().send(call, chunks_of(pieces)) if call.body.get("stream") else completion("".join(pieces))
+
+    # The thirtieth is one that is not cut: its text has no letter before it turns out to be thinking.
+    async def late(call: Call) -> web.StreamResponse:
+        if call.number == 30:
+            return await Stream().send(call, chunks_of(["hm", "</think>", "C"]))
+        return await handler(call)
+
+    questions = [Question("ceval_gen", "val", "law", number, MESSAGES, "C", 0) for number in range(40)]
+    options = AskingOptions(4, adaptive=False, full_replies=False, prefix_order=False)
+    with Run.create(tmp_path, "r") as run:
+        evaluation = Evaluation([find_task("ceval_gen")], questions, run, lambda _: None)
+        async with loopback_api(late) as api, client_of(api.url) as client, asyncio.timeout(30):
+            await evaluation.ask(client, {"ceval_gen": 64}, options)
+        rows = {row.id: row for row in read_predictions(run.directory)}
+
+    assert evaluation.results({}).answered == 40
+    assert not any(one.decided_early for one in evaluation.predictions)
+    assert not any(row.decided_early for row in rows.values())
 
 
 async def test_what_is_thought_apart_from_the_text_decides_nothing() -> None:

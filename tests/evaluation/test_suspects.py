@@ -36,9 +36,9 @@ def test_what_was_in_flight_at_a_death_is_asked_after_the_others_and_alone() -> 
     asked = questions(5)
     for question in asked[:3]:
         suspects.begun(question)
-    suspects.ended(asked[1].key)
+    suspects.ended(asked[1].key, replied=True)
+    suspects.server_died()
 
-    assert suspects.server_died() == []
     together, alone = suspects.apart(asked)
     assert (ids(together), ids(alone)) == ([1, 3, 4], [0, 2])
 
@@ -51,11 +51,73 @@ def test_who_was_alone_with_a_dying_server_comes_last_and_the_second_time_is_set
     suspects.server_died()
 
     suspects.begun(asked[0])
-    assert suspects.server_died() == []
+    suspects.server_died()
+    assert suspects.to_set_aside(asked, last_life=False) == []
     assert ids(suspects.apart(asked)[1]) == [1, 2, 0]
 
     suspects.begun(asked[0])
-    assert ids(suspects.server_died()) == [0]
+    suspects.server_died()
+    assert ids(suspects.to_set_aside(asked, last_life=False)) == [0]
+
+
+def test_where_the_server_is_not_started_again_two_deaths_one_of_them_alone_are_enough() -> None:
+    suspects = Suspects()
+    asked = questions(3)
+    for question in asked[:2]:
+        suspects.begun(question)
+    suspects.server_died()
+    suspects.begun(asked[0])
+    suspects.server_died()
+    suspects.begun(asked[2])
+    suspects.server_died()
+
+    assert ids(suspects.to_set_aside(asked, last_life=True)) == [0]
+
+
+def test_a_server_that_dies_of_other_things_too_must_die_more_often_before_a_question_is_blamed() -> None:
+    suspects = Suspects()
+    killed_by_somebody, unlucky = questions(2)
+    suspects.begun(killed_by_somebody)
+    suspects.server_died()
+    suspects.begun(killed_by_somebody)
+    suspects.ended(killed_by_somebody.key, replied=True)
+
+    for _ in range(2):
+        suspects.begun(unlucky)
+        suspects.server_died()
+    assert suspects.to_set_aside([unlucky], last_life=False) == []
+
+    suspects.begun(unlucky)
+    suspects.server_died()
+    assert suspects.to_set_aside([unlucky], last_life=False) == [unlucky]
+
+
+def test_of_a_server_that_stays_and_fails_whatever_it_is_asked_those_are_suspect_that_it_began_to_fail_with() -> None:
+    suspects = Suspects()
+    answered, poison, next_to_it, *later = questions(6)
+    for question in (answered, poison, next_to_it):
+        suspects.begun(question)
+    suspects.ended(answered.key, replied=True)
+    for question in (poison, next_to_it, *later):
+        suspects.begun(question)
+        suspects.failing()
+        suspects.ended(question.key, replied=False)
+    suspects.server_died()
+
+    assert suspects.apart([poison, next_to_it, *later]) == (later, [poison, next_to_it])
+
+
+def test_a_fault_that_passes_makes_nothing_suspect() -> None:
+    suspects = Suspects()
+    one, other = questions(2)
+    suspects.begun(one)
+    suspects.failing()
+    suspects.ended(one.key, replied=False)
+    suspects.begun(other)
+    suspects.ended(other.key, replied=True)
+    suspects.server_died()
+
+    assert suspects.apart([one]) == ([one], [])
 
 
 @given(poison=st.sets(st.integers(0, 19), max_size=3), width=st.integers(1, 8))
@@ -73,12 +135,13 @@ def test_every_other_question_is_answered_and_only_poison_is_set_aside(poison: s
             for question in batch:
                 suspects.begun(question)
             if poison & {question.id for question in batch}:
-                set_aside.update(ids(suspects.server_died()))
+                suspects.server_died()
+                set_aside.update(ids(suspects.to_set_aside(open_questions.values(), last_life=False)))
                 for number in set_aside:
                     open_questions.pop(number, None)
                 return False
             for question in batch:
-                suspects.ended(question.key)
+                suspects.ended(question.key, replied=True)
                 del open_questions[question.id]
         return True
 
