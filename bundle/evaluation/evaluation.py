@@ -130,18 +130,7 @@ class Evaluation:
             for task in self.tasks
         }
         while True:
-            together, alone = self._suspects.apart(self.unanswered)
-            in_order = PrefixQueue(together) if options.prefix_order else Queue(together)
-            for queue, most in ((in_order, options.concurrency), (Queue(alone), 1)):
-                await ask_all(
-                    queue,
-                    client,
-                    how,
-                    window=Window(most, adaptive=options.adaptive),
-                    on_begin=self._suspects.begun,
-                    on_failing=self._suspects.failing,
-                    on_prediction=self._record,
-                )
+            await self._ask_unanswered(client, how, options)
             if not self._forget_what_was_cut_by_mistake(how):
                 break
         self._run.flush()
@@ -160,6 +149,21 @@ class Evaluation:
     def suspected(self) -> int:
         """How many of the unanswered questions are asked one at a time, for a server has died of one of them."""
         return len(self._suspects.apart(self.unanswered)[1])
+
+    async def _ask_unanswered(self, client: "ChatClient", how: Mapping[str, Asking], options: AskingOptions) -> None:
+        together, alone = self._suspects.apart(self.unanswered)
+        window = Window(options.concurrency, adaptive=options.adaptive)
+        in_order = PrefixQueue(together, lambda: window.limit) if options.prefix_order else Queue(together)
+        for queue, so_many in ((in_order, window), (Queue(alone), Window(1, adaptive=False))):
+            await ask_all(
+                queue,
+                client,
+                how,
+                window=so_many,
+                on_begin=self._suspects.begun,
+                on_failing=self._suspects.failing,
+                on_prediction=self._record,
+            )
 
     def _early_decisions(self, task: Task, *, tls: bool) -> EarlyDecisions:
         has_cut = any(one.decided_early and one.task == task.name for one in self.predictions)

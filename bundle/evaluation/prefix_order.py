@@ -1,8 +1,9 @@
 """The order questions are asked in, so that a server's prefix cache is of use."""
 
 import asyncio
+import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from bundle.tasks.catalog import Question
 
@@ -34,15 +35,22 @@ class PrefixQueue(Queue):
     them computed, for none is in the cache before the first has been read; sent after one another, only the first.
 
     Whoever asks gets a question whose beginning is cached, as long as there is one; else the first of another subject;
-    and where all of those are on their way as well, waits for one of them, which takes as long as reading a prompt. So
-    no more subjects are open than keep the server busy, and their beginnings stay in a small cache.
+    else waits until one that is on its way has been read, which takes as long as reading a prompt. Only so many
+    subjects are open at a time as keep the server busy, twice over, so that their beginnings stay in a small cache until
+    they are of no more use.
+
+    Args:
+        questions: In the order they are asked.
+        width: How many are asked at a time.
     """
 
-    def __init__(self, questions: Sequence[Question]) -> None:
+    def __init__(self, questions: Sequence[Question], width: Callable[[], int]) -> None:
         super().__init__(())
         groups: dict[_Beginning, deque[Question]] = {}
         for question in questions:
             groups.setdefault(_beginning(question), deque()).append(question)
+        self._width = width
+        self._usual_size = len(questions) / max(1, len(groups))
         self._unopened = deque(groups.values())
         self._followers = groups
         self._open: deque[deque[Question]] = deque()
@@ -51,12 +59,13 @@ class PrefixQueue(Queue):
 
     async def next(self) -> Question | None:
         while True:
-            while self._open:
+            if self._open:
                 group = self._open[0]
-                if group:
-                    return group.popleft()
-                self._open.popleft()
-            if self._unopened:
+                follower = group.popleft()
+                if not group:
+                    self._open.popleft()
+                return follower
+            if self._unopened and len(self._leading) < self._most_open():
                 group = self._unopened.popleft()
                 leader = group.popleft()
                 if group:
@@ -67,6 +76,10 @@ class PrefixQueue(Queue):
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
             await turn
+
+    def _most_open(self) -> int:
+        """How many subjects are on their way at a time: one more than it takes while their first questions are read."""
+        return 1 + math.ceil(2 * self._width() / self._usual_size)
 
     def begun(self, question: Question) -> None:
         key = _beginning(question)

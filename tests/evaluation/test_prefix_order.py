@@ -30,13 +30,13 @@ async def test_without_an_order_questions_come_as_they_are() -> None:
 
 
 async def test_the_first_question_of_every_subject_comes_before_any_second() -> None:
-    queue = PrefixQueue(questions(3, 3, 3))
+    queue = PrefixQueue(questions(3, 3, 3), lambda: 8)
 
     assert [name(await queue.next()) for _ in range(3)] == ["a0", "b0", "c0"]
 
 
 async def test_the_others_of_a_subject_come_when_its_first_has_been_read() -> None:
-    queue = PrefixQueue(asked := questions(2, 2))
+    queue = PrefixQueue(asked := questions(2, 2), lambda: 8)
     assert [name(await queue.next()) for _ in range(2)] == ["a0", "b0"]
 
     waiting = asyncio.create_task(queue.next())
@@ -48,7 +48,7 @@ async def test_the_others_of_a_subject_come_when_its_first_has_been_read() -> No
 
 
 async def test_what_is_cached_comes_before_another_subject_is_begun() -> None:
-    queue = PrefixQueue(asked := questions(3, 3))
+    queue = PrefixQueue(asked := questions(3, 3), lambda: 8)
     await queue.next()
     queue.begun(asked[0])
 
@@ -56,7 +56,7 @@ async def test_what_is_cached_comes_before_another_subject_is_begun() -> None:
 
 
 async def test_a_question_with_fewer_examples_begins_otherwise() -> None:
-    queue = PrefixQueue([*questions(2), *questions(2, examples=4)])
+    queue = PrefixQueue([*questions(2), *questions(2, examples=4)], lambda: 8)
 
     assert [(await queue.next()).examples for _ in range(2)] == [5, 4]  # type: ignore[union-attr]
 
@@ -73,10 +73,22 @@ def test_every_question_comes_once_however_many_ask(sizes: list[int], workers: i
             queue.begun(question)
 
     async def main() -> None:
-        queue = PrefixQueue(asked)
+        queue = PrefixQueue(asked, lambda: workers)
         async with asyncio.timeout(20):
             await asyncio.gather(*(work(queue) for _ in range(workers)))
 
     asyncio.run(main())
 
     assert seen == Counter(name(question) for question in asked)
+
+
+async def test_no_more_subjects_are_open_than_keep_the_server_busy() -> None:
+    queue = PrefixQueue(questions(*[10] * 8), lambda: 10)
+    begun = [await queue.next() for _ in range(3)]
+
+    waiting = asyncio.create_task(queue.next())
+    await asyncio.sleep(0)
+
+    assert [name(one) for one in begun] == ["a0", "b0", "c0"]
+    assert not waiting.done()
+    waiting.cancel()
