@@ -36,8 +36,8 @@ class PrefixQueue(Queue):
 
     Whoever asks gets a question whose beginning is cached, as long as there is one; else the first of another subject;
     else waits until one that is on its way has been read, which takes as long as reading a prompt. Only so many
-    subjects are open at a time as keep the server busy, twice over, so that their beginnings stay in a small cache until
-    they are of no more use.
+    subjects are open at a time as keep the server busy, twice over, so that their beginnings stay in a small cache
+    until they are of no more use.
 
     Args:
         questions: In the order they are asked.
