@@ -1,7 +1,6 @@
 """Files that runs cut off by SIGKILL or lost power have left: temporary directories, and half-written files."""
 
 import contextlib
-import fcntl
 import os
 import shutil
 import stat
@@ -11,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from bundle.locks import is_held
 
 # How long a thing must not have changed before it counts as left behind. Each is in use for seconds at most, and the
 # first kind is locked besides.
@@ -83,22 +84,7 @@ def _left(path: Path, quiet_s: float, *, directory: bool) -> Iterator[Leftover]:
             return
         files = [file.lstat() for file in path.rglob("*")] if directory else []
         age_s = time.time() - max(one.st_mtime for one in (status, *files))
-        if age_s >= quiet_s and _unlocked(path):
+        if age_s >= quiet_s and is_held(path) is False:
             yield Leftover(path, sum(one.st_size for one in files or [status]), age_s)
     except OSError:
         return  # It went away while we were looking, or is none of our business.
-
-
-def _unlocked(path: Path) -> bool:
-    """Whether nobody holds a lock on it. The look is a shared lock for an instant."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True

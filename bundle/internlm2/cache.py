@@ -17,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from bundle.locks import is_held
+
 # Written last, into the finished directory: the size of every other file in it.
 _MANIFEST = "bundle-cache.json"
 
@@ -129,7 +131,7 @@ def unfinished(root: Path) -> list[str]:
     return [
         path.name.removeprefix(".").removesuffix(".partial")
         for path in root.glob(".*.partial")
-        if _free(root / f"{path.name.removeprefix('.').removesuffix('.partial')}.lock")
+        if is_held(root / f"{path.name.removeprefix('.').removesuffix('.partial')}.lock", shared_too=True) is False
     ]
 
 
@@ -145,7 +147,7 @@ def remove(root: Path, key: str, *, may_go: Callable[[Entry], bool] = lambda ent
         with _locked(root, key, None):
             finished, partial = root / key, _partial(root, key)
             if finished.exists():
-                if not may_go(_entry(finished)) or not _free(finished):
+                if not may_go(_entry(finished)) or is_held(finished, shared_too=True) is not False:
                     return False
                 # In one step, so that it is never there with half of its files.
                 shutil.rmtree(partial, ignore_errors=True)
@@ -188,23 +190,6 @@ def _same_file(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
-
-
-def _free(path: Path) -> bool:
-    """Whether nobody holds a lock on a file or directory, or it is not there."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
 
 
 def _note(root: Path, key: str) -> Path:

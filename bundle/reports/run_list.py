@@ -1,7 +1,5 @@
 """The runs in a directory, newest first: enough to choose one, without reading every reply."""
 
-import fcntl
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +9,7 @@ from typing import Any
 
 from bundle.errors import RunError
 from bundle.evaluation.scoring import Score
+from bundle.locks import is_held
 from bundle.reports.headline import Headline, headlines
 from bundle.reports.recorded_run import began, model_name, read_recorded_run, recorded_tasks
 from bundle.runs import PREDICTIONS, RECORD, RESULTS, read_json
@@ -100,7 +99,7 @@ def _looks_like_a_run(directory: Path) -> bool:
 
 def _listed(directory: Path) -> ListedRun:
     when = began(directory)
-    running = _is_written_to(directory)
+    running = is_held(directory) is True
     if not (directory / RECORD).exists():
         # The record is written when the first question is about to be asked.
         return ListedRun(directory, when, State.RUNNING if running else State.NEVER_ASKED)
@@ -148,20 +147,3 @@ def _with_record(directory: Path, when: datetime, *, running: bool) -> ListedRun
 def _score(told: Mapping[str, Any]) -> Score:
     accuracy, stderr = (None if told[key] is None else float(told[key]) for key in ("accuracy", "stderr"))
     return Score(accuracy, stderr, int(told["n"]), int(told["answered"]))
-
-
-def _is_written_to(directory: Path) -> bool:
-    """Whether a process holds the run, as `bundle.runs.Run` does while it writes to it."""
-    try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # a file system without locks
-        return False
-    finally:
-        os.close(descriptor)
-    return False
