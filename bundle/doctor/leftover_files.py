@@ -57,7 +57,7 @@ def temporary_directories() -> Iterator[Leftover]:
 def half_written_results(out: Path) -> Iterator[Leftover]:
     """Files in run directories under ``out`` that were to take another's place, of runs that nobody is writing to."""
     for path in out.glob("*/.*.part"):
-        if _unlocked(path.parent):
+        if is_held(path.parent) is False:
             yield from _left(path, _HALF_WRITTEN_S, directory=False)
 
 
