@@ -10,6 +10,8 @@ from bundle.errors import BundleError, ServerError
 
 T = TypeVar("T")
 
+_UNTIL_A_DEATH_IS_NOTICED_S = 1.0
+
 
 async def in_thread(work: Callable[[], T]) -> T:
     """Run ``work`` in a daemon thread and return what it returns.
@@ -44,7 +46,10 @@ async def in_thread(work: Callable[[], T]) -> T:
 async def until_done_or_trouble(
     work: Coroutine[Any, Any, None], watch: Coroutine[Any, Any, ServerError]
 ) -> ServerError | None:
-    """Await ``work``; return what is wrong with the server where that ends it."""
+    """Await ``work``; return what is wrong with the server where that ends it.
+
+    A server that fails may have died just now, and that is the better explanation.
+    """
     working, watching = asyncio.ensure_future(work), asyncio.ensure_future(watch)
     try:
         await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
@@ -52,7 +57,8 @@ async def until_done_or_trouble(
             return watching.result()
         working.result()
     except ServerError as trouble:
-        return trouble
+        dead, _ = await asyncio.wait({watching}, timeout=_UNTIL_A_DEATH_IS_NOTICED_S)
+        return watching.result() if dead else trouble
     finally:
         for task in (working, watching):
             task.cancel()

@@ -136,7 +136,7 @@ class Pipeline(ABC):
         if shortened := plan.shortened(loaded.questions):
             self._screen.say(f"{shortened} questions are asked with fewer examples, to fit max_seq_len")
 
-    async def _ask(self, plan: Plan, client: "ChatClient", options: "AskingOptions") -> None:
+    async def _ask(self, plan: Plan, client: "ChatClient", options: "AskingOptions", *, ours: bool = False) -> None:
         """Ask what has no reply yet."""
         evaluation = self._evaluation
         assert evaluation is not None
@@ -146,7 +146,7 @@ class Pipeline(ABC):
         gc.set_threshold(_ALLOCATIONS_BEFORE_GC, 10, 10)
         with self._phase("ask_s"), self._screen.asking(len(evaluation.unanswered), len(evaluation.predictions)):
             async with client:
-                await evaluation.ask(client, plan.max_out_len, options)
+                await evaluation.ask(client, plan.max_out_len, options, ours=ours)
         if self._request.rpm_verbose:
             self._screen.say(f"{client.achieved_qpm:.1f} requests in the last minute")
 

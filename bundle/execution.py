@@ -6,6 +6,7 @@ import sys
 from typing import Protocol
 
 from bundle.core_dumps import forbid_core_dumps
+from bundle.open_files import allow_open_files
 
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -21,10 +22,15 @@ class Pipeline(Protocol):
 
 
 def run_to_exit_code(pipeline: Pipeline) -> int:
-    """Run a pipeline. The first SIGINT, SIGTERM or SIGHUP ends it in order, the next one at once."""
+    """Run a pipeline. The first SIGINT, SIGTERM or SIGHUP ends it in order, the next one at once.
+
+    Raises:
+        BundleError: Whatever the pipeline raises, or this program may open too few files.
+    """
     if sys.platform == "win32":
         return asyncio.run(pipeline.execute())
     forbid_core_dumps()
+    allow_open_files()
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -44,5 +50,7 @@ async def _with_signals(pipeline: Pipeline) -> int:
         executing.cancel()
 
     for number in _ENDING_SIGNALS:
-        loop.add_signal_handler(number, end)
+        # Who starts us with `nohup` wants us to go on when the terminal is closed.
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, end)
     return await executing

@@ -20,6 +20,7 @@ from bundle.runs import Run
 from bundle.serving.checkpoint import Checkpoint, inspect_checkpoint, require_architecture, require_leave
 from bundle.serving.engines import Engine
 from bundle.serving.fingerprint import fingerprint
+from bundle.serving.gpu_memory import GpuMemory
 from bundle.serving.machine import Machine
 from bundle.serving.selection import choose_engine
 from bundle.serving.supervisor import Server, Supervisor
@@ -35,7 +36,6 @@ if TYPE_CHECKING:  # these take most of a second to import, and the server is to
 _LOCAL_TIMEOUT_S, _LOCAL_RETRIES = 600.0, 3
 _USUAL_REPLY = 2048
 """Tokens of the longest reply that an engine's ``longest_silence_s`` is meant for."""
-_UNTIL_A_DEATH_IS_NOTICED_S = 1.0
 
 
 class LocalPipeline(Pipeline):
@@ -62,7 +62,7 @@ class LocalPipeline(Pipeline):
         wanted, screen = self._server, self._screen
         checkpoint = inspect_checkpoint(wanted.model_dir)
         file_name, model = _choose_model_file(wanted, checkpoint)
-        trusted = wanted.trust_remote_code or model.trust_remote_code
+        trusted = model.trust_remote_code if wanted.trust_remote_code is None else wanted.trust_remote_code
         require_leave(checkpoint, trusted=trusted)
         plan = self._plan(model)
         engine = choose_engine(
@@ -149,7 +149,14 @@ class LocalPipeline(Pipeline):
             say=screen.server,
             launched=launched,
         )
+        memory = GpuMemory(engine.gpus)
+
+        async def until_memory_is_free() -> None:
+            if (held := await memory.wait_until_free()) is not None:
+                screen.say(f"warning: {held}")
+
         async with contextlib.AsyncExitStack() as cleanup:
+            cleanup.push_async_callback(until_memory_is_free)
             try:
                 with self._phase("start_s"):
                     server = await cleanup.enter_async_context(supervisor)
@@ -160,11 +167,13 @@ class LocalPipeline(Pipeline):
             screen.say(f"server ready after {server.seconds_to_ready:.1f} s")
             if ready is not None:
                 await ready()
+            noting = asyncio.create_task(memory.note(server.pid))
+            cleanup.callback(noting.cancel)
             client = self._client(server, plan)
             longer_replies = max(1.0, max(plan.max_out_len.values()) / _USUAL_REPLY)
             silence_s = wanted.hang_timeout_s or engine.longest_silence_s * longer_replies
             trouble = await until_done_or_trouble(
-                self._ask_of_ours(plan, client, engine),
+                self._ask(plan, client, self._options_for(engine), ours=True),
                 wait_for_trouble(server, client.silent_for, silence_s),
             )
             screen.server("stopping")
@@ -173,11 +182,6 @@ class LocalPipeline(Pipeline):
                 await supervisor.stop(at_once=True)  # it may hang, and nobody waits for anything from it
         self._timing["stop_s"] = self._timing.get("stop_s", 0.0) + time.perf_counter() - stopping
         return trouble
-
-    async def _ask_of_ours(self, plan: Plan, client: "ChatClient", engine: Engine) -> None:
-        await self._ask(plan, client, self._options_for(engine))
-        if self._evaluation is not None and self._evaluation.is_server_failing:
-            await asyncio.sleep(_UNTIL_A_DEATH_IS_NOTICED_S)  # what came last may have failed because it died
 
     def _goes_on_after(self, trouble: ServerError, restarts: int) -> bool:
         """Say what went wrong with the server and what becomes of its questions; whether there is more to be asked.

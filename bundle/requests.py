@@ -67,7 +67,7 @@ class LocalServer:
         engine: "auto", "lmdeploy" or "transformers".
         engine_arguments: Passed on to the server's own command line.
         model_file: Name or path of a model file; None for the one meant for the checkpoint's architecture.
-        trust_remote_code: Leave to run the checkpoint's Python code.
+        trust_remote_code: Leave to run the checkpoint's Python code; None for what the model file says.
         gpu: Numbers of the GPUs; None for those with the most free memory.
         host: Where the server listens.
         start_timeout_s: Most seconds until the server is ready.
@@ -79,7 +79,7 @@ class LocalServer:
     engine: str = "auto"
     engine_arguments: Sequence[str] = ()
     model_file: str | None = None
-    trust_remote_code: bool = False
+    trust_remote_code: bool | None = None
     gpu: str | None = None
     host: str = "127.0.0.1"
     start_timeout_s: float = 600.0

@@ -69,7 +69,9 @@ class Run:
         while True:
             directory = out / (stem if attempt == 1 else f"{stem}-{attempt}")
             try:
-                directory.mkdir(parents=True)
+                out.mkdir(parents=True, exist_ok=True)
+                # It will hold questions that may be private, and what a server printed.
+                directory.mkdir(mode=0o700)
                 return cls(directory)
             except FileExistsError as error:
                 if not out.is_dir():
@@ -220,7 +222,7 @@ def _lock(directory: int) -> None:
 
 
 def _keep_replies(path: Path) -> Sequence[Prediction]:
-    """The rows with a reply, the last of every question; the others are taken out of the file, for they will be asked again."""
+    """The rows with a reply, the last of every question; the others are taken out of the file, to be asked again."""
     if not path.exists():
         return ()
     # The last one counts: a question is asked again where its first reply turned out to be none.

@@ -35,6 +35,17 @@ def test_two_runs_of_the_same_second_get_directories_of_their_own(tmp_path: Path
         assert one.directory != two.directory
 
 
+def test_a_runs_directory_is_its_users_alone(tmp_path: Path) -> None:
+    with Run.create(tmp_path / "out", "label") as run:
+        assert run.directory.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_record_with_a_name_that_is_not_utf_8_is_written_all_the_same(tmp_path: Path) -> None:
+    with Run.create(tmp_path, "label") as run:
+        run.write("run.json", {"model": {"path": "/models/\udce9"}})
+        assert run.read_record() == {"model": {"path": "/models/\udce9"}}
+
+
 def test_a_row_has_the_documented_fields_and_an_error_only_where_there_is_one(tmp_path: Path) -> None:
     with Run.create(tmp_path, "r") as run:
         run.append(PREDICTION)

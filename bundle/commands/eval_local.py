@@ -70,8 +70,13 @@ def eval_local(
         typer.Option(metavar="FILE", help="Name or path of a model file; by default the one for the architecture."),
     ] = None,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Let the checkpoint's Python code run.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--trust-remote-code/--no-trust-remote-code",
+            help="Let the checkpoint's Python code run, or not, whatever the model file says.",
+            show_default=False,
+        ),
+    ] = None,
     gpu: Annotated[str | None, typer.Option(metavar="A,B", help="Numbers of the GPUs to use.")] = None,
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where the server listens.")] = "127.0.0.1",
     start_timeout: Annotated[

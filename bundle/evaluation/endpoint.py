@@ -9,7 +9,7 @@ from bundle.errors import ServerError, UsageError
 from bundle.evaluation.connection import Connection
 from bundle.evaluation.faults import AttemptError
 from bundle.evaluation.keys import KeyRing
-from bundle.evaluation.wording import one_line
+from bundle.printable import is_unicode, one_line
 
 _EXAMPLE = "Give it as in --base-url https://api.example.com/v1."
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -44,7 +44,7 @@ def normalise_base_url(url: str) -> str:
             "The base URL has a query or a fragment (what follows ? or #), which would not be sent.",
             remedy=f"Leave it out; a key is read from the environment variable that --api-key-env names. {_EXAMPLE}",
         )
-    if re.search(r"[\s\x00-\x1f\x7f\\]", url):
+    if re.search(r"[\s\x00-\x1f\x7f\\]", url) or not is_unicode(url):
         raise UsageError(f"The base URL {one_line(url)!r} holds a space or another stray character.", remedy=_EXAMPLE)
     parts = _split(_with_scheme(url))
     path = parts.path.rstrip("/")

@@ -1,6 +1,5 @@
 """The questions of one run, asked and scored; what is known so far can be had at any moment."""
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -8,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from bundle.evaluation.early_decisions import EarlyDecisions
 from bundle.evaluation.prefix_order import PrefixQueue, Queue
-from bundle.evaluation.runner import Asking, ask_all, unanswered
+from bundle.evaluation.runner import Asking, ask_all, require_working, unanswered
 from bundle.evaluation.scoring import Score, score
 from bundle.evaluation.suspects import Suspects
 from bundle.evaluation.window import Window
-from bundle.predictions import Key, Prediction
+from bundle.predictions import Prediction
 from bundle.runs import Run
 from bundle.tasks.catalog import Question, Task
 
@@ -100,7 +99,6 @@ class Evaluation:
         asked = {question.key for question in questions}
         self.predictions = [prediction for prediction in run.known if prediction.key in asked]
         self._known = {prediction.key for prediction in self.predictions}
-        self._set_aside: set[Key] = set()
         self._suspects = Suspects()
 
     @property
@@ -108,13 +106,17 @@ class Evaluation:
         """What nobody has asked yet, or asked in vain of a server that died."""
         return [question for question in self.questions if question.key not in self._known]
 
-    async def ask(self, client: "ChatClient", max_out_len: Mapping[str, int], options: AskingOptions) -> None:
+    async def ask(
+        self, client: "ChatClient", max_out_len: Mapping[str, int], options: AskingOptions, *, ours: bool = False
+    ) -> None:
         """Ask what has no reply yet.
 
         Args:
             client: Whom to ask.
             max_out_len: Most tokens a reply may have, by task name.
             options: How many at a time, in which order, and how replies are read.
+            ours: Whether the server can be started again. Then it is asked something else where the last question
+                failed, or one that was asked alone: what failed may be the server.
 
         Raises:
             RefusedError: The server refuses every question.
@@ -130,7 +132,7 @@ class Evaluation:
             for task in self.tasks
         }
         while True:
-            await self._ask_unanswered(client, how, options)
+            await self._ask_unanswered(client, how, options, ours=ours)
             if not self._forget_what_was_cut_by_mistake(how):
                 break
         self._run.flush()
@@ -141,20 +143,18 @@ class Evaluation:
             self.server["prefix_cache_hit_rate"] = round(rate, 4)
 
     @property
-    def is_server_failing(self) -> bool:
-        """Whether the last that was heard of the server is that it failed a question."""
-        return self._suspects.is_failing
-
-    @property
     def suspected(self) -> int:
         """How many of the unanswered questions are asked one at a time, for a server has died of one of them."""
         return len(self._suspects.apart(self.unanswered)[1])
 
-    async def _ask_unanswered(self, client: "ChatClient", how: Mapping[str, Asking], options: AskingOptions) -> None:
+    async def _ask_unanswered(
+        self, client: "ChatClient", how: Mapping[str, Asking], options: AskingOptions, *, ours: bool
+    ) -> None:
         together, alone = self._suspects.apart(self.unanswered)
         window = Window(options.concurrency, adaptive=options.adaptive)
         in_order = PrefixQueue(together, lambda: window.limit) if options.prefix_order else Queue(together)
-        for queue, so_many in ((in_order, window), (Queue(alone), Window(1, adaptive=False))):
+        one_by_one = [(Queue([question]), Window(1, adaptive=False)) for question in alone]
+        for queue, so_many in ((in_order, window), *one_by_one):
             await ask_all(
                 queue,
                 client,
@@ -164,6 +164,9 @@ class Evaluation:
                 on_failing=self._suspects.failing,
                 on_prediction=self._record,
             )
+            if ours and self._suspects.is_failing:
+                await require_working(client)
+                self._suspects.works()
 
     def _early_decisions(self, task: Task, *, tls: bool) -> EarlyDecisions:
         has_cut = any(one.decided_early and one.task == task.name for one in self.predictions)
@@ -182,8 +185,8 @@ class Evaluation:
     def server_lost(self, *, last_life: bool = False) -> Sequence[Question]:
         """The server has died or hangs; call `ask` again with another one.
 
-        Questions that failed while it was failing are asked again. One that was alone with a dying server twice is set
-        aside, as one without a reply.
+        Questions that failed while it was failing are asked again, if there is another one. One that was alone with a
+        dying server twice is set aside, as one without a reply.
 
         Args:
             last_life: Whether there will be no other one.
@@ -191,14 +194,12 @@ class Evaluation:
         Returns:
             What was set aside now.
         """
-        for failed in itertools.takewhile(lambda one: one.error is not None, reversed(self.predictions)):
-            if failed.key not in self._set_aside:
-                self._known.discard(failed.key)
-        self.predictions = [one for one in self.predictions if one.key in self._known]
-        self._suspects.server_died()
+        failed = self._suspects.server_died()
+        if not last_life:
+            self._known -= failed
+            self.predictions = [one for one in self.predictions if one.key in self._known]
         set_aside = self._suspects.to_set_aside(self.unanswered, last_life=last_life)
         for question in set_aside:
-            self._set_aside.add(question.key)
             deaths = self._suspects.deaths_with(question)
             self._record(unanswered(question, f"the server died of it, {deaths} times", attempts=deaths))
         return set_aside

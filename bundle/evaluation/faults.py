@@ -10,7 +10,8 @@ from typing import Any
 import aiohttp
 
 from bundle.evaluation.backoff import LONGEST_WAIT_S, retry_after_s
-from bundle.evaluation.wording import chain, described, error_in, is_html, one_line, said
+from bundle.evaluation.wording import chain, described, error_in, is_html, said
+from bundle.printable import one_line
 
 
 class Fate(enum.Enum):

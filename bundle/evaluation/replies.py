@@ -7,7 +7,7 @@ from typing import Any
 from bundle.errors import BundleError
 from bundle.evaluation.faults import AttemptError, Fate, fault_of_body
 from bundle.evaluation.thinking import split_thinking
-from bundle.evaluation.wording import one_line
+from bundle.printable import one_line
 
 _WHOLE = frozenset({"stop", "length"})
 _CERTAIN = frozenset({"content_filter", "tool_calls", "function_call"})

@@ -49,7 +49,7 @@ async def ask_all(
     *,
     window: Window,
     on_begin: Callable[[Question], None],
-    on_failing: Callable[[], None],
+    on_failing: Callable[[Question], None],
     on_prediction: Callable[[Prediction], None],
 ) -> None:
     """Ask every question, as many at a time as the window lets, with no barrier between tasks or subjects.
@@ -60,7 +60,7 @@ async def ask_all(
         how: For every task's name, how its questions are asked.
         window: How many requests are in flight.
         on_begin: Called with every question before it is asked.
-        on_failing: Called when a question is given up for a fault that is the server's and not the question's.
+        on_failing: Called with a question that is given up for a fault that is the server's and not the question's.
         on_prediction: Called with every question's outcome as it becomes known.
 
     Raises:
@@ -78,6 +78,21 @@ async def ask_all(
         raise group.exceptions[0] from None
 
 
+async def require_working(client: "ChatClient") -> None:
+    """Ask the server something that every model has a reply to.
+
+    Raises:
+        FailingServerError: There is none.
+    """
+    try:
+        await client.ask([{"role": "user", "content": "1"}], 1)
+    except NoReplyError as failure:
+        raise FailingServerError(
+            f"The server fails whatever it is asked: {failure.reason}.",
+            remedy="Look at what the server says of it; what has been answered is kept, see --resume.",
+        ) from None
+
+
 class _Work:
     """What all workers share."""
 
@@ -88,7 +103,7 @@ class _Work:
         how: Mapping[str, Asking],
         window: Window,
         on_begin: Callable[[Question], None],
-        on_failing: Callable[[], None],
+        on_failing: Callable[[Question], None],
         on_prediction: Callable[[Prediction], None],
     ) -> None:
         self._queue = queue
@@ -132,7 +147,7 @@ class _Work:
         except NoReplyError as failure:
             if failure.passing:
                 self._failed_in_a_row += 1
-                self._on_failing()
+                self._on_failing(question)
             return unanswered(question, failure.reason, attempts=failure.attempts, latency_s=failure.latency_s)
         self._failed_in_a_row = 0
         self._window.replied(reply.latency_s)

@@ -27,6 +27,7 @@ class Suspects:
     def __init__(self) -> None:
         self._in_flight: dict[Key, Question] = {}
         self._when_failing_began: dict[Key, Question] | None = None
+        self._failed_since: set[Key] = set()
         self._deaths: Counter[Key] = Counter()
         self._deaths_alone: Counter[Key] = Counter()
         self._unexplained: list[set[Key]] = []
@@ -41,29 +42,39 @@ class Suspects:
         """Whether the last that was heard of the server is that it failed a question."""
         return self._when_failing_began is not None
 
-    def failing(self) -> None:
-        """One of those in flight gets no reply, for a reason that is the server's and not the question's."""
+    def works(self) -> None:
+        """It has been seen that the server is not failing."""
+        self._when_failing_began = None
+        self._failed_since.clear()
+
+    def failing(self, question: Question) -> None:
+        """It is given up, for a reason that is the server's and not the question's. To be called before `ended`."""
         if self._when_failing_began is None:
             self._when_failing_began = dict(self._in_flight)
+        self._failed_since.add(question.key)
 
     def ended(self, key: Key, *, replied: bool) -> None:
         """There is a reply, or there will be none."""
         self._in_flight.pop(key, None)
         if replied:
-            self._when_failing_began = None
+            # What was in flight when failing began may have been computed before.
+            if self._when_failing_began is not None and key not in self._when_failing_began:
+                self.works()
             if self._deaths[key]:
                 self._clear(key)
 
-    def server_died(self) -> None:
-        """Suspect what was in flight."""
+    def server_died(self) -> set[Key]:
+        """Suspect what was in flight; return what it failed since it began to fail."""
         suspects = self._in_flight if self._when_failing_began is None else self._when_failing_began
         self._deaths.update(suspects.keys())
         if len(suspects) == 1:
             self._deaths_alone.update(suspects.keys())
         if suspects:
             self._unexplained.append(set(suspects))
+        failed = set(self._failed_since)
         self._in_flight = {}
-        self._when_failing_began = None
+        self.works()
+        return failed
 
     def to_set_aside(self, questions: Iterable[Question], *, last_life: bool) -> list[Question]:
         """Those of ``questions`` that are not to be asked again.

@@ -3,22 +3,14 @@
 import html
 import json
 import re
-import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-_LONGEST = 300
+from bundle.printable import one_line
+
 _MESSAGE_KEYS = ("message", "detail", "msg", "error_msg", "error", "status_msg")
 _HTML = re.compile(r"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
-
-
-def one_line(text: str, longest: int = _LONGEST) -> str:
-    """``text`` in one line of at most ``longest`` characters, without control characters or lone surrogates."""
-    # Ten times as much is enough to fill the line, and a reply may be megabytes.
-    printable = "".join(" " if unicodedata.category(one)[0] in "CZ" else one for one in text[: 10 * longest])
-    line = " ".join(printable.split())
-    return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def is_html(text: str) -> bool:

@@ -21,6 +21,7 @@ from bundle.internlm2.sentencepiece_model import read_model
 from bundle.internlm2.tokenizer_config import TokenizerConfig, read_json, read_tokenizer_config
 from bundle.internlm2.tokenizer_json import build_tokenizer
 from bundle.internlm2.tokenizer_proof import prove_equal
+from bundle.printable import one_line
 
 # Goes up with every change to what is written, so that no directory of an earlier version is taken for this one's.
 _VERSION = "internlm2-as-llama 1"
@@ -49,7 +50,10 @@ def rewrite_as_llama(source: Path, cache_root: Path, *, say: Callable[[str], Non
     """
     config = read_json(source / "config.json")
     if not is_internlm2(config):
-        raise CheckpointError(f"{source}: is no InternLM2 checkpoint (architectures: {config.get('architectures')}).")
+        raise CheckpointError(
+            f"{source}: is no InternLM2 checkpoint (architectures: {one_line(str(config.get('architectures')), 100)}).",
+            remedy="Only InternLM2 checkpoints can be rewritten as Llama.",
+        )
     shards = weight_files(source)
     try:
         say("looking for an earlier rewrite of this checkpoint")

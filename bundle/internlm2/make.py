@@ -119,7 +119,10 @@ def make_checkpoint(
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
-        raise CheckpointError(f"{directory}: cannot be written ({error.strerror}).") from error
+        raise CheckpointError(
+            f"{directory}: cannot be written ({error.strerror}).",
+            remedy="Free some space, or choose another directory.",
+        ) from error
 
 
 def _write_weights(

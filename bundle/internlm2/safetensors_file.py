@@ -70,7 +70,9 @@ def read_tensors(path: Path) -> list[StoredTensor]:
             header = file.read(length) if len(prefix) == 8 and length <= _MAX_HEADER else b""
         size = path.stat().st_size
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror}).", remedy="Check the disk and the file's rights."
+        ) from error
     if prefix == b"version ":
         raise CheckpointError(f"{path} is a git-lfs pointer, not the weights.", remedy="Run `git lfs pull` there.")
     if len(prefix) < 8 or len(header) < length:

@@ -71,7 +71,9 @@ def read_model(path: Path) -> SentencePieceModel:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror}).", remedy="Check the disk and the file's rights."
+        ) from error
     if content.startswith(b"version https://git-lfs"):
         raise CheckpointError(f"{path} is a git-lfs pointer, not the tokenizer.", remedy="Run `git lfs pull` there.")
     try:

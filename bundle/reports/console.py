@@ -20,6 +20,7 @@ from bundle.errors import BundleError
 from bundle.evaluation.scoring import mean
 from bundle.predictions import Prediction
 from bundle.printable import printable
+from bundle.reports.output import steady
 from bundle.reports.tables import percent, results_table
 from bundle.tasks.catalog import Task
 
@@ -44,12 +45,19 @@ class Screen:
         self._server_said = ""
 
     @cached_property
+    def _stderr(self) -> TextIO:
+        return steady(sys.stderr)
+
+    @cached_property
     def _out(self) -> "Console":
-        return _console(sys.stdout)
+        def lost(error: OSError) -> None:
+            self.say(f"standard output is lost ({error.strerror}); results.json holds the results")
+
+        return _console(steady(sys.stdout, lost))
 
     @cached_property
     def _err(self) -> "Console":
-        return _console(sys.stderr)
+        return _console(self._stderr)
 
     def heading(self, tasks: Sequence[Task], whom: str, sources: Sequence[str]) -> None:
         """Say what is about to be done: which tasks, asked of whom, with questions from where."""
@@ -66,7 +74,7 @@ class Screen:
         line = f"{time.monotonic() - self._started:7.1f} s  {printable(text)}"
         with self._lock:
             if self._live is None:
-                print(line, file=sys.stderr, flush=True)
+                print(line, file=self._stderr, flush=True)
             else:
                 self._err.print(line, markup=False)
 
@@ -209,12 +217,14 @@ class _LiveDisplay:
             self._progress.start()
             self._server = self._progress.add_task("server", total=None, line=activity)
         else:
-            self._progress.update(self._server, line=activity)
+            self._progress.update(self._server, line=activity, visible=True)
 
     def begin(self, total: int) -> None:
         self._progress.start()
         if self._server is not None:
             self._progress.update(self._server, visible=False)
+        if self._questions is not None:
+            self._progress.remove_task(self._questions)  # those asked of a server that died
         self._questions = self._progress.add_task("asking", total=total, line="")
 
     def advance(self, counter: _Counter) -> None:

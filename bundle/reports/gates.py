@@ -111,7 +111,9 @@ def parse_gates(
     if max_drop is not None and baseline is None:
         raise UsageError("--max-drop needs a run to compare with.", remedy="Name it with --baseline RUN.")
     if max_drop is not None and not 0 <= max_drop <= 100:
-        raise UsageError(f"--max-drop {max_drop:g} is no number of points from 0 to 100.")
+        raise UsageError(
+            f"--max-drop {max_drop:g} is no number of points from 0 to 100.", remedy="Give one, as in --max-drop 1.0."
+        )
     gates = Gates(
         tuple(_min_score(value) for value in min_scores),
         None if baseline is None else read_recorded_run(baseline, out),

@@ -130,7 +130,9 @@ def _with_record(directory: Path, when: datetime, *, running: bool) -> ListedRun
         total, answered = int(results["coverage"]["total"]), int(results["coverage"]["answered"])
         seconds = results["timing"].get("total_s")
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise RunError(f"{directory / RESULTS} is not what this program writes.") from None
+        raise RunError(
+            f"{directory / RESULTS} is not what this program writes.", remedy="See `bundle report` for its replies."
+        ) from None
     return ListedRun(
         directory,
         when,

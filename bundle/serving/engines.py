@@ -1,9 +1,11 @@
 """What the supervisor must know of a server: how to start it, and what it is called."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+
+from bundle.serving.gpus import Gpu
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,10 @@ class Engine(Protocol):
     @property
     def longest_silence_s(self) -> float:
         """Seconds without any part of a reply, while requests are in flight, after which this server hangs."""
+
+    @property
+    def gpus(self) -> Sequence[Gpu]:
+        """The GPUs it is started on, as they were before that; none for a server on the CPU."""
 
     def prepare(self, say: Callable[[str], None]) -> None:
         """Do what must be done before the server can start, telling ``say`` about anything that takes time.

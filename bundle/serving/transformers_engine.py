@@ -54,6 +54,7 @@ class TransformersEngine:
     cache: Path
 
     name = "transformers"
+    gpus = ()
     tokenizer_directory: Path = field(init=False)
 
     def __post_init__(self) -> None:

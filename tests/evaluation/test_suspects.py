@@ -97,13 +97,15 @@ def test_of_a_server_that_stays_and_fails_whatever_it_is_asked_those_are_suspect
     answered, poison, next_to_it, *later = questions(6)
     for question in (answered, poison, next_to_it):
         suspects.begun(question)
-    suspects.ended(answered.key, replied=True)
-    for question in (poison, next_to_it, *later):
+    suspects.failing(poison)
+    suspects.ended(poison.key, replied=False)
+    suspects.ended(answered.key, replied=True)  # it was computed before
+    for question in (next_to_it, *later):
         suspects.begun(question)
-        suspects.failing()
+        suspects.failing(question)
         suspects.ended(question.key, replied=False)
-    suspects.server_died()
 
+    assert suspects.server_died() == {question.key for question in (poison, next_to_it, *later)}
     assert suspects.apart([poison, next_to_it, *later]) == (later, [poison, next_to_it])
 
 
@@ -111,7 +113,7 @@ def test_a_fault_that_passes_makes_nothing_suspect() -> None:
     suspects = Suspects()
     one, other = questions(2)
     suspects.begun(one)
-    suspects.failing()
+    suspects.failing(one)
     suspects.ended(one.key, replied=False)
     suspects.begun(other)
     suspects.ended(other.key, replied=True)

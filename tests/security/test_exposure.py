@@ -1,12 +1,12 @@
 """A server listens where it can keep others out, and a checkpoint's own code runs with leave only."""
 
-import json
 import os
 from pathlib import Path
 
 import pytest
 
 from bundle.errors import UsageError
+from bundle.internlm2 import make_checkpoint
 from bundle.model_files import EngineSettings
 from bundle.serving.checkpoint import Checkpoint, inspect_checkpoint
 from bundle.serving.gpus import Gpu
@@ -79,8 +79,7 @@ def test_on_loopback_both_listen(host: str, checkpoint: Checkpoint, tmp_path: Pa
 
 def test_the_program_refuses_it_before_a_server_is_started(tmp_path: Path) -> None:
     model = tmp_path / "model"
-    made = run("make-checkpoint", model, environment=_environment(tmp_path))
-    assert made.returncode == 0, made.stderr
+    make_checkpoint(model, like="tiny", seed=0, say=lambda _: None)
     options = ["--engine", "transformers", "--host", "0.0.0.0", "--data", "sample", "--out", tmp_path / "out"]
     result = run("eval-local", model, *options, environment=_environment(tmp_path))
     assert result.returncode == 2
@@ -93,13 +92,13 @@ def test_no_short_form_of_an_option_sets_what_this_program_sets(option: str, che
         lmdeploy(checkpoint, "0.18.0", option, "x").prepare(lambda _: None)
 
 
-@pytest.mark.parametrize("place", ["config.json", "tokenizer_config.json", "generation_config.json"])
-def test_code_in_a_checkpoint_does_not_run_without_leave(place: str, tmp_path: Path) -> None:
-    model = write_checkpoint(tmp_path / "model", config={**CONFIG, "architectures": ["LlamaForCausalLM"]})
+def test_code_in_a_checkpoint_does_not_run_without_leave(tmp_path: Path) -> None:
+    code = {"AutoConfig": "evil.Config", "AutoTokenizer": ["evil.T", None]}
+    config = {**CONFIG, "architectures": ["LlamaForCausalLM"], "auto_map": code}
+    model = write_checkpoint(tmp_path / "model", config=config)
+    write_json(model / "tokenizer_config.json", {"auto_map": code})
     was_here = tmp_path / "was-here"
     (model / "evil.py").write_text(f"open({str(was_here)!r}, 'w')\n")
-    before = json.loads((model / place).read_text()) if (model / place).exists() else {}
-    write_json(model / place, {**before, "auto_map": {"AutoConfig": "evil.Config", "AutoTokenizer": ["evil.T", None]}})
     options = ["--engine", "transformers", "--data", "sample", "--out", tmp_path / "out"]
     result = run("eval-local", model, *options, environment=_environment(tmp_path))
     assert result.returncode == 2

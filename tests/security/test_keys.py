@@ -96,7 +96,7 @@ def test_lmdeploy_asked_for_its_version_gets_none(
 
 
 @linux_only
-def test_a_program_that_holds_a_key_has_it_in_no_argument_and_leaves_no_core(tmp_path: Path) -> None:
+def test_a_program_that_holds_a_key_has_it_in_no_argument_and_no_record_and_leaves_no_core(tmp_path: Path) -> None:
     seen: dict[str, Any] = {}
 
     def looking(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -105,7 +105,7 @@ def test_a_program_that_holds_a_key_has_it_in_no_argument_and_leaves_no_core(tmp
         seen["limits"] = (process / "limits").read_text()
         return letter(body)
 
-    environment = _environment(MY_KEY=SECRET)
+    environment = _environment(**SECRETS, MY_KEY=SECRET, HF_ENDPOINT=SECRETS["PIP_INDEX_URL"])
     with remote_api(looking) as api:
         options = ["--base-url", api.url, "--api-key-env", "MY_KEY", "--data", "sample", "--out", tmp_path / "out"]
         program = start(
@@ -119,6 +119,10 @@ def test_a_program_that_holds_a_key_has_it_in_no_argument_and_leaves_no_core(tmp
     assert SECRET not in seen["arguments"]
     core = next(line for line in seen["limits"].splitlines() if line.startswith("Max core file size"))
     assert core.split()[4] == "0"
+    written = [tmp_path / "log", *(path for path in (tmp_path / "out").rglob("*") if path.is_file())]
+    assert {path.name for path in written} >= {"run.json", "predictions.jsonl", "results.json"}
+    for path in written:
+        assert SECRET not in path.read_text(encoding="utf-8")
 
 
 @linux_only
@@ -134,25 +138,12 @@ def test_what_is_started_by_it_leaves_no_core_either() -> None:
     assert result.stdout.strip() == "0"
 
 
-@pytest.mark.parametrize("url", [f"http://me:{SECRET}@127.0.0.1:1/v1", f"http://127.0.0.1:1/v1?key={SECRET}"])
-def test_an_address_with_a_password_in_it_is_refused_before_anything_is_written(url: str, tmp_path: Path) -> None:
+def test_an_address_with_a_password_in_it_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    url = f"http://me:{SECRET}@127.0.0.1:1/v1"
     result = run("eval-remote", "m", "--base-url", url, "--out", tmp_path / "out", environment=_environment())
     assert result.returncode == 2
     assert SECRET not in result.stdout + result.stderr
     assert not (tmp_path / "out").exists()
-
-
-def test_a_record_can_be_shared(tmp_path: Path) -> None:
-    with remote_api() as api:
-        options = ["--base-url", api.url, "--api-key-env", "MY_KEY", "--data", "sample", "--out", tmp_path / "out"]
-        environment = _environment(**SECRETS, MY_KEY="sk-another-secret-key", HF_ENDPOINT=SECRETS["PIP_INDEX_URL"])
-        result = run("eval-remote", "m", "--subjects", "law", *options, environment=environment)
-    assert result.returncode == 0, result.stderr
-    (record,) = (tmp_path / "out").glob("*/run.json")
-    text = record.read_text(encoding="utf-8")
-    assert "127.0.0.1" in text
-    assert SECRET not in text
-    assert "sk-another-secret-key" not in text
 
 
 def _environment(**more: str) -> Mapping[str, str]:

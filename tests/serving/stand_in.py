@@ -37,6 +37,7 @@ class StandInEngine:
     tokenizer_directory = Path()
     concurrency = 1
     longest_silence_s = 60.0
+    gpus = ()
 
     def prepare(self, say: Callable[[str], None]) -> None:
         return

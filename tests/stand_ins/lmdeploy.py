@@ -1,19 +1,34 @@
 """Stands in for the ``lmdeploy`` executable: its options, its endpoints and its ways to fail, without a GPU.
 
-``LMDEPLOY_STAND_IN`` says how it behaves. It uses the standard library alone, so that it starts in a moment.
+``LMDEPLOY_STAND_IN`` says how it behaves: in all of its lives, or, separated by semicolons, in one after the other; the
+last holds for all that follow. What it does while it serves begins after ``MIDWAY`` questions. A poison is a question
+that holds one of ``LMDEPLOY_STAND_IN_POISON``. What happens to it is written to ``LMDEPLOY_STAND_IN_JOURNAL``.
+
+It uses the standard library alone, so that it starts in a moment.
 """
 
 import argparse
 import json
 import os
+import signal
 import sys
 import threading
 import time
+import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
-BEHAVIOUR = os.environ.get("LMDEPLOY_STAND_IN", "good")
+from tests.stand_ins import faulty_replies as faults
+from tests.stand_ins.journal import Journal, read_journal
+
+BEHAVIOURS = os.environ.get("LMDEPLOY_STAND_IN", "good").split("; ")
+JOURNAL = os.environ.get("LMDEPLOY_STAND_IN_JOURNAL")
 RECORD = os.environ.get("LMDEPLOY_STAND_IN_RECORD")
+
+POISONS = [poison for poison in os.environ.get("LMDEPLOY_STAND_IN_POISON", "").split("; ") if poison]
+GPU_PROCESSES = os.environ.get("LMDEPLOY_STAND_IN_GPU_PROCESSES")
+MIDWAY = 20
 
 OUT_OF_MEMORY = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.28 GiB."
 
@@ -25,18 +40,29 @@ def main() -> None:
     options = parse()
     if RECORD:
         record(options)
-    if BEHAVIOUR == "out of memory":
+    journal = Handler.journal = Journal(JOURNAL)
+    behaviour = Handler.behaviour = BEHAVIOURS[min(journal.life, len(BEHAVIOURS)) - 1]
+    earlier = read_journal(Path(JOURNAL)).all_of("worker") if JOURNAL else []
+    journal.note(pid=os.getpid(), port=options.server_port, workers_alive=[pid for pid in earlier if alive(pid)])
+    if GPU_PROCESSES:
+        Path(GPU_PROCESSES).write_text(
+            json.dumps([["GPU-00000000-0000-0000-0000-000000000000", os.getpid(), "x", 700]])
+        )
+    if behaviour == "out of memory":
         sys.exit(f"Traceback (most recent call last):\n{OUT_OF_MEMORY}")
     print("Loading weights from safetensors:  50%|#####     | 1/2", flush=True)
-    if BEHAVIOUR == "never ready":
+    if behaviour == "never ready":
         threading.Event().wait()
-    if BEHAVIOUR == "slow start":
+    if behaviour == "slow start":
         time.sleep(1.5)
-    ThreadingHTTPServer.request_queue_size = 512
-    server = ThreadingHTTPServer((options.server_name, options.server_port), Handler)
-    server.daemon_threads = True
+    if behaviour == "stubborn":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if behaviour == "leaves a worker and exits":
+        start_worker(journal)
+    server = Server((options.server_name, options.server_port), Handler)
     Handler.model = options.model_name
-    Handler.keys = ["another"] if BEHAVIOUR == "wrong key" else options.api_keys
+    Handler.keys = ["another"] if behaviour == "wrong key" else options.api_keys
     print("HINT:    Please open http://… in a browser for detailed api usage!!!", flush=True)
     server.serve_forever()
 
@@ -76,39 +102,133 @@ def record(options: argparse.Namespace) -> None:
     Path(RECORD).write_text(json.dumps(seen))
 
 
+def alive(pid: int) -> bool:
+    """Whether there is such a process, and more of it than its exit status."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def start_worker(journal: Journal) -> None:
+    """Leave a process that has no parent, a session of its own, and ears for nothing."""
+    if os.fork():
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    journal.note(worker=os.getpid())
+    threading.Event().wait()
+
+
+class Server(ThreadingHTTPServer):
+    """Takes many connections at once, and does not mind when one ends."""
+
+    request_queue_size = 512
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        return
+
+
 class Handler(BaseHTTPRequestHandler):
     """The endpoints of ``lmdeploy serve api_server`` that matter here."""
 
     protocol_version = "HTTP/1.1"
+    journal: Journal
+    behaviour: str
     model = ""
     keys: list[str] | None = None
     asked = 0
+    sick = False
+    met: set[str] = set()  # noqa: RUF012
 
     def do_GET(self) -> None:
         if self.path == "/health":
             self.reply(200, {"status": "healthy"})
         elif self.path == "/v1/models" and self.let_in():
             self.reply(200, {"object": "list", "data": [{"id": self.model, "object": "model"}]})
+        elif self.path != "/v1/models":
+            self.reply(404, {"detail": "Not Found"})
 
     def do_POST(self) -> None:
         question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if not self.let_in():
             return
-        Handler.asked += 1
-        if BEHAVIOUR == "crash midway" and Handler.asked > 20:
-            print("terminate called after throwing an instance of 'std::runtime_error'", flush=True)
-            os._exit(1)
-        if BEHAVIOUR == "silent" and Handler.asked > 20:
-            threading.Event().wait()
-        if BEHAVIOUR == "fails some" and Handler.asked % 10 == 0:
-            self.reply(400, {"object": "error", "message": "no", "code": 400})
+        text = question["messages"][-1]["content"]
+        if text == "1" and not Handler.sick:  # somebody wants to know whether it is ready
+            self.answer(question)
             return
+        Handler.asked += 1
+        self.journal.note(asked=text)
+        if Handler.asked > MIDWAY:
+            self.behave()
+        if any(poison in text for poison in POISONS):
+            self.swallow()
+        if Handler.sick:
+            faults.server_error(self, question)
+        elif self.behaviour == "fails some" and Handler.asked % 10 == 0:
+            self.reply(400, {"object": "error", "message": "no", "code": 400})
+        elif (fault := self.fault_of(text)) is not None:
+            self.journal.note(fault=fault.__name__, of=text)
+            fault(self, question)
+        else:
+            self.answer(question)
+
+    def behave(self) -> None:
+        """Do what this server does midway."""
+        match self.behaviour:
+            case "crash midway":
+                print("terminate called after throwing an instance of 'std::runtime_error'", flush=True)
+                os._exit(1)
+            case "out of memory midway":
+                print(f"Traceback (most recent call last):\n{OUT_OF_MEMORY}", flush=True)
+                os._exit(1)
+            case "exits" | "leaves a worker and exits":
+                os._exit(3)
+            case "silent" | "stubborn":
+                threading.Event().wait()
+            case "fails everything":
+                Handler.sick = True
+            case "another model":
+                Handler.model = "another"
+            case "takes its time":
+                time.sleep(0.3)
+
+    def swallow(self) -> None:
+        """Meet the poison."""
+        if self.behaviour == "sickens of poison":
+            Handler.sick = True
+        else:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def fault_of(self, text: str) -> faults.Fault | None:
+        """What goes wrong with this question."""
+        number = zlib.crc32(text.encode())
+        if self.behaviour == "passing faults" and text not in Handler.met and number % 4 == 0:
+            Handler.met.add(text)
+            return PASSING[number // 4 % len(PASSING)]
+        if self.behaviour == "lasting faults" and number % 8 == 0:
+            return LASTING[number // 8 % len(LASTING)]
+        return None
+
+    def answer(self, question: dict[str, Any]) -> None:
         # The answer depends on the question alone, as with a greedy model.
         letter = "ABCD"[len(question["messages"][-1]["content"]) % 4]
-        message = {"role": "assistant", "content": letter}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
         usage = {"prompt_tokens": 300, "completion_tokens": 2, "total_tokens": 302}
+        if question.get("stream"):
+            self.stream([{"delta": {"content": letter}}, {"delta": {}, "finish_reason": "stop"}], usage)
+            return
+        choice = {"index": 0, "message": {"role": "assistant", "content": letter}, "finish_reason": "stop"}
         self.reply(200, {"object": "chat.completion", "model": self.model, "choices": [choice], "usage": usage})
+
+    def stream(self, choices: list[dict[str, Any]], usage: dict[str, int]) -> None:
+        events = [{"choices": [{"index": 0, **choice}]} for choice in choices] + [{"choices": [], "usage": usage}]
+        chunks = [{"object": "chat.completion.chunk", "model": self.model, **event} for event in events]
+        content = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+        self.send(200, content.encode(), "text/event-stream")
 
     def let_in(self) -> bool:
         key = self.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -118,15 +238,21 @@ class Handler(BaseHTTPRequestHandler):
         return True
 
     def reply(self, status: int, body: object) -> None:
-        content = json.dumps(body).encode()
+        self.send(status, json.dumps(body).encode(), "application/json")
+
+    def send(self, status: int, content: bytes, content_type: str) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
 
     def log_request(self, code: object = "-", size: object = "-") -> None:
         return
+
+
+PASSING = (faults.reset, faults.cut, faults.hang_up, faults.half_json, faults.server_error, faults.too_many)
+LASTING = (faults.huge, faults.endless, faults.trickle)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,44 @@
+"""Sound inputs for every one of `targets`, for others to damage."""
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+from tests.serving.checkpoints import CONFIG, describe, safetensors_bytes
+from tests.tasks.source_files import ceval_files, ceval_rows
+
+_ROOT = Path(__file__).parents[2]
+
+
+def _zip(folder: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in ceval_files(ceval_rows()).items():
+            archive.writestr(folder + name, data)
+    return file.getvalue()
+
+
+_HEADER, _SIZE = describe({"a": ("F32", [2, 2]), "b": ("BF16", [3])})
+_CSV = ceval_files(ceval_rows())["val/law_val.csv"]
+_TASK = (
+    b'description = "x"\n[rows]\nfile = "rows.csv"\n[prompt]\nuser = "{question}"\n[answer]\nrule = "first_option"\n'
+)
+SEEDS: dict[str, list[bytes]] = {
+    "model_file": [path.read_bytes() for path in sorted((_ROOT / "models").glob("*.toml"))],
+    "task_file": [_TASK, *(path.read_bytes() for path in sorted((_ROOT / "configs").glob("*.toml")))],
+    "ceval_csv": [_CSV],
+    "cmmlu_csv": [b",Question,A,B,C,D,Answer\n0,q,1,2,3,4,A\n"],
+    "own_csv": [b"question,answer,subject\nq,A,law\n"],
+    "own_jsonl": [b'{"question": "q", "answer": "A", "subject": "law"}\n'],
+    "archive": [_zip(""), _zip("数据/")],
+    "safetensors": [safetensors_bytes(_HEADER, bytes(_SIZE))],
+    "sentencepiece": [b"\x0a\x0c\x0a\x03abc\x15\x00\x00\x80?\x18\x01"],
+    "base_url": [b"https://[::1]:8000/v1/chat/completions", "http://例子.中国:80/v4".encode()],
+    "reply": [b'{"choices": [{"message": {"content": "<think>a</think>A"}, "finish_reason": "stop"}]}'],
+    "server_log": [b"\x1b[31mRuntimeError: CUDA out of memory\x1b[0m\r\nModuleNotFoundError: No module named 'x'\n"],
+    "config_json": [json.dumps({**CONFIG, "auto_map": {"AutoModel": "m.X"}, "text_config": {}}).encode()],
+    "tokenizer_config_json": [b'{"auto_map": {"AutoTokenizer": ["m.X", null]}, "bos_token": {"content": "<s>"}}'],
+    "generation_config_json": [b'{"eos_token_id": [1, 2]}'],
+    "index_json": [b'{"weight_map": {"embed": "model.safetensors", "norm": "model.safetensors"}}'],
+}
