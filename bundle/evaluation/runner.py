@@ -114,6 +114,7 @@ class _Work:
         self._on_failing = on_failing
         self._on_prediction = on_prediction
         self._failed_in_a_row = 0
+        self._in_flight = 0
 
     async def ask_on(self) -> None:
         """Ask one question after the other until there are no more."""
@@ -136,6 +137,8 @@ class _Work:
                 )
 
     async def _ask(self, question: Question, how: Asking) -> Prediction:
+        self._in_flight += 1
+        in_flight_before = self._in_flight
         try:
             reply = await self._client.ask(
                 question.messages,
@@ -149,8 +152,11 @@ class _Work:
                 self._failed_in_a_row += 1
                 self._on_failing(question)
             return unanswered(question, failure.reason, attempts=failure.attempts, latency_s=failure.latency_s)
+        finally:
+            in_flight = (in_flight_before + self._in_flight) / 2
+            self._in_flight -= 1
         self._failed_in_a_row = 0
-        self._window.replied(reply.latency_s)
+        self._window.replied(reply.latency_s, in_flight)
         try:
             answer = how.rule.extract(reply.text)
         except AnswerError as error:

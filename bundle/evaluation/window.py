@@ -5,7 +5,7 @@ import enum
 from collections import deque
 from types import TracebackType
 
-_FIRST_LIMIT = 8
+_FIRST_LIMIT = 16
 _WORTHWHILE_GAIN = 1.1
 _SLOW = 3.0
 _MISSES = 2
@@ -30,9 +30,9 @@ class Window:
       the server: the window shrinks by a quarter.
     - When the server says that it is asked too often, it halves, and grows by an eighth a round from then on.
 
-    A round is as many replies as the window is wide, so that every figure is a mean over all that were in flight.
-
-    Made on the event loop it is used on.
+    A round is as many replies as the window is wide, so that every figure is a mean over all that were in flight. How
+    many replies come in a second is taken from how many were in flight and how long they took (Little's law); counted,
+    it would go up and down with the waves in which a batching server answers.
 
     Args:
         most: Never more than this.
@@ -71,11 +71,17 @@ class Window:
     ) -> None:
         self._leave()
 
-    def replied(self, latency_s: float) -> None:
-        """A request has brought a reply after this many seconds."""
+    def replied(self, latency_s: float, in_flight: float) -> None:
+        """A request has brought a reply.
+
+        Args:
+            latency_s: After so many seconds.
+            in_flight: How many requests were in flight meanwhile, on the mean.
+        """
         if not self._adaptive:
             return
         self._replies += 1
+        self._in_flight_then += in_flight
         self._latency_s += latency_s
         if self._replies >= self.limit:
             self._end_round()
@@ -90,8 +96,8 @@ class Window:
             self._was_busy = True
 
     def _end_round(self) -> None:
-        elapsed = max(asyncio.get_running_loop().time() - self._round_started, 1e-6)
-        rate, latency_s = self._replies / elapsed, self._latency_s / self._replies
+        latency_s = max(self._latency_s / self._replies, 1e-6)
+        rate = self._in_flight_then / self._replies / latency_s
         self._quickest_s = min(self._quickest_s, latency_s)
         gained = rate > self._best_rate * _WORTHWHILE_GAIN
         self._best_rate = max(self._best_rate, rate)
@@ -113,7 +119,7 @@ class Window:
     def _begin_round(self) -> None:
         self._replies = 0
         self._latency_s = 0.0
-        self._round_started = asyncio.get_running_loop().time()
+        self._in_flight_then = 0.0
         self._was_busy = False
 
     def _set(self, limit: int) -> None:
