@@ -59,6 +59,10 @@ class Pipeline(ABC):
         self._run: Run | None = None
         self._evaluation: Evaluation | None = None
 
+    def ending(self) -> None:
+        """Tell the user that it has been asked to end and is about to."""
+        self._screen.say("ending; once more ends it at once")
+
     @abstractmethod
     def kill(self) -> None:
         """End at once whatever was started: for the user who presses Ctrl-C twice."""

@@ -17,6 +17,9 @@ class Pipeline(Protocol):
     async def execute(self) -> int:
         """Run, and return the exit code; being cancelled means to end in order."""
 
+    def ending(self) -> None:
+        """Tell the user that it has been asked to end and is about to."""
+
     def kill(self) -> None:
         """End at once what was started."""
 
@@ -46,6 +49,8 @@ async def _with_signals(pipeline: Pipeline) -> int:
         nonlocal asked_to_end
         if asked_to_end:
             pipeline.kill()
+        else:
+            pipeline.ending()
         asked_to_end = True
         executing.cancel()
 

@@ -1,7 +1,6 @@
 """The order questions are asked in, so that a server's prefix cache is of use."""
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
@@ -34,10 +33,10 @@ class PrefixQueue(Queue):
     All questions of a subject begin with the same examples, several thousand characters. Sent together, each would have
     them computed, for none is in the cache before the first has been read; sent after one another, only the first.
 
-    Whoever asks gets a question whose beginning is cached, as long as there is one; else the first of another subject;
-    else waits until one that is on its way has been read, which takes as long as reading a prompt. Only so many
-    subjects are open at a time as keep the server busy, twice over, so that their beginnings stay in a small cache
-    until they are of no more use.
+    Whoever asks gets the first question of another subject as long as the others of those that are open would not keep
+    the server busy for two rounds; else one whose beginning is cached; else waits until a first one has been read,
+    which takes as long as reading a prompt. So the next subjects are read while the last ones are asked, and no more are
+    open than that takes, for their beginnings must stay in a small cache until they are of no more use.
 
     Args:
         questions: In the order they are asked.
@@ -54,32 +53,31 @@ class PrefixQueue(Queue):
         self._unopened = deque(groups.values())
         self._followers = groups
         self._open: deque[deque[Question]] = deque()
+        self._ready = 0
         self._leading: set[_Beginning] = set()
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def next(self) -> Question | None:
         while True:
-            if self._open:
-                group = self._open[0]
-                follower = group.popleft()
-                if not group:
-                    self._open.popleft()
-                return follower
-            if self._unopened and len(self._leading) < self._most_open():
+            coming = self._ready + len(self._leading) * self._usual_size
+            if self._unopened and coming < 2 * self._width():
                 group = self._unopened.popleft()
                 leader = group.popleft()
                 if group:
                     self._leading.add(_beginning(leader))
                 return leader
+            if self._open:
+                group = self._open[0]
+                follower = group.popleft()
+                self._ready -= 1
+                if not group:
+                    self._open.popleft()
+                return follower
             if not self._leading:
                 return None
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
             await turn
-
-    def _most_open(self) -> int:
-        """How many subjects are on their way at a time: one more than it takes while their first questions are read."""
-        return 1 + math.ceil(2 * self._width() / self._usual_size)
 
     def begun(self, question: Question) -> None:
         key = _beginning(question)
@@ -87,6 +85,7 @@ class PrefixQueue(Queue):
             return
         self._leading.remove(key)
         self._open.append(self._followers[key])
+        self._ready += len(self._followers[key])
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():

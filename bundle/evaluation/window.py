@@ -6,7 +6,7 @@ from collections import deque
 from types import TracebackType
 
 _FIRST_LIMIT = 16
-_WORTHWHILE_GAIN = 1.1
+_WORTHWHILE_GAIN, _FULL_GAIN = 1.2, 1.7
 _SLOW = 3.0
 _MISSES = 2
 _PATIENCE = 8
@@ -24,7 +24,8 @@ class Window:
     A server of our own is asked as many at a time as it has room for (``adaptive=False``). Of any other nobody knows
     how many that is; the window looks for it, as congestion control does:
 
-    - It begins small and doubles as long as that brings more replies a second.
+    - It begins small and doubles as long as that brings a fifth more replies a second, or grows fourfold where the last
+      step brought nearly as many more as it could.
     - When two rounds in a row bring no more, it goes back to where it was, and looks again eight rounds later.
     - When replies take three times as long as the quickest round's and no more of them come, requests are queueing at
       the server: the window shrinks by a quarter.
@@ -51,6 +52,7 @@ class Window:
         self._best_rate = 0.0
         self._quickest_s = float("inf")
         self._was_busy = False
+        self._of_a_wider_window = 0
         self._begin_round()
 
     async def __aenter__(self) -> None:
@@ -80,6 +82,9 @@ class Window:
         """
         if not self._adaptive:
             return
+        if self._of_a_wider_window > 0:
+            self._of_a_wider_window -= 1
+            return
         self._replies += 1
         self._in_flight_then += in_flight
         self._latency_s += latency_s
@@ -99,7 +104,7 @@ class Window:
         latency_s = max(self._latency_s / self._replies, 1e-6)
         rate = self._in_flight_then / self._replies / latency_s
         self._quickest_s = min(self._quickest_s, latency_s)
-        gained = rate > self._best_rate * _WORTHWHILE_GAIN
+        gained, full = rate > self._best_rate * _WORTHWHILE_GAIN, rate > self._best_rate * _FULL_GAIN
         self._best_rate = max(self._best_rate, rate)
         self._rounds_without_gain = 0 if gained else self._rounds_without_gain + 1
         if not gained and latency_s > _SLOW * self._quickest_s and self._growth is not _Growth.DOUBLING:
@@ -108,12 +113,14 @@ class Window:
             self._set(self.limit + max(1, self.limit // 8))
         elif self._growth is _Growth.DOUBLING and gained:
             self._last_worthwhile = self.limit
-            self._set(2 * self.limit)
+            self._set((4 if full else 2) * self.limit)
         elif self._growth is _Growth.DOUBLING and self._rounds_without_gain >= _MISSES:
             self._growth = _Growth.RESTING
             self._set(self._last_worthwhile)
         elif self._growth is _Growth.RESTING and self._rounds_without_gain >= _PATIENCE:
-            self._growth, self._best_rate, self._rounds_without_gain = _Growth.DOUBLING, 0.0, 0
+            self._growth, self._best_rate, self._rounds_without_gain = _Growth.DOUBLING, rate, 0
+            self._last_worthwhile = self.limit
+            self._set(2 * self.limit)
         self._begin_round()
 
     def _begin_round(self) -> None:
@@ -123,7 +130,11 @@ class Window:
         self._was_busy = False
 
     def _set(self, limit: int) -> None:
-        self.limit = max(1, min(limit, self.most))
+        limit = max(1, min(limit, self.most))
+        if limit < self.limit:
+            # These say nothing of the narrower window, and would make it narrower again.
+            self._of_a_wider_window = self._in_flight
+        self.limit = limit
         self._admit()
 
     def _leave(self) -> None:

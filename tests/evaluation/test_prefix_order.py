@@ -48,11 +48,19 @@ async def test_the_others_of_a_subject_come_when_its_first_has_been_read() -> No
 
 
 async def test_what_is_cached_comes_before_another_subject_is_begun() -> None:
-    queue = PrefixQueue(asked := questions(3, 3), lambda: 8)
+    queue = PrefixQueue(asked := questions(9, 9), lambda: 2)
     await queue.next()
     queue.begun(asked[0])
 
-    assert [name(await queue.next()) for _ in range(3)] == ["a1", "a2", "b0"]
+    assert [name(await queue.next()) for _ in range(3)] == ["a1", "a2", "a3"]
+
+
+async def test_the_next_subject_is_begun_before_the_last_one_is_through() -> None:
+    queue = PrefixQueue(asked := questions(9, 9), lambda: 2)
+    await queue.next()
+    queue.begun(asked[0])
+
+    assert [name(await queue.next()) for _ in range(7)] == ["a1", "a2", "a3", "a4", "a5", "b0", "a6"]
 
 
 async def test_a_question_with_fewer_examples_begins_otherwise() -> None:
@@ -84,11 +92,11 @@ def test_every_question_comes_once_however_many_ask(sizes: list[int], workers: i
 
 async def test_no_more_subjects_are_open_than_keep_the_server_busy() -> None:
     queue = PrefixQueue(questions(*[10] * 8), lambda: 10)
-    begun = [await queue.next() for _ in range(3)]
+    begun = [await queue.next() for _ in range(2)]
 
     waiting = asyncio.create_task(queue.next())
     await asyncio.sleep(0)
 
-    assert [name(one) for one in begun] == ["a0", "b0", "c0"]
+    assert [name(one) for one in begun] == ["a0", "b0"]
     assert not waiting.done()
     waiting.cancel()
