@@ -110,7 +110,7 @@ async def test_a_login_page_instead_of_an_api_ends_the_run_in_one_line() -> None
         with pytest.raises(RefusedError) as caught:
             await ask(client)
 
-    assert 'an HTML page "Log in & surf [31m"' in caught.value.message
+    assert 'an HTML page "Log in & surf\\x1b[31m"' in caught.value.message
     assert caught.value.message.isprintable()
     assert "usually ends in /v1" in str(caught.value)
 

@@ -15,9 +15,13 @@ from playwright.sync_api import Browser, Page, sync_playwright
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A headless Chromium; ``BUNDLE_TEST_BROWSER`` names another than the one in the path."""
+    """A headless Chromium; ``BUNDLE_TEST_BROWSER`` names another than the one in the path.
+
+    A new one for every module: as long as Playwright runs, there is an event loop in this thread, and tests that want
+    one of their own could not have it.
+    """
     program = os.environ.get("BUNDLE_TEST_BROWSER") or next(filter(None, map(shutil.which, _NAMES)), None)
     if program is None:
         pytest.skip("there is no Chromium to look at pages with; on Debian: apt-get install chromium")
