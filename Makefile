@@ -18,13 +18,14 @@ BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed-$(EXTRA)
 TEST_STAMP := $(VENV)/.installed-$(EXTRA)-test
 
-.PHONY: help eval-local test lint audit format bench bench-peers gpu-check clean
+.PHONY: help eval-local test lint audit format bench bench-peers soak gpu-check clean
 
 help:
 	@sed -n '1,3p' Makefile
 	@echo "make eval-local   evaluate MODEL, or without it a tiny made-up checkpoint on the sample questions"
 	@echo "make test         run the tests"
 	@echo "make lint         check format, style and types"
+	@echo "make soak         ask fifty thousand questions of a server that fails all the time"
 	@echo "make audit        look up known vulnerabilities of everything installed"
 	@echo "make bench        measure against simulated servers (make bench-peers: other programs beside it)"
 	@echo "make gpu-check    measure with real lmdeploy on this machine's NVIDIA GPU"
@@ -50,6 +51,10 @@ bench: $(RUN_STAMP)
 
 bench-peers: $(RUN_STAMP)
 	$(BIN)/python -m benchmarks.peers.run $(ARGS)
+
+# Minutes; what it showed is in docs/reliability.md.
+soak: $(TEST_STAMP)
+	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 # With a GPU: about 8 minutes; ARGS=--quick takes 3. What came out is in docs/gpu-results.md.
 gpu-check:

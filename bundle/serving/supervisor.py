@@ -88,7 +88,7 @@ class Supervisor:
         self._port = port
         self._start_timeout = start_timeout
         self._say = say
-        self._api_key = secrets.token_urlsafe(32)
+        self._api_key = secrets.token_hex(32)
         self._process: GuardedProcess | None = None
         self._launched = launched
 

@@ -10,6 +10,7 @@ It uses the standard library alone, so that it starts in a moment.
 import argparse
 import json
 import os
+import random
 import signal
 import sys
 import threading
@@ -210,6 +211,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.behaviour == "passing faults" and text not in Handler.met and number % 4 == 0:
             Handler.met.add(text)
             return PASSING[number // 4 % len(PASSING)]
+        if self.behaviour == "fails at random" and random.random() < 0.05:
+            return random.choice((*PASSING, faults.slow))
         if self.behaviour == "lasting faults" and number % 8 == 0:
             return LASTING[number // 8 % len(LASTING)]
         return None

@@ -1,0 +1,229 @@
+"""A long run against a server that fails all the time, to see that nothing is lost, asked for nothing or left behind.
+
+    python -m benchmarks.soak [--questions N] [--kill-every SECONDS] [--seed N]
+
+``bundle eval-local`` asks a stand-in of lmdeploy that fails one request in twenty, each in a way drawn by lot, and is
+killed every few seconds. It prints what happened and exits with 1 where anything is wrong.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bundle.internlm2 import make_checkpoint
+from tests.program import carrying
+from tests.stand_ins.box import ROOT, gpu_box
+from tests.stand_ins.journal import Story, read_journal
+
+CONCURRENCY = 64
+
+_LOOK_EVERY_S = 0.25
+_TASK = """description = "Random questions"
+
+[rows]
+file = "questions.jsonl"
+columns = { question = "question", answer = "answer" }
+
+[prompt]
+user = "{question}"
+
+[answer]
+rule = "first_capital"
+"""
+
+
+@dataclass
+class Watched:
+    """What was seen of the program while it ran.
+
+    Attributes:
+        kills: How often its server was killed.
+        memory: Its resident memory in bytes, by the number of rows it had written.
+        descriptors: How many files and connections it had open, likewise.
+    """
+
+    kills: int = 0
+    memory: list[tuple[int, int]] = field(default_factory=list)
+    descriptors: list[tuple[int, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it.
+
+    Attributes:
+        figures: What is worth telling, by name.
+        wrong: What is not as it must be; nothing where all is well.
+    """
+
+    figures: Mapping[str, str]
+    wrong: Sequence[str]
+
+
+def soak(directory: Path, questions: int, kill_every_s: float, seed: int) -> Outcome:
+    """Run it.
+
+    Args:
+        directory: An empty one.
+        questions: How many are asked.
+        kill_every_s: How long the server lives at most.
+        seed: Of what is drawn by lot.
+    """
+    golds = _write_task(directory, questions, seed)
+    make_checkpoint(directory / "tiny", like="tiny")
+    journal = directory / "journal"
+    environment = gpu_box(directory, behaviour="fails at random") | {"LMDEPLOY_STAND_IN_JOURNAL": str(journal)}
+    options = ["--concurrency", str(CONCURRENCY), "--max-restarts", "1000000", "--out", str(directory / "out")]
+    command = [sys.executable, "-m", "bundle", "eval-local", str(directory / "tiny")]
+    began = time.monotonic()
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "--task", str(directory / "random.toml"), *options],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    watched = _watch(process, directory, journal, kill_every_s)
+    took_s = time.monotonic() - began
+    return _judge(directory, golds, watched, read_journal(journal), process.returncode, took_s)
+
+
+def _write_task(directory: Path, questions: int, seed: int) -> dict[int, str]:
+    lot = random.Random(seed)  # noqa: S311
+    golds = {number: lot.choice("ABCD") for number in range(questions)}
+    rows = ({"question": f"{number}: {lot.randbytes(20).hex()}", "answer": gold} for number, gold in golds.items())
+    (directory / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (directory / "random.toml").write_text(_TASK)
+    return golds
+
+
+def _watch(process: "subprocess.Popen[bytes]", directory: Path, journal: Path, kill_every_s: float) -> Watched:
+    """Look at the program until it ends, and kill its servers."""
+    watched = Watched()
+    program = psutil.Process(process.pid)
+    killed: set[int] = set()
+    asked_since: float | None = None
+    while process.poll() is None:
+        time.sleep(_LOOK_EVERY_S)
+        rows = _count_rows(directory)
+        try:
+            with program.oneshot():
+                memory, descriptors = program.memory_info().rss, program.num_fds()
+            if descriptors:  # else it is over, and only its exit status is left
+                watched.memory.append((rows, memory))
+                watched.descriptors.append((rows, descriptors))
+        except psutil.NoSuchProcess:
+            break
+        lives = read_journal(journal).lives if rows else []
+        if not lives or lives[-1] in killed:
+            asked_since = None
+        elif asked_since is None:
+            asked_since = time.monotonic()
+        elif time.monotonic() - asked_since >= kill_every_s:
+            killed.add(lives[-1])
+            with contextlib.suppress(ProcessLookupError):  # the run has ended in this moment
+                os.kill(lives[-1], signal.SIGKILL)
+                watched.kills += 1
+    process.wait()
+    return watched
+
+
+def _judge(
+    directory: Path, golds: Mapping[int, str], watched: Watched, story: Story, exit_code: int, took_s: float
+) -> Outcome:
+    rows = [json.loads(line) for line in _predictions(directory).splitlines()]
+    replies = [row for row in rows if "error" not in row]
+    answered = {row["id"]: row for row in replies}
+    wrong = []
+    if exit_code != 0:
+        wrong.append(f"exit code {exit_code}: {(directory / 'log').read_text(errors='replace')[-2000:]}")
+    if set(answered) != set(golds) or len(replies) != len(answered):
+        wrong.append(f"{len(golds)} questions, {len(answered)} answered, {len(replies)} rows with a reply")
+    if any(row["gold"] != golds[number] for number, row in answered.items()):
+        wrong.append("rows with the gold of another question")
+    growth = _growth(watched.memory)
+    if growth > _MEMORY_A_ROW:
+        wrong.append(f"memory grows by {growth:.0f} bytes a question")
+    descriptors = [count for _, count in watched.descriptors]
+    if descriptors and max(descriptors) > 3 * CONCURRENCY + 64:
+        wrong.append(f"{max(descriptors)} files and connections open at once")
+    left = carrying(str(directory))
+    if left:
+        wrong.append(f"processes are left: {left}")
+    faults = story.all_of("fault")
+    figures = {
+        "questions": f"{len(golds):,}",
+        "rows with a reply, one a question": f"{len(replies):,}",
+        "requests that arrived": f"{len(story.asked()):,}",
+        "of these failed by lot": f"{len(faults):,} ({_kinds(faults)})",
+        "server killed": f"{watched.kills} times, started {len(story.lives)} times",
+        "time": f"{took_s:.0f} s",
+        "most memory": f"{max(memory for _, memory in watched.memory) / 1e6:.0f} MB",
+        "memory's growth": f"{growth:.0f} bytes a question",
+        "files and connections open": f"{descriptors[len(descriptors) // 10]} early, {max(descriptors)} at most, "
+        f"{descriptors[-1]} at the end",
+        "processes left": str(len(left)),
+        "exit code": str(exit_code),
+    }
+    return Outcome(figures, wrong)
+
+
+_MEMORY_A_ROW = 4000
+"""Bytes. A question with its prompt, its reply and what is known of both stays in memory until the end."""
+
+
+def _growth(memory: Sequence[tuple[int, int]]) -> float:
+    """Bytes a question, from the time when the first quarter was answered to the end."""
+    total = memory[-1][0]
+    early, first = next(one for one in memory if one[0] >= total / 4)
+    late, last = max((one for one in memory if one[0] >= 0.9 * total), key=lambda one: one[1])
+    return (last - first) / max(1, late - early)
+
+
+def _kinds(faults: Sequence[Any]) -> str:
+    return ", ".join(f"{name} {faults.count(name)}" for name in sorted(set(faults)))
+
+
+def _predictions(directory: Path) -> bytes:
+    paths = list(directory.glob("out/*/predictions.jsonl"))
+    return paths[0].read_bytes() if paths else b""
+
+
+def _count_rows(directory: Path) -> int:
+    return _predictions(directory).count(b"\n")
+
+
+def main() -> None:
+    """Parse the command line, run and tell."""
+    parser = argparse.ArgumentParser(description="A long run against a server that fails all the time.")
+    parser.add_argument("--questions", type=int, default=50_000)
+    parser.add_argument("--kill-every", type=float, default=4.0, metavar="SECONDS")
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bundle-soak-") as folder:
+        outcome = soak(Path(folder), arguments.questions, arguments.kill_every, arguments.seed)
+    for name, value in outcome.figures.items():
+        print(f"{name:34} {value}")
+    for line in outcome.wrong:
+        print(f"WRONG: {line}")
+    sys.exit(1 if outcome.wrong else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""A question that the server dies of is found, set aside and named; all others are answered."""
+
+from tests.faults.box import ALL
+from tests.faults.conftest import MakeBox
+
+POISON, ANOTHER = "快速排序", "类Unix系统"
+
+
+def test_it_kills_the_server_each_time(box: MakeBox) -> None:
+    machine = box("good", LMDEPLOY_STAND_IN_POISON=POISON)
+    ended = machine.run()
+
+    (poison,) = {text for text in machine.story.asked() if POISON in text}
+    assert ended.code == 4
+    assert len(machine.story.lives) == 3
+    (failed,) = (row for row in machine.rows() if "error" in row)
+    assert failed["error"] == "the server died of it, 3 times"
+    assert f"set aside, for the server dies of it: {failed['subject']} {failed['id']}" in ended.said
+    assert f"{ALL - 1} of {ALL} questions answered, 1 without a reply" in ended.shown
+    assert machine.restarts == 2
+    assert machine.story.asked().count(poison) == 3
+    machine.check(answered=ALL - 1, failed=1)
+
+    del machine.environment["LMDEPLOY_STAND_IN_POISON"]
+    cured = machine.run("--resume", machine.run_directory)
+
+    assert cured.code == 0
+    assert machine.story.asked(life=4) == [poison]
+    machine.check(answered=ALL)
+
+
+def test_the_server_stays_and_fails_everything_from_then_on(box: MakeBox) -> None:
+    machine = box("sickens of poison", LMDEPLOY_STAND_IN_POISON=POISON)
+    ended = machine.run("--retries", 0)
+
+    assert ended.code == 4
+    assert "The server fails one question after the other" in ended.said
+    assert "The server fails whatever it is asked: HTTP 500: CUDA error: an illegal memory access" in ended.said
+    assert POISON in machine.story.asked()[-1] or POISON in machine.story.asked()[-2]  # after that, a trivial question
+    assert machine.rows()[-1]["error"] == "HTTP 500: CUDA error: an illegal memory access"
+    machine.check(answered=ALL - 1, failed=1)
+
+
+def test_two_of_them_cost_no_other_question_anything(box: MakeBox) -> None:
+    machine = box("good", LMDEPLOY_STAND_IN_POISON=f"{POISON}; {ANOTHER}")
+    ended = machine.run("--concurrency", ALL, "--max-restarts", 5)
+
+    assert ended.code == 4
+    assert ended.said.count("set aside") == 2
+    machine.check(answered=ALL - 2, failed=2)
+
+
+def test_whoever_may_not_start_the_server_again_is_told_what_was_left(box: MakeBox) -> None:
+    machine = box("good", LMDEPLOY_STAND_IN_POISON=POISON)
+    ended = machine.run("--max-restarts", 0)
+
+    assert ended.code == 3
+    assert "server died (killed by SIGKILL)" in ended.said.partition("error: ")[2]
+    assert "set aside" not in ended.said
+    machine.check(answered=len(machine.answered()))

@@ -1,0 +1,102 @@
+"""A server that dies while questions are asked: it is started again, and what was answered is not asked again."""
+
+import os
+import signal
+
+import psutil
+import pytest
+
+from tests.faults.box import ALL, MIDWAY
+from tests.faults.conftest import MakeBox
+
+
+def test_killed_from_outside(box: MakeBox) -> None:
+    machine = box("silent; good")
+    process = machine.start()
+    machine.until_stuck()
+
+    os.kill(machine.story.lives[0], signal.SIGKILL)
+
+    ended = machine.end_of(process)
+    assert ended.code == 0
+    assert "server died (killed by SIGKILL)" in ended.said
+    assert f"starting it again (1 of 2): {ALL - MIDWAY} questions are left" in ended.said
+    assert "of them were in flight; they are asked last and one at a time" in ended.said
+    assert f"{ALL} of {ALL} questions answered" in ended.shown
+    assert machine.restarts == 1
+    machine.check(answered=ALL)
+    machine.check_only_what_was_open_was_asked_again()
+    assert (machine.run_directory / "server.log").read_text().count("Loading weights") == 2
+
+
+def test_ends_by_itself(box: MakeBox) -> None:
+    machine = box("exits; good")
+    ended = machine.run()
+
+    assert ended.code == 0
+    assert "server died (exit code 3)" in ended.said
+    assert machine.restarts == 1
+    machine.check(answered=ALL)
+    machine.check_only_what_was_open_was_asked_again()
+
+
+def test_the_guardian_is_killed(box: MakeBox) -> None:
+    machine = box("silent; good")
+    process = machine.start()
+    machine.until_stuck()
+    (guardian,) = (one for one in psutil.Process(process.pid).children() if "guardian.py" in " ".join(one.cmdline()))
+
+    guardian.kill()
+
+    ended = machine.end_of(process)
+    assert ended.code == 0
+    assert machine.restarts == 1
+    machine.check(answered=ALL)
+
+
+def test_out_of_gpu_memory_in_every_life(box: MakeBox) -> None:
+    machine = box("out of memory midway")
+    ended = machine.run()
+
+    assert ended.code == 3
+    assert ended.cleanly
+    assert "starting it again (2 of 2)" in ended.said
+    assert "out of memory" in ended.said.partition("error: ")[2]
+    assert "what to do:" in ended.said
+    assert "not asked" in ended.shown
+    assert len(machine.story.lives) == 3
+    answered = len(machine.answered())
+    assert MIDWAY <= answered < ALL
+    machine.check(answered=answered, failed=0)
+    machine.check_nothing_is_left()
+
+
+def test_does_not_come_up_again_at_once(box: MakeBox) -> None:
+    """As where the driver has not yet given back what the dead one held."""
+    machine = box("exits; out of memory; good")
+    ended = machine.run()
+
+    assert ended.code == 0
+    assert machine.restarts == 2
+    machine.check(answered=ALL)
+
+
+@pytest.mark.parametrize("restarts", [0, 1])
+def test_dies_more_often_than_it_may_be_started_again(box: MakeBox, restarts: int) -> None:
+    machine = box("exits")
+    ended = machine.run("--max-restarts", restarts)
+
+    assert ended.code == 3
+    assert "server died (exit code 3)" in ended.said.partition("error: ")[2]
+    assert len(machine.story.lives) == 1 + restarts
+    machine.check(answered=len(machine.answered()))
+
+
+def test_a_worker_that_hides_from_signals_is_gone_before_the_next_server_is_started(box: MakeBox) -> None:
+    machine = box("leaves a worker and exits; good")
+    ended = machine.run()
+
+    assert ended.code == 0
+    assert len(machine.story.all_of("worker")) == 1
+    assert machine.story.all_of("workers_alive") == [[], []]
+    machine.check(answered=ALL)

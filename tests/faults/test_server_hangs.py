@@ -1,0 +1,55 @@
+"""A server that hangs without closing a connection is ended and started again; one that we were absent from is not."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from tests.faults.box import ALL, MIDWAY
+from tests.faults.conftest import MakeBox
+from tests.program import wait_until
+
+
+@pytest.mark.parametrize("health", ["answers", "is silent"])
+def test_replies_do_not_come_any_more(box: MakeBox, health: str) -> None:
+    machine = box("silent; good")
+    process = machine.start("--hang-timeout", 1)
+    machine.until_stuck()
+    if health == "is silent":
+        os.kill(machine.story.lives[0], signal.SIGSTOP)
+
+    ended = machine.end_of(process)
+
+    assert ended.code == 0
+    assert "server hangs: no reply, nor any part of one, for 1 s" in ended.said
+    assert f"starting it again (1 of 2): {ALL - MIDWAY} questions are left" in ended.said
+    assert machine.restarts == 1
+    machine.check(answered=ALL)
+    machine.check_only_what_was_open_was_asked_again()
+
+
+def test_requests_that_are_given_up_before_the_silence_is_long_enough_do_not_hide_it(box: MakeBox) -> None:
+    machine = box("silent; good")
+    ended = machine.run("--hang-timeout", 3, "--request-timeout", 1, "--retries", 10)
+
+    assert ended.code == 0
+    assert "server hangs" in ended.said
+    machine.check(answered=ALL)
+
+
+def test_this_program_was_stopped_for_a_while(box: MakeBox) -> None:
+    """Ctrl-Z, or a laptop that was closed: nobody listened, so nobody can say that the server was silent."""
+    machine = box("takes its time")
+    process = machine.start("--hang-timeout", 1)
+    wait_until(lambda: len(machine.story.asked()) > MIDWAY, 60)
+
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(2)  # longer than the silence that is allowed
+    process.send_signal(signal.SIGCONT)
+
+    ended = machine.end_of(process)
+    assert ended.code == 0
+    assert "hangs" not in ended.said
+    assert machine.restarts == 0
+    machine.check(answered=ALL)
