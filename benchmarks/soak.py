@@ -157,9 +157,9 @@ def _judge(
         wrong.append(f"{len(golds)} questions, {len(answered)} answered, {len(replies)} rows with a reply")
     if any(row["gold"] != golds[number] for number, row in answered.items()):
         wrong.append("rows with the gold of another question")
-    growth = _growth(watched.memory)
-    if growth > _MEMORY_A_ROW:
-        wrong.append(f"memory grows by {growth:.0f} bytes a question")
+    more_rows, more_memory = _growth(watched.memory)
+    if more_memory > _MEMORY_AT_FIRST + _MEMORY_A_ROW * more_rows:
+        wrong.append(f"memory has grown by {more_memory} bytes with {more_rows} rows")
     descriptors = [count for _, count in watched.descriptors]
     if descriptors and max(descriptors) > 3 * CONCURRENCY + 64:
         wrong.append(f"{max(descriptors)} files and connections open at once")
@@ -175,7 +175,7 @@ def _judge(
         "server killed": f"{watched.kills} times, started {len(story.lives)} times",
         "time": f"{took_s:.0f} s",
         "most memory": f"{max(memory for _, memory in watched.memory) / 1e6:.0f} MB",
-        "memory's growth": f"{growth:.0f} bytes a question",
+        "memory's growth": f"{more_memory / max(1, more_rows):.0f} bytes a question",
         "files and connections open": f"{descriptors[len(descriptors) // 10]} early, {max(descriptors)} at most, "
         f"{descriptors[-1]} at the end",
         "processes left": str(len(left)),
@@ -184,16 +184,16 @@ def _judge(
     return Outcome(figures, wrong)
 
 
-_MEMORY_A_ROW = 4000
+_MEMORY_AT_FIRST, _MEMORY_A_ROW = 20_000_000, 4000
 """Bytes. A question with its prompt, its reply and what is known of both stays in memory until the end."""
 
 
-def _growth(memory: Sequence[tuple[int, int]]) -> float:
-    """Bytes a question, from the time when the first quarter was answered to the end."""
+def _growth(memory: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """How many rows there were more at the end than when a quarter was there, and how many bytes."""
     total = memory[-1][0]
     early, first = next(one for one in memory if one[0] >= total / 4)
     late, last = max((one for one in memory if one[0] >= 0.9 * total), key=lambda one: one[1])
-    return (last - first) / max(1, late - early)
+    return late - early, last - first
 
 
 def _kinds(faults: Sequence[Any]) -> str:
