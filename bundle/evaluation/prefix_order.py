@@ -35,8 +35,8 @@ class PrefixQueue(Queue):
 
     Whoever asks gets the first question of another subject as long as the others of those that are open would not keep
     the server busy for two rounds; else one whose beginning is cached; else waits until a first one has been read,
-    which takes as long as reading a prompt. So the next subjects are read while the last ones are asked, and no more are
-    open than that takes, for their beginnings must stay in a small cache until they are of no more use.
+    which takes as long as reading a prompt. So the next subjects are read while the last ones are asked, and no more
+    are open than that takes, for their beginnings must stay in a small cache until they are of no more use.
 
     Args:
         questions: In the order they are asked.

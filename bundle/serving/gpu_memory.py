@@ -47,7 +47,7 @@ class GpuMemory:
         held: str | None = None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
-                while held := await in_thread(self._held):
+                while held := await in_thread(self._held):  # noqa: ASYNC110 - the driver tells nobody
                     await asyncio.sleep(_LOOK_AGAIN_S)
         return held
 
