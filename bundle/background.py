@@ -74,11 +74,20 @@ async def after(event: asyncio.Event, work: Callable[[], Awaitable[T]]) -> T:
 
 @contextlib.asynccontextmanager
 async def first_fault_only() -> AsyncIterator[None]:
-    """Raise the fault itself where a task group raises a group of them: the others are its consequences."""
+    """Raise the fault itself where a task group raises a group of them: the others are its consequences.
+
+    Raises:
+        BundleError: Also where the system has refused something in a place that nobody has foreseen.
+    """
     try:
         yield
     except BaseExceptionGroup as group:
         for fault in group.exceptions:
             if isinstance(fault, BundleError):
                 raise fault from None
+        for fault in group.exceptions:
+            if isinstance(fault, OSError):
+                raise BundleError(
+                    f"The system has refused something: {fault}.", remedy="`bundle doctor` looks at this machine."
+                ) from None
         raise

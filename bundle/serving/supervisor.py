@@ -1,6 +1,7 @@
 """Runs a server: starts it, knows when it is ready, notices its death, and leaves nothing of it behind."""
 
 import asyncio
+import errno
 import os
 import secrets
 import socket
@@ -269,15 +270,16 @@ class _PortTakenError(ServerError):
 
 def _free_port(host: str) -> int:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.bind((host, 0))
-        except OSError as error:
-            raise ServerError(
-                f"No server can listen on {host}: {error.strerror}.", remedy="Use an address of this machine."
-            ) from None
-        port: int = probe.getsockname()[1]
-        return port
+            port: int = probe.getsockname()[1]
+            return port
+    except OSError as error:
+        remedy = "Use an address of this machine."
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            remedy = "Allow more open files (`ulimit -n`)."
+        raise ServerError(f"No server can listen on {host}: {error.strerror}.", remedy=remedy) from None
 
 
 async def _undisturbed(*futures: "asyncio.Future[Any]") -> None:

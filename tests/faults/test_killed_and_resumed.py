@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import os
 import random
 import signal
 import subprocess
@@ -17,10 +18,11 @@ from bundle.runs import Run
 from bundle.tasks.catalog import Question, find_task
 from tests.evaluation.asking import client_of
 from tests.evaluation.loopback_api import Call, completion, loopback_api
-from tests.faults.box import ALL, Box, whole_rows
+from tests.faults.box import ALL, whole_rows
 from tests.faults.conftest import MakeBox
 from tests.program import results_of, run, start, wait_until
 from tests.remote_api import RemoteApi, letter, remote_api
+from tests.stand_ins.box import ROOT
 
 
 def outcome(rows: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:
@@ -32,7 +34,7 @@ def test_killed_again_and_again_at_random_moments(tmp_path: Path) -> None:
         time.sleep(0.1)
         return letter(body)
 
-    environment = Box(tmp_path, tmp_path).environment
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     options = ["--data", "sample", "--concurrency", 4]
     seed = random.randrange(10**6)
     moments = random.Random(seed)

@@ -48,13 +48,3 @@ def test_two_of_them_cost_no_other_question_anything(box: MakeBox) -> None:
     assert ended.code == 4
     assert ended.said.count("set aside") == 2
     machine.check(answered=ALL - 2, failed=2)
-
-
-def test_whoever_may_not_start_the_server_again_is_told_what_was_left(box: MakeBox) -> None:
-    machine = box("good", LMDEPLOY_STAND_IN_POISON=POISON)
-    ended = machine.run("--max-restarts", 0)
-
-    assert ended.code == 3
-    assert "server died (killed by SIGKILL)" in ended.said.partition("error: ")[2]
-    assert "set aside" not in ended.said
-    machine.check(answered=len(machine.answered()))

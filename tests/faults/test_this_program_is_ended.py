@@ -1,19 +1,26 @@
 """Ctrl-C, a closed terminal, a reader that went away. `tests.test_eval_local` has the single signals, in each phase."""
 
-import contextlib
+import fcntl
 import os
 import pty
 import signal
 import subprocess
+import sys
+import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.faults.box import ALL, MIDWAY, Box
+from tests.faults.box import ALL, MIDWAY, whole_rows
 from tests.faults.conftest import MakeBox
-from tests.program import wait_until
+from tests.program import results_of, wait_until
+from tests.remote_api import RemoteApi, letter, remote_api
+from tests.stand_ins.box import ROOT
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
 
 def test_interrupted_twice_while_the_server_does_not_listen(box: MakeBox) -> None:
@@ -34,101 +41,97 @@ def test_interrupted_twice_while_the_server_does_not_listen(box: MakeBox) -> Non
     machine.check(answered=MIDWAY)
 
 
-@contextlib.contextmanager
-def on_a_terminal(machine: Box, *options: object, **how: object) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
-    """The program in a terminal's foreground, and the terminal's other end, which is not closed here."""
+def on_a_terminal(
+    command: Sequence[str], environment: Mapping[str, str], *, controlling: bool
+) -> tuple["subprocess.Popen[bytes]", int]:
+    """The program in a terminal's foreground, and the other end of the terminal."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        machine.command(*options),
-        env=machine.environment,
+        command,
+        env=dict(environment),
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
-        preexec_fn=lambda: _take_terminal(theirs, **how),  # type: ignore[arg-type]
+        preexec_fn=(lambda: fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)) if controlling else None,
     )
     os.close(theirs)
-    try:
-        yield process, ours
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-
-
-def _take_terminal(terminal: int, *, controlling: bool) -> None:
-    if controlling:
-        import fcntl
-        import termios
-
-        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+    return process, ours
 
 
 def test_its_terminal_is_closed(box: MakeBox) -> None:
     """As when an ssh connection breaks: the kernel sends SIGHUP, and nothing can be shown any more."""
     machine = box("silent")
-    with on_a_terminal(machine, controlling=True) as (process, terminal):
-        machine.until_stuck()
+    process, terminal = on_a_terminal(machine.command(), machine.environment, controlling=True)
+    machine.until_stuck()
 
-        os.close(terminal)
+    os.close(terminal)
 
-        assert process.wait(30) == 130
+    assert process.wait(30) == 130
     machine.check(answered=MIDWAY)
 
 
-def test_its_terminal_is_gone_without_a_word(box: MakeBox) -> None:
+def slow_letter(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    time.sleep(0.05)
+    return letter(body)
+
+
+def remote(api: RemoteApi, out: Path) -> list[str]:
+    options = ["--base-url", api.url, "--data", "sample", "--concurrency", "4", "--out", str(out)]
+    return [sys.executable, "-m", "bundle", "eval-remote", "m", *options]
+
+
+def test_its_terminal_is_gone_without_a_word(tmp_path: Path) -> None:
     """As after `disown` and logging out: it goes on to the end, with nobody to tell."""
-    machine = box("takes its time")
-    with on_a_terminal(machine, controlling=False) as (process, terminal):
-        wait_until(lambda: len(machine.rows()) >= MIDWAY, 60)
+    out = tmp_path / "out"
+    with remote_api(slow_letter) as api:
+        process, terminal = on_a_terminal(remote(api, out), ENVIRONMENT, controlling=False)
+        wait_until(lambda: whole_rows(out), 60)
 
         os.close(terminal)
 
         assert process.wait(60) == 0
-    machine.check(answered=ALL)
+    assert results_of(out)["coverage"]["answered"] == len(whole_rows(out)) == ALL
 
 
-def test_it_was_started_with_nohup_and_its_terminal_is_closed(box: MakeBox) -> None:
-    machine = box("takes its time")
-    with machine.log.open("wb") as log:
+def test_it_was_started_with_nohup_and_its_terminal_is_closed(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with remote_api(slow_letter) as api, (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
-            ["nohup", *machine.command()],
-            env=machine.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
+            ["nohup", *remote(api, out)], env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
-    wait_until(lambda: len(machine.rows()) >= MIDWAY, 60)
+        wait_until(lambda: whole_rows(out), 60)
 
-    process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGHUP)
 
-    assert machine.end_of(process).code == 0
-    machine.check(answered=ALL)
+        assert process.wait(60) == 0
+    assert results_of(out)["coverage"]["answered"] == ALL
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
 @pytest.mark.parametrize("where", ["a full disk", "a pipe nobody reads"])
-def test_nobody_takes_what_it_shows(box: MakeBox, where: str) -> None:
-    machine = box("good")
-    if where == "a full disk":
-        stdout = os.open("/dev/full", os.O_WRONLY)
-    else:
+def test_nobody_takes_what_it_shows(tmp_path: Path, where: str) -> None:
+    if where == "a pipe nobody reads":
         reader, stdout = os.pipe()
         os.close(reader)
-    result = subprocess.run(
-        machine.command(),
-        env=machine.environment,
-        stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    elif Path("/dev/full").exists():
+        stdout = os.open("/dev/full", os.O_WRONLY)
+    else:
+        pytest.skip("only Linux has a file that is always full")
+    with remote_api() as api:
+        result = subprocess.run(
+            remote(api, tmp_path / "out"),
+            env=ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
     os.close(stdout)
 
     assert result.returncode == 0
     assert "standard output is lost" in result.stderr
+    assert "results.json holds the results" in result.stderr
     assert "Traceback" not in result.stderr
-    machine.check(answered=ALL)
+    assert results_of(tmp_path / "out")["coverage"]["answered"] == ALL

@@ -8,6 +8,7 @@ It uses the standard library alone, so that it starts in a moment.
 """
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -142,7 +143,7 @@ class Handler(BaseHTTPRequestHandler):
     behaviour: str
     model = ""
     keys: list[str] | None = None
-    asked = 0
+    numbers = itertools.count(1)
     sick = False
     met: set[str] = set()  # noqa: RUF012
 
@@ -162,15 +163,15 @@ class Handler(BaseHTTPRequestHandler):
         if text == "1" and not Handler.sick:  # somebody wants to know whether it is ready
             self.answer(question)
             return
-        Handler.asked += 1
+        number = next(Handler.numbers)
         self.journal.note(asked=text)
-        if Handler.asked > MIDWAY:
+        if number > MIDWAY:
             self.behave()
         if any(poison in text for poison in POISONS):
             self.swallow()
         if Handler.sick:
             faults.server_error(self, question)
-        elif self.behaviour == "fails some" and Handler.asked % 10 == 0:
+        elif self.behaviour == "fails some" and number % 10 == 0:
             self.reply(400, {"object": "error", "message": "no", "code": 400})
         elif (fault := self.fault_of(text)) is not None:
             self.journal.note(fault=fault.__name__, of=text)

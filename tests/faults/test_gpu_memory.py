@@ -1,0 +1,24 @@
+"""A run is not over before the driver has taken back the memory of its server."""
+
+import psutil
+
+from tests.faults.box import ALL
+from tests.faults.conftest import MakeBox
+from tests.program import wait_until
+
+
+def test_the_driver_takes_a_moment_to_take_back_what_the_server_held(box: MakeBox) -> None:
+    machine = box("takes its time")
+    held = machine.directory / "held"  # by the driver's account; the server adds itself, and nobody takes it away
+    machine.environment["LMDEPLOY_STAND_IN_GPU_PROCESSES"] = str(held)
+    process = machine.start()
+    wait_until(lambda: machine.story.lives, 60)
+    wait_until(lambda: not psutil.pid_exists(machine.story.lives[0]), 60)
+    assert process.poll() is None
+
+    held.unlink()
+
+    ended = machine.end_of(process)
+    assert ended.code == 0
+    assert "the driver still counts" not in ended.said
+    machine.check(answered=ALL)

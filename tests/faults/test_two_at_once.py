@@ -1,0 +1,44 @@
+"""Two runs on one machine do not meet."""
+
+import signal
+
+from tests.faults.box import ALL
+from tests.faults.conftest import MakeBox
+from tests.program import wait_until
+
+
+def test_two_runs_share_a_machine_an_output_directory_and_a_cache(box: MakeBox) -> None:
+    machine = box("slow start")
+    one, other = machine.start(), machine.start()
+    assert (one.wait(120), other.wait(120)) == (0, 0)
+
+    ports = machine.story.all_of("port")
+    assert len(set(ports)) == 2
+    directories = list(machine.out.iterdir())
+    assert len(directories) == 2
+    for directory in directories:
+        assert (directory / "predictions.jsonl").read_bytes().count(b"\n") == ALL
+        assert (directory / "server.log").read_text().count("Loading weights") == 1
+    machine.check_nothing_is_left()
+
+
+def test_a_run_that_is_being_gone_on_with_cannot_be_gone_on_with(box: MakeBox) -> None:
+    machine = box("silent")
+    process = machine.start()
+    machine.until_stuck()
+    process.kill()
+    process.wait()
+    machine.check_nothing_is_left()
+    before = machine.rows()
+    first = machine.start("--resume", machine.run_directory)
+    wait_until(lambda: len(machine.story.lives) == 2, 60)
+
+    second = machine.run("--resume", machine.run_directory)
+
+    assert second.code == 2
+    assert "is in use: another run is writing to it." in second.said
+    assert len(machine.story.lives) == 2  # it has started no server
+    first.send_signal(signal.SIGINT)
+    assert first.wait(30) == 130
+    assert machine.rows()[: len(before)] == before
+    machine.check_nothing_is_left()
