@@ -1,10 +1,18 @@
 """What several tests share."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_closed_terminal_is_heard_of() -> None:
+    """Programs that are started under nohup do not hear of it, and tests that close one would wait in vain."""
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
