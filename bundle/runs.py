@@ -18,6 +18,7 @@ from bundle.predictions import Prediction
 from bundle.row_writer import RowWriter
 
 _LOCK_ATTEMPTS, _LOCK_PAUSE_S = 5, 0.05
+_LOCK_FILE = ".lock"
 
 PREDICTIONS, RECORD, RESULTS, SERVER_LOG = "predictions.jsonl", "run.json", "results.json", "server.log"
 
@@ -41,10 +42,8 @@ class Run:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         try:
-            # The directory itself is locked: it stays the same whatever is replaced inside, and the lock ends with us.
-            self._lock = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+            self._lock = _lock(directory)
             try:
-                _lock(self._lock)
                 self.known = _keep_replies(directory / PREDICTIONS)
                 self._predictions = RowWriter(directory / PREDICTIONS)
             except BaseException:
@@ -110,7 +109,7 @@ class Run:
         if any(path.exists() and path.stat().st_size > 0 for path in told):
             return
         with contextlib.suppress(OSError):
-            for name in (PREDICTIONS, SERVER_LOG):
+            for name in (PREDICTIONS, SERVER_LOG, _LOCK_FILE):
                 (self.directory / name).unlink(missing_ok=True)
             self.directory.rmdir()
 
@@ -207,18 +206,43 @@ def read_predictions(directory: Path) -> list[Prediction]:
     return rows
 
 
-def _lock(directory: int) -> None:
-    """Take the lock of a run directory.
+def _lock(directory: Path) -> int:
+    """Take the lock of a run directory; it ends with the descriptor that is returned.
+
+    The directory itself is locked, which stays the same whatever is replaced inside. NFS locks no directories, so there
+    it is a file in it; and where there are no locks at all, as on many a cluster's Lustre, a run goes on without one.
 
     Raises:
         BlockingIOError: Another run has it. Who only looks whether one has, as `bundle runs`, lets it go at once.
+        OSError: The directory cannot be opened.
     """
-    for _ in range(_LOCK_ATTEMPTS):
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        time.sleep(_LOCK_PAUSE_S)
-    fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if not _take(descriptor):
+            os.close(descriptor)
+            descriptor = os.open(directory / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            _take(descriptor)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _take(descriptor: int) -> bool:
+    """Lock a file or directory; False where its file system does not do that."""
+    attempt = 1
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if attempt > _LOCK_ATTEMPTS:
+                raise
+            attempt += 1
+            time.sleep(_LOCK_PAUSE_S)
+        except OSError:
+            return False
+        else:
+            return True
 
 
 def _keep_replies(path: Path) -> Sequence[Prediction]:

@@ -1,6 +1,11 @@
 """A run is a directory."""
 
+import errno
+import fcntl
 import json
+import os
+import stat
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,6 +85,17 @@ def test_a_run_cut_off_at_any_byte_goes_on_with_its_whole_rows(tmp_path: Path) -
         assert [row.id for row in read_predictions(run.directory)] == [*known, 99]
 
 
+def test_zeros_that_a_file_system_leaves_at_the_end_after_a_power_cut_are_no_row(tmp_path: Path) -> None:
+    with Run.create(tmp_path, "r") as run:
+        run.write("run.json", {})
+        run.append(PREDICTION)
+    path = run.directory / "predictions.jsonl"
+    path.write_bytes(path.read_bytes() + bytes(4096))
+
+    with Run.resume(run.directory) as again:
+        assert again.known == (PREDICTION,)
+
+
 def test_questions_without_a_reply_and_rows_told_twice_are_dropped_when_a_run_goes_on(tmp_path: Path) -> None:
     with Run.create(tmp_path, "r") as run:
         run.write("run.json", {})
@@ -110,6 +126,42 @@ def test_a_run_in_use_is_refused(tmp_path: Path) -> None:
             Run.resume(run.directory)
     with Run.resume(run.directory):
         pass
+
+
+@pytest.fixture
+def locks_of_nfs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is none to be had in a test: NFS locks no directories, for what is locked must be open for writing."""
+
+    def lock(descriptor: int, how: int, real: Callable[[int, int], None] = fcntl.flock) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        real(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+
+
+@pytest.mark.usefixtures("locks_of_nfs")
+def test_where_directories_cannot_be_locked_a_run_in_use_is_refused_as_well(tmp_path: Path) -> None:
+    with Run.create(tmp_path, "r") as run:
+        run.write("run.json", {})
+        with pytest.raises(RunError, match="in use"):
+            Run.resume(run.directory)
+    with Run.resume(run.directory):
+        pass
+    with Run.create(tmp_path, "r") as nothing:
+        pass
+    assert not nothing.directory.exists()
+
+
+def test_where_nothing_can_be_locked_a_run_goes_on_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lock(descriptor: int, how: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+    with Run.create(tmp_path, "r") as run:
+        run.append(PREDICTION)
+
+    assert read_predictions(run.directory) == [PREDICTION]
 
 
 def test_a_directory_that_tells_nothing_is_not_kept(tmp_path: Path) -> None:
