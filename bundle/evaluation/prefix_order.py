@@ -34,7 +34,7 @@ class PrefixQueue(Queue):
     them computed, for none is in the cache before the first has been read; sent after one another, only the first.
 
     Whoever asks gets the first question of another subject as long as the others of those that are open would not keep
-    the server busy for two rounds; else one whose beginning is cached; else waits until a first one has been read,
+    the server busy for another round; else one whose beginning is cached; else waits until a first one has been read,
     which takes as long as reading a prompt. So the next subjects are read while the last ones are asked, and no more
     are open than that takes, for their beginnings must stay in a small cache until they are of no more use.
 
@@ -60,7 +60,7 @@ class PrefixQueue(Queue):
     async def next(self) -> Question | None:
         while True:
             coming = self._ready + len(self._leading) * self._usual_size
-            if self._unopened and coming < 2 * self._width():
+            if self._unopened and coming < self._width():
                 group = self._unopened.popleft()
                 leader = group.popleft()
                 if group:
