@@ -30,7 +30,7 @@ from benchmarks.tables import update_document
 from bundle import __version__
 from bundle.errors import BundleError
 from bundle.serving.gpus import Gpu, list_gpus, visible_gpus
-from bundle.serving.lmdeploy_installation import LmdeployInstallation, find_lmdeploy
+from bundle.serving.lmdeploy.installation import LmdeployInstallation, find_lmdeploy
 
 RESULTS = Path(__file__).with_name("results")
 DOCUMENT = Path(__file__).parents[1] / "docs" / "gpu-results.md"

@@ -7,7 +7,7 @@ import psutil
 
 from bundle.serving.guardian import family, process_table
 
-_LAUNCHER = "lmdeploy_launcher.py"
+_LAUNCHER = ("lmdeploy", "launcher.py")
 _LOOK_EVERY_S = 0.01
 
 
@@ -19,7 +19,7 @@ def wait_for_server(pid: int, timeout_s: float) -> int | None:
         if pid not in table or table[pid].zombie:
             return None
         for below in family(table, {pid}, None):
-            if any(Path(argument).name == _LAUNCHER for argument in _command_line(below)):
+            if any(Path(argument).parts[-2:] == _LAUNCHER for argument in _command_line(below)):
                 return below
         time.sleep(_LOOK_EVERY_S)
     return None

@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from bundle.internlm2 import make_checkpoint
+from bundle.checkpoints.internlm2 import make_checkpoint
 from tests.program import carrying
 from tests.stand_ins.box import ROOT, gpu_box
 from tests.stand_ins.journal import Story, read_journal

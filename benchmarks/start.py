@@ -22,7 +22,7 @@ import psutil
 from benchmarks.measurement import FailedRunError, bundle
 from benchmarks.processes_below import wait_for_server
 from benchmarks.scenarios import Outcome
-from bundle.internlm2 import make_checkpoint
+from bundle.checkpoints.internlm2 import make_checkpoint
 from tests.stand_ins.box import gpu_box
 
 COMMAND_S = 0.7

@@ -1,5 +1,5 @@
 """Run the command line as ``python -m bundle``."""
 
-from bundle.cli import main
+from bundle.cli.main import main
 
 main()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.internlm2 import make_checkpoint, rewrite_as_llama
+from bundle.checkpoints.internlm2 import make_checkpoint, rewrite_as_llama
 from bundle.tasks.catalog import find_task
 from tests.program import carrying, results_of, rows_of, run, start, wait_until
 from tests.stand_ins.box import ROOT

@@ -29,7 +29,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_model_and_task_files_are_found(installed: Path, command: str, listed: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    program = f"import sys; sys.path.insert(0, {str(installed)!r}); import bundle.cli; bundle.cli.main()"
+    program = f"import sys; sys.path.insert(0, {str(installed)!r}); import bundle.cli.main; bundle.cli.main.main()"
     result = subprocess.run(
         [sys.executable, "-P", "-c", program, command],
         env=environment,

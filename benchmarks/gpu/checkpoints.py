@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from bundle.internlm2 import make_checkpoint
+from bundle.checkpoints.internlm2 import make_checkpoint
 
 _GENERATION_CONFIG = "generation_config.json"
 

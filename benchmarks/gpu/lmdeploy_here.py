@@ -2,7 +2,7 @@
 
 import subprocess
 
-from bundle.serving.lmdeploy_installation import LmdeployInstallation
+from bundle.serving.lmdeploy.installation import LmdeployInstallation
 
 _TIMEOUT_S = 120.0
 

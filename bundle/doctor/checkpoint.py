@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from bundle.checkpoints.architectures import lmdeploy_architectures
+from bundle.checkpoints.checkpoint import inspect_checkpoint, require_architecture, require_leave
+from bundle.checkpoints.internlm2 import is_internlm2
+from bundle.checkpoints.tokenizer import prove_tokenizer
+from bundle.config.model_files import model_file_for
 from bundle.doctor.findings import Finding, failing, ok, warning
 from bundle.doctor.words import gib, size
 from bundle.errors import TokenizerError
-from bundle.internlm2 import is_internlm2
-from bundle.model_files import model_file_for
-from bundle.serving.architectures import lmdeploy_architectures
-from bundle.serving.checkpoint import inspect_checkpoint, require_architecture, require_leave
 from bundle.serving.gpus import Gpu
-from bundle.serving.lmdeploy_installation import LmdeployInstallation
-from bundle.serving.tokenizer import prove_tokenizer
+from bundle.serving.lmdeploy.installation import LmdeployInstallation
 
 # What lmdeploy's engine asks for beside the weights.
 _OVERHEAD_MIB: Final = 2048

@@ -9,8 +9,8 @@ from typing import Final
 from bundle import __version__
 from bundle.doctor.findings import Finding, failing, ok, warning
 from bundle.errors import DataError
+from bundle.tasks.benchmarks.known_benchmark import KnownBenchmark
 from bundle.tasks.catalog import BENCHMARKS
-from bundle.tasks.known_benchmark import KnownBenchmark
 from bundle.tasks.sources import load_tables
 from bundle.tasks.sources.hub import cached_commit, look_at_hub
 from bundle.tasks.sources.modelscope import cache as modelscope_cache

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bundle.doctor.processes import MarkedProcess
     from bundle.doctor.requirements import Environment
     from bundle.serving.gpus import Gpu
-    from bundle.serving.lmdeploy_installation import LmdeployInstallation
+    from bundle.serving.lmdeploy.installation import LmdeployInstallation
 
 SLOW: Final = 3.0
 """How many times the usual limit something may take that reads gigabytes from a disk that may be cold."""
@@ -78,7 +78,7 @@ class Facts:
 
 def _find_lmdeploy() -> "LmdeployInstallation | str":
     """The lmdeploy there is, or why there is none that can be used."""
-    from bundle.serving.lmdeploy_installation import find_lmdeploy
+    from bundle.serving.lmdeploy.installation import find_lmdeploy
 
     try:
         return find_lmdeploy()

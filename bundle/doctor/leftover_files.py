@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bundle.locks import is_held
+from bundle.system.locks import is_held
 
 # How long a thing must not have changed before it counts as left behind. Each is in use for seconds at most, and the
 # first kind is locked besides.

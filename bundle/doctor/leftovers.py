@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from bundle.checkpoints.internlm2 import cache
 from bundle.doctor import leftover_files
 from bundle.doctor.findings import Finding, ok, warning
 from bundle.doctor.leftover_files import Leftover
 from bundle.doctor.processes import MarkedProcess, NotKnownError, describe, end_orphans
 from bundle.doctor.words import duration, size, things
-from bundle.internlm2 import cache
 
 CLEAN: Final = "`bundle doctor --clean`"
 _DAY_S: Final = 86400.0

@@ -9,7 +9,7 @@ from typing import Final
 from bundle.doctor import requirements
 from bundle.doctor.findings import Finding, failing, ok, warning
 from bundle.doctor.requirements import Environment
-from bundle.serving.lmdeploy_installation import LmdeployInstallation
+from bundle.serving.lmdeploy.installation import LmdeployInstallation
 
 _SHOWN: Final = ("openai", "datasets", "huggingface-hub")
 _OLDEST_GLIBC: Final = (2, 28)

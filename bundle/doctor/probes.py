@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle.serving.child_environment import without_keys
+from bundle.system.child_environment import without_keys
 
 _HERE = Path(__file__).parent
 

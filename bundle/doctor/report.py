@@ -8,7 +8,7 @@ from typing import Any, Final
 import typer
 
 from bundle.doctor.findings import Finding, Status, worst
-from bundle.printable import one_line
+from bundle.system.text import one_line
 
 _COLOURS: Final = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILING: "red"}
 _TOPIC_WIDTH: Final = 11

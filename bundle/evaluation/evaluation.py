@@ -5,18 +5,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from bundle.evaluation.early_decisions import EarlyDecisions
+from bundle.client.early_decisions import EarlyDecisions
 from bundle.evaluation.prefix_order import PrefixQueue, Queue
 from bundle.evaluation.runner import Asking, ask_all, require_working, unanswered
-from bundle.evaluation.scoring import Score, score
 from bundle.evaluation.suspects import Suspects
 from bundle.evaluation.window import Window
-from bundle.predictions import Prediction
-from bundle.runs import Run
+from bundle.runs.predictions import Prediction
+from bundle.runs.run import Run
+from bundle.runs.scoring import Score, score
 from bundle.tasks.catalog import Question, Task
 
 if TYPE_CHECKING:
-    from bundle.evaluation.client import ChatClient
+    from bundle.client.client import ChatClient
 
 
 @dataclass(frozen=True, slots=True)

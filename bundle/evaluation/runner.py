@@ -5,17 +5,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bundle.client.early_decisions import EarlyDecisions
+from bundle.client.replies import NoReplyError
 from bundle.errors import AnswerError, ServerError
-from bundle.evaluation.early_decisions import EarlyDecisions
 from bundle.evaluation.prefix_order import Queue
-from bundle.evaluation.replies import NoReplyError
 from bundle.evaluation.window import Window
-from bundle.predictions import Prediction
+from bundle.runs.predictions import Prediction
 from bundle.tasks.answers import AnswerRule
 from bundle.tasks.catalog import Question
 
 if TYPE_CHECKING:  # the client takes a second to import, and is not needed before there is a server
-    from bundle.evaluation.client import ChatClient
+    from bundle.client.client import ChatClient
 
 
 _FEWEST_FAILURES = 32

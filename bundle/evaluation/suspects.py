@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from bundle.predictions import Key
+from bundle.runs.predictions import Key
 from bundle.tasks.catalog import Question
 
 _DEATHS = 2

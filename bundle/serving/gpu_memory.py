@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
-from bundle.background import in_thread
 from bundle.serving import guardian
 from bundle.serving.gpus import Gpu, GpuProcess, list_gpus, list_processes
+from bundle.system.background import in_thread
 
 _LIMIT_S = 10.0
 """Drivers need a moment to take a killed process's memory back, and longer for tens of gigabytes."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bundle.errors import UsageError
-from bundle.serving.child_environment import without_keys
+from bundle.system.child_environment import without_keys
 
 _TIMEOUT_S = 30.0
 

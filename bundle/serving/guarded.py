@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import cast
 
 from bundle.serving import guardian
-from bundle.serving.child_environment import without_keys
 from bundle.serving.engines import Launch
+from bundle.system.child_environment import without_keys
 
 # How long after its own bounds a guardian may still be busy before it is taken for dead itself.
 _PATIENCE_WITH_GUARDIAN = guardian.LONGEST_STOP + 3.0

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from bundle.serving.gpus import Gpu, list_gpus
-from bundle.serving.lmdeploy_installation import LmdeployInstallation, find_lmdeploy
+from bundle.serving.lmdeploy.installation import LmdeployInstallation, find_lmdeploy
 
 T = TypeVar("T")
 

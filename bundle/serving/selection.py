@@ -5,14 +5,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from bundle.checkpoints.checkpoint import Checkpoint
+from bundle.config.model_files import ModelFile
 from bundle.errors import UsageError
-from bundle.model_files import ModelFile
-from bundle.printable import printable
-from bundle.serving.checkpoint import Checkpoint
 from bundle.serving.engines import Engine
 from bundle.serving.gpus import visible_gpus
-from bundle.serving.lmdeploy_engine import LmdeployEngine
+from bundle.serving.lmdeploy.engine import LmdeployEngine
 from bundle.serving.machine import Machine
+from bundle.system.text import printable
 
 ENGINES = ("auto", "lmdeploy", "transformers")
 

@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from bundle.printable import printable as visible
+from bundle.system.text import printable as visible
 
 # A server may write without end; a cause is always near the end.
 TAIL_BYTES = 64 * 1024

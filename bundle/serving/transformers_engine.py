@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from bundle.checkpoints.architectures import transformers_architectures
+from bundle.checkpoints.checkpoint import Checkpoint
+from bundle.checkpoints.internlm2 import is_internlm2, rewrite_as_llama
+from bundle.checkpoints.internlm2.cache import hold
+from bundle.config.model_files import EngineSettings
 from bundle.errors import ServerError, UsageError
-from bundle.internlm2 import is_internlm2, rewrite_as_llama
-from bundle.internlm2.cache import hold
-from bundle.model_files import EngineSettings
-from bundle.serving.architectures import transformers_architectures
-from bundle.serving.checkpoint import Checkpoint
 from bundle.serving.engines import Launch
 from bundle.serving.exposure import require_loopback
 

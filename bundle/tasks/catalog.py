@@ -5,13 +5,13 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from bundle.config import find_file, read_file
+from bundle.config.files import find_file, read_file
+from bundle.config.task_files import AnswerFile, PromptFile, RowsFile, TaskFile
 from bundle.errors import ConfigError
-from bundle.task_files import AnswerFile, PromptFile, RowsFile, TaskFile
 from bundle.tasks.answers import AnswerRule, FirstCapital, FirstOption, Pattern
-from bundle.tasks.ceval import CEVAL
-from bundle.tasks.cmmlu import CMMLU
-from bundle.tasks.known_benchmark import KnownBenchmark
+from bundle.tasks.benchmarks.ceval import CEVAL
+from bundle.tasks.benchmarks.cmmlu import CMMLU
+from bundle.tasks.benchmarks.known_benchmark import KnownBenchmark
 from bundle.tasks.own_rows import EXAMPLES, QUESTIONS, OwnRows, path_of
 from bundle.tasks.prompts import Prompt
 from bundle.tasks.subjects import Subject

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bundle.errors import DataError
-from bundle.printable import is_unicode, one_line, quoted
-from bundle.regular_file import read_regular
+from bundle.system.files import read_regular
+from bundle.system.text import is_unicode, one_line, quoted
 from bundle.tasks.answers import AnswerRule
 from bundle.tasks.sources.benchmark import Row, Tables, fingerprint
 from bundle.tasks.sources.checks import listed

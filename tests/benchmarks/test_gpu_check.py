@@ -11,7 +11,7 @@ import pytest
 from benchmarks.gpu.checkpoints import talkative
 from benchmarks.gpu.configurations import configurations
 from benchmarks.gpu.watching import GpuSample, while_between
-from bundle.internlm2 import make_checkpoint
+from bundle.checkpoints.internlm2 import make_checkpoint
 from tests.stand_ins.box import GPU, ROOT, gpu_box
 
 SAMPLE = ROOT / "bundle" / "tasks" / "sample" / "ceval"

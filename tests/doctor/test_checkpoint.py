@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from bundle.checkpoints.internlm2 import make_checkpoint
 from bundle.doctor.checkpoint import look_at_checkpoint
 from bundle.doctor.findings import Status
-from bundle.internlm2 import make_checkpoint
 from bundle.serving.gpus import Gpu
-from bundle.serving.lmdeploy_installation import LmdeployInstallation
+from bundle.serving.lmdeploy.installation import LmdeployInstallation
+from tests.checkpoints.checkpoints import write_checkpoint, write_json, write_safetensors
+from tests.checkpoints.tokenizers_on_the_spot import BPE_SIZE, write_bpe
 from tests.doctor.examined import bare_machine, examine
-from tests.serving.checkpoints import write_checkpoint, write_json, write_safetensors
-from tests.serving.tokenizers_on_the_spot import BPE_SIZE, write_bpe
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from bundle.doctor.nvidia import Nvidia, ask_for_gpus
 from bundle.doctor.packages import look_at_lmdeploy
 from bundle.doctor.requirements import Environment
 from bundle.serving.gpus import Gpu
-from bundle.serving.lmdeploy_installation import LmdeployInstallation
+from bundle.serving.lmdeploy.installation import LmdeployInstallation
 from tests.doctor.examined import Examined, bare_machine, examine, stand_in_packages, stand_in_torch
 from tests.stand_ins.box import install
 

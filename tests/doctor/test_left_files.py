@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from bundle.checkpoints import tokenizer_probe_guard
+from bundle.checkpoints.internlm2.cache import cached_directory, entries, hold
 from bundle.doctor.findings import Finding, Status
 from bundle.doctor.leftovers import look_at_files, look_at_rewritten
-from bundle.internlm2.cache import cached_directory, entries, hold
-from bundle.runs import Run
-from bundle.serving import tokenizer_probe_guard
+from bundle.runs.run import Run
 from tests.doctor.examined import bare_machine, examine
 from tests.program import wait_until
 

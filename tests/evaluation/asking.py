@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from bundle.evaluation.client import ChatClient, Reply
+from bundle.client.client import ChatClient, Reply
 from bundle.tasks.prompts import Message
 
 MESSAGES: list[Message] = [{"role": "user", "content": "1+1=?\n答案: "}]

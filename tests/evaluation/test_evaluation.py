@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from bundle.client.client import ChatClient, RefusedError
 from bundle.errors import RunError
-from bundle.evaluation.client import ChatClient, RefusedError
 from bundle.evaluation.evaluation import AskingOptions, Evaluation
-from bundle.runs import Run, read_predictions
+from bundle.runs.run import Run, read_predictions
 from bundle.tasks.catalog import Question, find_task
 from bundle.tasks.prompts import Message
-from tests.evaluation.loopback_api import Call, completion, error, loopback_api
+from tests.client.loopback_api import Call, completion, error, loopback_api
 
 TASK = find_task("ceval_gen")
 

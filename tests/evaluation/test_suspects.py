@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from bundle.evaluation.evaluation import AskingOptions, Evaluation
 from bundle.evaluation.runner import FailingServerError
 from bundle.evaluation.suspects import Suspects
-from bundle.runs import Run
+from bundle.runs.run import Run
 from bundle.tasks.catalog import Question, find_task
+from tests.client.loopback_api import Call, completion, error, loopback_api
 from tests.evaluation.asking import client_of
-from tests.evaluation.loopback_api import Call, completion, error, loopback_api
 
 TASK = find_task("ceval_gen")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bundle.prompt_record import read_prompts
+from bundle.runs.prompts import read_prompts
 from tests.program import carrying, run, start, wait_until
 from tests.stand_ins.box import gpu_box
 from tests.stand_ins.journal import Story, read_journal

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.internlm2 import make_checkpoint
+from bundle.checkpoints.internlm2 import make_checkpoint
 from tests.faults.box import Box
 
 MakeBox = Callable[..., Box]

@@ -14,10 +14,10 @@ from typing import Any
 from aiohttp import web
 
 from bundle.evaluation.evaluation import AskingOptions, Evaluation
-from bundle.runs import Run
+from bundle.runs.run import Run
 from bundle.tasks.catalog import Question, find_task
+from tests.client.loopback_api import Call, completion, loopback_api
 from tests.evaluation.asking import client_of
-from tests.evaluation.loopback_api import Call, completion, loopback_api
 from tests.faults.box import ALL, whole_rows
 from tests.faults.conftest import MakeBox
 from tests.program import results_of, run, start, wait_until
@@ -103,7 +103,7 @@ async def test_power_is_lost_at_any_byte_of_the_predictions(tmp_path: Path) -> N
         scores = evaluation.results({}).scores
         path = begun.directory / "predictions.jsonl"
         whole = path.read_bytes()
-        first_row = whole.index(b"\n")  # `tests.test_runs` cuts all rows at all bytes, and does not ask
+        first_row = whole.index(b"\n")  # `tests.runs.test_run` cuts all rows at all bytes, and does not ask
         for cut in (0, 1, *range(first_row, len(whole) + 1)):
             path.write_bytes(whole[:cut])
             before = len(api.bodies)

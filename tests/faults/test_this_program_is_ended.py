@@ -1,4 +1,4 @@
-"""Ctrl-C, a closed terminal, a reader that went away. `tests.test_eval_local` has the single signals, in each phase."""
+"""Ctrl-C, a closed terminal, a reader that went away; single signals in each phase are in `tests.pipeline`."""
 
 import fcntl
 import os

@@ -5,7 +5,7 @@ import json
 import zipfile
 from pathlib import Path
 
-from tests.serving.checkpoints import CONFIG, describe, safetensors_bytes
+from tests.checkpoints.checkpoints import CONFIG, describe, safetensors_bytes
 from tests.tasks.source_files import ceval_files, ceval_rows
 
 _ROOT = Path(__file__).parents[2]

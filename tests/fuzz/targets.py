@@ -9,25 +9,25 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bundle.config import read_file
+from bundle.checkpoints.checkpoint import inspect_checkpoint
+from bundle.checkpoints.fingerprint import fingerprint
+from bundle.checkpoints.internlm2.sentencepiece_model import read_model
+from bundle.checkpoints.internlm2.tokenizer_config import read_tokenizer_config
+from bundle.checkpoints.safetensors_header import read_safetensors_header
+from bundle.client.endpoint import insecure, normalise_base_url
+from bundle.client.faults import AttemptError
+from bundle.client.replies import reply_of
+from bundle.config.files import read_file
+from bundle.config.model_files import ModelFile
 from bundle.errors import BundleError
-from bundle.evaluation.endpoint import insecure, normalise_base_url
-from bundle.evaluation.faults import AttemptError
-from bundle.evaluation.replies import reply_of
-from bundle.internlm2.sentencepiece_model import read_model
-from bundle.internlm2.tokenizer_config import read_tokenizer_config
-from bundle.model_files import ModelFile
-from bundle.serving.checkpoint import inspect_checkpoint
 from bundle.serving.diagnosis import diagnose, fatal
-from bundle.serving.fingerprint import fingerprint
-from bundle.serving.safetensors_header import read_safetensors_header
 from bundle.serving.server_log import ServerLog
 from bundle.tasks.answers import FirstOption
 from bundle.tasks.catalog import find_task
 from bundle.tasks.own_rows import OwnRows
 from bundle.tasks.sources import load_tables
 from bundle.tasks.sources.csv_files import read_csv
-from tests.serving.checkpoints import write_checkpoint
+from tests.checkpoints.checkpoints import write_checkpoint
 from tests.tasks.source_files import CEVAL, CMMLU, WANTED
 
 Target = Callable[[bytes, Path], None]

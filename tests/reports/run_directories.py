@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from bundle.evaluation.evaluation import Evaluation
-from bundle.predictions import Prediction
-from bundle.prompt_record import PROMPTS, prompt_lines
-from bundle.record import describe_machine, describe_tasks
-from bundle.runs import RECORD, RESULTS, Run
+from bundle.runs.predictions import Prediction
+from bundle.runs.prompts import PROMPTS, prompt_lines
+from bundle.runs.record import describe_machine, describe_tasks
+from bundle.runs.run import RECORD, RESULTS, Run
 from bundle.tasks.catalog import Question, Task, find_task
 from bundle.tasks.sources import Tables
 

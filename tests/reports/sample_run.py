@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from bundle.evaluation.evaluation import Evaluation
-from bundle.predictions import Prediction
-from bundle.prompt_record import PROMPTS, prompt_lines
-from bundle.record import describe_machine, describe_tasks
-from bundle.reports.recorded_run import RecordedRun, read_recorded_run
-from bundle.runs import RECORD, RESULTS, Run
+from bundle.runs.predictions import Prediction
+from bundle.runs.prompts import PROMPTS, prompt_lines
+from bundle.runs.record import describe_machine, describe_tasks
+from bundle.runs.recorded_run import RecordedRun, read_recorded_run
+from bundle.runs.run import RECORD, RESULTS, Run
 from bundle.tasks.catalog import Question, Task, find_task
 from tests.reports.agreed_replies import reply_to
 

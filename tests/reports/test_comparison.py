@@ -9,8 +9,8 @@ import pytest
 from bundle.errors import RunError
 from bundle.reports.comparison import Comparison, Row, Standing, compare, verdict
 from bundle.reports.comparison.wording import left_out, p_value, points
-from bundle.reports.recorded_run import read_recorded_run
-from bundle.statistics import Pairs, difference_interval, holm, mcnemar
+from bundle.runs.recorded_run import read_recorded_run
+from bundle.runs.statistics import Pairs, difference_interval, holm, mcnemar
 from bundle.tasks.catalog import find_task
 from tests.reports.run_directories import describe, random_outcomes, write_run
 

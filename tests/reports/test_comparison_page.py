@@ -7,7 +7,7 @@ from playwright.sync_api import Browser
 
 from bundle.reports.comparison import compare
 from bundle.reports.comparison.page import render_page, write_page
-from bundle.reports.recorded_run import read_recorded_run
+from bundle.runs.recorded_run import read_recorded_run
 from bundle.tasks.catalog import find_task
 from tests.reports.browser import faults, opened
 from tests.reports.run_directories import random_outcomes, write_run

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bundle.errors import RunError, UsageError
-from bundle.reports.conclusion import Conclusion, parse_conclusion
+from bundle.reports.gates.conclusion import Conclusion, parse_conclusion
 from bundle.tasks.catalog import find_task
 from tests.reports.run_directories import describe, write_run
 

@@ -16,9 +16,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from bundle.evaluation.scoring import Score
-from bundle.reports.recorded_run import RecordedRun, read_recorded_run
-from bundle.reports.tables import results_table
+from bundle.reports.screen.tables import results_table
+from bundle.runs.recorded_run import RecordedRun, read_recorded_run
+from bundle.runs.scoring import Score
 from bundle.tasks.catalog import find_task
 from tests.remote_api import remote_api
 from tests.reports.run_directories import write_run

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from bundle.errors import RunError
-from bundle.predictions import Prediction
 from bundle.reports.formats.export import Export
 from bundle.reports.formats.lm_eval import export_lm_eval
 from bundle.reports.formats.lm_eval_tasks import nested
-from bundle.reports.recorded_run import RecordedRun, read_recorded_run
+from bundle.runs.predictions import Prediction
+from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 from tests.reports.lm_eval_specimens import SPECIMENS
 from tests.reports.other_programs import ask
 from tests.reports.run_directories import write_run

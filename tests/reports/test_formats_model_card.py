@@ -10,7 +10,7 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from bundle.errors import RunError
 from bundle.reports.formats.model_card import FILE, export_model_card
-from bundle.reports.recorded_run import RecordedRun, read_recorded_run
+from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 from tests.reports.run_directories import write_run
 from tests.reports.sample_run import sample_run, without_reply
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from bundle.errors import RunError
-from bundle.predictions import Prediction
 from bundle.reports.formats.opencompass import export_opencompass
 from bundle.reports.formats.prompt_versions import prompt_version
-from bundle.reports.recorded_run import RecordedRun, read_recorded_run
-from bundle.runs import PREDICTIONS
+from bundle.runs.predictions import Prediction
+from bundle.runs.recorded_run import RecordedRun, read_recorded_run
+from bundle.runs.run import PREDICTIONS
 from bundle.tasks.catalog import find_task
 from tests.reports.opencompass_specimens import SPECIMENS, STAMP
 from tests.reports.other_programs import ask

@@ -7,7 +7,7 @@ import pytest
 
 from bundle.errors import RunError
 from bundle.reports.formats.submission import export_submission
-from bundle.reports.recorded_run import read_recorded_run
+from bundle.runs.recorded_run import read_recorded_run
 from tests.reports.run_directories import write_run
 
 

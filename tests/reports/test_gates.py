@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bundle.errors import RunError, UsageError
-from bundle.reports.gates import (
+from bundle.reports.gates.gates import (
     GateResult,
     Gates,
     MinScore,
@@ -15,7 +15,7 @@ from bundle.reports.gates import (
     parse_gates,
     score_names,
 )
-from bundle.reports.recorded_run import RecordedRun, read_recorded_run
+from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 from bundle.tasks.catalog import find_task
 from tests.reports.run_directories import describe, random_outcomes, write_run
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from bundle.prompt_record import PROMPTS, prompt_lines, read_prompts
 from bundle.reports.html import write_page
-from bundle.reports.recorded_run import read_recorded_run
-from bundle.runs import PREDICTIONS, read_predictions
+from bundle.runs.prompts import PROMPTS, prompt_lines, read_prompts
+from bundle.runs.recorded_run import read_recorded_run
+from bundle.runs.run import PREDICTIONS, read_predictions
 from bundle.tasks.task import Question
 from tests.reports.browser import faults, opened
 from tests.reports.run_directories import write_run

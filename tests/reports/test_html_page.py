@@ -20,8 +20,8 @@ from bundle.reports.html.embedded import json_for_script
 from bundle.reports.html.facts import distribution
 from bundle.reports.html.questions import OUTCOMES, question_data
 from bundle.reports.html.texts import catalog
-from bundle.reports.recorded_run import read_recorded_run
-from bundle.statistics import Counts, accuracy_interval
+from bundle.runs.recorded_run import read_recorded_run
+from bundle.runs.statistics import Counts, accuracy_interval
 from bundle.tasks.catalog import find_task
 from tests.program import run as run_program
 from tests.reports.run_directories import random_outcomes, write_run

@@ -7,10 +7,10 @@ from junitparser import JUnitXml, TestSuite
 from markdown_it import MarkdownIt
 
 from bundle.reports.comparison import compare
-from bundle.reports.gates import GateResult, check_gates, parse_gates
-from bundle.reports.junit import junit
-from bundle.reports.recorded_run import read_recorded_run
-from bundle.reports.summary import summary
+from bundle.reports.gates.gates import GateResult, check_gates, parse_gates
+from bundle.reports.gates.junit import junit
+from bundle.reports.gates.summary import summary
+from bundle.runs.recorded_run import read_recorded_run
 from bundle.tasks.catalog import find_task
 from tests.reports.run_directories import TIMING, random_outcomes, write_run
 

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from bundle.checkpoints.checkpoint import Checkpoint, inspect_checkpoint
+from bundle.checkpoints.internlm2 import make_checkpoint
+from bundle.config.model_files import EngineSettings
 from bundle.errors import UsageError
-from bundle.internlm2 import make_checkpoint
-from bundle.model_files import EngineSettings
-from bundle.serving.checkpoint import Checkpoint, inspect_checkpoint
 from bundle.serving.gpus import Gpu
-from bundle.serving.lmdeploy_engine import LmdeployEngine
-from bundle.serving.lmdeploy_installation import LmdeployInstallation
+from bundle.serving.lmdeploy.engine import LmdeployEngine
+from bundle.serving.lmdeploy.installation import LmdeployInstallation
 from bundle.serving.machine import Machine
 from bundle.serving.transformers_engine import TransformersEngine, hub_name
+from tests.checkpoints.checkpoints import CONFIG, write_checkpoint, write_json
 from tests.program import run
-from tests.serving.checkpoints import CONFIG, write_checkpoint, write_json
 from tests.stand_ins.box import GPU, ROOT
 
 ELSEWHERE = ["0.0.0.0", "::", "10.0.0.1", "fe80::1", "gpu-box", "localhost.example.com"]

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from bundle.config import read_file
+from bundle.checkpoints.checkpoint import inspect_checkpoint
+from bundle.checkpoints.internlm2 import make_checkpoint, rewrite_as_llama
+from bundle.checkpoints.token_counter import token_counter
+from bundle.config.files import read_file
+from bundle.config.model_files import ModelFile, model_file
 from bundle.errors import BundleError, CheckpointError, ConfigError, DataError, TokenizerError
-from bundle.internlm2 import make_checkpoint, rewrite_as_llama
-from bundle.model_files import ModelFile, model_file
-from bundle.serving.checkpoint import inspect_checkpoint
 from bundle.tasks.catalog import find_task
 from bundle.tasks.sources.modelscope import load_from_modelscope
-from bundle.token_counter import token_counter
-from tests.serving.checkpoints import write_checkpoint
+from tests.checkpoints.checkpoints import write_checkpoint
 from tests.tasks.source_files import CEVAL
 
 pytestmark = pytest.mark.timeout(30)

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
+from bundle.checkpoints.tokenizer import prove_tokenizer
 from bundle.errors import TokenizerError
-from bundle.serving.child_environment import without_keys
 from bundle.serving.gpus import list_gpus
-from bundle.serving.lmdeploy_installation import find_lmdeploy
-from bundle.serving.tokenizer import prove_tokenizer
+from bundle.serving.lmdeploy.installation import find_lmdeploy
+from bundle.system.child_environment import without_keys
+from tests.checkpoints.checkpoints import write_checkpoint
 from tests.program import run, start, wait_until
 from tests.remote_api import letter, remote_api
-from tests.serving.checkpoints import write_checkpoint
 from tests.stand_ins.box import ROOT
 
 SECRET = "sk-this-key-is-secret"
@@ -129,7 +129,7 @@ def test_a_program_that_holds_a_key_has_it_in_no_argument_and_no_record_and_leav
 def test_what_is_started_by_it_leaves_no_core_either() -> None:
     program = """
         import subprocess
-        from bundle.core_dumps import forbid_core_dumps
+        from bundle.system.core_dumps import forbid_core_dumps
         forbid_core_dumps()
         print(subprocess.run(["sh", "-c", "ulimit -c"], capture_output=True, text=True).stdout)
     """

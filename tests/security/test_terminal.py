@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bundle.errors import BundleError
-from bundle.reports.console import Screen
+from bundle.reports.screen.console import Screen
 from tests.program import run
 from tests.remote_api import remote_api
 from tests.stand_ins.box import ROOT

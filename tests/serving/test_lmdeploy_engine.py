@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from bundle.checkpoints.checkpoint import Checkpoint, inspect_checkpoint
+from bundle.checkpoints.internlm2 import make_checkpoint
+from bundle.config.model_files import EngineSettings
 from bundle.errors import BundleError, ServerError, UsageError
-from bundle.internlm2 import make_checkpoint
-from bundle.model_files import EngineSettings
-from bundle.serving.checkpoint import Checkpoint, inspect_checkpoint
 from bundle.serving.engines import Launch
-from bundle.serving.lmdeploy_engine import LmdeployEngine
+from bundle.serving.lmdeploy.engine import LmdeployEngine
 from bundle.serving.supervisor import Supervisor
 from tests.stand_ins.box import GPU, ROOT, gpu_box
 

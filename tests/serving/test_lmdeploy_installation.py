@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bundle.errors import ServerError
-from bundle.serving.lmdeploy_installation import LmdeployInstallation, find_lmdeploy
+from bundle.serving.lmdeploy.installation import LmdeployInstallation, find_lmdeploy
 
 SITE = Path("lib") / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.printable import printable as visible
 from bundle.serving.server_log import TAIL_BYTES, ServerLog, printable
+from bundle.system.text import printable as visible
 
 
 @pytest.fixture

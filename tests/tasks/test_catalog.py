@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.config import file_names
+from bundle.config.files import file_names
 from bundle.errors import ConfigError, DataError, UsageError
 from bundle.tasks.catalog import BENCHMARKS, find_task
 from tests.tasks.source_files import CEVAL, CMMLU, ceval_rows, csv_bytes, question, write_files

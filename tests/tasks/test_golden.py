@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bundle.evaluation.scoring import score
-from bundle.predictions import Prediction
+from bundle.runs.predictions import Prediction
+from bundle.runs.scoring import score
 from bundle.tasks.catalog import find_task
 
 GOLDEN = ("ceval_gen", "demo_cmmlu_chat_gen")

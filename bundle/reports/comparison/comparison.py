@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bundle.errors import RunError
-from bundle.predictions import Key, Prediction
 from bundle.reports.comparison.comparable import Setting, differing_settings, require_comparable
 from bundle.reports.comparison.rows import Pair, Row, task_rows
-from bundle.reports.recorded_run import RecordedRun
-from bundle.reports.recorded_task import RecordedTask
+from bundle.runs.predictions import Key, Prediction
+from bundle.runs.recorded_run import RecordedRun
+from bundle.runs.recorded_task import RecordedTask
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from bundle.reports.comparison.comparison import Comparison, Flip
 from bundle.reports.comparison.wording import verdict
-from bundle.reports.recorded_run import RecordedRun
+from bundle.runs.recorded_run import RecordedRun
 
 
 def to_json(comparisons: Sequence[Comparison]) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import bundle
-from bundle.printable import printable
 from bundle.reports.comparison.comparison import Comparison, Flip
 from bundle.reports.comparison.rows import Row
 from bundle.reports.comparison.wording import between, left_out, p_value, points, settings, verdict
 from bundle.reports.formats.export import write_text
 from bundle.reports.html.embedded import Inline
+from bundle.system.text import printable
 
 _LONGEST_TEXT = 4000
 

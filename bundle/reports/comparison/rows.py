@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
-from bundle.predictions import Prediction
-from bundle.reports.recorded_task import Member, RecordedTask
-from bundle.statistics import Interval, Pairs, difference, difference_interval, holm, mcnemar
+from bundle.runs.predictions import Prediction
+from bundle.runs.recorded_task import Member, RecordedTask
+from bundle.runs.statistics import Interval, Pairs, difference, difference_interval, holm, mcnemar
 
 Pair = tuple[Prediction, Prediction]
 """A question's outcome in both runs, each with a reply and a known right answer."""

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from bundle.printable import one_line, printable
 from bundle.reports.comparison.comparison import Comparison, Flip
 from bundle.reports.comparison.rows import Row, Standing
 from bundle.reports.comparison.wording import between, left_out, p_value, points, settings, verdict
+from bundle.system.text import one_line, printable
 
 if TYPE_CHECKING:
     from rich.console import Console

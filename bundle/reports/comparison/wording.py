@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator
 
-from bundle.printable import one_line
 from bundle.reports.comparison.comparison import Comparison
 from bundle.reports.comparison.rows import Row, Standing
+from bundle.system.text import one_line
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{40}")
 

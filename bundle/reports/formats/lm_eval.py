@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bundle.errors import RunError
-from bundle.evaluation.scoring import Score
 from bundle.reports.formats.export import Export, file_name, to_json, unanswered
 from bundle.reports.formats.lm_eval_samples import samples_of, task_hash
 from bundle.reports.formats.lm_eval_tasks import METRIC, Scored, generation, nested, scored_tasks
-from bundle.reports.recorded_run import RecordedRun
+from bundle.runs.recorded_run import RecordedRun
+from bundle.runs.scoring import Score
 
 
 def export_lm_eval(run: RecordedRun) -> Export:

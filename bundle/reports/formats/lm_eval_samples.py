@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bundle.reports.formats.lm_eval_tasks import METRIC, Scored, generation
-from bundle.reports.recorded_run import RecordedRun
+from bundle.runs.recorded_run import RecordedRun
 
 
 def samples_of(task: Scored, run: RecordedRun) -> list[dict[str, Any]]:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bundle.errors import RunError
-from bundle.evaluation.scoring import Score
 from bundle.reports.formats.export import file_name
 from bundle.reports.formats.prompt_versions import prompt_version
-from bundle.reports.recorded_run import Part, RecordedRun
-from bundle.reports.recorded_task import RecordedTask
+from bundle.runs.recorded_run import Part, RecordedRun
+from bundle.runs.recorded_task import RecordedTask
+from bundle.runs.scoring import Score
 from bundle.tasks.subjects import Subject
 
 METRIC = "exact_match"

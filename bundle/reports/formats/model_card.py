@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from bundle.errors import RunError
-from bundle.evaluation.scoring import Score
 from bundle.reports.formats.export import Export, unanswered
-from bundle.reports.recorded_run import RecordedRun
-from bundle.reports.recorded_task import RecordedTask
+from bundle.runs.recorded_run import RecordedRun
+from bundle.runs.recorded_task import RecordedTask
+from bundle.runs.scoring import Score
 from bundle.tasks.catalog import BENCHMARKS
 
 if TYPE_CHECKING:

@@ -13,13 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bundle.errors import RunError
-from bundle.predictions import Prediction
-from bundle.prompt_record import RecordedPrompt
 from bundle.reports.formats.export import Export, file_name, to_json, unanswered
 from bundle.reports.formats.opencompass_summary import Dataset, Group, Result, summary_csv, summary_txt
 from bundle.reports.formats.prompt_versions import prompt_version
-from bundle.reports.recorded_run import Part, RecordedRun
-from bundle.reports.recorded_task import RecordedTask
+from bundle.runs.predictions import Prediction
+from bundle.runs.prompts import RecordedPrompt
+from bundle.runs.recorded_run import Part, RecordedRun
+from bundle.runs.recorded_task import RecordedTask
 
 _ROLES = {"user": "HUMAN", "assistant": "BOT", "system": "SYSTEM"}
 _INDENT = 4

@@ -2,8 +2,8 @@
 
 from bundle.errors import RunError
 from bundle.reports.formats.export import Export, to_json
-from bundle.reports.recorded_run import RecordedRun
-from bundle.reports.submission import submissions
+from bundle.reports.formats.submission_files import submissions
+from bundle.runs.recorded_run import RecordedRun
 
 FILE = "submission.json"
 

@@ -1,10 +1,10 @@
-"""Writes a run in a format and returns what has to be known of the files, for `bundle.commands.report`."""
+"""Writes a run in a format and returns what has to be known of the files, for `bundle.cli.report`."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from bundle.reports.formats.export import Export, write_text
-from bundle.reports.recorded_run import RecordedRun
+from bundle.runs.recorded_run import RecordedRun
 
 
 def write_opencompass(run: RecordedRun, path: Path, *, language: str | None = None) -> Sequence[str]:

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bundle.evaluation.scoring import Score, mean
-from bundle.predictions import Prediction
 from bundle.reports.html.texts import Language, catalog
-from bundle.reports.recorded_run import RecordedRun
-from bundle.reports.recorded_task import Member, RecordedTask
-from bundle.statistics import Counts, accuracy_interval
+from bundle.runs.predictions import Prediction
+from bundle.runs.recorded_run import RecordedRun
+from bundle.runs.recorded_task import Member, RecordedTask
+from bundle.runs.scoring import Score, mean
+from bundle.runs.statistics import Counts, accuracy_interval
 
 _MOST_OPTIONS: Final = 10
 NOTHING: Final = ""

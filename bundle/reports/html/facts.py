@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bundle.reports.recorded_run import RecordedRun
+from bundle.runs.recorded_run import RecordedRun
 
 QUANTILES: Final = {"minimum": 0.0, "p5": 0.05, "median": 0.5, "p95": 0.95, "p99": 0.99, "maximum": 1.0}
 

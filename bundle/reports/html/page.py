@@ -10,13 +10,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import bundle
 from bundle.errors import RunError
-from bundle.printable import printable
 from bundle.reports.html.content import group_label, sections
 from bundle.reports.html.embedded import Inline, json_for_script
 from bundle.reports.html.facts import PHASES, QUANTILES, facts, settings
 from bundle.reports.html.questions import CHUNK, OUTCOMES, question_data
 from bundle.reports.html.texts import LANGUAGES, Language, Texts, catalog
-from bundle.reports.recorded_run import RecordedRun
+from bundle.runs.recorded_run import RecordedRun
+from bundle.system.text import printable
 
 _HEAD_SCRIPT: Final = ("theme.js",)
 _SCRIPTS: Final = (

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from bundle.predictions import Key, Prediction
-from bundle.prompt_record import RecordedPrompt
-from bundle.reports.recorded_run import RecordedRun
+from bundle.runs.predictions import Key, Prediction
+from bundle.runs.prompts import RecordedPrompt
+from bundle.runs.recorded_run import RecordedRun
 from bundle.tasks.prompts import Message
 
 CHUNK: Final = 200

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from bundle.errors import AnswerError, ConfigError
-from bundle.printable import one_line, quoted
+from bundle.system.text import one_line, quoted
 from bundle.tasks.answers.bounded_search import SearchTimeoutError, search
 from bundle.tasks.answers.first_match import FirstMatchReader, Labelled
 from bundle.tasks.answers.rule import AnswerReader, AnswerRule

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from bundle.errors import DataError
-from bundle.printable import is_unicode
+from bundle.system.text import is_unicode
 from bundle.tasks.sources.benchmark import Benchmark, Row, Tables, fingerprint
 from bundle.tasks.sources.csv_files import read_tables
 from bundle.tasks.sources.local_files import read_directory

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from itertools import islice
 
 from bundle.errors import DataError
-from bundle.printable import quoted
+from bundle.system.text import quoted
 from bundle.tasks.sources.benchmark import Benchmark, Row
 
 REMEDY = "Correct the file, or fetch it again."

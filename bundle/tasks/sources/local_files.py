@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from bundle.errors import DataError
-from bundle.regular_file import read_regular
+from bundle.system.files import read_regular
 
 # Both benchmarks are a few megabytes in all; these only keep a mistaken or hostile file from filling the memory.
 MAX_FILE_BYTES = 64 * 2**20

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final, cast
 
 from bundle.errors import DataError
-from bundle.regular_file import open_regular
+from bundle.system.files import open_regular
 from bundle.tasks.sources.local_files import Pair, check_size, check_total, missing_files
 
 MAX_DIRECTORY_BYTES: Final = 16 * 2**20

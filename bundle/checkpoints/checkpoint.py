@@ -1,0 +1,217 @@
+"""A look at a model directory before any GPU time is spent on it.
+
+Only small files and headers are read, so that this takes well under a second however large the model is.
+"""
+
+import difflib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from bundle.checkpoints.checkpoint_files import (
+    list_names,
+    listed,
+    printable,
+    read_json_object,
+    require_content,
+    require_json_ends,
+    require_plausible_size,
+)
+from bundle.checkpoints.model_directory import require_model_directory
+from bundle.checkpoints.remote_code import CODE_CONFIGS, find_remote_code
+from bundle.checkpoints.weights import inspect_weights
+from bundle.errors import CheckpointError
+
+# Where multimodal configurations keep that of their language model.
+_TEXT_CONFIGS: Final = ("text_config", "llm_config", "language_config", "thinker_config")
+_VOCABULARIES: Final = ("tokenizer.json", "tokenizer.model", "vocab.txt", "spiece.model", "tekken.json")
+_TOKENIZER_SETTINGS: Final = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a model directory holds.
+
+    Attributes:
+        path: The directory, resolved.
+        config: ``config.json``.
+        architecture: The model class, as in ``InternLM2ForCausalLM``.
+        weight_files: The files the weights are in.
+        weight_bytes: The size of the weights, in bytes.
+        tokenizer_files: The files the tokenizer is in.
+        remote_code: The Python files that loading it would run; a relative path (``owner/repo--module.py``) is code
+            that would be downloaded from another repository.
+        vocab_size: The number of token ids the model knows; None where the configuration does not say.
+        quantization: The method the weights are quantized with, such as ``awq``; None where they are not.
+        max_position_embeddings: The longest context, in tokens; None where the configuration does not say.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    architecture: str
+    weight_files: tuple[Path, ...]
+    weight_bytes: int
+    tokenizer_files: tuple[Path, ...]
+    remote_code: tuple[Path, ...]
+    vocab_size: int | None
+    quantization: str | None
+    max_position_embeddings: int | None
+
+    @property
+    def remote_code_names(self) -> tuple[str, ...]:
+        """The files of ``remote_code`` as a person knows them: relative to the directory, or with their repository."""
+        return tuple(
+            printable(file.relative_to(self.path) if file.is_absolute() else file) for file in self.remote_code
+        )
+
+
+def inspect_checkpoint(path: Path) -> Checkpoint:
+    """Look at a model directory.
+
+    Raises:
+        CheckpointError: It is none, is incomplete or damaged, or is in a form that cannot be served.
+    """
+    directory = require_model_directory(path)
+    names = list_names(directory)
+    configs: dict[str, dict[str, Any]] = {
+        name: read_json_object(directory / name) for name in CODE_CONFIGS if name in names
+    }
+    config = configs["config.json"]
+    architecture = _architecture(directory, config)
+    weights = inspect_weights(directory)
+    return Checkpoint(
+        path=directory,
+        config=config,
+        architecture=architecture,
+        weight_files=weights.files,
+        weight_bytes=weights.size,
+        tokenizer_files=_tokenizer_files(directory, names, configs),
+        remote_code=find_remote_code(directory, configs),
+        vocab_size=vocab_size(config),
+        quantization=_quantization(directory, config),
+        max_position_embeddings=_first_number(
+            config, "max_position_embeddings", "seq_length", "n_positions", "model_max_length", "max_seq_len"
+        ),
+    )
+
+
+def require_architecture(checkpoint: Checkpoint, served: Collection[str] | None, engine: str) -> None:
+    """Check that an engine serves a checkpoint's architecture.
+
+    Args:
+        checkpoint: What is to be served.
+        served: The architectures the engine serves; None if it cannot be known.
+        engine: What the engine is called.
+
+    Raises:
+        CheckpointError: It does not.
+    """
+    if served is None or checkpoint.architecture in served:
+        return
+    near = difflib.get_close_matches(checkpoint.architecture, sorted(served), n=3, cutoff=0.6)
+    raise CheckpointError(
+        f"{engine} does not serve {printable(checkpoint.architecture)}, "
+        f"the architecture of {printable(checkpoint.path)}.",
+        remedy=f"It serves {listed(near, shown=3)}, which have similar names: check architectures in config.json."
+        if near
+        else f"It serves {listed(sorted(served), shown=8)}. Another --engine, or a newer version of it, may serve it.",
+    )
+
+
+def require_leave(checkpoint: Checkpoint, *, trusted: bool) -> None:
+    """Check that Python code in a checkpoint may be run, if there is any.
+
+    Raises:
+        CheckpointError: There is some, and ``trusted`` is false.
+    """
+    if trusted or not checkpoint.remote_code:
+        return
+    local = [file.relative_to(checkpoint.path) for file in checkpoint.remote_code if file.is_absolute()]
+    foreign = [file for file in checkpoint.remote_code if not file.is_absolute()]
+    parts = []
+    if local:
+        parts.append(f"would run Python code from that directory ({listed(local)})")
+    if foreign:
+        parts.append(f"would download and run Python code from another repository ({listed(foreign)})")
+    raise CheckpointError(
+        f"Loading {printable(checkpoint.path)} {' and '.join(parts)}, and nobody has given leave for that.",
+        remedy="Read the code; if you trust it, add --trust-remote-code, or set trust_remote_code = true in the "
+        "model's file in models/.",
+        details=[printable(file) for file in checkpoint.remote_code],
+    )
+
+
+def vocab_size(config: Mapping[str, Any]) -> int | None:
+    """The number of token ids a model knows, from its ``config.json``; None where that does not say."""
+    return _first_number(config, "vocab_size", "padded_vocab_size")
+
+
+def _first_number(config: Mapping[str, Any], *keys: str) -> int | None:
+    """The first positive integer under one of the keys, here or in the language model's own configuration."""
+    for key in keys:
+        value = config.get(key)
+        if type(value) is int and value > 0:
+            return value
+    for name in _TEXT_CONFIGS:
+        nested = config.get(name)
+        if isinstance(nested, dict) and (number := _first_number(nested, *keys)) is not None:
+            return number
+    return None
+
+
+def _architecture(directory: Path, config: Mapping[str, Any]) -> str:
+    architectures = config.get("architectures")
+    if isinstance(architectures, list) and architectures and isinstance(architectures[0], str) and architectures[0]:
+        return printable(architectures[0])
+    # lmdeploy's get_model_arch falls back on this too.
+    auto_map = config.get("auto_map")
+    reference = auto_map.get("AutoModelForCausalLM") if isinstance(auto_map, dict) else None
+    if isinstance(reference, str) and "." in reference:
+        return printable(reference.rsplit(".", 1)[1])
+    raise CheckpointError(
+        f"{printable(directory / 'config.json')} names no architecture.",
+        remedy='It should hold, for example, "architectures": ["InternLM2ForCausalLM"]. '
+        "Is it a model's configuration, and not a tokenizer's or an adapter's?",
+    )
+
+
+def _quantization(directory: Path, config: Mapping[str, Any]) -> str | None:
+    settings = config.get("quantization_config")
+    if settings is None:
+        return None
+    method = settings.get("quant_method") if isinstance(settings, dict) else None
+    if not isinstance(method, str) or not method:
+        raise CheckpointError(
+            f"{printable(directory / 'config.json')} has a quantization_config without a quant_method.",
+            remedy='Add the method the weights are quantized with, such as "quant_method": "awq".',
+        )
+    return printable(method)
+
+
+def _tokenizer_files(
+    directory: Path, names: tuple[str, ...], configs: Mapping[str, Mapping[str, Any]]
+) -> tuple[Path, ...]:
+    found = [name for name in names if name in _VOCABULARIES or name.endswith((".tiktoken", ".bpe.model"))]
+    if {"vocab.json", "merges.txt"} <= set(names):
+        found += ["vocab.json", "merges.txt"]
+    code_reads_its_own = any(
+        isinstance(auto_map := config.get("auto_map"), dict) and "AutoTokenizer" in auto_map
+        for config in configs.values()
+    )
+    if not found and not code_reads_its_own:
+        raise CheckpointError(
+            f"{printable(directory)} has no tokenizer (tokenizer.json, tokenizer.model, vocab.json with merges.txt, "
+            "or *.tiktoken).",
+            remedy="Copy the tokenizer's files from the model it was trained from, or download them.",
+        )
+    files = tuple(directory / name for name in (*found, *(name for name in _TOKENIZER_SETTINGS if name in names)))
+    require_content(files)
+    for file in files:
+        require_plausible_size(file)
+        if file.name in _TOKENIZER_SETTINGS:
+            if file.name not in configs:
+                read_json_object(file)
+        elif file.suffix == ".json":
+            require_json_ends(file)
+    return files

@@ -1,0 +1,114 @@
+"""The proof that a converted tokenizer does what sentencepiece does, made each time one is converted."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bundle.checkpoints.internlm2.sentencepiece_model import PieceType, SentencePieceModel
+from bundle.checkpoints.internlm2.tokenizer_config import AddedToken
+from bundle.checkpoints.internlm2.tokenizer_json import SPACE
+from bundle.errors import TokenizerError
+from bundle.system.text import one_line
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_REMEDY = "Evaluate this checkpoint with the lmdeploy engine, which runs its own tokenizer."
+
+PROMPT = (
+    "以下是中国关于高等数学考试的单项选择题，请选出其中的正确答案。\n"
+    "设函数 f(x) = x² + 3x − 4，则 f'(1) = ____ 。\nA. 2\nB. 3\nC. 5\nD. 0.50\n答案: "
+)
+TEXTS = (
+    "",
+    " ",
+    "   ",
+    "\n",
+    "\n\n \n",
+    "\t\ttab\tand space \t",
+    " leading, trailing ",
+    "a  b   c    d" + " " * 40 + "e",
+    PROMPT,
+    PROMPT + "B\n\n" + PROMPT,
+    "user\n你好，世界！“引号”、《书名》——破折号……（括号）［］｛｝％＃",
+    "The quick brown fox jumps over the lazy dog. It's 7:30 a.m., isn't it?",
+    "0.10 1,234,567 3.14159265358979 1e-10 007 ２０２４年１２月３１日",
+    "def f(x):\n    return {'k': [x ** 2 for x in range(10)]}\n\r\n",
+    "$\\frac{a}{b} \\leq \\sum_{i=1}^{n} x_i$ ∀ε>0 ∃δ>0 α β γ ≠ ≈ ∞ ℃ ½ ① ㎡",
+    "<s>",
+    "<pad><0x0A>[UNUSED_TOKEN_0]<|endoftext|>",
+    "😀👨‍👩‍👧‍👦🇨🇳👍🏽 e\u0301 ﬁ Å ｶﾞ 한국어 日本語 ไทย العربية हिन्दी",
+    "龘靐齉爨鱻麤𠀀𪚥𠮷㐀 皕囧",
+    "\u00a0\u3000\u200b\u200d\ufeff\u0000\u0007\x7f\u2028",
+    f"{SPACE}{SPACE}a{SPACE} b",
+    "aaaaaaaaaaaaa ababababab 哈哈哈哈哈哈 ======== -------- ........",
+)
+
+
+def prove_equal(
+    tokenizer: Tokenizer,
+    sentencepiece_file: Path,
+    model: SentencePieceModel,
+    marks: Mapping[int, AddedToken],
+    inexpressible: Sequence[str] = (),
+) -> None:
+    """Check a tokenizer against sentencepiece itself: ids and decoding on varied text, then the added tokens' ids.
+
+    Args:
+        tokenizer: The converted tokenizer.
+        sentencepiece_file: The model file it was made from.
+        model: What that file says.
+        marks: The added tokens, by id.
+        inexpressible: Pieces known not to be formed (``Merges.inexpressible``); text with them is left out.
+
+    Raises:
+        TokenizerError: Sentencepiece cannot read the file, they differ anywhere, or text does not come back as it was.
+    """
+    import sentencepiece
+
+    try:
+        processor = sentencepiece.SentencePieceProcessor(model_file=str(sentencepiece_file))
+    except (OSError, RuntimeError) as error:
+        raise TokenizerError(
+            f"Sentencepiece cannot read {sentencepiece_file}: {one_line(str(error))}",
+            remedy="Download tokenizer.model again.",
+        ) from error
+    # Sentencepiece knows nothing of the added tokens.
+    incomparable = [*(mark.content for mark in marks.values()), *(t.replace(SPACE, " ") for t in inexpressible)]
+    for text in _without(incomparable, [*TEXTS, *_texts_of_pieces(model)]):
+        expected = processor.encode(text)
+        actual = tokenizer.encode(text, add_special_tokens=False).ids
+        if actual != expected:
+            raise TokenizerError(
+                f"The converted tokenizer cuts {_short(text)} differently from sentencepiece.",
+                remedy=_REMEDY,
+                details=[f"sentencepiece: {expected[:40]}", f"converted:     {actual[:40]}"],
+            )
+        decoded = tokenizer.decode(actual, skip_special_tokens=False)
+        if decoded != processor.decode(expected) or (SPACE not in text and decoded != text):
+            raise TokenizerError(f"The converted tokenizer gives {_short(text)} back as {decoded!r}.", remedy=_REMEDY)
+    for number, mark in marks.items():
+        ids = tokenizer.encode(mark.content, add_special_tokens=False).ids
+        if ids != [number] or tokenizer.decode(ids, skip_special_tokens=False) != mark.content:
+            raise TokenizerError(
+                f"The token {mark.content!r} has id {number} but is encoded as {ids}.",
+                remedy=_REMEDY,
+            )
+
+
+def _texts_of_pieces(model: SentencePieceModel) -> list[str]:
+    """Texts made of the vocabulary's own pieces, eight at a time, so that every kind of piece is met."""
+    normal = [piece.text for piece in model.pieces if piece.type is PieceType.NORMAL]
+    drawn = random.Random(0).choices(normal, k=4000) if normal else []  # noqa: S311 - repeatable, not secret
+    return ["".join(drawn[n : n + 8]).replace(SPACE, " ") for n in range(0, len(drawn), 8)]
+
+
+def _without(contents: Sequence[str], texts: Iterable[str]) -> list[str]:
+    return [text for text in texts if not any(content in text for content in contents)]
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:59] + "…")

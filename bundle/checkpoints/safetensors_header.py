@@ -1,0 +1,115 @@
+"""What a safetensors file's header says, checked against the file, without reading a single tensor.
+
+The format (https://github.com/huggingface/safetensors#format): eight bytes with the header's length, little-endian; the
+header, a JSON object from a tensor's name to its dtype, shape and place in the data; the data, without a gap.
+"""
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeGuard
+
+from bundle.checkpoints.checkpoint_files import printable, unreadable
+from bundle.errors import CheckpointError
+
+HEADER_LIMIT: Final = 100_000_000  # safetensors' own MAX_HEADER_SIZE
+
+_BITS: Final = {
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("I16", "U16", "F16", "BF16"), 16),
+    **dict.fromkeys(("I32", "U32", "F32"), 32),
+    **dict.fromkeys(("I64", "U64", "F64", "C64"), 64),
+}
+_REMEDY: Final = "The file is damaged: download or save it again."
+
+
+@dataclass(frozen=True, slots=True)
+class SafetensorsHeader:
+    """One file's tensors, by name, and the size of their data in bytes."""
+
+    tensors: frozenset[str]
+    data_bytes: int
+
+
+def read_safetensors_header(path: Path) -> SafetensorsHeader:
+    """Read and check one file's header.
+
+    Raises:
+        CheckpointError: The file is unreadable, cut off, longer than its header says, or its header is broken.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8:
+                raise _broken(path, f"cut off: {size} bytes, where its header's length alone takes 8")
+            if length > HEADER_LIMIT:
+                raise _broken(path, f"no safetensors file: it asks for a header of {length:,} bytes")
+            if size < 8 + length:
+                raise _broken(path, f"cut off within its header: {size:,} of at least {8 + length:,} bytes")
+            raw = file.read(length)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    try:
+        header = json.loads(raw.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise _broken(path, f"broken: its header is not JSON ({printable(error)})") from error
+    if not isinstance(header, dict):
+        raise _broken(path, "broken: its header is no JSON object")
+    header.pop("__metadata__", None)
+    data_bytes = _check_layout(path, header)
+    if size != 8 + length + data_bytes:
+        expected = 8 + length + data_bytes
+        if size < expected:
+            raise _broken(path, f"cut off: {size:,} of {expected:,} bytes")
+        raise _broken(path, f"{size - expected:,} bytes longer than its header says ({size:,}, not {expected:,})")
+    return SafetensorsHeader(frozenset(header), data_bytes)
+
+
+def _check_layout(path: Path, header: dict[str, Any]) -> int:
+    """Check every tensor's place; returns the size of the data in bytes."""
+    places = sorted((*_place(path, name, entry), name) for name, entry in header.items())
+    end = 0
+    for begin, stop, name in places:
+        if begin != end:
+            fault = "overlaps the tensor before it" if begin < end else "leaves a gap before it"
+            raise _broken(path, f"broken: tensor {printable(name)} {fault} (byte {begin:,}, not {end:,})")
+        end = stop
+    return end
+
+
+def _place(path: Path, name: str, entry: object) -> tuple[int, int]:
+    """A tensor's first byte and the one after its last, checked against its dtype and shape."""
+    if not isinstance(entry, dict):
+        raise _broken(path, f"broken: its header has no description of tensor {printable(name)}")
+    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    if not (isinstance(dtype, str) and _are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2):
+        raise _broken(
+            path, f"broken: its header describes tensor {printable(name)} without a proper dtype, shape or place"
+        )
+    begin, stop = offsets
+    if stop < begin:
+        raise _broken(path, f"broken: tensor {printable(name)} ends at byte {stop:,}, before it begins ({begin:,})")
+    # A dtype that is newer than this table is left for the server to judge.
+    bits = _BITS.get(dtype)
+    if bits is not None and (stop - begin) * 8 != math.prod(shape) * bits:
+        raise _broken(
+            path,
+            f"broken: tensor {printable(name)} takes {stop - begin:,} bytes, but {printable(dtype, 20)} with shape "
+            f"{printable(shape, 60)} takes {math.prod(shape) * bits // 8:,}",
+        )
+    return begin, stop
+
+
+def _are_sizes(value: object) -> TypeGuard[list[int]]:
+    # A bool is an int, and no size.
+    return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
+
+
+def _broken(path: Path, fault: str) -> CheckpointError:
+    return CheckpointError(f"{printable(path)} is {fault}.", remedy=_REMEDY)

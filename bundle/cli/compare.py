@@ -1,0 +1,89 @@
+"""``bundle compare``: the same questions in two or more runs, side by side."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from bundle.reports.comparison import Comparison
+
+_STANDARD_OUTPUT = Path("-")
+
+
+def compare(
+    base: Annotated[
+        Path, typer.Argument(metavar="BASE", help="A run's directory, or its name in outputs/.", show_default=False)
+    ],
+    new: Annotated[
+        list[Path],
+        typer.Argument(metavar="NEW", help="One or more others, each compared with it.", show_default=False),
+    ],
+    subjects: Annotated[
+        bool, typer.Option("--subjects", help="Show every subject, not only those that differ.")
+    ] = False,
+    flips: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Most questions listed that one got right and the other wrong.")
+    ] = 10,
+    common: Annotated[
+        bool,
+        typer.Option("--common", help="Compare the questions in common where tasks, subjects or limits differ."),
+    ] = False,
+    json_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--json", metavar="FILE", help="Write all of it as JSON; - for standard output.", show_default=False
+        ),
+    ] = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write it as a page.", show_default=False)
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where runs are looked for by name.")] = Path("outputs"),
+) -> None:
+    """Compare runs question by question: what changed, and whether it is more than chance.
+
+    Only runs that were asked the same questions in the same way are compared; else the reason is told.
+    """
+    import sys
+
+    from rich.console import Console
+
+    from bundle.errors import UsageError
+    from bundle.reports.comparison import compare as lay_side_by_side
+    from bundle.reports.comparison.terminal import show
+    from bundle.runs.recorded_run import find_run, read_recorded_run
+
+    directories = [find_run(path, out).resolve() for path in (base, *new)]
+    for number, directory in enumerate(directories):
+        if directory in directories[:number]:
+            raise UsageError(f"{directory} is named twice.", remedy="Name the base once, and then other runs.")
+    first, *others = (read_recorded_run(directory, out) for directory in directories)
+    comparisons = [lay_side_by_side(first, other, common=common) for other in others]
+    if json_file is not None:
+        _write_json(json_file, comparisons)
+    if html_file is not None:
+        from bundle.reports.comparison.page import write_page
+
+        write_page(comparisons, html_file)
+    if json_file == _STANDARD_OUTPUT:
+        return
+    terminal = sys.stdout.isatty()
+    console = Console(highlight=False, emoji=False, soft_wrap=not terminal, width=None if terminal else 200)
+    for number, comparison in enumerate(comparisons):
+        if number:
+            console.print()
+        show(console, comparison, subjects=subjects, flips=flips)
+
+
+def _write_json(path: Path, comparisons: "list[Comparison]") -> None:
+    import json
+
+    from bundle.reports.comparison.export import to_json
+    from bundle.reports.formats.export import write_text
+
+    # A reply may hold half a surrogate pair, which is no UTF-8: escapes are.
+    text = json.dumps(to_json(comparisons), indent=1) + "\n"
+    if path == _STANDARD_OUTPUT:
+        typer.echo(text, nl=False)
+    else:
+        write_text(path, text)

@@ -1,0 +1,165 @@
+"""Finding and reading the files in ``models/`` and ``configs/``."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bundle.errors import ConfigError
+from bundle.system.files import read_regular
+from bundle.system.text import is_unicode, one_line
+
+_LARGEST = 1024 * 1024
+"""Bytes; files of this kind are a few thousand long."""
+# TOML's parser takes time that grows with the square of the number of a key's parts, and no schema has more than three.
+_DEEP_KEY = re.compile(
+    r"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){64}""",
+)
+
+
+class Strict(BaseModel):
+    """A part of a file: any key that is not named here is a mistake."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+_File = TypeVar("_File", bound=BaseModel)
+_Folder = Literal["models", "configs"]
+
+
+def _folder(name: str) -> Path:
+    """The folder ``models`` or ``configs``: inside the package when installed, beside it in a checkout."""
+    inside = Path(__file__).parents[1] / name
+    return inside if inside.is_dir() else Path(__file__).parents[2] / name
+
+
+def file_names(folder: _Folder) -> list[str]:
+    """Names of the files that ship with the package, sorted."""
+    return sorted(path.stem for path in _folder(folder).glob("*.toml"))
+
+
+def _aliases(folder: _Folder) -> dict[str, Path]:
+    """The other names that files which ship go by, from their key ``aliases``."""
+    files = sorted(_folder(folder).glob("*.toml"))
+    return {alias: path for path in files for alias in _content(path).get("aliases", ())}
+
+
+def find_file(folder: _Folder, name: str) -> Path:
+    """The file of this name or alias among those that ship, or at this path.
+
+    Raises:
+        ConfigError: There is none; the nearest name is told.
+    """
+    if name.endswith(".toml") or "/" in name:
+        remedy = f"Check the path, or use a name listed by `bundle {_LISTED_BY[folder]}`."
+        try:
+            path = Path(name).expanduser()
+            path.stat()
+        except FileNotFoundError:
+            raise ConfigError(f"There is no file {path}.", remedy=remedy) from None
+        except OSError as error:
+            raise ConfigError(f"{name} cannot be read: {error.strerror}.", remedy=remedy) from None
+        except (RuntimeError, ValueError) as error:  # no such ~user; a NUL or half a character in it
+            reason = str(error).rstrip(".")
+            raise ConfigError(f"{name!r} cannot be used as a path: {reason}.", remedy=remedy) from None
+        if not is_unicode(name):
+            raise ConfigError(f"The path {name!r} holds bytes that are no text.", remedy="Rename the file.")
+        return path
+    path = _folder(folder) / f"{name}.toml"
+    if path.is_file():
+        return path
+    aliases = _aliases(folder)
+    if name in aliases:
+        return aliases[name]
+    names = file_names(folder)
+    near = difflib.get_close_matches(name, [*names, *aliases], n=1)
+    remedy = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names)}."
+    raise ConfigError(f"There is no {_LISTED_BY[folder].removesuffix('s')} named {name!r}.", remedy=remedy)
+
+
+_LISTED_BY = {"models": "models", "configs": "tasks"}
+
+
+def read_file(path: Path, schema: type[_File]) -> _File:
+    """Read a TOML file that must hold what ``schema`` says.
+
+    Raises:
+        ConfigError: It cannot be read or used; file, key and the nearest valid name are told.
+    """
+    content = _content(path)
+    try:
+        return schema.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(
+            f"{path} cannot be used: {_first_fault(error, schema)}", remedy="Mend the file and try again."
+        ) from None
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        data = read_regular(path, _LARGEST)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.", remedy="Check the path.") from None
+    if len(data) > _LARGEST:
+        raise ConfigError(
+            f"{path} is larger than {_LARGEST:,} bytes and can hardly be what it should be.", remedy="Check the path."
+        )
+    try:
+        text = data.decode("utf-8-sig")  # Windows' editors begin a file with a byte order mark
+        if _DEEP_KEY.search(text):
+            raise ConfigError(f"{path} holds a key of very many parts.", remedy="Mend the file and try again.")
+        return tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{path}, line {line}: not UTF-8 (byte 0x{data[error.start]:02x}).", remedy="Save the file as UTF-8."
+        ) from None
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deeply.", remedy="Mend the file and try again.") from None
+    except ValueError as error:
+        reason = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "a number has thousands of digits"
+        raise ConfigError(
+            f"{path} is not valid TOML: {one_line(reason)}.", remedy="Mend the file and try again."
+        ) from None
+
+
+def _first_fault(error: ValidationError, schema: type[BaseModel]) -> str:
+    # An unknown key often is the cause of a missing one, so it goes first.
+    faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
+    fault = faults[0]
+    key = one_line(".".join(str(part) for part in fault["loc"]), 100)
+    match fault["type"]:
+        case "extra_forbidden":
+            near = _nearest(fault["loc"][-1], _keys(schema, fault["loc"][:-1]))
+            return f"unknown key {key!r}.{near}"
+        case "missing":
+            return f"the key {key!r} is missing."
+        case "literal_error":
+            allowed = re.findall(r"'([^']*)'", fault["msg"])
+            return f"key {key!r}: {fault['msg']}.{_nearest(fault['input'], allowed)}"
+        case _:
+            said = fault["msg"].removeprefix("Value error, ")
+            return f"key {key!r}: {said}." if key else f"{said}."
+
+
+def _nearest(written: object, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(str(written), names, n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _keys(schema: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The keys a part of the file may have; none where the part is no table of a schema."""
+    fields = schema.model_fields
+    for part in location:
+        annotation: Any = fields[str(part)].annotation if str(part) in fields else None
+        kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+        tables = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not tables:
+            return []
+        fields = tables[0].model_fields
+    return list(fields)

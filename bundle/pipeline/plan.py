@@ -1,0 +1,139 @@
+"""What will be asked, and how: command line, model file, task file and defaults, in this order."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bundle.checkpoints.token_counter import MARKS_PER_MESSAGE
+from bundle.config.model_files import ModelFile
+from bundle.errors import UsageError
+from bundle.pipeline.requests import EvaluationRequest
+from bundle.runs.record import describe_tasks
+from bundle.tasks.catalog import Question, Task, find_task
+from bundle.tasks.own_rows import OwnRows
+from bundle.tasks.prompts import Message
+from bundle.tasks.sources import Tables
+from bundle.tasks.subjects import Subject
+
+_MAX_OUT_LEN = 2048
+"""What OpenCompass's model configs for this family of models say, where neither task nor model file does."""
+
+CountTokens = Callable[[Sequence[Message]], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will be asked.
+
+    Attributes:
+        tasks: In the order they are asked and shown.
+        subjects: The subjects asked, by task name.
+        shapes: The prompt's shape, by task name.
+        max_out_len: Most tokens a reply may have, by task name.
+        temperature: 0 for greedy.
+        max_seq_len: Most tokens a prompt and its reply may have together; None for no limit of ours.
+        request: What the user asked for.
+    """
+
+    tasks: tuple[Task, ...]
+    subjects: dict[str, tuple[Subject, ...]]
+    shapes: dict[str, str]
+    max_out_len: dict[str, int]
+    temperature: float
+    max_seq_len: int | None
+    request: EvaluationRequest
+
+    @property
+    def label(self) -> str:
+        """A name for the run's directory."""
+        return "+".join(task.name for task in self.tasks)
+
+    def sources(self) -> list[str]:
+        """Where the questions come from, one a task."""
+        return [self._source(task) for task in self.tasks]
+
+    def load(
+        self, say: Callable[[str], None], count_tokens: Callable[[], CountTokens | None]
+    ) -> tuple[list[Tables], list[Question]]:
+        """Load the rows and make the questions of all tasks.
+
+        Args:
+            say: Told of anything that takes time.
+            count_tokens: Makes the function that counts a prompt's tokens; only called where there is a limit.
+
+        Raises:
+            DataError: Rows cannot be found, fetched or read.
+        """
+        count = count_tokens() if self.max_seq_len is not None else None
+        tables: list[Tables] = []
+        questions: list[Question] = []
+        for task in self.tasks:
+            subjects = self.subjects[task.name]
+            tables.append(task.load(self._source(task), subjects, say))
+            questions += task.questions(
+                tables[-1],
+                subjects,
+                limit=self.request.limit,
+                shape=self.shapes[task.name],
+                fits=None if count is None else self._fits(count, self.max_out_len[task.name]),
+            )
+        return tables, questions
+
+    def shortened(self, questions: Sequence[Question]) -> int:
+        """How many questions have fewer examples than their task shows, because all of them would be too long."""
+        examples = {task.name: task.examples for task in self.tasks}
+        return sum(question.examples < examples[question.task] for question in questions)
+
+    def sampling(self) -> dict[str, Any]:
+        """How replies are generated, for the run's record."""
+        lengths = set(self.max_out_len.values())
+        return {
+            "temperature": self.temperature,
+            "max_out_len": lengths.pop() if len(lengths) == 1 else dict(self.max_out_len),
+            "max_seq_len": self.max_seq_len,
+        }
+
+    def describe(self, tables: Sequence[Tables]) -> dict[str, Any]:
+        """What was asked, for the run's record."""
+        return describe_tasks(self.tasks, tables, self.shapes, self.request.subjects, self.request.limit)
+
+    def _source(self, task: Task) -> str:
+        if isinstance(task.benchmark, OwnRows):
+            return task.default_source  # its file names its rows
+        return self.request.source_of(task.benchmark.name) or task.default_source
+
+    def _fits(self, count: CountTokens, max_out_len: int) -> Callable[[Sequence[Message]], bool]:
+        assert self.max_seq_len is not None
+        limit = self.max_seq_len - max_out_len
+
+        def fits(messages: Sequence[Message]) -> bool:
+            # No tokenizer makes more tokens of a text than it has bytes: most prompts need not be counted.
+            at_most = sum(len(message["content"].encode()) + MARKS_PER_MESSAGE for message in messages)
+            return at_most <= limit or count(messages) <= limit
+
+        return fits
+
+
+def plan_tasks(request: EvaluationRequest, model: ModelFile) -> Plan:
+    """Decide what will be asked, and how.
+
+    Raises:
+        ConfigError: There is no such task, or its file cannot be used.
+        UsageError: A subject is unknown, or a task is named twice.
+    """
+    tasks = tuple(find_task(name) for name in request.tasks)
+    names = [task.name for task in tasks]
+    if len(set(names)) < len(names):
+        raise UsageError(f"--task names {names[0]} twice.", remedy="Name each task once.")
+    sampling = model.sampling
+    return Plan(
+        tasks=tasks,
+        subjects={task.name: task.select(request.subjects) for task in tasks},
+        shapes={task.name: request.prompt_shape or model.prompt_shape or task.shape for task in tasks},
+        max_out_len={
+            task.name: request.max_out_len or task.max_out_len or sampling.max_out_len or _MAX_OUT_LEN for task in tasks
+        },
+        temperature=sampling.temperature if request.temperature is None else request.temperature,
+        max_seq_len=request.max_seq_len or sampling.max_seq_len,
+        request=request,
+    )

@@ -1,0 +1,129 @@
+"""What is made of a run when it is over, besides the table: gates, a summary, a file for a CI server."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bundle.errors import RunError, UsageError
+from bundle.reports.formats.export import write_text
+from bundle.reports.gates.gates import (
+    Gates,
+    check_gates,
+    compare_with_baseline,
+    gated_exit_code,
+    parse_gates,
+    score_names,
+)
+from bundle.reports.gates.junit import junit
+from bundle.reports.gates.summary import summary
+from bundle.runs.recorded_run import read_recorded_run
+from bundle.tasks.subjects import Subject
+from bundle.tasks.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """What is wanted of a run when it is over.
+
+    Attributes:
+        gates: What its scores must be.
+        summary: Where a summary in Markdown goes; None for none.
+        junit: Where JUnit XML goes; None for none.
+    """
+
+    gates: Gates = field(default_factory=Gates)
+    summary: Path | None = None
+    junit: Path | None = None
+
+    def require_possible(
+        self,
+        tasks: Sequence[Task],
+        asked: Mapping[str, Sequence[Subject]],
+        shapes: Mapping[str, str],
+        subjects: Sequence[str] | None,
+        limit: int | None,
+    ) -> None:
+        """Refuse what the run that is planned cannot have, before anything is started for it.
+
+        Args:
+            tasks: What is asked.
+            asked: The subjects asked, by task name.
+            shapes: The prompt's shape, by task name.
+            subjects: As the user named them.
+            limit: Most questions of a subject.
+
+        Raises:
+            UsageError: A gate is on a score that there will not be.
+            RunError: The baseline was asked something else.
+        """
+        self.gates.require_scored(score_names(tasks, asked))
+        named = None if subjects is None else list(subjects)
+        self.gates.require_comparable(
+            {
+                "tasks": [
+                    {**task.to_json(), "shape": shapes[task.name], "subjects": named, "limit": limit} for task in tasks
+                ]
+            }
+        )
+
+    def require_same_data(self, record: Mapping[str, Any]) -> None:
+        """Refuse a baseline of other data, once the data is loaded and before questions are asked.
+
+        Raises:
+            RunError: The baseline was asked something else.
+        """
+        self.gates.require_comparable(record)
+
+    def conclude(self, directory: Path, code: int, note: Callable[[str], None]) -> int:
+        """Check the gates and write the files of a run that is over, whether or not it was carried through.
+
+        Args:
+            directory: The run's directory, with all that is known written down.
+            code: The exit code it has without gates.
+            note: Told a line a gate.
+
+        Returns:
+            The exit code it has with them: 1 instead of 0 where one is not met.
+
+        Raises:
+            RunError: A file cannot be written, or the run cannot be compared with the baseline.
+        """
+        if not self.gates.min_scores and self.gates.baseline is None and self.summary is None and self.junit is None:
+            return code
+        run = read_recorded_run(directory)
+        results = check_gates(self.gates, run)
+        for one in results:
+            note(f"{'gate met' if one.met else 'gate not met'}: {one.line}")
+        if self.summary is not None:
+            comparison = compare_with_baseline(self.gates, run)
+            write_text(self.summary, summary(run, comparison=comparison, gates=results))
+        if self.junit is not None:
+            write_text(self.junit, junit(run, results))
+        return gated_exit_code(code, results)
+
+
+def parse_conclusion(
+    *,
+    min_scores: Sequence[str] = (),
+    baseline: Path | None = None,
+    max_drop: float | None = None,
+    summary: Path | None = None,
+    junit: Path | None = None,
+    out: Path = Path("outputs"),
+) -> Conclusion:
+    """Read the options of the same names.
+
+    Raises:
+        UsageError: They cannot be used as given.
+        RunError: The baseline cannot be read.
+    """
+    for option, path in (("--summary", summary), ("--junit", junit)):
+        if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):
+            what = "a directory" if path.is_dir() else "in a directory that does not exist"
+            raise UsageError(f"{option} {path} is {what}.", remedy="Name a file in a directory that exists.")
+    try:
+        gates = parse_gates(min_scores, baseline, max_drop, out)
+    except RunError as error:
+        raise RunError(f"--baseline: {error.message}", remedy=error.remedy, details=error.details) from None
+    return Conclusion(gates, summary, junit)

@@ -1,0 +1,47 @@
+"""What came of a run's gates as JUnit XML, which CI servers show.
+
+A test case is something that is met or not, and keeps its name from build to build: that every question has a reply,
+and each gate. Scores are no tests, so they are properties of the suite, under their names in ``results.json``.
+"""
+
+from collections.abc import Sequence
+from xml.etree import ElementTree
+
+from bundle.reports.gates.gates import GateResult
+from bundle.runs.recorded_run import RecordedRun
+from bundle.system.text import one_line
+
+
+def junit(run: RecordedRun, gates: Sequence[GateResult] = ()) -> str:
+    """The document: one suite, as Ant writes it (the schema windyroad/JUnit-Schema), which Jenkins and GitLab read."""
+    missing = run.total - run.answered
+    failed = sum(not gate.met for gate in gates)
+    seconds = f"{run.timing.get('total_s', 0):.3f}"
+    counts = {"tests": str(1 + len(gates)), "failures": str(failed), "errors": str(int(missing > 0))}
+    name = " + ".join(one_line(task.name) for task in run.tasks)
+    root = ElementTree.Element("testsuites", {"name": "bundle", **counts, "time": seconds})
+    suite = ElementTree.SubElement(
+        root,
+        "testsuite",
+        {"name": name, **counts, "skipped": "0", "time": seconds, "timestamp": f"{run.began:%Y-%m-%dT%H:%M:%S}"},
+    )
+    properties = ElementTree.SubElement(suite, "properties")
+    facts = {"run": run.name, "model": run.model, "questions": str(run.total), "answered": str(run.answered)}
+    scores = {key: f"{one.accuracy:.4f}" for key, one in run.scores.items() if one.accuracy is not None}
+    for key, value in (facts | scores).items():
+        ElementTree.SubElement(properties, "property", {"name": one_line(key), "value": one_line(value)})
+    case = _case(suite, name, "every question has a reply", seconds)
+    if missing:
+        message = f"{missing} of {run.total} questions have no reply"
+        ElementTree.SubElement(case, "error", {"type": "unanswered", "message": message}).text = message
+    for gate in gates:
+        case = _case(suite, name, one_line(gate.name), "0")
+        if not gate.met:
+            line = one_line(gate.line)
+            ElementTree.SubElement(case, "failure", {"type": "gate", "message": line}).text = line
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=False) + "\n"
+
+
+def _case(suite: ElementTree.Element, task: str, name: str, seconds: str) -> ElementTree.Element:
+    return ElementTree.SubElement(suite, "testcase", {"classname": f"bundle.{task}", "name": name, "time": seconds})

@@ -1,0 +1,120 @@
+"""A run as a table in Markdown, for a pull request or a job's page."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from bundle.reports.comparison import Comparison, Row, verdict
+from bundle.reports.comparison.wording import between, left_out, p_value, points
+from bundle.reports.gates.gates import GateResult
+from bundle.runs.headline import headlines
+from bundle.runs.intervals import intervals
+from bundle.runs.recorded_run import RecordedRun
+from bundle.runs.scoring import Score
+from bundle.runs.statistics import Interval
+from bundle.system.text import one_line
+
+
+def summary(run: RecordedRun, *, comparison: Comparison | None = None, gates: Sequence[GateResult] = ()) -> str:
+    """The summary of a run, in GitHub's Markdown.
+
+    Text from outside, such as a model's name, stands in code spans: no name can become a link, a mention or HTML.
+
+    Args:
+        run: The run.
+        comparison: It against its baseline; None where there is none.
+        gates: What came of its gates.
+    """
+    return "\n".join(_lines(run, comparison, gates)) + "\n"
+
+
+def _lines(run: RecordedRun, comparison: Comparison | None, gates: Sequence[GateResult]) -> Iterator[str]:
+    sure = intervals(run)
+    yield f"### {' + '.join(_code(task.name) for task in run.tasks)}: {_code(run.model)}"
+    yield ""
+    for one in headlines(run.tasks, run.scores):
+        interval = f" (95 % interval {_interval(sure.get(one.name))})" if one.name in sure else ""
+        yield f"**{_percent(one.score)}** {_code(one.name)}{interval}"
+    yield ""
+    yield f"{run.answered} of {run.total} questions answered" + ("." if run.answered == run.total else " ⚠️")
+    if _source(run) == "sample":
+        yield ""
+        yield "The sample questions show that the pipeline works; the score says nothing about a model's quality."
+    if gates:
+        yield ""
+        yield from (f"- {'✅' if gate.met else '❌'} {_code(gate.line)}" for gate in gates)
+    if comparison is not None:
+        yield ""
+        yield f"Against {_code(comparison.base.model)} ({_code(comparison.base.name)}):"
+        yield ""
+        # But for the score's name a verdict is all our own words.
+        yield from (f"- {_code(row.name)}{verdict(row).removeprefix(row.name)}" for row in comparison.overall)
+        yield from (f"- {sentence}" for sentence in left_out(comparison))
+    compared = {row.name: row for row in comparison.rows} if comparison is not None else None
+    groups = [name for name in run.scores if any(name in _group_names(run, task.name) for task in run.tasks)]
+    subjects = [name for name in run.scores if name not in groups]
+    if groups:
+        yield ""
+        yield from _table(groups, run.scores, sure, compared)
+    if subjects:
+        yield ""
+        yield f"<details><summary>{len(subjects)} subject{'s' if len(subjects) > 1 else ''}</summary>"
+        yield ""
+        yield from _table(subjects, run.scores, sure, compared)
+        yield ""
+        yield "</details>"
+    yield ""
+    yield f"Run {_code(run.name)}, begun {run.began:%Y-%m-%d %H:%M}, data {_code(_source(run))}."
+
+
+def _table(
+    names: Sequence[str],
+    scores: Mapping[str, Score],
+    sure: Mapping[str, Interval],
+    compared: Mapping[str, Row] | None,
+) -> Iterator[str]:
+    header = ["", "score", "95 % interval", "answered"]
+    if compared is not None:
+        header += ["base", "change", "95 % interval", "p"]
+    yield f"| {' | '.join(header)} |"
+    yield f"|{'|'.join([':--'] + ['--:'] * (len(header) - 1))}|"
+    for name in names:
+        score = scores[name]
+        cells = [_code(name), _percent(score), _interval(sure.get(name)), f"{score.answered}/{score.n}"]
+        if compared is not None:
+            cells += _change(compared.get(name))
+        yield f"| {' | '.join(cells)} |"
+
+
+def _change(row: Row | None) -> list[str]:
+    if row is None:
+        return ["–"] * 4
+    p = row.p if row.corrected_p is None else row.corrected_p
+    return [f"{row.base:.2f}", points(row.difference), between(row), p_value(p).replace("<", "&lt;")]
+
+
+def _group_names(run: RecordedRun, name: str) -> set[str]:
+    (task,) = (task for task in run.tasks if task.name == name)
+    names = run.score_names(task)
+    return {names[group] for group in task.groups}
+
+
+def _percent(score: Score) -> str:
+    return "–" if score.accuracy is None else f"{score.accuracy:.2f}"
+
+
+def _interval(interval: Interval | None) -> str:
+    return "–" if interval is None else f"{interval.low:.1f} – {interval.high:.1f}"
+
+
+def _source(run: RecordedRun) -> str:
+    data = run.record.get("data")
+    return str(data.get("source")) if isinstance(data, Mapping) else "unknown"
+
+
+def _code(text: str) -> str:
+    """A code span that holds this text and ends where it ends, in a table, too."""
+    content = one_line(text).replace("|", "\\|") or " "
+    longest = max((len(run) for run in re.findall("`+", content)), default=0)
+    fence = "`" * (longest + 1)
+    pad = " " if content.startswith("`") or content.endswith("`") else ""
+    return f"{fence}{pad}{content}{pad}{fence}"

@@ -1,0 +1,270 @@
+"""What a person sees while a run goes on and when it is over.
+
+Progress goes to standard error, as a live display on a terminal and as plain lines elsewhere; results go to standard
+output. Text that comes from a model, a server or a file is shown as `bundle.system.text` makes it, never as markup.
+
+rich is imported by what needs it, and not before: lines are shown before the server is on its way, and it should not
+have to wait for that.
+"""
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from bundle.errors import BundleError
+from bundle.reports.screen.output import steady
+from bundle.reports.screen.tables import percent, results_table
+from bundle.runs.predictions import Prediction
+from bundle.runs.scoring import mean
+from bundle.system.text import printable
+from bundle.tasks.catalog import Task
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
+
+    from bundle.evaluation.evaluation import Evaluation, Results
+
+_PLAIN_INTERVAL_S = 10.0
+
+
+class Screen:
+    """Shows one run. Its methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._lock = threading.Lock()
+        self._live: _LiveDisplay | None = None
+        self._counter = _Counter(0)
+        self._shown_at = self._started
+        self._server_said = ""
+
+    @cached_property
+    def _stderr(self) -> TextIO:
+        return steady(sys.stderr)
+
+    @cached_property
+    def _out(self) -> "Console":
+        def lost(error: OSError) -> None:
+            self.say(f"standard output is lost ({error.strerror}); results.json holds the results")
+
+        return _console(steady(sys.stdout, lost))
+
+    @cached_property
+    def _err(self) -> "Console":
+        return _console(self._stderr)
+
+    def heading(self, tasks: Sequence[Task], whom: str, sources: Sequence[str]) -> None:
+        """Say what is about to be done: which tasks, asked of whom, with questions from where."""
+        for task, source in zip(tasks, sources, strict=True):
+            self.say(f"{task.name}: {task.description}; data {source}")
+        self.say(whom)
+        if "sample" in sources:
+            self.say(
+                "the sample questions show that the pipeline works; the score says nothing about a model's quality"
+            )
+
+    def say(self, text: str) -> None:
+        """Show one line."""
+        line = f"{time.monotonic() - self._started:7.1f} s  {printable(text)}"
+        with self._lock:
+            if self._live is None:
+                print(line, file=self._stderr, flush=True)
+            else:
+                self._err.print(line, markup=False)
+
+    def server(self, activity: str) -> None:
+        """Show what the server is doing."""
+        if activity == self._server_said:
+            return
+        self._server_said = activity
+        if (live := self._live_display()) is not None:
+            live.server(printable(activity))
+        else:
+            self.say(f"server: {activity}")
+
+    @contextlib.contextmanager
+    def asking(self, total: int, known: int) -> Iterator[None]:
+        """While questions are asked: show how many, how fast, how well, and how long it will take.
+
+        Args:
+            total: Questions to be asked now.
+            known: Questions that were answered before this run was gone on with.
+        """
+        self._counter = _Counter(total)
+        self._shown_at = time.monotonic()
+        self.say(f"asking {total} questions" + (f", {known} are answered already" if known else ""))
+        if (live := self._live_display()) is not None:
+            live.begin(total)
+        try:
+            yield
+        finally:
+            self.say(self._counter.line())
+
+    def answered(self, prediction: Prediction) -> None:
+        """Count one outcome."""
+        self._counter.count(prediction)
+        if self._live is not None:
+            self._live.advance(self._counter)
+        elif time.monotonic() - self._shown_at >= _PLAIN_INTERVAL_S:
+            self._shown_at = time.monotonic()
+            self.say(self._counter.line())
+
+    def _live_display(self) -> "_LiveDisplay | None":
+        """The live display; None where there is no terminal for it."""
+        if self._live is None and self._err.is_terminal:
+            self._live = _LiveDisplay(self._err)
+        return self._live
+
+    def close(self) -> None:
+        """Take the live display away."""
+        if self._live is not None:
+            self._live.close()
+
+    def results(self, evaluation: "Evaluation", results: "Results", *, all_subjects: bool = False) -> None:
+        """Show a table for every task, of the groups and some or all of the subjects, the coverage and the time."""
+        for task in evaluation.tasks:
+            names = evaluation.score_names(task)
+            scores = {own: results.scores[name] for own, name in names.items() if name in results.scores}
+            self._out.print(results_table(task, scores, all_subjects=all_subjects))
+            groups_of_all = set(task.splits.values())
+            if not groups_of_all & scores.keys():
+                parts = [score for name, score in scores.items() if name not in task.groups]
+                self._out.print(f"Mean of {len(parts)} of {len(task.subjects)} subjects: {percent(mean(parts))}")
+        for line in _summary(results):
+            self._out.print(line)
+
+    def note(self, line: str) -> None:
+        """Show one more line of the results."""
+        self._out.print(printable(line), markup=False)
+
+    def last(self, directory: Path) -> None:
+        """Show where the run was written; scripts take this last line."""
+        # On a terminal a name must not act; a script needs it as it is.
+        shown = printable(str(directory)) if self._out.is_terminal else str(directory)
+        self._out.print(shown, markup=False, soft_wrap=True)
+
+    def error(self, error: BundleError) -> None:
+        """Show what went wrong and what to do next."""
+        self.close()
+        self._err.print(
+            f"error: {printable(error.message)}", style="red" if self._err.is_terminal else "", markup=False
+        )
+        for detail in error.details:
+            self._err.print(f"  {printable(detail)}", markup=False)
+        if error.remedy:
+            self._err.print(f"what to do: {printable(error.remedy)}", markup=False)
+
+
+def _console(stream: TextIO) -> "Console":
+    from rich.console import Console
+
+    return Console(file=stream, highlight=False, emoji=False, soft_wrap=not stream.isatty())
+
+
+class _Counter:
+    """How a run is going."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.done = self.right = self.failed = 0
+        self._started = time.monotonic()
+
+    def count(self, prediction: Prediction) -> None:
+        self.done += 1
+        self.right += prediction.correct is True
+        self.failed += prediction.error is not None
+
+    def line(self) -> str:
+        parts = [f"{self.done} of {self.total} questions"]
+        if (elapsed := time.monotonic() - self._started) > 0 and self.done:
+            rate = self.done / elapsed
+            parts.append(f"{rate:.1f}/s")
+            if self.done < self.total:
+                parts.append(f"{(self.total - self.done) / rate:.0f} s left")
+        if answered := self.done - self.failed:
+            parts.append(f"{100 * self.right / answered:.1f} % right")
+        if self.failed:
+            parts.append(f"{self.failed} without a reply")
+        return ", ".join(parts)
+
+
+class _LiveDisplay:
+    """One line for the server and one for the questions, redrawn in place."""
+
+    def __init__(self, console: "Console") -> None:
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[line]}", markup=False),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._server: TaskID | None = None
+        self._questions: TaskID | None = None
+
+    def server(self, activity: str) -> None:
+        if self._server is None:
+            self._progress.start()
+            self._server = self._progress.add_task("server", total=None, line=activity)
+        else:
+            self._progress.update(self._server, line=activity, visible=True)
+
+    def begin(self, total: int) -> None:
+        self._progress.start()
+        if self._server is not None:
+            self._progress.update(self._server, visible=False)
+        if self._questions is not None:
+            self._progress.remove_task(self._questions)  # those asked of a server that died
+        self._questions = self._progress.add_task("asking", total=total, line="")
+
+    def advance(self, counter: _Counter) -> None:
+        assert self._questions is not None
+        self._progress.update(self._questions, completed=counter.done, line=counter.line())
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+def _summary(results: "Results") -> Iterator[str]:
+    unasked = results.total - results.answered - results.failed
+    coverage = f"{results.answered} of {results.total} questions answered"
+    if results.failed:
+        coverage += f", {results.failed} without a reply"
+    if unasked:
+        coverage += f", {unasked} not asked"
+    yield coverage
+    timing = results.timing
+    words = {
+        "start_s": "starting the server",
+        "load_s": "loading the data",
+        "prove_s": "proving the tokenizer after that",
+        "ask_s": "asking",
+        "stop_s": "stopping it",
+        "total_s": "in all",
+    }
+    yield "; ".join(f"{word} {timing[name]:.1f} s" for name, word in words.items() if name in timing)
+    if (seconds := timing.get("ask_s", 0)) > 0 and results.answered:
+        yield _speed(results, seconds)
+    if (rate := results.server.get("prefix_cache_hit_rate")) is not None:
+        yield f"{100 * rate:.0f} % of the prompt tokens were in the server's prefix cache"
+
+
+def _speed(results: "Results", seconds: float) -> str:
+    speed = f"{results.answered / seconds:.1f} questions/s"
+    prompt, completion = results.tokens["prompt"], results.tokens["completion"]
+    if cut := results.tokens["cut_replies"]:
+        return f"{speed}; {cut} replies were ended at their answer, so their tokens are not counted"
+    return (
+        f"{speed}; {prompt} prompt tokens ({prompt / seconds:.0f}/s), "
+        f"{completion} generated ({completion / seconds:.0f}/s)"
+    )

@@ -1,0 +1,77 @@
+"""The list of runs as a table: in 80 columns on a terminal, whole lines elsewhere."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bundle.runs.listing import ListedRun, State
+from bundle.system.text import one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+_BEGAN = re.compile(r"\d{8}-\d{6}(?=-)")
+_STYLES = {State.DAMAGED: "red", State.RUNNING: "green", State.INCOMPLETE: "yellow", State.CUT_OFF: "yellow"}
+
+
+def show_runs(console: "Console", runs: Sequence[ListedRun]) -> None:
+    """Print the list, what its marks mean, and why damaged runs are so."""
+    from rich.text import Text
+
+    console.print(_table(runs, fits=console.is_terminal))
+    notes = []
+    if any(not one.whole for run in runs for one in run.headlines):
+        notes.append("* mean of some of the task's subjects")
+    notes += [f"{one_line(run.directory.name)}: {one_line(run.fault)}" for run in runs if run.fault]
+    for note in notes:
+        console.print(Text(note))
+
+
+def _table(runs: Sequence[ListedRun], *, fits: bool) -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(header_style="", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    overflow = {"overflow": "fold"} if fits else {"no_wrap": True}
+    table.add_column("run, begun at", **overflow)
+    table.add_column("model", **overflow)
+    table.add_column("task", **overflow)
+    for header in ("score", "answered", "time"):
+        table.add_column(header, justify="right", no_wrap=True)
+    stems = [_stem(run) for run in runs]
+    how_often = Counter(stems)
+    for run, stem in zip(runs, stems, strict=True):
+        name = stem if how_often[stem] == 1 else run.directory.name
+        cells = (name, run.model or "", ", ".join(run.tasks), _scores(run), _coverage(run), _duration(run))
+        table.add_row(*(Text(one_line(cell)) for cell in cells), style=_STYLES.get(run.state))
+    return table
+
+
+def _stem(run: ListedRun) -> str:
+    """The beginning of its name, which is when it was begun, and enough to name it."""
+    match = _BEGAN.match(run.directory.name)
+    return match[0] if match else run.directory.name
+
+
+def _scores(run: ListedRun) -> str:
+    # A mean over some of the subjects is not the score that bears the task's name.
+    shown = [
+        ("–" if one.score.accuracy is None else f"{one.score.accuracy:.2f}") + ("" if one.whole else "*")
+        for one in run.headlines
+    ]
+    return " ".join(shown)
+
+
+def _coverage(run: ListedRun) -> str:
+    return "" if run.total is None else f"{run.answered}/{run.total}"
+
+
+def _duration(run: ListedRun) -> str:
+    if run.seconds is None:
+        return run.state.value
+    minutes, seconds = divmod(round(run.seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,159 @@
+"""The table a run ends with: groups first, subjects where they are few or asked for, in 80 columns."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from bundle.runs.scoring import Score
+from bundle.system.text import printable
+from bundle.tasks.subjects import Subject
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+FEW_SUBJECTS = 10
+"""So many are always shown, each on a line of its own."""
+
+_NAME_WIDTH = 44  # cells; what the other columns mostly leave of 80
+_EXTREMES = 3
+
+Mark = Literal["best", "worst"]
+_STYLES: Mapping[Mark, str] = {"best": "green", "worst": "red"}
+
+
+class NamedTask(Protocol):
+    """What a table has to know of a task, be it one to be asked or one that a run has on record."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def splits(self) -> Mapping[str, str]: ...
+    @property
+    def subjects(self) -> Sequence[Subject]: ...
+    @property
+    def groups(self) -> Mapping[str, Sequence[tuple[str, str]]]: ...
+    def score_name(self, split: str, subject: str) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A subject and how well it was answered."""
+
+    name: str
+    score: Score
+    split: str
+    mark: Mark | None = None
+
+
+def results_table(task: NamedTask, scores: Mapping[str, Score], *, all_subjects: bool) -> "Table":
+    """A task's scores as a table.
+
+    Args:
+        task: The task.
+        scores: What could be scored, by the task's own score names.
+        all_subjects: Show every subject. Otherwise, where there are more than `FEW_SUBJECTS` and a group is scored,
+            only the best and the worst are shown, and how many others are as good or as bad.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=Text(printable(task.name), style="bold"),
+        title_justify="left",
+        header_style="",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("", max_width=_NAME_WIDTH, overflow="fold")
+    table.add_column("", no_wrap=True)
+    for header in ("accuracy", "± s.e.", "answered"):
+        table.add_column(header, justify="right", no_wrap=True)
+    groups = [name for name in task.groups if name in scores]
+    for place, name in enumerate(groups):
+        members = len(task.groups[name])
+        label = f"{printable(name)}, {members} subject{'s' if members > 1 else ''}"
+        table.add_row(Text(label), "", *_cells(scores[name]), style="bold" if place == 0 else None)
+    rows = _subjects(task, scores)
+    if groups and len(rows) == 1:
+        return table  # the group says it already
+    if all_subjects or not groups or len(rows) <= FEW_SUBJECTS:
+        for split in task.splits:
+            _add_section(table, [row for row in rows if row.split == split])
+    else:
+        hidden = len(rows) - sum(_add_extremes(table, rows, mark) for mark in _STYLES)
+        table.caption = Text(f"{hidden} more subjects: --all-subjects, or `bundle report`")
+        table.caption_justify = "left"
+    return table
+
+
+def percent(score: Score) -> str:
+    """The accuracy with two decimals; a dash where there is none."""
+    return "–" if score.accuracy is None else f"{score.accuracy:.2f}"
+
+
+def _subjects(task: NamedTask, scores: Mapping[str, Score]) -> list[_Row]:
+    """All subjects that were asked, the best and the worst of them marked."""
+    rows = [
+        _Row(_name(subject, split if len(task.splits) > 1 else None), scores[name], split)
+        for split in task.splits
+        for subject in task.subjects
+        if (name := task.score_name(split, subject.name)) in scores
+    ]
+    known = sorted(row.score.accuracy for row in rows if row.score.accuracy is not None)
+    if not known or known[0] == known[-1]:
+        return rows
+    count = _EXTREMES if len(known) > FEW_SUBJECTS else 1
+    while known[count - 1] >= known[-count]:
+        count -= 1
+    lowest, highest = known[count - 1], known[-count]
+    return [replace(row, mark=_mark(row.score.accuracy, lowest, highest)) for row in rows]
+
+
+def _mark(accuracy: float | None, lowest: float, highest: float) -> Mark | None:
+    """Whatever ties with the last of the best is among the best."""
+    if accuracy is None:
+        return None
+    return "best" if accuracy >= highest else "worst" if accuracy <= lowest else None
+
+
+def _add_extremes(table: "Table", rows: Sequence[_Row], mark: Mark) -> int:
+    """Show a few of the best, best first, or of the worst, worst first, and how many others are as good or as bad.
+
+    Returns:
+        How many are shown.
+    """
+    found = [row for row in rows if row.mark == mark]
+    found.sort(key=lambda row: row.score.accuracy or 0.0, reverse=mark == "best")
+    shown, tied = found[:_EXTREMES], found[_EXTREMES:]
+    _add_section(table, shown)
+    if tied:
+        table.add_row(f"and {len(tied)} more", _marked(mark), percent(tied[0].score))
+    return len(shown)
+
+
+def _add_section(table: "Table", rows: Sequence[_Row]) -> None:
+    from rich.text import Text
+
+    table.add_section()
+    for row in rows:
+        table.add_row(Text(row.name), _marked(row.mark), *_cells(row.score))
+
+
+def _name(subject: Subject, split: str | None) -> str:
+    english, chinese = printable(subject.english), printable(subject.chinese)
+    name = english if split is None else f"{english} ({printable(split)})"
+    return name if chinese == english else f"{name} {chinese}"
+
+
+def _marked(mark: Mark | None) -> "Text":
+    from rich.text import Text
+
+    return Text(mark or "", style=_STYLES[mark] if mark else "")
+
+
+def _cells(score: Score) -> tuple[str, str, str]:
+    stderr = "" if score.stderr is None else f"{score.stderr:.1f}"
+    return percent(score), stderr, f"{score.answered}/{score.n}"

@@ -1,0 +1,191 @@
+"""What was asked, written beside what was replied: ``prompts.jsonl``, one row a question.
+
+The questions of a subject begin with the same examples. Such a beginning is written once, in a row of its own, and the
+rows after it name it; five-shot C-Eval takes a sixth of the space that way.
+"""
+
+import hashlib
+import itertools
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bundle.errors import RunError
+from bundle.runs.predictions import Key
+from bundle.tasks.prompts import Message
+from bundle.tasks.task import Question
+
+PROMPTS = "prompts.jsonl"
+
+Messages = tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedPrompt:
+    """What was sent for one question.
+
+    Attributes:
+        gold: The right answer; "" where it is secret.
+        prefix_name: What tells this beginning from every other of the run; None where there is none.
+        prefix: The beginning, the same object in all questions that share it.
+        own: What comes after it. Where it goes on in the role in which the beginning ends, it goes on in that message.
+    """
+
+    gold: str
+    prefix_name: str | None
+    prefix: Messages
+    own: Messages
+
+    @property
+    def conversation(self) -> Messages:
+        """All of it, as it was sent."""
+        if self.prefix and self.own and self.prefix[-1]["role"] == self.own[0]["role"]:
+            joint: Message = {**self.own[0], "content": self.prefix[-1]["content"] + self.own[0]["content"]}
+            return (*self.prefix[:-1], joint, *self.own[1:])
+        return self.prefix + self.own
+
+
+def prompt_lines(questions: Sequence[Question]) -> Iterator[str]:
+    """The lines of ``prompts.jsonl``, each with its newline; a lone surrogate is escaped, so that they are UTF-8.
+
+    Args:
+        questions: All questions of the run, in the order of the task.
+    """
+    shared = _shared_beginnings(questions)
+    written: set[str] = set()
+    for question, prefix in zip(questions, shared, strict=True):
+        own: Sequence[Message] = question.messages
+        if prefix is not None:
+            if prefix.name not in written:
+                written.add(prefix.name)
+                yield _line({"prefix": prefix.name, "messages": prefix.messages})
+            own = prefix.cut_off(own)
+        yield _line(
+            {
+                "task": question.task,
+                "split": question.split,
+                "subject": question.subject,
+                "id": question.id,
+                "gold": question.gold,
+                "prefix": None if prefix is None else prefix.name,
+                "messages": own,
+            }
+        )
+
+
+def read_prompts(directory: Path) -> Mapping[Key, RecordedPrompt] | None:
+    """What was sent in the run in ``directory``, by task, split, subject and row number, in the order of the task.
+
+    Returns:
+        None where the run has no such record, as those of version 0.1.
+
+    Raises:
+        RunError: It cannot be read, or a row is damaged: then it is not known how many questions the run has.
+    """
+    path = directory / PROMPTS
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}.", remedy="Check the run's directory.") from None
+    prefixes: dict[str | None, Messages] = {None: ()}
+    prompts: dict[Key, RecordedPrompt] = {}
+    # What follows the last newline is a row that was cut off, and counts as damaged too.
+    for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
+        try:
+            _read_row(json.loads(line), prefixes, prompts)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise RunError(
+                f"{path}, line {number}, is damaged.",
+                remedy="Remove the file: what was asked is then not shown, and the scores stay what they are.",
+            ) from None
+    return prompts
+
+
+def _read_row(row: Any, prefixes: dict[str | None, Messages], prompts: dict[Key, RecordedPrompt]) -> None:
+    messages = tuple(_message(one) for one in row["messages"])
+    prefix_name = row["prefix"]
+    if "task" not in row:
+        prefixes[_text(prefix_name)] = messages
+        return
+    number = row["id"]
+    key = _text(row["task"]), _text(row["split"]), _text(row["subject"]), number
+    if type(number) is not int or key in prompts:
+        raise ValueError("not a question of its own")
+    prompts[key] = RecordedPrompt(_text(row["gold"]), prefix_name, prefixes[prefix_name], messages)
+
+
+def _message(value: Any) -> Message:
+    return {"role": _text(value["role"]), "content": _text(value["content"])}  # type: ignore[typeddict-item]
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
+
+
+class _Prefix:
+    """A beginning that several questions share: whole messages, or one message's first lines."""
+
+    def __init__(self, messages: Sequence[Message], *, whole: bool) -> None:
+        self.messages = messages
+        self.name = hashlib.sha256(json.dumps(messages).encode()).hexdigest()[:16]
+        self._whole = whole
+
+    def cut_off(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """What comes after it."""
+        if self._whole:
+            return messages[len(self.messages) :]
+        first, *rest = messages
+        return [{**first, "content": first["content"][len(self.messages[0]["content"]) :]}, *rest]
+
+
+def _shared_beginnings(questions: Sequence[Question]) -> list[_Prefix | None]:
+    """For every question the beginning it shares with others of its subject; None for none."""
+    # Nearly always all messages but the last are the same in a subject. Grouping by them, and not by the subject alone,
+    # keeps a single question with other examples from taking the shared beginning away from all.
+    groups: dict[Any, list[int]] = defaultdict(list)
+    for index, question in enumerate(questions):
+        leading = tuple((one["role"], one["content"]) for one in question.messages[:-1])
+        groups[question.task, question.split, question.subject, question.examples, leading].append(index)
+    shared: list[_Prefix | None] = [None] * len(questions)
+    for indices in groups.values():
+        prefix = _common([questions[index].messages for index in indices]) if len(indices) > 1 else None
+        for index in indices:
+            shared[index] = prefix
+    return shared
+
+
+def _common(conversations: Sequence[Sequence[Message]]) -> _Prefix | None:
+    """The beginning that conversations share which differ in their last message at most."""
+    leading = conversations[0][:-1]
+    lasts = [one[-1] for one in conversations if one]
+    roles = {last["role"] for last in lasts}
+    if leading:
+        # A message that follows one of its own role would be read as the rest of that one.
+        return None if leading[-1]["role"] in roles else _Prefix(leading, whole=True)
+    if len(roles) != 1:
+        return None
+    contents = [last["content"] for last in lasts]
+    # What the first and the last in the order of the alphabet begin with, all between them begin with too.
+    lines = _common_lines(min(contents), max(contents))
+    return _Prefix([{**lasts[0], "content": lines}], whole=False) if lines else None
+
+
+def _common_lines(one: str, other: str) -> str:
+    pairs = zip(one.split("\n")[:-1], other.split("\n")[:-1], strict=False)
+    return "".join(f"{mine}\n" for mine, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _line(content: Mapping[str, Any]) -> str:
+    line = json.dumps(content, ensure_ascii=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        line = json.dumps(content)
+    return line + "\n"

@@ -1,0 +1,187 @@
+"""Weight files that are missing, or are not what their names say, are found out before a server loads them."""
+
+import json
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from bundle.checkpoints.weights import Weights, inspect_weights
+from bundle.errors import CheckpointError
+from tests.checkpoints.checkpoints import (
+    INDEX,
+    LFS_POINTER,
+    write_checkpoint,
+    write_json,
+    write_safetensors,
+)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_checkpoint(tmp_path / "model")
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> Path:
+    return write_checkpoint(tmp_path / "sharded", shards=6)
+
+
+def refusal(directory: Path) -> CheckpointError:
+    with pytest.raises(CheckpointError) as caught:
+        inspect_weights(directory)
+    assert caught.value.remedy, "an error without a remedy leaves the user alone"
+    return caught.value
+
+
+# Which files
+
+
+def test_no_weights_at_all_is_an_error(model: Path) -> None:
+    (model / "model.safetensors").unlink()
+    error = refusal(model)
+    assert "has a config.json but no weights" in error.message
+    assert "Download or copy" in str(error.remedy)
+
+
+def test_weights_in_a_format_no_engine_loads_are_an_error_that_names_them(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "model.gguf")
+    error = refusal(model)
+    assert "it holds model.gguf, which the engines do not load" in error.message
+    assert "Convert" in str(error.remedy)
+
+
+def test_an_adapter_beside_a_config_json_is_not_taken_for_the_model(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "adapter_model.safetensors")
+    assert "no weights" in refusal(model).message
+
+
+def test_all_shards_of_an_index_are_the_weights(sharded: Path) -> None:
+    weights = inspect_weights(sharded)
+    assert [file.name for file in weights.files] == [f"model-{n:05}-of-00006.safetensors" for n in range(1, 7)]
+    assert weights.size == 6 * 8 * 8 * 2
+
+
+def test_missing_shards_are_counted_and_the_first_three_named(sharded: Path) -> None:
+    for number in (2, 3, 4, 5):
+        (sharded / f"model-{number:05}-of-00006.safetensors").unlink()
+    error = refusal(sharded)
+    assert f"lacks 4 of the 6 weight files that {INDEX} lists" in error.message
+    assert "model-00004-of-00006.safetensors and 1 more" in error.message
+    assert "model-00005" not in error.message
+
+
+def test_missing_shards_are_put_down_to_an_unfinished_download_where_there_is_one(sharded: Path) -> None:
+    (sharded / "model-00002-of-00006.safetensors").unlink()
+    bookkeeping = sharded / ".cache" / "huggingface" / "download"
+    bookkeeping.mkdir(parents=True)
+    (bookkeeping / "abc.incomplete").touch()
+    assert "A download into this directory has not finished" in str(refusal(sharded).remedy)
+
+
+def test_missing_shards_without_an_index_show_in_the_numbers_of_the_others(sharded: Path) -> None:
+    (sharded / INDEX).unlink()
+    assert len(inspect_weights(sharded).files) == 6
+    (sharded / "model-00003-of-00006.safetensors").unlink()
+    assert "lacks 1 of 6 weight files: model-00003-of-00006.safetensors" in refusal(sharded).message
+
+
+def test_an_index_left_over_beside_a_whole_model_is_to_be_deleted(model: Path) -> None:
+    write_json(model / INDEX, {"weight_map": {"embed": "model-00001-of-00002.safetensors"}})
+    assert f"delete {INDEX}" in str(refusal(model).remedy)
+
+
+def test_tensors_that_the_index_puts_into_the_wrong_shard_are_named(sharded: Path) -> None:
+    index = json.loads((sharded / INDEX).read_text())
+    index["weight_map"]["lm_head.weight"] = "model-00001-of-00006.safetensors"
+    write_json(sharded / INDEX, index)
+    error = refusal(sharded)
+    assert "model-00001-of-00006.safetensors lacks 1 of the 2 tensors" in error.message
+    assert "lm_head.weight" in error.message
+
+
+@pytest.mark.parametrize(
+    ("index", "complaint"),
+    [
+        ("{", "is broken JSON: line 1"),
+        ("{}", "has no weight_map"),
+        ('{"weight_map": {}}', "has no weight_map"),
+        ('{"weight_map": []}', "has no weight_map"),
+        ('{"weight_map": {"a": "../secrets.safetensors"}}', "not the name of a file beside it"),
+        ('{"weight_map": {"a": "/etc/passwd"}}', "not the name of a file beside it"),
+        ('{"weight_map": {"a": ".."}}', "not the name of a file beside it"),
+        ('{"weight_map": {"a": 7}}', "not the name of a file beside it"),
+        (LFS_POINTER, "git-lfs pointers"),
+    ],
+)
+def test_a_broken_index_is_an_error(sharded: Path, index: str, complaint: str) -> None:
+    (sharded / INDEX).write_text(index)
+    assert complaint in refusal(sharded).message
+
+
+def test_git_lfs_pointers_in_place_of_weights_are_met_with_git_lfs_pull(sharded: Path) -> None:
+    for file in sharded.glob("*.safetensors"):
+        file.write_text(LFS_POINTER)
+    error = refusal(sharded)
+    assert "git-lfs pointers in place of 6 of its files" in error.message
+    assert "model-00003-of-00006.safetensors and 3 more" in error.message
+    assert "git lfs pull" in str(error.remedy)
+
+
+# PyTorch files
+
+
+def write_pytorch(path: Path) -> Path:
+    """The outside of what ``torch.save`` writes: a zip with a pickle in it."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({}))
+        archive.writestr("archive/data/0", bytes(1000))
+    return path
+
+
+@pytest.fixture
+def pytorch(model: Path) -> Path:
+    (model / "model.safetensors").unlink()
+    write_pytorch(model / "pytorch_model.bin")
+    return model
+
+
+def test_pytorch_files_are_weights_where_there_is_no_safetensors_file(pytorch: Path) -> None:
+    path = pytorch / "pytorch_model.bin"
+    assert inspect_weights(pytorch) == Weights((path,), path.stat().st_size)
+    path.write_bytes(pickle.dumps({"weight": [1, 2]}, protocol=2))
+    assert inspect_weights(pytorch).files == (path,)
+
+
+def test_safetensors_files_are_preferred(pytorch: Path) -> None:
+    write_safetensors(pytorch / "model.safetensors")
+    assert inspect_weights(pytorch).files == (pytorch / "model.safetensors",)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "is empty"),
+        (b"<html>404</html>", "is not a PyTorch file"),
+        (LFS_POINTER.encode(), "git-lfs pointers"),
+    ],
+)
+def test_a_pytorch_file_that_is_none_is_an_error(pytorch: Path, content: bytes, complaint: str) -> None:
+    (pytorch / "pytorch_model.bin").write_bytes(content)
+    assert complaint in refusal(pytorch).message
+
+
+def test_a_cut_off_pytorch_file_is_an_error(pytorch: Path) -> None:
+    path = pytorch / "pytorch_model.bin"
+    path.write_bytes(path.read_bytes()[:-60])
+    assert "pytorch_model.bin is cut off" in refusal(pytorch).message
+
+
+def test_pytorch_shards_are_checked_against_their_index(pytorch: Path) -> None:
+    (pytorch / "pytorch_model.bin").rename(pytorch / "pytorch_model-00001-of-00002.bin")
+    weight_map = {"a": "pytorch_model-00001-of-00002.bin", "b": "pytorch_model-00002-of-00002.bin"}
+    write_json(pytorch / "pytorch_model.bin.index.json", {"weight_map": weight_map})
+    assert "lacks 1 of the 2 weight files" in refusal(pytorch).message
+    write_pytorch(pytorch / "pytorch_model-00002-of-00002.bin")
+    assert len(inspect_weights(pytorch).files) == 2

@@ -1,0 +1,172 @@
+"""What the probe finds out about a tokenizer, in the environment these tests run in."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bundle.checkpoints.tokenizer_probe import TEXTS, difference, installed
+from tests.checkpoints.checkpoints import write_json
+from tests.checkpoints.tokenizers_on_the_spot import (
+    BPE_SIZE,
+    CHAT_TEMPLATE,
+    MARKS,
+    Prober,
+    added_token,
+    write_bpe,
+    write_lossy,
+    write_sentencepiece,
+)
+
+pytest.importorskip("transformers", reason="tokenizers are loaded with transformers, which is not installed")
+
+
+@pytest.fixture(scope="module")
+def prober(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prober]:
+    modules = str(tmp_path_factory.mktemp("modules"))
+    quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "USE_TORCH": "0"}
+    with Prober({**os.environ, **quiet, "HF_MODULES_CACHE": modules}) as running:
+        yield running
+
+
+def problems(report: dict[str, Any]) -> str:
+    """All that failed, after a look that the report is one of failure."""
+    assert report["error"] is None
+    assert report["failed"] >= len(report["problems"]) > 0
+    return "\n".join(report["problems"])
+
+
+def test_a_byte_level_bpe_tokenizer_that_is_well_passes(prober: Prober, tmp_path: Path) -> None:
+    report = prober.probe(write_bpe(tmp_path / "bpe"))
+    assert (report["error"], report["problems"], report["failed"]) == (None, [], 0)
+    assert report["checked"] >= len(TEXTS) + len(MARKS) + 3
+    assert report["transformers"][0].isdigit()
+
+
+@pytest.mark.parametrize("dummy_prefix", [True, False])
+def test_a_sentencepiece_tokenizer_that_is_well_passes_with_and_without_a_dummy_prefix(
+    prober: Prober, tmp_path: Path, dummy_prefix: bool
+) -> None:
+    pytest.importorskip("sentencepiece", reason="a sentencepiece model is trained for this test")
+    if not installed("google.protobuf"):
+        pytest.skip("transformers reads sentencepiece models with protobuf, which is not installed")
+    directory = write_sentencepiece(tmp_path / "llama", dummy_prefix=dummy_prefix)
+    vocab_size = json.loads((directory / "config.json").read_text())["vocab_size"]
+    report = prober.probe(directory, vocab_size=vocab_size)
+    assert (report["error"], report["problems"], report["failed"]) == (None, [], 0)
+    assert prober.probe(directory, vocab_size=vocab_size - 1)["failed"] > 0
+
+
+@pytest.mark.parametrize(
+    ("lost", "complaint"),
+    [
+        (" ", "spaces are lost"),
+        ("\n", "newlines are lost"),
+        (" \n", "spaces and newlines are"),
+        ("答", "comes back as"),
+    ],
+)
+def test_a_tokenizer_that_quietly_loses_characters_is_found_out(
+    prober: Prober, tmp_path: Path, lost: str, complaint: str
+) -> None:
+    report = prober.probe(write_lossy(tmp_path / "lossy", lost), trust_remote_code=True)
+    assert complaint in problems(report)
+
+
+def test_code_does_not_run_without_leave(prober: Prober, tmp_path: Path) -> None:
+    directory = write_lossy(tmp_path / "lossy", "\n")
+    proof_of_running = tmp_path / "ran"
+    source = (directory / "tokenization_lossy.py").read_text()
+    (directory / "tokenization_lossy.py").write_text(f"open({str(proof_of_running)!r}, 'w')\n{source}")
+    report = prober.probe(directory)
+    assert "trust_remote_code" in report["error"]
+    assert not proof_of_running.exists()
+
+
+def test_added_tokens_that_get_other_ids_are_found_out(prober: Prober, tmp_path: Path) -> None:
+    """``added_tokens_decoder`` puts the mark at an id that this vocabulary gives to something else."""
+    directory = write_bpe(tmp_path / "bpe", added_tokens_decoder={"300": added_token("<|im_start|>")})
+    assert "added token 300 ('<|im_start|>') has id 1 in the loaded tokenizer" in problems(prober.probe(directory))
+
+
+def test_added_tokens_declared_but_not_known_to_the_vocabulary_are_found_out(prober: Prober, tmp_path: Path) -> None:
+    directory = write_bpe(tmp_path / "bpe", added_tokens_decoder={"399": added_token("<|plugin|>")})
+    assert "added token 399 ('<|plugin|>') has id" in problems(prober.probe(directory))
+
+
+def test_ids_that_the_model_has_no_place_for_are_found_out(prober: Prober, tmp_path: Path) -> None:
+    directory = write_bpe(tmp_path / "bpe")
+    report = prober.probe(directory, vocab_size=BPE_SIZE - 100)
+    assert f"but the model's vocab_size is {BPE_SIZE - 100}" in problems(report)
+
+
+def test_an_unused_id_beyond_the_model_is_found_out_as_well(prober: Prober, tmp_path: Path) -> None:
+    """A question in the benchmark may use it, and the server's GPU kernels would read past their table."""
+    directory = write_bpe(tmp_path / "bpe")
+    content = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
+    content["model"]["vocab"]["未用"] = BPE_SIZE
+    write_json(directory / "tokenizer.json", content)
+    expected = f"the vocabulary has token id {BPE_SIZE}, but the model's vocab_size is {BPE_SIZE}"
+    assert problems(prober.probe(directory)) == expected
+
+
+def test_an_unknown_size_of_the_model_is_no_problem(prober: Prober, tmp_path: Path) -> None:
+    assert prober.probe(write_bpe(tmp_path / "bpe"), vocab_size=None)["failed"] == 0
+
+
+def test_a_mark_that_is_split_in_a_conversation_is_found_out(prober: Prober, tmp_path: Path) -> None:
+    """A mark that is only found as a word of its own is no mark in a conversation."""
+    directory = write_bpe(tmp_path / "bpe", chat_template=CHAT_TEMPLATE.replace("<|im_start|>", "x<|im_start|>y"))
+    content = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
+    for entry in content["added_tokens"]:
+        entry["single_word"] = True
+    write_json(directory / "tokenizer.json", content)
+    assert "'<|im_start|>' is in a conversation 4 times, but its id 1 0" in problems(prober.probe(directory))
+
+
+def test_a_chat_template_that_drops_a_message_is_found_out(prober: Prober, tmp_path: Path) -> None:
+    directory = write_bpe(tmp_path / "bpe", chat_template="{{ messages[-1]['content'] }}<|im_end|>")
+    assert "a conversation loses the message '“时间就是金钱”" in problems(prober.probe(directory))
+
+
+@pytest.mark.parametrize("template", ["{% for", "{{ raise_exception('only one turn') }}"])
+def test_a_chat_template_that_cannot_be_rendered_is_an_error(prober: Prober, tmp_path: Path, template: str) -> None:
+    report = prober.probe(write_bpe(tmp_path / "bpe", chat_template=template))
+    assert report["error"].startswith("its chat template could not be rendered: Template")
+
+
+def test_a_base_model_without_a_chat_template_passes(prober: Prober, tmp_path: Path) -> None:
+    assert prober.probe(write_bpe(tmp_path / "bpe", chat_template=None))["failed"] == 0
+
+
+def test_a_tokenizer_that_cannot_be_loaded_is_an_error(prober: Prober, tmp_path: Path) -> None:
+    directory = write_bpe(tmp_path / "bpe")
+    (directory / "tokenizer.json").write_text('{"version": "1.0"}')
+    assert prober.probe(directory)["error"].startswith("loading it failed: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "got"), [("答案", "答案"), ("答案", " 答案"), (" 答案", "答案"), ("  答案", " 答案"), ("\n答", " \n答")]
+)
+def test_one_space_at_the_start_may_come_or_go(text: str, got: str) -> None:
+    assert difference(text, got) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "got", "complaint"),
+    [
+        ("  答", "答", "spaces are lost"),
+        ("答", "  答", "spaces are added"),
+        ("答 ", "答", "spaces are lost: '答 ' comes back as '答'"),
+        ("\n答", "答", "newlines are lost"),
+        ("A. 甲\n答案: ", "A.甲答案:", "spaces and newlines are changed"),
+        ("答 案", "答\n案", "spaces and newlines are changed"),
+        ("会计，考试", "会计,考试", "'会计，考试' comes back as '会计,考试'"),
+        ("会计", "", "'会计' comes back as ''"),
+    ],
+)
+def test_any_other_change_is_named(text: str, got: str, complaint: str) -> None:
+    assert complaint in str(difference(text, got))

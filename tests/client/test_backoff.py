@@ -1,0 +1,59 @@
+"""How long is waited before a question is asked again."""
+
+import time
+from email.utils import formatdate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bundle.client.backoff import pause_s, retry_after_s
+
+
+@pytest.mark.parametrize(("busy", "first"), [(False, 0.5), (True, 5.0)])
+def test_pauses_double_and_a_server_that_is_asked_too_often_gets_longer_ones(busy: bool, first: float) -> None:
+    for attempt in range(1, 5):
+        pause = pause_s(attempt, busy=busy)
+        assert 0.75 <= pause / (first * 2 ** (attempt - 1)) <= 1.25
+
+
+@given(st.integers(1, 10_000), st.booleans())
+def test_no_pause_is_longer_than_75_seconds(attempt: int, busy: bool) -> None:
+    assert 0 < pause_s(attempt, busy=busy) <= 75
+
+
+def test_questions_that_failed_together_do_not_come_back_together() -> None:
+    assert len({pause_s(1, busy=False) for _ in range(20)}) > 10
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7),
+        ({"retry-after": " 1.5 "}, 1.5),
+        ({"retry-after-ms": "250", "retry-after": "60"}, 0.25),
+        ({"retry-after-ms": "soon", "retry-after": "60"}, 60),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "1e9"}, None),
+        ({"retry-after": "tomorrow"}, None),
+    ],
+)
+def test_what_the_server_asks_for(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after_s(headers) == seconds
+
+
+def test_a_date_is_counted_from_now() -> None:
+    seconds = retry_after_s({"retry-after": formatdate(time.time() + 100, usegmt=True)})
+
+    assert seconds is not None
+    assert 90 < seconds <= 100
+
+
+@given(st.text() | st.from_regex(r"(\w{3}, )?\d{1,9} \w{3} \d{1,9} \d\d:\d\d:\d\d [-+]?\w{1,9}"))
+def test_whatever_the_header_holds_is_a_time_or_nothing(value: str) -> None:
+    seconds = retry_after_s({"retry-after": value})
+
+    assert seconds is None or seconds >= 0

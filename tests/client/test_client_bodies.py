@@ -1,0 +1,139 @@
+"""Bodies that come with a good status and are no reply, over real connections."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from bundle.client.client import NoReplyError, RefusedError
+from tests.client.loopback_api import Call, completion, http, loopback_api, raw_api
+from tests.evaluation.asking import ask, client_of
+
+GOOD = json.dumps({"choices": [{"message": {"content": "B"}, "finish_reason": "stop"}]}).encode()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(http(GOOD[:40]), id="half JSON"),
+        pytest.param(http(GOOD[:40], length=len(GOOD)), id="cut off in the body"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Le", id="cut off in the header"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfff\r\n{", id="cut off in a chunk"),
+        pytest.param(http(b""), id="nothing"),
+        pytest.param(b"", id="not even a header"),
+        pytest.param(b"SSH-2.0-OpenSSH_9.6\r\n", id="not HTTP"),
+        pytest.param(http(b"[" * 100_000), id="nested too deep"),
+        pytest.param(http(GOOD.replace(b"B", b"\xff")), id="not UTF-8"),
+        pytest.param(http(GOOD, headers=["Content-Encoding: gzip"]), id="said to be gzip"),
+        pytest.param(http(GOOD, headers=["X-Long: " + "x" * 100_000]), id="a header without end"),
+    ],
+)
+async def test_a_broken_answer_is_asked_again(answer: bytes) -> None:
+    async with raw_api(answer, http(GOOD)) as api, client_of(api.url, retries=1) as client:
+        reply = await ask(client)
+
+    assert (reply.text, reply.attempts) == ("B", 2)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{", b"[]", b'{"choices": []}', b'{"choices": [{"message": {}}]}', b"null", b'{"choices": [{"message": null}]}'],
+)
+async def test_a_body_that_is_no_completion_is_no_reply(body: bytes) -> None:
+    async with raw_api(http(body)) as api, client_of(api.url, retries=0) as client:
+        with pytest.raises(NoReplyError, match="not what the API promises"):
+            await ask(client)
+
+
+async def test_a_body_of_100_megabytes_is_not_read_and_not_asked_for_again() -> None:
+    written = 0
+    cut_off = asyncio.Event()
+
+    async def handler(call: Call) -> web.StreamResponse:
+        nonlocal written
+        response = web.StreamResponse()
+        await response.prepare(call.request)
+        try:
+            for _ in range(100):
+                await response.write(b" " * 2**20)
+                written += 2**20
+        except ConnectionError:
+            cut_off.set()
+        return response
+
+    async with loopback_api(handler) as api, client_of(api.url) as client, asyncio.timeout(30):
+        with pytest.raises(NoReplyError, match="longer than 16 MB"):
+            await ask(client)
+        await cut_off.wait()
+
+    assert len(api.bodies) == 1
+    assert written < 50 * 2**20
+
+
+async def test_of_an_error_of_100_megabytes_only_the_beginning_is_read() -> None:
+    async def handler(call: Call) -> web.StreamResponse:
+        response = web.StreamResponse(status=400)
+        await response.prepare(call.request)
+        for _ in range(100):
+            await response.write(b"too long " * 2**17)
+        return response
+
+    async with loopback_api(handler) as api, client_of(api.url) as client, asyncio.timeout(30):
+        with pytest.raises(NoReplyError, match="HTTP 400: too long too long") as caught:
+            await ask(client)
+
+    assert len(caught.value.reason) < 400
+
+
+async def test_json_is_read_whatever_the_header_calls_it() -> None:
+    async def handler(call: Call) -> web.Response:
+        return web.Response(body=GOOD, content_type="text/plain")
+
+    async with loopback_api(handler) as api, client_of(api.url) as client:
+        assert (await ask(client)).text == "B"
+
+
+async def test_a_lone_surrogate_in_a_reply_is_kept() -> None:
+    async with raw_api(http(GOOD.replace(b"B", b"\\ud83d"))) as api, client_of(api.url) as client:
+        assert (await ask(client)).text == "\ud83d"
+
+
+async def test_a_login_page_instead_of_an_api_ends_the_run_in_one_line() -> None:
+    page = "<!DOCTYPE html>\n<html><head><title>Log\r\n in &amp; surf\x1b[31m</title></head>" + "<p>x" * 1000
+
+    async def handler(call: Call) -> web.Response:
+        return web.Response(text=page, content_type="text/html")
+
+    async with loopback_api(handler) as api, client_of(api.url, retries=0) as client:
+        with pytest.raises(RefusedError) as caught:
+            await ask(client)
+
+    assert 'an HTML page "Log in & surf\\x1b[31m"' in caught.value.message
+    assert caught.value.message.isprintable()
+    assert "usually ends in /v1" in str(caught.value)
+
+
+async def test_a_web_page_between_replies_is_a_passing_fault() -> None:
+    async def handler(call: Call) -> web.Response:
+        return web.Response(text="<html>", content_type="text/html") if call.number == 2 else completion("A")
+
+    async with loopback_api(handler) as api, client_of(api.url) as client:
+        await ask(client)
+        assert (await ask(client)).attempts == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"error": {"message": "overloaded", "code": 503}}, "HTTP 503: overloaded"),
+        ({"error": {"message": "no capacity"}}, "the server says: no capacity"),
+        ({"error": "no capacity"}, "the server says: no capacity"),
+        ({"msg": "try later"}, "not what the API promises: try later"),
+    ],
+)
+async def test_an_error_that_comes_as_a_success_is_told_in_its_own_words(body: dict[str, Any], expected: str) -> None:
+    async with raw_api(http(json.dumps(body).encode())) as api, client_of(api.url, retries=0) as client:
+        with pytest.raises(NoReplyError, match=expected):
+            await ask(client)

@@ -1,0 +1,190 @@
+"""What every question would meet ends the run at once; what only one meets does not."""
+
+import asyncio
+import socket
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from bundle.client.client import ChatClient, NoReplyError, RefusedError
+from tests.client.loopback_api import Call, completion, error, loopback_api
+from tests.evaluation.asking import ask, client_of
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 405, 407, 410])
+async def test_what_every_question_would_meet_ends_the_run(status: int) -> None:
+    async def handler(call: Call) -> web.Response:
+        return error(status, "not you")
+
+    async with loopback_api(handler) as api, client_of(api.url) as client:
+        with pytest.raises(RefusedError, match=f"refuses every request: HTTP {status}: not you") as caught:
+            await ask(client)
+
+    assert len(api.bodies) == 1
+    assert caught.value.remedy
+    assert caught.value.exit_code == 3
+
+
+async def test_an_address_without_an_api_is_named_with_what_to_check() -> None:
+    async def handler(call: Call) -> web.Response:
+        raise AssertionError
+
+    async with loopback_api(handler) as api, client_of(f"{api.url}/chat") as client:
+        with pytest.raises(RefusedError, match=r"/v1/chat refuses every request: HTTP 404") as caught:
+            await ask(client)
+
+    assert "Check the base URL, which usually ends in /v1, and the model's name." in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, {"message": "The model `m` does not exist.", "code": "model_not_found"}),
+        (400, {"message": "The model `m` does not exist."}),
+        (400, {"message": "Model Not Exist", "type": "invalid_request_error"}),
+        (400, {"message": "模型不存在，请检查模型代码", "code": "1211"}),
+        (400, {"message": "m?", "code": "ModelNotFound"}),
+    ],
+)
+async def test_a_model_that_is_not_there_ends_the_run(status: int, body: dict[str, Any]) -> None:
+    async def handler(call: Call) -> web.Response:
+        return error(status, **body)
+
+    async with loopback_api(handler) as api, client_of(api.url) as client:
+        with pytest.raises(RefusedError) as caught:
+            await ask(client)
+
+    assert len(api.bodies) == 1
+    assert "model's name" in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_a_refusal_after_a_reply_concerns_one_question(status: int) -> None:
+    async def handler(call: Call) -> web.Response:
+        return error(status, "moderated") if call.number == 2 else completion("A")
+
+    async with loopback_api(handler) as api, client_of(api.url) as client:
+        await ask(client)
+        with pytest.raises(NoReplyError, match=f"HTTP {status}: moderated"):
+            await ask(client)
+        assert (await ask(client)).text == "A"
+
+    assert len(api.bodies) == 3
+
+
+async def test_refusals_and_nothing_else_end_the_run_after_all() -> None:
+    async def handler(call: Call) -> web.Response:
+        return completion("A") if call.number <= 3 else error(404, "the model was unloaded")
+
+    async with loopback_api(handler) as api, client_of(api.url) as client:
+        for _ in range(3):
+            await ask(client)
+        for _ in range(9):
+            with pytest.raises(NoReplyError):
+                await ask(client)
+        with pytest.raises(RefusedError, match="unloaded"):
+            await ask(client)
+
+    assert len(api.bodies) == 13
+
+
+async def test_after_the_run_has_ended_nothing_more_is_sent() -> None:
+    async def handler(call: Call) -> web.Response:
+        return error(401, "not you")
+
+    async with loopback_api(handler) as api, client_of(api.url) as client:
+        for _ in range(3):
+            with pytest.raises(RefusedError, match="not you"):
+                await ask(client)
+
+    assert len(api.bodies) == 1
+
+
+async def test_a_redirect_is_not_followed_but_named() -> None:
+    async def handler(call: Call) -> web.Response:
+        return web.Response(status=308, headers={"Location": "https://elsewhere.example/v1/chat/completions"})
+
+    async with loopback_api(handler) as api, client_of(api.url) as client:
+        with pytest.raises(RefusedError, match=r"HTTP 308: it sends requests on to https://elsewhere\.example/v1"):
+            await ask(client)
+
+
+async def test_a_server_that_never_takes_the_connection_ends_the_run() -> None:
+    # Nobody accepts; once the backlog is full, further connections hang as they do behind a firewall.
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        fillers = [socket.socket() for _ in range(4)]
+        try:
+            for filler in fillers:
+                filler.setblocking(False)
+                filler.connect_ex(listening.getsockname())
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+            async with client_of(url, retries=0, timeout_s=1.0) as client, asyncio.timeout(20):
+                with pytest.raises(RefusedError, match="does not take the connection"):
+                    await ask(client)
+        finally:
+            for filler in fillers:
+                filler.close()
+
+
+async def test_a_certificate_nobody_vouches_for_ends_the_run(tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(await _self_signed(tmp_path))
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+    async with server:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        async with client_of(url, retries=0) as client:
+            with pytest.raises(RefusedError, match=r"certificate is not valid: self.signed certificate"):
+                await ask(client)
+
+
+async def _self_signed(directory: Path) -> Path:
+    """A key and its certificate, in one file."""
+    arguments = [
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-subj",
+        "/CN=127.0.0.1",
+        "-keyout",
+        "both.pem",
+        "-out",
+        "both.pem",
+    ]
+    try:
+        openssl = await asyncio.create_subprocess_exec(
+            "openssl", "req", *arguments, cwd=directory, stderr=asyncio.subprocess.DEVNULL
+        )
+    except FileNotFoundError:
+        pytest.skip("openssl makes the certificate, and is not installed")
+    assert await openssl.wait() == 0
+    return directory / "both.pem"
+
+
+async def test_a_server_of_our_own_that_answers_from_another_model_ends_the_run() -> None:
+    async def handler(call: Call) -> web.Response:
+        return completion("A", model="another")
+
+    async with loopback_api(handler) as api:
+        client = ChatClient(
+            api.url, [], "m", temperature=0, timeout_s=20, retries=0, proxies=False, only_this_model=True
+        )
+        async with client:
+            with pytest.raises(RefusedError, match="another model, 'another'"):
+                await ask(client)
+
+
+async def test_a_remote_api_may_name_the_version_that_answered() -> None:
+    async def handler(call: Call) -> web.Response:
+        return completion("A", model="m-2026-11-23")
+
+    async with loopback_api(handler) as api, client_of(api.url) as client:
+        assert (await ask(client)).text == "A"

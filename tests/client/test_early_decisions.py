@@ -1,0 +1,231 @@
+"""Replies are streamed, and no longer than the answer needs."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bundle.client.early_decisions import EarlyDecisions
+from bundle.client.replies import NoReplyError, Reply
+from bundle.client.streaming import StreamedReply
+from bundle.evaluation.evaluation import AskingOptions, Evaluation
+from bundle.runs.run import Run, read_predictions
+from bundle.tasks.answers import AnswerRule, FirstCapital, FirstOption, Pattern
+from bundle.tasks.catalog import Question, find_task
+from tests.client.loopback_api import Call, Handler, completion, error, loopback_api
+from tests.client.streams import Stream, chunk, chunks_of
+from tests.evaluation.asking import MESSAGES, client_of
+
+RULE = FirstCapital()
+EXPLAINED = ["答案是", "B", *("因为 x 。" for _ in range(40))]
+BRIEF = ["B"]
+
+
+async def ask_all(handler: Handler, count: int, rule: AnswerRule = RULE, **options: Any) -> list[Reply]:
+    """Ask one after the other."""
+    async with loopback_api(handler) as api, client_of(api.url, **options) as client:
+        reading = EarlyDecisions(rule, tls=False)
+        return [await client.ask(MESSAGES, 64, reading=reading) for _ in range(count)]
+
+
+async def test_a_model_that_explains_itself_is_cut_at_its_answer_once_that_is_known() -> None:
+    stream = Stream()
+    replies = await ask_all(lambda call: stream.send(call, chunks_of(EXPLAINED)), 20)
+
+    assert [reply.decided_early for reply in replies] == [False] * 8 + [True] * 12
+    assert {reply.text for reply in replies[8:]} == {"答案是B"}
+    assert {reply.text for reply in replies[:8]} == {"".join(EXPLAINED)}
+    assert stream.left == 12
+    assert stream.sent < 8 * 44 + 12 * 12
+
+
+async def test_a_reply_that_was_cut_says_so_and_has_no_counts_of_tokens() -> None:
+    cut = (await ask_all(lambda call: Stream().send(call, chunks_of(EXPLAINED)), 9))[-1]
+
+    assert (cut.decided_early, cut.finish_reason, cut.prompt_tokens, cut.completion_tokens) == (True, None, None, None)
+
+
+async def test_a_streamed_reply_that_was_not_cut_is_what_it_would_have_been_unstreamed() -> None:
+    whole = (await ask_all(lambda call: Stream().send(call, chunks_of(EXPLAINED)), 1))[0]
+
+    assert (whole.text, whole.finish_reason, whole.decided_early) == ("".join(EXPLAINED), "stop", False)
+    assert (whole.prompt_tokens, whole.completion_tokens, whole.cached_tokens) == (7, 43, 3)
+
+
+async def test_a_model_that_says_only_the_letter_is_not_streamed_for_long() -> None:
+    asked_to_stream = []
+
+    async def handler(call: Call) -> web.StreamResponse:
+        asked_to_stream.append(bool(call.body.get("stream")))
+        return await Stream().send(call, chunks_of(BRIEF)) if asked_to_stream[-1] else completion("B")
+
+    replies = await ask_all(handler, 12)
+
+    assert asked_to_stream == [True] * 8 + [False] * 4
+    assert {reply.text for reply in replies} == {"B"}
+
+
+async def test_a_model_that_begins_to_explain_itself_is_streamed_again() -> None:
+    asked_to_stream = []
+
+    async def handler(call: Call) -> web.StreamResponse:
+        asked_to_stream.append(bool(call.body.get("stream")))
+        pieces = BRIEF if call.number <= 8 else EXPLAINED
+        if asked_to_stream[-1]:
+            return await Stream().send(call, chunks_of(pieces))
+        return completion("".join(pieces), usage={"prompt_tokens": 7, "completion_tokens": len(pieces) + 1})
+
+    replies = await ask_all(handler, 8 + 32 + 8 + 1)
+
+    assert asked_to_stream == [True] * 8 + [False] * 32 + [True] * 9
+    assert replies[-1].decided_early
+
+
+async def test_a_model_whose_answers_come_last_is_not_streamed_for_long() -> None:
+    asked_to_stream = []
+
+    async def handler(call: Call) -> web.StreamResponse:
+        asked_to_stream.append(bool(call.body.get("stream")))
+        pieces = [*("因为 x 。" for _ in range(40)), "B"]
+        return await Stream().send(call, chunks_of(pieces)) if asked_to_stream[-1] else completion("B")
+
+    await ask_all(handler, 10)
+
+    assert asked_to_stream == [True] * 8 + [False] * 2
+
+
+async def test_text_that_turns_out_to_be_thinking_is_never_taken_for_an_answer() -> None:
+    async def handler(call: Call) -> web.StreamResponse:
+        pieces = ["Hm, A or B", *("?" * 40), "</think>", "\n\nB"]
+        return await Stream().send(call, chunks_of(pieces)) if call.body.get("stream") else completion("".join(pieces))
+
+    replies = await ask_all(handler, 30)
+
+    assert {reply.text for reply in replies} == {"B"}
+    assert not any(reply.decided_early for reply in replies)
+
+
+async def test_what_was_cut_before_text_turned_out_to_be_thinking_is_asked_again_whole(tmp_path: Path) -> None:
+    async def handler(call: Call) -> web.StreamResponse:
+        thinks = call.number == 30 or not call.body.get("stream")
+        pieces = ["A or B?", *("?" * 40), "</think>", "C"] if thinks else EXPLAINED
+        return await Stream().send(call, chunks_of(pieces)) if call.body.get("stream") else completion("".join(pieces))
+
+    # The thirtieth is one that is not cut: its text has no letter before it turns out to be thinking.
+    async def late(call: Call) -> web.StreamResponse:
+        if call.number == 30:
+            return await Stream().send(call, chunks_of(["hm", "</think>", "C"]))
+        return await handler(call)
+
+    questions = [Question("ceval_gen", "val", "law", number, MESSAGES, "C", 0) for number in range(40)]
+    options = AskingOptions(4, adaptive=False, full_replies=False, prefix_order=False)
+    with Run.create(tmp_path, "r") as run:
+        evaluation = Evaluation([find_task("ceval_gen")], questions, run, lambda _: None)
+        async with loopback_api(late) as api, client_of(api.url) as client, asyncio.timeout(30):
+            await evaluation.ask(client, {"ceval_gen": 64}, options)
+        rows = {row.id: row for row in read_predictions(run.directory)}
+
+    assert evaluation.results({}).answered == 40
+    assert not any(one.decided_early for one in evaluation.predictions)
+    assert not any(row.decided_early for row in rows.values())
+
+
+async def test_what_is_thought_apart_from_the_text_decides_nothing() -> None:
+    thought = [chunk(reasoning_content=piece) for piece in ("Maybe ", "A")]
+
+    replies = await ask_all(lambda call: Stream().send(call, [*thought, *chunks_of(EXPLAINED)]), 9)
+
+    assert (replies[-1].text, replies[-1].thinking, replies[-1].decided_early) == ("答案是B", "Maybe A", True)
+
+
+async def test_a_stream_that_breaks_off_is_no_reply_and_asked_again() -> None:
+    async def handler(call: Call) -> web.StreamResponse:
+        events = chunks_of(EXPLAINED)
+        return await Stream().send(call, events[:5] if call.number == 1 else events, done=call.number > 1)
+
+    (reply,) = await ask_all(handler, 1)
+
+    assert (reply.attempts, reply.text) == (2, "".join(EXPLAINED))
+
+
+async def test_a_stream_that_ends_without_saying_why_is_no_reply() -> None:
+    with pytest.raises(NoReplyError, match="broke off"):
+        await ask_all(lambda call: Stream().send(call, [chunk("B")]), 1, retries=0)
+
+
+async def test_an_error_among_the_events_is_no_reply() -> None:
+    events = [chunk("B"), {"error": {"message": "out of memory", "code": 500}}]
+
+    with pytest.raises(NoReplyError, match="out of memory"):
+        await ask_all(lambda call: Stream().send(call, events), 1, retries=0)
+
+
+async def test_a_server_that_refuses_to_stream_is_asked_for_whole_replies() -> None:
+    bodies = []
+
+    async def handler(call: Call) -> web.StreamResponse:
+        bodies.append(call.body)
+        return error(422, "stream: extra fields not permitted") if "stream" in call.body else completion("B")
+
+    replies = await ask_all(handler, 3)
+
+    assert ["stream" in body for body in bodies] == [True, False, False, False]
+    assert [(reply.text, reply.attempts) for reply in replies] == [("B", 1)] * 3
+
+
+async def test_a_server_that_answers_whole_where_it_was_asked_to_stream_is_understood() -> None:
+    async def handler(call: Call) -> web.StreamResponse:
+        return completion("B")
+
+    replies = await ask_all(handler, 2)
+
+    assert [(reply.text, reply.completion_tokens) for reply in replies] == [("B", 2)] * 2
+
+
+RULES = [FirstCapital(), FirstOption("ABCD"), Pattern(r"(?i)答案\s*:\s*[\W]*([A-D])[\W]*"), Pattern("([A-D])。")]
+PIECES = st.lists(
+    st.sampled_from(
+        ["A", "B", "C", "答案是", "答案", ":", "选", "：", " ", "\n", "x", "因为", "。", "b", "Z", "(", ")"]
+    )
+    | st.text(alphabet="ABCD答案是: \n", max_size=4),
+    max_size=30,
+)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=["first_capital", "first_option", "labelled", "patient"])
+@given(pieces=PIECES)
+def test_the_answer_of_a_reply_that_is_cut_is_the_answer_of_the_whole_of_it(
+    rule: AnswerRule, pieces: list[str]
+) -> None:
+    reply = StreamedReply(rule)
+    for piece in pieces:
+        reply.take(chunk(piece))
+        if reply.pieces_to_decide is not None:
+            break
+
+    if reply.pieces_to_decide is not None:
+        assert rule.extract(reply.text) == rule.extract("".join(pieces)) != ""
+
+
+async def test_many_at_once_are_cut_as_soon_as_enough_is_known() -> None:
+    stream = Stream()
+    probed = asyncio.Event()
+
+    async def handler(call: Call) -> web.StreamResponse:
+        if call.number > 8:
+            await probed.wait()
+        response = await stream.send(call, chunks_of(EXPLAINED))
+        if call.number == 8:
+            probed.set()
+        return response
+
+    async with loopback_api(handler) as api, client_of(api.url) as client:
+        reading = EarlyDecisions(RULE, tls=False)
+        replies = await asyncio.gather(*(client.ask(MESSAGES, 64, reading=reading) for _ in range(40)))
+
+    assert {RULE.extract(reply.text) for reply in replies} == {"B"}
+    assert sum(reply.decided_early for reply in replies) >= 24

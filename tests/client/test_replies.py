@@ -1,0 +1,106 @@
+"""What counts as a reply, and what as its text."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bundle.client.faults import AttemptError, Fate
+from bundle.client.replies import Reply, reply_of
+from bundle.system.text import printable
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+def read(body: Any, *, answer_from_thinking: bool = False) -> Reply:
+    return reply_of(body, latency_s=0.5, attempts=1, answer_from_thinking=answer_from_thinking)
+
+
+def body_of(message: Any, finish_reason: Any = "stop", **extra: Any) -> dict[str, Any]:
+    return {"choices": [{"message": message, "finish_reason": finish_reason}], **extra}
+
+
+@pytest.mark.parametrize("finish_reason", ["stop", "length"])
+def test_a_whole_reply_is_one_that_stopped_or_reached_its_length(finish_reason: str) -> None:
+    reply = read(body_of({"content": "A"}, finish_reason))
+
+    assert (reply.text, reply.finish_reason) == ("A", finish_reason)
+
+
+@pytest.mark.parametrize("finish_reason", ["abort", "error", "insufficient_system_resource", "", None, 3, ["stop"]])
+def test_a_reply_that_the_server_gave_up_is_none_and_is_asked_for_again(finish_reason: Any) -> None:
+    with pytest.raises(AttemptError, match="ended the reply with") as caught:
+        read(body_of({"content": "A"}, finish_reason))
+
+    assert caught.value.fate is Fate.AGAIN
+
+
+@pytest.mark.parametrize("finish_reason", ["content_filter", "tool_calls", "function_call"])
+def test_what_would_be_withheld_again_is_not_asked_for_again(finish_reason: str) -> None:
+    with pytest.raises(AttemptError, match=f"ended the reply with '{finish_reason}'") as caught:
+        read(body_of({"content": "A"}, finish_reason))
+
+    assert caught.value.fate is Fate.UNANSWERED
+
+
+@pytest.mark.parametrize("message", [{"content": None}, {"content": ""}, {"role": "assistant"}])
+def test_no_content_is_an_empty_reply(message: dict[str, Any]) -> None:
+    assert read(body_of(message, "length")).text == ""
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_thinking_in_a_field_of_its_own_is_kept_apart(field: str) -> None:
+    reply = read(body_of({"content": "答案: B", field: "Is it A? No."}))
+
+    assert (reply.text, reply.thinking) == ("答案: B", "Is it A? No.")
+
+
+def test_thinking_in_the_text_is_kept_apart() -> None:
+    reply = read(body_of({"content": "<think>A or B</think>\n\nB"}))
+
+    assert (reply.text, reply.thinking) == ("B", "A or B")
+
+
+@pytest.mark.parametrize("message", [{"content": "<think>A"}, {"content": None, "reasoning_content": "A"}])
+def test_a_reply_that_is_all_thinking_has_no_text_unless_it_is_asked_for(message: dict[str, Any]) -> None:
+    body = body_of(message, "length")
+
+    assert (read(body).text, read(body).thinking) == ("", "A")
+    assert (read(body, answer_from_thinking=True).text, read(body).thinking) == ("A", "A")
+
+
+def test_thinking_is_never_the_text_where_there_is_another() -> None:
+    body = body_of({"content": "B", "reasoning_content": "A"})
+
+    assert read(body, answer_from_thinking=True).text == "B"
+
+
+def test_empty_thinking_is_none() -> None:
+    reply = read(body_of({"content": "<think>\n\n</think>\n\nB", "reasoning_content": ""}))
+
+    assert (reply.text, reply.thinking) == ("B", None)
+
+
+@pytest.mark.parametrize("usage", [None, [], "7", {}, {"prompt_tokens": "7"}, {"prompt_tokens": True}])
+def test_tokens_that_are_not_told_are_not_known(usage: Any) -> None:
+    assert read(body_of({"content": "A"}, usage=usage)).prompt_tokens is None
+
+
+@given(JSON | st.builds(body_of, JSON, JSON) | st.fixed_dictionaries({"error": JSON, "choices": JSON}))
+def test_whatever_json_comes_is_a_reply_or_a_reason_in_one_line(body: Any) -> None:
+    outcome: Reply | AttemptError
+    try:
+        outcome = read(body)
+    except AttemptError as fault:
+        outcome = fault
+
+    if isinstance(outcome, AttemptError):
+        assert printable(outcome.reason) == outcome.reason
+        assert len(outcome.reason) < 500
+    else:
+        assert isinstance(outcome.text, str)

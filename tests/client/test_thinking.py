@@ -1,0 +1,69 @@
+"""Telling thinking from text, however the reply is cut into pieces."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bundle.client.thinking import ThinkingSplitter, split_thinking
+
+REPLIES = st.lists(
+    st.sampled_from(["<think>", "</think>", "<think", "<", "</", "think>", ">", " ", "\n", "A", "答案"]), max_size=12
+).map("".join)
+
+
+@pytest.mark.parametrize(
+    ("reply", "text", "thinking"),
+    [
+        ("B", "B", ""),
+        (" B\n", " B\n", ""),
+        ("<think>A?</think>\n\nB", "B", "A?"),
+        ("A?\n</think>\n\nB", "B", "A?\n"),
+        ("<think>A?", "", "A?"),
+        ("B <think>A?", "B ", "A?"),
+        (" <think>A?</think> B", "B", "A?"),
+        (" B<think>A?</think> C", " B C", "A?"),
+        ("B<think>A?</think>C", "BC", "A?"),
+        ("<think>A?</think>C</think>B", "B", "A?C"),
+        ("<think>1</think><think>2</think>B", "B", "12"),
+        ("<think>a<think>b</think>c", "c", "ab"),
+        ("<think></think>", "", ""),
+        ("x < y, </ think>", "x < y, </ think>", ""),
+        ("B <thin", "B <thin", ""),
+    ],
+)
+def test_a_replys_text_and_thinking(reply: str, text: str, thinking: str) -> None:
+    split = split_thinking(reply)
+    assert (split.text, split.thinking) == (text, thinking)
+
+
+@given(REPLIES, st.data())
+def test_every_way_to_cut_a_reply_gives_the_same(reply: str, data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(reply)))))
+
+    splitter = ThinkingSplitter()
+    for begin, end in zip([0, *cuts], [*cuts, len(reply)], strict=True):
+        splitter.feed(reply[begin:end])
+
+    whole = split_thinking(reply)
+    assert (splitter.end(), splitter.thinking) == (whole.text, whole.thinking)
+    assert splitter.took_text_back == whole.took_text_back
+
+
+@given(REPLIES)
+def test_text_that_was_shown_stays_unless_it_turns_out_to_be_thinking(reply: str) -> None:
+    splitter = ThinkingSplitter()
+    shown = ""
+    for character in reply:
+        text = splitter.feed(character)
+        assert text.startswith(shown) or shown.strip() in splitter.thinking
+        shown = text
+
+
+@given(REPLIES)
+def test_only_the_marks_and_white_space_are_lost(reply: str) -> None:
+    split = split_thinking(reply)
+
+    bare = re.sub("</?think>", "", reply)
+    assert sorted("".join(bare.split())) == sorted("".join((split.text + split.thinking).split()))

@@ -1,0 +1,238 @@
+"""``bundle eval-local`` as a user types it, on a machine with a GPU and lmdeploy (stand-ins of both)."""
+
+import json
+import re
+import shutil
+import signal
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bundle.checkpoints.internlm2 import make_checkpoint
+from tests.program import carrying, results_of, rows_of, run, start, wait_until
+from tests.stand_ins.box import gpu_box
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    make_checkpoint(directory, like="tiny")
+    return directory
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that went well: what the user saw, where it was written, what the server was started with."""
+
+    stdout: str
+    stderr: str
+    out: Path
+    server: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Finished:
+    directory = tmp_path_factory.mktemp("finished")
+    options = ["--data", "sample", "--out", directory / "out", "--concurrency", 16]
+    result = run("eval-local", model_dir, *options, "--", "--backend", "pytorch", environment=gpu_box(directory))
+    assert result.returncode == 0, result.stderr
+    server = json.loads((directory / "record.json").read_text())["options"]
+    return Finished(result.stdout, result.stderr, directory / "out", server)
+
+
+def test_a_run_ends_with_a_table_and_its_directory(finished: Finished) -> None:
+    assert "104 of 104 questions answered" in finished.stdout
+    assert "ceval-hard" in finished.stdout
+    assert "近代史纲要" not in finished.stdout  # one of many: neither among the best nor among the worst
+    directory = Path(finished.stdout.splitlines()[-1])
+    assert directory.parent == finished.out
+    files = {"run.json", "prompts.jsonl", "predictions.jsonl", "results.json", "server.log"}
+    assert {path.name for path in directory.iterdir()} == files
+
+
+def test_scores_are_those_of_the_replies(finished: Finished) -> None:
+    rows, results = rows_of(finished.out), results_of(finished.out)
+    assert len({(row["subject"], row["id"]) for row in rows}) == len(rows) == 104
+    assert all(row["correct"] == (row["answer"] == row["gold"]) for row in rows)
+    law = [row["correct"] for row in rows if row["subject"] == "law"]
+    assert results["scores"]["ceval-law"]["accuracy"] == 100 * sum(law) / len(law)
+    assert results["coverage"] == {"total": 104, "answered": 104, "failed": 0}
+    assert set(results["timing"]) == {"load_s", "start_s", "prove_s", "ask_s", "stop_s", "total_s"}
+    tokens = {"prompt": 104 * 300, "completion": 104 * 2, "cut_replies": 0, "uncounted_replies": 0}
+    assert results["tokens"] == tokens
+
+
+def test_what_was_asked_is_on_record(finished: Finished) -> None:
+    (path,) = finished.out.glob("*/run.json")
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert record["task"] == "ceval_gen"
+    assert record["data"]["source"] == "sample"
+    assert re.fullmatch("[0-9a-f]{64}", record["data"]["fingerprint"])
+    assert record["model"]["architecture"] == "InternLM2ForCausalLM"
+    assert record["engine"] == {"name": "lmdeploy", "version": "0.18.0", "arguments": ["--backend", "pytorch"]}
+    assert record["sampling"]["temperature"] == 0.0
+    assert record["sampling"]["max_out_len"] == 2048
+    assert record["concurrency"] == 16
+
+
+def test_the_sample_is_said_to_show_the_pipeline_only(finished: Finished) -> None:
+    assert "says nothing about a model's quality" in finished.stderr
+
+
+def test_code_of_the_checkpoint_that_will_run_is_named_and_so_is_who_gave_leave(finished: Finished) -> None:
+    assert "configuration_internlm2.py" in finished.stderr
+    assert "internlm2_5-1_8b" in finished.stderr
+
+
+def test_output_that_is_no_terminal_has_no_escapes(finished: Finished) -> None:
+    assert "\x1b" not in finished.stdout + finished.stderr
+
+
+def test_arguments_after_two_dashes_reach_the_server(finished: Finished) -> None:
+    assert finished.server["backend"] == "pytorch"
+
+
+def test_the_server_listens_on_loopback_only_and_its_port_is_free_afterwards(finished: Finished) -> None:
+    assert finished.server["server_name"] == "127.0.0.1"
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        free.bind(("127.0.0.1", finished.server["server_port"]))
+
+
+def test_only_the_first_questions_of_the_chosen_subjects_are_asked(tmp_path: Path, model_dir: Path) -> None:
+    out = tmp_path / "out"
+    options = ["--data", "sample", "--subjects", "law,logic", "--limit", "1", "--out", out]
+    result = run("eval-local", model_dir, *options, environment=gpu_box(tmp_path))
+
+    assert {(row["subject"], row["id"]) for row in rows_of(out)} == {("law", 0), ("logic", 0)}
+    assert "Mean of 2 of 52 subjects" in result.stdout
+    assert "ceval-stem" not in result.stdout
+
+
+def test_questions_without_a_reply_are_shown_and_make_the_exit_code_4(tmp_path: Path, model_dir: Path) -> None:
+    out = tmp_path / "out"
+    result = run(
+        "eval-local", model_dir, "--data", "sample", "--out", out, environment=gpu_box(tmp_path, behaviour="fails some")
+    )
+    assert result.returncode == 4
+    coverage = results_of(out)["coverage"]
+    assert coverage["failed"] > 0
+    assert f"{coverage['answered']} of 104 questions answered, {coverage['failed']} without a reply" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--limitt", "3"], "No such option"),
+        (["--task", "ceval_gne"], "Did you mean ceval_gen"),
+        (["--subjects", "laww"], "Did you mean law"),
+        (["--engine", "lmdeplyo"], "Did you mean lmdeploy"),
+        (["--data", "nowhere/at/all"], "nowhere/at/all"),
+        (["--gpu", "9"], "no such GPU"),
+        (["--model-file", "internlm"], "no model named"),
+        (["limit", "3"], "unexpected extra argument"),
+    ],
+)
+def test_a_mistyped_option_starts_no_server_and_is_explained(
+    tmp_path: Path, model_dir: Path, arguments: list[str], said: str
+) -> None:
+    result = run("eval-local", model_dir, "--out", tmp_path / "out", *arguments, environment=gpu_box(tmp_path))
+    assert result.returncode in (2, 3)
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "record.json").exists()
+
+
+def test_a_broken_checkpoint_starts_no_server_and_is_explained(tmp_path: Path, model_dir: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(model_dir, broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+    result = run("eval-local", broken, "--data", "sample", environment=gpu_box(tmp_path))
+
+    assert result.returncode == 2
+    assert "model.safetensors" in result.stderr
+    assert not (tmp_path / "record.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "said"),
+    [("out of memory", "out of memory"), ("wrong key", "key"), ("never ready", "not ready")],
+)
+def test_a_server_that_does_not_come_up_is_diagnosed(
+    tmp_path: Path, model_dir: Path, behaviour: str, said: str
+) -> None:
+    environment = gpu_box(tmp_path, behaviour=behaviour)
+    result = run(
+        "eval-local", model_dir, "--data", "sample", "--out", tmp_path, "--start-timeout", 4, environment=environment
+    )
+    assert result.returncode == 3
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr.partition("what to do")[2]
+    assert not carrying(str(tmp_path))
+
+
+def test_a_server_that_dies_midway_ends_the_run_with_what_there_is(tmp_path: Path, model_dir: Path) -> None:
+    out = tmp_path / "out"
+    result = run(
+        "eval-local",
+        model_dir,
+        *["--data", "sample", "--out", out, "--concurrency", 2],
+        environment=gpu_box(tmp_path, behaviour="crash midway"),
+    )
+    assert result.returncode == 3
+    assert "server" in result.stderr
+    rows, results = rows_of(out), results_of(out)
+    assert 0 < results["coverage"]["answered"] == len(rows) < 104
+    assert results["scores"]["ceval"]["accuracy"] is None  # most subjects were not answered at all
+    assert not carrying(str(tmp_path))
+
+
+PHASES = {
+    "starting": ("never ready", "loading weights"),
+    "asking": ("silent", "server ready"),
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize(
+    ("number", "exit_code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGHUP, 130), (signal.SIGKILL, -9)],
+)
+def test_however_it_is_ended_no_process_is_left(
+    tmp_path: Path, model_dir: Path, phase: str, number: signal.Signals, exit_code: int
+) -> None:
+    behaviour, sign = PHASES[phase]
+    log, out = tmp_path / "log", tmp_path / "out"
+    environment = gpu_box(tmp_path, behaviour=behaviour)
+    process = start("eval-local", model_dir, "--data", "sample", "--out", out, environment=environment, log=log)
+    wait_until(lambda: sign in log.read_text(), 60)
+    if phase == "asking":
+        wait_until(lambda: rows_of(out), 60)
+
+    process.send_signal(number)
+
+    assert process.wait(30) == exit_code
+    wait_until(lambda: not carrying(str(tmp_path)), 10)
+    if number != signal.SIGKILL:
+        assert "Traceback" not in log.read_text()
+        if phase == "asking":
+            assert results_of(out)["coverage"]["answered"] == len(rows_of(out)) > 0
+            assert "questions answered" in log.read_text()
+
+
+def test_a_second_interrupt_ends_it_at_once_and_still_leaves_nothing(tmp_path: Path, model_dir: Path) -> None:
+    log = tmp_path / "log"
+    environment = gpu_box(tmp_path, behaviour="never ready")
+    process = start("eval-local", model_dir, "--data", "sample", "--out", tmp_path, environment=environment, log=log)
+    wait_until(lambda: "loading weights" in log.read_text(), 60)
+
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+
+    assert process.wait(10) == 130
+    wait_until(lambda: not carrying(str(tmp_path)), 10)

@@ -1,0 +1,58 @@
+"""Only regular files are opened: a pipe would wait for ever, and a device may never end."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from bundle.system.files import read_regular
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(OSError) as caught:
+        read_regular(path, 100)
+    return str(caught.value.strerror)
+
+
+def test_a_regular_file_is_read_and_so_is_one_behind_a_link(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"text")
+    (tmp_path / "link").symlink_to("file")
+    assert read_regular(tmp_path / "file", 100) == read_regular(tmp_path / "link", 100) == b"text"
+
+
+def test_of_a_longer_file_no_more_is_read_than_it_takes_to_know_that(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 1000)
+    assert len(read_regular(tmp_path / "file", 100)) == 101
+
+
+@pytest.mark.timeout(10)
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert "is a pipe, a device or a socket" in refusal(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
+def test_a_device_is_not_read(device: str) -> None:
+    assert "is a pipe, a device or a socket" in refusal(Path(device))
+
+
+def test_a_directory_is_called_one(tmp_path: Path) -> None:
+    assert refusal(tmp_path) == "it is a directory"
+
+
+def test_a_socket_a_circle_of_links_and_nothing_are_errors_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a socket's path must be short
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket")
+        assert refusal(Path("socket"))
+    Path("circle").symlink_to("circle")
+    assert "symbolic links" in refusal(Path("circle"))
+    assert refusal(Path("nothing")) == "No such file or directory"
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 5000])
+def test_a_name_that_no_file_can_have_is_an_error_of_the_same_kind(name: str) -> None:
+    assert refusal(Path(name))
