@@ -7,21 +7,27 @@ of the server's interpreter, and asked.
 
 import asyncio
 import contextlib
+import importlib.util
 import json
 import os
 import re
 import signal
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from bundle.checkpoints.checkpoint import vocab_size
-from bundle.checkpoints.checkpoint_files import printable, read_json_object
+from bundle.checkpoints._files import read_json_object, shown
+from bundle.checkpoints.inspection import Checkpoint, vocab_size
 from bundle.errors import TokenizerError
 from bundle.system.child_environment import without_keys
+from bundle.system.text import one_line
+from bundle.tasks.prompts import Message
+
+MARKS_PER_MESSAGE: Final = 8
+"""Tokens of a message beside its content (begin, role, newlines and end) that no common chat template exceeds."""
 
 _PROBE: Final = Path(__file__).with_name("tokenizer_probe.py")
 _GUARD: Final = Path(__file__).with_name("tokenizer_probe_guard.py")
@@ -85,13 +91,13 @@ async def prove_tokenizer(
     if result is None:
         ended = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
         raise TokenizerError(
-            f"The tokenizer in {printable(directory)} could not be checked: {printable(python)} {ended}.",
+            f"The tokenizer in {shown(directory)} could not be checked: {shown(python)} {ended}.",
             remedy="Check that the server's Python environment works; its last lines are below.",
             details=tail,
         )
     _judge(result, directory, config, python, trust_remote_code, tail)
     return TokenizerProof(
-        transformers=printable(result["transformers"]),
+        transformers=shown(result["transformers"]),
         vocab_size=vocabulary,
         checked=int(result["checked"]),
         seconds=time.monotonic() - started,
@@ -122,7 +128,7 @@ async def _run(
         )
     except OSError as error:
         raise TokenizerError(
-            f"{printable(command[0])}, which is to check the tokenizer, cannot be run: {printable(error.strerror)}.",
+            f"{shown(command[0])}, which is to check the tokenizer, cannot be run: {shown(error.strerror)}.",
             remedy="Check that the server's Python environment is installed.",
         ) from error
     try:
@@ -130,7 +136,7 @@ async def _run(
             return await process.wait()
     except TimeoutError:
         raise TokenizerError(
-            f"The tokenizer in {printable(directory)} was not loaded and checked within {limit:g} seconds.",
+            f"The tokenizer in {shown(directory)} was not loaded and checked within {limit:g} seconds.",
             remedy="Check the disk it is on, and the load of this machine.",
             details=_tail(errors),
         ) from None
@@ -197,7 +203,7 @@ def _result(output: IO[bytes]) -> dict[str, Any] | None:
 def _tail(errors: IO[bytes]) -> list[str]:
     errors.seek(max(0, errors.seek(0, os.SEEK_END) - _TAIL_BYTES))
     lines = errors.read().decode("utf-8", "replace").splitlines()
-    return [printable(line, 300) for line in lines if line.strip()][-_TAIL_LINES:]
+    return [shown(line, 300) for line in lines if line.strip()][-_TAIL_LINES:]
 
 
 def _judge(
@@ -210,19 +216,19 @@ def _judge(
 ) -> None:
     """Raise an error unless the probe found nothing wrong."""
     version, error = result["transformers"], result["error"]
-    problems = [printable(problem, 900) for problem in result["problems"]]
-    shown = printable(directory)
+    problems = [shown(problem, 900) for problem in result["problems"]]
+    where = shown(directory)
     if version is None:
         raise TokenizerError(
-            f"The tokenizer in {shown} could not be checked, because transformers does not work in "
-            f"{printable(python)}: {printable(error, 400)}.",
+            f"The tokenizer in {where} could not be checked, because transformers does not work in "
+            f"{shown(python)}: {shown(error, 400)}.",
             remedy="Install it there.",
             details=tail,
         )
-    installed = f"transformers {printable(version)}, which is what the server uses"
+    installed = f"transformers {shown(version)}, which is what the server uses"
     if error is not None and not trust_remote_code and "trust_remote_code" in str(error):
         raise TokenizerError(
-            f"The tokenizer in {shown} is Python code, and nobody has given leave to run it ({installed}).",
+            f"The tokenizer in {where} is Python code, which needs --trust-remote-code ({installed}).",
             remedy="Read the code; if you trust it, add --trust-remote-code, or set trust_remote_code = true in the "
             "model's file in models/.",
         )
@@ -230,20 +236,20 @@ def _judge(
     if problems:
         more = int(result["failed"]) - 1
         raise TokenizerError(
-            f"The tokenizer in {shown} is broken under {installed}: {problems[0]}"
+            f"The tokenizer in {where} is broken under {installed}: {problems[0]}"
             + (f"; {more} more checks failed." if more else "."),
             remedy=f"No score made with it could be believed. {remedy}",
-            details=[*problems[1:], *([printable(error, 600)] if error else [])],
+            details=[*problems[1:], *([shown(error, 600)] if error else [])],
         )
     if error is not None:
         if result["missing"] and any(directory.glob("*.model")):
-            packages = " ".join(map(printable, result["missing"]))
+            packages = " ".join(map(shown, result["missing"]))
             remedy = (
                 f"A sentencepiece model cannot be read without {packages}: "
-                f"install it with `{printable(python)} -m pip install {packages}`."
+                f"install it with `{shown(python)} -m pip install {packages}`."
             )
         raise TokenizerError(
-            f"The tokenizer in {shown} does not work under {installed}: {printable(error, 600)}.",
+            f"The tokenizer in {where} does not work under {installed}: {shown(error, 600)}.",
             remedy=remedy,
             details=tail,
         )
@@ -258,7 +264,7 @@ def _remedy(installed: str, config: Mapping[str, Any]) -> str:
     made = _GENERATION.match(made_with) if isinstance(made_with, str) else None
     present = _GENERATION.match(installed)
     if made is not None and present is not None and made[0] != present[0]:
-        name = printable(made_with, 20)
+        name = shown(made_with, 20)
         return (
             f"config.json was written with transformers {name}: install one of that generation for the server "
             f"(pip install 'transformers>={name},<{int(made[0]) + 1}'). Else {files}"
@@ -268,5 +274,45 @@ def _remedy(installed: str, config: Mapping[str, Any]) -> str:
             "Code written for transformers 4 may need that generation: install it for the server "
             f"(pip install 'transformers<5'). Else {files}"
         )
-    wanted = "another transformers" if made is None else f"transformers {printable(made_with, 20)}, as in config.json,"
+    wanted = "another transformers" if made is None else f"transformers {shown(made_with, 20)}, as in config.json,"
     return f"Install {wanted} for the server. Else {files}"
+
+
+def token_counter(checkpoint: Checkpoint) -> Callable[[Sequence[Message]], int] | None:
+    """A function that counts the tokens of a conversation, erring upwards; None if they cannot be counted here.
+
+    The vocabulary is read directly (tokenizer.json, or a sentencepiece model), without the checkpoint's Python code.
+
+    Raises:
+        TokenizerError: The vocabulary's file is damaged.
+    """
+    try:
+        count = _text_counter({path.name: path for path in checkpoint.tokenizer_files})
+    except Exception as error:  # tokenizers raises Exception itself, sentencepiece several kinds
+        raise TokenizerError(
+            f"Cannot read the vocabulary of {shown(checkpoint.path)}, so prompts cannot be measured against "
+            f"--max-seq-len: {one_line(str(error))}",
+            remedy="Download the tokenizer's files again, or leave --max-seq-len out.",
+        ) from error
+    if count is None:
+        return None
+
+    def tokens(messages: Sequence[Message]) -> int:
+        return sum(count(message["content"]) + MARKS_PER_MESSAGE for message in messages)
+
+    return tokens
+
+
+def _text_counter(files: Mapping[str, Path]) -> Callable[[str], int] | None:
+    if "tokenizer.json" in files and importlib.util.find_spec("tokenizers"):
+        from tokenizers import Tokenizer  # imported late: not on the server's start-up road
+
+        tokenizer = Tokenizer.from_file(str(files["tokenizer.json"]))
+        return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+    if "tokenizer.model" in files and importlib.util.find_spec("sentencepiece"):
+        import sentencepiece  # imported late: as above
+
+        sentencepiece.set_min_log_level(2)  # it warns of single pieces on stderr
+        processor = sentencepiece.SentencePieceProcessor(model_file=str(files["tokenizer.model"]))
+        return lambda text: len(processor.encode(text))
+    return None

@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from bundle.checkpoints.architectures import lmdeploy_architectures
-from bundle.checkpoints.checkpoint import inspect_checkpoint, require_architecture, require_leave
+from bundle.checkpoints import (
+    inspect_checkpoint,
+    lmdeploy_architectures,
+    prove_tokenizer,
+    require_architecture,
+    require_trust,
+)
 from bundle.checkpoints.internlm2 import is_internlm2
-from bundle.checkpoints.tokenizer import prove_tokenizer
 from bundle.config.model_files import model_file_for
 from bundle.doctor.findings import Finding, failing, ok, warning
 from bundle.doctor.words import gib, size
@@ -41,7 +45,7 @@ def look_at_checkpoint(
     checkpoint = inspect_checkpoint(directory)
     named = model_file_for(checkpoint.architecture)
     trusted = named is not None and named[1].trust_remote_code
-    require_leave(checkpoint, trusted=trusted)
+    require_trust(checkpoint, trusted=trusted)
     yield ok(f"{checkpoint.path}: {checkpoint.architecture}, {size(checkpoint.weight_bytes)} of weights")
     interpreter = sys.executable
     if gpus and not isinstance(lmdeploy, str):

@@ -8,10 +8,15 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from bundle.checkpoints.checkpoint import Checkpoint, inspect_checkpoint, require_architecture, require_leave
-from bundle.checkpoints.fingerprint import fingerprint
-from bundle.checkpoints.token_counter import token_counter
-from bundle.checkpoints.tokenizer import prove_tokenizer
+from bundle.checkpoints import (
+    Checkpoint,
+    fingerprint,
+    inspect_checkpoint,
+    prove_tokenizer,
+    require_architecture,
+    require_trust,
+    token_counter,
+)
 from bundle.config.files import file_names
 from bundle.config.model_files import ModelFile, RemoteSettings, keys_from_environment, model_file, model_file_for
 from bundle.errors import ServerError, UsageError
@@ -63,7 +68,7 @@ class LocalPipeline(Pipeline):
         checkpoint = inspect_checkpoint(wanted.model_dir)
         file_name, model = _choose_model_file(wanted, checkpoint)
         trusted = model.trust_remote_code if wanted.trust_remote_code is None else wanted.trust_remote_code
-        require_leave(checkpoint, trusted=trusted)
+        require_trust(checkpoint, trusted=trusted)
         plan = self._plan(model)
         engine = choose_engine(
             wanted.engine,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bundle.checkpoints.token_counter import MARKS_PER_MESSAGE
+from bundle.checkpoints import MARKS_PER_MESSAGE
 from bundle.config.model_files import ModelFile
 from bundle.errors import UsageError
 from bundle.pipeline.requests import EvaluationRequest

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from bundle.checkpoints.checkpoint import Checkpoint
+from bundle.checkpoints import Checkpoint
 from bundle.config.model_files import ModelFile
 from bundle.errors import UsageError
 from bundle.serving.engines import Engine

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from bundle.checkpoints.architectures import transformers_architectures
-from bundle.checkpoints.checkpoint import Checkpoint
+from bundle.checkpoints import Checkpoint, transformers_architectures
 from bundle.checkpoints.internlm2 import is_internlm2, rewrite_as_llama
 from bundle.checkpoints.internlm2.cache import hold
 from bundle.config.model_files import EngineSettings

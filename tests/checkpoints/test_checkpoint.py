@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.checkpoints.checkpoint import inspect_checkpoint, require_architecture
+from bundle.checkpoints import inspect_checkpoint, require_architecture
 from bundle.errors import CheckpointError
 from tests.checkpoints.checkpoints import (
     CONFIG,
@@ -80,20 +80,20 @@ def test_without_architectures_the_class_in_auto_map_counts_as_it_does_for_lmdep
 @pytest.mark.parametrize("config", [{}, {"architectures": []}, {"architectures": None}, {"architectures": [7]}])
 def test_a_configuration_without_an_architecture_is_an_error(model: Path, config: dict[str, object]) -> None:
     write_json(model / "config.json", config)
-    with pytest.raises(CheckpointError, match=r"config\.json names no architecture"):
+    with pytest.raises(CheckpointError, match=r"config\.json does not name an architecture"):
         inspect_checkpoint(model)
 
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b'{\n "architectures": [\n', r"config\.json is broken JSON: line 3, column 1: Expecting value"),
+        (b'{\n "architectures": [\n', r"config\.json is not valid JSON: line 3, column 1: Expecting value"),
         (b'{"a": 1,\n  b}', "line 2, column 3"),
-        (b"[]", r"config\.json holds a JSON list where an object is expected"),
-        (b'{"a": "\xff"}', "is not UTF-8 text: byte 7"),
+        (b"[]", r"config\.json holds a JSON list, not an object"),
+        (b'{"a": "\xff"}', "is not valid UTF-8: byte 7"),
         (b"", r"config\.json is empty"),
-        (b"[" * 100_000, "is broken JSON"),
-        (b'{"a": ' + b"9" * 5000 + b"}", "is broken JSON"),
+        (b"[" * 100_000, "is not valid JSON"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "is not valid JSON"),
         (LFS_POINTER.encode(), r"git-lfs pointers in place of 1 of its files: config\.json"),
     ],
 )
@@ -147,7 +147,7 @@ def test_a_file_without_the_right_to_read_it_is_an_error(
 def test_a_link_into_a_cache_that_lost_its_file_is_an_error(model: Path, name: str) -> None:
     (model / name).unlink()
     (model / name).symlink_to("../../blobs/0123abcd")
-    with pytest.raises(CheckpointError, match=rf"{name} is a link to \.\./\.\./blobs/0123abcd, which is not there"):
+    with pytest.raises(CheckpointError, match=rf"{name} is a link to \.\./\.\./blobs/0123abcd, which does not exist"):
         inspect_checkpoint(model)
 
 
@@ -194,12 +194,12 @@ def test_a_tokenizer_that_is_code_alone_is_left_to_its_code(model: Path) -> None
     [
         ("tokenizer.json", LFS_POINTER, r"git-lfs pointers in place of 1 of its files: tokenizer\.json.*git lfs pull"),
         ("tokenizer.model", LFS_POINTER, r"git-lfs pointers in place of 1 of its files: tokenizer\.model"),
-        ("tokenizer.json", '{"model": {"vocab": {"a": 0', r"tokenizer\.json is cut off"),
-        ("tokenizer.json", "<!DOCTYPE html><html></html>", r"tokenizer\.json does not begin as a JSON object"),
+        ("tokenizer.json", '{"model": {"vocab": {"a": 0', r"tokenizer\.json is truncated"),
+        ("tokenizer.json", "<!DOCTYPE html><html></html>", r"tokenizer\.json is not a JSON object"),
         ("tokenizer.json", "", r"tokenizer\.json is empty"),
-        ("tokenizer_config.json", "{'a': 1}", r"tokenizer_config\.json is broken JSON: line 1, column 2"),
-        ("special_tokens_map.json", "{", r"special_tokens_map\.json is broken JSON"),
-        ("generation_config.json", "{", r"generation_config\.json is broken JSON"),
+        ("tokenizer_config.json", "{'a': 1}", r"tokenizer_config\.json is not valid JSON: line 1, column 2"),
+        ("special_tokens_map.json", "{", r"special_tokens_map\.json is not valid JSON"),
+        ("generation_config.json", "{", r"generation_config\.json is not valid JSON"),
     ],
 )
 def test_a_broken_tokenizer_file_is_an_error(model: Path, name: str, content: str, complaint: str) -> None:
@@ -238,7 +238,7 @@ def test_an_architecture_unlike_all_served_is_an_error_that_lists_what_is_served
 
 def test_an_inspection_imports_nothing_heavy(model: Path) -> None:
     code = (
-        "import sys, json, pathlib; from bundle.checkpoints.checkpoint import inspect_checkpoint;"
+        "import sys, json, pathlib; from bundle.checkpoints import inspect_checkpoint;"
         "inspect_checkpoint(pathlib.Path(sys.argv[1]));"
         "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
     )

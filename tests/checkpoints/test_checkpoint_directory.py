@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.checkpoints.checkpoint import inspect_checkpoint
+from bundle.checkpoints import inspect_checkpoint
 from bundle.errors import CheckpointError
 from tests.checkpoints.checkpoints import write_checkpoint, write_json
 
@@ -20,13 +20,13 @@ def refusal(path: Path) -> CheckpointError:
 def test_a_path_that_is_not_there_is_an_error_that_offers_similar_names(tmp_path: Path) -> None:
     (tmp_path / "internlm2_5-1_8b-chat").mkdir()
     error = refusal(tmp_path / "internlm2.5-1_8b-chat")
-    assert "There is no directory" in error.message
+    assert "does not exist" in error.message
     assert str(tmp_path / "internlm2_5-1_8b-chat") in str(error.remedy)
 
 
 def test_a_path_whose_parent_is_not_there_either_is_told_where_it_stops(tmp_path: Path) -> None:
     error = refusal(tmp_path / "nowhere" / "model")
-    assert f"{tmp_path} exists, but has no nowhere" in str(error.remedy)
+    assert f'{tmp_path} exists, but does not contain "nowhere"' in str(error.remedy)
 
 
 def test_the_name_of_a_model_on_a_hub_is_met_with_how_to_download_it(
@@ -34,7 +34,7 @@ def test_the_name_of_a_model_on_a_hub_is_met_with_how_to_download_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     error = refusal(Path("internlm/internlm2_5-1_8b-chat"))
-    assert "name on a hub" in error.message
+    assert "name of a model on the Hub" in error.message
     assert "hf download internlm/internlm2_5-1_8b-chat --local-dir internlm2_5-1_8b-chat" in str(error.remedy)
     assert "modelscope download --model internlm/internlm2_5-1_8b-chat" in str(error.remedy)
 
@@ -44,7 +44,7 @@ def test_a_relative_path_is_not_taken_for_a_hub_name_where_its_first_part_exists
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
-    assert "hub" not in refusal(Path("models/mine")).message
+    assert "Hub" not in refusal(Path("models/mine")).message
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "config.json"])
@@ -67,7 +67,7 @@ def test_an_empty_directory_is_an_error(tmp_path: Path) -> None:
 
 def test_a_dangling_link_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("gone")
-    assert "is a link to gone, which is not there" in refusal(tmp_path / "link").message
+    assert "is a link to gone, which does not exist" in refusal(tmp_path / "link").message
 
 
 def test_a_link_to_itself_is_an_error(tmp_path: Path) -> None:
@@ -119,10 +119,10 @@ def test_in_a_hub_cache_the_newest_snapshot_is_suggested(tmp_path: Path) -> None
     ("names", "complaint", "remedy"),
     [
         (["adapter_config.json", "adapter_model.safetensors"], "holds a LoRA adapter", "merge_and_unload"),
-        (["triton_models/weights/config.yaml"], "is a TurboMind workspace", "cannot be inspected here"),
+        (["triton_models/weights/config.yaml"], "is a TurboMind workspace", "cannot inspect it"),
         (["params.json", "consolidated.00.pth"], "publisher's own format", "Convert them"),
-        (["optimizer.pt", "scheduler.pt", "rng_state.pth"], "the state of a training run (optimizer.pt)", "Convert"),
-        (["global_step500/mp_rank_00_model_states.pt", "latest"], "training run (global_step500)", "zero_to_fp32.py"),
+        (["optimizer.pt", "scheduler.pt", "rng_state.pth"], "training state (optimizer.pt)", "Convert"),
+        (["global_step500/mp_rank_00_model_states.pt", "latest"], "training state (global_step500)", "zero_to_fp32.py"),
         (["__0_0.distcp", "__1_0.distcp", ".metadata"], "(__0_0.distcp, __1_0.distcp)", "Convert"),
         (["README.md", "model.safetensors"], "has no config.json. It holds README.md, model.safetensors", "download"),
         (["model.safetensors.incomplete", "config.json"], "has not finished: model.safetensors.incomplete", "Wait"),

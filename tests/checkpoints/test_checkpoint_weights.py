@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.checkpoints.weights import Weights, inspect_weights
+from bundle.checkpoints._weights import Weights, inspect_weights
 from bundle.errors import CheckpointError
 from tests.checkpoints.checkpoints import (
     INDEX,
@@ -104,7 +104,7 @@ def test_tensors_that_the_index_puts_into_the_wrong_shard_are_named(sharded: Pat
 @pytest.mark.parametrize(
     ("index", "complaint"),
     [
-        ("{", "is broken JSON: line 1"),
+        ("{", "is not valid JSON: line 1"),
         ("{}", "has no weight_map"),
         ('{"weight_map": {}}', "has no weight_map"),
         ('{"weight_map": []}', "has no weight_map"),
@@ -175,7 +175,7 @@ def test_a_pytorch_file_that_is_none_is_an_error(pytorch: Path, content: bytes, 
 def test_a_cut_off_pytorch_file_is_an_error(pytorch: Path) -> None:
     path = pytorch / "pytorch_model.bin"
     path.write_bytes(path.read_bytes()[:-60])
-    assert "pytorch_model.bin is cut off" in refusal(pytorch).message
+    assert "pytorch_model.bin is truncated" in refusal(pytorch).message
 
 
 def test_pytorch_shards_are_checked_against_their_index(pytorch: Path) -> None:

@@ -9,11 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bundle.checkpoints.checkpoint import inspect_checkpoint
-from bundle.checkpoints.fingerprint import fingerprint
+from bundle.checkpoints import fingerprint, inspect_checkpoint
+from bundle.checkpoints._safetensors import read_safetensors_header
 from bundle.checkpoints.internlm2.sentencepiece_model import read_model
 from bundle.checkpoints.internlm2.tokenizer_config import read_tokenizer_config
-from bundle.checkpoints.safetensors_header import read_safetensors_header
 from bundle.client.endpoint import insecure, normalise_base_url
 from bundle.client.faults import AttemptError
 from bundle.client.replies import reply_of

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bundle.checkpoints.checkpoint import inspect_checkpoint
+from bundle.checkpoints import inspect_checkpoint, token_counter
 from bundle.checkpoints.internlm2 import make_checkpoint
-from bundle.checkpoints.token_counter import token_counter
 from bundle.config.model_files import ModelFile, Sampling
 from bundle.errors import UsageError
 from bundle.pipeline.plan import plan_tasks

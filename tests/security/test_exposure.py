@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.checkpoints.checkpoint import Checkpoint, inspect_checkpoint
+from bundle.checkpoints import Checkpoint, inspect_checkpoint
 from bundle.checkpoints.internlm2 import make_checkpoint
 from bundle.config.model_files import EngineSettings
 from bundle.errors import UsageError
@@ -102,7 +102,7 @@ def test_code_in_a_checkpoint_does_not_run_without_leave(tmp_path: Path) -> None
     options = ["--engine", "transformers", "--data", "sample", "--out", tmp_path / "out"]
     result = run("eval-local", model, *options, environment=_environment(tmp_path))
     assert result.returncode == 2
-    assert "nobody has given leave" in result.stderr
+    assert "which needs --trust-remote-code" in result.stderr
     assert not was_here.exists()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bundle.checkpoints.tokenizer import prove_tokenizer
+from bundle.checkpoints import prove_tokenizer
 from bundle.errors import TokenizerError
 from bundle.serving.gpus import list_gpus
 from bundle.serving.lmdeploy.installation import find_lmdeploy

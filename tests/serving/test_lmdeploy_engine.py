@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.checkpoints.checkpoint import Checkpoint, inspect_checkpoint
+from bundle.checkpoints import Checkpoint, inspect_checkpoint
 from bundle.checkpoints.internlm2 import make_checkpoint
 from bundle.config.model_files import EngineSettings
 from bundle.errors import BundleError, ServerError, UsageError

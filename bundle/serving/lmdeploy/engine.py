@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from bundle.checkpoints.architectures import lmdeploy_architectures
-from bundle.checkpoints.checkpoint import Checkpoint
+from bundle.checkpoints import Checkpoint, lmdeploy_architectures
 from bundle.config.model_files import EngineSettings
 from bundle.errors import BundleError, ServerError, UsageError
 from bundle.serving.engines import Launch

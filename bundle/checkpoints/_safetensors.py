@@ -1,4 +1,4 @@
-"""What a safetensors file's header says, checked against the file, without reading a single tensor.
+"""What a safetensors file's header says, checked against the file, without importing torch or reading a tensor.
 
 The format (https://github.com/huggingface/safetensors#format): eight bytes with the header's length, little-endian; the
 header, a JSON object from a tensor's name to its dtype, shape and place in the data; the data, without a gap.
@@ -7,15 +7,15 @@ header, a JSON object from a tensor's name to its dtype, shape and place in the 
 import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeGuard
+from typing import Any, Final, NamedTuple, TypeGuard
 
-from bundle.checkpoints.checkpoint_files import printable, unreadable
+from bundle.checkpoints._files import shown, unreadable
 from bundle.errors import CheckpointError
 
-HEADER_LIMIT: Final = 100_000_000  # safetensors' own MAX_HEADER_SIZE
-
+_HEADER_LIMIT: Final = 100_000_000  # safetensors' own MAX_HEADER_SIZE
 _BITS: Final = {
     "F4": 4,
     "F6_E2M3": 6,
@@ -28,11 +28,18 @@ _BITS: Final = {
 _REMEDY: Final = "The file is damaged: download or save it again."
 
 
+class StoredTensor(NamedTuple):
+    """A tensor's dtype, in safetensors' name for it, and its shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class SafetensorsHeader:
-    """One file's tensors, by name, and the size of their data in bytes."""
+    """One file's tensors by name, and the size of their data in bytes."""
 
-    tensors: frozenset[str]
+    tensors: Mapping[str, StoredTensor]
     data_bytes: int
 
 
@@ -40,35 +47,36 @@ def read_safetensors_header(path: Path) -> SafetensorsHeader:
     """Read and check one file's header.
 
     Raises:
-        CheckpointError: The file is unreadable, cut off, longer than its header says, or its header is broken.
+        CheckpointError: The file is unreadable, truncated, longer than its header says, or its header is broken.
     """
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
             if size < 8:
-                raise _broken(path, f"cut off: {size} bytes, where its header's length alone takes 8")
-            if length > HEADER_LIMIT:
-                raise _broken(path, f"no safetensors file: it asks for a header of {length:,} bytes")
+                raise _broken(path, f"truncated: {size} bytes, but its header's length alone takes 8")
+            if length > _HEADER_LIMIT:
+                raise _broken(path, f"not a safetensors file: its header would take {length:,} bytes")
             if size < 8 + length:
-                raise _broken(path, f"cut off within its header: {size:,} of at least {8 + length:,} bytes")
+                raise _broken(path, f"truncated within its header: {size:,} of at least {8 + length:,} bytes")
             raw = file.read(length)
     except OSError as error:
         raise unreadable(path, error) from error
     try:
         header = json.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise _broken(path, f"broken: its header is not JSON ({printable(error)})") from error
+        raise _broken(path, f"broken: its header is not JSON ({shown(error)})") from error
     if not isinstance(header, dict):
-        raise _broken(path, "broken: its header is no JSON object")
+        raise _broken(path, "broken: its header is not a JSON object")
     header.pop("__metadata__", None)
     data_bytes = _check_layout(path, header)
-    if size != 8 + length + data_bytes:
-        expected = 8 + length + data_bytes
-        if size < expected:
-            raise _broken(path, f"cut off: {size:,} of {expected:,} bytes")
+    expected = 8 + length + data_bytes
+    if size < expected:
+        raise _broken(path, f"truncated: {size:,} of {expected:,} bytes")
+    if size > expected:
         raise _broken(path, f"{size - expected:,} bytes longer than its header says ({size:,}, not {expected:,})")
-    return SafetensorsHeader(frozenset(header), data_bytes)
+    tensors = {name: StoredTensor(entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
+    return SafetensorsHeader(tensors, data_bytes)
 
 
 def _check_layout(path: Path, header: dict[str, Any]) -> int:
@@ -78,7 +86,7 @@ def _check_layout(path: Path, header: dict[str, Any]) -> int:
     for begin, stop, name in places:
         if begin != end:
             fault = "overlaps the tensor before it" if begin < end else "leaves a gap before it"
-            raise _broken(path, f"broken: tensor {printable(name)} {fault} (byte {begin:,}, not {end:,})")
+            raise _broken(path, f"broken: tensor {shown(name)} {fault} (byte {begin:,}, not {end:,})")
         end = stop
     return end
 
@@ -86,30 +94,28 @@ def _check_layout(path: Path, header: dict[str, Any]) -> int:
 def _place(path: Path, name: str, entry: object) -> tuple[int, int]:
     """A tensor's first byte and the one after its last, checked against its dtype and shape."""
     if not isinstance(entry, dict):
-        raise _broken(path, f"broken: its header has no description of tensor {printable(name)}")
+        raise _broken(path, f"broken: its header does not describe tensor {shown(name)}")
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if not (isinstance(dtype, str) and _are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2):
-        raise _broken(
-            path, f"broken: its header describes tensor {printable(name)} without a proper dtype, shape or place"
-        )
+        raise _broken(path, f"broken: its header gives tensor {shown(name)} no valid dtype, shape or data_offsets")
     begin, stop = offsets
     if stop < begin:
-        raise _broken(path, f"broken: tensor {printable(name)} ends at byte {stop:,}, before it begins ({begin:,})")
-    # A dtype that is newer than this table is left for the server to judge.
+        raise _broken(path, f"broken: tensor {shown(name)} ends at byte {stop:,}, before it begins ({begin:,})")
+    # A dtype newer than this table is left to the server to judge.
     bits = _BITS.get(dtype)
     if bits is not None and (stop - begin) * 8 != math.prod(shape) * bits:
         raise _broken(
             path,
-            f"broken: tensor {printable(name)} takes {stop - begin:,} bytes, but {printable(dtype, 20)} with shape "
-            f"{printable(shape, 60)} takes {math.prod(shape) * bits // 8:,}",
+            f"broken: tensor {shown(name)} takes {stop - begin:,} bytes, but {shown(dtype, 20)} with shape "
+            f"{shown(shape, 60)} takes {math.prod(shape) * bits // 8:,}",
         )
     return begin, stop
 
 
 def _are_sizes(value: object) -> TypeGuard[list[int]]:
-    # A bool is an int, and no size.
+    # A bool is an int, and not a size.
     return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
 
 
 def _broken(path: Path, fault: str) -> CheckpointError:
-    return CheckpointError(f"{printable(path)} is {fault}.", remedy=_REMEDY)
+    return CheckpointError(f"{shown(path)} is {fault}.", remedy=_REMEDY)

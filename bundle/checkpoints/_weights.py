@@ -2,25 +2,25 @@
 
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
-from bundle.checkpoints.checkpoint_files import (
+from bundle.checkpoints._files import (
     download_hint,
     list_names,
     listed,
-    printable,
     read_json_object,
     require_content,
+    shown,
     unreadable,
 )
-from bundle.checkpoints.safetensors_header import read_safetensors_header
+from bundle.checkpoints._safetensors import SafetensorsHeader, StoredTensor, read_safetensors_header
 from bundle.errors import CheckpointError
 
-_SAFETENSORS_INDEX: Final = "model.safetensors.index.json"
+SAFETENSORS_INDEX: Final = "model.safetensors.index.json"
 _PYTORCH_INDEX: Final = "pytorch_model.bin.index.json"
 _NUMBERED_SHARD: Final = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.\w+)")
 _ADAPTER: Final = "adapter_model.safetensors"
@@ -29,57 +29,63 @@ _OTHER_FORMATS: Final = ("*.gguf", "*.pth", "*.pt", "*.h5", "*.msgpack", "*.onnx
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Weight files, in name order, and the size of the weights in them in bytes."""
+    """A checkpoint's weights.
+
+    Attributes:
+        files: The files they are in, in name order.
+        size: Their size in bytes.
+        tensors: The tensors of each file, by the file's name; None for pickled files, which would have to be run to
+            know.
+    """
 
     files: tuple[Path, ...]
     size: int
+    tensors: Mapping[str, Mapping[str, StoredTensor]] | None = None
+
+
+_Reader = Callable[[Path, frozenset[str]], SafetensorsHeader | int]
 
 
 def inspect_weights(directory: Path) -> Weights:
     """Find and check the weights in a directory, in lmdeploy's order of preference (its ``create_checkpoint``).
 
     Raises:
-        CheckpointError: There are none, some are missing, or one is damaged.
+        CheckpointError: It has none, some are missing, or one is damaged.
     """
     names = list_names(directory)
-    if _SAFETENSORS_INDEX in names:
-        return _indexed(directory, names, _SAFETENSORS_INDEX, _check_safetensors)
-    plain = [name for name in names if fnmatchcase(name, "model*.safetensors")]
-    if plain:
+    if SAFETENSORS_INDEX in names:
+        return _indexed(directory, names, SAFETENSORS_INDEX, _check_safetensors)
+    if plain := [name for name in names if fnmatchcase(name, "model*.safetensors")]:
         return _unindexed(directory, plain, _check_safetensors)
     if _PYTORCH_INDEX in names:
         return _indexed(directory, names, _PYTORCH_INDEX, _check_pytorch)
-    pickled = [name for name in names if fnmatchcase(name, "pytorch_model*.bin")]
-    if pickled:
+    if pickled := [name for name in names if fnmatchcase(name, "pytorch_model*.bin")]:
         return _unindexed(directory, pickled, _check_pytorch)
-    other = [name for name in names if name.endswith(".safetensors") and name != _ADAPTER]
-    if other:
+    if other := [name for name in names if name.endswith(".safetensors") and name != _ADAPTER]:
         return _unindexed(directory, other, _check_safetensors)
     found = [name for name in names if any(fnmatchcase(name, pattern) for pattern in _OTHER_FORMATS)]
     raise CheckpointError(
-        f"{printable(directory)} has a config.json but no weights (model*.safetensors or pytorch_model*.bin)"
+        f"{shown(directory)} has a config.json but no weights (model*.safetensors or pytorch_model*.bin)"
         + (f"; it holds {listed(found)}, which the engines do not load." if found else "."),
         remedy=download_hint(directory)
         or ("Convert these to safetensors first." if found else "Download or copy the weight files as well."),
     )
 
 
-def _indexed(
-    directory: Path, names: tuple[str, ...], index_name: str, check: Callable[[Path, frozenset[str]], int]
-) -> Weights:
+def _indexed(directory: Path, names: tuple[str, ...], index_name: str, check: _Reader) -> Weights:
     """Check the shards that an index lists, and that each holds the tensors the index says."""
     index = directory / index_name
     weight_map = read_json_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(
-            f"{printable(index)} has no weight_map, so it does not say which file holds which tensor.",
+            f"{shown(index)} has no weight_map, so it does not say which file holds which tensor.",
             remedy="Download it again.",
         )
     tensors: dict[str, set[str]] = {}
     for tensor, shard in weight_map.items():
         if not isinstance(shard, str) or Path(shard).name != shard or shard in {"", "..", "."}:
             raise CheckpointError(
-                f"{printable(index)} says that tensor {printable(tensor)} is in {printable(shard)}, "
+                f"{shown(index)} puts tensor {shown(tensor)} into {shown(shard)}, "
                 "which is not the name of a file beside it.",
                 remedy="Download it again.",
             )
@@ -88,59 +94,69 @@ def _indexed(
     if missing:
         whole = index_name.removesuffix(".index.json")
         raise CheckpointError(
-            f"{printable(directory)} lacks {len(missing)} of the {len(tensors)} weight files that {index_name} lists: "
+            f"{shown(directory)} lacks {len(missing)} of the {len(tensors)} weight files that {index_name} lists: "
             f"{listed(missing)}.",
             remedy=f"If {whole} holds the whole model, delete {index_name}; else download the missing files."
             if whole in names
             else download_hint(directory) or "Download the missing files.",
         )
-    files = tuple(directory / shard for shard in sorted(tensors))
-    require_content(files)
-    return Weights(files, sum(check(file, frozenset(tensors[file.name])) for file in files))
+    return _checked([directory / shard for shard in sorted(tensors)], check, tensors)
 
 
-def _unindexed(directory: Path, names: list[str], check: Callable[[Path, frozenset[str]], int]) -> Weights:
-    """Check files that no index lists; the numbers in their names still tell whether one is missing."""
+def _unindexed(directory: Path, names: list[str], check: _Reader) -> Weights:
+    """Check files that no index lists; the numbers in their names still show whether one is missing."""
     for match in filter(None, map(_NUMBERED_SHARD.fullmatch, names)):
         stem, total, suffix = match[1], int(match[3]), match[4]
         present = sum(1 for name in names if re.fullmatch(rf"{re.escape(stem)}-\d{{5}}-of-{match[3]}\S*", name))
         if present < total:
             missing = (f"{stem}-{number:05}-of-{match[3]}{suffix}" for number in range(1, total + 1))
             raise CheckpointError(
-                f"{printable(directory)} lacks {total - present} of {total} weight files: "
+                f"{shown(directory)} lacks {total - present} of {total} weight files: "
                 f"{listed(name for name in missing if name not in names)}.",
                 remedy=download_hint(directory) or "Download the missing files, and the index that lists them.",
             )
-    files = tuple(directory / name for name in names)
+    return _checked([directory / name for name in names], check, {})
+
+
+def _checked(files: list[Path], check: _Reader, expected: Mapping[str, set[str]]) -> Weights:
     require_content(files)
-    return Weights(files, sum(check(file, frozenset()) for file in files))
+    size = 0
+    tensors: dict[str, Mapping[str, StoredTensor]] = {}
+    for file in files:
+        found = check(file, frozenset(expected.get(file.name, ())))
+        if isinstance(found, int):
+            size += found
+        else:
+            size += found.data_bytes
+            tensors[file.name] = found.tensors
+    return Weights(tuple(files), size, tensors or None)
 
 
-def _check_safetensors(path: Path, expected: frozenset[str]) -> int:
+def _check_safetensors(path: Path, expected: frozenset[str]) -> SafetensorsHeader:
     header = read_safetensors_header(path)
     if not header.tensors:
-        raise CheckpointError(f"{printable(path)} holds no tensors.", remedy="Download or save it again.")
-    absent = sorted(expected - header.tensors)
+        raise CheckpointError(f"{shown(path)} holds no tensors.", remedy="Download or save it again.")
+    absent = sorted(expected - header.tensors.keys())
     if absent:
         raise CheckpointError(
-            f"{printable(path)} lacks {len(absent)} of the {len(expected)} tensors that {_SAFETENSORS_INDEX} says it "
-            f"holds: {listed(absent)}.",
+            f"{shown(path)} lacks {len(absent)} of the {len(expected)} tensors that {SAFETENSORS_INDEX} lists for it: "
+            f"{listed(absent)}.",
             remedy="The index and the files are from different versions: download both again.",
         )
-    return header.data_bytes
+    return header
 
 
 def _check_pytorch(path: Path, expected: frozenset[str]) -> int:
-    """Check a pickled file's outside only: what is in it cannot be known without running it."""
+    """Check a pickled file's outside only: its content cannot be known without running it."""
     try:
         with path.open("rb") as file:
             magic = file.read(4)
-        # A zip's directory is its last part, so a cut-off one has none.
+        # A zip's directory is its last part, so a truncated one has none.
         whole = zipfile.is_zipfile(path) if magic == b"PK\x03\x04" else magic[:1] == b"\x80"
         size = path.stat().st_size
     except OSError as error:
         raise unreadable(path, error) from error
     if not whole:
-        fault = "is cut off" if magic == b"PK\x03\x04" else "is not a PyTorch file"
-        raise CheckpointError(f"{printable(path)} {fault} ({size:,} bytes).", remedy="Download or save it again.")
+        fault = "is truncated" if magic == b"PK\x03\x04" else "is not a PyTorch file"
+        raise CheckpointError(f"{shown(path)} {fault} ({size:,} bytes).", remedy="Download or save it again.")
     return size

@@ -1,32 +1,36 @@
 """A look at a model directory before any GPU time is spent on it.
 
-Only small files and headers are read, so that this takes well under a second however large the model is.
+Only small files and headers are read, so it takes well under a second however large the model is.
 """
 
 import difflib
+import hashlib
+import os
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bundle.checkpoints.checkpoint_files import (
+from bundle.checkpoints._directory import require_model_directory
+from bundle.checkpoints._files import (
+    WHOLE_FILE_LIMIT,
     list_names,
     listed,
-    printable,
     read_json_object,
     require_content,
-    require_json_ends,
-    require_plausible_size,
+    require_whole_json,
+    shown,
 )
-from bundle.checkpoints.model_directory import require_model_directory
-from bundle.checkpoints.remote_code import CODE_CONFIGS, find_remote_code
-from bundle.checkpoints.weights import inspect_weights
+from bundle.checkpoints._remote_code import CODE_CONFIGS, find_remote_code
+from bundle.checkpoints._weights import inspect_weights
 from bundle.errors import CheckpointError
 
 # Where multimodal configurations keep that of their language model.
 _TEXT_CONFIGS: Final = ("text_config", "llm_config", "language_config", "thinker_config")
 _VOCABULARIES: Final = ("tokenizer.json", "tokenizer.model", "vocab.txt", "spiece.model", "tekken.json")
 _TOKENIZER_SETTINGS: Final = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_SAMPLES, _SAMPLE_BYTES = 16, 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +46,9 @@ class Checkpoint:
         tokenizer_files: The files the tokenizer is in.
         remote_code: The Python files that loading it would run; a relative path (``owner/repo--module.py``) is code
             that would be downloaded from another repository.
-        vocab_size: The number of token ids the model knows; None where the configuration does not say.
-        quantization: The method the weights are quantized with, such as ``awq``; None where they are not.
-        max_position_embeddings: The longest context, in tokens; None where the configuration does not say.
+        vocab_size: The number of token ids the model knows; None if the configuration does not say.
+        quantization: The method the weights are quantized with, such as ``awq``; None if they are not.
+        max_position_embeddings: The longest context, in tokens; None if the configuration does not say.
     """
 
     path: Path
@@ -60,17 +64,15 @@ class Checkpoint:
 
     @property
     def remote_code_names(self) -> tuple[str, ...]:
-        """The files of ``remote_code`` as a person knows them: relative to the directory, or with their repository."""
-        return tuple(
-            printable(file.relative_to(self.path) if file.is_absolute() else file) for file in self.remote_code
-        )
+        """The files of ``remote_code`` for display: relative to the directory, or with their repository."""
+        return tuple(shown(file.relative_to(self.path) if file.is_absolute() else file) for file in self.remote_code)
 
 
 def inspect_checkpoint(path: Path) -> Checkpoint:
     """Look at a model directory.
 
     Raises:
-        CheckpointError: It is none, is incomplete or damaged, or is in a form that cannot be served.
+        CheckpointError: It is not a checkpoint, is incomplete or damaged, or cannot be served in this form.
     """
     directory = require_model_directory(path)
     names = list_names(directory)
@@ -111,19 +113,18 @@ def require_architecture(checkpoint: Checkpoint, served: Collection[str] | None,
         return
     near = difflib.get_close_matches(checkpoint.architecture, sorted(served), n=3, cutoff=0.6)
     raise CheckpointError(
-        f"{engine} does not serve {printable(checkpoint.architecture)}, "
-        f"the architecture of {printable(checkpoint.path)}.",
-        remedy=f"It serves {listed(near, shown=3)}, which have similar names: check architectures in config.json."
+        f"{engine} does not serve {shown(checkpoint.architecture)}, the architecture of {shown(checkpoint.path)}.",
+        remedy=f"It serves {listed(near, count=3)}, which have similar names: check architectures in config.json."
         if near
-        else f"It serves {listed(sorted(served), shown=8)}. Another --engine, or a newer version of it, may serve it.",
+        else f"It serves {listed(sorted(served), count=8)}. Another --engine, or a newer version of it, may serve it.",
     )
 
 
-def require_leave(checkpoint: Checkpoint, *, trusted: bool) -> None:
-    """Check that Python code in a checkpoint may be run, if there is any.
+def require_trust(checkpoint: Checkpoint, *, trusted: bool) -> None:
+    """Check that a checkpoint's own Python code, if it has any, may be run.
 
     Raises:
-        CheckpointError: There is some, and ``trusted`` is false.
+        CheckpointError: It has some, and ``trusted`` is false.
     """
     if trusted or not checkpoint.remote_code:
         return
@@ -135,15 +136,65 @@ def require_leave(checkpoint: Checkpoint, *, trusted: bool) -> None:
     if foreign:
         parts.append(f"would download and run Python code from another repository ({listed(foreign)})")
     raise CheckpointError(
-        f"Loading {printable(checkpoint.path)} {' and '.join(parts)}, and nobody has given leave for that.",
-        remedy="Read the code; if you trust it, add --trust-remote-code, or set trust_remote_code = true in the "
+        f"Loading {shown(checkpoint.path)} {' and '.join(parts)}, which needs --trust-remote-code.",
+        remedy="Read the code. If you trust it, add --trust-remote-code, or set trust_remote_code = true in the "
         "model's file in models/.",
-        details=[printable(file) for file in checkpoint.remote_code],
+        details=[shown(file) for file in checkpoint.remote_code],
     )
 
 
+def fingerprint(checkpoint: Checkpoint) -> str:
+    """A SHA-256 over the configuration, the tokenizer, and samples of every weight file, including both ends.
+
+    Training and quantizing change weights everywhere, so samples are enough to tell two checkpoints apart, and a copy
+    of a checkpoint has the fingerprint of the original. It does not protect against forgery.
+    """
+    digest = hashlib.sha256()
+    for path in (checkpoint.path / "config.json", *checkpoint.tokenizer_files):
+        digest.update(os.fsencode(path.name) + b"\0")
+        digest.update(path.read_bytes())
+    for path in checkpoint.weight_files:
+        size = path.stat().st_size
+        digest.update(os.fsencode(path.name) + f"\0{size}\0".encode())
+        with path.open("rb") as stream:
+            if size <= _SAMPLES * _SAMPLE_BYTES:
+                digest.update(stream.read())
+                continue
+            for number in range(_SAMPLES):
+                stream.seek((size - _SAMPLE_BYTES) * number // (_SAMPLES - 1))
+                digest.update(stream.read(_SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+# Importing an engine's package to ask it would take seconds, so its source is searched.
+_LMDEPLOY_PYTORCH: Final = re.compile(r"'(\w+)':\s*f'\{LMDEPLOY_PYTORCH_MODEL_PATH\}")
+_LMDEPLOY_TURBOMIND: Final = re.compile(r"^\s+(\w+)='", re.MULTILINE)
+_TRANSFORMERS: Final = re.compile(r'"(\w+(?:ForCausalLM|LMHeadModel|ForConditionalGeneration))"')
+
+
+def lmdeploy_architectures(package: Path) -> frozenset[str] | None:
+    """What the lmdeploy installed in ``package`` serves with either backend; None if it cannot be told."""
+    pytorch = _source(package / "pytorch" / "models" / "module_map.py")
+    turbomind = (
+        _source(package / "turbomind" / "supported_models.py").partition("SUPPORTED_ARCHS")[2].partition(")\n")[0]
+    )
+    return frozenset(_LMDEPLOY_PYTORCH.findall(pytorch) + _LMDEPLOY_TURBOMIND.findall(turbomind)) or None
+
+
+def transformers_architectures(package: Path) -> frozenset[str] | None:
+    """What the transformers installed in ``package`` generates text with; None if it cannot be told."""
+    return frozenset(_TRANSFORMERS.findall(_source(package / "models" / "auto" / "modeling_auto.py"))) or None
+
+
+def _source(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
 def vocab_size(config: Mapping[str, Any]) -> int | None:
-    """The number of token ids a model knows, from its ``config.json``; None where that does not say."""
+    """The number of token ids a model knows, from its ``config.json``; None if it does not say."""
     return _first_number(config, "vocab_size", "padded_vocab_size")
 
 
@@ -163,16 +214,16 @@ def _first_number(config: Mapping[str, Any], *keys: str) -> int | None:
 def _architecture(directory: Path, config: Mapping[str, Any]) -> str:
     architectures = config.get("architectures")
     if isinstance(architectures, list) and architectures and isinstance(architectures[0], str) and architectures[0]:
-        return printable(architectures[0])
+        return shown(architectures[0])
     # lmdeploy's get_model_arch falls back on this too.
     auto_map = config.get("auto_map")
     reference = auto_map.get("AutoModelForCausalLM") if isinstance(auto_map, dict) else None
     if isinstance(reference, str) and "." in reference:
-        return printable(reference.rsplit(".", 1)[1])
+        return shown(reference.rsplit(".", 1)[1])
     raise CheckpointError(
-        f"{printable(directory / 'config.json')} names no architecture.",
+        f"{shown(directory / 'config.json')} does not name an architecture.",
         remedy='It should hold, for example, "architectures": ["InternLM2ForCausalLM"]. '
-        "Is it a model's configuration, and not a tokenizer's or an adapter's?",
+        "Is it a model's configuration, not a tokenizer's or an adapter's?",
     )
 
 
@@ -183,10 +234,10 @@ def _quantization(directory: Path, config: Mapping[str, Any]) -> str | None:
     method = settings.get("quant_method") if isinstance(settings, dict) else None
     if not isinstance(method, str) or not method:
         raise CheckpointError(
-            f"{printable(directory / 'config.json')} has a quantization_config without a quant_method.",
+            f"{shown(directory / 'config.json')} has a quantization_config without a quant_method.",
             remedy='Add the method the weights are quantized with, such as "quant_method": "awq".',
         )
-    return printable(method)
+    return shown(method)
 
 
 def _tokenizer_files(
@@ -201,17 +252,16 @@ def _tokenizer_files(
     )
     if not found and not code_reads_its_own:
         raise CheckpointError(
-            f"{printable(directory)} has no tokenizer (tokenizer.json, tokenizer.model, vocab.json with merges.txt, "
+            f"{shown(directory)} has no tokenizer (tokenizer.json, tokenizer.model, vocab.json with merges.txt, "
             "or *.tiktoken).",
             remedy="Copy the tokenizer's files from the model it was trained from, or download them.",
         )
     files = tuple(directory / name for name in (*found, *(name for name in _TOKENIZER_SETTINGS if name in names)))
-    require_content(files)
+    require_content(files, longest=WHOLE_FILE_LIMIT)
     for file in files:
-        require_plausible_size(file)
         if file.name in _TOKENIZER_SETTINGS:
             if file.name not in configs:
                 read_json_object(file)
         elif file.suffix == ".json":
-            require_json_ends(file)
+            require_whole_json(file)
     return files

@@ -1,4 +1,4 @@
-"""From what the user gave as the model to the directory that holds it, or to an error that says what was given."""
+"""From what the user gave as the model to the directory that holds it, or to an error that says what it is instead."""
 
 import difflib
 import re
@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from bundle.checkpoints.checkpoint_files import list_names, listed, printable, unfinished_files, unreadable
+from bundle.checkpoints._files import list_names, listed, shown, unfinished_files, unreadable
 from bundle.errors import CheckpointError
 from bundle.system.text import is_unicode
 
@@ -22,23 +22,23 @@ def require_model_directory(path: Path) -> Path:
     """The directory, resolved, that holds a checkpoint's ``config.json``.
 
     Raises:
-        CheckpointError: There is no such directory, or it holds something else than a checkpoint.
+        CheckpointError: The directory does not exist, or holds something other than a checkpoint.
     """
     directory = _require_directory(_expanded(path))
     if not is_unicode(str(directory)):
         raise CheckpointError(
-            f"The path {printable(directory)} holds bytes that are no text, which the engines cannot open.",
+            f"The path {shown(directory)} is not valid UTF-8, so the engines cannot open it.",
             remedy="Rename it.",
         )
     names = list_names(directory)
     if not names:
         raise CheckpointError(
-            f"{printable(directory)} is empty.", remedy="Give the directory that holds config.json and the weights."
+            f"{shown(directory)} is empty.", remedy="Give the directory that holds config.json and the weights."
         )
     unfinished = unfinished_files(names)
     if unfinished:
         raise CheckpointError(
-            f"The download into {printable(directory)} has not finished: {listed(unfinished)}.",
+            f"The download into {shown(directory)} has not finished: {listed(unfinished)}.",
             remedy="Wait for it, or run it again; if it did finish, delete these files.",
         )
     if "config.json" not in names:
@@ -50,16 +50,14 @@ def _expanded(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError:
-        raise CheckpointError(
-            f"There is no home directory for {printable(path)}.", remedy="Write the path out."
-        ) from None
+        raise CheckpointError(f"No home directory is known for {shown(path)}.", remedy="Give the full path.") from None
 
 
 def _require_directory(path: Path) -> Path:
     try:
         status = path.stat()
     except ValueError:  # half a character, or a NUL
-        raise CheckpointError(f"{printable(path)} cannot be used as a path.", remedy="Check the spelling.") from None
+        raise CheckpointError(f"{shown(path)} is not a valid path.", remedy="Check the spelling.") from None
     except (FileNotFoundError, NotADirectoryError) as error:
         if path.is_symlink():
             raise unreadable(path, FileNotFoundError(error.errno, error.strerror)) from error
@@ -70,13 +68,13 @@ def _require_directory(path: Path) -> Path:
         return path.resolve()
     if path.suffix == ".gguf":
         raise CheckpointError(
-            f"{printable(path)} is a GGUF file, which the engines do not serve.",
+            f"{shown(path)} is a GGUF file, which the engines do not serve.",
             remedy="Give the directory of the original checkpoint (config.json and safetensors files).",
         )
     remedy = "Give the directory that holds config.json and the weights"
     if path.suffix in _SINGLE_FILE_SUFFIXES:
-        remedy += f": {printable(path.parent)}"
-    raise CheckpointError(f"{printable(path)} is a file, not a model directory.", remedy=remedy + ".")
+        remedy += f": {shown(path.parent)}"
+    raise CheckpointError(f"{shown(path)} is a file, not a model directory.", remedy=remedy + ".")
 
 
 def _nothing_there(path: Path) -> CheckpointError:
@@ -84,16 +82,16 @@ def _nothing_there(path: Path) -> CheckpointError:
     if _HUB_ID.fullmatch(given) and not path.parent.exists():
         name = path.name
         return CheckpointError(
-            f"There is no directory {given}. It looks like a model's name on a hub, but MODEL_DIR must be "
-            "a local directory.",
+            f"{given} does not exist. It looks like the name of a model on the Hub, but MODEL_DIR must be a local "
+            "directory.",
             remedy=f"Download it first: `hf download {given} --local-dir {name}` (`huggingface-cli download …` where "
             f"there is no hf), or `modelscope download --model {given} --local_dir {name}`; then give ./{name}.",
         )
-    return CheckpointError(f"There is no directory {printable(path)}.", remedy=_nearest(path))
+    return CheckpointError(f"{shown(path)} does not exist.", remedy=_nearest(path))
 
 
 def _nearest(path: Path) -> str:
-    """Where the path stops to exist, and what there is of a similar name."""
+    """Up to where the path exists, and similar names there."""
     present = path.absolute().parent
     missing = path.name
     while not present.exists() and present != present.parent:
@@ -105,50 +103,49 @@ def _nearest(path: Path) -> str:
     near = difflib.get_close_matches(missing, names, n=3, cutoff=0.6)
     if near:
         return f"Did you mean {listed(present / name for name in near)}?"
-    return f"{printable(present)} exists, but has no {printable(missing)} in it. Check the spelling."
+    return f'{shown(present)} exists, but does not contain "{shown(missing)}".'
 
 
 def _no_config(directory: Path, names: tuple[str, ...]) -> CheckpointError:
-    """Why a directory without ``config.json`` is none, as far as its other files tell."""
-    shown = printable(directory)
+    """What a directory without ``config.json`` is instead, as far as its other files show."""
     present = set(names)
     if "adapter_config.json" in present:
         return CheckpointError(
-            f"{shown} holds a LoRA adapter (adapter_config.json), not a whole model.",
+            f"{shown(directory)} holds a LoRA adapter (adapter_config.json), not a whole model.",
             remedy="Merge it into its base model first (peft: `model.merge_and_unload().save_pretrained(DIR)`, and "
             "save the tokenizer to the same directory); then give that directory.",
         )
     if "triton_models" in present:
         return CheckpointError(
-            f"{shown} is a TurboMind workspace (triton_models/, from `lmdeploy convert`), not a checkpoint.",
-            remedy="lmdeploy can serve it, but it cannot be inspected here: give the original checkpoint's directory.",
+            f"{shown(directory)} is a TurboMind workspace (triton_models/, from `lmdeploy convert`), not a checkpoint.",
+            remedy="bundle cannot inspect it: give the original checkpoint's directory.",
         )
     candidates = _directories_with_config(directory, names)
     if candidates:
         return CheckpointError(
-            f"{shown} has no config.json, but {'a directory' if len(candidates) == 1 else 'directories'} in it "
-            f"{'has' if len(candidates) == 1 else 'have'}.",
+            f"{shown(directory)} has no config.json, but "
+            f"{'a directory in it has' if len(candidates) == 1 else 'directories in it have'}.",
             remedy=f"Give {listed(candidates)}.",
         )
     if any(name.endswith(".gguf") for name in names):
         return CheckpointError(
-            f"{shown} holds GGUF files, which the engines do not serve.",
+            f"{shown(directory)} holds GGUF files, which the engines do not serve.",
             remedy="Give the directory of the original checkpoint (config.json and safetensors files).",
         )
     if "params.json" in present and any(re.fullmatch(r"consolidated.*\.(pth|safetensors)", name) for name in names):
         return CheckpointError(
-            f"{shown} holds weights in their publisher's own format (params.json, consolidated.*).",
+            f"{shown(directory)} holds weights in their publisher's own format (params.json, consolidated.*).",
             remedy="Convert them to the Hugging Face format, or download the model in that format.",
         )
     training = [name for name in names if _TRAINING_STATE.fullmatch(name)]
     if training:
         return CheckpointError(
-            f"{shown} holds the state of a training run ({listed(training)}), not a model that can be served.",
+            f"{shown(directory)} holds training state ({listed(training)}), not a model that can be served.",
             remedy="Convert it to the Hugging Face format with the trainer's own tool (DeepSpeed: zero_to_fp32.py; "
             "XTuner: `xtuner convert pth_to_hf`), and give the directory it writes.",
         )
     return CheckpointError(
-        f"{shown} has no config.json. It holds {listed(names)}.",
+        f"{shown(directory)} has no config.json. It holds {listed(names)}.",
         remedy="Give the directory that holds config.json and the weights, or download the missing file.",
     )
 

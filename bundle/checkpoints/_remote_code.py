@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from bundle.checkpoints.checkpoint_files import printable, unreadable
+from bundle.checkpoints._files import shown, unreadable
 from bundle.errors import CheckpointError
 from bundle.system.files import read_regular
 
@@ -45,7 +45,7 @@ def find_remote_code(directory: Path, configs: Mapping[str, Mapping[str, Any]]) 
         transformers' own notation, ``owner/repo--module.py``.
 
     Raises:
-        CheckpointError: An ``auto_map`` cannot be understood, or names a module that is not there.
+        CheckpointError: An ``auto_map`` is malformed, or refers to a module that does not exist.
     """
     found: dict[Path, None] = {}
     for name, config in configs.items():
@@ -53,8 +53,8 @@ def find_remote_code(directory: Path, configs: Mapping[str, Mapping[str, Any]]) 
             match = _REFERENCE.fullmatch(reference) if isinstance(reference, str) else None
             if match is None:
                 raise CheckpointError(
-                    f"{printable(directory / name)} has an auto_map entry that names no class: {printable(reference)}.",
-                    remedy="It should read module.Class. Correct it, or download the file again.",
+                    f"{shown(directory / name)} has an invalid auto_map entry: {shown(reference)}.",
+                    remedy="It should be module.Class. Fix it, or download the file again.",
                 )
             relative = match["module"].replace(".", "/") + ".py"
             if match["repo"] is not None:
@@ -63,8 +63,8 @@ def find_remote_code(directory: Path, configs: Mapping[str, Mapping[str, Any]]) 
             module = directory / relative
             if not module.is_file():
                 raise CheckpointError(
-                    f"{printable(directory / name)} names code in {printable(relative)} (auto_map: "
-                    f"{printable(reference)}), and that file is not there.",
+                    f"{shown(directory / name)} refers to {shown(relative)} (auto_map: {shown(reference)}), "
+                    "which does not exist.",
                     remedy="Download the checkpoint's .py files as well.",
                 )
             _follow(module, directory, found)
@@ -92,7 +92,7 @@ def _follow(module: Path, directory: Path, found: dict[Path, None]) -> None:
             raise unreadable(path, error) from error
         if len(source) > _CODE_LIMIT:
             raise CheckpointError(
-                f"{printable(path)} is larger than {_CODE_LIMIT:,} bytes and can hardly be a program.",
+                f"{shown(path)} is larger than {_CODE_LIMIT:,} bytes, too large for a Python module.",
                 remedy="Download it again.",
             )
         for imported, names, plain in _RELATIVE_IMPORT.findall(source.decode("utf-8", "replace")):

@@ -1,0 +1,182 @@
+"""Reading a checkpoint's files so that anything wrong with one becomes an error a user can act on."""
+
+import json
+import stat
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from bundle.errors import CheckpointError
+from bundle.system.text import printable
+
+_LFS_SIGNATURE: Final = b"version https://git-lfs.github.com/spec/v1"
+_LFS_POINTER_LIMIT: Final = 1024
+WHOLE_FILE_LIMIT: Final = 100_000_000  # of what is read as a whole; no real config or tokenizer comes near
+
+# What browsers, wget's kin, aria2 and the hubs' own clients call a file they have not finished.
+_UNFINISHED_SUFFIXES: Final = (".incomplete", ".aria2", ".part", ".crdownload")
+_DOWNLOAD_AGAIN: Final = "Download it again."
+
+
+def shown(value: object, longest: int = 160) -> str:
+    """Text from a file or a path, made safe for a terminal and cut to ``longest`` characters."""
+    text = str(value)
+    return printable(text if len(text) <= longest else text[: longest - 1] + "…")
+
+
+def listed(items: Iterable[object], count: int = 3) -> str:
+    """``a, b, c and 4 more``."""
+    names = [shown(item) for item in items]
+    rest = len(names) - count
+    return ", ".join(names[:count]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def list_names(directory: Path) -> tuple[str, ...]:
+    """The sorted names in a directory, dangling links included.
+
+    Raises:
+        CheckpointError: The directory cannot be read.
+    """
+    try:
+        return tuple(sorted(child.name for child in directory.iterdir()))
+    except OSError as error:
+        raise unreadable(directory, error) from error
+
+
+def unreadable(path: Path, error: OSError) -> CheckpointError:
+    """The error for a file or directory that the operating system does not let us read."""
+    reason = shown(error.strerror or error)
+    if isinstance(error, PermissionError):
+        remedy = f"As its owner, give this user read permission: chmod -R u+rX {shown(path.parent)}."
+        return CheckpointError(f"{shown(path)} cannot be read: {reason}.", remedy=remedy)
+    if isinstance(error, FileNotFoundError) and path.is_symlink():
+        return CheckpointError(
+            f"{shown(path)} is a link to {shown(path.readlink())}, which does not exist.",
+            remedy="In a hub cache the file behind the link was deleted or never arrived: download the model again.",
+        )
+    return CheckpointError(f"{shown(path)} cannot be read: {reason}.", remedy="Check the disk and the path.")
+
+
+def require_content(paths: Sequence[Path], *, longest: int | None = None) -> int:
+    """Check that every path is a readable, regular file with its real content in it.
+
+    Args:
+        paths: Files of the checkpoint.
+        longest: The most bytes a file may have, where it will be read as a whole.
+
+    Returns:
+        The sum of the sizes, in bytes.
+
+    Raises:
+        CheckpointError: A file is a dangling link, unreadable, not a regular file, empty, too large, or a git-lfs
+            pointer.
+    """
+    total = 0
+    pointers: list[Path] = []
+    for path in paths:
+        size, head = _head(path)
+        if size == 0:
+            raise CheckpointError(f"{shown(path)} is empty (0 bytes).", remedy=_DOWNLOAD_AGAIN)
+        if longest is not None and size > longest:
+            raise CheckpointError(
+                f"{shown(path)} is too large for a file of that name: {size:,} bytes.", remedy=_DOWNLOAD_AGAIN
+            )
+        if size < _LFS_POINTER_LIMIT and head.startswith(_LFS_SIGNATURE):
+            pointers.append(path)
+        total += size
+    if pointers:
+        raise CheckpointError(
+            f"{shown(pointers[0].parent)} holds git-lfs pointers in place of {len(pointers)} of its files: "
+            f"{listed(path.name for path in pointers)}.",
+            remedy="Fetch the real files: run `git lfs install` and `git lfs pull` in that directory.",
+        )
+    return total
+
+
+def read_whole(path: Path) -> bytes:
+    """A file of moderate size.
+
+    Raises:
+        CheckpointError: As `require_content`.
+    """
+    require_content([path], longest=WHOLE_FILE_LIMIT)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        CheckpointError: The file cannot be read or is not a JSON object; a syntax error is given by line and column.
+    """
+    try:
+        value = json.loads(read_whole(path).decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise CheckpointError(
+            f"{shown(path)} is not valid UTF-8: byte {error.start} cannot be decoded.", remedy=_DOWNLOAD_AGAIN
+        ) from error
+    except (ValueError, RecursionError) as error:
+        where = str(error)
+        if isinstance(error, json.JSONDecodeError):
+            where = f"line {error.lineno}, column {error.colno}: {error.msg}"
+        raise CheckpointError(
+            f"{shown(path)} is not valid JSON: {shown(where)}.", remedy="Fix it, or download it again."
+        ) from error
+    if not isinstance(value, dict):
+        raise CheckpointError(
+            f"{shown(path)} holds a JSON {type(value).__name__}, not an object.", remedy=_DOWNLOAD_AGAIN
+        )
+    return value
+
+
+def require_whole_json(path: Path) -> None:
+    """Check that a large JSON file begins and ends as an object does, without parsing it.
+
+    Raises:
+        CheckpointError: It does not, as after a download that was cut off; or as `require_content`.
+    """
+    require_content([path], longest=WHOLE_FILE_LIMIT)
+    size, head = _head(path)
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, size - 64))
+            tail = file.read(64)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if not head.lstrip().startswith(b"{"):
+        raise CheckpointError(f"{shown(path)} is not a JSON object.", remedy=_DOWNLOAD_AGAIN)
+    if not tail.rstrip().endswith(b"}"):
+        raise CheckpointError(f"{shown(path)} is truncated: its JSON object does not end.", remedy=_DOWNLOAD_AGAIN)
+
+
+def unfinished_files(names: Iterable[str]) -> list[str]:
+    """Those names that downloaders give to files they have not finished."""
+    return [name for name in names if name.endswith(_UNFINISHED_SUFFIXES)]
+
+
+def download_hint(directory: Path) -> str | None:
+    """The remedy for a missing or truncated file where the hub's own bookkeeping shows an unfinished download."""
+    bookkeeping = directory / ".cache" / "huggingface" / "download"
+    if any(bookkeeping.rglob("*.incomplete")):
+        return "A download into this directory has not finished (.cache/huggingface/download): let it, or run it again."
+    if (directory / "._____temp").exists():
+        return "A ModelScope download into this directory has not finished (._____temp): let it, or run it again."
+    return None
+
+
+def _head(path: Path) -> tuple[int, bytes]:
+    """A regular file's size and first bytes."""
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise CheckpointError(f"{shown(path)} is a directory; a file is expected.", remedy=_DOWNLOAD_AGAIN)
+        # Opening a pipe would wait for a writer that never comes.
+        if not stat.S_ISREG(status.st_mode):
+            raise CheckpointError(f"{shown(path)} is not a regular file.", remedy=_DOWNLOAD_AGAIN)
+        with path.open("rb") as file:
+            return status.st_size, file.read(64)
+    except OSError as error:
+        raise unreadable(path, error) from error
