@@ -82,7 +82,7 @@ def evaluation_request(options: Mapping[str, Any]) -> "EvaluationRequest":
         UsageError: They cannot be used as given.
     """
     from bundle.pipeline.requests import EvaluationRequest, parse_data
-    from bundle.tasks.catalog import BENCHMARKS
+    from bundle.tasks.benchmarks import BENCHMARKS
 
     as_they_are = (
         "limit",

@@ -9,8 +9,7 @@ from typing import Final
 from bundle import __version__
 from bundle.doctor.findings import Finding, failing, ok, warning
 from bundle.errors import DataError
-from bundle.tasks.benchmarks.known_benchmark import KnownBenchmark
-from bundle.tasks.catalog import BENCHMARKS
+from bundle.tasks.benchmarks import BENCHMARKS, Benchmark
 from bundle.tasks.sources import load_tables
 from bundle.tasks.sources.hub import cached_commit, look_at_hub
 from bundle.tasks.sources.modelscope import cache as modelscope_cache
@@ -35,21 +34,21 @@ def look_at_data(source: str | None, limit_s: float) -> Iterator[Finding]:
     benchmark = named or BENCHMARKS[DEFAULT_BENCHMARK]
     match given:
         case "hub":
-            yield ok(look_at_hub(benchmark.files, limit_s))
+            yield ok(look_at_hub(benchmark, limit_s))
         case "modelscope":
             yield ok(_look_at_modelscope(benchmark, limit_s))
         case _:
             yield _read(given, [named] if named else list(BENCHMARKS.values()))
 
 
-def _without_choice(benchmark: KnownBenchmark, limit_s: float) -> Iterator[Finding]:
+def _without_choice(benchmark: Benchmark, limit_s: float) -> Iterator[Finding]:
     """The hub; where it cannot be had, the copy it left, or else ModelScope."""
     try:
-        yield ok(look_at_hub(benchmark.files, limit_s))
+        yield ok(look_at_hub(benchmark, limit_s))
     except DataError as no_hub:
-        commit = cached_commit(benchmark.files, _wanted(benchmark))
+        commit = cached_commit(benchmark, _wanted(benchmark))
         if commit is not None:
-            yield ok(f"the copy of {benchmark.files.hub} @ {commit[:8]} fetched before is used: {no_hub.message}")
+            yield ok(f"the copy of {benchmark.hub} @ {commit[:8]} fetched before is used: {no_hub.message}")
             return
         try:
             other = _look_at_modelscope(benchmark, limit_s)
@@ -60,12 +59,11 @@ def _without_choice(benchmark: KnownBenchmark, limit_s: float) -> Iterator[Findi
             yield ok(f"with --data modelscope: {other}")
 
 
-def _look_at_modelscope(benchmark: KnownBenchmark, limit_s: float) -> str:
-    files = benchmark.files
-    kept = modelscope_cache() / files.modelscope / files.archive
+def _look_at_modelscope(benchmark: Benchmark, limit_s: float) -> str:
+    kept = modelscope_cache() / benchmark.modelscope / benchmark.archive
     if kept.is_file():
         return f"{kept}, fetched from ModelScope before"
-    url = f"{modelscope_endpoint()}/datasets/{files.modelscope}/resolve/master/{files.archive}"
+    url = f"{modelscope_endpoint()}/datasets/{benchmark.modelscope}/resolve/master/{benchmark.archive}"
     remedy = "MODELSCOPE_ENDPOINT=URL asks another server; `--data hub` or `--data PATH` does without."
     if not url.startswith(("http://", "https://")):
         raise DataError(f"{url} is no address that can be asked.", remedy=remedy)
@@ -77,24 +75,24 @@ def _look_at_modelscope(benchmark: KnownBenchmark, limit_s: float) -> str:
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise DataError(f"{url} cannot be reached: {reason}.", remedy=remedy) from None
-    return f"{files.modelscope} at {url.split('/')[2].rpartition('@')[2]}"
+    return f"{benchmark.modelscope} at {url.split('/')[2].rpartition('@')[2]}"
 
 
-def _read(source: str, benchmarks: list[KnownBenchmark]) -> Finding:
+def _read(source: str, benchmarks: list[Benchmark]) -> Finding:
     """Open a directory or .zip, or the sample, as each benchmark in turn; all its questions are read."""
     first: DataError | None = None
     for benchmark in benchmarks:
         try:
-            tables = load_tables(source, benchmark.files, _wanted(benchmark))
+            tables = load_tables(source, benchmark, _wanted(benchmark))
         except DataError as error:
             first = first or error
         else:
             rows = sum(len(rows) for (_, split), rows in tables.rows.items() if split == benchmark.main_split)
-            return ok(f"{tables.origin}: {rows} questions of {benchmark.files.name}, {benchmark.main_split} split")
+            return ok(f"{tables.origin}: {rows} questions of {benchmark.name}, {benchmark.main_split} split")
     assert first is not None
     return failing(first.message, first.remedy, first.details)
 
 
-def _wanted(benchmark: KnownBenchmark) -> list[tuple[str, str]]:
+def _wanted(benchmark: Benchmark) -> list[tuple[str, str]]:
     """What the plain task of a benchmark asks for: its main split, and the split the examples are from."""
     return [(subject.name, split) for subject in benchmark.subjects for split in (benchmark.main_split, "dev")]

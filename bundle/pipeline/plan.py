@@ -9,11 +9,11 @@ from bundle.config.model_files import ModelFile
 from bundle.errors import UsageError
 from bundle.pipeline.requests import EvaluationRequest
 from bundle.runs.record import describe_tasks
+from bundle.tasks.benchmarks import Subject
 from bundle.tasks.catalog import Question, Task, find_task
 from bundle.tasks.own_rows import OwnRows
 from bundle.tasks.prompts import Message
 from bundle.tasks.sources import Tables
-from bundle.tasks.subjects import Subject
 
 _MAX_OUT_LEN = 2048
 """What OpenCompass's model configs for this family of models say, where neither task nor model file does."""

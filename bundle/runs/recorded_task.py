@@ -6,8 +6,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ValidationError
 
-from bundle.tasks.catalog import BENCHMARKS
-from bundle.tasks.subjects import Subject
+from bundle.tasks.benchmarks import BENCHMARKS, Subject
 
 Member = tuple[str, str]
 """A split and a subject in it."""
@@ -110,7 +109,7 @@ class _TaskRecord(BaseModel):
         if self.secret_splits is not None:
             return frozenset(self.secret_splits)
         known = BENCHMARKS.get(self.benchmark)
-        return known.files.secret_splits & self.splits.keys() if known else frozenset()
+        return known.secret_splits & self.splits.keys() if known else frozenset()
 
     def known_groups(self, subjects: Iterable[Subject]) -> dict[str, tuple[Member, ...]]:
         if self.groups is not None:

@@ -2,25 +2,19 @@
 
 import difflib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from bundle.config.files import find_file, read_file
 from bundle.config.task_files import AnswerFile, PromptFile, RowsFile, TaskFile
 from bundle.errors import ConfigError
 from bundle.tasks.answers import AnswerRule, FirstCapital, FirstOption, Pattern
-from bundle.tasks.benchmarks.ceval import CEVAL
-from bundle.tasks.benchmarks.cmmlu import CMMLU
-from bundle.tasks.benchmarks.known_benchmark import KnownBenchmark
+from bundle.tasks.benchmarks import BENCHMARKS, Benchmark, Subject
 from bundle.tasks.own_rows import EXAMPLES, QUESTIONS, OwnRows, path_of
 from bundle.tasks.prompts import Prompt
-from bundle.tasks.subjects import Subject
 from bundle.tasks.task import Question, Task
 
-__all__ = ["BENCHMARKS", "Question", "Task", "find_task"]
-
-BENCHMARKS: Mapping[str, KnownBenchmark] = {known.files.name: known for known in (CEVAL, CMMLU)}
-"""The benchmarks by name."""
+__all__ = ["Question", "Task", "find_task"]
 
 
 def find_task(name: str) -> Task:
@@ -40,22 +34,22 @@ def find_task(name: str) -> Task:
         raise ConfigError(f"{path} cannot be used: {error.message}", remedy=error.remedy) from None
 
 
-def _benchmark_task(path: Path, file: TaskFile, known: KnownBenchmark) -> Task:
+def _benchmark_task(path: Path, file: TaskFile, known: Benchmark) -> Task:
     splits = file.splits or (known.main_split,)
     example_split = file.example_split or "dev"
     for key, split in [("example_split", example_split), *(("splits", split) for split in splits)]:
-        if split not in known.files.splits:
+        if split not in known.splits:
             raise ConfigError(
-                f"key {key!r}: {known.files.name} has no split {split!r}.",
-                remedy=_nearest(split, known.files.splits) or f"It has {', '.join(known.files.splits)}.",
+                f"key {key!r}: {known.name} has no split {split!r}.",
+                remedy=_nearest(split, known.splits) or f"It has {', '.join(known.splits)}.",
             )
     for column in _placeholders(file.prompt):
         if column not in known.prompt_columns:
             raise ConfigError(
-                f"its prompt names {{{column}}}, and {known.files.name} has no such column.",
+                f"its prompt names {{{column}}}, and {known.name} has no such column.",
                 remedy=_nearest(column, known.prompt_columns) or f"It has {', '.join(known.prompt_columns)}.",
             )
-    prefixes = {split: known.score_prefix(split, file.scores or known.files.name) for split in splits}
+    prefixes = {split: known.score_prefix(split, file.scores or known.name) for split in splits}
     groups: dict[str, tuple[tuple[str, str], ...]] = {}
     for split, prefix in prefixes.items():
         groups[prefix] = tuple((split, subject.name) for subject in known.subjects)
@@ -64,9 +58,9 @@ def _benchmark_task(path: Path, file: TaskFile, known: KnownBenchmark) -> Task:
     return Task(
         name=path.stem,
         description=file.description,
-        benchmark=known.files,
+        benchmark=known,
         splits=prefixes,
-        secret_splits=known.files.secret_splits & prefixes.keys(),
+        secret_splits=known.secret_splits & prefixes.keys(),
         example_split=example_split,
         first=file.first,
         subjects=known.subjects,

@@ -12,10 +12,9 @@ from bundle.errors import DataError
 from bundle.system.files import read_regular
 from bundle.system.text import is_unicode, one_line, quoted
 from bundle.tasks.answers import AnswerRule
-from bundle.tasks.sources.benchmark import Row, Tables, fingerprint
-from bundle.tasks.sources.checks import listed
 from bundle.tasks.sources.csv_files import MAX_ROWS, decode, read_records
 from bundle.tasks.sources.local_files import MAX_FILE_BYTES
+from bundle.tasks.sources.tables import Row, Tables, fingerprint, listed
 
 QUESTIONS = "questions"
 """The split of the rows asked."""

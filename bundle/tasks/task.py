@@ -7,10 +7,10 @@ from typing import Any
 
 from bundle.errors import DataError, UsageError
 from bundle.tasks.answers import AnswerRule
+from bundle.tasks.benchmarks import Benchmark, Subject
 from bundle.tasks.own_rows import OwnRows
 from bundle.tasks.prompts import SHAPES, Message, Prompt
-from bundle.tasks.sources import Benchmark, Row, Tables, load_tables
-from bundle.tasks.subjects import Subject
+from bundle.tasks.sources import Row, Tables, load_tables
 
 
 @dataclass(frozen=True, slots=True)

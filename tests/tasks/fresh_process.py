@@ -4,19 +4,20 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from bundle.tasks.sources import Benchmark, Row
+from bundle.tasks.benchmarks import Benchmark
+from bundle.tasks.sources import Row
 
 _PROGRAM = """
 import json, sys, time
 from bundle.errors import DataError
-from bundle.tasks.sources import Benchmark, load_tables
+from bundle.tasks.benchmarks import BENCHMARKS
+from bundle.tasks.sources import load_tables
 
 asked = json.load(sys.stdin)
-benchmark = Benchmark(**{**asked["benchmark"], "answers": frozenset(asked["benchmark"]["answers"]),
-                         "secret_splits": frozenset(asked["benchmark"]["secret_splits"])})
+benchmark = BENCHMARKS[asked["benchmark"]]
 said, begin, outcome = [], time.monotonic(), {}
 try:
     tables = load_tables(asked["source"], benchmark, [tuple(pair) for pair in asked["wanted"]], said.append)
@@ -51,15 +52,7 @@ def load_in_fresh_process(source: str, benchmark: Benchmark, wanted: list[tuple[
         for name, value in os.environ.items()
         if not name.startswith(mine) and not name.lower().endswith("_proxy")
     }
-    asked = {
-        "source": source,
-        "wanted": wanted,
-        "benchmark": {
-            **asdict(benchmark),
-            "answers": sorted(benchmark.answers),
-            "secret_splits": sorted(benchmark.secret_splits),
-        },
-    }
+    asked = {"source": source, "wanted": wanted, "benchmark": benchmark.name}
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM],
         input=json.dumps(asked),

@@ -6,35 +6,10 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bundle.tasks.sources import Benchmark, Row
+from bundle.tasks.benchmarks import BENCHMARKS
+from bundle.tasks.sources import Row
 
-CEVAL = Benchmark(
-    name="ceval",
-    hub="ceval/ceval-exam",
-    modelscope="opencompass/ceval-exam",
-    archive="ceval-exam.zip",
-    splits=("dev", "val", "test"),
-    file_name="{split}/{subject}_{split}.csv",
-    columns=("id", "question", "A", "B", "C", "D", "answer"),
-    renames={},
-    optional={"answer": "", "explanation": ""},
-    answers=frozenset("ABCD"),
-    secret_splits=frozenset({"test"}),
-)
-
-CMMLU = Benchmark(
-    name="cmmlu",
-    hub="haonan-li/cmmlu",
-    modelscope="opencompass/cmmlu",
-    archive="cmmlu_v1_0_1.zip",
-    splits=("dev", "test"),
-    file_name="{split}/{subject}.csv",
-    columns=("id", "question", "A", "B", "C", "D", "answer"),
-    renames={"": "id", "Question": "question", "Answer": "answer"},
-    optional={},
-    answers=frozenset("ABCD"),
-    secret_splits=frozenset(),
-)
+CEVAL, CMMLU = BENCHMARKS["ceval"], BENCHMARKS["cmmlu"]
 
 SUBJECTS = ("law", "logic", "physician")
 WANTED = [(subject, split) for subject in SUBJECTS for split in ("dev", "val")]

@@ -7,8 +7,9 @@ import pytest
 
 from bundle.config.files import file_names
 from bundle.errors import ConfigError, DataError, UsageError
-from bundle.tasks.catalog import BENCHMARKS, find_task
-from tests.tasks.source_files import CEVAL, CMMLU, ceval_rows, csv_bytes, question, write_files
+from bundle.tasks.benchmarks import BENCHMARKS
+from bundle.tasks.catalog import find_task
+from tests.tasks.source_files import CEVAL, ceval_rows, csv_bytes, question, write_files
 
 
 @pytest.fixture
@@ -112,9 +113,22 @@ def test_scores_bear_opencompass_s_names() -> None:
     assert "demo_cmmlu-china-specific" in demo.groups
 
 
-def test_the_sources_of_both_benchmarks_are_those_the_data_tests_are_about() -> None:
-    assert BENCHMARKS["ceval"].files == CEVAL
-    assert BENCHMARKS["cmmlu"].files == CMMLU
+def test_where_the_files_of_both_benchmarks_are_and_what_they_hold() -> None:
+    ceval, cmmlu = BENCHMARKS["ceval"], BENCHMARKS["cmmlu"]
+    assert (ceval.hub, ceval.modelscope, ceval.archive) == (
+        "ceval/ceval-exam",
+        "opencompass/ceval-exam",
+        "ceval-exam.zip",
+    )
+    assert (cmmlu.hub, cmmlu.modelscope, cmmlu.archive) == ("haonan-li/cmmlu", "opencompass/cmmlu", "cmmlu_v1_0_1.zip")
+    assert ceval.file_names([("law", "val")]) == {("law", "val"): "val/law_val.csv"}
+    assert cmmlu.file_names([("anatomy", "test")]) == {("anatomy", "test"): "test/anatomy.csv"}
+    assert (ceval.splits, cmmlu.splits) == (("dev", "val", "test"), ("dev", "test"))
+    assert (ceval.secret_splits, cmmlu.secret_splits) == (frozenset({"test"}), frozenset())
+    assert ceval.columns == cmmlu.columns == ("id", "question", "A", "B", "C", "D", "answer")
+    assert (ceval.renames, cmmlu.renames) == ({}, {"": "id", "Question": "question", "Answer": "answer"})
+    assert (ceval.optional, cmmlu.optional) == ({"answer": "", "explanation": ""}, {})
+    assert ceval.answers == cmmlu.answers == set("ABCD")
 
 
 def test_questions_come_split_by_split_and_subject_by_subject_and_secret_answers_are_empty(data: str) -> None:

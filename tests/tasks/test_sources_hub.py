@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bundle.tasks.sources import Benchmark, load_tables
+from bundle.tasks.benchmarks import Benchmark
+from bundle.tasks.sources import load_tables
 from tests.tasks.fake_hub import FakeHub
 from tests.tasks.fresh_process import Outcome, load_in_fresh_process
 from tests.tasks.source_files import (

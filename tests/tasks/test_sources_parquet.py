@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from bundle.errors import DataError
-from bundle.tasks.sources import Benchmark, Row
+from bundle.tasks.benchmarks import Benchmark
+from bundle.tasks.sources import Row
 from bundle.tasks.sources.parquet_files import find_shards, read_parquet
 from tests.tasks.source_files import CEVAL, CMMLU, ceval_rows, csv_bytes, parquet_bytes, question, write_files
 

@@ -11,7 +11,7 @@ from bundle.reports.formats.prompt_versions import prompt_version
 from bundle.runs.recorded_run import Part, RecordedRun
 from bundle.runs.recorded_task import RecordedTask
 from bundle.runs.scoring import Score
-from bundle.tasks.subjects import Subject
+from bundle.tasks.benchmarks import Subject
 
 METRIC = "exact_match"
 

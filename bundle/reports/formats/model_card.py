@@ -13,7 +13,7 @@ from bundle.reports.formats.export import Export, unanswered
 from bundle.runs.recorded_run import RecordedRun
 from bundle.runs.recorded_task import RecordedTask
 from bundle.runs.scoring import Score
-from bundle.tasks.catalog import BENCHMARKS
+from bundle.tasks.benchmarks import BENCHMARKS
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -91,7 +91,7 @@ def _eval_result(task: RecordedTask, split: str, subject: str | None, what: str,
     return EvalResult(
         task_type="text-generation",
         task_name="Text Generation",
-        dataset_type=benchmark.files.hub if benchmark else task.benchmark,
+        dataset_type=benchmark.hub if benchmark else task.benchmark,
         dataset_name=_dataset_name(task),
         dataset_config=subject,
         dataset_split=split,

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from bundle.tasks.subjects import Subject
+from bundle.tasks.benchmarks import Subject
 
 _LENGTH = 6
 _OPENICL = "opencompass.openicl"

@@ -18,7 +18,7 @@ from bundle.reports.gates.gates import (
 from bundle.reports.gates.junit import junit
 from bundle.reports.gates.summary import summary
 from bundle.runs.recorded_run import read_recorded_run
-from bundle.tasks.subjects import Subject
+from bundle.tasks.benchmarks import Subject
 from bundle.tasks.task import Task
 
 

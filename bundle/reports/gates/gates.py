@@ -16,7 +16,7 @@ from bundle.reports.comparison import Comparison, Row, Standing, compare, requir
 from bundle.reports.comparison.wording import p_says
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 from bundle.system.text import one_line
-from bundle.tasks.subjects import Subject
+from bundle.tasks.benchmarks import Subject
 from bundle.tasks.task import Task
 
 _TOLERANCE = 1e-9  # a mean of 52 shares may be a hair off the round number it is

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from bundle.runs.scoring import Score
 from bundle.system.text import printable
-from bundle.tasks.subjects import Subject
+from bundle.tasks.benchmarks import Subject
 
 if TYPE_CHECKING:
     from rich.table import Table

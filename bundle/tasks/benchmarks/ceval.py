@@ -1,8 +1,6 @@
-"""C-Eval (Huang et al., 2023): 52 subjects of Chinese exams in four groups, and the hard ones among them."""
+"""C-Eval (Huang et al., 2023): 52 subjects of Chinese exams in four groups, and a hard subset."""
 
-from bundle.tasks.benchmarks.known_benchmark import KnownBenchmark
-from bundle.tasks.sources import Benchmark
-from bundle.tasks.subjects import Subject
+from bundle.tasks.benchmarks.benchmark import Benchmark, Subject, grouped
 
 # Names, order and groups as in OpenCompass 0.3.3 (configs/datasets/ceval, configs/summarizers/groups/ceval.py).
 _SUBJECTS = (
@@ -78,26 +76,21 @@ _HARD = (
     "high_school_physics",
 )
 
-CEVAL = KnownBenchmark(
-    files=Benchmark(
-        name="ceval",
-        hub="ceval/ceval-exam",
-        modelscope="opencompass/ceval-exam",
-        archive="ceval-exam.zip",
-        splits=("dev", "val", "test"),
-        file_name="{split}/{subject}_{split}.csv",
-        columns=("id", "question", "A", "B", "C", "D", "answer"),
-        renames={},
-        optional={"explanation": "", "answer": ""},
-        answers=frozenset("ABCD"),
-        secret_splits=frozenset({"test"}),
-    ),
+CEVAL = Benchmark(
+    name="ceval",
+    title="C-Eval",
+    hub="ceval/ceval-exam",
+    modelscope="opencompass/ceval-exam",
+    archive="ceval-exam.zip",
+    splits=("dev", "val", "test"),
     main_split="val",
+    secret_splits=frozenset({"test"}),
+    file_name="{split}/{subject}_{split}.csv",
+    columns=("id", "question", "A", "B", "C", "D", "answer"),
+    renames={},
+    optional={"explanation": "", "answer": ""},
+    answers=frozenset("ABCD"),
     prompt_columns=("id", "question", "A", "B", "C", "D", "answer", "explanation"),
     subjects=_SUBJECTS,
-    groups={
-        group: tuple(subject.name for subject in _SUBJECTS if subject.group == group)
-        for group in ("stem", "social-science", "humanities", "other")
-    }
-    | {"hard": _HARD},
+    groups=grouped(_SUBJECTS, "stem", "social-science", "humanities", "other") | {"hard": _HARD},
 )

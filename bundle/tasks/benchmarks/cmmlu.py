@@ -1,8 +1,6 @@
-"""CMMLU (Li et al., 2023): 67 subjects of Chinese exams in four groups, and the China-specific ones among them."""
+"""CMMLU (Li et al., 2023): 67 subjects of Chinese exams in four groups, and a China-specific subset."""
 
-from bundle.tasks.benchmarks.known_benchmark import KnownBenchmark
-from bundle.tasks.sources import Benchmark
-from bundle.tasks.subjects import Subject
+from bundle.tasks.benchmarks.benchmark import Benchmark, Subject, grouped
 
 # Names, order and groups as in OpenCompass 0.3.3 (configs/datasets/cmmlu, configs/summarizers/groups/cmmlu.py).
 _SUBJECTS = (
@@ -93,26 +91,21 @@ _CHINA_SPECIFIC = (
     "traditional_chinese_medicine",
 )
 
-CMMLU = KnownBenchmark(
-    files=Benchmark(
-        name="cmmlu",
-        hub="haonan-li/cmmlu",
-        modelscope="opencompass/cmmlu",
-        archive="cmmlu_v1_0_1.zip",
-        splits=("dev", "test"),
-        file_name="{split}/{subject}.csv",
-        columns=("id", "question", "A", "B", "C", "D", "answer"),
-        renames={"": "id", "Question": "question", "Answer": "answer"},
-        optional={},
-        answers=frozenset("ABCD"),
-        secret_splits=frozenset(),
-    ),
+CMMLU = Benchmark(
+    name="cmmlu",
+    title="CMMLU",
+    hub="haonan-li/cmmlu",
+    modelscope="opencompass/cmmlu",
+    archive="cmmlu_v1_0_1.zip",
+    splits=("dev", "test"),
     main_split="test",
+    secret_splits=frozenset(),
+    file_name="{split}/{subject}.csv",
+    columns=("id", "question", "A", "B", "C", "D", "answer"),
+    renames={"": "id", "Question": "question", "Answer": "answer"},
+    optional={},
+    answers=frozenset("ABCD"),
     prompt_columns=("question", "A", "B", "C", "D", "answer"),  # OpenCompass leaves the row's number out
     subjects=_SUBJECTS,
-    groups={
-        group: tuple(subject.name for subject in _SUBJECTS if subject.group == group)
-        for group in ("humanities", "stem", "social-science", "other")
-    }
-    | {"china-specific": _CHINA_SPECIFIC},
+    groups=grouped(_SUBJECTS, "humanities", "stem", "social-science", "other") | {"china-specific": _CHINA_SPECIFIC},
 )

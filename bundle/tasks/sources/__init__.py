@@ -10,12 +10,13 @@ from pathlib import Path
 
 from bundle.errors import DataError
 from bundle.system.text import is_unicode
-from bundle.tasks.sources.benchmark import Benchmark, Row, Tables, fingerprint
+from bundle.tasks.benchmarks import Benchmark
 from bundle.tasks.sources.csv_files import read_tables
 from bundle.tasks.sources.local_files import read_directory
+from bundle.tasks.sources.tables import Row, Tables, fingerprint
 from bundle.tasks.sources.zip_files import read_archive
 
-__all__ = ["Benchmark", "Row", "Tables", "load_tables"]
+__all__ = ["Row", "Tables", "load_tables"]
 
 
 def _silent(_: str) -> None:

@@ -12,8 +12,8 @@ import io
 from collections.abc import Mapping, Sequence
 
 from bundle.errors import DataError
-from bundle.tasks.sources.benchmark import Benchmark, Row
-from bundle.tasks.sources.checks import REMEDY, check_rows, make_row, place_columns
+from bundle.tasks.benchmarks import Benchmark
+from bundle.tasks.sources.tables import REMEDY, Row, check_rows, make_row, place_columns
 
 MAX_ROWS = 1_000_000
 """A hundred times what all of a benchmark has; it keeps a hostile file from filling the memory."""

@@ -16,10 +16,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from bundle.errors import DataError
-from bundle.tasks.sources.benchmark import Benchmark, Row
+from bundle.tasks.benchmarks import Benchmark
 from bundle.tasks.sources.bounded import each_bounded
 from bundle.tasks.sources.csv_files import read_tables
 from bundle.tasks.sources.parquet_files import find_shards, read_parquet
+from bundle.tasks.sources.tables import Row
 from bundle.tasks.sources.zip_files import read_archive
 
 TRUE = ("1", "ON", "YES", "TRUE")

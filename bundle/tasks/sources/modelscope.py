@@ -16,9 +16,10 @@ from typing import BinaryIO
 
 from bundle import __version__
 from bundle.errors import DataError
-from bundle.tasks.sources.benchmark import Benchmark, Row
+from bundle.tasks.benchmarks import Benchmark
 from bundle.tasks.sources.bounded import each_bounded
 from bundle.tasks.sources.csv_files import read_tables
+from bundle.tasks.sources.tables import Row
 from bundle.tasks.sources.zip_files import is_sound, read_archive
 
 MAX_DOWNLOAD_BYTES = 64 * 2**20

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bundle.errors import DataError
-from bundle.tasks.sources.benchmark import Benchmark, Row
-from bundle.tasks.sources.checks import check_rows, make_row, place_columns
+from bundle.tasks.benchmarks import Benchmark
+from bundle.tasks.sources.tables import Row, check_rows, make_row, place_columns
 
 REMEDY = "Read the benchmark from its .zip or its CSV files instead, with `--data PATH`."
 

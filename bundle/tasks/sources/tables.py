@@ -1,14 +1,54 @@
-"""What must hold for every table, whatever kind of file it came in."""
+"""Tables of questions, and what must hold for every one of them, whatever kind of file it came in."""
 
-from collections.abc import Collection, Sequence
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 from bundle.errors import DataError
 from bundle.system.text import quoted
-from bundle.tasks.sources.benchmark import Benchmark, Row
+from bundle.tasks.benchmarks import Benchmark
+
+Row = dict[str, str]
+"""One question as in the file: column name -> cell."""
+
+Pair = tuple[str, str]
+"""A subject and a split: one table."""
 
 REMEDY = "Correct the file, or fetch it again."
 _SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The rows that were asked for, no more and no less.
+
+    Attributes:
+        source: As the user gave it.
+        origin: Where they really came from, for the screen and run.json ("hub ceval/ceval-exam @ COMMIT").
+        rows: (subject, split) -> rows in file order.
+        fingerprint: See `fingerprint`: equal for equal questions, whatever road they came by.
+    """
+
+    source: str
+    origin: str
+    rows: Mapping[tuple[str, str], list[Row]]
+    fingerprint: str
+
+
+def fingerprint(rows: Mapping[tuple[str, str], Sequence[Row]], columns: Sequence[str]) -> str:
+    """SHA-256, in hex, of what is asked: every table as one line of JSON, the tables in sorted order.
+
+    A line is ``[subject, split, [[cell, …], …]]`` with the cells of ``columns`` in their order, UTF-8 unescaped and
+    without spaces, so that anyone can make it again.
+    """
+    digest = hashlib.sha256()
+    for subject, split in sorted(rows):
+        cells = [[row[column] for column in columns] for row in rows[subject, split]]
+        line = json.dumps([subject, split, cells], ensure_ascii=False, separators=(",", ":"))
+        digest.update(line.encode() + b"\n")
+    return digest.hexdigest()
 
 
 def place_columns(header: Sequence[str], benchmark: Benchmark, split: str, where: str) -> dict[str, int]:
