@@ -1,7 +1,23 @@
-"""Errors a user can act on. The command line prints them without a traceback and ends with their exit code."""
+"""Errors a user can act on, and the exit codes. The command line prints an error without a traceback."""
 
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """What the command line returns."""
+
+    DONE = 0
+    GATE_NOT_MET = 1
+    """Done, but the model did not do what the user requires of it."""
+    USAGE = 2
+    """Wrong usage or configuration: fix it and run again."""
+    SERVER = 3
+    """The server did not come up, or died for good."""
+    UNANSWERED = 4
+    """Done, but some questions have no reply."""
+    INTERRUPTED = 130
 
 
 class BundleError(Exception):
@@ -13,7 +29,7 @@ class BundleError(Exception):
         details: Further lines worth showing as they are, such as the end of a log.
     """
 
-    exit_code: ClassVar[int] = 2
+    exit_code: ClassVar[ExitCode] = ExitCode.USAGE
 
     def __init__(self, message: str, *, remedy: str | None = None, details: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -56,4 +72,4 @@ class RunError(BundleError):
 class ServerError(BundleError):
     """The server did not come up, or died for good."""
 
-    exit_code: ClassVar[int] = 3
+    exit_code: ClassVar[ExitCode] = ExitCode.SERVER

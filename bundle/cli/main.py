@@ -13,9 +13,10 @@ from bundle.cli.eval_local import eval_local
 from bundle.cli.eval_remote import eval_remote
 from bundle.cli.lists import models, tasks
 from bundle.cli.make_checkpoint import make_checkpoint
+from bundle.cli.options import HELP_SETTINGS, GroupedHelp
 from bundle.cli.report import report
 from bundle.cli.runs import runs
-from bundle.errors import BundleError, UsageError
+from bundle.errors import BundleError, ExitCode, UsageError
 
 app = typer.Typer(
     name="bundle",
@@ -23,7 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,  # plain help is there in half the time, and reads well in a log
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP_SETTINGS,
 )
 
 
@@ -45,7 +46,7 @@ def main() -> None:
         Screen().error(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(ExitCode.INTERRUPTED)
 
 
 @app.callback(invoke_without_command=True)
@@ -72,4 +73,4 @@ _COMMANDS = (
     ("make-checkpoint", make_checkpoint, "make-checkpoint ./tiny --like tiny --seed 1"),
 )
 for _name, _function, _example in _COMMANDS:
-    app.command(_name, epilog=f"Example: bundle {_example}")(_function)
+    app.command(_name, cls=GroupedHelp, context_settings=HELP_SETTINGS, epilog=f"Example: bundle {_example}")(_function)

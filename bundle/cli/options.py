@@ -1,137 +1,88 @@
-"""The options that both evaluation commands have, and what they come to."""
+"""The command line made from classes of options: one option a field, and help in groups."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, Field, fields, is_dataclass
+from typing import Annotated, Any, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
-from bundle.errors import UsageError
+from bundle.pipeline.options import Option
 
-if TYPE_CHECKING:
-    from bundle.pipeline.requests import EvaluationRequest
-    from bundle.reports.gates.conclusion import Conclusion
-
-Tasks = Annotated[
-    list[str] | None,
-    typer.Option("--task", metavar="TASK", help="Name or path of a task; can be repeated.", show_default="ceval_gen"),
-]
-Data = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--data",
-        metavar="SOURCE",
-        help="hub, modelscope, sample, a directory or a .zip in the benchmark's layout; or BENCHMARK=SOURCE.",
-        show_default="hub",
-    ),
-]
-Subjects = Annotated[str | None, typer.Option(metavar="A,B", help="Only these subjects, separated by commas.")]
-Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N questions of every subject.")]
-Shape = Annotated[
-    Literal["turns", "flat"] | None, typer.Option(help="Examples as chat turns, or all in one user message.")
-]
-Concurrency = Annotated[int | None, typer.Option(metavar="N", min=1, help="Most requests in flight.")]
-Temperature = Annotated[float | None, typer.Option(metavar="T", min=0, max=2, help="0 is greedy.")]
-MaxOutLen = Annotated[int | None, typer.Option(metavar="N", min=1, help="Most tokens a reply may have.")]
-MaxSeqLen = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Most tokens of prompt and reply; examples are dropped to fit.")
-]
-RequestTimeout = Annotated[
-    float | None, typer.Option(metavar="SECONDS", min=1, help="Most seconds a request may take.")
-]
-Retries = Annotated[
-    int | None, typer.Option(metavar="N", min=0, help="How often a question is asked again after a fault.")
-]
-Qps = Annotated[float | None, typer.Option(metavar="RATE", min=0.0001, help="Most requests a second, kept exactly.")]
-RpmVerbose = Annotated[bool, typer.Option("--rpm-verbose", help="Show the achieved rate.")]
-FromThinking = Annotated[
-    bool, typer.Option("--answer-from-thinking", help="Look for the answer in a reply that is nothing but thinking.")
-]
-FullReplies = Annotated[
-    bool, typer.Option("--full-replies", help="Read replies to their end, also where the answer is certain before.")
-]
-NoPrefixOrder = Annotated[
-    bool, typer.Option("--no-prefix-order", help="Ask in the order of the files, whatever the server has cached.")
-]
-AllSubjects = Annotated[bool, typer.Option("--all-subjects", help="Show every subject's score.")]
-MinScore = Annotated[
-    list[str] | None,
-    typer.Option(metavar="NAME=PERCENT", help="Exit with 1 where this score is lower; can be repeated."),
-]
-Baseline = Annotated[Path | None, typer.Option(metavar="RUN", help="An earlier run to compare with; see --max-drop.")]
-MaxDrop = Annotated[
-    float | None,
-    typer.Option(metavar="POINTS", min=0, help="Exit with 1 where a score is so much lower than the baseline's."),
-]
-Summary = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a table in Markdown, as for a pull request.")]
-JUnit = Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML, as for a CI server.")]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Where run directories are made.")]
-Resume = Annotated[
-    Path | None,
-    typer.Option(metavar="RUN", help="Go on with this run: only what has no reply yet is asked.", show_default=False),
-]
+_WIDEST_HELP = 120
+"""Columns; longer lines are hard to read, however wide the terminal."""
+HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": _WIDEST_HELP}
 
 
-def evaluation_request(options: Mapping[str, Any]) -> "EvaluationRequest":
-    """What is asked of a model.
+class GroupedHelp(TyperCommand):
+    """A command whose ``--help`` shows its options under the headings they were declared with."""
 
-    Args:
-        options: The command's parameters, by name.
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments and options, group by group in the order of their declaration."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            if (record := parameter.get_help_record(ctx)) is not None:
+                kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
+                groups.setdefault(getattr(parameter, "rich_help_panel", None) or kind, []).append(record)
+        if len(groups) > 2 and (others := groups.pop("Options", None)):
+            groups["Other"] = others
+        for name, records in groups.items():
+            with formatter.section(name):
+                formatter.write_dl(records)
 
-    Raises:
-        UsageError: They cannot be used as given.
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace every parameter of ``command`` that is a class of options by one option for each of its fields.
+
+    Typer makes the command line from a function's parameters; this one has those, and calls ``command`` with objects of
+    the classes.
     """
-    from bundle.pipeline.requests import EvaluationRequest, parse_data
-    from bundle.tasks.benchmarks import BENCHMARKS
+    signature = inspect.signature(command, eval_str=True)
+    classes: dict[str, Any] = {
+        name: one.annotation for name, one in signature.parameters.items() if is_dataclass(one.annotation)
+    }
+    parameters = [one for name, one in signature.parameters.items() if name not in classes]
+    for kind in classes.values():
+        hints = get_type_hints(kind)
+        parameters += [_parameter(one, hints[one.name]) for one in fields(kind)]
+    parameters.sort(key=lambda one: one.default is not inspect.Parameter.empty)
 
-    as_they_are = (
-        "limit",
-        "prompt_shape",
-        "concurrency",
-        "temperature",
-        "max_out_len",
-        "max_seq_len",
-        "retries",
-        "qps",
-        "rpm_verbose",
-        "answer_from_thinking",
-        "full_replies",
-        "all_subjects",
-        "out",
-        "resume",
+    @functools.wraps(command)
+    def called_by_typer(**values: Any) -> None:
+        made = {}
+        for name, kind in classes.items():
+            made[name] = kind(**{one.name: _parsed(one, values.pop(one.name)) for one in fields(kind)})
+        command(**values, **made)
+
+    called_by_typer.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    called_by_typer.__annotations__ = {one.name: one.annotation for one in parameters}
+    return called_by_typer
+
+
+def _parameter(one: "Field[Any]", hint: Any) -> inspect.Parameter:
+    option: Option = one.metadata["option"]
+    typed, default = hint, one.default
+    if option.parse is not None:
+        typed, default = option.typed | None, None
+    elif default is MISSING:
+        assert one.default_factory is not MISSING
+        default = one.default_factory()
+    declared = typer.Option(
+        *option.names,
+        help=option.help,
+        metavar=option.metavar,
+        min=option.minimum,
+        max=option.maximum,
+        show_default=option.shown,
+        rich_help_panel=option.group,
     )
-    return EvaluationRequest(
-        tasks=tuple(options["task"] or ("ceval_gen",)),
-        data=parse_data(options["data"] or (), tuple(BENCHMARKS)),
-        subjects=_names(options["subjects"]),
-        request_timeout_s=options["request_timeout"],
-        prefix_order=not options["no_prefix_order"],
-        **{name: options[name] for name in as_they_are},
+    return inspect.Parameter(
+        one.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[typed, declared]
     )
 
 
-def conclusion(options: Mapping[str, Any]) -> "Conclusion | None":
-    """What is made of the run when it is over; None for nothing but the table.
-
-    Args:
-        options: The command's parameters, by name.
-
-    Raises:
-        UsageError: They cannot be used as given.
-        RunError: The baseline cannot be read.
-    """
-    wanted = {name: options[name] for name in ("baseline", "max_drop", "summary", "junit")}
-    if not options["min_score"] and all(value is None for value in wanted.values()):
-        return None
-    from bundle.reports.gates.conclusion import parse_conclusion
-
-    return parse_conclusion(min_scores=options["min_score"] or (), out=options["out"], **wanted)
-
-
-def _names(value: str | None) -> list[str] | None:
-    if value is None:
-        return None
-    names = [name.strip() for name in value.split(",") if name.strip()]
-    if not names:
-        raise UsageError("--subjects names no subject.", remedy="Leave it out for all subjects.")
-    return names
+def _parsed(one: "Field[Any]", value: Any) -> Any:
+    parse = one.metadata["option"].parse
+    return value if parse is None else parse(value)

@@ -6,7 +6,7 @@ from typing import Any
 
 from bundle.client.faults import AttemptError, Fate, fault_of_body
 from bundle.client.thinking import split_thinking
-from bundle.errors import BundleError
+from bundle.errors import BundleError, ExitCode
 from bundle.system.text import one_line
 
 _WHOLE = frozenset({"stop", "length"})
@@ -63,7 +63,7 @@ class NoReplyError(Exception):
 class RefusedError(BundleError):
     """The server refuses in a way that every other question would meet as well."""
 
-    exit_code = 3
+    exit_code = ExitCode.SERVER
 
 
 def reply_of(body: Any, *, latency_s: float, attempts: int, answer_from_thinking: bool) -> Reply:

@@ -1,325 +1,286 @@
-"""A whole run, from top to bottom: check, serve, ask, score, write down, clean up."""
+"""A whole run, from top to bottom: check, serve, load, record, ask, score, report, clean up."""
 
 import asyncio
 import contextlib
-import difflib
-import importlib
-import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+import gc
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
-from bundle.checkpoints import (
-    Checkpoint,
-    fingerprint,
-    inspect_checkpoint,
-    prove_tokenizer,
-    require_architecture,
-    require_trust,
-    token_counter,
-)
-from bundle.config.files import file_names
-from bundle.config.model_files import ModelFile, RemoteSettings, keys_from_environment, model_file, model_file_for
-from bundle.errors import ServerError, UsageError
-from bundle.pipeline.base_pipeline import Pipeline
-from bundle.pipeline.plan import Plan
-from bundle.pipeline.requests import EvaluationRequest, LocalServer, RemoteServer
+from bundle.errors import BundleError, ExitCode, ServerError
+from bundle.pipeline.options import EvaluationOptions
+from bundle.pipeline.plan import Plan, plan_tasks
+from bundle.pipeline.targets import Prepared, Target, Timing
+from bundle.reports.formats.submission_files import write_submissions
 from bundle.reports.screen.console import Screen
-from bundle.runs.run import Run
-from bundle.serving.engines import Engine
-from bundle.serving.gpu_memory import GpuMemory
-from bundle.serving.machine import Machine
-from bundle.serving.selection import choose_engine
-from bundle.serving.supervisor import Server, Supervisor
-from bundle.serving.watch import wait_for_trouble
-from bundle.system.background import after, first_fault_only, in_thread, until_done_or_trouble
+from bundle.runs.prompts import PROMPTS, prompt_lines
+from bundle.runs.record import describe_machine, require_same
+from bundle.runs.run import RECORD, RESULTS, Run
+from bundle.system.background import first_fault_only, in_thread
+from bundle.system.open_files import connections_allowed
+from bundle.tasks.catalog import Question
+from bundle.tasks.sources import Tables
 
-if TYPE_CHECKING:  # these take most of a second to import, and the server is to be on its way before
+if TYPE_CHECKING:  # slow to import, and the server should start first
     from bundle.client.client import ChatClient
-    from bundle.evaluation.evaluation import AskingOptions
+    from bundle.evaluation.evaluation import AskingOptions, Evaluation
     from bundle.reports.gates.conclusion import Conclusion
 
-_LOCAL_TIMEOUT_S, _LOCAL_RETRIES = 600.0, 3
-_USUAL_REPLY = 2048
-"""Tokens of the longest reply that an engine's ``longest_silence_s`` is meant for."""
+_ALLOCATIONS_BEFORE_GC = 20_000
 
 
-class LocalPipeline(Pipeline):
-    """One run of ``bundle eval-local``."""
+@dataclass(slots=True)
+class _Session:
+    """What all steps of a run share, and how far it has come: what there is to report."""
 
-    def __init__(
-        self,
-        request: EvaluationRequest,
-        server: LocalServer,
-        machine: Machine,
-        screen: Screen,
-        conclusion: "Conclusion | None",
-    ) -> None:
-        super().__init__(request, screen, conclusion)
-        self._server = server
-        self._machine = machine
-        self._supervisor: Supervisor | None = None
+    options: EvaluationOptions
+    screen: Screen
+    conclusion: "Conclusion | None"
+    timing: Timing = field(default_factory=Timing)
+    run: Run | None = None
+    evaluation: "Evaluation | None" = None
 
-    def kill(self) -> None:
-        if self._supervisor is not None:
-            self._supervisor.kill()
 
-    async def _perform(self, closing: contextlib.ExitStack) -> None:
-        wanted, screen = self._server, self._screen
-        checkpoint = inspect_checkpoint(wanted.model_dir)
-        file_name, model = _choose_model_file(wanted, checkpoint)
-        trusted = model.trust_remote_code if wanted.trust_remote_code is None else wanted.trust_remote_code
-        require_trust(checkpoint, trusted=trusted)
-        plan = self._plan(model)
-        engine = choose_engine(
-            wanted.engine,
-            checkpoint,
-            model,
-            wanted.engine_arguments,
-            trust_remote_code=trusted,
-            gpu=wanted.gpu,
-            machine=self._machine,
-        )
-        require_architecture(checkpoint, engine.architectures, engine.name)
-        screen.heading(plan.tasks, f"checkpoint {checkpoint.path}, engine {engine.name}", plan.sources())
-        if checkpoint.remote_code:
-            leave = "--trust-remote-code" if wanted.trust_remote_code else f"the model file {file_name}"
-            screen.say(f"the checkpoint's own Python code may run ({leave}): {', '.join(checkpoint.remote_code_names)}")
-        await self._serve_and_ask(checkpoint, model, engine, plan, trusted, closing)
+async def evaluate(options: EvaluationOptions, target: Target, screen: Screen) -> int:
+    """Evaluate the model of a target, and return the exit code.
 
-    async def _serve_and_ask(
-        self,
-        checkpoint: Checkpoint,
-        model: ModelFile,
-        engine: Engine,
-        plan: Plan,
-        trusted: bool,
-        closing: contextlib.ExitStack,
-    ) -> None:
-        screen = self._screen
-        # Whichever of these fails first ends the others: nobody waits for a server whose questions are missing.
-        async with first_fault_only(), asyncio.TaskGroup() as group:
-            loading = group.create_task(self._load(plan, lambda: token_counter(checkpoint)))
-            with self._phase("start_s"):
-                await in_thread(lambda: engine.prepare(screen.say))
-            run = self._open_run(f"{plan.label}-{checkpoint.path.name}", closing)
-            launched = asyncio.Event()
-            # The proof takes a second or two, and so does importing the client: all while the server loads, so that it
-            # costs no time, and not before, so that the server has not to wait for it.
-            proving = group.create_task(
-                after(
-                    launched,
-                    lambda: prove_tokenizer(
-                        engine.tokenizer_directory, python=engine.interpreter, trust_remote_code=trusted
-                    ),
-                )
-            )
-            module = "bundle.client.client"
-            group.create_task(after(launched, lambda: in_thread(lambda: importlib.import_module(module))))
+    Cancelling it stops it in order, and reports what has been answered.
 
-            async def ready() -> None:
-                """What must be there, besides a server, before the first question is asked."""
-                with self._phase("prove_s"):
-                    if not (loading.done() and proving.done()):
-                        screen.server("ready; waiting for the data and the proof of the tokenizer")
-                    loaded = await loading
-                    await proving
-                served = await in_thread(lambda: _describe_served(checkpoint, engine, self._server))
-                self._begin(run, plan, loaded, served, self._options_for(engine))
-
-            trouble = await self._one_life(engine, run, plan, launched, ready)
-            restarts = 0
-            while trouble is not None and self._goes_on_after(trouble, restarts):
-                restarts += 1
-                trouble = await self._one_life(engine, run, plan, launched, None)
-
-    def _options_for(self, engine: Engine) -> "AskingOptions":
-        """Not to be called before the server is on its way: this imports the client, in part."""
-        return self._options(self._request.concurrency or engine.concurrency, adaptive=False)
-
-    async def _one_life(
-        self,
-        engine: Engine,
-        run: Run,
-        plan: Plan,
-        launched: asyncio.Event,
-        ready: Callable[[], Awaitable[None]] | None,
-    ) -> ServerError | None:
-        """Start a server, ask it all it can answer, and stop it; return what went wrong with it meanwhile."""
-        wanted, screen = self._server, self._screen
-        supervisor = self._supervisor = Supervisor(
-            engine,
-            log_path=run.server_log,
-            host=wanted.host,
-            start_timeout=wanted.start_timeout_s,
-            say=screen.server,
-            launched=launched,
-        )
-        memory = GpuMemory(engine.gpus)
-
-        async def until_memory_is_free() -> None:
-            if (held := await memory.wait_until_free()) is not None:
-                screen.say(f"warning: {held}")
-
-        async with contextlib.AsyncExitStack() as cleanup:
-            cleanup.push_async_callback(until_memory_is_free)
+    Raises:
+        BundleError: The run failed; what has been answered is saved and shown.
+    """
+    session = _Session(options, screen, _conclusion(options))
+    with contextlib.ExitStack() as opened:
+        try:
+            with session.timing.phase("total_s"):
+                plan = _plan(session, target)
+                await _serve_and_ask(session, plan, target, opened)
+        except asyncio.CancelledError:
+            _report(session, ExitCode.INTERRUPTED)
+            screen.say("interrupted; the answers so far are saved")
+            return ExitCode.INTERRUPTED
+        except BundleError as error:
             try:
-                with self._phase("start_s"):
-                    server = await cleanup.enter_async_context(supervisor)
-            except ServerError as error:
-                if ready is not None:
-                    raise
-                return error  # what it died of may take a while to pass, as memory does to come back
-            screen.say(f"server ready after {server.seconds_to_ready:.1f} s")
-            if ready is not None:
-                await ready()
-            noting = asyncio.create_task(memory.note(server.pid))
-            cleanup.callback(noting.cancel)
-            client = self._client(server, plan)
-            longer_replies = max(1.0, max(plan.max_out_len.values()) / _USUAL_REPLY)
-            silence_s = wanted.hang_timeout_s or engine.longest_silence_s * longer_replies
-            trouble = await until_done_or_trouble(
-                self._ask(plan, client, self._options_for(engine), ours=True),
-                wait_for_trouble(server, client.silent_for, silence_s),
-            )
-            screen.server("stopping")
-            stopping = time.perf_counter()
-            if trouble is not None:
-                await supervisor.stop(at_once=True)  # it may hang, and nobody waits for anything from it
-        self._timing["stop_s"] = self._timing.get("stop_s", 0.0) + time.perf_counter() - stopping
-        return trouble
+                _report(session, error.exit_code)
+            except BundleError as later:
+                screen.say(later.message)  # what went wrong first is what is raised
+            raise
+        return _report(session, ExitCode.DONE)
 
-    def _goes_on_after(self, trouble: ServerError, restarts: int) -> bool:
-        """Say what went wrong with the server and what becomes of its questions; whether there is more to be asked.
 
-        Raises:
-            ServerError: There is, and it has been started again often enough.
-        """
-        evaluation, screen, most = self._evaluation, self._screen, self._server.max_restarts
-        assert evaluation is not None
-        for question in evaluation.server_lost(last_life=restarts >= most):
-            screen.say(f"set aside, for the server dies of it: {question.subject} {question.id}")
-        left = len(evaluation.unanswered)
-        if left and restarts >= most:
-            raise trouble
-        screen.say(trouble.message)
-        if left:
-            evaluation.server["restarts"] = restarts + 1
-            screen.say(f"starting it again ({restarts + 1} of {most}): {left} questions are left")
-        if suspected := evaluation.suspected:
-            screen.say(f"{suspected} of them were in flight; they are asked last and one at a time")
-        return left > 0
+def _plan(session: _Session, target: Target) -> Plan:
+    options = session.options
+    plan = plan_tasks(options, target.model_file)
+    if session.conclusion is not None:
+        session.conclusion.require_possible(plan.tasks, plan.subjects, plan.shapes, options.subjects, options.limit)
+    return plan
 
-    def _client(self, server: Server, plan: Plan) -> "ChatClient":
-        from bundle.client.client import ChatClient
 
-        request = self._request
-        return ChatClient(
-            server.base_url,
-            [server.api_key],
-            server.model,
-            temperature=plan.temperature,
-            timeout_s=request.request_timeout_s or _LOCAL_TIMEOUT_S,
-            retries=_LOCAL_RETRIES if request.retries is None else request.retries,
-            proxies=False,
-            qps=request.qps,
-            answer_from_thinking=request.answer_from_thinking,
-            only_this_model=True,
-            say=self._screen.say,
+async def _serve_and_ask(session: _Session, plan: Plan, target: Target, opened: contextlib.ExitStack) -> None:
+    """Do all of it but the report; ``opened`` is closed after that."""
+    evaluation: Evaluation | None = None
+    # Whichever of these fails first ends the others: no waiting for a server that has no questions to answer.
+    async with first_fault_only(), asyncio.TaskGroup() as group:
+        loading = group.create_task(_load(session, plan, target))
+        model = await target.prepare(plan, session.screen, session.timing)
+        run = session.run = opened.enter_context(_open_run(session.options, f"{plan.label}-{model.label}"))
+        started = asyncio.Event()
+        checking = group.create_task(model.check(started))
+        for life in range(model.lives):
+            async with contextlib.AsyncExitStack() as serving:
+                try:
+                    server = await serving.enter_async_context(model.serve(run.server_log, started))
+                except ServerError as error:
+                    if evaluation is None:
+                        raise
+                    trouble: ServerError | None = error  # its cause may take a while to pass, as memory to come back
+                else:
+                    if evaluation is None:
+                        loaded = await _ready(session, model, loading, checking)
+                        asking = _asking_options(session, model)
+                        evaluation = await _begin(session, run, plan, model, loaded, asking)
+                    trouble = await server.attend(_ask(session, plan, model, evaluation, server.client, asking))
+            if trouble is None or not _goes_on_after(trouble, life, model, evaluation, session.screen):
+                return
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What is asked.
+
+    Attributes:
+        tables: The rows, one for each task.
+        questions: The questions of all tasks.
+        prompts: The content of ``prompts.jsonl``.
+    """
+
+    tables: Sequence[Tables]
+    questions: Sequence[Question]
+    prompts: bytes
+
+
+async def _load(session: _Session, plan: Plan, target: Target) -> _Loaded:
+    def load() -> _Loaded:
+        tables, questions = plan.load(session.screen.say, target.token_counter)
+        return _Loaded(tables, questions, "".join(prompt_lines(questions)).encode())
+
+    with session.timing.phase("load_s"):
+        return await in_thread(load)
+
+
+def _open_run(options: EvaluationOptions, label: str) -> Run:
+    if options.resume is None:
+        return Run.create(options.out, label)
+    from bundle.runs.recorded_run import find_run  # imported late: slow, and the server should start first
+
+    return Run.resume(find_run(options.resume, options.out))
+
+
+async def _ready(
+    session: _Session, model: Prepared, loading: asyncio.Task[_Loaded], checking: asyncio.Task[None]
+) -> _Loaded:
+    """Wait for what must be there, besides a server, before the first question."""
+    if not model.ours:
+        return await loading
+    with session.timing.phase("prove_s"):
+        if not (loading.done() and checking.done()):
+            session.screen.server("ready; waiting for the data and the tokenizer check")
+        loaded = await loading
+        await checking
+        return loaded
+
+
+def _asking_options(session: _Session, model: Prepared) -> "AskingOptions":
+    from bundle.evaluation.evaluation import AskingOptions  # imported late: slow, and the server should start first
+
+    options = session.options
+    wanted, allowed = options.concurrency or model.concurrency, connections_allowed()
+    if wanted > allowed:
+        session.screen.say(
+            f"limiting concurrency to {allowed} (requested {wanted}): open-file limit reached (`ulimit -n`)"
         )
+    return AskingOptions(
+        min(wanted, allowed),
+        adaptive=model.adaptive,
+        full_replies=options.full_replies,
+        prefix_order=options.prefix_order,
+    )
 
 
-class RemotePipeline(Pipeline):
-    """One run of ``bundle eval-remote``."""
+async def _begin(
+    session: _Session, run: Run, plan: Plan, model: Prepared, loaded: _Loaded, asking: "AskingOptions"
+) -> "Evaluation":
+    """Record what is asked, and of which model."""
+    from bundle.evaluation.evaluation import Evaluation  # imported late: slow, and the server should start first
 
-    def __init__(
-        self, request: EvaluationRequest, server: RemoteServer, screen: Screen, conclusion: "Conclusion | None"
-    ) -> None:
-        super().__init__(request, screen, conclusion)
-        self._server = server
-
-    def kill(self) -> None:
-        return  # the server is somebody else's
-
-    async def _perform(self, closing: contextlib.ExitStack) -> None:
-        from bundle.client.client import ChatClient
-        from bundle.client.endpoint import insecure, is_loopback, normalise_base_url, only_model
-
-        request, wanted, screen = self._request, self._server, self._screen
-        model = _remote_model_file(wanted)
-        remote = model.remote
-        base_url = normalise_base_url(_required_base_url(wanted, remote))
-        variable = wanted.api_key_env or remote.api_key_env
-        keys = keys_from_environment(variable) if variable is not None else []
-        if keys and insecure(base_url):
-            screen.say(f"warning: the API key is sent to {base_url} without encryption")
-        plan = self._plan(model)
-        async with first_fault_only(), asyncio.TaskGroup() as group:
-            loading = group.create_task(self._load(plan, lambda: None))
-            name = remote.model or await only_model(
-                base_url, keys[0] if keys else None, proxies=not is_loopback(base_url)
-            )
-            screen.heading(plan.tasks, f"model {name} at {base_url}", plan.sources())
-            loaded = await loading
-            run = self._open_run(f"{plan.label}-{name}", closing)
-            qps, timeout_s = request.qps or remote.qps, request.request_timeout_s or remote.timeout_s
-            retries = remote.retries if request.retries is None else request.retries
-            client = ChatClient(
-                base_url,
-                keys,
-                name,
-                temperature=plan.temperature,
-                timeout_s=timeout_s,
-                retries=retries,
-                proxies=not is_loopback(base_url),
-                qps=qps,
-                answer_from_thinking=request.answer_from_thinking,
-                say=screen.say,
-            )
-            served = {
-                "model": {"name": name, "base_url": base_url},
-                "requests": {"qps": qps, "retries": retries, "timeout_s": timeout_s},
-            }
-            options = self._options(request.concurrency or remote.concurrency, adaptive=True)
-            self._begin(run, plan, loaded, served, options)
-            await self._ask(plan, client, options)
-
-
-def _remote_model_file(wanted: RemoteServer) -> ModelFile:
-    """The model file that is named, or one for the served name that is."""
-    if wanted.model is None:
-        return ModelFile(description="the only model the server lists")
-    if wanted.model in file_names("models") or wanted.model.endswith(".toml"):
-        return model_file(wanted.model)
-    return ModelFile(description=wanted.model, remote=RemoteSettings(model=wanted.model))
-
-
-def _required_base_url(wanted: RemoteServer, remote: RemoteSettings) -> str:
-    base_url = wanted.base_url or remote.base_url
-    if base_url is None:
-        near = difflib.get_close_matches(wanted.model or "", file_names("models"), n=1)
-        raise UsageError(
-            f"Where {remote.model or 'the model'} is served is not known.",
-            remedy=f"Did you mean the model file {near[0]}?"
-            if near
-            else "Give --base-url, or name a model file that has one; `bundle models` lists them.",
-        )
-    return base_url
-
-
-def _choose_model_file(wanted: LocalServer, checkpoint: Checkpoint) -> tuple[str, ModelFile]:
-    if wanted.model_file is not None:
-        return wanted.model_file, model_file(wanted.model_file)
-    return model_file_for(checkpoint.architecture) or ("none", ModelFile(description=checkpoint.architecture))
-
-
-def _describe_served(checkpoint: Checkpoint, engine: Engine, wanted: LocalServer) -> dict[str, Any]:
-    return {
-        "model": {
-            "path": str(checkpoint.path),
-            "architecture": checkpoint.architecture,
-            "weight_bytes": checkpoint.weight_bytes,
-            "quantization": checkpoint.quantization,
-            "fingerprint": fingerprint(checkpoint),
-        },
-        "engine": {"name": engine.name, "version": engine.version, "arguments": list(wanted.engine_arguments)},
+    record = {
+        **plan.describe(loaded.tables),
+        **await in_thread(model.describe),
+        "sampling": plan.sampling(),
+        **asdict(asking),
+        **describe_machine(),
     }
+    if session.options.resume is not None:
+        require_same(run.read_record(), record)
+    if session.conclusion is not None:
+        session.conclusion.require_same_data(record)
+    run.write(RECORD, record)
+    run.write_bytes(PROMPTS, loaded.prompts)
+    if shortened := plan.shortened(loaded.questions):
+        session.screen.say(f"{shortened} questions have fewer examples, to fit --max-seq-len")
+    session.evaluation = Evaluation(plan.tasks, loaded.questions, run, session.screen.answered)
+    return session.evaluation
+
+
+async def _ask(
+    session: _Session,
+    plan: Plan,
+    model: Prepared,
+    evaluation: "Evaluation",
+    client: "ChatClient",
+    asking: "AskingOptions",
+) -> None:
+    """Ask what has no reply yet."""
+    # Modules and questions live until the end, and most of what a request leaves needs no search. Searching all of it
+    # as often as Python does by itself takes a tenth of the time.
+    gc.freeze()
+    gc.set_threshold(_ALLOCATIONS_BEFORE_GC, 10, 10)
+    with (
+        session.timing.phase("ask_s"),
+        session.screen.asking(len(evaluation.unanswered), len(evaluation.predictions)),
+    ):
+        async with client:
+            await evaluation.ask(client, plan.max_out_len, asking, ours=model.ours)
+    if session.options.rpm_verbose:
+        session.screen.say(f"{client.achieved_qpm:.1f} requests in the last minute")
+
+
+def _goes_on_after(trouble: ServerError, life: int, model: Prepared, evaluation: "Evaluation", screen: Screen) -> bool:
+    """Say what happened to the server and what becomes of its questions; whether there are any for the next one.
+
+    Raises:
+        ServerError: There are, but this was the last one.
+    """
+    restarts, most = life + 1, model.lives - 1
+    for question in evaluation.server_lost(last_life=restarts > most):
+        screen.say(f"skipping {question.subject} #{question.id}: it keeps crashing the server")
+    left = len(evaluation.unanswered)
+    if left and restarts > most:
+        raise trouble
+    screen.say(trouble.message)
+    if left:
+        evaluation.server["restarts"] = restarts
+        screen.say(f"restarting the server ({restarts} of {most}): {left} questions left")
+    if suspected := evaluation.suspected:
+        screen.say(f"{suspected} of them were in flight; they are asked last, one at a time")
+    return left > 0
+
+
+def _report(session: _Session, code: int) -> int:
+    """Save and show what there is; return the exit code it deserves, which is ``code`` if that is bad."""
+    session.screen.close()
+    run, evaluation, screen = session.run, session.evaluation, session.screen
+    if run is None or evaluation is None:
+        return ExitCode.UNANSWERED
+    results = evaluation.results(session.timing)
+    try:
+        run.flush()
+        run.write(RESULTS, results.to_json())
+    finally:
+        screen.results(evaluation, results, all_subjects=session.options.all_subjects)
+    for line in write_submissions(evaluation, run):
+        screen.note(line)
+    if code == ExitCode.DONE and results.answered < results.total:
+        code = ExitCode.UNANSWERED
+    if session.conclusion is not None:
+        code = _conclude(session.conclusion, run, code, screen)
+    screen.last(run.directory)
+    return code
+
+
+def _conclude(conclusion: "Conclusion", run: Run, code: int, screen: Screen) -> int:
+    try:
+        run.flush()
+        return conclusion.conclude(run.directory, code, screen.note)
+    except BundleError as error:
+        if code == ExitCode.DONE:
+            raise
+        screen.note(error.message)  # what went wrong first is what ends the run
+        return code
+
+
+def _conclusion(options: EvaluationOptions) -> "Conclusion | None":
+    """What is made of the run when it is over; None for nothing but the table."""
+    wanted = (options.min_score, options.baseline, options.max_drop, options.summary, options.junit)
+    if not any(wanted) and options.max_drop is None:
+        return None
+    from bundle.reports.gates.conclusion import parse_conclusion  # imported late: slow, and most runs have no gates
+
+    return parse_conclusion(
+        min_scores=options.min_score or (),
+        baseline=options.baseline,
+        max_drop=options.max_drop,
+        summary=options.summary,
+        junit=options.junit,
+        out=options.out,
+    )

@@ -1,5 +1,6 @@
-"""What will be asked, and how: command line, model file, task file and defaults, in this order."""
+"""What will be asked, and how: command line, task file, model file and defaults, in this order."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from bundle.checkpoints import MARKS_PER_MESSAGE
 from bundle.config.model_files import ModelFile
 from bundle.errors import UsageError
-from bundle.pipeline.requests import EvaluationRequest
+from bundle.pipeline.options import EvaluationOptions
 from bundle.runs.record import describe_tasks
 from bundle.tasks.benchmarks import Subject
 from bundle.tasks.catalog import Question, Task, find_task
@@ -41,7 +42,7 @@ class Plan:
     max_out_len: dict[str, int]
     temperature: float
     max_seq_len: int | None
-    request: EvaluationRequest
+    options: EvaluationOptions
 
     @property
     def label(self) -> str:
@@ -73,7 +74,7 @@ class Plan:
             questions += task.questions(
                 tables[-1],
                 subjects,
-                limit=self.request.limit,
+                limit=self.options.limit,
                 shape=self.shapes[task.name],
                 fits=None if count is None else self._fits(count, self.max_out_len[task.name]),
             )
@@ -95,12 +96,12 @@ class Plan:
 
     def describe(self, tables: Sequence[Tables]) -> dict[str, Any]:
         """What was asked, for the run's record."""
-        return describe_tasks(self.tasks, tables, self.shapes, self.request.subjects, self.request.limit)
+        return describe_tasks(self.tasks, tables, self.shapes, self.options.subjects, self.options.limit)
 
     def _source(self, task: Task) -> str:
         if isinstance(task.benchmark, OwnRows):
             return task.default_source  # its file names its rows
-        return self.request.source_of(task.benchmark.name) or task.default_source
+        return self.options.data.get(task.benchmark.name) or self.options.data.get("") or task.default_source
 
     def _fits(self, count: CountTokens, max_out_len: int) -> Callable[[Sequence[Message]], bool]:
         assert self.max_seq_len is not None
@@ -114,26 +115,26 @@ class Plan:
         return fits
 
 
-def plan_tasks(request: EvaluationRequest, model: ModelFile) -> Plan:
+def plan_tasks(options: EvaluationOptions, model: ModelFile) -> Plan:
     """Decide what will be asked, and how.
 
     Raises:
         ConfigError: There is no such task, or its file cannot be used.
         UsageError: A subject is unknown, or a task is named twice.
     """
-    tasks = tuple(find_task(name) for name in request.tasks)
-    names = [task.name for task in tasks]
-    if len(set(names)) < len(names):
-        raise UsageError(f"--task names {names[0]} twice.", remedy="Name each task once.")
+    tasks = tuple(find_task(name) for name in options.tasks)
+    for name, times in Counter(task.name for task in tasks).items():
+        if times > 1:
+            raise UsageError(f"--task names {name} {times} times.", remedy="Name each task once.")
     sampling = model.sampling
     return Plan(
         tasks=tasks,
-        subjects={task.name: task.select(request.subjects) for task in tasks},
-        shapes={task.name: request.prompt_shape or model.prompt_shape or task.shape for task in tasks},
+        subjects={task.name: task.select(options.subjects) for task in tasks},
+        shapes={task.name: options.prompt_shape or model.prompt_shape or task.shape for task in tasks},
         max_out_len={
-            task.name: request.max_out_len or task.max_out_len or sampling.max_out_len or _MAX_OUT_LEN for task in tasks
+            task.name: options.max_out_len or task.max_out_len or sampling.max_out_len or _MAX_OUT_LEN for task in tasks
         },
-        temperature=sampling.temperature if request.temperature is None else request.temperature,
-        max_seq_len=request.max_seq_len or sampling.max_seq_len,
-        request=request,
+        temperature=sampling.temperature if options.temperature is None else options.temperature,
+        max_seq_len=options.max_seq_len or sampling.max_seq_len,
+        options=options,
     )

@@ -40,7 +40,7 @@ def test_fewer_than_requests_are_to_be_in_flight(box: MakeBox) -> None:
     ended = run_with_open_files(machine, 128, "--concurrency", 300)
 
     assert ended.code == 0
-    assert "requests in flight at most instead of 300: this program may open no more files" in ended.said
+    assert "(requested 300): open-file limit reached" in ended.said
     machine.check(answered=ALL)
 
 

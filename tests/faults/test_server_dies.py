@@ -19,8 +19,8 @@ def test_killed_from_outside(box: MakeBox) -> None:
     ended = machine.end_of(process)
     assert ended.code == 0
     assert "server died (killed by SIGKILL)" in ended.said
-    assert f"starting it again (1 of 2): {ALL - MIDWAY} questions are left" in ended.said
-    assert "of them were in flight; they are asked last and one at a time" in ended.said
+    assert f"restarting the server (1 of 2): {ALL - MIDWAY} questions left" in ended.said
+    assert "of them were in flight; they are asked last, one at a time" in ended.said
     assert f"{ALL} of {ALL} questions answered" in ended.shown
     assert machine.restarts == 1
     machine.check(answered=ALL)
@@ -61,7 +61,7 @@ def test_out_of_gpu_memory_in_every_life(box: MakeBox) -> None:
 
     assert ended.code == 3
     assert ended.cleanly
-    assert "starting it again (2 of 2)" in ended.said
+    assert "restarting the server (2 of 2)" in ended.said
     assert "out of memory" in ended.said.partition("error: ")[2]
     assert "what to do:" in ended.said
     assert "not asked" in ended.shown

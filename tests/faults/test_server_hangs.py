@@ -23,7 +23,7 @@ def test_replies_do_not_come_any_more(box: MakeBox, health: str) -> None:
 
     assert ended.code == 0
     assert "server hangs: no reply, nor any part of one, for 1 s" in ended.said
-    assert f"starting it again (1 of 2): {ALL - MIDWAY} questions are left" in ended.said
+    assert f"restarting the server (1 of 2): {ALL - MIDWAY} questions left" in ended.said
     assert machine.restarts == 1
     machine.check(answered=ALL)
     machine.check_only_what_was_open_was_asked_again()

@@ -8,8 +8,8 @@ from bundle.checkpoints import inspect_checkpoint, token_counter
 from bundle.checkpoints.internlm2 import make_checkpoint
 from bundle.config.model_files import ModelFile, Sampling
 from bundle.errors import UsageError
+from bundle.pipeline.options import EvaluationOptions, parse_data
 from bundle.pipeline.plan import plan_tasks
-from bundle.pipeline.requests import EvaluationRequest, parse_data
 
 PLAIN = ModelFile(description="a model")
 FROM_FILE = ModelFile(
@@ -18,26 +18,26 @@ FROM_FILE = ModelFile(
 
 
 def test_without_any_word_the_defaults_hold() -> None:
-    plan = plan_tasks(EvaluationRequest(), PLAIN)
+    plan = plan_tasks(EvaluationOptions(), PLAIN)
     assert plan.sampling() == {"temperature": 0.0, "max_out_len": 2048, "max_seq_len": None}
     assert plan.shapes == {"ceval_gen": "turns"}
     assert plan.sources() == ["hub"]
 
 
 def test_the_models_file_beats_the_defaults() -> None:
-    plan = plan_tasks(EvaluationRequest(), FROM_FILE)
+    plan = plan_tasks(EvaluationOptions(), FROM_FILE)
     assert plan.sampling() == {"temperature": 0.5, "max_out_len": 1024, "max_seq_len": 4096}
     assert plan.shapes == {"ceval_gen": "flat"}
 
 
 def test_a_task_that_sets_the_length_of_replies_beats_the_models_file_as_in_opencompass() -> None:
-    plan = plan_tasks(EvaluationRequest(tasks=("ceval_gen", "ceval_zero_shot_gen")), FROM_FILE)
+    plan = plan_tasks(EvaluationOptions(tasks=["ceval_gen", "ceval_zero_shot_gen"]), FROM_FILE)
     assert plan.max_out_len == {"ceval_gen": 1024, "ceval_zero_shot_gen": 256}
 
 
 def test_the_command_line_beats_them_all() -> None:
-    request = EvaluationRequest(
-        tasks=("ceval_zero_shot_gen",), temperature=1.0, max_out_len=7, max_seq_len=99, prompt_shape="turns"
+    request = EvaluationOptions(
+        tasks=["ceval_zero_shot_gen"], temperature=1.0, max_out_len=7, max_seq_len=99, prompt_shape="turns"
     )
     plan = plan_tasks(request, FROM_FILE)
     assert plan.sampling() == {"temperature": 1.0, "max_out_len": 7, "max_seq_len": 99}
@@ -45,32 +45,37 @@ def test_the_command_line_beats_them_all() -> None:
 
 
 def test_every_benchmark_can_have_a_source_of_its_own() -> None:
-    data = parse_data(["ceval=./ceval", "modelscope"], ["ceval", "cmmlu"])
-    plan = plan_tasks(EvaluationRequest(tasks=("ceval_gen", "cmmlu_gen"), data=data), PLAIN)
+    data = parse_data(["ceval=./ceval", "modelscope"])
+    plan = plan_tasks(EvaluationOptions(tasks=["ceval_gen", "cmmlu_gen"], data=data), PLAIN)
     assert plan.sources() == ["./ceval", "modelscope"]
 
 
 @pytest.mark.parametrize("values", [["hub", "sample"], ["ceval=a", "ceval=b"]])
 def test_a_source_said_twice_is_an_error(values: list[str]) -> None:
     with pytest.raises(UsageError, match="twice"):
-        parse_data(values, ["ceval", "cmmlu"])
+        parse_data(values)
 
 
 def test_a_task_named_twice_is_an_error() -> None:
-    with pytest.raises(UsageError, match="twice"):
-        plan_tasks(EvaluationRequest(tasks=("ceval_gen", "ceval_gen_5f30c7")), PLAIN)
+    with pytest.raises(UsageError, match="names cmmlu_gen 2 times"):
+        plan_tasks(EvaluationOptions(tasks=["ceval_gen", "cmmlu_gen", "cmmlu_gen"]), PLAIN)
+
+
+def test_a_tasks_other_name_is_the_same_task() -> None:
+    with pytest.raises(UsageError, match="names ceval_gen 2 times"):
+        plan_tasks(EvaluationOptions(tasks=["ceval_gen", "ceval_gen_5f30c7"]), PLAIN)
 
 
 def test_examples_are_dropped_one_by_one_until_prompt_and_reply_fit(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "tiny")
     count = token_counter(inspect_checkpoint(tmp_path / "tiny"))
     assert count is not None
-    request = EvaluationRequest(data={"": "sample"}, subjects=["law"], max_out_len=100)
+    request = EvaluationOptions(data={"": "sample"}, subjects=["law"], max_out_len=100)
     _, whole = plan_tasks(request, PLAIN).load(lambda _: None, lambda: count)
     lengths = [count(question.messages) for question in whole]
     limit = 100 + min(lengths) - 1
 
-    limited = EvaluationRequest(data={"": "sample"}, subjects=["law"], max_out_len=100, max_seq_len=limit)
+    limited = EvaluationOptions(data={"": "sample"}, subjects=["law"], max_out_len=100, max_seq_len=limit)
     plan = plan_tasks(limited, PLAIN)
     _, questions = plan.load(lambda _: None, lambda: count)
 
@@ -82,7 +87,7 @@ def test_examples_are_dropped_one_by_one_until_prompt_and_reply_fit(tmp_path: Pa
 
 
 def test_where_tokens_cannot_be_counted_no_example_is_dropped() -> None:
-    request = EvaluationRequest(data={"": "sample"}, subjects=["law"], max_seq_len=10)
+    request = EvaluationOptions(data={"": "sample"}, subjects=["law"], max_seq_len=10)
     plan = plan_tasks(request, PLAIN)
     _, questions = plan.load(lambda _: None, lambda: None)
     assert plan.shortened(questions) == 0

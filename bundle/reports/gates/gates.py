@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bundle.errors import RunError, UsageError
+from bundle.errors import ExitCode, RunError, UsageError
 from bundle.reports.comparison import Comparison, Row, Standing, compare, require_comparable
 from bundle.reports.comparison.wording import p_says
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
@@ -187,7 +187,7 @@ def gated_exit_code(code: int, results: Iterable[GateResult]) -> int:
         code: What it would be without: 0, or 4 for questions without a reply, or 130 for an interrupted run.
         results: What came of the gates.
     """
-    return 1 if code == 0 and not all(one.met for one in results) else code
+    return ExitCode.GATE_NOT_MET if code == ExitCode.DONE and not all(one.met for one in results) else code
 
 
 def _min_score(value: str) -> MinScore:

@@ -1,0 +1,240 @@
+"""A checkpoint, served on this machine: a fresh server after each death."""
+
+import asyncio
+import contextlib
+import importlib
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from bundle.checkpoints import (
+    Checkpoint,
+    fingerprint,
+    inspect_checkpoint,
+    prove_tokenizer,
+    require_architecture,
+    require_trust,
+    token_counter,
+)
+from bundle.config.model_files import ModelFile, model_file, model_file_for
+from bundle.errors import ServerError
+from bundle.pipeline.options import LocalOptions
+from bundle.pipeline.plan import CountTokens, Plan
+from bundle.pipeline.targets import Timing
+from bundle.reports.screen.console import Screen
+from bundle.serving.engines import Engine
+from bundle.serving.gpu_memory import GpuMemory
+from bundle.serving.machine import Machine
+from bundle.serving.selection import choose_engine
+from bundle.serving.supervisor import Server, Supervisor
+from bundle.serving.watch import wait_for_trouble
+from bundle.system.background import in_thread, until_done_or_trouble
+
+if TYPE_CHECKING:  # slow to import, and the server should start first
+    from bundle.client.client import ChatClient
+
+_TIMEOUT_S, _RETRIES = 600.0, 3
+_USUAL_REPLY = 2048
+"""Tokens of the longest reply that an engine's ``longest_silence_s`` is meant for."""
+
+
+class Local:
+    """The target of ``bundle eval-local``.
+
+    Args:
+        model_dir: The checkpoint.
+        options: How it is served.
+        arguments: Passed on to the server's own command line.
+        machine: What there is to serve with.
+    """
+
+    def __init__(self, model_dir: Path, options: LocalOptions, arguments: Sequence[str], machine: Machine) -> None:
+        self._model_dir = model_dir
+        self._options = options
+        self._arguments = arguments
+        self._machine = machine
+        self._running: set[Supervisor] = set()
+
+    @property
+    def model_file(self) -> ModelFile:
+        """See `Target`."""
+        require_trust(self._checkpoint, trusted=self._trusted)
+        return self._named_model_file[1]
+
+    @cached_property
+    def _checkpoint(self) -> Checkpoint:
+        return inspect_checkpoint(self._model_dir)
+
+    @cached_property
+    def _named_model_file(self) -> tuple[str, ModelFile]:
+        if self._options.model_file is not None:
+            return self._options.model_file, model_file(self._options.model_file)
+        architecture = self._checkpoint.architecture
+        return model_file_for(architecture) or ("none", ModelFile(description=architecture))
+
+    @property
+    def _trusted(self) -> bool:
+        chosen = self._options.trust_remote_code
+        return self._named_model_file[1].trust_remote_code if chosen is None else chosen
+
+    def token_counter(self) -> CountTokens | None:
+        """See `Target`."""
+        return token_counter(self._checkpoint)
+
+    async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "LocalModel":
+        """See `Target`."""
+        checkpoint, options, (file_name, model) = self._checkpoint, self._options, self._named_model_file
+        engine = choose_engine(
+            options.engine,
+            checkpoint,
+            model,
+            self._arguments,
+            trust_remote_code=self._trusted,
+            gpu=options.gpu,
+            machine=self._machine,
+        )
+        require_architecture(checkpoint, engine.architectures, engine.name)
+        screen.heading(plan.tasks, f"checkpoint {checkpoint.path}, engine {engine.name}", plan.sources())
+        if checkpoint.remote_code:
+            source = "--trust-remote-code" if options.trust_remote_code else f"model file {file_name}"
+            names = ", ".join(checkpoint.remote_code_names)
+            screen.say(f"allowing the checkpoint's own Python code ({source}): {names}")
+        with timing.phase("start_s"):
+            await in_thread(lambda: engine.prepare(screen.say))
+        return LocalModel(
+            checkpoint, engine, self._trusted, tuple(self._arguments), options, plan, screen, timing, self._running
+        )
+
+    def kill(self) -> None:
+        """See `Target`."""
+        for supervisor in self._running:
+            supervisor.kill()
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A checkpoint with an engine that can serve it. See `Prepared`."""
+
+    checkpoint: Checkpoint
+    engine: Engine
+    trusted: bool
+    arguments: tuple[str, ...]
+    options: LocalOptions
+    plan: Plan
+    screen: Screen
+    timing: Timing
+    running: set[Supervisor]
+
+    ours: ClassVar = True
+    adaptive: ClassVar = False
+
+    @property
+    def label(self) -> str:
+        """See `Prepared`."""
+        return self.checkpoint.path.name
+
+    @property
+    def lives(self) -> int:
+        """See `Prepared`."""
+        return 1 + self.options.max_restarts
+
+    @property
+    def concurrency(self) -> int:
+        """See `Prepared`."""
+        return self.engine.concurrency
+
+    async def check(self, started: asyncio.Event) -> None:
+        """Prove the tokenizer, and import the client. Each takes a second or two, as does the server."""
+        await started.wait()
+        importing = in_thread(lambda: importlib.import_module("bundle.client.client"))
+        engine = self.engine
+        proving = prove_tokenizer(engine.tokenizer_directory, python=engine.interpreter, trust_remote_code=self.trusted)
+        await asyncio.gather(importing, proving)
+
+    def describe(self) -> dict[str, Any]:
+        """See `Prepared`."""
+        checkpoint, engine = self.checkpoint, self.engine
+        return {
+            "model": {
+                "path": str(checkpoint.path),
+                "architecture": checkpoint.architecture,
+                "weight_bytes": checkpoint.weight_bytes,
+                "quantization": checkpoint.quantization,
+                "fingerprint": fingerprint(checkpoint),
+            },
+            "engine": {"name": engine.name, "version": engine.version, "arguments": list(self.arguments)},
+        }
+
+    @contextlib.asynccontextmanager
+    async def serve(self, log: Path, started: asyncio.Event) -> AsyncIterator["LocalServer"]:
+        """See `Prepared`."""
+        screen, engine, options = self.screen, self.engine, self.options
+        memory = GpuMemory(engine.gpus)
+
+        async def until_memory_is_free() -> None:
+            if (held := await memory.wait_until_free()) is not None:
+                screen.say(f"warning: {held}")
+
+        supervisor = Supervisor(
+            engine,
+            log_path=log,
+            host=options.host,
+            start_timeout=options.start_timeout,
+            say=screen.server,
+            launched=started,
+        )
+        async with contextlib.AsyncExitStack() as cleanup:
+            self.running.add(supervisor)
+            cleanup.callback(self.running.discard, supervisor)
+            cleanup.push_async_callback(until_memory_is_free)
+            with self.timing.phase("start_s"):
+                server = await cleanup.enter_async_context(supervisor)
+            screen.say(f"server ready after {server.seconds_to_ready:.1f} s")
+            noting = asyncio.create_task(memory.note(server.pid))
+            cleanup.callback(noting.cancel)
+            longer_replies = max(1.0, max(self.plan.max_out_len.values()) / _USUAL_REPLY)
+            silence_s = options.hang_timeout or engine.longest_silence_s * longer_replies
+            yield LocalServer(self._client(server), server, supervisor, silence_s, self.timing)
+            screen.server("stopping")
+            with self.timing.phase("stop_s"):
+                await cleanup.aclose()
+
+    def _client(self, server: Server) -> "ChatClient":
+        from bundle.client.client import ChatClient  # imported late: slow, and the server should start first
+
+        asked = self.plan.options
+        return ChatClient(
+            server.base_url,
+            [server.api_key],
+            server.model,
+            temperature=self.plan.temperature,
+            timeout_s=asked.request_timeout or _TIMEOUT_S,
+            retries=_RETRIES if asked.retries is None else asked.retries,
+            proxies=False,
+            qps=asked.qps,
+            answer_from_thinking=asked.answer_from_thinking,
+            only_this_model=True,
+            say=self.screen.say,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LocalServer:
+    """A server of ours that is ready. See `bundle.pipeline.targets.Server`."""
+
+    client: "ChatClient"
+    server: Server
+    supervisor: Supervisor
+    silence_s: float
+    timing: Timing
+
+    async def attend(self, work: Coroutine[Any, Any, None]) -> ServerError | None:
+        """Await ``work`` until the server dies or hangs; such a server is killed."""
+        watch = wait_for_trouble(self.server, self.client.silent_for, self.silence_s)
+        trouble = await until_done_or_trouble(work, watch)
+        if trouble is not None:
+            with self.timing.phase("stop_s"):
+                await self.supervisor.stop(at_once=True)  # it may hang, and has nothing left to say
+        return trouble

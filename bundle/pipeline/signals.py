@@ -1,0 +1,54 @@
+"""Run a coroutine to its exit code: the first Ctrl-C stops it in order, the second at once."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from bundle.system.core_dumps import forbid_core_dumps
+from bundle.system.open_files import allow_open_files
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def run_with_signals(work: Coroutine[Any, Any, int], *, say: Callable[[str], None], kill: Callable[[], None]) -> int:
+    """Run ``work``, and return its exit code. SIGINT, SIGTERM and SIGHUP cancel it.
+
+    Args:
+        work: Cleans up and returns when it is cancelled.
+        say: Shows the user a line.
+        kill: Cuts the cleaning up short; called on every signal but the first.
+
+    Raises:
+        BundleError: Raised by ``work``, or too few files may be open.
+    """
+    if sys.platform == "win32":
+        return asyncio.run(work)
+    forbid_core_dumps()
+    allow_open_files()
+    import uvloop  # imported late: Windows has none
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_with_signals(work, say, kill))
+
+
+async def _with_signals(work: Coroutine[Any, Any, int], say: Callable[[str], None], kill: Callable[[], None]) -> int:
+    loop = asyncio.get_running_loop()
+    working = asyncio.ensure_future(work)
+    stopping = False
+
+    def stop() -> None:
+        nonlocal stopping
+        if stopping:
+            kill()
+        else:
+            say("stopping… press Ctrl-C again to quit now")
+        stopping = True
+        working.cancel()
+
+    for number in _SIGNALS:
+        # A user who starts us with `nohup` wants us to survive the terminal.
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, stop)
+    return await working

@@ -1,0 +1,117 @@
+"""What a run can be pointed at: something that is prepared once, and then gives servers, one after the other."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bundle.config.model_files import ModelFile
+from bundle.errors import ServerError
+from bundle.pipeline.plan import CountTokens, Plan
+from bundle.reports.screen.console import Screen
+
+if TYPE_CHECKING:  # slow to import, and the server should start first
+    from bundle.client.client import ChatClient
+
+
+class Timing(dict[str, float]):
+    """Seconds by phase."""
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time that the block takes to that of ``name``."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self[name] = self.get(name, 0.0) + time.perf_counter() - began
+
+
+class Target(Protocol):
+    """Where the model is served: on this machine, or by somebody else."""
+
+    @property
+    def model_file(self) -> ModelFile:
+        """How the model is asked unless the command line says otherwise.
+
+        Raises:
+            BundleError: What was named cannot be evaluated.
+        """
+
+    def token_counter(self) -> CountTokens | None:
+        """What counts the tokens of a prompt, if there is a tokenizer for that."""
+
+    async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "Prepared":
+        """Do what comes before the first server, while the questions are loaded.
+
+        Raises:
+            BundleError: It cannot be served.
+        """
+
+    def kill(self) -> None:
+        """Kill whatever was started, without asking."""
+
+
+class Prepared(Protocol):
+    """A target that can be served."""
+
+    @property
+    def label(self) -> str:
+        """The model's name in that of the run's directory."""
+
+    @property
+    def lives(self) -> int:
+        """How many servers it gives, one after the other, if each of them dies."""
+
+    @property
+    def ours(self) -> bool:
+        """Whether the servers are started here: then what fails may be the server, and pass with it."""
+
+    @property
+    def concurrency(self) -> int:
+        """Maximum concurrent requests, unless the command line says otherwise."""
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether to find out how many of them the server has room for."""
+
+    async def check(self, started: asyncio.Event) -> None:
+        """Do what must be done before the first question and can be done while the first server loads.
+
+        Args:
+            started: Set once that server's command runs.
+
+        Raises:
+            BundleError: No score of this model could be trusted.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """What is asked, for ``run.json``. Takes seconds: it reads the weights' headers."""
+
+    def serve(self, log: Path, started: asyncio.Event) -> contextlib.AbstractAsyncContextManager["Server"]:
+        """Have a server for as long as the block lasts.
+
+        Args:
+            log: Where the server's output is appended.
+            started: Set once the server's command runs.
+
+        Raises:
+            ServerError: It does not become ready, or it cannot be ended.
+        """
+
+
+class Server(Protocol):
+    """A server that is ready to be asked."""
+
+    @property
+    def client(self) -> "ChatClient":
+        """Asks it."""
+
+    async def attend(self, work: Coroutine[Any, Any, None]) -> ServerError | None:
+        """Await ``work``, which asks the server.
+
+        Returns:
+            What went wrong with the server, if that ended the work and the next server can go on with it.
+        """
