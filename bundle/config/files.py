@@ -1,9 +1,7 @@
 """Finding and reading the files in ``models/`` and ``configs/``."""
 
-import difflib
 import re
 import tomllib
-from collections.abc import Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -12,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bundle.errors import ConfigError
 from bundle.system.files import read_regular
-from bundle.system.text import is_unicode, one_line
+from bundle.system.text import did_you_mean, is_unicode, one_line
 
 _LARGEST = 1024 * 1024
 """Bytes; files of this kind are a few thousand long."""
@@ -77,9 +75,9 @@ def find_file(folder: _Folder, name: str) -> Path:
     if name in aliases:
         return aliases[name]
     names = file_names(folder)
-    near = difflib.get_close_matches(name, [*names, *aliases], n=1)
-    remedy = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names)}."
-    raise ConfigError(f"There is no {_LISTED_BY[folder].removesuffix('s')} named {name!r}.", remedy=remedy)
+    kind = _LISTED_BY[folder]
+    remedy = did_you_mean(name, [*names, *aliases], f"The {kind} are {', '.join(names)}.", cutoff=0.7)
+    raise ConfigError(f"No {kind.removesuffix('s')} is named {name!r}.", remedy=remedy)
 
 
 _LISTED_BY = {"models": "models", "configs": "tasks"}
@@ -135,21 +133,16 @@ def _first_fault(error: ValidationError, schema: type[BaseModel]) -> str:
     key = one_line(".".join(str(part) for part in fault["loc"]), 100)
     match fault["type"]:
         case "extra_forbidden":
-            near = _nearest(fault["loc"][-1], _keys(schema, fault["loc"][:-1]))
-            return f"unknown key {key!r}.{near}"
+            near = did_you_mean(str(fault["loc"][-1]), _keys(schema, fault["loc"][:-1]))
+            return f"unknown key {key!r}. {near}".rstrip()
         case "missing":
             return f"the key {key!r} is missing."
         case "literal_error":
             allowed = re.findall(r"'([^']*)'", fault["msg"])
-            return f"key {key!r}: {fault['msg']}.{_nearest(fault['input'], allowed)}"
+            return f"key {key!r}: {fault['msg']}. {did_you_mean(str(fault['input']), allowed)}".rstrip()
         case _:
             said = fault["msg"].removeprefix("Value error, ")
             return f"key {key!r}: {said}." if key else f"{said}."
-
-
-def _nearest(written: object, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(str(written), names, n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def _keys(schema: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from bundle.config.files import Strict
 
@@ -37,24 +37,17 @@ class PromptFile(Strict):
     shape: Literal["turns", "flat"] = "turns"
 
 
-class AnswerFile(Strict):
-    """What counts as the answer in a reply."""
+class AnswerFile(BaseModel):
+    """What counts as the answer in a reply: a rule, and its settings, which are checked where the rules are."""
 
-    rule: Literal["first_capital", "first_option", "pattern"]
-    options: Text | None = None
-    """For ``first_option``: the letters that are options, ``ABCD`` unless said otherwise."""
-    pattern: Text | None = None
-    """For ``pattern``: a regular expression with a group around the answer."""
+    model_config = ConfigDict(extra="allow", frozen=True)
 
-    @model_validator(mode="after")
-    def _keys_belong_to_the_rule(self) -> Self:
-        if self.options is not None and self.rule != "first_option":
-            raise ValueError(f"the rule {self.rule} has no 'options'")
-        if self.pattern is not None and self.rule != "pattern":
-            raise ValueError(f"the rule {self.rule} has no 'pattern'")
-        if self.pattern is None and self.rule == "pattern":
-            raise ValueError("the rule pattern needs the key 'pattern', a regular expression")
-        return self
+    rule: Text
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """The keys besides ``rule``."""
+        return self.model_extra or {}
 
 
 class TaskFile(Strict):

@@ -1,13 +1,14 @@
-r"""What a terminal or a line of a log may show of text that somebody else wrote.
+r"""Text for people: untrusted text made safe to show, and suggestions for mistyped names.
 
 A model's reply, a server's log, a file's name or a cell of a table can hold what a terminal obeys (escape sequences),
-what changes how the rest is read (bidirectional marks, line separators) and what nobody sees (zero-width characters,
-tags). Such characters are written as Python would write them (``\x1b``, ``\u202e``), so that they can be seen and do
-nothing. Chinese, emoji and combining text stay as they are.
+what changes how the rest is read (bidirectional marks, line separators) and what is invisible (zero-width characters,
+tags). Such characters are written as Python would write them (``\x1b``, ``\u202e``), so that they show and do nothing.
+Chinese, emoji and combining text stay as they are.
 """
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from typing import Final
 
 _JOINERS: Final = "\u200c\u200d"
@@ -63,6 +64,19 @@ def quoted(text: object, longest: int = 80) -> str:
     """``text`` as Python writes it, in quotation marks; of a longer one no more than ``longest`` characters."""
     whole = str(text)
     return repr(whole if len(whole) <= longest else whole[: longest - 1] + "…")
+
+
+def nearest(written: str, names: Iterable[str], *, count: int = 1, cutoff: float = 0.6) -> list[str]:
+    """The names most like what was written, the most similar first; none that is less similar than ``cutoff``."""
+    import difflib  # only errors need it
+
+    return difflib.get_close_matches(written, list(names), n=count, cutoff=cutoff)
+
+
+def did_you_mean(written: str, names: Iterable[str], otherwise: str = "", *, cutoff: float = 0.6) -> str:
+    """A suggestion for a mistyped name, or ``otherwise`` where none is near."""
+    near = nearest(written, names, cutoff=cutoff)
+    return f"Did you mean {printable(near[0])}?" if near else otherwise
 
 
 def _shown(match: re.Match[str]) -> str:

@@ -1,14 +1,13 @@
 """Tasks by name, from the files in ``configs/`` or of the user's own."""
 
-import difflib
 import re
-from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from bundle.config.files import find_file, read_file
-from bundle.config.task_files import AnswerFile, PromptFile, RowsFile, TaskFile
+from bundle.config.task_files import PromptFile, RowsFile, TaskFile
 from bundle.errors import ConfigError
-from bundle.tasks.answers import AnswerRule, FirstCapital, FirstOption, Pattern
+from bundle.system.text import did_you_mean
+from bundle.tasks.answers import make_rule
 from bundle.tasks.benchmarks import BENCHMARKS, Benchmark, Subject
 from bundle.tasks.own_rows import EXAMPLES, QUESTIONS, OwnRows, path_of
 from bundle.tasks.prompts import Prompt
@@ -41,13 +40,13 @@ def _benchmark_task(path: Path, file: TaskFile, known: Benchmark) -> Task:
         if split not in known.splits:
             raise ConfigError(
                 f"key {key!r}: {known.name} has no split {split!r}.",
-                remedy=_nearest(split, known.splits) or f"It has {', '.join(known.splits)}.",
+                remedy=did_you_mean(split, known.splits, f"It has {', '.join(known.splits)}."),
             )
     for column in _placeholders(file.prompt):
         if column not in known.prompt_columns:
             raise ConfigError(
                 f"its prompt names {{{column}}}, and {known.name} has no such column.",
-                remedy=_nearest(column, known.prompt_columns) or f"It has {', '.join(known.prompt_columns)}.",
+                remedy=did_you_mean(column, known.prompt_columns, f"It has {', '.join(known.prompt_columns)}."),
             )
     prefixes = {split: known.score_prefix(split, file.scores or known.name) for split in splits}
     groups: dict[str, tuple[tuple[str, str], ...]] = {}
@@ -68,7 +67,7 @@ def _benchmark_task(path: Path, file: TaskFile, known: Benchmark) -> Task:
         columns=known.prompt_columns,
         prompt=_prompt(file.prompt),
         shape=file.prompt.shape,
-        answer_rule=_rule(file.answer),
+        answer_rule=make_rule(file.answer.rule, file.answer.settings),
         max_out_len=file.max_out_len,
     )
 
@@ -80,7 +79,7 @@ def _own_task(path: Path, file: TaskFile, rows: RowsFile) -> Task:
             "its prompt names no column, so that every question would be the same.",
             remedy="Write a column's name in braces in 'prompt.user', such as {question}.",
         )
-    rule = _rule(file.answer)
+    rule = make_rule(file.answer.rule, file.answer.settings)
     own = OwnRows(
         name=path.stem,
         file=path.parent / path_of(rows.file),
@@ -114,22 +113,7 @@ def _prompt(file: PromptFile) -> Prompt:
     return Prompt(file.user, file.assistant, file.examples, file.place_for_examples or file.examples > 0)
 
 
-def _rule(file: AnswerFile) -> AnswerRule:
-    match file.rule:
-        case "first_capital":
-            return FirstCapital()
-        case "first_option":
-            return FirstOption() if file.options is None else FirstOption(file.options)
-        case "pattern":
-            return Pattern(file.pattern or "")
-
-
 def _placeholders(prompt: PromptFile) -> list[str]:
     """The columns a prompt names, in order: what stands in braces, if it could be a name."""
     found = re.findall(r"\{([^{}]*)\}", prompt.user + prompt.assistant)
     return [name for name in dict.fromkeys(found) if name.isidentifier() and name != "subject"]
-
-
-def _nearest(written: str, names: Collection[str] | Sequence[str]) -> str | None:
-    near = difflib.get_close_matches(written, list(names), n=1)
-    return f"Did you mean {near[0]!r}?" if near else None

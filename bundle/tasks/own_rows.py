@@ -1,6 +1,5 @@
 """Questions of the user's own: the rows of a CSV file, or of a JSONL file with one object a line."""
 
-import difflib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from typing import Any
 
 from bundle.errors import DataError
 from bundle.system.files import read_regular
-from bundle.system.text import is_unicode, one_line, quoted
+from bundle.system.text import did_you_mean, is_unicode, one_line, quoted
 from bundle.tasks.answers import AnswerRule
 from bundle.tasks.sources.csv_files import MAX_ROWS, decode, read_records
 from bundle.tasks.sources.local_files import MAX_FILE_BYTES
@@ -98,13 +97,10 @@ class OwnRows:
         return rows
 
     def _no_column(self, column: str, record: Row, where: str) -> DataError:
-        near = difflib.get_close_matches(column, record, n=1)
         return DataError(
             f"{self.name} needs the column {column!r}, and {where} has none of this name with text in it; "
             f"there are {listed(record)}.",
-            remedy=f"Did you mean {quoted(near[0])}?"
-            if near
-            else "Correct the file, or the task file's prompt or [rows].",
+            remedy=did_you_mean(column, record, "Correct the file, or the task file's prompt or [rows]."),
         )
 
     def _problem(self, row: Row, subject: str) -> str | None:

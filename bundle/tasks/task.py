@@ -1,11 +1,11 @@
 """A task: which questions, which prompt, what counts as the answer."""
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bundle.errors import DataError, UsageError
+from bundle.system.text import did_you_mean
 from bundle.tasks.answers import AnswerRule
 from bundle.tasks.benchmarks import Benchmark, Subject
 from bundle.tasks.own_rows import OwnRows
@@ -125,8 +125,7 @@ class Task:
         known = [subject.name for subject in self.subjects]
         for name in names:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"Did you mean {near[0]}?" if near else f"See `bundle tasks {self.name}` for the subjects."
+                hint = did_you_mean(name, known, f"See `bundle tasks {self.name}` for the subjects.")
                 raise UsageError(f"{self.name} has no subject {name!r}.", remedy=hint)
         return tuple(subject for subject in self.subjects if subject.name in names)
 

@@ -14,7 +14,7 @@ from bundle.client.replies import NoReplyError, Reply
 from bundle.client.streaming import StreamedReply
 from bundle.evaluation.evaluation import AskingOptions, Evaluation
 from bundle.runs.run import Run, read_predictions
-from bundle.tasks.answers import AnswerRule, FirstCapital, FirstOption, Pattern
+from bundle.tasks.answers import AnswerRule, FirstCapital, FirstOption, Labelled, Pattern
 from bundle.tasks.catalog import Question, find_task
 from tests.client.loopback_api import Call, Handler, completion, error, loopback_api
 from tests.client.streams import Stream, chunk, chunks_of
@@ -186,7 +186,7 @@ async def test_a_server_that_answers_whole_where_it_was_asked_to_stream_is_under
     assert [(reply.text, reply.completion_tokens) for reply in replies] == [("B", 2)] * 2
 
 
-RULES = [FirstCapital(), FirstOption("ABCD"), Pattern(r"(?i)答案\s*:\s*[\W]*([A-D])[\W]*"), Pattern("([A-D])。")]
+RULES = [FirstCapital(), FirstOption("ABCD"), Labelled("答案", colon=":", ignore_case=True), Pattern("([A-D])。")]
 PIECES = st.lists(
     st.sampled_from(
         ["A", "B", "C", "答案是", "答案", ":", "选", "：", " ", "\n", "x", "因为", "。", "b", "Z", "(", ")"]

@@ -61,11 +61,11 @@ def test_whole_numbers_are_taken_where_a_fraction_may_stand(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("[remote]\nbase-url = 'x'", r"unknown key 'remote.base-url'. Did you mean 'base_url'\?"),
-        ("[remote]\nretry = 1", r"unknown key 'remote.retry'. Did you mean 'retries'\?"),
-        ("[remotes]\nqps = 1", r"unknown key 'remotes'. Did you mean 'remote'\?"),
-        ("[sampling]\ntemprature = 0", r"Did you mean 'temperature'\?"),
-        ("promptshape = 'flat'", r"Did you mean 'prompt_shape'\?"),
+        ("[remote]\nbase-url = 'x'", r"unknown key 'remote.base-url'. Did you mean base_url\?"),
+        ("[remote]\nretry = 1", r"unknown key 'remote.retry'. Did you mean retries\?"),
+        ("[remotes]\nqps = 1", r"unknown key 'remotes'. Did you mean remote\?"),
+        ("[sampling]\ntemprature = 0", r"Did you mean temperature\?"),
+        ("promptshape = 'flat'", r"Did you mean prompt_shape\?"),
         ("prompt_shape = 'chat'", r"key 'prompt_shape': .*'turns' or 'flat'"),
         ("[remote]\nqps = 0", r"key 'remote.qps': .*greater than 0"),
         ("[remote]\nqps = inf", r"key 'remote.qps': .*finite"),

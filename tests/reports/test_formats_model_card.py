@@ -45,7 +45,7 @@ def test_the_groups_are_metrics_of_one_data_set(tmp_path: Path) -> None:
     assert run.scores["ceval"].accuracy is not None
     assert (first.metric_type, first.metric_value) == ("accuracy", round(run.scores["ceval"].accuracy, 2))
     assert (first.dataset_type, first.dataset_split, first.dataset_config) == ("ceval/ceval-exam", "val", None)
-    assert first.dataset_name.startswith("C-Eval, validation split, five examples")
+    assert first.dataset_name.startswith("C-Eval, validation split, 5-shot")
     assert first.dataset_args == {"num_few_shot": 5, "task": "ceval_gen"}
     assert first.metric_args is not None
     assert first.metric_args["questions"] == first.metric_args["answered"] == 104

@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from typing import Any
 
-from bundle.tasks.answers.option_patterns import searches
+from bundle.tasks.answers.first_option import searches
 
 COT_PATTERN = r"(?i)答案\s*:\s*[\W]*([A-D])[\W]*"
 """The pattern of ``cmmlu_0shot_cot_gen``."""

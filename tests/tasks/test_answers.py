@@ -2,6 +2,7 @@
 
 import json
 import re
+import string
 import time
 from pathlib import Path
 
@@ -10,18 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundle.errors import ConfigError
-from bundle.tasks.answers import AnswerRule, FirstCapital, FirstOption, Pattern
-from bundle.tasks.answers.option_patterns import searches
+from bundle.tasks.answers import AnswerRule, FirstCapital, FirstOption, Labelled, Pattern
+from bundle.tasks.answers.first_option import searches
 from bundle.tasks.catalog import find_task
 from tests.tasks.opencompass_answers import COT_PATTERN, WORDS
+
+COT = Labelled("答案", colon=":", ignore_case=True)
+"""The rule of ``cmmlu_0shot_cot_gen``, whose expression in OpenCompass is `COT_PATTERN`."""
 
 RULES: dict[str, AnswerRule] = {
     "first_capital": FirstCapital(),
     "first_option": FirstOption(),
     "first_option of other options": FirstOption("12AE"),
-    "labelled pattern": Pattern(COT_PATTERN),
-    "labelled pattern of another kind": Pattern(r"Answer\s*[:：]\s*([AB1])"),
-    "labelled pattern whose label can overlap itself": Pattern(r"(?i)aa\s*:\W*([A-Z])"),
+    "labelled": COT,
+    "labelled of another kind": Labelled("Answer", "AB1"),
+    "labelled whose label can overlap itself": Labelled("aa", string.ascii_uppercase, ":", ignore_case=True),
     "pattern that needs the whole reply": Pattern(r"([A-D])\W*$"),
     "pattern whose group may be left out": Pattern(r"答案(是[A-D])?"),
 }
@@ -55,11 +59,15 @@ REPLIES = _PIECES.map("".join)
         (FirstOption(), "D", "D"),
         (FirstOption(), "E", ""),
         (FirstOption("ABCDE"), "选E", "E"),
-        (Pattern(COT_PATTERN), "思考……\n答案: C", "C"),
-        (Pattern(COT_PATTERN), "**答案:** B", "B"),
-        (Pattern(COT_PATTERN), "答案: b", "b"),  # which is not B, there as here
-        (Pattern(COT_PATTERN), "答案：B", ""),  # a full-width colon is none
-        (Pattern(COT_PATTERN), "答案: A。不对，答案: B", "A"),
+        (COT, "思考……\n答案: C", "C"),
+        (COT, "**答案:** B", "B"),
+        (COT, "答案: b", "b"),  # which is not B, there as here
+        (COT, "答案：B", ""),  # a full-width colon is none
+        (COT, "答案: A。不对，答案: B", "A"),
+        (Labelled("答案"), "答案：**B**", "B"),
+        (Labelled("Answer"), "answer: B", ""),
+        (Labelled("Answer", "XY"), "Answer: A\nAnswer: X", "X"),
+        (Pattern(COT_PATTERN), "答案: b", "b"),
         (Pattern(r"([A-D])$"), "C \n", "C"),  # white space around a reply is not seen
     ],
 )
@@ -68,7 +76,7 @@ def test_the_answer_in_a_reply(rule: AnswerRule, reply: str, answer: str) -> Non
 
 
 def test_answers_are_those_opencompass_s_own_functions_find() -> None:
-    rules = {"first_capital": FirstCapital(), "first_option": FirstOption(), "pattern": Pattern(COT_PATTERN)}
+    rules = {"first_capital": FirstCapital(), "first_option": FirstOption(), "pattern": COT}
     rows = json.loads(Path(__file__).with_name("opencompass_answers.json").read_text(encoding="utf-8"))
     assert len(rows) > 500
     for row in rows:
@@ -111,10 +119,11 @@ def test_an_answer_that_was_said_is_the_answer_of_every_longer_reply(name: str, 
         (FirstOption(), "答案 \n B", "B"),
         (FirstOption(), "答案：B", None),  # "答案是A" may follow, and goes first
         (FirstOption(), "选B", None),
-        (Pattern(COT_PATTERN), "答案: **B", "B"),
-        (Pattern(COT_PATTERN), "答案: **", None),
-        (Pattern(r"ANSWER:\s*([A-D])"), "ANSWER: B", "B"),
-        (Pattern(r"(B)"), "B", None),  # not of a form whose first match is known to be final
+        (COT, "答案: **B", "B"),
+        (COT, "答案: **", None),
+        (Labelled("ANSWER"), "ANSWER: B", "B"),
+        (Pattern(r"ANSWER:\s*([A-D])"), "ANSWER: B", None),  # a longer reply may match otherwise
+        (Pattern(r"(B)"), "B", None),
         (Pattern(r"A:\s*([A-D])|B"), "A: A", None),
     ],
 )
@@ -137,7 +146,7 @@ def test_what_is_looked_for_in_another_way_than_opencompass_does_is_found_the_sa
     assert found[31:34] + found[39:42] == there
 
 
-@pytest.mark.parametrize("rule", [FirstOption(), Pattern(COT_PATTERN)], ids=lambda rule: rule.name)
+@pytest.mark.parametrize("rule", [FirstOption(), COT], ids=lambda rule: rule.name)
 @pytest.mark.parametrize(
     "refrain", ["答案是", "答案是 ", "答案: ", "The correct answer is ", "the answer is  ", " ", "1", "答案。"]
 )
@@ -157,6 +166,7 @@ def test_a_model_that_repeats_itself_costs_no_more_time_than_its_reply_is_long(r
     [
         (FirstCapital(), ["A", "Z", "Ａ"], ["a", "AB", "", "甲"]),
         (FirstOption("AB"), ["A", "B"], ["C", "AB", ""]),
+        (Labelled("答案", "AB"), ["A", "B"], ["C", "AB", "", "a"]),
         (Pattern("(.*)"), ["甲", "any text"], []),
     ],
 )
@@ -168,10 +178,20 @@ def test_a_rule_tells_which_answers_it_can_find(rule: AnswerRule, can: list[str]
 def test_options_must_be_different_letters_or_digits(options: str) -> None:
     with pytest.raises(ConfigError, match="options"):
         FirstOption(options)
+    with pytest.raises(ConfigError, match="options"):
+        Labelled("答案", options)
 
 
 @pytest.mark.parametrize(
-    ("pattern", "fault"), [("(A", "no regular expression"), ("A", "no group"), ("(A)++*", "no reg")]
+    ("label", "colon", "fault"), [("", ":", "label"), ("答 案", ":", "label"), ("答案", "=", "colon")]
+)
+def test_a_label_is_a_word_and_a_colon_a_colon(label: str, colon: str, fault: str) -> None:
+    with pytest.raises(ConfigError, match=fault):
+        Labelled(label, colon=colon)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fault"), [("(A", "not a valid regular"), ("A", "no group"), ("(A)++*", "not a valid")]
 )
 def test_a_pattern_must_be_a_regular_expression_with_a_group(pattern: str, fault: str) -> None:
     with pytest.raises(ConfigError, match=fault):
@@ -181,4 +201,4 @@ def test_a_pattern_must_be_a_regular_expression_with_a_group(pattern: str, fault
 def test_the_tasks_have_opencompass_s_rules() -> None:
     assert find_task("ceval_gen").answer_rule == FirstCapital()
     assert find_task("ceval_zero_shot_gen").answer_rule == FirstOption("ABCD")
-    assert find_task("cmmlu_0shot_cot_gen").answer_rule == Pattern(COT_PATTERN)
+    assert find_task("cmmlu_0shot_cot_gen").answer_rule == COT

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundle.errors import AnswerError
-from bundle.tasks.answers import Pattern
-from bundle.tasks.answers.bounded_search import SearchTimeoutError, search
+from bundle.tasks.answers import Labelled, Pattern
+from bundle.tasks.answers.pattern import SearchTimeoutError, search
 from tests.tasks.opencompass_answers import COT_PATTERN
 
 SLOW = [(r"(a+)+$", "a" * 40 + "b"), (r"(.*)*x([A-D])", "答案" * 100), (r"(?:(\w+)\s?)*!", "word " * 40)]
@@ -22,7 +22,7 @@ def test_a_search_that_would_never_end_is_given_up_and_the_reply_is_neither_righ
 ) -> None:
     with pytest.raises(AnswerError) as caught:
         Pattern(pattern).extract(reply)
-    assert "was still looking for the answer" in caught.value.message
+    assert "was still searching" in caught.value.message
     assert "one way to match" in (caught.value.remedy or "")
 
 
@@ -62,16 +62,22 @@ def test_what_is_found_is_what_python_finds(pattern: str, text: str) -> None:
     assert (found and found.span()) == (expected and expected.span())
 
 
-LABELLED = [COT_PATTERN, r"Answer\s*[:：]\s*([AB1])", r"(?i)aa\s*:\W*([A-Z])", r"答案:[\W]*([0-9])\W*", r"x:([AB])"]
+LABELLED = [
+    (Labelled("答案", colon=":", ignore_case=True), COT_PATTERN),
+    (Labelled("Answer", "AB1"), r"Answer\s*[:：]\W*([AB1])"),
+    (Labelled("aa", "AKSZ", ":", ignore_case=True), r"(?i)aa\s*:\W*([AKSZ])"),
+    (Labelled("x", "01", "："), r"x\s*：[\W]*([01])\W*"),
+]
 _PIECES = st.sampled_from(
     ["答案", "Answer", "aa", "AA", "x", ":", "：", " ", "\n", "*", "_", "A", "b", "1", "K", "ſ", "é", "\u3000"]
 )
 
 
-@pytest.mark.parametrize("pattern", LABELLED)
+@pytest.mark.parametrize(("rule", "pattern"), LABELLED)
 @given(reply=st.lists(_PIECES, max_size=14).map("".join))
-def test_a_label_and_an_answer_are_found_where_the_expression_as_written_finds_them(pattern: str, reply: str) -> None:
-    rule = Pattern(pattern)
+def test_a_label_and_an_answer_are_found_where_a_plain_expression_finds_them(
+    rule: Labelled, pattern: str, reply: str
+) -> None:
     expected = re.compile(pattern).search(reply.strip())
     assert rule.extract(reply) == (expected[1] if expected else "")
 
@@ -80,5 +86,5 @@ def test_a_label_and_an_answer_are_found_where_the_expression_as_written_finds_t
 def test_fillers_without_end_after_a_label_take_no_time_that_grows_with_their_square(filler: str) -> None:
     reply = "答案:" + filler * 200_000 + "x"
     started = time.process_time()
-    assert Pattern(COT_PATTERN).extract(reply) == ""
+    assert LABELLED[0][0].extract(reply) == ""
     assert time.process_time() - started < 1
