@@ -114,6 +114,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(read_whole(path).decode("utf-8"))
+        json.dumps(value, ensure_ascii=False).encode()  # fails if half a character is escaped in it
     except UnicodeDecodeError as error:
         raise CheckpointError(
             f"{shown(path)} is not valid UTF-8: byte {error.start} cannot be decoded.", remedy=_DOWNLOAD_AGAIN

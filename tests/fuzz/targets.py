@@ -11,7 +11,7 @@ from typing import Any
 
 from bundle.checkpoints import fingerprint, inspect_checkpoint
 from bundle.checkpoints._safetensors import read_safetensors_header
-from bundle.checkpoints.internlm2.sentencepiece_model import read_model
+from bundle.checkpoints.internlm2.sentencepiece import read_model
 from bundle.checkpoints.internlm2.tokenizer_config import read_tokenizer_config
 from bundle.client.endpoint import insecure, normalise_base_url
 from bundle.client.faults import AttemptError

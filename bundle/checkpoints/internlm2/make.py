@@ -1,36 +1,42 @@
-"""``bundle make-checkpoint``: a checkpoint in the format of InternLM2.5's, with random weights.
+"""``bundle make-checkpoint``: a checkpoint in the format of InternLM2.5's, with random weights and one habit.
 
-It is for trying out the whole pipeline and for measuring servers; its answers, single letters, mean nothing.
+It is for trying out the whole pipeline and for measuring servers; its answers, single letters, mean nothing. A model
+of random weights alone never ends a turn, so every reply would run to its limit, while one that has learnt to answer
+with a letter replies with two tokens. For the time a run takes that is all the difference, so the random weights are
+given this one habit by hand: one of four letters, then the end of the turn. Which letter depends on the whole prompt.
+
+How: the first two numbers of the residual stream are kept free of noise. The first is large for every token and pulls
+towards the letters; the second is large for the letters only, and pulls harder still towards the end of the turn.
 """
 
-import json
 import shutil
+import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import uuid4
 
-from bundle.checkpoints.internlm2.architecture import (
-    ARCHITECTURE,
-    MODEL_TYPE,
-    Architecture,
-    parameter_count,
-    tensor_table,
-)
-from bundle.checkpoints.internlm2.random_weights import Habit, random_tensor
-from bundle.checkpoints.internlm2.safetensors_file import Tensor, write_index, write_tensors
-from bundle.checkpoints.internlm2.sentencepiece_model import read_model
+from bundle.checkpoints._files import shown
+from bundle.checkpoints._tensors import INTERNLM2, Sizes, internlm2_tensors, parameter_count
+from bundle.checkpoints._weights import SAFETENSORS_INDEX
+from bundle.checkpoints.internlm2.rewrite import write_json
+from bundle.checkpoints.internlm2.sentencepiece import build_tokenizer, read_model
 from bundle.checkpoints.internlm2.tokenizer_config import read_tokenizer_config
-from bundle.checkpoints.internlm2.tokenizer_json import build_tokenizer
 from bundle.checkpoints.internlm2.tokenizer_proof import prove_equal
 from bundle.checkpoints.internlm2.vocabulary import make_vocabulary
 from bundle.errors import CheckpointError
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+
 Like = Literal["tiny", "internlm2_5-1_8b"]
 
 # Heads are 128 wide in both: TurboMind's InternLM2 reader takes that for granted.
-_SIZES: dict[Like, dict[str, int]] = {
+_SIZES: Final[dict[Like, dict[str, int]]] = {
     "tiny": {
         "hidden_size": 512,
         "intermediate_size": 768,
@@ -48,20 +54,41 @@ _SIZES: dict[Like, dict[str, int]] = {
         "vocab_size": 92544,
     },
 }
-_SHARD_BYTES = 2 * 10**9
+_SHARD_BYTES = 10**9  # one at a time is held in memory
 # The last six ids of the vocabulary, in this order, as in InternLM2.5's.
-_MARKS = ("<|plugin|>", "<|interpreter|>", "<|action_end|>", "<|action_start|>", "<|im_end|>", "<|im_start|>")
-_CHAT_TEMPLATE = (
+_MARKS: Final = ("<|plugin|>", "<|interpreter|>", "<|action_end|>", "<|action_start|>", "<|im_end|>", "<|im_start|>")
+_CHAT_TEMPLATE: Final = (
     "{{ bos_token }}{% for message in messages %}"
     "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
+_CARRIER: Final = 8.0  # of the two numbers kept free of noise, where the embeddings' others spread by 1
+_FAINT: Final = 0.02
+_SHARP: Final = 8.0  # attention looks at few tokens, so the letter depends on which these are
+# In units of a logit's spread: the letters are above all others, and the end of the turn above the letters.
+_LETTERS_SPREAD, _LETTERS_PULL, _END_PULL = 2.0, 10.0, 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Habit:
+    """The ids that the habit is about.
+
+    Attributes:
+        letters: The tokens it answers with.
+        end_of_turn: The token that ends a turn.
+        before_reply: The last token of a prompt; its embedding is faint, so that the rest of the prompt decides.
+    """
+
+    letters: tuple[int, ...]
+    end_of_turn: int
+    before_reply: int
+
 
 def made_config(like: Like) -> dict[str, Any]:
     """The config.json of a made checkpoint: InternLM2.5's own keys, and the sizes of ``like``."""
     return {
-        "architectures": [ARCHITECTURE],
+        "architectures": [INTERNLM2],
         "attn_implementation": "eager",
         "auto_map": {"AutoConfig": "configuration_internlm2.InternLM2Config"},
         "bias": False,
@@ -71,7 +98,7 @@ def made_config(like: Like) -> dict[str, Any]:
         "hidden_act": "silu",
         "initializer_range": 0.02,
         "max_position_embeddings": 32768,
-        "model_type": MODEL_TYPE,
+        "model_type": "internlm2",
         "rms_norm_eps": 1e-05,
         "rope_scaling": {"type": "dynamic", "factor": 2.0},
         "rope_theta": 1000000,
@@ -99,15 +126,16 @@ def make_checkpoint(
     directory = directory.absolute()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise CheckpointError(
-            f"{directory} exists and is not an empty directory.", remedy="Name a new one, or remove it first."
+            f"{shown(directory)} exists and is not an empty directory.", remedy="Name a new one, or remove it first."
         )
     config = made_config(like)
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
-        needed, free = 2 * parameter_count(config) + 32 * 2**20, shutil.disk_usage(directory.parent).free
+        needed = 2 * parameter_count(internlm2_tensors(config)) + 32 * 2**20
+        free = shutil.disk_usage(directory.parent).free
         if free < needed:
             raise CheckpointError(
-                f"{directory.parent} has {free / 1e9:.1f} GB free; {needed / 1e9:.1f} GB are needed.",
+                f"{shown(directory.parent)} has {free / 1e9:.1f} GB free; {needed / 1e9:.1f} GB are needed.",
                 remedy="Free some space, or name a directory on another disk.",
             )
         partial = directory.with_name(f".{directory.name}.{uuid4().hex[:8]}.partial")
@@ -115,47 +143,22 @@ def make_checkpoint(
             partial.mkdir()
             habit = _write_tokenizer(partial, config["vocab_size"], say)
             _write_weights(partial, config, seed, habit, say)
-            _write_json(partial / "generation_config.json", _generation_config(config["vocab_size"]))
-            shutil.copyfile(
-                str(resources.files("bundle.checkpoints.internlm2") / "files" / "configuration_internlm2.py"),
-                partial / "configuration_internlm2.py",
-            )
-            _write_json(partial / "config.json", config)
+            ends = {"bos_token_id": 1, "eos_token_id": [2, habit.end_of_turn], "pad_token_id": 2}
+            write_json(partial / "generation_config.json", ends)
+            code = resources.files("bundle.checkpoints.internlm2").joinpath("files", "configuration_internlm2.py")
+            (partial / "configuration_internlm2.py").write_bytes(code.read_bytes())
+            write_json(partial / "config.json", config)
             partial.replace(directory)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise CheckpointError(
-            f"{directory}: cannot be written ({error.strerror}).",
+            f"{shown(directory)} cannot be written: {shown(error.strerror)}.",
             remedy="Free some space, or choose another directory.",
         ) from error
 
 
-def _write_weights(
-    directory: Path, config: dict[str, Any], seed: int, habit: Habit, say: Callable[[str], None]
-) -> None:
-    architecture = Architecture.from_config(config)
-    spread = config["initializer_range"]
-    shards: list[list[Tensor]] = [[]]
-    for name, shape in tensor_table(config).items():
-        tensor = Tensor(name, "BF16", shape)
-        if sum(other.nbytes for other in shards[-1]) + tensor.nbytes > _SHARD_BYTES:
-            shards.append([])
-        shards[-1].append(tensor)
-    count = len(shards)
-    names = ["model.safetensors"] if count == 1 else [f"model-{n:05}-of-{count:05}.safetensors" for n in _from_1(count)]
-    for name, shard in zip(names, shards, strict=True):
-        say(f"writing {name} ({sum(tensor.nbytes for tensor in shard) / 1e6:,.0f} MB)")
-        write_tensors(directory / name, shard, lambda t: random_tensor(t, seed, spread, architecture, habit))
-    if count > 1:
-        write_index(directory / "model.safetensors.index.json", dict(zip(names, shards, strict=True)))
-
-
-def _from_1(count: int) -> range:
-    return range(1, count + 1)
-
-
-def _write_tokenizer(directory: Path, vocab_size: int, say: Callable[[str], None]) -> Habit:
+def _write_tokenizer(directory: Path, vocab_size: int, say: Callable[[str], None]) -> _Habit:
     """tokenizer.model as the real checkpoint has it, and a tokenizer.json, which every transformers reads alike.
 
     Returns the ids of the tokens a reply is made of.
@@ -165,15 +168,16 @@ def _write_tokenizer(directory: Path, vocab_size: int, say: Callable[[str], None
     model_file.write_bytes(make_vocabulary(vocab_size))
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
     special = {**names, "additional_special_tokens": list(reversed(_MARKS))}
-    added = {0: "<unk>", 1: "<s>", 2: "</s>", **{vocab_size - len(_MARKS) + n: mark for n, mark in enumerate(_MARKS)}}
+    marks = {mark: vocab_size - len(_MARKS) + n for n, mark in enumerate(_MARKS)}
+    added = {"<unk>": 0, "<s>": 1, "</s>": 2, **marks}
     flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
-    _write_json(directory / "special_tokens_map.json", special)
-    _write_json(
+    write_json(directory / "special_tokens_map.json", special)
+    write_json(
         directory / "tokenizer_config.json",
         {
             "add_bos_token": True,
             "add_eos_token": False,
-            "added_tokens_decoder": {str(number): {"content": text, **flags} for number, text in added.items()},
+            "added_tokens_decoder": {str(number): {"content": text, **flags} for text, number in added.items()},
             **special,
             "chat_template": _CHAT_TEMPLATE,
             "clean_up_tokenization_spaces": False,
@@ -182,7 +186,7 @@ def _write_tokenizer(directory: Path, vocab_size: int, say: Callable[[str], None
         },
     )
     model = read_model(model_file)
-    tokenizer, settings, _ = build_tokenizer(model, read_tokenizer_config(directory))
+    tokenizer, settings = build_tokenizer(model, read_tokenizer_config(directory))
     prove_equal(tokenizer, model_file, model, settings.added)
     tokenizer.save(str(directory / "tokenizer.json"))
 
@@ -190,16 +194,69 @@ def _write_tokenizer(directory: Path, vocab_size: int, say: Callable[[str], None
         (number,) = tokenizer.encode(text, add_special_tokens=False).ids
         return int(number)
 
-    return Habit(tuple(map(id_of, "ABCD")), _end_of_turn(vocab_size), before_reply=id_of("\n"))
+    return _Habit(tuple(map(id_of, "ABCD")), marks["<|im_end|>"], before_reply=id_of("\n"))
 
 
-def _generation_config(vocab_size: int) -> dict[str, Any]:
-    return {"bos_token_id": 1, "eos_token_id": [2, _end_of_turn(vocab_size)], "pad_token_id": 2}
+def _write_weights(
+    directory: Path, config: dict[str, Any], seed: int, habit: _Habit, say: Callable[[str], None]
+) -> None:
+    from safetensors.torch import save_file  # imported late: takes seconds
+
+    shards: list[dict[str, tuple[int, ...]]] = [{}]
+    for name, shape in internlm2_tensors(config).items():
+        if 2 * parameter_count({**shards[-1], name: shape}) > _SHARD_BYTES:
+            shards.append({})
+        shards[-1][name] = shape
+    count = len(shards)
+    weight_map: dict[str, str] = {}
+    for n, shard in enumerate(shards, start=1):
+        file = "model.safetensors" if count == 1 else f"model-{n:05}-of-{count:05}.safetensors"
+        say(f"writing {file} ({2 * parameter_count(shard) / 1e6:,.0f} MB)")
+        tensors = {name: _random_tensor(name, shape, seed, config, habit) for name, shape in shard.items()}
+        save_file(tensors, directory / file, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(shard, file)
+    if count > 1:
+        total = 2 * parameter_count(internlm2_tensors(config))
+        write_json(directory / SAFETENSORS_INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
 
 
-def _end_of_turn(vocab_size: int) -> int:
-    return vocab_size - len(_MARKS) + _MARKS.index("<|im_end|>")
+def _random_tensor(
+    name: str, shape: tuple[int, ...], seed: int, config: dict[str, Any], habit: _Habit
+) -> "torch.Tensor":
+    """A bfloat16 tensor: ones for a norm, else normal around 0. It depends on the seed and its name alone."""
+    import numpy as np  # imported late, like safetensors
+    import torch
+
+    if name.endswith("norm.weight"):
+        return torch.ones(shape, dtype=torch.bfloat16)
+    generator = np.random.Generator(np.random.SFC64([seed, zlib.crc32(name.encode())]))
+    values = generator.standard_normal(shape, dtype=np.float32)
+    _give_habit(name, values, config["initializer_range"], Sizes.from_config(config), habit)
+    return torch.from_numpy(values).to(torch.bfloat16)
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def _give_habit(name: str, values: "npt.NDArray[np.float32]", std: float, sizes: Sizes, habit: _Habit) -> None:
+    """Give a tensor, drawn with spread 1, its spread and what the habit takes."""
+    letters = list(habit.letters)
+    match name.removesuffix(".weight").rpartition(".")[2]:
+        case "tok_embeddings":
+            values[habit.before_reply] *= _FAINT
+            values[:, 0] = _CARRIER
+            values[:, 1] = 0
+            values[letters, 1] = _CARRIER
+        case "output":
+            spread = std * sizes.hidden**0.5
+            values *= std
+            values[letters] *= _LETTERS_SPREAD
+            values[:, :2] = 0
+            values[letters, 0] = _LETTERS_PULL * spread
+            values[habit.end_of_turn, 1] = _END_PULL * spread
+        case "wqkv":
+            values *= std
+            grouped = values.reshape(sizes.kv_heads, -1, sizes.head_dim, sizes.hidden)  # a view
+            grouped[:, :-1] *= _SHARP
+        case "wo" | "w2":
+            values *= std
+            values[:2] = 0
+        case _:
+            values *= std

@@ -7,16 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bundle.checkpoints.internlm2.sentencepiece_model import PieceType, SentencePieceModel
+from bundle.checkpoints._files import shown
+from bundle.checkpoints.internlm2.sentencepiece import SPACE, USE_LMDEPLOY, PieceType, SentencePieceModel
 from bundle.checkpoints.internlm2.tokenizer_config import AddedToken
-from bundle.checkpoints.internlm2.tokenizer_json import SPACE
 from bundle.errors import TokenizerError
 from bundle.system.text import one_line
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-_REMEDY = "Evaluate this checkpoint with the lmdeploy engine, which runs its own tokenizer."
 
 PROMPT = (
     "以下是中国关于高等数学考试的单项选择题，请选出其中的正确答案。\n"
@@ -53,7 +51,6 @@ def prove_equal(
     sentencepiece_file: Path,
     model: SentencePieceModel,
     marks: Mapping[int, AddedToken],
-    inexpressible: Sequence[str] = (),
 ) -> None:
     """Check a tokenizer against sentencepiece itself: ids and decoding on varied text, then the added tokens' ids.
 
@@ -62,40 +59,42 @@ def prove_equal(
         sentencepiece_file: The model file it was made from.
         model: What that file says.
         marks: The added tokens, by id.
-        inexpressible: Pieces known not to be formed (``Merges.inexpressible``); text with them is left out.
 
     Raises:
-        TokenizerError: Sentencepiece cannot read the file, they differ anywhere, or text does not come back as it was.
+        TokenizerError: Sentencepiece cannot read the file, they differ anywhere, or text does not round-trip.
     """
-    import sentencepiece
+    import sentencepiece  # imported late: not needed where an earlier rewrite is found
 
+    sentencepiece.set_min_log_level(2)  # it warns of single pieces on stderr
     try:
         processor = sentencepiece.SentencePieceProcessor(model_file=str(sentencepiece_file))
     except (OSError, RuntimeError) as error:
         raise TokenizerError(
-            f"Sentencepiece cannot read {sentencepiece_file}: {one_line(str(error))}",
+            f"sentencepiece cannot read {shown(sentencepiece_file)}: {one_line(str(error))}",
             remedy="Download tokenizer.model again.",
         ) from error
     # Sentencepiece knows nothing of the added tokens.
-    incomparable = [*(mark.content for mark in marks.values()), *(t.replace(SPACE, " ") for t in inexpressible)]
+    incomparable = [*(mark.content for mark in marks.values()), *(t.replace(SPACE, " ") for t in model.inexpressible)]
     for text in _without(incomparable, [*TEXTS, *_texts_of_pieces(model)]):
         expected = processor.encode(text)
         actual = tokenizer.encode(text, add_special_tokens=False).ids
         if actual != expected:
             raise TokenizerError(
                 f"The converted tokenizer cuts {_short(text)} differently from sentencepiece.",
-                remedy=_REMEDY,
+                remedy=USE_LMDEPLOY,
                 details=[f"sentencepiece: {expected[:40]}", f"converted:     {actual[:40]}"],
             )
         decoded = tokenizer.decode(actual, skip_special_tokens=False)
         if decoded != processor.decode(expected) or (SPACE not in text and decoded != text):
-            raise TokenizerError(f"The converted tokenizer gives {_short(text)} back as {decoded!r}.", remedy=_REMEDY)
+            raise TokenizerError(
+                f"The converted tokenizer gives {_short(text)} back as {_short(decoded)}.", remedy=USE_LMDEPLOY
+            )
     for number, mark in marks.items():
         ids = tokenizer.encode(mark.content, add_special_tokens=False).ids
         if ids != [number] or tokenizer.decode(ids, skip_special_tokens=False) != mark.content:
             raise TokenizerError(
-                f"The token {mark.content!r} has id {number} but is encoded as {ids}.",
-                remedy=_REMEDY,
+                f"The token {_short(mark.content)} has id {number} but is encoded as {ids}.",
+                remedy=USE_LMDEPLOY,
             )
 
 
@@ -111,4 +110,4 @@ def _without(contents: Sequence[str], texts: Iterable[str]) -> list[str]:
 
 
 def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:59] + "…")
+    return shown(repr(text), 62)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from bundle.checkpoints.internlm2 import tensor_table
+from bundle.checkpoints._tensors import internlm2_tensors
 
 TOKENIZER_FILES = ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
 
@@ -57,7 +57,7 @@ def write_checkpoint(directory: Path, tiny: Path, *, dtype: torch.dtype = torch.
     tensors = {
         # Norms and biases far from ones and zeros, so that none of them can go missing unseen.
         name: (torch.randn(shape, generator=generator) * 0.2 + ("norm" in name)).to(dtype)
-        for name, shape in tensor_table(config).items()
+        for name, shape in internlm2_tensors(config).items()
         if not (config["tie_word_embeddings"] and name == "output.weight")
     }
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})

@@ -3,35 +3,35 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from bundle.checkpoints.internlm2.sentencepiece_model import Piece, PieceType, filler_pieces
+from bundle.checkpoints.internlm2.sentencepiece import Piece, PieceType, model_message
 
-BYTES = [Piece(f"<0x{n:02X}>", 0.0, PieceType.BYTE) for n in range(256)]
 CONTROLS = [
     Piece("<unk>", 0.0, PieceType.UNKNOWN),
     Piece("<s>", 0.0, PieceType.CONTROL),
     Piece("</s>", 0.0, PieceType.CONTROL),
 ]
-
-# Fields of sentencepiece_model.proto, as bytes on the wire.
-BPE, UNIGRAM = b"\x18\x02", b"\x18\x01"
-BYTE_FALLBACK = b"\x98\x02\x01"
-WHITESPACE_AS_SUFFIX = b"\xc0\x01\x01"
-TRAINER = BPE + BYTE_FALLBACK
-CHARACTER_MAP = b"\x12\x04\x00\x00\x00\x00"
-DUMMY_PREFIX, NO_DUMMY_PREFIX = b"\x18\x01", b"\x18\x00"
-SHORTEN_SPACES, KEEP_SPACES = b"\x20\x01", b"\x20\x00"
-PLAIN_SPACES = b"\x28\x00"
-NORMALIZER = NO_DUMMY_PREFIX + KEEP_SPACES
+BYTES = [Piece(f"<0x{n:02X}>", 0.0, PieceType.BYTE) for n in range(256)]
+BPE, UNIGRAM = 2, 1
 
 
 def normal(scores: dict[str, float]) -> list[Piece]:
     return [Piece(text, score, PieceType.NORMAL) for text, score in scores.items()]
 
 
-def write_model(
-    path: Path, pieces: Sequence[Piece], *, trainer: bytes = TRAINER, normalizer: bytes = NORMALIZER
-) -> Path:
-    content = filler_pieces([*CONTROLS, *BYTES, *pieces])
-    content += b"\x12" + bytes([len(trainer)]) + trainer + b"\x1a" + bytes([len(normalizer)]) + normalizer
-    path.write_bytes(content)
+def write_model(path: Path, pieces: Sequence[Piece], **settings: object) -> Path:
+    """A model file; ``settings`` are fields of its trainer and normalizer other than InternLM2's."""
+    model = model_message()()
+    for piece in (*CONTROLS, *BYTES, *pieces):
+        model.pieces.add(piece=piece.text, score=piece.score, type=piece.type)
+    usual = {
+        "model_type": BPE,
+        "byte_fallback": True,
+        "add_dummy_prefix": False,
+        "remove_extra_whitespaces": False,
+        "escape_whitespaces": True,
+    }
+    for name, value in {**usual, **settings}.items():
+        part = model.trainer_spec if name in model.trainer_spec.DESCRIPTOR.fields_by_name else model.normalizer_spec
+        setattr(part, name, value)
+    path.write_bytes(model.SerializeToString())
     return path

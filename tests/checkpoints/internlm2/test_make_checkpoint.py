@@ -8,18 +8,16 @@ from typing import Any
 
 import pytest
 
+from bundle.checkpoints._safetensors import read_safetensors_header
+from bundle.checkpoints._tensors import Sizes, internlm2_tensors, parameter_count
+from bundle.checkpoints._weights import inspect_weights
 from bundle.checkpoints.internlm2 import (
     is_internlm2,
     made_config,
     make,
     make_checkpoint,
-    parameter_count,
     rewrite_as_llama,
-    tensor_table,
 )
-from bundle.checkpoints.internlm2.architecture import Architecture
-from bundle.checkpoints.internlm2.checkpoint_files import weight_files
-from bundle.checkpoints.internlm2.safetensors_file import read_tensors
 from bundle.errors import CheckpointError
 
 # InternLM2.5-1.8B as published: its tensors outside the layers, and those of one layer.
@@ -44,12 +42,12 @@ def test_the_1_8b_shape_has_the_real_tensors() -> None:
 
     config = made_config("internlm2_5-1_8b")
 
-    assert tensor_table(config) == expected
-    assert parameter_count(config) == 1_889_110_016
+    assert internlm2_tensors(config) == expected
+    assert parameter_count(internlm2_tensors(config)) == 1_889_110_016
 
 
 def test_a_model_with_bias_has_it_on_the_attention_only() -> None:
-    with_bias = tensor_table(made_config("tiny") | {"bias": True})
+    with_bias = internlm2_tensors(made_config("tiny") | {"bias": True})
 
     assert {name: shape for name, shape in with_bias.items() if name.endswith("bias")} == {
         "model.layers.0.attention.wqkv.bias": (1024,),
@@ -75,14 +73,14 @@ def test_the_tiny_one_is_small_and_holds_the_files_of_a_real_one(tiny: Path) -> 
 
 
 def test_tensors_on_disk_are_those_of_the_table(tiny: Path) -> None:
-    stored = read_tensors(tiny / "model.safetensors")
+    stored = read_safetensors_header(tiny / "model.safetensors").tensors
 
-    assert {t.tensor.name: t.tensor.shape for t in stored} == tensor_table(made_config("tiny"))
-    assert {t.tensor.dtype for t in stored} == {"BF16"}
+    assert {name: tensor.shape for name, tensor in stored.items()} == internlm2_tensors(made_config("tiny"))
+    assert {tensor.dtype for tensor in stored.values()} == {"BF16"}
 
 
 def test_tiny_has_grouped_heads_as_wide_as_turbomind_takes_for_granted() -> None:
-    shape = Architecture.from_config(made_config("tiny"))
+    shape = Sizes.from_config(made_config("tiny"))
 
     assert shape.head_dim == 128
     assert shape.heads > shape.kv_heads > 1
@@ -141,20 +139,24 @@ def test_it_answers_with_a_letter_that_depends_on_the_prompt_and_ends_its_turn(t
 
 
 def test_large_checkpoints_are_sharded_and_indexed(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    from safetensors.torch import load_file
+
     monkeypatch.setattr(make, "_SHARD_BYTES", 6_000_000)
 
     make_checkpoint(tmp_path / "sharded")
 
-    shards = weight_files(tmp_path / "sharded")
+    shards = inspect_weights(tmp_path / "sharded").files
     assert [path.name for path in shards] == [f"model-0000{n}-of-00004.safetensors" for n in (1, 2, 3, 4)]
     assert not (tmp_path / "sharded" / "model.safetensors").exists()
     index = json.loads((tmp_path / "sharded" / "model.safetensors.index.json").read_bytes())
-    stored = {t.tensor.name: (path.name, b"".join(t.blocks())) for path in shards for t in read_tensors(path)}
+    stored = {name: (path.name, tensor) for path in shards for name, tensor in load_file(path).items()}
     assert index["weight_map"] == {name: shard for name, (shard, _) in stored.items()}
-    assert index["metadata"]["total_size"] == 2 * parameter_count(made_config("tiny"))
+    assert index["metadata"]["total_size"] == 2 * parameter_count(internlm2_tensors(made_config("tiny")))
     # A tensor's values depend on the seed and its name, not on the shard that it is in.
-    whole = {t.tensor.name: b"".join(t.blocks()) for t in read_tensors(tiny / "model.safetensors")}
-    assert {name: content for name, (_, content) in stored.items()} == whole
+    whole = load_file(tiny / "model.safetensors")
+    assert stored.keys() == whole.keys()
+    assert all(tensor.equal(whole[name]) for name, (_, tensor) in stored.items())
 
 
 def test_chat_marks_are_the_last_six_ids_and_end_a_turn(tiny: Path) -> None:
@@ -251,7 +253,7 @@ def test_an_interrupted_make_leaves_nothing(tmp_path: Path) -> None:
 def test_a_directory_that_cannot_be_written_is_an_error_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    with pytest.raises(CheckpointError, match=r"file/model.*cannot be written"):
+    with pytest.raises(CheckpointError, match=r"file/model cannot be written"):
         make_checkpoint(tmp_path / "file" / "model")
 
 
@@ -272,12 +274,12 @@ def test_internlm2_is_told_by_its_architecture(config: dict[str, object], expect
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden_size": None}, "hidden_size must be a positive whole number, not None"),
-        ({"vocab_size": "many"}, "vocab_size must be a positive whole number, not 'many'"),
-        ({"num_hidden_layers": 0}, "num_hidden_layers must be a positive whole number, not 0"),
+        ({"hidden_size": None}, "hidden_size must be a positive integer, not None"),
+        ({"vocab_size": "many"}, "vocab_size must be a positive integer, not 'many'"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers must be a positive integer, not 0"),
         ({"num_key_value_heads": 3}, "do not divide evenly"),
     ],
 )
 def test_impossible_sizes_are_errors(changes: dict[str, object], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
-        tensor_table(made_config("tiny") | changes)
+        internlm2_tensors(made_config("tiny") | changes)

@@ -7,10 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundle.checkpoints.internlm2.merges import Merge, derive_merges
-from bundle.checkpoints.internlm2.sentencepiece_model import Piece, PieceType, read_model
+from bundle.checkpoints.internlm2.sentencepiece import Piece, SentencePieceModel, build_tokenizer, read_model
 from bundle.checkpoints.internlm2.tokenizer_config import TokenizerConfig
-from bundle.checkpoints.internlm2.tokenizer_json import build_tokenizer
 from bundle.errors import CheckpointError
 from tests.checkpoints.internlm2.sentencepiece_files import normal, write_model
 
@@ -29,7 +27,7 @@ def cut_both_ways(pieces: list[Piece], samples: list[str]) -> tuple[list[list[in
     with tempfile.TemporaryDirectory() as directory:
         path = write_model(Path(directory) / "tokenizer.model", pieces)
         processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
-        tokenizer, _, _ = build_tokenizer(read_model(path), PLAIN)
+        tokenizer, _ = build_tokenizer(read_model(path), PLAIN)
         return processor.encode(samples), [tokenizer.encode(text).ids for text in samples]
 
 
@@ -61,36 +59,27 @@ def test_equal_scores_give_sentencepieces_own_cuts_or_are_refused(
     assert actual == expected
 
 
-def test_a_piece_has_the_one_pair_that_can_form_it() -> None:
-    pieces = normal({"ab": -1, "bc": -2, "abc": -3, "a": -4, "b": -5, "c": -6})
-
-    # (a, bc) would form abc as well, but a and b are always joined first.
-    assert [(merge.left, merge.right) for merge in derive_merges(pieces).ranked] == [
-        ("a", "b"),
-        ("b", "c"),
-        ("ab", "c"),
-    ]
+def model_of(scores: dict[str, float], tmp_path: Path) -> SentencePieceModel:
+    return read_model(write_model(tmp_path / "tokenizer.model", normal(scores)))
 
 
-def test_a_piece_that_no_text_becomes_has_no_pair() -> None:
-    pieces = normal({"ab": -1, "abcd": -2, "a": -3, "b": -4, "c": -5, "d": -6})
+def test_every_way_to_split_a_piece_is_a_pair_and_better_pieces_come_first(tmp_path: Path) -> None:
+    model = model_of({"ab": -1, "bc": -2, "abc": -3, "a": -4, "b": -5, "c": -6}, tmp_path)
 
-    assert derive_merges(pieces).ranked == (Merge("a", "b", -1),)
-
-
-def test_a_piece_made_of_characters_that_are_no_pieces_is_named() -> None:
-    pieces = normal({"습니": -1, "니": -2})
-
-    merges = derive_merges(pieces)
-
-    assert merges.ranked == ()
-    assert merges.inexpressible == ("습니",)
+    assert model.merges == (("a", "b"), ("b", "c"), ("a", "bc"), ("ab", "c"))
 
 
-def test_of_two_equal_pairs_after_the_same_symbol_the_left_one_comes_first() -> None:
-    pieces = normal({"bc": -1, "ab": -1, "a": -2, "b": -3, "c": -4})
+def test_a_piece_that_no_text_becomes_has_no_pair(tmp_path: Path) -> None:
+    model = model_of({"ab": -1, "abcd": -2, "a": -3, "b": -4, "c": -5, "d": -6}, tmp_path)
 
-    assert [(merge.left, merge.right) for merge in derive_merges(pieces).ranked] == [("a", "b"), ("b", "c")]
+    assert model.merges == (("a", "b"),)
+
+
+def test_a_piece_made_of_characters_that_are_no_pieces_is_named(tmp_path: Path) -> None:
+    model = model_of({"습니": -1, "니": -2}, tmp_path)
+
+    assert model.merges == ()
+    assert model.inexpressible == ("습니",)
 
 
 @pytest.mark.parametrize(
@@ -100,12 +89,10 @@ def test_of_two_equal_pairs_after_the_same_symbol_the_left_one_comes_first() -> 
         pytest.param({"ab": -1, "cd": -1, "abc": 0, "a": -2, "b": -3, "c": -4, "d": -5}, id="one leads to a better"),
     ],
 )
-def test_equal_scores_that_no_ranking_expresses_are_refused(scores: dict[str, float]) -> None:
+def test_equal_scores_that_no_ranking_expresses_are_refused(scores: dict[str, float], tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="pieces of equal score compete"):
-        derive_merges(normal(scores))
+        build_tokenizer(model_of(scores, tmp_path), PLAIN)
 
 
-def test_nothing_is_formed_across_a_user_defined_piece() -> None:
-    pieces = [*normal({"ab": -1, "abc": -2, "a": -3, "b": -4, "c": -5}), Piece("bc", 0, PieceType.USER_DEFINED)]
-
-    assert derive_merges(pieces).ranked == (Merge("a", "b", -1),)
+def test_equal_scores_of_pieces_that_are_never_formed_do_not_matter(tmp_path: Path) -> None:
+    assert model_of({"[SPARE_0]": 0, "[SPARE_1]": 0, "ab": -1, "a": -2, "b": -3}, tmp_path).obstacle is None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -13,10 +14,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from bundle.checkpoints._weights import inspect_weights  # noqa: E402
 from bundle.checkpoints.internlm2 import rewrite_as_llama  # noqa: E402
-from bundle.checkpoints.internlm2.checkpoint_files import weight_files  # noqa: E402
 from bundle.errors import CheckpointError, TokenizerError  # noqa: E402
+from tests.checkpoints import checkpoints  # noqa: E402
 from tests.checkpoints.internlm2.checkpoints import change_json, change_tensors, write_checkpoint  # noqa: E402
+
+LFS_POINTER = checkpoints.LFS_POINTER.encode()
 
 
 @pytest.fixture
@@ -70,7 +74,7 @@ def test_the_second_time_it_is_found(source: Path, cache: Path) -> None:
 
     assert second == first
     assert (first / "model.safetensors").stat() == written
-    assert not [line for line in said if "rewriting" in line]
+    assert not [line for line in said if "converting" in line]
 
 
 def test_the_same_content_elsewhere_is_found_as_well(source: Path, cache: Path, tmp_path: Path) -> None:
@@ -134,7 +138,9 @@ def test_shards_stay_shards(source: Path, cache: Path) -> None:
 
     rewritten = rewrite_as_llama(source, cache)
 
-    assert [path.name for path in weight_files(rewritten)] == [path.name for path in weight_files(source)]
+    assert [path.name for path in inspect_weights(rewritten).files] == [
+        path.name for path in inspect_weights(source).files
+    ]
     transformers = pytest.importorskip("transformers")
     _, info = transformers.AutoModelForCausalLM.from_pretrained(rewritten, output_loading_info=True)
     assert not info["missing_keys"]
@@ -205,7 +211,8 @@ def without_a_shard(source: Path) -> None:
 
 
 def with_bin_weights(source: Path) -> None:
-    (source / "model.safetensors").rename(source / "pytorch_model.bin")
+    (source / "model.safetensors").unlink()
+    (source / "pytorch_model.bin").write_bytes(pickle.dumps({}))
 
 
 def truncated(size: int) -> Callable[[Path], None]:
@@ -215,23 +222,23 @@ def truncated(size: int) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        pytest.param(remove("config.json"), r"config\.json: cannot be read", id="no config"),
-        pytest.param(write("config.json", b"{"), r"config\.json: is not valid JSON", id="broken config"),
-        pytest.param(write("config.json", b"[]"), r"config\.json: must hold a JSON object", id="config is a list"),
-        pytest.param(config(architectures=["LlamaForCausalLM"]), "is no InternLM2 checkpoint", id="another model"),
+        pytest.param(remove("config.json"), r"config\.json cannot be read", id="no config"),
+        pytest.param(write("config.json", b"{"), r"config\.json is not valid JSON", id="broken config"),
+        pytest.param(write("config.json", b"[]"), r"config\.json holds a JSON list, not an object", id="a list"),
+        pytest.param(config(architectures=["LlamaForCausalLM"]), "is not an InternLM2 checkpoint", id="another model"),
         pytest.param(config(quantization_config={"quant_method": "awq"}), "quantized", id="quantized"),
         pytest.param(config(rope_scaling={"type": "yarn", "factor": 2.0}), "rope_scaling", id="unknown rope"),
         pytest.param(config(rope_scaling={"type": "dynamic"}), "rope_scaling", id="rope without factor"),
-        pytest.param(remove("model.safetensors"), "holds no weights", id="no weights"),
+        pytest.param(remove("model.safetensors"), "no weights", id="no weights"),
         pytest.param(with_bin_weights, r"PyTorch \.bin files", id="weights in the old format"),
-        pytest.param(without_a_shard, "1 of 2 weight files are missing: model-00002-of-00002", id="missing shard"),
-        pytest.param(truncated(0), "truncated or no safetensors", id="empty weights"),
-        pytest.param(truncated(100), "truncated or no safetensors", id="cut off in the header"),
-        pytest.param(truncated(500_000), r"is truncated: 500000 bytes of \d+", id="cut off in the data"),
+        pytest.param(without_a_shard, "lacks 1 of the 2 weight files .*: model-00002-of-00002", id="missing shard"),
+        pytest.param(truncated(0), "is empty", id="empty weights"),
+        pytest.param(truncated(100), "is truncated within its header", id="cut off in the header"),
+        pytest.param(truncated(500_000), r"is truncated: 500,000 of [\d,]+ bytes", id="cut off in the data"),
+        pytest.param(write("model.safetensors", LFS_POINTER), "git-lfs", id="lfs weights"),
         pytest.param(
-            write("model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid"), "git-lfs", id="lfs weights"
+            write("tokenizer.model", b"version https://git-lfs.github.com/spec/v1\noid"), "git-lfs", id="lfs tokenizer"
         ),
-        pytest.param(write("tokenizer.model", b"version https://git-lfs.gith"), "git-lfs", id="lfs tokenizer"),
         pytest.param(
             tensors(lambda t: t.pop("model.layers.1.attention.wqkv.weight")),
             r"misses model\.layers\.1\.attention\.wqkv\.weight",
@@ -294,5 +301,5 @@ def test_a_tokenizer_json_with_marks_at_other_ids_is_refused(source: Path, cache
 def test_a_cache_that_cannot_be_written_is_an_error_with_a_remedy(source: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    with pytest.raises(CheckpointError, match=r"could not be rewritten there.*another disk"):
+    with pytest.raises(CheckpointError, match=r"cannot write the converted source.*another disk"):
         rewrite_as_llama(source, tmp_path / "file")

@@ -1,0 +1,319 @@
+"""The rewrite of an InternLM2 checkpoint as a plain Llama one, for engines that know only Llama.
+
+InternLM2 computes what Llama does; its tensors have other names, and query, key and value projections are fused. Its
+tokenizer is Python code that silently goes wrong under transformers 5, so it is converted as well.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from bundle.checkpoints._files import listed, read_json_object, shown
+from bundle.checkpoints._tensors import Sizes, internlm2_tensors, is_internlm2
+from bundle.checkpoints._weights import SAFETENSORS_INDEX, Weights, inspect_weights
+from bundle.checkpoints.internlm2.cache import cached_directory, content_key
+from bundle.checkpoints.internlm2.sentencepiece import USE_LMDEPLOY, build_tokenizer, read_model
+from bundle.checkpoints.internlm2.tokenizer_config import TokenizerConfig, read_tokenizer_config
+from bundle.checkpoints.internlm2.tokenizer_proof import prove_equal
+from bundle.errors import CheckpointError, TokenizerError
+from bundle.system.text import one_line
+
+if TYPE_CHECKING:
+    import torch
+
+# Goes up with every change to what is written, so that no directory of an earlier version is taken for this one's.
+_VERSION: Final = "internlm2-as-llama 2"
+_END_OF_TURN: Final = "<|im_end|>"
+_ONE_DOWNLOAD: Final = "Take config.json and the other files from the same download of the model."
+_FLOATS: Final = {"BF16", "F16", "F32", "F64"}
+_SETTINGS: Final = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
+_RENAMED: Final = {
+    "attention.wo": "self_attn.o_proj",
+    "feed_forward.w1": "mlp.gate_proj",
+    "feed_forward.w2": "mlp.down_proj",
+    "feed_forward.w3": "mlp.up_proj",
+    "attention_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "model.tok_embeddings": "model.embed_tokens",
+    "model.norm": "model.norm",
+    "output": "lm_head",
+}
+
+
+def rewrite_as_llama(source: Path, cache_root: Path, *, say: Callable[[str], None] = lambda line: None) -> Path:
+    """Write ``source`` as a Llama checkpoint that computes the same, or find the one written earlier.
+
+    The directory is kept under ``cache_root`` by the content of the files it is made from (all of them are read each
+    time: about a second per GB in the page cache). Tensors keep their dtype; the tokenizer becomes a tokenizer.json
+    that is proved against sentencepiece before anything is kept.
+
+    Args:
+        source: An InternLM2 checkpoint directory with safetensors weights.
+        cache_root: Where rewritten checkpoints are kept.
+        say: Called with a line for each step that takes time, and for anything that could not be converted.
+
+    Returns:
+        The Llama checkpoint's directory. It is shared: read it, change nothing in it.
+
+    Raises:
+        CheckpointError: The checkpoint is incomplete or damaged, is not InternLM2, or cannot be rewritten exactly; or
+            the cache cannot be written.
+        TokenizerError: The converted tokenizer does not do what sentencepiece does.
+    """
+    config = read_json_object(source / "config.json")
+    if not is_internlm2(config):
+        raise CheckpointError(
+            f"{shown(source)} is not an InternLM2 checkpoint "
+            f"(architectures: {one_line(str(config.get('architectures')), 100)}).",
+            remedy="Only InternLM2 checkpoints can be rewritten as Llama.",
+        )
+    weights = inspect_weights(source)
+    settings = [source / name for name in _SETTINGS if (source / name).is_file()]
+    try:
+        say("looking for an earlier conversion of this checkpoint")
+        key = content_key(_VERSION, [*settings, *weights.files])
+        return cached_directory(
+            cache_root, key, lambda target: _rewrite(source, config, weights, target, say), source=source, say=say
+        )
+    except OSError as error:
+        raise CheckpointError(
+            f"{shown(cache_root)}: cannot write the converted {shown(source.name)} ({shown(error.strerror)}).",
+            remedy="Free some space, or put the cache on another disk.",
+        ) from error
+
+
+def _rewrite(
+    source: Path, config: Mapping[str, Any], weights: Weights, target: Path, say: Callable[[str], None]
+) -> None:
+    llama = _llama_config(config)
+    sizes = Sizes.from_config(config)
+    _check_tensors(source, config, weights)
+    needed, free = sum(path.stat().st_size for path in weights.files), shutil.disk_usage(target).free
+    if free < needed:
+        raise CheckpointError(
+            f"{shown(target.parent)} has {free / 1e9:.1f} GB free; the converted checkpoint needs "
+            f"{needed / 1e9:.1f} GB.",
+            remedy="Free some space, or put the cache on another disk.",
+        )
+    say("converting the tokenizer")
+    end_of_turn = _write_tokenizer(source, target, sizes.vocab, say)
+    from safetensors.torch import load_file, save_file  # imported late: takes seconds, and only a new rewrite needs it
+
+    written: dict[str, str] = {}
+    total = 0
+    for n, path in enumerate(weights.files, start=1):
+        say(
+            f"converting the weights to Llama's layout, file {n} of {len(weights.files)} "
+            f"({path.stat().st_size / 1e6:,.0f} MB)"
+        )
+        tensors = dict(_llama_tensors(load_file(path), sizes))
+        save_file(tensors, target / path.name, metadata={"format": "pt"})
+        written |= dict.fromkeys(tensors, path.name)
+        total += sum(tensor.nbytes for tensor in tensors.values())
+    if len(weights.files) > 1 or (source / SAFETENSORS_INDEX).is_file():
+        write_json(target / SAFETENSORS_INDEX, {"metadata": {"total_size": total}, "weight_map": written})
+    own = source / "generation_config.json"
+    generation = read_json_object(own) if own.is_file() else _generation_config(config, end_of_turn)
+    write_json(target / own.name, generation)
+    write_json(target / "config.json", llama)
+
+
+def _check_tensors(source: Path, config: Mapping[str, Any], weights: Weights) -> None:
+    """Check that the weights are those of the InternLM2 model in ``config``, in plain floating point.
+
+    Raises:
+        CheckpointError: Tensors are missing, left over, or of another shape or kind.
+    """
+    if weights.tensors is None:
+        raise CheckpointError(
+            f"{shown(source)}: its weights are PyTorch .bin files; only safetensors can be converted.",
+            remedy="Download the safetensors version, or save the model again with safe_serialization=True.",
+        )
+    stored = {name: tensor for tensors in weights.tensors.values() for name, tensor in tensors.items()}
+    for name, tensor in stored.items():
+        if tensor.dtype not in _FLOATS:
+            raise CheckpointError(
+                f"{shown(source)}: tensor {shown(name)} is {shown(tensor.dtype)}; only plain floating-point weights "
+                "can be converted.",
+                remedy="Use the checkpoint that has not been quantized.",
+            )
+    expected = internlm2_tensors(config)
+    optional = {"output.weight"} if config.get("tie_word_embeddings") else set()
+    problems = {
+        "misses": [name for name in expected if name not in stored and name not in optional],
+        "holds, beside InternLM2's,": [name for name in stored if name not in expected and not _is_derived(name)],
+        "holds, in a shape that config.json does not give,": [
+            f"{name} {list(tensor.shape)}"
+            for name, tensor in stored.items()
+            if expected.get(name, tensor.shape) != tensor.shape
+        ],
+    }
+    for problem, names in problems.items():
+        if names:
+            raise CheckpointError(f"{shown(source)}: the checkpoint {problem} {listed(names)}.", remedy=_ONE_DOWNLOAD)
+
+
+def _is_derived(name: str) -> bool:
+    """Whether a tensor follows from the configuration: old checkpoints hold RoPE's frequencies."""
+    return name.endswith("rotary_emb.inv_freq")
+
+
+def _llama_tensors(tensors: Mapping[str, "torch.Tensor"], sizes: Sizes) -> Iterator[tuple[str, "torch.Tensor"]]:
+    """The Llama tensors that InternLM2's become: three for a wqkv, one for any other."""
+    for name, tensor in tensors.items():
+        stem, kind = name.rsplit(".", 1)
+        layer, fused, _ = stem.rpartition("attention.wqkv")
+        if _is_derived(name):
+            continue
+        if fused:
+            # For each key/value head: its query heads, its key, its value.
+            groups = tensor.unflatten(0, (sizes.kv_heads, -1, sizes.head_dim))
+            parts = {"q_proj": groups[:, :-2], "k_proj": groups[:, -2:-1], "v_proj": groups[:, -1:]}
+            for projection, part in parts.items():
+                yield f"{layer}self_attn.{projection}.{kind}", part.flatten(0, 2).contiguous()
+        elif stem in _RENAMED:
+            yield f"{_RENAMED[stem]}.{kind}", tensor
+        else:
+            model, layers, number, rest = stem.split(".", 3)
+            yield f"{model}.{layers}.{number}.{_RENAMED[rest]}.{kind}", tensor
+
+
+def _llama_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config.json of the Llama model that computes what this InternLM2 model does.
+
+    Raises:
+        CheckpointError: The model has something that Llama has not.
+    """
+    if config.get("quantization_config") is not None:
+        raise CheckpointError(
+            "config.json: quantized weights cannot be converted.",
+            remedy="Use the checkpoint that has not been quantized, or the lmdeploy engine.",
+        )
+    s = Sizes.from_config(config)
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "attention_bias": bool(config.get("bias", True)),
+        "mlp_bias": False,
+        "hidden_act": config.get("hidden_act", "silu"),
+        "hidden_size": s.hidden,
+        "intermediate_size": s.intermediate,
+        "num_attention_heads": s.heads,
+        "num_hidden_layers": s.layers,
+        "num_key_value_heads": s.kv_heads,
+        "vocab_size": s.vocab,
+        "tie_word_embeddings": bool(config.get("tie_word_embeddings", False)),
+        # InternLM2Config's defaults, which are not Llama's.
+        "initializer_range": config.get("initializer_range", 0.02),
+        "max_position_embeddings": config.get("max_position_embeddings", 2048),
+        "rms_norm_eps": config.get("rms_norm_eps", 1e-6),
+        "bos_token_id": config.get("bos_token_id", 1),
+        "eos_token_id": config.get("eos_token_id", 2),
+        "pad_token_id": config.get("pad_token_id", 0),
+        "torch_dtype": config.get("torch_dtype", config.get("dtype")),
+        "use_cache": True,
+        # Both keys are understood by every transformers that knows Llama; 5 makes its rope_parameters of them.
+        "rope_theta": config.get("rope_theta", 10000),
+        "rope_scaling": _rope_scaling(config.get("rope_scaling")),
+    }
+
+
+def _rope_scaling(scaling: object) -> dict[str, Any] | None:
+    """InternLM2 knows two kinds, and both are Llama's.
+
+    ``linear`` divides positions by the factor. ``dynamic`` (NTK) keeps RoPE as trained up to
+    ``max_position_embeddings`` and raises its base by the same formula beyond. (InternLM2's own code forgets to go
+    back after a longer text; Llama's does go back.)
+    """
+    if scaling is None:
+        return None
+    kind = factor = None
+    if isinstance(scaling, Mapping):
+        kind, factor = scaling.get("rope_type", scaling.get("type")), scaling.get("factor")
+    if kind not in ("linear", "dynamic") or isinstance(factor, bool) or not isinstance(factor, int | float):
+        raise CheckpointError(
+            f"config.json: rope_scaling {shown(scaling)} is not one that InternLM2 has.", remedy=USE_LMDEPLOY
+        )
+    return {"rope_type": kind, "factor": float(factor)}
+
+
+def _generation_config(config: Mapping[str, Any], end_of_turn: int | None) -> dict[str, Any]:
+    """A generation_config.json for a checkpoint without one: a reply ends where a turn does."""
+    eos = config.get("eos_token_id", 2)
+    ends = [*(eos if isinstance(eos, list) else [eos]), *([] if end_of_turn is None else [end_of_turn])]
+    return {
+        "bos_token_id": config.get("bos_token_id", 1),
+        "eos_token_id": list(dict.fromkeys(ends)),
+        "pad_token_id": config.get("pad_token_id", 0),
+    }
+
+
+def _write_tokenizer(source: Path, target: Path, vocab_size: int, say: Callable[[str], None]) -> int | None:
+    """Write the tokenizer's files; returns the id of the mark that ends a turn, if it has one."""
+    from tokenizers import Tokenizer  # imported late: only a new rewrite needs it
+
+    config = read_tokenizer_config(source)
+    model_file = source / "tokenizer.model"
+    if model_file.is_file():
+        model = read_model(model_file)
+        tokenizer, config = build_tokenizer(model, config)
+        prove_equal(tokenizer, model_file, model, config.added)
+        if model.inexpressible:
+            say(
+                f"note: {len(model.inexpressible)} pieces of tokenizer.model hold characters that are not pieces "
+                f"themselves ({listed(map(repr, model.inexpressible))}); text with them becomes other tokens than "
+                "sentencepiece's, of the same meaning"
+            )
+    elif (source / "tokenizer.json").is_file():
+        try:
+            tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
+        except Exception as error:  # tokenizers raises Exception itself
+            raise CheckpointError(
+                f"{shown(source / 'tokenizer.json')} cannot be loaded: {one_line(str(error))}.",
+                remedy="Download the file again.",
+            ) from error
+        _check_ids(tokenizer, config)
+    else:
+        raise CheckpointError(
+            f"{shown(source)} has no tokenizer (tokenizer.model or tokenizer.json).",
+            remedy="Download the whole checkpoint.",
+        )
+    numbers = tokenizer.get_vocab(with_added_tokens=True)
+    if max(numbers.values()) >= vocab_size:
+        text = max(numbers, key=lambda text: numbers[text])
+        raise TokenizerError(
+            f"{shown(source)}: the tokenizer gives {shown(repr(text))} the id {numbers[text]}; the model has "
+            f"{vocab_size} ids.",
+            remedy=_ONE_DOWNLOAD,
+        )
+    tokenizer.save(str(target / "tokenizer.json"))
+    write_json(target / "tokenizer_config.json", config.as_json())
+    if (source / "chat_template.jinja").is_file():
+        shutil.copyfile(source / "chat_template.jinja", target / "chat_template.jinja")
+    end: int | None = numbers.get(_END_OF_TURN)
+    return end
+
+
+def _check_ids(tokenizer: Any, config: TokenizerConfig) -> None:
+    for number, token in config.added.items():
+        if tokenizer.token_to_id(token.content) != number:
+            raise TokenizerError(
+                f"tokenizer.json gives {shown(repr(token.content))} the id {tokenizer.token_to_id(token.content)}; "
+                f"tokenizer_config.json says {number}.",
+                remedy=_ONE_DOWNLOAD,
+            )
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a checkpoint's JSON file as they are published: indented, not escaped."""
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
