@@ -1,6 +1,5 @@
 """From what the user gave as the model to the directory that holds it, or to an error that says what it is instead."""
 
-import difflib
 import re
 import stat
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Final
 
 from bundle.checkpoints._files import list_names, listed, shown, unfinished_files, unreadable
 from bundle.errors import CheckpointError
-from bundle.system.text import is_unicode
+from bundle.system.text import is_unicode, nearest
 
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SINGLE_FILE_SUFFIXES: Final = (".safetensors", ".bin", ".json", ".model", ".pt", ".pth")
@@ -100,7 +99,7 @@ def _nearest(path: Path) -> str:
         names = [child.name for child in present.iterdir() if child.is_dir()]
     except OSError:
         names = []
-    near = difflib.get_close_matches(missing, names, n=3, cutoff=0.6)
+    near = nearest(missing, names, count=3)
     if near:
         return f"Did you mean {listed(present / name for name in near)}?"
     return f'{shown(present)} exists, but does not contain "{shown(missing)}".'

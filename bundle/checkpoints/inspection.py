@@ -3,7 +3,6 @@
 Only small files and headers are read, so it takes well under a second however large the model is.
 """
 
-import difflib
 import hashlib
 import os
 import re
@@ -25,6 +24,7 @@ from bundle.checkpoints._files import (
 from bundle.checkpoints._remote_code import CODE_CONFIGS, find_remote_code
 from bundle.checkpoints._weights import inspect_weights
 from bundle.errors import CheckpointError
+from bundle.system.text import nearest
 
 # Where multimodal configurations keep that of their language model.
 _TEXT_CONFIGS: Final = ("text_config", "llm_config", "language_config", "thinker_config")
@@ -111,7 +111,7 @@ def require_architecture(checkpoint: Checkpoint, served: Collection[str] | None,
     """
     if served is None or checkpoint.architecture in served:
         return
-    near = difflib.get_close_matches(checkpoint.architecture, sorted(served), n=3, cutoff=0.6)
+    near = nearest(checkpoint.architecture, sorted(served), count=3)
     raise CheckpointError(
         f"{engine} does not serve {shown(checkpoint.architecture)}, the architecture of {shown(checkpoint.path)}.",
         remedy=f"It serves {listed(near, count=3)}, which have similar names: check architectures in config.json."

@@ -81,14 +81,12 @@ def report(
 
 
 def _find_format(name: str) -> Format:
-    import difflib
-
     from bundle.errors import UsageError
+    from bundle.system.text import did_you_mean
 
     if name in FORMATS:
         return FORMATS[name]
-    near = difflib.get_close_matches(name, FORMATS, n=1)
     raise UsageError(
         f"There is no format {name!r}.",
-        remedy=f"Did you mean {near[0]}?" if near else f"There are {', '.join(FORMATS)}.",
+        remedy=did_you_mean(name, FORMATS, f"The formats are {', '.join(FORMATS)}."),
     )

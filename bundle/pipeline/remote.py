@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import difflib
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ from bundle.pipeline.options import RemoteOptions
 from bundle.pipeline.plan import CountTokens, Plan
 from bundle.pipeline.targets import Timing
 from bundle.reports.screen.console import Screen
+from bundle.system.text import nearest
 
 
 class Remote:
@@ -67,7 +67,7 @@ class Remote:
         if base_url is not None:
             return base_url
         name = self._model or "the model"
-        near = difflib.get_close_matches(name, file_names("models"), n=1)
+        near = nearest(name, file_names("models"))
         if Path(name).is_dir():
             remedy = f"{name} is a directory: to serve a checkpoint here, use `bundle eval-local`."
         elif near:

@@ -1,6 +1,5 @@
 """A run as its directory tells of it. Everything a report shows comes from here."""
 
-import difflib
 import glob
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from bundle.runs.prompts import RecordedPrompt, read_prompts
 from bundle.runs.recorded_task import RecordedTask, score_names
 from bundle.runs.run import PREDICTIONS, RECORD, RESULTS, read_json, read_predictions
 from bundle.runs.scoring import Score, score
+from bundle.system.text import did_you_mean
 
 Part = tuple[str, str, str]
 """A task, a split and a subject."""
@@ -153,10 +153,10 @@ def find_run(path: Path, out: Path) -> Path:
             remedy="Give one of them as a whole.",
             details=[one.name for one in began_so],
         )
-    near = difflib.get_close_matches(path.name, [one.parent.name for one in out.glob(f"*/{RECORD}")], n=1, cutoff=0.5)
+    names = [one.parent.name for one in out.glob(f"*/{RECORD}")]
     raise RunError(
         f"There is no run {path}, neither at that path nor in {out}.",
-        remedy=f"Did you mean {near[0]}?" if near else "`bundle runs` lists the runs; --out says where they lie.",
+        remedy=did_you_mean(path.name, names, "`bundle runs` lists the runs; --out says where they are.", cutoff=0.5),
     )
 
 

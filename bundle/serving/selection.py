@@ -1,6 +1,5 @@
 """Which engine serves a checkpoint here."""
 
-import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from bundle.serving.engines import Engine
 from bundle.serving.gpus import visible_gpus
 from bundle.serving.lmdeploy.engine import LmdeployEngine
 from bundle.serving.machine import Machine
-from bundle.system.text import printable
+from bundle.system.text import did_you_mean, printable
 
 ENGINES = ("auto", "lmdeploy", "transformers")
 
@@ -33,8 +32,7 @@ def choose_engine(
         UsageError: There is no engine of this name.
     """
     if name not in ENGINES:
-        near = difflib.get_close_matches(name, ENGINES, n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(ENGINES)}."
+        hint = did_you_mean(name, ENGINES, f"The engines are {', '.join(ENGINES)}.")
         raise UsageError(f"There is no engine {name!r}.", remedy=hint)
     if name == "auto":
         name = "lmdeploy" if visible_gpus(machine.gpus) else "transformers"

@@ -4,7 +4,6 @@ A gate looks at a run that is over, and its answer is one line. A score with mis
 is: the missing ones may be just those that would have been wrong.
 """
 
-import difflib
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from bundle.errors import ExitCode, RunError, UsageError
 from bundle.reports.comparison import Comparison, Row, Standing, compare, require_comparable
 from bundle.reports.comparison.wording import p_says
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
-from bundle.system.text import one_line
+from bundle.system.text import did_you_mean, one_line
 from bundle.tasks.benchmarks import Subject
 from bundle.tasks.task import Task
 
@@ -55,12 +54,13 @@ class Gates:
         """
         for one in self.min_scores:
             if one.name not in names:
-                near = difflib.get_close_matches(one.name, list(names), n=1)
                 raise UsageError(
                     f"--min-score names {one.name!r}, a score that this run will not have.",
-                    remedy=f"Did you mean {near[0]}?"
-                    if near
-                    else "`bundle tasks TASK` lists the subjects; a group is scored only where all of it is asked.",
+                    remedy=did_you_mean(
+                        one.name,
+                        names,
+                        "`bundle tasks TASK` lists the subjects; a group is scored only where all of it is asked.",
+                    ),
                 )
 
     def require_comparable(self, record: Mapping[str, Any]) -> None:
