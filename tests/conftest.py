@@ -4,8 +4,12 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+settings.register_profile("busy machines too", deadline=None)
+settings.load_profile("busy machines too")
 
 
 @pytest.fixture(scope="session", autouse=True)

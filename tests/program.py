@@ -4,12 +4,13 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from tests.patience import PATIENCE_S
 
 
 def run(*arguments: object, environment: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
@@ -20,7 +21,7 @@ def run(*arguments: object, environment: Mapping[str, str]) -> "subprocess.Compl
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=2 * PATIENCE_S,
         check=False,
     )
 
@@ -48,14 +49,6 @@ def carrying(mark: str) -> list[psutil.Process]:
         except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
             continue
     return found
-
-
-def wait_until(holds: Callable[[], object], seconds: float) -> None:
-    """Wait for a condition; fail where it does not come true in time."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"not true within {seconds} s"
-        time.sleep(0.02)
 
 
 def results_of(out: Path) -> dict[str, Any]:

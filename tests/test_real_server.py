@@ -11,7 +11,8 @@ import pytest
 
 from bundle.checkpoints.internlm2 import make_checkpoint, rewrite_as_llama
 from bundle.tasks.catalog import find_task
-from tests.program import carrying, results_of, rows_of, run, start, wait_until
+from tests.patience import PATIENCE_S, wait_until
+from tests.program import carrying, results_of, rows_of, run, start
 from tests.stand_ins.box import ROOT
 
 torch = pytest.importorskip("torch", reason="the CPU engine is not installed; `make test` installs it without a GPU")
@@ -82,9 +83,9 @@ def test_a_real_server_does_not_outlive_us(
     mark = {**environment, "BUNDLE_TEST_MARK": str(tmp_path)}
     log = tmp_path / "log"
     process = start("eval-local", place / "tiny", "--data", "sample", "--out", tmp_path, environment=mark, log=log)
-    wait_until(lambda: "server ready" in log.read_text() and rows_of(tmp_path), 120)
+    wait_until(lambda: "server ready" in log.read_text() and rows_of(tmp_path))
 
     process.send_signal(number)
 
-    assert process.wait(30) in (130, -signal.SIGKILL)
-    wait_until(lambda: not carrying(str(tmp_path)), 10)
+    assert process.wait(PATIENCE_S) in (130, -signal.SIGKILL)
+    wait_until(lambda: not carrying(str(tmp_path)))

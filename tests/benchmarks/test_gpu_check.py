@@ -12,6 +12,7 @@ from benchmarks.gpu.checkpoints import talkative
 from benchmarks.gpu.configurations import configurations
 from benchmarks.gpu.watching import GpuSample, while_between
 from bundle.checkpoints.internlm2 import make_checkpoint
+from tests.patience import PATIENCE_S
 from tests.stand_ins.box import GPU, ROOT, gpu_box
 
 SAMPLE = ROOT / "bundle" / "tasks" / "sample" / "ceval"
@@ -33,7 +34,7 @@ def gpu_check(*arguments: object, environment: Mapping[str, str]) -> "subprocess
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=2 * PATIENCE_S,
         check=False,
     )
 

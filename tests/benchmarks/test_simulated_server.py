@@ -13,6 +13,7 @@ from openai import AsyncOpenAI
 
 from benchmarks.processes import RunningServer, simulated_server
 from benchmarks.replies import letter_for
+from tests.patience import PATIENCE_S
 
 QUESTION = "以下是中国关于法律考试的单项选择题。"
 
@@ -26,10 +27,10 @@ def at_once() -> Iterator[RunningServer]:
 
 @pytest.fixture
 def slow(tmp_path: Path) -> Iterator[RunningServer]:
-    """Two slots, a thousand tokens a reply, 5 ms a token."""
+    """Two slots, a thousand tokens a reply, 50 ms a token."""
     path = tmp_path / "slow.toml"
     path.write_text(
-        'description = ""\n[batching]\nslots = 2\nprefill_ms = 5\nms_per_token = 5\n'
+        'description = ""\n[batching]\nslots = 2\nprefill_ms = 5\nms_per_token = 50\n'
         '[prefix_caching]\ntokens_per_block = 8\n[replying]\nstyle = "explaining"\ntokens = 1000\n'
     )
     with simulated_server(path) as server:
@@ -48,7 +49,7 @@ def messages(question: str = QUESTION) -> list[Any]:
 
 async def wait_until(server: RunningServer, **wanted: int) -> dict[str, Any]:
     """Wait until the server's counters are these."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         counters = await asyncio.to_thread(server.counters)
         if {name: counters[name] for name in wanted} == wanted:

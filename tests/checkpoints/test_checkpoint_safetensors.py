@@ -98,7 +98,7 @@ tensor_sets = st.dictionaries(
     min_size=1,
     max_size=5,
 ).filter(lambda tensors: "__metadata__" not in tensors)
-in_one_directory = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+in_one_directory = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @in_one_directory

@@ -21,6 +21,7 @@ from bundle.checkpoints.tokenizer import prove_tokenizer
 from bundle.errors import CheckpointError, TokenizerError
 from tests.checkpoints.checkpoints import write_checkpoint, write_json
 from tests.checkpoints.tokenizers_on_the_spot import BPE_SIZE, write_bpe, write_lossy
+from tests.patience import PATIENCE_S
 
 needs_transformers = pytest.mark.skipif(
     importlib.util.find_spec("transformers") is None,
@@ -47,7 +48,7 @@ def interpreter(tmp_path: Path) -> Callable[[str], str]:
     return make
 
 
-async def refusal(directory: Path, python: str, *, trusted: bool = False, limit: float = 60) -> TokenizerError:
+async def refusal(directory: Path, python: str, *, trusted: bool = False, limit: float = PATIENCE_S) -> TokenizerError:
     with pytest.raises(TokenizerError) as caught:
         await prove_tokenizer(directory, python=python, trust_remote_code=trusted, timeout=limit)
     assert caught.value.remedy, "an error without a remedy leaves the user alone"
@@ -55,9 +56,9 @@ async def refusal(directory: Path, python: str, *, trusted: bool = False, limit:
 
 
 def eventually(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
-        assert time.monotonic() < deadline, f"waited 20 s: {what}"
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
         time.sleep(0.01)
 
 

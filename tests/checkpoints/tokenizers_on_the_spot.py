@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from bundle.checkpoints import tokenizer_probe
 from tests.checkpoints.checkpoints import write_json
+from tests.patience import PATIENCE_S
 
 MARKS = ("<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = (
@@ -145,7 +146,7 @@ class Prober:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.communicate(timeout=60)
+        self._process.communicate(timeout=PATIENCE_S)
 
     def probe(
         self, directory: Path, *, vocab_size: int | None = BPE_SIZE, trust_remote_code: bool = False

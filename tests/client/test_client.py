@@ -10,6 +10,7 @@ from aiohttp import web
 from bundle.client.client import NoReplyError, RefusedError
 from tests.client.loopback_api import Call, completion, error, loopback_api
 from tests.evaluation.asking import MESSAGES, ask, client_of
+from tests.patience import PATIENCE_S
 
 AT_ONCE = {"Retry-After": "0"}
 
@@ -97,14 +98,14 @@ async def test_retry_after_is_honoured(form: str) -> None:
     async with loopback_api(handler) as api, client_of(api.url) as client:
         await ask(client)
 
-    assert 0.9 <= api.times[1] - api.times[0] < 10
+    assert 0.9 <= api.times[1] - api.times[0] < 50
 
 
 async def test_a_server_that_asks_to_wait_for_hours_is_not_waited_for() -> None:
     async def handler(call: Call) -> web.Response:
         return error(503, "maintenance", {"Retry-After": "7200"})
 
-    async with loopback_api(handler) as api, client_of(api.url) as client, asyncio.timeout(20):
+    async with loopback_api(handler) as api, client_of(api.url) as client, asyncio.timeout(PATIENCE_S):
         with pytest.raises(NoReplyError, match=r"maintenance \(asks to wait 7200 s\)"):
             await ask(client)
 
@@ -128,8 +129,8 @@ async def test_an_attempt_has_a_limit() -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    async with loopback_api(handler) as api, client_of(api.url, retries=1, timeout_s=0.3) as client:
-        with pytest.raises(NoReplyError, match=r"no reply within 0.3 s") as caught:
+    async with loopback_api(handler) as api, client_of(api.url, retries=1, timeout_s=1.0) as client:
+        with pytest.raises(NoReplyError, match=r"no reply within 1 s") as caught:
             await ask(client)
 
     assert caught.value.attempts == len(api.bodies) == 2

@@ -10,6 +10,7 @@ from aiohttp import web
 from bundle.client.client import NoReplyError, RefusedError
 from tests.client.loopback_api import Call, completion, http, loopback_api, raw_api
 from tests.evaluation.asking import ask, client_of
+from tests.patience import PATIENCE_S
 
 GOOD = json.dumps({"choices": [{"message": {"content": "B"}, "finish_reason": "stop"}]}).encode()
 
@@ -63,7 +64,7 @@ async def test_a_body_of_100_megabytes_is_not_read_and_not_asked_for_again() -> 
             cut_off.set()
         return response
 
-    async with loopback_api(handler) as api, client_of(api.url) as client, asyncio.timeout(30):
+    async with loopback_api(handler) as api, client_of(api.url) as client, asyncio.timeout(PATIENCE_S):
         with pytest.raises(NoReplyError, match="longer than 16 MB"):
             await ask(client)
         await cut_off.wait()
@@ -80,7 +81,7 @@ async def test_of_an_error_of_100_megabytes_only_the_beginning_is_read() -> None
             await response.write(b"too long " * 2**17)
         return response
 
-    async with loopback_api(handler) as api, client_of(api.url) as client, asyncio.timeout(30):
+    async with loopback_api(handler) as api, client_of(api.url) as client, asyncio.timeout(PATIENCE_S):
         with pytest.raises(NoReplyError, match="HTTP 400: too long too long") as caught:
             await ask(client)
 

@@ -12,6 +12,7 @@ from aiohttp import web
 from bundle.client.client import ChatClient, NoReplyError, RefusedError
 from tests.client.loopback_api import Call, completion, error, loopback_api
 from tests.evaluation.asking import ask, client_of
+from tests.patience import PATIENCE_S
 
 
 @pytest.mark.parametrize("status", [401, 402, 403, 404, 405, 407, 410])
@@ -123,7 +124,7 @@ async def test_a_server_that_never_takes_the_connection_ends_the_run() -> None:
                 filler.setblocking(False)
                 filler.connect_ex(listening.getsockname())
             url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
-            async with client_of(url, retries=0, timeout_s=1.0) as client, asyncio.timeout(20):
+            async with client_of(url, retries=0, timeout_s=1.0) as client, asyncio.timeout(PATIENCE_S):
                 with pytest.raises(RefusedError, match="does not take the connection"):
                     await ask(client)
         finally:
@@ -175,7 +176,7 @@ async def test_a_server_of_our_own_that_answers_from_another_model_ends_the_run(
 
     async with loopback_api(handler) as api:
         client = ChatClient(
-            api.url, [], "m", temperature=0, timeout_s=20, retries=0, proxies=False, only_this_model=True
+            api.url, [], "m", temperature=0, timeout_s=PATIENCE_S, retries=0, proxies=False, only_this_model=True
         )
         async with client:
             with pytest.raises(RefusedError, match="another model, 'another'"):

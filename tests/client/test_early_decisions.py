@@ -19,6 +19,7 @@ from bundle.tasks.catalog import Question, find_task
 from tests.client.loopback_api import Call, Handler, completion, error, loopback_api
 from tests.client.streams import Stream, chunk, chunks_of
 from tests.evaluation.asking import MESSAGES, client_of
+from tests.patience import PATIENCE_S
 
 RULE = FirstCapital()
 EXPLAINED = ["答案是", "B", *("因为 x 。" for _ in range(40))]
@@ -125,7 +126,7 @@ async def test_what_was_cut_before_text_turned_out_to_be_thinking_is_asked_again
     options = AskingOptions(4, adaptive=False, full_replies=False, prefix_order=False)
     with Run.create(tmp_path, "r") as run:
         evaluation = Evaluation([find_task("ceval_gen")], questions, run, lambda _: None)
-        async with loopback_api(late) as api, client_of(api.url) as client, asyncio.timeout(30):
+        async with loopback_api(late) as api, client_of(api.url) as client, asyncio.timeout(PATIENCE_S):
             await evaluation.ask(client, {"ceval_gen": 64}, options)
         rows = {row.id: row for row in read_predictions(run.directory)}
 

@@ -15,6 +15,7 @@ from bundle.client.client import NoReplyError, RefusedError
 from bundle.client.keys import KeyRing
 from tests.client.loopback_api import Call, completion, error, loopback_api
 from tests.evaluation.asking import ask, client_of
+from tests.patience import PATIENCE_S
 
 KEYS = ["sk-first-4f7a91c2", "sk-second-8b03de55", "sk-third-c61e7f90"]
 QUOTA = {"message": "You exceeded your current quota, please check your plan and billing details."}
@@ -97,7 +98,7 @@ async def test_a_limit_that_lasts_for_hours_drops_the_key() -> None:
     async def handler(call: Call) -> web.Response:
         return error(429, "daily limit", {"Retry-After": "40000"}) if key_of(call) == KEYS[0] else completion("A")
 
-    async with loopback_api(handler) as api, client_of(api.url, keys=KEYS[:2]) as client, asyncio.timeout(20):
+    async with loopback_api(handler) as api, client_of(api.url, keys=KEYS[:2]) as client, asyncio.timeout(PATIENCE_S):
         assert (await ask(client)).attempts == 1
 
     assert len(api.keys) == 2
@@ -126,7 +127,7 @@ async def test_keys_that_are_all_refused_at_once_end_the_run_once() -> None:
             await all_in.wait()
         return error(401, "no")
 
-    async with loopback_api(handler) as api, client_of(api.url, keys=KEYS) as client, asyncio.timeout(20):
+    async with loopback_api(handler) as api, client_of(api.url, keys=KEYS) as client, asyncio.timeout(PATIENCE_S):
         outcomes = await asyncio.gather(*(ask(client) for _ in range(8)), return_exceptions=True)
 
     assert all(isinstance(outcome, RefusedError) for outcome in outcomes)

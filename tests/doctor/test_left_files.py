@@ -18,7 +18,7 @@ from bundle.doctor.findings import Finding, Status
 from bundle.doctor.leftovers import look_at_files, look_at_rewritten
 from bundle.runs.run import Run
 from tests.doctor.examined import bare_machine, examine
-from tests.program import wait_until
+from tests.patience import wait_until
 
 DAY = 86400.0
 
@@ -50,7 +50,7 @@ def test_the_directory_of_a_tokenizers_proof_that_was_killed_with_its_guard_is_r
     temporary = Path(environment["TMPDIR"])
     command = [sys.executable, tokenizer_probe_guard.__file__, str(os.getpid()), str(script)]
     with subprocess.Popen(command, env=environment, start_new_session=True) as guard:
-        wait_until(lambda: list(temporary.glob("bundle-tokenizer-*/code.py")), 20)
+        wait_until(lambda: list(temporary.glob("bundle-tokenizer-*/code.py")))
         (directory,) = temporary.glob("bundle-tokenizer-*")
         age(directory, 600)
         (finding,) = clean()
@@ -58,7 +58,7 @@ def test_the_directory_of_a_tokenizers_proof_that_was_killed_with_its_guard_is_r
         assert directory.is_dir(), "a proof that is under way keeps its directory, however old that looks"
         os.killpg(guard.pid, signal.SIGKILL)
 
-    wait_until(lambda: _free(directory), 10)
+    wait_until(lambda: _free(directory))
     (finding,) = look_at_files(tmp_path / "out", tmp_path / "downloads", tmp_path / "views", clean=False)
     assert (finding.status, finding.remedy) == (Status.WARNING, "`bundle doctor --clean` removes them.")
     assert finding.details[0].startswith(str(directory))

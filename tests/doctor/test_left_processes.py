@@ -19,7 +19,8 @@ from bundle.doctor.leftovers import look_at_processes
 from bundle.doctor.processes import marked_processes
 from bundle.serving import guardian
 from tests.doctor.examined import bare_machine, examine
-from tests.program import run, wait_until
+from tests.patience import PATIENCE_S, wait_until
+from tests.program import run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what is left behind differs elsewhere")
 
@@ -45,8 +46,8 @@ class Served:
         """Kill the guardian as a run is killed together with it: the kernel ends the server, the worker stays."""
         self.guardian.send_signal(signal.SIGKILL)
         self.guardian.wait()
-        wait_until(lambda: not psutil.pid_exists(self.server) or _is_zombie(self.server), 10)
-        wait_until(lambda: self.worker.ppid() != self.server, 10)
+        wait_until(lambda: not psutil.pid_exists(self.server) or _is_zombie(self.server))
+        wait_until(lambda: self.worker.ppid() != self.server)
 
 
 def _is_zombie(pid: int) -> bool:
@@ -73,7 +74,7 @@ def served(directory: Path, kind: str = "") -> Iterator[Served]:
     process.stdin.write(json.dumps(spec).encode() + b"\n")
     process.stdin.flush()
     started = json.loads(process.stdout.readline())
-    wait_until(lambda: pid_file.exists() and pid_file.read_text(), 20)
+    wait_until(lambda: pid_file.exists() and pid_file.read_text())
     worker = psutil.Process(int(pid_file.read_text()))
     try:
         yield Served(process, started["pid"], worker)
@@ -81,7 +82,7 @@ def served(directory: Path, kind: str = "") -> Iterator[Served]:
         with contextlib.suppress(psutil.NoSuchProcess):
             worker.kill()
         process.stdin.close()
-        process.wait(timeout=20)
+        process.wait(timeout=PATIENCE_S)
         process.stdout.close()
 
 
@@ -135,7 +136,7 @@ def test_a_run_whose_guardian_is_stopped_is_told_and_left_alone(tmp_path: Path) 
     with served(tmp_path) as stopped:
         stopped.guardian.send_signal(signal.SIGSTOP)
         try:
-            wait_until(lambda: psutil.Process(stopped.guardian.pid).status() == psutil.STATUS_STOPPED, 10)
+            wait_until(lambda: psutil.Process(stopped.guardian.pid).status() == psutil.STATUS_STOPPED)
             found = list(look_at_processes(marked_processes, clean=False))
             (told,) = [one for one in found if any(f"process {stopped.worker.pid}," in line for line in one.details)]
             assert told.status is Status.WARNING
@@ -157,7 +158,7 @@ def test_without_proc_it_is_said_what_cannot_be_looked_for_and_the_rest_is(tmp_p
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     found = json.loads(result.stdout)["findings"]

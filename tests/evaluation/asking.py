@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from bundle.client.client import ChatClient, Reply
 from bundle.tasks.prompts import Message
+from tests.patience import PATIENCE_S
 
 MESSAGES: list[Message] = [{"role": "user", "content": "1+1=?\n答案: "}]
 
@@ -13,7 +14,7 @@ def client_of(
     *,
     keys: Sequence[str] = ("sk-test",),
     retries: int = 2,
-    timeout_s: float = 20.0,
+    timeout_s: float = PATIENCE_S,
     proxies: bool = False,
     answer_from_thinking: bool = False,
     say: Callable[[str], None] = lambda _: None,

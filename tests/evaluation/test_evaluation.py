@@ -14,6 +14,7 @@ from bundle.runs.run import Run, read_predictions
 from bundle.tasks.catalog import Question, find_task
 from bundle.tasks.prompts import Message
 from tests.client.loopback_api import Call, completion, error, loopback_api
+from tests.patience import PATIENCE_S
 
 TASK = find_task("ceval_gen")
 
@@ -28,7 +29,7 @@ def question(subject: str, number: int, gold: str = "A") -> Question:
 
 
 def client_of(url: str) -> ChatClient:
-    return ChatClient(url, ["k"], "m", temperature=0, timeout_s=20, retries=1, proxies=False)
+    return ChatClient(url, ["k"], "m", temperature=0, timeout_s=PATIENCE_S, retries=1, proxies=False)
 
 
 async def test_as_many_requests_are_in_flight_as_was_asked_for_with_no_barrier_between_subjects(tmp_path: Path) -> None:
@@ -41,7 +42,7 @@ async def test_as_many_requests_are_in_flight_as_was_asked_for_with_no_barrier_b
     questions = [question(subject, number) for subject in ("law", "logic") for number in range(6)]
     with Run.create(tmp_path, "r") as run:
         evaluation = Evaluation([TASK], questions, run, lambda _: None)
-        async with loopback_api(handler) as api, client_of(api.url) as client, asyncio.timeout(20):
+        async with loopback_api(handler) as api, client_of(api.url) as client, asyncio.timeout(PATIENCE_S):
             await evaluation.ask(client, {"ceval_gen": 8}, in_file_order(12))
 
     assert evaluation.results({}).answered == 12
@@ -111,7 +112,7 @@ async def test_a_row_is_on_disk_while_other_questions_are_still_asked(tmp_path: 
 
     with Run.create(tmp_path, "r") as run:
         evaluation = Evaluation([TASK], [question("law", number) for number in range(2)], run, lambda _: None)
-        async with loopback_api(handler) as api, client_of(api.url) as client, asyncio.timeout(20):
+        async with loopback_api(handler) as api, client_of(api.url) as client, asyncio.timeout(PATIENCE_S):
             await evaluation.ask(client, {"ceval_gen": 8}, in_file_order(1))
 
         assert len(read_predictions(run.directory)) == 2

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from bundle.evaluation.prefix_order import PrefixQueue, Queue
 from bundle.tasks.catalog import Question
+from tests.patience import PATIENCE_S
 
 
 def questions(*sizes: int, examples: int = 5) -> list[Question]:
@@ -82,7 +83,7 @@ def test_every_question_comes_once_however_many_ask(sizes: list[int], workers: i
 
     async def main() -> None:
         queue = PrefixQueue(asked, lambda: workers)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await asyncio.gather(*(work(queue) for _ in range(workers)))
 
     asyncio.run(main())

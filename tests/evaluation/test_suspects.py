@@ -16,6 +16,7 @@ from bundle.runs.run import Run
 from bundle.tasks.catalog import Question, find_task
 from tests.client.loopback_api import Call, completion, error, loopback_api
 from tests.evaluation.asking import client_of
+from tests.patience import PATIENCE_S
 
 TASK = find_task("ceval_gen")
 
@@ -171,7 +172,7 @@ async def test_what_failed_while_the_server_was_failing_is_asked_again_of_the_ne
         failed = evaluation.results({}).failed
         set_aside = evaluation.server_lost()
         left = len(evaluation.unanswered)
-        async with loopback_api(well) as api, client_of(api.url) as client, asyncio.timeout(20):
+        async with loopback_api(well) as api, client_of(api.url) as client, asyncio.timeout(PATIENCE_S):
             await evaluation.ask(client, {"ceval_gen": 8}, options)
 
     results = evaluation.results({})

@@ -7,6 +7,7 @@ import pytest
 
 from bundle.evaluation.window import Window
 from tests.evaluation.simulated_clock import run_simulated
+from tests.patience import PATIENCE_S
 
 Latency = Callable[[int], float]
 
@@ -99,7 +100,7 @@ async def test_whoever_gives_up_waiting_takes_no_place() -> None:
         await asyncio.sleep(0)
         waiting[0].cancel()
         await asyncio.sleep(0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(*waiting[1:])
 
 
@@ -115,7 +116,7 @@ async def test_a_place_given_to_somebody_who_is_cancelled_in_the_same_moment_is_
         cancelled = asyncio.create_task(one())
         await asyncio.sleep(0)
     cancelled.cancel()  # its turn has come, and it does not know yet
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(cancelled, return_exceptions=True)
         await one()
     assert entered.is_set()

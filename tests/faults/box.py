@@ -3,14 +3,14 @@
 import json
 import subprocess
 import sys
-import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bundle.runs.prompts import read_prompts
-from tests.program import carrying, run, start, wait_until
+from tests.patience import PATIENCE_S, wait_until
+from tests.program import carrying, run, start
 from tests.stand_ins.box import gpu_box
 from tests.stand_ins.journal import Story, read_journal
 
@@ -88,13 +88,13 @@ class Box:
 
     def end_of(self, process: "subprocess.Popen[bytes]") -> Ended:
         """Wait for what was started."""
-        code = process.wait(120)
+        code = process.wait(PATIENCE_S)
         text = self.log.read_text(encoding="utf-8")
         return Ended(code, text, text)
 
     def until_stuck(self) -> None:
         """Wait until a server that falls silent midway has done so, and everything it said before is on disk."""
-        wait_until(lambda: len(self.story.asked()) > MIDWAY and len(self.rows()) >= MIDWAY, 60)
+        wait_until(lambda: len(self.story.asked()) > MIDWAY and len(self.rows()) >= MIDWAY)
 
     @property
     def story(self) -> Story:
@@ -148,10 +148,7 @@ class Box:
 
     def check_nothing_is_left(self) -> None:
         """No process of ours, wherever it went."""
-        deadline = time.monotonic() + 10
-        while left := carrying(str(self.directory)):
-            assert time.monotonic() < deadline, left
-            time.sleep(0.05)
+        wait_until(lambda: not carrying(str(self.directory)))
 
     def check_only_what_was_open_was_asked_again(self) -> None:
         """A question was asked twice only if it was in flight when a server died."""

@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.box import ALL, MIDWAY, Box
 from tests.faults.conftest import MakeBox
-from tests.program import wait_until
+from tests.patience import wait_until
 
 # A file system of its own for the run directories, gone with the process; what was on it is copied out before.
 _ON_ITS_OWN_DISK = """
@@ -60,7 +60,7 @@ def fill(disk: Path) -> None:
 def test_is_full_while_questions_are_asked(box: MakeBox) -> None:
     machine = box("takes its time")
     process, disk = start_on_its_own_disk(machine, "size=1m")
-    wait_until(lambda: any(path.stat().st_size for path in disk.glob("*/predictions.jsonl")), 60)
+    wait_until(lambda: any(path.stat().st_size for path in disk.glob("*/predictions.jsonl")))
 
     fill(disk)
 

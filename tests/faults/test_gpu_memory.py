@@ -4,7 +4,7 @@ import psutil
 
 from tests.faults.box import ALL
 from tests.faults.conftest import MakeBox
-from tests.program import wait_until
+from tests.patience import wait_until
 
 
 def test_the_driver_takes_a_moment_to_take_back_what_the_server_held(box: MakeBox) -> None:
@@ -12,8 +12,8 @@ def test_the_driver_takes_a_moment_to_take_back_what_the_server_held(box: MakeBo
     held = machine.directory / "held"  # by the driver's account; the server adds itself, and nobody takes it away
     machine.environment["LMDEPLOY_STAND_IN_GPU_PROCESSES"] = str(held)
     process = machine.start()
-    wait_until(lambda: machine.story.lives, 60)
-    wait_until(lambda: not psutil.pid_exists(machine.story.lives[0]), 60)
+    wait_until(lambda: machine.story.lives)
+    wait_until(lambda: not psutil.pid_exists(machine.story.lives[0]))
     assert process.poll() is None
 
     held.unlink()

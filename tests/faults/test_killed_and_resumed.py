@@ -20,7 +20,8 @@ from tests.client.loopback_api import Call, completion, loopback_api
 from tests.evaluation.asking import client_of
 from tests.faults.box import ALL, whole_rows
 from tests.faults.conftest import MakeBox
-from tests.program import results_of, run, start, wait_until
+from tests.patience import PATIENCE_S, wait_until
+from tests.program import results_of, run, start
 from tests.remote_api import RemoteApi, letter, remote_api
 from tests.stand_ins.box import ROOT
 
@@ -44,7 +45,7 @@ def test_killed_again_and_again_at_random_moments(tmp_path: Path) -> None:
     with remote_api(slow_letter) as api:
         command = ["eval-remote", "m", "--base-url", api.url, *options, "--out", out]
         process = start(*command, environment=environment, log=log)
-        wait_until(lambda: list(out.glob("*/prompts.jsonl")), 60)
+        wait_until(lambda: list(out.glob("*/prompts.jsonl")))
         (run_directory,) = out.iterdir()
         kills = known = asked_before = 0
         while kills < 5 and process.poll() is None:
@@ -54,8 +55,8 @@ def test_killed_again_and_again_at_random_moments(tmp_path: Path) -> None:
             kills += 1
             known, asked_before = len(whole_rows(out)), len(api.bodies)
             process = start(*command, "--resume", run_directory, environment=environment, log=log)
-            wait_until(functools.partial(more_than, process, api, asked_before), 60)
-        assert process.wait(60) == 0, (seed, log.read_text())
+            wait_until(functools.partial(more_than, process, api, asked_before))
+        assert process.wait(PATIENCE_S) == 0, (seed, log.read_text())
 
     assert len(api.bodies) - asked_before == ALL - known, seed  # in the last life: each open question once, no other
     assert results_of(out)["scores"] == results_of(tmp_path / "whole")["scores"]

@@ -8,6 +8,7 @@ import pytest
 
 from tests.faults.box import ALL, MIDWAY, Box, Ended
 from tests.faults.conftest import MakeBox
+from tests.patience import PATIENCE_S
 
 
 def run_with_open_files(machine: Box, most: int, *options: object) -> Ended:
@@ -17,7 +18,7 @@ def run_with_open_files(machine: Box, most: int, *options: object) -> Ended:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (most, most)),
     )

@@ -4,13 +4,13 @@ import signal
 
 from tests.faults.box import ALL
 from tests.faults.conftest import MakeBox
-from tests.program import wait_until
+from tests.patience import PATIENCE_S, wait_until
 
 
 def test_two_runs_share_a_machine_an_output_directory_and_a_cache(box: MakeBox) -> None:
     machine = box("slow start")
     one, other = machine.start(), machine.start()
-    assert (one.wait(120), other.wait(120)) == (0, 0)
+    assert (one.wait(PATIENCE_S), other.wait(PATIENCE_S)) == (0, 0)
 
     ports = machine.story.all_of("port")
     assert len(set(ports)) == 2
@@ -31,7 +31,7 @@ def test_a_run_that_is_being_gone_on_with_cannot_be_gone_on_with(box: MakeBox) -
     machine.check_nothing_is_left()
     before = machine.rows()
     first = machine.start("--resume", machine.run_directory)
-    wait_until(lambda: len(machine.story.lives) == 2, 60)
+    wait_until(lambda: len(machine.story.lives) == 2)
 
     second = machine.run("--resume", machine.run_directory)
 
@@ -39,6 +39,6 @@ def test_a_run_that_is_being_gone_on_with_cannot_be_gone_on_with(box: MakeBox) -
     assert "is in use: another run is writing to it." in second.said
     assert len(machine.story.lives) == 2  # it has started no server
     first.send_signal(signal.SIGINT)
-    assert first.wait(30) == 130
+    assert first.wait(PATIENCE_S) == 130
     assert machine.rows()[: len(before)] == before
     machine.check_nothing_is_left()

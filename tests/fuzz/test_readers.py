@@ -49,7 +49,7 @@ def damaged(draw: st.DrawFn, name: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_bytes_are_read_or_refused_with_a_remedy_and_soon(name: str, data: st.DataObject, tmp_path: Path) -> None:
     damaged_bytes = data.draw(damaged(name))

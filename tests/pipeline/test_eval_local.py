@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from bundle.checkpoints.internlm2 import make_checkpoint
-from tests.program import carrying, results_of, rows_of, run, start, wait_until
+from tests.patience import PATIENCE_S, wait_until
+from tests.program import carrying, results_of, rows_of, run, start
 from tests.stand_ins.box import gpu_box
 
 
@@ -210,14 +211,14 @@ def test_however_it_is_ended_no_process_is_left(
     log, out = tmp_path / "log", tmp_path / "out"
     environment = gpu_box(tmp_path, behaviour=behaviour)
     process = start("eval-local", model_dir, "--data", "sample", "--out", out, environment=environment, log=log)
-    wait_until(lambda: sign in log.read_text(), 60)
+    wait_until(lambda: sign in log.read_text())
     if phase == "asking":
-        wait_until(lambda: rows_of(out), 60)
+        wait_until(lambda: rows_of(out))
 
     process.send_signal(number)
 
-    assert process.wait(30) == exit_code
-    wait_until(lambda: not carrying(str(tmp_path)), 10)
+    assert process.wait(PATIENCE_S) == exit_code
+    wait_until(lambda: not carrying(str(tmp_path)))
     if number != signal.SIGKILL:
         assert "Traceback" not in log.read_text()
         if phase == "asking":
@@ -229,10 +230,10 @@ def test_a_second_interrupt_ends_it_at_once_and_still_leaves_nothing(tmp_path: P
     log = tmp_path / "log"
     environment = gpu_box(tmp_path, behaviour="never ready")
     process = start("eval-local", model_dir, "--data", "sample", "--out", tmp_path, environment=environment, log=log)
-    wait_until(lambda: "loading weights" in log.read_text(), 60)
+    wait_until(lambda: "loading weights" in log.read_text())
 
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
 
-    assert process.wait(10) == 130
-    wait_until(lambda: not carrying(str(tmp_path)), 10)
+    assert process.wait(PATIENCE_S) == 130
+    wait_until(lambda: not carrying(str(tmp_path)))

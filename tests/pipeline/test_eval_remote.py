@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.program import results_of, rows_of, run, start, wait_until
+from tests.patience import PATIENCE_S, wait_until
+from tests.program import results_of, rows_of, run, start
 from tests.remote_api import completion, letter, remote_api
 from tests.stand_ins.box import ROOT
 
@@ -192,14 +193,14 @@ def test_a_run_that_was_killed_goes_on_and_ends_as_if_nothing_had_happened(tmp_p
         command = ["eval-remote", "m", "--base-url", api.url, *options, "--qps", 30, "--out", out]
         process = start(*command, environment=ENVIRONMENT, log=log)
         for rows in (7, 23, 60):
-            wait_until(lambda: list(out.glob("*/predictions.jsonl")), 60)
+            wait_until(lambda: list(out.glob("*/predictions.jsonl")))
             (predictions,) = out.glob("*/predictions.jsonl")
-            wait_until(functools.partial(has_rows, predictions, rows), 60)
+            wait_until(functools.partial(has_rows, predictions, rows))
             process.send_signal(signal.SIGKILL)
-            process.wait(30)
+            process.wait(PATIENCE_S)
             answered, before = predictions.read_bytes().count(b"\n"), len(api.bodies)
             process = start(*command, "--resume", predictions.parent, environment=ENVIRONMENT, log=log)
-        assert process.wait(120) == 0, log.read_text()
+        assert process.wait(PATIENCE_S) == 0, log.read_text()
 
     assert len(api.bodies) - before == 104 - answered
     assert results_of(out)["scores"] == results_of(tmp_path / "whole")["scores"]

@@ -10,7 +10,9 @@ from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.patience import PATIENCE_S
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -27,6 +29,7 @@ def browser() -> Iterator[Browser]:
         pytest.skip("there is no Chromium to look at pages with; on Debian: apt-get install chromium")
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=program)
+        expect.set_options(timeout=1000 * PATIENCE_S)
         yield started
         started.close()
 

@@ -20,6 +20,7 @@ from bundle.reports.screen.tables import results_table
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 from bundle.runs.scoring import Score
 from bundle.tasks.catalog import find_task
+from tests.patience import PATIENCE_S
 from tests.remote_api import remote_api
 from tests.reports.run_directories import write_run
 
@@ -172,7 +173,7 @@ def test_the_program_fills_a_terminal_of_80_columns_and_no_more(tmp_path: Path) 
         )
         os.close(theirs)
         output = read_to_end(ours)
-        assert program.wait(60) == 0
+        assert program.wait(PATIENCE_S) == 0
     os.close(ours)
     table = output[output.index("ceval, 52 subjects") : output.index("more subjects:")]
     plain = re.sub(r"\x1b\[[\d;]*m", "", table)

@@ -123,12 +123,12 @@ def test_hundreds_of_runs_are_listed_without_reading_their_predictions(tmp_path:
         for file in one.iterdir():
             os.link(file, other / file.name)
 
-    started = time.monotonic()
+    started = time.process_time()
     runs = list_runs(tmp_path)
 
     assert {run.state for run in runs} == {State.DONE}
     assert len(runs) == 300
-    assert time.monotonic() - started < 5  # a third of a second where nothing else runs
+    assert time.process_time() - started < 5  # a third of a second
 
 
 # The table

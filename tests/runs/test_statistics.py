@@ -139,7 +139,7 @@ def test_a_differences_interval_holds_it_has_a_width_and_turns_round_with_the_ru
 # Several tests
 
 
-@settings(max_examples=25, deadline=None)  # theirs is slow
+@settings(max_examples=25)  # theirs is slow
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=60))
 def test_holms_correction_is_that_of_statsmodels(p_values: list[float]) -> None:
     assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1], abs=1e-12)

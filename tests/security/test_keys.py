@@ -17,7 +17,8 @@ from bundle.serving.gpus import list_gpus
 from bundle.serving.lmdeploy.installation import find_lmdeploy
 from bundle.system.child_environment import without_keys
 from tests.checkpoints.checkpoints import write_checkpoint
-from tests.program import run, start, wait_until
+from tests.patience import wait_until
+from tests.program import run, start
 from tests.remote_api import letter, remote_api
 from tests.stand_ins.box import ROOT
 
@@ -112,7 +113,7 @@ def test_a_program_that_holds_a_key_has_it_in_no_argument_and_no_record_and_leav
             *("eval-remote", "m", "--subjects", "law", *options), environment=environment, log=tmp_path / "log"
         )
         (tmp_path / "pid").write_text(str(program.pid))
-        wait_until(lambda: program.poll() is not None, 60)
+        wait_until(lambda: program.poll() is not None)
 
     assert program.returncode == 0, (tmp_path / "log").read_text()
     assert set(api.keys) == {f"Bearer {SECRET}"}

@@ -1,10 +1,8 @@
 """The stand-in server as an engine, and ways to see which of its processes are alive."""
 
-import asyncio
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +12,7 @@ import psutil
 from bundle.serving import guardian
 from bundle.serving.engines import Launch
 from bundle.serving.supervisor import Supervisor
+from tests.patience import PATIENCE_S
 from tests.serving.stand_in_server import KEY_VARIABLE
 
 SERVER = Path(__file__).with_name("stand_in_server.py")
@@ -62,7 +61,7 @@ class Stage:
         self.said: list[str] = []
         self.engine = StandInEngine(tag=str(directory))
 
-    def supervisor(self, *options: str, start_timeout: float = 30.0, port: int | None = None) -> Supervisor:
+    def supervisor(self, *options: str, start_timeout: float = PATIENCE_S, port: int | None = None) -> Supervisor:
         self.engine.options = options
         return Supervisor(self.engine, log_path=self.log, start_timeout=start_timeout, port=port, say=self.said.append)
 
@@ -102,11 +101,3 @@ def is_guardian(process: psutil.Process) -> bool:
         return guardian.__file__ in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
-
-
-async def eventually(holds: Callable[[], object], seconds: float = 15.0) -> None:
-    """Wait until ``holds()`` is true; fail if that takes longer than ``seconds``."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        await asyncio.sleep(0.01)

@@ -10,6 +10,7 @@ import pytest
 
 from bundle.serving.gpu_memory import GpuMemory
 from bundle.serving.gpus import list_gpus
+from tests.patience import PATIENCE_S
 from tests.stand_ins.box import GPU, install
 
 Row = Sequence[object]
@@ -49,12 +50,12 @@ async def test_memory_that_is_free_again_is_not_mentioned(driver: Driver) -> Non
     memory = await served(driver, OURS, SOMEBODY_ELSES)
     driver.says(SOMEBODY_ELSES, free_mib=40000)
 
-    assert await memory.wait_until_free(5) is None
+    assert await memory.wait_until_free(PATIENCE_S) is None
 
 
 async def test_a_driver_that_takes_a_moment_is_waited_for(driver: Driver) -> None:
     memory = await served(driver, OURS)
-    waiting = asyncio.create_task(memory.wait_until_free(20))
+    waiting = asyncio.create_task(memory.wait_until_free(PATIENCE_S))
     done, _ = await asyncio.wait({waiting}, timeout=1.5)
     assert not done
 
@@ -80,7 +81,7 @@ async def test_where_the_driver_names_nobody_the_free_memory_is_compared(driver:
 
     assert held is not None
     assert "GPU 0 has 9.8 GiB less memory free than before, and its driver does not tell who holds it" in held
-    assert await memory.wait_until_free(5) is None
+    assert await memory.wait_until_free(PATIENCE_S) is None
 
 
 async def test_a_server_on_the_cpu_is_not_asked_about(driver: Driver) -> None:
@@ -88,4 +89,4 @@ async def test_a_server_on_the_cpu_is_not_asked_about(driver: Driver) -> None:
     driver.says(OURS)
     await memory.note(os.getpid())
 
-    assert await memory.wait_until_free(5) is None
+    assert await memory.wait_until_free(PATIENCE_S) is None

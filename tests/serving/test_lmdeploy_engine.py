@@ -14,6 +14,7 @@ from bundle.errors import BundleError, ServerError, UsageError
 from bundle.serving.engines import Launch
 from bundle.serving.lmdeploy.engine import LmdeployEngine
 from bundle.serving.supervisor import Supervisor
+from tests.patience import PATIENCE_S
 from tests.stand_ins.box import GPU, ROOT, gpu_box
 
 KEY = "sk-of-our-own"
@@ -108,7 +109,7 @@ async def test_a_running_server_has_the_key_and_shows_it_to_nobody(
     engine = engine_for(checkpoint)
     engine.prepare(lambda _: None)
     log = tmp_path / "server.log"
-    async with Supervisor(engine, log_path=log, start_timeout=60, say=lambda _: None) as server:
+    async with Supervisor(engine, log_path=log, start_timeout=PATIENCE_S, say=lambda _: None) as server:
         seen = json.loads((tmp_path / "record.json").read_text())
 
     assert seen["options"]["api_keys"] == [server.api_key]

@@ -6,7 +6,7 @@ import pytest
 
 from bundle.errors import ServerError
 from bundle.serving.machine import Machine
-from tests.program import wait_until
+from tests.patience import wait_until
 from tests.stand_ins.box import GPU, gpu_box
 
 
@@ -27,7 +27,7 @@ def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_looking_ahead_finds_what_is_wanted_later_and_nothing_is_asked_twice(counted: Path) -> None:
     machine = Machine()
     machine.look()
-    wait_until(lambda: counted.read_text() == "x", 20)
+    wait_until(lambda: counted.read_text() == "x")
     assert [gpu.uuid for gpu in machine.gpus] == [GPU[1]]
     assert machine.lmdeploy.version == "0.18.0"
     assert machine.gpus is machine.gpus

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import stat
@@ -18,7 +19,8 @@ from bundle.errors import ServerError
 from bundle.serving import guarded, supervisor
 from bundle.serving.guarded import server_environment
 from bundle.serving.readiness import Readiness
-from tests.serving.stand_in import Stage, eventually
+from tests.patience import PATIENCE_S, eventually, fastest_of
+from tests.serving.stand_in import Stage
 
 
 @pytest.fixture
@@ -28,7 +30,9 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     assert not stage.kill_what_is_left()
 
 
-async def error_of(stage: Stage, *options: str, start_timeout: float = 30.0, port: int | None = None) -> ServerError:
+async def error_of(
+    stage: Stage, *options: str, start_timeout: float = PATIENCE_S, port: int | None = None
+) -> ServerError:
     """The error that entering raises; by then nothing of the server is left."""
     with pytest.raises(ServerError) as raised:
         async with stage.supervisor(*options, start_timeout=start_timeout, port=port):
@@ -43,7 +47,7 @@ async def test_a_server_that_is_ready_tells_how_to_reach_it(stage: Stage) -> Non
         assert server.model == stage.engine.served_name
         assert server.base_url == f"http://127.0.0.1:{stage.engine.ports[0]}/v1"
         assert server.pid in stage.processes()
-        assert 0 < server.seconds_to_ready < 30
+        assert 0 < server.seconds_to_ready < PATIENCE_S
         assert server.api_key == stage.engine.keys[0]
         assert server.api_key not in repr(server)
     assert not stage.processes()
@@ -121,7 +125,7 @@ async def test_while_it_starts_it_says_what_the_log_says(stage: Stage, monkeypat
     count = len(stage.said)
     await asyncio.sleep(3 * supervisor._LOOK_AT_LOG_SECONDS)
     assert len(stage.said) == count  # Nothing has changed, so nothing is said again so soon.
-    assert stage.said[-1].startswith("stand-in is starting, 0 s: ") or "1 s: " in stage.said[-1]
+    assert re.fullmatch(r"stand-in is starting, \d+ s: loading weights 40 %", stage.said[-1])
     entering.cancel()
     await asyncio.wait({entering})
 
@@ -139,30 +143,36 @@ NOT_READY = {
 
 class TestNotReady:
     async def test_when_the_time_is_over_it_says_what_was_waited_for_and_what_was_seen(self, tmp_path: Path) -> None:
-        # Side by side, so that all have the time they need to get as far as they can.
+        async def error_in_the_end(stage: Stage, options: tuple[str, ...], expected: str) -> ServerError:
+            error = await error_of(stage, *options, start_timeout=4.0)
+            if expected in error.message:
+                return error
+            # On a busy machine four seconds may not be enough to get as far as it can.
+            return await error_of(stage, *options, start_timeout=16.0)
+
+        # Side by side, so that they take no longer than one.
         stages = [Stage(tmp_path / str(number)) for number in range(len(NOT_READY))]
         errors = await asyncio.gather(
-            *(error_of(stage, *options, start_timeout=4.0) for stage, options in zip(stages, NOT_READY, strict=True))
+            *(error_in_the_end(stage, *case) for stage, case in zip(stages, NOT_READY.items(), strict=True))
         )
         for error, expected in zip(errors, NOT_READY.values(), strict=True):
-            assert error.message.startswith("The stand-in server was not ready after 4 s. Waited for ")
+            assert re.match(r"The stand-in server was not ready after (4|16) s\. Waited for ", error.message)
             assert expected in error.message
             assert "--start-timeout" in (error.remedy or "")
-            assert error.details[0] == "starting"
+            assert error.details[-1] == "starting"
             assert error.exit_code == 3
 
     async def test_a_server_that_does_not_take_the_key_is_given_up_at_once(self, stage: Stage) -> None:
-        began = time.monotonic()
-        error = await error_of(stage, "--other-key")
+        error = await error_of(stage, "--other-key", "--journal", stage.file("journal"))
         assert "does not take the key its server was started with (HTTP 401)" in error.message
-        assert time.monotonic() - began < 10
+        assert stage.read("journal").split().count("/v1/models") == 1
 
     async def test_a_server_that_is_up_but_stays_wrong_is_given_up_before_the_time_is_over(self, stage: Stage) -> None:
         async with stage.supervisor() as server:
             root = server.base_url.removesuffix("/v1")
-            readiness = Readiness(root, server.api_key, "models/another", limit=30, patience=0.3)
+            readiness = Readiness(root, server.api_key, "models/another", limit=PATIENCE_S, patience=0.3)
             with pytest.raises(ServerError, match="lists 'models/the one'"):
-                await asyncio.wait_for(readiness.wait(), 10)
+                await asyncio.wait_for(readiness.wait(), PATIENCE_S)
 
     async def test_a_proxy_for_the_outside_does_not_stand_between_us(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
@@ -203,12 +213,10 @@ class TestEndsBeforeItIsReady:
         assert "GPU" not in error.message
 
     async def test_a_fatal_line_ends_the_wait_although_the_server_hangs(self, stage: Stage) -> None:
-        began = time.monotonic()
         line = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
         error = await error_of(stage, "--hang", "--print", line)
         assert error.message == "The stand-in server will not come up: the GPU has too little free memory."
         assert error.details == (line,)
-        assert time.monotonic() - began < 15
 
     async def test_a_command_that_does_not_exist(self, stage: Stage) -> None:
         stage.engine.command = ("/no/such/server",)
@@ -233,7 +241,8 @@ class TestPort:
         stage.engine.command = ("env", f"TAKEN={self.TAKEN}", "sh", "-c", script, *stage.engine.command)
         async with stage.supervisor() as server:
             assert server.base_url.endswith(f":{stage.engine.ports[1]}/v1")
-        assert stage.said == ["the port chosen for stand-in was taken meanwhile; trying another"]
+        said = [line for line in stage.said if not line.startswith("stand-in is starting")]
+        assert said == ["the port chosen for stand-in was taken meanwhile; trying another"]
 
     async def test_two_ports_taken_are_too_many(self, stage: Stage) -> None:
         error = await error_of(stage, "--exit", "1", "--print", self.TAKEN)
@@ -249,22 +258,30 @@ class TestPort:
 
 class TestDeath:
     async def test_it_is_noticed_within_two_seconds_and_explained(self, stage: Stage) -> None:
-        async with stage.supervisor("--print", "serving") as server:
-            death = asyncio.ensure_future(server.wait_for_death())
-            await asyncio.sleep(0.1)
-            assert not death.done()
-            os.kill(server.pid, signal.SIGKILL)
-            error = await asyncio.wait_for(death, 2)
-        assert error.message == (
-            "The stand-in server died (killed by SIGKILL): it was killed, probably by the kernel for want of memory."
-        )
-        assert error.details == ("serving",)
-        assert error.exit_code == 3
+        async def dies() -> float:
+            stage.log.unlink(missing_ok=True)
+            async with stage.supervisor("--print", "serving") as server:
+                death = asyncio.ensure_future(server.wait_for_death())
+                await asyncio.sleep(0.1)
+                assert not death.done()
+                began = time.monotonic()
+                os.kill(server.pid, signal.SIGKILL)
+                error = await asyncio.wait_for(death, PATIENCE_S)
+                took = time.monotonic() - began
+            assert error.message == (
+                "The stand-in server died (killed by SIGKILL): it was killed, probably by the kernel for want of "
+                "memory."
+            )
+            assert error.details == ("serving",)
+            assert error.exit_code == 3
+            return took
+
+        assert await fastest_of(dies, below=2) < 2
 
     async def test_it_is_noticed_although_workers_are_still_there(self, stage: Stage) -> None:
         async with stage.supervisor("--worker", "daemon", "--worker", "stubborn") as server:
             os.kill(server.pid, signal.SIGABRT)
-            error = await asyncio.wait_for(server.wait_for_death(), 2)
+            error = await asyncio.wait_for(server.wait_for_death(), PATIENCE_S)
             assert "killed by SIGABRT" in error.message
         assert not stage.processes()
 
@@ -274,17 +291,17 @@ class TestDeath:
             await asyncio.sleep(0)
             given_up.cancel()
             os.kill(server.pid, signal.SIGKILL)
-            first = await asyncio.wait_for(server.wait_for_death(), 2)
-            second = await asyncio.wait_for(server.wait_for_death(), 2)
+            first = await asyncio.wait_for(server.wait_for_death(), PATIENCE_S)
+            second = await asyncio.wait_for(server.wait_for_death(), PATIENCE_S)
         assert first.message == second.message
 
     async def test_the_guardians_death_is_the_servers(self, stage: Stage) -> None:
         async with stage.supervisor("--worker", "daemon", "--worker", "session", "--worker", "stubborn") as server:
             [guardian] = stage.guardians()
             os.kill(guardian, signal.SIGKILL)
-            error = await asyncio.wait_for(server.wait_for_death(), 2)
+            error = await asyncio.wait_for(server.wait_for_death(), PATIENCE_S)
             assert error.message == "The stand-in server died: the process that guards it was killed."
-            await eventually(lambda: not stage.processes(), 2)
+            await eventually(lambda: not stage.processes())
 
 
 async def test_a_guardian_that_hangs_is_replaced_by_ourselves(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

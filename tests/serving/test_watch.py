@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bundle.serving.watch import wait_for_trouble
+from tests.patience import PATIENCE_S
 from tests.serving.stand_in import Stage
 
 
@@ -17,7 +18,7 @@ def stage(tmp_path: Path) -> Stage:
 
 
 async def test_a_dead_server_is_noticed_at_once(stage: Stage) -> None:
-    async with stage.supervisor() as server, asyncio.timeout(20):
+    async with stage.supervisor() as server, asyncio.timeout(PATIENCE_S):
         watching = asyncio.create_task(wait_for_trouble(server, lambda: 0.0, 60))
         os.kill(server.pid, signal.SIGKILL)
 
@@ -25,7 +26,7 @@ async def test_a_dead_server_is_noticed_at_once(stage: Stage) -> None:
 
 
 async def test_a_server_that_answers_nothing_any_more_hangs(stage: Stage) -> None:
-    async with stage.supervisor() as server, asyncio.timeout(20):
+    async with stage.supervisor() as server, asyncio.timeout(PATIENCE_S):
         os.kill(server.pid, signal.SIGSTOP)
 
         trouble = await wait_for_trouble(server, lambda: 0.0, 60, health_silence_s=1.0)
@@ -34,7 +35,7 @@ async def test_a_server_that_answers_nothing_any_more_hangs(stage: Stage) -> Non
 
 
 async def test_a_healthy_server_whose_replies_do_not_come_hangs(stage: Stage) -> None:
-    async with stage.supervisor() as server, asyncio.timeout(20):
+    async with stage.supervisor() as server, asyncio.timeout(PATIENCE_S):
         trouble = await wait_for_trouble(server, lambda: 2.0, 1.0)
 
         assert "hangs: no reply, nor any part of one, for 1 s" in trouble.message

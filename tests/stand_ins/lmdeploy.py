@@ -58,8 +58,8 @@ def main() -> None:
     if behaviour == "slow start":
         time.sleep(1.5)
     if behaviour == "stubborn":
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, _: journal.note(signal=signal.Signals(number).name))
     if behaviour == "leaves a worker and exits":
         start_worker(journal)
     server = Server((options.server_name, options.server_port), Handler)
@@ -214,8 +214,8 @@ class Handler(BaseHTTPRequestHandler):
             return PASSING[number // 4 % len(PASSING)]
         if self.behaviour == "fails at random" and random.random() < 0.05:
             return random.choice((*PASSING, faults.slow))
-        if self.behaviour == "lasting faults" and number % 8 == 0:
-            return LASTING[number // 8 % len(LASTING)]
+        if self.behaviour == "lasting faults" and number % 13 == 0:
+            return LASTING[number // 13 % len(LASTING)]
         return None
 
     def answer(self, question: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bundle.tasks.benchmarks import Benchmark
 from bundle.tasks.sources import Row
+from tests.patience import PATIENCE_S
 
 _PROGRAM = """
 import json, sys, time
@@ -58,7 +59,7 @@ def load_in_fresh_process(source: str, benchmark: Benchmark, wanted: list[tuple[
         input=json.dumps(asked),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=2 * PATIENCE_S,
         env={**kept, **environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert done.returncode == 0, done.stderr

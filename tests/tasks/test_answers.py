@@ -86,7 +86,7 @@ def test_answers_are_those_opencompass_s_own_functions_find() -> None:
 
 
 @pytest.mark.parametrize("name", RULES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(reply=REPLIES, data=st.data())
 def test_pieces_give_the_answer_of_the_whole_and_what_was_said_never_changes(
     name: str, reply: str, data: st.DataObject
@@ -103,7 +103,7 @@ def test_pieces_give_the_answer_of_the_whole_and_what_was_said_never_changes(
 
 
 @pytest.mark.parametrize("name", RULES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(reply=REPLIES, more=REPLIES)
 def test_an_answer_that_was_said_is_the_answer_of_every_longer_reply(name: str, reply: str, more: str) -> None:
     rule = RULES[name]
@@ -134,7 +134,7 @@ def test_an_answer_is_said_at_once_where_nothing_can_change_it_and_not_before(
     assert [reader.feed(character) for character in reply][-1] == said
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(REPLIES.map(str.strip))
 def test_what_is_looked_for_in_another_way_than_opencompass_does_is_found_the_same(text: str) -> None:
     expressions = [

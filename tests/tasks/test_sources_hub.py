@@ -8,6 +8,7 @@ import pytest
 
 from bundle.tasks.benchmarks import Benchmark
 from bundle.tasks.sources import load_tables
+from tests.patience import PATIENCE_S
 from tests.tasks.fake_hub import FakeHub
 from tests.tasks.fresh_process import Outcome, load_in_fresh_process
 from tests.tasks.source_files import (
@@ -129,7 +130,7 @@ def test_a_hub_that_cannot_be_reached_is_an_error_with_the_ways_out(tmp_path: Pa
     assert f"{REPO} cannot be had from the hub: 127.0.0.1:9 could not be used" in outcome.error
     assert "refused" in outcome.error
     assert ways_out(outcome)
-    assert outcome.seconds < 20
+    assert outcome.seconds < PATIENCE_S
     assert outcome.printed == ""
 
 
@@ -144,7 +145,7 @@ def test_a_hub_that_never_answers_is_given_up_on(hub: FakeHub, tmp_path: Path) -
     outcome = load(tmp_path, hub.url, HF_HUB_ETAG_TIMEOUT="1")
     assert "could not be used" in outcome.error
     assert ways_out(outcome)
-    assert outcome.seconds < 20
+    assert outcome.seconds < PATIENCE_S
 
 
 def test_a_hub_that_cannot_be_reached_any_more_leaves_the_cached_copy_and_this_is_said(
@@ -188,7 +189,7 @@ def test_files_that_want_a_login_are_an_error_that_says_how(
     outcome = load(tmp_path, hub.url)
     assert str(status) in outcome.error
     assert "`hf auth login` or set HF_TOKEN" in outcome.remedy
-    assert outcome.seconds < 20
+    assert outcome.seconds < PATIENCE_S
 
 
 def test_a_password_in_the_endpoint_is_shown_nowhere(hub: FakeHub, tmp_path: Path) -> None:

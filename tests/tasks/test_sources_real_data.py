@@ -53,8 +53,8 @@ def test_what_a_run_needs_of_a_directory_is_there_at_once(data: Path) -> None:
     wanted = ceval(data, "dev", "val")
     seconds = []
     for _ in range(5):
-        begin = time.perf_counter()
+        begin = time.process_time()
         load_tables(str(data / "ceval"), CEVAL, wanted)
-        seconds.append(time.perf_counter() - begin)
+        seconds.append(time.process_time() - begin)
     print(f"104 files in {min(seconds) * 1000:.0f} ms")
-    assert min(seconds) < 0.25  # 0.03 on a free machine
+    assert min(seconds) < 0.25  # of processor time: 0.03

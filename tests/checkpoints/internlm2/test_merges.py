@@ -32,7 +32,7 @@ def cut_both_ways(pieces: list[Piece], samples: list[str]) -> tuple[list[list[in
 
 
 @given(words=words, samples=texts)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_scores_give_sentencepieces_own_cuts(words: list[str], samples: list[str]) -> None:
     pieces = normal({text: -float(rank) for rank, text in enumerate([*words, *ALPHABET])})
 
@@ -42,7 +42,7 @@ def test_any_scores_give_sentencepieces_own_cuts(words: list[str], samples: list
 
 
 @given(words=words, scores=st.lists(st.integers(0, 3), min_size=14, max_size=14), samples=texts)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_equal_scores_give_sentencepieces_own_cuts_or_are_refused(
     words: list[str], scores: list[int], samples: list[str]
 ) -> None:

@@ -19,6 +19,7 @@ from bundle.checkpoints.internlm2 import rewrite_as_llama  # noqa: E402
 from bundle.errors import CheckpointError, TokenizerError  # noqa: E402
 from tests.checkpoints import checkpoints  # noqa: E402
 from tests.checkpoints.internlm2.checkpoints import change_json, change_tensors, write_checkpoint  # noqa: E402
+from tests.patience import PATIENCE_S  # noqa: E402
 
 LFS_POINTER = checkpoints.LFS_POINTER.encode()
 
@@ -126,7 +127,7 @@ def test_two_at_once_make_one_rewrite(source: Path, cache: Path) -> None:
     command = [sys.executable, "-c", code, str(source), str(cache)]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
 
-    printed = {process.communicate(timeout=120)[0].strip() for process in processes}
+    printed = {process.communicate(timeout=2 * PATIENCE_S)[0].strip() for process in processes}
 
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert len(printed) == 1

@@ -56,7 +56,7 @@ def with_added(tokens: dict[int, AddedToken], **changes: Any) -> TokenizerConfig
     .map("".join)
     .filter(lambda text: not any(mark in text for mark in MADE_MARKS))
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_text_has_sentencepieces_ids_and_comes_back(
     converted: Tokenizer, original: SentencePieceProcessor, text: str
 ) -> None:
