@@ -14,7 +14,8 @@ from typing import Any
 
 from benchmarks.gpu.configurations import Configuration
 from benchmarks.gpu.watching import ProcessWatch, carrying, watch_gpu, while_between
-from bundle.runs.run import PREDICTIONS, RESULTS, SERVER_LOG, read_predictions
+from bundle.runs.files import PREDICTIONS, RESULTS, SERVER_LOG
+from bundle.runs.predictions import read_predictions
 from bundle.serving.gpus import Gpu, list_gpus, list_processes
 
 _MARK = "BUNDLE_GPU_CHECK"

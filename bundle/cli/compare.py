@@ -51,7 +51,8 @@ def compare(
     from bundle.errors import UsageError
     from bundle.reports.comparison import compare as lay_side_by_side
     from bundle.reports.comparison.terminal import show
-    from bundle.runs.recorded_run import find_run, read_recorded_run
+    from bundle.runs.finding import find_run
+    from bundle.runs.recorded_run import read_recorded_run
 
     directories = [find_run(path, out).resolve() for path in (base, *new)]
     for number, directory in enumerate(directories):
@@ -79,7 +80,7 @@ def _write_json(path: Path, comparisons: "list[Comparison]") -> None:
     import json
 
     from bundle.reports.comparison.export import to_json
-    from bundle.reports.formats.export import write_text
+    from bundle.reports.export import write_text
 
     # A reply may hold half a surrogate pair, which is no UTF-8: escapes are.
     text = json.dumps(to_json(comparisons), indent=1) + "\n"

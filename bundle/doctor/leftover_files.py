@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bundle.system.locks import is_held
+from bundle.system.locks import Lock
 
 # How long a thing must not have changed before it counts as left behind. Each is in use for seconds at most, and the
 # first kind is locked besides.
@@ -57,7 +57,7 @@ def temporary_directories() -> Iterator[Leftover]:
 def half_written_results(out: Path) -> Iterator[Leftover]:
     """Files in run directories under ``out`` that were to take another's place, of runs that nobody is writing to."""
     for path in out.glob("*/.*.part"):
-        if is_held(path.parent) is False:
+        if Lock(path.parent).is_held() is False:
             yield from _left(path, _HALF_WRITTEN_S, directory=False)
 
 
@@ -84,7 +84,7 @@ def _left(path: Path, quiet_s: float, *, directory: bool) -> Iterator[Leftover]:
             return
         files = [file.lstat() for file in path.rglob("*")] if directory else []
         age_s = time.time() - max(one.st_mtime for one in (status, *files))
-        if age_s >= quiet_s and is_held(path) is False:
+        if age_s >= quiet_s and Lock(path).is_held() is False:
             yield Leftover(path, sum(one.st_size for one in files or [status]), age_s)
     except OSError:
         return  # It went away while we were looking, or is none of our business.

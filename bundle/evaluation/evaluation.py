@@ -1,9 +1,8 @@
 """The questions of one run, asked and scored; what is known so far can be had at any moment."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bundle.client.early_decisions import EarlyDecisions
 from bundle.evaluation.prefix_order import PrefixQueue, Queue
@@ -11,8 +10,8 @@ from bundle.evaluation.runner import Asking, ask_all, require_working, unanswere
 from bundle.evaluation.suspects import Suspects
 from bundle.evaluation.window import Window
 from bundle.runs.predictions import Prediction
+from bundle.runs.results import Results
 from bundle.runs.run import Run
-from bundle.runs.scoring import Score, score
 from bundle.tasks.catalog import Question, Task
 
 if TYPE_CHECKING:
@@ -34,41 +33,6 @@ class AskingOptions:
     adaptive: bool
     full_replies: bool
     prefix_order: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Results:
-    """What ``results.json`` holds.
-
-    Attributes:
-        scores: By score name, groups first.
-        total: Questions of this run.
-        answered: Those with a reply.
-        failed: Those that were asked in vain; the rest was never asked.
-        timing: Seconds by phase.
-        tokens: Prompt and completion tokens, as counted by the server; of the prompts', those that were in its prefix
-            cache, where it says so. Also how many replies were cut at their answer, and how many were not counted, for
-            that or another reason.
-        server: What the server told about itself, such as its ``prefix_cache_hit_rate``.
-    """
-
-    scores: Mapping[str, Score]
-    total: int
-    answered: int
-    failed: int
-    timing: Mapping[str, float]
-    tokens: Mapping[str, int]
-    server: Mapping[str, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """The file's content."""
-        return {
-            "scores": {name: asdict(one) for name, one in self.scores.items()},
-            "coverage": {"total": self.total, "answered": self.answered, "failed": self.failed},
-            "timing": {phase: round(seconds, 3) for phase, seconds in self.timing.items()},
-            "tokens": dict(self.tokens),
-            "server": dict(self.server),
-        }
 
 
 class Evaluation:
@@ -210,41 +174,8 @@ class Evaluation:
         Args:
             timing: Seconds by phase.
         """
-        known = self.predictions
-        return Results(
-            scores=self._scores(),
-            total=len(self.questions),
-            answered=sum(one.error is None for one in known),
-            failed=sum(one.error is not None for one in known),
-            timing=timing,
-            tokens=_tokens(known),
-            server=self.server,
-        )
-
-    def score_names(self, task: Task) -> Mapping[str, str]:
-        """The name in ``results.json`` of each of a task's scores: its own, or "TASK/NAME" where two tasks share it."""
-        mine = self._names[task.name]
-        others = {name for other, names in self._names.items() if other != task.name for name in names}
-        return {name: f"{task.name}/{name}" if name in others else name for name in mine}
-
-    @property
-    def _names(self) -> dict[str, list[str]]:
-        return {
-            task.name: [
-                *task.groups,
-                *(task.score_name(split, subject.name) for split in task.splits for subject in task.subjects),
-            ]
-            for task in self.tasks
-        }
-
-    def _scores(self) -> dict[str, Score]:
-        scores: dict[str, Score] = {}
-        for task in self.tasks:
-            asked = Counter((one.split, one.subject) for one in self.questions if one.task == task.name)
-            names = self.score_names(task)
-            mine = score(task, asked, (one for one in self.predictions if one.task == task.name))
-            scores |= {names[name]: one for name, one in mine.items()}
-        return scores
+        keys = [question.key for question in self.questions]
+        return Results.of(self.tasks, keys, self.predictions, timing=timing, server=self.server)
 
     def _record(self, prediction: Prediction) -> None:
         self._run.append(prediction)
@@ -252,18 +183,6 @@ class Evaluation:
         self._known.add(prediction.key)
         self.predictions.append(prediction)
         self._on_prediction(prediction)
-
-
-def _tokens(known: Iterable[Prediction]) -> dict[str, int]:
-    answered = [one for one in known if one.error is None]
-    tokens = {
-        "prompt": sum(one.prompt_tokens or 0 for one in answered),
-        "completion": sum(one.completion_tokens or 0 for one in answered),
-        "cut_replies": sum(one.decided_early for one in answered),
-        "uncounted_replies": sum(one.completion_tokens is None for one in answered),
-    }
-    cached = [one.cached_tokens for one in answered if one.cached_tokens is not None]
-    return tokens | ({"cached": sum(cached)} if cached else {})
 
 
 def _share_of_cached(predictions: Sequence[Prediction]) -> float | None:

@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from bundle.runs.predictions import Key
 from bundle.tasks.catalog import Question
+from bundle.tasks.scores import Key
 
 _DEATHS = 2
 """Once could be chance: a server may die of anything."""

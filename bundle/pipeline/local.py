@@ -24,6 +24,7 @@ from bundle.pipeline.options import LocalOptions
 from bundle.pipeline.plan import CountTokens, Plan
 from bundle.pipeline.targets import Timing
 from bundle.reports.screen.console import Screen
+from bundle.runs.record import EngineRecord, LocalModelRecord, Served
 from bundle.serving.engines import Engine
 from bundle.serving.gpu_memory import GpuMemory
 from bundle.serving.machine import Machine
@@ -153,19 +154,19 @@ class LocalModel:
         proving = prove_tokenizer(engine.tokenizer_directory, python=engine.interpreter, trust_remote_code=self.trusted)
         await asyncio.gather(importing, proving)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Served:
         """See `Prepared`."""
         checkpoint, engine = self.checkpoint, self.engine
-        return {
-            "model": {
-                "path": str(checkpoint.path),
-                "architecture": checkpoint.architecture,
-                "weight_bytes": checkpoint.weight_bytes,
-                "quantization": checkpoint.quantization,
-                "fingerprint": fingerprint(checkpoint),
-            },
-            "engine": {"name": engine.name, "version": engine.version, "arguments": list(self.arguments)},
-        }
+        return Served(
+            LocalModelRecord(
+                path=str(checkpoint.path),
+                architecture=checkpoint.architecture,
+                weight_bytes=checkpoint.weight_bytes,
+                quantization=checkpoint.quantization,
+                fingerprint=fingerprint(checkpoint),
+            ),
+            EngineRecord(name=engine.name, version=engine.version, arguments=tuple(self.arguments)),
+        )
 
     @contextlib.asynccontextmanager
     async def serve(self, log: Path, started: asyncio.Event) -> AsyncIterator["LocalServer"]:

@@ -11,11 +11,13 @@ from bundle.errors import BundleError, ExitCode, ServerError
 from bundle.pipeline.options import EvaluationOptions
 from bundle.pipeline.plan import Plan, plan_tasks
 from bundle.pipeline.targets import Prepared, Target, Timing
-from bundle.reports.formats.submission_files import write_submissions
+from bundle.reports.formats.submission import write_submissions
 from bundle.reports.screen.console import Screen
-from bundle.runs.prompts import PROMPTS, prompt_lines
-from bundle.runs.record import describe_machine, require_same
-from bundle.runs.run import RECORD, RESULTS, Run
+from bundle.runs.files import RESULTS
+from bundle.runs.finding import find_run
+from bundle.runs.prompts import prompt_lines
+from bundle.runs.record import RunRecord
+from bundle.runs.run import Run
 from bundle.system.background import first_fault_only, in_thread
 from bundle.system.open_files import connections_allowed
 from bundle.tasks.catalog import Question
@@ -69,10 +71,9 @@ async def evaluate(options: EvaluationOptions, target: Target, screen: Screen) -
 
 
 def _plan(session: _Session, target: Target) -> Plan:
-    options = session.options
-    plan = plan_tasks(options, target.model_file)
+    plan = plan_tasks(session.options, target.model_file)
     if session.conclusion is not None:
-        session.conclusion.require_possible(plan.tasks, plan.subjects, plan.shapes, options.subjects, options.limit)
+        session.conclusion.require_possible(plan.tasks, plan.subjects, plan.task_records())
     return plan
 
 
@@ -131,8 +132,6 @@ async def _load(session: _Session, plan: Plan, target: Target) -> _Loaded:
 def _open_run(options: EvaluationOptions, label: str) -> Run:
     if options.resume is None:
         return Run.create(options.out, label)
-    from bundle.runs.recorded_run import find_run  # imported late: slow, and the server should start first
-
     return Run.resume(find_run(options.resume, options.out))
 
 
@@ -173,19 +172,11 @@ async def _begin(
     """Record what is asked, and of which model."""
     from bundle.evaluation.evaluation import Evaluation  # imported late: slow, and the server should start first
 
-    record = {
-        **plan.describe(loaded.tables),
-        **await in_thread(model.describe),
-        "sampling": plan.sampling(),
-        **asdict(asking),
-        **describe_machine(),
-    }
-    if session.options.resume is not None:
-        require_same(run.read_record(), record)
+    served = await in_thread(model.describe)
+    record = RunRecord.of(plan.task_records(loaded.tables), loaded.tables, served, plan.sampling(), **asdict(asking))
     if session.conclusion is not None:
         session.conclusion.require_same_data(record)
-    run.write(RECORD, record)
-    run.write_bytes(PROMPTS, loaded.prompts)
+    run.begin(record, loaded.prompts)
     if shortened := plan.shortened(loaded.questions):
         session.screen.say(f"{shortened} questions have fewer examples, to fit --max-seq-len")
     session.evaluation = Evaluation(plan.tasks, loaded.questions, run, session.screen.answered)
@@ -247,10 +238,11 @@ def _report(session: _Session, code: int) -> int:
         run.flush()
         run.write(RESULTS, results.to_json())
     finally:
-        screen.results(evaluation, results, all_subjects=session.options.all_subjects)
-    for line in write_submissions(evaluation, run):
+        screen.results(evaluation.tasks, results, all_subjects=session.options.all_subjects)
+    keys = [question.key for question in evaluation.questions]
+    for line in write_submissions(evaluation.tasks, keys, evaluation.predictions, run):
         screen.note(line)
-    if code == ExitCode.DONE and results.answered < results.total:
+    if code == ExitCode.DONE and results.coverage.answered < results.coverage.total:
         code = ExitCode.UNANSWERED
     if session.conclusion is not None:
         code = _conclude(session.conclusion, run, code, screen)

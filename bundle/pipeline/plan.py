@@ -1,15 +1,15 @@
 """What will be asked, and how: command line, task file, model file and defaults, in this order."""
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bundle.checkpoints import MARKS_PER_MESSAGE
 from bundle.config.model_files import ModelFile
 from bundle.errors import UsageError
 from bundle.pipeline.options import EvaluationOptions
-from bundle.runs.record import describe_tasks
+from bundle.runs.record import SamplingRecord, TaskRecord
 from bundle.tasks.benchmarks import Subject
 from bundle.tasks.catalog import Question, Task, find_task
 from bundle.tasks.own_rows import OwnRows
@@ -85,18 +85,31 @@ class Plan:
         examples = {task.name: task.examples for task in self.tasks}
         return sum(question.examples < examples[question.task] for question in questions)
 
-    def sampling(self) -> dict[str, Any]:
+    def sampling(self) -> SamplingRecord:
         """How replies are generated, for the run's record."""
         lengths = set(self.max_out_len.values())
-        return {
-            "temperature": self.temperature,
-            "max_out_len": lengths.pop() if len(lengths) == 1 else dict(self.max_out_len),
-            "max_seq_len": self.max_seq_len,
-        }
+        return SamplingRecord(
+            temperature=self.temperature,
+            max_out_len=lengths.pop() if len(lengths) == 1 else dict(self.max_out_len),
+            max_seq_len=self.max_seq_len,
+        )
 
-    def describe(self, tables: Sequence[Tables]) -> dict[str, Any]:
-        """What was asked, for the run's record."""
-        return describe_tasks(self.tasks, tables, self.shapes, self.options.subjects, self.options.limit)
+    def task_records(self, tables: Sequence[Tables] = ()) -> list[TaskRecord]:
+        """What is asked, for the run's record.
+
+        Args:
+            tables: The rows of every task; none while they are not loaded yet.
+        """
+        return [
+            TaskRecord.of(
+                task,
+                shape=self.shapes[task.name],
+                subjects=self.options.subjects,
+                limit=self.options.limit,
+                tables=rows,
+            )
+            for task, rows in itertools.zip_longest(self.tasks, tables)
+        ]
 
     def _source(self, task: Task) -> str:
         if isinstance(task.benchmark, OwnRows):

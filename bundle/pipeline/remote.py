@@ -17,6 +17,7 @@ from bundle.pipeline.options import RemoteOptions
 from bundle.pipeline.plan import CountTokens, Plan
 from bundle.pipeline.targets import Timing
 from bundle.reports.screen.console import Screen
+from bundle.runs.record import RemoteModelRecord, RequestsRecord, Served
 from bundle.system.text import nearest
 
 
@@ -100,9 +101,10 @@ class RemoteModel:
     async def check(self, started: asyncio.Event) -> None:
         """Nothing of it is here to be checked."""
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Served:
         """See `bundle.pipeline.targets.Prepared`."""
-        return {"model": {"name": self.label, "base_url": self.base_url}, "requests": self._requests()}
+        model = RemoteModelRecord(name=self.label, base_url=self.base_url)
+        return Served(model, requests=RequestsRecord(**self._requests()))
 
     @contextlib.asynccontextmanager
     async def serve(self, log: Path, started: asyncio.Event) -> AsyncIterator["RemoteServer"]:

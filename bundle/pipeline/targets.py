@@ -11,6 +11,7 @@ from bundle.config.model_files import ModelFile
 from bundle.errors import ServerError
 from bundle.pipeline.plan import CountTokens, Plan
 from bundle.reports.screen.console import Screen
+from bundle.runs.record import Served
 
 if TYPE_CHECKING:  # slow to import, and the server should start first
     from bundle.client.client import ChatClient
@@ -87,7 +88,7 @@ class Prepared(Protocol):
             BundleError: No score of this model could be trusted.
         """
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Served:
         """What is asked, for ``run.json``. Takes seconds: it reads the weights' headers."""
 
     def serve(self, log: Path, started: asyncio.Event) -> contextlib.AbstractAsyncContextManager["Server"]:

@@ -1,11 +1,14 @@
-"""One line of ``predictions.jsonl``: a question that was asked, and what came of it."""
+"""``predictions.jsonl``: one row per question, with what came of it."""
 
 import json
-from dataclasses import dataclass, fields
-from typing import Self
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, get_args, get_type_hints
 
-Key = tuple[str, str, str, int]
-"""What tells a question from every other of a run: task, split, subject, row number."""
+from bundle.errors import RunError
+from bundle.runs.files import PREDICTIONS, read_lines, to_json
+from bundle.tasks.scores import Key, Part
 
 _ONLY_WHERE_PRESENT = ("cached_tokens", "thinking", "error")
 
@@ -54,35 +57,74 @@ class Prediction:
 
     @property
     def key(self) -> Key:
-        """What tells its question from every other of the run."""
-        return self.task, self.split, self.subject, self.id
+        """Identifies its question within the run."""
+        return Key(self.task, self.split, self.subject, self.id)
+
+    @property
+    def part(self) -> Part:
+        """Its task, split and subject."""
+        return self.task, self.split, self.subject
 
     def to_json(self) -> str:
-        """The line, without its newline. A lone surrogate in a reply is escaped, so that the file stays UTF-8."""
-        content = {name: getattr(self, name) for name in _ORDER}
+        """The line, without its newline."""
+        content = {name: getattr(self, name) for name in _TYPES}
         for name in _ONLY_WHERE_PRESENT:
             if content[name] is None:
                 del content[name]
-        try:
-            line = json.dumps(content, ensure_ascii=False)
-            line.encode()
-        except UnicodeEncodeError:
-            line = json.dumps(content)
-        return line
+        return to_json(content)
 
     @classmethod
     def from_json(cls, line: bytes | str) -> Self:
         """Read a line.
 
         Raises:
-            ValueError: It is no prediction.
+            ValueError: It is not a prediction.
         """
         content = json.loads(line)
-        if not isinstance(content, dict) or not _REQUIRED <= content.keys() <= _KNOWN:
+        if not isinstance(content, dict) or not _REQUIRED <= content.keys() <= _TYPES.keys():
             raise ValueError("not the fields of a prediction")
+        for name, value in content.items():
+            if not isinstance(value, _TYPES[name]):
+                raise ValueError(f"{name} is of the wrong type")  # noqa: TRY004 - it is the file that is wrong
         return cls(**content)
 
 
-_ORDER = tuple(field.name for field in fields(Prediction))
-_KNOWN = frozenset(_ORDER)
-_REQUIRED = _KNOWN - frozenset(_ONLY_WHERE_PRESENT)
+_TYPES = {
+    # JSON has one kind of number, so a whole one may stand for a fraction.
+    name: (*(get_args(hint) or (hint,)), *((int,) if hint is float else ()))
+    for name, hint in get_type_hints(Prediction).items()
+}
+_REQUIRED = _TYPES.keys() - set(_ONLY_WHERE_PRESENT)
+
+
+def read_predictions(directory: Path) -> list[Prediction]:
+    """Read the rows of a run, in the order they were written; an incomplete last row is left out.
+
+    Raises:
+        RunError: They cannot be read, or a row is damaged.
+    """
+    path = directory / PREDICTIONS
+    rows = []
+    try:
+        lines = read_lines(path)
+    except FileNotFoundError:
+        raise RunError(f"{path} does not exist.", remedy="Name the directory of a run.") from None
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            rows.append(Prediction.from_json(line))
+        except (ValueError, RecursionError) as error:
+            why = "not JSON" if isinstance(error, json.JSONDecodeError) else str(error)
+            raise RunError(
+                f"{path}, line {number}, is damaged: {why}.",
+                remedy="Remove that line; its question will be asked again when the run is resumed.",
+            ) from None
+    return rows
+
+
+def one_per_question(predictions: Iterable[Prediction]) -> list[Prediction]:
+    """The last row with a reply of every question; where there is none, its last row."""
+    chosen: dict[Key, Prediction] = {}
+    for one in predictions:
+        if one.error is None or one.key not in chosen or chosen[one.key].error is not None:
+            chosen[one.key] = one
+    return list(chosen.values())

@@ -1,7 +1,7 @@
-"""What was asked, written beside what was replied: ``prompts.jsonl``, one row a question.
+"""``prompts.jsonl``: one row per question, with the messages that are sent.
 
-The questions of a subject begin with the same examples. Such a beginning is written once, in a row of its own, and the
-rows after it name it; five-shot C-Eval takes a sixth of the space that way.
+The questions of a subject share their examples. A shared prefix is written once, in a row of its own, and the rows
+after it refer to it; five-shot C-Eval takes a sixth of the space that way.
 """
 
 import hashlib
@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from bundle.errors import RunError
-from bundle.runs.predictions import Key
+from bundle.runs.files import PROMPTS, read_lines, to_json
 from bundle.tasks.prompts import Message
+from bundle.tasks.scores import Key
 from bundle.tasks.task import Question
 
-PROMPTS = "prompts.jsonl"
+_REMEDY = "Resume the run with --resume to write the file again, or start a new run."
 
 Messages = tuple[Message, ...]
 
@@ -28,10 +29,10 @@ class RecordedPrompt:
     """What was sent for one question.
 
     Attributes:
-        gold: The right answer; "" where it is secret.
-        prefix_name: What tells this beginning from every other of the run; None where there is none.
-        prefix: The beginning, the same object in all questions that share it.
-        own: What comes after it. Where it goes on in the role in which the beginning ends, it goes on in that message.
+        gold: The gold answer; "" where it is secret.
+        prefix_name: Identifies the prefix within the run; None where there is none.
+        prefix: The same object in all questions that share it.
+        own: What follows. Where it continues in the role in which the prefix ends, it continues that message.
     """
 
     gold: str
@@ -41,7 +42,7 @@ class RecordedPrompt:
 
     @property
     def conversation(self) -> Messages:
-        """All of it, as it was sent."""
+        """All messages, as they were sent."""
         if self.prefix and self.own and self.prefix[-1]["role"] == self.own[0]["role"]:
             joint: Message = {**self.own[0], "content": self.prefix[-1]["content"] + self.own[0]["content"]}
             return (*self.prefix[:-1], joint, *self.own[1:])
@@ -49,12 +50,12 @@ class RecordedPrompt:
 
 
 def prompt_lines(questions: Sequence[Question]) -> Iterator[str]:
-    """The lines of ``prompts.jsonl``, each with its newline; a lone surrogate is escaped, so that they are UTF-8.
+    """The lines of ``prompts.jsonl``, each with its newline.
 
     Args:
         questions: All questions of the run, in the order of the task.
     """
-    shared = _shared_beginnings(questions)
+    shared = _shared_prefixes(questions)
     written: set[str] = set()
     for question, prefix in zip(questions, shared, strict=True):
         own: Sequence[Message] = question.messages
@@ -76,33 +77,25 @@ def prompt_lines(questions: Sequence[Question]) -> Iterator[str]:
         )
 
 
-def read_prompts(directory: Path) -> Mapping[Key, RecordedPrompt] | None:
-    """What was sent in the run in ``directory``, by task, split, subject and row number, in the order of the task.
-
-    Returns:
-        None where the run has no such record, as those of version 0.1.
+def read_prompts(directory: Path) -> dict[Key, RecordedPrompt]:
+    """Read what was sent in a run: all its questions, in the order of the tasks.
 
     Raises:
-        RunError: It cannot be read, or a row is damaged: then it is not known how many questions the run has.
+        RunError: The file is missing or damaged, so it is not known which questions the run has.
     """
     path = directory / PROMPTS
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = read_lines(path)
     except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}.", remedy="Check the run's directory.") from None
+        raise RunError(f"{path} does not exist.", remedy=_REMEDY) from None
     prefixes: dict[str | None, Messages] = {None: ()}
     prompts: dict[Key, RecordedPrompt] = {}
-    # What follows the last newline is a row that was cut off, and counts as damaged too.
+    # What follows the last newline is an incomplete row, which counts as damaged too.
     for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
         try:
             _read_row(json.loads(line), prefixes, prompts)
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise RunError(
-                f"{path}, line {number}, is damaged.",
-                remedy="Remove the file: what was asked is then not shown, and the scores stay what they are.",
-            ) from None
+            raise RunError(f"{path}, line {number}, is damaged.", remedy=_REMEDY) from None
     return prompts
 
 
@@ -113,9 +106,9 @@ def _read_row(row: Any, prefixes: dict[str | None, Messages], prompts: dict[Key,
         prefixes[_text(prefix_name)] = messages
         return
     number = row["id"]
-    key = _text(row["task"]), _text(row["split"]), _text(row["subject"]), number
+    key = Key(_text(row["task"]), _text(row["split"]), _text(row["subject"]), number)
     if type(number) is not int or key in prompts:
-        raise ValueError("not a question of its own")
+        raise ValueError("the same question twice")
     prompts[key] = RecordedPrompt(_text(row["gold"]), prefix_name, prefixes[prefix_name], messages)
 
 
@@ -125,12 +118,12 @@ def _message(value: Any) -> Message:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError("not a text")
+        raise TypeError("not a string")
     return value
 
 
 class _Prefix:
-    """A beginning that several questions share: whole messages, or one message's first lines."""
+    """A prefix that several questions share: whole messages, or the first lines of one message."""
 
     def __init__(self, messages: Sequence[Message], *, whole: bool) -> None:
         self.messages = messages
@@ -138,17 +131,17 @@ class _Prefix:
         self._whole = whole
 
     def cut_off(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """What comes after it."""
+        """What follows it."""
         if self._whole:
             return messages[len(self.messages) :]
         first, *rest = messages
         return [{**first, "content": first["content"][len(self.messages[0]["content"]) :]}, *rest]
 
 
-def _shared_beginnings(questions: Sequence[Question]) -> list[_Prefix | None]:
-    """For every question the beginning it shares with others of its subject; None for none."""
+def _shared_prefixes(questions: Sequence[Question]) -> list[_Prefix | None]:
+    """For every question the prefix it shares with others of its subject; None for none."""
     # Nearly always all messages but the last are the same in a subject. Grouping by them, and not by the subject alone,
-    # keeps a single question with other examples from taking the shared beginning away from all.
+    # keeps a single question with other examples from taking the shared prefix away from all.
     groups: dict[Any, list[int]] = defaultdict(list)
     for index, question in enumerate(questions):
         leading = tuple((one["role"], one["content"]) for one in question.messages[:-1])
@@ -162,7 +155,7 @@ def _shared_beginnings(questions: Sequence[Question]) -> list[_Prefix | None]:
 
 
 def _common(conversations: Sequence[Sequence[Message]]) -> _Prefix | None:
-    """The beginning that conversations share which differ in their last message at most."""
+    """The prefix shared by conversations that differ at most in their last message."""
     leading = conversations[0][:-1]
     lasts = [one[-1] for one in conversations if one]
     roles = {last["role"] for last in lasts}
@@ -183,9 +176,4 @@ def _common_lines(one: str, other: str) -> str:
 
 
 def _line(content: Mapping[str, Any]) -> str:
-    line = json.dumps(content, ensure_ascii=False)
-    try:
-        line.encode()
-    except UnicodeEncodeError:
-        line = json.dumps(content)
-    return line + "\n"
+    return to_json(content) + "\n"

@@ -1,12 +1,7 @@
-"""A run is a directory. What is known is written at once, so that whatever happens later, it is still there."""
+"""A run directory while it is written. Everything is written at once, so that it is there whatever happens next."""
 
 import contextlib
-import errno
-import fcntl
-import json
-import os
 import re
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -14,23 +9,19 @@ from types import TracebackType
 from typing import Any, Self
 
 from bundle.errors import RunError
-from bundle.runs.predictions import Prediction
+from bundle.runs.files import PREDICTIONS, PROMPTS, RECORD, SERVER_LOG, unwritable, write_json, write_whole
+from bundle.runs.predictions import Prediction, read_predictions
+from bundle.runs.record import RunRecord, require_same
 from bundle.runs.row_writer import RowWriter
-
-_LOCK_ATTEMPTS, _LOCK_PAUSE_S = 5, 0.05
-_LOCK_FILE = ".lock"
-
-PREDICTIONS, RECORD, RESULTS, SERVER_LOG = "predictions.jsonl", "run.json", "results.json", "server.log"
+from bundle.system.locks import Lock
 
 
 class Run:
-    """An open run directory, to be written to by this process and no other.
-
-    Use as a context manager, so that it is given free again.
+    """A run directory that this process writes to, and no other. Use it as a context manager.
 
     Attributes:
-        directory: Where it is.
-        known: The predictions with a reply that were there when it was opened.
+        directory: The directory.
+        known: The predictions with a reply that it held when it was opened.
 
     Args:
         directory: An existing directory.
@@ -41,27 +32,28 @@ class Run:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._lock = Lock(directory)
         try:
-            self._lock = _lock(directory)
+            self._lock.take()
             try:
                 self.known = _keep_replies(directory / PREDICTIONS)
                 self._predictions = RowWriter(directory / PREDICTIONS)
             except BaseException:
-                os.close(self._lock)
+                self._lock.release()
                 raise
         except BlockingIOError:
             raise RunError(
-                f"{directory} is in use: another run is writing to it.", remedy="Wait until that one has ended."
+                f"{directory} is in use by another process.", remedy="Wait until that one has ended."
             ) from None
         except OSError as error:
-            raise _unwritable(directory, error) from None
+            raise unwritable(directory, error) from None
 
     @classmethod
     def create(cls, out: Path, label: str) -> Self:
-        """Make a new directory ``out/RUN_ID``, named after the time and ``label``.
+        """Create a new directory in ``out``, named after the time and ``label``.
 
         Raises:
-            RunError: It cannot be made.
+            RunError: It cannot be created.
         """
         stem = datetime.now().strftime("%Y%m%d-%H%M%S-") + (re.sub(r"[^\w.-]+", "-", label).strip("-.") or "run")
         attempt = 1
@@ -69,27 +61,27 @@ class Run:
             directory = out / (stem if attempt == 1 else f"{stem}-{attempt}")
             try:
                 out.mkdir(parents=True, exist_ok=True)
-                # It will hold questions that may be private, and what a server printed.
+                # It will hold questions that may be private, and the server's log.
                 directory.mkdir(mode=0o700)
                 return cls(directory)
             except FileExistsError as error:
                 if not out.is_dir():
-                    raise _unwritable(directory, error) from None
+                    raise unwritable(directory, error) from None
                 attempt += 1
             except OSError as error:
-                raise _unwritable(directory, error) from None
+                raise unwritable(directory, error) from None
 
     @classmethod
     def resume(cls, directory: Path) -> Self:
-        """Open the directory of a run that was cut off, to go on with it.
+        """Open the directory of an earlier run to continue it.
 
         Raises:
-            RunError: There is no run, it is in use, or it is damaged.
+            RunError: It is not a run's, is in use, or is damaged.
         """
         if not (directory / RECORD).is_file():
             raise RunError(
-                f"{directory} holds no run to go on with: there is no {RECORD} in it.",
-                remedy="Give the directory that the run named as its last line.",
+                f"Cannot resume {directory}: it contains no {RECORD}.",
+                remedy="Name the directory that the run printed as its last line.",
             )
         return cls(directory)
 
@@ -101,16 +93,17 @@ class Run:
     ) -> None:
         self._predictions.close()
         self._remove_if_nothing_happened()
-        os.close(self._lock)
+        self._lock.release()
 
     def _remove_if_nothing_happened(self) -> None:
-        """A directory that tells nothing, because something was wrong before the first question, is not kept."""
-        told = [self.directory / name for name in (RECORD, PREDICTIONS, SERVER_LOG)]
-        if any(path.exists() and path.stat().st_size > 0 for path in told):
+        """Remove a directory without content, as when something was wrong before the server was started."""
+        content = [self.directory / name for name in (RECORD, PREDICTIONS, SERVER_LOG)]
+        if any(path.exists() and path.stat().st_size > 0 for path in content):
             return
         with contextlib.suppress(OSError):
-            for name in (PREDICTIONS, SERVER_LOG, _LOCK_FILE):
+            for name in (PREDICTIONS, SERVER_LOG):
                 (self.directory / name).unlink(missing_ok=True)
+            self._lock.remove_stand_in()
             self.directory.rmdir()
 
     @property
@@ -118,19 +111,35 @@ class Run:
         """Where the server's output goes."""
         return self.directory / SERVER_LOG
 
-    def append(self, prediction: Prediction) -> None:
-        """Write a row down, within a fiftieth of a second; from then on, killing this process does not lose it.
+    def begin(self, record: RunRecord, prompts: bytes) -> None:
+        """Write down what is about to be asked.
+
+        Args:
+            record: What, of which model, and how.
+            prompts: The content of ``prompts.jsonl``.
 
         Raises:
-            RunError: This row's or an earlier one's file cannot be written, as on a full disk.
+            RunError: The run was begun with other settings, or a file cannot be written.
+        """
+        if (self.directory / RECORD).exists():
+            require_same(RunRecord.read(self.directory), record)
+        # The record comes last: where there is one, it is known which questions the run has.
+        write_whole(self.directory / PROMPTS, prompts)
+        write_json(self.directory / RECORD, record.to_json())
+
+    def append(self, prediction: Prediction) -> None:
+        """Write a row within a fiftieth of a second; from then on, killing this process does not lose it.
+
+        Raises:
+            RunError: This row or an earlier one cannot be written, as on a full disk.
         """
         try:
             self._predictions.put(prediction.to_json)
         except OSError as error:
-            raise _unwritable(self.directory / PREDICTIONS, error) from None
+            raise unwritable(self.directory / PREDICTIONS, error) from None
 
     def flush(self) -> None:
-        """Wait until all rows are written down.
+        """Wait until all rows are written.
 
         Raises:
             RunError: One cannot be.
@@ -138,144 +147,24 @@ class Run:
         try:
             self._predictions.flush()
         except OSError as error:
-            raise _unwritable(self.directory / PREDICTIONS, error) from None
+            raise unwritable(self.directory / PREDICTIONS, error) from None
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write a JSON file, whole or not at all.
+        """Write a JSON file completely or not at all.
 
         Raises:
             RunError: It cannot be written.
         """
-        try:
-            text = json.dumps(content, ensure_ascii=False, indent=1).encode()
-        except UnicodeEncodeError:  # a lone surrogate, as in the name of a directory that is not UTF-8
-            text = json.dumps(content, indent=1).encode()
-        _replace(self.directory / name, text + b"\n")
-
-    def write_bytes(self, name: str, content: bytes) -> None:
-        """Write a file, whole or not at all.
-
-        Raises:
-            RunError: It cannot be written.
-        """
-        _replace(self.directory / name, content)
-
-    def read_record(self) -> dict[str, Any]:
-        """What was asked when the run was begun: the content of ``run.json``.
-
-        Raises:
-            RunError: It cannot be read.
-        """
-        return read_json(self.directory / RECORD)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """One of a run's JSON files.
-
-    Raises:
-        RunError: It cannot be read.
-    """
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}.", remedy="The run is damaged; begin a new one.") from None
-    if not isinstance(content, dict):
-        raise RunError(f"{path} is not what this program writes.", remedy="The run is damaged; begin a new one.")
-    return content
-
-
-def read_predictions(directory: Path) -> list[Prediction]:
-    """The rows of a run, in the order they were written; a last row that was cut off is left out.
-
-    Raises:
-        RunError: A row is damaged.
-    """
-    path = directory / PREDICTIONS
-    rows = []
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}.", remedy="Check the run's directory.") from None
-    for number, line in enumerate(lines[:-1], 1):
-        try:
-            rows.append(Prediction.from_json(line))
-        except ValueError:
-            raise RunError(
-                f"{path}, line {number}, is damaged.", remedy="Remove that line; its question is then asked again."
-            ) from None
-    return rows
-
-
-def _lock(directory: Path) -> int:
-    """Take the lock of a run directory; it ends with the descriptor that is returned.
-
-    The directory itself is locked, which stays the same whatever is replaced inside. NFS locks no directories, so there
-    it is a file in it; and where there are no locks at all, as on many a cluster's Lustre, a run goes on without one.
-
-    Raises:
-        BlockingIOError: Another run has it. Who only looks whether one has, as `bundle runs`, lets it go at once.
-        OSError: The directory cannot be opened.
-    """
-    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if not _take(descriptor):
-            os.close(descriptor)
-            descriptor = os.open(directory / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            _take(descriptor)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _take(descriptor: int) -> bool:
-    """Lock a file or directory; False where its file system does not do that."""
-    attempt = 1
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if attempt > _LOCK_ATTEMPTS:
-                raise
-            attempt += 1
-            time.sleep(_LOCK_PAUSE_S)
-        except OSError:
-            return False
-        else:
-            return True
+        write_json(self.directory / name, content)
 
 
 def _keep_replies(path: Path) -> Sequence[Prediction]:
-    """The rows with a reply, the last of every question; the others are taken out of the file, to be asked again."""
+    """The rows with a reply, the last of every question; the others are removed, so that they are asked again."""
     if not path.exists():
         return ()
     # The last one counts: a question is asked again where its first reply turned out to be none.
     known = tuple({row.key: row for row in read_predictions(path.parent) if row.error is None}.values())
     content = b"".join(row.to_json().encode() + b"\n" for row in known)
     if content != path.read_bytes():
-        _replace(path, content)
+        write_whole(path, content)
     return known
-
-
-def _replace(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise _unwritable(path, error) from None
-
-
-def _unwritable(path: Path, error: OSError) -> RunError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        remedy = "Free some space, or choose another directory with --out."
-    elif error.errno in (errno.EMFILE, errno.ENFILE):
-        remedy = "Allow more open files (`ulimit -n`)."
-    else:
-        remedy = "Choose a directory that can be written with --out."
-    return RunError(f"{path} cannot be written: {error.strerror or error}.", remedy=remedy)

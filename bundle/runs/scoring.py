@@ -1,25 +1,23 @@
-"""From predictions to scores, under the names OpenCompass gives them."""
+"""From predictions to scores, under OpenCompass's names, and how certain these are."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from bundle.runs.predictions import Prediction
-
-Part = tuple[str, str]
-"""A split and a subject in it."""
+from bundle.runs.statistics import Counts, Interval, accuracy_interval
+from bundle.tasks.scores import Member, Part, ScoredTask, score_names
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How well a subject or a group of subjects was answered.
+    """The score of a subject or a group of subjects.
 
     Attributes:
-        accuracy: Percent of the answered questions that are right; for a group the plain mean over its subjects.
+        accuracy: Percent of the answered questions that are correct; for a group the plain mean over its subjects.
             None where a subject has no answered question, because a missing reply is not a wrong answer, and where
-            the right answers are secret.
-        stderr: Standard error of the accuracy in points; None where it cannot be told.
+            the gold answers are secret.
+        stderr: Standard error of the accuracy in points; None where it cannot be determined.
         n: Questions asked.
         answered: Questions with a reply.
     """
@@ -30,54 +28,60 @@ class Score:
     answered: int
 
 
-class Scored(Protocol):
-    """What must be known of a task to score it."""
+def score_run(
+    tasks: Sequence[ScoredTask], questions: Mapping[Part, int], predictions: Iterable[Prediction]
+) -> dict[str, Score]:
+    """Score all tasks of a run, under the names their scores have in ``results.json``.
 
-    @property
-    def groups(self) -> Mapping[str, Sequence[Part]]:
-        """The parts that a group's score is the mean of, by the group's score name."""
+    Args:
+        tasks: The tasks, in display order.
+        questions: How many questions of every task, split and subject the run has.
+        predictions: What came of them, at most one per question.
+    """
+    names = score_names(tasks)
+    of_task: dict[str, list[Prediction]] = {task.name: [] for task in tasks}
+    for one in predictions:
+        of_task[one.task].append(one)
+    scores: dict[str, Score] = {}
+    for task in tasks:
+        asked = {(split, subject): n for (name, split, subject), n in questions.items() if name == task.name}
+        own = score(task, asked, of_task[task.name])
+        scores |= {names[task.name][name]: one for name, one in own.items()}
+    return scores
 
-    @property
-    def secret_splits(self) -> Collection[str]:
-        """The splits whose right answers are not known."""
 
-    def score_name(self, split: str, subject: str) -> str:
-        """The name of a subject's score."""
-
-
-def score(task: Scored, asked: Mapping[Part, int], predictions: Iterable[Prediction]) -> dict[str, Score]:
+def score(task: ScoredTask, asked: Mapping[Member, int], predictions: Iterable[Prediction]) -> dict[str, Score]:
     """Score a task's subjects and groups.
 
     Args:
         task: The task.
         asked: How many questions each subject of a split has in this run.
-        predictions: What came of them, one a question at the most; a question without one counts as unanswered.
+        predictions: What came of them, at most one per question; a question without one counts as unanswered.
 
     Returns:
-        Scores by name: the groups first, as the task lists them, then the subjects. A group is scored only where all
-        its subjects were asked, as in OpenCompass: a mean over some of them would carry the name of another number.
+        Scores by the task's own names: the groups first, as the task lists them, then the subjects. A group is scored
+        only where all its subjects were asked, as in OpenCompass: a mean over some of them would carry the name of
+        another number.
     """
     answered = dict.fromkeys(asked, 0)
     right = dict.fromkeys(asked, 0)
     for prediction in predictions:
         if prediction.error is None:
-            part = prediction.split, prediction.subject
-            answered[part] += 1
-            right[part] += prediction.correct is True
-    parts = {
-        part: _secret(n, answered[part]) if part[0] in task.secret_splits else _share(n, answered[part], right[part])
-        for part, n in asked.items()
+            member = prediction.split, prediction.subject
+            answered[member] += 1
+            right[member] += prediction.correct is True
+    subjects = {
+        member: Score(None, None, n, answered[member])
+        if member[0] in task.secret_splits
+        else _share(n, answered[member], right[member])
+        for member, n in asked.items()
     }
-    groups = {
-        name: mean(parts[member] for member in members)
-        for name, members in task.groups.items()
-        if parts.keys() >= set(members)
-    }
-    return groups | {task.score_name(*part): one for part, one in parts.items()}
+    groups = {name: mean(subjects[member] for member in members) for name, members in task.groups_within(asked).items()}
+    return groups | {task.score_name(*member): one for member, one in subjects.items()}
 
 
 def mean(subjects: Iterable[Score]) -> Score:
-    """The plain mean of several subjects, each counting the same whatever its size."""
+    """The plain mean over subjects, each with the same weight whatever its size."""
     scores = list(subjects)
     n, answered = sum(score.n for score in scores), sum(score.answered for score in scores)
     accuracies = [score.accuracy for score in scores if score.accuracy is not None]
@@ -96,5 +100,67 @@ def _share(n: int, answered: int, right: int) -> Score:
     return Score(100 * share, stderr, n, answered)
 
 
-def _secret(n: int, answered: int) -> Score:
-    return Score(None, None, n, answered)
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """The mean over all subjects of one of a task's splits.
+
+    Attributes:
+        task: The task's name.
+        split: The split.
+        name: The score's name if all subjects of the task were asked; otherwise what it is a mean of.
+        score: The score.
+        whole: Whether all subjects of the task were asked.
+    """
+
+    task: str
+    split: str
+    name: str
+    score: Score
+    whole: bool
+
+
+def headlines(tasks: Sequence[ScoredTask], scores: Mapping[str, Score]) -> list[Headline]:
+    """The headline scores of a run: one per task and split.
+
+    Args:
+        tasks: The run's tasks.
+        scores: Its scores, by their names in ``results.json``.
+    """
+    found = []
+    names = score_names(tasks)
+    for task in tasks:
+        for split, prefix in task.splits.items():
+            own = names[task.name]
+            parts = [own[task.score_name(split, subject.name)] for subject in task.subjects]
+            asked = [scores[name] for name in parts if name in scores]
+            if own.get(prefix) in scores:
+                found.append(Headline(task.name, split, own[prefix], scores[own[prefix]], whole=True))
+            elif asked:
+                name = f"mean of {len(asked)} of {len(parts)} subjects"
+                if len(tasks) > 1 or len(task.splits) > 1:
+                    name = f"{prefix}, {name}"
+                found.append(Headline(task.name, split, name, mean(asked), whole=False))
+    return found
+
+
+def intervals(tasks: Sequence[ScoredTask], scores: Mapping[str, Score]) -> dict[str, Interval]:
+    """The 95 % interval of every score with an accuracy, in percent, by its name; including those of `headlines`."""
+    found: dict[str, Interval] = {}
+    names = score_names(tasks)
+    for task in tasks:
+        own = names[task.name]
+        of_member = {member: own[task.score_name(*member)] for member in task.members()}
+        asked = {member: scores[name] for member, name in of_member.items() if name in scores}
+        members_of: dict[str, tuple[Member, ...]] = {of_member[member]: (member,) for member in asked}
+        members_of |= {own[group]: members for group, members in task.groups_within(asked).items()}
+        for headline in headlines(tasks, scores):
+            if headline.task == task.name:
+                members_of.setdefault(headline.name, tuple(one for one in asked if one[0] == headline.split))
+        for name, members in members_of.items():
+            if all(asked[member].accuracy is not None for member in members):
+                found[name] = accuracy_interval([_counts(asked[member]) for member in members]) * 100
+    return found
+
+
+def _counts(score: Score) -> Counts:
+    return Counts(round((score.accuracy or 0) * score.answered / 100), score.answered)

@@ -3,7 +3,6 @@
 import hashlib
 import importlib.metadata
 import importlib.util
-import os
 import re
 import sys
 import tempfile
@@ -110,7 +109,7 @@ class TransformersEngine:
         if is_internlm2(self.checkpoint.config):
             say("rewriting the checkpoint as Llama for the CPU engine (kept for the next time)")
             self.tokenizer_directory = rewrite_as_llama(self.checkpoint.path, self.cache / REWRITTEN, say=say)
-            weakref.finalize(self, os.close, hold(self.tokenizer_directory))
+            weakref.finalize(self, hold(self.tokenizer_directory).release)
         say(f"transformers {self.version} on the CPU")
 
     def launch(self, host: str, port: int, api_key: str) -> Launch:

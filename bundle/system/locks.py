@@ -1,19 +1,102 @@
-"""Whether somebody holds a lock on a file or directory."""
+"""Locks on files and directories that other processes respect and can look at (``flock``)."""
 
+import contextlib
 import fcntl
 import os
+import time
 from pathlib import Path
 
+_ATTEMPTS, _PAUSE_S = 5, 0.05
+_STAND_IN = ".lock"
 
-def is_held(path: Path, *, shared_too: bool = False) -> bool | None:
-    """Whether a process holds ``path``; None where that cannot be told, as on a file system without locks.
 
-    The look is a lock for an instant, which who wants one for good must let pass.
+class Lock:
+    """A lock on a file or directory, released at the latest when the process ends.
+
+    NFS cannot lock directories; there a file ``.lock`` in the directory is locked in its place. Where nothing can be
+    locked, as on some cluster file systems, taking it succeeds and protects nothing.
 
     Args:
-        path: A file or directory; what is not there is not held.
-        shared_too: Whether a shared lock counts as well.
+        path: What to lock.
     """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+
+    def take(self, *, shared: bool = False) -> None:
+        """Take the lock.
+
+        Args:
+            shared: Whether others may hold it too, as long as they share it.
+
+        Raises:
+            BlockingIOError: Another process holds it.
+            OSError: The path cannot be opened.
+        """
+        how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if not _take(self._descriptor, how) and self._path.is_dir():
+                self._take_stand_in(how)
+        except BaseException:
+            self.release()
+            raise
+
+    def _take_stand_in(self, how: int) -> None:
+        try:
+            stand_in = os.open(self._path / _STAND_IN, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return  # a directory that cannot be written needs protection least
+        self.release()
+        self._descriptor = stand_in
+        _take(stand_in, how)
+
+    def release(self) -> None:
+        """Release the lock, if it was taken."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def remove_stand_in(self) -> None:
+        """Remove the file that stands in for a directory, before the directory itself is removed."""
+        with contextlib.suppress(OSError):
+            (self._path / _STAND_IN).unlink(missing_ok=True)
+
+    def is_held(self, *, shared_too: bool = False) -> bool | None:
+        """Whether a process holds the lock; None where that cannot be determined. What does not exist is not held.
+
+        Looking takes the lock for an instant, which `take` allows for.
+
+        Args:
+            shared_too: Whether holders that share it count.
+        """
+        how = fcntl.LOCK_EX if shared_too else fcntl.LOCK_SH
+        seen = _look(self._path, how)
+        # Where a shared lock on a directory is possible an exclusive one need not be: whoever took it may have had to
+        # lock the file in its place.
+        stand_in = self._path / _STAND_IN
+        return seen if seen or self._path.is_symlink() or not stand_in.exists() else _look(stand_in, how)
+
+
+def _take(descriptor: int, how: int) -> bool:
+    """Lock what is open; False where its file system does not support that."""
+    attempt = 1
+    while True:
+        try:
+            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if attempt > _ATTEMPTS:
+                raise
+            attempt += 1
+            time.sleep(_PAUSE_S)  # it may be somebody who only looks
+        except OSError:
+            return False
+        else:
+            return True
+
+
+def _look(path: Path, how: int) -> bool | None:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -21,7 +104,7 @@ def is_held(path: Path, *, shared_too: bool = False) -> bool | None:
     except OSError:
         return None
     try:
-        fcntl.flock(descriptor, (fcntl.LOCK_EX if shared_too else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:

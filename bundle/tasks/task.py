@@ -1,8 +1,7 @@
 """A task: which questions, which prompt, what counts as the answer."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bundle.errors import DataError, UsageError
 from bundle.system.text import did_you_mean
@@ -10,6 +9,7 @@ from bundle.tasks.answers import AnswerRule
 from bundle.tasks.benchmarks import Benchmark, Subject
 from bundle.tasks.own_rows import OwnRows
 from bundle.tasks.prompts import SHAPES, Message, Prompt
+from bundle.tasks.scores import Key, ScoredTask
 from bundle.tasks.sources import Row, Tables, load_tables
 
 
@@ -36,26 +36,19 @@ class Question:
     examples: int
 
     @property
-    def key(self) -> tuple[str, str, str, int]:
-        """What tells it from every other question of a run, and its prediction too."""
-        return self.task, self.split, self.subject, self.id
+    def key(self) -> Key:
+        """Identifies it, and its prediction, within a run."""
+        return Key(self.task, self.split, self.subject, self.id)
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task(ScoredTask):
     """A benchmark, or questions of the user's own, asked in one way.
 
     Attributes:
-        name: As in ``--task``; of a file of the user's own, its name without ``.toml``.
-        description: One line for people.
         benchmark: Where the rows come from.
-        splits: The splits asked, and what the names of their scores begin with.
-        secret_splits: Those whose answers are not known.
         example_split: The split the examples are taken from.
         first: How many questions of every subject are asked, always the first ones; None for all.
-        subjects: In the order they are shown.
-        groups: The split and subject of every score that a group's is the mean of, by the group's score name. Those of
-            all subjects come first in each split.
         columns: What a prompt can name, in the order the cells are put in.
         prompt: How a question is asked.
         shape: The prompt's shape unless another is asked for, one of `SHAPES`.
@@ -63,15 +56,9 @@ class Task:
         max_out_len: Most tokens a reply may have; None leaves it to the model.
     """
 
-    name: str
-    description: str
     benchmark: Benchmark | OwnRows
-    splits: Mapping[str, str]
-    secret_splits: frozenset[str]
     example_split: str
     first: int | None
-    subjects: tuple[Subject, ...]
-    groups: Mapping[str, tuple[tuple[str, str], ...]]
     columns: tuple[str, ...]
     prompt: Prompt
     shape: str
@@ -87,32 +74,6 @@ class Task:
     def default_source(self) -> str:
         """Where the rows come from when no other source is named."""
         return "hub" if isinstance(self.benchmark, Benchmark) else str(self.benchmark.file)
-
-    def score_name(self, split: str, subject: str) -> str:
-        """The name of a subject's score, as OpenCompass writes it ("ceval-test-law")."""
-        return f"{self.splits[split]}-{subject}"
-
-    def to_json(self) -> dict[str, Any]:
-        """What makes it this task, for a run's record: all that a prompt, a reply, a score or its name depends on."""
-        return {
-            "name": self.name,
-            "description": self.description,
-            "benchmark": self.benchmark.name,
-            "splits": dict(self.splits),
-            "secret_splits": sorted(self.secret_splits),
-            "example_split": self.example_split,
-            "first": self.first,
-            "columns": list(self.columns),
-            "user": self.prompt.user,
-            "assistant": self.prompt.assistant,
-            "examples": self.prompt.examples,
-            "place_for_examples": self.prompt.place_for_examples,
-            "shape": self.shape,
-            "answer": self.answer_rule.to_json(),
-            "max_out_len": self.max_out_len,
-            "subject_names": {one.name: {"english": one.english, "chinese": one.chinese} for one in self.subjects},
-            "groups": {name: [list(member) for member in members] for name, members in self.groups.items()},
-        }
 
     def select(self, names: Sequence[str] | None) -> tuple[Subject, ...]:
         """The subjects of these names, in the task's order; all of them for None.

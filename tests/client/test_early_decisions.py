@@ -13,7 +13,8 @@ from bundle.client.early_decisions import EarlyDecisions
 from bundle.client.replies import NoReplyError, Reply
 from bundle.client.streaming import StreamedReply
 from bundle.evaluation.evaluation import AskingOptions, Evaluation
-from bundle.runs.run import Run, read_predictions
+from bundle.runs.predictions import read_predictions
+from bundle.runs.run import Run
 from bundle.tasks.answers import AnswerRule, FirstCapital, FirstOption, Labelled, Pattern
 from bundle.tasks.catalog import Question, find_task
 from tests.client.loopback_api import Call, Handler, completion, error, loopback_api
@@ -130,7 +131,7 @@ async def test_what_was_cut_before_text_turned_out_to_be_thinking_is_asked_again
             await evaluation.ask(client, {"ceval_gen": 64}, options)
         rows = {row.id: row for row in read_predictions(run.directory)}
 
-    assert evaluation.results({}).answered == 40
+    assert evaluation.results({}).coverage.answered == 40
     assert not any(one.decided_early for one in evaluation.predictions)
     assert not any(row.decided_early for row in rows.values())
 

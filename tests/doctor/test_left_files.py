@@ -172,12 +172,12 @@ def test_rewritten_checkpoints_are_removed_that_nobody_needs_and_no_others(tmp_p
 
 def test_a_rewritten_checkpoint_that_a_server_reads_stays_and_that_is_said(tmp_path: Path) -> None:
     directory = rewritten(tmp_path / "llama", "old", tmp_path, unused_s=40 * DAY)
-    descriptor = hold(directory)
+    lock = hold(directory)
     (finding,) = look_at_rewritten(tmp_path / "llama", clean=True)
     assert finding.status is Status.WARNING
     assert "In use" in str(finding.remedy)
     assert (directory / "w").exists()
-    os.close(descriptor)
+    lock.release()
     list(look_at_rewritten(tmp_path / "llama", clean=True))
     assert not directory.exists()
 

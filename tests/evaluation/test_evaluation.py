@@ -10,7 +10,9 @@ from aiohttp import web
 from bundle.client.client import ChatClient, RefusedError
 from bundle.errors import RunError
 from bundle.evaluation.evaluation import AskingOptions, Evaluation
-from bundle.runs.run import Run, read_predictions
+from bundle.runs.predictions import read_predictions
+from bundle.runs.results import Coverage
+from bundle.runs.run import Run
 from bundle.tasks.catalog import Question, find_task
 from bundle.tasks.prompts import Message
 from tests.client.loopback_api import Call, completion, error, loopback_api
@@ -45,7 +47,7 @@ async def test_as_many_requests_are_in_flight_as_was_asked_for_with_no_barrier_b
         async with loopback_api(handler) as api, client_of(api.url) as client, asyncio.timeout(PATIENCE_S):
             await evaluation.ask(client, {"ceval_gen": 8}, in_file_order(12))
 
-    assert evaluation.results({}).answered == 12
+    assert evaluation.results({}).coverage.answered == 12
 
 
 async def test_never_more_requests_are_in_flight_than_was_asked_for(tmp_path: Path) -> None:
@@ -78,7 +80,7 @@ async def test_a_question_without_a_reply_is_unanswered_and_not_wrong(tmp_path: 
             await evaluation.ask(client, {"ceval_gen": 8}, in_file_order(2))
 
     results = evaluation.results({"ask_s": 1.23456})
-    assert (results.total, results.answered, results.failed) == (3, 2, 1)
+    assert results.coverage == Coverage(total=3, answered=2, failed=1)
     law = results.scores["ceval-law"]
     assert (law.accuracy, law.n, law.answered) == (100.0, 3, 2)
     rows = {row.id: row for row in read_predictions(run.directory)}
@@ -100,7 +102,7 @@ async def test_a_refused_key_ends_the_run_at_once(tmp_path: Path) -> None:
                 await evaluation.ask(client, {"ceval_gen": 8}, in_file_order(2))
 
     assert len(api.bodies) <= 2
-    assert evaluation.results({}).answered == 0
+    assert evaluation.results({}).coverage.answered == 0
 
 
 async def test_a_row_is_on_disk_while_other_questions_are_still_asked(tmp_path: Path) -> None:
@@ -149,7 +151,7 @@ async def test_what_a_run_knows_already_is_not_asked_again(tmp_path: Path) -> No
             await evaluation.ask(client, {"ceval_gen": 8}, in_file_order(2))
 
     assert [body["messages"][0]["content"] for body in api.bodies] == ["law 4", "law 5"]
-    assert evaluation.results({}).answered == 6
+    assert evaluation.results({}).coverage.answered == 6
     assert sorted(row.id for row in read_predictions(run.directory)) == list(range(6))
 
 

@@ -169,7 +169,7 @@ async def test_what_failed_while_the_server_was_failing_is_asked_again_of_the_ne
         async with loopback_api(failing) as api, client_of(api.url, retries=0) as client:
             with pytest.raises(FailingServerError, match="CUDA error"):
                 await evaluation.ask(client, {"ceval_gen": 8}, options)
-        failed = evaluation.results({}).failed
+        failed = evaluation.results({}).coverage.failed
         set_aside = evaluation.server_lost()
         left = len(evaluation.unanswered)
         async with loopback_api(well) as api, client_of(api.url) as client, asyncio.timeout(PATIENCE_S):
@@ -178,7 +178,7 @@ async def test_what_failed_while_the_server_was_failing_is_asked_again_of_the_ne
     results = evaluation.results({})
     assert 32 <= failed < 60
     assert (set_aside, left) == ([], 55)
-    assert (results.answered, results.failed) == (60, 0)
+    assert (results.coverage.answered, results.coverage.failed) == (60, 0)
 
 
 async def test_a_question_too_long_for_the_model_is_no_sign_of_a_failing_server(tmp_path: Path) -> None:
@@ -191,4 +191,4 @@ async def test_a_question_too_long_for_the_model_is_no_sign_of_a_failing_server(
         async with loopback_api(handler) as api, client_of(api.url, retries=0) as client:
             await evaluation.ask(client, {"ceval_gen": 8}, options)
 
-    assert evaluation.results({}).failed == 60
+    assert evaluation.results({}).coverage.failed == 60

@@ -120,7 +120,7 @@ class Box:
 
     def texts(self) -> dict[tuple[str, int], str]:
         """What each question is asked with, by subject and number."""
-        prompts = read_prompts(self.run_directory) or {}
+        prompts = read_prompts(self.run_directory)
         return {
             (subject, number): prompt.conversation[-1]["content"] for (_, _, subject, number), prompt in prompts.items()
         }

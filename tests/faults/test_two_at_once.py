@@ -36,7 +36,7 @@ def test_a_run_that_is_being_gone_on_with_cannot_be_gone_on_with(box: MakeBox) -
     second = machine.run("--resume", machine.run_directory)
 
     assert second.code == 2
-    assert "is in use: another run is writing to it." in second.said
+    assert "is in use by another process." in second.said
     assert len(machine.story.lives) == 2  # it has started no server
     first.send_signal(signal.SIGINT)
     assert first.wait(PATIENCE_S) == 130

@@ -10,6 +10,7 @@ from bundle.config.model_files import ModelFile, Sampling
 from bundle.errors import UsageError
 from bundle.pipeline.options import EvaluationOptions, parse_data
 from bundle.pipeline.plan import plan_tasks
+from bundle.runs.record import SamplingRecord
 
 PLAIN = ModelFile(description="a model")
 FROM_FILE = ModelFile(
@@ -19,14 +20,14 @@ FROM_FILE = ModelFile(
 
 def test_without_any_word_the_defaults_hold() -> None:
     plan = plan_tasks(EvaluationOptions(), PLAIN)
-    assert plan.sampling() == {"temperature": 0.0, "max_out_len": 2048, "max_seq_len": None}
+    assert plan.sampling() == SamplingRecord(temperature=0.0, max_out_len=2048, max_seq_len=None)
     assert plan.shapes == {"ceval_gen": "turns"}
     assert plan.sources() == ["hub"]
 
 
 def test_the_models_file_beats_the_defaults() -> None:
     plan = plan_tasks(EvaluationOptions(), FROM_FILE)
-    assert plan.sampling() == {"temperature": 0.5, "max_out_len": 1024, "max_seq_len": 4096}
+    assert plan.sampling() == SamplingRecord(temperature=0.5, max_out_len=1024, max_seq_len=4096)
     assert plan.shapes == {"ceval_gen": "flat"}
 
 
@@ -40,7 +41,7 @@ def test_the_command_line_beats_them_all() -> None:
         tasks=["ceval_zero_shot_gen"], temperature=1.0, max_out_len=7, max_seq_len=99, prompt_shape="turns"
     )
     plan = plan_tasks(request, FROM_FILE)
-    assert plan.sampling() == {"temperature": 1.0, "max_out_len": 7, "max_seq_len": 99}
+    assert plan.sampling() == SamplingRecord(temperature=1.0, max_out_len=7, max_seq_len=99)
     assert plan.shapes == {"ceval_zero_shot_gen": "turns"}
 
 

@@ -2,16 +2,17 @@
 
 import hashlib
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bundle.evaluation.evaluation import Evaluation
+from bundle.runs.files import RESULTS
 from bundle.runs.predictions import Prediction
-from bundle.runs.prompts import PROMPTS, prompt_lines
-from bundle.runs.record import describe_machine, describe_tasks
-from bundle.runs.run import RECORD, RESULTS, Run
+from bundle.runs.prompts import prompt_lines
+from bundle.runs.record import RemoteModelRecord, RequestsRecord, RunRecord, SamplingRecord, Served, TaskRecord
+from bundle.runs.run import Run
 from bundle.tasks.catalog import Question, Task, find_task
 from bundle.tasks.sources import Tables
 
@@ -28,7 +29,6 @@ def write_run(
     task: Task | str = "ceval_gen",
     model: str = "tiny",
     replies: Mapping[tuple[str, int], str] | None = None,
-    prompts: bool = True,
     results: bool = True,
     limit: int | None = None,
     record: Mapping[str, Any] | None = None,
@@ -42,7 +42,6 @@ def write_run(
         task: Its name or itself.
         model: The name it is served under.
         replies: The reply's text of some questions, by subject and row number; elsewhere it is the letter.
-        prompts: Whether there is a prompts.jsonl.
         results: Whether there is a results.json.
         limit: What ``--limit`` is said to have been.
         record: What run.json says otherwise than it does here.
@@ -60,9 +59,8 @@ def write_run(
                 predictions.append(one if text is None else replace(one, reply=text))
     directory.mkdir(parents=True)
     with Run(directory) as run:
-        run.write(RECORD, describe(task, model, _subjects(task, outcomes), limit) | dict(record or {}))
-        if prompts:
-            (directory / PROMPTS).write_text("".join(prompt_lines(questions)), encoding="utf-8")
+        described = describe(task, model, _subjects(task, outcomes), limit).to_json() | dict(record or {})
+        run.begin(RunRecord.model_validate(described), "".join(prompt_lines(questions)).encode())
         evaluation = Evaluation([task], questions, run, lambda _: None)
         for one in predictions:
             run.append(one)
@@ -81,18 +79,29 @@ def random_outcomes(task: Task, share: float, *, seed: int = 0, questions: int =
     }
 
 
-def describe(task: Task, model: str, subjects: list[str] | None = None, limit: int | None = None) -> dict[str, Any]:
+def describe(task: Task, model: str, subjects: list[str] | None = None, limit: int | None = None) -> RunRecord:
     """A run's record; as with real data, its fingerprint is that of the subjects asked."""
     fingerprint = hashlib.sha256(repr(sorted(subjects or ())).encode()).hexdigest()
     tables = Tables("sample", "sample questions in the package", {}, fingerprint)
-    return {
-        **describe_tasks([task], [tables], {task.name: task.shape}, subjects, limit),
-        "model": {"name": model, "base_url": "http://127.0.0.1:23333/v1"},
-        "requests": {"qps": None, "retries": 3, "timeout_s": 600.0},
-        "sampling": {"temperature": 0.0, "max_out_len": 2048, "max_seq_len": None},
-        "concurrency": 8,
-        **describe_machine(),
-    }
+    asked = TaskRecord.of(task, shape=task.shape, subjects=subjects, limit=limit, tables=tables)
+    return record_of([asked], [tables], model)
+
+
+def record_of(tasks: Sequence[TaskRecord], tables: Sequence[Tables], model: str) -> RunRecord:
+    """The record of a run against a remote model."""
+    return RunRecord.of(
+        tasks,
+        tables,
+        Served(
+            RemoteModelRecord(name=model, base_url="http://127.0.0.1:23333/v1"),
+            requests=RequestsRecord(qps=None, retries=3, timeout_s=600.0),
+        ),
+        SamplingRecord(temperature=0.0, max_out_len=2048, max_seq_len=None),
+        concurrency=8,
+        adaptive=True,
+        full_replies=False,
+        prefix_order=True,
+    )
 
 
 def _subjects(task: Task, outcomes: Mapping[str, str]) -> list[str] | None:

@@ -6,13 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from bundle.evaluation.evaluation import Evaluation
+from bundle.runs.files import RESULTS
 from bundle.runs.predictions import Prediction
-from bundle.runs.prompts import PROMPTS, prompt_lines
-from bundle.runs.record import describe_machine, describe_tasks
+from bundle.runs.prompts import prompt_lines
+from bundle.runs.record import TaskRecord
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
-from bundle.runs.run import RECORD, RESULTS, Run
+from bundle.runs.run import Run
 from bundle.tasks.catalog import Question, Task, find_task
 from tests.reports.agreed_replies import reply_to
+from tests.reports.run_directories import record_of
 
 Outcome = Callable[[Prediction], Prediction | None]
 """What becomes of an answered question: it, another outcome, or none."""
@@ -49,15 +51,11 @@ def sample_run(
     named = [replace(one, source=source) for one in tables]
     directory.mkdir(parents=True)
     with Run(directory) as run:
-        shapes = {task.name: shape for task in tasks}
-        record = {
-            **describe_tasks(tasks, named, shapes, subjects, None),
-            "model": {"name": model, "base_url": "http://127.0.0.1:23333/v1"},
-            "sampling": {"temperature": 0.0, "max_out_len": 2048, "max_seq_len": None},
-            **describe_machine(),
-        }
-        run.write(RECORD, record)
-        (directory / PROMPTS).write_text("".join(prompt_lines(questions)), encoding="utf-8")
+        described = [
+            TaskRecord.of(task, shape=shape, subjects=subjects, tables=one)
+            for task, one in zip(tasks, named, strict=True)
+        ]
+        run.begin(record_of(described, named, model), "".join(prompt_lines(questions)).encode())
         evaluation = Evaluation(tasks, questions, run, lambda _: None)
         by_name = {task.name: task for task in tasks}
         for question in questions:

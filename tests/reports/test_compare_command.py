@@ -101,8 +101,8 @@ def test_runs_that_cannot_be_compared_are_refused_with_the_reason(out: Path) -> 
     done = run("compare", BASE, OTHER, "--out", out, environment=ENVIRONMENT)
 
     assert done.returncode == 2
-    assert "they were asked another task" in done.stderr
-    assert "another task: ceval_gen and cmmlu_gen" in done.stderr
+    assert "they used different tasks" in done.stderr
+    assert "different tasks: ceval_gen and cmmlu_gen" in done.stderr
     assert done.stdout == ""
 
 
@@ -110,8 +110,8 @@ def test_runs_that_cannot_be_compared_are_refused_with_the_reason(out: Path) -> 
     ("arguments", "said"),
     [
         ((BASE, BASE), "is named twice"),
-        ((BASE, "20250109"), "There is no run 20250109"),
-        ((BASE, "2025"), "is the beginning of several runs' names"),
+        ((BASE, "20250109"), "No run 20250109"),
+        ((BASE, "2025"), "2025 is ambiguous: several runs"),
     ],
 )
 def test_runs_that_are_not_there_or_the_same_are_refused(out: Path, arguments: tuple[str, str], said: str) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from bundle.errors import RunError, UsageError
 from bundle.reports.gates.conclusion import Conclusion, parse_conclusion
+from bundle.runs.record import TaskRecord
 from bundle.tasks.catalog import find_task
 from tests.reports.run_directories import describe, write_run
 
@@ -58,18 +59,20 @@ def test_a_run_that_was_cut_off_has_files_that_say_so_and_keeps_its_exit_code(tm
 def test_what_a_plan_cannot_have_is_refused_before_it_is_begun(tmp_path: Path) -> None:
     write_run(tmp_path / "before", {"law": "1111"})
     subjects = {TASK.name: TASK.select(["law"])}
-    shapes = {TASK.name: TASK.shape}
+
+    def planned(*, shape: str = TASK.shape, limit: int | None = None) -> list[TaskRecord]:
+        return [TaskRecord.of(TASK, shape=shape, subjects=["law"], limit=limit)]
 
     score = parse_conclusion(min_scores=["ceval=50"])
     baseline = parse_conclusion(baseline=tmp_path / "before")
 
-    baseline.require_possible([TASK], subjects, shapes, ["law"], None)
+    baseline.require_possible([TASK], subjects, planned())
     with pytest.raises(UsageError, match="will not have"):
-        score.require_possible([TASK], subjects, shapes, ["law"], None)
-    with pytest.raises(RunError, match="another number of questions a subject"):
-        baseline.require_possible([TASK], subjects, shapes, ["law"], 5)
-    with pytest.raises(RunError, match="another prompt"):
-        baseline.require_possible([TASK], subjects, {TASK.name: "flat"}, ["law"], None)
+        score.require_possible([TASK], subjects, planned())
+    with pytest.raises(RunError, match="different numbers of questions per subject"):
+        baseline.require_possible([TASK], subjects, planned(limit=5))
+    with pytest.raises(RunError, match="different prompts"):
+        baseline.require_possible([TASK], subjects, planned(shape="flat"))
 
 
 def test_other_data_is_refused_once_it_is_loaded(tmp_path: Path) -> None:
@@ -78,9 +81,9 @@ def test_other_data_is_refused_once_it_is_loaded(tmp_path: Path) -> None:
     record = describe(TASK, "new", ["law"])
     wanted.require_same_data(record)
 
-    record["tasks"][0]["data_fingerprint"] = "0" * 64
-    with pytest.raises(RunError, match="other data"):
-        wanted.require_same_data(record)
+    other = record.tasks[0].model_copy(update={"data_fingerprint": "0" * 64})
+    with pytest.raises(RunError, match="different questions"):
+        wanted.require_same_data(record.model_copy(update={"tasks": (other,)}))
 
 
 @pytest.mark.parametrize("option", ["summary", "junit"])
@@ -91,5 +94,5 @@ def test_a_file_that_cannot_be_is_refused_at_once(tmp_path: Path, option: str, p
 
 
 def test_a_baseline_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="--baseline: There is no run nothing"):
+    with pytest.raises(RunError, match="--baseline: No run nothing"):
         parse_conclusion(baseline=Path("nothing"), out=tmp_path)

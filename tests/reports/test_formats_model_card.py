@@ -9,18 +9,19 @@ from huggingface_hub import EvalResult, ModelCard, metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from bundle.errors import RunError
-from bundle.reports.formats.model_card import FILE, export_model_card
+from bundle.reports.formats.model_card import export
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 from tests.reports.run_directories import write_run
 from tests.reports.sample_run import sample_run, without_reply
 
 HUB = "hub ceval/ceval-exam @ 3923b519f57ad5a1b5d1cd5e9e4d4a4b2d3c8a0e"
+FILE = "model-card.md"
 REAL = {"data": {"source": "hub", "origin": HUB, "fingerprint": "f" * 64}}
 
 
 def read_back(run: RecordedRun, directory: Path) -> Sequence[EvalResult]:
     """Write the file, and load it as the hub's package does."""
-    export_model_card(run).write_to(directory)
+    export(run).write_to(directory)
     card = ModelCard.load(directory / FILE)
     assert card.data.model_name == run.model
     model_index = metadata_load(directory / FILE)
@@ -65,7 +66,7 @@ def test_a_score_without_all_questions_says_so_in_its_name(tmp_path: Path) -> No
     law, logic = sorted(results, key=lambda one: str(one.dataset_config))
     assert (law.metric_name, law.metric_value) == ("ceval-law, over 2 of 4 questions", 100.0)
     assert logic.metric_name == "ceval-logic"
-    assert "2 of 6 questions have no reply" in export_model_card(run).remarks[0]
+    assert "2 of 6 questions have no reply" in export(run).remarks[0]
 
 
 def test_two_tasks_on_one_split_keep_their_examples_apart(tmp_path: Path) -> None:
@@ -83,20 +84,21 @@ def test_the_first_questions_alone_are_not_passed_off_as_the_benchmark(tmp_path:
 
 def test_the_sample_questions_are_no_benchmark_and_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="sample") as refused:
-        export_model_card(sample_run(tmp_path / "run", subjects=["law"]))
+        export(sample_run(tmp_path / "run", subjects=["law"]))
     assert refused.value.remedy
 
 
 def test_a_run_without_a_score_is_refused(tmp_path: Path) -> None:
     run = sample_run(tmp_path / "run", subjects=["law"], source="hub", outcome=without_reply)
     with pytest.raises(RunError, match="score"):
-        export_model_card(run)
+        export(run)
 
 
 def test_text_of_the_users_own_cannot_end_the_block(tmp_path: Path) -> None:
     hostile = "x\n---\nlicense: stolen"
     run = read_recorded_run(write_run(tmp_path / "run", {"law": "1"}, record=REAL))
-    tasks = tuple(replace(task, description=hostile) for task in run.tasks)
-    (result,) = read_back(replace(run, tasks=tasks), tmp_path / "card")
+    tasks = tuple(task.model_copy(update={"description": hostile}) for task in run.record.tasks)
+    record = run.record.model_copy(update={"tasks": tasks})
+    (result,) = read_back(replace(run, record=record), tmp_path / "card")
     assert result.dataset_name == "x --- license: stolen"
     assert set(metadata_load(tmp_path / "card" / FILE) or ()) == {"model-index"}

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from bundle.errors import RunError
-from bundle.reports.formats.opencompass import export_opencompass
+from bundle.reports.formats.opencompass import export
 from bundle.reports.formats.prompt_versions import prompt_version
+from bundle.runs.files import PREDICTIONS
 from bundle.runs.predictions import Prediction
+from bundle.runs.record import TaskRecord
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
-from bundle.runs.run import PREDICTIONS
 from bundle.tasks.catalog import find_task
 from tests.reports.opencompass_specimens import SPECIMENS, STAMP
 from tests.reports.other_programs import ask
@@ -48,7 +49,7 @@ def rows(text: str) -> dict[str, list[str]]:
 
 
 def test_the_same_replies_to_the_same_questions_make_the_same_files_byte_for_byte(whole: RecordedRun) -> None:
-    files = export_opencompass(whole).files
+    files = export(whole).files
     assert files[f"summary/summary_{STAMP}.txt"] == specimen("opencompass_summary.txt")
     assert files[f"summary/summary_{STAMP}.csv"] == specimen("opencompass_summary.csv")
     assert files["predictions/simulated/ceval-law.json"] == specimen("opencompass_predictions_turns.json")
@@ -58,15 +59,16 @@ def test_the_same_replies_to_the_same_questions_make_the_same_files_byte_for_byt
 
 def test_a_prompt_in_one_message_is_the_text_alone(tmp_path: Path) -> None:
     run = sample_run(tmp_path / DIRECTORY, subjects=["law"], shape="flat")
-    files = export_opencompass(run).files
+    files = export(run).files
     assert files["predictions/simulated/ceval-law.json"] == specimen("opencompass_predictions_flat.json")
 
 
 @pytest.mark.parametrize("name", json.loads(specimen("opencompass_versions.json")))
 def test_the_version_is_the_hash_that_opencompass_makes_of_its_own_prompt(name: str) -> None:
     task = find_task(name)
+    record = TaskRecord.of(task, shape=task.shape)
     versions = {
-        task.score_name(split, subject.name): prompt_version(task.to_json(), subject)
+        task.score_name(split, subject.name): prompt_version(record, subject.chinese)
         for split in task.splits
         for subject in task.subjects
     }
@@ -75,57 +77,50 @@ def test_the_version_is_the_hash_that_opencompass_makes_of_its_own_prompt(name: 
 
 
 def test_a_question_without_a_reply_is_left_out_and_its_subject_has_no_accuracy(tmp_path: Path) -> None:
-    export = export_opencompass(with_gaps(tmp_path / DIRECTORY))
-    law = json.loads(export.files["predictions/simulated/ceval-law.json"])
+    written = export(with_gaps(tmp_path / DIRECTORY))
+    law = json.loads(written.files["predictions/simulated/ceval-law.json"])
     assert list(law) == ["1"]
-    assert json.loads(export.files["results/simulated/ceval-law.json"]) == {"error": "1 of 2 questions has no reply"}
-    assert "predictions/simulated/ceval-physician.json" not in export.files
-    table = rows(export.files[f"summary/summary_{STAMP}.csv"])
+    assert json.loads(written.files["results/simulated/ceval-law.json"]) == {"error": "1 of 2 questions has no reply"}
+    assert "predictions/simulated/ceval-physician.json" not in written.files
+    table = rows(written.files[f"summary/summary_{STAMP}.csv"])
     assert table["ceval-law"] == table["ceval-physician"] == ["-"] * 4
     assert {"ceval-humanities", "ceval-other", "ceval"}.isdisjoint(table)
     assert table["ceval-stem"] == rows(specimen("opencompass_summary.csv"))["ceval-stem"]
     assert (
         "ceval-humanities: {'error': \"missing metrics: ['ceval-law']\"}"
-        in export.files[f"summary/summary_{STAMP}.txt"]
+        in written.files[f"summary/summary_{STAMP}.txt"]
     )
-    assert export.remarks == (
-        "3 of 104 questions have no reply: OpenCompass has no place for that, so 2 of 52 subjects and their groups "
-        "have no accuracy there",
+    assert written.remarks == (
+        "3 of 104 questions have no reply: OpenCompass's format cannot express that, so 2 of 52 subjects and their "
+        "groups have no accuracy in it",
     )
 
 
 def test_secret_answers_have_predictions_and_no_accuracy(tmp_path: Path) -> None:
     outcomes = {"val/law": "10", "test/law": "11"}
     run = read_recorded_run(write_run(tmp_path / DIRECTORY, outcomes, task="ceval_gen_2daf24"))
-    export = export_opencompass(run)
-    assert json.loads(export.files["results/tiny/ceval-law.json"]) == {"accuracy": 50.0}
-    assert "results/tiny/ceval-test-law.json" not in export.files
-    predictions = json.loads(export.files["predictions/tiny/ceval-test-law.json"])
+    written = export(run)
+    assert json.loads(written.files["results/tiny/ceval-law.json"]) == {"accuracy": 50.0}
+    assert "results/tiny/ceval-test-law.json" not in written.files
+    predictions = json.loads(written.files["predictions/tiny/ceval-test-law.json"])
     assert [one["prediction"] for one in predictions.values()] == ["A", "A"]
     assert all("gold" not in one for one in predictions.values())
-    assert rows(export.files[f"summary/summary_{STAMP}.csv"])["ceval-test-law"] == ["-"] * 4
-    assert "1 of 2 subjects have secret answers" in export.remarks[0]
+    assert rows(written.files[f"summary/summary_{STAMP}.csv"])["ceval-test-law"] == ["-"] * 4
+    assert "1 of 2 subjects have secret answers" in written.remarks[0]
 
 
 def test_tasks_that_share_names_have_a_working_directory_each(tmp_path: Path) -> None:
     run = sample_run(tmp_path / DIRECTORY, ["ceval_gen", "ceval_zero_shot_gen"], subjects=["law"])
-    files = export_opencompass(run).files
+    files = export(run).files
     assert {name.split("/")[0] for name in files} == {"ceval_gen", "ceval_zero_shot_gen"}
     five = json.loads(files["ceval_gen/predictions/simulated/ceval-law.json"])["0"]["origin_prompt"]
     none = json.loads(files["ceval_zero_shot_gen/predictions/simulated/ceval-law.json"])["0"]["origin_prompt"]
     assert (len(five), len(none)) == (11, 1)
 
 
-def test_a_run_without_a_record_of_its_prompts_has_null_in_their_place(tmp_path: Path) -> None:
-    run = read_recorded_run(write_run(tmp_path / DIRECTORY, {"law": "1"}, prompts=False))
-    export = export_opencompass(run)
-    assert json.loads(export.files["predictions/tiny/ceval-law.json"])["0"]["origin_prompt"] is None
-    assert "origin_prompt is null" in export.remarks[0]
-
-
 def test_names_from_elsewhere_stay_in_the_directory(tmp_path: Path) -> None:
     run = read_recorded_run(write_run(tmp_path / DIRECTORY, {"law": "1"}, model="../org/模型, v1"))
-    files = export_opencompass(run).files
+    files = export(run).files
     assert "results/_org_模型_v1/ceval-law.json" in files
     assert files[f"summary/summary_{STAMP}.csv"].startswith("dataset,version,metric,mode,_org_模型_v1\n")
 
@@ -139,39 +134,39 @@ def test_two_subjects_that_would_be_one_file_are_refused(tmp_path: Path) -> None
     )
     task = find_task(str(tmp_path / "own.toml"))
     run = read_recorded_run(write_run(tmp_path / DIRECTORY, {"a:b": "1"}, task=task))
-    assert "results/tiny/own-a_b.json" in export_opencompass(run).files
+    assert "results/tiny/own-a_b.json" in export(run).files
     both = replace(run, questions={("own", "questions", name): 1 for name in ("a/b", "a:b")})
     with pytest.raises(RunError, match=r"own-a_b\.json"):
-        export_opencompass(both)
+        export(both)
 
 
 def test_what_an_earlier_export_left_and_is_no_longer_true_is_removed(tmp_path: Path) -> None:
     for outcomes in ({"law": "10", "logic": "1"}, {"law": "10", "logic": "x"}):
         directory = tmp_path / outcomes["logic"] / DIRECTORY
-        export_opencompass(read_recorded_run(write_run(directory, outcomes))).write_to(tmp_path / "out")
+        export(read_recorded_run(write_run(directory, outcomes))).write_to(tmp_path / "out")
     assert [path.name for path in (tmp_path / "out" / "predictions" / "tiny").iterdir()] == ["ceval-law.json"]
 
 
 def test_a_lone_surrogate_in_a_reply_is_no_hindrance(tmp_path: Path) -> None:
     directory = write_run(tmp_path / DIRECTORY, {"law": "1"}, replies={("law", 0): "A 好 \ud83d"})
     assert (directory / PREDICTIONS).exists()
-    export = export_opencompass(read_recorded_run(directory))
-    export.write_to(tmp_path / "out")
-    written = (tmp_path / "out" / "predictions" / "tiny" / "ceval-law.json").read_text(encoding="utf-8")
-    assert json.loads(written)["0"]["prediction"] == "A 好 \ud83d"
+    written = export(read_recorded_run(directory))
+    written.write_to(tmp_path / "out")
+    text = (tmp_path / "out" / "predictions" / "tiny" / "ceval-law.json").read_text(encoding="utf-8")
+    assert json.loads(text)["0"]["prediction"] == "A 好 \ud83d"
 
 
 def test_opencompass_itself_scores_and_summarizes_the_files_to_the_same(whole: RecordedRun, tmp_path: Path) -> None:
-    exports = {tmp_path / "whole": export_opencompass(whole)}
-    exports[tmp_path / "gaps"] = export_opencompass(with_gaps(tmp_path / DIRECTORY))
-    for directory, export in exports.items():
-        export.write_to(directory)
+    exports = {tmp_path / "whole": export(whole)}
+    exports[tmp_path / "gaps"] = export(with_gaps(tmp_path / DIRECTORY))
+    for directory, written in exports.items():
+        written.write_to(directory)
     subjects = ("law", "logic", "college_economics")
     answers = ask("opencompass", "tests.reports.read_by_opencompass", "simulated", ",".join(subjects), *exports)
-    for read, export in zip(answers, exports.values(), strict=True):
-        ours = {one: json.loads(export.files[f"results/simulated/ceval-{one}.json"]) for one in subjects}
+    for read, written in zip(answers, exports.values(), strict=True):
+        ours = {one: json.loads(written.files[f"results/simulated/ceval-{one}.json"]) for one in subjects}
         assert ours["college_economics"] == {"accuracy": 100.0}
         # Its evaluation ends with an error where a prediction is missing, and leaves no result.
         assert read["results"] == {one: None if "error" in result else result for one, result in ours.items()}
-        assert read["summary"]["csv"] == export.files[f"summary/summary_{STAMP}.csv"]
-        assert read["summary"]["txt"].replace("anew", STAMP) == export.files[f"summary/summary_{STAMP}.txt"]
+        assert read["summary"]["csv"] == written.files[f"summary/summary_{STAMP}.csv"]
+        assert read["summary"]["txt"].replace("anew", STAMP) == written.files[f"summary/summary_{STAMP}.txt"]

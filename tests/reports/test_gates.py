@@ -11,9 +11,9 @@ from bundle.reports.gates.gates import (
     Gates,
     MinScore,
     check_gates,
+    expected_scores,
     gated_exit_code,
     parse_gates,
-    score_names,
 )
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 from bundle.tasks.catalog import find_task
@@ -92,7 +92,7 @@ def test_a_score_named_twice_is_refused() -> None:
 
 
 def test_all_scores_of_a_task_are_known_beforehand() -> None:
-    names = score_names([TASK], {TASK.name: TASK.subjects})
+    names = expected_scores([TASK], {TASK.name: TASK.subjects})
 
     assert names[:3] == ["ceval", "ceval-stem", "ceval-social-science"]
     assert len(names) == 6 + 52
@@ -101,12 +101,12 @@ def test_all_scores_of_a_task_are_known_beforehand() -> None:
 
 def test_a_mistyped_score_is_answered_with_the_nearest() -> None:
     with pytest.raises(UsageError) as caught:
-        Gates((MinScore("ceval-stme", 60),)).require_scored(score_names([TASK], {TASK.name: TASK.subjects}))
+        Gates((MinScore("ceval-stme", 60),)).require_scored(expected_scores([TASK], {TASK.name: TASK.subjects}))
     assert caught.value.remedy == "Did you mean ceval-stem?"
 
 
 def test_a_group_of_which_only_some_subjects_are_asked_is_refused() -> None:
-    names = score_names([TASK], {TASK.name: TASK.select(["law", "logic"])})
+    names = expected_scores([TASK], {TASK.name: TASK.select(["law", "logic"])})
 
     assert names == ["ceval-logic", "ceval-law"]
     with pytest.raises(UsageError, match="'ceval', a score that this run will not have"):
@@ -116,7 +116,7 @@ def test_a_group_of_which_only_some_subjects_are_asked_is_refused() -> None:
 def test_names_that_two_tasks_share_are_told_apart_as_in_the_results() -> None:
     other = find_task("ceval_zero_shot_gen")
 
-    names = score_names([TASK, other], {TASK.name: TASK.subjects, other.name: other.select(["law"])})
+    names = expected_scores([TASK, other], {TASK.name: TASK.subjects, other.name: other.select(["law"])})
 
     assert "ceval_gen/ceval" in names
     assert names[-1] == "ceval_zero_shot_gen/ceval-law"
@@ -190,8 +190,8 @@ def test_a_baseline_that_was_asked_something_else_is_refused_before_questions_ar
     record = describe(TASK, "new", ["law"])
     gates.require_comparable(record)
 
-    record["tasks"][0]["shape"] = "flat"
-    with pytest.raises(RunError, match=r"--baseline before: .* another prompt"):
+    record = record.model_copy(update={"tasks": (record.tasks[0].model_copy(update={"shape": "flat"}),)})
+    with pytest.raises(RunError, match=r"--baseline before: .* different prompts"):
         gates.require_comparable(record)
 
 

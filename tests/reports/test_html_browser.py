@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from bundle.reports.html import write_page
+from bundle.reports.formats import FORMATS
 from bundle.runs.recorded_run import read_recorded_run
 from bundle.tasks.catalog import find_task
 from tests.reports.browser import faults, opened
@@ -19,7 +19,7 @@ REPLIES = {("law", 0): "我认为选 B，因为 zebra", ("law", 1): "x" * 30_000
 
 def page_of(run: Path, language: Literal["zh", "en"] | None = None) -> Path:
     file = run / "report.html"
-    write_page(read_recorded_run(run), file, language=language)
+    FORMATS["html"].write(read_recorded_run(run), file, language=language)
     return file
 
 
@@ -106,7 +106,7 @@ def test_questions_are_sorted_by_a_column_and_what_is_not_known_comes_last(brows
 
 def test_questions_of_several_tasks_are_told_apart(browser: Browser, tmp_path: Path) -> None:
     run = sample_run(tmp_path / "run", ("ceval_gen", "ceval_zero_shot_gen"), subjects=("law",))
-    write_page(run, tmp_path / "report.html")
+    FORMATS["html"].write(run, tmp_path / "report.html")
     with opened(browser, tmp_path / "report.html") as page:
         expect(page.get_by_role("heading", level=2).filter(has_text="ceval_zero_shot_gen")).to_be_visible()
         page.get_by_label("Subject", exact=True).select_option("Law · ceval_zero_shot_gen val")

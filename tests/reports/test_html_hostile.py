@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from bundle.reports.html import write_page
-from bundle.runs.prompts import PROMPTS, prompt_lines, read_prompts
+from bundle.reports.formats import FORMATS
+from bundle.runs.files import PREDICTIONS, PROMPTS
+from bundle.runs.predictions import read_predictions
+from bundle.runs.prompts import prompt_lines, read_prompts
 from bundle.runs.recorded_run import read_recorded_run
-from bundle.runs.run import PREDICTIONS, read_predictions
 from bundle.tasks.task import Question
 from tests.reports.browser import faults, opened
 from tests.reports.run_directories import write_run
@@ -42,7 +43,10 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tmp_path_factory.mktemp("runs") / "run",
         {"law": "1" * len(HOSTILE), "logic": "x"},
         model=HOSTILE[1],
-        record={"sampling": {HOSTILE[0]: HOSTILE[4]}, "data": {"source": HOSTILE[2]}},
+        record={
+            "sampling": {"temperature": 0.0, "max_out_len": 1, "max_seq_len": None, HOSTILE[0]: HOSTILE[4]},
+            "data": {"source": HOSTILE[2], "origin": "", "fingerprint": ""},
+        },
     )
     law = [one for one in read_predictions(directory) if one.subject == "law"]
     (failed,) = (one for one in read_predictions(directory) if one.subject == "logic")
@@ -54,14 +58,13 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content = "".join(one.to_json() + "\n" for one in predictions)
     (directory / PREDICTIONS).write_text(content, encoding="utf-8")
     prompts = read_prompts(directory)
-    assert prompts is not None
     questions = [
         Question(*key, [{"role": "user", "content": f"{text} {key[3]}"}], prompts[key].gold, 0)
         for key, text in zip(prompts, [*HOSTILE, HOSTILE[0]], strict=True)
     ]
     (directory / PROMPTS).write_text("".join(prompt_lines(questions)), encoding="utf-8")
     page = directory / "report.html"
-    write_page(read_recorded_run(directory), page)
+    FORMATS["html"].write(read_recorded_run(directory), page)
     return page
 
 

@@ -22,9 +22,8 @@ def directory(tmp_path: Path) -> Path:
     ("name", "written", "remark"),
     [
         ("opencompass", "opencompass/summary/summary_20260102_030405.csv", "1 of 4 questions has no reply"),
-        ("lm-eval", "lm-eval/tiny/results_2026-01-02T03-04-05.000000.json", "1 of 4 questions has no reply"),
         ("model-card", "model-card.md", "1 of 4 questions has no reply"),
-        ("submission", "submission.json", "1 of 1 questions have a letter"),
+        ("submission", "submission.json", "answers to 1 of 1 questions"),
     ],
 )
 def test_files_come_into_the_runs_directory_and_what_they_lack_is_said(

@@ -83,10 +83,10 @@ def test_a_run_that_never_came_to_its_first_question_is_shown_as_such(tmp_path: 
     ("file", "content", "why"),
     [
         ("run.json", "{", "run.json cannot be read"),
-        ("run.json", "{}", "run.json does not say which tasks"),
-        ("results.json", "{}", "results.json is not what this program writes"),
-        ("results.json", '{"scores": {"ceval": 5}, "coverage": {}, "timing": {}}', "results.json is not what"),
-        ("results.json", "[]", "results.json is not what this program writes"),
+        ("run.json", "{}", "run.json is damaged: task: Field required"),
+        ("results.json", "{}", "results.json is damaged"),
+        ("results.json", '{"scores": {"ceval": 5}, "coverage": {}, "timing": {}}', "results.json is damaged"),
+        ("results.json", "[]", "results.json is damaged"),
     ],
 )
 def test_a_damaged_run_is_shown_with_why_and_hides_no_other(tmp_path: Path, file: str, content: str, why: str) -> None:

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bundle.errors import RunError
-from bundle.runs.prompts import PROMPTS, RecordedPrompt, prompt_lines, read_prompts
+from bundle.runs.files import PROMPTS
+from bundle.runs.prompts import prompt_lines, read_prompts
 from bundle.tasks.catalog import find_task
 from bundle.tasks.prompts import Message
+from bundle.tasks.scores import Key
 from bundle.tasks.task import Question
 
 # Surrogates are what a broken data file or tokenizer can bring in; newlines and quotes are what JSON has to escape.
@@ -42,25 +44,20 @@ def write(directory: Path, questions: Sequence[Question]) -> bytes:
     return content
 
 
-def read(directory: Path) -> dict[tuple[str, str, str, int], RecordedPrompt]:
-    prompts = read_prompts(directory)
-    assert prompts is not None
-    return dict(prompts)
-
-
 def sample_questions(shape: str, limit: int = 2) -> list[Question]:
     task = find_task("ceval_gen")
     tables = task.load("sample", task.subjects, lambda _: None)
     return list(task.questions(tables, task.subjects, shape=shape, limit=limit))
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # a busy machine is slow
 @given(runs())
 def test_every_conversation_is_read_back_as_it_was_sent(
     tmp_path_factory: pytest.TempPathFactory, questions: list[Question]
 ) -> None:
     directory = tmp_path_factory.mktemp("run")
     write(directory, questions)
-    prompts = read(directory)
+    prompts = read_prompts(directory)
     assert list(prompts) == [(one.task, one.split, one.subject, one.id) for one in questions]
     for question, prompt in zip(questions, prompts.values(), strict=True):
         assert prompt.gold == question.gold
@@ -73,7 +70,7 @@ def test_the_examples_of_a_subject_are_written_once(tmp_path: Path, shape: str) 
     content = write(tmp_path, questions)
     rows = [json.loads(line) for line in content.splitlines()]
     assert sum("task" not in row for row in rows) == 52
-    prompts = read(tmp_path)
+    prompts = read_prompts(tmp_path)
     assert [list(one.conversation) for one in prompts.values()] == [one.messages for one in questions]
     law = [prompt for key, prompt in prompts.items() if key[2] == "law"]
     assert len(law) == 2
@@ -91,7 +88,7 @@ def test_a_question_with_other_examples_keeps_the_others_sharing_theirs(tmp_path
         for number, shown in enumerate([first, odd, first])
     ]
     write(tmp_path, questions)
-    prompts = list(read(tmp_path).values())
+    prompts = list(read_prompts(tmp_path).values())
     assert prompts[0].prefix is prompts[2].prefix
     assert prompts[0].prefix_name is not None
     assert prompts[1].prefix_name is None
@@ -101,11 +98,12 @@ def test_a_question_with_other_examples_keeps_the_others_sharing_theirs(tmp_path
 def test_a_lone_surrogate_leaves_the_file_utf_8(tmp_path: Path) -> None:
     content = write(tmp_path, [Question("t", "val", "law", 0, [{"role": "user", "content": "题\udcff"}], "A", 0)])
     content.decode("utf-8")
-    assert read(tmp_path)["t", "val", "law", 0].conversation[0]["content"] == "题\udcff"
+    assert read_prompts(tmp_path)[Key("t", "val", "law", 0)].conversation[0]["content"] == "题\udcff"
 
 
-def test_a_run_of_old_has_no_such_record(tmp_path: Path) -> None:
-    assert read_prompts(tmp_path) is None
+def test_a_missing_file_is_an_error_because_the_run_s_questions_are_not_known(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"prompts\.jsonl does not exist"):
+        read_prompts(tmp_path)
 
 
 GOOD = '{"task": "t", "split": "val", "subject": "s", "id": 0, "gold": "A", "prefix": null, "messages": []}'

@@ -1,50 +1,87 @@
-"""Whether one run may go on where another ended."""
+"""``run.json``, and whether a run may be resumed with other settings."""
 
 from typing import Any
 
 import pytest
 
+from bundle.config.files import file_names
 from bundle.errors import RunError
-from bundle.runs.record import require_same
+from bundle.runs.record import (
+    EngineRecord,
+    LocalModelRecord,
+    RemoteModelRecord,
+    RunRecord,
+    SamplingRecord,
+    TaskRecord,
+    require_same,
+)
+from bundle.tasks.catalog import find_task
+from tests.reports.run_directories import describe
 
-RECORD: dict[str, Any] = {
-    "task": "ceval_gen",
-    "tasks": [{"name": "ceval_gen", "limit": None, "data_fingerprint": "aa"}],
-    "model": {"path": "/models/a", "fingerprint": "ff"},
-    "engine": {"name": "lmdeploy", "version": "0.18.0", "arguments": []},
-    "sampling": {"temperature": 0.0, "max_out_len": 2048},
-    "concurrency": 256,
-}
+LOCAL = LocalModelRecord(path="/models/a", architecture="Llama", weight_bytes=1, quantization=None, fingerprint="ff")
+ENGINE = EngineRecord(name="lmdeploy", version="0.18.0", arguments=())
+RECORD = describe(find_task("ceval_gen"), "").model_copy(update={"model": LOCAL, "engine": ENGINE, "requests": None})
 
 
-def test_the_same_run_goes_on() -> None:
+def changed(**parts: Any) -> RunRecord:
+    return RECORD.model_copy(update=parts)
+
+
+def of_task(**parts: Any) -> dict[str, Any]:
+    return {"tasks": (RECORD.tasks[0].model_copy(update=parts),)}
+
+
+def test_a_record_is_read_as_it_was_written() -> None:
+    assert RunRecord.model_validate(RECORD.to_json()) == RECORD
+
+
+def test_a_record_has_the_documented_keys_and_those_of_a_later_version_are_kept() -> None:
+    keys = "task data tasks model engine sampling concurrency adaptive full_replies prefix_order versions hardware"
+    assert list(RECORD.to_json()) == keys.split()
+
+    later = RECORD.to_json() | {"replicas": 8}
+    assert RunRecord.model_validate(later).to_json() == later
+
+
+def test_a_record_tells_apart_tasks_that_ask_or_score_differently() -> None:
+    tasks = [find_task(name) for name in file_names("configs")]
+    records = [TaskRecord.of(task, shape=task.shape).model_dump() for task in tasks]
+    for record in records:
+        record.pop("name")
+    assert all(one != other for number, one in enumerate(records) for other in records[:number])
+
+
+def test_the_same_run_can_be_resumed() -> None:
     require_same(RECORD, RECORD)
 
 
-def test_where_the_checkpoint_lies_and_how_fast_it_is_asked_does_not_matter() -> None:
-    moved = {**RECORD, "model": {"path": "/elsewhere/a", "fingerprint": "ff"}, "concurrency": 1}
-    require_same(RECORD, {**moved, "engine": {**RECORD["engine"], "version": "0.18.1"}})
+def test_where_the_checkpoint_is_and_how_fast_it_is_asked_does_not_matter() -> None:
+    moved = LOCAL.model_copy(update={"path": "/elsewhere/a"})
+    newer = ENGINE.model_copy(update={"version": "0.18.1"})
+    require_same(RECORD, changed(model=moved, engine=newer, concurrency=1))
 
 
 @pytest.mark.parametrize(
     ("change", "key"),
     [
-        ({"tasks": [{"name": "cmmlu_gen", "limit": None, "data_fingerprint": "aa"}]}, r"tasks\[0\]\.name"),
-        ({"tasks": [{"name": "ceval_gen", "limit": 3, "data_fingerprint": "aa"}]}, r"tasks\[0\]\.limit"),
-        ({"tasks": [{"name": "ceval_gen", "limit": None, "data_fingerprint": "bb"}]}, "data_fingerprint"),
-        ({"model": {"path": "/models/a", "fingerprint": "00"}}, r"model\.fingerprint"),
-        ({"model": {"name": "gpt", "base_url": "http://127.0.0.1/v1"}}, r"model\.name"),
-        ({"engine": {"name": "transformers", "version": "5", "arguments": []}}, r"engine\.name"),
-        ({"sampling": {"temperature": 0.7, "max_out_len": 2048}}, r"sampling\.temperature"),
-        ({"sampling": {"temperature": 0.0, "max_out_len": 2048, "max_seq_len": 9}}, r"sampling\.max_seq_len"),
+        (of_task(name="cmmlu_gen"), r"tasks\[0\]\.name"),
+        (of_task(limit=3), r"tasks\[0\]\.limit"),
+        (of_task(data_fingerprint="bb"), "data_fingerprint"),
+        ({"model": LOCAL.model_copy(update={"fingerprint": "00"})}, r"model\.fingerprint"),
+        ({"model": RemoteModelRecord(name="gpt", base_url="http://127.0.0.1/v1")}, r"model\.base_url"),
+        ({"engine": ENGINE.model_copy(update={"name": "transformers"})}, r"engine\.name"),
+        ({"sampling": SamplingRecord(temperature=0.7, max_out_len=2048, max_seq_len=None)}, r"sampling\.temperature"),
+        ({"sampling": SamplingRecord(temperature=0.0, max_out_len=2048, max_seq_len=9)}, r"sampling\.max_seq_len"),
     ],
 )
-def test_a_run_that_was_asked_something_else_is_refused_and_it_says_which(change: dict[str, Any], key: str) -> None:
+def test_a_run_that_asked_something_else_is_not_resumed_and_the_setting_is_named(
+    change: dict[str, Any], key: str
+) -> None:
     with pytest.raises(RunError, match=key):
-        require_same(RECORD, {**RECORD, **change})
+        require_same(RECORD, changed(**change))
 
 
-def test_both_values_are_told() -> None:
+def test_both_values_of_a_setting_are_shown() -> None:
     with pytest.raises(RunError) as caught:
-        require_same(RECORD, {**RECORD, "sampling": {"temperature": 0.7, "max_out_len": 2048}})
+        require_same(RECORD, changed(sampling=SamplingRecord(temperature=0.7, max_out_len=2048, max_seq_len=None)))
     assert caught.value.details == ("sampling.temperature: 0.0 then, 0.7 now",)

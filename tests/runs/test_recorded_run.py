@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from bundle.errors import RunError
+from bundle.runs.predictions import read_predictions
 from bundle.runs.recorded_run import read_recorded_run
-from bundle.runs.run import Run, read_predictions
+from bundle.runs.run import Run
 from bundle.runs.scoring import Score
 from bundle.tasks.catalog import find_task
 from tests.reports.run_directories import TIMING, random_outcomes, write_run
@@ -34,15 +35,20 @@ def test_what_was_not_asked_and_what_has_no_reply_is_known_apart(tmp_path: Path)
     assert (run.model, run.timing) == ("tiny", TIMING)
 
 
-@pytest.mark.parametrize(("prompts", "results", "law"), [(True, False, 5), (False, True, 5), (False, False, 4)])
-def test_the_questions_are_known_from_whichever_file_there_is(
-    tmp_path: Path, prompts: bool, results: bool, law: int
-) -> None:
-    run = read_recorded_run(write_run(tmp_path / "r", OUTCOMES, prompts=prompts, results=results))
+def test_questions_and_scores_are_known_without_results(tmp_path: Path) -> None:
+    run = read_recorded_run(write_run(tmp_path / "r", OUTCOMES, results=False))
 
-    assert run.questions["ceval_gen", "val", "law"] == law
-    assert (run.results is None) is not results
-    assert (run.prompts is None) is not prompts
+    assert run.questions["ceval_gen", "val", "law"] == 5
+    assert (run.results, run.timing, run.answered) == (None, {}, 6)
+
+
+def test_subjects_and_their_groups_are_those_of_the_task_that_was_asked(tmp_path: Path) -> None:
+    for name in ("ceval_gen", "cmmlu_gen"):
+        task = find_task(name)
+        run = read_recorded_run(write_run(tmp_path / name, {task.subjects[0].name: "1"}, task=task))
+
+        assert run.tasks[0].subjects == task.subjects
+        assert run.tasks[0].groups == task.groups
 
 
 def test_predictions_are_in_the_order_of_the_task_whatever_order_they_were_answered_in(tmp_path: Path) -> None:
@@ -98,27 +104,13 @@ def test_a_secret_split_has_counts_and_no_accuracy(tmp_path: Path) -> None:
     assert run.scores["ceval-test-law"] == Score(None, None, 4, 3)
 
 
-def test_a_record_that_names_no_groups_has_those_of_its_benchmark(tmp_path: Path) -> None:
-    outcomes = random_outcomes(find_task("ceval_gen"), 0.6)
-    told = write_run(tmp_path / "a", outcomes)
-    untold = write_run(tmp_path / "b", outcomes)
-    record = json.loads((untold / "run.json").read_text(encoding="utf-8"))
-    for key in ("description", "secret_splits", "subject_names", "groups"):
-        record["tasks"][0].pop(key, None)
-    (untold / "run.json").write_text(json.dumps(record), encoding="utf-8")
-
-    assert read_recorded_run(untold).scores == read_recorded_run(told).scores
-    assert read_recorded_run(untold).tasks[0].subjects == find_task("ceval_gen").subjects
-
-
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
         ("run.json", b"{", "run.json cannot be read"),
-        ("run.json", b'{"tasks": []}', "run.json does not say which tasks"),
-        ("run.json", b'{"tasks": [{"name": "x"}]}', "run.json, in tasks, .* benchmark: Field required"),
-        ("run.json", b'{"tasks": [{"name": []}]}', "run.json, in tasks"),
-        ("results.json", b"[]", "results.json is not what this program writes"),
+        ("run.json", b'{"tasks": []}', "run.json is damaged"),
+        ("run.json", b"[]", "run.json is damaged: not a JSON object"),
+        ("results.json", b"[]", "results.json is damaged"),
         ("results.json", b"[" * 200_000, "cannot be read|nested too deeply"),
         ("predictions.jsonl", b"{}\n", "predictions.jsonl, line 1, is damaged"),
         ("prompts.jsonl", b'{"subject": "law"}\n', "prompts.jsonl, line 1, is damaged"),
@@ -139,7 +131,7 @@ def test_what_is_damaged_is_named(tmp_path: Path, file: str, content: bytes, sai
         ({"reply": 5}, "line 2, is damaged: reply"),
         ({"subject": ["law"]}, "line 2, is damaged: subject"),
         ({"latency_s": "fast"}, "line 2, is damaged: latency_s"),
-        ({"task": "other"}, "line 2: the run has no task 'other'"),
+        ({"task": "other"}, "line 2: prompts.jsonl has no question other/val/"),
     ],
 )
 def test_a_row_that_this_program_did_not_write_is_named(tmp_path: Path, change: dict[str, object], said: str) -> None:
@@ -153,5 +145,5 @@ def test_a_row_that_this_program_did_not_write_is_named(tmp_path: Path, change: 
 
 
 def test_a_directory_without_a_record_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="holds no run that can be read"):
+    with pytest.raises(RunError, match="is not a run that can be read"):
         read_recorded_run(tmp_path)

@@ -10,12 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bundle.errors import RunError
-from bundle.runs.predictions import Prediction
-from bundle.runs.run import Run, read_predictions
+from bundle.runs.listing import State, list_runs
+from bundle.runs.predictions import Prediction, read_predictions
+from bundle.runs.record import RunRecord
+from bundle.runs.run import Run
+from bundle.tasks.catalog import find_task
+from tests.reports.run_directories import describe
 
 PREDICTION = Prediction(
     task="ceval_gen",
@@ -47,8 +51,9 @@ def test_a_runs_directory_is_its_users_alone(tmp_path: Path) -> None:
 
 def test_a_record_with_a_name_that_is_not_utf_8_is_written_all_the_same(tmp_path: Path) -> None:
     with Run.create(tmp_path, "label") as run:
-        run.write("run.json", {"model": {"path": "/models/\udce9"}})
-        assert run.read_record() == {"model": {"path": "/models/\udce9"}}
+        record = describe(find_task("ceval_gen"), "\udce9")
+        run.begin(record, b"")
+        assert RunRecord.read(run.directory) == record
 
 
 def test_a_row_has_the_documented_fields_and_an_error_only_where_there_is_one(tmp_path: Path) -> None:
@@ -62,6 +67,7 @@ def test_a_row_has_the_documented_fields_and_an_error_only_where_there_is_one(tm
     assert second["error"] == "HTTP 500"
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # a busy machine is slow
 @given(st.text(st.characters(codec=None, categories=None)))
 def test_any_reply_survives_being_written_down(reply: str) -> None:
     line = replace(PREDICTION, reply=reply).to_json()
@@ -153,6 +159,16 @@ def test_where_directories_cannot_be_locked_a_run_in_use_is_refused_as_well(tmp_
     assert not nothing.directory.exists()
 
 
+@pytest.mark.usefixtures("locks_of_nfs")
+def test_where_directories_cannot_be_locked_a_run_in_progress_is_seen_as_such(tmp_path: Path) -> None:
+    with Run.create(tmp_path, "r") as run:
+        run.begin(describe(find_task("ceval_gen"), "tiny"), b"")
+        (listed,) = list_runs(tmp_path)
+        assert listed.state is State.RUNNING
+    (listed,) = list_runs(tmp_path)
+    assert listed.state is State.CUT_OFF
+
+
 def test_where_nothing_can_be_locked_a_run_goes_on_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def lock(descriptor: int, how: int) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
@@ -176,7 +192,7 @@ def test_a_directory_that_tells_nothing_is_not_kept(tmp_path: Path) -> None:
 
 
 def test_a_directory_without_a_run_cannot_be_gone_on_with(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"no run\.json"):
+    with pytest.raises(RunError, match=r"contains no run\.json"):
         Run.resume(tmp_path)
 
 

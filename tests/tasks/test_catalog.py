@@ -210,11 +210,3 @@ def test_an_unknown_shape_is_an_error(data: str) -> None:
     tables = task.load(data, subjects, lambda _: None)
     with pytest.raises(UsageError, match="no prompt shape 'round'"):
         next(task.questions(tables, subjects, shape="round"))
-
-
-def test_a_record_tells_apart_tasks_that_ask_or_score_differently() -> None:
-    records = [find_task(name).to_json() for name in file_names("configs")]
-    assert all(one != other for number, one in enumerate(records) for other in records[:number])
-    for record in records:
-        record.pop("name")
-    assert all(one != other for number, one in enumerate(records) for other in records[:number])

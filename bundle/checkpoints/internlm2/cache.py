@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle.system.locks import is_held
+from bundle.system.locks import Lock
 
 # Written last, into the finished directory: the size of every other file in it.
 _MANIFEST = "bundle-cache.json"
@@ -105,16 +105,15 @@ def _make(finished: Path, make: Callable[[Path], None]) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def hold(directory: Path) -> int:
-    """Keep a directory of the cache from being removed until this process ends, or the descriptor returned is closed.
+def hold(directory: Path) -> Lock:
+    """Keep a directory of the cache from being removed until this process ends, or the lock returned is released.
 
     Raises:
-        OSError: It is not there any more.
+        OSError: It does not exist any more.
     """
-    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-    with contextlib.suppress(OSError):  # A file system without locks; then what was used lately is not removed either.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    return descriptor
+    lock = Lock(directory)
+    lock.take(shared=True)
+    return lock
 
 
 def entries(root: Path) -> list[Entry]:
@@ -131,7 +130,7 @@ def unfinished(root: Path) -> list[str]:
     return [
         path.name.removeprefix(".").removesuffix(".partial")
         for path in root.glob(".*.partial")
-        if is_held(root / f"{path.name.removeprefix('.').removesuffix('.partial')}.lock", shared_too=True) is False
+        if Lock(root / f"{path.name.removeprefix('.').removesuffix('.partial')}.lock").is_held(shared_too=True) is False
     ]
 
 
@@ -147,7 +146,7 @@ def remove(root: Path, key: str, *, may_go: Callable[[Entry], bool] = lambda ent
         with _locked(root, key, None):
             finished, partial = root / key, _partial(root, key)
             if finished.exists():
-                if not may_go(_entry(finished)) or is_held(finished, shared_too=True) is not False:
+                if not may_go(_entry(finished)) or Lock(finished).is_held(shared_too=True) is not False:
                     return False
                 # In one step, so that it is never there with half of its files.
                 shutil.rmtree(partial, ignore_errors=True)

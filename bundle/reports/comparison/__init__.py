@@ -1,8 +1,18 @@
 """Two runs laid side by side: the same questions, what changed, and whether it is more than chance."""
 
-from bundle.reports.comparison.comparable import Setting, require_comparable
+from bundle.reports.comparison.comparable import Setting, require_comparable, require_comparable_tasks
 from bundle.reports.comparison.comparison import Comparison, Flip, compare
 from bundle.reports.comparison.rows import Row, Standing
 from bundle.reports.comparison.wording import verdict
 
-__all__ = ["Comparison", "Flip", "Row", "Setting", "Standing", "compare", "require_comparable", "verdict"]
+__all__ = [
+    "Comparison",
+    "Flip",
+    "Row",
+    "Setting",
+    "Standing",
+    "compare",
+    "require_comparable",
+    "require_comparable_tasks",
+    "verdict",
+]

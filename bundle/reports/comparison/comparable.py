@@ -1,25 +1,26 @@
-"""Whether two runs were asked the same, so that a difference between them is the models'."""
+"""Whether two runs asked the same, so that a difference between them comes from the models."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bundle.errors import RunError
+from bundle.runs.record import RunRecord, TaskRecord, leaves
 
 _PROMPT = ("user", "assistant", "examples", "place_for_examples", "example_split", "shape")
 _SAME: Sequence[tuple[str, tuple[str, ...]]] = (
-    ("another benchmark", ("benchmark",)),
-    ("other splits", ("splits",)),
-    ("another prompt", _PROMPT),
-    ("another rule for what counts as the answer", ("answer",)),
+    ("different benchmarks", ("benchmark",)),
+    ("different splits", ("splits",)),
+    ("different prompts", _PROMPT),
+    ("different answer rules", ("answer",)),
 )
 _PARTS: Sequence[tuple[str, tuple[str, ...]]] = (
-    ("other subjects", ("subjects",)),
-    ("another number of questions a subject", ("limit", "first")),
+    ("different subjects", ("subjects",)),
+    ("different numbers of questions per subject", ("limit", "first")),
 )
-"""What may differ where only the questions in common are compared."""
+"""What may differ where only the common questions are compared."""
 
-_TOLD = ("model", "engine", "sampling")
+_SHOWN = ("model", "engine", "sampling")
 _ONLY_HERE = frozenset({"model.path", "model.base_url", "model.weight_bytes"})
 
 
@@ -32,95 +33,92 @@ class Setting:
     new: Any
 
 
-def require_comparable(base: Mapping[str, Any], new: Mapping[str, Any], *, common: bool = False) -> bool:
-    """Refuse to compare runs that were not asked the same.
+def require_comparable(base: RunRecord, new: RunRecord, *, common: bool = False) -> bool:
+    """Refuse to compare runs that did not ask the same.
 
-    The model, its server and how replies are sampled may differ: that is what is compared. A description may, too.
+    The model, its server and how replies are sampled may differ: that is what is compared. So may a task's description.
 
     Args:
-        base: A run's record.
-        new: Another's; ``data_fingerprint`` may be missing where the data is not yet loaded.
-        common: Whether the questions in common are enough, where subjects, their number of questions or the tasks
-            differ. Subjects that differ make for another fingerprint of the data, which then tells nothing.
+        base: The record of a run.
+        new: That of another.
+        common: Whether the common questions are enough, where tasks, subjects or their number of questions differ.
 
     Returns:
         Whether they have all their questions in common.
 
     Raises:
-        RunError: They cannot be compared; it says why.
+        RunError: They cannot be compared; the message says why.
     """
-    before, now = _tasks(base), _tasks(new)
-    shared = [name for name in before if name in now]
-    reasons: list[str] = []
-    parts: list[str] = []
-    if before.keys() != now.keys():
-        (parts if shared else reasons).append(f"another task: {', '.join(before)} and {', '.join(now)}")
-    for name in shared:
-        one, other = before[name], now[name]
-        where = "" if len(shared) == 1 else f" of {name}"
-        reasons += [f"{what}{where}: {_both(one, other, keys)}" for what, keys in _SAME if _differ(one, other, keys)]
-        parts += [f"{what}{where}: {_both(one, other, keys)}" for what, keys in _PARTS if _differ(one, other, keys)]
-        if _other_data(one, other):
-            reasons.append(f"other data{where}: {_origin(base)} and {_origin(new)}, whose questions are not the same")
-    if reasons or (parts and not common):
-        raise RunError(
-            f"The runs cannot be compared: they were asked {(reasons or parts)[0].split(':')[0]}.",
-            details=[*reasons, *parts],
-            remedy="Make a run that is asked the same as the other."
-            if reasons
-            else "Give --common to compare the questions that both were asked.",
-        )
-    return not parts
+    return _require_comparable(base.tasks, new.tasks, f": {base.data.origin} and {new.data.origin}", common=common)
 
 
-def differing_settings(base: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Setting, ...]:
-    """The settings of two comparable runs that differ and can matter: model, server and sampling."""
-    before = dict(_leaves({key: base.get(key) for key in _TOLD}))
-    now = dict(_leaves({key: new.get(key) for key in _TOLD}))
+def require_comparable_tasks(base: RunRecord, planned: Sequence[TaskRecord]) -> None:
+    """Refuse to compare a run with one that is planned; its data is not considered where it is not loaded yet.
+
+    Raises:
+        RunError: They cannot be compared; the message says why.
+    """
+    _require_comparable(base.tasks, planned, "", common=False)
+
+
+def differing_settings(base: RunRecord, new: RunRecord) -> tuple[Setting, ...]:
+    """The settings of two comparable runs that differ and can matter: model, engine and sampling."""
+    before, now = (
+        dict(leaves({key: value for key, value in record.to_json().items() if key in _SHOWN})) for record in (base, new)
+    )
     names = [name for name in (before | now) if name not in _ONLY_HERE]
     return tuple(Setting(name, before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name))
 
 
-def _tasks(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    return {str(task.get("name")): {**task, "subjects": _sorted(task.get("subjects"))} for task in record["tasks"]}
+def _require_comparable(base: Sequence[TaskRecord], new: Sequence[TaskRecord], origins: str, *, common: bool) -> bool:
+    before, now = ({task.name: _comparable(task) for task in tasks} for tasks in (base, new))
+    shared = [name for name in before if name in now]
+    reasons: list[str] = []
+    parts: list[str] = []
+    if before.keys() != now.keys():
+        (parts if shared else reasons).append(f"different tasks: {', '.join(before)} and {', '.join(now)}")
+    for name in shared:
+        one, other = before[name], now[name]
+        where = "" if len(shared) == 1 else f" in {name}"
+        reasons += _differences(_SAME, one, other, where)
+        parts += _differences(_PARTS, one, other, where)
+        if _other_data(one, other):
+            reasons.append(f"different questions{where}{origins}")
+    if reasons or (parts and not common):
+        raise RunError(
+            f"The runs cannot be compared: they used {(reasons or parts)[0].split(':')[0]}.",
+            details=[*reasons, *parts],
+            remedy="Start a run with the same task, data and prompt as the other."
+            if reasons
+            else "Use --common to compare only the questions they have in common.",
+        )
+    return not parts
 
 
-def _sorted(names: Any) -> Any:
-    return sorted(map(str, names)) if isinstance(names, list) else names
+def _comparable(task: TaskRecord) -> dict[str, Any]:
+    # The order in which subjects were named does not matter.
+    return {**task.model_dump(), "subjects": None if task.subjects is None else sorted(task.subjects)}
 
 
-def _differ(one: Mapping[str, Any], other: Mapping[str, Any], keys: Sequence[str]) -> bool:
-    return any(one.get(key) != other.get(key) for key in keys)
+def _differences(
+    kinds: Sequence[tuple[str, tuple[str, ...]]], one: Mapping[str, Any], other: Mapping[str, Any], where: str
+) -> list[str]:
+    found = []
+    for what, keys in kinds:
+        if key := next((key for key in keys if one[key] != other[key]), None):
+            found.append(f"{what}{where}: {key} {_short(one[key])} and {_short(other[key])}")
+    return found
 
 
 def _other_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    if one.get("subjects") != other.get("subjects"):
-        return False  # which subjects differ is said; their questions are compared one by one
-    fingerprints = one.get("data_fingerprint"), other.get("data_fingerprint")
-    return None not in fingerprints and fingerprints[0] != fingerprints[1]
-
-
-def _both(one: Mapping[str, Any], other: Mapping[str, Any], keys: Sequence[str]) -> str:
-    key = next(key for key in keys if one.get(key) != other.get(key))
-    return f"{key} {_short(one.get(key))} and {_short(other.get(key))}"
+    # Other subjects make for another fingerprint; their questions are then compared one by one.
+    fingerprints = one["data_fingerprint"], other["data_fingerprint"]
+    return one["subjects"] == other["subjects"] and None not in fingerprints and fingerprints[0] != fingerprints[1]
 
 
 def _short(value: Any) -> str:
     if value is None:
         return "all"
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     text = text.replace("\n", "⏎")
     return text if len(text) <= 100 else f"{text[:99]}…"
-
-
-def _origin(record: Mapping[str, Any]) -> str:
-    data = record.get("data")
-    return str(data.get("origin") or data.get("source")) if isinstance(data, Mapping) else "unknown"
-
-
-def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, inner in value.items():
-        if isinstance(inner, Mapping):
-            yield from _leaves(inner, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", inner

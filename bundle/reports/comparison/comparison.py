@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from bundle.errors import RunError
 from bundle.reports.comparison.comparable import Setting, differing_settings, require_comparable
 from bundle.reports.comparison.rows import Pair, Row, task_rows
-from bundle.runs.predictions import Key, Prediction
 from bundle.runs.recorded_run import RecordedRun
-from bundle.runs.recorded_task import RecordedTask
+from bundle.tasks.scores import Key, Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class Flip:
     @property
     def id(self) -> int:
         """Row number in the split, from 0."""
-        return self.key[3]
+        return self.key.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,44 +89,28 @@ def compare(base: RecordedRun, new: RecordedRun, *, common: bool = False) -> Com
         RunError: They cannot be compared, or no question was answered in both; it says why.
     """
     same_asked = require_comparable(base.record, new.record, common=common)
-    before, now = _outcomes(base), _outcomes(new)
-    asked, asked_now = _questions(base), _questions(new)
-    # The same was asked, so what one run knows of its questions is so in the other; one cut off may know less.
-    keys = [key for key in asked | asked_now if same_asked or (key in asked and key in asked_now)]
+    before, now = ({one.key: one for one in run.predictions} for run in (base, new))
+    keys = [key for key in base.prompts if key in new.prompts]
     tasks = [task for task in base.tasks if any(task.name == other.name for other in new.tasks)]
     secret = {(task.name, split) for task in tasks for split in task.secret_splits}
-    known = [key for key in keys if key[:2] not in secret]
+    known = [key for key in keys if (key.task, key.split) not in secret]
     answered = [{key for key in known if key in one and one[key].error is None} for one in (before, now)]
     pairs = [(before[key], now[key]) for key in known if key in answered[0] and key in answered[1]]
     if not pairs:
         raise _nothing_to_compare(secret=bool(keys) and not known)
     _require_same_questions(base, new, pairs)
-    names = {task.name: base.score_names(task) for task in tasks}
     return Comparison(
         base=base,
         new=new,
-        rows=tuple(row for task in tasks for row in task_rows(task, names[task.name], pairs)),
-        flips=_flips(tasks, names, pairs),
+        rows=tuple(row for task in tasks for row in task_rows(task, base.score_names(task), pairs)),
+        flips=_flips(base.part_names, pairs),
         settings=differing_settings(base.record, new.record),
         only_base=len(answered[0] - answered[1]),
         only_new=len(answered[1] - answered[0]),
         neither=len(known) - len(answered[0] | answered[1]),
-        not_common=0 if same_asked else len(asked.keys() ^ asked_now.keys()),
+        not_common=0 if same_asked else len(base.prompts.keys() ^ new.prompts.keys()),
         other_messages=sum(_messages_differ(base, new, one.key) for one, _ in pairs),
         secret=len(keys) - len(known),
-    )
-
-
-def _outcomes(run: RecordedRun) -> dict[Key, Prediction]:
-    return {one.key: one for one in run.predictions}
-
-
-def _questions(run: RecordedRun) -> dict[Key, None]:
-    """The questions of a run in their order; always the first ones of a subject, where there is no record of them."""
-    if run.prompts is not None:
-        return dict.fromkeys(run.prompts)
-    return dict.fromkeys((*part, number) for part, n in run.questions.items() for number in range(n)) | dict.fromkeys(
-        one.key for one in run.predictions
     )
 
 
@@ -144,45 +127,29 @@ def _nothing_to_compare(*, secret: bool) -> RunError:
 
 
 def _require_same_questions(base: RecordedRun, new: RecordedRun, pairs: Sequence[Pair]) -> None:
-    """Look at the questions themselves, as far as they are on record: fingerprints cannot tell of parts of the data."""
-    subjects = [[task.record.get("subjects") for task in run.tasks] for run in (base, new)]
-    if subjects[0] != subjects[1] and (base.prompts is None or new.prompts is None):
-        raise RunError(
-            "The runs cannot be compared: they were asked other subjects, and there is no record of the questions "
-            "themselves to see whether those in common are the same.",
-            remedy="Make the older run again.",
-        )
+    """Compare the questions themselves where subjects differ: then fingerprints cannot."""
+    other_subjects = [task.subjects for task in base.record.tasks] != [task.subjects for task in new.record.tasks]
     for one, other in pairs:
-        texts = [run.prompts[one.key].conversation[-1:] if run.prompts else () for run in (base, new)]
-        if one.gold != other.gold or (all(texts) and texts[0] != texts[1] and subjects[0] != subjects[1]):
+        asked, asked_now = (run.prompts[one.key].conversation[-1:] for run in (base, new))
+        if one.gold != other.gold or (other_subjects and asked != asked_now):
             raise RunError(
-                f"The runs cannot be compared: they were asked other data; question {one.id} of {one.subject} is not "
-                "the same in both.",
-                remedy="Make a run that is asked the same as the other.",
+                f"The runs cannot be compared: they used different questions; question {one.id} of {one.subject} "
+                "is not the same in both.",
+                remedy="Start a run with the same data as the other.",
             )
 
 
 def _messages_differ(base: RecordedRun, new: RecordedRun, key: Key) -> bool:
-    if base.prompts is None or new.prompts is None or key not in base.prompts or key not in new.prompts:
-        return False
     one, other = base.prompts[key], new.prompts[key]
     if one.prefix == other.prefix and one.own == other.own:
         return False
     return one.conversation != other.conversation
 
 
-def _flips(
-    tasks: Iterable[RecordedTask], names: Mapping[str, Mapping[str, str]], pairs: Iterable[Pair]
-) -> tuple[Flip, ...]:
-    score_names = {
-        (task.name, split, subject.name): names[task.name][task.score_name(split, subject.name)]
-        for task in tasks
-        for split in task.splits
-        for subject in task.subjects
-    }
+def _flips(names: Mapping[Part, str], pairs: Iterable[Pair]) -> tuple[Flip, ...]:
     flips = [
         Flip(
-            name=score_names[one.key[:3]],
+            name=names[one.part],
             key=one.key,
             gold=one.gold,
             base=one.answer or "",

@@ -11,7 +11,7 @@ import bundle
 from bundle.reports.comparison.comparison import Comparison, Flip
 from bundle.reports.comparison.rows import Row
 from bundle.reports.comparison.wording import between, left_out, p_value, points, settings, verdict
-from bundle.reports.formats.export import write_text
+from bundle.reports.export import write_text
 from bundle.reports.html.embedded import Inline
 from bundle.system.text import printable
 
@@ -32,19 +32,14 @@ def render_page(comparisons: Sequence[Comparison]) -> str:
     """The page of comparisons with the same base. It asks the network for nothing, and only its own script runs."""
     base = comparisons[0].base
     head, style = Inline.from_files("theme.js"), Inline.from_files("page.css", "../comparison/comparison.css")
-    names = {task.name: base.score_names(task) for task in base.tasks}
+    names = base.part_names
     return (
         _environment()
         .get_template("page.html.jinja")
         .render(
             base=base,
             comparisons=comparisons,
-            labels={
-                names[task.name][task.score_name(split, subject.name)]: subject
-                for task in base.tasks
-                for split in task.splits
-                for subject in task.subjects
-            },
+            labels={names[part]: subject for part, subject in base.subjects.items()},
             head=head,
             style=style,
             policy=f"default-src 'none'; script-src {head.source}; style-src {style.source}; img-src data:; "
@@ -86,10 +81,8 @@ def _scale(rows: Sequence[Row]) -> float:
 
 
 def _texts(comparison: Comparison, flip: Flip) -> Iterator[tuple[str, str]]:
-    """The question, as far as it is on record, and both replies."""
-    prompts = comparison.base.prompts or {}
-    if flip.key in prompts:
-        yield "Question", _short(prompts[flip.key].conversation[-1]["content"])
+    """The question and both replies."""
+    yield "Question", _short(comparison.base.prompts[flip.key].conversation[-1]["content"])
     yield f"Base: {comparison.base.model}", _short(flip.base_reply)
     yield f"New: {comparison.new.model}", _short(flip.new_reply)
 

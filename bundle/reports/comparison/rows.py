@@ -7,8 +7,8 @@ from enum import StrEnum
 from typing import Literal
 
 from bundle.runs.predictions import Prediction
-from bundle.runs.recorded_task import Member, RecordedTask
 from bundle.runs.statistics import Interval, Pairs, difference, difference_interval, holm, mcnemar
+from bundle.tasks.scores import Member, ScoredTask
 
 Pair = tuple[Prediction, Prediction]
 """A question's outcome in both runs, each with a reply and a known right answer."""
@@ -61,7 +61,7 @@ class Row:
     standing: Standing
 
 
-def task_rows(task: RecordedTask, names: Mapping[str, str], pairs: Sequence[Pair]) -> Iterator[Row]:
+def task_rows(task: ScoredTask, names: Mapping[str, str], pairs: Sequence[Pair]) -> Iterator[Row]:
     """The rows of a task: of each split the mean over all its subjects, then the groups; then all subjects.
 
     A group is compared only where all its subjects are, as it is only then scored.
@@ -75,7 +75,7 @@ def task_rows(task: RecordedTask, names: Mapping[str, str], pairs: Sequence[Pair
     for pair in pairs:
         if pair[0].task == task.name:
             members[pair[0].split, pair[0].subject].append(pair)
-    compared = {member: members[member] for member in _in_order(task) if member in members}
+    compared = {member: members[member] for member in task.members() if member in members}
     overall: dict[str, None] = {}
     for split, prefix in task.splits.items():
         of_split = [member for member in compared if member[0] == split]
@@ -85,8 +85,8 @@ def task_rows(task: RecordedTask, names: Mapping[str, str], pairs: Sequence[Pair
         name = names[prefix] if whole else _partial(task, names, of_split)
         overall[prefix] = None
         yield _row(name, "overall", [compared[member] for member in of_split])
-    for group, of_group in task.groups.items():
-        if group not in overall and compared.keys() >= set(of_group):
+    for group, of_group in task.groups_within(compared).items():
+        if group not in overall:
             yield _row(names[group], "group", [compared[member] for member in of_group])
     subjects = [
         _row(names[task.score_name(*member)], "subject", [of_subject]) for member, of_subject in compared.items()
@@ -96,11 +96,7 @@ def task_rows(task: RecordedTask, names: Mapping[str, str], pairs: Sequence[Pair
         yield replace(row, corrected_p=corrected, standing=standing)
 
 
-def _in_order(task: RecordedTask) -> list[Member]:
-    return [(split, subject.name) for split in task.splits for subject in task.subjects]
-
-
-def _partial(task: RecordedTask, names: Mapping[str, str], members: Sequence[Member]) -> str:
+def _partial(task: ScoredTask, names: Mapping[str, str], members: Sequence[Member]) -> str:
     if len(members) == 1:
         return names[task.score_name(*members[0])]
     split = members[0][0]

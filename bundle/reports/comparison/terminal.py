@@ -75,15 +75,8 @@ def _table(comparison: Comparison, *, subjects: bool) -> "Table":
 
 def _labels(comparison: Comparison) -> dict[str, str]:
     """What people call a subject, by its score name."""
-    run = comparison.base
-    return {
-        run.score_names(task)[task.score_name(split, subject.name)]: subject.english
-        if len(task.splits) == 1
-        else f"{subject.english} ({split})"
-        for task in run.tasks
-        for split in task.splits
-        for subject in task.subjects
-    }
+    names = comparison.base.part_names
+    return {names[part]: subject.english for part, subject in comparison.base.subjects.items()}
 
 
 def _cells(row: Row, name: str) -> tuple["str | Text", ...]:

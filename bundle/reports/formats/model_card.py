@@ -1,27 +1,27 @@
 """The ``model-index`` of a model card: the block of YAML a model's README on the Hugging Face hub begins with.
 
-It is made with ``huggingface_hub``. One entry a task and split; its metrics are the groups, or where no
-group could be scored, each subject has an entry. A score that not all questions are in says so in its name.
+It is made with ``huggingface_hub``. There is one entry per task and split; its metrics are the groups. Where no group
+has a score, each subject has an entry. A score that does not cover all questions says so in its name.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from bundle.errors import RunError
-from bundle.reports.formats.export import Export, unanswered
+from bundle.reports.export import Export, unanswered
+from bundle.runs.record import TaskRecord
 from bundle.runs.recorded_run import RecordedRun
-from bundle.runs.recorded_task import RecordedTask
 from bundle.runs.scoring import Score
 from bundle.tasks.benchmarks import BENCHMARKS
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-FILE = "model-card.md"
+_FILE = "model-card.md"
 
 
-def export_model_card(run: RecordedRun) -> Export:
+def export(run: RecordedRun, language: str | None = None) -> Export:
     """The block with the run's scores, as a file that can be a README by itself.
 
     Raises:
@@ -34,33 +34,32 @@ def export_model_card(run: RecordedRun) -> Export:
     # Task by task: in one go, two tasks that ask the same split would be taken for one, with the examples of the first.
     results = [
         entry
-        for task in run.tasks
+        for task in run.record.tasks
         if (scores := list(_eval_results(run, task)))
         for entry in eval_results_to_model_index(run.model, scores)[0]["results"]
     ]
     if not results:
         raise RunError(
-            f"Nothing in {run.name} has a score that a model card could show.",
-            remedy="Answers to a secret split go into --format submission; a run without replies can be gone on with.",
+            f"{run.name} has no score that a model card could show.",
+            remedy="For answers to a secret split use --format submission; a run without replies can be resumed.",
         )
     metadata = yaml_dump({"model-index": [{"name": run.model, "results": results}]}, sort_keys=False)
     remarks = []
     if run.answered < run.total:
-        remarks.append(f"{unanswered(run.total - run.answered, run.total)}: the names of the metrics say so")
-    return Export({FILE: f"---\n{metadata}---\n"}, tuple(remarks))
+        remarks.append(f"{unanswered(run.total - run.answered, run.total)}: the metrics' names say so")
+    return Export({_FILE: f"---\n{metadata}---\n"}, tuple(remarks))
 
 
 def _require_real_questions(run: RecordedRun) -> None:
-    data = run.record.get("data")
-    source = str(data.get("source")) if isinstance(data, dict) else ""
-    if "sample" in source.split(","):
+    if run.record.data.is_sample:
         raise RunError(
-            "The run's questions are the sample in the package, and a model card would show them as a benchmark's.",
-            remedy="Run the benchmark itself (--data hub, or your copy of it), and report that run.",
+            "The run used the sample questions in the package; a model card would present them as the benchmark's.",
+            remedy="Run the benchmark itself (--data hub, or your own copy of it), and report that run.",
         )
 
 
-def _eval_results(run: RecordedRun, task: RecordedTask) -> "Iterator[EvalResult]":
+def _eval_results(run: RecordedRun, record: TaskRecord) -> "Iterator[EvalResult]":
+    task = record.scored
     names = run.score_names(task)
     for split, prefix in task.splits.items():
         known = {own: run.scores[names[own]] for own in names if names[own] in run.scores}
@@ -71,17 +70,17 @@ def _eval_results(run: RecordedRun, task: RecordedTask) -> "Iterator[EvalResult]
         }
         for own, score in groups.items():
             what = f"{own}, mean over {len(task.groups[own])} subjects" if len(task.groups[own]) > 1 else own
-            yield _eval_result(task, split, None, what, score)
+            yield _eval_result(record, split, None, what, score)
         if prefix in groups:
             continue
         in_groups = {member for own in groups for member in task.groups[own]}
         for subject in task.subjects:
             own = task.score_name(split, subject.name)
             if own in known and known[own].accuracy is not None and (split, subject.name) not in in_groups:
-                yield _eval_result(task, split, subject.name, own, known[own])
+                yield _eval_result(record, split, subject.name, own, known[own])
 
 
-def _eval_result(task: RecordedTask, split: str, subject: str | None, what: str, score: Score) -> "EvalResult":
+def _eval_result(task: TaskRecord, split: str, subject: str | None, what: str, score: Score) -> "EvalResult":
     from huggingface_hub import EvalResult
 
     assert score.accuracy is not None
@@ -95,7 +94,7 @@ def _eval_result(task: RecordedTask, split: str, subject: str | None, what: str,
         dataset_name=_dataset_name(task),
         dataset_config=subject,
         dataset_split=split,
-        dataset_args={"num_few_shot": task.record.get("examples", 0), "task": task.name},
+        dataset_args={"num_few_shot": task.examples, "task": task.name},
         metric_type="accuracy",
         metric_name=f"{what}{counted}",
         metric_value=round(score.accuracy, 2),
@@ -103,8 +102,7 @@ def _eval_result(task: RecordedTask, split: str, subject: str | None, what: str,
     )
 
 
-def _dataset_name(task: RecordedTask) -> str:
-    limits: Sequence[object] = (task.record.get("first"), task.record.get("limit"))
-    counts = [number for number in limits if isinstance(number, int)]
-    limited = f", only the first {min(counts)} questions of every subject" if counts else ""
+def _dataset_name(task: TaskRecord) -> str:
+    limits = [number for number in (task.first, task.limit) if number is not None]
+    limited = f", only the first {min(limits)} questions of every subject" if limits else ""
     return re.sub(r"\s+", " ", task.description or task.name) + limited

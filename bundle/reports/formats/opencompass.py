@@ -4,32 +4,34 @@ Layout, names, keys and indentation are those of version 0.3.3 (``tasks/openicl_
 ``openicl/icl_inferencer/icl_base_inferencer.py``, ``summarizers/default.py``), so that its summarizer reads the
 directory and its evaluation finds nothing left to do.
 
-OpenCompass has no place for a question without a reply: what is empty there is wrong. So such a question is left out of
-the predictions, and its subject has an error where its accuracy would be. The summarizer shows a dash for it and for
-every group it is in. Subjects whose answers are secret have predictions only.
+OpenCompass cannot express that a question has no reply: an empty one counts as wrong there. So such a question is left
+out of the predictions, and its subject has an error in place of its accuracy. The summarizer shows a dash for it and
+for every group it belongs to. Subjects with secret answers have predictions only.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from bundle.errors import RunError
-from bundle.reports.formats.export import Export, file_name, to_json, unanswered
+from bundle.reports.export import Export, file_name, unanswered
 from bundle.reports.formats.opencompass_summary import Dataset, Group, Result, summary_csv, summary_txt
 from bundle.reports.formats.prompt_versions import prompt_version
+from bundle.runs.files import to_json
 from bundle.runs.predictions import Prediction
-from bundle.runs.prompts import RecordedPrompt
-from bundle.runs.recorded_run import Part, RecordedRun
-from bundle.runs.recorded_task import RecordedTask
+from bundle.runs.prompts import Messages
+from bundle.runs.record import TaskRecord
+from bundle.runs.recorded_run import RecordedRun
+from bundle.tasks.scores import Part, ScoredTask
 
 _ROLES = {"user": "HUMAN", "assistant": "BOT", "system": "SYSTEM"}
 _INDENT = 4
 
 
-def export_opencompass(run: RecordedRun) -> Export:
+def export(run: RecordedRun, language: str | None = None) -> Export:
     """The run as OpenCompass would have left it.
 
-    Where tasks of the run share names, as ``ceval_gen`` and ``ceval_zero_shot_gen`` do, each has a working directory of
-    its own, named after it.
+    Where tasks of the run share score names, as ``ceval_gen`` and ``ceval_zero_shot_gen`` do, each has its own working
+    directory, named after it.
 
     Raises:
         RunError: Two subjects would have the same file.
@@ -37,9 +39,9 @@ def export_opencompass(run: RecordedRun) -> Export:
     answered: dict[Part, list[Prediction]] = {part: [] for part in run.questions}
     for one in run.predictions:
         if one.error is None:
-            answered[one.task, one.split, one.subject].append(one)
+            answered[one.part].append(one)
     shared = any(own != name for task in run.tasks for own, name in run.score_names(task).items())
-    works = [(f"{file_name(task.name)}/", [task]) for task in run.tasks] if shared else [("", list(run.tasks))]
+    works = [(f"{file_name(task.name)}/", (task,)) for task in run.record.tasks] if shared else [("", run.record.tasks)]
     model, stamp = file_name(run.model), run.began.strftime("%Y%m%d_%H%M%S")
     files: dict[str, str] = {}
     obsolete: list[str] = []
@@ -57,16 +59,15 @@ def export_opencompass(run: RecordedRun) -> Export:
             if dataset.result is not None:
                 files[result] = to_json(dataset.result, indent=_INDENT)
         _require_own_names(datasets)
-        groups = [group for task in tasks for group in _groups(task)]
+        groups = [group for task in tasks for group in _groups(task.scored)]
         files[f"{place}summary/summary_{stamp}.txt"] = summary_txt(datasets, groups, model, stamp)
         files[f"{place}summary/summary_{stamp}.csv"] = summary_csv(datasets, groups, model)
         results += (dataset.result for dataset in datasets)
     return Export(files, tuple(_remarks(run, results)), tuple(obsolete))
 
 
-def _dataset(task: RecordedTask, part: Part, n: int, answered: Sequence[Prediction]) -> Dataset:
-    _, split, name = part
-    (subject,) = (one for one in task.subjects if one.name == name)
+def _dataset(task: TaskRecord, part: Part, n: int, answered: Sequence[Prediction]) -> Dataset:
+    _, split, subject = part
     result: Result
     if split in task.secret_splits:
         result = None
@@ -74,10 +75,11 @@ def _dataset(task: RecordedTask, part: Part, n: int, answered: Sequence[Predicti
         result = {"error": unanswered(n - len(answered), n)}
     else:
         result = {"accuracy": 100 * (sum(one.correct is True for one in answered) / n)}
-    return Dataset(file_name(task.score_name(split, name)), prompt_version(task.record, subject) or "-", result)
+    name = file_name(task.scored.score_name(split, subject))
+    return Dataset(name, prompt_version(task, task.subject_names[subject].chinese), result)
 
 
-def _groups(task: RecordedTask) -> Iterator[Group]:
+def _groups(task: ScoredTask) -> Iterator[Group]:
     """In OpenCompass's order: the group of all subjects after the others of its split."""
     for split, prefix in task.splits.items():
         names = [name for name, members in task.groups.items() if members and members[0][0] == split]
@@ -86,23 +88,20 @@ def _groups(task: RecordedTask) -> Iterator[Group]:
             yield Group(file_name(name), members)
 
 
-def _rows(run: RecordedRun, task: RecordedTask, predictions: Iterable[Prediction]) -> dict[str, dict[str, Any]]:
+def _rows(run: RecordedRun, task: TaskRecord, predictions: Iterable[Prediction]) -> dict[str, dict[str, Any]]:
     """A subject's predictions by row number, as ``GenInferencerOutputHandler.save_results`` has them."""
     rows: dict[str, dict[str, Any]] = {}
     for one in predictions:
-        prompt = None if run.prompts is None else run.prompts.get(one.key)
-        row = rows[str(one.id)] = {"origin_prompt": _origin_prompt(prompt, task.record), "prediction": one.reply}
+        prompt = _origin_prompt(run.prompts[one.key].conversation, task.shape)
+        row = rows[str(one.id)] = {"origin_prompt": prompt, "prediction": one.reply}
         if one.gold:
             row["gold"] = one.gold
     return rows
 
 
-def _origin_prompt(prompt: RecordedPrompt | None, task: Mapping[str, Any]) -> Any:
-    """Turns in OpenCompass's names for the roles, or the text alone where everything was in one message."""
-    if prompt is None:
-        return None
-    messages = prompt.conversation
-    if task.get("shape") == "flat" and len(messages) == 1:
+def _origin_prompt(messages: Messages, shape: str) -> Any:
+    """Turns with OpenCompass's names for the roles, or the text alone where everything was in one message."""
+    if shape == "flat" and len(messages) == 1:
         return messages[0]["content"]
     return [{"role": _ROLES.get(one["role"], one["role"]), "prompt": one["content"]} for one in messages]
 
@@ -111,18 +110,16 @@ def _require_own_names(datasets: Sequence[Dataset]) -> None:
     names = [dataset.name for dataset in datasets]
     if twice := {name for name in names if names.count(name) > 1}:
         raise RunError(
-            f"Two subjects of the run would both be written to {min(twice)}.json.",
-            remedy="OpenCompass's format names files after subjects; give the subjects names that differ in letters.",
+            f"Two subjects would both be written to {min(twice)}.json.",
+            remedy="OpenCompass's format names files after subjects; choose names that differ in letters or digits.",
         )
 
 
 def _remarks(run: RecordedRun, results: Sequence[Result]) -> Iterator[str]:
     if lacking := sum(one is not None and "error" in one for one in results):
         yield (
-            f"{unanswered(run.total - run.answered, run.total)}: OpenCompass has no place for that, so "
-            f"{lacking} of {len(results)} subjects and their groups have no accuracy there"
+            f"{unanswered(run.total - run.answered, run.total)}: OpenCompass's format cannot express that, so "
+            f"{lacking} of {len(results)} subjects and their groups have no accuracy in it"
         )
     if secret := results.count(None):
-        yield f"{secret} of {len(results)} subjects have secret answers: there are predictions of them, and no accuracy"
-    if run.prompts is None:
-        yield "the run has no record of its prompts: origin_prompt is null"
+        yield f"{secret} of {len(results)} subjects have secret answers: only their predictions are written"

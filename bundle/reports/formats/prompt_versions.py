@@ -1,8 +1,8 @@
-"""The version OpenCompass shows beside a score: a hash of the prompt, so that scores are compared that can be.
+"""The version OpenCompass shows beside a score: a hash of the prompt, so that only like is compared with like.
 
-It is the beginning of a SHA-256 of the data set's ``infer_cfg`` as JSON (``opencompass/utils/prompt.py``,
-``get_prompt_hash``). Ours is made of the same configuration, written from what the run's record says of its prompt, so
-that the same prompt has the same version here and there.
+It is the first digits of a SHA-256 of the data set's ``infer_cfg`` as JSON (``opencompass/utils/prompt.py``,
+``get_prompt_hash``). Ours is computed from the same configuration, rebuilt from the run's record, so the same prompt
+has the same version here and there.
 """
 
 import hashlib
@@ -10,29 +10,22 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from bundle.tasks.benchmarks import Subject
+from bundle.runs.record import TaskRecord
 
 _LENGTH = 6
 _OPENICL = "opencompass.openicl"
 _EXAMPLES_HERE = "</E>"
 
 
-def prompt_version(task: Mapping[str, Any], subject: Subject) -> str | None:
-    """The version of a subject's prompt.
+def prompt_version(task: TaskRecord, subject: str) -> str:
+    """The version of a subject's prompt: six hexadecimal digits.
 
     Args:
-        task: A task's part of ``run.json``.
-        subject: The subject.
-
-    Returns:
-        Six hexadecimal digits; None where the record is too old to say how the questions were asked.
+        task: The task.
+        subject: The subject's name as it is in the prompt.
     """
-    try:
-        user, assistant = (str(task[part]).replace("{subject}", subject.chinese) for part in ("user", "assistant"))
-        examples, place, longest = task["examples"], task["place_for_examples"], task["max_out_len"]
-    except KeyError:
-        return None
-    return _hash(_infer_cfg(user, assistant, examples, place, longest))[:_LENGTH]
+    user, assistant = (text.replace("{subject}", subject) for text in (task.user, task.assistant))
+    return _hash(_infer_cfg(user, assistant, task.examples, task.place_for_examples, task.max_out_len))[:_LENGTH]
 
 
 def _infer_cfg(user: str, assistant: str, examples: int, place: bool, longest: int | None) -> dict[str, Any]:

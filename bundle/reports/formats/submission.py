@@ -1,26 +1,97 @@
-"""``submission.json`` for the benchmark's official site, made again from a run's directory."""
+"""``submission.json``: answers to questions whose gold answers are secret, for the benchmark's official site."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from bundle.errors import RunError
-from bundle.reports.formats.export import Export, to_json
-from bundle.reports.formats.submission_files import submissions
+from bundle.reports.export import Export
+from bundle.runs.files import to_json
+from bundle.runs.predictions import Prediction
 from bundle.runs.recorded_run import RecordedRun
+from bundle.runs.run import Run
+from bundle.tasks.scores import Key, ScoredTask
 
-FILE = "submission.json"
+_LETTERS = frozenset("ABCD")
 
 
-def export_submission(run: RecordedRun) -> Export:
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One task's answers.
+
+    Attributes:
+        file: The file's name.
+        answers: Subject → row number → letter; "" where there is none: it is never guessed.
+        unanswered: How many questions have no reply, as opposed to a reply without a letter.
+    """
+
+    file: str
+    answers: Mapping[str, Mapping[str, str]]
+    unanswered: int
+
+    def describe(self) -> str:
+        """A line for people."""
+        letters = [letter for one in self.answers.values() for letter in one.values()]
+        silent = letters.count("") - self.unanswered
+        return f"{self.file}: answers to {len(letters) - letters.count('')} of {len(letters)} questions" + (
+            (f"; no answer in {silent} replies" if silent else "")
+            + (f"; no reply to {self.unanswered}" if self.unanswered else "")
+        )
+
+
+def export(run: RecordedRun, language: str | None = None) -> Export:
     """The answers to the questions of a secret split.
 
     Raises:
         RunError: The run has none.
     """
-    # Of every subject the first rows are asked, so their numbers are known even where a question has left no trace.
-    questions = [(*part, number) for part, n in run.questions.items() for number in range(n)]
-    found = submissions(run.tasks, questions, run.predictions)
+    found = submissions(run.tasks, run.prompts, run.predictions)
     if not found:
         raise RunError(
-            f"{run.name} has no questions whose answers are secret.",
-            remedy="A submission is made of C-Eval's test split: run --task ceval_gen_2daf24.",
+            f"{run.name} has no questions with secret answers.",
+            remedy="Submissions are for C-Eval's test split: run --task ceval_gen_2daf24.",
         )
     files = {one.file: to_json(one.answers, indent=1) + "\n" for one in found}
     return Export(files, tuple(one.describe() for one in found))
+
+
+def submissions(
+    tasks: Sequence[ScoredTask], questions: Iterable[Key], predictions: Iterable[Prediction]
+) -> list[Submission]:
+    """What can be submitted: one file per task with a secret split; where there are several, each names its task.
+
+    Args:
+        tasks: The tasks of a run.
+        questions: Its questions.
+        predictions: What came of them.
+    """
+    secret = [task for task in tasks if task.secret_splits & task.splits.keys()]
+    asked, replied = list(questions), {one.key: one for one in predictions if one.error is None}
+    found = []
+    for task in secret:
+        answers: dict[str, dict[str, str]] = {}
+        unanswered = 0
+        for key in asked:
+            if key.task == task.name and key.split in task.secret_splits:
+                answer = replied[key].answer if key in replied else None
+                answers.setdefault(key.subject, {})[str(key.id)] = answer if answer in _LETTERS else ""
+                unanswered += key not in replied
+        if answers:
+            file = "submission.json" if len(secret) == 1 else f"submission-{task.name}.json"
+            found.append(Submission(file, answers, unanswered))
+    return found
+
+
+def write_submissions(
+    tasks: Sequence[ScoredTask], questions: Iterable[Key], predictions: Iterable[Prediction], run: Run
+) -> Iterator[str]:
+    """Write ``submission.json`` for a task with a secret split; yields a line for people about each file.
+
+    Args:
+        tasks: The tasks of the run.
+        questions: Its questions.
+        predictions: What came of them.
+        run: Where to write.
+    """
+    for one in submissions(tasks, questions, predictions):
+        run.write(one.file, one.answers)
+        yield one.describe()

@@ -3,23 +3,23 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from bundle.errors import RunError, UsageError
-from bundle.reports.formats.export import write_text
+from bundle.reports.export import write_text
 from bundle.reports.gates.gates import (
     Gates,
     check_gates,
     compare_with_baseline,
+    expected_scores,
     gated_exit_code,
     parse_gates,
-    score_names,
 )
 from bundle.reports.gates.junit import junit
 from bundle.reports.gates.summary import summary
+from bundle.runs.record import RunRecord, TaskRecord
 from bundle.runs.recorded_run import read_recorded_run
 from bundle.tasks.benchmarks import Subject
-from bundle.tasks.task import Task
+from bundle.tasks.scores import ScoredTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,38 +37,24 @@ class Conclusion:
     junit: Path | None = None
 
     def require_possible(
-        self,
-        tasks: Sequence[Task],
-        asked: Mapping[str, Sequence[Subject]],
-        shapes: Mapping[str, str],
-        subjects: Sequence[str] | None,
-        limit: int | None,
+        self, tasks: Sequence[ScoredTask], subjects: Mapping[str, Sequence[Subject]], planned: Sequence[TaskRecord]
     ) -> None:
-        """Refuse what the run that is planned cannot have, before anything is started for it.
+        """Refuse what the planned run cannot have, before anything is started for it.
 
         Args:
             tasks: What is asked.
-            asked: The subjects asked, by task name.
-            shapes: The prompt's shape, by task name.
-            subjects: As the user named them.
-            limit: Most questions of a subject.
+            subjects: The subjects asked, by task name.
+            planned: What its record will say of the tasks.
 
         Raises:
-            UsageError: A gate is on a score that there will not be.
+            UsageError: A gate is on a score that the run will not have.
             RunError: The baseline was asked something else.
         """
-        self.gates.require_scored(score_names(tasks, asked))
-        named = None if subjects is None else list(subjects)
-        self.gates.require_comparable(
-            {
-                "tasks": [
-                    {**task.to_json(), "shape": shapes[task.name], "subjects": named, "limit": limit} for task in tasks
-                ]
-            }
-        )
+        self.gates.require_scored(expected_scores(tasks, subjects))
+        self.gates.require_comparable(planned)
 
-    def require_same_data(self, record: Mapping[str, Any]) -> None:
-        """Refuse a baseline of other data, once the data is loaded and before questions are asked.
+    def require_same_data(self, record: RunRecord) -> None:
+        """Refuse a baseline with other data, once the data is loaded and before questions are asked.
 
         Raises:
             RunError: The baseline was asked something else.

@@ -8,15 +8,22 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bundle.errors import ExitCode, RunError, UsageError
-from bundle.reports.comparison import Comparison, Row, Standing, compare, require_comparable
+from bundle.reports.comparison import (
+    Comparison,
+    Row,
+    Standing,
+    compare,
+    require_comparable,
+    require_comparable_tasks,
+)
 from bundle.reports.comparison.wording import p_says
+from bundle.runs.record import RunRecord, TaskRecord
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 from bundle.system.text import did_you_mean, one_line
 from bundle.tasks.benchmarks import Subject
-from bundle.tasks.task import Task
+from bundle.tasks.scores import ScoredTask, score_names
 
 _TOLERANCE = 1e-9  # a mean of 52 shares may be a hair off the round number it is
 
@@ -47,7 +54,7 @@ class Gates:
         """Refuse gates on scores that the run will not have.
 
         Args:
-            names: What it will have, see `score_names`.
+            names: What it will have, see `expected_scores`.
 
         Raises:
             UsageError: There is one; the nearest name is told.
@@ -63,23 +70,26 @@ class Gates:
                     ),
                 )
 
-    def require_comparable(self, record: Mapping[str, Any]) -> None:
-        """Refuse a baseline that was asked something else than this run will be, or no question at all.
+    def require_comparable(self, run: RunRecord | Sequence[TaskRecord]) -> None:
+        """Refuse a baseline that was asked something else than this run.
 
         Args:
-            record: The run's record, as far as it is known; the data's fingerprint may still be missing.
+            run: The run's record, or the tasks of one that is planned.
 
         Raises:
-            RunError: It cannot be compared with; it says why.
+            RunError: They cannot be compared; the message says why.
         """
         if self.baseline is None:
             return
         try:
-            require_comparable(self.baseline.record, record)
+            if isinstance(run, RunRecord):
+                require_comparable(self.baseline.record, run)
+            else:
+                require_comparable_tasks(self.baseline.record, run)
         except RunError as error:
             raise RunError(
                 f"--baseline {self.baseline.name}: {error.message}",
-                remedy="Make a baseline with the same task, data and prompt.",
+                remedy="Use a baseline with the same task, data and prompt.",
                 details=error.details,
             ) from None
 
@@ -131,20 +141,22 @@ def parse_gates(
     return gates
 
 
-def score_names(tasks: Sequence[Task], subjects: Mapping[str, Sequence[Subject]]) -> list[str]:
-    """The names of the scores that a run of these tasks will have an accuracy under.
+def expected_scores(tasks: Sequence[ScoredTask], subjects: Mapping[str, Sequence[Subject]]) -> list[str]:
+    """The names of the scores that will have an accuracy, unless replies are missing.
 
     Args:
         tasks: The tasks.
         subjects: The subjects asked, by task name.
     """
-    names = {task.name: _names(task, subjects[task.name]) for task in tasks}
-    everything = {task.name: set(_all_names(task)) for task in tasks}
-    return [
-        f"{task}/{name}" if any(name in other for key, other in everything.items() if key != task) else name
-        for task, mine in names.items()
-        for name in mine
-    ]
+    names = score_names(tasks)
+    found: list[str] = []
+    for task in tasks:
+        asked = [
+            (split, one.name) for split in task.splits if split not in task.secret_splits for one in subjects[task.name]
+        ]
+        own = [*task.groups_within(asked), *(task.score_name(*member) for member in asked)]
+        found += [names[task.name][name] for name in own]
+    return found
 
 
 def check_gates(gates: Gates, run: RecordedRun) -> list[GateResult]:
@@ -202,18 +214,6 @@ def _min_score(value: str) -> MinScore:
             remedy="Write it as in --min-score ceval=60.",
         )
     return MinScore(name.strip(), number)
-
-
-def _names(task: Task, subjects: Sequence[Subject]) -> list[str]:
-    asked = {(split, one.name) for split in task.splits if split not in task.secret_splits for one in subjects}
-    groups = [name for name, members in task.groups.items() if asked >= set(members)]
-    of_subjects = [task.score_name(split, one.name) for split in task.splits for one in subjects]
-    known = {task.score_name(*member) for member in asked}
-    return [*groups, *(name for name in of_subjects if name in known)]
-
-
-def _all_names(task: Task) -> list[str]:
-    return [*task.groups, *(task.score_name(split, one.name) for split in task.splits for one in task.subjects)]
 
 
 def _at_least(gate: MinScore, run: RecordedRun) -> GateResult:

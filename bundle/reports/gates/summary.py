@@ -6,10 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from bundle.reports.comparison import Comparison, Row, verdict
 from bundle.reports.comparison.wording import between, left_out, p_value, points
 from bundle.reports.gates.gates import GateResult
-from bundle.runs.headline import headlines
-from bundle.runs.intervals import intervals
 from bundle.runs.recorded_run import RecordedRun
-from bundle.runs.scoring import Score
+from bundle.runs.scoring import Score, headlines, intervals
 from bundle.runs.statistics import Interval
 from bundle.system.text import one_line
 
@@ -28,7 +26,7 @@ def summary(run: RecordedRun, *, comparison: Comparison | None = None, gates: Se
 
 
 def _lines(run: RecordedRun, comparison: Comparison | None, gates: Sequence[GateResult]) -> Iterator[str]:
-    sure = intervals(run)
+    sure = intervals(run.tasks, run.scores)
     yield f"### {' + '.join(_code(task.name) for task in run.tasks)}: {_code(run.model)}"
     yield ""
     for one in headlines(run.tasks, run.scores):
@@ -36,7 +34,7 @@ def _lines(run: RecordedRun, comparison: Comparison | None, gates: Sequence[Gate
         yield f"**{_percent(one.score)}** {_code(one.name)}{interval}"
     yield ""
     yield f"{run.answered} of {run.total} questions answered" + ("." if run.answered == run.total else " ⚠️")
-    if _source(run) == "sample":
+    if run.record.data.source == "sample":
         yield ""
         yield "The sample questions show that the pipeline works; the score says nothing about a model's quality."
     if gates:
@@ -50,7 +48,8 @@ def _lines(run: RecordedRun, comparison: Comparison | None, gates: Sequence[Gate
         yield from (f"- {_code(row.name)}{verdict(row).removeprefix(row.name)}" for row in comparison.overall)
         yield from (f"- {sentence}" for sentence in left_out(comparison))
     compared = {row.name: row for row in comparison.rows} if comparison is not None else None
-    groups = [name for name in run.scores if any(name in _group_names(run, task.name) for task in run.tasks)]
+    grouped = {run.score_names(task)[group] for task in run.tasks for group in task.groups}
+    groups = [name for name in run.scores if name in grouped]
     subjects = [name for name in run.scores if name not in groups]
     if groups:
         yield ""
@@ -63,7 +62,7 @@ def _lines(run: RecordedRun, comparison: Comparison | None, gates: Sequence[Gate
         yield ""
         yield "</details>"
     yield ""
-    yield f"Run {_code(run.name)}, begun {run.began:%Y-%m-%d %H:%M}, data {_code(_source(run))}."
+    yield f"Run {_code(run.name)}, begun {run.began:%Y-%m-%d %H:%M}, data {_code(run.record.data.source)}."
 
 
 def _table(
@@ -92,23 +91,12 @@ def _change(row: Row | None) -> list[str]:
     return [f"{row.base:.2f}", points(row.difference), between(row), p_value(p).replace("<", "&lt;")]
 
 
-def _group_names(run: RecordedRun, name: str) -> set[str]:
-    (task,) = (task for task in run.tasks if task.name == name)
-    names = run.score_names(task)
-    return {names[group] for group in task.groups}
-
-
 def _percent(score: Score) -> str:
     return "–" if score.accuracy is None else f"{score.accuracy:.2f}"
 
 
 def _interval(interval: Interval | None) -> str:
     return "–" if interval is None else f"{interval.low:.1f} – {interval.high:.1f}"
-
-
-def _source(run: RecordedRun) -> str:
-    data = run.record.get("data")
-    return str(data.get("source")) if isinstance(data, Mapping) else "unknown"
 
 
 def _code(text: str) -> str:

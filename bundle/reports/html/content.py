@@ -5,12 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bundle.reports.html.texts import Language, catalog
+from bundle.reports.formats import Language
+from bundle.reports.html.texts import catalog
 from bundle.runs.predictions import Prediction
 from bundle.runs.recorded_run import RecordedRun
-from bundle.runs.recorded_task import Member, RecordedTask
 from bundle.runs.scoring import Score, mean
 from bundle.runs.statistics import Counts, accuracy_interval
+from bundle.tasks.scores import Part, ScoredTask
 
 _MOST_OPTIONS: Final = 10
 NOTHING: Final = ""
@@ -87,7 +88,7 @@ class Section:
         letters: None where answers are not a choice among few.
     """
 
-    task: RecordedTask
+    task: ScoredTask
     split: str
     secret: bool
     overall: Line
@@ -124,15 +125,15 @@ class Section:
 
 def sections(run: RecordedRun) -> list[Section]:
     """Every split of every task that this run has questions of."""
-    by_member: dict[tuple[str, Member], list[Prediction]] = {}
+    by_part: dict[Part, list[Prediction]] = {part: [] for part in run.questions}
     for one in run.predictions:
-        by_member.setdefault((one.task, (one.split, one.subject)), []).append(one)
+        by_part[one.part].append(one)
     found = []
     for task in run.tasks:
         for split in task.splits:
-            asked = [subject.name for subject in task.subjects if (task.name, split, subject.name) in run.questions]
-            if asked:
-                known = {name: by_member.get((task.name, (split, name)), []) for name in asked}
+            parts = {subject.name: (task.name, split, subject.name) for subject in task.subjects}
+            known = {name: by_part[part] for name, part in parts.items() if part in by_part}
+            if known:
                 found.append(_section(run, task, split, known))
     return found
 
@@ -147,7 +148,7 @@ def chance(letters: Letters | None) -> float | None:
     return 25.0 if letters is not None and set(letters.golds) == set("ABCD") else None
 
 
-def _section(run: RecordedRun, task: RecordedTask, split: str, known: Mapping[str, Sequence[Prediction]]) -> Section:
+def _section(run: RecordedRun, task: ScoredTask, split: str, known: Mapping[str, Sequence[Prediction]]) -> Section:
     names = run.score_names(task)
     secret = split in task.secret_splits
     counts = {name: _counts(predictions) for name, predictions in known.items()}

@@ -79,13 +79,13 @@ def distribution(numbers: Sequence[float]) -> Distribution | None:
 
 def settings(record: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """A run's record for people: titled lists of names and values; what other parts of the page show is left out."""
-    loose = [(name, _shown(value)) for name, value in record.items() if not isinstance(value, Mapping | list)]
+    loose = [(name, _shown(value)) for name, value in record.items() if not isinstance(value, Mapping | tuple)]
     if loose:
         yield "run", loose
     for name, value in record.items():
         if isinstance(value, Mapping):
             yield name, list(_leaves(value, ""))
-        elif isinstance(value, list):
+        elif isinstance(value, tuple):
             for number, one in enumerate(value, 1):
                 title = name if len(value) == 1 else f"{name} {number}"
                 yield title, list(_leaves(one, "")) if isinstance(one, Mapping) else [(name, _shown(one))]
@@ -106,6 +106,6 @@ def _shown(value: Any) -> str:
         return "–"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ", ".join(map(_shown, value))
     return str(value)

@@ -1,6 +1,5 @@
 """The page itself: template, style, scripts and data in one file."""
 
-from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -9,12 +8,13 @@ from typing import Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import bundle
-from bundle.errors import RunError
+from bundle.reports.export import Export
+from bundle.reports.formats import Language
 from bundle.reports.html.content import group_label, sections
 from bundle.reports.html.embedded import Inline, json_for_script
 from bundle.reports.html.facts import PHASES, QUANTILES, facts, settings
 from bundle.reports.html.questions import CHUNK, OUTCOMES, question_data
-from bundle.reports.html.texts import LANGUAGES, Language, Texts, catalog
+from bundle.reports.html.texts import LANGUAGES, Texts, catalog
 from bundle.runs.recorded_run import RecordedRun
 from bundle.system.text import printable
 
@@ -27,24 +27,10 @@ _SCRIPTS: Final = (
 _STYLE: Final = ("page.css",)
 
 
-def write_page(run: RecordedRun, path: Path, *, language: Language | None = None) -> None:
-    """Write the page of a run to a file.
-
-    Args:
-        run: The run.
-        path: The file; it is replaced.
-        language: The language it opens in; None for the browser's.
-
-    Raises:
-        RunError: The file cannot be written.
-    """
-    content = render_page(run, language=language).encode("utf-8", "replace")
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise RunError(
-            f"{path} cannot be written: {error.strerror}.", remedy="Name a file that can be with --out."
-        ) from None
+def export(run: RecordedRun, language: Language | None = None) -> Export:
+    """The page of a run, as a file."""
+    # A lone surrogate, as a reply may hold, is not valid UTF-8.
+    return Export({"report.html": render_page(run, language=language).encode("utf-8", "replace").decode()})
 
 
 def render_page(run: RecordedRun, *, language: Language | None = None) -> str:
@@ -53,7 +39,7 @@ def render_page(run: RecordedRun, *, language: Language | None = None) -> str:
     style = Inline.from_files(*_STYLE)
     questions = question_data(run)
     parts = sections(run)
-    subjects = {(task.name, subject.name): subject for task in run.tasks for subject in task.subjects}
+    subjects = run.subjects
     data = {
         "language": language,
         "texts": catalog(),
@@ -64,8 +50,8 @@ def render_page(run: RecordedRun, *, language: Language | None = None) -> str:
             if phase in run.timing
         ],
         "parts": [
-            {"task": task, "split": split, "en": subjects[task, name].english, "zh": subjects[task, name].chinese}
-            for task, split, name in run.questions
+            {"task": part[0], "split": part[1], "en": subjects[part].english, "zh": subjects[part].chinese}
+            for part in run.questions
         ],
         "outcomes": OUTCOMES,
         "questions": questions.columns,
@@ -86,11 +72,10 @@ def render_page(run: RecordedRun, *, language: Language | None = None) -> str:
             facts=facts(run),
             phases=PHASES,
             quantiles=list(QUANTILES),
-            settings=list(settings(run.record)),
-            source=_source(run),
+            settings=list(settings(run.record.to_json())),
+            source=run.record.data.source,
             questions=questions,
             outcomes=list(zip(OUTCOMES, questions.outcomes, strict=True)),
-            unknown=run.total - len(questions.columns["id"]),
             made=datetime.now().astimezone(),
             version=bundle.__version__,
             data=data,
@@ -135,11 +120,6 @@ def _environment() -> Environment:
     }
     environment.globals["group_label"] = group_label
     return environment
-
-
-def _source(run: RecordedRun) -> str:
-    data = run.record.get("data")
-    return str(data.get("source", "–")) if isinstance(data, Mapping) else "–"
 
 
 def _number(value: float) -> str:

@@ -1,11 +1,11 @@
 """Every question of a run, laid out for the page: what is sorted and filtered in columns, the long texts in chunks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from bundle.runs.predictions import Key, Prediction
+from bundle.runs.predictions import Prediction
 from bundle.runs.prompts import RecordedPrompt
 from bundle.runs.recorded_run import RecordedRun
 from bundle.tasks.prompts import Message
@@ -57,15 +57,17 @@ class QuestionData:
 def question_data(run: RecordedRun) -> QuestionData:
     """Lay out the questions of a run, in the order of its tasks."""
     places = {part: number for number, part in enumerate(run.questions)}
+    predictions = {one.key: one for one in run.predictions}
     columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
     texts: list[list[Any]] = []
     beginnings: dict[str, list[list[str]]] = {}
-    for key, prompt, prediction in _rows(run):
-        values = _values(places[key[:3]], key, prompt, prediction)
+    for key, prompt in run.prompts.items():
+        prediction = predictions.get(key)
+        values = (places[key.part], key.id, *_values(prompt, prediction))
         for column, value in zip(columns.values(), values, strict=True):
             column.append(value)
         texts.append(_texts(prompt, prediction))
-        if prompt is not None and prompt.prefix_name is not None:
+        if prompt.prefix_name is not None:
             beginnings.setdefault(prompt.prefix_name, _pairs(prompt.prefix))
     chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
     return QuestionData(columns, chunks, beginnings)
@@ -74,21 +76,10 @@ def question_data(run: RecordedRun) -> QuestionData:
 _COLUMNS = ("part", "id", "outcome", "answer", "gold", "characters", "tokens", "prompt_tokens", "latency", "attempts")
 
 
-def _rows(run: RecordedRun) -> Iterator[tuple[Key, RecordedPrompt | None, Prediction | None]]:
-    predictions = {one.key: one for one in run.predictions}
-    prompts = run.prompts or {}
-    places = {part: number for number, part in enumerate(run.questions)}
-    for key in sorted(prompts.keys() | predictions.keys(), key=lambda key: (places[key[:3]], key[3])):
-        yield key, prompts.get(key), predictions.get(key)
-
-
-def _values(place: int, key: Key, prompt: RecordedPrompt | None, prediction: Prediction | None) -> Sequence[Any]:
+def _values(prompt: RecordedPrompt, prediction: Prediction | None) -> Sequence[Any]:
     if prediction is None:
-        gold = prompt.gold if prompt is not None else ""
-        return place, key[3], OUTCOMES.index(Outcome.UNASKED), None, gold, None, None, None, None, None
+        return OUTCOMES.index(Outcome.UNASKED), None, prompt.gold, None, None, None, None, None
     return (
-        place,
-        key[3],
         OUTCOMES.index(outcome(prediction)),
         prediction.answer,
         prediction.gold,
@@ -111,11 +102,11 @@ def outcome(prediction: Prediction) -> Outcome:
     return Outcome.RIGHT if prediction.correct else Outcome.WRONG
 
 
-def _texts(prompt: RecordedPrompt | None, prediction: Prediction | None) -> list[Any]:
-    told: list[Any] = [None, None] if prompt is None else [prompt.prefix_name, _pairs(prompt.own)]
+def _texts(prompt: RecordedPrompt, prediction: Prediction | None) -> list[Any]:
+    asked = [prompt.prefix_name, _pairs(prompt.own)]
     if prediction is None:
-        return [*told, None, None, None, None]
-    return [*told, prediction.reply, prediction.thinking, prediction.error, prediction.finish_reason]
+        return [*asked, None, None, None, None]
+    return [*asked, prediction.reply, prediction.thinking, prediction.error, prediction.finish_reason]
 
 
 def _pairs(messages: Sequence[Message]) -> list[list[str]]:

@@ -4,11 +4,12 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from markupsafe import Markup, escape
 
-Language = Literal["zh", "en"]
+from bundle.reports.formats import Language
+
 LANGUAGES: Final[tuple[Language, ...]] = ("en", "zh")
 
 

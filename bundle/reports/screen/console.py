@@ -22,13 +22,13 @@ from bundle.reports.screen.tables import percent, results_table
 from bundle.runs.predictions import Prediction
 from bundle.runs.scoring import mean
 from bundle.system.text import printable
-from bundle.tasks.catalog import Task
+from bundle.tasks.scores import ScoredTask, score_names
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
-    from bundle.evaluation.evaluation import Evaluation, Results
+    from bundle.runs.results import Results
 
 _PLAIN_INTERVAL_S = 10.0
 
@@ -59,7 +59,7 @@ class Screen:
     def _err(self) -> "Console":
         return _console(self._stderr)
 
-    def heading(self, tasks: Sequence[Task], whom: str, sources: Sequence[str]) -> None:
+    def heading(self, tasks: Sequence[ScoredTask], whom: str, sources: Sequence[str]) -> None:
         """Say what is about to be done: which tasks, asked of whom, with questions from where."""
         for task, source in zip(tasks, sources, strict=True):
             self.say(f"{task.name}: {task.description}; data {source}")
@@ -126,14 +126,13 @@ class Screen:
         if self._live is not None:
             self._live.close()
 
-    def results(self, evaluation: "Evaluation", results: "Results", *, all_subjects: bool = False) -> None:
+    def results(self, tasks: Sequence[ScoredTask], results: "Results", *, all_subjects: bool = False) -> None:
         """Show a table for every task, of the groups and some or all of the subjects, the coverage and the time."""
-        for task in evaluation.tasks:
-            names = evaluation.score_names(task)
-            scores = {own: results.scores[name] for own, name in names.items() if name in results.scores}
+        names = score_names(tasks)
+        for task in tasks:
+            scores = {own: results.scores[name] for own, name in names[task.name].items() if name in results.scores}
             self._out.print(results_table(task, scores, all_subjects=all_subjects))
-            groups_of_all = set(task.splits.values())
-            if not groups_of_all & scores.keys():
+            if not set(task.splits.values()) & scores.keys():
                 parts = [score for name, score in scores.items() if name not in task.groups]
                 self._out.print(f"Mean of {len(parts)} of {len(task.subjects)} subjects: {percent(mean(parts))}")
         for line in _summary(results):
@@ -236,11 +235,11 @@ class _LiveDisplay:
 
 
 def _summary(results: "Results") -> Iterator[str]:
-    unasked = results.total - results.answered - results.failed
-    coverage = f"{results.answered} of {results.total} questions answered"
-    if results.failed:
-        coverage += f", {results.failed} without a reply"
-    if unasked:
+    counts = results.coverage
+    coverage = f"{counts.answered} of {counts.total} questions answered"
+    if counts.failed:
+        coverage += f", {counts.failed} without a reply"
+    if unasked := counts.total - counts.answered - counts.failed:
         coverage += f", {unasked} not asked"
     yield coverage
     timing = results.timing
@@ -253,14 +252,14 @@ def _summary(results: "Results") -> Iterator[str]:
         "total_s": "in all",
     }
     yield "; ".join(f"{word} {timing[name]:.1f} s" for name, word in words.items() if name in timing)
-    if (seconds := timing.get("ask_s", 0)) > 0 and results.answered:
+    if (seconds := timing.get("ask_s", 0)) > 0 and counts.answered:
         yield _speed(results, seconds)
     if (rate := results.server.get("prefix_cache_hit_rate")) is not None:
         yield f"{100 * rate:.0f} % of the prompt tokens were in the server's prefix cache"
 
 
 def _speed(results: "Results", seconds: float) -> str:
-    speed = f"{results.answered / seconds:.1f} questions/s"
+    speed = f"{results.coverage.answered / seconds:.1f} questions/s"
     prompt, completion = results.tokens["prompt"], results.tokens["completion"]
     if cut := results.tokens["cut_replies"]:
         return f"{speed}; {cut} replies were ended at their answer, so their tokens are not counted"

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from bundle.runs.scoring import Score
 from bundle.system.text import printable
 from bundle.tasks.benchmarks import Subject
+from bundle.tasks.scores import ScoredTask
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,20 +23,6 @@ Mark = Literal["best", "worst"]
 _STYLES: Mapping[Mark, str] = {"best": "green", "worst": "red"}
 
 
-class NamedTask(Protocol):
-    """What a table has to know of a task, be it one to be asked or one that a run has on record."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def splits(self) -> Mapping[str, str]: ...
-    @property
-    def subjects(self) -> Sequence[Subject]: ...
-    @property
-    def groups(self) -> Mapping[str, Sequence[tuple[str, str]]]: ...
-    def score_name(self, split: str, subject: str) -> str: ...
-
-
 @dataclass(frozen=True, slots=True)
 class _Row:
     """A subject and how well it was answered."""
@@ -46,7 +33,7 @@ class _Row:
     mark: Mark | None = None
 
 
-def results_table(task: NamedTask, scores: Mapping[str, Score], *, all_subjects: bool) -> "Table":
+def results_table(task: ScoredTask, scores: Mapping[str, Score], *, all_subjects: bool) -> "Table":
     """A task's scores as a table.
 
     Args:
@@ -94,7 +81,7 @@ def percent(score: Score) -> str:
     return "–" if score.accuracy is None else f"{score.accuracy:.2f}"
 
 
-def _subjects(task: NamedTask, scores: Mapping[str, Score]) -> list[_Row]:
+def _subjects(task: ScoredTask, scores: Mapping[str, Score]) -> list[_Row]:
     """All subjects that were asked, the best and the worst of them marked."""
     rows = [
         _Row(_name(subject, split if len(task.splits) > 1 else None), scores[name], split)

@@ -1,0 +1,115 @@
+"""``results.json``: the scores of a run, and how it went."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bundle.errors import RunError
+from bundle.runs.files import RESULTS, read_json
+from bundle.runs.predictions import Prediction
+from bundle.runs.record import Text, first_fault
+from bundle.runs.scoring import Score, score_run
+from bundle.tasks.scores import Key, ScoredTask
+
+
+class Coverage(BaseModel):
+    """How many questions a run has, and how many of them have a reply.
+
+    Attributes:
+        total: Questions of the run.
+        answered: Questions with a reply.
+        failed: Questions that were asked and got no reply; the rest was never asked.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    total: int
+    answered: int
+    failed: int
+
+
+class Results(BaseModel):
+    """The content of ``results.json``.
+
+    Attributes:
+        scores: By score name, groups first.
+        coverage: Questions and replies.
+        timing: Seconds by phase.
+        tokens: Prompt and completion tokens as counted by the server, and prompt tokens found in its prefix cache; also
+            replies that were stopped early, and replies whose tokens were not counted, for that or another reason.
+        server: What is known of the server, such as its ``prefix_cache_hit_rate``.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    scores: dict[Text, Score]
+    coverage: Coverage
+    timing: dict[str, float]
+    tokens: dict[str, int]
+    server: dict[str, float]
+
+    @classmethod
+    def of(
+        cls,
+        tasks: Sequence[ScoredTask],
+        questions: Iterable[Key],
+        predictions: Sequence[Prediction],
+        *,
+        timing: Mapping[str, float],
+        server: Mapping[str, float],
+    ) -> Self:
+        """Score and count what is known of a run.
+
+        Args:
+            tasks: Its tasks, in display order.
+            questions: All its questions.
+            predictions: At most one per question.
+            timing: Seconds by phase.
+            server: What is known of the server.
+        """
+        asked = Counter(key.part for key in questions)
+        answered = sum(one.error is None for one in predictions)
+        return cls(
+            scores=score_run(tasks, asked, predictions),
+            coverage=Coverage(total=asked.total(), answered=answered, failed=len(predictions) - answered),
+            timing={phase: round(seconds, 3) for phase, seconds in timing.items()},
+            tokens=_tokens(predictions),
+            server=dict(server),
+        )
+
+    @classmethod
+    def read(cls, directory: Path) -> Self | None:
+        """Read the results of the run in ``directory``; None where it has none.
+
+        Raises:
+            RunError: They are damaged.
+        """
+        path = directory / RESULTS
+        if not path.exists():
+            return None
+        try:
+            return cls.model_validate(read_json(path))
+        except ValidationError as error:
+            raise RunError(
+                f"{path} is damaged: {first_fault(error)}.",
+                remedy="Remove the file; `bundle report` needs only the replies.",
+            ) from None
+
+    def to_json(self) -> dict[str, Any]:
+        """The file's content."""
+        return self.model_dump()
+
+
+def _tokens(predictions: Iterable[Prediction]) -> dict[str, int]:
+    answered = [one for one in predictions if one.error is None]
+    tokens = {
+        "prompt": sum(one.prompt_tokens or 0 for one in answered),
+        "completion": sum(one.completion_tokens or 0 for one in answered),
+        "cut_replies": sum(one.decided_early for one in answered),
+        "uncounted_replies": sum(one.completion_tokens is None for one in answered),
+    }
+    cached = [one.cached_tokens for one in answered if one.cached_tokens is not None]
+    return tokens | ({"cached": sum(cached)} if cached else {})
