@@ -177,7 +177,7 @@ def test_answers_to_the_test_split_become_a_submission_in_which_nothing_is_guess
     assert result.returncode == 0, result.stderr
     (path,) = out.glob("*/submission.json")
     assert json.loads(path.read_text()) == {"law": {"0": "B", "1": "", "2": "B"}}
-    assert "2 of 3 questions have a letter, 1 have none" in result.stdout
+    assert "answers to 2 of 3 questions; no answer in 1 replies" in result.stdout
     scores = results_of(out)["scores"]
     assert scores["ceval-test-law"]["accuracy"] is None
     assert scores["ceval-law"]["accuracy"] is not None
