@@ -2,46 +2,63 @@
 
 import sys
 from io import TextIOWrapper
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from bundle import __version__
 from bundle.cli.compare import compare
 from bundle.cli.doctor import doctor
 from bundle.cli.eval_local import eval_local
 from bundle.cli.eval_remote import eval_remote
-from bundle.cli.lists import models, tasks
 from bundle.cli.make_checkpoint import make_checkpoint
+from bundle.cli.models import models
 from bundle.cli.options import HELP_SETTINGS, GroupedHelp
 from bundle.cli.report import report
 from bundle.cli.runs import runs
+from bundle.cli.tasks import tasks
 from bundle.errors import BundleError, ExitCode, UsageError
+
+
+class _Commands(TyperGroup):
+    """Answers ``bundle evaluate ./ckpt`` with the command that takes a checkpoint."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, *rest = args
+        if name.startswith("eval") and name not in self.commands:
+            remote = "--base-url" in rest or not (rest and Path(rest[0]).exists())
+            meant = "eval-remote" if name.startswith("eval-r") or (remote and "local" not in name) else "eval-local"
+            raise UsageError(f"No such command: {name}.", remedy=f"Did you mean `bundle {meant}`?")
+        return super().resolve_command(ctx, args)
+
 
 app = typer.Typer(
     name="bundle",
-    help="Serve a checkpoint, run C-Eval against it, get a number you can trust, leave nothing behind.",
+    cls=_Commands,
+    help="Serve a checkpoint, run C-Eval or CMMLU against it, get a number you can trust, leave nothing behind.",
     no_args_is_help=True,
-    rich_markup_mode=None,  # plain help is there in half the time, and reads well in a log
+    rich_markup_mode=None,  # plain help takes half the time, and reads well in a log
     pretty_exceptions_enable=False,
     context_settings=HELP_SETTINGS,
 )
 
 
 def main() -> None:
-    """Run the command line. What follows ``--`` is the engine's and is never taken for an argument of ours."""
+    """Run the command line. What follows ``--`` is the engine's, and never an argument of ours."""
     arguments = sys.argv[1:]
     passed_on: list[str] | None = None
     if "--" in arguments:
         split = arguments.index("--")
         arguments, passed_on = arguments[:split], arguments[split + 1 :]
     if isinstance(sys.stdout, TextIOWrapper):
-        # What a terminal of another encoding has no character for is shown as its number; standard error does so.
+        # A terminal of another encoding shows a character it lacks as its number, as standard error does by itself.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(args=arguments, obj=passed_on, prog_name="bundle")
     except BundleError as error:
-        from bundle.reports.screen.console import Screen
+        from bundle.reports.screen.console import Screen  # imported late: slow
 
         Screen().error(error)
         sys.exit(error.exit_code)
@@ -62,9 +79,9 @@ def _top(
 
 
 _COMMANDS = (
-    ("eval-local", eval_local, "eval-local ./internlm2_5-1_8b-chat --data ./ceval-exam.zip -- --backend pytorch"),
+    ("eval-local", eval_local, "eval-local ./internlm2_5-1_8b-chat --data sample"),
     ("eval-remote", eval_remote, "eval-remote puyu-api --task demo_cmmlu_chat_gen"),
-    ("report", report, "report 20261124-002609-ceval_gen-internlm2_5-1_8b-chat --lang zh"),
+    ("report", report, "report 20261124-002609 --lang zh"),
     ("compare", compare, "compare 20261123-180410 20261124-002609 --html comparison.html"),
     ("runs", runs, "runs --json"),
     ("tasks", tasks, "tasks ceval_gen"),

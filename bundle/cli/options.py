@@ -1,4 +1,4 @@
-"""The command line made from classes of options: one option a field, and help in groups."""
+"""The command line made from classes of options: one option per field, and help in groups."""
 
 import functools
 import inspect
@@ -9,45 +9,54 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-from bundle.pipeline.options import Option
+from bundle.pipeline.options import GROUPS, Option
 
 _WIDEST_HELP = 120
 """Columns; longer lines are hard to read, however wide the terminal."""
+_WIDEST_NAMES = 28
+
 HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": _WIDEST_HELP}
 
 
 class GroupedHelp(TyperCommand):
-    """A command whose ``--help`` shows its options under the headings they were declared with."""
+    """A command whose ``--help`` shows its options under the headings they were declared with, in one column."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """What follows the command's name on the usage line; some versions of typer put arguments in braces."""
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the arguments and options, group by group in the order of their declaration."""
+        """Write arguments and options, group by group in the order of their declaration."""
         groups: dict[str, list[tuple[str, str]]] = {}
+        parameter: Any
         for parameter in self.get_params(ctx):
-            if (record := parameter.get_help_record(ctx)) is not None:
-                kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
-                groups.setdefault(getattr(parameter, "rich_help_panel", None) or kind, []).append(record)
-        if len(groups) > 2 and (others := groups.pop("Options", None)):
-            groups["Other"] = others
-        for name, records in groups.items():
-            with formatter.section(name):
-                formatter.write_dl(records)
+            names, text = parameter.get_help_record(ctx)
+            group = getattr(parameter, "rich_help_panel", None)
+            if group is not None:
+                text = parameter.help  # has the default already, in fewer words
+            elif parameter.param_type_name == "argument":
+                names, group = parameter.metavar, "Arguments"
+            groups.setdefault(group or "Other options", []).append((names.lstrip(" /"), text))
+        width = min(_WIDEST_NAMES, max(len(names) for records in groups.values() for names, _ in records))
+        for group, records in groups.items():
+            with formatter.section(group if len(groups) > 2 else group.removeprefix("Other ").capitalize()):
+                formatter.write_dl([(names.ljust(width), text) for names, text in records], col_max=width)
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
     """Replace every parameter of ``command`` that is a class of options by one option for each of its fields.
 
-    Typer makes the command line from a function's parameters; this one has those, and calls ``command`` with objects of
-    the classes.
+    Typer makes the command line from a function's parameters; this one has those, and calls ``command`` with an object
+    of each class.
     """
     signature = inspect.signature(command, eval_str=True)
     classes: dict[str, Any] = {
         name: one.annotation for name, one in signature.parameters.items() if is_dataclass(one.annotation)
     }
+    options = [(one, get_type_hints(kind)[one.name]) for kind in classes.values() for one in fields(kind)]
+    options.sort(key=lambda option: GROUPS.index(_declared(option[0]).group))
     parameters = [one for name, one in signature.parameters.items() if name not in classes]
-    for kind in classes.values():
-        hints = get_type_hints(kind)
-        parameters += [_parameter(one, hints[one.name]) for one in fields(kind)]
-    parameters.sort(key=lambda one: one.default is not inspect.Parameter.empty)
+    parameters += [_parameter(one, hint) for one, hint in options]
 
     @functools.wraps(command)
     def called_by_typer(**values: Any) -> None:
@@ -61,28 +70,34 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     return called_by_typer
 
 
-def _parameter(one: "Field[Any]", hint: Any) -> inspect.Parameter:
+def _declared(one: "Field[Any]") -> Option:
     option: Option = one.metadata["option"]
-    typed, default = hint, one.default
-    if option.parse is not None:
-        typed, default = option.typed | None, None
-    elif default is MISSING:
-        assert one.default_factory is not MISSING
-        default = one.default_factory()
+    return option
+
+
+def _parameter(one: "Field[Any]", hint: Any) -> inspect.Parameter:
+    option, default = _declared(one), one.default
+    if one.default_factory is not MISSING:
+        default = None if option.parse else one.default_factory()
+    shown = option.default or (None if default in (None, False, True) else default)
+    help_text = option.help
+    if shown is not None:
+        words = ", ".join(shown) if isinstance(shown, list) else f"{shown:g}" if isinstance(shown, float) else shown
+        help_text += f" [default: {words}]"
     declared = typer.Option(
         *option.names,
-        help=option.help,
+        help=help_text,
         metavar=option.metavar,
         min=option.minimum,
         max=option.maximum,
-        show_default=option.shown,
+        show_default=False,
         rich_help_panel=option.group,
     )
-    return inspect.Parameter(
-        one.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[typed, declared]
-    )
+    typed = option.typed | None if option.parse else hint
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(one.name, kind, default=default, annotation=Annotated[typed, declared])
 
 
 def _parsed(one: "Field[Any]", value: Any) -> Any:
-    parse = one.metadata["option"].parse
+    parse = _declared(one).parse
     return value if parse is None else parse(value)

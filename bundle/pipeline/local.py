@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from bundle.checkpoints import (
     Checkpoint,
@@ -60,7 +60,6 @@ class Local:
 
     @property
     def model_file(self) -> ModelFile:
-        """See `Target`."""
         require_trust(self._checkpoint, trusted=self._trusted)
         return self._named_model_file[1]
 
@@ -81,11 +80,9 @@ class Local:
         return self._named_model_file[1].trust_remote_code if chosen is None else chosen
 
     def token_counter(self) -> CountTokens | None:
-        """See `Target`."""
         return token_counter(self._checkpoint)
 
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "LocalModel":
-        """See `Target`."""
         checkpoint, options, (file_name, model) = self._checkpoint, self._options, self._named_model_file
         engine = choose_engine(
             options.engine,
@@ -105,19 +102,33 @@ class Local:
         with timing.phase("start_s"):
             await in_thread(lambda: engine.prepare(screen.say))
         return LocalModel(
-            checkpoint, engine, self._trusted, tuple(self._arguments), options, plan, screen, timing, self._running
+            label=checkpoint.path.name,
+            lives=1 + options.max_restarts,
+            concurrency=engine.concurrency,
+            checkpoint=checkpoint,
+            engine=engine,
+            trusted=self._trusted,
+            arguments=tuple(self._arguments),
+            options=options,
+            plan=plan,
+            screen=screen,
+            timing=timing,
+            running=self._running,
         )
 
     def kill(self) -> None:
-        """See `Target`."""
         for supervisor in self._running:
             supervisor.kill()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, kw_only=True)
 class LocalModel:
     """A checkpoint with an engine that can serve it. See `Prepared`."""
 
+    label: str
+    ours: bool = True
+    lives: int
+    concurrency: int
     checkpoint: Checkpoint
     engine: Engine
     trusted: bool
@@ -128,24 +139,6 @@ class LocalModel:
     timing: Timing
     running: set[Supervisor]
 
-    ours: ClassVar = True
-    adaptive: ClassVar = False
-
-    @property
-    def label(self) -> str:
-        """See `Prepared`."""
-        return self.checkpoint.path.name
-
-    @property
-    def lives(self) -> int:
-        """See `Prepared`."""
-        return 1 + self.options.max_restarts
-
-    @property
-    def concurrency(self) -> int:
-        """See `Prepared`."""
-        return self.engine.concurrency
-
     async def check(self, started: asyncio.Event) -> None:
         """Prove the tokenizer, and import the client. Each takes a second or two, as does the server."""
         await started.wait()
@@ -155,7 +148,6 @@ class LocalModel:
         await asyncio.gather(importing, proving)
 
     def describe(self) -> Served:
-        """See `Prepared`."""
         checkpoint, engine = self.checkpoint, self.engine
         return Served(
             LocalModelRecord(
@@ -170,7 +162,6 @@ class LocalModel:
 
     @contextlib.asynccontextmanager
     async def serve(self, log: Path, started: asyncio.Event) -> AsyncIterator["LocalServer"]:
-        """See `Prepared`."""
         screen, engine, options = self.screen, self.engine, self.options
         memory = GpuMemory(engine.gpus)
 
@@ -221,7 +212,7 @@ class LocalModel:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LocalServer:
     """A server of ours that is ready. See `bundle.pipeline.targets.Server`."""
 

@@ -160,7 +160,7 @@ def _asking_options(session: _Session, model: Prepared) -> "AskingOptions":
         )
     return AskingOptions(
         min(wanted, allowed),
-        adaptive=model.adaptive,
+        adaptive=not model.ours,
         full_replies=options.full_replies,
         prefix_order=options.prefix_order,
     )

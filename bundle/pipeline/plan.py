@@ -30,10 +30,10 @@ class Plan:
         tasks: In the order they are asked and shown.
         subjects: The subjects asked, by task name.
         shapes: The prompt's shape, by task name.
-        max_out_len: Most tokens a reply may have, by task name.
-        temperature: 0 for greedy.
-        max_seq_len: Most tokens a prompt and its reply may have together; None for no limit of ours.
-        request: What the user asked for.
+        max_out_len: Maximum tokens per reply, by task name.
+        temperature: 0 is greedy.
+        max_seq_len: Maximum tokens of a prompt and its reply together; None for no limit of ours.
+        options: What the user asked for.
     """
 
     tasks: tuple[Task, ...]
@@ -50,7 +50,7 @@ class Plan:
         return "+".join(task.name for task in self.tasks)
 
     def sources(self) -> list[str]:
-        """Where the questions come from, one a task."""
+        """Where the questions come from, one source per task."""
         return [self._source(task) for task in self.tasks]
 
     def load(
@@ -59,11 +59,11 @@ class Plan:
         """Load the rows and make the questions of all tasks.
 
         Args:
-            say: Told of anything that takes time.
-            count_tokens: Makes the function that counts a prompt's tokens; only called where there is a limit.
+            say: Shows the user a line.
+            count_tokens: Makes the function that counts a prompt's tokens; called only if there is a limit.
 
         Raises:
-            DataError: Rows cannot be found, fetched or read.
+            DataError: The rows cannot be found, downloaded or read.
         """
         count = count_tokens() if self.max_seq_len is not None else None
         tables: list[Tables] = []
@@ -81,7 +81,7 @@ class Plan:
         return tables, questions
 
     def shortened(self, questions: Sequence[Question]) -> int:
-        """How many questions have fewer examples than their task shows, because all of them would be too long."""
+        """How many questions have fewer examples than their task asks for, because all of them would not fit."""
         examples = {task.name: task.examples for task in self.tasks}
         return sum(question.examples < examples[question.task] for question in questions)
 
@@ -132,7 +132,7 @@ def plan_tasks(options: EvaluationOptions, model: ModelFile) -> Plan:
     """Decide what will be asked, and how.
 
     Raises:
-        ConfigError: There is no such task, or its file cannot be used.
+        ConfigError: A task is unknown, or its file cannot be used.
         UsageError: A subject is unknown, or a task is named twice.
     """
     tasks = tuple(find_task(name) for name in options.tasks)

@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from bundle.client.client import ChatClient
 from bundle.client.endpoint import insecure, is_loopback, normalise_base_url, only_model
@@ -47,7 +47,6 @@ class Remote:
         return None
 
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "RemoteModel":
-        """See `bundle.pipeline.targets.Target`."""
         settings = self.model_file.remote
         base_url = normalise_base_url(self._base_url(settings))
         variable = self._options.api_key_env or settings.api_key_env
@@ -58,7 +57,21 @@ class Remote:
             base_url, keys[0] if keys else None, proxies=not is_loopback(base_url)
         )
         screen.heading(plan.tasks, f"model {name} at {base_url}", plan.sources())
-        return RemoteModel(name, base_url, keys, plan, settings, screen)
+        options = plan.options
+        requests = RequestsRecord(
+            qps=options.qps or settings.qps,
+            retries=settings.retries if options.retries is None else options.retries,
+            timeout_s=options.request_timeout or settings.timeout_s,
+        )
+        return RemoteModel(
+            label=name,
+            concurrency=settings.concurrency,
+            base_url=base_url,
+            keys=keys,
+            requests=requests,
+            plan=plan,
+            screen=screen,
+        )
 
     def kill(self) -> None:
         """The server is not ours."""
@@ -78,33 +91,25 @@ class Remote:
         raise UsageError(f"No address known for {settings.model or name}.", remedy=remedy)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, kw_only=True)
 class RemoteModel:
-    """A model with its address. See `bundle.pipeline.targets.Prepared`."""
+    """A model with its address. See `Prepared`."""
 
     label: str
+    ours: bool = False
+    lives: int = 1
+    concurrency: int
     base_url: str
-    keys: list[str]
+    keys: list[str] = field(repr=False)
+    requests: RequestsRecord
     plan: Plan
-    settings: RemoteSettings
     screen: Screen
-
-    lives: ClassVar = 1
-    ours: ClassVar = False
-    adaptive: ClassVar = True
-
-    @property
-    def concurrency(self) -> int:
-        """See `bundle.pipeline.targets.Prepared`."""
-        return self.settings.concurrency
 
     async def check(self, started: asyncio.Event) -> None:
         """Nothing of it is here to be checked."""
 
     def describe(self) -> Served:
-        """See `bundle.pipeline.targets.Prepared`."""
-        model = RemoteModelRecord(name=self.label, base_url=self.base_url)
-        return Served(model, requests=RequestsRecord(**self._requests()))
+        return Served(RemoteModelRecord(name=self.label, base_url=self.base_url), requests=self.requests)
 
     @contextlib.asynccontextmanager
     async def serve(self, log: Path, started: asyncio.Event) -> AsyncIterator["RemoteServer"]:
@@ -116,24 +121,18 @@ class RemoteModel:
                 self.label,
                 temperature=self.plan.temperature,
                 proxies=not is_loopback(self.base_url),
+                timeout_s=self.requests.timeout_s,
+                retries=self.requests.retries,
+                qps=self.requests.qps,
                 answer_from_thinking=self.plan.options.answer_from_thinking,
                 say=self.screen.say,
-                **self._requests(),
             )
         )
 
-    def _requests(self) -> dict[str, Any]:
-        asked, settings = self.plan.options, self.settings
-        return {
-            "qps": asked.qps or settings.qps,
-            "retries": settings.retries if asked.retries is None else asked.retries,
-            "timeout_s": asked.request_timeout or settings.timeout_s,
-        }
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RemoteServer:
-    """A server that answers, as far as we know. See `bundle.pipeline.targets.Server`."""
+    """A server that answers, as far as we know. See `Server`."""
 
     client: ChatClient
 

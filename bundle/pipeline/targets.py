@@ -1,4 +1,4 @@
-"""What a run can be pointed at: something that is prepared once, and then gives servers, one after the other."""
+"""What a run can be pointed at: something that is prepared once and then gives servers, one after the other."""
 
 import asyncio
 import contextlib
@@ -38,17 +38,17 @@ class Target(Protocol):
         """How the model is asked unless the command line says otherwise.
 
         Raises:
-            BundleError: What was named cannot be evaluated.
+            BundleError: What the user named cannot be evaluated.
         """
 
     def token_counter(self) -> CountTokens | None:
-        """What counts the tokens of a prompt, if there is a tokenizer for that."""
+        """Counts the tokens of a prompt; None without a tokenizer."""
 
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "Prepared":
-        """Do what comes before the first server, while the questions are loaded.
+        """Do what comes before the first server, while the questions are being loaded.
 
         Raises:
-            BundleError: It cannot be served.
+            BundleError: The model cannot be served.
         """
 
     def kill(self) -> None:
@@ -56,27 +56,19 @@ class Target(Protocol):
 
 
 class Prepared(Protocol):
-    """A target that can be served."""
+    """A target that can be served.
 
-    @property
-    def label(self) -> str:
-        """The model's name in that of the run's directory."""
+    Attributes:
+        label: The model's name in that of the run's directory.
+        ours: Whether the servers are started here: then what fails may be the server, and pass with it.
+        lives: How many servers it gives, one after the other, if each of them dies.
+        concurrency: Maximum concurrent requests, unless the command line says otherwise.
+    """
 
-    @property
-    def lives(self) -> int:
-        """How many servers it gives, one after the other, if each of them dies."""
-
-    @property
-    def ours(self) -> bool:
-        """Whether the servers are started here: then what fails may be the server, and pass with it."""
-
-    @property
-    def concurrency(self) -> int:
-        """Maximum concurrent requests, unless the command line says otherwise."""
-
-    @property
-    def adaptive(self) -> bool:
-        """Whether to find out how many of them the server has room for."""
+    label: str
+    ours: bool
+    lives: int
+    concurrency: int
 
     async def check(self, started: asyncio.Event) -> None:
         """Do what must be done before the first question and can be done while the first server loads.
@@ -89,7 +81,7 @@ class Prepared(Protocol):
         """
 
     def describe(self) -> Served:
-        """What is asked, for ``run.json``. Takes seconds: it reads the weights' headers."""
+        """The model and its server, for ``run.json``. May take seconds."""
 
     def serve(self, log: Path, started: asyncio.Event) -> contextlib.AbstractAsyncContextManager["Server"]:
         """Have a server for as long as the block lasts.
@@ -99,16 +91,18 @@ class Prepared(Protocol):
             started: Set once the server's command runs.
 
         Raises:
-            ServerError: It does not become ready, or it cannot be ended.
+            ServerError: It does not become ready, or it cannot be stopped.
         """
 
 
 class Server(Protocol):
-    """A server that is ready to be asked."""
+    """A server that is ready.
 
-    @property
-    def client(self) -> "ChatClient":
-        """Asks it."""
+    Attributes:
+        client: Asks it.
+    """
+
+    client: "ChatClient"
 
     async def attend(self, work: Coroutine[Any, Any, None]) -> ServerError | None:
         """Await ``work``, which asks the server.

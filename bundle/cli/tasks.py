@@ -1,4 +1,4 @@
-"""``bundle tasks`` and ``bundle models``: what there is to choose from."""
+"""``bundle tasks``: the tasks to choose from."""
 
 from typing import Annotated
 
@@ -9,11 +9,11 @@ from bundle.system.text import printable
 
 def tasks(
     name: Annotated[
-        str | None, typer.Argument(metavar="TASK", help="Show this task's subjects.", show_default=False)
+        str | None, typer.Argument(metavar="TASK", help="List this task's subjects.", show_default=False)
     ] = None,
 ) -> None:
     """List the tasks, or one task's subjects."""
-    from bundle.config.files import file_names
+    from bundle.config.files import file_names  # imported late: `bundle --help` needs no tasks
     from bundle.tasks.catalog import find_task
 
     if name is None:
@@ -22,12 +22,3 @@ def tasks(
     else:
         for subject in find_task(name).subjects:
             typer.echo(printable(f"{subject.name}  {subject.english}  {subject.chinese}"))
-
-
-def models() -> None:
-    """List the model files."""
-    from bundle.config.files import file_names
-    from bundle.config.model_files import model_file
-
-    for known in file_names("models"):
-        typer.echo(f"{known}  {model_file(known).description}")
