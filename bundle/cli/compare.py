@@ -13,36 +13,37 @@ _STANDARD_OUTPUT = Path("-")
 
 def compare(
     base: Annotated[
-        Path, typer.Argument(metavar="BASE", help="A run's directory, or its name in outputs/.", show_default=False)
+        Path, typer.Argument(metavar="BASE", help="Directory of a run, or its name in outputs/.", show_default=False)
     ],
     new: Annotated[
         list[Path],
-        typer.Argument(metavar="NEW", help="One or more others, each compared with it.", show_default=False),
+        typer.Argument(metavar="NEW", help="One or more runs to compare with it.", show_default=False),
     ],
     subjects: Annotated[
         bool, typer.Option("--subjects", help="Show every subject, not only those that differ.")
     ] = False,
     flips: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Most questions listed that one got right and the other wrong.")
+        int, typer.Option(metavar="N", min=0, help="List at most N questions that only one of the runs got right.")
     ] = 10,
     common: Annotated[
         bool,
-        typer.Option("--common", help="Compare the questions in common where tasks, subjects or limits differ."),
+        typer.Option("--common", help="Compare the questions in common if tasks, subjects or limits differ."),
     ] = False,
     json_file: Annotated[
         Path | None,
         typer.Option(
-            "--json", metavar="FILE", help="Write all of it as JSON; - for standard output.", show_default=False
+            "--json", metavar="FILE", help="Write the comparison as JSON; - is standard output.", show_default=False
         ),
     ] = None,
     html_file: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write it as a page.", show_default=False)
+        Path | None, typer.Option("--html", metavar="FILE", help="Write the comparison as a page.", show_default=False)
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where runs are looked for by name.")] = Path("outputs"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Look for runs in DIR.")] = Path("outputs"),
 ) -> None:
-    """Compare runs question by question: what changed, and whether it is more than chance.
+    """Compare runs question by question.
 
-    Only runs that were asked the same questions in the same way are compared; else the reason is told.
+    Shows what changed, and whether it is statistically significant. The runs must have asked the same questions in the
+    same way.
     """
     import sys
 
@@ -57,7 +58,7 @@ def compare(
     directories = [find_run(path, out).resolve() for path in (base, *new)]
     for number, directory in enumerate(directories):
         if directory in directories[:number]:
-            raise UsageError(f"{directory} is named twice.", remedy="Name the base once, and then other runs.")
+            raise UsageError(f"{directory} is named twice.", remedy="Name each run once.")
     first, *others = (read_recorded_run(directory, out) for directory in directories)
     comparisons = [lay_side_by_side(first, other, common=common) for other in others]
     if json_file is not None:

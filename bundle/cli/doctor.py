@@ -1,4 +1,4 @@
-"""``bundle doctor``: what is well on this machine and what is not, before a run finds out."""
+"""``bundle doctor``: find out before a run what would stop it."""
 
 import json
 from pathlib import Path
@@ -12,25 +12,27 @@ def doctor(
         str | None,
         typer.Option(
             metavar="SOURCE",
-            help="hub, modelscope, sample, a directory or a .zip: see whether questions can be had from there.",
+            help="Check that questions can be read from hub, modelscope, sample, a directory or a .zip.",
             show_default="hub",
         ),
     ] = None,
     model_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Look this checkpoint over as well.", show_default=False)
+        Path | None, typer.Option(metavar="DIR", help="Check this checkpoint as well.", show_default=False)
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where run directories are made.")] = Path("outputs"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Check the space in DIR, where runs are saved.")] = Path(
+        "outputs"
+    ),
     clean: Annotated[
-        bool, typer.Option("--clean", help="End processes and remove files that earlier runs have left.")
+        bool, typer.Option("--clean", help="End processes and remove files that earlier runs left behind.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     time_limit: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.1, help="Most seconds a check may take; slow ones three times.")
+        float, typer.Option(metavar="SECONDS", min=0.1, help="Time limit of a check; slow ones get three times that.")
     ] = 10.0,
 ) -> None:
-    """See whether this machine can serve and evaluate, and what earlier runs have left on it.
+    """Check whether this machine can serve and evaluate.
 
-    Ends with 0 where all is well, 1 where there are warnings, 2 where something will stop a run.
+    Exits with 0 if all is well, 1 if there are warnings, 2 if something will stop a run.
     """
     from bundle.doctor.checks import examine
     from bundle.doctor.examination import Wanted, checks

@@ -18,9 +18,9 @@ def eval_local(
     asked: EvaluationOptions,
     served: LocalOptions,
 ) -> None:
-    """Serve a local checkpoint, evaluate it, print the scores.
+    """Serve a local checkpoint and evaluate it.
 
-    Arguments after -- are passed to the inference server.
+    Arguments after -- are passed to the inference server, as in -- --backend pytorch.
     """
     from bundle.serving.machine import Machine
 

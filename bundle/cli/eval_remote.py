@@ -21,7 +21,7 @@ def eval_remote(
         ),
     ] = None,
 ) -> None:
-    """Evaluate a model behind any OpenAI-compatible API, print the scores."""
+    """Evaluate a model behind an OpenAI-compatible API."""
     from bundle.pipeline.pipeline import evaluate
     from bundle.pipeline.remote import Remote
     from bundle.pipeline.signals import run_with_signals

@@ -2,7 +2,6 @@
 
 import sys
 from io import TextIOWrapper
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -26,10 +25,9 @@ class _Commands(TyperGroup):
     """Answers ``bundle evaluate ./ckpt`` with the command that takes a checkpoint."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        name, *rest = args
+        name = args[0]
         if name.startswith("eval") and name not in self.commands:
-            remote = "--base-url" in rest or not (rest and Path(rest[0]).exists())
-            meant = "eval-remote" if name.startswith("eval-r") or (remote and "local" not in name) else "eval-local"
+            meant = "eval-remote" if name.startswith(("eval-r", "eval_r")) or "--base-url" in args else "eval-local"
             raise UsageError(f"No such command: {name}.", remedy=f"Did you mean `bundle {meant}`?")
         return super().resolve_command(ctx, args)
 
@@ -82,7 +80,7 @@ _COMMANDS = (
     ("eval-local", eval_local, "eval-local ./internlm2_5-1_8b-chat --data sample"),
     ("eval-remote", eval_remote, "eval-remote puyu-api --task demo_cmmlu_chat_gen"),
     ("report", report, "report 20261124-002609 --lang zh"),
-    ("compare", compare, "compare 20261123-180410 20261124-002609 --html comparison.html"),
+    ("compare", compare, "compare 20261123-180410 20261124-002609"),
     ("runs", runs, "runs --json"),
     ("tasks", tasks, "tasks ceval_gen"),
     ("models", models, "models"),

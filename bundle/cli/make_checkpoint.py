@@ -1,4 +1,4 @@
-"""``bundle make-checkpoint``: a checkpoint with random weights."""
+"""``bundle make-checkpoint``: a checkpoint with random weights, for trying things out."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,13 +7,13 @@ import typer
 
 
 def make_checkpoint(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The directory to make.", show_default=False)],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory to create.", show_default=False)],
     like: Annotated[
-        Literal["tiny", "internlm2_5-1_8b"], typer.Option(help="The shape; the real one takes 3.6 GB.")
+        Literal["tiny", "internlm2_5-1_8b"], typer.Option(help="Model shape; internlm2_5-1_8b takes 3.6 GB.")
     ] = "tiny",
-    seed: Annotated[int, typer.Option(help="The same seed makes the same weights.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Random seed; the same seed gives the same weights.")] = 0,
 ) -> None:
-    """Write an InternLM2 checkpoint with random weights, in the format of the real one."""
+    """Write an InternLM2 checkpoint with random weights."""
     from bundle.checkpoints.internlm2 import make_checkpoint
     from bundle.reports.screen.console import Screen
 

@@ -14,6 +14,7 @@ from bundle.pipeline.options import GROUPS, Option
 _WIDEST_HELP = 120
 """Columns; longer lines are hard to read, however wide the terminal."""
 _WIDEST_NAMES = 28
+_NO_BRACES = str.maketrans("", "", "{}")
 
 HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": _WIDEST_HELP}
 
@@ -23,7 +24,7 @@ class GroupedHelp(TyperCommand):
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """What follows the command's name on the usage line; some versions of typer put arguments in braces."""
-        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+        return [piece.translate(_NO_BRACES) for piece in super().collect_usage_pieces(ctx)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments and options, group by group in the order of their declaration."""
@@ -36,6 +37,7 @@ class GroupedHelp(TyperCommand):
                 text = parameter.help  # has the default already, in fewer words
             elif parameter.param_type_name == "argument":
                 names, group = parameter.metavar, "Arguments"
+            text = text.replace("[default: (", "[default: ").replace(")]", "]")
             groups.setdefault(group or "Other options", []).append((names.lstrip(" /"), text))
         width = min(_WIDEST_NAMES, max(len(names) for records in groups.values() for names, _ in records))
         for group, records in groups.items():

@@ -5,25 +5,28 @@ from typing import Annotated
 
 import typer
 
+from bundle.errors import UsageError
 from bundle.reports.formats import FORMATS, Format, Language
+from bundle.system.text import did_you_mean
 
 
 def report(
     run: Annotated[
         Path,
-        typer.Argument(metavar="RUN", help="The run's directory, or its name in outputs/.", show_default=False),
+        typer.Argument(metavar="RUN", help="Directory of the run, or its name in outputs/.", show_default=False),
     ],
     format_name: Annotated[
-        str, typer.Option("--format", metavar="FORMAT", help=f"What to write: {', '.join(FORMATS)}.")
+        str, typer.Option("--format", metavar="FORMAT", help=f"Format to write: {', '.join(FORMATS)}.")
     ] = "html",
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where to write it; by default in the run's directory.")
+        Path | None, typer.Option(metavar="FILE", help="Write it here.", show_default="in the run's directory")
     ] = None,
-    lang: Annotated[
-        Language | None, typer.Option(help="The page's language; by default the reader's browser decides.")
-    ] = None,
+    lang: Annotated[Language | None, typer.Option(help="Language of the page.", show_default="the browser's")] = None,
 ) -> None:
-    """Write a run's results as one page that needs nothing else: for a browser, a mail, a printer."""
+    """Write a run as a page, or in another tool's format.
+
+    The HTML page is one file that works offline, in a mail and on paper.
+    """
     from bundle.runs.recorded_run import read_recorded_run
 
     wanted = _find_format(format_name)
@@ -37,12 +40,8 @@ def report(
 
 
 def _find_format(name: str) -> Format:
-    from bundle.errors import UsageError
-    from bundle.system.text import did_you_mean
-
-    if name in FORMATS:
-        return FORMATS[name]
-    raise UsageError(
-        f"There is no format {name!r}.",
-        remedy=did_you_mean(name, FORMATS, f"The formats are {', '.join(FORMATS)}."),
-    )
+    if name not in FORMATS:
+        raise UsageError(
+            f"{name!r} is not a format.", remedy=did_you_mean(name, FORMATS, f"Formats: {', '.join(FORMATS)}.")
+        )
+    return FORMATS[name]

@@ -1,4 +1,4 @@
-"""``bundle runs``: what runs there are."""
+"""``bundle runs``: the runs so far."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,12 +7,13 @@ import typer
 
 
 def runs(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where run directories are made.")] = Path("outputs"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print all that is known of them as JSON.")] = False,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="List the runs in DIR.")] = Path("outputs"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything known about them as JSON.")] = False,
 ) -> None:
-    """List the runs, newest first: when, model, task, score, questions answered, time (minutes:seconds).
+    """List the runs, newest first.
 
-    Reports and comparisons take a run's name, or as much of its beginning as no other has.
+    Shows start, model, task, score, questions answered and duration (minutes:seconds). Other commands take a run's
+    name, or any unambiguous beginning of it.
     """
     from bundle.runs.listing import list_runs
 

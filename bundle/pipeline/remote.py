@@ -81,10 +81,9 @@ class Remote:
         if base_url is not None:
             return base_url
         name = self._model or "the model"
-        near = nearest(name, file_names("models"))
         if Path(name).is_dir():
-            remedy = f"{name} is a directory: to serve a checkpoint here, use `bundle eval-local`."
-        elif near:
+            remedy = f"{name} is a directory: use `bundle eval-local` to serve a checkpoint."
+        elif near := nearest(name, file_names("models")):
             remedy = f"Did you mean the model file {near[0]}?"
         else:
             remedy = "Give --base-url, or name a model file that has one; `bundle models` lists them."

@@ -1,0 +1,86 @@
+"""The command line as a reader of its help sees it."""
+
+import shlex
+from dataclasses import fields
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from bundle.cli.main import app
+from bundle.errors import UsageError
+from bundle.pipeline.options import GROUPS, EvaluationOptions, LocalOptions, RemoteOptions
+
+BUNDLE: Any = typer.main.get_command(app)
+COMMANDS: dict[str, Any] = BUNDLE.commands
+
+
+def help_of(name: str | None = None, columns: int = 80) -> str:
+    command = BUNDLE if name is None else COMMANDS[name]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(columns))
+        text: str = command.get_help(command.make_context(name or "bundle", [], resilient_parsing=True))
+    return text
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_commands_help_has_an_example_that_is_valid(name: str) -> None:
+    _, found, example = words(help_of(name)).partition("Example: bundle ")
+    assert found
+    _, *arguments = shlex.split(example)
+    COMMANDS[name].make_context(name, arguments)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("columns", [80, 200])
+def test_help_fits_the_terminal(name: str, columns: int) -> None:
+    longest = max(map(len, help_of(name, columns=columns).splitlines()))
+    assert longest <= columns
+
+
+def test_help_uses_the_width_there_is() -> None:
+    assert len(help_of("eval-local", columns=120).splitlines()) < 0.8 * len(help_of("eval-local").splitlines())
+
+
+def test_every_commands_summary_fits_in_the_list_of_80_columns() -> None:
+    assert "..." not in help_of().partition("Commands:")[2]
+
+
+@pytest.mark.parametrize(("name", "served"), [("eval-local", LocalOptions), ("eval-remote", RemoteOptions)])
+def test_both_evaluation_commands_have_the_shared_options_and_their_own_under_the_same_headings(
+    name: str, served: type[LocalOptions] | type[RemoteOptions]
+) -> None:
+    text = help_of(name)
+    headings = [line.removesuffix(":") for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert headings == ["Arguments", *GROUPS, "Other options"]
+    for one in (*fields(EvaluationOptions), *fields(served)):
+        names = one.metadata["option"].names or (f"--{one.name.replace('_', '-')}",)
+        assert names[0].split("/")[-1] in text
+        assert one.metadata["option"].help in words(text)
+
+
+def test_defaults_are_shown() -> None:
+    text = words(help_of("eval-local"))
+    for default in ("ceval_gen", "hub", "127.0.0.1", "600", "outputs", "model file or 0"):
+        assert f"[default: {default}]" in text
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["evaluate", "./ckpt"], "eval-local"),
+        (["eval", "./ckpt"], "eval-local"),
+        (["eval-locla", "./ckpt"], "eval-local"),
+        (["eval_remote", "gpt"], "eval-remote"),
+        (["evaluate", "gpt", "--base-url", "http://localhost/v1"], "eval-remote"),
+    ],
+)
+def test_a_command_that_is_not_there_is_answered_with_the_one_that_was_meant(typed: list[str], meant: str) -> None:
+    result = CliRunner().invoke(app, typed)
+    assert isinstance(result.exception, UsageError)
+    assert f"`bundle {meant}`" in str(result.exception)
