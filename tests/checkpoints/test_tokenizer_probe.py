@@ -1,8 +1,6 @@
 """What the probe finds out about a tokenizer, in the environment these tests run in."""
 
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +20,6 @@ from tests.checkpoints.tokenizers_on_the_spot import (
 )
 
 pytest.importorskip("transformers", reason="tokenizers are loaded with transformers, which is not installed")
-
-
-@pytest.fixture(scope="module")
-def prober(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prober]:
-    modules = str(tmp_path_factory.mktemp("modules"))
-    quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "USE_TORCH": "0"}
-    with Prober({**os.environ, **quiet, "HF_MODULES_CACHE": modules}) as running:
-        yield running
 
 
 def problems(report: dict[str, Any]) -> str:

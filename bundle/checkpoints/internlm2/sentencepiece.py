@@ -209,14 +209,12 @@ def build_tokenizer(model: SentencePieceModel, config: TokenizerConfig) -> tuple
     )
     tokenizer.add_tokens([tokenizers.AddedToken(**asdict(token)) for _, token in sorted(config.added.items())])
     # Sentencepiece looks for these in the normalised text.
-    user_defined = [p.text for n, p in enumerate(model.pieces) if p.type is PieceType.USER_DEFINED]
-    tokenizer.add_tokens(
-        [
-            tokenizers.AddedToken(text, normalized=True)
-            for text in user_defined
-            if vocabulary.get(text) not in config.added
-        ]
+    user_defined = (
+        piece.text
+        for n, piece in enumerate(model.pieces)
+        if piece.type is PieceType.USER_DEFINED and n not in config.added
     )
+    tokenizer.add_tokens([tokenizers.AddedToken(text, normalized=True) for text in user_defined])
     _add_template(tokenizer, config, vocabulary)
     return tokenizer, config
 

