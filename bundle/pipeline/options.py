@@ -134,7 +134,7 @@ class EvaluationOptions:
     )
 
     concurrency: int | None = _speed(
-        None, "Maximum concurrent requests.", metavar="N", default="keeps the server busy", minimum=1
+        None, "Maximum concurrent requests.", metavar="N", default="enough to keep the server busy", minimum=1
     )
     qps: float | None = _speed(
         None, "Maximum requests per second.", metavar="RATE", default="model file or no limit", minimum=0.0001
@@ -192,7 +192,7 @@ class LocalOptions:
         None,
         "Treat the server as hung after this many seconds without output.",
         metavar="SECONDS",
-        default="suits the engine",
+        default="depends on the engine",
         minimum=1,
     )
 

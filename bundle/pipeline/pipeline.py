@@ -3,25 +3,20 @@
 import asyncio
 import contextlib
 import gc
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from bundle.errors import BundleError, ExitCode, ServerError
 from bundle.pipeline.options import EvaluationOptions
-from bundle.pipeline.plan import Plan, plan_tasks
+from bundle.pipeline.plan import Loaded, Plan, plan_tasks
 from bundle.pipeline.targets import Prepared, Target, Timing
-from bundle.reports.formats.submission import write_submissions
 from bundle.reports.screen.console import Screen
 from bundle.runs.files import RESULTS
 from bundle.runs.finding import find_run
-from bundle.runs.prompts import prompt_lines
 from bundle.runs.record import RunRecord
 from bundle.runs.run import Run
 from bundle.system.background import first_fault_only, in_thread
 from bundle.system.open_files import connections_allowed
-from bundle.tasks.catalog import Question
-from bundle.tasks.sources import Tables
 
 if TYPE_CHECKING:  # slow to import, and the server should start first
     from bundle.client.client import ChatClient
@@ -105,28 +100,9 @@ async def _serve_and_ask(session: _Session, plan: Plan, target: Target, opened: 
                 return
 
 
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    """What is asked.
-
-    Attributes:
-        tables: The rows, one for each task.
-        questions: The questions of all tasks.
-        prompts: The content of ``prompts.jsonl``.
-    """
-
-    tables: Sequence[Tables]
-    questions: Sequence[Question]
-    prompts: bytes
-
-
-async def _load(session: _Session, plan: Plan, target: Target) -> _Loaded:
-    def load() -> _Loaded:
-        tables, questions = plan.load(session.screen.say, target.token_counter)
-        return _Loaded(tables, questions, "".join(prompt_lines(questions)).encode())
-
+async def _load(session: _Session, plan: Plan, target: Target) -> Loaded:
     with session.timing.phase("load_s"):
-        return await in_thread(load)
+        return await in_thread(lambda: plan.load(session.screen.say, target.token_counter))
 
 
 def _open_run(options: EvaluationOptions, label: str) -> Run:
@@ -136,8 +112,8 @@ def _open_run(options: EvaluationOptions, label: str) -> Run:
 
 
 async def _ready(
-    session: _Session, model: Prepared, loading: asyncio.Task[_Loaded], checking: asyncio.Task[None]
-) -> _Loaded:
+    session: _Session, model: Prepared, loading: asyncio.Task[Loaded], checking: asyncio.Task[None]
+) -> Loaded:
     """Wait for what must be there, besides a server, before the first question."""
     if not model.ours:
         return await loading
@@ -167,7 +143,7 @@ def _asking_options(session: _Session, model: Prepared) -> "AskingOptions":
 
 
 async def _begin(
-    session: _Session, run: Run, plan: Plan, model: Prepared, loaded: _Loaded, asking: "AskingOptions"
+    session: _Session, run: Run, plan: Plan, model: Prepared, loaded: Loaded, asking: "AskingOptions"
 ) -> "Evaluation":
     """Record what is asked, and of which model."""
     from bundle.evaluation.evaluation import Evaluation  # imported late: slow, and the server should start first
@@ -239,6 +215,8 @@ def _report(session: _Session, code: int) -> int:
         run.write(RESULTS, results.to_json())
     finally:
         screen.results(evaluation.tasks, results, all_subjects=session.options.all_subjects)
+    from bundle.reports.formats.submission import write_submissions  # imported late: slow, and the server starts first
+
     keys = [question.key for question in evaluation.questions]
     for line in write_submissions(evaluation.tasks, keys, evaluation.predictions, run):
         screen.note(line)

@@ -9,6 +9,7 @@ from bundle.checkpoints import MARKS_PER_MESSAGE
 from bundle.config.model_files import ModelFile
 from bundle.errors import UsageError
 from bundle.pipeline.options import EvaluationOptions
+from bundle.runs.prompts import prompt_lines
 from bundle.runs.record import SamplingRecord, TaskRecord
 from bundle.tasks.benchmarks import Subject
 from bundle.tasks.catalog import Question, Task, find_task
@@ -20,6 +21,21 @@ _MAX_OUT_LEN = 2048
 """What OpenCompass's model configs for this family of models say, where neither task nor model file does."""
 
 CountTokens = Callable[[Sequence[Message]], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What is asked.
+
+    Attributes:
+        tables: The rows, one for each task.
+        questions: The questions of all tasks.
+        prompts: The content of ``prompts.jsonl``.
+    """
+
+    tables: Sequence[Tables]
+    questions: Sequence[Question]
+    prompts: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +69,7 @@ class Plan:
         """Where the questions come from, one source per task."""
         return [self._source(task) for task in self.tasks]
 
-    def load(
-        self, say: Callable[[str], None], count_tokens: Callable[[], CountTokens | None]
-    ) -> tuple[list[Tables], list[Question]]:
+    def load(self, say: Callable[[str], None], count_tokens: Callable[[], CountTokens | None]) -> Loaded:
         """Load the rows and make the questions of all tasks.
 
         Args:
@@ -78,7 +92,7 @@ class Plan:
                 shape=self.shapes[task.name],
                 fits=None if count is None else self._fits(count, self.max_out_len[task.name]),
             )
-        return tables, questions
+        return Loaded(tables, questions, "".join(prompt_lines(questions)).encode())
 
     def shortened(self, questions: Sequence[Question]) -> int:
         """How many questions have fewer examples than their task asks for, because all of them would not fit."""

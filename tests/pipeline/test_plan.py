@@ -72,13 +72,13 @@ def test_examples_are_dropped_one_by_one_until_prompt_and_reply_fit(tmp_path: Pa
     count = token_counter(inspect_checkpoint(tmp_path / "tiny"))
     assert count is not None
     request = EvaluationOptions(data={"": "sample"}, subjects=["law"], max_out_len=100)
-    _, whole = plan_tasks(request, PLAIN).load(lambda _: None, lambda: count)
+    whole = plan_tasks(request, PLAIN).load(lambda _: None, lambda: count).questions
     lengths = [count(question.messages) for question in whole]
     limit = 100 + min(lengths) - 1
 
     limited = EvaluationOptions(data={"": "sample"}, subjects=["law"], max_out_len=100, max_seq_len=limit)
     plan = plan_tasks(limited, PLAIN)
-    _, questions = plan.load(lambda _: None, lambda: count)
+    questions = plan.load(lambda _: None, lambda: count).questions
 
     assert plan.shortened(questions) == len(whole) == 2
     for question, full in zip(questions, whole, strict=True):
@@ -90,5 +90,5 @@ def test_examples_are_dropped_one_by_one_until_prompt_and_reply_fit(tmp_path: Pa
 def test_where_tokens_cannot_be_counted_no_example_is_dropped() -> None:
     request = EvaluationOptions(data={"": "sample"}, subjects=["law"], max_seq_len=10)
     plan = plan_tasks(request, PLAIN)
-    _, questions = plan.load(lambda _: None, lambda: None)
+    questions = plan.load(lambda _: None, lambda: None).questions
     assert plan.shortened(questions) == 0
