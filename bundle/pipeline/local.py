@@ -34,7 +34,7 @@ from bundle.serving.watch import wait_for_trouble
 from bundle.system.background import in_thread, until_done_or_trouble
 
 if TYPE_CHECKING:  # slow to import, and the server should start first
-    from bundle.client.client import ChatClient
+    from bundle.client import ChatClient
 
 _TIMEOUT_S, _RETRIES = 600.0, 3
 _USUAL_REPLY = 2048
@@ -142,7 +142,7 @@ class LocalModel:
     async def check(self, started: asyncio.Event) -> None:
         """Prove the tokenizer, and import the client. Each takes a second or two, as does the server."""
         await started.wait()
-        importing = in_thread(lambda: importlib.import_module("bundle.client.client"))
+        importing = in_thread(lambda: importlib.import_module("bundle.client._client"))
         engine = self.engine
         proving = prove_tokenizer(engine.tokenizer_directory, python=engine.interpreter, trust_remote_code=self.trusted)
         await asyncio.gather(importing, proving)
@@ -194,7 +194,7 @@ class LocalModel:
                 await cleanup.aclose()
 
     def _client(self, server: Server) -> "ChatClient":
-        from bundle.client.client import ChatClient  # imported late: slow, and the server should start first
+        from bundle.client import ChatClient  # imported late: slow, and the server should start first
 
         asked = self.plan.options
         return ChatClient(

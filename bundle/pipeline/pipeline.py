@@ -19,8 +19,8 @@ from bundle.system.background import first_fault_only, in_thread
 from bundle.system.open_files import connections_allowed
 
 if TYPE_CHECKING:  # slow to import, and the server should start first
-    from bundle.client.client import ChatClient
-    from bundle.evaluation.evaluation import AskingOptions, Evaluation
+    from bundle.client import ChatClient
+    from bundle.evaluation import AskingOptions, Evaluation
     from bundle.reports.gates.conclusion import Conclusion
 
 _ALLOCATIONS_BEFORE_GC = 20_000
@@ -126,7 +126,7 @@ async def _ready(
 
 
 def _asking_options(session: _Session, model: Prepared) -> "AskingOptions":
-    from bundle.evaluation.evaluation import AskingOptions  # imported late: slow, and the server should start first
+    from bundle.evaluation import AskingOptions  # imported late: slow, and the server should start first
 
     options = session.options
     wanted, allowed = options.concurrency or model.concurrency, connections_allowed()
@@ -146,7 +146,7 @@ async def _begin(
     session: _Session, run: Run, plan: Plan, model: Prepared, loaded: Loaded, asking: "AskingOptions"
 ) -> "Evaluation":
     """Record what is asked, and of which model."""
-    from bundle.evaluation.evaluation import Evaluation  # imported late: slow, and the server should start first
+    from bundle.evaluation import Evaluation  # imported late: slow, and the server should start first
 
     served = await in_thread(model.describe)
     record = RunRecord.of(plan.task_records(loaded.tables), loaded.tables, served, plan.sampling(), **asdict(asking))
@@ -196,7 +196,6 @@ def _goes_on_after(trouble: ServerError, life: int, model: Prepared, evaluation:
         raise trouble
     screen.say(trouble.message)
     if left:
-        evaluation.server["restarts"] = restarts
         screen.say(f"restarting the server ({restarts} of {most}): {left} questions left")
     if suspected := evaluation.suspected:
         screen.say(f"{suspected} of them were in flight; they are asked last, one at a time")

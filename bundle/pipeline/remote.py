@@ -8,8 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bundle.client.client import ChatClient
-from bundle.client.endpoint import insecure, is_loopback, normalise_base_url, only_model
+from bundle.client import ChatClient, insecure, is_loopback, normalise_base_url, only_model
 from bundle.config.files import file_names
 from bundle.config.model_files import ModelFile, RemoteSettings, keys_from_environment, model_file
 from bundle.errors import UsageError
@@ -19,6 +18,9 @@ from bundle.pipeline.targets import Timing
 from bundle.reports.screen.console import Screen
 from bundle.runs.record import RemoteModelRecord, RequestsRecord, Served
 from bundle.system.text import nearest
+
+_PATIENCE_S = 3600.0
+"""For how long rate limits and outages are waited out while no question gets a reply."""
 
 
 class Remote:
@@ -123,6 +125,7 @@ class RemoteModel:
                 timeout_s=self.requests.timeout_s,
                 retries=self.requests.retries,
                 qps=self.requests.qps,
+                patience_s=_PATIENCE_S,
                 answer_from_thinking=self.plan.options.answer_from_thinking,
                 say=self.screen.say,
             )

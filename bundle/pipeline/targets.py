@@ -14,7 +14,7 @@ from bundle.reports.screen.console import Screen
 from bundle.runs.record import Served
 
 if TYPE_CHECKING:  # slow to import, and the server should start first
-    from bundle.client.client import ChatClient
+    from bundle.client import ChatClient
 
 
 class Timing(dict[str, float]):

@@ -7,7 +7,7 @@ from email.utils import formatdate
 import pytest
 from aiohttp import web
 
-from bundle.client.client import NoReplyError, RefusedError
+from bundle.client import NoReplyError, RefusedError
 from tests.client.loopback_api import Call, completion, error, loopback_api
 from tests.evaluation.asking import MESSAGES, ask, client_of
 from tests.patience import PATIENCE_S
@@ -22,7 +22,7 @@ async def test_a_request_holds_model_messages_and_sampling_and_nothing_else() ->
     async with loopback_api(handler) as api, client_of(api.url) as client:
         reply = await ask(client)
 
-    assert api.bodies == [{"model": "m", "messages": MESSAGES, "temperature": 0.0, "max_tokens": 64}]
+    assert api.bodies == [{"model": "m", "messages": MESSAGES, "temperature": 0.0, "max_tokens": 64, "stream": False}]
     assert api.keys == ["Bearer sk-test"]
     assert (reply.text, reply.finish_reason, reply.attempts, reply.thinking) == ("B", "stop", 1, None)
     assert (reply.prompt_tokens, reply.completion_tokens) == (7, 2)
@@ -174,7 +174,7 @@ async def test_a_connection_that_is_always_dropped_leaves_the_question_unanswere
 
 async def test_no_server_at_all_ends_the_run() -> None:
     async with client_of(await _closed(), retries=1) as client:
-        with pytest.raises(RefusedError, match=r"No question can be asked at http://127.*connection failed") as caught:
+        with pytest.raises(RefusedError, match=r"http://127.*cannot be used: connection failed") as caught:
             await ask(client)
 
     assert "Check the base URL" in str(caught.value)
@@ -194,7 +194,7 @@ async def test_a_server_that_is_gone_after_a_reply_leaves_questions_unanswered()
 
 async def test_a_question_that_is_no_unicode_is_unanswered() -> None:
     async with client_of(await _closed()) as client:
-        with pytest.raises(NoReplyError, match="cannot be sent as UTF-8"):
+        with pytest.raises(NoReplyError, match="cannot be encoded as UTF-8"):
             await client.ask([{"role": "user", "content": "\ud800"}], 8)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from bundle.client.client import NoReplyError, RefusedError
+from bundle.client import NoReplyError, RefusedError
 from tests.client.loopback_api import Call, completion, http, loopback_api, raw_api
 from tests.evaluation.asking import ask, client_of
 from tests.patience import PATIENCE_S
@@ -44,7 +44,7 @@ async def test_a_broken_answer_is_asked_again(answer: bytes) -> None:
 )
 async def test_a_body_that_is_no_completion_is_no_reply(body: bytes) -> None:
     async with raw_api(http(body)) as api, client_of(api.url, retries=0) as client:
-        with pytest.raises(NoReplyError, match="not what the API promises"):
+        with pytest.raises(NoReplyError, match="not a chat completion"):
             await ask(client)
 
 
@@ -131,7 +131,7 @@ async def test_a_web_page_between_replies_is_a_passing_fault() -> None:
         ({"error": {"message": "overloaded", "code": 503}}, "HTTP 503: overloaded"),
         ({"error": {"message": "no capacity"}}, "the server says: no capacity"),
         ({"error": "no capacity"}, "the server says: no capacity"),
-        ({"msg": "try later"}, "not what the API promises: try later"),
+        ({"msg": "try later"}, "not a chat completion: try later"),
     ],
 )
 async def test_an_error_that_comes_as_a_success_is_told_in_its_own_words(body: dict[str, Any], expected: str) -> None:

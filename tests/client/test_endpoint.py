@@ -5,8 +5,8 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.client.connection import Connection
-from bundle.client.endpoint import insecure, is_loopback, normalise_base_url, only_model, served_models
+from bundle.client import insecure, is_loopback, normalise_base_url, only_model, served_models
+from bundle.client._transport import Transport
 from bundle.errors import ServerError, UsageError
 from bundle.system.text import printable
 from tests.client.loopback_api import Call, error, loopback_api
@@ -50,20 +50,20 @@ def test_a_base_url_is_understood_as_it_is_written(written: str, meant: str) -> 
     ("written", "complaint"),
     [
         ("", "is empty"),
-        ("api.example.com/v1", r"does not begin with http:// or https://.*Write https:// before it"),
-        ("10.0.0.7:8000", "does not begin with"),
-        ("http:/127.0.0.1/v1", "does not begin with"),
+        ("api.example.com/v1", r"does not start with http:// or https://.*Put https:// before it"),
+        ("10.0.0.7:8000", "does not start with"),
+        ("http:/127.0.0.1/v1", "does not start with"),
         ("ftp://127.0.0.1/v1", "neither http nor https"),
         ("file:///etc/passwd", "neither http nor https"),
         ("http://127.0.0.1/v1 /x", "stray character"),
         ("http://127.0.0.1\\v1", "stray character"),
-        ("http:///v1", "is no host"),
-        ("http://127.0.0.1:port/v1", "cannot be used"),
-        ("http://127.0.0.1:0/v1", "is no port"),
-        ("http://127.0.0.1:99999/v1", "cannot be used"),
-        ("http://[::1/v1", "cannot be used"),
-        ("http://a..b/v1", "cannot be used"),
-        ("http://<your-host>/v1", "cannot be used"),
+        ("http:///v1", "is not a valid host"),
+        ("http://127.0.0.1:port/v1", "is not valid"),
+        ("http://127.0.0.1:0/v1", "is not a valid port"),
+        ("http://127.0.0.1:99999/v1", "is not valid"),
+        ("http://[::1/v1", "is not valid"),
+        ("http://a..b/v1", "is not valid"),
+        ("http://<your-host>/v1", "is not valid"),
     ],
 )
 def test_what_cannot_be_used_is_told_with_a_remedy(written: str, complaint: str) -> None:
@@ -110,7 +110,7 @@ def test_whatever_is_written_is_a_url_that_can_be_used_or_an_error_with_a_remedy
         assert url.remedy
         assert printable(url.message) == url.message
     else:
-        Connection(url, timeout_s=1, proxies=False)
+        Transport(url, timeout_s=1, proxies=False)
         assert not url.endswith("/")
         assert insecure(url) == (url.startswith("http://") and not is_loopback(url))
 
@@ -182,7 +182,7 @@ async def test_a_list_without_a_model_is_an_error(body: str) -> None:
         return web.Response(text=body, content_type="application/json")
 
     async with loopback_api(_never, models) as api:
-        with pytest.raises(ServerError, match="lists no model"):
+        with pytest.raises(ServerError, match="lists no models"):
             await only_model(api.url, None, proxies=False)
 
 
@@ -191,7 +191,7 @@ async def test_a_list_that_is_refused_says_why_and_not_with_which_key() -> None:
         return error(401, f"Incorrect API key provided: {KEY}")
 
     async with loopback_api(_never, models) as api:
-        with pytest.raises(ServerError, match=r"does not say which models it serves: HTTP 401: .* \*\*\*") as caught:
+        with pytest.raises(ServerError, match=r"does not list its models: HTTP 401: .* \*\*\*") as caught:
             await only_model(api.url, KEY, proxies=False)
 
     assert KEY not in str(caught.value)

@@ -11,8 +11,8 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.client.client import NoReplyError, RefusedError
-from bundle.client.keys import KeyRing
+from bundle.client import NoReplyError, RefusedError
+from bundle.client._keys import KeyRing
 from tests.client.loopback_api import Call, completion, error, loopback_api
 from tests.evaluation.asking import ask, client_of
 from tests.patience import PATIENCE_S
@@ -47,7 +47,7 @@ async def test_a_refused_key_is_dropped_and_costs_the_question_no_attempt() -> N
 
     assert [reply.attempts for reply in replies] == [1] * 8
     assert Counter(api.keys) == {f"Bearer {KEYS[0]}": 4, f"Bearer {KEYS[1]}": 1, f"Bearer {KEYS[2]}": 4}
-    assert said == ["key 2 of 3 is dropped, 2 left: HTTP 401: Incorrect API key provided: ***"]
+    assert said == ["dropped key 2 of 3, 2 left: HTTP 401: Incorrect API key provided: ***"]
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.client.client import ChatClient
-from bundle.client.limiter import RateLimiter
+from bundle.client import ChatClient
+from bundle.client._pace import RateLimiter
 from bundle.errors import UsageError
 from tests.client.loopback_api import Call, completion, error, loopback_api
 from tests.evaluation.simulated_clock import run_simulated
@@ -97,7 +97,7 @@ def test_a_question_that_is_given_up_while_it_waits_takes_nobodys_turn() -> None
 
 @pytest.mark.parametrize("qps", [0, -1, math.nan, math.inf, 1e-320])
 def test_a_rate_that_cannot_be_kept_is_refused(qps: float) -> None:
-    with pytest.raises(UsageError, match="cannot be kept"):
+    with pytest.raises(UsageError, match="is not a valid rate"):
         RateLimiter(qps)
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.client.faults import AttemptError, Fate
-from bundle.client.replies import Reply, reply_of
+from bundle.client._faults import AttemptError, Fate
+from bundle.client._replies import Reply, reply_of
 from bundle.system.text import printable
 
 JSON = st.recursive(
@@ -32,17 +32,46 @@ def test_a_whole_reply_is_one_that_stopped_or_reached_its_length(finish_reason: 
     assert (reply.text, reply.finish_reason) == ("A", finish_reason)
 
 
-@pytest.mark.parametrize("finish_reason", ["abort", "error", "insufficient_system_resource", "", None, 3, ["stop"]])
+@pytest.mark.parametrize("finish_reason", ["abort", "error", "network_error", "insufficient_system_resource"])
 def test_a_reply_that_the_server_gave_up_is_none_and_is_asked_for_again(finish_reason: Any) -> None:
-    with pytest.raises(AttemptError, match="ended the reply with") as caught:
+    with pytest.raises(AttemptError, match=f"gave up: finish_reason '{finish_reason}'") as caught:
         read(body_of({"content": "A"}, finish_reason))
 
     assert caught.value.fate is Fate.AGAIN
 
 
-@pytest.mark.parametrize("finish_reason", ["content_filter", "tool_calls", "function_call"])
+@pytest.mark.parametrize("finish_reason", ["eos", "end_turn", "STOP", "", None, 3, ["stop"]])
+def test_text_with_an_unknown_end_is_a_reply(finish_reason: Any) -> None:
+    reply = read(body_of({"content": "A"}, finish_reason))
+
+    assert (reply.text, reply.finish_reason) == ("A", "stop")
+    assert reply.unusual_end is not None
+
+
+def test_text_without_any_end_is_a_reply() -> None:
+    assert read({"choices": [{"message": {"content": "A"}}]}).finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    "finish_reason", ["max_tokens", "MAX_TOKENS", "max_output_tokens", "token_limit", "model_length"]
+)
+def test_synonyms_of_length_are_length(finish_reason: str) -> None:
+    reply = read(body_of({"content": "A"}, finish_reason))
+
+    assert (reply.finish_reason, reply.unusual_end) == ("length", finish_reason)
+
+
+@pytest.mark.parametrize("finish_reason", ["eos", "", None])
+def test_no_text_and_no_known_end_is_no_reply(finish_reason: Any) -> None:
+    with pytest.raises(AttemptError) as caught:
+        read(body_of({"content": ""}, finish_reason))
+
+    assert caught.value.fate is Fate.AGAIN
+
+
+@pytest.mark.parametrize("finish_reason", ["content_filter", "sensitive", "SAFETY", "tool_calls", "function_call"])
 def test_what_would_be_withheld_again_is_not_asked_for_again(finish_reason: str) -> None:
-    with pytest.raises(AttemptError, match=f"ended the reply with '{finish_reason}'") as caught:
+    with pytest.raises(AttemptError, match=f"finish_reason '{finish_reason}'") as caught:
         read(body_of({"content": "A"}, finish_reason))
 
     assert caught.value.fate is Fate.UNANSWERED

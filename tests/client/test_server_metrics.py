@@ -5,7 +5,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.client.server_metrics import prefix_cache_hit_rate
+from bundle.client._server_info import prefix_cache_hit_rate
 from tests.client.loopback_api import Call, completion, loopback_api
 from tests.evaluation.asking import client_of
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.client.thinking import ThinkingSplitter, split_thinking
+from bundle.client._thinking import ThinkingSplitter, split_thinking
 
 REPLIES = st.lists(
     st.sampled_from(["<think>", "</think>", "<think", "<", "</", "think>", ">", " ", "\n", "A", "答案"]), max_size=12

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.client.endpoint import insecure, normalise_base_url
+from bundle.client import insecure, normalise_base_url
 from bundle.config.files import file_names, find_file
 from bundle.config.model_files import ModelFile, keys_from_environment, model_file
 from bundle.errors import ConfigError

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from bundle.client.client import ChatClient, Reply
+from bundle.client import ChatClient, Reply
 from bundle.tasks.prompts import Message
 from tests.patience import PATIENCE_S
 

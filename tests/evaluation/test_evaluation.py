@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from bundle.client.client import ChatClient, RefusedError
+from bundle.client import ChatClient, RefusedError
 from bundle.errors import RunError
-from bundle.evaluation.evaluation import AskingOptions, Evaluation
+from bundle.evaluation import AskingOptions, Evaluation
 from bundle.runs.predictions import read_predictions
 from bundle.runs.results import Coverage
 from bundle.runs.run import Run

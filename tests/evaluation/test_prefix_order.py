@@ -6,7 +6,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.evaluation.prefix_order import PrefixQueue, Queue
+from bundle.evaluation._queue import PrefixQueue, Queue
 from bundle.tasks.catalog import Question
 from tests.patience import PATIENCE_S
 

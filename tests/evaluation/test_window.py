@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bundle.evaluation.window import Window
+from bundle.evaluation._window import Window
 from tests.evaluation.simulated_clock import run_simulated
 from tests.patience import PATIENCE_S
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from bundle.evaluation.evaluation import AskingOptions, Evaluation
+from bundle.evaluation import AskingOptions, Evaluation
 from bundle.runs.run import Run
 from bundle.tasks.catalog import Question, find_task
 from tests.client.loopback_api import Call, completion, loopback_api

@@ -13,9 +13,9 @@ from bundle.checkpoints import fingerprint, inspect_checkpoint
 from bundle.checkpoints._safetensors import read_safetensors_header
 from bundle.checkpoints.internlm2.sentencepiece import read_model
 from bundle.checkpoints.internlm2.tokenizer_config import read_tokenizer_config
-from bundle.client.endpoint import insecure, normalise_base_url
-from bundle.client.faults import AttemptError
-from bundle.client.replies import reply_of
+from bundle.client import insecure, normalise_base_url
+from bundle.client._faults import AttemptError
+from bundle.client._replies import reply_of
 from bundle.config.files import read_file
 from bundle.config.model_files import ModelFile
 from bundle.errors import BundleError

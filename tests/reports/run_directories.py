@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bundle.evaluation.evaluation import Evaluation
+from bundle.evaluation import Evaluation
 from bundle.runs.files import RESULTS
 from bundle.runs.predictions import Prediction
 from bundle.runs.prompts import prompt_lines

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bundle.evaluation.evaluation import Evaluation
+from bundle.evaluation import Evaluation
 from bundle.runs.files import RESULTS
 from bundle.runs.predictions import Prediction
 from bundle.runs.prompts import prompt_lines

@@ -1,4 +1,4 @@
-"""The order questions are asked in, so that a server's prefix cache is of use."""
+"""The order in which questions are asked, so that a server's prefix cache helps."""
 
 import asyncio
 from collections import deque
@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from bundle.tasks.catalog import Question
 
-_Beginning = tuple[str, str, int]
+_Prefix = tuple[str, str, int]
 
 
 class Queue:
-    """Hands out questions to whoever is free to ask one. Made for one event loop.
+    """Hands out questions in order, to workers of one event loop.
 
     Args:
         questions: In the order they are asked.
@@ -20,41 +20,41 @@ class Queue:
         self._questions = deque(questions)
 
     async def next(self) -> Question | None:
-        """The next question; None when there are no more."""
+        """The next question; None at the end."""
         return self._questions.popleft() if self._questions else None
 
     def begun(self, question: Question) -> None:
-        """The server has read the question: its reply has begun, or there will be none."""
+        """Note that the server has read the question: its reply has started, or it will have none."""
 
 
 class PrefixQueue(Queue):
-    """Sends one question of a subject ahead, and the others when its prompt is in the server's prefix cache.
+    """Sends one question of a subject ahead, and the others once its prompt is in the server's prefix cache.
 
-    All questions of a subject begin with the same examples, several thousand characters. Sent together, each would have
-    them computed, for none is in the cache before the first has been read; sent after one another, only the first.
+    All questions of a subject start with the same examples, several thousand characters. If they were sent together,
+    the server would compute the examples for each, as they enter the cache only once the first question has been read.
 
-    Whoever asks gets the first question of another subject as long as the others of those that are open would not keep
-    the server busy for another round; else one whose beginning is cached; else waits until a first one has been read,
-    which takes as long as reading a prompt. So the next subjects are read while the last ones are asked, and no more
-    are open than that takes, for their beginnings must stay in a small cache until they are of no more use.
+    A worker gets the first question of the next subject if the open subjects could not keep the server busy for another
+    round; else a question whose prefix is cached; else it waits until a first question has been read, which takes as
+    long as reading a prompt. So the next subjects are read while the last ones are asked, and no more are open than
+    that takes, because their prefixes must stay in a cache that may be small.
 
     Args:
         questions: In the order they are asked.
-        width: How many are asked at a time.
+        width: How many are asked at once.
     """
 
     def __init__(self, questions: Sequence[Question], width: Callable[[], int]) -> None:
         super().__init__(())
-        groups: dict[_Beginning, deque[Question]] = {}
+        groups: dict[_Prefix, deque[Question]] = {}
         for question in questions:
-            groups.setdefault(_beginning(question), deque()).append(question)
+            groups.setdefault(_prefix(question), deque()).append(question)
         self._width = width
         self._usual_size = len(questions) / max(1, len(groups))
         self._unopened = deque(groups.values())
         self._followers = groups
         self._open: deque[deque[Question]] = deque()
         self._ready = 0
-        self._leading: set[_Beginning] = set()
+        self._leading: set[_Prefix] = set()
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def next(self) -> Question | None:
@@ -64,7 +64,7 @@ class PrefixQueue(Queue):
                 group = self._unopened.popleft()
                 leader = group.popleft()
                 if group:
-                    self._leading.add(_beginning(leader))
+                    self._leading.add(_prefix(leader))
                 return leader
             if self._open:
                 group = self._open[0]
@@ -80,7 +80,7 @@ class PrefixQueue(Queue):
             await turn
 
     def begun(self, question: Question) -> None:
-        key = _beginning(question)
+        key = _prefix(question)
         if key not in self._leading:
             return
         self._leading.remove(key)
@@ -92,6 +92,6 @@ class PrefixQueue(Queue):
                 turn.set_result(None)
 
 
-def _beginning(question: Question) -> _Beginning:
-    """Questions of which this is the same begin with the same examples."""
+def _prefix(question: Question) -> _Prefix:
+    """The same for all questions that start with the same examples."""
     return question.task, question.subject, question.examples

@@ -1,4 +1,4 @@
-"""Telling what a reasoning model thinks from what it says, while the reply is still coming."""
+"""Separates a reasoning model's thinking from its text, while the reply is still arriving."""
 
 import re
 

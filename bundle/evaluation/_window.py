@@ -1,4 +1,4 @@
-"""How many requests are in flight at a time."""
+"""How many requests are in flight at once."""
 
 import asyncio
 import enum
@@ -10,6 +10,7 @@ _WORTHWHILE_GAIN, _FULL_GAIN = 1.2, 1.7
 _SLOW = 3.0
 _MISSES = 2
 _PATIENCE = 8
+_MANY = 0.4
 
 
 class _Growth(enum.Enum):
@@ -19,25 +20,26 @@ class _Growth(enum.Enum):
 
 
 class Window:
-    """Lets so many requests be in flight at once. Use as an async context manager, once a request.
+    """Limits the number of concurrent requests. Use as an async context manager, once per request.
 
-    A server of our own is asked as many at a time as it has room for (``adaptive=False``). Of any other nobody knows
-    how many that is; the window looks for it, as congestion control does:
+    How many a server of our own can handle is known (``adaptive=False``). For any other server the window searches for
+    it, as congestion control does:
 
-    - It begins small and doubles as long as that brings a fifth more replies a second, or grows fourfold where the last
-      step brought nearly as many more as it could.
-    - When two rounds in a row bring no more, it goes back to where it was, and looks again eight rounds later.
-    - When replies take three times as long as the quickest round's and no more of them come, requests are queueing at
-      the server: the window shrinks by a quarter.
-    - When the server says that it is asked too often, it halves, and grows by an eighth a round from then on.
+    - It starts small and doubles as long as that gives a fifth more replies per second, or quadruples if the last step
+      gave nearly as many more as it could.
+    - When two rounds in a row gain nothing, it returns to the last useful width, and tries again eight rounds later.
+    - When replies take three times as long as in the quickest round without a higher rate, requests are queueing at the
+      server: the window shrinks by a quarter.
+    - When the server refuses many requests of a round as too many, it halves, and grows by an eighth per round from
+      then on. Fewer refusals say something about the rate of requests, which the client slows, not about their number.
 
-    A round is as many replies as the window is wide, so that every figure is a mean over all that were in flight. How
-    many replies come in a second is taken from how many were in flight and how long they took (Little's law); counted,
-    it would go up and down with the waves in which a batching server answers.
+    A round is as many replies as the window is wide, so every figure is a mean over all requests in flight. The rate of
+    replies follows from how many were in flight and how long they took (Little's law); if counted, it would rise and
+    fall with the waves in which a batching server replies.
 
     Args:
-        most: Never more than this.
-        adaptive: Whether to look for less.
+        most: Upper limit.
+        adaptive: Whether to search for a lower one.
     """
 
     def __init__(self, most: int, *, adaptive: bool) -> None:
@@ -74,11 +76,11 @@ class Window:
         self._leave()
 
     def replied(self, latency_s: float, in_flight: float) -> None:
-        """A request has brought a reply.
+        """Learn from a reply.
 
         Args:
-            latency_s: After so many seconds.
-            in_flight: How many requests were in flight meanwhile, on the mean.
+            latency_s: How long it took.
+            in_flight: How many requests were in flight meanwhile, on average.
         """
         if not self._adaptive:
             return
@@ -92,9 +94,10 @@ class Window:
             self._end_round()
 
     def busy(self) -> None:
-        """The server says that it is asked too often."""
-        # All that is in flight may say so: once a round is enough.
-        if self._adaptive and not self._was_busy:
+        """Learn that the server refused a request as one too many."""
+        self._refused += 1
+        # All requests in flight may meet that: halving once a round is enough.
+        if self._adaptive and not self._was_busy and self._refused > _MANY * self.limit:
             self._growth = _Growth.CREEPING
             self._set(self.limit // 2)
             self._begin_round()
@@ -127,12 +130,13 @@ class Window:
         self._replies = 0
         self._latency_s = 0.0
         self._in_flight_then = 0.0
+        self._refused = 0
         self._was_busy = False
 
     def _set(self, limit: int) -> None:
         limit = max(1, min(limit, self.most))
         if limit < self.limit:
-            # These say nothing of the narrower window, and would make it narrower again.
+            # These say nothing about the narrower window, and would make it even narrower.
             self._of_a_wider_window = self._in_flight
         self.limit = limit
         self._admit()

@@ -1,11 +1,13 @@
-"""API keys: used in turn, dropped when they are of no more use, and never told to anybody."""
+"""API keys: used in turn, dropped once they are useless, and never shown."""
 
 import re
 from collections.abc import Sequence
 
+from bundle.client._pace import SharedPause
+
 _SHARED = 8
 _HIDDEN = "***"
-# The forms in which servers repeat a key: OpenAI's "sk-ab****cdef", and anything that begins like one of its keys.
+# How servers repeat a key: OpenAI's "sk-ab****cdef", and anything that starts like one of its keys.
 _MASKED = re.compile(r"[\w.-]*\*{3,}[\w.-]*|\bsk-[\w.*…-]+")
 
 
@@ -13,25 +15,27 @@ class Key:
     """One key of a `KeyRing`.
 
     Attributes:
-        value: The key itself; None for requests without one.
-        position: From 1, in the order the keys were given.
-        refusals: Refusals in a row since its last reply; None while it has brought no reply at all.
+        value: The key; None for requests without one.
+        position: Its position in the list, from 1.
+        refusals: Consecutive refusals since its last reply; None before its first reply.
+        pause: What the server's rate limit asks of requests with this key.
     """
 
     def __init__(self, value: str | None, position: int) -> None:
         self.value = value
         self.position = position
         self.refusals: int | None = None
+        self.pause = SharedPause()
 
     def __repr__(self) -> str:
         return f"Key({self.position})"
 
 
 class KeyRing:
-    """The keys there are, in turn.
+    """Hands out keys in rotation.
 
     Args:
-        values: The keys; none for requests without one.
+        values: The keys; empty for requests without one.
     """
 
     def __init__(self, values: Sequence[str]) -> None:
@@ -46,19 +50,36 @@ class KeyRing:
     def __repr__(self) -> str:
         return f"KeyRing({len(self)} of {self.total})"
 
-    def take(self) -> Key:
-        """The key whose turn it is.
+    def pause_s(self, now: float) -> float:
+        """Seconds until a key may be used; not positive if one may be used now.
+
+        Args:
+            now: The event loop's time.
+        """
+        return min(key.pause.left_s(now) for key in self._keys)
+
+    def take(self, now: float = 0.0) -> Key:
+        """The next key that need not pause, or if all must, the one that may be used first.
+
+        Args:
+            now: The event loop's time.
 
         Raises:
-            IndexError: None is left.
+            IndexError: No key is left.
         """
         self._next = self._next % len(self._keys) if self._keys else 0
         key = self._keys[self._next]
+        if key.pause.left_s(now) > 0:
+            in_turn = (*self._keys[self._next :], *self._keys[: self._next])
+            key = next((one for one in in_turn if one.pause.left_s(now) <= 0), None) or min(
+                in_turn, key=lambda one: one.pause.left_s(now)
+            )
+            self._next = self._keys.index(key)
         self._next += 1
         return key
 
     def drop(self, key: Key) -> bool:
-        """Use this key no more; say whether it was in use until now."""
+        """Stop using a key; return whether it was still in use."""
         if key not in self._keys:
             return False
         index = self._keys.index(key)
@@ -68,18 +89,18 @@ class KeyRing:
         return True
 
     def name(self, key: Key) -> str:
-        """What a key can be called where anybody may read it."""
+        """How messages refer to a key."""
         return "the key" if self.total == 1 else f"key {key.position} of {self.total}"
 
     def hide(self, text: str) -> str:
-        """``text`` with every key in it, whole, in part or masked, replaced by ***."""
+        """``text`` with every key in it (whole, in part or masked) replaced by ***."""
         for value in self._values:
             text = _hide_one(text, value)
         return _MASKED.sub(_HIDDEN, text)
 
 
 def _hide_one(text: str, key: str) -> str:
-    """Replace what ``text`` has in common with ``key``: eight characters in a row, or all of a shorter key."""
+    """Replace what ``text`` shares with ``key``: eight consecutive characters, or all of a shorter key."""
     if len(key) < _SHARED:
         return re.sub(rf"(?<!\w){re.escape(key)}(?!\w)", _HIDDEN, text)
     parts = {key[start : start + _SHARED] for start in range(len(key) - _SHARED + 1)}

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.client.backoff import pause_s, retry_after_s
+from bundle.client._faults import retry_after_s
+from bundle.client._pace import pause_s
 
 
 @pytest.mark.parametrize(("busy", "first"), [(False, 0.5), (True, 5.0)])

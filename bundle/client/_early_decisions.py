@@ -1,51 +1,52 @@
-"""Whether a reply is read to its end, or only until its answer is certain."""
+"""Whether a reply is read to its end, or only until its answer is final."""
 
 import enum
 import statistics
 from collections import deque
 
-from bundle.client.streaming import StreamedReply
+from bundle.client._replies import StreamedReply
 from bundle.tasks.answers import AnswerRule
 
 _PROBES = 8
-"""Replies that are read to their end before any is not."""
+"""Replies that are read to their end before any is stopped early."""
 
 _WORTH_IT_HTTP, _WORTH_IT_HTTPS = 4, 32
-"""Tokens that must be saved for a reply to be cut.
+"""Tokens that must be saved for a reply to be stopped early.
 
-To cut a reply is to close its connection, so the next request opens one: about 0.2 ms of CPU on loopback, and two or
-three round trips and a handshake's arithmetic with TLS. Streaming itself costs 0.03 ms of CPU an event. A reply of a
-letter and an end of turn is cheaper to get whole."""
+Stopping a reply means closing its connection, so the next request opens a new one: about 0.2 ms of CPU on loopback, and
+two or three round trips plus a handshake with TLS. Streaming itself costs 0.03 ms of CPU per event. A reply of one
+letter and an end of turn is cheaper to read whole."""
 
 _LONG = 32
-"""Pieces after the answer that show that a reply explains itself, before it is at its end."""
+"""Pieces after the answer that show that a model explains its answers, before the reply is complete."""
 
 _WINDOW = 32
-"""Replies that are looked back at to see whether a model has changed its habits."""
+"""How many of the last replies are looked at to see whether a model has changed its habits."""
 
 
 class _Habit(enum.Enum):
     UNKNOWN = "replies are streamed, and read to their end until enough is known"
-    EXPLAINS = "much comes after the answer: replies are streamed and cut"
-    BRIEF = "nothing comes after the answer that is worth cutting: replies are not streamed"
+    EXPLAINS = "much follows the answer: replies are streamed and stopped early"
+    BRIEF = "nothing worth saving follows the answer: replies are not streamed"
     THINKS_ALOUD = "text may turn out to be thinking at any time: replies are not streamed"
 
 
 class EarlyDecisions:
     """Chooses for every request of one task how its reply is read, and learns from every reply.
 
-    Cutting changes no score: a rule only decides when nothing that may still come can change its answer. The one
-    exception is text that turns out to be thinking (`ThinkingSplitter`), which depends on the chat template and so
-    shows in the first replies. These are therefore read to their end, also when the next ones are cut already. Should
-    it show later than that, all that was cut is asked again (`mistaken`), and nothing is cut any more.
+    Stopping early changes no score: a rule only decides when nothing that could follow can change its answer. The one
+    exception is text that turns out to be thinking (`ThinkingSplitter`); that depends on the chat template, so it shows
+    in the first replies. These are therefore read to their end, even once later ones are stopped early. If it shows
+    later all the same, every question that was stopped early must be asked again (`mistaken`), and no reply is stopped
+    early any more.
 
     Args:
         rule: What counts as the answer.
         tls: Whether connections are encrypted.
-        has_cut: Whether replies were cut before, in the part of the run that is gone on with.
+        has_cut: Whether replies were stopped early in the part of the run that is being resumed.
 
     Attributes:
-        mistaken: Whether replies were cut that should not have been; to be set back by who asks them again.
+        mistaken: Whether replies were stopped early that should not have been; to be reset by whoever asks them again.
     """
 
     def __init__(self, rule: AnswerRule, *, tls: bool, has_cut: bool = False) -> None:
@@ -60,12 +61,16 @@ class EarlyDecisions:
         self._has_cut = has_cut
         self.mistaken = False
 
-    def begin(self) -> StreamedReply | None:
-        """What takes the next reply's events; None where it is not to be streamed."""
-        return StreamedReply(self._rule) if self._habit in (_Habit.UNKNOWN, _Habit.EXPLAINS) else None
+    def wants_stream(self) -> bool:
+        """Whether the next reply should be streamed."""
+        return self._habit in (_Habit.UNKNOWN, _Habit.EXPLAINS)
+
+    def begin(self) -> StreamedReply:
+        """What collects the events of the next reply."""
+        return StreamedReply(self._rule)
 
     def is_enough(self, reply: StreamedReply) -> bool:
-        """Whether a reply of which another piece has come can be cut now."""
+        """Whether a reply that has grown by a piece can be stopped now."""
         if reply.pieces_to_decide is None or reply.ended:
             return False
         if self._habit is _Habit.UNKNOWN and reply.pieces - reply.pieces_to_decide == _LONG:
@@ -75,7 +80,7 @@ class EarlyDecisions:
         return self._habit is _Habit.EXPLAINS and reply not in self._probes
 
     def streamed(self, reply: StreamedReply, *, cut: bool) -> None:
-        """Learn from a streamed reply."""
+        """Learn from a streamed reply; ``cut`` says whether it was stopped early."""
         self._probes.discard(reply)
         self._has_cut |= cut
         if reply.took_text_back:
@@ -90,16 +95,21 @@ class EarlyDecisions:
             self._cut.append(cut)
             if len(self._cut) == _WINDOW and sum(self._cut) < _WINDOW / 4:
                 self._look_again()
+        elif self._habit is _Habit.BRIEF:
+            self._compare_length(reply.pieces)
 
     def whole(self, completion_tokens: int | None, *, took_text_back: bool) -> None:
         """Learn from a reply that was not streamed."""
         if took_text_back:
             self._thinks_aloud()
         elif self._habit is _Habit.BRIEF and completion_tokens is not None:
-            self._lengths.append(completion_tokens)
-            longer = statistics.fmean(self._lengths) - self._brief_length
-            if len(self._lengths) == _WINDOW and longer >= self._worth_it:
-                self._look_again()
+            self._compare_length(completion_tokens)
+
+    def _compare_length(self, length: int) -> None:
+        self._lengths.append(length)
+        longer = statistics.fmean(self._lengths) - self._brief_length
+        if len(self._lengths) == _WINDOW and longer >= self._worth_it:
+            self._look_again()
 
     def _thinks_aloud(self) -> None:
         self._habit = _Habit.THINKS_ALOUD

@@ -1,21 +1,21 @@
-"""The questions of one run, asked and scored; what is known so far can be had at any moment."""
+"""The questions of one run and their outcomes, from which results follow at any moment."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bundle.client.early_decisions import EarlyDecisions
-from bundle.evaluation.prefix_order import PrefixQueue, Queue
-from bundle.evaluation.runner import Asking, ask_all, require_working, unanswered
-from bundle.evaluation.suspects import Suspects
-from bundle.evaluation.window import Window
+from bundle.client import EarlyDecisions
+from bundle.evaluation._asking import Asking, FirstRefusals, ask_all, require_working, unanswered
+from bundle.evaluation._queue import PrefixQueue, Queue
+from bundle.evaluation._suspects import Suspects
+from bundle.evaluation._window import Window
 from bundle.runs.predictions import Prediction
 from bundle.runs.results import Results
 from bundle.runs.run import Run
 from bundle.tasks.catalog import Question, Task
 
-if TYPE_CHECKING:
-    from bundle.client.client import ChatClient
+if TYPE_CHECKING:  # imported late: slow, and a local server should start first
+    from bundle.client import ChatClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +23,10 @@ class AskingOptions:
     """How questions are asked.
 
     Attributes:
-        concurrency: Most requests in flight.
-        adaptive: Whether to look for how many the server has room for; False for always that many.
-        full_replies: Whether replies are read to their end, also where their answer is certain before.
-        prefix_order: Whether they are ordered so that the server's prefix cache is of use.
+        concurrency: Maximum concurrent requests.
+        adaptive: Whether to find out how many the server can handle; False for always that many.
+        full_replies: Whether replies are read to their end, even if their answer is final before.
+        prefix_order: Whether they are ordered so that the server's prefix cache helps.
     """
 
     concurrency: int
@@ -36,16 +36,17 @@ class AskingOptions:
 
 
 class Evaluation:
-    """Asks the questions of one or several tasks and keeps count.
+    """Asks the questions of one or several tasks and keeps their outcomes.
 
     Args:
         tasks: The tasks, in the order they are shown.
         questions: The questions of this run.
-        run: Where every outcome is written at once; what it knows already is not asked again.
-        on_prediction: Told of every new outcome after that.
+        run: Where every outcome is written at once. Questions with a reply in it are not asked again.
+        on_prediction: Called with every new outcome after that.
 
     Attributes:
-        server: What is known of the server, for the results.
+        predictions: The outcomes so far, one per question.
+        restarts: How many times the server was lost with questions left.
     """
 
     def __init__(
@@ -59,7 +60,8 @@ class Evaluation:
         self.questions = questions
         self._run = run
         self._on_prediction = on_prediction
-        self.server: dict[str, float] = {}
+        self.restarts = 0
+        self._cache_hit_rate: float | None = None
         asked = {question.key for question in questions}
         self.predictions = [prediction for prediction in run.known if prediction.key in asked]
         self._known = {prediction.key for prediction in self.predictions}
@@ -67,25 +69,25 @@ class Evaluation:
 
     @property
     def unanswered(self) -> Sequence[Question]:
-        """What nobody has asked yet, or asked in vain of a server that died."""
+        """The questions still to be asked, or to be asked again after a crash of the server."""
         return [question for question in self.questions if question.key not in self._known]
 
     async def ask(
         self, client: "ChatClient", max_out_len: Mapping[str, int], options: AskingOptions, *, ours: bool = False
     ) -> None:
-        """Ask what has no reply yet.
+        """Ask the unanswered questions.
 
         Args:
-            client: Whom to ask.
-            max_out_len: Most tokens a reply may have, by task name.
-            options: How many at a time, in which order, and how replies are read.
-            ours: Whether the server can be started again. Then it is asked something else where the last question
-                failed, or one that was asked alone: what failed may be the server.
+            client: The server.
+            max_out_len: Maximum tokens per reply, by task name.
+            options: How many at once, in which order, and how replies are read.
+            ours: Whether the server can be restarted. Then it is sent a test request if the last question failed, or
+                one that was asked alone: it may be the server that fails.
 
         Raises:
             RefusedError: The server refuses every question.
-            FailingServerError: The server fails one question after the other.
-            RunError: An outcome cannot be written down.
+            FailingServerError: Too many questions in a row failed.
+            RunError: An outcome cannot be written.
         """
         how = {
             task.name: Asking(
@@ -95,38 +97,45 @@ class Evaluation:
             )
             for task in self.tasks
         }
+        first = FirstRefusals(count_transient=not ours)
+        if any(one.error is None for one in self.predictions):
+            first.replied()
         while True:
-            await self._ask_unanswered(client, how, options, ours=ours)
-            if not self._forget_what_was_cut_by_mistake(how):
+            await self._ask_unanswered(client, how, options, first, ours=ours)
+            if not self._forget_stopped_by_mistake(how):
                 break
         self._run.flush()
-        rate = _share_of_cached(self.predictions)
-        if rate is None:
-            rate = await client.prefix_cache_hit_rate()
-        if rate is not None:
-            self.server["prefix_cache_hit_rate"] = round(rate, 4)
+        self._cache_hit_rate = _share_of_cached(self.predictions)
+        if self._cache_hit_rate is None:
+            self._cache_hit_rate = await client.prefix_cache_hit_rate()
 
     @property
     def suspected(self) -> int:
-        """How many of the unanswered questions are asked one at a time, for a server has died of one of them."""
+        """How many of the unanswered questions may have crashed the server, and are asked one at a time."""
         return len(self._suspects.apart(self.unanswered)[1])
 
     async def _ask_unanswered(
-        self, client: "ChatClient", how: Mapping[str, Asking], options: AskingOptions, *, ours: bool
+        self,
+        client: "ChatClient",
+        how: Mapping[str, Asking],
+        options: AskingOptions,
+        first: FirstRefusals,
+        *,
+        ours: bool,
     ) -> None:
         together, alone = self._suspects.apart(self.unanswered)
         window = Window(options.concurrency, adaptive=options.adaptive)
         in_order = PrefixQueue(together, lambda: window.limit) if options.prefix_order else Queue(together)
         one_by_one = [(Queue([question]), Window(1, adaptive=False)) for question in alone]
-        for queue, so_many in ((in_order, window), *one_by_one):
+        for queue, width in ((in_order, window), *one_by_one):
             await ask_all(
                 queue,
                 client,
                 how,
-                window=so_many,
-                on_begin=self._suspects.begun,
-                on_failing=self._suspects.failing,
-                on_prediction=self._record,
+                window=width,
+                suspects=self._suspects,
+                first=first,
+                record=self._record,
             )
             if ours and self._suspects.is_failing:
                 await require_working(client)
@@ -136,8 +145,8 @@ class Evaluation:
         has_cut = any(one.decided_early and one.task == task.name for one in self.predictions)
         return EarlyDecisions(task.answer_rule, tls=tls, has_cut=has_cut)
 
-    def _forget_what_was_cut_by_mistake(self, how: Mapping[str, Asking]) -> bool:
-        """Leave to be asked again what was cut before its text turned out to be thinking; whether there is any."""
+    def _forget_stopped_by_mistake(self, how: Mapping[str, Asking]) -> bool:
+        """Forget replies that were stopped before text turned out to be thinking; return whether there are any."""
         mistaken = {task for task, asking in how.items() if asking.reading is not None and asking.reading.mistaken}
         for task in mistaken:
             how[task].reading.mistaken = False  # type: ignore[union-attr]
@@ -147,35 +156,43 @@ class Evaluation:
         return bool(forgotten)
 
     def server_lost(self, *, last_life: bool = False) -> Sequence[Question]:
-        """The server has died or hangs; call `ask` again with another one.
+        """Note that the server crashed or hangs; `ask` may be called again with another one.
 
-        Questions that failed while it was failing are asked again, if there is another one. One that was alone with a
-        dying server twice is set aside, as one without a reply.
+        If there will be one, questions that failed since the server began to fail are asked again. A question that was
+        alone at two crashes is skipped and stays without a reply.
 
         Args:
-            last_life: Whether there will be no other one.
+            last_life: Whether the server will not be restarted.
 
         Returns:
-            What was set aside now.
+            The questions that are skipped from now on.
         """
         failed = self._suspects.server_died()
         if not last_life:
             self._known -= failed
             self.predictions = [one for one in self.predictions if one.key in self._known]
-        set_aside = self._suspects.to_set_aside(self.unanswered, last_life=last_life)
-        for question in set_aside:
-            deaths = self._suspects.deaths_with(question)
-            self._record(unanswered(question, f"the server died of it, {deaths} times", attempts=deaths))
-        return set_aside
+        skipped = self._suspects.to_skip(self.unanswered, last_life=last_life)
+        for question in skipped:
+            crashes = self._suspects.deaths_with(question)
+            self._record(unanswered(question, f"the server crashed on it {crashes} times", attempts=crashes))
+        if not last_life and self.unanswered:
+            self.restarts += 1
+        return skipped
 
     def results(self, timing: Mapping[str, float]) -> Results:
-        """Scores and counts of what is known now.
+        """Scores and counts of the outcomes so far.
 
         Args:
             timing: Seconds by phase.
         """
         keys = [question.key for question in self.questions]
-        return Results.of(self.tasks, keys, self.predictions, timing=timing, server=self.server)
+        return Results.of(self.tasks, keys, self.predictions, timing=timing, server=self._server())
+
+    def _server(self) -> dict[str, float]:
+        server: dict[str, float] = {"restarts": self.restarts} if self.restarts else {}
+        if self._cache_hit_rate is not None:
+            server["prefix_cache_hit_rate"] = round(self._cache_hit_rate, 4)
+        return server
 
     def _record(self, prediction: Prediction) -> None:
         self._run.append(prediction)
@@ -186,9 +203,9 @@ class Evaluation:
 
 
 def _share_of_cached(predictions: Sequence[Prediction]) -> float | None:
-    """The share of prompt tokens that were in the server's prefix cache; None where too few replies tell.
+    """The share of prompt tokens that came from the server's prefix cache; None if too few replies say so.
 
-    Replies that were cut do not, and those that were read to their end at first are the first of their subjects.
+    Replies that were stopped early do not, and those read to their end at first are the first of their subjects.
     """
     told = [one for one in predictions if one.cached_tokens is not None]
     prompts = sum(one.prompt_tokens or 0 for one in told)

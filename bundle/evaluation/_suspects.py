@@ -1,4 +1,4 @@
-"""Which questions may be what a server dies of."""
+"""Which questions may crash the server."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -7,21 +7,21 @@ from bundle.tasks.catalog import Question
 from bundle.tasks.scores import Key
 
 _DEATHS = 2
-"""Once could be chance: a server may die of anything."""
+"""Once could be chance."""
 
 
 class Suspects:
-    """Keeps the questions that were in flight when a server died from being asked among others again.
+    """Finds the questions that crash the server, at no cost to the others.
 
-    Whatever was in flight is suspect. Suspects are asked after all others and one at a time, so that the next death has
-    one suspect and costs no other question anything. Who was alone with a dying server goes to the end of that queue;
-    who is so again is set aside.
+    All questions in flight at a crash are suspects. Suspects are asked after all others and one at a time, so that the
+    next crash has a single suspect. A question that was alone at a crash goes to the end of that queue; the second time
+    it is skipped.
 
-    A server that stays and fails whatever it is asked is as good as dead; then those are suspect that were in flight
-    when it began to fail.
+    A server that keeps running but fails every request counts as crashed; the suspects are then the questions that were
+    in flight when it began to fail.
 
-    A death whose suspects have all brought replies since was none of theirs: such a server dies of other things too. So
-    each of these makes it take one more death to set a question aside.
+    If all suspects of a crash have had replies since, the crash had another cause. Each such crash raises the number of
+    crashes that it takes to skip a question by one.
     """
 
     def __init__(self) -> None:
@@ -34,37 +34,37 @@ class Suspects:
         self._by_chance = 0
 
     def begun(self, question: Question) -> None:
-        """It is being asked."""
+        """Note that it is being asked."""
         self._in_flight[question.key] = question
 
     @property
     def is_failing(self) -> bool:
-        """Whether the last that was heard of the server is that it failed a question."""
+        """Whether the last thing known about the server is that it failed a request."""
         return self._when_failing_began is not None
 
     def works(self) -> None:
-        """It has been seen that the server is not failing."""
+        """Note that the server is not failing."""
         self._when_failing_began = None
         self._failed_since.clear()
 
     def failing(self, question: Question) -> None:
-        """It is given up, for a reason that is the server's and not the question's. To be called before `ended`."""
+        """Note that it got no reply because of the server. To be called before `ended`."""
         if self._when_failing_began is None:
             self._when_failing_began = dict(self._in_flight)
         self._failed_since.add(question.key)
 
     def ended(self, key: Key, *, replied: bool) -> None:
-        """There is a reply, or there will be none."""
+        """Note that it has a reply, or will have none."""
         self._in_flight.pop(key, None)
         if replied:
-            # What was in flight when failing began may have been computed before.
+            # A question that was in flight when it began to fail may have been computed before that.
             if self._when_failing_began is not None and key not in self._when_failing_began:
                 self.works()
             if self._deaths[key]:
                 self._clear(key)
 
     def server_died(self) -> set[Key]:
-        """Suspect what was in flight; return what it failed since it began to fail."""
+        """Suspect all questions in flight; return those that failed since the server began to fail."""
         suspects = self._in_flight if self._when_failing_began is None else self._when_failing_began
         self._deaths.update(suspects.keys())
         if len(suspects) == 1:
@@ -76,12 +76,12 @@ class Suspects:
         self.works()
         return failed
 
-    def to_set_aside(self, questions: Iterable[Question], *, last_life: bool) -> list[Question]:
-        """Those of ``questions`` that are not to be asked again.
+    def to_skip(self, questions: Iterable[Question], *, last_life: bool) -> list[Question]:
+        """Those of ``questions`` that should be skipped.
 
         Args:
             questions: Those without a reply.
-            last_life: Whether the server is not started again. Then it is enough to have been alone with it once.
+            last_life: Whether the server will not be restarted. Then one crash alone is enough.
         """
         deaths = 1 if last_life else _DEATHS + self._by_chance
         return [
@@ -91,11 +91,11 @@ class Suspects:
         ]
 
     def deaths_with(self, question: Question) -> int:
-        """How often a server died while this was in flight."""
+        """How many times the server crashed while this was in flight."""
         return self._deaths[question.key]
 
     def apart(self, questions: Iterable[Question]) -> tuple[Sequence[Question], Sequence[Question]]:
-        """The questions that can be asked together, and those to be asked after them and one at a time."""
+        """The questions that can be asked together, and the suspects, to be asked after them one at a time."""
         together: list[Question] = []
         alone: list[Question] = []
         for question in questions:
@@ -104,7 +104,7 @@ class Suspects:
         return together, alone
 
     def _clear(self, key: Key) -> None:
-        """It was suspect and has brought a reply."""
+        """Clear a suspect that has had a reply."""
         for suspects in self._unexplained:
             suspects.discard(key)
         self._by_chance += self._unexplained.count(set())

@@ -1,0 +1,115 @@
+"""Where a server is: base URLs as people write them."""
+
+import ipaddress
+import re
+from urllib.parse import SplitResult, urlsplit
+
+from bundle.errors import UsageError
+from bundle.system.text import is_unicode, one_line
+
+_EXAMPLE = "For example: --base-url https://api.example.com/v1."
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_VERSION = re.compile(r"v\d+(\.\d+)*((alpha|beta)\d*)?", re.IGNORECASE)
+_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", re.IGNORECASE)
+_CHAT = "/chat/completions"
+
+
+def normalise_base_url(url: str) -> str:
+    """The base URL that ``url`` means, without a trailing slash.
+
+    - A trailing ``/chat/completions`` is removed, and the rest is used unchanged.
+    - Otherwise ``/v1`` is appended, unless the path names a version: ``/v1``, ``/api/paas/v4``, ``/v1beta/openai``.
+    - Without a scheme it is http on this machine; any other host needs one.
+
+    Raises:
+        UsageError: It is not a valid base URL. The message repeats nothing that could be a secret.
+    """
+    url = url.strip()
+    if not url:
+        raise UsageError("The base URL is empty.", remedy=_EXAMPLE)
+    # Searched in the text rather than in the parsed URL: a URL that cannot be parsed may hold a password, too.
+    if "@" in url:
+        raise UsageError(
+            "The base URL contains a user name or password, which would be written to run.json.",
+            remedy="Leave it out; a key is read from the environment variable that --api-key-env names.",
+        )
+    if "?" in url or "#" in url:
+        raise UsageError(
+            "The base URL has a query or a fragment (the part after ? or #), which would not be sent.",
+            remedy=f"Leave it out; a key is read from the environment variable that --api-key-env names. {_EXAMPLE}",
+        )
+    if re.search(r"[\s\x00-\x1f\x7f\\]", url) or not is_unicode(url):
+        raise UsageError(
+            f"The base URL {one_line(url)!r} contains a space or another stray character.", remedy=_EXAMPLE
+        )
+    parts = _split(_with_scheme(url))
+    path = parts.path.rstrip("/")
+    if path.endswith(_CHAT):
+        path = path.removesuffix(_CHAT).rstrip("/")
+    elif not any(_VERSION.fullmatch(segment) for segment in path.split("/")):
+        path += "/v1"
+    return f"{parts.scheme}://{_host(parts)}{path}"
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the server is on this machine."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    # Servers that listen on all interfaces print 0.0.0.0; as a destination it is this machine.
+    return address.is_loopback or address.is_unspecified
+
+
+def insecure(url: str) -> bool:
+    """Whether requests to this URL, keys included, cross a network unencrypted."""
+    return urlsplit(url).scheme == "http" and not is_loopback(url)
+
+
+def _with_scheme(url: str) -> str:
+    if scheme := _SCHEME.match(url):
+        if scheme[1].lower() not in ("http", "https"):
+            raise UsageError(f"The base URL {one_line(url)} is neither http nor https.", remedy=_EXAMPLE)
+        return url
+    guess = f"http://{url}"
+    if ":/" in url or not is_loopback(_split(guess).geturl()):
+        raise UsageError(
+            f"The base URL {one_line(url)} does not start with http:// or https://.",
+            remedy="Put https:// before it, or http:// if the server does not use TLS.",
+        )
+    return guess
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of an http or https URL.
+
+    Raises:
+        UsageError: Its host or port is missing or invalid.
+    """
+    try:
+        parts = urlsplit(url)
+        _host(parts)
+    except ValueError as error:
+        raise UsageError(f"The base URL {one_line(url)} is not valid: {error}.", remedy=_EXAMPLE) from None
+    return parts
+
+
+def _host(parts: SplitResult) -> str:
+    """Host and port as in a request: in ASCII, an IPv6 address in brackets.
+
+    Raises:
+        ValueError: They are not valid.
+    """
+    host, port = parts.hostname or "", parts.port
+    if ":" in host:
+        host = f"[{ipaddress.IPv6Address(host)}]"
+    else:
+        host = host.encode("idna").decode()
+        if not _HOST.fullmatch(host):
+            raise ValueError(f"{host!r} is not a valid host")
+    if port == 0:
+        raise ValueError("0 is not a valid port")
+    return host if port is None else f"{host}:{port}"

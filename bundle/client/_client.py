@@ -1,0 +1,426 @@
+"""Asks an OpenAI-compatible server one question, and retries where that can help."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+from urllib.parse import urljoin
+
+from bundle.client._addresses import is_loopback
+from bundle.client._early_decisions import EarlyDecisions
+from bundle.client._faults import AttemptError, Fate
+from bundle.client._keys import Key, KeyRing
+from bundle.client._pace import RateLimiter, SharedPause, pause_s
+from bundle.client._replies import NoReplyError, RefusedError, Reply, StreamedReply, reply_of, require_model
+from bundle.client._request import Modes, RequestBody
+from bundle.client._server_info import prefix_cache_hit_rate
+from bundle.client._transport import Transport
+from bundle.tasks.prompts import Message
+
+_REFUSALS_IN_A_ROW = 10
+_WORTH_SAYING = 4
+"""Pauses in vain after which an outage is mentioned: some seconds."""
+_METRICS_TIMEOUT_S = 1.0
+
+
+class ChatClient:
+    """Asks one model on one server. An async context manager.
+
+    ``docs/remote.md`` says what counts as a reply, what is retried and what ends the run.
+
+    Args:
+        base_url: What ``/chat/completions`` is appended to; see `normalise_base_url`.
+        keys: Sent as bearer tokens, in rotation; empty for a server without keys.
+        model: The served name.
+        temperature: 0 for greedy decoding.
+        timeout_s: Maximum duration of an attempt, without the wait for its turn.
+        retries: Maximum retries of a question after transient faults.
+        proxies: Whether to use the proxies set in the environment; a server on loopback is never behind one.
+        qps: Maximum requests per second, counting every attempt; None for no limit.
+        patience_s: For how long without any reply rate limits and outages cost no retry: they pause all requests. With
+            0 they count like other faults, for a server whose death is noticed in another way.
+        answer_from_thinking: Whether thinking becomes the reply's text if there is no other.
+        only_this_model: Whether to refuse a reply that names another model. A server of our own names the model that
+            was asked for; others answer "gpt-4o" with "gpt-4o-2024-08-06".
+        say: Shows one line to the user.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        keys: Sequence[str],
+        model: str,
+        *,
+        temperature: float,
+        timeout_s: float,
+        retries: int,
+        proxies: bool,
+        qps: float | None = None,
+        patience_s: float = 0.0,
+        answer_from_thinking: bool = False,
+        only_this_model: bool = False,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._base_url = base_url
+        self._url = f"{base_url}/chat/completions"
+        self._keys = KeyRing(keys)
+        self._body = RequestBody(model, temperature)
+        self._modes = Modes()
+        self._retries = retries
+        self._patience_s = patience_s
+        self._answer_from_thinking = answer_from_thinking
+        self._only_model = model if only_this_model else None
+        self._say = say
+        self._said: set[str] = set()
+        self._limiter = RateLimiter(qps)
+        self._outage = SharedPause()
+        self._transport = Transport(base_url, timeout_s=timeout_s, proxies=proxies)
+        self._heard = False
+        self._has_replied = False
+        self._last_reply_at: float | None = None
+        self._refusal: RefusedError | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._transport.close()
+
+    @property
+    def tls(self) -> bool:
+        """Whether connections are encrypted."""
+        return self._base_url.startswith("https:")
+
+    def silent_for(self) -> float:
+        """For how many seconds requests have been in flight without a sign of any response."""
+        return self._transport.silent_for()
+
+    @property
+    def achieved_qpm(self) -> float:
+        """Requests sent in the last 60 seconds, counting every attempt."""
+        return float(self._limiter.last_minute)
+
+    @property
+    def changes(self) -> Sequence[str]:
+        """How requests had to be changed for this server, in words."""
+        return tuple(self._body.changes)
+
+    async def prefix_cache_hit_rate(self) -> float | None:
+        """The share of prompt tokens found in the server's prefix cache since it started, from 0 to 1.
+
+        None if it does not report it, or runs elsewhere: then its figures are not those of this run.
+        """
+        if not is_loopback(self._base_url):
+            return None
+        try:
+            async with asyncio.timeout(_METRICS_TIMEOUT_S):
+                metrics = await self._transport.get(urljoin(self._base_url, "/metrics"), self._keys.take().value)
+        except (AttemptError, TimeoutError):
+            return None
+        return prefix_cache_hit_rate(metrics) if isinstance(metrics, str) else None
+
+    async def ask(
+        self,
+        messages: Sequence[Message],
+        max_out_len: int,
+        *,
+        reading: EarlyDecisions | None = None,
+        begun: Callable[[], None] = lambda: None,
+        busy: Callable[[], None] = lambda: None,
+    ) -> Reply:
+        """Ask; retry after a transient fault, or with another key if one is refused.
+
+        Args:
+            messages: The conversation so far.
+            max_out_len: Maximum tokens of the reply.
+            reading: Decides how the reply is read; None for complete replies.
+            begun: Called when the reply starts to arrive, if that can be seen.
+            busy: Called when the server says that it is asked too often.
+
+        Raises:
+            NoReplyError: There is no reply, and asking again is not worthwhile.
+            RefusedError: The server refuses all keys, the model or the address, or cannot be reached; every question
+                would meet that.
+        """
+        question = _Question(messages, max_out_len, reading, begun)
+        if self._last_reply_at is None:
+            self._last_reply_at = asyncio.get_running_loop().time()
+        while True:
+            key = await self._turn()
+            try:
+                reply = await self._attempt(question, key)
+            except AttemptError as fault:
+                self._heard |= fault.heard
+                if fault.busy:
+                    busy()
+                if not self._is_to_be_asked_differently(question, fault):
+                    await self._prepare_retry(question, key, fault)
+            else:
+                self._note_reply(question, key, reply)
+                return reply
+
+    async def _turn(self) -> Key:
+        """Wait until a request may be sent; return the key to send."""
+        await self._until_no_pause()
+        await self._limiter.turn()
+        now = await self._until_no_pause()
+        key = self._keys.take(now)
+        key.pause.sent(now)
+        self._outage.sent(now)
+        return key
+
+    async def _until_no_pause(self) -> float:
+        """Wait for the pauses to end; return the time."""
+        clock = asyncio.get_running_loop().time
+        while self._refusal is None:
+            now = clock()
+            left_s = max(self._outage.left_s(now), self._keys.pause_s(now))
+            if left_s <= 0:
+                return now
+            await asyncio.sleep(left_s)
+        raise self._refusal
+
+    async def _attempt(self, question: "_Question", key: Key) -> Reply:
+        now = asyncio.get_running_loop().time
+        if question.refusal is None:
+            question.streams = self._modes.streams(question.reading)
+        if question.version != self._body.version:
+            question.version = self._body.version
+            try:
+                question.body = self._body.build(question.messages, question.max_out_len)
+            except UnicodeEncodeError as error:
+                reason = f"the question cannot be encoded as UTF-8: {error.reason}"
+                raise NoReplyError(reason, 0, 0.0, transient=False) from None
+        question.sent_at = now()
+        receiver = question.receiver = _Receiver(question.reading, question.begun, self._only_model)
+        body = question.body + self._body.ending(streams=question.streams)
+        answer = await self._transport.post(self._url, body, key.value, receiver)
+        latency_s = now() - question.sent_at
+        streamed = receiver.reply
+        if streamed is not None:
+            if receiver.is_cut:
+                receiver.learn(None)
+                return _stopped_early(streamed, latency_s, question.attempts)
+            answer = streamed.body()
+        require_model(answer, self._only_model)
+        reply = reply_of(
+            answer,
+            latency_s=latency_s,
+            attempts=question.attempts,
+            answer_from_thinking=self._answer_from_thinking,
+        )
+        receiver.learn(reply)
+        return reply
+
+    def _note_reply(self, question: "_Question", key: Key, reply: Reply) -> None:
+        self._heard = self._has_replied = True
+        self._last_reply_at = asyncio.get_running_loop().time()
+        key.refusals = 0
+        if key.pause.in_vain:
+            key.pause.end()
+        if self._outage.in_vain:
+            if self._outage.in_vain >= _WORTH_SAYING:
+                self._say("the server is replying again")
+            self._outage.end()
+        has_streamed = question.receiver is not None and question.receiver.reply is not None
+        self._modes.note(question.streams, has_streamed=has_streamed, only=question.refusal is not None)
+        if reply.unusual_end is not None:
+            self._say_once(f"replies end with finish_reason {reply.unusual_end!r}, read as {reply.finish_reason!r}")
+
+    def _is_to_be_asked_differently(self, question: "_Question", fault: AttemptError) -> bool:
+        """Whether to ask again in another form, as it may be the form that was refused and not the question."""
+        if fault.fate is not Fate.UNANSWERED:
+            return False
+        if question.version != self._body.version:
+            return True  # meanwhile the parameters have been adapted
+        if question.refusal is None and self._modes.only not in (None, question.streams):
+            return True  # meanwhile it has turned out how this server must be asked
+        if (change := self._body.adapt(fault, streams=question.streams)) is not None:
+            self._say(f"the server refuses a parameter: {change} ({self._keys.hide(fault.reason)})")
+            return True
+        if question.refusal is None and self._modes.may_be_refused(fault, streams=question.streams):
+            question.refusal = fault
+            question.streams = not question.streams
+            return True
+        return False
+
+    async def _prepare_retry(self, question: "_Question", key: Key, fault: AttemptError) -> None:
+        """Wait as long as a fault demands.
+
+        Raises:
+            NoReplyError: The question is not to be asked again.
+            RefusedError: No question is.
+        """
+        if question.refusal is not None and fault.fate is Fate.UNANSWERED:
+            fault = question.refusal  # it is refused either way
+        if self._is_done_with(key, fault):
+            return  # another key is left, and that this one is refused is not the question's fault
+        if self._is_pause_for_all(question, fault):
+            (key.pause if fault.busy else self._outage).begin(question.sent_at, fault.pause_s)
+            self._say_why_it_pauses(fault)
+            question.attempts += 1
+            return
+        question.tries += 1
+        if fault.fate is not Fate.AGAIN or question.tries > self._retries:
+            if not self._heard:
+                raise self._refused(fault)
+            latency_s = asyncio.get_running_loop().time() - question.sent_at
+            transient = fault.fate is Fate.AGAIN
+            raise NoReplyError(self._keys.hide(fault.reason), question.attempts, latency_s, transient=transient)
+        await asyncio.sleep(fault.pause_s if fault.pause_s is not None else pause_s(question.tries, busy=fault.busy))
+        question.attempts += 1
+
+    def _is_pause_for_all(self, question: "_Question", fault: AttemptError) -> bool:
+        """Whether it is the server's fault alone: a rate limit, or an outage in which no question gets a reply."""
+        last_reply_at = self._last_reply_at or 0.0
+        if fault.fate is not Fate.AGAIN or asyncio.get_running_loop().time() - last_reply_at >= self._patience_s:
+            return False
+        return fault.busy or (fault.outage and self._has_replied and question.sent_at >= last_reply_at)
+
+    def _say_why_it_pauses(self, fault: AttemptError) -> None:
+        reason = self._keys.hide(fault.reason)
+        if fault.busy:
+            self._say_once("the server limits the rate of requests; slowing down", f" ({reason})")
+        elif self._outage.in_vain == _WORTH_SAYING:
+            self._say_once(f"no replies at present, retrying for up to {self._patience_s:.0f} s", f" ({reason})")
+
+    def _say_once(self, line: str, details: str = "") -> None:
+        if line not in self._said:
+            self._said.add(line)
+            self._say(line + details)
+
+    def _is_done_with(self, key: Key, fault: AttemptError) -> bool:
+        """Drop a key that is of no more use, and say so; raise if none is left.
+
+        A refusal of a key that has had replies may concern one question, as when a gateway answers 403 to what its
+        filter dislikes. It is taken for a refusal of every question once nothing else comes back any more.
+        """
+        if fault.fate is Fate.REFUSED and key.refusals is not None:
+            key.refusals += 1
+            if key.refusals < _REFUSALS_IN_A_ROW:
+                return False
+        elif fault.fate not in (Fate.REFUSED, Fate.KEY_SPENT):
+            return False
+        was_in_use = self._keys.drop(key)
+        if not self._keys:
+            raise self._refused(fault, key)
+        if was_in_use:
+            reason = self._keys.hide(fault.reason)
+            self._say(f"dropped {self._keys.name(key)}, {len(self._keys)} left: {reason}")
+        return True
+
+    def _refused(self, fault: AttemptError, key: Key | None = None) -> RefusedError:
+        """What ends the run, for this question and all that follow."""
+        reason = self._keys.hide(fault.reason).rstrip(".")
+        if key is None:
+            message = f"{self._base_url} cannot be used: {reason}."
+        elif self._keys.total == 1:
+            message = f"{self._base_url} refuses every request: {reason}."
+        else:
+            message = (
+                f"{self._base_url} refuses all {self._keys.total} keys; the last, {self._keys.name(key)}: {reason}."
+            )
+        self._refusal = RefusedError(message, remedy=fault.remedy)
+        return self._refusal
+
+
+class _Question:
+    """One question on its way.
+
+    Attributes:
+        body: Its request, but for the end; of the `RequestBody` with this ``version``.
+        streams: Whether its last attempt asked for a stream.
+        refusal: What it met before it was asked the other way, with or without a stream.
+        attempts: How many times it was asked, not counting another key or another form.
+        tries: How many of these failed and count towards its retries.
+        sent_at: When it was last sent, on the event loop's clock.
+    """
+
+    __slots__ = (
+        "attempts",
+        "begun",
+        "body",
+        "max_out_len",
+        "messages",
+        "reading",
+        "receiver",
+        "refusal",
+        "sent_at",
+        "streams",
+        "tries",
+        "version",
+    )
+
+    def __init__(
+        self,
+        messages: Sequence[Message],
+        max_out_len: int,
+        reading: EarlyDecisions | None,
+        begun: Callable[[], None],
+    ) -> None:
+        self.messages = messages
+        self.max_out_len = max_out_len
+        self.reading = reading
+        self.begun = begun
+        self.body = b""
+        self.version = -1
+        self.streams = False
+        self.refusal: AttemptError | None = None
+        self.attempts = 1
+        self.tries = 0
+        self.sent_at = 0.0
+        self.receiver: _Receiver | None = None
+
+
+class _Receiver:
+    """Takes the events of one response, if it has any, and says when they are enough."""
+
+    __slots__ = ("_begun", "_only_model", "_reading", "is_cut", "reply")
+
+    def __init__(self, reading: EarlyDecisions | None, begun: Callable[[], None], only_model: str | None) -> None:
+        self._reading = reading
+        self._begun = begun
+        self._only_model = only_model
+        self.reply: StreamedReply | None = None
+        self.is_cut = False
+
+    @property
+    def ended(self) -> bool:
+        return self.reply is not None and self.reply.ended
+
+    def take(self, event: object) -> bool:
+        require_model(event, self._only_model)
+        reply = self.reply
+        if reply is None:
+            reply = self.reply = StreamedReply() if self._reading is None else self._reading.begin()
+        reply.take(event)
+        if reply.pieces == 1:
+            self._begun()
+        if self._reading is not None and self._reading.is_enough(reply):
+            self.is_cut = True
+        return not self.is_cut
+
+    def learn(self, reply: Reply | None) -> None:
+        """Let `EarlyDecisions` learn from a reply; None if it was stopped early."""
+        if self._reading is None:
+            return
+        if self.reply is not None:
+            self._reading.streamed(self.reply, cut=self.is_cut)
+        elif reply is not None:
+            self._reading.whole(reply.completion_tokens, took_text_back=reply.took_text_back)
+
+
+def _stopped_early(streamed: StreamedReply, latency_s: float, attempts: int) -> Reply:
+    return Reply(
+        text=streamed.text,
+        finish_reason=None,
+        prompt_tokens=None,
+        completion_tokens=None,
+        cached_tokens=None,
+        latency_s=latency_s,
+        attempts=attempts,
+        thinking=streamed.thinking,
+        decided_early=True,
+    )

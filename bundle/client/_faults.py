@@ -1,0 +1,253 @@
+"""Why an attempt got no reply, and what that means for the question and for the run."""
+
+import contextlib
+import email.utils
+import enum
+import html
+import json
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from bundle.system.text import one_line
+
+
+class Fate(enum.Enum):
+    """What follows an attempt without a reply."""
+
+    AGAIN = "a transient fault: retry"
+    UNANSWERED = "this question would fail again: give it up"
+    REFUSED = "every question would fail, unless the server has answered others"
+    KEY_SPENT = "every question sent with this key would fail"
+
+
+class AttemptError(Exception):
+    """One attempt got no reply.
+
+    Attributes:
+        reason: Why, in one line.
+        fate: What follows.
+        remedy: What the user can do if this ends the run.
+        pause_s: Seconds the server asks to wait; None if it does not say.
+        busy: Whether the server said that it is asked too often.
+        outage: Whether the server cannot be reached, which no question is to blame for.
+        heard: Whether whatever answered could be the intended server.
+        parameter: The parameter that the server says it is about; "" if it does not say.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        fate: Fate,
+        *,
+        remedy: str = "Check the base URL, the API key and the model name.",
+        pause_s: float | None = None,
+        busy: bool = False,
+        outage: bool = False,
+        heard: bool = True,
+        parameter: str = "",
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.fate = fate
+        self.remedy = remedy
+        self.pause_s = pause_s
+        self.busy = busy
+        self.outage = outage
+        self.heard = heard
+        self.parameter = parameter
+
+
+LONGEST_WAIT_S = 600.0
+"""The longest wait a server may ask for; if it asks for more, the request is not retried."""
+
+_BUSY = 429
+_TRANSIENT = frozenset({408, 409, 425, _BUSY})
+_OUTAGE = frozenset({502, 503, 504, 520, 521, 522, 523, 524, 529})  # of gateways, Cloudflare and Anthropic
+_REFUSED = {
+    403: "Check that the API key may use this model.",
+    404: "Check the base URL, which usually ends in /v1, and the model name. A base URL without a version is used "
+    "unchanged if it is given with /chat/completions at the end.",
+    405: "Check the base URL: there is no chat API at this address.",
+    407: "The proxy requires a login: put it into HTTPS_PROXY, or add the host to NO_PROXY.",
+    410: "Check the base URL and the model name: the server says that they were removed.",
+}
+_KEY_REMEDY = "Check the API key."
+_MODEL_REMEDY = "Check the model name: it must be one that the server lists."
+NETWORK_REMEDY = "Check the base URL and the network; a proxy can be set with HTTPS_PROXY."
+_PAGE_REMEDY = "Check the base URL, which usually ends in /v1, and whether the network requires a login."
+_QUOTA_REMEDY = "Wait for the quota to renew, or set another key (several are separated by commas), then use --resume."
+
+# Error codes of OpenAI, Moonshot, DashScope, Volcengine, Anthropic, OpenRouter, DeepSeek, Zhipu (1113).
+_QUOTA_CODES = re.compile(
+    r"insufficient_?(quota|balance|credits?|funds)|exceeded_current_quota_error|billing_(hard_limit_reached|not_active)"
+    r"|billing_error|arrearage|account_?overdue(error)?|1113",
+    re.IGNORECASE,
+)
+_QUOTA_WORDS = re.compile(
+    r"insufficient_quota|exceeded your current quota|insufficient (account )?(balance|credits?|funds)"
+    r"|credit balance is too low|余额不足|账户余额|欠费|额度已用(完|尽)|配额已用(完|尽)",
+    re.IGNORECASE,
+)
+_RATE_CODES = re.compile(r"rate_limit\w*|too_?many_?requests|throttling\w*", re.IGNORECASE)
+# Gemini says "exceeded your current quota" of the requests a minute as well.
+_RATE_WORDS = re.compile(r"per[ _-]?(second|minute)|\b[rt]pm\b|(try again|retry) (in|after)|每(秒|分)", re.IGNORECASE)
+
+_NO_MODEL_CODES = re.compile(r"model_?not_?found|invalid_?model|model_?not_?exist\w*", re.IGNORECASE)
+_NO_MODEL_WORDS = re.compile(
+    r"\bmodel\b.{0,100}?\b(does not|doesn't|not) exist\b|\bmodel\b.{0,100}?\bnot found\b"
+    r"|\b(no such|unknown|invalid) model\b|模型.{0,50}?不存在",
+    re.IGNORECASE,
+)
+
+_MESSAGE_KEYS = ("message", "detail", "msg", "error_msg", "error", "status_msg")
+_HTML = re.compile(r"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+_NUMBER = re.compile(r"\d{1,12}(\.\d*)?")
+_DURATION = re.compile(
+    r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hours?|秒|分钟?)(?![a-z])",
+    re.IGNORECASE,
+)
+_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "秒": 1.0, "分": 60.0}
+# "Please try again in 6m0s", "Retry after 2 minutes", "请在 20 秒后重试".
+_ASKED = re.compile(
+    r"(?:\b(?:again|retry|wait)\s+(?:in|after|for)?\s*|请在?\s*)((?:\d[\d.]*\s*[a-z秒分]+\s?)+)", re.IGNORECASE
+)
+
+
+def fault_of_status(status: int, body: object, headers: Mapping[str, str]) -> AttemptError:
+    """The fault behind an HTTP error status.
+
+    Args:
+        status: The HTTP status, or the one a body with status 200 names.
+        body: The body, or its ``error`` member.
+        headers: The response's headers.
+    """
+    error = _error_in(body)
+    message = said(body) or "no message"
+    reason = f"HTTP {status}: {message}"
+    pause_s = retry_after_s(headers, message if status == _BUSY else "")
+    if 300 <= status < 400:
+        return AttemptError(
+            f"HTTP {status}: the server redirects to {one_line(headers.get('location', 'nowhere'), 200)}",
+            Fate.REFUSED,
+            remedy="Use the address it redirects to as the base URL, if you trust it.",
+        )
+    if status == 401:
+        return AttemptError(reason, Fate.KEY_SPENT, remedy=_KEY_REMEDY)
+    if status == 402 or (status in (400, 403, _BUSY) and _is_quota(error, message, pause_s)):
+        return AttemptError(reason, Fate.KEY_SPENT, remedy=_QUOTA_REMEDY)
+    if status == 400 and _is_no_model(error, message):
+        return AttemptError(reason, Fate.REFUSED, remedy=_MODEL_REMEDY)
+    if status in _REFUSED:
+        return AttemptError(reason, Fate.REFUSED, remedy=_REFUSED[status])
+    if status not in _TRANSIENT and status < 500:
+        return AttemptError(reason, Fate.UNANSWERED, parameter=str(error.get("param") or ""))
+    if pause_s is not None and pause_s > LONGEST_WAIT_S:
+        reason = f"{reason} (asks to wait {pause_s:.0f} s)"
+        fate = Fate.KEY_SPENT if status == _BUSY else Fate.UNANSWERED
+        return AttemptError(reason, fate, remedy=_QUOTA_REMEDY)
+    return AttemptError(reason, Fate.AGAIN, pause_s=pause_s, busy=status == _BUSY, outage=status in _OUTAGE)
+
+
+def fault_of_body(body: object) -> AttemptError:
+    """The fault behind a body that came with a success status but is not a chat completion."""
+    error = body.get("error") if isinstance(body, Mapping) else None
+    if error:
+        # Gateways such as OpenRouter pass on an error that occurred after they had sent the status.
+        code = _error_in(body).get("code")
+        if isinstance(code, int) and 400 <= code < 600:
+            return fault_of_status(code, body, {})
+        if _is_quota(_error_in(body), said(body), None):
+            return AttemptError(f"the server says: {said(body)}", Fate.KEY_SPENT, remedy=_QUOTA_REMEDY)
+        return AttemptError(f"the server says: {said(body)}", Fate.AGAIN)
+    return unexpected(said(body) or "empty body", heard=not (isinstance(body, str) and _is_html(body)))
+
+
+def unexpected(what: str, *, heard: bool = True) -> AttemptError:
+    """The fault of a response that is not one of the API's."""
+    return AttemptError(f"not a chat completion: {what}", Fate.AGAIN, remedy=_PAGE_REMEDY, heard=heard)
+
+
+def retry_after_s(headers: Mapping[str, str], message: str = "") -> float | None:
+    """Seconds the server asks to wait, in its headers or else in its message; None if it does not say.
+
+    ``Retry-After`` holds seconds or a date (RFC 9110, 10.2.3). ``retry-after-ms`` is OpenAI's, and finer. Of
+    ``x-ratelimit-reset-requests`` and ``-tokens`` ("1s", "6m0s", "20ms") the longer one counts whose limit is used up.
+    """
+    milliseconds = headers.get("retry-after-ms", "").strip()
+    if _NUMBER.fullmatch(milliseconds):
+        return float(milliseconds) / 1000
+    value = headers.get("retry-after", "").strip()
+    if _NUMBER.fullmatch(value):
+        return float(value)
+    with contextlib.suppress(ValueError, TypeError, OverflowError, OSError):
+        return max(email.utils.parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
+    if not message:
+        return None
+    resets = [
+        _duration_s(headers.get(f"x-ratelimit-reset-{limit}", ""))
+        for limit in ("requests", "tokens")
+        if headers.get(f"x-ratelimit-remaining-{limit}", "0").strip() == "0"
+    ]
+    if known := [reset for reset in resets if reset is not None]:
+        return max(known)
+    return _duration_s(asked[1]) if (asked := _ASKED.search(message)) else None
+
+
+def _duration_s(text: str) -> float | None:
+    """Seconds in "6m0s", "1.5 s", "20ms", "30 seconds", "2 minutes" or "12"."""
+    if _NUMBER.fullmatch(text.strip()):
+        return float(text)
+    parts = [(float(number), unit.lower()) for number, unit in _DURATION.findall(text)]
+    if not parts:
+        return None
+    return sum(number * (0.001 if unit.startswith(("ms", "mil")) else _UNITS_S[unit[0]]) for number, unit in parts)
+
+
+def said(body: object) -> str:
+    """What a response body says, in one line: its message, a page's title, or all of it; "" for nothing."""
+    if isinstance(body, Mapping):
+        message = next((body[key] for key in _MESSAGE_KEYS if body.get(key)), None)
+        return one_line(_dumped(body)) if message is None else said(message)
+    if isinstance(body, str) and _is_html(body):
+        title = _TITLE.search(body[:20_000])
+        return f'an HTML page "{one_line(html.unescape(title[1]), 100)}"' if title else "an HTML page"
+    if isinstance(body, str):
+        return one_line(body)
+    return "" if body is None else one_line(_dumped(body))
+
+
+def _error_in(body: object) -> Mapping[str, Any]:
+    """The part of a body that describes an error: its ``error`` member if it has one."""
+    inner = body.get("error", body) if isinstance(body, Mapping) else body
+    if isinstance(inner, Mapping):
+        return inner
+    return {} if inner is None else {"message": inner}
+
+
+def _is_html(text: str) -> bool:
+    return _HTML.match(text[:4000]) is not None
+
+
+def _is_quota(error: Mapping[str, Any], message: str, pause_s: float | None) -> bool:
+    codes = _codes(error)
+    if any(_QUOTA_CODES.fullmatch(code) for code in codes):
+        return True
+    # A rate limit is often worded like a spent quota; a server that says when to come back means the former.
+    if pause_s is not None or any(_RATE_CODES.fullmatch(code) for code in codes) or _RATE_WORDS.search(message):
+        return False
+    return _QUOTA_WORDS.search(message) is not None
+
+
+def _is_no_model(error: Mapping[str, Any], message: str) -> bool:
+    return any(_NO_MODEL_CODES.fullmatch(code) for code in _codes(error)) or bool(_NO_MODEL_WORDS.search(message))
+
+
+def _codes(error: Mapping[str, Any]) -> list[str]:
+    return [str(error[name]) for name in ("code", "type") if error.get(name)]
+
+
+def _dumped(body: object) -> str:
+    return json.dumps(body, ensure_ascii=False, default=str)

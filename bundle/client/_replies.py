@@ -1,0 +1,323 @@
+"""What counts as a reply, whether it comes whole or in pieces."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bundle.client._events import DONE
+from bundle.client._faults import AttemptError, Fate, fault_of_body, unexpected
+from bundle.client._thinking import ThinkingSplitter, split_thinking
+from bundle.errors import BundleError, ExitCode
+from bundle.system.text import one_line
+from bundle.tasks.answers import AnswerRule
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply: complete, or stopped early once its answer was final.
+
+    Attributes:
+        text: What the model said, without its thinking; may be empty.
+        finish_reason: "stop" or "length"; None if it was stopped early.
+        prompt_tokens: As counted by the server; None if it did not say, as for a reply that was stopped early.
+        completion_tokens: Likewise; includes thinking.
+        cached_tokens: How many of the prompt's tokens came from the server's prefix cache, likewise.
+        latency_s: Duration of the successful attempt in seconds, without the wait for its turn.
+        attempts: How many times the question was sent, including this one.
+        thinking: What a reasoning model thought before; None if it did not.
+        decided_early: Whether it was stopped early.
+        took_text_back: Whether text turned out to be thinking after it had arrived, see `ThinkingSplitter`.
+        unusual_end: The server's ``finish_reason`` if it is not one of the API's and was read as "stop" or "length".
+    """
+
+    text: str
+    finish_reason: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cached_tokens: int | None
+    latency_s: float
+    attempts: int
+    thinking: str | None = None
+    decided_early: bool = False
+    took_text_back: bool = False
+    unusual_end: str | None = None
+
+
+class NoReplyError(Exception):
+    """A question got no reply after as many attempts as were worthwhile.
+
+    Attributes:
+        reason: Why, in one line.
+        attempts: How many times it was sent.
+        latency_s: Duration of the last attempt in seconds.
+        transient: Whether the fault was a transient one, which says more about the server than about the question.
+    """
+
+    def __init__(self, reason: str, attempts: int, latency_s: float, *, transient: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.attempts = attempts
+        self.latency_s = latency_s
+        self.transient = transient
+
+
+class RefusedError(BundleError):
+    """The server refuses in a way that every other question would meet as well."""
+
+    exit_code = ExitCode.SERVER
+
+
+def reply_of(body: Any, *, latency_s: float, attempts: int, answer_from_thinking: bool) -> Reply:
+    """Read the reply from a response body.
+
+    - A reply needs ``choices``; several are alternatives, of which the first one counts.
+    - How it ended: see `_end_of`.
+    - Null or missing content is an empty reply: a model that spends all its tokens on thinking has none. A list of
+      parts is joined. Content of any other type is a fault, never an empty reply.
+    - Thinking is ``reasoning_content`` or ``reasoning``, parts of that type, and what the text marks as such (see
+      `bundle.client._thinking`). It becomes the text only if there is no other and ``answer_from_thinking`` is set.
+
+    Raises:
+        AttemptError: There is no reply.
+    """
+    try:
+        choice = _first(body["choices"])
+        message = choice.get("message")
+        if message is None:
+            message = choice["delta"]
+        content, thinking_apart = _content_of(message)
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise fault_of_body(body) from None
+    splitter = split_thinking(content)
+    text, thinking = splitter.text, thinking_apart + splitter.thinking
+    if choice.get("finish_reason") is None and not text.strip():
+        raise fault_of_body(body)  # nothing says that there is a reply
+    finish_reason, unusual_end = _end_of(choice.get("finish_reason"), has_text=bool(text.strip()))
+    if answer_from_thinking and not text.strip():
+        text = thinking
+    usage = body.get("usage") if isinstance(body.get("usage"), Mapping) else None
+    return Reply(
+        text=text,
+        finish_reason=finish_reason,
+        prompt_tokens=_count(usage, "prompt_tokens"),
+        completion_tokens=_count(usage, "completion_tokens"),
+        cached_tokens=_count(usage.get("prompt_tokens_details"), "cached_tokens") if usage else None,
+        latency_s=latency_s,
+        attempts=attempts,
+        thinking=thinking if thinking.strip() else None,
+        took_text_back=splitter.took_text_back,
+        unusual_end=unusual_end,
+    )
+
+
+class StreamedReply:
+    """Collects the events of one streamed chat completion.
+
+    Args:
+        rule: What counts as the answer; None if only the complete reply matters.
+
+    Attributes:
+        pieces: How many events carried part of the reply: with most servers one per token.
+        pieces_to_decide: How many of them it took until the answer was final; None until then.
+        ended: Whether the server has said that the reply is complete.
+        has_usage: Whether it has counted the tokens.
+    """
+
+    def __init__(self, rule: AnswerRule | None = None) -> None:
+        self._rule = rule
+        self._reader = None if rule is None else rule.reader()
+        self._splitter = ThinkingSplitter()
+        self._read = ""
+        self._content: list[str] = []
+        self._thinking: list[str] = []
+        self._finish_reason: Any = None
+        self._usage: Any = None
+        self.pieces = 0
+        self.pieces_to_decide: int | None = None
+        self.ended = False
+        self.has_usage = False
+
+    @property
+    def took_text_back(self) -> bool:
+        """Whether text turned out to be thinking.
+
+        If the chat template opens the thinking, everything before ``</think>`` looks like text until that arrives, so
+        no decision can be trusted before the end.
+        """
+        return self._splitter.took_text_back
+
+    @property
+    def text(self) -> str:
+        """The text so far, without thinking."""
+        return self._splitter.text
+
+    @property
+    def thinking(self) -> str | None:
+        """The thinking so far; None if there is none."""
+        thinking = "".join(self._thinking) + self._splitter.thinking
+        return thinking if thinking.strip() else None
+
+    def take(self, event: Any) -> None:
+        """Take the next event, or `DONE`.
+
+        Raises:
+            AttemptError: It is an error, or not part of a chat completion.
+        """
+        if event is DONE:
+            self.ended = True
+            return
+        try:
+            choices = event["choices"]
+            if event.get("usage"):
+                self._usage, self.has_usage = event["usage"], True
+            if not choices:
+                if event.get("error"):
+                    raise fault_of_body(event)
+                return
+            choice = choices[0]
+            if len(choices) > 1 or choice.get("index"):
+                choice = next((one for one in choices if not one.get("index")), None)
+                if choice is None:
+                    return
+            delta = choice.get("delta")
+            if delta is None:
+                delta = self._unsaid(choice.get("message") or {})
+            content, thinking = _content_of(delta)
+            finish_reason = choice.get("finish_reason")
+        except (KeyError, IndexError, TypeError, AttributeError):
+            raise fault_of_body(event) from None
+        if thinking:
+            self._thinking.append(thinking)
+            self.pieces += 1
+        if content:
+            self._content.append(content)
+            self.pieces += 1
+            self._decide(content)
+        if finish_reason is not None:
+            self._finish_reason, self.ended = finish_reason, True
+
+    def body(self) -> object:
+        """What the server would have answered to a request without streaming.
+
+        Raises:
+            AttemptError: The reply broke off.
+        """
+        if not self.ended:
+            raise AttemptError("the reply broke off", Fate.AGAIN)
+        message = {"content": "".join(self._content), "reasoning_content": "".join(self._thinking) or None}
+        return {"choices": [{"message": message, "finish_reason": self._finish_reason}], "usage": self._usage}
+
+    def _unsaid(self, message: Any) -> Any:
+        """A whole message in place of a delta: as it is, or empty if it repeats what has come in pieces."""
+        return {} if self._content and message.get("content") == "".join(self._content) else message
+
+    def _decide(self, content: str) -> None:
+        text = self._splitter.feed(content)
+        if self._rule is None:
+            return
+        if not text.startswith(self._read):
+            self._reader, self._read, self.pieces_to_decide = self._rule.reader(), "", None
+        piece, self._read = text[len(self._read) :], text
+        if piece and self.pieces_to_decide is None and self._reader and self._reader.feed(piece) is not None:
+            self.pieces_to_decide = self.pieces
+
+
+def require_model(body: object, name: str | None) -> None:
+    """Check that a response, or one event of it, comes from the model ``name``; None accepts any.
+
+    Raises:
+        AttemptError: It names another model.
+    """
+    model = body.get("model") if name is not None and isinstance(body, Mapping) else None
+    # transformers serve also names the revision, as in "local/tiny@main".
+    if isinstance(model, str) and name not in (model, model.rpartition("@")[0]):
+        raise AttemptError(
+            f"the reply is from another model, {one_line(model, 80)!r}",
+            Fate.REFUSED,
+            remedy="Another server may have taken the port: check what listens there, and try again.",
+        )
+
+
+_LENGTH = re.compile(r"length|max\w*tokens|token\w*limit|limit\w*tokens|context_window|truncat", re.IGNORECASE)
+_FILTERED = re.compile(
+    r"filter|sensitive|safety|block|prohibit|recitation|moderat|inspection|refus|risk", re.IGNORECASE
+)
+_TOOLS = frozenset({"tool_calls", "function_call", "tool_use"})
+# DeepSeek has "insufficient_system_resource", Zhipu "network_error".
+_GIVEN_UP = re.compile(r"error|abort|cancel|insufficient|interrupt|fail|time_?out", re.IGNORECASE)
+
+
+def _end_of(finish_reason: object, *, has_text: bool) -> tuple[str, str | None]:
+    """How a reply ended, "stop" or "length", and the server's own word if that is not one of the API's.
+
+    Servers have many words for the end of a turn ("eos", "end_turn", "STOP", "", null), so text with an unknown one is
+    a reply. Without text, nothing says that there is one.
+
+    Raises:
+        AttemptError: The server gave up, withheld the text or offers something else; the last two would happen again.
+    """
+    if finish_reason == "stop" or finish_reason == "length":
+        return str(finish_reason), None
+    word = "null" if finish_reason is None else one_line(str(finish_reason), 50)
+    if word in _TOOLS:
+        raise AttemptError(f"not a reply: finish_reason {word!r}", Fate.UNANSWERED)
+    if _FILTERED.search(word):
+        raise AttemptError(f"the content filter withheld the reply: finish_reason {word!r}", Fate.UNANSWERED)
+    if _LENGTH.search(word):
+        return "length", word
+    if _GIVEN_UP.search(word) or not has_text:
+        raise AttemptError(f"the server gave up: finish_reason {word!r}", Fate.AGAIN)
+    return "stop", word
+
+
+def _first(choices: Any) -> Any:
+    if len(choices) > 1:
+        return next((one for one in choices if not one.get("index")), choices[0])
+    return choices[0]
+
+
+def _content_of(message: Any) -> tuple[str, str]:
+    """The text and the separate thinking of a message or delta.
+
+    Raises:
+        AttemptError: The content is neither text nor a list of parts.
+        AttributeError: It is not a message.
+    """
+    content = message.get("content")
+    thinking = message.get("reasoning_content") or message.get("reasoning")
+    thinking = thinking if isinstance(thinking, str) else ""
+    if isinstance(content, str):
+        return content, thinking
+    if content is None:
+        return "", thinking
+    if not isinstance(content, list):
+        raise unexpected(f"content of type {type(content).__name__}")
+    texts: list[str] = []
+    thoughts = [thinking]
+    for part in content:
+        is_thinking, text = _part(part)
+        (thoughts if is_thinking else texts).append(text)
+    return "".join(texts), "".join(thoughts)
+
+
+def _part(part: Any) -> tuple[bool, str]:
+    """One part of a content list: whether it is thinking, and its text.
+
+    OpenAI's are ``{"type": "text", "text": …}``; Mistral's ``{"type": "thinking", "thinking": [parts]}``.
+    """
+    if isinstance(part, str):
+        return False, part
+    if isinstance(part, Mapping):
+        kind = str(part.get("type", "text"))
+        value = next((part[name] for name in ("text", kind, "content") if part.get(name) is not None), None)
+        if isinstance(value, list):
+            value = "".join(_part(one)[1] for one in value)
+        if isinstance(value, str):
+            return "think" in kind or "reason" in kind, value
+    raise unexpected(f"a content part {one_line(str(part), 80)}")
+
+
+def _count(usage: object, name: str) -> int | None:
+    value = usage.get(name) if isinstance(usage, Mapping) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

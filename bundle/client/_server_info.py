@@ -1,0 +1,98 @@
+"""What a server says about itself: the models it lists, and how well its prefix cache works."""
+
+import re
+from collections.abc import Mapping
+
+from bundle.client._faults import AttemptError
+from bundle.client._keys import KeyRing
+from bundle.client._transport import Transport
+from bundle.errors import ServerError, UsageError
+from bundle.system.text import one_line
+
+_SHOWN = 20
+_TIMEOUT_S = 30.0
+
+# A sample in Prometheus' text format.
+_SAMPLE = re.compile(r"^([A-Za-z_:][\w:]*)(?:\{[^}]*\})? ([-+.\deE]+)\s*$", re.MULTILINE)
+
+_RATES = ("lmdeploy:prefix_cache_hit_rate", "sglang:cache_hit_rate")
+_COUNTERS = (("vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"),)
+
+
+async def served_models(base_url: str, key: str | None, *, proxies: bool, timeout_s: float = _TIMEOUT_S) -> list[str]:
+    """The names of the models that the server lists, in its order.
+
+    Args:
+        base_url: As `normalise_base_url` returns it.
+        key: Sent as a bearer token; None for a server without keys.
+        proxies: Whether to use the proxies set in the environment.
+        timeout_s: Maximum time to wait.
+
+    Raises:
+        ServerError: It lists none, or the request failed.
+    """
+    transport = Transport(base_url, timeout_s=timeout_s, proxies=proxies)
+    try:
+        body = await transport.get("/models", key)
+    except AttemptError as fault:
+        reason = KeyRing([] if key is None else [key]).hide(fault.reason)
+        raise ServerError(
+            f"{base_url} does not list its models: {reason}.",
+            remedy=f"{fault.remedy} If the server has no list of models, name the model on the command line.",
+        ) from None
+    finally:
+        await transport.close()
+    rows = body.get("data") if isinstance(body, Mapping) else body
+    names = [row.get("id") for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+    models = list(dict.fromkeys(name for name in names if isinstance(name, str) and name))
+    if not models:
+        raise ServerError(
+            f"{base_url} lists no models.", remedy="Check the base URL, or name the model on the command line."
+        )
+    return models
+
+
+async def only_model(base_url: str, key: str | None, *, proxies: bool, timeout_s: float = _TIMEOUT_S) -> str:
+    """The model of a server that serves exactly one; see `served_models`.
+
+    Raises:
+        UsageError: It serves several; the message lists them.
+        ServerError: It lists none, or the request failed.
+    """
+    models = await served_models(base_url, key, proxies=proxies, timeout_s=timeout_s)
+    if len(models) > 1:
+        shown = ", ".join(one_line(name, 100) for name in models[:_SHOWN])
+        more = f" and {len(models) - _SHOWN} more" if len(models) > _SHOWN else ""
+        raise UsageError(
+            f"{base_url} serves {len(models)} models: {shown}{more}.", remedy="Name one of them on the command line."
+        )
+    return models[0]
+
+
+def prefix_cache_hit_rate(metrics: str) -> float | None:
+    """The share of prompt tokens found in the prefix cache, from 0 to 1; None if the server does not report it.
+
+    The names are those of recent versions of lmdeploy (``lmdeploy/metrics/loggers.py``), SGLang and vLLM. With several
+    engines behind one server, rates are averaged and counters summed.
+
+    Args:
+        metrics: The body of ``/metrics``.
+    """
+    samples: dict[str, list[float]] = {}
+    for name, value in _SAMPLE.findall(metrics):
+        try:
+            samples.setdefault(name, []).append(float(value))
+        except ValueError:
+            continue
+    for name in _RATES:
+        if rates := samples.get(name):
+            return _share(sum(rates), len(rates))
+    for hits, queries in _COUNTERS:
+        if hits in samples and queries in samples:
+            return _share(sum(samples[hits]), sum(samples[queries]))
+    return None
+
+
+def _share(part: float, whole: float) -> float | None:
+    share = part / whole if whole > 0 else None
+    return share if share is not None and 0 <= share <= 1 else None

@@ -1,0 +1,237 @@
+"""Asks many questions at once, and scores every reply as it arrives."""
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bundle.client import EarlyDecisions, NoReplyError, RefusedError
+from bundle.errors import AnswerError, ServerError
+from bundle.evaluation._queue import Queue
+from bundle.evaluation._suspects import Suspects
+from bundle.evaluation._window import Window
+from bundle.runs.predictions import Prediction
+from bundle.tasks.answers import AnswerRule
+from bundle.tasks.catalog import Question
+
+if TYPE_CHECKING:  # imported late: slow, and a local server should start first
+    from bundle.client import ChatClient
+
+_FEWEST_FAILURES = 32
+_ROUNDS_OF_FAILURES = 2
+"""All requests in flight may fail in a short outage; if those after them fail as well, it is not a short one."""
+_FIRST_REFUSALS = 10
+_VARYING = re.compile(r"[0-9a-f-]{8,}|\d+", re.IGNORECASE)
+_KEPT = "The answers so far are kept; continue with --resume."
+
+
+class FailingServerError(ServerError):
+    """A server that is running but does not reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How the questions of one task are asked.
+
+    Attributes:
+        rule: What counts as the answer in a reply.
+        max_out_len: Maximum tokens per reply.
+        reading: Decides when a reply need not be read to its end; None to read all of them whole.
+    """
+
+    rule: AnswerRule
+    max_out_len: int
+    reading: EarlyDecisions | None
+
+
+class FirstRefusals:
+    """Notices when the first questions of a run all meet the same refusal, so that the rest need not be asked.
+
+    Args:
+        count_transient: Whether faults count that remained after all retries; they may be over later.
+    """
+
+    def __init__(self, *, count_transient: bool) -> None:
+        self._count_transient = count_transient
+        self._kinds: set[str] | None = set()
+        self._count = 0
+
+    def replied(self) -> None:
+        """Note that a question has had a reply."""
+        self._kinds = None
+
+    def refused(self, failure: NoReplyError) -> None:
+        """Note that a question has had none.
+
+        Raises:
+            RefusedError: None of the first has, and all for the same reason.
+        """
+        if self._kinds is None or (failure.transient and not self._count_transient):
+            return
+        self._count += 1
+        self._kinds.add(_VARYING.sub("#", failure.reason))
+        if len(self._kinds) == 1 and self._count >= _FIRST_REFUSALS:
+            raise RefusedError(
+                f"The first {self._count} questions got no reply, all for the same reason: {failure.reason}.",
+                remedy="Fix that and start again.",
+            )
+
+
+async def ask_all(
+    queue: Queue,
+    client: "ChatClient",
+    how: Mapping[str, Asking],
+    *,
+    window: Window,
+    suspects: Suspects,
+    first: FirstRefusals,
+    record: Callable[[Prediction], None],
+) -> None:
+    """Ask every question, as many at once as the window allows, with no barrier between tasks or subjects.
+
+    Args:
+        queue: The questions.
+        client: The server.
+        how: How the questions of each task are asked, by the task's name.
+        window: Limits the requests in flight.
+        suspects: Notes what is in flight and what fails.
+        first: Notes what the first questions meet.
+        record: Called with every outcome as soon as it is known.
+
+    Raises:
+        RefusedError: The server refuses every question.
+        FailingServerError: Too many questions in a row failed.
+        BundleError: Whatever ``record`` raises.
+    """
+    workers = _Workers(queue, client, how, window, suspects, first, record)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(window.most):
+                group.create_task(workers.work())
+    except BaseExceptionGroup as faults:
+        # One fault that ends the run is one fault, however many workers met it.
+        raise faults.exceptions[0] from None
+
+
+async def require_working(client: "ChatClient") -> None:
+    """Ask the server something that every model can reply to.
+
+    Raises:
+        FailingServerError: It does not reply.
+    """
+    try:
+        await client.ask([{"role": "user", "content": "1"}], 1)
+    except NoReplyError as failure:
+        raise FailingServerError(f"The server fails every request: {failure.reason}.", remedy=_KEPT) from None
+
+
+class _Workers:
+    """Take questions from one queue, each worker one at a time, until it is empty."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        client: "ChatClient",
+        how: Mapping[str, Asking],
+        window: Window,
+        suspects: Suspects,
+        first: FirstRefusals,
+        record: Callable[[Prediction], None],
+    ) -> None:
+        self._queue = queue
+        self._client = client
+        self._how = how
+        self._window = window
+        self._suspects = suspects
+        self._first = first
+        self._record = record
+        self._failed_in_a_row = 0
+        self._in_flight = 0
+
+    async def work(self) -> None:
+        while True:
+            async with self._window:
+                question = await self._queue.next()
+                if question is None:
+                    return
+                self._suspects.begun(question)
+                try:
+                    outcome = await self._ask(question, self._how[question.task])
+                finally:
+                    self._queue.begun(question)
+            if isinstance(outcome, Prediction):
+                self._record(outcome)
+                continue
+            self._record(unanswered(question, outcome.reason, attempts=outcome.attempts, latency_s=outcome.latency_s))
+            self._first.refused(outcome)
+            if self._failed_in_a_row >= max(_FEWEST_FAILURES, _ROUNDS_OF_FAILURES * self._window.most):
+                raise FailingServerError(
+                    f"The last {self._failed_in_a_row} questions got no reply: {outcome.reason}.", remedy=_KEPT
+                )
+
+    async def _ask(self, question: Question, how: Asking) -> Prediction | NoReplyError:
+        self._in_flight += 1
+        in_flight_before = self._in_flight
+        try:
+            reply = await self._client.ask(
+                question.messages,
+                how.max_out_len,
+                reading=how.reading,
+                begun=lambda: self._queue.begun(question),
+                busy=self._window.busy,
+            )
+        except NoReplyError as failure:
+            if failure.transient:
+                self._failed_in_a_row += 1
+                self._suspects.failing(question)
+            return failure
+        finally:
+            in_flight = (in_flight_before + self._in_flight) / 2
+            self._in_flight -= 1
+        self._failed_in_a_row = 0
+        self._first.replied()
+        self._window.replied(reply.latency_s, in_flight)
+        try:
+            answer = how.rule.extract(reply.text)
+        except AnswerError as error:
+            return unanswered(question, error.message, attempts=reply.attempts, latency_s=reply.latency_s)
+        return Prediction(
+            task=question.task,
+            split=question.split,
+            subject=question.subject,
+            id=question.id,
+            reply=reply.text,
+            answer=answer,
+            gold=question.gold,
+            correct=answer == question.gold if question.gold else None,
+            finish_reason=reply.finish_reason,
+            decided_early=reply.decided_early,
+            prompt_tokens=reply.prompt_tokens,
+            completion_tokens=reply.completion_tokens,
+            latency_s=round(reply.latency_s, 4),
+            attempts=reply.attempts,
+            cached_tokens=reply.cached_tokens,
+            thinking=reply.thinking,
+        )
+
+
+def unanswered(question: Question, reason: str, *, attempts: int, latency_s: float = 0.0) -> Prediction:
+    """The outcome of a question without a reply, which is not a wrong answer."""
+    return Prediction(
+        task=question.task,
+        split=question.split,
+        subject=question.subject,
+        id=question.id,
+        reply=None,
+        answer=None,
+        gold=question.gold,
+        correct=None,
+        finish_reason=None,
+        decided_early=False,
+        prompt_tokens=None,
+        completion_tokens=None,
+        latency_s=round(latency_s, 4),
+        attempts=attempts,
+        error=reason,
+    )
