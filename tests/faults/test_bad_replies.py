@@ -42,7 +42,7 @@ def test_a_fault_that_passes_costs_another_attempt_and_nothing_else(passing: Box
 def lasting(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Box:
     """A run in which some questions meet a fault each time they are asked."""
     machine = Box(tmp_path_factory.mktemp("lasting"), model_dir, "lasting faults")
-    ended = machine.run("--request-timeout", 2, "--retries", 1)
+    ended = machine.run("--request-timeout", 4, "--retries", 1)
     failed = sum("error" in row for row in machine.rows())
     assert ended.code == 4
     assert f"{ALL - failed} of {ALL} questions answered, {failed} without a reply" in ended.shown
@@ -54,8 +54,8 @@ def lasting(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Box:
     ("fault", "error", "attempts"),
     [
         ("huge", "the response is longer than 16 MB: not a chat completion", 1),
-        ("endless", "no reply within 2 s", 2),
-        ("trickle", "no reply within 2 s", 2),
+        ("endless", "no reply within 4 s", 2),
+        ("trickle", "no reply within 4 s", 2),
     ],
 )
 def test_a_reply_that_cannot_be_one_leaves_its_question_without_one(
