@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from bundle.errors import BundleError, ServerError
@@ -41,6 +43,43 @@ async def in_thread(work: Callable[[], T]) -> T:
 
     threading.Thread(target=run, daemon=True, name=getattr(work, "__name__", "work")).start()
     return await done
+
+
+def bounded(work: Callable[[Callable[[str], None]], T], *, stall_s: float, say: Callable[[str], object] = str) -> T:
+    """Run ``work`` in a daemon thread and return what it returns, as long as it makes progress.
+
+    Name look-ups and the retries inside client libraries cannot be called off, and neither an error nor Ctrl-C nor the
+    end of the program should wait for them.
+
+    Args:
+        work: Called with a function that it calls whenever it makes progress, with a line for people or "".
+        stall_s: Maximum seconds without progress.
+        say: Called in this thread with the lines.
+
+    Raises:
+        TimeoutError: No progress for that long; the thread is left behind.
+        Exception: What ``work`` raised.
+    """
+    news: SimpleQueue[str | Future[T]] = SimpleQueue()
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work(news.put))
+        except BaseException as error:
+            done.set_exception(error)
+        news.put(done)
+
+    threading.Thread(target=run, daemon=True).start()
+    while True:
+        try:
+            item = news.get(timeout=stall_s)
+        except Empty:
+            raise TimeoutError(f"no progress for {stall_s:g} seconds") from None
+        if not isinstance(item, str):
+            return item.result()
+        if item:
+            say(item)
 
 
 async def until_done_or_trouble(

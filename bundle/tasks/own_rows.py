@@ -12,8 +12,7 @@ from bundle.system.files import read_regular
 from bundle.system.text import did_you_mean, is_unicode, one_line, quoted
 from bundle.tasks.answers import AnswerRule
 from bundle.tasks.sources.csv_files import MAX_ROWS, decode, read_records
-from bundle.tasks.sources.local_files import MAX_FILE_BYTES
-from bundle.tasks.sources.tables import Row, Tables, fingerprint, listed
+from bundle.tasks.sources.tables import MAX_FILE_BYTES, Row, Tables, fingerprint, listed
 
 QUESTIONS = "questions"
 """The split of the rows asked."""

@@ -47,6 +47,8 @@ class FakeHub(Loopback):
         match path.removeprefix("/api").strip("/").split("/"):
             case ["datasets", owner, name] | ["datasets", owner, name, "revision", _] if path.startswith("/api/"):
                 return self._info(f"{owner}/{name}")
+            case ["datasets", owner, name, "tree", *_] if path.startswith("/api/"):
+                return self._tree(f"{owner}/{name}")
             case ["datasets", _, _, "resolve", *_] if self.gate is not None:
                 return self.gate[0], {"X-Error-Code": self.gate[1]}, b""
             case ["datasets", owner, name, "resolve", revision, *parts]:
@@ -67,6 +69,15 @@ class FakeHub(Loopback):
             "downloads": 0,
         }
         return 200, {"Content-Type": "application/json"}, json.dumps(info).encode()
+
+    def _tree(self, repo: str) -> Answer:
+        if repo not in self.repos:
+            return 404, {"X-Error-Code": "RepoNotFound"}, b"{}"
+        tree = [
+            {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha256(data).hexdigest()}
+            for name, data in self.repos[repo].items()
+        ]
+        return 200, {"Content-Type": "application/json"}, json.dumps(tree).encode()
 
     def _file(self, repo: str, revision: str, name: str) -> Answer:
         commit = self.commit(repo)

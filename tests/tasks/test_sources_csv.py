@@ -130,16 +130,16 @@ def test_an_empty_file_is_an_error(data: bytes) -> None:
 
 
 def test_a_header_without_questions_is_an_error() -> None:
-    assert failure(GOOD.splitlines(keepends=True)[0]) == "law_val.csv holds a header and no questions."
+    assert failure(GOOD.splitlines(keepends=True)[0]) == "law_val.csv has a header and no questions."
 
 
 def test_a_missing_column_is_named_together_with_those_that_are_there() -> None:
     message = failure(csv_bytes([question(0)], ["id", "question", "A", "B", "C", "answer"]))
-    assert message == "law_val.csv: column 'D' is missing; there are 'id', 'question', 'A', 'B', 'C', 'answer'."
+    assert message == "law_val.csv: column 'D' is missing; the columns are 'id', 'question', 'A', 'B', 'C', 'answer'."
 
 
 def test_a_column_that_is_there_twice_is_an_error() -> None:
-    assert "column 'A' is there twice" in failure(b"id,question,A,A,B,C,D,answer\n0,q,1,2,3,4,5,A\n")
+    assert "column 'A' appears twice" in failure(b"id,question,A,A,B,C,D,answer\n0,q,1,2,3,4,5,A\n")
 
 
 @pytest.mark.parametrize(("line", "count"), [("2,q,1,2,3", 5), ("2,q,1,2,3,4,B,,more", 9)])

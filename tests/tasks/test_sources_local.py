@@ -9,9 +9,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bundle.errors import DataError
-from bundle.tasks.sources import load_tables, local_files
+from bundle.tasks.sources import load_tables, tables
 from tests.tasks.fresh_process import load_in_fresh_process
-from tests.tasks.source_files import CEVAL, WANTED, ceval_files, ceval_rows, csv_bytes, question, write_files, zip_bytes
+from tests.tasks.source_files import (
+    CEVAL,
+    CMMLU,
+    WANTED,
+    ceval_files,
+    ceval_rows,
+    csv_bytes,
+    parquet_bytes,
+    parquet_files,
+    question,
+    write_files,
+    zip_bytes,
+)
 
 ROWS = ceval_rows()
 FILES = ceval_files(ROWS)
@@ -66,7 +78,7 @@ def test_a_source_that_is_neither_known_nor_there_is_an_error(source: str) -> No
 
 
 def test_an_unknown_source_names_the_known_ones() -> None:
-    assert "hub, modelscope nor sample" in failure("nowhere").message
+    assert "hub, modelscope or sample" in failure("nowhere").message
 
 
 def test_a_file_that_is_no_zip_is_an_error(tmp_path: Path) -> None:
@@ -80,16 +92,99 @@ def test_a_missing_file_is_named_with_what_is_there_instead(tmp_path: Path) -> N
     (tmp_path / "val/law_val.csv").unlink()
     message = failure(tmp_path).message
     assert message == (
-        f"val/law_val.csv is missing from directory {tmp_path}; there is val/logic_val.csv, val/physician_val.csv."
+        f"val/law_val.csv is missing from directory {tmp_path}; it contains val/logic_val.csv, val/physician_val.csv."
     )
 
 
-@pytest.mark.parametrize("below", ["ceval", "exam", "ceval/formal_ceval"])
-def test_a_directory_one_or_two_levels_too_high_leads_to_the_right_one(below: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("below", ["ceval", "ceval/formal_ceval", "data/ceval/formal_ceval"])
+def test_a_directory_up_to_three_levels_too_high_is_read_and_this_is_said(below: str, tmp_path: Path) -> None:
     write_files(tmp_path / below, FILES)
-    error = failure(tmp_path)
-    assert f"dev/law_dev.csv is missing from directory {tmp_path}, and 5 more of its 6 files" in error.message
-    assert error.remedy == f"Did you mean {tmp_path / below}?"
+    said: list[str] = []
+    tables = load_tables(str(tmp_path), CEVAL, WANTED, said.append)
+    assert tables.rows == ROWS
+    assert tables.origin == f"directory {tmp_path / below}"
+    assert said == [f"Reading C-Eval from {tmp_path / below}."]
+
+
+def test_several_copies_below_a_directory_are_an_error_that_names_them(tmp_path: Path) -> None:
+    write_files(tmp_path / "one", FILES)
+    write_files(tmp_path / "two", FILES)
+    assert failure(tmp_path).message == f"{tmp_path} has C-Eval more than once: {tmp_path}/one, {tmp_path}/two."
+
+
+def test_parquet_files_as_the_hub_s_clients_write_them_are_read(tmp_path: Path) -> None:
+    write_files(tmp_path / "ceval-exam", parquet_files(ROWS) | {"README.md": b"", ".cache/x/law/dev.csv": b""})
+    for root in (tmp_path, tmp_path / "ceval-exam"):
+        tables = load_tables(str(root), CEVAL, WANTED)
+        assert tables.rows == ROWS
+        assert tables.origin == f"directory {tmp_path}/ceval-exam"
+
+
+def test_parquet_files_of_the_hub_s_converted_branch_are_read(tmp_path: Path) -> None:
+    write_files(tmp_path, {n.replace("-00000-of-00001", "/0000"): data for n, data in parquet_files(ROWS).items()})
+    assert load_tables(str(tmp_path), CEVAL, WANTED).rows == ROWS
+
+
+def test_a_snapshot_in_the_hub_s_cache_is_read(tmp_path: Path) -> None:
+    snapshot = "datasets--ceval--ceval-exam/snapshots/0123abc"
+    write_files(tmp_path / snapshot, parquet_files(ROWS))
+    tables = load_tables(str(tmp_path / "datasets--ceval--ceval-exam"), CEVAL, WANTED)
+    assert (tables.rows, tables.origin) == (ROWS, f"directory {tmp_path / snapshot}")
+
+
+def test_a_table_missing_among_parquet_files_is_named(tmp_path: Path) -> None:
+    write_files(tmp_path, parquet_files({pair: ROWS[pair] for pair in WANTED[:-1]}))
+    assert f"physician/val-*.parquet is missing from directory {tmp_path}; it contains law" in failure(tmp_path).message
+
+
+@pytest.mark.parametrize("name", ["ceval-exam.zip", "ceval.zip"])
+@pytest.mark.parametrize("folder", ["", "evaluation/ceval"])
+def test_a_folder_that_has_the_zip_is_read_from_it(name: str, folder: str, tmp_path: Path) -> None:
+    files = {name: zip_bytes(FILES), "ceval-exam.py": b"raise SystemExit", "other.zip": zip_bytes({"x": b""})}
+    write_files(tmp_path / folder, files)
+    tables = load_tables(str(tmp_path), CEVAL, WANTED)
+    assert tables.rows == ROWS
+    assert tables.origin == f"zip file {tmp_path / folder / name}"
+
+
+def test_a_damaged_zip_in_a_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
+    write_files(tmp_path, {"ceval-exam.zip": zip_bytes(FILES)[:-30]})
+    assert f"zip file {tmp_path}/ceval-exam.zip cannot be read" in failure(tmp_path).message
+
+
+def cmmlu_files() -> dict[str, bytes]:
+    header = ["", "Question", *"ABCD", "Answer"]
+    rows = [{"": "0", "Question": "?", **dict.fromkeys("ABCD", "x"), "Answer": "A"}]
+    return {f"{split}/{one.name}.csv": csv_bytes(rows, header) for one in CMMLU.subjects for split in ("dev", "test")}
+
+
+def all_of_ceval() -> list[tuple[str, str]]:
+    return [(subject.name, split) for subject in CEVAL.subjects for split in ("dev", "val")]
+
+
+@pytest.mark.parametrize("kind", ["directory", "directory below", "zip", "zip in a folder", "parquet"])
+def test_another_benchmark_s_data_is_recognized(kind: str, tmp_path: Path) -> None:
+    match kind:
+        case "directory" | "directory below":
+            write_files(tmp_path / ("cmmlu" if "below" in kind else ""), cmmlu_files())
+        case "zip" | "zip in a folder":
+            write_files(tmp_path, {"cmmlu_v1_0_1.zip": zip_bytes(cmmlu_files(), "cmmlu/")})
+        case "parquet":
+            data = parquet_bytes([{"Question": "?", **dict.fromkeys("ABCD", "x"), "Answer": "A"}])
+            names = [f"{one.name}/{split}" for one in CMMLU.subjects for split in ("dev", "test")]
+            write_files(tmp_path, {f"{name}-00000-of-00001.parquet": data for name in names})
+    source = tmp_path / "cmmlu_v1_0_1.zip" if kind == "zip" else tmp_path
+    with pytest.raises(DataError) as caught:
+        load_tables(str(source), CEVAL, all_of_ceval())
+    assert caught.value.message == f"{source} looks like CMMLU, not C-Eval."
+    assert "--task cmmlu_gen" in (caught.value.remedy or "")
+
+
+def test_ceval_s_data_is_recognized_in_place_of_cmmlu_s(tmp_path: Path) -> None:
+    rows = {pair: [question(0)] for pair in all_of_ceval()}
+    write_files(tmp_path, ceval_files(rows))
+    with pytest.raises(DataError, match="looks like C-Eval, not CMMLU"):
+        load_tables(str(tmp_path), CMMLU, [("law", "test"), ("agronomy", "dev")])
 
 
 def test_a_directory_one_level_too_low_leads_to_the_right_one(tmp_path: Path) -> None:
@@ -99,7 +194,7 @@ def test_a_directory_one_level_too_low_leads_to_the_right_one(tmp_path: Path) ->
 
 def test_an_empty_directory_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert failure(tmp_path / "empty").message.endswith("and 5 more of its 6 files; there is nothing.")
+    assert failure(tmp_path / "empty").message.endswith("and 5 more of its 6 files; it contains nothing.")
 
 
 def test_a_malformed_file_is_named_with_its_path(tmp_path: Path) -> None:
@@ -122,7 +217,7 @@ def test_a_directory_in_place_of_a_file_is_an_error(tmp_path: Path) -> None:
 def test_a_file_of_absurd_size_is_an_error(tmp_path: Path) -> None:
     write_files(tmp_path, FILES)
     with (tmp_path / "val/law_val.csv").open("r+b") as file:
-        file.truncate(local_files.MAX_FILE_BYTES + 1)  # a hole, it takes no space
+        file.truncate(tables.MAX_FILE_BYTES + 1)  # a hole, it takes no space
     assert "val/law_val.csv" in failure(tmp_path).message
     assert "is larger than" in failure(tmp_path).message
 
@@ -133,7 +228,7 @@ def test_a_file_missing_in_a_zip_is_named_with_what_is_there_instead(tmp_path: P
     message = failure(path).message
     assert (
         message
-        == f"dev/law_dev.csv is missing from zip file {path}, and 4 more of its 6 files; there is val/law_val.csv."
+        == f"dev/law_dev.csv is missing from zip file {path}, and 4 more of its 6 files; it contains val/law_val.csv."
     )
 
 
@@ -157,7 +252,7 @@ def test_a_zip_that_holds_a_file_twice_is_refused(tmp_path: Path) -> None:
     path.write_bytes(zip_bytes(FILES))
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         archive.writestr("val/law_val.csv", csv_bytes([question(0)]))
-    assert failure(path).message == f"zip file {path} holds val/law_val.csv twice."
+    assert failure(path).message == f"zip file {path} has val/law_val.csv twice."
 
 
 def test_a_link_in_a_zip_is_not_followed(tmp_path: Path) -> None:
@@ -185,7 +280,7 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
 
 def test_a_zip_bomb_is_refused_before_it_is_inflated(tmp_path: Path) -> None:
     path = tmp_path / "bomb.zip"
-    path.write_bytes(zip_bytes(FILES | {"val/law_val.csv": bytes(local_files.MAX_FILE_BYTES + 1)}))
+    path.write_bytes(zip_bytes(FILES | {"val/law_val.csv": bytes(tables.MAX_FILE_BYTES + 1)}))
     assert path.stat().st_size < 2**20
     assert "is larger than" in failure(path).message
 
@@ -193,7 +288,7 @@ def test_a_zip_bomb_is_refused_before_it_is_inflated(tmp_path: Path) -> None:
 def test_a_zip_with_too_much_in_all_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "large.zip"
     path.write_bytes(zip_bytes(FILES))
-    monkeypatch.setattr(local_files, "MAX_TOTAL_BYTES", 1000)
+    monkeypatch.setattr(tables, "MAX_TOTAL_BYTES", 1000)
     assert "more than the 1,000 bytes allowed" in failure(path).message
 
 
@@ -229,7 +324,7 @@ def test_a_zip_with_any_byte_changed_gives_the_same_text_or_an_error(place: int,
 
 
 def test_a_benchmark_without_a_sample_is_an_error() -> None:
-    with pytest.raises(DataError, match="holds no sample questions for nosuch"):
+    with pytest.raises(DataError, match="has no sample questions for nosuch"):
         load_tables("sample", replace(CEVAL, name="nosuch"), WANTED)
 
 

@@ -45,7 +45,7 @@ def test_the_archive_gives_the_same_as_a_directory(server: FakeModelScope, tmp_p
     tables = load(said)
     assert tables.rows == ROWS
     assert tables.origin == "modelscope opencompass/ceval-exam, ceval-exam.zip"
-    assert said == [f"Fetching {server.url}{PATH}."]
+    assert said == [f"Downloading {server.url}{PATH}."]
     directory = load_tables(str(write_files(tmp_path / "ceval", ceval_files(ROWS))), CEVAL, WANTED)
     assert tables.fingerprint == directory.fingerprint
 
@@ -97,7 +97,7 @@ def test_a_passing_failure_is_tried_again(server: FakeModelScope) -> None:
 
 def test_a_lasting_failure_is_an_error_with_its_status(server: FakeModelScope, tmp_path: Path) -> None:
     server.failures = [502] * 9
-    assert failure().message.endswith("ceval-exam.zip could not be fetched: the server answered 502 Bad Gateway.")
+    assert failure().message.endswith("ceval-exam.zip could not be downloaded: the server answered 502 Bad Gateway.")
     assert len(server.requests) == 3
     assert kept(tmp_path / "cache") == []
 
@@ -117,7 +117,7 @@ def test_a_download_that_breaks_off_is_an_error_and_leaves_nothing(server: FakeM
 @pytest.mark.parametrize("data", [b"<html>Please log in</html>", zip_bytes(ceval_files(ROWS))[:-200], b""])
 def test_what_is_no_sound_zip_is_an_error_and_is_not_kept(data: bytes, server: FakeModelScope, tmp_path: Path) -> None:
     server.files[PATH] = data
-    assert "did not send a sound .zip" in failure().message
+    assert "did not send a valid .zip" in failure().message
     assert kept(tmp_path / "cache") == []
 
 
@@ -125,7 +125,7 @@ def test_a_zip_with_a_damaged_member_is_an_error(server: FakeModelScope, tmp_pat
     data = bytearray(server.files[PATH])
     data[100] ^= 0xFF
     server.files[PATH] = bytes(data)
-    assert "did not send a sound .zip" in failure().message
+    assert "did not send a valid .zip" in failure().message
     assert kept(tmp_path / "cache") == []
 
 
@@ -161,7 +161,7 @@ def test_an_address_that_is_no_http_server_is_an_error(
     address: str, server: FakeModelScope, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MODELSCOPE_ENDPOINT", address)
-    assert "could not be fetched" in failure().message
+    assert "could not be downloaded" in failure().message
 
 
 def test_a_server_that_never_answers_is_given_up_on(server: FakeModelScope, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,4 +175,4 @@ def test_a_download_that_takes_too_long_in_all_is_given_up(
 ) -> None:
     server.silent = True
     monkeypatch.setattr(modelscope, "DOWNLOAD_LIMIT_S", 0.1)
-    assert "nothing arrived for 0.1 seconds" in failure().message
+    assert "no progress for 0.1 seconds" in failure().message

@@ -106,7 +106,7 @@ def test_an_id_that_is_no_whole_number_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_missing_column_is_named_together_with_those_that_are_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="column 'A' is missing; there are 'id', 'question', 'answer'"):
+    with pytest.raises(DataError, match="column 'A' is missing; the columns are 'id', 'question', 'answer'"):
         read(tmp_path, {NAME: parquet_bytes([{"id": 0, "question": "?", "answer": "A"}])})
 
 
@@ -115,6 +115,6 @@ def test_a_missing_column_is_named_together_with_those_that_are_there(tmp_path: 
     [b"", b"version https://git-lfs.github.com/spec/v1\n", csv_bytes([question(0)]), parquet_bytes([question(0)])[:-9]],
 )
 def test_a_file_that_is_no_parquet_is_an_error_that_says_how_to_get_it_again(data: bytes, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no readable Parquet file") as caught:
+    with pytest.raises(DataError, match="is not a readable Parquet file") as caught:
         read(tmp_path, {NAME: data})
     assert caught.value.remedy == f"Remove {tmp_path / NAME} and run again."

@@ -1,103 +1,52 @@
-"""Where the questions come from: the hub, ModelScope, the sample in the package, a directory or a .zip.
+"""Where the questions come from: the Hub, ModelScope, the sample in the package, a directory or a .zip.
 
-A source is never replaced by another in silence: what cannot be had from the source the user named is a `DataError`
-that names the other ways. Whatever the road, the same questions arrive as the same text, see `csv_files`.
+A source is never replaced by another in silence: what is not available from the source the user named is a `DataError`
+that lists the other options. Wherever they come from, the same questions arrive as the same text, see `csv_files`.
+
+A new source is a module here and a line in `SOURCES`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
-from pathlib import Path
 
-from bundle.errors import DataError
-from bundle.system.text import is_unicode
 from bundle.tasks.benchmarks import Benchmark
-from bundle.tasks.sources.csv_files import read_tables
-from bundle.tasks.sources.local_files import read_directory
-from bundle.tasks.sources.tables import Row, Tables, fingerprint
-from bundle.tasks.sources.zip_files import read_archive
+from bundle.tasks.sources.local import load_path, load_sample
+from bundle.tasks.sources.tables import Pair, Row, Rows, Tables, fingerprint
 
-__all__ = ["Row", "Tables", "load_tables"]
+__all__ = ["SOURCES", "Row", "Tables", "load_tables"]
 
-
-def _silent(_: str) -> None:
-    """Say nothing."""
+Say = Callable[[str], None]
+Loader = Callable[[Benchmark, Sequence[Pair], Say], tuple[str, Rows]]
 
 
-def load_tables(
-    source: str,
-    benchmark: Benchmark,
-    wanted: Sequence[tuple[str, str]],
-    say: Callable[[str], None] = _silent,
-) -> Tables:
+def _hub(benchmark: Benchmark, wanted: Sequence[Pair], say: Say) -> tuple[str, Rows]:
+    from bundle.tasks.sources.hub import load_from_hub
+
+    return load_from_hub(benchmark, wanted, say)
+
+
+def _modelscope(benchmark: Benchmark, wanted: Sequence[Pair], say: Say) -> tuple[str, Rows]:
+    from bundle.tasks.sources.modelscope import load_from_modelscope  # urllib.request takes 50 ms
+
+    return load_from_modelscope(benchmark, wanted, say)
+
+
+SOURCES: Mapping[str, Loader] = {"hub": _hub, "modelscope": _modelscope, "sample": load_sample}
+"""The sources by name; any other is the path of a directory or .zip."""
+
+
+def load_tables(source: str, benchmark: Benchmark, wanted: Sequence[Pair], say: Say = lambda _: None) -> Tables:
     """Load the wanted tables of a benchmark, all of them or none.
 
     Args:
-        source: ``hub``, ``modelscope``, ``sample``, or the path of a directory or .zip in the benchmark's own layout.
-            A directory that has one of the three names is written ``./hub``.
-        benchmark: Where its files lie and what they must hold.
+        source: One of `SOURCES`, or the path of a directory or .zip. A directory that has one of these names is written
+            ``./hub``.
+        benchmark: Where its files are and what they must hold.
         wanted: Pairs of subject and split.
-        say: Told in one plain line what takes time, such as a download.
+        say: Called with one plain line about anything that takes time, such as a download.
 
     Raises:
-        DataError: The questions cannot be found, fetched or read; it says which file and, inside one, which line.
+        DataError: The questions cannot be found, downloaded or read; it names the file and, inside one, the line.
     """
-    origin, rows = _load(source, benchmark, wanted, say)
+    loader = SOURCES.get(source)
+    origin, rows = loader(benchmark, wanted, say) if loader else load_path(source, benchmark, wanted, say)
     return Tables(source, origin, rows, fingerprint(rows, benchmark.columns))
-
-
-def _load(
-    source: str, benchmark: Benchmark, wanted: Sequence[tuple[str, str]], say: Callable[[str], None]
-) -> tuple[str, Mapping[tuple[str, str], list[Row]]]:
-    match source:
-        case "hub":
-            from bundle.tasks.sources.hub import load_from_hub
-
-            return load_from_hub(benchmark, wanted, say)
-        case "modelscope":
-            from bundle.tasks.sources.modelscope import load_from_modelscope
-
-            return load_from_modelscope(benchmark, wanted, say)
-        case "sample":
-            return _load_sample(benchmark, wanted)
-        case _:
-            return _load_path(source, benchmark, wanted)
-
-
-def _load_sample(
-    benchmark: Benchmark, wanted: Sequence[tuple[str, str]]
-) -> tuple[str, Mapping[tuple[str, str], list[Row]]]:
-    root = resources.files("bundle.tasks") / "sample" / benchmark.name
-    if not root.is_dir():
-        raise DataError(
-            f"The package holds no sample questions for {benchmark.name}.",
-            remedy="Use `--data hub`, `--data modelscope` or `--data PATH`.",
-        )
-    contents = read_directory(root, benchmark.file_names(wanted), "the sample in the package")
-    return "sample questions in the package", read_tables(contents, benchmark, wanted, "sample: ")
-
-
-def _load_path(
-    source: str, benchmark: Benchmark, wanted: Sequence[tuple[str, str]]
-) -> tuple[str, Mapping[tuple[str, str], list[Row]]]:
-    names = benchmark.file_names(wanted)
-    try:
-        path = Path(source).expanduser().resolve()
-        found, is_directory = path.exists(), path.is_dir()
-    except (OSError, RuntimeError, ValueError) as error:  # no permission, no such ~user, a NUL in the path
-        reason = str(getattr(error, "strerror", None) or error).rstrip(".")
-        raise DataError(f"{source!r} cannot be used as a path: {reason}.", remedy="Check the path.") from error
-    if not is_unicode(source):
-        raise DataError(f"The path {source!r} holds bytes that are no text.", remedy="Rename it.")
-    if not source or not found:
-        raise DataError(
-            f"There is no data source {source!r}: it is neither hub, modelscope nor sample, and no such path exists.",
-            remedy=f"Name one of the three, or a directory or .zip that holds {next(iter(names.values()))}.",
-        )
-    if is_directory:
-        contents = read_directory(path, names, f"directory {path}")
-        return f"directory {path}", read_tables(contents, benchmark, wanted, f"{path}/")
-    if path.suffix.lower() != ".zip":
-        raise DataError(f"{path} is neither a directory nor a .zip.", remedy="Give the directory the CSV files lie in.")
-    folder, contents = read_archive(path, names)
-    origin = f"zip file {path}" + (f" (folder {folder})" if folder else "")
-    return origin, read_tables(contents, benchmark, wanted, f"{path}: {folder}")

@@ -1,11 +1,9 @@
-"""A benchmark from the Hugging Face hub, or from the mirror that HF_ENDPOINT names.
+"""A benchmark from the Hugging Face Hub, or from the mirror that HF_ENDPOINT names.
 
-The commit and its files are asked for once; then the wanted files, and no others, are fetched into the hub's usual
-cache (HF_HOME), which is also that of the `datasets` package, several at a time. What is cached is not fetched again.
-`datasets` reads the files; asking it to fetch them as well would take five times as long, subject by subject, and would
-retry for minutes where there is no hub. A data set's loading script is never run.
+The commit and its files are looked up once; then the files that are needed, and no others, are downloaded into the
+Hub's usual cache (HF_HOME). What is cached is not downloaded again, and a dataset's loading script is never run.
 
-Where the hub cannot be reached, or offline mode is on, a cached copy is used if it is whole, and the origin says so.
+If the Hub cannot be reached, or offline mode is on, a complete cached copy is used, and the origin says so.
 """
 
 import contextlib
@@ -13,79 +11,86 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from bundle.errors import DataError
+from bundle.system.background import bounded
 from bundle.tasks.benchmarks import Benchmark
-from bundle.tasks.sources.bounded import each_bounded
 from bundle.tasks.sources.csv_files import read_tables
-from bundle.tasks.sources.parquet_files import find_shards, read_parquet
-from bundle.tasks.sources.tables import Row
+from bundle.tasks.sources.parquet_files import find_shards, read_shards
+from bundle.tasks.sources.tables import Pair, Rows
 from bundle.tasks.sources.zip_files import read_archive
 
-TRUE = ("1", "ON", "YES", "TRUE")
+# huggingface_hub is imported inside functions: it takes 0.7 s, and other sources do without.
+
 STALL_S = 60.0
 WORKERS = 8
 
-WAYS_OUT = (
-    "Ways out: `--data modelscope` fetches the benchmark from ModelScope; `--data PATH` reads a directory or .zip of "
-    "it; HF_ENDPOINT=URL asks a mirror of the hub; HF_HOME=DIR names a cache that already holds it. "
+OPTIONS = (
+    "Options: `--data modelscope` downloads the benchmark from ModelScope; `--data PATH` reads a directory or .zip; "
+    "HF_ENDPOINT=URL uses a mirror of the Hub; HF_HOME=DIR uses a cache that already has it. "
     "`--data sample` only tries the pipeline, on a few questions of our own."
 )
-
-Pair = tuple[str, str]
-Rows = Mapping[Pair, list[Row]]
+_TRUE = ("1", "ON", "YES", "TRUE")
 
 
 def load_from_hub(benchmark: Benchmark, wanted: Sequence[Pair], say: Callable[[str], None]) -> tuple[str, Rows]:
     """The wanted tables, and where they came from.
 
     Raises:
-        DataError: The hub cannot be reached and the cache does not have them, or the data set does not hold them.
+        DataError: The Hub cannot be reached and the cache does not have them, or the dataset does not contain them.
     """
     with _quiet():
         if _offline():
-            why, remedy = "offline mode is on", f"HF_HUB_OFFLINE and HF_DATASETS_OFFLINE turn it on. {WAYS_OUT}"
+            why, remedy = "offline mode is on", f"HF_HUB_OFFLINE or HF_DATASETS_OFFLINE is set. {OPTIONS}"
         else:
             try:
                 return _load_online(benchmark, wanted, say)
             except _NotReachedError as error:
                 why, remedy = str(error), error.remedy
-        cached = _load_cached(benchmark, wanted)
+        cached = _cached_files(benchmark, wanted)
         if cached is None:
             raise DataError(
-                f"{benchmark.hub} cannot be had from the hub: {why}, and the cache {hub_cache()} does not hold all the "
-                "wanted files.",
+                f"{benchmark.hub} could not be downloaded from the Hub: {why}, and the cache {hub_cache()} does not "
+                "have all the files needed.",
                 remedy=remedy,
             )
-        say(f"Using the copy of {benchmark.hub} that was fetched before: {why}.")
-        return cached
+        say(f"Using the cached copy of {benchmark.hub}: {why}.")
+        return _read(*cached, benchmark, wanted, note=" (cached copy)")
 
 
 def look_at_hub(benchmark: Benchmark, limit_s: float) -> str:
-    """Ask the hub for a benchmark's present commit, and nothing else. Returns what a person wants to know of it.
+    """Ask the Hub for a benchmark's current commit, and nothing else. Returns one line about it for people.
 
     Raises:
-        DataError: The hub cannot be reached within ``limit_s`` seconds, refuses, or offline mode is on.
+        DataError: The Hub cannot be reached within ``limit_s`` seconds, refuses, or offline mode is on.
     """
     if _offline():
-        raise DataError("Offline mode is on.", remedy=f"HF_HUB_OFFLINE and HF_DATASETS_OFFLINE turn it on. {WAYS_OUT}")
+        raise DataError("Offline mode is on.", remedy=f"HF_HUB_OFFLINE or HF_DATASETS_OFFLINE is set. {OPTIONS}")
     try:
         with _quiet():
-            commit, _ = _ask_for_files(benchmark, limit_s)
+            commit, _ = _look_up(benchmark, limit_s)
     except _NotReachedError as error:
-        raise DataError(f"{benchmark.hub} cannot be had from the hub: {error}.", remedy=error.remedy) from None
+        raise DataError(f"{benchmark.hub} is not available on the Hub: {error}.", remedy=error.remedy) from None
     return f"{benchmark.hub} @ {commit[:8]} at {_host()}"
 
 
 def cached_commit(benchmark: Benchmark, wanted: Sequence[Pair]) -> str | None:
-    """The newest commit that the cache holds all the wanted files of; None where there is none."""
+    """The newest commit that the cache has all the wanted files of; None if there is none."""
     cached = _cached_files(benchmark, wanted)
     return cached and cached[0]
 
 
+def hub_cache() -> Path:
+    """The directory that holds what was downloaded from the Hub."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE).expanduser()
+
+
 class _NotReachedError(Exception):
-    """The hub did not give what was asked for; its text says why, in one line."""
+    """The Hub did not give what was asked for; its text says why, in one line."""
 
     def __init__(self, message: str, remedy: str) -> None:
         super().__init__(message)
@@ -93,62 +98,92 @@ class _NotReachedError(Exception):
 
 
 def _load_online(benchmark: Benchmark, wanted: Sequence[Pair], say: Callable[[str], None]) -> tuple[str, Rows]:
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import try_to_load_from_cache
 
-    commit, names = _ask_for_files(benchmark, STALL_S)
+    commit, names = _look_up(benchmark, STALL_S)
     chosen = _choose(names, benchmark, wanted)
     if not chosen:
         shards = find_shards(names, wanted)
         subject, split = next(pair for pair in wanted if pair not in shards)
         raise DataError(
-            f"{benchmark.hub} @ {commit} on the hub at {_host()} holds neither all of {subject}/{split}-*.parquet nor "
-            f"{benchmark.archive}; there is {', '.join(sorted(names)[:8]) or 'nothing'}.",
-            remedy=WAYS_OUT,
+            f"{benchmark.hub} @ {commit} on the Hub at {_host()} has neither all of {subject}/{split}-*.parquet nor "
+            f"{benchmark.archive}; it contains {', '.join(sorted(names)[:8]) or 'nothing'}.",
+            remedy=OPTIONS,
         )
-    cached = {
-        name: try_to_load_from_cache(benchmark.hub, name, revision=commit, repo_type="dataset") for name in chosen
-    }
-    files = {name: Path(path) for name, path in cached.items() if isinstance(path, str)}
+
+    def cached() -> dict[str, Path]:
+        places = ((name, try_to_load_from_cache(benchmark.hub, name, None, commit, "dataset")) for name in chosen)
+        return {name: Path(place) for name, place in places if isinstance(place, str)}
+
+    files = cached()
     missing = [name for name in chosen if name not in files]
     if missing:
-        say(f"Fetching {len(missing)} files of {benchmark.hub} from the hub at {_host()}.")
-    with _reached():
-        fetched = each_bounded(
-            lambda name: hf_hub_download(benchmark.hub, name, repo_type="dataset", revision=commit),
-            missing,
-            workers=WORKERS,
-            stall_s=STALL_S,
-        )
-        for count, (name, path) in enumerate(fetched, 1):
-            files[name] = Path(path)
-            if count % 25 == 0 and count < len(missing):
-                say(f"Fetched {count} of {len(missing)} files.")
-    return _read(files, benchmark, wanted, commit, "" if _host() == "huggingface.co" else f" at {_host()}")
+        say(f"Downloading {len(missing)} files of {benchmark.hub} from the Hub at {_host()}.")
+        _download(benchmark.hub, commit, missing, say)
+        files = cached()
+    note = "" if _host() == "huggingface.co" else f" at {_host()}"
+    return _read(commit, files, benchmark, wanted, note)
 
 
-def _ask_for_files(benchmark: Benchmark, limit_s: float) -> tuple[str, list[str]]:
-    """The present commit and the names of its files."""
+def _look_up(benchmark: Benchmark, limit_s: float) -> tuple[str, list[str]]:
+    """The current commit and the names of its files."""
     from huggingface_hub import HfApi, constants
 
+    _require_scheme()
     api = HfApi()
+    timeout = min(limit_s, constants.HF_HUB_ETAG_TIMEOUT)
     with _reached():
-        ask = each_bounded(
-            lambda repo: api.dataset_info(repo, timeout=min(limit_s, constants.HF_HUB_ETAG_TIMEOUT)),
-            [benchmark.hub],
-            workers=1,
-            stall_s=limit_s,
-        )
-        info = next(ask)[1]
+        info = bounded(lambda _: api.dataset_info(benchmark.hub, timeout=timeout), stall_s=limit_s)
         return str(info.sha), [sibling.rfilename for sibling in info.siblings or ()]
 
 
-def _load_cached(benchmark: Benchmark, wanted: Sequence[Pair]) -> tuple[str, Rows] | None:
-    """From the newest commit in the cache that has all the wanted files; None where there is none."""
-    cached = _cached_files(benchmark, wanted)
-    return cached and _read(cached[1], benchmark, wanted, cached[0], " (cached copy)")
+def _download(repo: str, commit: str, names: Sequence[str], say: Callable[[str], None]) -> None:
+    """Download files of a commit into the cache; given up when nothing arrives for a while."""
+    from huggingface_hub import snapshot_download
+
+    def download(report: Callable[[str], None]) -> None:
+        snapshot_download(
+            repo,
+            repo_type="dataset",
+            revision=commit,
+            allow_patterns=list(names),
+            max_workers=WORKERS,
+            tqdm_class=_progress(len(names), report),
+        )
+
+    with _reached():
+        bounded(download, stall_s=STALL_S, say=say)
+
+
+def _progress(files: int, report: Callable[[str], None]) -> type[Any]:
+    """A progress bar for `snapshot_download` that shows nothing, and reports every advance; "" if there is no news."""
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Progress(tqdm):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            # The other bars count bytes; which class they are, and whether they exist, differs between versions.
+            self._counts_files = options.get("unit") != "B"
+            self._done = 0
+            super().__init__(*args, **options | {"disable": True})  # type: ignore[no-untyped-call]
+
+        def __iter__(self) -> Iterator[Any]:
+            for item in self.iterable:
+                yield item
+                self.update()
+
+        def update(self, n: float | None = 1) -> None:
+            news = ""
+            if self._counts_files:
+                self._done += 1
+                if self._done % 25 == 0 and self._done < files:
+                    news = f"Downloaded {self._done} of {files} files."
+            report(news)
+
+    return Progress
 
 
 def _cached_files(benchmark: Benchmark, wanted: Sequence[Pair]) -> tuple[str, dict[str, Path]] | None:
+    """The newest commit in the cache that has all the wanted files, and its files; None if there is none."""
     snapshots = hub_cache() / f"datasets--{benchmark.hub.replace('/', '--')}" / "snapshots"
     if not snapshots.is_dir():
         return None
@@ -160,7 +195,7 @@ def _cached_files(benchmark: Benchmark, wanted: Sequence[Pair]) -> tuple[str, di
 
 
 def _choose(names: Sequence[str] | Mapping[str, Path], benchmark: Benchmark, wanted: Sequence[Pair]) -> list[str]:
-    """The files to fetch: Parquet where every wanted table has it, else the archive; never a mixture."""
+    """The files to download: Parquet if every wanted table has it, else the archive; never a mixture."""
     shards = find_shards(names, wanted)
     if all(pair in shards for pair in wanted):
         return [name for pair in dict.fromkeys(wanted) for name in shards[pair]]
@@ -168,17 +203,12 @@ def _choose(names: Sequence[str] | Mapping[str, Path], benchmark: Benchmark, wan
 
 
 def _read(
-    files: Mapping[str, Path], benchmark: Benchmark, wanted: Sequence[Pair], commit: str, note: str
+    commit: str, files: Mapping[str, Path], benchmark: Benchmark, wanted: Sequence[Pair], note: str
 ) -> tuple[str, Rows]:
     origin = f"hub {benchmark.hub} @ {commit}"
     shards = find_shards(files, wanted)
     if all(pair in shards for pair in wanted):
-        where = f"{origin}: "
-        rows = {
-            pair: read_parquet({name: files[name] for name in shards[pair]}, benchmark, pair[1], where)
-            for pair in dict.fromkeys(wanted)
-        }
-        return origin + note, rows
+        return origin + note, read_shards(files, shards, benchmark, wanted, f"{origin}: ")
     folder, contents = read_archive(files[benchmark.archive], benchmark.file_names(wanted))
     rows = read_tables(contents, benchmark, wanted, f"{origin}: {benchmark.archive}: {folder}")
     return f"{origin}, {benchmark.archive}{note}", rows
@@ -186,10 +216,10 @@ def _read(
 
 @contextlib.contextmanager
 def _reached() -> Iterator[None]:
-    """Turn whatever goes wrong between us and the hub into one error.
+    """Turn whatever goes wrong between us and the Hub into one error.
 
     Any exception is caught, because the HTTP client under `huggingface_hub`, and so its errors, differ between the
-    versions we allow, and what a proxy's login page in place of an answer leads to is anyone's guess.
+    versions we allow, and a proxy's login page in place of an answer can cause anything.
     """
     from huggingface_hub import constants
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -200,17 +230,28 @@ def _reached() -> Iterator[None]:
         cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ else error
         text = " ".join(str(cause).split()).replace(urlsplit(constants.ENDPOINT).netloc, _host())
         status = getattr(getattr(cause, "response", None), "status_code", None)
-        login = "If the data set wants a login, run `hf auth login` or set HF_TOKEN. " if status in (401, 403) else ""
+        login = "If the dataset requires a login, run `hf auth login` or set HF_TOKEN. " if status in (401, 403) else ""
         raise _NotReachedError(
-            f"{_host()} could not be used ({text[:300].rstrip('.') or type(cause).__name__})", login + WAYS_OUT
+            f"{_host()} failed ({text[:300].rstrip('.') or type(cause).__name__})", login + OPTIONS
         ) from error
+
+
+def _require_scheme() -> None:
+    from huggingface_hub import constants
+
+    if not constants.ENDPOINT.startswith(("http://", "https://")):
+        shown = constants.ENDPOINT.rpartition("@")[2]  # without a password, should it hold one
+        raise DataError(
+            f"HF_ENDPOINT is {shown!r}, which does not begin with https:// or http://.",
+            remedy=f"Set HF_ENDPOINT=https://{shown.rpartition('://')[2]}, or unset it.",
+        )
 
 
 def _offline() -> bool:
     from huggingface_hub import constants
 
     # The `datasets` package's own switch, with the values it accepts.
-    return bool(constants.HF_HUB_OFFLINE) or os.environ.get("HF_DATASETS_OFFLINE", "").upper() in TRUE
+    return bool(constants.HF_HUB_OFFLINE) or os.environ.get("HF_DATASETS_OFFLINE", "").upper() in _TRUE
 
 
 def _host() -> str:
@@ -219,26 +260,14 @@ def _host() -> str:
     return urlsplit(constants.ENDPOINT).netloc.rpartition("@")[2]  # without a password, should it hold one
 
 
-def hub_cache() -> Path:
-    """The directory that holds what was fetched from the hub."""
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE).expanduser()
-
-
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep huggingface_hub's progress bars and warnings off the screen; what matters is said through `say`."""
+    """Keep huggingface_hub's warnings off the screen; what matters is reported through `say`."""
     from huggingface_hub.utils.logging import get_verbosity, set_verbosity
-    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    level, hidden = get_verbosity(), are_progress_bars_disabled()
+    level = get_verbosity()
     set_verbosity(logging.ERROR)
-    if not hidden:
-        disable_progress_bars()
     try:
         yield
     finally:
         set_verbosity(level)
-        if not hidden:
-            enable_progress_bars()

@@ -1,4 +1,4 @@
-"""A benchmark from ModelScope: its .zip over HTTPS, kept for the next time; it is fetched anew once it is removed.
+"""A benchmark from ModelScope: its .zip over HTTPS, kept for the next time.
 
 MODELSCOPE_ENDPOINT or MODELSCOPE_DOMAIN names another server, MODELSCOPE_CACHE another place to keep the file.
 """
@@ -10,16 +10,16 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from bundle import __version__
 from bundle.errors import DataError
+from bundle.system.background import bounded
 from bundle.tasks.benchmarks import Benchmark
-from bundle.tasks.sources.bounded import each_bounded
 from bundle.tasks.sources.csv_files import read_tables
-from bundle.tasks.sources.tables import Row
+from bundle.tasks.sources.tables import Pair, Rows
 from bundle.tasks.sources.zip_files import is_sound, read_archive
 
 MAX_DOWNLOAD_BYTES = 64 * 2**20
@@ -27,20 +27,18 @@ READ_TIMEOUT_S = 20.0
 DOWNLOAD_LIMIT_S = 300.0
 RETRY_AFTER_S = (1.0, 3.0)
 
-WAYS_OUT = (
-    "Ways out: `--data hub` fetches the benchmark from the hub; `--data PATH` reads a directory or .zip of it; "
-    "MODELSCOPE_ENDPOINT=URL asks another server. "
+OPTIONS = (
+    "Options: `--data hub` downloads the benchmark from the Hugging Face Hub; `--data PATH` reads a directory or .zip; "
+    "MODELSCOPE_ENDPOINT=URL uses another server. "
     "`--data sample` only tries the pipeline, on a few questions of our own."
 )
 
 
-def load_from_modelscope(
-    benchmark: Benchmark, wanted: Sequence[tuple[str, str]], say: Callable[[str], None]
-) -> tuple[str, Mapping[tuple[str, str], list[Row]]]:
+def load_from_modelscope(benchmark: Benchmark, wanted: Sequence[Pair], say: Callable[[str], None]) -> tuple[str, Rows]:
     """The wanted tables, and where they came from.
 
     Raises:
-        DataError: ModelScope cannot be reached, sends something else, or the .zip does not hold them.
+        DataError: ModelScope cannot be reached, sends something else, or the .zip does not have them.
     """
     origin = f"modelscope {benchmark.modelscope}, {benchmark.archive}"
     path = cache() / benchmark.modelscope / benchmark.archive
@@ -50,19 +48,18 @@ def load_from_modelscope(
         url = f"{endpoint()}/datasets/{benchmark.modelscope}/resolve/master/{benchmark.archive}"
         if "@" in url:
             raise DataError(
-                "MODELSCOPE_ENDPOINT holds a user name or password, which would stand in plain sight.",
-                remedy="Leave it out: the benchmark is public there.",
+                "MODELSCOPE_ENDPOINT contains a user name or password, which would be shown and recorded.",
+                remedy="Remove it: the benchmark is public there.",
             )
-        say(f"Fetching {url}.")
+        say(f"Downloading {url}.")
         try:
-            for _ in each_bounded(lambda url: download(url, path), [url], workers=1, stall_s=DOWNLOAD_LIMIT_S):
-                pass
+            bounded(lambda _: download(url, path), stall_s=DOWNLOAD_LIMIT_S)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise DataError(f"{url} could not be fetched: {_reason(error)}.", remedy=WAYS_OUT) from error
+            raise DataError(f"{url} could not be downloaded: {_reason(error)}.", remedy=OPTIONS) from error
     try:
         folder, contents = read_archive(path, benchmark.file_names(wanted))
     except DataError as error:
-        raise DataError(error.message, remedy=f"Remove {path} to have it fetched again. {WAYS_OUT}") from error
+        raise DataError(error.message, remedy=f"Remove {path} to download it again. {OPTIONS}") from error
     return origin, read_tables(contents, benchmark, wanted, f"{benchmark.archive}: {folder}")
 
 
@@ -79,7 +76,7 @@ def cache() -> Path:
 
 
 def download(url: str, path: Path) -> None:
-    """Fetch a .zip, trying again where that may help; at ``path`` there is then the whole file or nothing.
+    """Download a .zip, with retries where they may help; at ``path`` there is then the whole file or nothing.
 
     Raises:
         OSError: It could not be fetched or written.
@@ -110,7 +107,7 @@ def _download_once(url: str, path: Path) -> None:
         ):
             _copy(response, file)
         if not is_sound(part):
-            raise DataError(f"{url} did not send a sound .zip.", remedy=WAYS_OUT)
+            raise DataError(f"{url} did not send a valid .zip.", remedy=OPTIONS)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -121,7 +118,7 @@ def _copy(response: http.client.HTTPResponse, file: BinaryIO) -> None:
     while chunk := response.read1(2**16):  # unlike read, it does not wait for the whole amount
         size += len(chunk)
         if size > MAX_DOWNLOAD_BYTES:
-            raise DataError(f"{response.url} is larger than {MAX_DOWNLOAD_BYTES:,} bytes.", remedy=WAYS_OUT)
+            raise DataError(f"{response.url} is larger than {MAX_DOWNLOAD_BYTES:,} bytes.", remedy=OPTIONS)
         file.write(chunk)
     length = response.headers.get("Content-Length")
     if length is not None and size != int(length):

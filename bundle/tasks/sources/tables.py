@@ -5,6 +5,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 from bundle.errors import DataError
 from bundle.system.text import quoted
@@ -16,8 +17,19 @@ Row = dict[str, str]
 Pair = tuple[str, str]
 """A subject and a split: one table."""
 
-REMEDY = "Correct the file, or fetch it again."
+Rows = Mapping[Pair, list[Row]]
+"""The rows of every table, in file order."""
+
+# Both benchmarks are a few megabytes in all; these only keep a mistaken or hostile file from filling the memory.
+MAX_FILE_BYTES = 64 * 2**20
+MAX_TOTAL_BYTES = 512 * 2**20
+
+REMEDY = "Fix the file, or download it again."
 _SHOWN = 20
+
+
+class MissingFilesError(DataError):
+    """Files of a benchmark are not where they should be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +40,16 @@ class Tables:
         source: As the user gave it.
         origin: Where they really came from, for the screen and run.json ("hub ceval/ceval-exam @ COMMIT").
         rows: (subject, split) -> rows in file order.
-        fingerprint: See `fingerprint`: equal for equal questions, whatever road they came by.
+        fingerprint: See `fingerprint`: equal for equal questions, wherever they came from.
     """
 
     source: str
     origin: str
-    rows: Mapping[tuple[str, str], list[Row]]
+    rows: Rows
     fingerprint: str
 
 
-def fingerprint(rows: Mapping[tuple[str, str], Sequence[Row]], columns: Sequence[str]) -> str:
+def fingerprint(rows: Mapping[Pair, Sequence[Row]], columns: Sequence[str]) -> str:
     """SHA-256, in hex, of what is asked: every table as one line of JSON, the tables in sorted order.
 
     A line is ``[subject, split, [[cell, …], …]]`` with the cells of ``columns`` in their order, UTF-8 unescaped and
@@ -52,7 +64,7 @@ def fingerprint(rows: Mapping[tuple[str, str], Sequence[Row]], columns: Sequence
 
 
 def place_columns(header: Sequence[str], benchmark: Benchmark, split: str, where: str) -> dict[str, int]:
-    """Where in a file's header each of the benchmark's columns is; columns nobody asked for are left out.
+    """Where in a file's header each of the benchmark's columns is; other columns are left out.
 
     Raises:
         DataError: A required column is missing, or one is there twice.
@@ -64,12 +76,12 @@ def place_columns(header: Sequence[str], benchmark: Benchmark, split: str, where
         if name not in known:
             continue
         if name in places:
-            raise DataError(f"{where}: column {quoted(name)} is there twice.", remedy=REMEDY)
+            raise DataError(f"{where}: column {quoted(name)} appears twice.", remedy=REMEDY)
         places[name] = place
     for name in benchmark.columns:
         may_be_missing = name in benchmark.optional and (name != "answer" or split in benchmark.secret_splits)
         if name not in places and not may_be_missing:
-            raise DataError(f"{where}: column {name!r} is missing; there are {listed(header)}.", remedy=REMEDY)
+            raise DataError(f"{where}: column {name!r} is missing; the columns are {listed(header)}.", remedy=REMEDY)
     return places
 
 
@@ -91,7 +103,7 @@ def check_rows(rows: Sequence[tuple[int, Row]], benchmark: Benchmark, split: str
     Args:
         rows: Every row with its number in the file.
         benchmark: What the rows must hold.
-        split: Tells whether answers may be missing.
+        split: Decides whether answers may be missing.
         where: The file, for errors.
         unit: What the numbers count: "line" or "row".
 
@@ -99,7 +111,7 @@ def check_rows(rows: Sequence[tuple[int, Row]], benchmark: Benchmark, split: str
         DataError: There are none, or one has no id, an id used before, no question, or no valid answer.
     """
     if not rows:
-        raise DataError(f"{where} holds a header and no questions.", remedy=REMEDY)
+        raise DataError(f"{where} has a header and no questions.", remedy=REMEDY)
     seen: dict[str, int] = {}
     for number, row in rows:
         identifier, answer = row["id"], row["answer"]
@@ -116,3 +128,46 @@ def check_rows(rows: Sequence[tuple[int, Row]], benchmark: Benchmark, split: str
             raise DataError(f"{where}, {unit} {number}: {problem}.", remedy=REMEDY)
         seen[identifier] = number
     return [row for _, row in rows]
+
+
+def check_size(size: int, what: str) -> None:
+    """Refuse a file that cannot be a table of questions.
+
+    Raises:
+        DataError: It is too large.
+    """
+    if size > MAX_FILE_BYTES:
+        raise DataError(
+            f"{what} is larger than {MAX_FILE_BYTES:,} bytes, too large for a table of questions.",
+            remedy="Check that it is the benchmark's own file, or download it again.",
+        )
+
+
+def check_total(size: int, where: str) -> None:
+    """Refuse files that, all together, cannot be a benchmark.
+
+    Raises:
+        DataError: They are too large.
+    """
+    if size > MAX_TOTAL_BYTES:
+        raise DataError(
+            f"The files of {where} take more than the {MAX_TOTAL_BYTES:,} bytes allowed.",
+            remedy="Check that it is the benchmark, or download it again.",
+        )
+
+
+def missing_files(
+    missing: Sequence[str], total: int, where: str, there: Sequence[str], nearby: Sequence[Path] = ()
+) -> MissingFilesError:
+    """The error for files that are not there, with what is there instead, and where others like them are."""
+    shown = ", ".join(there[:5]) + (f" and {len(there) - 5} more" if len(there) > 5 else "")
+    if nearby:
+        remedy = f"Did you mean {' or '.join(map(str, nearby[:3]))}?"
+    else:
+        remedy = "Give a directory or .zip in the benchmark's own layout, with all its files."
+    return MissingFilesError(
+        f"{missing[0]} is missing from {where}"
+        + (f", and {len(missing) - 1} more of its {total} files" if len(missing) > 1 else "")
+        + f"; it contains {shown or 'nothing'}.",
+        remedy=remedy,
+    )

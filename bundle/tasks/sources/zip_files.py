@@ -14,13 +14,13 @@ from typing import BinaryIO, Final, cast
 
 from bundle.errors import DataError
 from bundle.system.files import open_regular
-from bundle.tasks.sources.local_files import Pair, check_size, check_total, missing_files
+from bundle.tasks.sources.tables import MissingFilesError, Pair, check_size, check_total, missing_files
 
 MAX_DIRECTORY_BYTES: Final = 16 * 2**20
 """What the list of the archive's members may take; sixteen megabytes are some hundred thousand names."""
 
 _UNPACK: Final = "Unpack it and give the directory."
-_FETCH: Final = "Fetch it again."
+_FETCH: Final = "Download it again."
 _UTF8_NAME: Final = 0x800
 _ENCRYPTED: Final = 0x1
 # What a damaged archive makes Python's reader raise, found by feeding it such.
@@ -34,7 +34,7 @@ def read_archive(path: Path, names: Mapping[Pair, str]) -> tuple[str, dict[Pair,
         That folder ("ceval-exam/", or "" where there is none), and the files' contents.
 
     Raises:
-        DataError: It is no .zip, is damaged, encrypted or too large, holds names that point outside, or lacks files.
+        DataError: It is not a .zip, is damaged, encrypted or too large, has names that point outside, or lacks files.
     """
     where = f"zip file {path}"
     contents: dict[Pair, bytes] = {}
@@ -54,6 +54,15 @@ def read_archive(path: Path, names: Mapping[Pair, str]) -> tuple[str, dict[Pair,
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DataError(f"{where} cannot be read: {reason}.", remedy=_FETCH) from error
     return folder, contents
+
+
+def names_in(path: Path) -> list[str]:
+    """The names of an archive's files; none if it is not a readable .zip."""
+    try:
+        with _opened(path, str(path)) as archive:
+            return list(_members(archive, str(path)))
+    except (DataError, *_DAMAGE):
+        return []
 
 
 def is_sound(path: Path) -> bool:
@@ -97,11 +106,11 @@ def _members(archive: zipfile.ZipFile, where: str) -> dict[str, zipfile.ZipInfo]
     for member in archive.infolist():
         name = _name(member).replace("\\", "/")  # as some Windows programs write it
         if name.startswith("/") or ".." in PurePosixPath(name).parts or name[1:3] == ":/":
-            raise DataError(f"{where} holds a name that points outside of it: {name!r}.", remedy=_FETCH)
+            raise DataError(f"{where} has a name that points outside of it: {name!r}.", remedy=_FETCH)
         if not name or name.endswith("/") or name.startswith("__MACOSX/"):
             continue
         if name in members:
-            raise DataError(f"{where} holds {name} twice.", remedy=_UNPACK)
+            raise DataError(f"{where} has {name} twice.", remedy=_UNPACK)
         members[name] = member
     return members
 
@@ -136,13 +145,13 @@ def _folder(members: Collection[str], names: Iterable[str], where: str) -> str:
     folders = {member.removesuffix(tail) for member, tail in tails if tail in wanted}  # "x/val/law_val.csv": "x/"
     if len(folders) > 1 and "" not in folders:
         listed = ", ".join(sorted(folders))
-        raise DataError(f"{where} holds the benchmark more than once: in {listed}.", remedy="Unpack it and choose one.")
+        raise DataError(f"{where} has the benchmark more than once: in {listed}.", remedy="Unpack it and choose one.")
     return "" if not folders or "" in folders else folders.pop()
 
 
-def _missing(missing: list[str], total: int, where: str, members: Collection[str]) -> DataError:
+def _missing(missing: list[str], total: int, where: str, members: Collection[str]) -> MissingFilesError:
     error = missing_files(missing, total, where, sorted(members))
     nested = [name for name in members if name.lower().endswith(".zip")]
     if nested:
-        return DataError(error.message, remedy=f"Unpack it and give the .zip inside, {nested[0]}.")
+        return MissingFilesError(error.message, remedy=f"Unpack it and give the .zip inside, {nested[0]}.")
     return error

@@ -1,0 +1,245 @@
+"""A benchmark in a directory, in a .zip, or in the package.
+
+A directory may be in the benchmark's own layout, hold Parquet files as the Hub's clients write them, or hold the
+benchmark's .zip. It may also have such a directory up to three levels below, as OpenCompass's ``data/`` has.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from bundle.errors import DataError
+from bundle.system.files import read_regular
+from bundle.system.text import is_unicode
+from bundle.tasks.benchmarks import BENCHMARKS, Benchmark
+from bundle.tasks.sources.csv_files import read_tables
+from bundle.tasks.sources.parquet_files import find_shards, read_shards
+from bundle.tasks.sources.tables import (
+    MAX_FILE_BYTES,
+    MissingFilesError,
+    Pair,
+    Rows,
+    check_size,
+    check_total,
+    missing_files,
+)
+from bundle.tasks.sources.zip_files import names_in, read_archive
+
+_DEPTH = 3
+_FOLDERS = 1000  # enough for a folder of datasets, and soon done in a home directory
+
+
+def load_sample(benchmark: Benchmark, wanted: Sequence[Pair], say: Callable[[str], None]) -> tuple[str, Rows]:
+    """The wanted tables from the sample in the package, and where they came from."""
+    root = resources.files("bundle.tasks") / "sample" / benchmark.name
+    if not root.is_dir():
+        raise DataError(
+            f"The package has no sample questions for {benchmark.name}.", remedy="Use another source with `--data`."
+        )
+    contents = _read_directory(root, benchmark.file_names(wanted), "the sample in the package")
+    return "sample questions in the package", read_tables(contents, benchmark, wanted, "sample: ")
+
+
+def load_path(
+    source: str, benchmark: Benchmark, wanted: Sequence[Pair], say: Callable[[str], None]
+) -> tuple[str, Rows]:
+    """The wanted tables from a directory or a .zip, and where they came from.
+
+    Raises:
+        DataError: There is nothing of this benchmark, several copies of it, or files that cannot be read.
+    """
+    path = _resolve(source, benchmark.file_name)
+    try:
+        if path.is_dir():
+            return _load_directory(path, benchmark, wanted, say)
+        if path.suffix.lower() == ".zip":
+            return _load_zip(path, benchmark, wanted)
+    except MissingFilesError:
+        other = next((one for one in BENCHMARKS.values() if one.name != benchmark.name and _holds(path, one)), None)
+        if other is None:
+            raise
+        raise DataError(
+            f"{path} looks like {other.title}, not {benchmark.title}.",
+            remedy=f"Use a {other.title} task, such as `--task {other.name}_gen`, or give {benchmark.title}'s files.",
+        ) from None
+    raise DataError(f"{path} is neither a directory nor a .zip.", remedy="Give the directory that has the CSV files.")
+
+
+def _resolve(source: str, example: str) -> Path:
+    try:
+        path = Path(source).expanduser().resolve()
+        found = bool(source) and path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # no permission, no such ~user, a NUL in the path
+        reason = str(getattr(error, "strerror", None) or error).rstrip(".")
+        raise DataError(f"{source!r} cannot be used as a path: {reason}.", remedy="Check the path.") from error
+    if not is_unicode(source):
+        raise DataError(f"The path {source!r} is not valid UTF-8.", remedy="Rename it.")
+    if not found:
+        raise DataError(
+            f"There is no data source {source!r}: it is not hub, modelscope or sample, and no such path exists.",
+            remedy=f"Use one of the three, or a directory or .zip that has {example}.",
+        )
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Something that holds at least some of a benchmark's files."""
+
+    kind: Literal["csv", "parquet", "zip"]
+    path: Path
+
+
+def _load_directory(
+    root: Path, benchmark: Benchmark, wanted: Sequence[Pair], say: Callable[[str], None]
+) -> tuple[str, Rows]:
+    places = _places(root, benchmark, wanted)
+    if len(places) > 1:
+        shown = ", ".join(str(place.path) for place in places[:4])
+        raise DataError(f"{root} has {benchmark.title} more than once: {shown}.", remedy="Give one of them as --data.")
+    if not places:
+        names = benchmark.file_names(wanted)
+        nearby = [path for path in [root.parent] if any(_is_file(path / name) for name in names.values())]
+        raise missing_files(list(names.values()), len(names), f"directory {root}", _list(root, ""), nearby)
+    place = places[0]
+    if place.path != root:
+        say(f"Reading {benchmark.title} from {place.path}.")
+    if place.kind == "zip":
+        return _load_zip(place.path, benchmark, wanted)
+    where = f"directory {place.path}"
+    if place.kind == "csv":
+        contents = _read_directory(place.path, benchmark.file_names(wanted), where)
+        return where, read_tables(contents, benchmark, wanted, f"{place.path}/")
+    files = _parquet_files(place.path)
+    shards = find_shards(files, wanted)
+    absent = [f"{subject}/{split}-*.parquet" for subject, split in wanted if (subject, split) not in shards]
+    if absent:
+        raise missing_files(absent, len(wanted), where, sorted(files))
+    return where, read_shards(files, shards, benchmark, wanted, f"{place.path}/")
+
+
+def _load_zip(path: Path, benchmark: Benchmark, wanted: Sequence[Pair]) -> tuple[str, Rows]:
+    folder, contents = read_archive(path, benchmark.file_names(wanted))
+    origin = f"zip file {path}" + (f" (folder {folder})" if folder else "")
+    return origin, read_tables(contents, benchmark, wanted, f"{path}: {folder}")
+
+
+def _holds(path: Path, benchmark: Benchmark) -> bool:
+    """Whether most subjects of a benchmark are at or below a path."""
+    wanted = [(subject.name, benchmark.main_split) for subject in benchmark.subjects]
+    names = benchmark.file_names(wanted).values()
+    if not path.is_dir():
+        held = [len(_members(path, names))]
+    else:
+        held = [len(_held(place, wanted, benchmark)) for place in _places(path, benchmark, wanted)]
+    return any(2 * count > len(wanted) for count in held)
+
+
+def _held(place: _Place, wanted: Sequence[Pair], benchmark: Benchmark) -> Sequence[object]:
+    names = benchmark.file_names(wanted).values()
+    if place.kind == "zip":
+        return _members(place.path, names)
+    if place.kind == "csv":
+        return [name for name in names if _is_file(place.path / name)]
+    return list(find_shards(_parquet_files(place.path), wanted))
+
+
+def _places(root: Path, benchmark: Benchmark, wanted: Sequence[Pair]) -> list[_Place]:
+    """Where the files are: the directory itself, or else whatever is nearest below it."""
+    names = list(benchmark.file_names(wanted).values())
+    subjects, tops = {subject for subject, _ in wanted}, {name.split("/")[0] for name in names}
+    level = [root]
+    seen = 0
+    for _ in range(_DEPTH + 1):
+        found = [place for folder in level if (place := _look(folder, benchmark, names, wanted, subjects, tops))]
+        if found:
+            return found
+        level = list(islice((child for folder in level for child in _folders(folder)), _FOLDERS - seen))
+        seen += len(level)
+    return []
+
+
+def _look(
+    folder: Path,
+    benchmark: Benchmark,
+    names: Sequence[str],
+    wanted: Sequence[Pair],
+    subjects: set[str],
+    tops: set[str],
+) -> _Place | None:
+    entries = set(_list(folder, ""))
+    if entries & tops and any(_is_file(folder / name) for name in names):
+        return _Place("csv", folder)
+    if entries & subjects and find_shards(_parquet_files(folder), wanted):
+        return _Place("parquet", folder)
+    zips = [folder / name for name in sorted(entries) if name.lower().endswith(".zip")]
+    if folder / benchmark.archive in zips:
+        return _Place("zip", folder / benchmark.archive)
+    return next((_Place("zip", path) for path in zips[:20] if _members(path, names)), None)
+
+
+def _parquet_files(folder: Path) -> dict[str, Path]:
+    paths = islice((path for pattern in ("*/*.parquet", "*/*/*.parquet") for path in folder.glob(pattern)), 10_000)
+    return {path.relative_to(folder).as_posix(): path for path in paths}
+
+
+def _members(path: Path, names: Iterable[str]) -> list[str]:
+    """The members of a .zip that end in one of these names."""
+    wanted = tuple(names)
+    return [member for member in names_in(path) if member.endswith(wanted)]
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for name in _list(folder, "") if not name.startswith(".") and (path := folder / name).is_dir()]
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for some names
+
+
+def _read_directory(root: Traversable, names: Mapping[Pair, str], where: str) -> dict[Pair, bytes]:
+    """Read every named file below a directory.
+
+    Raises:
+        DataError: Some are missing or cannot be read; it says what is there instead.
+    """
+    contents: dict[Pair, bytes] = {}
+    absent: list[str] = []
+    total = 0
+    for pair, name in names.items():
+        try:
+            contents[pair] = _read(root.joinpath(*name.split("/")))
+        except (FileNotFoundError, NotADirectoryError):
+            absent.append(name)
+        except OSError as error:
+            raise DataError(
+                f"{name} in {where} cannot be read: {error.strerror or error}.",
+                remedy="Check the permissions of the directory and its files.",
+            ) from error
+        else:
+            check_size(len(contents[pair]), f"{name} in {where}")
+            total += len(contents[pair])
+            check_total(total, where)
+    if absent:
+        there = [f"{name.rpartition('/')[0]}/{file}" for name in absent[:1] for file in _list(root, name)]
+        raise missing_files(absent, len(names), where, there or _list(root, ""))
+    return contents
+
+
+def _read(file: Traversable) -> bytes:
+    if isinstance(file, Path):
+        return read_regular(file, MAX_FILE_BYTES)
+    return file.read_bytes()  # of the package, where that is a .zip itself
+
+
+def _list(root: Traversable, name: str) -> list[str]:
+    """The names beside this one, sorted; none if there is no such folder."""
+    try:
+        return sorted(entry.name for entry in root.joinpath(*name.split("/")[:-1]).iterdir())
+    except OSError:
+        return []
