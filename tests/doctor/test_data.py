@@ -45,7 +45,7 @@ def test_where_only_modelscope_can_be_reached_that_is_the_way_out(look: Look) ->
         assert modelscope.requests == [f"HEAD {ARCHIVE}"]
     first, second = found.of("data")
     assert (first["status"], second["status"]) == ("warning", "ok")
-    assert "cannot be had from the hub" in first["text"]
+    assert "is not available on the Hub" in first["text"]
     assert "--data modelscope" in first["remedy"]
     assert "with --data modelscope: opencompass/ceval-exam" in second["text"]
 
@@ -100,4 +100,4 @@ def test_a_directory_in_no_benchmarks_layout_fails_and_says_what_is_missing(tmp_
 
 def test_a_misspelt_source_fails_with_what_there_is() -> None:
     (finding,) = look_at_data("modelscop", limit_s=5)
-    assert "neither hub, modelscope nor sample" in finding.text
+    assert "it is not hub, modelscope or sample" in finding.text

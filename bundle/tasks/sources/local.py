@@ -15,7 +15,7 @@ from typing import Literal
 
 from bundle.errors import DataError
 from bundle.system.files import read_regular
-from bundle.system.text import is_unicode
+from bundle.system.text import did_you_mean, is_unicode
 from bundle.tasks.benchmarks import BENCHMARKS, Benchmark
 from bundle.tasks.sources.csv_files import read_tables
 from bundle.tasks.sources.parquet_files import find_shards, read_shards
@@ -30,6 +30,7 @@ from bundle.tasks.sources.tables import (
 )
 from bundle.tasks.sources.zip_files import names_in, read_archive
 
+_NAMES = ("hub", "modelscope", "sample")
 _DEPTH = 3
 _FOLDERS = 1000  # enough for a folder of datasets, and soon done in a home directory
 
@@ -53,7 +54,7 @@ def load_path(
     Raises:
         DataError: There is nothing of this benchmark, several copies of it, or files that cannot be read.
     """
-    path = _resolve(source, benchmark.file_name)
+    path = _resolve(source, next(iter(benchmark.file_names(wanted).values())))
     try:
         if path.is_dir():
             return _load_directory(path, benchmark, wanted, say)
@@ -82,7 +83,9 @@ def _resolve(source: str, example: str) -> Path:
     if not found:
         raise DataError(
             f"There is no data source {source!r}: it is not hub, modelscope or sample, and no such path exists.",
-            remedy=f"Use one of the three, or a directory or .zip that has {example}.",
+            remedy=did_you_mean(
+                source, _NAMES, f"Use one of the three, or the path of a directory or .zip that has {example}."
+            ),
         )
     return path
 
