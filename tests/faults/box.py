@@ -11,7 +11,7 @@ from typing import Any
 from bundle.runs.prompts import read_prompts
 from tests.patience import PATIENCE_S, wait_until
 from tests.program import carrying, run, start
-from tests.stand_ins.box import gpu_box
+from tests.stand_ins.box import gpu_box, python_with_kept_probe
 from tests.stand_ins.journal import Story, read_journal
 
 ALL = 104
@@ -59,7 +59,9 @@ class Box:
         self.out = directory / "out"
         self.log = directory / "log"
         self._journal = directory / "journal"
-        self.environment = gpu_box(directory, behaviour=behaviour) | {"LMDEPLOY_STAND_IN_JOURNAL": str(self._journal)}
+        python = python_with_kept_probe(model_dir.parent)
+        self.environment = gpu_box(directory, behaviour=behaviour, python=python)
+        self.environment["LMDEPLOY_STAND_IN_JOURNAL"] = str(self._journal)
         self.environment |= more
         self._started: list[subprocess.Popen[bytes]] = []
         self._command = ["eval-local", model_dir, "--data", "sample", "--out", self.out, "--concurrency", IN_FLIGHT]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import web
 
 from bundle.evaluation import AskingOptions, Evaluation
@@ -30,6 +31,7 @@ def outcome(rows: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:
     return sorted((row["subject"], row["id"], row["reply"], row["answer"], row["correct"]) for row in rows)
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_at_random_moments(tmp_path: Path) -> None:
     def slow_letter(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         time.sleep(0.1)

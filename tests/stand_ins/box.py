@@ -13,15 +13,41 @@ ROOT = STAND_INS.parents[1]
 GPU = (0, "GPU-00000000-0000-0000-0000-000000000000", "NVIDIA H100 80GB HBM3", 81559, 80000, "570.86.15")
 
 
-def install(directory: Path, *names: str) -> Path:
+# Importing transformers takes seconds of processor time. The tokenizer's probe is asked once; what it said is kept.
+_PYTHON_WITH_KEPT_PROBE = """#!/bin/sh
+case "$*" in
+*tokenizer_probe.py*)
+    if [ ! -e "{kept}" ]; then
+        guard=$1 && shift 2  # the second argument is the parent, which it ends with
+        "{python}" "$guard" $$ "$@" >"{kept}.$$" || exit
+        mv "{kept}.$$" "{kept}"
+    fi
+    exec cat "{kept}" ;;
+esac
+exec "{python}" "$@"
+"""
+
+
+def install(directory: Path, *names: str, python: str = sys.executable) -> Path:
     """Put executables of these stand-ins into ``directory``."""
     directory.mkdir(exist_ok=True)
     for name in names:
-        script = directory / name
         source = (STAND_INS / f"{name.replace('-', '_')}.py").read_text()
-        script.write_text(f"#!{sys.executable}\n{source}")
-        script.chmod(script.stat().st_mode | stat.S_IXUSR)
+        _write_executable(directory / name, f"#!{python}\n{source}")
     return directory
+
+
+def python_with_kept_probe(directory: Path) -> str:
+    """An interpreter that answers the tokenizer's probe as it did the first time: for one checkpoint."""
+    script = directory / "python"
+    if not script.exists():
+        _write_executable(script, _PYTHON_WITH_KEPT_PROBE.format(python=sys.executable, kept=directory / "probed"))
+    return str(script)
+
+
+def _write_executable(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
 def gpu_box(
@@ -30,9 +56,10 @@ def gpu_box(
     behaviour: str = "good",
     gpus: Sequence[Sequence[object]] = (GPU,),
     processes: Sequence[Sequence[object]] = (),
+    python: str = sys.executable,
 ) -> dict[str, str]:
-    """The environment of such a machine; ``behaviour`` is that of its lmdeploy."""
-    executables = install(directory / "bin", "lmdeploy", "nvidia-smi")
+    """The environment of such a machine; ``behaviour`` is that of its lmdeploy, ``python`` its interpreter."""
+    executables = install(directory / "bin", "lmdeploy", "nvidia-smi", python=python)
     environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     return environment | {
         "PATH": f"{executables}{os.pathsep}{os.environ['PATH']}",
