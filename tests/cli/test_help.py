@@ -80,7 +80,7 @@ def test_defaults_are_shown() -> None:
         (["evaluate", "gpt", "--base-url", "http://localhost/v1"], "eval-remote"),
     ],
 )
-def test_a_command_that_is_not_there_is_answered_with_the_one_that_was_meant(typed: list[str], meant: str) -> None:
+def test_an_unknown_eval_command_suggests_the_right_one(typed: list[str], meant: str) -> None:
     result = CliRunner().invoke(app, typed)
     assert isinstance(result.exception, UsageError)
     assert f"`bundle {meant}`" in str(result.exception)

@@ -79,11 +79,11 @@ def test_what_was_asked_is_on_record(finished: Finished) -> None:
     assert record["concurrency"] == 16
 
 
-def test_the_sample_is_said_to_show_the_pipeline_only(finished: Finished) -> None:
+def test_the_sample_comes_with_a_warning_that_its_score_means_nothing(finished: Finished) -> None:
     assert "says nothing about a model's quality" in finished.stderr
 
 
-def test_code_of_the_checkpoint_that_will_run_is_named_and_so_is_who_gave_leave(finished: Finished) -> None:
+def test_remote_code_is_named_with_what_allowed_it(finished: Finished) -> None:
     assert "configuration_internlm2.py" in finished.stderr
     assert "internlm2_5-1_8b" in finished.stderr
 

@@ -59,7 +59,7 @@ def test_several_models_are_an_error_that_lists_them(tmp_path: Path) -> None:
     assert not api.bodies
 
 
-def test_a_model_nobody_knows_where_to_find_is_an_error(tmp_path: Path) -> None:
+def test_a_model_without_an_address_is_an_error(tmp_path: Path) -> None:
     result = run("eval-remote", "the-model", "--data", "sample", environment=ENVIRONMENT)
     assert result.returncode == 2
     assert "--base-url" in result.stderr
@@ -88,7 +88,7 @@ def test_the_tutorials_demo_takes_a_model_file_a_task_and_a_key(tmp_path: Path, 
     assert set(api.keys) == {f"Bearer {SECRET}"}
 
 
-def test_a_key_nobody_named_is_not_sent(tmp_path: Path) -> None:
+def test_only_a_key_that_was_named_is_sent(tmp_path: Path) -> None:
     with remote_api() as api:
         options = ["--base-url", api.url, "--data", "sample", "--subjects", "law", "--limit", 1, "--out", tmp_path]
         run("eval-remote", "m", *options, environment=with_key(OPENAI_API_KEY=SECRET))
@@ -184,7 +184,7 @@ def test_answers_to_the_test_split_become_a_submission_in_which_nothing_is_guess
     assert Path(result.stdout.splitlines()[-1]).is_dir()
 
 
-def test_a_run_that_was_killed_goes_on_and_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
+def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
     options = ["--data", "sample", "--concurrency", 3]
     with remote_api() as api:
         run("eval-remote", "m", "--base-url", api.url, *options, "--out", tmp_path / "whole", environment=ENVIRONMENT)
@@ -207,7 +207,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_as_if_nothing_had_happened(tmp_p
     assert sorted_rows(out) == sorted_rows(tmp_path / "whole")
 
 
-def test_going_on_with_other_options_is_refused_and_it_says_which(tmp_path: Path) -> None:
+def test_resuming_with_other_options_is_refused_and_names_them(tmp_path: Path) -> None:
     with remote_api() as api:
         options = ["--base-url", api.url, "--data", "sample", "--subjects", "law", "--out", tmp_path]
         result = run("eval-remote", "m", *options, environment=ENVIRONMENT)
@@ -229,7 +229,7 @@ def sorted_rows(out: Path) -> list[tuple[Any, ...]]:
     return sorted((row["subject"], row["id"], row["reply"], row["answer"], row["correct"]) for row in rows_of(out))
 
 
-def test_gates_on_scores_make_the_exit_code_1_and_say_why(tmp_path: Path) -> None:
+def test_gates_are_checked_and_reported(tmp_path: Path) -> None:
     with remote_api() as api:
         asked = ["eval-remote", "m", "--base-url", api.url, "--data", "sample", "--subjects", "law", "--out", tmp_path]
         met = run(*asked, "--min-score", "ceval-law=0", environment=ENVIRONMENT)
@@ -247,7 +247,7 @@ def test_gates_on_scores_make_the_exit_code_1_and_say_why(tmp_path: Path) -> Non
     assert "<testsuites" in (tmp_path / "junit.xml").read_text()
 
 
-def test_a_gate_that_is_not_met_is_the_exit_codes_reason(tmp_path: Path) -> None:
+def test_a_gate_that_is_not_met_makes_the_exit_code_1(tmp_path: Path) -> None:
     with remote_api() as api:
         asked = ["eval-remote", "m", "--base-url", api.url, "--data", "sample", "--subjects", "law", "--out", tmp_path]
         result = run(*asked, "--min-score", "ceval-law=100", environment=ENVIRONMENT)

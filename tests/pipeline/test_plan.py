@@ -18,25 +18,25 @@ FROM_FILE = ModelFile(
 )
 
 
-def test_without_any_word_the_defaults_hold() -> None:
+def test_defaults_apply_where_nothing_is_given() -> None:
     plan = plan_tasks(EvaluationOptions(), PLAIN)
     assert plan.sampling() == SamplingRecord(temperature=0.0, max_out_len=2048, max_seq_len=None)
     assert plan.shapes == {"ceval_gen": "turns"}
     assert plan.sources() == ["hub"]
 
 
-def test_the_models_file_beats_the_defaults() -> None:
+def test_the_model_file_overrides_defaults() -> None:
     plan = plan_tasks(EvaluationOptions(), FROM_FILE)
     assert plan.sampling() == SamplingRecord(temperature=0.5, max_out_len=1024, max_seq_len=4096)
     assert plan.shapes == {"ceval_gen": "flat"}
 
 
-def test_a_task_that_sets_the_length_of_replies_beats_the_models_file_as_in_opencompass() -> None:
+def test_a_tasks_reply_length_overrides_the_model_file_as_in_opencompass() -> None:
     plan = plan_tasks(EvaluationOptions(tasks=["ceval_gen", "ceval_zero_shot_gen"]), FROM_FILE)
     assert plan.max_out_len == {"ceval_gen": 1024, "ceval_zero_shot_gen": 256}
 
 
-def test_the_command_line_beats_them_all() -> None:
+def test_the_command_line_overrides_everything() -> None:
     request = EvaluationOptions(
         tasks=["ceval_zero_shot_gen"], temperature=1.0, max_out_len=7, max_seq_len=99, prompt_shape="turns"
     )
@@ -45,14 +45,14 @@ def test_the_command_line_beats_them_all() -> None:
     assert plan.shapes == {"ceval_zero_shot_gen": "turns"}
 
 
-def test_every_benchmark_can_have_a_source_of_its_own() -> None:
+def test_each_benchmark_can_have_its_own_source() -> None:
     data = parse_data(["ceval=./ceval", "modelscope"])
     plan = plan_tasks(EvaluationOptions(tasks=["ceval_gen", "cmmlu_gen"], data=data), PLAIN)
     assert plan.sources() == ["./ceval", "modelscope"]
 
 
 @pytest.mark.parametrize("values", [["hub", "sample"], ["ceval=a", "ceval=b"]])
-def test_a_source_said_twice_is_an_error(values: list[str]) -> None:
+def test_two_sources_for_one_benchmark_are_an_error(values: list[str]) -> None:
     with pytest.raises(UsageError, match="twice"):
         parse_data(values)
 
@@ -87,7 +87,7 @@ def test_examples_are_dropped_one_by_one_until_prompt_and_reply_fit(tmp_path: Pa
         assert list(question.messages) == [*full.messages[: 2 * question.examples], full.messages[-1]]
 
 
-def test_where_tokens_cannot_be_counted_no_example_is_dropped() -> None:
+def test_without_a_tokenizer_no_example_is_dropped() -> None:
     request = EvaluationOptions(data={"": "sample"}, subjects=["law"], max_seq_len=10)
     plan = plan_tasks(request, PLAIN)
     questions = plan.load(lambda _: None, lambda: None).questions

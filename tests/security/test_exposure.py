@@ -52,7 +52,7 @@ def transformers(checkpoint: Checkpoint, tmp_path: Path) -> TransformersEngine:
 
 
 @pytest.mark.parametrize("host", ELSEWHERE)
-def test_the_cpu_engine_which_has_no_key_listens_on_this_machine_only(
+def test_the_cpu_engine_has_no_key_and_listens_on_loopback_only(
     host: str, checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError) as caught:
@@ -62,9 +62,7 @@ def test_the_cpu_engine_which_has_no_key_listens_on_this_machine_only(
 
 
 @pytest.mark.parametrize("host", ELSEWHERE)
-def test_lmdeploy_listens_elsewhere_from_the_version_on_that_asks_everybody_for_the_key(
-    host: str, checkpoint: Checkpoint
-) -> None:
+def test_lmdeploy_listens_elsewhere_only_in_versions_that_require_the_key(host: str, checkpoint: Checkpoint) -> None:
     command = lmdeploy(checkpoint, "0.13.0").launch(host, 1, "k").command
     assert command[command.index("--server-name") + 1] == host
     with pytest.raises(UsageError, match="answers some requests without its API key"):
@@ -87,12 +85,12 @@ def test_the_program_refuses_it_before_a_server_is_started(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("option", ["--api-keys", "--api-key", "--api", "--server-n", "--model-n=x", "--ss"])
-def test_no_short_form_of_an_option_sets_what_this_program_sets(option: str, checkpoint: Checkpoint) -> None:
+def test_abbreviated_engine_options_cannot_override_ours(option: str, checkpoint: Checkpoint) -> None:
     with pytest.raises(UsageError, match="set by this program"):
         lmdeploy(checkpoint, "0.18.0", option, "x").prepare(lambda _: None)
 
 
-def test_code_in_a_checkpoint_does_not_run_without_leave(tmp_path: Path) -> None:
+def test_code_in_a_checkpoint_does_not_run_without_permission(tmp_path: Path) -> None:
     code = {"AutoConfig": "evil.Config", "AutoTokenizer": ["evil.T", None]}
     config = {**CONFIG, "architectures": ["LlamaForCausalLM"], "auto_map": code}
     model = write_checkpoint(tmp_path / "model", config=config)
@@ -115,7 +113,7 @@ def test_an_import_that_leaves_the_checkpoint_is_not_followed(tmp_path: Path) ->
 
 
 @pytest.mark.timeout(20)
-def test_looking_through_code_takes_no_time_whatever_is_in_it(tmp_path: Path) -> None:
+def test_scanning_hostile_code_takes_no_time(tmp_path: Path) -> None:
     model = write_checkpoint(tmp_path / "model", config={**CONFIG, "auto_map": {"AutoConfig": "code.Config"}})
     (model / "code.py").write_text("\n" * 10**6 + "from .x import a" + " " * 10**6 + "b\n")
     assert inspect_checkpoint(model).remote_code_names == ("code.py",)

@@ -46,13 +46,13 @@ def rewriting(model: Path) -> BundleError:
     return caught.value
 
 
-def test_a_pipe_in_place_of_a_model_file_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_fifo_as_a_model_file_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "model.toml")
     with pytest.raises(ConfigError, match="is a pipe, a device or a socket"):
         model_file(str(tmp_path / "model.toml"))
 
 
-def test_a_pipe_in_place_of_a_tasks_rows_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_fifo_as_a_tasks_rows_does_not_block(tmp_path: Path) -> None:
     (tmp_path / "task.toml").write_text(TASK)
     os.mkfifo(tmp_path / "rows.csv")
     with pytest.raises(DataError, match="is a pipe, a device or a socket"):
@@ -71,7 +71,7 @@ def test_a_toml_file_that_begins_with_a_byte_order_mark_is_read(tmp_path: Path) 
     assert read_file(tmp_path / "model.toml", ModelFile).description == "from Windows"
 
 
-def test_a_toml_file_in_another_encoding_is_told_with_its_line(tmp_path: Path) -> None:
+def test_a_toml_file_in_another_encoding_is_an_error_that_names_the_line(tmp_path: Path) -> None:
     (tmp_path / "model.toml").write_bytes('\ndescription = "模型"'.encode("gbk"))
     with pytest.raises(ConfigError, match=r"model\.toml, line 2: not UTF-8") as caught:
         model_file(str(tmp_path / "model.toml"))
@@ -103,7 +103,7 @@ def test_a_tokenizer_of_absurd_size_is_not_read(name: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "model.safetensors", "config.json"])
-def test_a_pipe_in_place_of_a_checkpoints_file_is_not_waited_for(name: str, tmp_path: Path) -> None:
+def test_a_fifo_as_a_checkpoints_file_does_not_block(name: str, tmp_path: Path) -> None:
     directory = write_checkpoint(tmp_path / "model")
     (directory / name).unlink()
     os.mkfifo(directory / name)

@@ -55,7 +55,7 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def test_variables_with_keys_and_addresses_with_passwords_are_kept_back_and_all_others_handed_on() -> None:
+def test_children_inherit_all_variables_but_keys_and_passwords() -> None:
     others = {
         "PATH": "/bin",
         "HF_HOME": "/cache",
@@ -68,23 +68,21 @@ def test_variables_with_keys_and_addresses_with_passwords_are_kept_back_and_all_
     assert without_keys({**others, **SECRETS}) == others
 
 
-def test_nvidia_smi_gets_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secrets: None) -> None:
+def test_nvidia_smi_gets_no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secrets: None) -> None:
     recorder(tmp_path / "bin" / "nvidia-smi", tmp_path / "environment")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     list_gpus()
     assert_no_key((tmp_path / "environment").read_text())
 
 
-async def test_the_proof_of_a_tokenizer_which_may_run_the_checkpoints_code_gets_none(
-    tmp_path: Path, secrets: None
-) -> None:
+async def test_the_tokenizer_check_gets_no_keys(tmp_path: Path, secrets: None) -> None:
     python = recorder(tmp_path / "bin" / "python", tmp_path / "environment")
     with pytest.raises(TokenizerError):
         await prove_tokenizer(write_checkpoint(tmp_path / "model"), python=str(python), trust_remote_code=True)
     assert_no_key((tmp_path / "environment").read_text())
 
 
-def test_lmdeploy_asked_for_its_version_gets_none(
+def test_the_lmdeploy_version_check_gets_no_keys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secrets: None
 ) -> None:
     python = recorder(tmp_path / "bin" / "python3", tmp_path / "environment", then="echo 0.18.0 in /nowhere/lmdeploy")
@@ -97,7 +95,7 @@ def test_lmdeploy_asked_for_its_version_gets_none(
 
 
 @linux_only
-def test_a_program_that_holds_a_key_has_it_in_no_argument_and_no_record_and_leaves_no_core(tmp_path: Path) -> None:
+def test_a_key_is_in_no_argument_list_record_or_core_dump(tmp_path: Path) -> None:
     seen: dict[str, Any] = {}
 
     def looking(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -127,7 +125,7 @@ def test_a_program_that_holds_a_key_has_it_in_no_argument_and_no_record_and_leav
 
 
 @linux_only
-def test_what_is_started_by_it_leaves_no_core_either() -> None:
+def test_child_processes_leave_no_core_dump() -> None:
     program = """
         import subprocess
         from bundle.system.core_dumps import forbid_core_dumps

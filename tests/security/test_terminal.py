@@ -34,7 +34,7 @@ def test_every_line_of_the_screen_is_made_printable(capsys: pytest.CaptureFixtur
         assert line + SHOWN in captured.err.replace("\n", " ").replace("  ", "  ")
 
 
-def test_a_task_of_anybodys_own(tmp_path: Path) -> None:
+def test_names_in_a_users_own_task_are_escaped(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"question": "q", "answer": "A", "subject": "la\\u001b[31mw\\u202e"}\n')
     (tmp_path / "own.toml").write_text(
         'description = "a \\u001b[2J task"\n[rows]\nfile = "rows.jsonl"\nsubject = "subject"\n'
@@ -50,7 +50,7 @@ def test_a_task_of_anybodys_own(tmp_path: Path) -> None:
     assert_harmless(asked.stdout + asked.stderr)
 
 
-def test_a_server_that_lists_models_of_strange_names(tmp_path: Path) -> None:
+def test_model_names_listed_by_a_server_are_escaped(tmp_path: Path) -> None:
     with remote_api(models=[EVIL, "other"]) as api:
         result = run(
             "eval-remote", "--base-url", api.url, "--data", "sample", "--out", tmp_path, environment=_environment()
@@ -63,7 +63,7 @@ def test_a_server_that_lists_models_of_strange_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "command", [["eval-local"], ["eval-remote", "m", "--base-url", "http://127.0.0.1:1", "--data"], ["tasks"]]
 )
-def test_paths_of_strange_names(command: list[str], name: str, tmp_path: Path) -> None:
+def test_strange_paths_are_escaped(command: list[str], name: str, tmp_path: Path) -> None:
     path = tmp_path / f"{name}.toml"
     path.mkdir()
     result = run(*command, path, environment=_environment())
@@ -72,7 +72,7 @@ def test_paths_of_strange_names(command: list[str], name: str, tmp_path: Path) -
     assert_harmless(result.stdout + result.stderr)
 
 
-def test_a_terminal_that_has_no_chinese_is_shown_numbers_in_place_of_an_error() -> None:
+def test_a_terminal_without_chinese_gets_escapes_instead_of_an_error() -> None:
     result = run("tasks", "ceval_gen", environment={**_environment(), "PYTHONIOENCODING": "latin-1"})
     assert result.returncode == 0, result.stderr
     assert r"\u6cd5\u5b66" in result.stdout
