@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bundle.client.client import ChatClient
+from bundle.client import ChatClient
 from bundle.config.model_files import ModelFile
 from bundle.errors import BundleError, DataError, ExitCode, ServerError
 from bundle.pipeline.options import EvaluationOptions
@@ -48,10 +49,11 @@ class Mortal:
     Attributes:
         served: How many servers there have been.
         stopped: How many of them are no more.
+        most_in_flight: How many requests there have been at a time.
     """
 
     model_file = ModelFile(description="mortal")
-    label, ours = "mortal", True
+    label, ours, concurrency = "mortal", True, 4
 
     def __init__(self, replies: Sequence[int], *, check: Exception | None = None) -> None:
         self._replies = replies
@@ -60,12 +62,7 @@ class Mortal:
         self._count = 0
         self.lives = len(replies)
         self.served = self.stopped = 0
-        self.concurrency_asked_for = 0
-
-    @property
-    def concurrency(self) -> int:
-        self.concurrency_asked_for += 1
-        return 3 + self.concurrency_asked_for
+        self.most_in_flight = self._in_flight = 0
 
     def token_counter(self) -> None:
         return None
@@ -87,6 +84,7 @@ class Mortal:
     @contextlib.asynccontextmanager
     async def serve(self, log: Path, started: asyncio.Event) -> AsyncIterator[Server]:
         self.served += 1
+        self.concurrency = 4 if self.served == 1 else 99
         started.set()
         replies = self._replies[self.served - 1]
         if replies == NEVER_STARTS:
@@ -96,7 +94,11 @@ class Mortal:
         loop = asyncio.get_running_loop()
 
         def reply(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+            self._in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self._in_flight)
             loop.call_soon_threadsafe(lambda: asyncio.ensure_future(self.reply()))
+            time.sleep(0.005)  # for others to come meanwhile
+            self._in_flight -= 1
             return letter(body)
 
         try:
@@ -178,8 +180,8 @@ async def test_the_concurrency_on_record_is_the_one_that_is_used(tmp_path: Path)
     (path,) = tmp_path.glob("*/run.json")
     record = json.loads(path.read_text())
     assert target.served == 3
-    assert target.concurrency_asked_for == 1
     assert record["concurrency"] == 4
+    assert target.most_in_flight <= 4
 
 
 async def test_a_cancelled_run_reports_what_was_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
