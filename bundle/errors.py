@@ -21,11 +21,11 @@ class ExitCode(IntEnum):
 
 
 class BundleError(Exception):
-    """Something went wrong that the user can do something about.
+    """Something went wrong that the user can fix.
 
     Args:
         message: What went wrong and where, in one or two sentences.
-        remedy: What to do next; None where there is nothing to suggest.
+        remedy: What to do next; None if there is nothing to suggest.
         details: Further lines worth showing as they are, such as the end of a log.
     """
 
@@ -54,15 +54,15 @@ class CheckpointError(BundleError):
 
 
 class TokenizerError(CheckpointError):
-    """A tokenizer that does not give back what it was given, so that no score made with it can be believed."""
+    """A tokenizer that does not reproduce its input, so that no score made with it can be trusted."""
 
 
 class DataError(BundleError):
-    """Questions that could not be found, fetched or read."""
+    """Questions that could not be found, downloaded or read."""
 
 
 class AnswerError(BundleError):
-    """A reply in which no answer could be looked for to the end: neither right nor wrong."""
+    """A reply that could not be searched to the end: neither right nor wrong."""
 
 
 class RunError(BundleError):

@@ -1,4 +1,4 @@
-"""Finding and reading the files in ``models/`` and ``configs/``."""
+"""Finding and reading the TOML files in ``models/`` and ``configs/``, or of the user's own."""
 
 import re
 import tomllib
@@ -10,18 +10,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bundle.errors import ConfigError
 from bundle.system.files import read_regular
-from bundle.system.text import did_you_mean, is_unicode, one_line
+from bundle.system.text import did_you_mean, is_unicode, one_line, printable
 
 _LARGEST = 1024 * 1024
-"""Bytes; files of this kind are a few thousand long."""
-# TOML's parser takes time that grows with the square of the number of a key's parts, and no schema has more than three.
+"""Bytes; such files are a few thousand long."""
+# TOML's parser takes time quadratic in the number of a key's parts, and no schema has more than three.
 _DEEP_KEY = re.compile(
     r"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){64}""",
 )
 
 
 class Strict(BaseModel):
-    """A part of a file: any key that is not named here is a mistake."""
+    """A part of a file; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,7 +42,7 @@ def file_names(folder: _Folder) -> list[str]:
 
 
 def _aliases(folder: _Folder) -> dict[str, Path]:
-    """The other names that files which ship go by, from their key ``aliases``."""
+    """Other names of the files that ship, from their key ``aliases``."""
     files = sorted(_folder(folder).glob("*.toml"))
     return {alias: path for path in files for alias in _content(path).get("aliases", ())}
 
@@ -51,7 +51,7 @@ def find_file(folder: _Folder, name: str) -> Path:
     """The file of this name or alias among those that ship, or at this path.
 
     Raises:
-        ConfigError: There is none; the nearest name is told.
+        ConfigError: There is none; it suggests the nearest name.
     """
     if name.endswith(".toml") or "/" in name:
         remedy = f"Check the path, or use a name listed by `bundle {_LISTED_BY[folder]}`."
@@ -66,7 +66,7 @@ def find_file(folder: _Folder, name: str) -> Path:
             reason = str(error).rstrip(".")
             raise ConfigError(f"{name!r} cannot be used as a path: {reason}.", remedy=remedy) from None
         if not is_unicode(name):
-            raise ConfigError(f"The path {name!r} holds bytes that are no text.", remedy="Rename the file.")
+            raise ConfigError(f"The path {name!r} is not valid UTF-8.", remedy="Rename the file.")
         return path
     path = _folder(folder) / f"{name}.toml"
     if path.is_file():
@@ -76,8 +76,11 @@ def find_file(folder: _Folder, name: str) -> Path:
         return aliases[name]
     names = file_names(folder)
     kind = _LISTED_BY[folder]
-    remedy = did_you_mean(name, [*names, *aliases], f"The {kind} are {', '.join(names)}.", cutoff=0.7)
-    raise ConfigError(f"No {kind.removesuffix('s')} is named {name!r}.", remedy=remedy)
+    raise ConfigError(
+        f"There is no {kind.removesuffix('s')} {printable(name)}; there are {', '.join(names)}.",
+        # A short name is like many: mmlu is a benchmark of its own, and no misspelt cmmlu_gen.
+        remedy=did_you_mean(name, [*names, *aliases], f"`bundle {kind}` describes them.", cutoff=0.7),
+    )
 
 
 _LISTED_BY = {"models": "models", "configs": "tasks"}
@@ -87,15 +90,13 @@ def read_file(path: Path, schema: type[_File]) -> _File:
     """Read a TOML file that must hold what ``schema`` says.
 
     Raises:
-        ConfigError: It cannot be read or used; file, key and the nearest valid name are told.
+        ConfigError: It cannot be read or used; it names the file, the key and the nearest valid name.
     """
     content = _content(path)
     try:
         return schema.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(
-            f"{path} cannot be used: {_first_fault(error, schema)}", remedy="Mend the file and try again."
-        ) from None
+        raise ConfigError(f"{path} cannot be used: {_first_fault(error, schema)}", remedy="Fix the file.") from None
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -105,12 +106,12 @@ def _content(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.", remedy="Check the path.") from None
     if len(data) > _LARGEST:
         raise ConfigError(
-            f"{path} is larger than {_LARGEST:,} bytes and can hardly be what it should be.", remedy="Check the path."
+            f"{path} is larger than {_LARGEST:,} bytes, too large for such a file.", remedy="Check the path."
         )
     try:
         text = data.decode("utf-8-sig")  # Windows' editors begin a file with a byte order mark
         if _DEEP_KEY.search(text):
-            raise ConfigError(f"{path} holds a key of very many parts.", remedy="Mend the file and try again.")
+            raise ConfigError(f"{path} has a key with too many parts.", remedy="Fix the file.")
         return tomllib.loads(text)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
@@ -118,12 +119,10 @@ def _content(path: Path) -> dict[str, Any]:
             f"{path}, line {line}: not UTF-8 (byte 0x{data[error.start]:02x}).", remedy="Save the file as UTF-8."
         ) from None
     except RecursionError:
-        raise ConfigError(f"{path} is nested too deeply.", remedy="Mend the file and try again.") from None
+        raise ConfigError(f"{path} is nested too deeply.", remedy="Fix the file.") from None
     except ValueError as error:
         reason = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "a number has thousands of digits"
-        raise ConfigError(
-            f"{path} is not valid TOML: {one_line(reason)}.", remedy="Mend the file and try again."
-        ) from None
+        raise ConfigError(f"{path} is not valid TOML: {one_line(reason)}.", remedy="Fix the file.") from None
 
 
 def _first_fault(error: ValidationError, schema: type[BaseModel]) -> str:
@@ -146,7 +145,7 @@ def _first_fault(error: ValidationError, schema: type[BaseModel]) -> str:
 
 
 def _keys(schema: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """The keys a part of the file may have; none where the part is no table of a schema."""
+    """The keys a part of the file may have; none if the part is not a table of a schema."""
     fields = schema.model_fields
     for part in location:
         annotation: Any = fields[str(part)].annotation if str(part) in fields else None

@@ -10,7 +10,7 @@ from pydantic import Field
 from bundle.config.files import Strict, file_names, find_file, read_file
 from bundle.errors import ConfigError
 
-# Strict: TOML has types of its own, so that `true` or "3" where a number belongs is a mistake and not a number.
+# Strict: TOML has types of its own, so `true` or "3" where a number belongs is a mistake.
 _Count = Annotated[int, Field(ge=1, strict=True)]
 _Seconds = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
 
@@ -24,37 +24,37 @@ class Sampling(Strict):
 
     temperature: Annotated[float, Field(ge=0, le=2, strict=True)] = 0.0
     max_out_len: _Count | None = None
-    """Most tokens a reply may have; None leaves it to the task."""
+    """Maximum tokens per reply; None leaves it to the task."""
     max_seq_len: _Count | None = None
-    """Most tokens a prompt and its reply may have together; None for no limit of ours."""
+    """Maximum tokens of a prompt and its reply together; None for no limit here."""
 
 
 class EngineSettings(Strict):
-    """What one engine is started with, in addition to what the engine always passes."""
+    """What one engine is started with, besides what it is always given."""
 
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = Field(default_factory=dict)
     concurrency: _Count | None = None
-    """Requests in flight that keep the server busy; None leaves it to the engine."""
+    """Concurrent requests that keep the server busy; None leaves it to the engine."""
 
 
 class RemoteSettings(Strict):
-    """Whom to call, where a model is served by somebody else."""
+    """How to call a model that is served elsewhere."""
 
     model: Annotated[str, Field(min_length=1)] | None = None
     """The served name; None for the only model that the server lists."""
     base_url: Annotated[str, Field(min_length=1)] | None = None
     """None leaves it to the command line."""
     api_key_env: Annotated[str, Field(pattern=f"^{_VARIABLE.pattern}$")] | None = None
-    """The environment variable that holds the key, or several separated by commas; None where no key is needed."""
+    """The environment variable with the API key, or several keys separated by commas; None if no key is needed."""
     qps: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] | None = None
-    """Most requests a second; None for no limit of ours."""
+    """Maximum requests per second; None for no limit here."""
     concurrency: _Count = 128
-    """Most requests in flight; fewer where the server does better with fewer."""
+    """Maximum concurrent requests; fewer where the server does better with fewer."""
     retries: Annotated[int, Field(ge=0, strict=True)] = 3
-    """How often a question is asked again after a passing fault."""
+    """How often a question is retried after a transient fault."""
     timeout_s: _Seconds = 600.0
-    """Most seconds a request may take."""
+    """Maximum seconds per request."""
 
 
 class ModelFile(Strict):
@@ -62,9 +62,9 @@ class ModelFile(Strict):
 
     description: str
     architectures: tuple[str, ...] = ()
-    """A checkpoint of one of these architectures is served with this file unless another is named."""
+    """The default for checkpoints of these architectures."""
     trust_remote_code: Annotated[bool, Field(strict=True)] = False
-    """Leave to run the Python code that comes with the checkpoint."""
+    """Permission to run the Python code that comes with the checkpoint."""
     prompt_shape: Literal["turns", "flat"] | None = None
     """Few-shot examples as chat turns, or all in one user message; None leaves it to the task."""
     sampling: Sampling = Sampling()
@@ -95,33 +95,33 @@ def keys_from_environment(name: str) -> list[str]:
     """The API keys in the environment variable ``name``: one, or several separated by commas; each once, in order.
 
     Raises:
-        ConfigError: There is none, or one that no HTTP header can carry. No value is ever told.
+        ConfigError: There is none, or one that no HTTP header can carry. The message never includes a value.
     """
     value = os.environ.get(name, "") if _VARIABLE.fullmatch(name) else ""
     keys = list(dict.fromkeys(key for part in value.split(",") if (key := part.strip())))
     if not keys and not _USUAL_VARIABLE.fullmatch(name):
-        # It may be a key that was pasted where its variable's name belongs, and is not repeated therefore.
+        # It may be a key pasted where its variable's name belongs, so it is not repeated.
         raise ConfigError(
-            "The name given for the API key's environment variable is not that of a variable that is set.",
-            remedy="Give the variable's name, as in --api-key-env OPENAI_API_KEY, and never the key itself.",
+            "--api-key-env must name an environment variable that is set.",
+            remedy="Give the variable's name, as in --api-key-env OPENAI_API_KEY, never the key itself.",
         )
     if not keys:
         raise ConfigError(
             f"No API key: the environment variable {name} is {'empty' if name in os.environ else 'not set'}.",
-            remedy=f"Run `read -rs {name} && export {name}`, paste the key and press Enter: "
-            "so it does not enter the shell's history.",
+            remedy=f"Run `read -rs {name} && export {name}`, paste the key and press Enter "
+            "(this keeps the key out of your shell history).",
         )
     for position, key in enumerate(keys, 1):
         which = "The key" if len(keys) == 1 else f"Key {position} of {len(keys)}"
         if not _KEY.fullmatch(key):
             raise ConfigError(
-                f"{which} in the environment variable {name} holds a space, a control character or another character "
-                "that no key has.",
-                remedy='Set it to the bare key, without "Bearer"; several are separated by commas.',
+                f"{which} in the environment variable {name} contains a space, a control character or another "
+                "character that is not valid in a key.",
+                remedy='Set it to the key alone, without "Bearer"; separate several keys by commas.',
             )
         if key[0] in "\"'" or key[-1] in "\"'":
             raise ConfigError(
-                f"{which} in the environment variable {name} is in quotation marks, which would be sent as well.",
-                remedy="Set it to the bare key; several are separated by commas.",
+                f"{which} in the environment variable {name} is in quotation marks, which would be sent too.",
+                remedy="Set it to the key alone; separate several keys by commas.",
             )
     return keys

@@ -16,7 +16,7 @@ from bundle.runs.finding import find_run
 from bundle.runs.record import RunRecord
 from bundle.runs.run import Run
 from bundle.system.background import first_fault_only, in_thread
-from bundle.system.open_files import connections_allowed
+from bundle.system.limits import connections_allowed
 
 if TYPE_CHECKING:  # slow to import, and the server should start first
     from bundle.client import ChatClient

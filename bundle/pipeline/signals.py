@@ -6,8 +6,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from bundle.system.core_dumps import forbid_core_dumps
-from bundle.system.open_files import allow_open_files
+from bundle.system.limits import allow_open_files, forbid_core_dumps
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

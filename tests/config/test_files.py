@@ -31,6 +31,13 @@ def test_a_mistyped_name_is_answered_with_the_nearest() -> None:
         find_task("ceval_gne")
 
 
+def test_another_benchmark_s_name_is_answered_with_the_tasks_there_are() -> None:
+    with pytest.raises(ConfigError) as caught:
+        find_task("mmlu")
+    assert caught.value.message.startswith("There is no task mmlu; there are ceval_gen, ")
+    assert "Did you mean" not in str(caught.value)
+
+
 def test_a_mistyped_key_is_answered_with_file_key_and_the_nearest(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('description = "x"\n[sampling]\ntemprature = 1\n')

@@ -30,7 +30,7 @@ def test_too_few_to_begin_with(box: MakeBox) -> None:
     ended = run_with_open_files(machine, 64)
 
     assert ended.code == 2
-    assert "This program may have no more than 64 files open at once, and needs 128." in ended.said
+    assert "The open-file limit is 64; at least 128 are needed." in ended.said
     assert "what to do: Allow more, as with `ulimit -n 1024`." in ended.said
     assert not machine.story.lives
     assert not machine.out.exists()

@@ -133,7 +133,7 @@ def test_questions_without_a_reply_are_shown_and_make_the_exit_code_4(tmp_path: 
         (["--engine", "lmdeplyo"], "Did you mean lmdeploy"),
         (["--data", "nowhere/at/all"], "nowhere/at/all"),
         (["--gpu", "9"], "no such GPU"),
-        (["--model-file", "internlm"], "No model is named"),
+        (["--model-file", "internlm"], "There is no model internlm"),
         (["limit", "3"], "unexpected extra argument"),
     ],
 )

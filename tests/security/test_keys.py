@@ -128,7 +128,7 @@ def test_a_key_is_in_no_argument_list_record_or_core_dump(tmp_path: Path) -> Non
 def test_child_processes_leave_no_core_dump() -> None:
     program = """
         import subprocess
-        from bundle.system.core_dumps import forbid_core_dumps
+        from bundle.system.limits import forbid_core_dumps
         forbid_core_dumps()
         print(subprocess.run(["sh", "-c", "ulimit -c"], capture_output=True, text=True).stdout)
     """

@@ -151,7 +151,7 @@ def test_a_benchmark_s_source_is_none_of_a_task_with_rows_of_its_own(tmp_path: P
         ("[rows]", "[row]", r"unknown key 'row'\. Did you mean rows\?"),
         ('file = "questions.csv"\n', "", r"the key 'rows\.file' is missing"),
         ("subject =", "subjects =", r"unknown key 'rows\.subjects'\. Did you mean subject\?"),
-        ('examples_file = "dev.csv"\n', "", r"'rows\.examples_file' names no file"),
+        ('examples_file = "dev.csv"\n', "", r"'rows\.examples_file' is not"),
         ("examples = 1\n", "", r"'prompt\.examples' does not say how many"),
         ("examples = 1", "examples = -1", r"key 'prompt\.examples'"),
         ("examples = 1", "exampels = 1", r"unknown key 'prompt\.exampels'\. Did you mean examples\?"),
@@ -276,7 +276,7 @@ def test_a_task_file_is_found_by_its_path_and_its_rows_beside_it(
     write(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert find_task(name).name == "town"
-    with pytest.raises(BundleError, match="No task is named 'town'"):
+    with pytest.raises(BundleError, match="There is no task town"):
         find_task("town")
 
 

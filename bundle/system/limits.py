@@ -1,0 +1,63 @@
+"""What the operating system allows this process: core dumps, open files."""
+
+import os
+from pathlib import Path
+
+from bundle.errors import UsageError
+
+# `resource` is imported inside functions: Windows has none.
+
+_ENOUGH = 65_536
+_FEWEST = 128
+"""About forty are open before the first question is asked: pipes, logs, libraries being imported."""
+_KEPT_FREE = 32
+
+
+def forbid_core_dumps() -> None:
+    """Have the kernel write no memory of this process or its children to a file when one crashes.
+
+    It would hold API keys, questions and replies, and of a server all of its weights. The hard limit stays, so that
+    whoever debugs a crash can still allow it for a process of their own.
+    """
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+
+
+def allow_open_files() -> None:
+    """Raise the soft limit as far as the hard one allows: connections soon use up 256 (macOS) or 1,024 (Linux).
+
+    Raises:
+        UsageError: What is allowed then is not enough to begin with.
+    """
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _ENOUGH if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+        except (OSError, ValueError):
+            pass  # macOS refuses more than its kernel's own limit
+    if soft != resource.RLIM_INFINITY and soft < _FEWEST:
+        raise UsageError(
+            f"The open-file limit is {soft}; at least {_FEWEST} are needed.",
+            remedy=f"Raise it, for example with `ulimit -n {_FEWEST * 8}`.",
+        )
+
+
+def connections_allowed() -> int:
+    """How many connections can be opened now, leaving enough files for everything else."""
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return _ENOUGH
+    return max(soft - _open_now() - _KEPT_FREE, 1)
+
+
+def _open_now() -> int:
+    directory = Path("/proc/self/fd")
+    return len(os.listdir(directory)) if directory.is_dir() else _KEPT_FREE  # noqa: PTH208 - only their number
