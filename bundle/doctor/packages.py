@@ -11,7 +11,7 @@ from bundle.doctor.findings import Finding, failing, ok, warning
 from bundle.doctor.requirements import Environment
 from bundle.serving.lmdeploy.installation import LmdeployInstallation
 
-_SHOWN: Final = ("openai", "huggingface-hub", "pyarrow")
+_SHOWN: Final = ("openai", "huggingface-hub", "datasets")
 _OLDEST_GLIBC: Final = (2, 28)
 _INSTALL: Final = "`pip install '.[{extra}]'` in a checkout of this project"
 

@@ -19,7 +19,7 @@ from bundle.tasks.catalog import Task
 from bundle.tasks.scores import Member, ScoredTask
 from bundle.tasks.sources import Tables
 
-_PACKAGES = ("openai", "lmdeploy", "transformers", "torch")
+_PACKAGES = ("openai", "datasets", "lmdeploy", "transformers", "torch")
 
 _IDENTITY = ("tasks", "model", "engine", "sampling")
 """The parts of a record that must agree for a run to be resumed …"""

@@ -1,6 +1,7 @@
 """A benchmark's Parquet files, as the Hub stores them: text as in its CSV files, ids as numbers."""
 
 import re
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -80,21 +81,30 @@ def read_parquet(shards: Mapping[str, Path], benchmark: Benchmark, split: str, w
 
 def _read_columns(name: str, path: Path, where: str) -> tuple[list[str], list[list[object]]]:
     """The names of a file's columns, and the cells of each."""
-    import pyarrow.parquet  # 0.4 s, and CSV files do without
+    import datasets  # these two take a second, and CSV files do without
+    import pyarrow.parquet
 
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             groups = range(file.metadata.num_row_groups)
             check_size(sum(file.metadata.row_group(group).total_byte_size for group in groups), where + name)
-            table = file.read()
-            return table.column_names, [column.to_pylist() for column in table.columns]
+        # The package copies every file it reads into a cache; that copy is of no use here.
+        with tempfile.TemporaryDirectory(prefix="bundle-parquet-") as copy:
+            table = datasets.Dataset.from_parquet(str(path), cache_dir=copy, keep_in_memory=True).to_dict()
     except DataError:
         raise
     except Exception as error:  # what a damaged file raises differs from version to version
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        cause = error.__cause__ or error
+        reason = (str(cause).splitlines() or [type(cause).__name__])[0].rstrip(".")
         raise DataError(
             f"{where}{name} is not a readable Parquet file: {reason}.", remedy=f"Remove {path} and run again."
         ) from error
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+    return list(table), list(table.values())
 
 
 def _text(cell: object, column: str, benchmark: Benchmark, where: str) -> str:
