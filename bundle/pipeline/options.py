@@ -84,7 +84,7 @@ def parse_subjects(value: str | None) -> list[str] | None:
     """
     if value is None:
         return None
-    names = [name.strip() for name in value.split(",") if name.strip()]
+    names = [name.strip() for name in value.replace("，", ",").split(",") if name.strip()]
     if not names:
         raise UsageError("--subjects is empty.", remedy="Leave it out to ask all subjects.")
     return names

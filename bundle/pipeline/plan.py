@@ -118,7 +118,7 @@ class Plan:
             TaskRecord.of(
                 task,
                 shape=self.shapes[task.name],
-                subjects=self.options.subjects,
+                subjects=self.options.subjects and [subject.name for subject in self.subjects[task.name]],
                 limit=self.options.limit,
                 tables=rows,
             )

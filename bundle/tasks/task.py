@@ -1,5 +1,6 @@
 """A task: which questions, which prompt, what counts as the answer."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -43,17 +44,17 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task(ScoredTask):
-    """A benchmark, or questions of the user's own, asked in one way.
+    """A benchmark, or the user's own questions, asked in one way.
 
     Attributes:
         benchmark: Where the rows come from.
         example_split: The split the examples are taken from.
-        first: How many questions of every subject are asked, always the first ones; None for all.
-        columns: What a prompt can name, in the order the cells are put in.
+        first: Ask only this many questions of every subject, from the first; None for all.
+        columns: The columns a prompt can use, in the order they are filled in.
         prompt: How a question is asked.
         shape: The prompt's shape unless another is asked for, one of `SHAPES`.
         answer_rule: Finds the answer in a reply.
-        max_out_len: Most tokens a reply may have; None leaves it to the model.
+        max_out_len: Maximum tokens per reply; None leaves it to the model.
     """
 
     benchmark: Benchmark | OwnRows
@@ -67,7 +68,7 @@ class Task(ScoredTask):
 
     @property
     def examples(self) -> int:
-        """How many examples every question has, where they are not too long."""
+        """How many examples every question has, unless they are too long."""
         return self.prompt.examples
 
     @property
@@ -76,31 +77,51 @@ class Task(ScoredTask):
         return "hub" if isinstance(self.benchmark, Benchmark) else str(self.benchmark.file)
 
     def select(self, names: Sequence[str] | None) -> tuple[Subject, ...]:
-        """The subjects of these names, in the task's order; all of them for None.
+        """The subjects meant by these names, in the task's order; all of them for None.
+
+        Args:
+            names: A subject's name as in files, on the screen or in Chinese, a group's, or a score's ("law", "法学",
+                "stem", "ceval-law"); case does not matter.
 
         Raises:
-            UsageError: A name is no subject of this task.
+            UsageError: A name is not known.
         """
         if names is None:
             return self.subjects
-        known = [subject.name for subject in self.subjects]
+        known = self._names()
+        chosen: set[str] = set()
         for name in names:
-            if name not in known:
-                hint = did_you_mean(name, known, f"See `bundle tasks {self.name}` for the subjects.")
+            meant = known.get(_plain(name))
+            if meant is None:
+                hint = did_you_mean(_plain(name), known, f"`bundle tasks {self.name}` lists the subjects.")
                 raise UsageError(f"{self.name} has no subject {name!r}.", remedy=hint)
-        return tuple(subject for subject in self.subjects if subject.name in names)
+            chosen |= meant
+        return tuple(subject for subject in self.subjects if subject.name in chosen)
+
+    def _names(self) -> dict[str, set[str]]:
+        """The names of the subjects meant by every name; what a subject is called goes before what a group is."""
+        known: dict[str, set[str]] = {}
+        for score, members in self.groups.items():
+            short = (score.removeprefix(f"{prefix}-") for prefix in self.splits.values())
+            for name in (score, *short):
+                known.setdefault(_plain(name), set()).update(subject for _, subject in members)
+        for one in self.subjects:
+            scores = (self.score_name(split, one.name) for split in self.splits)
+            for name in (*scores, one.english, one.chinese, f"{one.english} {one.chinese}"):
+                known[_plain(name)] = {one.name}
+        return known | {_plain(one.name): {one.name} for one in self.subjects}
 
     def load(self, source: str, subjects: Sequence[Subject], say: Callable[[str], None]) -> Tables:
         """Load the rows this task needs of these subjects.
 
         Args:
-            source: Where from; `default_source` where the user names none. A task with rows of its own takes the path
-                of another file of the same make.
+            source: Where from; `default_source` where the user names none. A task with its own rows takes the path of
+                another file with the same columns.
             subjects: Some or all of `subjects`.
-            say: Told of anything that takes time.
+            say: Called with a line about anything that takes time.
 
         Raises:
-            DataError: They cannot be found, fetched or read, or are fewer than the examples the prompt shows.
+            DataError: They cannot be found, downloaded or read, or are fewer than the examples the prompt shows.
         """
         splits = [self.example_split, *self.splits] if self.examples else list(self.splits)
         wanted = [(subject.name, split) for subject in subjects for split in dict.fromkeys(splits)]
@@ -112,7 +133,7 @@ class Task(ScoredTask):
             there = len(tables.rows[subject.name, self.example_split])
             if there < self.examples:
                 raise DataError(
-                    f"{self.name} shows {self.examples} examples, and {tables.origin} has {there} in the split "
+                    f"{self.name} shows {self.examples} examples, but {tables.origin} has {there} in the split "
                     f"{self.example_split} of {subject.name}.",
                     remedy="Use complete data, or a task with fewer examples.",
                 )
@@ -142,7 +163,7 @@ class Task(ScoredTask):
         """
         shape = self.shape if shape is None else shape
         if shape not in SHAPES:
-            raise UsageError(f"There is no prompt shape {shape!r}.", remedy=f"There are {' and '.join(SHAPES)}.")
+            raise UsageError(f"There is no prompt shape {shape!r}.", remedy=f"The shapes are {' and '.join(SHAPES)}.")
         count = min((number for number in (self.first, limit) if number is not None), default=None)
         for split in self.splits:
             for subject in subjects:
@@ -161,3 +182,8 @@ class Task(ScoredTask):
 
     def _cells(self, row: Row) -> Row:
         return {column: row[column] for column in self.columns}
+
+
+def _plain(name: str) -> str:
+    """A name as it is compared: "Computer Network" is "computer_network", "social_science" is "social-science"."""
+    return "-".join(re.split(r"[\s_-]+", name.strip().casefold()))

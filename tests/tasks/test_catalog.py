@@ -189,7 +189,7 @@ def test_too_few_examples_are_an_error(data: str) -> None:
         rows = list(csv.DictReader(file))
     path.write_bytes(csv_bytes(rows[:3]))
     task = find_task("ceval_gen")
-    with pytest.raises(DataError, match=r"shows 5 examples, and .* has 3 in the split dev of law"):
+    with pytest.raises(DataError, match=r"shows 5 examples, but .* has 3 in the split dev of law"):
         task.load(data, task.select(["law"]), lambda _: None)
 
 
@@ -197,6 +197,49 @@ def test_a_task_without_examples_does_not_load_any(data: str) -> None:
     task = find_task("ceval_zero_shot_gen")
     tables = task.load(data, task.select(["law"]), lambda _: None)
     assert list(tables.rows) == [("law", "val")]
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "subjects"),
+    [
+        ("ceval_gen", "法学", ["law"]),
+        ("ceval_gen", "Law", ["law"]),
+        ("ceval_gen", "ceval-law", ["law"]),
+        ("ceval_gen", "Law 法学", ["law"]),
+        ("ceval_gen", "computer-network", ["computer_network"]),
+        ("ceval_gen", "Computer Network", ["computer_network"]),
+        ("ceval_gen_2daf24", "ceval-test-law", ["law"]),
+        ("cmmlu_gen", "农学", ["agronomy"]),
+        ("demo_cmmlu_chat_gen", "demo_cmmlu-agronomy", ["agronomy"]),
+    ],
+)
+def test_a_subject_is_found_by_every_name_it_is_shown_under(task: str, name: str, subjects: list[str]) -> None:
+    assert [one.name for one in find_task(task).select([name])] == subjects
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "count"),
+    [
+        ("ceval_gen", "stem", 20),
+        ("ceval_gen", "STEM", 20),
+        ("ceval_gen", "ceval-stem", 20),
+        ("ceval_gen", "hard", 8),
+        ("ceval_gen", "social_science", 10),
+        ("ceval_gen", "ceval", 52),
+        ("ceval_gen_2daf24", "stem", 20),
+        ("ceval_gen_2daf24", "ceval-test-hard", 8),
+        ("cmmlu_gen", "china-specific", 15),
+        ("demo_cmmlu_chat_gen", "demo_cmmlu-other", 15),
+    ],
+)
+def test_a_group_stands_for_its_subjects(task: str, name: str, count: int) -> None:
+    assert len(find_task(task).select([name])) == count
+
+
+def test_names_of_several_kinds_are_put_together_in_the_task_s_order() -> None:
+    chosen = find_task("ceval_gen").select(["physician", "法学", "hard", "law"])
+    assert [one.name for one in chosen if one.name not in CEVAL.groups["hard"]] == ["law", "physician"]
+    assert len(chosen) == 10
 
 
 def test_an_unknown_subject_is_answered_with_the_nearest() -> None:

@@ -265,7 +265,7 @@ def test_examples_must_be_enough_for_every_subject(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"dev\.csv has no rows of the subject '地理'"):
         load(task)
     task = find_task(write(tmp_path, TASK.replace("examples = 1", "examples = 2")))
-    with pytest.raises(DataError, match=r"shows 2 examples, and .* has 1"):
+    with pytest.raises(DataError, match=r"shows 2 examples, but .* has 1"):
         load(task)
 
 
