@@ -30,7 +30,8 @@ from benchmarks.tables import update_document
 from bundle import __version__
 from bundle.errors import BundleError
 from bundle.serving.gpus import Gpu, list_gpus, visible_gpus
-from bundle.serving.lmdeploy.installation import LmdeployInstallation, find_lmdeploy
+from bundle.serving.installation import Installation
+from bundle.serving.machine import Machine
 
 RESULTS = Path(__file__).with_name("results")
 DOCUMENT = Path(__file__).parents[1] / "docs" / "gpu-results.md"
@@ -44,7 +45,7 @@ def main() -> None:
         sys.exit(_cannot("there is no NVIDIA GPU that this program may use (see `nvidia-smi`)"))
     gpu = max(gpus, key=lambda one: one.free_mib)
     try:
-        lmdeploy = find_lmdeploy()
+        lmdeploy = Machine().installation("lmdeploy")
         turbomind = loads_turbomind(lmdeploy)
         print(f"GPU {gpu.index}: {gpu.name}, {gpu.free_mib:,} of {gpu.total_mib:,} MiB free, driver {gpu.driver}")
         print(f"lmdeploy {lmdeploy.version}; TurboMind {'loads' if turbomind else 'does not load'}", flush=True)
@@ -100,7 +101,7 @@ def _cannot(reason: str) -> int:
     return 2
 
 
-def _surroundings(gpu: Gpu, lmdeploy: LmdeployInstallation) -> dict[str, Any]:
+def _surroundings(gpu: Gpu, lmdeploy: Installation) -> dict[str, Any]:
     return {
         "at": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": " ".join(("python -m benchmarks.gpu_check", *sys.argv[1:])),

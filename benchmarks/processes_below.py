@@ -5,7 +5,7 @@ from pathlib import Path
 
 import psutil
 
-from bundle.serving.guardian import family, process_table
+from bundle.system.guardian import family, process_table
 
 _LAUNCHER = ("lmdeploy", "launcher.py")
 _LOOK_EVERY_S = 0.01

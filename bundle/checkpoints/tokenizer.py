@@ -5,13 +5,11 @@ what InternLM2.5's own tokenizer code does under transformers 5. So it is loaded
 of the server's interpreter, and asked.
 """
 
-import asyncio
 import contextlib
 import importlib.util
 import json
 import os
 import re
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +19,10 @@ from typing import IO, Any, Final
 
 from bundle.checkpoints._files import read_json_object, shown
 from bundle.checkpoints.inspection import Checkpoint, vocab_size
+from bundle.checkpoints.tokenizer_probe import RESULT
 from bundle.errors import TokenizerError
 from bundle.system.child_environment import without_keys
+from bundle.system.guarded import private_directory, run_guarded
 from bundle.system.text import one_line
 from bundle.tasks.prompts import Message
 
@@ -30,8 +30,6 @@ MARKS_PER_MESSAGE: Final = 8
 """Tokens of a message beside its content (begin, role, newlines and end) that no common chat template exceeds."""
 
 _PROBE: Final = Path(__file__).with_name("tokenizer_probe.py")
-_GUARD: Final = Path(__file__).with_name("tokenizer_probe_guard.py")
-_PATIENCE_WITH_GUARD_S: Final = 2.0
 _TAIL_BYTES: Final = 8192
 _TAIL_LINES: Final = 15
 _GENERATION: Final = re.compile(r"\d{1,4}(?=\.)")
@@ -79,19 +77,27 @@ async def prove_tokenizer(
     directory = _absolute(directory)
     config = read_json_object(directory / "config.json")
     vocabulary = vocab_size(config)
-    command = [python, str(_GUARD), str(os.getpid()), str(_PROBE), str(directory)]
+    command = [python, str(_PROBE), str(directory)]
     if vocabulary is not None:
         command += ["--vocab-size", str(vocabulary)]
     if trust_remote_code:
         command.append("--trust-remote-code")
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        status = await _run(command, _environment(), output, errors, timeout, directory)
-        result = _result(output)
-        tail = _tail(errors)
+    with tempfile.TemporaryFile() as output:
+        try:
+            status = await _run(command, output, timeout)
+        except TimeoutError:
+            raise TokenizerError(
+                f"The tokenizer in {shown(directory)} was not loaded and checked within {timeout:g} seconds.",
+                remedy="Check the disk it is on, and the load of this machine.",
+                details=_read(output)[1],
+            ) from None
+        result, tail = _read(output)
     if result is None:
-        ended = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+        ended = "its guardian was killed" if status is None else f"exit code {status}"
+        if status is not None and status < 0:
+            ended = f"killed by signal {-status}"
         raise TokenizerError(
-            f"The tokenizer in {shown(directory)} could not be checked: {shown(python)} {ended}.",
+            f"The tokenizer in {shown(directory)} could not be checked by {shown(python)} ({ended}).",
             remedy="Check that the server's Python environment works; its last lines are below.",
             details=tail,
         )
@@ -108,72 +114,26 @@ def _absolute(directory: Path) -> Path:
     return directory.expanduser().resolve()
 
 
-async def _run(
-    command: list[str],
-    environment: Mapping[str, str],
-    output: IO[bytes],
-    errors: IO[bytes],
-    limit: float,
-    directory: Path,
-) -> int:
-    """Run the probe to its end and return its status; on timeout and cancellation it is killed and waited for."""
+async def _run(command: list[str], output: IO[bytes], limit: float) -> int | None:
+    """Run the probe to its end and return its status; nothing of it is left when this returns or raises."""
+    modules = private_directory("bundle-tokenizer-")
+    environment = {**_environment(), "HF_MODULES_CACHE": str(modules)}
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=output,
-            stderr=errors,
-            env=environment,
-            start_new_session=True,
-        )
+        return await run_guarded(command, environment, output.fileno(), limit_s=limit, directory=modules)
+    except TimeoutError:
+        raise
     except OSError as error:
         raise TokenizerError(
-            f"{shown(command[0])}, which is to check the tokenizer, cannot be run: {shown(error.strerror)}.",
+            f"{shown(command[0])}, which would check the tokenizer, cannot be run: {shown(error)}.",
             remedy="Check that the server's Python environment is installed.",
         ) from error
-    try:
-        async with asyncio.timeout(limit):
-            return await process.wait()
-    except TimeoutError:
-        raise TokenizerError(
-            f"The tokenizer in {shown(directory)} was not loaded and checked within {limit:g} seconds.",
-            remedy="Check the disk it is on, and the load of this machine.",
-            details=_tail(errors),
-        ) from None
-    finally:
-        if process.returncode is None:
-            await _end(process)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """End the probe and wait for that; a cancellation that arrives meanwhile takes effect afterwards.
-
-    Its guard is asked to, so that it can remove what is to be removed, and killed where it takes no notice.
-    """
-
-    def send(signum: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signum)
-
-    send(signal.SIGTERM)
-    insisting = asyncio.get_running_loop().call_later(_PATIENCE_WITH_GUARD_S, send, signal.SIGKILL)
-    gone = asyncio.ensure_future(process.wait())
-    cancelled: asyncio.CancelledError | None = None
-    while not gone.done():
-        try:
-            await asyncio.wait({gone})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    insisting.cancel()
-    if cancelled is not None:
-        raise cancelled
 
 
 def _environment() -> dict[str, str]:
     """The environment for the probe: the server's, but quiet and without network or GPU.
 
     transformers copies a checkpoint's code into a cache before it runs it. The server does so at the same moment,
-    and neither may find the other's half-written files, so that the guard names another place.
+    and neither may find the other's half-written files, so that the probe gets a directory of its own.
     """
     return {
         **{name: value for name, value in without_keys(os.environ).items() if name != "HF_MODULES_CACHE"},
@@ -188,22 +148,20 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _result(output: IO[bytes]) -> dict[str, Any] | None:
-    """The JSON object on the last line of the output, if there is a whole one."""
+def _read(output: IO[bytes]) -> tuple[dict[str, Any] | None, list[str]]:
+    """The probe's report, if there is a whole one, and the last lines of what was printed besides."""
     output.seek(0)
-    lines = output.read().splitlines()
-    try:
-        result = json.loads(lines[-1])
-    except (IndexError, ValueError):
-        return None
+    result, others = None, []
+    for line in output.read().splitlines():
+        if line.startswith(RESULT):
+            with contextlib.suppress(ValueError):
+                result = json.loads(line.removeprefix(RESULT))
+        elif line.strip():
+            others.append(line[-_TAIL_BYTES:])
     expected = {"transformers", "checked", "failed", "problems", "error", "missing"}
-    return result if isinstance(result, dict) and expected <= result.keys() else None
-
-
-def _tail(errors: IO[bytes]) -> list[str]:
-    errors.seek(max(0, errors.seek(0, os.SEEK_END) - _TAIL_BYTES))
-    lines = errors.read().decode("utf-8", "replace").splitlines()
-    return [shown(line, 300) for line in lines if line.strip()][-_TAIL_LINES:]
+    whole = isinstance(result, dict) and expected <= result.keys()
+    tail = [shown(line.decode("utf-8", "replace"), 300) for line in others[-_TAIL_LINES:]]
+    return result if whole else None, tail
 
 
 def _judge(

@@ -1,10 +1,10 @@
 """Loads a tokenizer as a server would, and reports whether it gives back what it is given.
 
-Run by path, in the server's own interpreter, which need not be ours (``tokenizer_probe_guard`` does it): only the
-standard library and transformers are used, and nothing of ``bundle``. The last line of standard output is a JSON
-object: ``transformers`` (its version, or null), ``checked`` (how many things were), ``problems`` (what failed, at most
-``PROBLEM_LIMIT``), ``failed`` (how many did), ``error`` (null, or why the tokenizer could not even be loaded and asked)
-and ``missing`` (packages that reading a sentencepiece model takes and that are not installed; transformers 5 then
+Run by path, in the server's own interpreter, which need not be ours: only the standard library and transformers are
+used, and nothing of ``bundle``. The line of its output that begins with ``RESULT`` is a JSON object: ``transformers``
+(its version, or null), ``checked`` (how many things were), ``problems`` (what failed, at most ``PROBLEM_LIMIT``),
+``failed`` (how many did), ``error`` (null, or why the tokenizer could not even be loaded and asked) and
+``missing`` (packages that reading a sentencepiece model takes and that are not installed; transformers 5 then
 complains of a third one).
 """
 
@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+RESULT = b"\x1etokenizer "  # no other line begins like this
 PROBLEM_LIMIT = 20
 SENTENCEPIECE_NEEDS = (("sentencepiece", "sentencepiece"), ("protobuf", "google.protobuf"))
 
@@ -251,12 +252,9 @@ def main() -> None:
     parser.add_argument("--vocab-size", type=int)
     parser.add_argument("--trust-remote-code", action="store_true")
     arguments = parser.parse_args()
-    # What libraries and a checkpoint's code print must not be taken for the result.
-    result_stream = os.fdopen(os.dup(1), "w", encoding="ascii")
-    os.dup2(2, 1)
     result = probe(arguments.directory, trust_remote_code=arguments.trust_remote_code, vocab_size=arguments.vocab_size)
-    with result_stream:
-        result_stream.write(json.dumps(result) + "\n")
+    sys.stdout.flush()
+    os.write(1, b"\n" + RESULT + json.dumps(result).encode() + b"\n")
 
 
 if __name__ == "__main__":

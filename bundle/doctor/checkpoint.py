@@ -19,7 +19,7 @@ from bundle.doctor.findings import Finding, failing, ok, warning
 from bundle.doctor.words import gib, size
 from bundle.errors import TokenizerError
 from bundle.serving.gpus import Gpu
-from bundle.serving.lmdeploy.installation import LmdeployInstallation
+from bundle.serving.installation import Installation
 
 # What lmdeploy's engine asks for beside the weights.
 _OVERHEAD_MIB: Final = 2048
@@ -28,7 +28,7 @@ _OVERHEAD_MIB: Final = 2048
 def look_at_checkpoint(
     directory: Path,
     gpus: list[Gpu],
-    lmdeploy: LmdeployInstallation | str,
+    lmdeploy: Installation | str,
     limit_s: float,
 ) -> Iterator[Finding]:
     """Everything a run looks at before it asks a question, but for the server itself.

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bundle.doctor.findings import Finding, failing, ok, warning
-from bundle.doctor.nvidia import Nvidia
-from bundle.serving.gpus import visible_gpus
+from bundle.serving.gpus import Nvidia, visible_gpus
 
 
 def automatic_engine(nvidia: Nvidia) -> str:

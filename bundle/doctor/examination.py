@@ -103,8 +103,8 @@ class _Checks:
         if not usable:
             return
         from bundle.doctor.gpu_memory import look_at_memory
-        from bundle.doctor.nvidia import ask_for_processes
         from bundle.doctor.processes import NotKnownError
+        from bundle.serving.gpus import list_processes as ask_for_processes
 
         try:
             marked = self._facts.marked()
@@ -171,7 +171,7 @@ class _Checks:
 
     def caches(self) -> Iterator[Finding]:
         from bundle.doctor.storage import look_at_caches
-        from bundle.serving.selection import cache_directory
+        from bundle.serving.transformers_engine import cache_directory
         from bundle.tasks.sources.hub import hub_cache
 
         return look_at_caches(hub_cache(), cache_directory())
@@ -190,8 +190,7 @@ class _Checks:
 
     def left_files(self) -> Iterator[Finding]:
         from bundle.doctor.leftovers import look_at_files
-        from bundle.serving.selection import cache_directory
-        from bundle.serving.transformers_engine import HUB_VIEWS
+        from bundle.serving.transformers_engine import HUB_VIEWS, cache_directory
         from bundle.tasks.sources.modelscope import cache as modelscope_cache
 
         return look_at_files(
@@ -200,7 +199,6 @@ class _Checks:
 
     def rewritten(self) -> Iterator[Finding]:
         from bundle.doctor.leftovers import look_at_rewritten
-        from bundle.serving.selection import cache_directory
-        from bundle.serving.transformers_engine import REWRITTEN
+        from bundle.serving.transformers_engine import REWRITTEN, cache_directory
 
         return look_at_rewritten(cache_directory() / REWRITTEN, clean=self._wanted.clean)

@@ -12,11 +12,10 @@ from bundle.doctor.probes import run_probe
 from bundle.errors import ServerError
 
 if TYPE_CHECKING:
-    from bundle.doctor.nvidia import Nvidia
     from bundle.doctor.processes import MarkedProcess
     from bundle.doctor.requirements import Environment
-    from bundle.serving.gpus import Gpu
-    from bundle.serving.lmdeploy.installation import LmdeployInstallation
+    from bundle.serving.gpus import Gpu, Nvidia
+    from bundle.serving.installation import Installation
 
 SLOW: Final = 3.0
 """How many times the usual limit something may take that reads gigabytes from a disk that may be cold."""
@@ -48,7 +47,7 @@ class Facts:
         return visible_gpus(self.nvidia().gpus)
 
     def _ask_nvidia(self) -> "Nvidia":
-        from bundle.doctor.nvidia import ask_for_gpus
+        from bundle.serving.gpus import ask_for_gpus
 
         return ask_for_gpus(self._limit_s)
 
@@ -76,12 +75,12 @@ class Facts:
         return run_probe(installed.interpreter, "torch_probe.py", (), limit_s=SLOW * self._limit_s)
 
 
-def _find_lmdeploy() -> "LmdeployInstallation | str":
+def _find_lmdeploy() -> "Installation | str":
     """The lmdeploy there is, or why there is none that can be used."""
-    from bundle.serving.lmdeploy.installation import find_lmdeploy
+    from bundle.serving.machine import Machine
 
     try:
-        return find_lmdeploy()
+        return Machine().installation("lmdeploy")
     except ServerError as error:
         return error.message
 

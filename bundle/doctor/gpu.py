@@ -1,12 +1,13 @@
 """GPUs, their driver, and whether lmdeploy and its torch can use them."""
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from bundle.doctor import cuda_needs
 from bundle.doctor.findings import Finding, failing, ok, warning
-from bundle.doctor.nvidia import Nvidia, device_without_driver
-from bundle.serving.gpus import Gpu, visible_gpus
+from bundle.serving.gpus import Gpu, Nvidia, visible_gpus
 
 _STUCK = (
     "A driver that hangs usually needs a reboot (see `dmesg | grep -i nvrm`). Where it is only slow, "
@@ -39,6 +40,16 @@ def look_at_gpus(
             yield _driver(nvidia.gpus[0].driver, cuda, torch_sees_them)
         for gpu in nvidia.gpus:
             yield _gpu(gpu, nvidia.capabilities.get(gpu.uuid), cuda, lmdeploy)
+
+
+def device_without_driver() -> bool:
+    """Whether an NVIDIA graphics device is plugged in, as far as Linux tells."""
+    for device in Path("/sys/bus/pci/devices").glob("*"):
+        with contextlib.suppress(OSError):
+            vendor, kind = ((device / name).read_text().strip() for name in ("vendor", "class"))
+            if vendor == "0x10de" and kind.startswith("0x03"):
+                return True
+    return False
 
 
 def _without_nvidia_smi() -> Finding:

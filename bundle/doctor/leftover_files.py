@@ -15,7 +15,7 @@ from bundle.system.locks import Lock
 
 # How long a thing must not have changed before it counts as left behind. Each is in use for seconds at most, and the
 # first kind is locked besides.
-_TEMPORARY: Final = {"bundle-tokenizer-*": 300.0, "bundle-parquet-*": 3600.0}
+_TEMPORARY: Final = {"bundle-tokenizer-*": 300.0, "bundle-server-*": 300.0, "bundle-parquet-*": 3600.0}
 _HALF_WRITTEN_S: Final = 3600.0
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from bundle.doctor import requirements
 from bundle.doctor.findings import Finding, failing, ok, warning
 from bundle.doctor.requirements import Environment
-from bundle.serving.lmdeploy.installation import LmdeployInstallation
+from bundle.serving.installation import Installation
 
 _SHOWN: Final = ("openai", "huggingface-hub", "datasets")
 _OLDEST_GLIBC: Final = (2, 28)
@@ -62,9 +62,7 @@ def look_at_own_packages(ours: Environment) -> Iterator[Finding]:
         yield ok(", ".join(f"{name} {ours.versions[name]}" for name in _SHOWN if name in ours.versions))
 
 
-def look_at_lmdeploy(
-    found: LmdeployInstallation | str, beside: Environment | None, *, wanted: bool
-) -> Iterator[Finding]:
+def look_at_lmdeploy(found: Installation | str, beside: Environment | None, *, wanted: bool) -> Iterator[Finding]:
     """lmdeploy, and what it wants beside it.
 
     Args:

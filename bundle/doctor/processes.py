@@ -17,9 +17,9 @@ from typing import Final
 import psutil
 
 from bundle.doctor.words import duration
-from bundle.serving.guardian import MARK
+from bundle.system.guardian import MARK
 
-_GUARDIAN: Final = ("bundle", "serving", "guardian.py")
+_GUARDIAN: Final = ("bundle", "system", "guardian.py")
 _ASKED_S: Final = 3.0
 _KILLED_S: Final = 3.0
 _LOOKS: Final = 3

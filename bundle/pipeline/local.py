@@ -14,7 +14,6 @@ from bundle.checkpoints import (
     fingerprint,
     inspect_checkpoint,
     prove_tokenizer,
-    require_architecture,
     require_trust,
     token_counter,
 )
@@ -25,12 +24,12 @@ from bundle.pipeline.plan import CountTokens, Plan
 from bundle.pipeline.targets import Timing
 from bundle.reports.screen.console import Screen
 from bundle.runs.record import EngineRecord, LocalModelRecord, Served
-from bundle.serving.engines import Engine
-from bundle.serving.gpu_memory import GpuMemory
+from bundle.serving.engine import Job, ServerSpec
+from bundle.serving.engines import choose_engine
+from bundle.serving.gpus import GpuMemory
+from bundle.serving.health import wait_for_trouble
 from bundle.serving.machine import Machine
-from bundle.serving.selection import choose_engine
 from bundle.serving.supervisor import Server, Supervisor
-from bundle.serving.watch import wait_for_trouble
 from bundle.system.background import in_thread, until_done_or_trouble
 
 if TYPE_CHECKING:  # slow to import, and the server should start first
@@ -38,7 +37,7 @@ if TYPE_CHECKING:  # slow to import, and the server should start first
 
 _TIMEOUT_S, _RETRIES = 600.0, 3
 _USUAL_REPLY = 2048
-"""Tokens of the longest reply that an engine's ``longest_silence_s`` is meant for."""
+"""Tokens of the longest reply that ``longest_silence_s`` is meant for."""
 
 
 class Local:
@@ -84,29 +83,28 @@ class Local:
 
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "LocalModel":
         checkpoint, options, (file_name, model) = self._checkpoint, self._options, self._named_model_file
-        engine = choose_engine(
-            options.engine,
+        job = Job(
             checkpoint,
-            model,
-            self._arguments,
+            self._machine,
+            arguments=self._arguments,
             trust_remote_code=self._trusted,
             gpu=options.gpu,
-            machine=self._machine,
+            host=options.host,
         )
-        require_architecture(checkpoint, engine.architectures, engine.name)
+        engine = choose_engine(options.engine, model, job)
         screen.heading(plan.tasks, f"checkpoint {checkpoint.path}, engine {engine.name}", plan.sources())
         if checkpoint.remote_code:
             source = "--trust-remote-code" if options.trust_remote_code else f"model file {file_name}"
             names = ", ".join(checkpoint.remote_code_names)
             screen.say(f"allowing the checkpoint's own Python code ({source}): {names}")
         with timing.phase("start_s"):
-            await in_thread(lambda: engine.prepare(screen.say))
+            spec = await in_thread(lambda: engine.prepare(screen.say))
         return LocalModel(
             label=checkpoint.path.name,
             lives=1 + options.max_restarts,
-            concurrency=engine.concurrency,
+            concurrency=spec.concurrency,
             checkpoint=checkpoint,
-            engine=engine,
+            spec=spec,
             trusted=self._trusted,
             arguments=tuple(self._arguments),
             options=options,
@@ -130,7 +128,7 @@ class LocalModel:
     lives: int
     concurrency: int
     checkpoint: Checkpoint
-    engine: Engine
+    spec: ServerSpec
     trusted: bool
     arguments: tuple[str, ...]
     options: LocalOptions
@@ -143,12 +141,12 @@ class LocalModel:
         """Prove the tokenizer, and import the client. Each takes a second or two, as does the server."""
         await started.wait()
         importing = in_thread(lambda: importlib.import_module("bundle.client._client"))
-        engine = self.engine
-        proving = prove_tokenizer(engine.tokenizer_directory, python=engine.interpreter, trust_remote_code=self.trusted)
+        spec = self.spec
+        proving = prove_tokenizer(spec.tokenizer_directory, python=spec.interpreter, trust_remote_code=self.trusted)
         await asyncio.gather(importing, proving)
 
     def describe(self) -> Served:
-        checkpoint, engine = self.checkpoint, self.engine
+        checkpoint, spec = self.checkpoint, self.spec
         return Served(
             LocalModelRecord(
                 path=str(checkpoint.path),
@@ -157,22 +155,21 @@ class LocalModel:
                 quantization=checkpoint.quantization,
                 fingerprint=fingerprint(checkpoint),
             ),
-            EngineRecord(name=engine.name, version=engine.version, arguments=tuple(self.arguments)),
+            EngineRecord(name=spec.engine, version=spec.version, arguments=tuple(self.arguments)),
         )
 
     @contextlib.asynccontextmanager
     async def serve(self, log: Path, started: asyncio.Event) -> AsyncIterator["LocalServer"]:
-        screen, engine, options = self.screen, self.engine, self.options
-        memory = GpuMemory(engine.gpus)
+        screen, spec, options = self.screen, self.spec, self.options
+        memory = GpuMemory(spec.gpus)
 
         async def until_memory_is_free() -> None:
             if (held := await memory.wait_until_free()) is not None:
                 screen.say(f"warning: {held}")
 
         supervisor = Supervisor(
-            engine,
+            spec,
             log_path=log,
-            host=options.host,
             start_timeout=options.start_timeout,
             say=screen.server,
             launched=started,
@@ -187,7 +184,7 @@ class LocalModel:
             noting = asyncio.create_task(memory.note(server.pid))
             cleanup.callback(noting.cancel)
             longer_replies = max(1.0, max(self.plan.max_out_len.values()) / _USUAL_REPLY)
-            silence_s = options.hang_timeout or engine.longest_silence_s * longer_replies
+            silence_s = options.hang_timeout or spec.longest_silence_s * longer_replies
             yield LocalServer(self._client(server), server, supervisor, silence_s, self.timing)
             screen.server("stopping")
             with self.timing.phase("stop_s"):

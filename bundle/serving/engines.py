@@ -1,80 +1,48 @@
-"""What the supervisor must know of a server: how to start it, and what it is called."""
+"""The engines by name, and the choice between them."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
+import difflib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
 
-from bundle.serving.gpus import Gpu
+from bundle.checkpoints import require_architecture
+from bundle.config.model_files import ModelFile
+from bundle.errors import UsageError
+from bundle.serving.engine import Engine, Job
+from bundle.serving.gpus import visible_gpus
+from bundle.serving.lmdeploy.engine import LmdeployEngine
+from bundle.serving.machine import Machine
+from bundle.serving.transformers_engine import TransformersEngine
+
+ENGINES: Final[Mapping[str, type[Engine]]] = {engine.name: engine for engine in (LmdeployEngine, TransformersEngine)}
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """How to start one server process.
+def automatic_engine(machine: Machine) -> str:
+    """What ``--engine auto`` stands for: lmdeploy where there is a GPU we may use, else transformers."""
+    return "lmdeploy" if visible_gpus(machine.gpus) else "transformers"
 
-    Attributes:
-        command: The argument list. Other users of the machine can read it, so it never holds a key.
-        environment: Variables added to our own environment; only this user can read them.
-        secrets: Variables with values that must never be written anywhere. Added to the environment as well.
+
+def choose_engine(name: str, model: ModelFile, job: Job) -> Engine:
+    """The engine of this name, or the one that "auto" stands for, for a job.
+
+    Args:
+        name: As in ``--engine``.
+        model: The model file, whose settings for the engine are added to the job.
+        job: What to serve.
+
+    Raises:
+        UsageError: The name is unknown.
+        CheckpointError: The engine does not know the checkpoint's architecture.
+        ServerError: The engine is not installed.
     """
-
-    command: tuple[str, ...]
-    environment: Mapping[str, str] = field(default_factory=dict)
-    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-
-class Engine(Protocol):
-    """One kind of server, for one checkpoint."""
-
-    @property
-    def name(self) -> str:
-        """What the engine is called, as in ``--engine``."""
-
-    @property
-    def served_name(self) -> str:
-        """The model's name in ``/v1/models`` and in requests."""
-
-    @property
-    def version(self) -> str:
-        """The version of the server's program."""
-
-    @property
-    def architectures(self) -> frozenset[str] | None:
-        """The architectures the server's program knows; None where that cannot be told beforehand."""
-
-    @property
-    def interpreter(self) -> str:
-        """The Python that runs the server, and with which its tokenizer must be proved."""
-
-    @property
-    def tokenizer_directory(self) -> Path:
-        """The directory the server loads its tokenizer from; known once ``prepare`` has run."""
-
-    @property
-    def concurrency(self) -> int:
-        """How many requests in flight keep this server busy."""
-
-    @property
-    def longest_silence_s(self) -> float:
-        """Seconds without any part of a reply, while requests are in flight, after which this server hangs."""
-
-    @property
-    def gpus(self) -> Sequence[Gpu]:
-        """The GPUs it is started on, as they were before that; none for a server on the CPU."""
-
-    def prepare(self, say: Callable[[str], None]) -> None:
-        """Do what must be done before the server can start, telling ``say`` about anything that takes time.
-
-        Raises:
-            BundleError: The checkpoint or this machine cannot be served with.
-        """
-
-    def launch(self, host: str, port: int, api_key: str) -> Launch:
-        """How to start the server on ``host`` and ``port``, letting in whoever holds ``api_key``.
-
-        Raises:
-            UsageError: Others than this machine could reach it there, and its key would not keep them out.
-        """
-
-    def activity(self, line: str) -> str | None:
-        """What a line of the server's log says about its start ("loading weights 40 %"), or None if nothing."""
+    if name != "auto" and name not in ENGINES:
+        names = ["auto", *ENGINES]
+        near = difflib.get_close_matches(name, names, n=1)
+        raise UsageError(
+            f"Unknown engine {name!r}.",
+            remedy=f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(names)}.",
+        )
+    name = automatic_engine(job.machine) if name == "auto" else name
+    engine = ENGINES[name](replace(job, settings=getattr(model, name)))
+    require_architecture(job.checkpoint, engine.architectures, name)
+    return engine

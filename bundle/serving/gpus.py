@@ -1,18 +1,26 @@
 """The NVIDIA GPUs of this machine, as ``nvidia-smi`` (NVML's own command line) reports them."""
 
+import asyncio
+import contextlib
 import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bundle.errors import UsageError
+from bundle.system import guardian
+from bundle.system.background import in_thread
 from bundle.system.child_environment import without_keys
 
-_TIMEOUT_S = 30.0
+_ANSWER_S = 30.0
+_GPU_QUERY = "--query-gpu=index,uuid,name,memory.total,memory.free,driver_version"
+_PROCESS_QUERY = "--query-compute-apps=gpu_uuid,pid,process_name,used_memory"
 
-GPU_QUERY = "--query-gpu=index,uuid,name,memory.total,memory.free,driver_version"
-PROCESS_QUERY = "--query-compute-apps=gpu_uuid,pid,process_name,used_memory"
+_UNTIL_FREE_S = 10.0
+"""Drivers need a moment to take a killed process's memory back, and longer for tens of gigabytes."""
+_LOOK_AGAIN_S = 0.5
+_NOT_MUCH_MIB = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +29,11 @@ class Gpu:
 
     Attributes:
         index: Its number in PCI order, as in ``nvidia-smi``.
-        uuid: Its name for good.
+        uuid: Its permanent name.
         name: The product's name.
         total_mib: All its memory, in MiB.
-        free_mib: What is free of it now, in MiB.
-        driver: Version of the driver.
+        free_mib: The free part of it, in MiB.
+        driver: The driver's version.
     """
 
     index: int
@@ -38,7 +46,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class GpuProcess:
-    """A process that holds GPU memory."""
+    """A process that uses GPU memory."""
 
     gpu_uuid: str
     pid: int
@@ -46,27 +54,68 @@ class GpuProcess:
     used_mib: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Nvidia:
+    """What ``nvidia-smi`` says, or why it says nothing.
+
+    Attributes:
+        installed: Whether there is an ``nvidia-smi``.
+        error: What it did instead of answering; None if it answered.
+        gpus: The GPUs that report their memory.
+        capabilities: UUID -> compute capability, where the driver reports it.
+        silent: Names of the GPUs that don't report their memory, and so can't be served on.
+    """
+
+    installed: bool
+    error: str | None = None
+    gpus: tuple[Gpu, ...] = ()
+    capabilities: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    silent: tuple[str, ...] = ()
+
+
+class NvidiaSmiError(Exception):
+    """``nvidia-smi`` is installed and doesn't answer. The text says what it does instead."""
+
+
+def ask_for_gpus(limit_s: float = _ANSWER_S) -> Nvidia:
+    """Ask ``nvidia-smi`` for the GPUs, waiting at most ``limit_s`` seconds for an answer."""
+    try:
+        try:
+            rows = _ask(f"{_GPU_QUERY},compute_cap", limit_s)
+        except NvidiaSmiError as error:
+            if "compute_cap" not in str(error):
+                raise
+            rows = _ask(_GPU_QUERY, limit_s)  # a driver from before it reported capabilities
+    except NvidiaSmiError as error:
+        return Nvidia(installed=True, error=str(error))
+    if rows is None:
+        return Nvidia(installed=False)
+    gpus, silent = [], []
+    capabilities: dict[str, tuple[int, ...]] = {}
+    for row in rows:
+        if len(row) < 6:
+            continue
+        index, uuid, name, total, free, driver = row[:6]
+        if total.isdigit() and free.isdigit():
+            gpus.append(Gpu(int(index), uuid, name, int(total), int(free), driver))
+        else:
+            silent.append(name)
+        with contextlib.suppress(ValueError, IndexError):
+            capabilities[uuid] = tuple(map(int, row[6].split(".")))
+    return Nvidia(True, None, tuple(gpus), capabilities, tuple(silent))
+
+
 def list_gpus() -> list[Gpu]:
-    """The machine's GPUs in PCI order; none where there is no working driver."""
-    return parse_gpus(_query(GPU_QUERY))
+    """The machine's GPUs in PCI order; none without a working driver."""
+    return list(ask_for_gpus().gpus)
 
 
-def list_processes() -> list[GpuProcess]:
-    """The processes that hold memory on any GPU, as far as the driver tells."""
-    return parse_processes(_query(PROCESS_QUERY))
-
-
-def parse_gpus(rows: Sequence[Sequence[str]]) -> list[Gpu]:
-    """The GPUs in an answer to ``GPU_QUERY``; those that do not tell their memory are left out."""
-    return [
-        Gpu(int(index), uuid, name, int(total), int(free), driver)
-        for index, uuid, name, total, free, driver in (row for row in rows if len(row) == 6)
-        if total.isdigit() and free.isdigit()
-    ]
-
-
-def parse_processes(rows: Sequence[Sequence[str]]) -> list[GpuProcess]:
-    """The processes in an answer to ``PROCESS_QUERY``."""
+def list_processes(limit_s: float = _ANSWER_S) -> list[GpuProcess]:
+    """The processes that use memory on any GPU, as far as the driver reports them."""
+    try:
+        rows = _ask(_PROCESS_QUERY, limit_s) or []
+    except NvidiaSmiError:
+        return []
     return [
         GpuProcess(uuid, int(pid), name, int(used) if used.isdigit() else None)
         for uuid, pid, name, used in (row for row in rows if len(row) == 4)
@@ -75,16 +124,16 @@ def parse_processes(rows: Sequence[Sequence[str]]) -> list[GpuProcess]:
 
 
 def visible_gpus(gpus: Sequence[Gpu], environment: Mapping[str, str] = os.environ) -> list[Gpu]:
-    """Those of ``gpus`` that ``CUDA_VISIBLE_DEVICES`` lets a program use, in its order; all where it is not set.
+    """Those of ``gpus`` that ``CUDA_VISIBLE_DEVICES`` lets a program use, in its order; all if it is not set.
 
-    As for CUDA, the first entry that names no GPU ends the list.
+    As in CUDA, the first entry that names no GPU ends the list.
     """
     value = environment.get("CUDA_VISIBLE_DEVICES")
     if value is None:
         return list(gpus)
     chosen: list[Gpu] = []
     for entry in value.split(","):
-        gpu = find_gpu(gpus, entry.strip())
+        gpu = _find_gpu(gpus, entry.strip())
         if gpu is None:
             break
         chosen.append(gpu)
@@ -100,33 +149,29 @@ def select_gpus(gpus: Sequence[Gpu], wanted: str | None, count: int) -> list[Gpu
         count: How many the server needs.
 
     Raises:
-        UsageError: ``wanted`` names a GPU that is not there, or there are too few.
+        UsageError: ``wanted`` names a GPU that does not exist, or there are too few.
     """
     if wanted is not None:
-        chosen = [find_gpu(gpus, entry.strip()) for entry in wanted.split(",")]
+        chosen = [_find_gpu(gpus, entry.strip()) for entry in wanted.split(",")]
         if None in chosen or not chosen:
             there = ", ".join(str(gpu.index) for gpu in gpus) or "none"
-            raise UsageError(f"--gpu {wanted}: there is no such GPU.", remedy=f"GPUs to choose from: {there}.")
+            raise UsageError(f"--gpu {wanted}: no such GPU.", remedy=f"Available GPUs: {there}.")
         return [gpu for gpu in chosen if gpu is not None]
     if len(gpus) < count:
-        raise UsageError(f"The server is to use {count} GPUs, and {len(gpus)} may be used.", remedy="Lower --tp.")
+        raise UsageError(f"The server needs {count} GPUs, and only {len(gpus)} may be used.", remedy="Lower --tp.")
     return sorted(gpus, key=lambda gpu: -gpu.free_mib)[:count]
 
 
-def find_gpu(gpus: Sequence[Gpu], name: str) -> Gpu | None:
-    """The GPU with this number, or whose UUID starts so."""
+def _find_gpu(gpus: Sequence[Gpu], name: str) -> Gpu | None:
+    """The GPU with this number, or whose UUID begins like this."""
     for gpu in gpus:
         if name == str(gpu.index) or (name.startswith("GPU-") and gpu.uuid.startswith(name)):
             return gpu
     return None
 
 
-class NvidiaSmiError(Exception):
-    """``nvidia-smi`` is there and does not tell what it is asked. The text says what it does instead."""
-
-
-def ask_nvidia_smi(query: str, timeout_s: float = _TIMEOUT_S) -> list[list[str]] | None:
-    """The cells of the table that ``nvidia-smi`` answers a query with; None where there is no ``nvidia-smi``.
+def _ask(query: str, limit_s: float) -> list[list[str]] | None:
+    """The cells of the table that ``nvidia-smi`` answers a query with; None if it is not installed.
 
     Raises:
         NvidiaSmiError: It fails, or does not answer in time.
@@ -142,22 +187,88 @@ def ask_nvidia_smi(query: str, timeout_s: float = _TIMEOUT_S) -> list[list[str]]
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=timeout_s,
+            timeout=limit_s,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise NvidiaSmiError(f"did not answer within {timeout_s:g} s") from None
+        raise NvidiaSmiError(f"did not answer within {limit_s:g} s") from None
     except OSError as error:
         raise NvidiaSmiError(f"cannot be run: {error.strerror}") from None
     if result.returncode != 0:
         # It explains itself on standard output.
-        said = " ".join(f"{result.stdout} {result.stderr}".split())
-        raise NvidiaSmiError(f"failed with status {result.returncode}: {said or 'it says nothing'}")
+        output = " ".join(f"{result.stdout} {result.stderr}".split())
+        raise NvidiaSmiError(f"failed with exit code {result.returncode}: {output or 'no output'}")
     return [[cell.strip() for cell in line.split(",")] for line in result.stdout.splitlines() if line.strip()]
 
 
-def _query(query: str) -> list[list[str]]:
-    try:
-        return ask_nvidia_smi(query) or []
-    except NvidiaSmiError:
-        return []
+class GpuMemory:
+    """The GPU memory of one server: whether it is free again after the server's end.
+
+    The driver is asked once while the server runs, to know which processes are the server's, and again when they are
+    gone. In a container it may not name them; then there is only the free memory to compare.
+
+    Args:
+        gpus: Those that the server was started on, as they were before that; none for a server on the CPU.
+    """
+
+    def __init__(self, gpus: Sequence[Gpu]) -> None:
+        self._before = {gpu.uuid: gpu for gpu in gpus}
+        self._ours: frozenset[int] | None = None
+
+    async def note(self, server: int) -> None:
+        """Note which processes of the server with this pid use memory. Takes up to a second."""
+        if self._before:
+            self._ours = await in_thread(lambda: self._users(server))
+
+    async def wait_until_free(self, limit_s: float = _UNTIL_FREE_S) -> str | None:
+        """Wait until the memory is free, after all processes of the server have ended.
+
+        Args:
+            limit_s: Seconds after which to give up.
+
+        Returns:
+            What is still in use then, for the user; None if all is free, or if that is unknown.
+        """
+        if self._ours is None:
+            return None
+        held: str | None = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                while held := await in_thread(self._held):  # noqa: ASYNC110 - the driver announces nothing
+                    await asyncio.sleep(_LOOK_AGAIN_S)
+        return held
+
+    def _users(self, server: int) -> frozenset[int]:
+        family = guardian.family(guardian.process_table(), {server}, server) | {server}
+        return frozenset(process.pid for process in self._processes() if process.pid in family)
+
+    def _held(self) -> str | None:
+        if self._ours:
+            return self._held_by_us(self._ours)
+        for gpu in list_gpus():
+            before = self._before.get(gpu.uuid)
+            if before is not None and gpu.free_mib < before.free_mib - _NOT_MUCH_MIB and not self._processes():
+                return (
+                    f"GPU {gpu.index} has {gib(before.free_mib - gpu.free_mib)} less free memory than before, and its "
+                    "driver does not report what uses it; all processes of the server have ended"
+                )
+        return None
+
+    def _held_by_us(self, ours: frozenset[int]) -> str | None:
+        for process in self._processes():
+            if process.pid in ours:
+                gpu = self._before[process.gpu_uuid]
+                how_much = "memory" if process.used_mib is None else gib(process.used_mib)
+                return (
+                    f"GPU {gpu.index}: the driver still counts {how_much} for process {process.pid} of the server, "
+                    "which has ended; see nvidia-smi"
+                )
+        return None
+
+    def _processes(self) -> list[GpuProcess]:
+        return [process for process in list_processes() if process.gpu_uuid in self._before]
+
+
+def gib(mib: float) -> str:
+    """MiB of GPU memory, in GiB."""
+    return f"{mib / 1024:.1f} GiB"

@@ -2,42 +2,19 @@
 
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Final, Generic, TypeVar
 
-from bundle.serving.gpus import Gpu, list_gpus
-from bundle.serving.lmdeploy.installation import LmdeployInstallation, find_lmdeploy
+from bundle.serving.gpus import Gpu, Nvidia, ask_for_gpus
+from bundle.serving.installation import Installation, find_installation
 
 T = TypeVar("T")
 
-
-class Machine:
-    """The GPUs and the lmdeploy of this machine; each is looked for once."""
-
-    def __init__(self) -> None:
-        self._gpus = _Once(list_gpus)
-        self._lmdeploy = _Once(find_lmdeploy)
-
-    def look(self) -> None:
-        """Begin to look, and return at once."""
-        for search in (self._gpus, self._lmdeploy):
-            search.begin()
-
-    @property
-    def gpus(self) -> list[Gpu]:
-        """The GPUs, as ``list_gpus`` returns them."""
-        return self._gpus.result()
-
-    @property
-    def lmdeploy(self) -> LmdeployInstallation:
-        """The lmdeploy that is used.
-
-        Raises:
-            ServerError: There is none, or it cannot be used.
-        """
-        return self._lmdeploy.result()
+_EXTRAS: Final = {"lmdeploy": "gpu"}
+"""The extra of our package that installs a program, where it isn't called like the program."""
 
 
-class _Once(Generic[T]):
+class Once(Generic[T]):
     """A call that is made once: when its result is first wanted, or ahead of that in a thread."""
 
     def __init__(self, call: Callable[[], T]) -> None:
@@ -47,9 +24,11 @@ class _Once(Generic[T]):
         self._error: Exception | None = None
 
     def begin(self) -> None:
+        """Make the call in a thread, and return at once."""
         threading.Thread(target=self._settle, daemon=True).start()
 
-    def result(self) -> T:
+    def __call__(self) -> T:
+        """The result; whatever the call raised is raised again."""
         self._settle()
         if self._error is not None:
             raise self._error
@@ -63,3 +42,44 @@ class _Once(Generic[T]):
                 self._results.append(self._call())
             except Exception as error:
                 self._error = error
+
+
+class Machine:
+    """The GPUs and the installed servers of this machine; each is looked for once.
+
+    Args:
+        limit_s: How long ``nvidia-smi`` may take to answer.
+    """
+
+    def __init__(self, limit_s: float = 30.0) -> None:
+        self._nvidia = Once(partial(ask_for_gpus, limit_s))
+        self._installations: dict[str, Once[Installation]] = {}
+
+    def look(self) -> None:
+        """Begin to look for GPUs and lmdeploy, and return at once."""
+        self._nvidia.begin()
+        self._installation("lmdeploy").begin()
+
+    @property
+    def nvidia(self) -> Nvidia:
+        """What ``nvidia-smi`` says."""
+        return self._nvidia()
+
+    @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        """The GPUs in PCI order, also those that CUDA_VISIBLE_DEVICES hides; none without a working driver."""
+        return self.nvidia.gpus
+
+    def installation(self, name: str) -> Installation:
+        """The installed program of this name.
+
+        Raises:
+            ServerError: It is not installed, or cannot be used.
+        """
+        return self._installation(name)()
+
+    def _installation(self, name: str) -> Once[Installation]:
+        if name not in self._installations:
+            install = f"Install it with `pip install '.[{_EXTRAS.get(name, name)}]'` in a checkout of this project."
+            self._installations[name] = Once(lambda: find_installation(name, install))
+        return self._installations[name]

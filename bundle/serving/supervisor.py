@@ -3,20 +3,24 @@
 import asyncio
 import errno
 import os
+import re
 import secrets
+import shutil
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from bundle.errors import ServerError
-from bundle.serving.engines import Engine
-from bundle.serving.guarded import GuardedProcess
-from bundle.serving.readiness import Readiness
+from bundle.serving import diagnosis
+from bundle.serving.engine import Launch, ServerSpec
+from bundle.serving.health import Readiness
 from bundle.serving.server_log import ServerLog
+from bundle.system.child_environment import without_keys
+from bundle.system.guarded import GuardedProcess, private_directory, undisturbed
 
 _LOOK_AT_LOG_SECONDS = 0.25
 _SAY_AT_LEAST_EVERY_SECONDS = 10.0
@@ -55,7 +59,7 @@ class Server:
 class Supervisor:
     """Runs one server for as long as the ``async with`` block lasts.
 
-        async with Supervisor(engine, log_path=run / "server.log", say=print) as server:
+        async with Supervisor(spec, log_path=run / "server.log", say=print) as server:
             ...
 
     However the block ends, the server and all its descendants are gone afterwards; if this process dies without being
@@ -63,10 +67,9 @@ class Supervisor:
     diagnosis and the last lines of its log.
 
     Args:
-        engine: What to start; its ``prepare`` has been called.
+        spec: What to start.
         log_path: Where the server's output is appended.
-        host: The address the server listens on.
-        port: The port; None for any that is free.
+        port: The port to listen on; None for any that is free.
         start_timeout: Seconds from the start until the server must be ready.
         say: Told now and then what the server is doing while it starts.
         launched: Set when the server's command has been started, for work that must not hold that up.
@@ -74,22 +77,21 @@ class Supervisor:
 
     def __init__(
         self,
-        engine: Engine,
+        spec: ServerSpec,
         *,
         log_path: Path,
-        host: str = "127.0.0.1",
         port: int | None = None,
         start_timeout: float = 600.0,
         say: Callable[[str], None],
         launched: asyncio.Event | None = None,
     ) -> None:
-        self._engine = engine
+        self._spec = spec
         self._log_path = log_path
-        self._host = host
+        self._host = spec.host
         self._port = port
         self._start_timeout = start_timeout
         self._say = say
-        self._api_key = secrets.token_hex(32)
+        self.api_key = secrets.token_hex(32)
         self._process: GuardedProcess | None = None
         self._launched = launched
 
@@ -99,7 +101,7 @@ class Supervisor:
         except _PortTakenError:
             if self._port is not None:
                 raise
-            self._say(f"the port chosen for {self._engine.name} was taken meanwhile; trying another")
+            self._say(f"the port chosen for {self._spec.engine} was taken meanwhile; trying another")
             return await self._start(_free_port(self._host))
 
     async def __aexit__(
@@ -127,11 +129,11 @@ class Supervisor:
             self._process.kill()
         else:
             self._process.terminate()
-        await _undisturbed(self._process.gone)
+        await undisturbed(self._process.gone)
         if left := self._process.gone.result():
             pids = " ".join(map(str, sorted(left)))
             raise ServerError(
-                f"Processes of the {self._engine.name} server are still there after SIGKILL: {pids}.",
+                f"Processes of the {self._spec.engine} server are still there after SIGKILL: {pids}.",
                 remedy=f"They hang in the kernel or belong to another user. Look at them with `ps -fp {pids}`.",
             )
 
@@ -145,19 +147,20 @@ class Supervisor:
 
     async def _start(self, port: int) -> Server:
         address = f"[{self._host}]:{port}" if ":" in self._host else f"{self._host}:{port}"
-        launch = self._engine.launch(self._host, port, self._api_key)
-        log = self._open_log((self._api_key, *launch.secrets.values()))
-        readiness = Readiness(f"http://{address}", self._api_key, self._engine.served_name, limit=self._start_timeout)
+        readiness = Readiness(f"http://{address}", self.api_key, self._spec.served_name, limit=self._start_timeout)
+        log, descriptor = self._open_log()
         began = time.monotonic()
-        self._process = process = GuardedProcess()
         try:
-            descriptor = log.open()
             try:
-                pid = await process.start(launch, descriptor)
+                directory = self._private_directory()
+                launch = self._spec.launch(port, self.api_key, directory)
+                self._process = process = GuardedProcess()
+                environment = server_environment(launch, os.environ)
+                pid = await process.start(launch.command, environment, descriptor, directory=directory)
             except OSError as error:
                 raise ServerError(
-                    f"The {self._engine.name} server could not be started: {error}.",
-                    remedy="See `bundle doctor` for what is installed.",
+                    f"The {self._spec.engine} server could not be started: {error}.",
+                    remedy="`bundle doctor` shows what is installed.",
                 ) from None
             finally:
                 os.close(descriptor)
@@ -173,22 +176,39 @@ class Supervisor:
             return self._post_mortem("died", process, log)
 
         return Server(
-            engine=self._engine.name,
+            engine=self._spec.engine,
             base_url=f"http://{address}/v1",
-            api_key=self._api_key,
-            model=self._engine.served_name,
+            api_key=self.api_key,
+            model=self._spec.served_name,
             pid=pid,
             seconds_to_ready=time.monotonic() - began,
             _death=death,
         )
 
-    def _open_log(self, to_hide: tuple[str, ...]) -> ServerLog:
+    def _private_directory(self) -> Path:
         try:
-            return ServerLog(self._log_path, secrets=to_hide)
+            directory = private_directory("bundle-server-")
+            try:
+                for name, content in self._spec.files.items():
+                    (directory / name).write_text(content, encoding="utf-8")
+            except OSError:
+                shutil.rmtree(directory, ignore_errors=True)
+                raise
+        except OSError as error:
+            raise ServerError(
+                f"Temporary files cannot be written: {error}.", remedy="Free some space, or set TMPDIR=DIR."
+            ) from None
+        return directory
+
+    def _open_log(self) -> tuple[ServerLog, int]:
+        """The log, and a descriptor for the server's output."""
+        try:
+            log = ServerLog(self._log_path, secrets=(self.api_key,))
+            return log, log.open()
         except OSError as error:
             raise ServerError(
                 f"The server's log {self._log_path} cannot be written: {error.strerror}.",
-                remedy="Choose another place with --out.",
+                remedy="Choose another directory with --out.",
             ) from None
 
     async def _wait_until_ready(
@@ -210,7 +230,7 @@ class Supervisor:
                 raise self._post_mortem("will not come up", process, log)
             if not ready.done():
                 raise ServerError(
-                    f"The {self._engine.name} server was not ready after {self._start_timeout:g} s. "
+                    f"The {self._spec.engine} server was not ready after {self._start_timeout:g} s. "
                     f"Waited for {readiness.waiting_for}; saw instead: {readiness.seen}.",
                     remedy=f"Give it longer with --start-timeout, or see what it was doing: {log.path}",
                     details=log.last_lines()[-_LOG_LINES_SHOWN:],
@@ -224,41 +244,36 @@ class Supervisor:
         finally:
             ready.cancel()
             fatal.cancel()
-            await _undisturbed(asyncio.gather(ready, fatal, return_exceptions=True))
+            await undisturbed(asyncio.gather(ready, fatal, return_exceptions=True))
 
     async def _watch_log(self, log: ServerLog, readiness: Readiness, began: float) -> None:
         """Tell what the server is doing, until it prints something after which it will not come up."""
-        # Imported here, since its many patterns take a while to compile and the server can start meanwhile.
-        from bundle.serving import diagnosis
-
         activity = said = None
         said_at = began
         while True:
             for line in log.new_lines():
-                if diagnosis.fatal(line):
+                if diagnosis.fatal(line, self._spec.failures):
                     return
-                activity = self._engine.activity(line) or activity
+                activity = activity_in(line, self._spec.activities) or activity
             now = time.monotonic()
             doing = activity or f"waiting for {readiness.waiting_for}"
             quiet = now - said_at
             if quiet >= _SAY_AT_LEAST_EVERY_SECONDS or (doing != said and quiet >= _SAY_AT_MOST_EVERY_SECONDS):
-                self._say(f"{self._engine.name} is starting, {now - began:.0f} s: {doing}")
+                self._say(f"{self._spec.engine} is starting, {now - began:.0f} s: {doing}")
                 said, said_at = doing, now
             await asyncio.sleep(_LOOK_AT_LOG_SECONDS)
 
     def _post_mortem(self, what: str, process: GuardedProcess, log: ServerLog) -> ServerError:
-        from bundle.serving import diagnosis
-
         lines = log.last_lines()
         returncode = process.exited.result() if process.exited.done() else None
         if process.exited.done() and returncode is None:
             found = diagnosis.GUARDIAN_KILLED
         else:
-            found = diagnosis.diagnose(lines, returncode)
+            found = diagnosis.diagnose(lines, returncode, self._spec.failures)
         kind = _PortTakenError if found == diagnosis.PORT_TAKEN else ServerError
         end = "" if returncode is None else f" ({diagnosis.exit_in_words(returncode)})"
         return kind(
-            f"The {self._engine.name} server {what}{end}: {found.cause}",
+            f"The {self._spec.engine} server {what}{end}: {found.cause}",
             remedy=f"{found.remedy} Its whole log: {log.path}",
             details=lines[-_LOG_LINES_SHOWN:],
         )
@@ -266,6 +281,19 @@ class Supervisor:
 
 class _PortTakenError(ServerError):
     """Somebody else took the port between our choice and the server's use of it."""
+
+
+def server_environment(launch: Launch, ours: Mapping[str, str]) -> dict[str, str]:
+    """The server's environment: ours without keys meant for others, and what the launch adds."""
+    return {**without_keys(ours), **launch.environment, **launch.secrets}
+
+
+def activity_in(line: str, activities: Sequence[tuple[str, str]]) -> str | None:
+    """What a line of the log says about the start; None if nothing."""
+    for pattern, words in activities:
+        if match := re.search(pattern, line):
+            return words.format(*match.groups())
+    return None
 
 
 def _free_port(host: str) -> int:
@@ -280,15 +308,3 @@ def _free_port(host: str) -> int:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             remedy = "Allow more open files (`ulimit -n`)."
         raise ServerError(f"No server can listen on {host}: {error.strerror}.", remedy=remedy) from None
-
-
-async def _undisturbed(*futures: "asyncio.Future[Any]") -> None:
-    """Wait for all of ``futures`` even while being cancelled; the cancellation comes through afterwards."""
-    cancelled: asyncio.CancelledError | None = None
-    while pending := {future for future in futures if not future.done()}:
-        try:
-            await asyncio.wait(pending)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled

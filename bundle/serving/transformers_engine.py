@@ -1,153 +1,169 @@
 """``transformers serve`` on the CPU: slow, and the same road as on a GPU box."""
 
 import hashlib
-import importlib.metadata
 import importlib.util
+import os
 import re
 import sys
 import tempfile
 import weakref
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import ClassVar, Final
 
-from bundle.checkpoints import Checkpoint, transformers_architectures
-from bundle.checkpoints.internlm2 import is_internlm2, rewrite_as_llama
-from bundle.checkpoints.internlm2.cache import hold
-from bundle.config.model_files import EngineSettings
+from bundle.checkpoints import transformers_architectures
 from bundle.errors import ServerError, UsageError
-from bundle.serving.engines import Launch
-from bundle.serving.exposure import require_loopback
+from bundle.serving.diagnosis import KnownFailure, raised
+from bundle.serving.engine import Job, ServerSpec, option_names, require_loopback
+from bundle.system.locks import Lock
 
-_INSTALL = "Install the CPU engine with `pip install '.[cpu]'` in a checkout of this project"
-_OURS = {"--host", "--port", "--device"}
-_DEFAULT_CONCURRENCY = 8  # it answers one request after the other; this hides the time between two
-_REVISION = "0" * 40
+_INSTALL: Final = "Install the CPU engine with `pip install '.[cpu]'` in a checkout of this project"
+_OURS: Final = {"--host", "--port", "--device"}
+_CONCURRENCY: Final = 8  # it answers one request after the other; this hides the time between two
+_LONGEST_SILENCE_S: Final = 900.0
+"""A CPU may take a quarter of an hour for a long reply that is not streamed."""
+_REVISION: Final = "0" * 40
+_INTERNLM2: Final = "InternLM2ForCausalLM"
 
-# Folders of the cache.
+# Directories in the cache.
 REWRITTEN, HUB_VIEWS = "llama", "hub-view"
 
+_ACTIVITIES: Final = (
+    (r"Loading (?:weights|checkpoint shards)[^%]*?(\d+)%", "loading weights, {} %"),
+    ("Application startup complete", "the HTTP server is up"),
+)
+FAILURES: Final = (
+    KnownFailure(
+        "it does not understand its options: {0}.",
+        "`transformers serve --help` shows what may follow `--`.",
+        telling=(r"(No such option: \S+|Invalid value for .*)",),
+    ),
+    KnownFailure(
+        "the packages for serving are not installed.",
+        "Install them: `pip install '.[cpu]'`.",
+        telling=(raised("ImportError", "Missing dependencies for serving"),),
+    ),
+)
 
-@dataclass
+
+@dataclass(frozen=True)
 class TransformersEngine:
-    """Serves a checkpoint with ``transformers serve`` on the CPU; satisfies ``Engine``.
+    """Serves a checkpoint with ``transformers serve`` on the CPU; an InternLM2 one is converted to Llama first.
 
-    It has no API key, so it listens on loopback only, where other users of the machine can ask it too.
-
-    Attributes:
-        checkpoint: What is served; an InternLM2 one is rewritten as Llama first.
-        served_name: The model's name in requests, "owner/name".
-        settings: From the model's file.
-        arguments: The user's own, after ``--``.
-        trust_remote_code: Leave to run the checkpoint's Python code.
-        cache: Where rewritten checkpoints are kept.
+    It has no API key, so it listens on loopback only, where other users of the machine can use it, too.
     """
 
-    checkpoint: Checkpoint
-    served_name: str
-    settings: EngineSettings
-    arguments: Sequence[str]
-    trust_remote_code: bool
-    cache: Path
+    job: Job
 
-    name = "transformers"
-    gpus = ()
-    tokenizer_directory: Path = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.tokenizer_directory = self.checkpoint.path
+    name: ClassVar[str] = "transformers"
+    failures: ClassVar[tuple[KnownFailure, ...]] = FAILURES
 
     @property
-    def concurrency(self) -> int:
-        return self.settings.concurrency or _DEFAULT_CONCURRENCY
-
-    @property
-    def longest_silence_s(self) -> float:
-        """A CPU may take a quarter of an hour for a long reply that is not streamed."""
-        return 900.0
-
-    @property
-    def interpreter(self) -> str:
-        """The Python that runs the server."""
-        return sys.executable
-
-    @cached_property
-    def version(self) -> str:
-        """The version of transformers."""
-        try:
-            return importlib.metadata.version("transformers")
-        except importlib.metadata.PackageNotFoundError:
-            raise ServerError(
-                "transformers is not installed.",
-                remedy=f"{_INSTALL}.",
-            ) from None
-
-    @cached_property
     def architectures(self) -> frozenset[str] | None:
-        """What transformers knows, and what is rewritten for it; None where the checkpoint brings its own model."""
-        auto_map = self.checkpoint.config.get("auto_map")
-        if self.trust_remote_code and isinstance(auto_map, dict) and "AutoModelForCausalLM" in auto_map:
+        """What transformers knows, and what is converted for it; None if the checkpoint brings its own model."""
+        auto_map = self.job.checkpoint.config.get("auto_map")
+        if self.job.trust_remote_code and isinstance(auto_map, dict) and "AutoModelForCausalLM" in auto_map:
             return None
         found = importlib.util.find_spec("transformers")
         known = transformers_architectures(Path(found.origin).parent) if found and found.origin else None
-        return known and known | {"InternLM2ForCausalLM"}
+        return known and known | {_INTERNLM2}
 
-    def prepare(self, say: Callable[[str], None]) -> None:
-        names = {argument.partition("=")[0] for argument in (*self.settings.args, *self.arguments)}
-        if taken := sorted(names & _OURS):
+    def prepare(self, say: Callable[[str], None]) -> ServerSpec:
+        # Imported here, because a server on a GPU does not wait for what converts checkpoints.
+        from bundle.checkpoints.internlm2 import is_internlm2, rewrite_as_llama
+        from bundle.checkpoints.internlm2.cache import hold
+
+        job, version = self.job, _version()
+        if job.gpu is not None:
+            raise UsageError("--gpu has no effect on the CPU.", remedy="Leave it out, or use --engine lmdeploy.")
+        require_loopback(job.host, "The CPU engine has no API key.")
+        if taken := sorted(option_names(job.engine_arguments) & _OURS):
             raise UsageError(
                 f"{', '.join(taken)}: these options of transformers serve are set by this program.",
                 remedy="Leave them out.",
             )
-        major = int(self.version.partition(".")[0])
-        if major < 5:
+        if int(version.partition(".")[0]) < 5:
             raise ServerError(
-                f"transformers {self.version} is installed, and its server is not usable before 5.23.",
+                f"transformers {version} is installed, and its server is not usable before 5.23.",
                 remedy=f"{_INSTALL}, in an environment of its own.",
             )
-        if is_internlm2(self.checkpoint.config):
-            say("rewriting the checkpoint as Llama for the CPU engine (kept for the next time)")
-            self.tokenizer_directory = rewrite_as_llama(self.checkpoint.path, self.cache / REWRITTEN, say=say)
-            weakref.finalize(self, hold(self.tokenizer_directory).release)
-        say(f"transformers {self.version} on the CPU")
-
-    def launch(self, host: str, port: int, api_key: str) -> Launch:
-        require_loopback(host, "The CPU engine has no API key.")
-        command = [sys.executable, "-m", "transformers.cli.transformers", "serve", self.served_name]
-        command += ["--host", host, "--port", str(port), "--device", "cpu", "--log-level", "error"]
-        # Few processors compute bfloat16 faster than they emulate it; float32 holds every bfloat16 weight exactly.
-        command += ["--dtype", "float32"]
-        if self.trust_remote_code and not is_internlm2(self.checkpoint.config):
-            command.append("--trust-remote-code")
-        return Launch(
-            command=(*command, *self.settings.args, *self.arguments),
+        directory, held = job.checkpoint.path, None
+        own_code = job.trust_remote_code
+        if is_internlm2(job.checkpoint.config):
+            own_code = False
+            say("converting the checkpoint to Llama for the CPU engine (kept for next time)")
+            directory = rewrite_as_llama(directory, cache_directory() / REWRITTEN, say=say)
+            held = _Held(hold(directory))
+        served_name = hub_name(job.checkpoint.path)
+        say(f"transformers {version} on the CPU")
+        return ServerSpec(
+            engine=self.name,
+            version=version,
+            served_name=served_name,
+            interpreter=sys.executable,
+            tokenizer_directory=directory,
+            command=partial(self._command, served_name, own_code),
             environment={
-                "HF_HUB_CACHE": str(_hub_view(self.tokenizer_directory, self.served_name, self.cache)),
+                "HF_HUB_CACHE": str(_hub_view(directory, served_name, cache_directory())),
                 "HF_HUB_OFFLINE": "1",
                 "PYTHONUNBUFFERED": "1",
-                **self.settings.env,
+                **job.settings.env,
             },
+            host=job.host,
+            concurrency=job.settings.concurrency or _CONCURRENCY,
+            longest_silence_s=_LONGEST_SILENCE_S,
+            activities=_ACTIVITIES,
+            failures=FAILURES,
+            keep=held,
         )
 
-    def activity(self, line: str) -> str | None:
-        if match := re.search(r"Loading (?:weights|checkpoint shards)[^%]*?(\d+)%", line):
-            return f"loading weights, {match.group(1)} %"
-        return "the HTTP server is up" if "Application startup complete" in line else None
+    def _command(self, served_name: str, own_code: bool, port: int, directory: Path) -> tuple[str, ...]:
+        command = [sys.executable, "-m", "transformers.cli.transformers", "serve", served_name]
+        command += ["--host", self.job.host, "--port", str(port), "--device", "cpu", "--log-level", "error"]
+        # Few processors compute bfloat16 faster than they emulate it; float32 holds every bfloat16 weight exactly.
+        command += ["--dtype", "float32"]
+        if own_code:
+            command.append("--trust-remote-code")
+        return (*command, *self.job.engine_arguments)
+
+
+class _Held:
+    """Releases a lock when nothing refers to this object any more."""
+
+    def __init__(self, lock: Lock) -> None:
+        weakref.finalize(self, lock.release)
+
+
+def cache_directory() -> Path:
+    """Where converted checkpoints are kept: BUNDLE_CACHE, or ``bundle`` in the user's cache directory."""
+    if given := os.environ.get("BUNDLE_CACHE"):
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bundle"
 
 
 def hub_name(directory: Path) -> str:
-    """A name in the hub's form, "local/NAME", for a checkpoint in a directory of any name.
+    """A name in the Hub's form, "local/NAME", for a checkpoint in a directory of any name.
 
-    What the hub allows there is told by ``huggingface_hub.utils.validate_repo_id``.
+    What the Hub allows is defined by ``huggingface_hub.utils.validate_repo_id``.
     """
     name = re.sub(r"[^A-Za-z0-9_.]+|\.{2,}", "-", directory.name)[:80]
     name = re.sub(r"(?:\.git|[-.])+$|^[-.]+", "", re.sub(r"-{2,}", "-", name))
     return f"local/{name or 'model'}"
 
 
+def _version() -> str:
+    import importlib.metadata  # takes 15 ms, which a server on a GPU does not wait for
+
+    try:
+        return importlib.metadata.version("transformers")
+    except importlib.metadata.PackageNotFoundError:
+        raise ServerError("transformers is not installed.", remedy=f"{_INSTALL}.") from None
+
+
 def _hub_view(directory: Path, name: str, cache: Path) -> Path:
-    """A folder in the layout of the hub's cache that holds ``directory`` as the model ``name``.
+    """A directory in the layout of the Hub's cache that holds ``directory`` as the model ``name``.
 
     ``transformers serve`` lists the models of that cache and no others, and a model it lists is one it can be seen to
     have loaded under its name.

@@ -11,7 +11,7 @@ from bundle.checkpoints.internlm2 import make_checkpoint
 from bundle.doctor.checkpoint import look_at_checkpoint
 from bundle.doctor.findings import Status
 from bundle.serving.gpus import Gpu
-from bundle.serving.lmdeploy.installation import LmdeployInstallation
+from bundle.serving.installation import Installation
 from tests.checkpoints.checkpoints import write_checkpoint, write_json, write_safetensors
 from tests.checkpoints.tokenizers_on_the_spot import BPE_SIZE, write_bpe
 from tests.doctor.examined import bare_machine, examine
@@ -35,7 +35,7 @@ def test_internlm_on_the_cpu_has_its_tokenizer_written_anew(internlm: Path) -> N
 
 @pytest.mark.parametrize(("free_mib", "status"), [(1000, Status.FAILING), (3000, Status.OK)])
 def test_the_memory_it_needs_is_held_against_what_is_free(internlm: Path, free_mib: int, status: Status) -> None:
-    lmdeploy = LmdeployInstallation(sys.executable, "-m", "0.18.0", None)
+    lmdeploy = Installation(sys.executable, "-m", "0.18.0", None)
     gpus = [Gpu(number, f"GPU-{number}", "A GPU", 80000, free, "580") for number, free in enumerate((500, free_mib))]
     _, memory = itertools.islice(look_at_checkpoint(internlm, gpus, lmdeploy, limit_s=1), 2)
     assert memory.status is status

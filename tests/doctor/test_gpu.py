@@ -13,11 +13,10 @@ from bundle.doctor.cuda_needs import has_turbomind_code
 from bundle.doctor.engine import look_at_choice, look_at_torch
 from bundle.doctor.findings import Finding, Status
 from bundle.doctor.gpu import look_at_gpus
-from bundle.doctor.nvidia import Nvidia, ask_for_gpus
 from bundle.doctor.packages import look_at_lmdeploy
 from bundle.doctor.requirements import Environment
-from bundle.serving.gpus import Gpu
-from bundle.serving.lmdeploy.installation import LmdeployInstallation
+from bundle.serving.gpus import Gpu, Nvidia, ask_for_gpus
+from bundle.serving.installation import Installation
 from tests.doctor.examined import Examined, bare_machine, examine, stand_in_packages, stand_in_torch
 from tests.patience import PATIENCE_S
 from tests.stand_ins.box import install
@@ -254,7 +253,7 @@ def test_torch_must_hold_code_for_the_gpu(
 def lmdeploy_beside(**versions: str) -> Finding:
     """What is said of an lmdeploy with these versions of packages beside it."""
     installed = {**WELL, **versions}
-    found = LmdeployInstallation("/opt/lmdeploy/bin/python", "-m", installed["lmdeploy"], None)
+    found = Installation("/opt/lmdeploy/bin/python", "-m", installed["lmdeploy"], None)
     (finding,) = look_at_lmdeploy(found, Environment("3.11", installed, LMDEPLOY), wanted=True)
     return finding
 

@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from bundle.checkpoints import tokenizer_probe_guard
 from bundle.checkpoints.internlm2.cache import cached_directory, entries, hold
 from bundle.doctor.findings import Finding, Status
 from bundle.doctor.leftovers import look_at_files, look_at_rewritten
 from bundle.runs.run import Run
+from bundle.system import guardian
 from tests.doctor.examined import bare_machine, examine
 from tests.patience import wait_until
 
@@ -42,21 +41,29 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[
 def test_the_directory_of_a_tokenizers_proof_that_was_killed_with_its_guard_is_removed(
     tmp_path: Path, clean: Callable[[], list[Finding]]
 ) -> None:
-    script = tmp_path / "probe.py"
-    script.write_text(
-        "import os, time\nopen(os.environ['HF_MODULES_CACHE'] + '/code.py', 'w').close()\ntime.sleep(600)\n"
-    )
     environment = bare_machine(tmp_path)
-    temporary = Path(environment["TMPDIR"])
-    command = [sys.executable, tokenizer_probe_guard.__file__, str(os.getpid()), str(script)]
-    with subprocess.Popen(command, env=environment, start_new_session=True) as guard:
-        wait_until(lambda: list(temporary.glob("bundle-tokenizer-*/code.py")))
-        (directory,) = temporary.glob("bundle-tokenizer-*")
+    directory = Path(environment["TMPDIR"]) / "bundle-tokenizer-x"
+    directory.mkdir()
+    code = f"open({str(directory / 'code.py')!r}, 'w').close(); import time; time.sleep(600)"
+    spec = {
+        "command": [sys.executable, "-S", "-c", code],
+        "environment": environment,
+        "mark": "x",
+        "parent": os.getpid(),
+        "directory": str(directory),
+        "at_once": True,
+    }
+    command = [sys.executable, "-I", "-S", guardian.__file__]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as guard:
+        assert guard.stdin is not None
+        guard.stdin.write(json.dumps(spec).encode() + b"\n")
+        guard.stdin.flush()
+        wait_until(lambda: (directory / "code.py").exists())
         age(directory, 600)
         (finding,) = clean()
         assert finding.text == "no temporary file is left by an earlier run"
-        assert directory.is_dir(), "a proof that is under way keeps its directory, however old that looks"
-        os.killpg(guard.pid, signal.SIGKILL)
+        assert directory.is_dir(), "a check that is under way keeps its directory, however old that looks"
+        guard.kill()
 
     wait_until(lambda: _free(directory))
     (finding,) = look_at_files(tmp_path / "out", tmp_path / "downloads", tmp_path / "views", clean=False)

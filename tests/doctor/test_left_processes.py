@@ -17,7 +17,7 @@ import pytest
 from bundle.doctor.findings import Status
 from bundle.doctor.leftovers import look_at_processes
 from bundle.doctor.processes import marked_processes
-from bundle.serving import guardian
+from bundle.system import guardian
 from tests.doctor.examined import bare_machine, examine
 from tests.patience import PATIENCE_S, wait_until
 from tests.program import run

@@ -7,11 +7,11 @@ import pytest
 
 from bundle.checkpoints import Checkpoint, inspect_checkpoint
 from bundle.checkpoints.internlm2 import make_checkpoint
-from bundle.config.model_files import EngineSettings
 from bundle.errors import UsageError
+from bundle.serving.engine import Job, ServerSpec
 from bundle.serving.gpus import Gpu
+from bundle.serving.installation import Installation
 from bundle.serving.lmdeploy.engine import LmdeployEngine
-from bundle.serving.lmdeploy.installation import LmdeployInstallation
 from bundle.serving.machine import Machine
 from bundle.serving.transformers_engine import TransformersEngine, hub_name
 from tests.checkpoints.checkpoints import CONFIG, write_checkpoint, write_json
@@ -30,49 +30,51 @@ class Box(Machine):
         self._version = version
 
     @property
-    def gpus(self) -> list[Gpu]:
-        return [Gpu(*GPU)]
+    def gpus(self) -> tuple[Gpu, ...]:
+        return (Gpu(*GPU),)
 
-    @property
-    def lmdeploy(self) -> LmdeployInstallation:
-        return LmdeployInstallation("python3", "lmdeploy", self._version, None)
+    def installation(self, name: str) -> Installation:
+        return Installation("python3", name, self._version, None)
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Checkpoint:
-    return inspect_checkpoint(write_checkpoint(tmp_path / "model"))
+    config = {**CONFIG, "architectures": ["OPTForCausalLM"], "model_type": "opt"}
+    return inspect_checkpoint(write_checkpoint(tmp_path / "model", config=config))
 
 
-def lmdeploy(checkpoint: Checkpoint, version: str, *arguments: str) -> LmdeployEngine:
-    return LmdeployEngine(checkpoint, "m", EngineSettings(), arguments, machine=Box(version))
+def lmdeploy(checkpoint: Checkpoint, version: str, *arguments: str, host: str = "127.0.0.1") -> ServerSpec:
+    job = Job(checkpoint, Box(version), arguments=arguments, host=host)
+    return LmdeployEngine(job).prepare(lambda _: None)
 
 
-def transformers(checkpoint: Checkpoint, tmp_path: Path) -> TransformersEngine:
-    return TransformersEngine(checkpoint, "local/m", EngineSettings(), (), False, tmp_path / "cache")
+def transformers(checkpoint: Checkpoint, host: str) -> ServerSpec:
+    return TransformersEngine(Job(checkpoint, host=host)).prepare(lambda _: None)
 
 
 @pytest.mark.parametrize("host", ELSEWHERE)
-def test_the_cpu_engine_has_no_key_and_listens_on_loopback_only(
-    host: str, checkpoint: Checkpoint, tmp_path: Path
-) -> None:
+def test_the_cpu_engine_has_no_key_and_listens_on_loopback_only(host: str, checkpoint: Checkpoint) -> None:
     with pytest.raises(UsageError) as caught:
-        transformers(checkpoint, tmp_path).launch(host, 1, "k")
+        transformers(checkpoint, host)
     assert f"cannot listen on {host}, where other machines can reach it" in caught.value.message
     assert "ssh -L" in (caught.value.remedy or "")
 
 
 @pytest.mark.parametrize("host", ELSEWHERE)
 def test_lmdeploy_listens_elsewhere_only_in_versions_that_require_the_key(host: str, checkpoint: Checkpoint) -> None:
-    command = lmdeploy(checkpoint, "0.13.0").launch(host, 1, "k").command
+    command = lmdeploy(checkpoint, "0.13.0", host=host).launch(1, "k", Path()).command
     assert command[command.index("--server-name") + 1] == host
     with pytest.raises(UsageError, match="answers some requests without its API key"):
-        lmdeploy(checkpoint, "0.12.3").launch(host, 1, "k")
+        lmdeploy(checkpoint, "0.12.3", host=host)
 
 
 @pytest.mark.parametrize("host", HERE)
-def test_on_loopback_both_listen(host: str, checkpoint: Checkpoint, tmp_path: Path) -> None:
-    assert host in transformers(checkpoint, tmp_path).launch(host, 1, "k").command
-    assert host in lmdeploy(checkpoint, "0.12.0").launch(host, 1, "k").command
+def test_on_loopback_both_listen(
+    host: str, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUNDLE_CACHE", str(tmp_path / "cache"))
+    assert host in transformers(checkpoint, host).launch(1, "k", Path()).command
+    assert host in lmdeploy(checkpoint, "0.12.0", host=host).launch(1, "k", Path()).command
 
 
 def test_the_program_refuses_it_before_a_server_is_started(tmp_path: Path) -> None:
@@ -87,7 +89,7 @@ def test_the_program_refuses_it_before_a_server_is_started(tmp_path: Path) -> No
 @pytest.mark.parametrize("option", ["--api-keys", "--api-key", "--api", "--server-n", "--model-n=x", "--ss"])
 def test_abbreviated_engine_options_cannot_override_ours(option: str, checkpoint: Checkpoint) -> None:
     with pytest.raises(UsageError, match="set by this program"):
-        lmdeploy(checkpoint, "0.18.0", option, "x").prepare(lambda _: None)
+        lmdeploy(checkpoint, "0.18.0", option, "x")
 
 
 def test_code_in_a_checkpoint_does_not_run_without_permission(tmp_path: Path) -> None:

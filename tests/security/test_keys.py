@@ -14,7 +14,7 @@ import pytest
 from bundle.checkpoints import prove_tokenizer
 from bundle.errors import TokenizerError
 from bundle.serving.gpus import list_gpus
-from bundle.serving.lmdeploy.installation import find_lmdeploy
+from bundle.serving.machine import Machine
 from bundle.system.child_environment import without_keys
 from tests.checkpoints.checkpoints import write_checkpoint
 from tests.patience import wait_until
@@ -90,7 +90,7 @@ def test_the_lmdeploy_version_check_gets_no_keys(
     script.write_text(f"#!{python}\n")
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    assert find_lmdeploy().version == "0.18.0"
+    assert Machine().installation("lmdeploy").version == "0.18.0"
     assert_no_key((tmp_path / "environment").read_text())
 
 

@@ -1,69 +1,61 @@
-"""The stand-in server as an engine, and ways to see which of its processes are alive."""
+"""The stand-in server, prepared as by an engine, and ways to see which of its processes are alive."""
 
 import os
 import signal
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
-from bundle.serving import guardian
-from bundle.serving.engines import Launch
+from bundle.serving.engine import ServerSpec
 from bundle.serving.supervisor import Supervisor
+from bundle.system import guardian
 from tests.patience import PATIENCE_S
 from tests.serving.stand_in_server import KEY_VARIABLE
 
 SERVER = Path(__file__).with_name("stand_in_server.py")
 
 
-@dataclass
-class StandInEngine:
-    """Satisfies ``Engine``. ``options`` are those of the stand-in server."""
-
-    tag: str
-    options: tuple[str, ...] = ()
-    command: tuple[str, ...] = (sys.executable, "-S", str(SERVER))
-    ports: list[int] = field(default_factory=list)
-    keys: list[str] = field(default_factory=list)
-
-    name = "stand-in"
-    served_name = "models/the one"
-    version = "1"
-    interpreter = sys.executable
-    architectures = None
-    tokenizer_directory = Path()
-    concurrency = 1
-    longest_silence_s = 60.0
-    gpus = ()
-
-    def prepare(self, say: Callable[[str], None]) -> None:
-        return
-
-    def launch(self, host: str, port: int, api_key: str) -> Launch:
-        self.ports.append(port)
-        self.keys.append(api_key)
-        where = ("--host", host, "--port", str(port), "--model", self.served_name, "--tag", self.tag)
-        return Launch((*self.command, *where, *self.options), {"STAND_IN": "yes"}, {KEY_VARIABLE: api_key})
-
-    def activity(self, line: str) -> str | None:
-        return line.removeprefix("doing ") if line.startswith("doing ") else None
-
-
 class Stage:
     """One test's server: its log, its files, what was said, and which of its processes are alive."""
+
+    served_name = "models/the one"
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         directory.mkdir(exist_ok=True)
         self.log = directory / "run" / "server.log"  # In a directory that is not there yet.
         self.said: list[str] = []
-        self.engine = StandInEngine(tag=str(directory))
+        self.ports: list[int] = []
+        self.key = ""
+        self.command = [sys.executable, "-S", str(SERVER)]
+
+    def prepared(self, *options: str) -> ServerSpec:
+        """The stand-in server with these options, as an engine prepares it."""
+
+        def command(port: int, directory: Path) -> tuple[str, ...]:
+            self.ports.append(port)
+            where = ("--host", "127.0.0.1", "--port", str(port), "--model", self.served_name)
+            return (*self.command, *where, "--tag", str(self.directory), *options)
+
+        return ServerSpec(
+            engine="stand-in",
+            version="1",
+            served_name=self.served_name,
+            interpreter=sys.executable,
+            tokenizer_directory=Path(),
+            command=command,
+            environment={"STAND_IN": "yes"},
+            key_variable=KEY_VARIABLE,
+            activities=(("^doing (.*)", "{}"),),
+        )
 
     def supervisor(self, *options: str, start_timeout: float = PATIENCE_S, port: int | None = None) -> Supervisor:
-        self.engine.options = options
-        return Supervisor(self.engine, log_path=self.log, start_timeout=start_timeout, port=port, say=self.said.append)
+        supervisor = Supervisor(
+            self.prepared(*options), log_path=self.log, start_timeout=start_timeout, port=port, say=self.said.append
+        )
+        self.key = supervisor.api_key
+        return supervisor
 
     def file(self, name: str) -> str:
         return str(self.directory / name)
@@ -81,7 +73,7 @@ class Stage:
         found = set()
         for process in psutil.process_iter(["cmdline", "status"]):
             arguments = process.info["cmdline"] or []
-            if "--tag" in arguments and self.engine.tag in arguments and process.info["status"] != "zombie":
+            if "--tag" in arguments and str(self.directory) in arguments and process.info["status"] != "zombie":
                 found.add(process.pid)
         return found
 

@@ -1,17 +1,31 @@
 """What servers really print, and what is made of it."""
 
+import re
 import signal
+from collections.abc import Sequence
 
 import pytest
 
-from bundle.serving.diagnosis import PORT_TAKEN, Diagnosis, diagnose, exit_in_words, fatal
-from bundle.serving.known_failures import KNOWN_FAILURES
+from bundle.serving import diagnosis
+from bundle.serving.diagnosis import COMMON_FAILURES, PORT_TAKEN, Diagnosis, exit_in_words
+from bundle.serving.engines import ENGINES
+
+OF_ENGINES = tuple(failure for engine in ENGINES.values() for failure in engine.failures)
+
+
+def diagnose(lines: Sequence[str], returncode: int | None) -> Diagnosis:
+    return diagnosis.diagnose(lines, returncode, OF_ENGINES)
+
+
+def fatal(line: str) -> bool:
+    return diagnosis.fatal(line, OF_ENGINES)
+
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "/venv/bin/lmdeploy", line 6, in <module>\n    sys.exit(run())'
 
 # Lines after which no server comes up, and a part of the cause.
 FATAL = [
-    ("AssertionError: Torch not compiled with CUDA enabled", "CPU build"),
+    ("AssertionError: Torch not compiled with CUDA enabled", "CPU-only build"),
     ("RuntimeError: No CUDA GPUs are available", "no NVIDIA GPU"),
     (
         "RuntimeError: Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU and installed a "
@@ -60,9 +74,9 @@ FATAL = [
     ),
     (
         "ERROR:    [Errno 98] error while attempting to bind on address ('127.0.0.1', 23333): address already in use",
-        "listens on its port",
+        "is using its port",
     ),
-    ("OSError: [Errno 98] Address already in use", "listens on its port"),
+    ("OSError: [Errno 98] Address already in use", "is using its port"),
     (
         "safetensors._safetensors_rust.SafetensorError: Error while deserializing header: header too large",
         "weights cannot be read: Error while deserializing header: header too large.",
@@ -77,31 +91,31 @@ TELLING = [
     ("AssertionError: turbomind does not support /m. Plz try pytorch engine instead.", "know the architecture /m."),
     (
         "AssertionError: Attempted to load weight (torch.Size([64])) into parameter (torch.Size([32]))",
-        "do not fit config.json",
+        "do not match config.json",
     ),
     ("MemoryError", "too little memory"),
     ("MemoryError: Unable to allocate 3.1 GiB for an array", "too little memory"),
     ("lmdeploy: error: unrecognized arguments: --no-such-option", "unrecognized arguments: --no-such-option."),
     ("api_server: error: argument --tp: invalid int value: 'two'", "argument --tp: invalid int value: 'two'."),
     ("│ No such option: --no-such-option │", "No such option: --no-such-option."),
-    ("ValueError: Port 23333 is not available", "listens on its port"),
+    ("ValueError: Port 23333 is not available", "is using its port"),
     (
         "RuntimeError: CUDA error: no kernel image is available for execution on the device",
         "not built for this GPU",
     ),
     (
         "RuntimeError: CUDA error: an illegal memory access was encountered",
-        "reports a failure: an illegal memory access was encountered.",
+        "reported an error: an illegal memory access was encountered.",
     ),
     (
         "RuntimeError: [TM][ERROR] CUDA runtime error: operation not supported /lmdeploy/src/turbomind/allocator.h:197",
-        "reports a failure: operation not supported.",
+        "reported an error: operation not supported.",
     ),
     (
         "torch.distributed.DistBackendError: NCCL error in: ProcessGroupNCCL.cpp:1970, unhandled cuda error",
-        "cannot talk to each other",
+        "cannot communicate",
     ),
-    ("RuntimeError: Failed to find C compiler. Please specify via CC environment variable.", "no C compiler"),
+    ("RuntimeError: Failed to find C compiler. Please specify via CC environment variable.", "needs a C compiler"),
     ("/build/main.c:5:10: fatal error: Python.h: No such file or directory", "C headers"),
     (
         "ImportError: libcudart.so.12: cannot open shared object file: No such file or directory",
@@ -109,11 +123,11 @@ TELLING = [
     ),
     (
         "ImportError: /venv/lib/_turbomind.so: undefined symbol: _ZN3c10",
-        "do not fit each other: undefined symbol: _ZN3c10.",
+        "incompatible: undefined symbol: _ZN3c10.",
     ),
     (
         "Please pass the argument `trust_remote_code=True` to allow custom code to be run.",
-        "no leave to run it",
+        "may not run without --trust-remote-code",
     ),
     (
         "ImportError: This modeling file requires the following packages that were not found in your environment: "
@@ -156,18 +170,18 @@ TELLING = [
     ),
     (
         "\tsize mismatch for model.norm.weight: copying a param with shape torch.Size([64]) from checkpoint",
-        "do not fit config.json: size mismatch for model.norm.weight.",
+        "do not match config.json: size mismatch for model.norm.weight.",
     ),
-    ("KeyError: 'model.layers.3.attention.wqkv.weight'", "missing from the weights: model.layers.3.attention"),
+    ("KeyError: 'model.layers.3.attention.wqkv.weight'", "needs: model.layers.3.attention"),
     ("OSError: [Errno 28] No space left on device", "is full"),
     (
         "RuntimeError: [enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you tried to "
         "allocate 34359738368 bytes.",
         "the machine has too little memory",
     ),
-    ("OSError: [Errno 24] Too many open files", "not open enough files"),
-    ("ModuleNotFoundError: No module named 'transformers.onnx'", "does not fit the installed version of transformers"),
-    ("ModuleNotFoundError: No module named 'sentencepiece'", "the Python module sentencepiece is missing."),
+    ("OSError: [Errno 24] Too many open files", "limit of open files"),
+    ("ModuleNotFoundError: No module named 'transformers.onnx'", "incompatible with the installed transformers"),
+    ("ModuleNotFoundError: No module named 'sentencepiece'", "the Python module sentencepiece is not installed."),
 ]
 
 # What servers print that come up all the same.
@@ -182,6 +196,8 @@ HARMLESS = [
     "2025-03-19 04:28:52,017 - lmdeploy - WARNING - Fallback to pytorch engine because '/m' not supported by turbomind",
     "input backend=turbomind, backend_config=TurbomindEngineConfig(dtype='auto'), trust_remote_code=True",
     "HINT:    Please open http://127.0.0.1:23333 in a browser for detailed api usage!!!",
+    "(EngineCore pid=71) WARNING 11-23 12:00:00 [utils.py:12] Found ulimit of 1024 and failed to increase. "
+    "This can cause fd limit errors like `OSError: [Errno 24] Too many open files`. Consider increasing with ulimit -n",
 ]
 
 
@@ -205,14 +221,14 @@ def test_other_lines_are_not(line: str) -> None:
 @pytest.mark.parametrize("line", HARMLESS)
 def test_a_warning_is_not_the_cause_when_something_else_was_the_end(line: str) -> None:
     found = diagnose([line, "ValueError: the moon is in the wrong phase"], 1)
-    assert found.cause == "the last it said of it is 'ValueError: the moon is in the wrong phase'."
+    assert found.cause == "its last output was 'ValueError: the moon is in the wrong phase'."
 
 
 def test_every_known_failure_is_tried_here() -> None:
     tried = [line for line, _ in FATAL + TELLING]
-    for failure in KNOWN_FAILURES:
+    for failure in (*OF_ENGINES, *COMMON_FAILURES):
         for pattern in (*failure.fatal, *failure.telling):
-            assert any(pattern.search(line) for line in tried), pattern.pattern
+            assert any(re.search(pattern, line) for line in tried), pattern
 
 
 def test_the_port_is_recognised_so_that_another_can_be_tried() -> None:
@@ -231,7 +247,7 @@ def test_the_port_is_recognised_so_that_another_can_be_tried() -> None:
 )
 def test_a_missing_module_comes_with_the_command_that_installs_it(module: str, command: str) -> None:
     found = diagnose([f"ModuleNotFoundError: No module named '{module}'"], 1)
-    assert found == Diagnosis(f"the Python module {module} is missing.", f"Install it: {command}.")
+    assert found == Diagnosis(f"the Python module {module} is not installed.", f"Install it: {command}.")
 
 
 @pytest.mark.parametrize(
@@ -256,9 +272,9 @@ def test_what_was_printed_long_before_a_sigkill_has_nothing_to_do_with_it() -> N
 
 def test_what_is_unknown_is_quoted_and_an_error_sooner_than_a_farewell() -> None:
     lines = ["loading", "ValueError: the moon is in the wrong phase", "bye", ""]
-    assert diagnose(lines, 1).cause == "the last it said of it is 'ValueError: the moon is in the wrong phase'."
-    assert diagnose(["loading", "bye"], 1).cause == "the last it said of it is 'bye'."
-    assert diagnose([], 0).cause == "it printed nothing that would say why."
+    assert diagnose(lines, 1).cause == "its last output was 'ValueError: the moon is in the wrong phase'."
+    assert diagnose(["loading", "bye"], 1).cause == "its last output was 'bye'."
+    assert diagnose([], 0).cause == "it printed nothing that explains it."
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.serving.gpu_memory import GpuMemory
-from bundle.serving.gpus import list_gpus
+from bundle.serving.gpus import GpuMemory, list_gpus
 from tests.patience import PATIENCE_S
 from tests.stand_ins.box import GPU, install
 
@@ -80,7 +79,7 @@ async def test_where_the_driver_names_nobody_the_free_memory_is_compared(driver:
     driver.says(free_mib=79900)
 
     assert held is not None
-    assert "GPU 0 has 9.8 GiB less memory free than before, and its driver does not tell who holds it" in held
+    assert "GPU 0 has 9.8 GiB less free memory than before, and its driver does not report what uses it" in held
     assert await memory.wait_until_free(PATIENCE_S) is None
 
 

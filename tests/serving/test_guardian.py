@@ -12,9 +12,9 @@ from typing import IO, Any, cast
 
 import pytest
 
-from bundle.serving import guardian
-from bundle.serving.guardian import Process, family
 from bundle.serving.supervisor import _free_port
+from bundle.system import guardian
+from bundle.system.guardian import Process, family
 from tests.patience import PATIENCE_S, fastest, wait_until
 from tests.serving.stand_in import SERVER, Stage
 
@@ -39,7 +39,7 @@ class Running:
     def start(self, *options: str, environment: dict[str, str] | None = None) -> int:
         """Start the stand-in server, wait for what it prints first, and return its pid."""
         stand_in = [sys.executable, "-S", str(SERVER), "--host", "127.0.0.1", "--port", str(_free_port("127.0.0.1"))]
-        self.say_what_to_start([*stand_in, "--model", "m", "--tag", self.stage.engine.tag, *options], environment)
+        self.say_what_to_start([*stand_in, "--model", "m", "--tag", str(self.stage.directory), *options], environment)
         started = self.report()
         assert started["event"] == "started"
         wait_until(lambda: "starting" in self.stage.read("log"))

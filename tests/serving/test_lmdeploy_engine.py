@@ -11,9 +11,9 @@ from bundle.checkpoints import Checkpoint, inspect_checkpoint
 from bundle.checkpoints.internlm2 import make_checkpoint
 from bundle.config.model_files import EngineSettings
 from bundle.errors import BundleError, ServerError, UsageError
-from bundle.serving.engines import Launch
+from bundle.serving.engine import Job, Launch, ServerSpec
 from bundle.serving.lmdeploy.engine import LmdeployEngine
-from bundle.serving.supervisor import Supervisor
+from bundle.serving.supervisor import Supervisor, activity_in
 from tests.patience import PATIENCE_S
 from tests.stand_ins.box import GPU, ROOT, gpu_box
 
@@ -39,13 +39,17 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 def engine_for(
     checkpoint: Checkpoint, *arguments: str, settings: EngineSettings | None = None, gpu: str | None = None
 ) -> LmdeployEngine:
-    return LmdeployEngine(checkpoint, "tiny", settings or EngineSettings(), arguments, True, gpu)
+    settings = settings or EngineSettings()
+    return LmdeployEngine(Job(checkpoint, settings=settings, arguments=arguments, trust_remote_code=True, gpu=gpu))
+
+
+def prepared(checkpoint: Checkpoint, *arguments: str, settings: EngineSettings | None = None) -> ServerSpec:
+    return engine_for(checkpoint, *arguments, settings=settings).prepare(lambda _: None)
 
 
 def launched(checkpoint: Checkpoint, *arguments: str) -> Launch:
-    engine = engine_for(checkpoint, *arguments, settings=EngineSettings(args=("--session-len", "8192")))
-    engine.prepare(lambda _: None)
-    return engine.launch("127.0.0.1", 23334, KEY)
+    settings = EngineSettings(args=("--session-len", "8192"))
+    return prepared(checkpoint, *arguments, settings=settings).launch(23334, KEY, Path("/tmp/private"))
 
 
 def test_it_serves_on_loopback_under_our_name_with_prefix_caching_and_abort_handling(
@@ -70,7 +74,7 @@ def test_the_server_has_as_many_slots_as_one_run_keeps_busy_and_some_requests_wa
 ) -> None:
     command = " ".join(launched(checkpoint).command)
     assert "--max-batch-size 256 --cudagraph-capture-batch-sizes 32 256" in command
-    assert engine_for(checkpoint).concurrency == 320
+    assert prepared(checkpoint).concurrency == 320
 
 
 @pytest.mark.parametrize("given", [("--max-batch-size", "16"), ("--max-batch-size=16",)])
@@ -80,7 +84,7 @@ def test_slots_of_the_users_own_decide_how_many_requests_are_sent(
     command = " ".join(launched(checkpoint, *given).command)
     assert command.count("--max-batch-size") == 1
     assert "--cudagraph-capture-batch-sizes 16 --" in command
-    assert engine_for(checkpoint, *given).concurrency == 20
+    assert prepared(checkpoint, *given).concurrency == 20
 
 
 def test_an_lmdeploy_that_captures_every_size_anyway_is_not_told_which(
@@ -91,8 +95,8 @@ def test_an_lmdeploy_that_captures_every_size_anyway_is_not_told_which(
     assert "--cudagraph-capture-batch-sizes" not in launched(checkpoint).command
 
 
-def test_a_model_file_can_say_how_many_requests_are_sent(checkpoint: Checkpoint) -> None:
-    assert engine_for(checkpoint, settings=EngineSettings(concurrency=7)).concurrency == 7
+def test_a_model_file_can_say_how_many_requests_are_sent(box: dict[str, str], checkpoint: Checkpoint) -> None:
+    assert prepared(checkpoint, settings=EngineSettings(concurrency=7)).concurrency == 7
 
 
 def test_the_key_is_in_no_argument(box: dict[str, str], checkpoint: Checkpoint) -> None:
@@ -106,10 +110,8 @@ def test_the_key_is_in_no_argument(box: dict[str, str], checkpoint: Checkpoint) 
 async def test_a_running_server_has_the_key_and_shows_it_to_nobody(
     box: dict[str, str], checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    engine = engine_for(checkpoint)
-    engine.prepare(lambda _: None)
     log = tmp_path / "server.log"
-    async with Supervisor(engine, log_path=log, start_timeout=PATIENCE_S, say=lambda _: None) as server:
+    async with Supervisor(prepared(checkpoint), log_path=log, start_timeout=PATIENCE_S, say=lambda _: None) as server:
         seen = json.loads((tmp_path / "record.json").read_text())
 
     assert seen["options"]["api_keys"] == [server.api_key]
@@ -134,7 +136,7 @@ def test_too_little_free_memory_is_an_error_that_names_who_holds_it(
     with pytest.raises(ServerError, match=r"GPU 0 .* has 0\.3 GiB free") as caught:
         engine_for(checkpoint).prepare(lambda _: None)
 
-    assert caught.value.details == ("  process 4242 (python train.py) holds 77.1 GiB",)
+    assert caught.value.details == ("  process 4242 (python train.py) uses 77.1 GiB",)
 
 
 def test_without_a_gpu_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Checkpoint) -> None:
@@ -159,10 +161,7 @@ def test_it_uses_as_many_gpus_as_tensor_parallelism_needs(
     for name, value in gpu_box(tmp_path, gpus=gpus).items():
         monkeypatch.setenv(name, value)
 
-    engine = engine_for(checkpoint, "--tp", "2")
-    engine.prepare(lambda _: None)
-
-    assert engine.launch("127.0.0.1", 1, KEY).environment["CUDA_VISIBLE_DEVICES"] == "3,2"
+    assert launched(checkpoint, "--tp", "2").environment["CUDA_VISIBLE_DEVICES"] == "3,2"
 
 
 @pytest.mark.parametrize(
@@ -174,8 +173,10 @@ def test_it_uses_as_many_gpus_as_tensor_parallelism_needs(
         ("2026-11-23 - lmdeploy - WARNING - something else", None),
     ],
 )
-def test_its_log_tells_what_it_is_doing(checkpoint: Checkpoint, line: str, activity: str | None) -> None:
-    assert engine_for(checkpoint).activity(line) == activity
+def test_its_log_tells_what_it_is_doing(
+    box: dict[str, str], checkpoint: Checkpoint, line: str, activity: str | None
+) -> None:
+    assert activity_in(line, prepared(checkpoint).activities) == activity
 
 
 def test_its_own_parser_takes_our_arguments(box: dict[str, str], checkpoint: Checkpoint) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from bundle.errors import ServerError
-from bundle.serving.lmdeploy.installation import LmdeployInstallation, find_lmdeploy
+from bundle.serving.installation import Installation
+from bundle.serving.machine import Machine
 
 SITE = Path("lib") / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
 
@@ -42,7 +43,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_an_environments_own_folders_tell_without_running_anything(elsewhere: Path) -> None:
     package = installed(elsewhere, "0.15.1")
     path = script(elsewhere, "raise SystemExit('was run')")
-    assert find_lmdeploy() == LmdeployInstallation(sys.executable, str(path), "0.15.1", package)
+    assert Machine().installation("lmdeploy") == Installation(sys.executable, str(path), "0.15.1", package)
 
 
 def test_a_link_to_the_script_leads_to_its_environment(tmp_path: Path, elsewhere: Path) -> None:
@@ -50,12 +51,12 @@ def test_a_link_to_the_script_leads_to_its_environment(tmp_path: Path, elsewhere
     real = script(tmp_path / "real", "raise SystemExit('was run')")
     (elsewhere / "bin").mkdir(parents=True)
     (elsewhere / "bin" / "lmdeploy").symlink_to(real)
-    assert find_lmdeploy().package == package
+    assert Machine().installation("lmdeploy").package == package
 
 
 def test_where_the_folders_do_not_tell_the_script_is_asked(elsewhere: Path) -> None:
     script(elsewhere, "print('lmdeploy 0.14.0')")
-    found = find_lmdeploy()
+    found = Machine().installation("lmdeploy")
     assert (found.version, found.package) == ("0.14.0", None)
 
 
@@ -69,18 +70,18 @@ def test_where_there_are_several_pythons_the_interpreter_is_asked(
     script(elsewhere, "raise SystemExit('was run')", interpreter=str(other))
     mine = elsewhere / "lib" / "python3.31" / "site-packages"
     monkeypatch.setenv("PYTHONPATH", str(mine))
-    assert find_lmdeploy() == LmdeployInstallation(
+    assert Machine().installation("lmdeploy") == Installation(
         str(other), str(elsewhere / "bin" / "lmdeploy"), "0.13.0", mine / "lmdeploy"
     )
 
 
 def test_a_script_that_does_not_tell_its_version_is_named(elsewhere: Path) -> None:
     path = script(elsewhere, "print('hello')")
-    with pytest.raises(ServerError, match=f"{path} does not tell its version"):
-        find_lmdeploy()
+    with pytest.raises(ServerError, match=f"{path} does not report its version"):
+        Machine().installation("lmdeploy")
 
 
 def test_without_lmdeploy_the_way_to_install_it_is_told(elsewhere: Path) -> None:
     with pytest.raises(ServerError, match="not installed") as caught:
-        find_lmdeploy()
+        Machine().installation("lmdeploy")
     assert "pip install" in str(caught.value.remedy)

@@ -29,7 +29,7 @@ def test_looking_ahead_finds_what_is_wanted_later_and_nothing_is_asked_twice(cou
     machine.look()
     wait_until(lambda: counted.read_text() == "x")
     assert [gpu.uuid for gpu in machine.gpus] == [GPU[1]]
-    assert machine.lmdeploy.version == "0.18.0"
+    assert machine.installation("lmdeploy").version == "0.18.0"
     assert machine.gpus is machine.gpus
     assert counted.read_text() == "x"
 
@@ -45,7 +45,7 @@ def test_what_is_missing_is_an_error_only_for_who_wants_it(tmp_path: Path, monke
     monkeypatch.setenv("PATH", str(tmp_path))
     machine = Machine()
     machine.look()
-    assert machine.gpus == []
+    assert machine.gpus == ()
     for _ in range(2):
         with pytest.raises(ServerError, match="not installed"):
-            _ = machine.lmdeploy
+            machine.installation("lmdeploy")

@@ -16,9 +16,10 @@ import psutil
 import pytest
 
 from bundle.errors import ServerError
-from bundle.serving import guarded, supervisor
-from bundle.serving.guarded import server_environment
-from bundle.serving.readiness import Readiness
+from bundle.serving import supervisor
+from bundle.serving.health import Readiness
+from bundle.serving.supervisor import server_environment
+from bundle.system import guarded
 from tests.patience import PATIENCE_S, eventually, fastest_of
 from tests.serving.stand_in import Stage
 
@@ -44,11 +45,11 @@ async def error_of(
 async def test_a_server_that_is_ready_tells_how_to_reach_it(stage: Stage) -> None:
     async with stage.supervisor() as server:
         assert server.engine == "stand-in"
-        assert server.model == stage.engine.served_name
-        assert server.base_url == f"http://127.0.0.1:{stage.engine.ports[0]}/v1"
+        assert server.model == stage.served_name
+        assert server.base_url == f"http://127.0.0.1:{stage.ports[0]}/v1"
         assert server.pid in stage.processes()
         assert 0 < server.seconds_to_ready < PATIENCE_S
-        assert server.api_key == stage.engine.keys[0]
+        assert server.api_key == stage.key
         assert server.api_key not in repr(server)
     assert not stage.processes()
     assert not stage.guardians()
@@ -89,14 +90,14 @@ async def test_the_key_is_in_no_argument_list_and_not_in_the_log_and_the_log_is_
 
 
 async def test_a_key_that_a_server_prints_is_not_shown(stage: Stage) -> None:
-    stage.engine.command = ("sh", "-c", 'echo "the key is $STAND_IN_KEY"; exit 3', "sh")
+    stage.command = ["sh", "-c", 'echo "the key is $STAND_IN_KEY"; exit 3', "sh"]
     error = await error_of(stage)
     assert error.details == ("the key is ***",)
-    assert stage.engine.keys[0] not in str(error)
+    assert stage.key not in str(error)
 
 
 def test_keys_for_other_services_do_not_reach_the_server(stage: Stage) -> None:
-    launch = stage.engine.launch("127.0.0.1", 1, "k")
+    launch = stage.prepared().launch(1, "k", stage.directory)
     ours = {
         "PATH": "/bin",
         "HF_HOME": "/cache",
@@ -188,10 +189,10 @@ class TestEndsBeforeItIsReady:
         ("printed", "cause"),
         [
             ("RuntimeError: No CUDA GPUs are available", "it sees no NVIDIA GPU."),
-            ("ModuleNotFoundError: No module named 'einops'", "the Python module einops is missing."),
+            ("ModuleNotFoundError: No module named 'einops'", "the Python module einops is not installed."),
             (
                 "nothing known\nValueError: the moon is in the wrong phase",
-                "the last it said of it is 'ValueError: the m",
+                "its last output was 'ValueError: the moon is",
             ),
         ],
     )
@@ -219,7 +220,7 @@ class TestEndsBeforeItIsReady:
         assert error.details == (line,)
 
     async def test_a_command_that_does_not_exist(self, stage: Stage) -> None:
-        stage.engine.command = ("/no/such/server",)
+        stage.command = ["/no/such/server"]
         error = await error_of(stage)
         assert error.message == (
             "The stand-in server could not be started: [Errno 2] No such file or directory: '/no/such/server'."
@@ -238,22 +239,22 @@ class TestPort:
         # The first start finds the port taken, the second does not.
         flag = stage.file("flag")
         script = f'if [ -e {flag} ]; then exec "$0" "$@"; fi; touch {flag}; echo "$TAKEN"; exit 1'
-        stage.engine.command = ("env", f"TAKEN={self.TAKEN}", "sh", "-c", script, *stage.engine.command)
+        stage.command = ["env", f"TAKEN={self.TAKEN}", "sh", "-c", script, *stage.command]
         async with stage.supervisor() as server:
-            assert server.base_url.endswith(f":{stage.engine.ports[1]}/v1")
+            assert server.base_url.endswith(f":{stage.ports[1]}/v1")
         said = [line for line in stage.said if not line.startswith("stand-in is starting")]
         assert said == ["the port chosen for stand-in was taken meanwhile; trying another"]
 
     async def test_two_ports_taken_are_too_many(self, stage: Stage) -> None:
         error = await error_of(stage, "--exit", "1", "--print", self.TAKEN)
-        assert "another process listens on its port already" in error.message
-        assert len(stage.engine.ports) == 2
+        assert "another process is using its port" in error.message
+        assert len(stage.ports) == 2
 
     async def test_a_port_that_was_asked_for_is_not_replaced(self, stage: Stage) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             error = await error_of(stage, port=taken.getsockname()[1])
-        assert "another process listens on its port already" in error.message
-        assert len(stage.engine.ports) == 1
+        assert "another process is using its port" in error.message
+        assert len(stage.ports) == 1
 
 
 class TestDeath:
@@ -269,7 +270,7 @@ class TestDeath:
                 error = await asyncio.wait_for(death, PATIENCE_S)
                 took = time.monotonic() - began
             assert error.message == (
-                "The stand-in server died (killed by SIGKILL): it was killed, probably by the kernel for want of "
+                "The stand-in server died (killed by SIGKILL): it was killed, probably by the kernel for lack of "
                 "memory."
             )
             assert error.details == ("serving",)

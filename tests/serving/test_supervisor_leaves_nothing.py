@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bundle.serving import guardian
+from bundle.system import guardian
 from tests.patience import PATIENCE_S, eventually
 from tests.serving.stand_in import Stage
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.serving.watch import wait_for_trouble
+from bundle.serving.health import wait_for_trouble
 from tests.patience import PATIENCE_S
 from tests.serving.stand_in import Stage
 

@@ -1,10 +1,14 @@
-"""The guardian: the small process between us and the server. It outlives nothing and lets nothing outlive it.
+"""The guardian: the small process between us and a program we run. It outlives nothing and lets nothing outlive it.
 
-Run as ``python -I -S guardian.py``, never imported for its work: it knows the standard library only and starts in a few
-hundredths of a second. It speaks JSON lines.
+The program is a server, or the check of a tokenizer; both are called the server here. Run as ``python -I -S
+guardian.py``, never imported for its work: it knows the standard library only and starts in a few hundredths of a
+second. It speaks JSON lines.
 
-In, on stdin: first ``{"command": [...], "environment": {...}, "mark": "...", "parent": PID}``, so that nothing secret
-is in an argument list; afterwards the words ``stop`` (ask, then insist) and ``kill`` (at once).
+In, on stdin: first ``{"command": [...], "environment": {...}, "mark": "...", "parent": PID}``, so that
+nothing secret is in an argument list; afterwards the words ``stop`` (ask, then insist) and
+``kill`` (at once). Two more members are optional:
+``"directory": DIR``, the server's own, which is locked while it lives and removed in the end, and ``"at_once": true``
+for one that has nothing to save and is never asked to end first.
 Out, on stdout: ``{"event": "started", "pid": N}`` or ``{"event": "failed", "error": "..."}``, then
 ``{"event": "exited", "returncode": N}`` as soon as the server's main process is gone, and last
 ``{"event": "stopped", "left": [PID, ...]}`` when everything it started is gone too, or would not die.
@@ -26,6 +30,7 @@ server's process group, is ended; a process that left the group *and* lost its p
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import selectors
@@ -153,6 +158,8 @@ class Guardian:
         self._has_children = False
         self._asked_to_stop = False
         self._asked_to_kill = False
+        self._at_once = False
+        self._directory: str | None = None
         self._input = b""
         self._selector = selectors.DefaultSelector()
 
@@ -162,11 +169,15 @@ class Guardian:
         become_subreaper()
         while b"\n" not in self._input and not self._asked_to_stop:
             self._wait(None)
-        if self._asked_to_stop or not self._start():
-            return
-        while self._returncode is None and not self._asked_to_stop and not self._asked_to_kill:
-            self._wait(None)
-        _report(event="stopped", left=sorted(self._end_all()))
+        try:
+            if b"\n" not in self._input or not self._start():
+                return
+            while self._returncode is None and not self._asked_to_stop and not self._asked_to_kill:
+                self._wait(None)
+            left = self._end_all()
+        finally:
+            self._remove_directory()
+        _report(event="stopped", left=sorted(left))
 
     def _listen(self) -> None:
         """Turn everything that can happen into something the selector wakes up for."""
@@ -232,7 +243,11 @@ class Guardian:
     def _start(self) -> bool:
         line, _, self._input = self._input.partition(b"\n")
         spec = json.loads(line)
-        if spec["parent"] != os.getppid():
+        self._directory, self._at_once = spec.get("directory"), spec.get("at_once", False)
+        if self._directory is not None:
+            with contextlib.suppress(OSError):  # Never released: the lock ends with this process.
+                fcntl.flock(os.open(self._directory, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if self._asked_to_stop or spec["parent"] != os.getppid():
             return False  # It died before it could be watched.
         guardian = os.getpid()
 
@@ -264,7 +279,7 @@ class Guardian:
         assert self._server is not None
         steps = END_WORKERS if self._returncode is not None else ASK_TO_END
         for signum, patience in steps:
-            if self._asked_to_kill and signum != signal.SIGKILL:
+            if (self._asked_to_kill or self._at_once) and signum != signal.SIGKILL:
                 continue
             deadline = time.monotonic() + patience
             told: set[int] = set()
@@ -280,6 +295,12 @@ class Guardian:
                 if self._asked_to_kill and signum != signal.SIGKILL:
                     break
         return self._members()
+
+    def _remove_directory(self) -> None:
+        if self._directory is not None:
+            import shutil  # It would double the start-up time.
+
+            shutil.rmtree(self._directory, ignore_errors=True)
 
     def _members(self) -> set[int]:
         """All that came of the server and is not known to be dead. A direct child counts until it is reaped."""

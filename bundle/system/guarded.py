@@ -1,18 +1,20 @@
-"""Our side of the guardian: one server process that is sure to be gone when we say so."""
+"""Our side of the guardian: a process that is certain to be gone when we say so."""
 
 import asyncio
 import contextlib
 import json
 import os
 import secrets
+import shutil
 import signal
 import sys
+import tempfile
 import threading
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
 
-from bundle.serving import guardian
-from bundle.serving.engines import Launch
+from bundle.system import guardian
 from bundle.system.child_environment import without_keys
 
 # How long after its own bounds a guardian may still be busy before it is taken for dead itself.
@@ -21,9 +23,45 @@ _SWEEP_SECONDS = 3.0
 _SWEEP_AGAIN_SECONDS = 0.05
 
 
-def server_environment(launch: Launch, ours: Mapping[str, str]) -> dict[str, str]:
-    """The server's environment: ours without keys meant for others, and what the launch adds."""
-    return {**without_keys(ours), **launch.environment, **launch.secrets}
+def private_directory(prefix: str) -> Path:
+    """A new directory for one guarded process, which the guardian removes with it: call it ``bundle-NAME-``."""
+    return Path(tempfile.mkdtemp(prefix=prefix))
+
+
+async def run_guarded(
+    command: Sequence[str], environment: Mapping[str, str], log: int, *, limit_s: float, directory: Path | None = None
+) -> int | None:
+    """Run a program to its end under a guardian; see ``GuardedProcess.start``.
+
+    It is killed after ``limit_s`` seconds and on cancellation. Nothing of it is left when this returns or raises.
+
+    Returns:
+        Its exit status (negative: the signal); None if its guardian was killed.
+
+    Raises:
+        OSError: It cannot be started.
+        TimeoutError: It did not end in time.
+    """
+    process = GuardedProcess()
+    try:
+        await process.start(command, environment, log, directory=directory, at_once=True)
+        async with asyncio.timeout(limit_s):
+            return await asyncio.shield(process.exited)
+    finally:
+        process.kill()
+        await undisturbed(process.gone)
+
+
+async def undisturbed(*futures: "asyncio.Future[Any]") -> None:
+    """Wait for all of ``futures`` even while being cancelled; the cancellation takes effect afterwards."""
+    cancelled: asyncio.CancelledError | None = None
+    while pending := {future for future in futures if not future.done()}:
+        try:
+            await asyncio.wait(pending)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 class _OrphansAreOurs:
@@ -51,12 +89,12 @@ _orphans_are_ours = _OrphansAreOurs()
 
 
 class GuardedProcess(asyncio.SubprocessProtocol):
-    """A server started by a guardian. Its state is futures, not tasks, so nothing can cancel what is waited for.
+    """A program started by a guardian. Its state is futures, not tasks, so nothing can cancel what is waited for.
 
     Attributes:
-        exited: Resolves to the return code (negative: the signal) when the server's main process is gone, at once;
-            to None where the guardian was killed and nobody knows.
-        gone: Resolves when nothing is left, to the pids that would not die: normally none.
+        exited: Resolves to the return code (negative: the signal) as soon as the program's main process is gone;
+            to None if the guardian was killed.
+        gone: Resolves when nothing of it is left, to the pids that would not die: normally none.
     """
 
     def __init__(self) -> None:
@@ -64,23 +102,40 @@ class GuardedProcess(asyncio.SubprocessProtocol):
         self.exited: asyncio.Future[int | None] = loop.create_future()
         self._started: asyncio.Future[int] = loop.create_future()
         self.gone: asyncio.Future[frozenset[int]] = loop.create_future()
+        self._directory: Path | None = None
         self._mark = secrets.token_hex(16)
         self._transport: asyncio.SubprocessTransport | None = None
         self._received = b""
         self._left: frozenset[int] | None = None  # As the guardian reports it.
         self._swept: set[int] = set()
 
-    async def start(self, launch: Launch, log: int) -> int:
-        """Start the guardian and with it the server, whose output goes to the descriptor ``log``.
+    async def start(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log: int,
+        *,
+        directory: Path | None = None,
+        at_once: bool = False,
+    ) -> int:
+        """Start the guardian and with it the program.
 
         Whatever comes of this, call ``terminate`` or ``kill`` and wait for ``gone``.
 
+        Args:
+            command: The program and its arguments, which everyone on this machine can read.
+            environment: All of its environment.
+            log: The descriptor its output goes to.
+            directory: A directory of its own, which is removed with it (``private_directory``).
+            at_once: Whether it has nothing to save and is always killed without being asked to end.
+
         Returns:
-            The server's pid.
+            The program's pid.
 
         Raises:
             OSError: The command cannot be started.
         """
+        self._directory = directory
         _orphans_are_ours.begin()
         try:
             await asyncio.get_running_loop().subprocess_exec(
@@ -94,20 +149,22 @@ class GuardedProcess(asyncio.SubprocessProtocol):
             self._finish(frozenset())  # It has been told nothing, so it has started nothing.
             raise
         spec = {
-            "command": launch.command,
-            "environment": server_environment(launch, os.environ),
+            "command": list(command),
+            "environment": dict(environment),
             "mark": self._mark,
             "parent": os.getpid(),
+            "directory": None if directory is None else str(directory),
+            "at_once": at_once,
         }
         self._write(json.dumps(spec))
         return await asyncio.shield(self._started)
 
     def terminate(self) -> None:
-        """Ask the server and all its descendants to end, and insist after a few seconds. Returns at once."""
+        """Ask the program and all its descendants to end, and insist after a few seconds. Returns at once."""
         self._order("stop")
 
     def kill(self) -> None:
-        """End the server and all its descendants without asking. Returns at once."""
+        """End the program and all its descendants without asking. Returns at once."""
         self._order("kill")
 
     # What the event loop calls.
@@ -181,5 +238,7 @@ class GuardedProcess(asyncio.SubprocessProtocol):
 
     def _finish(self, left: frozenset[int]) -> None:
         if not self.gone.done():
+            if self._directory is not None:  # Usually it is gone already.
+                shutil.rmtree(self._directory, ignore_errors=True)
             self.gone.set_result(left)
             _orphans_are_ours.end()

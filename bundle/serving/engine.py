@@ -1,0 +1,163 @@
+"""What an engine is: it turns a job into the specification of a server."""
+
+import ipaddress
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from bundle.checkpoints import Checkpoint
+from bundle.config.model_files import EngineSettings
+from bundle.errors import UsageError
+from bundle.serving.diagnosis import KnownFailure
+from bundle.serving.gpus import Gpu
+from bundle.serving.machine import Machine
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to serve, and how the user wants it served.
+
+    Attributes:
+        checkpoint: The model.
+        machine: What there is to serve it with.
+        settings: The model file's, for this engine.
+        arguments: The user's own, after ``--``; they win over those of the model file.
+        trust_remote_code: Whether the checkpoint's Python code may run.
+        gpu: As in ``--gpu``; None for the GPUs with the most free memory.
+        host: The address to listen on.
+    """
+
+    checkpoint: Checkpoint
+    machine: Machine = field(default_factory=Machine, compare=False)
+    settings: EngineSettings = field(default_factory=EngineSettings)
+    arguments: Sequence[str] = ()
+    trust_remote_code: bool = False
+    gpu: str | None = None
+    host: str = "127.0.0.1"
+
+    @property
+    def engine_arguments(self) -> tuple[str, ...]:
+        """The arguments of the model file and of the user, in the order in which they count."""
+        return (*self.settings.args, *self.arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How to start one server process.
+
+    Attributes:
+        command: The argument list. Other users of the machine can read it, so it never holds a key.
+        environment: Variables added to our own environment; only this user can read them.
+        secrets: Further variables, whose values must never be written anywhere.
+    """
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class ServerSpec:
+    """All that is needed to start a server, again and again.
+
+    Attributes:
+        engine: The engine's name, as in ``--engine``.
+        version: The version of the server's program.
+        served_name: The model's name in ``/v1/models`` and in requests.
+        interpreter: The Python that runs the server, and under which its tokenizer must be checked.
+        tokenizer_directory: The directory the server loads its tokenizer from.
+        command: From a port and a private directory, which is removed after the server's end, to the argument list.
+        environment: Variables added to our own environment.
+        key_variable: The variable that hands the server its API key; None where it has none.
+        files: Name -> content of what must be in the private directory.
+        host: The address it listens on.
+        gpus: The GPUs it is started on, as they were before that; none for a server on the CPU.
+        concurrency: How many requests in flight keep the server busy.
+        longest_silence_s: Seconds without any part of a reply after which a server with requests in flight hangs.
+        activities: Patterns of log lines and what they say about a start ("loading weights, {} %").
+        failures: What is known of its ways to fail, beside what all servers have in common.
+        keep: Something to be kept alive as long as servers run, such as a lock on what they read.
+    """
+
+    engine: str
+    version: str
+    served_name: str
+    interpreter: str
+    tokenizer_directory: Path
+    command: Callable[[int, Path], tuple[str, ...]]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    key_variable: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    host: str = "127.0.0.1"
+    gpus: tuple[Gpu, ...] = ()
+    concurrency: int = 1
+    longest_silence_s: float = 180.0
+    activities: tuple[tuple[str, str], ...] = ()
+    failures: tuple[KnownFailure, ...] = ()
+    keep: Any = field(default=None, repr=False, compare=False)
+
+    def launch(self, port: int, api_key: str, directory: Path) -> Launch:
+        """How to start a server on a port that lets in whoever holds ``api_key``."""
+        environment = dict(self.environment)
+        if self.gpus:
+            devices = ",".join(str(gpu.index) for gpu in self.gpus)
+            environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": devices, **environment}
+        secrets = {self.key_variable: api_key} if self.key_variable else {}
+        return Launch(self.command(port, directory), environment, secrets)
+
+
+class Engine(Protocol):
+    """One kind of server. An instance stands for one job; it holds nothing else, and nothing about it changes."""
+
+    name: ClassVar[str]
+    failures: ClassVar[tuple[KnownFailure, ...]]
+    """Known failures, the special before the vague."""
+
+    def __init__(self, job: Job) -> None: ...
+
+    @property
+    def architectures(self) -> frozenset[str] | None:
+        """The architectures that the installed server knows; None where that can't be told without starting it.
+
+        Raises:
+            ServerError: It isn't installed, or can't be used.
+        """
+
+    def prepare(self, say: Callable[[str], None]) -> ServerSpec:
+        """Do what must be done once, before the first server starts; say what takes time.
+
+        Raises:
+            BundleError: The checkpoint can't be served, or not with what this machine has.
+        """
+
+
+def option_names(arguments: Sequence[str]) -> set[str]:
+    """The long options in an argument list, without their values."""
+    return {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
+
+
+def require_loopback(host: str, why: str) -> None:
+    """Refuse an address that other machines can reach.
+
+    Args:
+        host: The address to listen on.
+        why: Why others could use the server there, as a sentence.
+
+    Raises:
+        UsageError: It is not a loopback address.
+    """
+    if not _is_loopback(host):
+        raise UsageError(
+            f"The server cannot listen on {host}, where other machines can reach it. {why}",
+            remedy="Leave out --host, and use `ssh -L` to reach the server from another machine.",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name can stand for any address

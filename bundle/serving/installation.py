@@ -1,0 +1,133 @@
+"""Where a server's program is installed, and which version of it."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundle.errors import ServerError
+from bundle.system.child_environment import without_keys
+
+_TIMEOUT_S = 60.0
+_SHEBANG = re.compile(r"#!\s*(?:/usr/bin/env\s+(?:-S\s+)?)?(\S*python[\d.]*)")
+# pip writes this in place of a shebang that would be too long or contains a space.
+_PIP_SHEBANG = re.compile(r"""'''exec'\s+"?([^"\n]*?python[\d.]*)"?\s""")
+_DESCRIBE = "import importlib.metadata as m; d = m.distribution({0!r}); print(d.version, 'in', d.locate_file({0!r}))"
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """A server's program that can be run.
+
+    Attributes:
+        interpreter: The Python that runs it.
+        script: Its script, or "-m" if it is run as a module.
+        version: As in ``0.18.0``.
+        package: The directory of its package; None if unknown.
+    """
+
+    interpreter: str
+    script: str
+    version: str
+    package: Path | None
+
+
+def find_installation(name: str, install: str) -> Installation:
+    """The program of this name in our own environment, or else the one on PATH.
+
+    Args:
+        name: The name of its script, its package and its distribution.
+        install: How to install it, as a sentence.
+
+    Raises:
+        ServerError: It is not installed, or cannot be used.
+    """
+    script = _find_script(name)
+    if script is None:
+        if importlib.util.find_spec(name) is None:
+            raise ServerError(f"{name} is not installed.", remedy=install)
+        return Installation(sys.executable, "-m", *_asked(name, sys.executable, "-m", install))
+    interpreter = _interpreter_of(script)
+    if interpreter is None:
+        raise ServerError(
+            f"{script} is not a Python script, so its API key could not be kept out of its argument list.",
+            remedy=f"Put the {name} that pip installed on PATH.",
+        )
+    found = _read_beside(name, script) or _asked(name, interpreter, str(script), install)
+    return Installation(interpreter, str(script), *found)
+
+
+def _find_script(name: str) -> Path | None:
+    """The script next to our own interpreter, where our environment's are, or else on PATH."""
+    beside = Path(sys.executable).parent / name
+    if beside.is_file():
+        return beside
+    found = shutil.which(name)
+    return Path(found) if found else None
+
+
+def _interpreter_of(script: Path) -> str | None:
+    """The Python interpreter that runs ``script``; None if it is not a Python script."""
+    with script.open("rb") as stream:
+        head = stream.read(1024).decode("utf-8", "replace")
+    match = _SHEBANG.match(head) or (_PIP_SHEBANG.search(head) if head.startswith("#!/bin/sh") else None)
+    return shutil.which(match.group(1)) if match else None
+
+
+def _read_beside(name: str, script: Path) -> tuple[str, Path] | None:
+    """Version and package from the directories of the script's environment; None if they don't tell.
+
+    Asking the interpreter would take a tenth of a second or more.
+    """
+    environment = script.resolve().parent.parent
+    found = [
+        (directory.name.removeprefix(f"{name}-").removesuffix(".dist-info"), directory.with_name(name))
+        for directory in environment.glob(f"lib/python3*/site-packages/{name}-*.dist-info")
+    ]
+    if len(found) != 1 or not (found[0][1] / "__init__.py").is_file():
+        return None  # none, several Pythons, or an editable installation
+    return found[0]
+
+
+def _asked(name: str, interpreter: str, script: str, install: str) -> tuple[str, Path | None]:
+    """Version and package as the interpreter, or else the script itself, reports them."""
+    commands = []
+    if interpreter == sys.executable:
+        if (ours := _in_our_environment(name)) is not None:
+            return ours
+    else:
+        commands.append([interpreter, "-c", _DESCRIBE.format(name)])
+    if script != "-m":
+        commands.append([interpreter, script, "--version"])
+    for command in commands:
+        try:
+            result = subprocess.run(
+                command,
+                env=without_keys(os.environ),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_TIMEOUT_S,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        reported = re.search(r"(\d+\.\d+\S*)(?: in (.*))?", result.stdout)
+        if result.returncode == 0 and reported:
+            return reported.group(1), Path(reported.group(2)) if reported.group(2) else None
+    raise ServerError(f"{script} does not report its version.", remedy=install)
+
+
+def _in_our_environment(name: str) -> tuple[str, Path] | None:
+    import importlib.metadata  # takes 15 ms, and is rarely needed
+
+    try:
+        found = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return found.version, Path(str(found.locate_file(name)))

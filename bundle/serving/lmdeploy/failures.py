@@ -1,0 +1,33 @@
+"""What lmdeploy 0.12 to 0.18 prints when it fails."""
+
+from dataclasses import replace
+from typing import Final
+
+from bundle.serving.diagnosis import NO_GPU, OUT_OF_GPU_MEMORY, KnownFailure, raised
+
+FAILURES: Final = (
+    KnownFailure(
+        "it does not understand its options: {0}.",
+        "`lmdeploy serve api_server --help` shows what may follow `--`.",
+        telling=("error: (unrecognized arguments: .*|argument .*|the following arguments are required: .*)",),
+    ),
+    replace(NO_GPU, fatal=(*NO_GPU.fatal, r"<CUDA> check failed!|^cuda is not available\.")),
+    replace(
+        OUT_OF_GPU_MEMORY,
+        remedy="`nvidia-smi` shows what uses it; choose another GPU with --gpu, or give the server a smaller cache "
+        "with `-- --cache-max-entry-count 0.4`.",
+    ),
+    KnownFailure(
+        "triton does not work on this machine.",
+        "Run `python -m lmdeploy.pytorch.check_env.triton_custom_add` to see why.",
+        fatal=("<Triton> check failed!",),
+    ),
+    KnownFailure(
+        "it does not know the architecture {0}.",
+        "Use --engine transformers, or a release of lmdeploy that knows it.",
+        telling=(
+            raised("RuntimeError", r"Can not found rewrite for (?:architectures|auto_map): \[?'?([\w.]+)"),
+            raised("AssertionError", r"turbomind does not support ([^\s]+)"),
+        ),
+    ),
+)
