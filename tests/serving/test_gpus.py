@@ -65,7 +65,7 @@ def test_the_users_choice_wins() -> None:
 
 @pytest.mark.parametrize("wanted", ["7", "", "one"])
 def test_a_gpu_that_is_not_there_is_an_error_that_lists_those_that_are(wanted: str) -> None:
-    with pytest.raises(UsageError, match="choose from: 0, 1, 2"):
+    with pytest.raises(UsageError, match="Available GPUs: 0, 1, 2"):
         select_gpus(ALL, wanted, 1)
 
 
