@@ -70,5 +70,5 @@ def test_a_gpu_that_is_not_there_is_an_error_that_lists_those_that_are(wanted: s
 
 
 def test_too_few_gpus_are_an_error() -> None:
-    with pytest.raises(UsageError, match="use 4 GPUs, and 3"):
+    with pytest.raises(UsageError, match="needs 4 GPUs, and only 3"):
         select_gpus(ALL, None, 4)
