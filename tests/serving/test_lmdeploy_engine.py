@@ -133,7 +133,7 @@ def test_too_little_free_memory_is_an_error_that_names_who_holds_it(
     for name, value in gpu_box(tmp_path, gpus=[full], processes=[(GPU[1], 4242, "python train.py", 79000)]).items():
         monkeypatch.setenv(name, value)
 
-    with pytest.raises(ServerError, match=r"GPU 0 .* has 0\.3 GiB free") as caught:
+    with pytest.raises(ServerError, match=r"GPU 0 .* has 0\.3 GiB of 79\.6 GiB free") as caught:
         engine_for(checkpoint).prepare(lambda _: None)
 
     assert caught.value.details == ("  process 4242 (python train.py) uses 77.1 GiB",)
