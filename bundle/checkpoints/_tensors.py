@@ -1,17 +1,55 @@
-"""The tensors that a model's config.json implies."""
+"""The tensors that a model's config.json implies, and whether the weights are these.
+
+An engine that finds a tensor missing may fill it with random numbers or zeros and serve on, so names and shapes in the
+safetensors headers are compared before it starts. Names are those of published checkpoints; transformers 5 renames
+some when it loads them (fused experts), and back when it saves.
+"""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Self
 
-from bundle.checkpoints._files import shown
+from bundle.checkpoints._files import listed, shown
+from bundle.checkpoints._safetensors import StoredTensor
 from bundle.errors import CheckpointError
 
 Shapes = dict[str, tuple[int, ...]]
 
 INTERNLM2: Final = "InternLM2ForCausalLM"
+# What a config.json must give, by architecture; transformers' defaults for the rest are those of `_llama_tensors`.
+_SIZES: Final = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
+_NEEDED: Final[dict[str, tuple[str, ...]]] = {
+    INTERNLM2: _SIZES,
+    "LlamaForCausalLM": _SIZES,
+    "MistralForCausalLM": (*_SIZES, "num_key_value_heads"),
+    "MixtralForCausalLM": (*_SIZES, "num_key_value_heads", "num_local_experts"),
+    "Phi3ForCausalLM": (*_SIZES, "num_key_value_heads"),
+    "Qwen2ForCausalLM": (*_SIZES, "num_key_value_heads"),
+    "Qwen2MoeForCausalLM": (
+        *(*_SIZES, "num_key_value_heads", "num_experts"),
+        *("moe_intermediate_size", "shared_expert_intermediate_size"),
+    ),
+    "Qwen3ForCausalLM": (*_SIZES, "num_key_value_heads"),
+    "Qwen3MoeForCausalLM": (*_SIZES, "num_key_value_heads", "num_experts", "moe_intermediate_size"),
+}
 _MOST_LAYERS: Final = 10_000  # a table of every tensor is made, whatever the file says
+_MOST_EXPERTS: Final = 200_000  # in all layers together
+_LAYER: Final = re.compile(r"model\.layers\.(\d+)\.")
+FLOATS: Final = {"BF16", "F16", "F32", "F64"}
+# What published checkpoints hold beside, or in place of, a quantized weight, by quant_method.
+_KV_SCALES: Final = {"k_scale", "v_scale"}
+_QUANTIZED: Final[dict[str, set[str]]] = {
+    "awq": {"qweight", "qzeros", "scales", "bias"},
+    "gptq": {"qweight", "qzeros", "scales", "g_idx", "bias"},
+    "fp8": {"weight_scale", "weight_scale_inv", "input_scale", "activation_scale", *_KV_SCALES},
+    "compressed-tensors": {
+        *("weight_packed", "weight_shape", "weight_scale", "weight_zero_point", "weight_g_idx", "weight_global_scale"),
+        *("input_scale", "input_zero_point", "input_global_scale", "output_scale", "output_zero_point", *_KV_SCALES),
+    },
+}
 _REMEDY: Final = "Compare config.json with the one the model was published with."
 
 
@@ -83,8 +121,29 @@ def _size(config: Mapping[str, Any], key: str, most: int = 2**40) -> int:
     return value
 
 
+def implied_tensors(config: Mapping[str, Any]) -> Shapes | str:
+    """Name and shape of every tensor that a config.json implies; or why they do not follow from it.
+
+    Raises:
+        CheckpointError: As `Sizes.from_config`.
+    """
+    architectures = config.get("architectures")
+    architecture = architectures[0] if isinstance(architectures, list) and architectures else None
+    if is_internlm2(config):
+        architecture = INTERNLM2
+    if not isinstance(architecture, str) or architecture not in _NEEDED:
+        return f"the tensors of {shown(architecture)} are not known to this program"
+    if config.get("num_experts") is None and "num_local_experts" in config:  # as transformers 5 writes it
+        config = {**config, "num_experts": config["num_local_experts"]}
+    if absent := [key for key in _NEEDED[architecture] if config.get(key) is None]:
+        return f"config.json does not give {listed(absent)}"
+    if architecture == INTERNLM2:
+        return internlm2_tensors(config)
+    return _llama_tensors(config, architecture)
+
+
 def internlm2_tensors(config: Mapping[str, Any]) -> Shapes:
-    """Name and shape of every tensor in an InternLM2 checkpoint, in the order of the model.
+    """The tensors of an InternLM2 model, in its order.
 
     ``attention.wqkv`` is fused and grouped: for each key/value head its query heads, then its key, then its value,
     each ``head_dim`` rows.
@@ -97,14 +156,12 @@ def internlm2_tensors(config: Mapping[str, Any]) -> Shapes:
     shapes: Shapes = {"model.tok_embeddings.weight": (s.vocab, s.hidden)}
     for n in range(s.layers):
         layer = f"model.layers.{n}"
-        shapes[f"{layer}.attention.wqkv.weight"] = (rows, s.hidden)
-        shapes[f"{layer}.attention.wo.weight"] = (s.hidden, s.hidden)
-        if config.get("bias", True):
-            shapes[f"{layer}.attention.wqkv.bias"] = (rows,)
-            shapes[f"{layer}.attention.wo.bias"] = (s.hidden,)
-        shapes[f"{layer}.feed_forward.w1.weight"] = (s.intermediate, s.hidden)
-        shapes[f"{layer}.feed_forward.w3.weight"] = (s.intermediate, s.hidden)
-        shapes[f"{layer}.feed_forward.w2.weight"] = (s.hidden, s.intermediate)
+        bias = bool(config.get("bias", True))
+        _linear(shapes, f"{layer}.attention.wqkv", rows, s.hidden, bias=bias)
+        _linear(shapes, f"{layer}.attention.wo", s.hidden, s.hidden, bias=bias)
+        _linear(shapes, f"{layer}.feed_forward.w1", s.intermediate, s.hidden)
+        _linear(shapes, f"{layer}.feed_forward.w3", s.intermediate, s.hidden)
+        _linear(shapes, f"{layer}.feed_forward.w2", s.hidden, s.intermediate)
         shapes[f"{layer}.attention_norm.weight"] = (s.hidden,)
         shapes[f"{layer}.ffn_norm.weight"] = (s.hidden,)
     shapes["model.norm.weight"] = (s.hidden,)
@@ -112,6 +169,183 @@ def internlm2_tensors(config: Mapping[str, Any]) -> Shapes:
     return shapes
 
 
+def _llama_tensors(config: Mapping[str, Any], architecture: str) -> Shapes:
+    """The tensors of Llama and its kind; defaults are those of transformers' configuration classes."""
+    if architecture == "Qwen3ForCausalLM":
+        config = {"head_dim": 128, **config}
+    s = Sizes.from_config(config)
+    q_rows, kv_rows = s.heads * s.head_dim, s.kv_heads * s.head_dim
+    optional_bias = architecture in ("LlamaForCausalLM", "Qwen3ForCausalLM", "Qwen3MoeForCausalLM")
+    o_bias = optional_bias and bool(config.get("attention_bias"))
+    always = {"Qwen2ForCausalLM": True, "Qwen2MoeForCausalLM": bool(config.get("qkv_bias", True))}
+    qkv_bias = always.get(architecture, o_bias)
+    mlp_bias = architecture == "LlamaForCausalLM" and bool(config.get("mlp_bias"))
+    shapes: Shapes = {"model.embed_tokens.weight": (s.vocab, s.hidden)}
+    for n in range(s.layers):
+        layer = f"model.layers.{n}"
+        if architecture == "Phi3ForCausalLM":
+            _linear(shapes, f"{layer}.self_attn.qkv_proj", q_rows + 2 * kv_rows, s.hidden)
+        else:
+            _linear(shapes, f"{layer}.self_attn.q_proj", q_rows, s.hidden, bias=qkv_bias)
+            _linear(shapes, f"{layer}.self_attn.k_proj", kv_rows, s.hidden, bias=qkv_bias)
+            _linear(shapes, f"{layer}.self_attn.v_proj", kv_rows, s.hidden, bias=qkv_bias)
+        _linear(shapes, f"{layer}.self_attn.o_proj", s.hidden, q_rows, bias=o_bias)
+        if architecture.startswith("Qwen3"):
+            shapes[f"{layer}.self_attn.q_norm.weight"] = shapes[f"{layer}.self_attn.k_norm.weight"] = (s.head_dim,)
+        if architecture == "MixtralForCausalLM":
+            _experts(
+                shapes, f"{layer}.block_sparse_moe", config, "num_local_experts", s.intermediate, ("w1", "w3", "w2")
+            )
+        elif architecture.endswith("MoeForCausalLM") and _is_sparse(config, n):
+            _experts(shapes, f"{layer}.mlp", config, "num_experts", _size(config, "moe_intermediate_size"), _GATED)
+            if architecture == "Qwen2MoeForCausalLM":
+                width = _size(config, "shared_expert_intermediate_size")
+                _mlp(shapes, f"{layer}.mlp.shared_expert", s.hidden, width, _GATED)
+                _linear(shapes, f"{layer}.mlp.shared_expert_gate", 1, s.hidden)
+        elif architecture == "Phi3ForCausalLM":
+            _linear(shapes, f"{layer}.mlp.gate_up_proj", 2 * s.intermediate, s.hidden)
+            _linear(shapes, f"{layer}.mlp.down_proj", s.hidden, s.intermediate)
+        else:
+            _mlp(shapes, f"{layer}.mlp", s.hidden, s.intermediate, _GATED, bias=mlp_bias)
+        shapes[f"{layer}.input_layernorm.weight"] = shapes[f"{layer}.post_attention_layernorm.weight"] = (s.hidden,)
+    shapes["model.norm.weight"] = (s.hidden,)
+    shapes["lm_head.weight"] = (s.vocab, s.hidden)
+    return shapes
+
+
+_GATED: Final = ("gate_proj", "up_proj", "down_proj")
+
+
+def _linear(shapes: Shapes, name: str, rows: int, columns: int, *, bias: bool = False) -> None:
+    shapes[f"{name}.weight"] = (rows, columns)
+    if bias:
+        shapes[f"{name}.bias"] = (rows,)
+
+
+def _mlp(
+    shapes: Shapes, name: str, hidden: int, width: int, parts: tuple[str, str, str], *, bias: bool = False
+) -> None:
+    """A gated MLP; ``parts`` are the names of gate, up and down projection."""
+    gate, up, down = parts
+    _linear(shapes, f"{name}.{gate}", width, hidden, bias=bias)
+    _linear(shapes, f"{name}.{up}", width, hidden, bias=bias)
+    _linear(shapes, f"{name}.{down}", hidden, width, bias=bias)
+
+
+def _experts(
+    shapes: Shapes, name: str, config: Mapping[str, Any], key: str, width: int, parts: tuple[str, str, str]
+) -> None:
+    hidden, count = _size(config, "hidden_size"), _size(config, key, most=_MOST_EXPERTS // config["num_hidden_layers"])
+    _linear(shapes, f"{name}.gate", count, hidden)
+    for n in range(count):
+        _mlp(shapes, f"{name}.experts.{n}", hidden, width, parts)
+
+
+def _is_sparse(config: Mapping[str, Any], layer: int) -> bool:
+    """Whether a layer of a Qwen model has experts."""
+    dense, step = config.get("mlp_only_layers"), config.get("decoder_sparse_step")
+    if isinstance(dense, list) and layer in dense:
+        return False
+    return step is None or (layer + 1) % _size(config, "decoder_sparse_step") == 0
+
+
 def parameter_count(shapes: Shapes) -> int:
     """How many parameters the tensors hold together."""
     return sum(map(math.prod, shapes.values()))
+
+
+def check_tensors(directory: Path, config: Mapping[str, Any], stored: Mapping[str, StoredTensor] | None) -> str | None:
+    """Compare the weights with config.json.
+
+    Args:
+        directory: The checkpoint, for messages.
+        config: Its config.json.
+        stored: Its tensors; None if they cannot be listed.
+
+    Returns:
+        Why they could not be compared; None if they were, and are whole.
+
+    Raises:
+        CheckpointError: Tensors are missing, left over, or of another shape or kind.
+    """
+    implied = implied_tensors(config)
+    if isinstance(implied, str):
+        return implied
+    if stored is None:
+        return "the tensors in PyTorch .bin files cannot be listed without running them"
+    quantization = config.get("quantization_config")
+    if not isinstance(quantization, Mapping):
+        quantization = {}
+    method = quantization.get("quant_method")
+    if method is not None and (not isinstance(method, str) or method not in _QUANTIZED):
+        return f"how {shown(method)} stores tensors is not known to this program"
+    problems = _problems(config, implied, stored, quantization, method)
+    if problems:
+        raise CheckpointError(
+            f"The weights in {shown(directory)} do not match config.json: {problems[0]}.",
+            remedy="Take config.json and all weight files from the same download of the model, or save it again.",
+            details=problems[1:],
+        )
+    return None
+
+
+def _problems(
+    config: Mapping[str, Any],
+    implied: Shapes,
+    stored: Mapping[str, StoredTensor],
+    quantization: Mapping[str, Any],
+    method: str | None,
+) -> list[str]:
+    """What is wrong with the stored tensors, the most telling first."""
+    beside = _QUANTIZED[method] if method else set()
+    optional = {"lm_head.weight", "output.weight"} if config.get("tie_word_embeddings") else set()
+    missing: list[str] = []
+    reshaped: list[str] = []
+    for name, shape in implied.items():
+        module = name.removesuffix(".weight")
+        packed = f"{module}.{'qweight' if 'qweight' in beside else 'weight_packed'}"
+        if name in stored:
+            found = stored[name]
+            if found.dtype.startswith("F8") and not any(f"{module}.{kind}" in stored for kind in beside):
+                missing.append(f"{module}.weight_scale")
+        elif beside and packed in stored and len(shape) == 2:
+            name, found = packed, stored[packed]
+            shape = _packed_shape(method, quantization, shape) or found.shape
+            missing += [f"{module}.scales"] if "scales" in beside and f"{module}.scales" not in stored else []
+        else:
+            missing += [] if name in optional else [name]
+            continue
+        if found.shape != shape:
+            reshaped.append(f"{name} is {list(found.shape)}, config.json gives {list(shape)}")
+    extra = [
+        name
+        for name in stored
+        # Old checkpoints hold RoPE's frequencies, which follow from the configuration.
+        if name not in implied and name.rpartition(".")[2] not in beside and not name.endswith("rotary_emb.inv_freq")
+    ]
+    odd = [f"{name} is {found.dtype}" for name, found in stored.items() if found.dtype not in FLOATS]
+    layers = {int(match[1]) for name in stored if (match := _LAYER.match(name))}
+    found_layers = max(layers, default=-1) + 1
+    told = {
+        f"they have {found_layers} layers, config.json gives {config['num_hidden_layers']}": found_layers
+        != config["num_hidden_layers"],
+        f"missing tensors ({len(missing)} of {len(implied)}): {listed(missing)}": missing,
+        f"unexpected tensors ({len(extra)}): {listed(extra)}": extra,
+        f"tensors of another shape ({len(reshaped)}): {listed(reshaped)}": reshaped,
+        f"tensors that are not floating point, without a quantization_config ({len(odd)}): {listed(odd)}": odd
+        and not method,
+    }
+    return [problem for problem, applies in told.items() if applies]
+
+
+def _packed_shape(
+    method: str | None, quantization: Mapping[str, Any], shape: tuple[int, ...]
+) -> tuple[int, ...] | None:
+    """The shape of a packed weight (int32 of several numbers each); None if it does not follow from the settings."""
+    rows, columns = shape
+    bits = quantization.get("bits", quantization.get("w_bit", 4))
+    if type(bits) is not int or quantization.get("version", "gemm") not in ("gemm", "GEMM"):
+        return None
+    if method == "awq":
+        return columns, rows * bits // 32
+    return (columns * bits // 32, rows) if method == "gptq" else None

@@ -34,13 +34,12 @@ class Weights:
     Attributes:
         files: The files they are in, in name order.
         size: Their size in bytes.
-        tensors: The tensors of each file, by the file's name; None for pickled files, which would have to be run to
-            know.
+        tensors: All tensors in them, by name; None for pickled files, which would have to be run to know.
     """
 
     files: tuple[Path, ...]
     size: int
-    tensors: Mapping[str, Mapping[str, StoredTensor]] | None = None
+    tensors: Mapping[str, StoredTensor] | None = None
 
 
 _Reader = Callable[[Path, frozenset[str]], SafetensorsHeader | int]
@@ -121,14 +120,19 @@ def _unindexed(directory: Path, names: list[str], check: _Reader) -> Weights:
 def _checked(files: list[Path], check: _Reader, expected: Mapping[str, set[str]]) -> Weights:
     require_content(files)
     size = 0
-    tensors: dict[str, Mapping[str, StoredTensor]] = {}
+    tensors: dict[str, StoredTensor] = {}
     for file in files:
         found = check(file, frozenset(expected.get(file.name, ())))
         if isinstance(found, int):
             size += found
         else:
             size += found.data_bytes
-            tensors[file.name] = found.tensors
+            if twice := sorted(tensors.keys() & found.tensors.keys()):
+                raise CheckpointError(
+                    f"{shown(file)} holds {len(twice)} tensors that another weight file holds too: {listed(twice)}.",
+                    remedy="Keep only one set of weight files in the directory.",
+                )
+            tensors |= found.tensors
     return Weights(tuple(files), size, tensors or None)
 
 

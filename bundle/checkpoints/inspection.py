@@ -22,6 +22,7 @@ from bundle.checkpoints._files import (
     shown,
 )
 from bundle.checkpoints._remote_code import CODE_CONFIGS, find_remote_code
+from bundle.checkpoints._tensors import check_tensors
 from bundle.checkpoints._weights import inspect_weights
 from bundle.errors import CheckpointError
 from bundle.system.text import nearest
@@ -43,6 +44,8 @@ class Checkpoint:
         architecture: The model class, as in ``InternLM2ForCausalLM``.
         weight_files: The files the weights are in.
         weight_bytes: The size of the weights, in bytes.
+        weights_unchecked: Why names and shapes of the tensors could not be compared with the configuration; None if
+            they were.
         tokenizer_files: The files the tokenizer is in.
         remote_code: The Python files that loading it would run; a relative path (``owner/repo--module.py``) is code
             that would be downloaded from another repository.
@@ -56,6 +59,7 @@ class Checkpoint:
     architecture: str
     weight_files: tuple[Path, ...]
     weight_bytes: int
+    weights_unchecked: str | None
     tokenizer_files: tuple[Path, ...]
     remote_code: tuple[Path, ...]
     vocab_size: int | None
@@ -88,6 +92,7 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
         architecture=architecture,
         weight_files=weights.files,
         weight_bytes=weights.size,
+        weights_unchecked=check_tensors(directory, config, weights.tensors),
         tokenizer_files=_tokenizer_files(directory, names, configs),
         remote_code=find_remote_code(directory, configs),
         vocab_size=vocab_size(config),

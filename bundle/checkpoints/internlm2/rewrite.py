@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bundle.checkpoints._files import listed, read_json_object, shown
-from bundle.checkpoints._tensors import Sizes, internlm2_tensors, is_internlm2
+from bundle.checkpoints._safetensors import StoredTensor
+from bundle.checkpoints._tensors import FLOATS, Sizes, check_tensors, is_internlm2
 from bundle.checkpoints._weights import SAFETENSORS_INDEX, Weights, inspect_weights
 from bundle.checkpoints.internlm2.cache import cached_directory, content_key
 from bundle.checkpoints.internlm2.sentencepiece import USE_LMDEPLOY, build_tokenizer, read_model
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 _VERSION: Final = "internlm2-as-llama 2"
 _END_OF_TURN: Final = "<|im_end|>"
 _ONE_DOWNLOAD: Final = "Take config.json and the other files from the same download of the model."
-_FLOATS: Final = {"BF16", "F16", "F32", "F64"}
 _SETTINGS: Final = (
     "config.json",
     "generation_config.json",
@@ -97,7 +97,7 @@ def _rewrite(
 ) -> None:
     llama = _llama_config(config)
     sizes = Sizes.from_config(config)
-    _check_tensors(source, config, weights)
+    check_tensors(source, config, _require_floats(source, weights))
     needed, free = sum(path.stat().st_size for path in weights.files), shutil.disk_usage(target).free
     if free < needed:
         raise CheckpointError(
@@ -128,44 +128,25 @@ def _rewrite(
     write_json(target / "config.json", llama)
 
 
-def _check_tensors(source: Path, config: Mapping[str, Any], weights: Weights) -> None:
-    """Check that the weights are those of the InternLM2 model in ``config``, in plain floating point.
+def _require_floats(source: Path, weights: Weights) -> Mapping[str, StoredTensor]:
+    """The tensors, which must be in plain floating point.
 
     Raises:
-        CheckpointError: Tensors are missing, left over, or of another shape or kind.
+        CheckpointError: They are not, or cannot be listed.
     """
     if weights.tensors is None:
         raise CheckpointError(
             f"{shown(source)}: its weights are PyTorch .bin files; only safetensors can be converted.",
             remedy="Download the safetensors version, or save the model again with safe_serialization=True.",
         )
-    stored = {name: tensor for tensors in weights.tensors.values() for name, tensor in tensors.items()}
-    for name, tensor in stored.items():
-        if tensor.dtype not in _FLOATS:
+    for name, tensor in weights.tensors.items():
+        if tensor.dtype not in FLOATS:
             raise CheckpointError(
                 f"{shown(source)}: tensor {shown(name)} is {shown(tensor.dtype)}; only plain floating-point weights "
                 "can be converted.",
                 remedy="Use the checkpoint that has not been quantized.",
             )
-    expected = internlm2_tensors(config)
-    optional = {"output.weight"} if config.get("tie_word_embeddings") else set()
-    problems = {
-        "misses": [name for name in expected if name not in stored and name not in optional],
-        "holds, beside InternLM2's,": [name for name in stored if name not in expected and not _is_derived(name)],
-        "holds, in a shape that config.json does not give,": [
-            f"{name} {list(tensor.shape)}"
-            for name, tensor in stored.items()
-            if expected.get(name, tensor.shape) != tensor.shape
-        ],
-    }
-    for problem, names in problems.items():
-        if names:
-            raise CheckpointError(f"{shown(source)}: the checkpoint {problem} {listed(names)}.", remedy=_ONE_DOWNLOAD)
-
-
-def _is_derived(name: str) -> bool:
-    """Whether a tensor follows from the configuration: old checkpoints hold RoPE's frequencies."""
-    return name.endswith("rotary_emb.inv_freq")
+    return weights.tensors
 
 
 def _llama_tensors(tensors: Mapping[str, "torch.Tensor"], sizes: Sizes) -> Iterator[tuple[str, "torch.Tensor"]]:
@@ -173,7 +154,7 @@ def _llama_tensors(tensors: Mapping[str, "torch.Tensor"], sizes: Sizes) -> Itera
     for name, tensor in tensors.items():
         stem, kind = name.rsplit(".", 1)
         layer, fused, _ = stem.rpartition("attention.wqkv")
-        if _is_derived(name):
+        if name.endswith("rotary_emb.inv_freq"):  # in old checkpoints; it follows from the configuration
             continue
         if fused:
             # For each key/value head: its query heads, its key, its value.

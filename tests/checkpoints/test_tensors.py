@@ -1,0 +1,362 @@
+"""Names and shapes of the weights are held against config.json, as transformers itself would write them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bundle.checkpoints import inspect_checkpoint
+from bundle.checkpoints._safetensors import StoredTensor
+from bundle.checkpoints._tensors import Shapes, check_tensors, implied_tensors, parameter_count
+from bundle.checkpoints._weights import inspect_weights
+from bundle.errors import CheckpointError
+from tests.checkpoints.checkpoints import describe, safetensors_bytes, write_checkpoint, write_json
+
+SMALL = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+LLAMA = {"architectures": ["LlamaForCausalLM"], **SMALL}
+MOE = {"moe_intermediate_size": 24, "num_experts": 2, "num_experts_per_tok": 1}
+
+# Published configurations, without what does not bear on tensors, and how many parameters the models are said to have.
+PUBLISHED: dict[str, tuple[dict[str, Any], float]] = {
+    "Llama-3.1-8B": (
+        {
+            "model_type": "llama",
+            "vocab_size": 128256,
+            "hidden_size": 4096,
+            "intermediate_size": 14336,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+        },
+        8.03e9,
+    ),
+    "Llama-3.2-1B": (
+        {
+            "model_type": "llama",
+            "vocab_size": 128256,
+            "hidden_size": 2048,
+            "intermediate_size": 8192,
+            "num_hidden_layers": 16,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "head_dim": 64,
+            "tie_word_embeddings": True,
+        },
+        1.24e9,
+    ),
+    "Qwen2.5-7B": (
+        {
+            "model_type": "qwen2",
+            "vocab_size": 152064,
+            "hidden_size": 3584,
+            "intermediate_size": 18944,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 28,
+            "num_key_value_heads": 4,
+        },
+        7.62e9,
+    ),
+    "Qwen3-0.6B": (
+        {
+            "model_type": "qwen3",
+            "vocab_size": 151936,
+            "hidden_size": 1024,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "tie_word_embeddings": True,
+        },
+        0.6e9,
+    ),
+    "Mistral-7B": (
+        {
+            "model_type": "mistral",
+            "vocab_size": 32000,
+            "hidden_size": 4096,
+            "intermediate_size": 14336,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+        },
+        7.24e9,
+    ),
+    "Phi-3-mini": (
+        {
+            "model_type": "phi3",
+            "vocab_size": 32064,
+            "hidden_size": 3072,
+            "intermediate_size": 8192,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 32,
+        },
+        3.82e9,
+    ),
+}
+
+
+def implied(config: Mapping[str, Any]) -> Shapes:
+    shapes = implied_tensors(config)
+    assert isinstance(shapes, dict)
+    return shapes
+
+
+def stored_as(shapes: Shapes, dtype: str = "BF16") -> dict[str, StoredTensor]:
+    return {name: StoredTensor(dtype, shape) for name, shape in shapes.items()}
+
+
+def refusal(config: Mapping[str, Any], stored: Mapping[str, StoredTensor]) -> CheckpointError:
+    with pytest.raises(CheckpointError) as caught:
+        check_tensors(Path("model"), config, stored)
+    assert caught.value.remedy
+    return caught.value
+
+
+# What transformers makes of the same configuration
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_models_have_the_tensors_of_transformers_own_model(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    settings, parameters = PUBLISHED[name]
+    config = transformers.CONFIG_MAPPING[settings["model_type"]](**settings, pad_token_id=None)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+
+    written = {"architectures": [type(model).__name__], **settings}
+
+    assert implied(written) == {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    tied = settings["vocab_size"] * settings["hidden_size"] if settings.get("tie_word_embeddings") else 0
+    assert abs((parameter_count(implied(written)) - tied) / parameters - 1) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [
+        ("llama", {}),
+        ("llama", {"attention_bias": True}),
+        ("llama", {"mlp_bias": True}),
+        ("llama", {"head_dim": 16}),
+        ("llama", {"num_key_value_heads": 4}),
+        ("llama", {"num_key_value_heads": None}),
+        ("llama", {"tie_word_embeddings": True}),
+        ("mistral", {}),
+        ("mistral", {"head_dim": 16}),
+        ("mixtral", {"num_local_experts": 2}),
+        ("phi3", {"pad_token_id": 0}),
+        ("qwen2", {}),
+        ("qwen2", {"tie_word_embeddings": True}),
+        ("qwen2_moe", {**MOE, "shared_expert_intermediate_size": 40}),
+        ("qwen2_moe", {**MOE, "shared_expert_intermediate_size": 40, "qkv_bias": False, "decoder_sparse_step": 2}),
+        ("qwen3", {}),
+        ("qwen3", {"head_dim": 16, "attention_bias": True}),
+        ("qwen3_moe", {**MOE, "head_dim": 16}),
+        ("qwen3_moe", {**MOE, "head_dim": 16, "mlp_only_layers": [1]}),
+    ],
+)
+def test_what_transformers_saves_is_whole_and_not_with_a_tensor_less(
+    tmp_path: Path, model_type: str, changes: dict[str, Any]
+) -> None:
+    pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    config = transformers.CONFIG_MAPPING[model_type](**{**SMALL, "pad_token_id": None, **changes})
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_bytes())
+    stored = inspect_weights(tmp_path).tensors
+    assert stored is not None
+
+    assert check_tensors(tmp_path, written, stored) is None
+    for name in stored:
+        lacking = {key: tensor for key, tensor in stored.items() if key != name}
+        assert "missing tensors (1 of" in refusal(written, lacking).message
+
+
+# What is said of weights that are not whole
+
+
+def test_a_missing_tensor_is_named() -> None:
+    stored = stored_as(implied(LLAMA))
+    del stored["model.layers.1.self_attn.q_proj.weight"]
+
+    error = refusal(LLAMA, stored)
+
+    assert "missing tensors (1 of 30): model.layers.1.self_attn.q_proj.weight" in error.message
+
+
+def test_a_tensor_of_another_model_is_named() -> None:
+    stored = stored_as(implied(LLAMA)) | {"v_head.weight": StoredTensor("F32", (1, 32))}
+
+    assert "unexpected tensors (1): v_head.weight" in refusal(LLAMA, stored).message
+
+
+def test_a_tensor_of_another_shape_is_named_with_both_shapes() -> None:
+    stored = stored_as(implied(LLAMA | {"vocab_size": 65}))
+
+    error = refusal(LLAMA, stored)
+
+    assert "tensors of another shape (2)" in error.message
+    assert "lm_head.weight is [65, 32], config.json gives [64, 32]" in error.message
+
+
+@pytest.mark.parametrize("layers", [2, 4])
+def test_another_number_of_layers_is_said_first(layers: int) -> None:
+    error = refusal(LLAMA, stored_as(implied(LLAMA | {"num_hidden_layers": layers})))
+
+    assert f"they have {layers} layers, config.json gives 3" in error.message
+    assert any("tensors" in detail for detail in error.details)
+
+
+def test_an_output_projection_may_be_missing_only_where_it_is_tied() -> None:
+    stored = stored_as(implied(LLAMA))
+    assert check_tensors(Path("model"), LLAMA | {"tie_word_embeddings": True}, stored) is None
+    del stored["lm_head.weight"]
+
+    assert check_tensors(Path("model"), LLAMA | {"tie_word_embeddings": True}, stored) is None
+    assert "lm_head.weight" in refusal(LLAMA, stored).message
+
+
+def test_frequencies_of_rope_in_old_checkpoints_are_no_fault() -> None:
+    stored = stored_as(implied(LLAMA)) | {"model.layers.0.self_attn.rotary_emb.inv_freq": StoredTensor("F32", (4,))}
+
+    assert check_tensors(Path("model"), LLAMA, stored) is None
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "I8"])
+def test_quantized_weights_without_a_quantization_config_are_refused(dtype: str) -> None:
+    stored = stored_as(implied(LLAMA)) | {"model.layers.0.mlp.up_proj.weight": StoredTensor(dtype, (48, 32))}
+
+    error = refusal(LLAMA, stored)
+    said = [error.message, *error.details]
+    assert any("without a quantization_config (1): model.layers.0.mlp.up_proj.weight" in line for line in said)
+
+
+# Quantized checkpoints, with the names and shapes of published ones
+
+
+def awq(rows: int, columns: int) -> dict[str, StoredTensor]:
+    return {
+        "qweight": StoredTensor("I32", (columns, rows // 8)),
+        "qzeros": StoredTensor("I32", (columns // 16, rows // 8)),
+        "scales": StoredTensor("F16", (columns // 16, rows)),
+    }
+
+
+def gptq(rows: int, columns: int) -> dict[str, StoredTensor]:
+    return {
+        "qweight": StoredTensor("I32", (columns // 8, rows)),
+        "qzeros": StoredTensor("I32", (columns // 16, rows // 8)),
+        "scales": StoredTensor("F16", (columns // 16, rows)),
+        "g_idx": StoredTensor("I32", (columns,)),
+        "bias": StoredTensor("F16", (rows,)),
+    }
+
+
+def fp8(rows: int, columns: int) -> dict[str, StoredTensor]:
+    return {"weight": StoredTensor("F8_E4M3", (rows, columns)), "weight_scale_inv": StoredTensor("BF16", (1, 1))}
+
+
+def compressed(rows: int, columns: int) -> dict[str, StoredTensor]:
+    return {
+        "weight_packed": StoredTensor("I32", (rows, columns // 8)),
+        "weight_scale": StoredTensor("BF16", (rows, columns // 16)),
+        "weight_shape": StoredTensor("I64", (2,)),
+    }
+
+
+METHODS = {"awq": (awq, "qweight"), "gptq": (gptq, "qweight"), "fp8": (fp8, "weight_scale_inv")}
+METHODS["compressed-tensors"] = (compressed, "weight_packed")
+
+
+def quantized(method: str) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
+    """Qwen2's projections quantized; embeddings, norms and output projection are left alone, as is usual."""
+    config = {
+        **LLAMA,
+        "architectures": ["Qwen2ForCausalLM"],
+        "quantization_config": {"quant_method": method, "bits": 4},
+    }
+    stored: dict[str, StoredTensor] = {}
+    for name, tensor in stored_as(implied(config), "F16").items():
+        module, _, kind = name.rpartition(".")
+        if kind == "weight" and "_proj" in module:
+            stored |= {f"{module}.{part}": entry for part, entry in METHODS[method][0](*tensor.shape).items()}
+        else:
+            stored[name] = tensor
+    return config, stored
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_quantized_checkpoints_are_known_by_their_own_names(method: str) -> None:
+    config, stored = quantized(method)
+
+    assert check_tensors(Path("model"), config, stored) is None
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_quantized_projection_that_is_missing_is_named(method: str) -> None:
+    config, stored = quantized(method)
+    del stored[f"model.layers.2.mlp.down_proj.{METHODS[method][1]}"]
+
+    assert "missing tensors (1 of 39): model.layers.2.mlp.down_proj.weight" in refusal(config, stored).message
+
+
+@pytest.mark.parametrize("method", ["awq", "gptq"])
+def test_a_quantized_projection_of_another_size_is_named(method: str) -> None:
+    config, stored = quantized(method)
+    config["intermediate_size"] = 64
+
+    assert "tensors of another shape (9): model.layers.0.mlp.gate_proj.qweight" in refusal(config, stored).message
+
+
+# Where it cannot be told
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"architectures": ["BaichuanForCausalLM"]}, "the tensors of BaichuanForCausalLM are not known"),
+        ({"architectures": ["LlamaForCausalLM"], "vocab_size": 7}, "config.json does not give hidden_size"),
+        (LLAMA | {"quantization_config": {"quant_method": "hqq"}}, "how hqq stores tensors is not known"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_and_not_refused(config: dict[str, Any], reason: str) -> None:
+    unchecked = check_tensors(Path("model"), config, stored_as({"a": (1,)}))
+
+    assert unchecked is not None
+    assert reason in unchecked
+
+
+def test_pickled_weights_cannot_be_compared() -> None:
+    assert "cannot be listed" in str(check_tensors(Path("model"), LLAMA, None))
+
+
+def test_an_inspection_compares_and_a_checkpoint_tells_why_not(tmp_path: Path) -> None:
+    directory = write_checkpoint(tmp_path / "model")
+    assert inspect_checkpoint(directory).weights_unchecked is not None
+    write_json(directory / "config.json", LLAMA)
+    with pytest.raises(CheckpointError, match=r"do not match config\.json"):
+        inspect_checkpoint(directory)
+
+    header, size = describe({name: ("BF16", shape) for name, shape in implied(LLAMA).items()})
+    (directory / "model.safetensors").write_bytes(safetensors_bytes(header, bytes(size)))
+
+    assert inspect_checkpoint(directory).weights_unchecked is None
+
+
+def test_the_same_tensor_in_two_files_is_an_error(tmp_path: Path) -> None:
+    directory = write_checkpoint(tmp_path / "model")
+    (directory / "model-old.safetensors").write_bytes((directory / "model.safetensors").read_bytes())
+
+    with pytest.raises(CheckpointError, match="holds 2 tensors that another weight file holds too: embed, norm"):
+        inspect_weights(directory)
