@@ -46,7 +46,10 @@ def look_at_checkpoint(
     named = model_file_for(checkpoint.architecture)
     trusted = named is not None and named[1].trust_remote_code
     require_trust(checkpoint, trusted=trusted)
-    yield ok(f"{checkpoint.path}: {checkpoint.architecture}, {size(checkpoint.weight_bytes)} of weights")
+    unchecked = checkpoint.weights_unchecked
+    compared = "as config.json implies" if unchecked is None else f"not compared with config.json ({unchecked})"
+    weights = f"{size(checkpoint.weight_bytes)} of weights, {compared}"
+    yield ok(f"{checkpoint.path}: {checkpoint.architecture}, {weights}")
     interpreter = sys.executable
     if gpus and not isinstance(lmdeploy, str):
         interpreter = lmdeploy.interpreter

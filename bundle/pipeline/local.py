@@ -97,6 +97,8 @@ class Local:
             source = "--trust-remote-code" if options.trust_remote_code else f"model file {file_name}"
             names = ", ".join(checkpoint.remote_code_names)
             screen.say(f"allowing the checkpoint's own Python code ({source}): {names}")
+        if checkpoint.weights_unchecked is not None:
+            screen.say(f"weights not compared with config.json: {checkpoint.weights_unchecked}")
         with timing.phase("start_s"):
             spec = await in_thread(lambda: engine.prepare(screen.say))
         return LocalModel(
