@@ -54,7 +54,11 @@ async def evaluate(options: EvaluationOptions, target: Target, screen: Screen) -
                 await _serve_and_ask(session, plan, target, opened)
         except asyncio.CancelledError:
             _report(session, ExitCode.INTERRUPTED)
-            screen.say("interrupted; the answers so far are saved")
+            if session.run is not None and session.evaluation is not None:
+                name = session.run.directory.name
+                screen.say(f"interrupted; the answers so far are saved: add --resume {name} to continue")
+            else:
+                screen.say("interrupted")
             return ExitCode.INTERRUPTED
         except BundleError as error:
             try:
@@ -207,13 +211,14 @@ def _report(session: _Session, code: int) -> int:
     session.screen.close()
     run, evaluation, screen = session.run, session.evaluation, session.screen
     if run is None or evaluation is None:
-        return ExitCode.UNANSWERED
+        return code
     results = evaluation.results(session.timing)
     try:
         run.flush()
         run.write(RESULTS, results.to_json())
     finally:
-        screen.results(evaluation.tasks, results, all_subjects=session.options.all_subjects)
+        if results.coverage.answered or code in (ExitCode.DONE, ExitCode.INTERRUPTED):
+            screen.results(evaluation.tasks, results, all_subjects=session.options.all_subjects)
     from bundle.reports.formats.submission import write_submissions  # imported late: slow, and the server starts first
 
     keys = [question.key for question in evaluation.questions]

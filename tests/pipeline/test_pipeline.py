@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
@@ -91,14 +92,16 @@ class Mortal:
             self.stopped += 1
             raise ServerError("the server does not start")
         self._count = 0
-        loop = asyncio.get_running_loop()
+        loop, lock = asyncio.get_running_loop(), threading.Lock()
 
         def reply(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-            self._in_flight += 1
-            self.most_in_flight = max(self.most_in_flight, self._in_flight)
+            with lock:
+                self._in_flight += 1
+                self.most_in_flight = max(self.most_in_flight, self._in_flight)
             loop.call_soon_threadsafe(lambda: asyncio.ensure_future(self.reply()))
             time.sleep(0.005)  # for others to come meanwhile
-            self._in_flight -= 1
+            with lock:
+                self._in_flight -= 1
             return letter(body)
 
         try:
