@@ -47,11 +47,10 @@ def compare(
     """
     import sys
 
-    from rich.console import Console
-
     from bundle.errors import UsageError
     from bundle.reports.comparison import compare as lay_side_by_side
     from bundle.reports.comparison.terminal import show
+    from bundle.reports.screen.output import console
     from bundle.runs.finding import find_run
     from bundle.runs.recorded_run import read_recorded_run
 
@@ -69,18 +68,17 @@ def compare(
         write_page(comparisons, html_file)
     if json_file == _STANDARD_OUTPUT:
         return
-    terminal = sys.stdout.isatty()
-    console = Console(highlight=False, emoji=False, soft_wrap=not terminal, width=None if terminal else 200)
+    terminal = console(sys.stdout, width=200)
     for number, comparison in enumerate(comparisons):
         if number:
-            console.print()
-        show(console, comparison, subjects=subjects, flips=flips)
+            terminal.print()
+        show(terminal, comparison, subjects=subjects, flips=flips)
 
 
 def _write_json(path: Path, comparisons: "list[Comparison]") -> None:
     import json
 
-    from bundle.reports.comparison.export import to_json
+    from bundle.reports.comparison.page import to_json
     from bundle.reports.export import write_text
 
     # A reply may hold half a surrogate pair, which is no UTF-8: escapes are.

@@ -28,9 +28,7 @@ def runs(
         return
     import sys
 
-    from rich.console import Console
-
+    from bundle.reports.screen.output import console
     from bundle.reports.screen.run_table import show_runs
 
-    terminal = sys.stdout.isatty()
-    show_runs(Console(highlight=False, emoji=False, soft_wrap=not terminal, width=None if terminal else 500), found)
+    show_runs(console(sys.stdout, width=500), found)

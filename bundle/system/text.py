@@ -79,6 +79,11 @@ def did_you_mean(written: str, names: Iterable[str], otherwise: str = "", *, cut
     return f"Did you mean {printable(near[0])}?" if near else otherwise
 
 
+def plural(count: int, one: str, several: str | None = None) -> str:
+    """A number with its noun: "1 question", "2 questions", "2 replies"."""
+    return f"{count} {one if count == 1 else several or one + 's'}"
+
+
 def _shown(match: re.Match[str]) -> str:
     found = match[0]
     if len(found) > 1 or (found in _JOINERS and _joins(match.string, match.start())):

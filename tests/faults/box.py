@@ -38,7 +38,7 @@ class Ended:
     @property
     def cleanly(self) -> bool:
         """Whether it ended as a program does that knows what it is doing."""
-        return "Traceback" not in self.said.partition("what to do")[0].replace(SERVERS_OWN, "")
+        return "Traceback" not in self.said.partition("hint")[0].replace(SERVERS_OWN, "")
 
 
 SERVERS_OWN = "Traceback (most recent call last):\n  torch.OutOfMemoryError"

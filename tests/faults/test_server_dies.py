@@ -63,7 +63,7 @@ def test_out_of_gpu_memory_in_every_life(box: MakeBox) -> None:
     assert ended.cleanly
     assert "restarting the server (2 of 2)" in ended.said
     assert "out of memory" in ended.said.partition("error: ")[2]
-    assert "what to do:" in ended.said
+    assert "hint:" in ended.said
     assert "not asked" in ended.shown
     assert len(machine.story.lives) == 3
     answered = len(machine.answered())

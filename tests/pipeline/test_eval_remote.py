@@ -240,9 +240,9 @@ def test_gates_are_checked_and_reported(tmp_path: Path) -> None:
         mistyped = run(*asked, "--min-score", "ceval-low=1", environment=ENVIRONMENT)
 
     assert (met.returncode, not_met.returncode, dropped.returncode, mistyped.returncode) == (0, 2, 0, 2)
-    assert "gate met: ceval-law" in met.stdout
+    assert "gate passed: ceval-law" in met.stdout
     assert "Did you mean ceval-law?" in mistyped.stderr
-    assert "gate met" in dropped.stdout
+    assert "gate passed" in dropped.stdout
     assert "ceval-law" in (tmp_path / "summary.md").read_text()
     assert "<testsuites" in (tmp_path / "junit.xml").read_text()
 
@@ -253,4 +253,4 @@ def test_a_gate_that_is_not_met_makes_the_exit_code_1(tmp_path: Path) -> None:
         result = run(*asked, "--min-score", "ceval-law=100", environment=ENVIRONMENT)
 
     assert result.returncode == 1
-    assert "gate not met: ceval-law" in result.stdout
+    assert "gate failed: ceval-law" in result.stdout

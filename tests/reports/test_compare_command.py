@@ -39,9 +39,9 @@ def test_two_runs_named_by_the_beginnings_of_their_names_are_compared(out: Path)
     done = run("compare", "20250101", "20250102", "--out", out, environment=ENVIRONMENT)
 
     assert done.returncode == 0, done.stderr
-    assert "That is more than chance." in done.stdout
+    assert "Statistically significant" in done.stdout
     assert "ceval-humanities" in done.stdout
-    assert "52 subjects differ by more than chance" in done.stdout
+    assert "52 subjects differ significantly" in done.stdout
     assert "\x1b" not in done.stdout
     flips = [line for line in done.stdout.splitlines() if line.startswith(("lost", "won"))]
     assert len(flips) == 10
@@ -94,7 +94,7 @@ def test_each_of_several_runs_is_compared_with_the_base(out: Path, tmp_path: Pat
     done = run("compare", out / BASE, out / NEW, again, environment=ENVIRONMENT)
 
     assert done.stdout.count("base base") == 2
-    assert "no difference at all: every question is right in both runs or wrong in both." in done.stdout
+    assert "no difference: every question is correct in both runs or wrong in both." in done.stdout
 
 
 def test_runs_that_cannot_be_compared_are_refused_with_the_reason(out: Path) -> None:

@@ -44,7 +44,7 @@ def test_a_subjects_difference_its_flips_and_its_test(tmp_path: Path) -> None:
     assert law.difference == pytest.approx(20)
     assert law.interval == difference_interval([Pairs(10, 2, 4)]) * 100
     assert law.p == mcnemar(2, 4)
-    assert [one.id for one in comparison.flips] == [3, 4, 5, 6, 7, 8]
+    assert [one.key.id for one in comparison.flips] == [3, 4, 5, 6, 7, 8]
     assert [one.lost for one in comparison.flips] == [True, True, False, False, False, False]
 
 
@@ -86,7 +86,8 @@ def test_only_questions_answered_in_both_count_and_the_others_are_told(tmp_path:
     assert (law.questions, law.lost, law.won, law.base) == (2, 1, 0, 100)
     assert (comparison.only_base, comparison.only_new, comparison.neither) == (1, 2, 1)
     assert list(left_out(comparison)) == [
-        "4 questions are left out, not answered in both: 1 only in the base, 2 only in the new run, 1 in neither."
+        "4 questions excluded because not answered in both runs: 1 answered only in the base, 2 only in the new run, "
+        "1 in neither."
     ]
 
 
@@ -116,9 +117,9 @@ def test_a_setting_that_differs_is_told(tmp_path: Path) -> None:
     [
         ("1" * 20 + "0" * 30, "1" * 35 + "0" * 15, Standing.BETTER, "30.00 points better, 40.00 → 70.00"),
         ("1" * 35 + "0" * 15, "1" * 20 + "0" * 30, Standing.WORSE, "30.00 points worse, 70.00 → 40.00"),
-        ("1" * 20 + "0" * 30, "1" * 22 + "0" * 28, Standing.CHANCE, "can be chance"),
+        ("1" * 20 + "0" * 30, "1" * 22 + "0" * 28, Standing.CHANCE, "may be due to chance"),
         ("1" * 20 + "0" * 30, "0" + "1" * 20 + "0" * 29, Standing.CHANCE, "the same score, 40.00"),
-        ("10", "10", Standing.CHANCE, "no difference at all"),
+        ("10", "10", Standing.CHANCE, "no difference"),
     ],
 )
 def test_a_sentence_says_whether_it_is_more_than_chance(
@@ -128,7 +129,7 @@ def test_a_sentence_says_whether_it_is_more_than_chance(
 
     assert overall.standing is standing
     assert said in verdict(overall)
-    assert ("That is more than chance." in verdict(overall)) == (standing in (Standing.BETTER, Standing.WORSE))
+    assert ("Statistically significant" in verdict(overall)) == (standing in (Standing.BETTER, Standing.WORSE))
 
 
 def test_a_test_and_an_interval_that_do_not_agree_are_not_called_more_than_chance(tmp_path: Path) -> None:
@@ -140,7 +141,7 @@ def test_a_test_and_an_interval_that_do_not_agree_are_not_called_more_than_chanc
     assert overall.p < 0.05
     assert overall.difference < 0
     assert overall.standing is Standing.UNCLEAR
-    assert "not clear" in verdict(overall)
+    assert "Unclear" in verdict(overall)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +203,7 @@ def test_a_description_or_the_order_of_the_subjects_does_not_matter(tmp_path: Pa
 
 
 def test_no_question_answered_in_both_cannot_be_compared(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no question that both have answered"):
+    with pytest.raises(RunError, match="no answered question in common"):
         compared(tmp_path, {"law": "1."}, {"law": ".1"})
 
 
@@ -227,7 +228,7 @@ def test_questions_in_common_are_compared_where_that_is_asked_for(tmp_path: Path
 
     assert row(comparison, "ceval-law").questions == 2
     assert comparison.not_common == 7
-    assert "7 questions are left out that only one of the runs was asked." in list(left_out(comparison))
+    assert "7 questions excluded because only one of the runs includes them." in list(left_out(comparison))
 
 
 def test_questions_in_common_that_are_not_the_same_are_refused(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_a_line_a_gate_is_said_and_the_exit_code_tells_of_them(tmp_path: Path) -
     failed = parse_conclusion(min_scores=["ceval-law=60"]).conclude(directory, 0, said.append)
 
     assert (code, failed) == (0, 1)
-    assert said == ["gate met: ceval-law 50.00, at least 50", "gate not met: ceval-law 50.00, at least 60"]
+    assert said == ["gate passed: ceval-law 50.00, required: 50", "gate failed: ceval-law 50.00, required: 60"]
 
 
 def test_the_files_are_written_with_the_gates_and_the_comparison(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_what_a_plan_cannot_have_is_refused_before_it_is_begun(tmp_path: Path) -
     baseline = parse_conclusion(baseline=tmp_path / "before")
 
     baseline.require_possible([TASK], subjects, planned())
-    with pytest.raises(UsageError, match="will not have"):
+    with pytest.raises(UsageError, match="will have no score"):
         score.require_possible([TASK], subjects, planned())
     with pytest.raises(RunError, match="different numbers of questions per subject"):
         baseline.require_possible([TASK], subjects, planned(limit=5))

@@ -69,7 +69,7 @@ def test_groups_come_first_and_then_only_the_best_and_the_worst(run: RecordedRun
     assert [line.split(",")[0] for line in lines[4:9]] == list(CEVAL.groups)[1:]
     best, worst = (marked("\n".join(lines), mark) for mark in MARKS)
     assert len(best) == len(worst) == 3
-    assert lines[-1].startswith("46 more subjects: --all-subjects")
+    assert lines[-1].startswith("46 more subjects: use --all-subjects")
 
 
 def test_the_best_stand_best_first_and_the_worst_worst_first(run: RecordedRun) -> None:

@@ -40,7 +40,7 @@ def test_a_score_must_reach_its_gate(tmp_path: Path, percent: str, met: bool) ->
     (result,) = checked(a_run(tmp_path / "r", {"law": "1100"}), f"ceval-law={percent}")
 
     assert result.met is met
-    assert result.line == f"ceval-law 50.00, at least {percent}"
+    assert result.line == f"ceval-law 50.00, required: {percent}"
 
 
 def test_a_mean_that_is_a_round_number_reaches_it(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_score_just_below_its_gate_is_not_shown_as_if_it_reached_it(tmp_path: 
     (result,) = checked(a_run(tmp_path / "r", {"law": "110"}), "ceval-law=66.67")
 
     assert not result.met
-    assert result.line == "ceval-law 66.667, at least 66.67"
+    assert result.line == "ceval-law 66.667, required: 66.67"
 
 
 @pytest.mark.parametrize(("marks", "missing"), [("111x", 1), ("11..", 2), ("....", 4)])
@@ -109,7 +109,7 @@ def test_a_group_of_which_only_some_subjects_are_asked_is_refused() -> None:
     names = expected_scores([TASK], {TASK.name: TASK.select(["law", "logic"])})
 
     assert names == ["ceval-logic", "ceval-law"]
-    with pytest.raises(UsageError, match="'ceval', a score that this run will not have"):
+    with pytest.raises(UsageError, match="this run will have no score 'ceval'"):
         Gates((MinScore("ceval", 60),)).require_scored(names)
 
 
@@ -133,7 +133,8 @@ def test_a_drop_within_what_is_allowed_meets_the_gate(tmp_path: Path) -> None:
 
     assert result.met
     assert result.line == (
-        "ceval-law 40.00 is 10.00 points below the 50.00 of before, at most 10 below; p = 1.00, can be chance"
+        "ceval-law 40.00 is 10.00 points below 50.00 in before, allowed drop: 10; p = 1.00, "
+        "not statistically significant"
     )
 
 
@@ -146,8 +147,8 @@ def test_a_larger_drop_does_not_whether_or_not_it_is_chance(tmp_path: Path) -> N
 
     assert (chance.met, more.met) == (False, False)
     assert "4.00 points below" in chance.line
-    assert chance.line.endswith("can be chance")
-    assert more.line.endswith("p < 0.0001, more than chance")
+    assert chance.line.endswith("not statistically significant")
+    assert more.line.endswith("p < 0.0001, statistically significant")
 
 
 def test_a_better_run_meets_the_gate(tmp_path: Path) -> None:
@@ -155,7 +156,7 @@ def test_a_better_run_meets_the_gate(tmp_path: Path) -> None:
     (result,) = check_gates(parse_gates([], tmp_path / "before", 0.0), a_run(tmp_path / "now", {"law": "1100"}))
 
     assert result.met
-    assert "25.00 points above the 25.00 of before" in result.line
+    assert "25.00 points above 25.00 in before" in result.line
 
 
 def test_missing_replies_do_not_meet_a_baselines_gate(tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_missing_replies_do_not_meet_a_baselines_gate(tmp_path: Path) -> None:
 
     assert (some.met, none.met) == (False, False)
     assert some.line.endswith("but 1 of 4 questions have no reply")
-    assert "no question has a reply in both" in none.line
+    assert "no question is answered in both runs" in none.line
 
 
 def test_questions_that_the_baseline_has_no_reply_to_are_told(tmp_path: Path) -> None:
@@ -175,7 +176,7 @@ def test_questions_that_the_baseline_has_no_reply_to_are_told(tmp_path: Path) ->
     (result,) = check_gates(parse_gates([], tmp_path / "before", 0.0), a_run(tmp_path / "now", {"law": "110"}))
 
     assert result.met
-    assert result.line.endswith("1 question that the baseline has no reply to is left out")
+    assert result.line.endswith("1 question excluded because not answered in the baseline")
 
 
 def test_a_baseline_alone_is_no_gate(tmp_path: Path) -> None:
@@ -201,7 +202,7 @@ def test_a_baseline_without_replies_or_a_drop_without_a_baseline_is_refused(tmp_
         parse_gates([], tmp_path / "empty", 1.0)
     with pytest.raises(UsageError, match="needs a run"):
         parse_gates([], None, 1.0)
-    with pytest.raises(UsageError, match="no number of points"):
+    with pytest.raises(UsageError, match="not between 0 and 100 points"):
         parse_gates([], tmp_path / "empty", -1.0)
 
 

@@ -14,19 +14,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.reports.html import embedded, render_page
+from bundle.reports import html
+from bundle.reports.html import render_page
 from bundle.reports.html.content import sections
-from bundle.reports.html.embedded import json_for_script
 from bundle.reports.html.facts import distribution
 from bundle.reports.html.questions import OUTCOMES, question_data
 from bundle.reports.html.texts import catalog
+from bundle.reports.templates import json_for_script
 from bundle.runs.recorded_run import read_recorded_run
 from bundle.runs.statistics import Counts, accuracy_interval
 from bundle.tasks.catalog import find_task
 from tests.program import run as run_program
 from tests.reports.run_directories import random_outcomes, write_run
 
-HTML = Path(embedded.__file__).parent
+HTML = Path(html.__file__).parent
 VENDORED = tomllib.loads((HTML / "vendor" / "vendored.toml").read_text(encoding="utf-8"))
 
 

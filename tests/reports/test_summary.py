@@ -59,10 +59,10 @@ def test_a_summary_with_a_baseline_has_the_change_and_the_gates(tmp_path: Path) 
 
     text = summary(run, comparison=compare(gates.baseline, run), gates=check_gates(gates, run))
 
-    assert "- ✅ `ceval-law 90.00, at least 50`" in text
-    assert "- ❌ `ceval-law 90.00 is 10.00 points below the 100.00 of before, at most 1 below; p = 1.00" in text
+    assert "- ✅ `ceval-law 90.00, required: 50`" in text
+    assert "- ❌ `ceval-law 90.00 is 10.00 points below 100.00 in before, allowed drop: 1; p = 1.00" in text
     assert "| 100.00 | −10.00 | " in text
-    assert "That can be chance." in text
+    assert "Not statistically significant: it may be due to chance." in text
 
 
 def test_no_name_can_become_a_link_a_mention_or_html(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_gates_are_test_cases_and_scores_are_properties(tmp_path: Path) -> None:
     assert (whole.name, whole.result) == ("every question has a reply", [])
     assert gate.name == "ceval-law is at least 60"
     (failure,) = gate.result
-    assert failure.message == "ceval-law 50.00, at least 60"
+    assert failure.message == "ceval-law 50.00, required: 60"
 
 
 def test_missing_replies_are_an_error(tmp_path: Path) -> None:

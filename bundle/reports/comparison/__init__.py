@@ -1,4 +1,4 @@
-"""Two runs laid side by side: the same questions, what changed, and whether it is more than chance."""
+"""Two runs compared question by question: what changed, and whether that is statistically significant."""
 
 from bundle.reports.comparison.comparable import Setting, require_comparable, require_comparable_tasks
 from bundle.reports.comparison.comparison import Comparison, Flip, compare

@@ -1,4 +1,4 @@
-"""What became of every question from one run to another."""
+"""How the outcome of every question changed from one run to another."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from bundle.tasks.scores import Key, Part
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """A question that one run got right and the other wrong.
+    """A question that one run answered correctly and the other did not.
 
     Attributes:
         name: Its subject's score name.
-        key: What tells it from every other of the run.
-        gold: The right answer.
+        key: Identifies it within the run.
+        gold: The gold answer.
         base: The base's answer; "" for a reply without one.
         new: Likewise.
         base_reply: The base's reply.
         new_reply: Likewise.
-        lost: Whether it was right in the base.
+        lost: Whether it was correct in the base.
     """
 
     name: str
@@ -34,28 +34,23 @@ class Flip:
     new_reply: str
     lost: bool
 
-    @property
-    def id(self) -> int:
-        """Row number in the split, from 0."""
-        return self.key.id
-
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A run against a base.
+    """A run compared with a base.
 
     Attributes:
-        base: The one.
-        new: The other.
-        rows: Of each task first the mean over all subjects, then the groups, then the subjects.
-        flips: Right before and wrong now first; in the order of the tasks.
-        settings: In what the runs differ.
-        only_base: Questions of both that only the base answered.
-        only_new: Questions of both that only the new run answered.
-        neither: Questions of both that neither answered.
+        base: The base.
+        new: The other run.
+        rows: For each task first the mean over all subjects, then the groups, then the subjects.
+        flips: Lost questions first; in the order of the tasks.
+        settings: Settings in which the runs differ.
+        only_base: Common questions that only the base answered.
+        only_new: Common questions that only the new run answered.
+        neither: Common questions that neither answered.
         not_common: Questions that only one of the runs has.
-        other_messages: Questions that were asked with other messages, such as fewer examples, of those compared.
-        secret: Questions whose right answers are not known, so that they could not be compared.
+        other_messages: Questions compared although their messages differ, as with fewer examples.
+        secret: Questions excluded because their gold answers are secret.
     """
 
     base: RecordedRun
@@ -77,16 +72,15 @@ class Comparison:
 
 
 def compare(base: RecordedRun, new: RecordedRun, *, common: bool = False) -> Comparison:
-    """Lay two runs side by side, on the questions that both have answered.
+    """Compare two runs on the questions that both have answered.
 
     Args:
-        base: What is compared with.
-        new: What is compared.
-        common: Whether to compare the questions both have where they were not asked of the same subjects, or not the
-            same number, or not of the same tasks.
+        base: The base.
+        new: The other run.
+        common: Whether the common questions are enough, where tasks, subjects or their number of questions differ.
 
     Raises:
-        RunError: They cannot be compared, or no question was answered in both; it says why.
+        RunError: They cannot be compared, or no question was answered in both; the message says why.
     """
     same_asked = require_comparable(base.record, new.record, common=common)
     before, now = ({one.key: one for one in run.predictions} for run in (base, new))
@@ -117,12 +111,12 @@ def compare(base: RecordedRun, new: RecordedRun, *, common: bool = False) -> Com
 def _nothing_to_compare(*, secret: bool) -> RunError:
     if secret:
         return RunError(
-            "The runs cannot be compared: the right answers of what they were asked are secret.",
-            remedy="Compare runs of a split whose answers are known, such as C-Eval's val.",
+            "The runs cannot be compared: the gold answers of their questions are secret.",
+            remedy="Compare runs on a split with public answers, such as C-Eval's val.",
         )
     return RunError(
-        "The runs cannot be compared: there is no question that both have answered.",
-        remedy="Go on with the unfinished run by --resume, then compare again.",
+        "The runs cannot be compared: they have no answered question in common.",
+        remedy="Resume the unfinished run with --resume, then compare again.",
     )
 
 

@@ -1,4 +1,4 @@
-"""What became of the questions from one run to another, counted by subject and group."""
+"""How the outcomes of questions changed from one run to another, by subject and group."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,40 +11,39 @@ from bundle.runs.statistics import Interval, Pairs, difference, difference_inter
 from bundle.tasks.scores import Member, ScoredTask
 
 Pair = tuple[Prediction, Prediction]
-"""A question's outcome in both runs, each with a reply and a known right answer."""
+"""A question's outcome in both runs, each with a reply and a known gold answer."""
 
 LEVEL = 0.05
-"""Below this a p-value counts as more than chance."""
+"""Significance level."""
 
 
 class Standing(StrEnum):
-    """How the new run stands to the base."""
+    """How the new run compares with the base."""
 
     BETTER = "better"
     WORSE = "worse"
-    CHANCE = "no more than chance"
+    CHANCE = "not significant"
     UNCLEAR = "unclear"
-    """The test says that questions changed in one direction, and the interval of the mean over subjects does not."""
+    """Test and interval disagree."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A subject or a group in both runs, on the questions that both answered.
+    """A subject or a group in both runs, over the questions that both answered.
 
     Attributes:
-        name: Its score name; of a mean over some of the subjects, "mean of 3 subjects".
-        kind: "overall" for the mean over all subjects that are compared, one a split.
-        base: Accuracy in percent, for all but a subject the plain mean over its subjects.
+        name: Its score name; for a mean over some of the subjects, "mean of 3 subjects".
+        kind: "overall" for the mean over all subjects compared, one per split.
+        base: Accuracy in percent; except for a subject, the plain mean over its subjects.
         new: Likewise.
-        difference: ``new`` less ``base``, in points.
-        interval: The 95 % interval of that, in points.
-        questions: How many.
-        lost: Those right in the base and wrong in the new run.
-        won: The other way round.
+        difference: ``new`` minus ``base``, in points.
+        interval: Its 95 % interval, in points.
+        questions: Number of questions.
+        lost: Questions correct in the base and wrong in the new run.
+        won: The reverse.
         p: McNemar's exact p-value over them.
-        corrected_p: Holm's correction of it for there being so many subjects; None for what is no subject.
-        standing: Whether the difference is more than chance, by ``corrected_p`` for a subject, else by ``p`` and
-            ``interval`` together.
+        corrected_p: For a subject, that with Holm's correction for the number of subjects; otherwise None.
+        standing: For a subject by ``corrected_p``, otherwise by ``p`` and ``interval`` together.
     """
 
     name: str
@@ -60,16 +59,21 @@ class Row:
     corrected_p: float | None
     standing: Standing
 
+    @property
+    def shown_p(self) -> float:
+        """The p-value that counts."""
+        return self.p if self.corrected_p is None else self.corrected_p
+
 
 def task_rows(task: ScoredTask, names: Mapping[str, str], pairs: Sequence[Pair]) -> Iterator[Row]:
-    """The rows of a task: of each split the mean over all its subjects, then the groups; then all subjects.
+    """The rows of a task: for each split the mean over all its subjects, then the groups; then all subjects.
 
-    A group is compared only where all its subjects are, as it is only then scored.
+    A group is compared only where all its subjects are.
 
     Args:
         task: The task.
         names: The name in ``results.json`` of each of its scores.
-        pairs: The questions that both runs answered; those of other tasks are left alone.
+        pairs: The questions that both runs answered, including those of other tasks.
     """
     members: dict[Member, list[Pair]] = defaultdict(list)
     for pair in pairs:
@@ -137,7 +141,7 @@ def _share(pairs: Sequence[Pair], run: int) -> float:
 
 
 def _standing(change: float, interval: Interval, lost: int, won: int, p: float) -> Standing:
-    # The test counts every question alike and the score every subject; a difference has to hold in both ways.
+    # The test weighs all questions equally, the score all subjects; a difference has to hold in both ways.
     by_test = p < LEVEL
     by_interval = interval.low > 0 or interval.high < 0
     if by_test and by_interval and (won > lost) == (change > 0):

@@ -1,44 +1,43 @@
 """Comparisons on a terminal: in 80 columns, the groups first."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from bundle.reports.comparison.comparison import Comparison, Flip
 from bundle.reports.comparison.rows import Row, Standing
 from bundle.reports.comparison.wording import between, left_out, p_value, points, settings, verdict
+from bundle.reports.screen.output import plain_table
 from bundle.system.text import one_line, printable
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
 _COLUMN_WIDTH = 5
 _STYLES = {Standing.BETTER: "green", Standing.WORSE: "red", Standing.UNCLEAR: "yellow", Standing.CHANCE: ""}
 _MARKS = {Standing.BETTER: "better", Standing.WORSE: "worse", Standing.UNCLEAR: "unclear", Standing.CHANCE: ""}
 
 
-def show(console: "Console", comparison: Comparison, *, subjects: bool, flips: int) -> None:
+def show(console: Console, comparison: Comparison, *, subjects: bool, flips: int) -> None:
     """Print a comparison.
 
     Args:
         console: Where.
         comparison: What.
-        subjects: Whether to show every subject; otherwise only those whose difference is more than chance.
-        flips: The most flips listed.
+        subjects: Whether to show every subject; otherwise only those that differ significantly.
+        flips: Maximum number of flips listed.
     """
-    from rich.text import Text
-
+    names = comparison.base.part_names
+    labels = {names[part]: subject.english for part, subject in comparison.base.subjects.items()}
     for line in _heading(comparison):
         console.print(Text(line))
     console.print()
-    console.print(_table(comparison, subjects=subjects))
+    console.print(_table(comparison, labels, subjects=subjects))
     console.print()
     for text in _text(comparison, subjects=subjects):
         console.print(text)
     if comparison.flips and flips:
         console.print()
-        console.print(_flips(comparison.flips[:flips], _labels(comparison)))
+        console.print(_flips(comparison.flips[:flips], labels))
     if len(comparison.flips) > flips:
         rest = len(comparison.flips) - flips
         console.print(Text(f"{rest} more flips: --flips {len(comparison.flips)}, --html or --json"))
@@ -51,16 +50,12 @@ def _heading(comparison: Comparison) -> Iterator[str]:
         yield f"     {line}"
 
 
-def _table(comparison: Comparison, *, subjects: bool) -> "Table":
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(header_style="", box=SIMPLE_HEAD, show_edge=False, padding=0)
-    table.add_column("", overflow="fold")  # it gives way where the others leave little
+def _table(comparison: Comparison, labels: Mapping[str, str], *, subjects: bool) -> Table:
+    table = plain_table(padding=(0, 0, 0, 0))
+    table.add_column("", overflow="fold")  # it yields where the others leave little
     for header in ("base", "new", "change", "95 % interval", "won", "lost", "p"):
         table.add_column(header, justify="right", no_wrap=True, min_width=_COLUMN_WIDTH)
     table.add_column("", no_wrap=True)
-    labels = _labels(comparison)
     for row in comparison.rows:
         if row.kind == "overall":
             table.add_section()
@@ -73,17 +68,8 @@ def _table(comparison: Comparison, *, subjects: bool) -> "Table":
     return table
 
 
-def _labels(comparison: Comparison) -> dict[str, str]:
-    """What people call a subject, by its score name."""
-    names = comparison.base.part_names
-    return {names[part]: subject.english for part, subject in comparison.base.subjects.items()}
-
-
-def _cells(row: Row, name: str) -> tuple["str | Text", ...]:
-    from rich.text import Text
-
+def _cells(row: Row, name: str) -> tuple[str | Text, ...]:
     style = _STYLES[row.standing]
-    p = row.p if row.corrected_p is None else row.corrected_p
     return (
         Text(printable(name)),
         f"{row.base:.2f}",
@@ -92,31 +78,25 @@ def _cells(row: Row, name: str) -> tuple["str | Text", ...]:
         between(row),
         str(row.won),
         str(row.lost),
-        p_value(p),
+        p_value(row.shown_p),
         Text(_MARKS[row.standing], style=style),
     )
 
 
-def _text(comparison: Comparison, *, subjects: bool) -> Iterator["Text"]:
-    from rich.text import Text
-
+def _text(comparison: Comparison, *, subjects: bool) -> Iterator[Text]:
     for row in comparison.overall:
         yield Text(printable(verdict(row)), style=_STYLES[row.standing])
     of_subjects = [row for row in comparison.rows if row.kind == "subject"]
     if len(of_subjects) > 1:
         differing = sum(row.standing is not Standing.CHANCE for row in of_subjects)
-        line = f"{differing} of {len(of_subjects)} subjects differ by more than chance, corrected for their number"
+        line = f"{differing} of {len(of_subjects)} subjects differ significantly (p corrected for their number)"
         yield Text(f"{line}." if subjects else f"{line}; --subjects shows all.")
     for sentence in left_out(comparison):
         yield Text(sentence)
 
 
-def _flips(flips: Sequence[Flip], labels: Mapping[str, str]) -> "Table":
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(header_style="", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+def _flips(flips: Sequence[Flip], labels: Mapping[str, str]) -> Table:
+    table = plain_table()
     table.add_column("flips", no_wrap=True)
     table.add_column("subject", overflow="fold")
     table.add_column("question", justify="right", no_wrap=True)
@@ -124,5 +104,5 @@ def _flips(flips: Sequence[Flip], labels: Mapping[str, str]) -> "Table":
         table.add_column(header, max_width=10, no_wrap=True, overflow="ellipsis")
     for flip in flips:
         answers = (Text(one_line(answer, 30) or "–") for answer in (flip.gold, flip.base, flip.new))
-        table.add_row("lost" if flip.lost else "won", Text(printable(labels[flip.name])), str(flip.id), *answers)
+        table.add_row("lost" if flip.lost else "won", Text(printable(labels[flip.name])), str(flip.key.id), *answers)
     return table

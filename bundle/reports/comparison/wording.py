@@ -5,42 +5,43 @@ from collections.abc import Iterator
 
 from bundle.reports.comparison.comparison import Comparison
 from bundle.reports.comparison.rows import Row, Standing
-from bundle.system.text import one_line
+from bundle.system.text import one_line, plural
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{40}")
 
 
 def verdict(row: Row) -> str:
-    """Whether a group's or a subject's difference is more than chance, in one sentence."""
+    """Whether a difference is statistically significant, in one or two sentences."""
     if row.lost + row.won == 0:
-        return f"{row.name}: no difference at all: every question is right in both runs or wrong in both."
-    moved = f"{row.name}: {_direction(row)}"
-    flips = f"{row.won} questions won, {row.lost} lost, {p_says(_p(row))}"
+        return f"{row.name}: no difference: every question is correct in both runs or wrong in both."
+    moved = (
+        f"{row.name}: {_direction(row)} (95 % interval {between(row)}; "
+        f"{row.won} won, {row.lost} lost, {p_says(row.shown_p)})."
+    )
     match row.standing:
         case Standing.BETTER | Standing.WORSE:
-            return f"{moved} (95 % interval {between(row)}; {flips}). That is more than chance."
+            return f"{moved} Statistically significant: chance alone would rarely make such a difference."
         case Standing.UNCLEAR:
             return (
-                f"{moved} (95 % interval {between(row)}; {flips}). That is not clear: the test, in which every "
-                "question counts the same, and the interval of the mean, in which every subject does, do not agree."
+                f"{moved} Unclear: the test, which gives every question the same weight, and the interval of the mean, "
+                "which gives every subject the same weight, disagree."
             )
         case _:
-            return f"{moved} (95 % interval {between(row)}; {flips}). That can be chance."
+            return f"{moved} Not statistically significant: it may be due to chance."
 
 
 def points(value: float) -> str:
     """A difference with its sign: "+1.25", "−0.50", "0.00"."""
-    text = f"{abs(value):.2f}"
-    return text if float(text) == 0 else f"{'+' if value > 0 else '−'}{text}"
+    return _signed(value, 2)
 
 
 def between(row: Row) -> str:
     """The interval: "−1.2 to +3.4"."""
-    return f"{_short(row.interval.low)} to {_short(row.interval.high)}"
+    return f"{_signed(row.interval.low, 1)} to {_signed(row.interval.high, 1)}"
 
 
 def p_value(p: float) -> str:
-    """A p-value as precise as it is worth: "0.31", "0.012", "0.0004", "< 0.0001"."""
+    """A p-value with as many digits as are meaningful: "0.31", "0.012", "0.0004", "< 0.0001"."""
     if p < 0.0001:
         return "< 0.0001"
     if p < 0.001:
@@ -55,45 +56,37 @@ def p_says(p: float) -> str:
 
 
 def left_out(comparison: Comparison) -> Iterator[str]:
-    """What was not compared, and what else to know before believing the numbers; one sentence each."""
+    """What was not compared, and what else to know before relying on the numbers; one sentence each."""
     unanswered = comparison.only_base + comparison.only_new + comparison.neither
     if unanswered:
         yield (
-            f"{_questions(unanswered)} left out, not answered in both: {comparison.only_base} only in the base, "
-            f"{comparison.only_new} only in the new run, {comparison.neither} in neither."
+            f"{plural(unanswered, 'question')} excluded because not answered in both runs: {comparison.only_base} "
+            f"answered only in the base, {comparison.only_new} only in the new run, {comparison.neither} in neither."
         )
     if comparison.not_common:
-        yield f"{_questions(comparison.not_common)} left out that only one of the runs was asked."
+        yield f"{plural(comparison.not_common, 'question')} excluded because only one of the runs includes them."
     if comparison.secret:
-        yield f"{_questions(comparison.secret)} left out whose right answers are secret."
+        yield f"{plural(comparison.secret, 'question')} excluded because the gold answers are secret."
     if comparison.other_messages:
-        yield f"{_questions(comparison.other_messages)} asked with other messages, such as fewer examples to fit."
+        yield f"{plural(comparison.other_messages, 'question')} sent with different messages, such as fewer examples."
 
 
 def settings(comparison: Comparison) -> Iterator[str]:
-    """In what the runs differ besides their answers, one line each."""
+    """Settings in which the runs differ, one line each."""
     for one in comparison.settings:
         yield f"{one.name}: {_value(one.base)} → {_value(one.new)}"
 
 
 def _direction(row: Row) -> str:
-    amount = f"{abs(row.difference):.2f} points"
     if float(f"{row.difference:.2f}") == 0:
         return f"the same score, {row.new:.2f}"
-    return f"{amount} {'better' if row.difference > 0 else 'worse'}, {row.base:.2f} → {row.new:.2f}"
+    better = "better" if row.difference > 0 else "worse"
+    return f"{abs(row.difference):.2f} points {better}, {row.base:.2f} → {row.new:.2f}"
 
 
-def _p(row: Row) -> float:
-    return row.p if row.corrected_p is None else row.corrected_p
-
-
-def _short(value: float) -> str:
-    text = f"{abs(value):.1f}"
+def _signed(value: float, digits: int) -> str:
+    text = f"{abs(value):.{digits}f}"
     return text if float(text) == 0 else f"{'+' if value > 0 else '−'}{text}"
-
-
-def _questions(number: int) -> str:
-    return "1 question is" if number == 1 else f"{number} questions are"
 
 
 def _value(value: object) -> str:

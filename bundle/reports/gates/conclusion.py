@@ -1,4 +1,4 @@
-"""What is made of a run when it is over, besides the table: gates, a summary, a file for a CI server."""
+"""What happens when a run has ended, besides the table: gates, a summary, a file for CI servers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,12 +24,12 @@ from bundle.tasks.scores import ScoredTask
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What is wanted of a run when it is over.
+    """What to do when a run has ended.
 
     Attributes:
-        gates: What its scores must be.
-        summary: Where a summary in Markdown goes; None for none.
-        junit: Where JUnit XML goes; None for none.
+        gates: Requirements on its scores.
+        summary: File for a summary in Markdown; None for none.
+        junit: File for JUnit XML; None for none.
     """
 
     gates: Gates = field(default_factory=Gates)
@@ -62,15 +62,15 @@ class Conclusion:
         self.gates.require_comparable(record)
 
     def conclude(self, directory: Path, code: int, note: Callable[[str], None]) -> int:
-        """Check the gates and write the files of a run that is over, whether or not it was carried through.
+        """Check the gates and write the files of a run that has ended, complete or not.
 
         Args:
-            directory: The run's directory, with all that is known written down.
-            code: The exit code it has without gates.
-            note: Told a line a gate.
+            directory: The run's directory, with everything written.
+            code: The exit code without gates.
+            note: Called with one line per gate.
 
         Returns:
-            The exit code it has with them: 1 instead of 0 where one is not met.
+            The exit code with gates: 1 instead of 0 if one fails.
 
         Raises:
             RunError: A file cannot be written, or the run cannot be compared with the baseline.
@@ -80,7 +80,7 @@ class Conclusion:
         run = read_recorded_run(directory)
         results = check_gates(self.gates, run)
         for one in results:
-            note(f"{'gate met' if one.met else 'gate not met'}: {one.line}")
+            note(f"{'gate passed' if one.met else 'gate failed'}: {one.line}")
         if self.summary is not None:
             comparison = compare_with_baseline(self.gates, run)
             write_text(self.summary, summary(run, comparison=comparison, gates=results))
@@ -98,7 +98,7 @@ def parse_conclusion(
     junit: Path | None = None,
     out: Path = Path("outputs"),
 ) -> Conclusion:
-    """Read the options of the same names.
+    """Parse the options of the same names.
 
     Raises:
         UsageError: They cannot be used as given.
@@ -107,7 +107,7 @@ def parse_conclusion(
     for option, path in (("--summary", summary), ("--junit", junit)):
         if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):
             what = "a directory" if path.is_dir() else "in a directory that does not exist"
-            raise UsageError(f"{option} {path} is {what}.", remedy="Name a file in a directory that exists.")
+            raise UsageError(f"{option} {path} is {what}.", remedy="Name a file in an existing directory.")
     try:
         gates = parse_gates(min_scores, baseline, max_drop, out)
     except RunError as error:

@@ -1,7 +1,7 @@
-"""Gates: what a script asks of a run's scores before it goes on.
+"""Gates: what a script requires of a run's scores.
 
-A gate looks at a run that is over, and its answer is one line. A score with missing replies meets no gate, whatever it
-is: the missing ones may be just those that would have been wrong.
+A gate checks a run that has ended, and its result is one line. A score with missing replies passes no gate, whatever it
+is: the missing ones may be exactly those that would have been wrong.
 """
 
 import math
@@ -21,7 +21,7 @@ from bundle.reports.comparison import (
 from bundle.reports.comparison.wording import p_says
 from bundle.runs.record import RunRecord, TaskRecord
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
-from bundle.system.text import did_you_mean, one_line
+from bundle.system.text import did_you_mean, one_line, plural
 from bundle.tasks.benchmarks import Subject
 from bundle.tasks.scores import ScoredTask, score_names
 
@@ -30,7 +30,7 @@ _TOLERANCE = 1e-9  # a mean of 52 shares may be a hair off the round number it i
 
 @dataclass(frozen=True, slots=True)
 class MinScore:
-    """A score must be at least so many percent."""
+    """A score must be at least this high."""
 
     name: str
     percent: float
@@ -38,12 +38,12 @@ class MinScore:
 
 @dataclass(frozen=True, slots=True)
 class Gates:
-    """All that is asked of a run.
+    """All that is required of a run.
 
     Attributes:
-        min_scores: By the names of ``results.json``.
-        baseline: The run it must not fall behind; None for none.
-        max_drop: By at most so many points in the mean over all subjects of each task; None to compare only.
+        min_scores: Minimum scores, by their names in ``results.json``.
+        baseline: The run to compare with; None for none.
+        max_drop: Maximum drop in the mean over all subjects of each task, in points; None to compare only.
     """
 
     min_scores: tuple[MinScore, ...] = ()
@@ -57,16 +57,16 @@ class Gates:
             names: What it will have, see `expected_scores`.
 
         Raises:
-            UsageError: There is one; the nearest name is told.
+            UsageError: There is one; the message suggests the nearest name.
         """
         for one in self.min_scores:
             if one.name not in names:
                 raise UsageError(
-                    f"--min-score names {one.name!r}, a score that this run will not have.",
+                    f"--min-score: this run will have no score {one.name!r}.",
                     remedy=did_you_mean(
                         one.name,
                         names,
-                        "`bundle tasks TASK` lists the subjects; a group is scored only where all of it is asked.",
+                        "`bundle tasks TASK` lists the subjects; a group needs all its subjects to have a score.",
                     ),
                 )
 
@@ -96,12 +96,12 @@ class Gates:
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """What came of a gate.
+    """The result of a gate.
 
     Attributes:
-        name: What was asked; the same from run to run.
-        met: Whether it holds.
-        line: One line with the numbers, for people.
+        name: What was required; the same from run to run.
+        met: Whether it passed.
+        line: The numbers in one line.
     """
 
     name: str
@@ -122,7 +122,7 @@ def parse_gates(
         raise UsageError("--max-drop needs a run to compare with.", remedy="Name it with --baseline RUN.")
     if max_drop is not None and not 0 <= max_drop <= 100:
         raise UsageError(
-            f"--max-drop {max_drop:g} is no number of points from 0 to 100.", remedy="Give one, as in --max-drop 1.0."
+            f"--max-drop {max_drop:g} is not between 0 and 100 points.", remedy="Use, for example, --max-drop 1.0."
         )
     gates = Gates(
         tuple(_min_score(value) for value in min_scores),
@@ -135,8 +135,8 @@ def parse_gates(
             raise UsageError(f"--min-score names {name} twice.", remedy="Name each score once.")
     if gates.baseline is not None and not gates.baseline.answered:
         raise RunError(
-            f"--baseline {gates.baseline.name} has no answered question to compare with.",
-            remedy="Name a run that was carried through.",
+            f"--baseline {gates.baseline.name} has no answered questions.",
+            remedy="Name a complete run.",
         )
     return gates
 
@@ -160,7 +160,7 @@ def expected_scores(tasks: Sequence[ScoredTask], subjects: Mapping[str, Sequence
 
 
 def check_gates(gates: Gates, run: RecordedRun) -> list[GateResult]:
-    """Look whether a run that is over meets its gates.
+    """Check a run that has ended against its gates.
 
     Raises:
         RunError: It cannot be compared with the baseline.
@@ -171,15 +171,15 @@ def check_gates(gates: Gates, run: RecordedRun) -> list[GateResult]:
     comparison = compare_with_baseline(gates, run)
     if comparison is None:
         name = f"at most {_points(gates.max_drop)} below the baseline"
-        return [*results, GateResult(name, False, f"{name}: no question has a reply in both")]
+        return [*results, GateResult(name, False, f"{name}: no question is answered in both runs")]
     return [*results, *(_not_below(row, gates.max_drop, comparison) for row in comparison.overall)]
 
 
 def compare_with_baseline(gates: Gates, run: RecordedRun) -> Comparison | None:
-    """A run that is over against the baseline of its gates; None for no baseline, and for no question in common yet.
+    """Compare a run that has ended with the baseline; None if there is none, or no common question is answered yet.
 
     Raises:
-        RunError: They cannot be compared, whatever the run still lacks.
+        RunError: They cannot be compared, however complete the run is.
     """
     if gates.baseline is None:
         return None
@@ -193,11 +193,11 @@ def compare_with_baseline(gates: Gates, run: RecordedRun) -> Comparison | None:
 
 
 def gated_exit_code(code: int, results: Iterable[GateResult]) -> int:
-    """The exit code of a run with gates: 1 where one is not met, but what says that the run is not whole is stronger.
+    """The exit code of a run with gates: 1 if one fails, unless the run is incomplete, which is graver.
 
     Args:
-        code: What it would be without: 0, or 4 for questions without a reply, or 130 for an interrupted run.
-        results: What came of the gates.
+        code: The exit code without gates: 0, 4 for questions without a reply, or 130 for an interrupted run.
+        results: Of the gates.
     """
     return ExitCode.GATE_NOT_MET if code == ExitCode.DONE and not all(one.met for one in results) else code
 
@@ -210,8 +210,8 @@ def _min_score(value: str) -> MinScore:
         number = math.nan
     if not name or not equals or not 0 <= number <= 100:
         raise UsageError(
-            f"--min-score {value} is not NAME=PERCENT, with a percentage from 0 to 100.",
-            remedy="Write it as in --min-score ceval=60.",
+            f"--min-score {value} is not NAME=PERCENT with a percentage from 0 to 100.",
+            remedy="Use, for example, --min-score ceval=60.",
         )
     return MinScore(name.strip(), number)
 
@@ -220,14 +220,16 @@ def _at_least(gate: MinScore, run: RecordedRun) -> GateResult:
     name = f"{gate.name} is at least {gate.percent:g}"
     score = run.scores.get(gate.name)
     if score is None:
-        return GateResult(name, False, f"{gate.name} has no score: not all of it was asked; at least {gate.percent:g}")
+        return GateResult(
+            name, False, f"{gate.name} has no score: not all its subjects were asked; required: {gate.percent:g}"
+        )
     missing = score.n - score.answered
     reached = "no score" if score.accuracy is None else _decimals(score.accuracy, gate.percent)
     if missing:
-        line = f"{gate.name} {reached}, at least {gate.percent:g}; but {missing} of {score.n} questions have no reply"
+        line = f"{gate.name} {reached}, required: {gate.percent:g}; but {missing} of {score.n} questions have no reply"
         return GateResult(name, False, line)
     met = score.accuracy is not None and score.accuracy >= gate.percent - _TOLERANCE
-    return GateResult(name, met, f"{gate.name} {reached}, at least {gate.percent:g}")
+    return GateResult(name, met, f"{gate.name} {reached}, required: {gate.percent:g}")
 
 
 def _not_below(row: Row, most: float, comparison: Comparison) -> GateResult:
@@ -236,20 +238,14 @@ def _not_below(row: Row, most: float, comparison: Comparison) -> GateResult:
     drop = -row.difference
     moved = f"{abs(drop):.2f} points {'below' if drop > 0 else 'above'}" if f"{drop:.2f}" not in _ZERO else "level with"
     line = (
-        f"{scored} {_decimals(row.new, row.base)} is {moved} the {_decimals(row.base, row.new)} of "
-        f"{one_line(comparison.base.name)}, at most {most:g} below; {p_says(row.p)}, {_meaning(row)}"
+        f"{scored} {_decimals(row.new, row.base)} is {moved} {_decimals(row.base, row.new)} in "
+        f"{one_line(comparison.base.name)}, allowed drop: {most:g}; {p_says(row.p)}, {_meaning(row)}"
     )
     missing = comparison.new.total - comparison.new.answered
     if missing:
         return GateResult(name, False, f"{line}; but {missing} of {comparison.new.total} questions have no reply")
     if comparison.only_new:
-        left_out = comparison.only_new
-        questions = (
-            "1 question that the baseline has no reply to is"
-            if left_out == 1
-            else (f"{left_out} questions that the baseline has no reply to are")
-        )
-        line += f"; {questions} left out"
+        line += f"; {plural(comparison.only_new, 'question')} excluded because not answered in the baseline"
     return GateResult(name, drop <= most + _TOLERANCE, line)
 
 
@@ -263,15 +259,15 @@ def _points(number: float) -> str:
 def _meaning(row: Row) -> str:
     match row.standing:
         case Standing.BETTER | Standing.WORSE:
-            return "more than chance"
+            return "statistically significant"
         case Standing.UNCLEAR:
-            return "not clear whether chance"
+            return "unclear whether significant"
         case _:
-            return "can be chance"
+            return "not statistically significant"
 
 
 def _decimals(value: float, other: float) -> str:
-    """With so many decimals that two numbers that differ look different."""
+    """With enough decimals to tell two different numbers apart."""
     for digits in range(2, 7):
         if f"{value:.{digits}f}" != f"{other:.{digits}f}":
             return f"{value:.{digits}f}"

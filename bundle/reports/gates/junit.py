@@ -1,7 +1,7 @@
-"""What came of a run's gates as JUnit XML, which CI servers show.
+"""The results of a run's gates as JUnit XML, for CI servers.
 
-A test case is something that is met or not, and keeps its name from build to build: that every question has a reply,
-and each gate. Scores are no tests, so they are properties of the suite, under their names in ``results.json``.
+A test case passes or fails and keeps its name from build to build: one that every question has a reply, and one per
+gate. Scores are not tests; they are properties of the suite, under their names in ``results.json``.
 """
 
 from collections.abc import Sequence

@@ -9,18 +9,18 @@ from bundle.reports.gates.gates import GateResult
 from bundle.runs.recorded_run import RecordedRun
 from bundle.runs.scoring import Score, headlines, intervals
 from bundle.runs.statistics import Interval
-from bundle.system.text import one_line
+from bundle.system.text import one_line, plural
 
 
 def summary(run: RecordedRun, *, comparison: Comparison | None = None, gates: Sequence[GateResult] = ()) -> str:
     """The summary of a run, in GitHub's Markdown.
 
-    Text from outside, such as a model's name, stands in code spans: no name can become a link, a mention or HTML.
+    Text from outside, such as a model's name, is put in code spans: no name can become a link, a mention or HTML.
 
     Args:
         run: The run.
-        comparison: It against its baseline; None where there is none.
-        gates: What came of its gates.
+        comparison: With its baseline; None where there is none.
+        gates: Results of its gates.
     """
     return "\n".join(_lines(run, comparison, gates)) + "\n"
 
@@ -36,15 +36,15 @@ def _lines(run: RecordedRun, comparison: Comparison | None, gates: Sequence[Gate
     yield f"{run.answered} of {run.total} questions answered" + ("." if run.answered == run.total else " ⚠️")
     if run.record.data.source == "sample":
         yield ""
-        yield "The sample questions show that the pipeline works; the score says nothing about a model's quality."
+        yield "Sample questions only show that the pipeline works; the score says nothing about the model's quality."
     if gates:
         yield ""
         yield from (f"- {'✅' if gate.met else '❌'} {_code(gate.line)}" for gate in gates)
     if comparison is not None:
         yield ""
-        yield f"Against {_code(comparison.base.model)} ({_code(comparison.base.name)}):"
+        yield f"Compared with {_code(comparison.base.model)} ({_code(comparison.base.name)}):"
         yield ""
-        # But for the score's name a verdict is all our own words.
+        # Except for the score's name a verdict is all our own text.
         yield from (f"- {_code(row.name)}{verdict(row).removeprefix(row.name)}" for row in comparison.overall)
         yield from (f"- {sentence}" for sentence in left_out(comparison))
     compared = {row.name: row for row in comparison.rows} if comparison is not None else None
@@ -56,13 +56,13 @@ def _lines(run: RecordedRun, comparison: Comparison | None, gates: Sequence[Gate
         yield from _table(groups, run.scores, sure, compared)
     if subjects:
         yield ""
-        yield f"<details><summary>{len(subjects)} subject{'s' if len(subjects) > 1 else ''}</summary>"
+        yield f"<details><summary>{plural(len(subjects), 'subject')}</summary>"
         yield ""
         yield from _table(subjects, run.scores, sure, compared)
         yield ""
         yield "</details>"
     yield ""
-    yield f"Run {_code(run.name)}, begun {run.began:%Y-%m-%d %H:%M}, data {_code(run.record.data.source)}."
+    yield f"Run {_code(run.name)}, started {run.began:%Y-%m-%d %H:%M}, data {_code(run.record.data.source)}."
 
 
 def _table(
@@ -87,8 +87,7 @@ def _table(
 def _change(row: Row | None) -> list[str]:
     if row is None:
         return ["–"] * 4
-    p = row.p if row.corrected_p is None else row.corrected_p
-    return [f"{row.base:.2f}", points(row.difference), between(row), p_value(p).replace("<", "&lt;")]
+    return [f"{row.base:.2f}", points(row.difference), between(row), p_value(row.shown_p).replace("<", "&lt;")]
 
 
 def _percent(score: Score) -> str:
@@ -100,7 +99,7 @@ def _interval(interval: Interval | None) -> str:
 
 
 def _code(text: str) -> str:
-    """A code span that holds this text and ends where it ends, in a table, too."""
+    """A code span with this text, also safe inside a table."""
     content = one_line(text).replace("|", "\\|") or " "
     longest = max((len(run) for run in re.findall("`+", content)), default=0)
     fence = "`" * (longest + 1)

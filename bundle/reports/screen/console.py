@@ -1,10 +1,9 @@
-"""What a person sees while a run goes on and when it is over.
+"""What is shown during a run and at its end.
 
 Progress goes to standard error, as a live display on a terminal and as plain lines elsewhere; results go to standard
-output. Text that comes from a model, a server or a file is shown as `bundle.system.text` makes it, never as markup.
+output. Text from models, servers and files is made printable (`bundle.system.text`) and never taken for markup.
 
-rich is imported by what needs it, and not before: lines are shown before the server is on its way, and it should not
-have to wait for that.
+rich is imported late: it is slow, and the server should start first.
 """
 
 import contextlib
@@ -17,11 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from bundle.errors import BundleError
-from bundle.reports.screen.output import steady
-from bundle.reports.screen.tables import percent, results_table
+from bundle.reports.screen.output import console, steady
 from bundle.runs.predictions import Prediction
 from bundle.runs.scoring import mean
-from bundle.system.text import printable
+from bundle.system.text import plural, printable
 from bundle.tasks.scores import ScoredTask, score_names
 
 if TYPE_CHECKING:
@@ -51,22 +49,22 @@ class Screen:
     @cached_property
     def _out(self) -> "Console":
         def lost(error: OSError) -> None:
-            self.say(f"standard output is lost ({error.strerror}); results.json holds the results")
+            self.say(f"standard output failed ({error.strerror}); results.json holds the results")
 
-        return _console(steady(sys.stdout, lost))
+        return console(steady(sys.stdout, lost))
 
     @cached_property
     def _err(self) -> "Console":
-        return _console(self._stderr)
+        return console(self._stderr)
 
     def heading(self, tasks: Sequence[ScoredTask], whom: str, sources: Sequence[str]) -> None:
-        """Say what is about to be done: which tasks, asked of whom, with questions from where."""
+        """Announce the run: tasks, data, and model."""
         for task, source in zip(tasks, sources, strict=True):
             self.say(f"{task.name}: {task.description}; data {source}")
         self.say(whom)
         if "sample" in sources:
             self.say(
-                "the sample questions show that the pipeline works; the score says nothing about a model's quality"
+                "sample questions only show that the pipeline works; the score says nothing about the model's quality"
             )
 
     def say(self, text: str) -> None:
@@ -90,15 +88,15 @@ class Screen:
 
     @contextlib.contextmanager
     def asking(self, total: int, known: int) -> Iterator[None]:
-        """While questions are asked: show how many, how fast, how well, and how long it will take.
+        """Show progress while questions are asked: how many, how fast, how well, and the time left.
 
         Args:
-            total: Questions to be asked now.
-            known: Questions that were answered before this run was gone on with.
+            total: Questions to ask now.
+            known: Questions answered before, in a run that is resumed.
         """
         self._counter = _Counter(total)
         self._shown_at = time.monotonic()
-        self.say(f"asking {total} questions" + (f", {known} are answered already" if known else ""))
+        self.say(f"asking {plural(total, 'question')}" + (f", {known} answered already" if known else ""))
         if (live := self._live_display()) is not None:
             live.begin(total)
         try:
@@ -122,12 +120,14 @@ class Screen:
         return self._live
 
     def close(self) -> None:
-        """Take the live display away."""
+        """Remove the live display."""
         if self._live is not None:
             self._live.close()
 
     def results(self, tasks: Sequence[ScoredTask], results: "Results", *, all_subjects: bool = False) -> None:
-        """Show a table for every task, of the groups and some or all of the subjects, the coverage and the time."""
+        """Show a table for every task, with groups and some or all subjects, then coverage and timing."""
+        from bundle.reports.screen.tables import percent, results_table  # imported late, for rich
+
         names = score_names(tasks)
         for task in tasks:
             scores = {own: results.scores[name] for own, name in names[task.name].items() if name in results.scores}
@@ -143,13 +143,13 @@ class Screen:
         self._out.print(printable(line), markup=False)
 
     def last(self, directory: Path) -> None:
-        """Show where the run was written; scripts take this last line."""
+        """Show the run's directory; scripts read this last line."""
         # On a terminal a name must not act; a script needs it as it is.
         shown = printable(str(directory)) if self._out.is_terminal else str(directory)
         self._out.print(shown, markup=False, soft_wrap=True)
 
     def error(self, error: BundleError) -> None:
-        """Show what went wrong and what to do next."""
+        """Show an error and its hint."""
         self.close()
         self._err.print(
             f"error: {printable(error.message)}", style="red" if self._err.is_terminal else "", markup=False
@@ -157,17 +157,11 @@ class Screen:
         for detail in error.details:
             self._err.print(f"  {printable(detail)}", markup=False)
         if error.remedy:
-            self._err.print(f"what to do: {printable(error.remedy)}", markup=False)
-
-
-def _console(stream: TextIO) -> "Console":
-    from rich.console import Console
-
-    return Console(file=stream, highlight=False, emoji=False, soft_wrap=not stream.isatty())
+            self._err.print(f"hint: {printable(error.remedy)}", markup=False)
 
 
 class _Counter:
-    """How a run is going."""
+    """Progress of a run."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -187,7 +181,7 @@ class _Counter:
             if self.done < self.total:
                 parts.append(f"{(self.total - self.done) / rate:.0f} s left")
         if answered := self.done - self.failed:
-            parts.append(f"{100 * self.right / answered:.1f} % right")
+            parts.append(f"{100 * self.right / answered:.1f} % correct")
         if self.failed:
             parts.append(f"{self.failed} without a reply")
         return ", ".join(parts)
@@ -244,26 +238,26 @@ def _summary(results: "Results") -> Iterator[str]:
     yield coverage
     timing = results.timing
     words = {
-        "start_s": "starting the server",
-        "load_s": "loading the data",
-        "prove_s": "proving the tokenizer after that",
+        "start_s": "server start",
+        "load_s": "loading data",
+        "prove_s": "tokenizer check",
         "ask_s": "asking",
-        "stop_s": "stopping it",
-        "total_s": "in all",
+        "stop_s": "server stop",
+        "total_s": "total",
     }
     yield "; ".join(f"{word} {timing[name]:.1f} s" for name, word in words.items() if name in timing)
     if (seconds := timing.get("ask_s", 0)) > 0 and counts.answered:
         yield _speed(results, seconds)
     if (rate := results.server.get("prefix_cache_hit_rate")) is not None:
-        yield f"{100 * rate:.0f} % of the prompt tokens were in the server's prefix cache"
+        yield f"{100 * rate:.0f} % of prompt tokens were in the server's prefix cache"
 
 
 def _speed(results: "Results", seconds: float) -> str:
     speed = f"{results.coverage.answered / seconds:.1f} questions/s"
     prompt, completion = results.tokens["prompt"], results.tokens["completion"]
     if cut := results.tokens["cut_replies"]:
-        return f"{speed}; {cut} replies were ended at their answer, so their tokens are not counted"
+        return f"{speed}; {plural(cut, 'reply', 'replies')} stopped early, so tokens are not counted"
     return (
         f"{speed}; {prompt} prompt tokens ({prompt / seconds:.0f}/s), "
-        f"{completion} generated ({completion / seconds:.0f}/s)"
+        f"{completion} completion tokens ({completion / seconds:.0f}/s)"
     )

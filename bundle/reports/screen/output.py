@@ -1,20 +1,48 @@
-"""Standard output and standard error, as long as there is somebody at the other end."""
+"""Consoles and tables on standard output and standard error, whether or not anybody still reads them.
+
+rich is imported on use: the first lines are shown before the server is started, which should not wait for it.
+"""
 
 import contextlib
 import os
 from collections.abc import Callable
-from typing import TextIO, cast
+from typing import TYPE_CHECKING, TextIO, cast
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 
-def steady(stream: TextIO, lost: Callable[[OSError], None] = lambda _: None) -> TextIO:
-    """A stream like ``stream`` that never raises: a run does not end because nobody looks at it any more.
-
-    The terminal may have been closed, the reader of a pipe may have ended, the disk of a log may be full. From then on
-    what is written is thrown away.
+def console(stream: TextIO, *, width: int | None = None) -> "Console":
+    """A console that shows text as it is.
 
     Args:
         stream: Where text is written.
-        lost: Told once why it cannot be.
+        width: Its width in columns where it is not a terminal.
+    """
+    from rich.console import Console
+
+    terminal = stream.isatty()
+    return Console(file=stream, highlight=False, emoji=False, soft_wrap=not terminal, width=None if terminal else width)
+
+
+def plain_table(*, padding: tuple[int, int, int, int] = (0, 1, 0, 0)) -> "Table":
+    """A table without a frame."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    return Table(header_style="", box=SIMPLE_HEAD, show_edge=False, padding=padding, title_justify="left")
+
+
+def steady(stream: TextIO, lost: Callable[[OSError], None] = lambda _: None) -> TextIO:
+    """A stream like ``stream`` that never raises: a run does not end because its output can no longer be written.
+
+    The terminal may have been closed, the reader of a pipe may have ended, the disk of a log may be full. From then on
+    what is written is discarded.
+
+    Args:
+        stream: Where text is written.
+        lost: Called once with the reason.
     """
     return cast(TextIO, _Steady(stream, lost))
 
@@ -51,7 +79,7 @@ class _Steady:
             self._lose(error)
 
     def _lose(self, error: OSError) -> None:
-        # What is still in the stream's buffer must go somewhere, or the interpreter complains of it when it ends.
+        # What is still buffered must go somewhere, or the interpreter complains at exit.
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())

@@ -3,23 +3,21 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bundle.reports.screen.output import plain_table
 from bundle.runs.listing import ListedRun, State
 from bundle.system.text import one_line
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
 
 _BEGAN = re.compile(r"\d{8}-\d{6}(?=-)")
 _STYLES = {State.DAMAGED: "red", State.RUNNING: "green", State.INCOMPLETE: "yellow", State.CUT_OFF: "yellow"}
 
 
-def show_runs(console: "Console", runs: Sequence[ListedRun]) -> None:
-    """Print the list, what its marks mean, and why damaged runs are so."""
-    from rich.text import Text
-
+def show_runs(console: Console, runs: Sequence[ListedRun]) -> None:
+    """Print the list, its legend, and what is wrong with damaged runs."""
     console.print(_table(runs, fits=console.is_terminal))
     notes = []
     if any(not one.whole for run in runs for one in run.headlines):
@@ -29,14 +27,10 @@ def show_runs(console: "Console", runs: Sequence[ListedRun]) -> None:
         console.print(Text(note))
 
 
-def _table(runs: Sequence[ListedRun], *, fits: bool) -> "Table":
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(header_style="", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+def _table(runs: Sequence[ListedRun], *, fits: bool) -> Table:
+    table = plain_table()
     overflow = {"overflow": "fold"} if fits else {"no_wrap": True}
-    table.add_column("run, begun at", **overflow)
+    table.add_column("run", **overflow)
     table.add_column("model", **overflow)
     table.add_column("task", **overflow)
     for header in ("score", "answered", "time"):
@@ -51,13 +45,13 @@ def _table(runs: Sequence[ListedRun], *, fits: bool) -> "Table":
 
 
 def _stem(run: ListedRun) -> str:
-    """The beginning of its name, which is when it was begun, and enough to name it."""
+    """The beginning of its name: when it was started, and enough to identify it."""
     match = _BEGAN.match(run.directory.name)
     return match[0] if match else run.directory.name
 
 
 def _scores(run: ListedRun) -> str:
-    # A mean over some of the subjects is not the score that bears the task's name.
+    # A mean over some of the subjects is not the score that carries the task's name.
     shown = [
         ("–" if one.score.accuracy is None else f"{one.score.accuracy:.2f}") + ("" if one.whole else "*")
         for one in run.headlines

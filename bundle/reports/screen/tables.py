@@ -1,20 +1,20 @@
-"""The table a run ends with: groups first, subjects where they are few or asked for, in 80 columns."""
+"""The table at the end of a run: groups first, subjects if they are few or requested, in 80 columns."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from rich.table import Table
+from rich.text import Text
+
+from bundle.reports.screen.output import plain_table
 from bundle.runs.scoring import Score
-from bundle.system.text import printable
+from bundle.system.text import plural, printable
 from bundle.tasks.benchmarks import Subject
 from bundle.tasks.scores import ScoredTask
 
-if TYPE_CHECKING:
-    from rich.table import Table
-    from rich.text import Text
-
 FEW_SUBJECTS = 10
-"""So many are always shown, each on a line of its own."""
+"""Up to this many are always all shown."""
 
 _NAME_WIDTH = 44  # cells; what the other columns mostly leave of 80
 _EXTREMES = 3
@@ -25,7 +25,7 @@ _STYLES: Mapping[Mark, str] = {"best": "green", "worst": "red"}
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A subject and how well it was answered."""
+    """A subject and its score."""
 
     name: str
     score: Score
@@ -33,27 +33,17 @@ class _Row:
     mark: Mark | None = None
 
 
-def results_table(task: ScoredTask, scores: Mapping[str, Score], *, all_subjects: bool) -> "Table":
+def results_table(task: ScoredTask, scores: Mapping[str, Score], *, all_subjects: bool) -> Table:
     """A task's scores as a table.
 
     Args:
         task: The task.
-        scores: What could be scored, by the task's own score names.
-        all_subjects: Show every subject. Otherwise, where there are more than `FEW_SUBJECTS` and a group is scored,
-            only the best and the worst are shown, and how many others are as good or as bad.
+        scores: Its scores, by the task's own names for them.
+        all_subjects: Whether to show every subject. Otherwise, if there are more than `FEW_SUBJECTS` and a group has a
+            score, only the best and the worst are shown, with the number of ties.
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(
-        title=Text(printable(task.name), style="bold"),
-        title_justify="left",
-        header_style="",
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+    table = plain_table()
+    table.title = Text(printable(task.name), style="bold")
     table.add_column("", max_width=_NAME_WIDTH, overflow="fold")
     table.add_column("", no_wrap=True)
     for header in ("accuracy", "± s.e.", "answered"):
@@ -61,7 +51,7 @@ def results_table(task: ScoredTask, scores: Mapping[str, Score], *, all_subjects
     groups = [name for name in task.groups if name in scores]
     for place, name in enumerate(groups):
         members = len(task.groups[name])
-        label = f"{printable(name)}, {members} subject{'s' if members > 1 else ''}"
+        label = f"{printable(name)}, {plural(members, 'subject')}"
         table.add_row(Text(label), "", *_cells(scores[name]), style="bold" if place == 0 else None)
     rows = _subjects(task, scores)
     if groups and len(rows) == 1:
@@ -71,7 +61,7 @@ def results_table(task: ScoredTask, scores: Mapping[str, Score], *, all_subjects
             _add_section(table, [row for row in rows if row.split == split])
     else:
         hidden = len(rows) - sum(_add_extremes(table, rows, mark) for mark in _STYLES)
-        table.caption = Text(f"{hidden} more subjects: --all-subjects, or `bundle report`")
+        table.caption = Text(f"{hidden} more subjects: use --all-subjects or `bundle report`")
         table.caption_justify = "left"
     return table
 
@@ -82,7 +72,7 @@ def percent(score: Score) -> str:
 
 
 def _subjects(task: ScoredTask, scores: Mapping[str, Score]) -> list[_Row]:
-    """All subjects that were asked, the best and the worst of them marked."""
+    """All subjects that were asked, with the best and the worst marked."""
     rows = [
         _Row(_name(subject, split if len(task.splits) > 1 else None), scores[name], split)
         for split in task.splits
@@ -100,18 +90,14 @@ def _subjects(task: ScoredTask, scores: Mapping[str, Score]) -> list[_Row]:
 
 
 def _mark(accuracy: float | None, lowest: float, highest: float) -> Mark | None:
-    """Whatever ties with the last of the best is among the best."""
+    """Ties with the last of the best are among the best."""
     if accuracy is None:
         return None
     return "best" if accuracy >= highest else "worst" if accuracy <= lowest else None
 
 
-def _add_extremes(table: "Table", rows: Sequence[_Row], mark: Mark) -> int:
-    """Show a few of the best, best first, or of the worst, worst first, and how many others are as good or as bad.
-
-    Returns:
-        How many are shown.
-    """
+def _add_extremes(table: Table, rows: Sequence[_Row], mark: Mark) -> int:
+    """Show a few of the best, best first, or of the worst, worst first, and the number of ties; return how many."""
     found = [row for row in rows if row.mark == mark]
     found.sort(key=lambda row: row.score.accuracy or 0.0, reverse=mark == "best")
     shown, tied = found[:_EXTREMES], found[_EXTREMES:]
@@ -121,9 +107,7 @@ def _add_extremes(table: "Table", rows: Sequence[_Row], mark: Mark) -> int:
     return len(shown)
 
 
-def _add_section(table: "Table", rows: Sequence[_Row]) -> None:
-    from rich.text import Text
-
+def _add_section(table: Table, rows: Sequence[_Row]) -> None:
     table.add_section()
     for row in rows:
         table.add_row(Text(row.name), _marked(row.mark), *_cells(row.score))
@@ -135,9 +119,7 @@ def _name(subject: Subject, split: str | None) -> str:
     return name if chinese == english else f"{name} {chinese}"
 
 
-def _marked(mark: Mark | None) -> "Text":
-    from rich.text import Text
-
+def _marked(mark: Mark | None) -> Text:
     return Text(mark or "", style=_STYLES[mark] if mark else "")
 
 
