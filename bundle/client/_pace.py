@@ -75,6 +75,7 @@ class SharedPause:
         self.in_vain = 0
         self._began = -math.inf
         self._until = -math.inf
+        self._between_probes_s = 0.0
 
     def begin(self, sent_at: float, asked_s: float | None) -> None:
         """Pause because of a fault.
@@ -89,11 +90,12 @@ class SharedPause:
             self._began = now
         elif asked_s is None:
             return  # it was on its way when the pause began
-        longest = min(_FIRST_PAUSE_S * 2.0 ** min(self.in_vain - 1, 30), _LONGEST_SHARED_PAUSE_S)
+        pause_s = min(_FIRST_PAUSE_S * 2.0 ** min(self.in_vain - 1, 30), _LONGEST_SHARED_PAUSE_S)
         # A server may ask to wait for no time at all and go on refusing.
-        self._until = max(
-            self._until, now + (longest if asked_s is None or (not asked_s and self.in_vain > 1) else asked_s)
-        )
+        if asked_s is not None and (asked_s > 0 or self.in_vain == 1):
+            pause_s = asked_s
+        self._between_probes_s = min(pause_s, _BETWEEN_PROBES_S)
+        self._until = max(self._until, now + pause_s)
 
     def end(self) -> None:
         """A request has succeeded."""
@@ -107,7 +109,7 @@ class SharedPause:
     def sent(self, now: float) -> None:
         """A request is sent."""
         if self.in_vain > 1:
-            self._until = now + _BETWEEN_PROBES_S
+            self._until = now + self._between_probes_s
 
 
 def pause_s(attempt: int, *, busy: bool) -> float:

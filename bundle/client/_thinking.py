@@ -2,21 +2,37 @@
 
 import re
 
-_OPEN, _CLOSE = "<think>", "</think>"
-_MARK = re.compile(f"{_OPEN}|{_CLOSE}")
+_TAGS = ("think", "thinking", "thought", "thoughts", "reasoning", "seed:think")
+_MARKS = (
+    *(f"<{slash}{tag}>" for tag in _TAGS for slash in ("", "/")),
+    *(f"{left}{slash}think{right}" for left, right in ("[]", "◁▷") for slash in ("", "/")),  # Mistral, Kimi
+)
+# gpt-oss: <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…<|return|>
+_HARMONY = tuple(f"<|{name}|>" for name in ("start", "channel", "constrain", "message", "end", "call", "return"))
+_MARK = re.compile("|".join(map(re.escape, (*_MARKS, *_HARMONY))), re.IGNORECASE)
+_FIRST = re.compile(r"[<\[◁]")
+_LONGEST = max(map(len, (*_MARKS, *_HARMONY)))
+
+# The same, as servers write it that leave special tokens out: "analysis…assistantfinal…".
+_BARE_OPEN, _BARE_CLOSE = "analysis", "assistantfinal"
+
+_THINKING_CHANNEL = re.compile("analysis|commentary", re.IGNORECASE)
+_HEADER = "header"
+"""Inside the header of a harmony message, which names its channel."""
 
 
 class ThinkingSplitter:
     """Takes a reply piece by piece and keeps its thinking apart from its text.
 
-    - What stands between ``<think>`` and ``</think>`` is thinking, wherever it stands.
-    - A ``<think>`` that is never closed makes everything after it thinking.
-    - A ``</think>`` that was never opened makes everything before it thinking: chat templates that end in ``<think>``
-      leave the opening mark out of the reply.
-    - White space between thinking and the text's first character is left out.
+    - Everything between two marks is thinking, wherever they are: ``<think>`` and ``</think>`` or a pair of `_TAGS`,
+      ``[THINK]`` and ``[/THINK]``, or a harmony channel of the two that are not "final".
+    - An opening mark that is never closed makes everything after it thinking.
+    - A closing mark that was never opened makes everything before it thinking: with chat templates that end in
+      ``<think>``, the reply lacks the opening mark.
+    - White space between thinking and the first character of the text is dropped.
 
-    How the reply is cut into pieces changes nothing. Because of the third rule, text can turn out to be thinking as
-    long as the reply goes on; nothing else ever takes text back, white space aside.
+    The result does not depend on how the reply is cut into pieces. Because of the third rule, text can turn out to be
+    thinking as long as the reply goes on; nothing else ever takes text back, except white space.
 
     Attributes:
         took_text_back: Whether that has happened.
@@ -25,9 +41,11 @@ class ThinkingSplitter:
     def __init__(self) -> None:
         self._text = ""
         self._thinking = ""
-        self._inside = False
+        self._inside = ""  # the mark that opened it; "" in the text
+        self._header = ""
         self._marked = False
         self._held = ""
+        self._may_be_bare = True
         self.took_text_back = False
 
     @property
@@ -41,45 +59,94 @@ class ThinkingSplitter:
         return self._thinking
 
     def feed(self, piece: str) -> str:
-        """Take the next piece, and return the text so far."""
+        """Take the next piece; return the text so far."""
         rest = self._held + piece
+        if self._may_be_bare:
+            rest = self._without_bare_channel(rest, searched_to=len(self._held) - len(_BARE_CLOSE))
+        self._held = ""
+        if self._may_be_bare:
+            self._held = rest
+            return self._text
+        if _FIRST.search(rest) is None:
+            self._take(rest)
+            return self._text
         while (mark := _MARK.search(rest)) is not None:
             self._take(rest[: mark.start()])
-            self._pass(mark[0])
+            self._pass(mark[0].lower())
             rest = rest[mark.end() :]
         end = _end_of_certain(rest)
         self._take(rest[:end])
         self._held = rest[end:]
-        return self.text
+        return self._text
 
     def end(self) -> str:
-        """The reply is over: return its text."""
+        """The reply is complete: return its text."""
+        if self._may_be_bare:
+            self._may_be_bare = False
+            self.feed("")
         self._take(self._held)
         self._held = ""
-        return self.text
+        return self._text
+
+    def _without_bare_channel(self, rest: str, *, searched_to: int) -> str:
+        """Drop a bare analysis channel; while it may be one, nothing of it is text."""
+        begin = rest.lstrip()
+        if not (begin.startswith(_BARE_OPEN) or _BARE_OPEN.startswith(begin)):
+            self._may_be_bare = False
+        elif (close := rest.find(_BARE_CLOSE, max(0, searched_to))) >= 0:
+            self._may_be_bare = False
+            self._marked = True
+            self._thinking = rest[:close].lstrip().removeprefix(_BARE_OPEN)
+            rest = rest[close + len(_BARE_CLOSE) :]
+        return rest
 
     def _take(self, piece: str) -> None:
-        if self._inside:
+        if self._inside == _HEADER:
+            self._header += piece
+        elif self._inside:
             self._thinking += piece
         else:
             self._text += piece.lstrip() if self._marked and not self._text else piece
 
     def _pass(self, mark: str) -> None:
-        if mark == _CLOSE and not self._inside:
-            self.took_text_back |= bool(self._text.strip())
-            self._thinking += self._text
-            self._text = ""
-        elif not self._text.strip():
-            self._text = ""
-        self._inside = mark == _OPEN
+        if mark in _HARMONY:
+            self._pass_harmony(mark)
+        elif "/" in mark:
+            opening = mark.replace("/", "")
+            if not self._inside:
+                self.took_text_back |= bool(self._text.strip())
+                self._thinking += self._text
+                self._text = ""
+            elif self._inside != opening:
+                self._thinking += mark  # the model thinks about marks
+                return
+            self._inside = ""
+        elif self._inside:
+            if self._inside != mark:
+                self._thinking += mark
+        else:
+            self._inside = mark
         self._marked = True
+        if not self._text.strip():
+            self._text = ""
+
+    def _pass_harmony(self, mark: str) -> None:
+        if mark == "<|message|>":
+            self._inside = mark if _THINKING_CHANNEL.search(self._header) else ""
+        elif mark in ("<|start|>", "<|channel|>", "<|constrain|>"):
+            self._header = "" if mark == "<|start|>" else self._header
+            self._inside = _HEADER
+        else:
+            self._inside = self._header = ""
 
 
 def _end_of_certain(text: str) -> int:
-    """Where a tail begins that more text could make a mark of; the text's length where there is none."""
-    start = text.rfind("<")
-    if start >= 0 and (_OPEN.startswith(text[start:]) or _CLOSE.startswith(text[start:])):
-        return start
+    """Where a tail starts that more text could turn into a mark; the text's length if there is none."""
+    tail = text[-_LONGEST:].lower()
+    for found in _FIRST.finditer(tail):
+        begin = tail[found.start() :]
+        if any(mark.startswith(begin) for mark in (*_MARKS, *_HARMONY)):
+            return len(text) - len(begin)
     return len(text)
 
 

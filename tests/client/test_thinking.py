@@ -11,6 +11,26 @@ from bundle.client._thinking import ThinkingSplitter, split_thinking
 REPLIES = st.lists(
     st.sampled_from(["<think>", "</think>", "<think", "<", "</", "think>", ">", " ", "\n", "A", "答案"]), max_size=12
 ).map("".join)
+MARKED = st.lists(
+    st.sampled_from(
+        [
+            "<think>",
+            "</think>",
+            "[THINK]",
+            "[/THINK]",
+            "<seed:think>",
+            "</seed:think>",
+            "<",
+            "[",
+            "<|",
+            " ",
+            "A",
+            "答案",
+        ]
+        + ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "final", "analysis", "assistant"]
+    ),
+    max_size=12,
+).map("".join)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +51,25 @@ REPLIES = st.lists(
         ("<think></think>", "", ""),
         ("x < y, </ think>", "x < y, </ think>", ""),
         ("B <thin", "B <thin", ""),
+        ("<thinking>A?</thinking>B", "B", "A?"),
+        ("<thought>A?</thought>B", "B", "A?"),
+        ("<THINK>A?</THINK>B", "B", "A?"),
+        ("<seed:think>A?</seed:think>\n\nB", "B", "A?"),
+        ("<reasoning>A?</reasoning>B", "B", "A?"),
+        ("[THINK]A?[/THINK]B", "B", "A?"),
+        ("◁think▷A?◁/think▷B", "B", "A?"),
+        ("A?</seed:think>B", "B", "A?"),
+        ("<think>about </reasoning> marks</think>B", "B", "about </reasoning> marks"),
+        ("<|channel|>analysis<|message|>A?<|end|><|start|>assistant<|channel|>final<|message|>B<|return|>", "B", "A?"),
+        ("<|channel|>final<|message|>B", "B", ""),
+        ("<|start|>assistant<|message|>B", "B", ""),
+        ("<|channel|>analysis<|message|>A?", "", "A?"),
+        ("analysisA?assistantfinalB", "B", "A?"),
+        ("analysis of A", "analysis of A", ""),
+        ("analysis <think>A</think>B", "analysis B", "A"),
+        ("anal", "anal", ""),
+        ("[A", "[A", ""),
+        ("[T", "[T", ""),
     ],
 )
 def test_a_replys_text_and_thinking(reply: str, text: str, thinking: str) -> None:
@@ -38,7 +77,7 @@ def test_a_replys_text_and_thinking(reply: str, text: str, thinking: str) -> Non
     assert (split.text, split.thinking) == (text, thinking)
 
 
-@given(REPLIES, st.data())
+@given(REPLIES | MARKED, st.data())
 def test_every_way_to_cut_a_reply_gives_the_same(reply: str, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(reply)))))
 

@@ -1,0 +1,107 @@
+"""Servers as they are: whatever their quirk, every question is answered, and the score is that of a good server."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from bundle.client import ChatClient, RefusedError
+from bundle.evaluation import AskingOptions, Evaluation
+from bundle.runs.results import Results
+from bundle.runs.run import Run
+from bundle.tasks.catalog import Question, find_task
+from tests.client.loopback_api import Handler, LoopbackApi, loopback_api
+from tests.client.quirks import HOPELESS, QUIRKS, always, letter, streaming
+from tests.patience import PATIENCE_S
+
+OPTIONS = AskingOptions(16, adaptive=True, full_replies=False, prefix_order=True)
+QUESTIONS = [
+    Question("ceval_gen", "val", subject, number, [{"role": "user", "content": f"{subject} {number}"}], "B", 0)
+    for subject in ("law", "logic")
+    for number in range(25)
+]
+
+
+async def evaluate(
+    out: Path, handler: Handler, options: AskingOptions = OPTIONS, count: int = 50
+) -> tuple[Results, LoopbackApi, list[str]]:
+    """The results, what the server has seen and what was said."""
+    said: list[str] = []
+    with Run.create(out, "r") as run:
+        evaluation = Evaluation([find_task("ceval_gen")], QUESTIONS[:count], run, lambda _: None)
+        async with loopback_api(handler) as api, asyncio.timeout(PATIENCE_S):
+            client = ChatClient(
+                api.url,
+                ["sk-test"],
+                "m",
+                temperature=0,
+                timeout_s=PATIENCE_S,
+                retries=2,
+                proxies=False,
+                patience_s=PATIENCE_S,
+                say=said.append,
+            )
+            async with client:
+                await evaluation.ask(client, {"ceval_gen": 64}, options)
+        return evaluation.results({}), api, said
+
+
+def require_right(results: Results) -> None:
+    """Every question is answered, with the letter that the server meant."""
+    assert results.coverage.answered == len(QUESTIONS)
+    for subject in ("law", "logic"):
+        mine = [one for one in QUESTIONS if one.subject == subject]
+        right = sum(letter({"messages": question.messages}) == question.gold for question in mine)
+        assert results.scores[f"ceval-{subject}"].accuracy == pytest.approx(100 * right / len(mine))
+
+
+@pytest.mark.parametrize("quirk", QUIRKS)
+async def test_a_quirk_changes_no_score(quirk: str, tmp_path: Path) -> None:
+    results, _, _ = await evaluate(tmp_path, QUIRKS[quirk]())
+
+    require_right(results)
+
+
+@pytest.mark.parametrize(
+    "quirk", ["streams only", "streams always", "no temperature of 0", "rate limit", "content in parts"]
+)
+async def test_a_quirk_changes_no_score_of_whole_replies(quirk: str, tmp_path: Path) -> None:
+    options = AskingOptions(16, adaptive=True, full_replies=True, prefix_order=False)
+    results, _, _ = await evaluate(tmp_path, QUIRKS[quirk](), options)
+
+    require_right(results)
+
+
+@pytest.mark.parametrize("case", HOPELESS)
+async def test_when_the_first_ten_questions_meet_the_same_refusal_the_run_ends_with_it(
+    case: str, tmp_path: Path
+) -> None:
+    refusal, reason = HOPELESS[case]
+    with pytest.raises(
+        RefusedError, match=f"first 10 questions got no reply, all for the same reason: .*{reason}"
+    ) as caught:
+        await evaluate(tmp_path, always(refusal))
+
+    assert caught.value.exit_code == 3
+
+
+async def test_a_parameter_is_adapted_once_and_said_once(tmp_path: Path) -> None:
+    _, api, said = await evaluate(tmp_path, QUIRKS["max_completion_tokens"]())
+
+    assert [line.partition(" (")[0] for line in said] == [
+        "the server refuses a parameter: max_tokens renamed to max_completion_tokens",
+        "the server refuses a parameter: temperature left out: the server's default applies",
+    ]
+    assert api.bodies[-1].keys() == {"model", "messages", "max_completion_tokens", "stream"}
+
+
+async def test_an_unknown_end_is_said_once(tmp_path: Path) -> None:
+    _, _, said = await evaluate(tmp_path, QUIRKS["finish_reason 'eos'"]())
+
+    assert said == ["replies end with finish_reason 'eos', read as 'stop'"]
+
+
+async def test_a_good_server_is_asked_once_per_question_and_nothing_is_said(tmp_path: Path) -> None:
+    _, api, said = await evaluate(tmp_path, streaming())
+
+    assert (len(api.bodies), said) == (len(QUESTIONS), [])
