@@ -157,14 +157,6 @@ async def calls_a_whole_body_a_stream(call: Call) -> web.StreamResponse:
     return web.Response(body=json.dumps({"choices": [choice]}).encode(), content_type="text/event-stream")
 
 
-async def garbage_after_the_end(call: Call) -> web.StreamResponse:
-    response = await say(call, letter(call.body))
-    if call.body.get("stream") and call.request.transport is not None:
-        await response.write_eof()
-        call.request.transport.write(b"zzz\r\n")
-    return response
-
-
 def no_max_tokens(body: dict[str, Any]) -> web.Response | None:
     """A refusal of each parameter that OpenAI's reasoning models refuse, one after the other."""
     if "max_tokens" in body:
@@ -265,7 +257,6 @@ QUIRKS: dict[str, Callable[[], Handler]] = {
     "stream without finish_reason": lambda: streaming(finish=MISSING),
     "stream without [DONE]": lambda: streaming(done=False),
     "stream stays open": lambda: streaming(stays_open=True),
-    "garbage after the stream": lambda: garbage_after_the_end,
     "event without data": lambda: streaming(before=b"event: ping\n\n", between=b"event: ping\n\n"),
     "pings with data": lambda: streaming(
         before=b'event: ping\ndata: {"type": "ping"}\n\n', between=b"event: ping\ndata: 1\n\n"

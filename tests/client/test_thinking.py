@@ -11,26 +11,9 @@ from bundle.client._thinking import ThinkingSplitter, split_thinking
 REPLIES = st.lists(
     st.sampled_from(["<think>", "</think>", "<think", "<", "</", "think>", ">", " ", "\n", "A", "答案"]), max_size=12
 ).map("".join)
-MARKED = st.lists(
-    st.sampled_from(
-        [
-            "<think>",
-            "</think>",
-            "[THINK]",
-            "[/THINK]",
-            "<seed:think>",
-            "</seed:think>",
-            "<",
-            "[",
-            "<|",
-            " ",
-            "A",
-            "答案",
-        ]
-        + ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "final", "analysis", "assistant"]
-    ),
-    max_size=12,
-).map("".join)
+HARMONY = ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|", "final", "analysis", "assistant", "A", "答案"]
+TAGS = ["<think>", "</think>", "[THINK]", "[/THINK]", "<seed:think>", "</seed:think>", "<", "[", " ", "A", "答案"]
+MARKED = st.lists(st.sampled_from([*TAGS, *HARMONY]), max_size=12).map("".join)
 
 
 @pytest.mark.parametrize(
