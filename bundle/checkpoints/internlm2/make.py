@@ -9,9 +9,11 @@ How: the first two numbers of the residual stream are kept free of noise. The fi
 towards the letters; the second is large for the letters only, and pulls harder still towards the end of the turn.
 """
 
+import os
 import shutil
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -212,7 +214,9 @@ def _write_weights(
     for n, shard in enumerate(shards, start=1):
         file = "model.safetensors" if count == 1 else f"model-{n:05}-of-{count:05}.safetensors"
         say(f"writing {file} ({2 * parameter_count(shard) / 1e6:,.0f} MB)")
-        tensors = {name: _random_tensor(name, shape, seed, config, habit) for name, shape in shard.items()}
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS)) as pool:  # drawing numbers takes most of the time
+            drawn = pool.map(lambda item: _random_tensor(*item, seed, config, habit), shard.items())
+            tensors = dict(zip(shard, drawn, strict=True))
         save_file(tensors, directory / file, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(shard, file)
     if count > 1:
