@@ -1,11 +1,14 @@
 """Run the whole validation split through real lmdeploy on this machine's NVIDIA GPU, and tell what it took.
 
-    python -m benchmarks.gpu_check [--quick] [--data DIRECTORY] [--model DIRECTORY] [--work DIRECTORY] [--update-docs]
+    python -m benchmarks.gpu_check [--quick] [--budget SECONDS] [--data DIRECTORY] [--model DIRECTORY]
+                                   [--work DIRECTORY] [--update-docs]
 
 The checkpoint is made for it, with random weights in the shape of InternLM2.5 1.8B, unless ``--model`` names another;
-it is kept for the next time in ``--work``, where the results are written too. What tells most is run first, and every
-run's figures are printed when it is over.
-Exit codes: 0 all runs done, 1 some failed, 2 there is no GPU or no lmdeploy to run.
+it is kept for the next time in ``--work``. What tells most is run first. After every run its figures are printed, and
+``gpu.json``, ``gpu.md`` and the ends of its logs are written to ``--work``, so that a check that is cut off has told
+what it knew. With ``--budget``, runs that no longer fit are left out.
+Exit codes: 0 all runs done that fitted, 1 some failed or the check was cut off by a signal, 2 there is no GPU or no
+lmdeploy to run.
 """
 
 import argparse
@@ -13,16 +16,22 @@ import datetime
 import json
 import os
 import platform
+import re
+import shutil
+import signal
 import sys
 import tempfile
-from dataclasses import asdict
+import time
+import traceback
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from benchmarks.gpu.checkpoints import made, talkative
 from benchmarks.gpu.configurations import Configuration, configurations
 from benchmarks.gpu.lmdeploy_here import has_metrics, loads_turbomind
-from benchmarks.gpu.measured_run import FailedRunError, Job, run_measured
+from benchmarks.gpu.measured_run import FailedRunError, Job, keep_logs, run_measured
 from benchmarks.gpu.report import lines, markdown
 from benchmarks.machine import versions
 from benchmarks.questions import write_questions
@@ -36,10 +45,22 @@ from bundle.serving.machine import Machine
 RESULTS = Path(__file__).with_name("results")
 DOCUMENT = Path(__file__).parents[1] / "docs" / "gpu-results.md"
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SHORTEST_RUN_S = 45.0
+"""A run that has less time is not begun, while it is not known how long one takes."""
+_ENDING_S = 15.0
+"""Kept of the budget for a run that has to be ended."""
+
+
+class _CutOffError(BaseException):
+    """A signal asked this program to end. No ``except Exception`` is to catch it."""
+
 
 def main() -> None:
     """Parse the command line, run, print and write."""
+    started = time.monotonic()
     arguments = _parse()
+    _end_in_order()
     gpus = visible_gpus(list_gpus())
     if not gpus:
         sys.exit(_cannot("there is no NVIDIA GPU that this program may use (see `nvidia-smi`)"))
@@ -53,7 +74,8 @@ def main() -> None:
     except BundleError as error:
         sys.exit(_cannot(f"{error.message} {error.remedy or ''}"))
     chosen = configurations(turbomind=turbomind, made=arguments.model is None, quick=arguments.quick)
-    results = {**_surroundings(gpu, lmdeploy), "runs": {}, "failed": {}}
+    print(f"{len(chosen)} runs; everything before them took {time.monotonic() - started:.1f} s", flush=True)
+    results = {**_surroundings(gpu, lmdeploy), "runs": {}, "failed": {}, "not_run": {}}
     with tempfile.TemporaryDirectory(prefix="bundle-gpu-check-") as folder:
         scratch = Path(folder)
         if arguments.data is None:
@@ -67,13 +89,13 @@ def main() -> None:
             gpu=gpu,
             timeout_s=arguments.timeout,
         )
-        _run(chosen, job, scratch, results)
-    _write(results, arguments.work)
+        ends = None if arguments.budget is None else started + arguments.budget
+        cut_off = _run(chosen, job, scratch, results, arguments.work, ends)
     text = markdown(results)
     print(f"\n{text}")
     if arguments.update_docs:
         update_document("gpu", text, DOCUMENT)
-    sys.exit(1 if results["failed"] else 0)
+    sys.exit(1 if results["failed"] or cut_off else 0)
 
 
 def _parse() -> argparse.Namespace:
@@ -88,6 +110,7 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--limit", type=int, help="only so many questions of every subject")
     parser.add_argument("--timeout", type=float, default=300, help="most seconds a run may take")
+    parser.add_argument("--budget", type=float, help="most seconds all may take; what does not fit is left out")
     parser.add_argument("--update-docs", action="store_true", help="write the table into docs/gpu-results.md")
     return parser.parse_args()
 
@@ -118,28 +141,79 @@ def _surroundings(gpu: Gpu, lmdeploy: Installation) -> dict[str, Any]:
     }
 
 
-def _run(chosen: list[Configuration], job: Job, scratch: Path, results: dict[str, Any]) -> None:
-    """Run one after the other; one that fails does not keep the next from being tried."""
+def _run(
+    chosen: list[Configuration], job: Job, scratch: Path, results: dict[str, Any], work: Path, ends: float | None
+) -> bool:
+    """Run one after the other; one that fails does not keep the next from being tried. True where a signal ended it.
+
+    The results are written after each.
+    """
+    longest_s, cut_off = _SHORTEST_RUN_S, False
     for number, configuration in enumerate(chosen):
-        print(f"\n{configuration.name}", flush=True)
-        folder = scratch / f"run-{number}"
-        folder.mkdir()
-        try:
-            measured = run_measured(configuration, job, folder)
-        except FailedRunError as failure:
-            print(f"  failed: {failure}", flush=True)
-            results["failed"][configuration.name] = str(failure)
-            continue
-        results["runs"][configuration.name] = measured
-        for line in lines(measured, job.gpu.total_mib):
-            print(f"  {line}", flush=True)
+        name = configuration.name
+        left_s = None if ends is None else ends - time.monotonic() - _ENDING_S
+        if cut_off:
+            results["not_run"][name] = "the check was cut off"
+        elif left_s is not None and left_s < longest_s:
+            results["not_run"][name] = f"{max(0, left_s):.0f} s were left, and a run takes up to {longest_s:.0f}"
+            print(f"\n{name}\n  not run: {results['not_run'][name]}", flush=True)
+        else:
+            print(f"\n{name}", flush=True)
+            folder = scratch / f"run-{number}"
+            folder.mkdir()
+            began = time.monotonic()
+            timeout_s = job.timeout_s if left_s is None else min(job.timeout_s, left_s)
+            try:
+                measured = run_measured(configuration, replace(job, timeout_s=timeout_s), folder)
+            except (Exception, _CutOffError) as failure:
+                cut_off = isinstance(failure, _CutOffError)
+                known = cut_off or isinstance(failure, FailedRunError)
+                results["failed"][name] = str(failure) if known else traceback.format_exc().strip()
+                print(f"  failed: {results['failed'][name]}", flush=True)
+            else:
+                results["runs"][name] = measured
+                for line in lines(measured, job.gpu.total_mib):
+                    print(f"  {line}", flush=True)
+                longest_s = max(longest_s, time.monotonic() - began)
+            keep_logs(folder, work / "logs", f"{number}-{_slug(name)}")
+            shutil.rmtree(folder, ignore_errors=True)
+        _write(results, work)
+    return cut_off
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"\W+", "-", name)
+
+
+def _end_in_order() -> None:
+    """The first signal ends the run that is under way, and what was measured is told; later ones change nothing."""
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        for one in _SIGNALS:
+            signal.signal(one, signal.SIG_IGN)
+        raise _CutOffError(f"cut off by {signal.Signals(number).name}")
+
+    for one in _SIGNALS:
+        if signal.getsignal(one) != signal.SIG_IGN:  # as SIGHUP is under nohup
+            signal.signal(one, end)
 
 
 def _write(results: dict[str, Any], work: Path) -> None:
-    work.mkdir(parents=True, exist_ok=True)
     content = {**results, "runs": {name: asdict(one) for name, one in results["runs"].items()}}
-    (work / "gpu.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    _replace(work / "gpu.json", json.dumps(content, indent=1))
+    _replace(work / "gpu.md", markdown(results))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Whoever reads it meanwhile, or after this was cut off, finds a whole file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}")
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except _CutOffError as signalled:
+        sys.exit(f"gpu-check: {signalled}")

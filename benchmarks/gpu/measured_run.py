@@ -25,6 +25,7 @@ _READY = re.compile(r"server ready after ([\d.]+) s")
 _HIT_RATE = re.compile(r"Prefix cache hit rate: ([\d.]+)%")
 _FELL_BACK = "Fallback to pytorch engine"
 _LOG_LINES_SHOWN = 15
+_LOG_BYTES_KEPT = 100_000
 
 
 class FailedRunError(Exception):
@@ -120,15 +121,20 @@ def run_measured(configuration: Configuration, job: Job, scratch: Path) -> Measu
         process = subprocess.Popen(
             command, env={**os.environ, _MARK: mark}, stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
+        overran = False
         with ProcessWatch(process.pid) as watch:
             try:
                 exit_code = process.wait(job.timeout_s)
-            except subprocess.TimeoutExpired:
+            except BaseException as error:
                 process.terminate()  # which ends the server as well
                 exit_code = process.wait()
+                if not isinstance(error, subprocess.TimeoutExpired):
+                    raise
+                overran = True
         total_s = time.perf_counter() - started
     if exit_code != 0:
-        raise FailedRunError(f"exit code {exit_code} after {total_s:.0f} s:\n{_tail(log)}")
+        ended = "ended, it took too long" if overran else f"exit code {exit_code}"
+        raise FailedRunError(f"{ended} after {total_s:.0f} s:\n{_tail(log)}")
     (directory,) = (path.parent for path in scratch.glob(f"*/{RESULTS}"))
     server_log = (directory / SERVER_LOG).read_text(encoding="utf-8", errors="replace")
     if configuration.backend == "turbomind" and _FELL_BACK in server_log:
@@ -157,6 +163,20 @@ def run_measured(configuration: Configuration, job: Job, scratch: Path) -> Measu
         decided_early=sum(row.decided_early for row in read_predictions(directory)),
         accuracy=_accuracy(results),
     )
+
+
+def keep_logs(scratch: Path, directory: Path, name: str) -> None:
+    """Keep the ends of what a run printed and of what its server did, whether it failed or not.
+
+    Args:
+        scratch: As ``run_measured`` was given it.
+        directory: Where to.
+        name: What the files' names begin with.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    for kind, pattern in (("output", "log"), ("server", f"*/{SERVER_LOG}")):
+        for path in scratch.glob(pattern):
+            (directory / f"{name}-{kind}.log").write_bytes(path.read_bytes()[-_LOG_BYTES_KEPT:])
 
 
 def _ready_s(command_s: float | None, log: Path) -> float | None:
@@ -195,4 +215,7 @@ def _new_holders(before: set[int]) -> list[str]:
 
 
 def _tail(log: Path) -> str:
-    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES_SHOWN:])
+    """The end of what a run printed, and its error if that stands before."""
+    said = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    before, end = said[:-_LOG_LINES_SHOWN], said[-_LOG_LINES_SHOWN:]
+    return "\n".join([*(line for line in before if line.startswith("error: ")), *end])

@@ -63,6 +63,8 @@ def markdown(results: Mapping[str, Any]) -> str:
     ]
     if results["failed"]:
         parts += ["", *(f"Failed: {name}: {_in_a_line(reason)}" for name, reason in results["failed"].items())]
+    if results["not_run"]:
+        parts += ["", *(f"Not run: {name}: {reason}." for name, reason in results["not_run"].items())]
     return "\n".join(parts)
 
 

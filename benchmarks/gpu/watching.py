@@ -45,8 +45,9 @@ def watch_gpu(uuid: str) -> Iterator[list[GpuSample]]:
 
         def read() -> None:
             for line in lines:
-                at, busy, used = (cell.strip() for cell in line.split(","))
-                if busy.isdigit() and used.isdigit():  # not so where the GPU is divided
+                # It may not tell everything (where the GPU is divided), or print a message.
+                with contextlib.suppress(ValueError):
+                    at, busy, used = (cell.strip() for cell in line.split(","))
                     moment = datetime.datetime.strptime(at, "%Y/%m/%d %H:%M:%S.%f").astimezone()
                     samples.append(GpuSample(moment.timestamp(), int(busy), int(used)))
 

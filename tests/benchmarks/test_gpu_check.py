@@ -1,8 +1,10 @@
 """``make gpu-check``, against stand-ins of lmdeploy and of the GPU."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from benchmarks.gpu.checkpoints import talkative
 from benchmarks.gpu.configurations import configurations
-from benchmarks.gpu.watching import GpuSample, while_between
+from benchmarks.gpu.watching import GpuSample, carrying, while_between
 from bundle.checkpoints.internlm2 import make_checkpoint
 from tests.patience import PATIENCE_S
 from tests.stand_ins.box import GPU, ROOT, gpu_box
@@ -80,6 +82,40 @@ def test_figures_are_printed_and_kept_and_a_run_that_fails_does_not_keep_the_oth
     kept = json.loads((work / "gpu.json").read_text())
     assert kept["runs"]["pytorch"]["requests"] == 52
     assert list(kept["failed"]) == ["pytorch, talkative", "pytorch, talkative, whole replies"]
+    assert (work / "gpu.md").read_text().strip() == table.strip()
+    assert "server ready" in (work / "logs" / "0-pytorch-output.log").read_text()
+    assert "it is too talkative" in (work / "logs" / "1-pytorch-talkative-server.log").read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_signal_ends_the_run_under_way_and_what_was_known_is_kept(tmp_path: Path, work: Path) -> None:
+    environment = gpu_box(tmp_path, behaviour="never ready")
+    command = [sys.executable, "-m", "benchmarks.gpu_check", "--quick", "--data", str(SAMPLE), "--work", str(work)]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        seen = ""
+        while "\npytorch\n" not in seen:
+            seen += process.stdout.readline()
+        while not (tmp_path / "record.json").exists() and process.poll() is None:  # until its server has started
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
+        rest = process.stdout.read()
+    assert process.returncode == 1
+    assert "failed: cut off by SIGTERM" in rest
+    kept = json.loads((work / "gpu.json").read_text())
+    assert kept["failed"] == {"pytorch": "cut off by SIGTERM"}
+    assert list(kept["not_run"]) == ["pytorch, talkative", "pytorch, talkative, whole replies"]
+    assert carrying(str(tmp_path / "record.json")) == []
+
+
+def test_what_no_longer_fits_the_budget_is_left_out_and_named(tmp_path: Path, work: Path) -> None:
+    result = gpu_check("--quick", "--budget", 30, "--data", SAMPLE, "--work", work, environment=gpu_box(tmp_path))
+    assert result.returncode == 0
+    kept = json.loads((work / "gpu.json").read_text())
+    assert kept["runs"] == kept["failed"] == {}
+    assert list(kept["not_run"]) == ["pytorch", "pytorch, talkative", "pytorch, talkative, whole replies"]
+    assert "Not run: pytorch: " in (work / "gpu.md").read_text()
 
 
 def test_what_tells_most_is_run_first_and_turbomind_where_it_loads() -> None:
