@@ -70,7 +70,7 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 def _in_a_line(reason: str) -> str:
     said = reason.splitlines()
-    return next((line for line in said if line.startswith("error: ")), said[-1])
+    return next((line for line in said if line.startswith("error: ")), said[0].removesuffix(":"))
 
 
 def _number(value: float | None, form: str) -> str:

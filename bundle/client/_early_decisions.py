@@ -53,7 +53,7 @@ class EarlyDecisions:
         self._rule = rule
         self._worth_it = _WORTH_IT_HTTPS if tls else _WORTH_IT_HTTP
         self._habit = _Habit.UNKNOWN
-        self._saved: list[int] = []
+        self._saved: list[float] = []
         self._brief_length = 0.0
         self._lengths: deque[int] = deque(maxlen=_WINDOW)
         self._cut: deque[bool] = deque(maxlen=_WINDOW)
@@ -86,9 +86,12 @@ class EarlyDecisions:
         if reply.took_text_back:
             self._thinks_aloud()
         elif self._habit is _Habit.UNKNOWN:
-            decided = reply.pieces if reply.pieces_to_decide is None else reply.pieces_to_decide
-            self._saved.append(reply.pieces - decided)
-            self._lengths.append(reply.pieces)
+            tokens, pieces = reply.completion_tokens, reply.pieces
+            decided = pieces if reply.pieces_to_decide is None else reply.pieces_to_decide
+            # A busy server sends few pieces of many tokens each: the tokens are what is saved.
+            self._saved.append((pieces - decided) * max(1.0, (tokens or 0) / max(1, pieces)))
+            # Servers count the end of the turn as a token, and some send two tokens in one event.
+            self._lengths.append(2 * pieces + 1 if tokens is None else tokens)
             if len(self._saved) >= _PROBES:
                 self._settle()
         elif self._habit is _Habit.EXPLAINS:
@@ -119,8 +122,7 @@ class EarlyDecisions:
     def _settle(self) -> None:
         saved = statistics.median(self._saved)
         self._habit = _Habit.EXPLAINS if saved >= self._worth_it else _Habit.BRIEF
-        # Servers count the end of the turn as a token, and some send two tokens in one event.
-        self._brief_length = 2 * statistics.fmean(self._lengths) + 1
+        self._brief_length = statistics.fmean(self._lengths)
         self._saved.clear()
         self._lengths.clear()
         self._cut.clear()

@@ -118,7 +118,8 @@ class StreamedReply:
         rule: What counts as the answer; None if only the complete reply matters.
 
     Attributes:
-        pieces: How many events carried part of the reply: with most servers one per token.
+        pieces: How many events carried part of the reply: with most servers one per token, but a busy lmdeploy puts many
+            tokens into one.
         pieces_to_decide: How many of them it took until the answer was final; None until then.
         ended: Whether the server has said that the reply is complete.
         has_usage: Whether it has counted the tokens.
@@ -157,6 +158,12 @@ class StreamedReply:
         """The thinking so far; None if there is none."""
         thinking = "".join(self._thinking) + self._splitter.thinking
         return thinking if thinking.strip() else None
+
+    @property
+    def completion_tokens(self) -> int | None:
+        """The reply's tokens as the server counts them at its end; None where it does not say."""
+        counted = self._usage.get("completion_tokens") if isinstance(self._usage, Mapping) else None
+        return counted if isinstance(counted, int) else None
 
     def take(self, event: Any) -> None:
         """Take the next event, or `DONE`.

@@ -17,7 +17,7 @@ from bundle.runs.run import Run
 from bundle.tasks.answers import AnswerRule, FirstCapital, FirstOption, Labelled, Pattern
 from bundle.tasks.catalog import Question, find_task
 from tests.client.loopback_api import Call, Handler, completion, error, loopback_api
-from tests.client.streams import Stream, chunk, chunks_of
+from tests.client.streams import Stream, chunk, chunks_of, usage
 from tests.evaluation.asking import MESSAGES, client_of
 from tests.patience import PATIENCE_S
 
@@ -42,6 +42,22 @@ async def test_a_model_that_explains_itself_is_cut_at_its_answer_once_that_is_kn
     assert {reply.text for reply in replies[:8]} == {"".join(EXPLAINED)}
     assert stream.left == 12
     assert stream.sent < 8 * 44 + 12 * 12
+
+
+def test_tokens_count_and_not_pieces_where_a_busy_server_sends_many_in_one() -> None:
+    """As lmdeploy 0.18 does under load: three pieces for 128 tokens."""
+    reading = EarlyDecisions(RULE, tls=False)
+    for _ in range(8):
+        reply = reading.begin()
+        assert reply is not None
+        for event in (*chunks_of(["BD", "ACDD", "AABD"])[:-1], usage(7, 128, 3)):
+            reply.take(event)
+            assert not reading.is_enough(reply)
+        reading.streamed(reply, cut=False)
+    reply = reading.begin()
+    assert reply is not None
+    reply.take(chunks_of(["BD"])[0])
+    assert reading.is_enough(reply)
 
 
 async def test_a_reply_that_was_cut_says_so_and_has_no_counts_of_tokens() -> None:
