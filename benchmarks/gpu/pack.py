@@ -29,7 +29,17 @@ _TOO_LARGE = re.compile(r"lmdeploy/turbomind/(?:.*\.so$|lib(?:64)?/)")
 _GLIBC = (17, 24, 26, 27, 28, 31, 34, 35)  # pip takes a platform's tag literally, so all that may occur are named
 # lmdeploy asks for these and does without them: InternLM2, its PyTorch engine, one GPU. torch and what belongs to it
 # is of the machine, whatever its version.
-_NOT_NEEDED = {"ray", "rdkit", "flash-linear-attention", "tilelang", "peft", "datasets", "torch", "torchvision", "triton"}
+_NOT_NEEDED = {
+    "ray",
+    "rdkit",
+    "flash-linear-attention",
+    "tilelang",
+    "peft",
+    "datasets",
+    "torch",
+    "torchvision",
+    "triton",
+}
 _NOT_NEEDED_PREFIX = "nvidia-"
 _ROUNDS = 12
 
