@@ -91,6 +91,7 @@ def main() -> None:
         )
         ends = None if arguments.budget is None else started + arguments.budget
         cut_off = _run(chosen, job, scratch, results, arguments.work, ends)
+        _ignore_signals()  # what is left to do takes a moment, and the scratch directory must go
     text = markdown(results)
     print(f"\n{text}")
     if arguments.update_docs:
@@ -189,13 +190,17 @@ def _end_in_order() -> None:
     """The first signal ends the run that is under way, and what was measured is told; later ones change nothing."""
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
-        for one in _SIGNALS:
-            signal.signal(one, signal.SIG_IGN)
+        _ignore_signals()
         raise _CutOffError(f"cut off by {signal.Signals(number).name}")
 
     for one in _SIGNALS:
         if signal.getsignal(one) != signal.SIG_IGN:  # as SIGHUP is under nohup
             signal.signal(one, end)
+
+
+def _ignore_signals() -> None:
+    for one in _SIGNALS:
+        signal.signal(one, signal.SIG_IGN)
 
 
 def _write(results: dict[str, Any], work: Path) -> None:
