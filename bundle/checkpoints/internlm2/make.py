@@ -57,6 +57,7 @@ _SIZES: Final[dict[Like, dict[str, int]]] = {
     },
 }
 _SHARD_BYTES = 10**9  # one at a time is held in memory
+_MAX_THREADS = 8  # each may hold a whole tensor in float32, 760 MB at most
 # The last six ids of the vocabulary, in this order, as in InternLM2.5's.
 _MARKS: Final = ("<|plugin|>", "<|interpreter|>", "<|action_end|>", "<|action_start|>", "<|im_end|>", "<|im_start|>")
 _CHAT_TEMPLATE: Final = (
@@ -214,7 +215,9 @@ def _write_weights(
     for n, shard in enumerate(shards, start=1):
         file = "model.safetensors" if count == 1 else f"model-{n:05}-of-{count:05}.safetensors"
         say(f"writing {file} ({2 * parameter_count(shard) / 1e6:,.0f} MB)")
-        with ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS)) as pool:  # drawing numbers takes most of the time
+        with ThreadPoolExecutor(
+            min(os.cpu_count() or 1, _MAX_THREADS)
+        ) as pool:  # drawing numbers takes most of the time
             drawn = pool.map(lambda item: _random_tensor(*item, seed, config, habit), shard.items())
             tensors = dict(zip(shard, drawn, strict=True))
         save_file(tensors, directory / file, metadata={"format": "pt"})
