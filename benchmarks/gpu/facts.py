@@ -30,8 +30,8 @@ import psutil
 from benchmarks.gpu.lmdeploy_here import has_metrics
 from benchmarks.processes_below import wait_for_server
 from benchmarks.questions import write_questions
-from bundle.runs import PREDICTIONS
-from bundle.serving.lmdeploy_installation import find_lmdeploy
+from bundle.runs.files import PREDICTIONS
+from bundle.serving.machine import Machine
 
 _READY_WITHIN_S, _END_WITHIN_S = 150.0, 10.0
 _ASKING_WITHIN_S, _WATCHED_S = 150.0, 100.0
@@ -122,7 +122,7 @@ def _loss(facts: Facts, arguments: argparse.Namespace) -> None:
         write_questions(Path(folder))
         command = [sys.executable, "-m", "bundle", "eval-local", str(arguments.model), f"--data={folder}"]
         command += ["--engine=lmdeploy", f"--out={out}", "--full-replies", "--max-out-len=256", "--", "--backend"]
-        command += ["pytorch", *([] if has_metrics(find_lmdeploy()) else ["--disable-metrics"])]
+        command += ["pytorch", *([] if has_metrics(Machine().installation("lmdeploy")) else ["--disable-metrics"])]
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -197,7 +197,7 @@ def _smi(*options: str) -> str:
 @contextlib.contextmanager
 def _lmdeploy(model: Path, log: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
     """lmdeploy's server with the options that ``bundle`` gives it, and without a key."""
-    installed = find_lmdeploy()
+    installed = Machine().installation("lmdeploy")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -118,7 +118,7 @@ class StreamedReply:
         rule: What counts as the answer; None if only the complete reply matters.
 
     Attributes:
-        pieces: How many events carried part of the reply: with most servers one per token, but a busy lmdeploy puts many
+        pieces: How many events carried part of the reply: with most servers one per token; a busy lmdeploy puts many
             tokens into one.
         pieces_to_decide: How many of them it took until the answer was final; None until then.
         ended: Whether the server has said that the reply is complete.

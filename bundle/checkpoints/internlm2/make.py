@@ -218,7 +218,9 @@ def _write_weights(
         with ThreadPoolExecutor(
             min(os.cpu_count() or 1, _MAX_THREADS)
         ) as pool:  # drawing numbers takes most of the time
-            drawn = pool.map(lambda item: _random_tensor(*item, seed, config, habit), shard.items())
+            drawn = pool.map(
+                lambda name, shape: _random_tensor(name, shape, seed, config, habit), shard, shard.values()
+            )
             tensors = dict(zip(shard, drawn, strict=True))
         save_file(tensors, directory / file, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(shard, file)
