@@ -50,7 +50,7 @@ def test_the_scores_are_shown_and_every_chart_is_drawn_and_told_in_words(browser
         for chart in page.locator(".chart").all():
             label = chart.locator("svg.plot").get_attribute("aria-label")
             assert label
-            assert label.split(";")[-1].strip().startswith("the table")
+            assert label.split(";")[-1].strip().startswith("see the table")
         subjects = page.locator('[data-chart="subjects"] svg.plot')
         assert subjects.locator(".subject > *").count() == 52
         assert "52 subjects" in (subjects.get_attribute("aria-label") or "")
@@ -68,7 +68,7 @@ def test_questions_are_filtered_by_subject_outcome_and_text(browser: Browser, fi
         assert rows(page) == [f"Law #{number}" for number in range(7)]
         outcome = page.get_by_label("Outcome", exact=True)
         for label, expected in {
-            "Right (": ["Law #1", "Law #2"],
+            "Correct (": ["Law #1", "Law #2"],
             "Wrong (": ["Law #0", "Law #3"],
             "No answer in the reply (1)": ["Law #4"],
             "No reply (1)": ["Law #5"],
@@ -84,7 +84,7 @@ def test_questions_are_filtered_by_subject_outcome_and_text(browser: Browser, fi
         search.fill("marxism 题")
         expect(found).to_have_text("3 of 160 questions")
         search.fill("no such text")
-        expect(found).to_have_text("No question fits these filters.")
+        expect(found).to_have_text("No questions match these filters.")
 
 
 def test_questions_are_sorted_by_a_column_and_what_is_not_known_comes_last(browser: Browser, file: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_question_is_opened_with_the_keyboard_and_shows_the_whole_conversation
         detail = page.locator("#rows .detail")
         expect(detail.locator(".reply pre")).to_have_text(REPLIES["law", 0])
         assert "law 第 0 题 <b>?</b>\nA. 甲" in detail.locator(".user pre").inner_text()
-        detail.get_by_text("Examples shown before the question (2 messages)").click()
+        detail.get_by_text("Examples before the question (2 messages)").click()
         expect(detail.locator(".message pre").nth(0)).to_contain_text("例题 1 + 1 = ?")
         expect(detail.locator(".facts")).to_contain_text("460")
         opener.focus()

@@ -119,8 +119,8 @@ def test_a_question_without_a_reply_is_told_apart_and_not_called_wrong(tmp_path:
     data = question_data(run)
     assert [OUTCOMES[code].value for code in data.columns["outcome"]] == ["right", "silent", "failed", "unasked"]
     text = page(run.directory).text
-    assert "2 of 4 questions have a reply. Asked in vain: 1. Not asked: 1." in text
-    assert "not counted as wrong" in text
+    assert "2 of 4 questions have a reply. Failed: 1. Not asked: 1." in text
+    assert "do not count as wrong" in text
     assert "50.00" in text
 
 
@@ -132,15 +132,15 @@ def test_a_subject_without_any_reply_leaves_the_mean_open(tmp_path: Path) -> Non
 
 def test_a_run_that_was_cut_off_says_so(tmp_path: Path) -> None:
     text = page(write_run(tmp_path / "run", {"law": "11.."}, results=False)).text
-    assert "The run was cut off or still goes on" in text
-    assert "cut off before the times were written down" in text
+    assert "The run was cut off or is still running" in text
+    assert "cut off before its timing was saved" in text
     assert "2 of 4 questions have a reply" in text
 
 
 def test_a_run_before_its_first_reply_is_a_page_too(tmp_path: Path) -> None:
     text = page(write_run(tmp_path / "run", {"law": "..", "logic": "x"}, results=False)).text
     assert "0 of 3 questions have a reply" in text
-    assert "There is no reply yet." in text
+    assert "No replies yet." in text
 
 
 def test_a_secret_split_has_counts_and_no_score(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_secret_split_has_counts_and_no_score(tmp_path: Path) -> None:
     assert (secret.secret, secret.overall.score.accuracy, secret.overall.low) == (True, None, None)
     found = [OUTCOMES[code].value for code in question_data(run).columns["outcome"]]
     assert found == ["right", "wrong", "unscored", "unscored", "unscored", "silent"]
-    assert "The right answers of this split are secret" in page(run.directory).text
+    assert "The gold answers of this split are secret" in page(run.directory).text
 
 
 def test_a_task_of_ones_own_has_no_groups_and_no_letters_where_answers_are_free(tmp_path: Path) -> None:
