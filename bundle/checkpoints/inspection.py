@@ -6,7 +6,7 @@ Only small files and headers are read, so it takes well under a second however l
 import hashlib
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -209,11 +209,13 @@ def _first_number(config: Mapping[str, Any], *keys: str) -> int | None:
         value = config.get(key)
         if type(value) is int and value > 0:
             return value
-    for name in _TEXT_CONFIGS:
-        nested = config.get(name)
-        if isinstance(nested, dict) and (number := _first_number(nested, *keys)) is not None:
-            return number
-    return None
+    numbers = (_first_number(nested, *keys) for nested in language_configs(config))
+    return next((number for number in numbers if number is not None), None)
+
+
+def language_configs(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The language model's own configuration within a multimodal one."""
+    yield from (nested for name in _TEXT_CONFIGS if isinstance(nested := config.get(name), dict))
 
 
 def _architecture(directory: Path, config: Mapping[str, Any]) -> str:

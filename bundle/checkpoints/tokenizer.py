@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from bundle.checkpoints._files import read_json_object, shown
-from bundle.checkpoints.inspection import Checkpoint, vocab_size
+from bundle.checkpoints.inspection import Checkpoint, language_configs, vocab_size
 from bundle.checkpoints.tokenizer_probe import RESULT
 from bundle.errors import TokenizerError
 from bundle.system.child_environment import without_keys
@@ -45,12 +45,27 @@ class TokenizerProof:
             not say.
         checked: How many texts, tokens and messages were checked.
         seconds: How long it took.
+        end_of_turn: The mark that the chat template writes after a reply; None if it writes none.
+        stop_token_ids: The id of that mark, if none of the checkpoint's files lists it among those that end a reply:
+            what an engine must be told so that replies end there. Usually empty.
     """
 
     transformers: str
     vocab_size: int | None
     checked: int
     seconds: float
+    end_of_turn: str | None = None
+    stop_token_ids: tuple[int, ...] = ()
+
+    @property
+    def warning(self) -> str | None:
+        """What a user should know of the ends of replies; None if all is well."""
+        if not self.stop_token_ids:
+            return None
+        return (
+            f"the chat template ends a turn with {self.end_of_turn} (id {self.stop_token_ids[0]}), which is not among "
+            "the eos ids of config.json, generation_config.json and the tokenizer: replies may not stop there"
+        )
 
 
 async def prove_tokenizer(
@@ -102,12 +117,31 @@ async def prove_tokenizer(
             details=tail,
         )
     _judge(result, directory, config, python, trust_remote_code, tail)
+    mark: str | None = None
+    stop: tuple[int, ...] = ()
+    if (end := result.get("end_of_turn")) is not None:
+        mark = shown(end[0], 60)
+        ends_a_reply = end[1] in {*_eos_ids(directory, config), result.get("eos_token_id")}
+        stop = () if ends_a_reply else (int(end[1]),)
     return TokenizerProof(
         transformers=shown(result["transformers"]),
         vocab_size=vocabulary,
         checked=int(result["checked"]),
         seconds=time.monotonic() - started,
+        end_of_turn=mark,
+        stop_token_ids=stop,
     )
+
+
+def _eos_ids(directory: Path, config: Mapping[str, Any]) -> set[object]:
+    """The ids that end a reply, by config.json and generation_config.json."""
+    own = directory / "generation_config.json"
+    generation = read_json_object(own) if own.is_file() else {}
+    ids: set[object] = set()
+    for source in (generation, config, *language_configs(config)):
+        eos = source.get("eos_token_id")
+        ids.update(one for one in (eos if isinstance(eos, list) else [eos]) if isinstance(one, int))
+    return ids
 
 
 def _absolute(directory: Path) -> Path:

@@ -3,9 +3,10 @@
 Run by path, in the server's own interpreter, which need not be ours: only the standard library and transformers are
 used, and nothing of ``bundle``. The line of its output that begins with ``RESULT`` is a JSON object: ``transformers``
 (its version, or null), ``checked`` (how many things were), ``problems`` (what failed, at most ``PROBLEM_LIMIT``),
-``failed`` (how many did), ``error`` (null, or why the tokenizer could not even be loaded and asked) and
-``missing`` (packages that reading a sentencepiece model takes and that are not installed; transformers 5 then
-complains of a third one).
+``failed`` (how many did), ``error`` (null, or why the tokenizer could not even be loaded and asked), ``missing``
+(packages that reading a sentencepiece model takes and that are not installed; transformers 5 then complains of a third
+one), ``end_of_turn`` (the token that the chat template writes after a reply, and its id; null if none) and
+``eos_token_id`` (the tokenizer's own).
 """
 
 from __future__ import annotations
@@ -181,8 +182,27 @@ def check_chat(tokenizer: Any, declared: dict[int, dict[str, Any]], report: Repo
         report.check(None if ids.count(marks[mark]) == count else problem)
 
 
+def end_of_turn(tokenizer: Any, declared: dict[int, dict[str, Any]]) -> tuple[str, int] | None:
+    """The first added token that the chat template writes after a reply which another turn follows, and its id."""
+    template = getattr(tokenizer, "chat_template", None)
+    if not template or (isinstance(template, dict) and "default" not in template):
+        return None
+    reply = "这是一个回答"
+    contents = [*CHAT[:1], ("assistant", reply), *CHAT[2:]]
+    messages = [{"role": role, "content": content} for role, content in contents]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
+    after = text.rpartition(reply)[2]
+    marks = {str(entry["content"]): token for token, entry in declared.items()}
+    marks = {**dict.fromkeys(tokenizer.all_special_tokens, 0), **marks}
+    mark = next((mark for mark, _ in occurrences(after, marks)), None)
+    if mark is None or reply not in text:
+        return None
+    token = tokenizer.convert_tokens_to_ids(mark)
+    return (mark, token) if isinstance(token, int) else None
+
+
 def occurrences(text: str, marks: dict[str, int]) -> Iterator[tuple[str, int]]:
-    """Those of the marks that are in a text, and how often, longer ones first."""
+    """Those of the marks that are in a text, in its order, and how often; of two at one place the longer one."""
     alternatives = "|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True) if mark)
     found = re.findall(alternatives, text) if alternatives else []
     for mark in dict.fromkeys(found):
@@ -197,6 +217,7 @@ def check_vocabulary(tokenizer: Any, report: Report) -> None:
 def probe(directory: str, *, trust_remote_code: bool, vocab_size: int | None) -> dict[str, Any]:
     """Load the tokenizer in ``directory`` and check it."""
     result: dict[str, Any] = {"transformers": None, "error": None, "missing": []}
+    result |= {"end_of_turn": None, "eos_token_id": None}
     report = Report(vocab_size)
     step = "transformers could not be imported"
     if not brings_code(directory):
@@ -217,6 +238,8 @@ def probe(directory: str, *, trust_remote_code: bool, vocab_size: int | None) ->
         check_vocabulary(tokenizer, report)
         step = "its chat template could not be rendered"
         check_chat(tokenizer, declared, report)
+        result["end_of_turn"] = end_of_turn(tokenizer, declared)
+        result["eos_token_id"] = tokenizer.eos_token_id
     # Whatever a checkpoint's own code raises is a finding.
     except Exception as error:
         text = " ".join(str(error).split())

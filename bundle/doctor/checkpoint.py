@@ -70,6 +70,8 @@ def look_at_checkpoint(
             yield failing(error.message, error.remedy, error.details)
     else:
         yield ok(f"its tokenizer gives back what it is given, under transformers {proof.transformers}")
+        if proof.warning is not None:
+            yield warning(proof.warning, "Add the id to eos_token_id in the checkpoint's generation_config.json.", ())
 
 
 def _memory(weight_bytes: int, gpu: Gpu) -> Finding:

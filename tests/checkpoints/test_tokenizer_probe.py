@@ -160,3 +160,24 @@ def test_one_space_at_the_start_may_come_or_go(text: str, got: str) -> None:
 )
 def test_any_other_change_is_named(text: str, got: str, complaint: str) -> None:
     assert complaint in str(difference(text, got))
+
+
+# The end of a turn
+
+
+@pytest.mark.parametrize(
+    ("template", "mark"),
+    [
+        (CHAT_TEMPLATE, "<|im_end|>"),
+        ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}{% endfor %}", "<|im_start|>"),
+        ("{% for m in messages %}{{ m['content'] }}\n<|endoftext|><|im_end|>{% endfor %}", "<|endoftext|>"),
+        ("{% for m in messages %}### {{ m['role'] }}: {{ m['content'] }}\n{% endfor %}", None),
+        (None, None),
+    ],
+)
+def test_the_mark_that_a_template_writes_after_a_reply_is_found(
+    prober: Prober, tmp_path: Path, template: str | None, mark: str | None
+) -> None:
+    report = prober.probe(write_bpe(tmp_path / "bpe", chat_template=template))
+
+    assert (report["end_of_turn"] or [None])[0] == mark

@@ -61,7 +61,9 @@ def test_its_tokenizer_is_proved_by_the_interpreter_that_would_serve_it(
 ) -> None:
     model = write_bpe(tmp_path / "model")
     write_safetensors(model / "model.safetensors")
-    write_json(model / "config.json", {"architectures": ["LlamaForCausalLM"], "vocab_size": vocab_size})
+    write_json(
+        model / "config.json", {"architectures": ["LlamaForCausalLM"], "vocab_size": vocab_size, "eos_token_id": 2}
+    )
     _, finding = look_at_checkpoint(model, [], NO_LMDEPLOY, limit_s=60)
     assert finding.status is status
     assert words in finding.text

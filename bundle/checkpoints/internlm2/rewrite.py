@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bundle.checkpoints._files import listed, read_json_object, shown
+from bundle.checkpoints._files import listed, read_json_object, read_whole, shown
 from bundle.checkpoints._safetensors import StoredTensor
 from bundle.checkpoints._tensors import FLOATS, Sizes, check_tensors, is_internlm2
 from bundle.checkpoints._weights import SAFETENSORS_INDEX, Weights, inspect_weights
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 # Goes up with every change to what is written, so that no directory of an earlier version is taken for this one's.
-_VERSION: Final = "internlm2-as-llama 2"
+_VERSION: Final = "internlm2-as-llama 3"
 _END_OF_TURN: Final = "<|im_end|>"
 _ONE_DOWNLOAD: Final = "Take config.json and the other files from the same download of the model."
 _SETTINGS: Final = (
@@ -123,8 +123,8 @@ def _rewrite(
     if len(weights.files) > 1 or (source / SAFETENSORS_INDEX).is_file():
         write_json(target / SAFETENSORS_INDEX, {"metadata": {"total_size": total}, "weight_map": written})
     own = source / "generation_config.json"
-    generation = read_json_object(own) if own.is_file() else _generation_config(config, end_of_turn)
-    write_json(target / own.name, generation)
+    generation = read_json_object(own) if own.is_file() else None
+    write_json(target / own.name, _generation_config(config, generation, end_of_turn))
     write_json(target / "config.json", llama)
 
 
@@ -228,19 +228,22 @@ def _rope_scaling(scaling: object) -> dict[str, Any] | None:
     return {"rope_type": kind, "factor": float(factor)}
 
 
-def _generation_config(config: Mapping[str, Any], end_of_turn: int | None) -> dict[str, Any]:
-    """A generation_config.json for a checkpoint without one: a reply ends where a turn does."""
-    eos = config.get("eos_token_id", 2)
-    ends = [*(eos if isinstance(eos, list) else [eos]), *([] if end_of_turn is None else [end_of_turn])]
-    return {
-        "bos_token_id": config.get("bos_token_id", 1),
-        "eos_token_id": list(dict.fromkeys(ends)),
-        "pad_token_id": config.get("pad_token_id", 0),
-    }
+def _generation_config(
+    config: Mapping[str, Any], generation: Mapping[str, Any] | None, end_of_turn: int | None
+) -> dict[str, Any]:
+    """The checkpoint's own generation_config.json, in which a reply ends where a turn does.
+
+    transformers asks neither the tokenizer nor the chat template what ends a reply.
+    """
+    if generation is None:
+        generation = {"bos_token_id": config.get("bos_token_id", 1), "pad_token_id": config.get("pad_token_id", 0)}
+    eos = generation.get("eos_token_id", config.get("eos_token_id", 2))
+    ends = [*(eos if isinstance(eos, list) else [eos]), end_of_turn]
+    return {**generation, "eos_token_id": list(dict.fromkeys(end for end in ends if isinstance(end, int)))}
 
 
 def _write_tokenizer(source: Path, target: Path, vocab_size: int, say: Callable[[str], None]) -> int | None:
-    """Write the tokenizer's files; returns the id of the mark that ends a turn, if it has one."""
+    """Write the tokenizer's files; returns the id of the mark that ends a turn, if the template has it."""
     from tokenizers import Tokenizer  # imported late: only a new rewrite needs it
 
     config = read_tokenizer_config(source)
@@ -269,7 +272,7 @@ def _write_tokenizer(source: Path, target: Path, vocab_size: int, say: Callable[
             f"{shown(source)} has no tokenizer (tokenizer.model or tokenizer.json).",
             remedy="Download the whole checkpoint.",
         )
-    numbers = tokenizer.get_vocab(with_added_tokens=True)
+    numbers: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
     if max(numbers.values()) >= vocab_size:
         text = max(numbers, key=lambda text: numbers[text])
         raise TokenizerError(
@@ -279,10 +282,12 @@ def _write_tokenizer(source: Path, target: Path, vocab_size: int, say: Callable[
         )
     tokenizer.save(str(target / "tokenizer.json"))
     write_json(target / "tokenizer_config.json", config.as_json())
-    if (source / "chat_template.jinja").is_file():
-        shutil.copyfile(source / "chat_template.jinja", target / "chat_template.jinja")
-    end: int | None = numbers.get(_END_OF_TURN)
-    return end
+    template = str(config.carried.get("chat_template"))
+    own = source / "chat_template.jinja"
+    if own.is_file():
+        shutil.copyfile(own, target / own.name)
+        template = read_whole(own).decode("utf-8", "replace")
+    return numbers.get(_END_OF_TURN) if _END_OF_TURN in template else None
 
 
 def _check_ids(tokenizer: Any, config: TokenizerConfig) -> None:

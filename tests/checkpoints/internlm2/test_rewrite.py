@@ -164,6 +164,23 @@ def test_without_a_generation_config_a_turn_ends_at_its_mark(source: Path, cache
     assert generation == {"bos_token_id": 1, "eos_token_id": [2, 4862], "pad_token_id": 2}
 
 
+def test_a_generation_config_that_lacks_the_mark_gains_it_and_keeps_the_rest(source: Path, cache: Path) -> None:
+    (source / "generation_config.json").write_text(json.dumps({"eos_token_id": 2, "top_p": 0.8}))
+
+    generation = json.loads((rewrite_as_llama(source, cache) / "generation_config.json").read_bytes())
+
+    assert generation == {"eos_token_id": [2, 4862], "top_p": 0.8}
+
+
+def test_without_a_template_that_writes_the_mark_a_reply_ends_as_the_files_say(source: Path, cache: Path) -> None:
+    change_json(source / "tokenizer_config.json", chat_template=None)
+    (source / "generation_config.json").write_text(json.dumps({"eos_token_id": 2}))
+
+    generation = json.loads((rewrite_as_llama(source, cache) / "generation_config.json").read_bytes())
+
+    assert generation == {"eos_token_id": [2]}
+
+
 def test_frequencies_stored_by_old_checkpoints_are_left_out(source: Path, cache: Path) -> None:
     change_tensors(source, lambda t: t.update({"model.layers.0.attention.rotary_emb.inv_freq": torch.ones(8)}))
 
