@@ -1,22 +1,32 @@
 """What a measurement was made on."""
 
+import datetime
 import os
 import platform
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from bundle import __version__
 
-def describe_machine() -> dict[str, str | int | float]:
-    """The machine, in what makes it faster or slower."""
+
+def surroundings(runs: int, packages: Iterable[str] = ()) -> dict[str, Any]:
+    """When, on which machine, beside how much other load, with which versions and in how many runs."""
     return {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0,
-        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
+        "at": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "machine": {
+            "processor": _processor(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0,
+            "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+            "system": f"{platform.system()} {platform.release()}",
+            "python": platform.python_version(),
+        },
+        "load": os.getloadavg()[0],
+        "versions": {"bundle": __version__, **versions(packages)},
+        "runs": runs,
     }
 
 

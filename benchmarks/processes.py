@@ -17,6 +17,10 @@ from typing import Any
 _ROOT = Path(__file__).parents[1]
 
 
+class FailedRunError(Exception):
+    """A run failed; the message ends with its log."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunningServer:
     """A simulated server that runs.
@@ -59,7 +63,7 @@ def simulated_server(parameters: str | Path) -> Iterator[RunningServer]:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a process took.
+    """Resources used by a process.
 
     Attributes:
         exit_code: Negative for the signal that ended it.
@@ -99,3 +103,9 @@ def measure(
     process.returncode = os.waitstatus_to_exitcode(status)  # so that nobody waits for it again
     unit = 1 if sys.platform == "darwin" else 1024
     return Usage(process.returncode, wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit / 1e6)
+
+
+def bundle(*arguments: str, log: Path) -> Usage:
+    """Run ``bundle`` as a user does, with no network but loopback."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": ""}
+    return measure([sys.executable, "-m", "bundle", *arguments], log, environment=environment)

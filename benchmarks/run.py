@@ -1,57 +1,81 @@
-"""Measure ``bundle eval-remote`` against simulated servers.
+"""Benchmark ``bundle eval-remote`` against simulated servers.
 
     python -m benchmarks.run [--only NAME] [--runs N] [--data DIRECTORY] [--update-docs]
 
-It writes ``benchmarks/results/bundle.json`` and prints its tables; with ``--update-docs`` they go into
-``docs/performance.md`` too.
+Prints its tables and writes ``benchmarks/results/bundle.json``; ``--update-docs`` also writes the tables into
+``docs/performance.md``.
 """
 
 import argparse
-import datetime
 import json
 import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe_machine, versions
-from benchmarks.measurement import FailedRunError, options, run_once
+from benchmarks.ideal import ideal
+from benchmarks.machine import surroundings
 from benchmarks.parameters import read_parameters
+from benchmarks.processes import FailedRunError, bundle, simulated_server
 from benchmarks.questions import write_questions
 from benchmarks.scenarios import SCENARIOS, Scenario
 from benchmarks.start import measure_start
-from benchmarks.tables import summary, update_document
-from bundle import __version__
+from benchmarks.tables import bundle_summary, publish
 
-RESULTS = Path(__file__).with_name("results")
 _STARTS = 5
 
 
-def run_scenarios(scenarios: Sequence[Scenario], runs: int, data: Path | None) -> dict[str, Any]:
-    """Run each scenario this often; what cannot be run is named with the reason."""
-    results: dict[str, Any] = {
-        "at": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "machine": describe_machine(),
-        "versions": {"bundle": __version__, **versions(("openai", "aiohttp", "uvloop"))},
-        "runs": runs,
-        "scenarios": {},
-        "not_run": {},
+def run_once(scenario: Scenario, data: Path, scratch: Path) -> dict[str, Any]:
+    """Run a scenario on the questions in ``data``, with an empty directory for its files, and return what it took.
+
+    Raises:
+        FailedRunError: Not every question was answered.
+    """
+    with simulated_server(scenario.server) as server:
+        usage = bundle(
+            *("eval-remote", "simulated", f"--base-url={server.base_url}", f"--task={scenario.task}"),
+            *(f"--data={data}", f"--out={scratch}", *scenario.arguments),
+            log=scratch / "log",
+        )
+        counters = server.counters()
+    if usage.exit_code != 0:
+        log = (scratch / "log").read_text(encoding="utf-8", errors="replace")
+        raise FailedRunError(f"{scenario.name} ended with exit code {usage.exit_code}:\n{log[-4000:]}")
+    (path,) = scratch.glob("*/results.json")
+    results = json.loads(path.read_text(encoding="utf-8"))
+    answered = results["coverage"]["answered"]
+    if not answered == counters["requests"] == counters["answered"] == scenario.questions:
+        raise FailedRunError(
+            f"{scenario.name}: {scenario.questions} questions, {answered} answers, {counters['requests']} requests"
+        )
+    slots = read_parameters(scenario.server).batching.slots
+    return {
+        **asdict(usage),
+        "ask_s": results["timing"]["ask_s"],
+        "slots_busy": counters["slot_seconds"] / max(counters["request_phase_s"] * slots, 1e-9),
+        "prefix_hits": counters["cached_tokens"] / max(counters["prompt_tokens"], 1),
+        "tokens_generated": counters["tokens_generated"],
+        "server_cpu_s": counters["cpu_s"],
+        "timing": results["timing"],
+        "scores": {name: one["accuracy"] for name, one in results["scores"].items()},
+        "server": counters,
+        "ideal": asdict(ideal(read_parameters(scenario.server), scenario.questions, counters["computed_at_best"])),
     }
+
+
+def run_scenarios(scenarios: Sequence[Scenario], runs: int, data: Path | None) -> dict[str, Any]:
+    """Run each scenario ``runs`` times; one that fails is named and does not keep the others from running."""
+    results = surroundings(runs, ("openai", "aiohttp", "uvloop")) | {"scenarios": {}, "not_run": {}}
     with tempfile.TemporaryDirectory(prefix="bundle-bench-") as folder:
         scratch = Path(folder)
         if data is None:
             data = scratch / "questions"
             write_questions(data)
-        known = options(scratch)  # the first start compiles the program as well, and is not measured
         results["start"] = measure_start(_STARTS, scratch / "start")
-        results["help_s"] = results["start"]["help_s"]
         for scenario in scenarios:
-            missing = [one for one in scenario.arguments if one.startswith("--") and one not in known]
-            if missing:
-                results["not_run"][scenario.name] = f"eval-remote has no {missing[0]}"
-                continue
             try:
                 results["scenarios"][scenario.name] = _measured(scenario, runs, data, scratch)
             except FailedRunError as failure:
@@ -67,52 +91,27 @@ def _measured(scenario: Scenario, runs: int, data: Path, scratch: Path) -> dict[
         folder.mkdir()
         found.append(run_once(scenario, data, folder))
         print(f"{scenario.name}: {found[-1]['wall_s']:.2f} s, asking {found[-1]['ask_s']:.2f} s", file=sys.stderr)
-    slots = read_parameters(scenario.server).batching.slots
+    numbers = [name for name, value in found[0].items() if isinstance(value, int | float)]
     return {
-        "description": scenario.description,
-        "questions": scenario.questions,
         "ideal": found[0]["ideal"],
-        "median": {
-            name: statistics.median(one[name] for one in found) for name in ("wall_s", "cpu_s", "peak_mb", "ask_s")
-        }
-        | {
-            "slots_busy": statistics.median(_slots_busy(one["server"], slots) for one in found),
-            "prefix_hits": statistics.median(_prefix_hits(one["server"]) for one in found),
-            "tokens_generated": statistics.median(one["server"]["tokens_generated"] for one in found),
-            "server_cpu_s": statistics.median(one["server"]["cpu_s"] for one in found),
-        },
+        "median": {name: statistics.median(one[name] for one in found) for name in numbers},
         "runs": found,
     }
 
 
-def _slots_busy(server: dict[str, Any], slots: int) -> float:
-    """Share of the slots that was taken, over the request phase."""
-    return float(server["slot_seconds"] / max(server["request_phase_s"] * slots, 1e-9))
-
-
-def _prefix_hits(server: dict[str, Any]) -> float:
-    """Share of the prompts' tokens that were found in the prefix cache."""
-    return float(server["cached_tokens"] / max(server["prompt_tokens"], 1))
-
-
 def main() -> None:
     """Parse the command line, measure, write and print."""
-    parser = argparse.ArgumentParser(description="Measure bundle eval-remote against simulated servers.")
+    parser = argparse.ArgumentParser(description="Benchmark bundle eval-remote against simulated servers.")
     names = [one.name for one in SCENARIOS]
-    parser.add_argument("--only", action="append", choices=names, help="a scenario; can be repeated")
-    parser.add_argument("--runs", type=int, default=3, help="how often each is run; medians are shown")
-    parser.add_argument("--data", type=Path, help="C-Eval in its own layout; by default random questions of its sizes")
+    parser.add_argument("--only", action="append", choices=names, help="run this scenario; can be repeated")
+    parser.add_argument("--runs", type=int, default=3, help="runs per scenario; medians are shown (default: 3)")
+    parser.add_argument("--data", type=Path, help="C-Eval in its own layout (default: random questions of its sizes)")
     parser.add_argument("--update-docs", action="store_true", help="write the tables into docs/performance.md")
     arguments = parser.parse_args()
     chosen = [one for one in SCENARIOS if one.name in (arguments.only or names)]
     results = run_scenarios(chosen, arguments.runs, arguments.data and arguments.data.resolve())
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "bundle.json").write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    text = summary(results)
-    print(text)
-    if arguments.update_docs:
-        update_document("bundle", text)
-    sys.exit(1 if "failed" in results["not_run"].values() else 0)
+    publish("bundle", results, bundle_summary(results), document=arguments.update_docs)
+    sys.exit(1 if results["not_run"] else 0)
 
 
 if __name__ == "__main__":

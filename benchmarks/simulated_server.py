@@ -38,6 +38,7 @@ class _Generation:
     chat: ChatRequest
     number: int
     tokens: Sequence[str]
+    decided_after: int
     finish_reason: str
     sent: int = 0
 
@@ -63,6 +64,7 @@ class SimulatedServer:
         self._timer_at = math.inf
         self._connections = 0
         self._streamed = 0
+        self._answered: set[int] = set()
         self._first_request: tuple[float, float] | None = None
         self._last_reply = 0.0
         self._cpu_at_last_reply = 0.0
@@ -102,12 +104,15 @@ class SimulatedServer:
     def counters(self) -> dict[str, Any]:
         """What it has done since it was started, and what that cost it. Times are in seconds; ``_at`` is since 1970.
 
-        ``computed_at_best`` is how many prompt tokens a prefix cache without limit would have left to be computed.
+        ``answered`` is the number of distinct prompts whose reply was sent at least up to its letter: a client may
+        disconnect then, or retry. ``computed_at_best`` is the number of prompt tokens an unlimited prefix cache would
+        have left to compute.
         """
         self._pump()
         first_at, first_cpu_s = self._first_request or (0.0, 0.0)
         return {
             **asdict(self._engine.counters),
+            "answered": len(self._answered),
             "streamed": self._streamed,
             "connections": self._connections,
             "prefix_hits": self._cache.hits,
@@ -146,7 +151,7 @@ class SimulatedServer:
         self._streamed += chat.stream
         self._requests[exchange] = request
         number = self._engine.counters.requests
-        self._generations[request] = _Generation(exchange, chat, number, tokens, finish_reason)
+        self._generations[request] = _Generation(exchange, chat, number, tokens, reply.decided_after, finish_reason)
         self._engine.submit(request, time.monotonic())
         self._pump()
 
@@ -175,6 +180,7 @@ class SimulatedServer:
         usage = request.prompt_tokens, request.cached_tokens, request.steps
         if ends:
             del self._generations[request], self._requests[generation.exchange]
+            self._answered.add(hash(generation.chat.prompt))
             self._ended()
         if not generation.chat.stream:
             text = "".join(generation.tokens)
@@ -186,6 +192,8 @@ class SimulatedServer:
             chunk = openai_format.next_chunk if generation.sent else openai_format.first_chunk
             events += chunk(number, model, token)
             generation.sent += 1
+        if generation.sent >= generation.decided_after:
+            self._answered.add(hash(generation.chat.prompt))
         if ends:
             wanted = generation.chat.include_usage
             events += openai_format.last_chunks(number, model, generation.finish_reason, *usage, usage=wanted)

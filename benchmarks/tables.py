@@ -1,55 +1,49 @@
-"""Results as tables for people, and into ``docs/performance.md``."""
+"""Results as Markdown tables, printed and in ``docs/performance.md``."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import start
 from benchmarks.scenarios import SCENARIOS, cpu_ms_per_question, outcomes
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
+RESULTS = Path(__file__).with_name("results")
 
 
-def summary(results: Mapping[str, Any]) -> str:
-    """All tables of the program's own results, in Markdown."""
+def bundle_summary(results: Mapping[str, Any]) -> str:
+    """The program's own results: a row per scenario, and whether each target was reached."""
+    scenarios = results["scenarios"]
+    reached = ((one.text, one.limit, one.measured, "yes" if one.reached else "**no**") for one in outcomes(results))
     parts = [
         environment(results),
-        "",
-        scenarios_table(results["scenarios"]),
-        "",
-        table(
-            ("must reach", "below", "measured", "reached"),
-            (
-                (one.text, one.limit, one.measured, "yes" if one.reached else "**no**")
-                for one in (*outcomes(results), *start.outcomes(results))
-            ),
-        ),
+        _scenarios(scenarios),
+        table(("target", "below", "measured", "reached"), reached),
+        *(f"Not run: {name} ({reason})." for name, reason in results["not_run"].items()),
     ]
-    if {"no_latency", "no_latency_all"} <= results["scenarios"].keys():
-        parts += ["", growth(results["scenarios"])]
-    if results["not_run"]:
-        parts += ["", *(f"Not run: {name} ({reason})." for name, reason in results["not_run"].items())]
-    return "\n".join(parts)
+    if {"no_latency", "no_latency_all"} <= scenarios.keys():
+        parts.append(f"Each additional question costs {cpu_ms_per_question(scenarios):.2f} ms of CPU.")
+    return "\n\n".join(parts)
 
 
 def environment(results: Mapping[str, Any]) -> str:
-    """One line on where and with what it was measured."""
+    """One line on where, beside what load and with what it was measured."""
     machine = results["machine"]
     packages = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     return (
         f"{results['at'][:10]}: {machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, "
-        f"{machine['system']}, Python {machine['python']}; {packages}. "
-        f"Medians of {results['runs']} {'run' if results['runs'] == 1 else 'runs'}."
+        f"{machine['system']}, Python {machine['python']}, load average {results['load']:.1f} at the start; "
+        f"{packages}. Medians of {results['runs']} {'run' if results['runs'] == 1 else 'runs'}."
     )
 
 
-def scenarios_table(scenarios: Mapping[str, Any]) -> str:
-    """A row a scenario: what it took, and the ratio of asking to the ideal."""
+def _scenarios(scenarios: Mapping[str, Any]) -> str:
     rows = []
     for scenario in SCENARIOS:
         if (measured := scenarios.get(scenario.name)) is None:
             continue
         median, best = measured["median"], measured["ideal"]
+        timed = best["whole_s"] > 0
         rows.append(
             (
                 f"{scenario.name}: {scenario.description}",
@@ -58,71 +52,35 @@ def scenarios_table(scenarios: Mapping[str, Any]) -> str:
                 f"{median['cpu_s']:.2f}",
                 f"{median['peak_mb']:.0f}",
                 f"{median['ask_s']:.2f}",
-                f"{best['whole_s']:.2f} / {best['cut_s']:.2f}" if best["whole_s"] else "0",
-                ratio(median["ask_s"], best),
-                f"{median['slots_busy']:.0%}" if best["whole_s"] else "",
+                f"{best['whole_s']:.2f} / {best['cut_s']:.2f}" if timed else "0",
+                f"{median['ask_s'] / best['whole_s']:.2f} / {median['ask_s'] / best['cut_s']:.2f}" if timed else "",
+                f"{median['slots_busy']:.0%}" if timed else "",
                 f"{median['prefix_hits']:.0%}",
                 f"{median['tokens_generated']:,.0f}",
                 f"{median['server_cpu_s']:.2f}",
             )
         )
-    head = (
-        "scenario",
-        "questions",
-        "process s",
-        "CPU s",
-        "peak MB",
-        "asking s",
-        "ideal s (whole / cut)",
-        "times ideal (whole / cut)",
-        "slots busy",
-        "prefix hits",
-        "tokens",
-        "server's CPU s",
-    )
+    head = ["scenario", "questions", "process s", "CPU s", "peak MB", "asking s", "ideal s (whole / cut)"]
+    head += ["times ideal (whole / cut)", "slots busy", "prefix hits", "tokens", "server's CPU s"]
     return table(head, rows)
 
 
 def peers_summary(results: Mapping[str, Any]) -> str:
-    """The other programs' results, in Markdown."""
+    """The results of this and other programs, the fastest first."""
     rows = []
     for name, servers in sorted(results["peers"].items(), key=lambda one: one[1]["no_latency"]["median"]["wall_s"]):
         for server, measured in servers.items():
             median, best = measured["median"], measured["ideal"]
             rows.append(
                 (
-                    name,
-                    server,
-                    f"{median['wall_s']:.1f}",
-                    f"{median['cpu_s']:.1f}",
-                    f"{median['peak_mb']:.0f}",
+                    *(name, server, f"{median['wall_s']:.1f}", f"{median['cpu_s']:.1f}", f"{median['peak_mb']:.0f}"),
                     f"{median['ask_s']:.2f}",
                     f"{median['ask_s'] / best['whole_s']:.2f}" if best["whole_s"] else "",
                 )
             )
     head = ("program", "server", "process s", "CPU s", "peak MB", "asking s", "times ideal of whole replies")
-    parts = [environment(results), "", table(head, rows)]
-    if results["not_run"]:
-        parts += ["", *(f"Not measured: {name}: {reason}." for name, reason in results["not_run"].items())]
-    return "\n".join(parts)
-
-
-def ratio(seconds: float, best: Mapping[str, float]) -> str:
-    """How many times the ideal this is."""
-    return f"{seconds / best['whole_s']:.2f} / {seconds / best['cut_s']:.2f}" if best["whole_s"] else ""
-
-
-def growth(scenarios: Mapping[str, Any]) -> str:
-    """How cost grows with the number of questions."""
-    few, many = (scenarios[name]["median"] for name in ("no_latency", "no_latency_all"))
-    columns = ("wall_s", "cpu_s", "peak_mb")
-    rows = [
-        ("1,346 questions", *(f"{few[name]:.2f}" for name in columns)),
-        ("13,688 questions", *(f"{many[name]:.2f}" for name in columns)),
-        ("times (10.17 times the questions)", *(f"{many[name] / few[name]:.2f}" for name in columns)),
-    ]
-    text = table(("growth", "process s", "CPU s", "peak MB"), rows)
-    return f"{text}\n\nOne more question costs {cpu_ms_per_question(scenarios):.2f} ms of CPU."
+    not_run = (f"Not measured: {name}: {reason}." for name, reason in results["not_run"].items())
+    return "\n\n".join((environment(results), table(head, rows), *not_run))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -131,11 +89,21 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def publish(section: str, results: Mapping[str, Any], text: str, *, document: bool) -> None:
+    """Write ``results/SECTION.json``, print the text and, if wanted, put it into the section of the document."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{section}.json"
+    path.write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    print(text)
+    if document:
+        update_document(section, text)
+
+
 def update_document(section: str, text: str, document: Path = DOCUMENT) -> None:
-    """Put a text between the marks of a section, ``<!-- begin SECTION -->`` and ``<!-- end SECTION -->``.
+    """Replace what is between ``<!-- begin SECTION -->`` and ``<!-- end SECTION -->``.
 
     Raises:
-        ValueError: The document has no such marks.
+        ValueError: The document has no such section.
     """
     begin, end = f"<!-- begin {section} -->", f"<!-- end {section} -->"
     content = document.read_text(encoding="utf-8")

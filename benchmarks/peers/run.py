@@ -1,44 +1,104 @@
-"""Measure other evaluation programs on the same questions and servers.
+"""Run other evaluation programs on the same questions and servers, all in one sitting.
 
     python -m benchmarks.peers.run [--only NAME] [--runs N] [--update-docs]
 
-Each is installed under ``.venv-peers/`` on first use. What cannot be installed, or does not ask every question, is
-named with the reason and has no figures. It writes ``benchmarks/results/peers.json``; with ``--only`` the others keep
-their earlier figures.
+Each is installed under ``.venv-peers/`` on first use. A program that cannot be installed, or does not ask every
+question, is named with the reason. Prints its table and writes ``benchmarks/results/peers.json``.
 """
 
 import argparse
-import datetime
+import csv
 import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.ideal import ideal
-from benchmarks.machine import describe_machine, versions
-from benchmarks.measurement import FailedRunError
+from benchmarks.machine import surroundings, versions
 from benchmarks.parameters import read_parameters
-from benchmarks.peers.catalog import PEERS, Peer
-from benchmarks.peers.prompts import write_prompts
-from benchmarks.processes import measure, simulated_server
+from benchmarks.processes import FailedRunError, measure, simulated_server
 from benchmarks.questions import write_questions
 from benchmarks.scenarios import VALIDATION
-from benchmarks.tables import peers_summary, update_document
+from benchmarks.tables import peers_summary, publish
 from bundle import __version__
 
 ENVIRONMENTS = Path(__file__).parents[2] / ".venv-peers"
-RESULTS = Path(__file__).parents[1] / "results"
+SERVERS = ("no_latency", "small_model", "explaining")
 _INSTALL_TIMEOUT_S, _RUN_TIMEOUT_S = 900, 600
 
 
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A program to compare with.
+
+    Attributes:
+        name: Of its driver, ``drive_NAME.py``, and of its environment.
+        package: Its distribution; "" for a driver that runs in this environment.
+        requirements: Arguments of ``pip install``, one call after the other.
+    """
+
+    name: str
+    package: str = ""
+    requirements: Sequence[Sequence[str]] = ()
+
+
+PEERS = (
+    Peer("bundle"),
+    Peer("bare_aiohttp"),
+    Peer("lm_eval", "lm-eval", (("lm-eval[api]==0.4.13",),)),
+    Peer("evalscope", "evalscope", (("evalscope==1.14.1",),)),
+    Peer("inspect_ai", "inspect-ai", (("inspect-ai==0.3.285", "openai"),)),
+    Peer(
+        "opencompass",
+        "opencompass",
+        (
+            ("--upgrade", "pip", "setuptools<81", "wheel"),  # it imports pkg_resources, which setuptools has dropped
+            ("torch==2.13.0",),  # first, so that pip does not download a CUDA build for a program that calls an API
+            ("-r", str(Path(__file__).with_name("requirements_opencompass.txt"))),
+            ("--no-deps", "opencompass==0.3.3"),
+        ),
+    ),
+)
+_TEMPLATE = (
+    "以下是中国关于{subject}考试的单项选择题，请选出其中的正确答案。\n"
+    "{question}\nA. {A}\nB. {B}\nC. {C}\nD. {D}\n答案: "
+)
+
+
+def write_prompts(data: Path, path: Path) -> None:
+    """Write a line of JSON per question of the validation split: ``subject``, 5-shot ``messages`` and ``answer``."""
+    with path.open("w", encoding="utf-8") as file:
+        for one in _prompts(data):
+            file.write(json.dumps(one, ensure_ascii=False) + "\n")
+
+
+def _prompts(data: Path) -> Iterator[dict[str, Any]]:
+    for path in sorted((data / "val").glob("*_val.csv")):
+        subject = path.name.removesuffix("_val.csv")
+        examples: list[dict[str, str]] = []
+        for row in _rows(data / "dev" / f"{subject}_dev.csv")[:5]:
+            examples += [_asked(subject, row), {"role": "assistant", "content": row["answer"]}]
+        for row in _rows(path):
+            yield {"subject": subject, "messages": [*examples, _asked(subject, row)], "answer": row["answer"]}
+
+
+def _asked(subject: str, row: dict[str, str]) -> dict[str, str]:
+    return {"role": "user", "content": _TEMPLATE.format(subject=subject, **row)}
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def install(peer: Peer) -> Path:
-    """The interpreter of a program's environment, which is made on first use.
+    """The interpreter of a program's environment, which is created on first use.
 
     Raises:
         FailedRunError: It cannot be installed.
@@ -65,7 +125,7 @@ def run_once(peer: Peer, python: Path, server_name: str, data: Path, scratch: Pa
     """Run a program against a server, and return what it took.
 
     Raises:
-        FailedRunError: It did not ask every question.
+        FailedRunError: It did not get an answer to every question.
     """
     driver = Path(__file__).with_name(f"drive_{peer.name}.py")
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OPENAI_API_KEY": "none", "NO_COLOR": "1"}
@@ -77,16 +137,16 @@ def run_once(peer: Peer, python: Path, server_name: str, data: Path, scratch: Pa
             timeout_s=_RUN_TIMEOUT_S,
         )
         counters = server.counters()
-    finished = counters["finished"]
-    if usage.exit_code != 0 or finished != VALIDATION:
+    answered = counters["answered"]  # replies may be cut at their letter, and requests retried
+    if usage.exit_code != 0 or answered != VALIDATION:
         print((scratch / "log").read_text(encoding="utf-8", errors="replace")[-4000:], file=sys.stderr)
-        raise FailedRunError(f"exit code {usage.exit_code} after {finished} of {VALIDATION} questions")
+        raise FailedRunError(f"exit code {usage.exit_code} after {answered} of {VALIDATION} questions")
     return {**asdict(usage), "ask_s": counters["request_phase_s"], "server": counters}
 
 
 def _measured(peer: Peer, python: Path, runs: int, data: Path, scratch: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for server in peer.servers:
+    for server in SERVERS:
         taken = []
         for number in range(runs):
             folder = scratch / f"{peer.name}-{server}-{number}"
@@ -103,24 +163,15 @@ def _measured(peer: Peer, python: Path, runs: int, data: Path, scratch: Path) ->
 
 
 def _version(peer: Peer, python: Path) -> str:
-    if peer.name == "bundle":
-        return __version__
     if not peer.package:
-        return versions(["aiohttp"])["aiohttp"]
+        return __version__ if peer.name == "bundle" else versions(["aiohttp"])["aiohttp"]
     code = f"import importlib.metadata as m; print(m.version({peer.package!r}))"
     return subprocess.run([str(python), "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def run_peers(peers: Sequence[Peer], runs: int) -> dict[str, Any]:
-    """Install and run each; what fails is named with the reason."""
-    results: dict[str, Any] = {
-        "at": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "machine": describe_machine(),
-        "versions": {},
-        "runs": runs,
-        "peers": {},
-        "not_run": {},
-    }
+    """Install and run each; one that fails is named with the reason."""
+    results = surroundings(runs) | {"versions": {}, "peers": {}, "not_run": {}}
     with tempfile.TemporaryDirectory(prefix="bundle-bench-") as folder:
         scratch = Path(folder)
         data = scratch / "questions"
@@ -137,36 +188,19 @@ def run_peers(peers: Sequence[Peer], runs: int) -> dict[str, Any]:
     return results
 
 
-def with_earlier(results: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
-    """Results of some programs, and earlier ones of the others where they were measured in the same way."""
-    if any(earlier[name] != results[name] for name in ("machine", "runs")):
-        return results
-    measured = results["peers"].keys() | results["not_run"].keys()
-    kept = {
-        part: {name: value for name, value in earlier[part].items() if name not in measured}
-        for part in ("versions", "peers", "not_run")
-    }
-    return {**results, **{part: {**kept[part], **results[part]} for part in kept}}
-
-
 def main() -> None:
     """Parse the command line, measure, write and print."""
-    parser = argparse.ArgumentParser(description="Measure other evaluation programs against simulated servers.")
+    parser = argparse.ArgumentParser(description="Benchmark evaluation programs against simulated servers.")
     names = [one.name for one in PEERS]
-    parser.add_argument("--only", action="append", choices=names, help="a program; can be repeated")
-    parser.add_argument("--runs", type=int, default=1, help="how often each is run; medians are shown")
+    parser.add_argument("--only", action="append", choices=names, help="run this program; can be repeated")
+    parser.add_argument("--runs", type=int, default=1, help="runs per program and server; medians are shown")
     parser.add_argument("--update-docs", action="store_true", help="write the table into docs/performance.md")
     arguments = parser.parse_args()
+    if arguments.update_docs and arguments.only:
+        parser.error("the table of the document is measured in one sitting: --update-docs excludes --only")
     results = run_peers([one for one in PEERS if one.name in (arguments.only or names)], arguments.runs)
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / "peers.json"
-    if arguments.only and path.exists():
-        results = with_earlier(results, json.loads(path.read_text(encoding="utf-8")))
-    path.write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    text = peers_summary(results)
-    print(text)
-    if arguments.update_docs:
-        update_document("peers", text)
+    publish("peers", results, peers_summary(results), document=arguments.update_docs)
+    sys.exit(1 if "bundle" in results["not_run"] else 0)
 
 
 if __name__ == "__main__":

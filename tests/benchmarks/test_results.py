@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 
 from benchmarks.parameters import FOLDER, read_parameters
-from benchmarks.peers.prompts import write_prompts
-from benchmarks.peers.run import with_earlier
+from benchmarks.peers.run import write_prompts
 from benchmarks.processes import measure
 from benchmarks.questions import write_questions
-from benchmarks.scenarios import SCENARIOS, TARGETS, outcomes
-from benchmarks.tables import summary, update_document
+from benchmarks.scenarios import COMMAND_S, SCENARIOS, TARGETS, outcomes
+from benchmarks.tables import bundle_summary, peers_summary, update_document
 from tests.patience import PATIENCE_S
 
 
@@ -27,13 +26,14 @@ def measured(accuracy: float = 25.0, **median: float) -> dict[str, Any]:
     }
 
 
-def results(**scenarios: dict[str, Any]) -> dict[str, Any]:
+def results(*, start: tuple[float, float] | None = None, **scenarios: dict[str, Any]) -> dict[str, Any]:
     return {
         "at": "2030-01-02T03:04:05+00:00",
         "machine": {"processor": "P", "cores": 2, "memory_gb": 8.0, "system": "Linux", "python": "3.11"},
         "versions": {"bundle": "0"},
         "runs": 1,
-        "help_s": 0.2,
+        "load": 0.4,
+        "start": {"help_s": start[0], "command_s": start[1]} if start else {},
         "scenarios": scenarios,
         "not_run": {},
     }
@@ -72,7 +72,7 @@ def test_early_decisions_must_not_change_a_score(accuracy: float) -> None:
 def test_the_tables_replace_what_was_between_the_marks(tmp_path: Path) -> None:
     document = tmp_path / "performance.md"
     document.write_text("before\n<!-- begin bundle -->\nold\n<!-- end bundle -->\nafter\n")
-    text = summary(results(no_latency=measured(), no_latency_all=measured()))
+    text = bundle_summary(results(no_latency=measured(), no_latency_all=measured()))
     for _ in range(2):
         update_document("bundle", text, document)
     assert document.read_text() == f"before\n<!-- begin bundle -->\n{text}\n<!-- end bundle -->\nafter\n"
@@ -80,14 +80,18 @@ def test_the_tables_replace_what_was_between_the_marks(tmp_path: Path) -> None:
         update_document("peers", text, document)
 
 
-def test_programs_that_were_not_measured_again_keep_their_figures_unless_the_machine_is_another() -> None:
-    both = {"versions": {"a": "1", "b": "1"}, "peers": {"a": 1, "b": 1}, "not_run": {"c": "no"}}
-    earlier = {"machine": "M", "runs": 1, **both}
-    again = {"machine": "M", "runs": 1, "versions": {"a": "2"}, "peers": {}, "not_run": {"a": "failed"}}
-    merged = with_earlier(again, earlier)
-    assert merged["peers"] == {"b": 1}
-    assert merged["not_run"] == {"c": "no", "a": "failed"}
-    assert with_earlier({**again, "machine": "other"}, earlier)["peers"] == {}
+def test_the_start_command_must_come_soon_enough() -> None:
+    for seconds in (COMMAND_S / 2, COMMAND_S * 2):
+        (one,) = (one for one in outcomes(results(start=(0.1, seconds))) if "start command" in one.text)
+        assert one.reached == (seconds < COMMAND_S)
+
+
+def test_the_table_of_programs_names_the_machine_its_load_and_what_was_not_measured() -> None:
+    one = {name: measured() for name in ("no_latency", "explaining")}
+    text = peers_summary({**results(), "peers": {"bundle": one}, "not_run": {"other": "cannot be installed"}})
+    assert "2030-01-02: P, 2 cores, 8.0 GB, Linux, Python 3.11, load average 0.4 at the start; bundle 0." in text
+    assert "| bundle | explaining | 4.0 | 3.0 | 100 | 2.00 | 2.00 |" in text
+    assert "Not measured: other: cannot be installed." in text
 
 
 def test_a_process_is_measured_with_its_exit_code_and_killed_when_it_takes_too_long(tmp_path: Path) -> None:

@@ -137,6 +137,20 @@ async def test_requests_sent_together_on_one_connection_are_answered_one_after_t
     await writer.wait_closed()
 
 
+async def test_a_question_counts_as_answered_once_its_letter_was_sent(slow: RunningServer) -> None:
+    async with AsyncOpenAI(base_url=slow.base_url, api_key="none", max_retries=0) as client:
+        for question in ("甲", "乙", "乙"):  # once more, as after a fault
+            stream = await client.chat.completions.create(model="m", messages=messages(question), stream=True)
+            async for chunk in stream:
+                if chunk.choices[0].delta.content == letter_for(question):
+                    break
+            await stream.response.aclose()
+        asked = asyncio.create_task(client.chat.completions.create(model="m", messages=messages("丙")))
+        counters = await wait_until(slow, requests=4, running=1)
+        asked.cancel()
+    assert (counters["answered"], counters["finished"]) == (2, 0)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_goes_frees_its_slot_for_the_next_one(slow: RunningServer, stream: bool) -> None:
     async with AsyncOpenAI(base_url=slow.base_url, api_key="none", max_retries=0) as client:

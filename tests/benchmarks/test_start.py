@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.measurement import FailedRunError
-from benchmarks.start import COMMAND_S, measure_start, outcomes
+from benchmarks.processes import FailedRunError
+from benchmarks.start import measure_start
+from tests.patience import PATIENCE_S
 from tests.stand_ins.box import gpu_box
 
 
 def test_the_help_and_the_servers_start_command_are_timed(tmp_path: Path) -> None:
     start = measure_start(1, tmp_path / "scratch")
-    assert 0 < start["help_s"] < 30
-    assert 0 < start["command_s"] < 30
-    assert 0 < start["command_cpu_s"] < 30
+    assert 0 < start["help_s"] < PATIENCE_S
+    assert 0 < start["command_s"] < PATIENCE_S
 
 
 def test_a_server_that_is_never_started_is_a_failure_that_shows_what_was_said(
@@ -22,10 +22,3 @@ def test_a_server_that_is_never_started_is_a_failure_that_shows_what_was_said(
     monkeypatch.setattr("benchmarks.start.gpu_box", lambda directory: gpu_box(directory, gpus=[]))
     with pytest.raises(FailedRunError, match="lmdeploy needs an NVIDIA GPU"):
         measure_start(1, tmp_path)
-
-
-@pytest.mark.parametrize("seconds", [COMMAND_S / 2, COMMAND_S * 2])
-def test_the_start_command_must_come_soon_enough(seconds: float) -> None:
-    (one,) = outcomes({"start": {"command_s": seconds}})
-    assert one.reached == (seconds < COMMAND_S)
-    assert outcomes({}) == []
