@@ -1,4 +1,4 @@
-"""``predictions.jsonl``: one row per question, with what came of it."""
+"""``predictions.jsonl``: one row per question, with its outcome."""
 
 import json
 from collections.abc import Iterable
@@ -15,26 +15,26 @@ _ONLY_WHERE_PRESENT = ("cached_tokens", "thinking", "error")
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A question's outcome.
+    """The outcome of a question.
 
     Attributes:
         task: The task's name.
         split: The split's name.
         subject: The subject's name.
         id: Row number in the split, from 0.
-        reply: The reply's text; None where there is none.
-        answer: What the task's rule found in the reply, "" for nothing; None without a reply.
-        gold: The right answer; "" where it is secret.
-        correct: Whether they agree; None without a reply, which is not a wrong answer, and where the answer is secret.
-        finish_reason: Why the server stopped, as it said.
-        decided_early: Whether the reply was cut off because its answer was certain.
-        prompt_tokens: As counted by the server, None where it did not say.
+        reply: The reply's text; None without a reply.
+        answer: The answer that the task's rule found in it, "" for none; None without a reply.
+        gold: The gold answer; "" where it is secret.
+        correct: Whether they agree; None without a reply, which is not a wrong answer, and where the gold is secret.
+        finish_reason: As the server gave it.
+        decided_early: Whether the reply was stopped because its answer was final.
+        prompt_tokens: As counted by the server; None where it did not say.
         completion_tokens: Likewise.
-        latency_s: Seconds from the last attempt's start to the reply's end.
+        latency_s: Seconds from the start of the last attempt to the end of the reply.
         attempts: How often it was asked.
-        cached_tokens: How many of the prompt's tokens were in the server's prefix cache, None where it did not say.
-        thinking: What a reasoning model thought before it replied; None where it did not.
-        error: Why there is no reply; None where there is one.
+        cached_tokens: Prompt tokens found in the server's prefix cache; None where it did not say.
+        thinking: A reasoning model's thoughts before its reply; None without any.
+        error: Why there is no reply; None if there is one.
     """
 
     task: str

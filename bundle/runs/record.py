@@ -255,8 +255,8 @@ class RunRecord(_Part):
         engine: Of a local server.
         requests: How a remote server was asked.
         concurrency: Maximum concurrent requests.
-        adaptive: Whether fewer were made where the server had no room for so many.
-        full_replies: Whether replies were read to their end although the answer was final before.
+        adaptive: Whether concurrency was reduced to what the server has room for.
+        full_replies: Whether replies were generated completely even if the answer was final before.
         prefix_order: Whether questions were ordered for the server's prefix cache.
         versions: Of this program, Python and the packages a result can depend on.
     """
@@ -326,7 +326,7 @@ class RunRecord(_Part):
 
     @property
     def scored_tasks(self) -> tuple[ScoredTask, ...]:
-        """The tasks, in the order they were asked, as far as their scores are concerned."""
+        """What the scores of the tasks depend on, in the order they were asked."""
         return tuple(task.scored for task in self.tasks)
 
 

@@ -1,4 +1,4 @@
-"""Appends rows to a file from a thread of its own, so that a slow disk does not hold up who makes them."""
+"""Appends rows to a file from its own thread, so that a slow disk does not delay the questions."""
 
 import contextlib
 import errno
@@ -11,10 +11,10 @@ _GATHER_S = 0.02
 
 
 class RowWriter:
-    """Writes rows in the order they come, each of them whole.
+    """Writes whole rows in the order they come.
 
-    Rows that come within a fiftieth of a second are written at once: then they are the system's, and killing this
-    process does not lose them. What a full disk took of a row is taken away again.
+    Rows that come within a fiftieth of a second are written together; from then on, killing this process does not lose
+    them. A row that a full disk took only in part is removed.
 
     Args:
         path: Appended to; made where there is none.
@@ -34,13 +34,13 @@ class RowWriter:
         self._thread.start()
 
     def put(self, row: Callable[[], str]) -> None:
-        """Have a row written soon.
+        """Queue a row.
 
         Args:
             row: Makes the line, without its newline; called in the writer's thread.
 
         Raises:
-            OSError: An earlier row could not be written. None is written after it.
+            OSError: An earlier row could not be written; none is written after it.
         """
         with self._changed:
             if self._error is not None:
@@ -51,7 +51,7 @@ class RowWriter:
                 self._changed.notify_all()
 
     def flush(self) -> None:
-        """Wait until all rows are the system's.
+        """Wait until all rows are written.
 
         Raises:
             OSError: One could not be written.
@@ -62,7 +62,7 @@ class RowWriter:
                 raise self._error
 
     def close(self) -> None:
-        """Write what is left and close the file; an error is one that `put` or `flush` has told or will not matter."""
+        """Write the rest and close the file; errors are left to `put` and `flush`."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()

@@ -119,7 +119,7 @@ class Run:
             prompts: The content of ``prompts.jsonl``.
 
         Raises:
-            RunError: The run was begun with other settings, or a file cannot be written.
+            RunError: The run was started with other settings, or a file cannot be written.
         """
         if (self.directory / RECORD).exists():
             require_same(RunRecord.read(self.directory), record)

@@ -1,8 +1,8 @@
-"""How sure a score and a difference of two scores are. Pure functions of counts; shares are of 1, not of 100.
+"""How certain a score and a difference of two scores are. Pure functions of counts; shares are of 1, not of 100.
 
-The score of a group is the plain mean over its subjects, so its questions do not all weigh the same, and the usual
-intervals do not apply as they are. Here the group is given the number of questions that a simple sample would need to
-be as sure as it is (its effective size: Korn and Graubard 1998, "Confidence intervals for proportions with small
+The score of a group is the plain mean over its subjects, so its questions have different weights, and the usual
+intervals do not apply as they are. Here the group is given the number of questions that a simple random sample would
+need to be as certain (its effective size: Korn and Graubard 1998, "Confidence intervals for proportions with small
 expected number of positive counts estimated from survey data", Survey Methodology 24), and the interval for a simple
 sample is made with that. Franco, Little, Louis and Slud (2019, "Comparative study of confidence intervals for
 proportions in complex sample surveys", J. Survey Statistics and Methodology 7) compare intervals made so and recommend
@@ -21,7 +21,7 @@ Z95 = 1.959963984540054
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """From where to where, 95 % sure."""
+    """A 95 % interval."""
 
     low: float
     high: float
@@ -33,11 +33,11 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many of a subject's questions are right.
+    """How many of a subject's questions are correct.
 
     Attributes:
-        right: Right ones, of
-        n: so many, at least one.
+        right: Correct ones.
+        n: All, at least one.
     """
 
     right: int
@@ -46,12 +46,12 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """What became of a subject's questions from one run to another.
+    """How a subject's questions changed from one run to another.
 
     Attributes:
         n: Questions that both answered, at least one.
-        lost: Right before and wrong now.
-        won: Wrong before and right now.
+        lost: Correct before and wrong now.
+        won: Wrong before and correct now.
     """
 
     n: int
@@ -82,8 +82,8 @@ def accuracy_interval(subjects: Sequence[Counts]) -> Interval:
 def mcnemar(lost: int, won: int) -> float:
     """The exact two-sided p-value of McNemar's test: the chance of flips at least so lopsided if each were a coin's.
 
-    It is that of the sign test on the questions that changed; those that both runs got right or wrong tell nothing.
-    Whole numbers of any size are added up, so it is exact however many there are.
+    That is the sign test on the questions that changed; those that are correct or wrong in both runs carry no
+    information. Computed with integers, so it is exact for any number of questions.
     """
     n, fewer = lost + won, min(lost, won)
     if lost == won:
@@ -94,9 +94,9 @@ def mcnemar(lost: int, won: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for there being several (Holm 1979).
+    """P-values corrected for their number (Holm 1979).
 
-    Where nothing differs, the chance that even one of them comes out below 5 % is below 5 %.
+    If nothing differs, the probability that any of them is below 5 % is below 5 %.
     """
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     corrected = [0.0] * len(p_values)
@@ -108,7 +108,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def difference(subjects: Sequence[Pairs]) -> float:
-    """The difference of the two plain means over these subjects, now less before.
+    """The difference of the two plain means over these subjects, now minus before.
 
     Raises:
         ValueError: There is no subject.
@@ -117,7 +117,7 @@ def difference(subjects: Sequence[Pairs]) -> float:
 
 
 def difference_interval(subjects: Sequence[Pairs]) -> Interval:
-    """The interval of `difference`, from what became of each question.
+    """The interval of `difference`, from paired outcomes.
 
     Bonett and Price's (2012, "Adjusted Wald confidence interval for a difference of binomial proportions based on
     paired data", J. Educational and Behavioral Statistics 37), which Fagerland, Lydersen and Laake (2014, "Recommended
@@ -142,7 +142,7 @@ def difference_interval(subjects: Sequence[Pairs]) -> Interval:
 def _effective_size(
     sizes: Sequence[int], means: Sequence[float], variances: Sequence[float], variance_overall: float
 ) -> float:
-    """The size of a simple sample whose mean would vary as much as the plain mean of the subjects' means does.
+    """The size of a simple random sample whose mean would vary as much as the plain mean of the subjects' means.
 
     Args:
         sizes: Questions of each subject.
@@ -150,7 +150,7 @@ def _effective_size(
         variances: How much a question of each varies, as the mean square about that mean.
         variance_overall: How much a question drawn of all subjects alike varies.
     """
-    # A subject of a single question does not tell how much its questions vary; all subjects together do.
+    # A subject of one question says nothing about how much its questions vary; all subjects together do.
     unbiased = [variance / (n - 1) if n > 1 else variance_overall for n, variance in zip(sizes, variances, strict=True)]
     of_mean = sum(unbiased) / len(sizes) ** 2
     total = sum(sizes)

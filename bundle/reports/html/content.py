@@ -1,21 +1,21 @@
-"""What the page tells of a run's scores: one section a task and split."""
+"""The scores on the page: one section per task and split."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from bundle.reports.formats import Language
 from bundle.reports.html.texts import catalog
 from bundle.runs.predictions import Prediction
 from bundle.runs.recorded_run import RecordedRun
-from bundle.runs.scoring import Score, mean
-from bundle.runs.statistics import Counts, accuracy_interval
-from bundle.tasks.scores import Part, ScoredTask
+from bundle.runs.scoring import Headline, Score, headlines, intervals
+from bundle.runs.statistics import Interval
+from bundle.tasks.scores import Member, ScoredTask
 
 _MOST_OPTIONS: Final = 10
 NOTHING: Final = ""
-"""The answer of a reply in which there is none."""
+"""Stands for the answer where a reply has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +23,12 @@ class Line:
     """A subject or a group of them.
 
     Attributes:
-        name: Of its score.
-        english: For people.
-        chinese: For people.
-        group: The group a subject is marked by, or a group's own short name; "" for none.
-        score: What was reached.
-        low: Lower end of the 95 % interval in percent; None where there is no accuracy.
+        name: Its score name.
+        english: Its English name.
+        chinese: Its Chinese name.
+        group: The group that marks a subject, or a group's own short name; "" for none.
+        score: Its score.
+        low: Lower end of the 95 % interval, in percent; None without an accuracy.
         high: Upper end.
     """
 
@@ -56,13 +56,13 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Letters:
-    """Answers against right answers.
+    """Answers against gold answers.
 
     Attributes:
-        options: What can be answered; `NOTHING` is last.
-        answers: How many of the questions with a reply have each answer.
-        golds: How many have each right answer; 0 for all where it is secret.
-        pairs: How many have each right answer and answer, by both.
+        options: Possible answers; `NOTHING` is last.
+        answers: Replies by answer.
+        golds: Questions by gold answer; none where these are secret.
+        pairs: Replies by gold answer and answer.
     """
 
     options: tuple[str, ...]
@@ -78,14 +78,14 @@ class Section:
     Attributes:
         task: The task.
         split: The split.
-        secret: Whether its right answers are not known.
-        overall: Its mean over all subjects, or where not all were asked, over those that were.
-        complete: Whether that is all subjects of the task.
-        right: Questions answered right.
-        silent: Questions with a reply that has no answer.
-        groups: The other groups that were asked whole, in the order of the task.
-        subjects: Those asked, best first; those without a score last.
-        letters: None where answers are not a choice among few.
+        secret: Whether its gold answers are secret.
+        overall: The mean over all subjects that were asked.
+        complete: Whether these are all subjects of the task.
+        right: Questions answered correctly.
+        silent: Replies without an answer.
+        groups: The other groups with a score, in the order of the task.
+        subjects: The subjects asked, best first; those without a score last.
+        letters: None where answers are not a choice among a few letters.
     """
 
     task: ScoredTask
@@ -101,7 +101,7 @@ class Section:
 
     @property
     def group_names(self) -> list[str]:
-        """The groups its subjects are marked by, in the order of the task."""
+        """The groups that mark its subjects, in the order of the task."""
         present = {line.group for line in self.subjects}
         return [name for name in dict.fromkeys(subject.group for subject in self.task.subjects) if name in present]
 
@@ -125,17 +125,16 @@ class Section:
 
 def sections(run: RecordedRun) -> list[Section]:
     """Every split of every task that this run has questions of."""
-    by_part: dict[Part, list[Prediction]] = {part: [] for part in run.questions}
+    tasks = {task.name: task for task in run.tasks}
+    replies: dict[Member, list[Prediction]] = {}
     for one in run.predictions:
-        by_part[one.part].append(one)
-    found = []
-    for task in run.tasks:
-        for split in task.splits:
-            parts = {subject.name: (task.name, split, subject.name) for subject in task.subjects}
-            known = {name: by_part[part] for name, part in parts.items() if part in by_part}
-            if known:
-                found.append(_section(run, task, split, known))
-    return found
+        if one.error is None:
+            replies.setdefault((one.task, one.split), []).append(one)
+    lines = _Lines(run.scores, intervals(run.tasks, run.scores))
+    return [
+        _section(run, tasks[headline.task], headline, lines, replies.get((headline.task, headline.split), []))
+        for headline in headlines(run.tasks, run.scores)
+    ]
 
 
 def group_label(name: str) -> Mapping[Language, str]:
@@ -144,60 +143,48 @@ def group_label(name: str) -> Mapping[Language, str]:
 
 
 def chance(letters: Letters | None) -> float | None:
-    """The accuracy of guessing, in percent; None where it is not known how many options a question has."""
+    """The accuracy of random guessing, in percent; None where the number of options is unknown."""
     return 25.0 if letters is not None and set(letters.golds) == set("ABCD") else None
 
 
-def _section(run: RecordedRun, task: ScoredTask, split: str, known: Mapping[str, Sequence[Prediction]]) -> Section:
-    names = run.score_names(task)
-    secret = split in task.secret_splits
-    counts = {name: _counts(predictions) for name, predictions in known.items()}
-    subjects = [
-        _line(
-            names[task.score_name(split, one.name)], one.english, one.chinese, one.group, run.scores, [counts[one.name]]
-        )
-        for one in task.subjects
-        if one.name in known
-    ]
-    prefix = task.splits[split]
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    scores: Mapping[str, Score]
+    intervals: Mapping[str, Interval]
+
+    def line(self, name: str, english: str = "", chinese: str = "", group: str = "") -> Line:
+        interval = self.intervals.get(name)
+        low, high = (None, None) if interval is None else (interval.low, interval.high)
+        return Line(name, english, chinese, group, self.scores[name], low, high)
+
+
+def _section(
+    run: RecordedRun, task: ScoredTask, headline: Headline, lines: _Lines, replies: Sequence[Prediction]
+) -> Section:
+    split, prefix, names = headline.split, task.splits[headline.split], run.score_names(task)
     groups = []
     for group, members in task.groups.items():
         if group != prefix and names[group] in run.scores and {of for of, _ in members} == {split}:
             short = group.removeprefix(f"{prefix}-")
             label = group_label(short)
-            groups.append(
-                _line(names[group], label["en"], label["zh"], short, run.scores, [counts[name] for _, name in members])
-            )
-    overall_name = names.get(prefix, prefix)
-    scores = {overall_name: mean(line.score for line in subjects)} | dict(run.scores)
-    replies = [one for predictions in known.values() for one in predictions if one.error is None]
+            groups.append(lines.line(names[group], label["en"], label["zh"], short))
+    subjects = [
+        lines.line(names[task.score_name(split, one.name)], one.english, one.chinese, one.group)
+        for one in task.subjects
+        if (task.name, split, one.name) in run.questions
+    ]
     return Section(
         task=task,
         split=split,
-        secret=secret,
-        overall=_line(overall_name, "", "", "", scores, list(counts.values())),
-        complete=len(subjects) == len(task.subjects),
+        secret=split in task.secret_splits,
+        overall=replace(lines, scores={headline.name: headline.score}).line(headline.name),
+        complete=headline.whole,
         right=sum(one.correct is True for one in replies),
         silent=sum(not one.answer for one in replies),
         groups=tuple(groups),
         subjects=tuple(sorted(subjects, key=_best_first)),
         letters=_letters(replies),
     )
-
-
-def _counts(predictions: Iterable[Prediction]) -> Counts:
-    replies = [one for one in predictions if one.error is None]
-    return Counts(sum(one.correct is True for one in replies), len(replies))
-
-
-def _line(
-    name: str, english: str, chinese: str, group: str, scores: Mapping[str, Score], counts: Sequence[Counts]
-) -> Line:
-    score = scores[name]
-    if score.accuracy is None:
-        return Line(name, english, chinese, group, score, None, None)
-    interval = accuracy_interval(counts) * 100
-    return Line(name, english, chinese, group, score, interval.low, interval.high)
 
 
 def _best_first(line: Line) -> tuple[bool, float]:

@@ -1,4 +1,4 @@
-"""What the page tells of a run besides its scores: replies, time and settings."""
+"""The rest of the page: replies, time and settings."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,10 +16,10 @@ _SHOWN_ELSEWHERE: Final = frozenset({"subject_names", "groups", "description"})
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """How a number is spread over the replies.
+    """The distribution of a number over the replies.
 
     Attributes:
-        n: How many there are, at least one.
+        n: How many numbers, at least one.
         values: The quantiles named in `QUANTILES`.
     """
 
@@ -32,14 +32,14 @@ class Facts:
     """Counts over the replies of a run.
 
     Attributes:
-        latency: Seconds a reply took; None where there is no reply.
-        tokens: Tokens of a reply, as the server counted them; None where it counted none.
-        characters: Characters of a reply.
-        prompt_tokens: Sum over all questions.
+        latency: Seconds per reply; None without replies.
+        tokens: Completion tokens per reply as counted by the server; None where it counted none.
+        characters: Characters per reply.
+        prompt_tokens: Total over all questions.
         completion_tokens: Likewise.
-        finish_reasons: How many replies ended for which reason.
-        decided_early: Replies cut off because their answer was certain.
-        asked_again: Questions that were asked more than once.
+        finish_reasons: Replies by finish reason.
+        decided_early: Replies stopped early because their answer was final.
+        asked_again: Questions asked more than once.
     """
 
     latency: Distribution | None
@@ -69,7 +69,7 @@ def facts(run: RecordedRun) -> Facts:
 
 
 def distribution(numbers: Sequence[float]) -> Distribution | None:
-    """The quantiles of some numbers, each one of them (the nearest rank); None for none."""
+    """The quantiles of some numbers by nearest rank; None without numbers."""
     if not numbers:
         return None
     ranked = sorted(numbers)
@@ -78,7 +78,7 @@ def distribution(numbers: Sequence[float]) -> Distribution | None:
 
 
 def settings(record: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """A run's record for people: titled lists of names and values; what other parts of the page show is left out."""
+    """A run's record as titled lists of names and values, without what other parts of the page show."""
     loose = [(name, _shown(value)) for name, value in record.items() if not isinstance(value, Mapping | tuple)]
     if loose:
         yield "run", loose

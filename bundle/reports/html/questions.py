@@ -1,4 +1,4 @@
-"""Every question of a run, laid out for the page: what is sorted and filtered in columns, the long texts in chunks."""
+"""All questions of a run, laid out for the page: columns to sort and filter by, and long texts in chunks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ from bundle.runs.recorded_run import RecordedRun
 from bundle.tasks.prompts import Message
 
 CHUNK: Final = 200
-"""Questions whose texts are parsed together, when one of them is first shown or searched."""
+"""Questions per chunk; a chunk is parsed when one of its texts is first shown or searched."""
 
 
 class Outcome(StrEnum):
-    """What came of a question."""
+    """The outcome of a question."""
 
     RIGHT = "right"
     WRONG = "wrong"
     SILENT = "silent"
-    """There is a reply and no answer in it, which counts as wrong."""
+    """A reply without an answer, which counts as wrong."""
     UNSCORED = "unscored"
-    """There is an answer, and whether it is right is not known here."""
+    """An answer whose gold answer is secret."""
     FAILED = "failed"
-    """It was asked in vain, which does not count as wrong."""
+    """No reply, which does not count as wrong."""
     UNASKED = "unasked"
 
 
@@ -33,14 +33,14 @@ OUTCOMES: Final = tuple(Outcome)
 
 @dataclass(frozen=True, slots=True)
 class QuestionData:
-    """What the page's table of questions is made of.
+    """The data of the page's table of questions.
 
     Attributes:
-        columns: One entry a question in each: ``part`` and ``outcome`` are places in lists, the rest is as in a
-            prediction, None where it is not known.
-        chunks: `CHUNK` questions in each: name of the shared beginning, messages after it, reply, thinking, error, and
-            why the server stopped.
-        beginnings: The shared beginnings of conversations by name, each message as role and content.
+        columns: One entry per question in each: ``part`` and ``outcome`` are indices, the rest is as in a prediction,
+            None where unknown.
+        chunks: `CHUNK` questions in each: name of the shared prefix, messages after it, reply, thinking, error, and
+            finish reason.
+        beginnings: The shared prefixes by name, each message as role and content.
     """
 
     columns: dict[str, list[Any]]
@@ -92,7 +92,7 @@ def _values(prompt: RecordedPrompt, prediction: Prediction | None) -> Sequence[A
 
 
 def outcome(prediction: Prediction) -> Outcome:
-    """What came of a question that was asked."""
+    """The outcome of a question that was asked."""
     if prediction.error is not None:
         return Outcome.FAILED
     if not prediction.answer:

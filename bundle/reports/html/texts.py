@@ -1,4 +1,4 @@
-"""The page's own words, in both languages: each is marked with its key, so that the page can change its language."""
+"""The page's own texts in both languages, each marked with its key so that the page can switch."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ LANGUAGES: Final[tuple[Language, ...]] = ("en", "zh")
 
 @cache
 def catalog() -> Mapping[str, Mapping[Language, str]]:
-    """Every text by its key, with ``{name}`` where something is filled in."""
+    """All texts by key, with ``{name}`` for values."""
     content: dict[str, dict[Language, str]] = json.loads(
         Path(__file__).with_name("texts.json").read_text(encoding="utf-8")
     )
@@ -23,34 +23,34 @@ def catalog() -> Mapping[str, Mapping[Language, str]]:
 
 
 class Texts:
-    """Puts texts into a template.
+    """Inserts texts into a template.
 
     Args:
-        language: What the page is written in before a script of it has run.
+        language: The language before a script has run.
     """
 
     def __init__(self, language: Language) -> None:
         self._language = language
 
     def plain(self, key: str, **values: object) -> str:
-        """The text alone, for an attribute that `marks` names."""
+        """The text alone, for an element marked with `marks`."""
         return catalog()[key][self._language].format_map(values)
 
     def marks(self, key: str, **values: object) -> Markup:
-        """Attributes of an element whose whole content is this text."""
-        told = json.dumps({name: str(value) for name, value in values.items()}, ensure_ascii=False)
-        return Markup('data-text="{}" data-values="{}"').format(key, told) if values else self._key("text", key)
+        """Attributes for an element with this text as its whole content."""
+        filled = json.dumps({name: str(value) for name, value in values.items()}, ensure_ascii=False)
+        return Markup('data-text="{}" data-values="{}"').format(key, filled) if values else self._key("text", key)
 
     def text(self, key: str, **values: object) -> Markup:
-        """The text in an element of its own."""
+        """The text in its own element."""
         return Markup("<span {}>{}</span>").format(self.marks(key, **values), self.plain(key, **values))
 
     def label(self, key: str) -> Markup:
-        """The text as what a screen reader says."""
+        """The text as an accessible label."""
         return Markup('aria-label="{}" {}').format(self.plain(key), self._key("label", key))
 
     def both(self, english: str, chinese: str) -> Markup:
-        """A name that is known in both languages."""
+        """A name in both languages."""
         if english == chinese:
             return escape(english)
         shown = english if self._language == "en" else chinese

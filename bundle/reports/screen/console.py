@@ -114,7 +114,7 @@ class Screen:
             self.say(self._counter.line())
 
     def _live_display(self) -> "_LiveDisplay | None":
-        """The live display; None where there is no terminal for it."""
+        """The live display; None without a terminal."""
         if self._live is None and self._err.is_terminal:
             self._live = _LiveDisplay(self._err)
         return self._live
