@@ -21,6 +21,10 @@ class RowsFile(Strict):
     """Name in prompts -> name in the file, where they differ."""
     subject: Text | None = None
     """The file's column that divides the questions into subjects."""
+    answer_as: Literal["letter", "text", "index"] | None = None
+    """How answers are written: an option's letter, its text, or its number; by default whichever each can mean."""
+    first_index: Literal[0, 1] | None = None
+    """The number of the first option; by default 0."""
 
 
 class PromptFile(Strict):

@@ -1,6 +1,7 @@
 """Tasks by name, from the files in ``configs/`` or of the user's own."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from bundle.config.files import find_file, read_file
@@ -79,7 +80,6 @@ def _own_task(path: Path, file: TaskFile, rows: RowsFile) -> Task:
             "its prompt names no column, so that every question would be the same.",
             remedy="Write a column's name in braces in 'prompt.user', such as {question}.",
         )
-    rule = make_rule(file.answer.rule, file.answer.settings)
     own = OwnRows(
         name=path.stem,
         file=path.parent / path_of(rows.file),
@@ -87,8 +87,10 @@ def _own_task(path: Path, file: TaskFile, rows: RowsFile) -> Task:
         columns=tuple(dict.fromkeys((*placeholders, "answer"))),
         renames=rows.columns,
         subject=rows.subject,
-        rule=rule,
-    )
+        rule=make_rule(file.answer.rule, file.answer.settings),
+        answer_as=rows.answer_as,
+        first_index=rows.first_index,
+    ).with_rule_for_answers()
     prefix = file.scores or path.stem
     names = own.subjects()
     return Task(
@@ -102,9 +104,9 @@ def _own_task(path: Path, file: TaskFile, rows: RowsFile) -> Task:
         subjects=tuple(Subject(name, english=name, chinese=name, group="") for name in names),
         groups={prefix: tuple((QUESTIONS, name) for name in names)},
         columns=own.columns,
-        prompt=_prompt(file.prompt),
+        prompt=replace(_prompt(file.prompt), may_be_absent=own.option_columns),
         shape=file.prompt.shape,
-        answer_rule=rule,
+        answer_rule=own.rule,
         max_out_len=file.max_out_len,
     )
 

@@ -1,25 +1,32 @@
-"""Questions of the user's own: the rows of a CSV file, or of a JSONL file with one object a line."""
+"""The user's own questions: the rows of a CSV file, or of a JSONL file with one object a line."""
 
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from bundle.errors import DataError
 from bundle.system.files import read_regular
 from bundle.system.text import did_you_mean, is_unicode, one_line, quoted
-from bundle.tasks.answers import AnswerRule
+from bundle.tasks.answers import AnswerRule, Pattern, for_several_answers
+from bundle.tasks.options import LETTERS, AnswerAs, Gold, Number, Options, in_order, numbered, options_in, read_gold
 from bundle.tasks.sources.csv_files import MAX_ROWS, decode, read_records
-from bundle.tasks.sources.tables import MAX_FILE_BYTES, Row, Tables, fingerprint, listed
+from bundle.tasks.sources.tables import MAX_FILE_BYTES, Pair, Row, Tables, fingerprint, listed
 
 QUESTIONS = "questions"
 """The split of the rows asked."""
 EXAMPLES = "examples"
 """The split of the rows shown as examples."""
 
-_REMEDY = "Correct the file, or the [rows] of the task file."
+Record = Mapping[str, Any]
+"""A row as in the file: text, or in JSONL a list or an object too."""
+
+_REMEDY = "Fix the file, or the [rows] of the task file."
+_MANY = 20
+_CAPITALS = {"first_capital": "ABCDEFGH", "all_options": "ABCD"}
+"""What answers may be where neither the file nor the rule says it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +36,13 @@ class OwnRows:
     Attributes:
         name: The task's name.
         file: The questions, ``.csv`` or ``.jsonl``.
-        examples_file: The same for the examples; None where none are shown.
+        examples_file: The same for the examples; None if none are shown.
         columns: What the prompt and the answer need, by the names they have there.
         renames: Name there -> name in the file, where they differ.
-        subject: The file's column that divides the rows into subjects; None for a single subject, which is named after
-            the file.
+        subject: The file's column that divides the rows into subjects; None for a single subject, named after the file.
         rule: Finds the answers, which must be some that it can find.
+        answer_as: How the file writes answers; None to find out row by row.
+        first_index: The number of the first option, where answers are numbers; None for 0.
     """
 
     name: str
@@ -44,6 +52,31 @@ class OwnRows:
     renames: Mapping[str, str]
     subject: str | None
     rule: AnswerRule
+    answer_as: AnswerAs | None = None
+    first_index: int | None = None
+
+    @property
+    def option_columns(self) -> tuple[str, ...]:
+        """The columns that are options, each named by its letter."""
+        letters = tuple(column for column in self.columns if len(column) == 1 and column in LETTERS)
+        return letters if len(letters) > 1 else ()
+
+    def with_rule_for_answers(self) -> Self:
+        """The same, with a rule that can find the answers there are: several options where they are several.
+
+        Raises:
+            DataError: As `load`.
+        """
+        golds = [gold for _, _, _, gold in self._read(self.file)]
+        letters = "".join(
+            letter for letter in LETTERS if any(gold.is_options and letter in gold.text for gold in golds)
+        )
+        options = "".join(self.option_columns) or in_order(letters + "ABCD", LETTERS)
+        if any(gold.is_options and len(gold.text) > 1 for gold in golds):
+            return replace(self, rule=for_several_answers(self.rule, options))
+        if isinstance(self.rule, Pattern) and not self.rule.options and any(gold.is_options for gold in golds):
+            return replace(self, rule=replace(self.rule, options=options))
+        return self
 
     def subjects(self) -> list[str]:
         """The names of the subjects, in the order they come in the file.
@@ -51,13 +84,13 @@ class OwnRows:
         Raises:
             DataError: As `load`.
         """
-        return list(self._read(self.file))
+        return list(self._by_subject(self.file))
 
-    def load(self, source: str, wanted: Sequence[tuple[str, str]]) -> Tables:
+    def load(self, source: str, wanted: Sequence[Pair]) -> Tables:
         """The wanted tables.
 
         Args:
-            source: The path of the questions: `file`, or another of the same make.
+            source: The path of the questions: `file`, or another with the same columns.
             wanted: Pairs of subject and split.
 
         Raises:
@@ -65,53 +98,122 @@ class OwnRows:
         """
         path = path_of(source)
         files = {QUESTIONS: path, EXAMPLES: self.examples_file}
-        read = {split: self._read(file) for split, file in files.items() if file is not None}
+        read = {split: self._by_subject(file) for split, file in files.items() if file is not None}
         if path != self.file and (strange := read[QUESTIONS].keys() - set(self.subjects())):
             raise DataError(
-                f"{path} has rows of the subject {quoted(min(strange))}, and {self.file} has none.", remedy=_REMEDY
+                f"{path} has rows of the subject {quoted(min(strange))}, but {self.file} has none.", remedy=_REMEDY
             )
-        rows: dict[tuple[str, str], list[Row]] = {}
+        rows: dict[Pair, list[Row]] = {}
         for subject, split in wanted:
             if subject not in read[split]:
                 raise DataError(f"{files[split]} has no rows of the subject {quoted(subject)}.", remedy=_REMEDY)
             rows[subject, split] = read[split][subject]
         return Tables(source, f"file {path}", rows, fingerprint(rows, self.columns))
 
-    def _read(self, path: Path) -> dict[str, list[Row]]:
-        """The rows of a file, by subject."""
-        records = _read_file(path)
-        columns = {name: self.renames.get(name, name) for name in self.columns}
-        needed = [*columns.values(), *([self.subject] if self.subject else [])]
+    def _by_subject(self, path: Path) -> dict[str, list[Row]]:
+        """The rows of a file, by subject; every answer can be found."""
         rows: dict[str, list[Row]] = {}
-        for line, record in records:
-            where = f"{path}, line {line}"
-            for column in needed:
-                if column not in record:
-                    raise self._no_column(column, record, where)
-            row = {name: record[column] for name, column in columns.items()}
-            subject = record[self.subject] if self.subject else self.file.stem
-            if problem := self._problem(row, subject):
-                raise DataError(f"{where}: {problem}.", remedy=_REMEDY)
-            rows.setdefault(subject, []).append(row)
+        for where, subject, row, gold in self._read(path):
+            if not self.rule.can_find(gold.text):
+                raise DataError(
+                    f"{where}: the answer is {quoted(gold.text)}, which the rule {self.rule.name} finds in no reply.",
+                    remedy=_REMEDY,
+                )
+            rows.setdefault(subject, []).append(row | {"answer": gold.text})
         return rows
 
-    def _no_column(self, column: str, record: Row, where: str) -> DataError:
-        return DataError(
-            f"{self.name} needs the column {column!r}, and {where} has none of this name with text in it; "
-            f"there are {listed(record)}.",
-            remedy=did_you_mean(column, record, "Correct the file, or the task file's prompt or [rows]."),
-        )
+    def _read(self, path: Path) -> list[tuple[str, str, Row, Gold]]:
+        """Place, subject, cells and right answer of every row of a file."""
+        records = _read_file(path)
+        known = {column for _, record in records for column in record}
+        rows: list[tuple[str, str, Row, Gold]] = []
+        for line, record in records:
+            where = f"{path}, line {line}"
+            row, options = self._row(record, known, where)
+            subject = record.get(self.subject) if self.subject else self.file.stem
+            if not isinstance(subject, str):
+                raise self._no_column(self.subject or "", record, where)
+            try:
+                gold = self._gold(record, row, options, subject)
+            except ValueError as error:
+                raise DataError(f"{where}: {error}.", remedy=_REMEDY) from None
+            rows.append((where, subject, row, gold))
+        indices = [gold.index for _, _, _, gold in rows if gold.index is not None]
+        # JSON's numbers are indices from 0 as in MMLU; of text, and where 0 is never right, that is less certain.
+        enough = _MANY if path.suffix.lower() == ".jsonl" else 1
+        if self.first_index is None and len(indices) >= enough and 0 not in indices:
+            raise DataError(
+                f"{path} has numbers for answers, and none is 0: the options may be numbered from 0 or from 1.",
+                remedy="Set 'rows.first_index' to 0 or 1.",
+            )
+        return rows
 
-    def _problem(self, row: Row, subject: str) -> str | None:
+    def _row(self, record: Record, known: set[str], where: str) -> tuple[Row, Options]:
+        """The cells a prompt needs, and the row's options."""
+        columns = {name: self.renames.get(name, name) for name in self.columns}
+        lists = {
+            name: found
+            for name, value in record.items()
+            if name != columns["answer"] and (found := options_in(value)) is not None
+        }
+        named = [column for column in columns.values() if column in lists]
+        if not named and any(columns[letter] not in record for letter in self.option_columns):
+            named = list(lists)
+        listed_options = lists[named[0]] if len(named) == 1 else None
+        row: Row = {}
+        for name, column in columns.items():
+            value = record.get(column)
+            if column in lists and name != "answer":
+                row[name] = numbered(lists[column])
+            elif isinstance(value, str):
+                row[name] = value
+            elif name in self.option_columns and (listed_options or column in known):
+                row[name] = (listed_options or {}).get(name, "")
+            elif name != "answer" or not isinstance(value, list):
+                raise self._no_column(column, record, where)
+        if listed_options is not None:
+            return row, dict(listed_options)
+        letters = self.option_columns
+        while letters and not row[letters[-1]].strip():
+            letters = letters[:-1]
+        return row, {letter: row[letter] for letter in letters}
+
+    def _gold(self, record: Record, row: Row, options: Options, subject: str) -> Gold:
+        """The right answer.
+
+        Raises:
+            ValueError: The row is not a question that can be asked and scored.
+        """
         if not subject.strip():
-            return "the subject is empty"
+            raise ValueError("the subject is empty")
         if not any(cell.strip() for name, cell in row.items() if name != "answer"):
-            return "the question is empty"
-        if not row["answer"]:
-            return "the answer is empty"
-        if not self.rule.can_find(row["answer"]):
-            return f"the answer is {quoted(row['answer'])}, which the rule {self.rule.name} finds in no reply"
-        return None
+            raise ValueError("the question is empty")
+        if self.option_columns and len(options) < 2:
+            raise ValueError("it has fewer than two options")
+        letters = "".join(options) or getattr(self.rule, "options", "") or _CAPITALS.get(self.rule.name, "")
+        written = record.get(self.renames.get("answer", "answer"))
+        texts = not isinstance(self.rule, Pattern)
+        base = self.first_index or 0
+        answers = written if isinstance(written, list) else [written]
+        golds = [
+            read_gold(one, options, letters, texts=texts, how=self.answer_as, base=base)
+            for one in answers
+            if isinstance(one, str) and one.strip()
+        ]
+        if not golds or len(golds) != len(answers):
+            raise ValueError("the answer is empty")
+        if len(golds) == 1:
+            return golds[0]
+        if not all(gold.is_options for gold in golds):
+            raise ValueError("the answers are not all options")
+        return Gold(in_order("".join(gold.text for gold in golds), letters), is_options=True)
+
+    def _no_column(self, column: str, record: Record, where: str) -> DataError:
+        return DataError(
+            f"{self.name} needs the column {column!r}, but {where} has none of this name with text in it; "
+            f"it has {listed(record)}.",
+            remedy=did_you_mean(column, record, "Fix the file, or the task file's prompt or [rows]."),
+        )
 
 
 def path_of(written: str) -> Path:
@@ -124,48 +226,48 @@ def path_of(written: str) -> Path:
         return Path(written).expanduser()
     except RuntimeError:
         raise DataError(
-            f"{quoted(written)} cannot be used as a path: there is no such home directory.", remedy="Write it out."
+            f"{quoted(written)} cannot be used as a path: there is no such home directory.", remedy="Write it in full."
         ) from None
 
 
-def _read_file(path: Path) -> list[tuple[int, Row]]:
+def _read_file(path: Path) -> list[tuple[int, Record]]:
     """The line and the cells of every row."""
     where = str(path)
     if not is_unicode(where):
-        raise DataError(f"The path {where!r} holds bytes that are no text.", remedy="Rename the file.")
+        raise DataError(f"The path {where!r} is not valid UTF-8.", remedy="Rename the file.")
     if path.suffix.lower() not in (".csv", ".jsonl"):
-        raise DataError(f"{where} is neither a .csv nor a .jsonl.", remedy="Name a file of one of these two kinds.")
+        raise DataError(f"{where} is neither a .csv nor a .jsonl.", remedy="Use a file of one of these two kinds.")
     try:
         data = read_regular(path, MAX_FILE_BYTES)
     except FileNotFoundError:
         raise DataError(
-            f"There is no file {where}.", remedy="Check the path; it begins where the task file is."
+            f"There is no file {where}.", remedy="Check the path; it is relative to the task file."
         ) from None
     except OSError as error:
         raise DataError(
-            f"{where} cannot be read: {error.strerror or error}.", remedy="Check the path and the rights of the file."
+            f"{where} cannot be read: {error.strerror or error}.", remedy="Check the path and the file's permissions."
         ) from None
     if len(data) > MAX_FILE_BYTES:
         raise DataError(
-            f"{where} is larger than {MAX_FILE_BYTES:,} bytes and can hardly be a table of questions.",
-            remedy="Check the path, or divide the questions into several tasks.",
+            f"{where} is larger than {MAX_FILE_BYTES:,} bytes, too large for a table of questions.",
+            remedy="Check the path, or split the questions into several tasks.",
         )
     rows = _csv_rows(data, where) if path.suffix.lower() == ".csv" else _json_rows(data, where)
     if not rows:
-        raise DataError(f"{where} holds no rows.", remedy=_REMEDY)
+        raise DataError(f"{where} has no rows.", remedy=_REMEDY)
     return rows
 
 
-def _csv_rows(data: bytes, where: str) -> list[tuple[int, Row]]:
+def _csv_rows(data: bytes, where: str) -> list[tuple[int, Record]]:
     header, records = read_records(data, where)
     twice = [column for column, count in Counter(header).items() if column and count > 1]
     if twice:
-        raise DataError(f"{where}: column {quoted(twice[0])} is there twice.", remedy=_REMEDY)
+        raise DataError(f"{where}: column {quoted(twice[0])} appears twice.", remedy=_REMEDY)
     return [(line, dict(zip(header, cells, strict=True))) for line, cells in records]
 
 
-def _json_rows(data: bytes, where: str) -> list[tuple[int, Row]]:
-    rows: list[tuple[int, Row]] = []
+def _json_rows(data: bytes, where: str) -> list[tuple[int, Record]]:
+    rows: list[tuple[int, Record]] = []
     for number, line in enumerate(decode(data, where).split("\n"), 1):
         if line.strip():
             if len(rows) == MAX_ROWS:
@@ -174,25 +276,27 @@ def _json_rows(data: bytes, where: str) -> list[tuple[int, Row]]:
     return rows
 
 
-def _json_row(line: str, where: str) -> Row:
-    """The keys of an object whose values are text or numbers; a number is the text it is written as."""
+def _json_row(line: str, where: str) -> Record:
+    """The keys of an object whose values are text, numbers, lists or objects; a number is the text it is written as."""
     try:
-        content = json.loads(line, parse_int=str, parse_float=str, parse_constant=_refuse, object_pairs_hook=_object)
+        content = json.loads(
+            line, parse_int=Number, parse_float=Number, parse_constant=_refuse, object_pairs_hook=_object
+        )
         json.dumps(content, ensure_ascii=False).encode()  # fails where half a character is escaped
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON ({one_line(str(error))}).", remedy=_REMEDY) from None
+        raise DataError(f"{where}: not valid JSON ({one_line(str(error))}).", remedy=_REMEDY) from None
     if not isinstance(content, dict):
         raise DataError(f"{where}: not a JSON object.", remedy=_REMEDY)
-    return {key: value for key, value in content.items() if isinstance(value, str)}
+    return {key: value for key, value in content.items() if isinstance(value, str | list | dict)}
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no number")
+    raise ValueError(f"{constant} is not a number")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"the key {quoted(twice)} is there twice")
+        raise ValueError(f"the key {quoted(twice)} appears twice")
     return content

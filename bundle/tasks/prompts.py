@@ -1,11 +1,12 @@
 """From rows to messages, character by character as OpenCompass 0.3.3 does it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypedDict
 
 SHAPES = ("turns", "flat")
-"""``turns``: every example is two turns of the conversation. ``flat``: all of it is one message of the user."""
+"""``turns``: every example is two turns of the conversation. ``flat``: everything is one user message."""
 
 
 class Message(TypedDict):
@@ -25,12 +26,15 @@ class Prompt:
         examples: How many examples every question has.
         place_for_examples: Whether OpenCompass's template has a place for examples. Where none are put there, it
             leaves an empty line at the beginning of a flat prompt.
+        may_be_absent: Columns of options that a row may do without: what would show an empty one, and every one after
+            it is empty too, is left out. None in OpenCompass's tasks.
     """
 
     user: str
     assistant: str
     examples: int
     place_for_examples: bool
+    may_be_absent: tuple[str, ...] = ()
 
     def about(self, subject: str) -> "Prompt":
         """The prompt for one subject, by the name it has in prompts."""
@@ -53,9 +57,9 @@ class Prompt:
         """
         turns: list[Message] = []
         for row in examples:
-            turns.append({"role": "user", "content": fill(fill(self.user, row), question)})
+            turns.append({"role": "user", "content": fill(fill(self._for(row), row), question)})
             turns.append({"role": "assistant", "content": fill(fill(self.assistant, row), question)})
-        turns.append({"role": "user", "content": fill(self.user, question)})
+        turns.append({"role": "user", "content": fill(self._for(question), question)})
         if shape == "turns":
             return turns
         # OpenCompass sends what comes before the answer too, such as "答案是: ".
@@ -63,6 +67,26 @@ class Prompt:
         if self.place_for_examples and not examples:
             parts.insert(0, "")
         return [{"role": "user", "content": _joined(parts)}]
+
+    def _for(self, row: Mapping[str, str]) -> str:
+        """What the user says, without the options that this row does not have."""
+        template = self.user
+        for column in reversed(self.may_be_absent):
+            if row.get(column, "").strip():
+                break
+            template = "\n".join(
+                _without(line, column) for line in template.split("\n") if not _shows_only(line, column)
+            )
+        return template
+
+
+def _shows_only(line: str, column: str) -> bool:
+    return re.findall(r"\{\w+\}", line) == [f"{{{column}}}"]
+
+
+def _without(line: str, column: str) -> str:
+    """A line without a column and its letter: "A. {A}  B. {B}" without B is "A. {A}"."""
+    return re.sub(rf"\s*[(（\[]?(?:{column}[)）\].．、:：]*)?\s*\{{{column}\}}", "", line)
 
 
 def fill(template: str, row: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundle.errors import ConfigError
-from bundle.tasks.answers import AnswerRule, FirstCapital, FirstOption, Labelled, Pattern
+from bundle.tasks.answers import AllOptions, AnswerRule, FirstCapital, FirstOption, Labelled, Pattern
 from bundle.tasks.answers.first_option import searches
 from bundle.tasks.catalog import find_task
 from tests.tasks.opencompass_answers import COT_PATTERN, WORDS
@@ -27,6 +27,9 @@ RULES: dict[str, AnswerRule] = {
     "labelled of another kind": Labelled("Answer", "AB1"),
     "labelled whose label can overlap itself": Labelled("aa", string.ascii_uppercase, ":", ignore_case=True),
     "pattern that needs the whole reply": Pattern(r"([A-D])\W*$"),
+    "pattern that is read as an option": Pattern(r"(?i)答案\W*(\w)", "ABCD"),
+    "all options": AllOptions(),
+    "all options where a pattern says": AllOptions("ABCD", r"答案\s*[:：是]\s*([A-D]+)"),
     "pattern whose group may be left out": Pattern(r"答案(是[A-D])?"),
 }
 
@@ -146,9 +149,24 @@ def test_what_is_looked_for_in_another_way_than_opencompass_does_is_found_the_sa
     assert found[31:34] + found[39:42] == there
 
 
-@pytest.mark.parametrize("rule", [FirstOption(), COT], ids=lambda rule: rule.name)
+@pytest.mark.parametrize("rule", [FirstOption(), COT, AllOptions()], ids=lambda rule: rule.name)
 @pytest.mark.parametrize(
-    "refrain", ["答案是", "答案是 ", "答案: ", "The correct answer is ", "the answer is  ", " ", "1", "答案。"]
+    "refrain",
+    [
+        "答案是",
+        "答案是 ",
+        "答案: ",
+        "The correct answer is ",
+        "the answer is  ",
+        " ",
+        "1",
+        "答案。",
+        "A、",
+        "A and ",
+        "选(",
+        "(A",
+        "和",
+    ],
 )
 def test_a_model_that_repeats_itself_costs_no_more_time_than_its_reply_is_long(rule: AnswerRule, refrain: str) -> None:
     reply = refrain * (400_000 // len(refrain)) + " 完"
@@ -167,6 +185,7 @@ def test_a_model_that_repeats_itself_costs_no_more_time_than_its_reply_is_long(r
         (FirstCapital(), ["A", "Z", "Ａ"], ["a", "AB", "", "甲"]),
         (FirstOption("AB"), ["A", "B"], ["C", "AB", ""]),
         (Labelled("答案", "AB"), ["A", "B"], ["C", "AB", "", "a"]),
+        (AllOptions("ABC"), ["A", "AC", "ABC"], ["CA", "AA", "D", ""]),
         (Pattern("(.*)"), ["甲", "any text"], []),
     ],
 )

@@ -12,15 +12,29 @@ from dataclasses import MISSING
 
 from bundle.errors import ConfigError
 from bundle.system.text import did_you_mean
+from bundle.tasks.answers.all_options import AllOptions
 from bundle.tasks.answers.first_capital import FirstCapital
 from bundle.tasks.answers.first_option import FirstOption
 from bundle.tasks.answers.labelled import Labelled
 from bundle.tasks.answers.pattern import Pattern
 from bundle.tasks.answers.rule import AnswerReader, AnswerRule, settings_of
 
-__all__ = ["RULES", "AnswerReader", "AnswerRule", "FirstCapital", "FirstOption", "Labelled", "Pattern", "make_rule"]
+__all__ = [
+    "RULES",
+    "AllOptions",
+    "AnswerReader",
+    "AnswerRule",
+    "FirstCapital",
+    "FirstOption",
+    "Labelled",
+    "Pattern",
+    "for_several_answers",
+    "make_rule",
+]
 
-RULES: Mapping[str, type[AnswerRule]] = {rule.name: rule for rule in (FirstCapital, FirstOption, Labelled, Pattern)}
+RULES: Mapping[str, type[AnswerRule]] = {
+    rule.name: rule for rule in (FirstCapital, FirstOption, Labelled, Pattern, AllOptions)
+}
 """The rules by name."""
 
 
@@ -50,3 +64,23 @@ def make_rule(name: str, settings: Mapping[str, object]) -> AnswerRule:
         if key not in settings and field.default is MISSING:
             raise ConfigError(f"the rule {name} needs the key {key!r}.", remedy="Add it under [answer].")
     return rule(**settings)
+
+
+def for_several_answers(rule: AnswerRule, options: str) -> AllOptions:
+    """The rule that looks where another does, for questions with several right answers.
+
+    Args:
+        rule: The other rule.
+        options: What the answers may be, where the other rule does not say it.
+    """
+    match rule:
+        case AllOptions():
+            return rule
+        case FirstOption():
+            return AllOptions(rule.options)
+        case Labelled():
+            return AllOptions(rule.options, rule.expression)
+        case Pattern():
+            return AllOptions(options, rule.pattern)
+        case _:
+            return AllOptions(options)

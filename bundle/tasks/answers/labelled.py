@@ -107,9 +107,13 @@ class Labelled(AnswerRule):
         if not self.colon or not set(self.colon) <= set(_COLONS):
             raise ConfigError(f"The colon {self.colon!r} is not ':', '：' or both.", remedy='Use ":：" for both.')
         # Possessive: what may be a filler is neither a colon nor an option, and trying other splits would be quadratic.
-        form = rf"{self.label}\s*+[{self.colon}]\W*+([{self.options}])"
-        expression = re.compile(form, re.IGNORECASE if self.ignore_case else 0)
-        object.__setattr__(self, "_first", FirstMatch(expression, _is_no_word, len(self.label)))
+        object.__setattr__(self, "_first", FirstMatch(re.compile(self.expression), _is_no_word, len(self.label)))
+
+    @property
+    def expression(self) -> str:
+        """The rule as a regular expression."""
+        case = "(?i)" if self.ignore_case else ""
+        return rf"{case}{self.label}\s*+[{self.colon}]\W*+([{self.options}])"
 
     def extract(self, reply: str) -> str:
         match = self._first.expression.search(reply)

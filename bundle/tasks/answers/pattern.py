@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from bundle.errors import AnswerError, ConfigError
 from bundle.system.text import one_line, quoted
-from bundle.tasks.answers.rule import AnswerRule
+from bundle.tasks.answers.rule import AnswerRule, check_options
+from bundle.tasks.options import several
 
 _LONGEST_SEARCH_S = 1.0
 """Seconds of processor time; a well-written expression takes a thousandth of that for a long reply."""
@@ -24,19 +25,23 @@ class Pattern(AnswerRule):
 
     Attributes:
         pattern: The expression, with a group around the answer.
+        options: What is found is read as these options, if it can be: "b", "(B)" and "Ｂ" as B. "" leaves it as it is.
     """
 
     name: ClassVar[str] = "pattern"
 
     pattern: str
+    options: str = ""
     _expression: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Compile the expression.
 
         Raises:
-            ConfigError: It is not valid, or has no group.
+            ConfigError: It is not valid, or has no group; or the options cannot be used.
         """
+        if self.options:
+            check_options(self.options)
         try:
             expression = re.compile(self.pattern)
         except (re.error, OverflowError, RecursionError) as error:
@@ -52,9 +57,21 @@ class Pattern(AnswerRule):
         object.__setattr__(self, "_expression", expression)
 
     def extract(self, reply: str) -> str:
-        text = reply.strip()
+        match = self._search(reply.strip())
+        found = (match[1] or "") if match else ""
+        return (several(found, self.options) if self.options else "") or found
+
+    def begin(self, text: str) -> int | None:
+        """Where in a text the answer begins; None if there is none; raises as `extract`."""
+        match = self._search(text)
+        return match.start(1) if match and match[1] is not None else None
+
+    def can_find(self, answer: str) -> bool:
+        return True
+
+    def _search(self, text: str) -> re.Match[str] | None:
         try:
-            match = search(self._expression, text, seconds=_LONGEST_SEARCH_S)
+            return search(self._expression, text, seconds=_LONGEST_SEARCH_S)
         except SearchTimeoutError:
             raise AnswerError(
                 f"The regular expression {quoted(self.pattern)} was still searching after {_LONGEST_SEARCH_S:g} s "
@@ -62,10 +79,6 @@ class Pattern(AnswerRule):
                 remedy="Write it so that there is one way to match: without repetition inside a repetition, and "
                 "without two adjacent repetitions that take the same characters.",
             ) from None
-        return (match[1] or "") if match else ""
-
-    def can_find(self, answer: str) -> bool:
-        return True
 
 
 # Python's ``re`` tries one way to match after another, and for some expressions, such as ``(a+)+b``, there are more

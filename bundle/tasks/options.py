@@ -1,0 +1,140 @@
+"""The options of a question of the user's own, and the ways people write which of them is right."""
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from bundle.system.text import quoted
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+AnswerAs = Literal["letter", "text", "index"]
+"""How a file writes its answers."""
+
+Options = dict[str, str]
+"""Letter -> text."""
+
+# What may stand around and between letters, after NFKC: "(A)", "A.", "A、C", "A and C".
+_LETTER_ALONE = re.compile(r"[(\[【<]*\s*([A-Za-z0-9])\s*[)\]】>.:、。,]*")
+_BETWEEN = r"(?:\s|[,、;/|&+()\[\]\"'。.]|和|与|及|以及|and\b)*"
+
+
+class Number(str):
+    """A number in JSON, as the text it is written as."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Gold:
+    """The right answer of a row.
+
+    Attributes:
+        text: An option's letter, several letters in the order of the options, or any text.
+        is_options: Whether it is letters.
+        index: Where it was written as a number: that number.
+    """
+
+    text: str
+    is_options: bool = False
+    index: int | None = None
+
+
+def options_in(value: object) -> Options | None:
+    """The options in a JSON value: a list, an object by letter, or an object of "label" and "text" lists."""
+    match value:
+        case [_, *_] if len(value) <= len(LETTERS):
+            return _texts(dict(zip(LETTERS, value, strict=False)))
+        case {"label": [*labels], "text": [*texts]} if len(labels) == len(texts):
+            return _texts(dict(zip(map(str, labels), texts, strict=True)))
+        case {**items} if items:
+            return _texts({str(key).upper(): text for key, text in items.items()})
+    return None
+
+
+def _texts(items: Mapping[str, object]) -> Options | None:
+    found = {key: text for key, text in items.items() if isinstance(text, str) and len(key) == 1 and key.isalnum()}
+    return found if len(found) == len(items) else None
+
+
+def numbered(options: Options) -> str:
+    """The options as a prompt shows a list of them: "A. …" on lines of their own."""
+    return "\n".join(f"{letter}. {text}" for letter, text in options.items())
+
+
+def several(text: str, letters: str, *, ignore_case: bool = True) -> str:
+    """The options that a text consists of, in their order: "CA", "A、C" and "(A) and (C)" are "AC".
+
+    Returns:
+        "" if there is anything else in the text, or an option twice.
+    """
+    plain = unicodedata.normalize("NFKC", text).strip()
+    form = rf"{_BETWEEN}(?:[{letters}]{_BETWEEN})+"
+    if not re.fullmatch(form, plain, re.IGNORECASE if ignore_case else 0):
+        return ""
+    bare = re.sub(r"(?i)\band\b", "", plain)
+    found = [one for one in (bare.upper() if ignore_case else bare) if one in letters]
+    return in_order(found, letters) if len(set(found)) == len(found) else ""
+
+
+def in_order(found: "list[str] | set[str] | str", letters: str) -> str:
+    """Options in their order."""
+    return "".join(letter for letter in letters if letter in found)
+
+
+def read_gold(answer: str, options: Options, letters: str, *, texts: bool, how: AnswerAs | None, base: int) -> Gold:
+    """Which option a file's answer means.
+
+    Args:
+        answer: As in the file; a `Number` where it is one in JSON.
+        options: The row's; empty where only ``letters`` are known.
+        letters: What an answer may be.
+        texts: Whether an option's own text stands for its letter; otherwise such an answer stays as it is.
+        how: How the file writes answers; None to find out.
+        base: The index of the first option.
+
+    Raises:
+        ValueError: It is no option's, or it can mean several.
+    """
+    plain = _plain(answer)
+    if not letters:
+        return Gold(str(answer))
+    by_text = {letter for letter, text in options.items() if _plain(text) == plain}
+    if by_text and not texts and how != "index":
+        return Gold(str(answer))
+    readings: dict[AnswerAs, str] = {}
+    if how in (None, "letter"):
+        alone = _LETTER_ALONE.fullmatch(plain)
+        written = next((x for x in (alone[1], alone[1].upper()) if x in letters), "") if alone else ""
+        if found := written or several(plain, letters):
+            readings["letter"] = found
+    if how in (None, "text") and len(by_text) == 1:
+        readings["text"] = by_text.pop()
+    if how in (None, "index") and options and (how or texts or isinstance(answer, Number)) and plain.isdecimal():
+        place = int(plain[:9]) - base
+        if 0 <= place < len(options):
+            readings["index"] = list(options)[place]
+        elif not readings:
+            raise ValueError(
+                f"the answer is {plain[:9]}, but the {len(options)} options are numbered from {base}; "
+                f"'rows.first_index' sets the first number"
+            )
+    if readings.get("letter") == answer and len(answer) == 1:
+        return Gold(readings["letter"], is_options=True)
+    numbers = any(isinstance(text, Number) for text in options.values())
+    if isinstance(answer, Number) and "index" in readings and not numbers:
+        return Gold(readings["index"], is_options=True, index=int(plain))
+    if len(set(readings.values())) > 1:
+        meant = " or ".join(f"{found} (as {how})" for how, found in readings.items())
+        raise ValueError(f"the answer {quoted(answer)} can mean {meant}; 'rows.answer_as' says which")
+    for kind, found in readings.items():
+        return Gold(found, is_options=True, index=int(plain) if kind == "index" else None)
+    if not texts:
+        return Gold(str(answer))
+    raise ValueError(f"the answer is {quoted(answer)}, which is not one of the options {', '.join(letters)}")
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).strip()
