@@ -126,8 +126,8 @@ class Plan:
         ]
 
     def _source(self, task: Task) -> str:
-        if isinstance(task.benchmark, OwnRows):
-            return task.default_source  # its file names its rows
+        if isinstance(task.benchmark, OwnRows):  # its file names its rows; only alone can it be given others
+            return (self.options.data.get("") if len(self.tasks) == 1 else None) or task.default_source
         return self.options.data.get(task.benchmark.name) or self.options.data.get("") or task.default_source
 
     def _fits(self, count: CountTokens, max_out_len: int) -> Callable[[Sequence[Message]], bool]:

@@ -51,6 +51,21 @@ def test_each_benchmark_can_have_its_own_source() -> None:
     assert plan.sources() == ["./ceval", "modelscope"]
 
 
+def test_a_task_of_ones_own_reads_its_own_file_unless_it_alone_is_given_another() -> None:
+    town = Path(__file__).parents[2] / "examples" / "town"
+    task, data = str(town / "town.toml"), parse_data(["./other.csv"])
+    own = str(town / "questions.csv")
+    assert plan_tasks(EvaluationOptions(tasks=[task]), PLAIN).sources() == [own]
+    assert plan_tasks(EvaluationOptions(tasks=[task], data=data), PLAIN).sources() == ["./other.csv"]
+    assert plan_tasks(EvaluationOptions(tasks=[task, "ceval_gen"], data=data), PLAIN).sources() == [own, "./other.csv"]
+
+
+def test_subjects_are_recorded_by_their_names_whatever_they_were_selected_by() -> None:
+    plan = plan_tasks(EvaluationOptions(subjects=["逻辑学", "ceval-law"]), PLAIN)
+    assert [record.subjects for record in plan.task_records()] == [("logic", "law")]
+    assert [record.subjects for record in plan_tasks(EvaluationOptions(), PLAIN).task_records()] == [None]
+
+
 @pytest.mark.parametrize("values", [["hub", "sample"], ["ceval=a", "ceval=b"]])
 def test_two_sources_for_one_benchmark_are_an_error(values: list[str]) -> None:
     with pytest.raises(UsageError, match="twice"):
