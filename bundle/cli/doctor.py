@@ -34,14 +34,13 @@ def doctor(
 
     Exits with 0 if all is well, 1 if there are warnings, 2 if something will stop a run.
     """
-    from bundle.doctor.checks import examine
-    from bundle.doctor.examination import Wanted, checks
-    from bundle.doctor.findings import worst
+    from bundle.doctor.examination import Options, examine
     from bundle.doctor.report import show, show_summary, to_json
+    from bundle.system.findings import worst
 
-    wanted = Wanted(data=data, model_dir=model_dir, out=out, clean=clean, limit_s=time_limit)
+    options = Options(data=data, model_dir=model_dir, out=out, clean=clean, limit_s=time_limit)
     topics = []
-    for topic, findings in examine(checks(wanted), time_limit):
+    for topic, findings in examine(options):
         topics += [(topic, finding) for finding in findings]
         if not as_json:
             for finding in findings:

@@ -1,1 +1,1 @@
-"""What is well on this machine and what is not, before a run finds out. One module a topic."""
+"""``bundle doctor``: what will stop a run on this machine, before one finds out."""

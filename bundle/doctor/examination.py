@@ -1,28 +1,37 @@
-"""All checks of ``bundle doctor``, in the order they are reported."""
+"""All checks of ``bundle doctor``, run at the same time, none for longer than it may.
 
-from collections.abc import Iterator
+A check's module is imported when the check runs: a package that is missing is a finding of the checks that need it, and
+slow ones are imported while other checks wait for programs and servers.
+"""
+
+import importlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from bundle.doctor.checks import Check
-from bundle.doctor.facts import SLOW, Facts
-from bundle.doctor.findings import Finding, failing
-from bundle.doctor.probes import ProbeError
+from bundle.errors import BundleError
+from bundle.serving.machine import Machine
+from bundle.system.findings import SLOW, Check, Finding, failing, warning
 
+# What waits for a program gives up a little before its check does, for it can say what it waited for.
+_OF_LIMIT: Final = 0.9
 # Ending processes takes seconds, and removing gigabytes more: neither is to be given up halfway.
-_CLEANING_S = 120.0
+_CLEANING_S: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is to be looked at besides the machine.
+class Options:
+    """What to look at besides the machine.
 
     Attributes:
-        data: As in ``--data``; None for what a run takes without.
+        data: As in ``--data``; None for the default.
         model_dir: A checkpoint; None for none.
         out: Where run directories are made.
-        clean: Whether what earlier runs have left is removed.
-        limit_s: Most seconds a check may take; slow ones may take three times as long.
+        clean: Whether to remove what earlier runs left behind.
+        limit_s: The time limit of a check; slow ones have three times as long.
     """
 
     data: str | None = None
@@ -32,173 +41,115 @@ class Wanted:
     limit_s: float = 10.0
 
 
-def checks(wanted: Wanted) -> list[Check]:
-    """Everything there is to look at."""
-    these = _Checks(wanted)
-    python = "the disk that Python is on"
-    cleaning = max(SLOW, _CLEANING_S / wanted.limit_s) if wanted.clean else SLOW
-    checkpoint = [Check("checkpoint", these.checkpoint, "the checkpoint's disk", SLOW)] if wanted.model_dir else []
-    return [
-        Check("system", these.system, "the system"),
-        Check("packages", these.packages, python),
-        Check("gpu", these.gpus, "nvidia-smi or torch", SLOW),
-        Check("gpu memory", these.gpu_memory, "nvidia-smi"),
-        Check("engine", these.engine, "nvidia-smi"),
-        Check("lmdeploy", these.lmdeploy, "lmdeploy's Python"),
-        Check("torch", these.torch, "torch", SLOW),
-        Check("cpu engine", these.cpu_engine, python),
-        *checkpoint,
-        Check("data", these.data, "the source of the questions"),
-        Check("disk", these.output, f"the disk of {wanted.out}"),
-        Check("disk", these.caches, "the disk of the caches or of the temporary files"),
-        Check("network", these.network, "the network"),
-        Check("leftovers", these.left_processes, "the list of processes", cleaning),
-        Check("leftovers", these.left_files, "a disk", cleaning),
-        Check("leftovers", these.rewritten, "the disk of the cache", cleaning),
+def examine(options: Options) -> Iterator[tuple[str, tuple[Finding, ...]]]:
+    """Run all checks at once and yield each topic with its findings."""
+    return run_checks(all_checks(options), options.limit_s)
+
+
+def all_checks(options: Options) -> list[Check]:
+    """Every check, in the order of the report."""
+    machine = Machine(_OF_LIMIT * options.limit_s)
+    limit_s, clean, out = options.limit_s, options.clean, options.out
+    cleaning = max(SLOW, _CLEANING_S / limit_s) if clean else SLOW
+    checks = [
+        Check("system", _later("machine", "check_system"), "the system"),
+        Check("packages", _later("machine", "check_packages", machine), "the disk that Python is on"),
+        Check("gpu", _later("machine", "check_gpus", machine), "nvidia-smi"),
+        Check("gpu memory", _later("machine", "check_gpu_memory", machine), "nvidia-smi"),
+        Check("engine", _later("machine", "check_engine", machine), "nvidia-smi"),
+        *_engines(machine),
     ]
+    if options.model_dir is not None:
+        look = _later("inputs", "check_checkpoint", options.model_dir, machine, _OF_LIMIT * SLOW * limit_s)
+        checks.append(Check("checkpoint", look, "the checkpoint's disk", SLOW))
+    # Two servers may have to be asked for data, one after the other.
+    data = _later("inputs", "check_data", options.data, _OF_LIMIT / 2 * limit_s)
+    checks += [
+        Check("data", data, "the source of the questions"),
+        Check("disk", _later("storage", "check_output", out), f"the disk of {out}"),
+        Check("disk", _later("storage", "check_caches"), "the disk of the caches or of temporary files"),
+        Check("network", _later("network", "check_network"), "the network"),
+        Check("leftovers", _later("leftovers", "check_processes", clean), "the list of processes", cleaning),
+        Check("leftovers", _later("leftovers", "check_files", out, clean), "a disk", cleaning),
+        Check("leftovers", _later("leftovers", "check_converted", clean), "the disk of the cache", cleaning),
+    ]
+    topics = list(dict.fromkeys(check.topic for check in checks))
+    return sorted(checks, key=lambda check: topics.index(check.topic))
 
 
-class _Checks:
-    """The checks themselves. Each imports what it needs; see ``facts``."""
+def run_checks(checks: Sequence[Check], limit_s: float) -> Iterator[tuple[str, tuple[Finding, ...]]]:
+    """Run checks at once and yield each topic with its findings, in the order given.
 
-    def __init__(self, wanted: Wanted) -> None:
-        self._wanted = wanted
-        self._facts = Facts(wanted.limit_s)
+    The threads are daemons: a driver that hangs in the kernel, or a disk that does not answer, must not keep this
+    program from ending.
 
-    def system(self) -> Iterator[Finding]:
-        from bundle.doctor.packages import look_at_system
-
-        return look_at_system()
-
-    def packages(self) -> Iterator[Finding]:
-        from bundle.doctor.packages import look_at_own_packages
-
-        return look_at_own_packages(self._facts.ours())
-
-    def gpus(self) -> Iterator[Finding]:
-        from bundle.doctor.gpu import look_at_gpus
-
-        facts = self._facts
-        nvidia = facts.nvidia()
-        lmdeploys = None
-        if nvidia.gpus:
-            try:
-                lmdeploys = facts.lmdeploys()
-            except ProbeError:
-                lmdeploys = None  # the check of lmdeploy says so
-
-        def torch_sees_them() -> bool:
-            try:
-                seen = facts.torch()
-            except ProbeError:
-                return False
-            return seen is not None and seen["devices"] > 0
-
-        cuda = lmdeploys.cuda if lmdeploys is not None else None
-        version = lmdeploys.versions["lmdeploy"] if lmdeploys is not None else None
-        return look_at_gpus(nvidia, cuda, version, torch_sees_them)
-
-    def gpu_memory(self) -> Iterator[Finding]:
-        usable = self._facts.usable_gpus()
-        if not usable:
-            return
-        from bundle.doctor.gpu_memory import look_at_memory
-        from bundle.doctor.processes import NotKnownError
-        from bundle.serving.gpus import list_processes as ask_for_processes
-
-        try:
-            marked = self._facts.marked()
-        except NotKnownError:
-            marked = []
-        ours = {one.pid for one in marked if not one.orphaned}
-        orphans = {one.pid for one in marked if one.orphaned}
-        yield from look_at_memory(usable, ask_for_processes(0.9 * self._wanted.limit_s), ours, orphans)
-
-    def engine(self) -> Iterator[Finding]:
-        from bundle.doctor.engine import look_at_choice
-
-        return look_at_choice(self._facts.nvidia())
-
-    def lmdeploy(self) -> Iterator[Finding]:
-        from bundle.doctor.packages import look_at_lmdeploy
-
-        installed = self._facts.lmdeploy()
-        try:
-            beside = self._facts.lmdeploys()
-        except ProbeError as error:
-            yield failing(f"lmdeploy's Python {error}", "Mend its environment, or make a new one.")
-            return
-        yield from look_at_lmdeploy(installed, beside, wanted=bool(self._facts.usable_gpus()))
-
-    def torch(self) -> Iterator[Finding]:
-        if not self._facts.usable_gpus():
-            return
-        from bundle.doctor.engine import look_at_torch
-
-        try:
-            seen = self._facts.torch()
-        except ProbeError as error:
-            yield failing(
-                f"the torch beside lmdeploy {error}",
-                "Mend lmdeploy's environment; where its disk is only slow, give it longer with --time-limit SECONDS.",
+    Args:
+        checks: What to look at.
+        limit_s: The time limit of a check of usual patience.
+    """
+    began = time.monotonic()
+    running = [(check, _Running(check)) for check in checks]
+    for check, examination in running:
+        limit = limit_s * check.patience
+        found = examination.result(max(0.0, began + limit - time.monotonic()))
+        if found is None:
+            found = (
+                warning(
+                    f"unknown: {check.waits_for} did not answer within {limit:g} s",
+                    "If it is only slow, allow more time with --time-limit SECONDS.",
+                ),
             )
-            return
-        if seen is not None:
-            yield from look_at_torch(seen, self._facts.nvidia())
+        yield check.topic, found
 
-    def cpu_engine(self) -> Iterator[Finding]:
-        from bundle.doctor.packages import look_at_cpu_engine
 
-        return look_at_cpu_engine(self._facts.ours(), wanted=not self._facts.usable_gpus())
+def _later(module: str, function: str, *arguments: object) -> Callable[[], Iterable[Finding]]:
+    """A function of this package, imported when it is called."""
 
-    def checkpoint(self) -> Iterator[Finding]:
-        from bundle.doctor.checkpoint import look_at_checkpoint
+    def look() -> Iterable[Finding]:
+        found: Iterable[Finding] = getattr(importlib.import_module(f"bundle.doctor.{module}"), function)(*arguments)
+        return found
 
-        assert self._wanted.model_dir is not None
-        limit_s = 0.9 * SLOW * self._wanted.limit_s
-        return look_at_checkpoint(self._wanted.model_dir, self._facts.usable_gpus(), self._facts.lmdeploy(), limit_s)
+    return look
 
-    def data(self) -> Iterator[Finding]:
-        from bundle.doctor.data import look_at_data
 
-        # Two servers may have to be asked one after the other.
-        return look_at_data(self._wanted.data, 0.45 * self._wanted.limit_s)
+def _engines(machine: Machine) -> list[Check]:
+    """The checks that engines bring along."""
+    try:
+        from bundle.serving.engines import ENGINES  # imported late: see above
+    except ModuleNotFoundError as error:
+        missing = _missing(error)
+        return [Check("engine", lambda: [missing], "nothing")]
+    return [check for engine in ENGINES.values() for check in engine.checks(machine)]
 
-    def output(self) -> Iterator[Finding]:
-        from bundle.doctor.storage import look_at_output
 
-        return look_at_output(self._wanted.out)
+class _Running:
+    """A check in a thread of its own."""
 
-    def caches(self) -> Iterator[Finding]:
-        from bundle.doctor.storage import look_at_caches
-        from bundle.serving.transformers_engine import cache_directory
-        from bundle.tasks.sources.hub import hub_cache
+    def __init__(self, check: Check) -> None:
+        self._check = check
+        self._done = threading.Event()
+        self._found: tuple[Finding, ...] = ()
+        threading.Thread(target=self._run, daemon=True, name=f"check {check.topic}").start()
 
-        return look_at_caches(hub_cache(), cache_directory())
+    def result(self, seconds: float) -> tuple[Finding, ...] | None:
+        """What was found; None if that takes longer than ``seconds`` from now."""
+        return self._found if self._done.wait(seconds) else None
 
-    def network(self) -> Iterator[Finding]:
-        from bundle.doctor.network import look_at_descriptors, look_at_loopback, look_at_proxies
+    def _run(self) -> None:
+        try:
+            self._found = tuple(self._check.look())
+        except BundleError as error:
+            self._found = (failing(error.message, error.remedy, error.details),)
+        except ModuleNotFoundError as error:
+            self._found = (_missing(error),)
+        except Exception as error:  # one check that fails must not hide what the others found
+            self._found = (warning(f"cannot be checked: {type(error).__name__}: {error}", None),)
+        finally:
+            self._done.set()
 
-        yield from look_at_loopback()
-        yield from look_at_proxies()
-        yield from look_at_descriptors()
 
-    def left_processes(self) -> Iterator[Finding]:
-        from bundle.doctor.leftovers import look_at_processes
-
-        return look_at_processes(self._facts.marked, clean=self._wanted.clean)
-
-    def left_files(self) -> Iterator[Finding]:
-        from bundle.doctor.leftovers import look_at_files
-        from bundle.serving.transformers_engine import HUB_VIEWS, cache_directory
-        from bundle.tasks.sources.modelscope import cache as modelscope_cache
-
-        return look_at_files(
-            self._wanted.out, modelscope_cache(), cache_directory() / HUB_VIEWS, clean=self._wanted.clean
-        )
-
-    def rewritten(self) -> Iterator[Finding]:
-        from bundle.doctor.leftovers import look_at_rewritten
-        from bundle.serving.transformers_engine import REWRITTEN, cache_directory
-
-        return look_at_rewritten(cache_directory() / REWRITTEN, clean=self._wanted.clean)
+def _missing(error: ModuleNotFoundError) -> Finding:
+    return failing(
+        f"cannot be checked: the package {error.name} is not installed",
+        "Install this program with all its packages: `pip install .` in a checkout of it.",
+    )

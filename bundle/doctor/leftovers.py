@@ -1,90 +1,127 @@
-"""What earlier runs have left behind: processes, files, and rewritten checkpoints that nobody needs any more."""
+"""What earlier runs left behind: processes, files, and converted checkpoints that are no longer needed."""
 
 import contextlib
+import os
+import shutil
+import stat
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from bundle.checkpoints.internlm2 import cache
-from bundle.doctor import leftover_files
-from bundle.doctor.findings import Finding, ok, warning
-from bundle.doctor.leftover_files import Leftover
-from bundle.doctor.processes import MarkedProcess, NotKnownError, describe, end_orphans
-from bundle.doctor.words import duration, size, things
+from bundle.doctor.processes import ProcessesUnknownError, describe, end_orphans, marked_processes
+from bundle.doctor.report import duration, size
+from bundle.serving.transformers_engine import HUB_VIEWS, REWRITTEN, cache_directory
+from bundle.system.findings import Finding, ok, warning
+from bundle.system.locks import Lock
+from bundle.system.text import plural
+from bundle.tasks.sources.modelscope import cache as modelscope_cache
 
-CLEAN: Final = "`bundle doctor --clean`"
+_CLEAN: Final = "`bundle doctor --clean`"
 _DAY_S: Final = 86400.0
 _UNUSED_S: Final = 30 * _DAY_S
 
+# How long a thing must not have changed before it counts as left behind. Each is in use for seconds at most, and the
+# first kind is locked besides.
+_TEMPORARY: Final = {"bundle-tokenizer-*": 300.0, "bundle-server-*": 300.0, "bundle-parquet-*": 3600.0}
+_HALF_WRITTEN_S: Final = 3600.0
 
-def look_at_processes(find: Callable[[], list[MarkedProcess]], *, clean: bool) -> Iterator[Finding]:
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A file or directory that is no longer used.
+
+    Attributes:
+        path: Where it is.
+        size: What it takes, in bytes.
+        age_s: Seconds since it was last changed.
+    """
+
+    path: Path
+    size: int
+    age_s: float
+
+    def remove(self) -> None:
+        """Remove it.
+
+        Raises:
+            OSError: It cannot be removed.
+        """
+        if self.path.is_dir() and not self.path.is_symlink():
+            shutil.rmtree(self.path)
+        else:
+            self.path.unlink(missing_ok=True)
+
+
+def check_processes(clean: bool) -> Iterator[Finding]:
     """Processes of servers whose run is gone; with ``clean`` they are ended."""
     try:
-        marked = find()
+        marked = marked_processes()
         orphans = [one for one in marked if one.orphaned]
         if orphans and clean:
             ended: list[str] = []
             left = end_orphans(ended.append)
             if ended:
-                yield ok(f"ended {things(len(ended), 'process', 'processes')} left by earlier runs", ended)
+                yield ok(f"ended {plural(len(ended), 'process', 'processes')} left behind by earlier runs", ended)
             orphans = left
-    except NotKnownError as error:
-        yield warning(f"processes left by earlier runs cannot be looked for: {error}", "Mount /proc, or use `ps`.")
+    except ProcessesUnknownError as error:
+        yield warning(f"cannot look for processes left behind by earlier runs: {error}", "Mount /proc, or use `ps`.")
         return
     if orphans:
         pids = " ".join(str(one.pid) for one in orphans)
         yield warning(
-            f"{things(len(orphans), 'process is', 'processes are')} left by earlier runs that were killed",
-            f"They do not end: look at them with `ps -fp {pids}`." if clean else f"{CLEAN} ends them.",
+            f"{plural(len(orphans), 'process is', 'processes are')} left behind by earlier runs that were killed",
+            f"They do not end: look at them with `ps -fp {pids}`." if clean else f"{_CLEAN} ends them.",
             [describe(one.pid) for one in orphans],
         )
     stopped = [one for one in marked if one.guardian_stopped]
     if stopped:
         yield warning(
-            f"the guardian of {things(len(stopped), 'process', 'processes')} is stopped, and ends nothing",
+            f"the guardian of {plural(len(stopped), 'process', 'processes')} is stopped, and cannot end anything",
             "`kill -CONT` it: it is the process that runs guardian.py.",
             [describe(one.pid) for one in stopped],
         )
     alive = [one for one in marked if not one.orphaned]
-    running = f" ({things(len(alive), 'process', 'processes')} of runs under way)" if alive else ""
+    running = f" ({plural(len(alive), 'process', 'processes')} of runs in progress)" if alive else ""
     if not orphans and not stopped:
-        yield ok(f"no process is left by an earlier run{running}")
+        yield ok(f"no processes left behind by earlier runs{running}")
 
 
-def look_at_files(out: Path, downloads: Path, views: Path, *, clean: bool) -> Iterator[Finding]:
+def check_files(out: Path, clean: bool) -> Iterator[Finding]:
     """Temporary directories and half-written files; with ``clean`` they are removed.
 
     Args:
         out: Where run directories are made.
-        downloads: Where downloads from ModelScope are kept.
-        views: Where views of rewritten checkpoints are kept.
         clean: Whether to remove them.
     """
-    found = [*leftover_files.temporary_directories(), *leftover_files.half_written_results(out)]
-    found += [*leftover_files.half_written_downloads(downloads), *leftover_files.hub_views(views)]
+    found = [*temporary_directories(), *half_written_results(out)]
+    found += [*half_written_downloads(modelscope_cache()), *hub_views(cache_directory() / HUB_VIEWS)]
     if not found:
-        yield ok("no temporary file is left by an earlier run")
+        yield ok("no temporary files left behind by earlier runs")
         return
-    words = f"{things(len(found), 'temporary file or directory', 'temporary files and directories')} of earlier runs"
+    words = f"{plural(len(found), 'temporary file or directory', 'temporary files and directories')} of earlier runs"
     shown = [f"{one.path} ({size(one.size)}, {duration(one.age_s)} old)" for one in found]
     if not clean:
-        yield warning(f"{words}: {size(sum(one.size for one in found))}", f"{CLEAN} removes them.", _few(shown))
+        yield warning(f"{words}: {size(sum(one.size for one in found))}", f"{_CLEAN} removes them.", _few(shown))
         return
     failed = list(_remove_all(found))
     if len(failed) < len(found):
         gone = len(found) - len(failed)
-        yield ok(f"removed {things(gone, 'temporary file or directory', 'temporary files and directories')}")
+        yield ok(f"removed {plural(gone, 'temporary file or directory', 'temporary files and directories')}")
     if failed:
         yield warning(f"{len(failed)} of {words} cannot be removed", "Remove them by hand.", _few(failed))
 
 
-def look_at_rewritten(root: Path, *, clean: bool) -> Iterator[Finding]:
-    """Checkpoints rewritten for the CPU engine, which are kept for the next time; with ``clean`` the unneeded go.
+def check_converted(clean: bool) -> Iterator[Finding]:
+    """Checkpoints converted for the CPU engine, which are kept for next time; with ``clean`` the unneeded are removed.
 
-    Unneeded is what was not wanted for 30 days, and what was not wanted for a day and whose every original is gone.
+    Unneeded is what was not used for 30 days, and what was not used for a day and whose every original is gone.
     Nothing is lost with one: it is made again from the original. One that a server reads is locked, and stays.
     """
+    root = cache_directory() / REWRITTEN
     entries = cache.entries(root)
     unneeded = [entry for entry in entries if _why_unneeded(entry)]
     kept = [entry for entry in entries if entry not in unneeded]
@@ -94,39 +131,39 @@ def look_at_rewritten(root: Path, *, clean: bool) -> Iterator[Finding]:
             with contextlib.suppress(OSError):
                 if cache.remove(root, entry.key, may_go=lambda now: _why_unneeded(now) is not None):
                     unneeded.remove(entry)
-                    yield ok(f"removed a rewritten checkpoint ({size(entry.size)}): {_why_unneeded(entry)}")
+                    yield ok(f"removed a converted checkpoint ({size(entry.size)}): {_why_unneeded(entry)}")
         for key in list(unfinished):
             with contextlib.suppress(OSError):
                 if cache.remove(root, key, may_go=lambda now: False):
                     unfinished.remove(key)
-                    yield ok("removed a rewritten checkpoint that was never finished")
+                    yield ok("removed a converted checkpoint that was never finished")
     if unneeded or unfinished:
         total = sum(entry.size for entry in unneeded)
         yield warning(
-            f"{things(len(unneeded) + len(unfinished), 'rewritten checkpoint')} in {root} "
-            f"{'is' if len(unneeded) + len(unfinished) == 1 else 'are'} of no use any more: {size(total)}",
-            f"In use, or cannot be removed: see {root}." if clean else f"{CLEAN} removes them.",
+            f"{plural(len(unneeded) + len(unfinished), 'converted checkpoint')} in {root} "
+            f"{'is' if len(unneeded) + len(unfinished) == 1 else 'are'} no longer needed: {size(total)}",
+            f"In use, or cannot be removed: see {root}." if clean else f"{_CLEAN} removes them.",
             [f"{root / entry.key} ({size(entry.size)}): {_why_unneeded(entry)}" for entry in unneeded]
             + [f"{root}/.{key}.partial: never finished" for key in unfinished],
         )
     if kept:
         now = time.time()
         yield ok(
-            f"{things(len(kept), 'rewritten checkpoint')} kept in {root}: {size(sum(entry.size for entry in kept))}",
+            f"{plural(len(kept), 'converted checkpoint')} kept in {root}: {size(sum(entry.size for entry in kept))}",
             [f"{entry.key} ({size(entry.size)}, last used {duration(now - entry.last_used)} ago)" for entry in kept],
         )
     elif not unneeded and not unfinished:
-        yield ok(f"no rewritten checkpoint is kept in {root}")
+        yield ok(f"no converted checkpoints in {root}")
 
 
 def _why_unneeded(entry: cache.Entry) -> str | None:
-    """Why a rewritten checkpoint is of no use any more; None where it is."""
+    """Why a converted checkpoint is no longer needed; None if it is."""
     unused = time.time() - entry.last_used
     if unused > _UNUSED_S:
         return f"not used for {duration(unused)}"
     # A disk that is not mounted for a moment must not cost an hour of copying.
     if unused > _DAY_S and entry.sources and not any(source.is_dir() for source in entry.sources):
-        return f"{entry.sources[0]} is not there any more"
+        return f"{entry.sources[0]} no longer exists"
     return None
 
 
@@ -141,3 +178,48 @@ def _remove_all(found: Iterable[Leftover]) -> Iterator[str]:
 
 def _few(lines: list[str], shown: int = 5) -> list[str]:
     return lines[:shown] + ([f"and {len(lines) - shown} more"] if len(lines) > shown else [])
+
+
+def temporary_directories() -> Iterator[Leftover]:
+    """Directories of ours in the system's directory for temporary files."""
+    root = Path(tempfile.gettempdir())
+    for pattern, quiet_s in _TEMPORARY.items():
+        for path in root.glob(pattern):
+            # Anybody can make a name in there: only real directories of this user's are ours to remove.
+            yield from _left(path, quiet_s, directory=True)
+
+
+def half_written_results(out: Path) -> Iterator[Leftover]:
+    """Temporary files in run directories under ``out``, of runs that are not in progress."""
+    for path in out.glob("*/.*.part"):
+        if Lock(path.parent).is_held() is False:
+            yield from _left(path, _HALF_WRITTEN_S, directory=False)
+
+
+def half_written_downloads(cache: Path) -> Iterator[Leftover]:
+    """Unfinished downloads from ModelScope."""
+    for path in cache.glob("*/*/*.part"):
+        yield from _left(path, _HALF_WRITTEN_S, directory=False)
+
+
+def hub_views(root: Path) -> Iterator[Leftover]:
+    """Views of converted checkpoints that no longer exist, and views that were never finished."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for path in sorted(root.iterdir()):
+            unfinished = path.name.startswith("tmp")
+            if unfinished or any(link.is_symlink() and not link.exists() for link in path.rglob("*")):
+                yield from _left(path, _HALF_WRITTEN_S, directory=True)
+
+
+def _left(path: Path, quiet_s: float, *, directory: bool) -> Iterator[Leftover]:
+    try:
+        status = path.lstat()
+        kind_fits = stat.S_ISDIR(status.st_mode) if directory else stat.S_ISREG(status.st_mode)
+        if not kind_fits or status.st_uid != os.getuid():
+            return
+        files = [file.lstat() for file in path.rglob("*")] if directory else []
+        age_s = time.time() - max(one.st_mtime for one in (status, *files))
+        if age_s >= quiet_s and Lock(path).is_held() is False:
+            yield Leftover(path, sum(one.st_size for one in files or [status]), age_s)
+    except OSError:
+        return  # It went away while we were looking, or is not ours.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
-from bundle.doctor.findings import Finding, failing, ok, warning
+from bundle.system.findings import Finding, failing, ok, warning
 
 _LOOPBACK_S: Final = 2.0
 _PROXY_S: Final = 1.0
@@ -17,7 +17,14 @@ _PROXIES: Final = ("http_proxy", "https_proxy", "all_proxy")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080, "socks4": 1080}
 
 
-def look_at_loopback() -> Iterator[Finding]:
+def check_network() -> Iterator[Finding]:
+    """All of it."""
+    yield from check_loopback()
+    yield from check_proxies()
+    yield from check_descriptors()
+
+
+def check_loopback() -> Iterator[Finding]:
     """Whether a server can listen on a free port of 127.0.0.1 and be reached there."""
     try:
         with socket.create_server(("127.0.0.1", 0)) as server:
@@ -37,7 +44,7 @@ def look_at_loopback() -> Iterator[Finding]:
         yield ok("a server on a free port of 127.0.0.1 can be reached")
 
 
-def look_at_proxies() -> Iterator[Finding]:
+def check_proxies() -> Iterator[Finding]:
     """Proxies in the environment. Servers on this machine are never asked through one; hubs and remote APIs are."""
     shown = []
     for name in _PROXIES:
@@ -53,8 +60,24 @@ def look_at_proxies() -> Iterator[Finding]:
         yield ok(f"{', '.join(shown)}; servers on this machine are asked directly")
 
 
+def check_descriptors() -> Iterator[Finding]:
+    """How many files and connections a process may have open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    if soft == unlimited or soft >= _FEW_DESCRIPTORS:
+        number = "any number of" if soft == unlimited else f"up to {soft}"
+        yield ok(f"a process may have {number} files and connections open")
+        return
+    wanted = 4 * _FEW_DESCRIPTORS
+    if hard == unlimited or hard >= wanted:
+        remedy = f"Run `ulimit -n {wanted}` in this shell first."
+    else:
+        remedy = f"Have the hard limit ({hard}) raised, or use --concurrency {max(1, soft // 8)}."
+    yield warning(f"a process may have only {soft} files and connections open, and each request needs one", remedy)
+
+
 def _address(url: str) -> str:
-    """Host and port of a proxy; a user name or password in it is nobody's business.
+    """Host and port of a proxy, without the user name and password it may contain.
 
     Raises:
         ValueError: It has none.
@@ -67,42 +90,28 @@ def _address(url: str) -> str:
 
 
 def _trouble(name: str, value: str) -> Finding | None:
-    """What is wrong with a proxy, as far as that can be told without using it."""
+    """What is wrong with a proxy, as far as that shows without using it."""
     without = f"`unset {name} {name.upper()}`"
     if "://" not in value:
         return warning(
-            f"{name} has no scheme, and not every client takes that", f"Write http:// before it, or {without}."
+            f"{name} has no scheme, which not every client accepts", f"Write http:// before it, or {without}."
         )
     try:
         address = urlsplit(_address(value))
     except ValueError as error:
-        return warning(f"{name} is no address that a proxy can have: {error}", f"Mend it, or {without}.")
+        return warning(f"{name} is not a valid proxy address: {error}", f"Fix it, or {without}.")
     if address.scheme.startswith("socks"):
         return warning(
-            f"{name} is a SOCKS proxy, which not every client takes",
-            f"Name an HTTP proxy (most programs that offer one have both), or {without}.",
+            f"{name} is a SOCKS proxy, which not every client supports",
+            f"Use an HTTP proxy (most programs that offer one have both), or {without}.",
         )
     if address.hostname in ("127.0.0.1", "localhost", "::1"):
         try:
             socket.create_connection((address.hostname, address.port), timeout=_PROXY_S).close()
         except OSError as error:
             return warning(
-                f"{name} names a proxy on this machine, {address.netloc}, that is not there: {error.strerror or error}",
+                f"{name} names a proxy on this machine, {address.netloc}, that is not running: "
+                f"{error.strerror or error}",
                 f"Start the proxy, or {without}.",
             )
     return None
-
-
-def look_at_descriptors() -> Iterator[Finding]:
-    """How many files and connections a process may have open."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    unlimited = resource.RLIM_INFINITY
-    if soft == unlimited or soft >= _FEW_DESCRIPTORS:
-        yield ok(f"a process may have {'any number of' if soft == unlimited else soft} files and connections open")
-        return
-    wanted = 4 * _FEW_DESCRIPTORS
-    if hard == unlimited or hard >= wanted:
-        remedy = f"Run `ulimit -n {wanted}` in this shell first."
-    else:
-        remedy = f"Have the hard limit ({hard}) raised, or use --concurrency {max(1, soft // 8)}."
-    yield warning(f"a process may have {soft} files and connections open, and requests in flight use them up", remedy)

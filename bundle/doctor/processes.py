@@ -1,4 +1,4 @@
-"""Processes of servers that this program started: those of runs under way, and those that were left behind.
+"""Processes of servers that this program started: those of runs in progress, and those left behind.
 
 A server and whatever comes of it carry the guardian's mark in their environment. While a run lasts, every one of them
 descends from its guardian or, should that be killed, from this program itself; on Linux also those that daemonise. One
@@ -16,7 +16,7 @@ from typing import Final
 
 import psutil
 
-from bundle.doctor.words import duration
+from bundle.doctor.report import duration
 from bundle.system.guardian import MARK
 
 _GUARDIAN: Final = ("bundle", "system", "guardian.py")
@@ -25,7 +25,7 @@ _KILLED_S: Final = 3.0
 _LOOKS: Final = 3
 
 
-class NotKnownError(Exception):
+class ProcessesUnknownError(Exception):
     """The processes of this machine cannot be listed. The text says why."""
 
 
@@ -53,7 +53,7 @@ def marked_processes() -> list[MarkedProcess]:
     """All processes of this user that carry the mark.
 
     Raises:
-        NotKnownError: The system does not tell.
+        ProcessesUnknownError: The system does not list them.
     """
     return [marked for process in _own_processes() if (marked := _marked(process)) is not None]
 
@@ -61,7 +61,7 @@ def marked_processes() -> list[MarkedProcess]:
 def describe(pid: int) -> str:
     """A process as its user knows it: program and script, user, since when. No further argument, for it may be a key.
 
-    Where nothing can be told of it (it is in another container, or belongs to somebody who hides it), it says so.
+    If nothing can be seen of it (it is in another container, or its owner hides it), that is what is said.
     """
     try:
         process = psutil.Process(pid)
@@ -70,7 +70,7 @@ def describe(pid: int) -> str:
             age = duration(time.time() - process.create_time())
             return f"process {pid}, {command}, user {process.username()}, for {age}"
     except (psutil.Error, OSError, KeyError):
-        return f"process {pid}, of which nothing can be seen from here (another container or user)"
+        return f"process {pid}, hidden from here (another container or user)"
 
 
 def end_orphans(say: Callable[[str], None]) -> list[MarkedProcess]:
@@ -80,13 +80,13 @@ def end_orphans(say: Callable[[str], None]) -> list[MarkedProcess]:
     forks meanwhile is found by looking again.
 
     Args:
-        say: Told of each one that is ended.
+        say: Called for each one that has ended.
 
     Returns:
         Those that are still there, normally none.
 
     Raises:
-        NotKnownError: The system does not tell which there are.
+        ProcessesUnknownError: The system does not list them.
     """
     orphans: list[MarkedProcess] = []
     for _ in range(_LOOKS):
@@ -99,7 +99,7 @@ def end_orphans(say: Callable[[str], None]) -> list[MarkedProcess]:
         _, killed = _signal(asked, psutil.Process.kill, _KILLED_S)
         for process in processes:
             if process not in killed:
-                say(said[process.pid] + (", which took no notice of SIGTERM" if process in asked else ""))
+                say(said[process.pid] + (", which ignored SIGTERM" if process in asked else ""))
     return [marked for marked in marked_processes() if marked.orphaned]
 
 
@@ -118,7 +118,7 @@ def _signal(
 def _own_processes() -> Iterator[psutil.Process]:
     # psutil says nothing of use where there is no /proc.
     if psutil.LINUX and not Path("/proc/self/stat").exists():
-        raise NotKnownError("there is no /proc")
+        raise ProcessesUnknownError("there is no /proc")
     me, pid = os.getuid(), os.getpid()
     try:
         for process in psutil.process_iter():
@@ -126,7 +126,7 @@ def _own_processes() -> Iterator[psutil.Process]:
                 if process.uids().real == me and process.pid != pid:
                     yield process
     except OSError as error:
-        raise NotKnownError(f"the processes cannot be listed ({error})") from None
+        raise ProcessesUnknownError(f"the processes cannot be listed ({error})") from None
 
 
 def _marked(process: psutil.Process) -> MarkedProcess | None:

@@ -1,4 +1,4 @@
-"""The report of all findings: lines for a person, JSON for a program."""
+"""The report of all findings: lines for a person, JSON for a program; and amounts as people read them."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import typer
 
-from bundle.doctor.findings import Finding, Status, worst
+from bundle.system.findings import Finding, Status, worst
 from bundle.system.text import one_line
 
 _COLOURS: Final = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILING: "red"}
@@ -37,8 +37,8 @@ def show(topic: str, finding: Finding) -> None:
 
 def show_summary(findings: Iterable[Finding]) -> None:
     """Print the last line: how many findings there are of each kind."""
-    counted = [finding.status for finding in findings]
-    typer.echo(", ".join(f"{counted.count(status)} {status}" for status in Status))
+    found = [finding.status for finding in findings]
+    typer.echo(", ".join(f"{found.count(status)} {status}" for status in Status))
 
 
 def to_json(findings: Sequence[tuple[str, Finding]]) -> dict[str, Any]:
@@ -56,3 +56,21 @@ def to_json(findings: Sequence[tuple[str, Finding]]) -> dict[str, Any]:
             for topic, finding in findings
         ],
     }
+
+
+def size(count: float) -> str:
+    """Bytes, in the largest unit that leaves a number above one: ``3.6 GB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """A length of time, in the unit that fits: ``3 min``, ``5 h``, ``40 days``."""
+    minutes = seconds / 60
+    if minutes < 120:
+        return f"{minutes:.0f} min"
+    hours = minutes / 60
+    return f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} days"

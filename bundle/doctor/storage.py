@@ -1,4 +1,4 @@
-"""Disks: whether what a run writes can be written, and how much room there is."""
+"""Disks: whether what a run writes can be written, and how much space there is."""
 
 import os
 import shutil
@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from bundle.doctor.findings import Finding, failing, ok, warning
-from bundle.doctor.words import size
+from bundle.doctor.report import size
+from bundle.serving.transformers_engine import cache_directory
+from bundle.system.findings import Finding, failing, ok, warning
+from bundle.tasks.sources.hub import hub_cache
 
 _MB: Final = 10**6
 # All questions of C-Eval's three splits with their replies and the server's log are some tens of megabytes.
@@ -17,34 +19,27 @@ _RUN_COMFORTABLE: Final = 1000 * _MB
 _HUB_NEEDS: Final = 50 * _MB
 
 
-def look_at_output(out: Path) -> Iterator[Finding]:
-    """The directory that run directories are made in; it need not be there yet."""
-    yield _place("run directories", out, _RUN_NEEDS, _RUN_COMFORTABLE, "Choose another place with --out.", fatal=True)
+def check_output(out: Path) -> Iterator[Finding]:
+    """The directory that run directories are made in; it need not exist yet."""
+    yield _place("run directories", out, _RUN_NEEDS, "--out DIR chooses another.", fatal=True, much=_RUN_COMFORTABLE)
 
 
-def look_at_caches(hub: Path, rewritten: Path) -> Iterator[Finding]:
-    """The places for data sets from the hub, for rewritten checkpoints, and for temporary files."""
-    yield _place(
-        "the hub's cache", hub, _HUB_NEEDS, _HUB_NEEDS, "HF_HOME=DIR or HF_HUB_CACHE=DIR names another.", fatal=False
-    )
-    yield _place(
-        "rewritten checkpoints",
-        rewritten,
-        0,
-        0,
-        "BUNDLE_CACHE=DIR names another. Only the CPU engine needs it, for InternLM2.5.",
-        fatal=False,
-    )
+def check_caches() -> Iterator[Finding]:
+    """The places for data sets from the Hub, for converted checkpoints, and for temporary files."""
+    hub = "HF_HOME=DIR or HF_HUB_CACHE=DIR chooses another."
+    yield _place("the Hub's cache", hub_cache(), _HUB_NEEDS, hub, fatal=False)
+    converted = "BUNDLE_CACHE=DIR chooses another. Only the CPU engine needs it, for InternLM2.5."
+    yield _place("converted checkpoints", cache_directory(), 0, converted, fatal=False)
     try:
         temporary = Path(tempfile.gettempdir())
     except FileNotFoundError as error:
-        yield failing(f"there is no place for temporary files: {error.strerror or error}", "TMPDIR=DIR names one.")
+        yield failing(f"no directory for temporary files: {error.strerror or error}", "Set one with TMPDIR=DIR.")
     else:
-        yield _place("temporary files", temporary, _HUB_NEEDS, _HUB_NEEDS, "TMPDIR=DIR names another.", fatal=True)
+        yield _place("temporary files", temporary, _HUB_NEEDS, "TMPDIR=DIR chooses another.", fatal=True)
 
 
-def _place(what: str, path: Path, needed: int, comfortable: int, remedy: str, *, fatal: bool) -> Finding:
-    """Whether a directory is there or can be made, takes a file, and has room."""
+def _place(what: str, path: Path, needed: int, remedy: str, *, fatal: bool, much: int = 0) -> Finding:
+    """Whether a directory exists or can be made, can be written, and has space."""
     bad = failing if fatal else warning
     try:
         existing = _nearest_existing(path.expanduser())
@@ -56,17 +51,17 @@ def _place(what: str, path: Path, needed: int, comfortable: int, remedy: str, *,
     except OSError as error:
         return bad(f"{what}: {path} cannot be written: {error.strerror or error}", remedy)
     if status.f_files and not status.f_favail:
-        return bad(f"{what}: the disk of {path} takes no more files (inodes)", remedy)
+        return bad(f"{what}: the disk of {path} has no room for more files (inodes)", remedy)
     text = f"{what}: {size(free)} free for {path}"
     if free < needed:
-        return bad(f"{text}, and {size(needed)} are wanted", f"Free some space. {remedy}")
-    if free < comfortable:
+        return bad(f"{text}, but {size(needed)} are needed", f"Free some space. {remedy}")
+    if free < much:
         return warning(text, f"Free some space. {remedy}")
     return ok(text)
 
 
 def _nearest_existing(path: Path) -> Path:
-    """The directory itself, or the nearest one above it that is there."""
+    """The directory itself, or the nearest one above it that exists."""
     for candidate in (path.absolute(), *path.absolute().parents):
         try:
             candidate.stat()

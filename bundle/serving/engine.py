@@ -12,6 +12,7 @@ from bundle.errors import UsageError
 from bundle.serving.diagnosis import KnownFailure
 from bundle.serving.gpus import Gpu
 from bundle.serving.machine import Machine
+from bundle.system.findings import Check, Finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,10 @@ class Engine(Protocol):
     failures: ClassVar[tuple[KnownFailure, ...]]
     """Known failures, the special before the vague."""
 
+    @staticmethod
+    def checks(machine: Machine) -> tuple[Check, ...]:
+        """What ``bundle doctor`` looks at for this engine."""
+
     def __init__(self, job: Job) -> None: ...
 
     @property
@@ -122,6 +127,13 @@ class Engine(Protocol):
 
         Raises:
             ServerError: It isn't installed, or can't be used.
+        """
+
+    def forecast(self) -> tuple[list[Finding], str | None]:
+        """What ``bundle doctor`` says of the job without preparing it.
+
+        Returns:
+            Findings, and the interpreter to check the tokenizer with; None if it is only made when the job is prepared.
         """
 
     def prepare(self, say: Callable[[str], None]) -> ServerSpec:

@@ -1,6 +1,5 @@
 """The engines by name, and the choice between them."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
@@ -13,6 +12,7 @@ from bundle.serving.gpus import visible_gpus
 from bundle.serving.lmdeploy.engine import LmdeployEngine
 from bundle.serving.machine import Machine
 from bundle.serving.transformers_engine import TransformersEngine
+from bundle.system.text import did_you_mean
 
 ENGINES: Final[Mapping[str, type[Engine]]] = {engine.name: engine for engine in (LmdeployEngine, TransformersEngine)}
 
@@ -37,10 +37,8 @@ def choose_engine(name: str, model: ModelFile, job: Job) -> Engine:
     """
     if name != "auto" and name not in ENGINES:
         names = ["auto", *ENGINES]
-        near = difflib.get_close_matches(name, names, n=1)
         raise UsageError(
-            f"Unknown engine {name!r}.",
-            remedy=f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(names)}.",
+            f"Unknown engine {name!r}.", remedy=did_you_mean(name, names, f"Choose one of {', '.join(names)}.")
         )
     name = automatic_engine(job.machine) if name == "auto" else name
     engine = ENGINES[name](replace(job, settings=getattr(model, name)))

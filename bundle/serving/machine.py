@@ -3,10 +3,14 @@
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from bundle.serving.gpus import Gpu, Nvidia, ask_for_gpus
 from bundle.serving.installation import Installation, find_installation
+from bundle.system.findings import SLOW
+
+if TYPE_CHECKING:
+    from bundle.serving.environments import Environment
 
 T = TypeVar("T")
 
@@ -48,12 +52,14 @@ class Machine:
     """The GPUs and the installed servers of this machine; each is looked for once.
 
     Args:
-        limit_s: How long ``nvidia-smi`` may take to answer.
+        limit_s: How long a program that is asked may take to answer.
     """
 
     def __init__(self, limit_s: float = 30.0) -> None:
+        self.limit_s = limit_s
+        self._lock = threading.Lock()
         self._nvidia = Once(partial(ask_for_gpus, limit_s))
-        self._installations: dict[str, Once[Installation]] = {}
+        self._facts: dict[tuple[str, str], Once[Any]] = {}
 
     def look(self) -> None:
         """Begin to look for GPUs and lmdeploy, and return at once."""
@@ -78,8 +84,31 @@ class Machine:
         """
         return self._installation(name)()
 
+    def environment(self, interpreter: str) -> "Environment":
+        """What is installed next to an interpreter.
+
+        Raises:
+            ProbeError: It does not tell.
+        """
+        from bundle.serving.environments import describe_environment  # 30 ms, which a server need not wait for
+
+        describe = partial(describe_environment, interpreter, limit_s=self.limit_s)
+        return self._fact("environment", interpreter, describe)()
+
+    def torch(self, interpreter: str) -> dict[str, Any]:
+        """What the torch next to an interpreter says of the GPUs: see ``environment_probe``.
+
+        Raises:
+            ProbeError: It does not tell.
+        """
+        from bundle.serving.environments import look_at_torch  # as above
+
+        return self._fact("torch", interpreter, partial(look_at_torch, interpreter, limit_s=SLOW * self.limit_s))()
+
     def _installation(self, name: str) -> Once[Installation]:
-        if name not in self._installations:
-            install = f"Install it with `pip install '.[{_EXTRAS.get(name, name)}]'` in a checkout of this project."
-            self._installations[name] = Once(lambda: find_installation(name, install))
-        return self._installations[name]
+        install = f"Install it with `pip install '.[{_EXTRAS.get(name, name)}]'` in a checkout of this project."
+        return self._fact("installation", name, partial(find_installation, name, install))
+
+    def _fact(self, kind: str, name: str, find: Callable[[], T]) -> Once[T]:
+        with self._lock:
+            return self._facts.setdefault((kind, name), Once(find))

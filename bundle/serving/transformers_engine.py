@@ -7,7 +7,7 @@ import re
 import sys
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,9 @@ from bundle.checkpoints import transformers_architectures
 from bundle.errors import ServerError, UsageError
 from bundle.serving.diagnosis import KnownFailure, raised
 from bundle.serving.engine import Job, ServerSpec, option_names, require_loopback
+from bundle.serving.gpus import visible_gpus
+from bundle.serving.machine import Machine
+from bundle.system.findings import Check, Finding, failing, ok
 from bundle.system.locks import Lock
 
 _INSTALL: Final = "Install the CPU engine with `pip install '.[cpu]'` in a checkout of this project"
@@ -69,6 +72,15 @@ class TransformersEngine:
         found = importlib.util.find_spec("transformers")
         known = transformers_architectures(Path(found.origin).parent) if found and found.origin else None
         return known and known | {_INTERNLM2}
+
+    @staticmethod
+    def checks(machine: Machine) -> tuple[Check, ...]:
+        return (Check("cpu engine", partial(_check_packages, machine), "the disk that Python is on"),)
+
+    def forecast(self) -> tuple[list[Finding], str | None]:
+        if self.job.checkpoint.architecture == _INTERNLM2:
+            return [ok("its tokenizer is converted for the CPU engine, and checked then")], None
+        return [], sys.executable
 
     def prepare(self, say: Callable[[str], None]) -> ServerSpec:
         # Imported here, because a server on a GPU does not wait for what converts checkpoints.
@@ -127,6 +139,21 @@ class TransformersEngine:
         if own_code:
             command.append("--trust-remote-code")
         return (*command, *self.job.engine_arguments)
+
+
+def _check_packages(machine: Machine) -> Iterator[Finding]:
+    """transformers and what its server requires, in our own environment."""
+    from bundle.serving.environments import in_short, problems, required  # only ``bundle doctor`` needs it
+
+    ours = machine.environment(sys.executable)
+    wrong = problems(required("cpu"), ours)
+    if not wrong:
+        yield ok(f"transformers {ours.versions['transformers']}, torch {ours.versions['torch']}")
+    elif visible_gpus(machine.gpus):
+        state = "incomplete" if "transformers" in ours.versions else "not installed"
+        yield ok(f"{state}, and not needed with a GPU")
+    else:
+        yield failing(f"checkpoints would be served on the CPU, but {in_short(wrong)}", f"{_INSTALL}.")
 
 
 class _Held:

@@ -2,19 +2,18 @@
 
 import importlib.util
 import itertools
-import sys
 from pathlib import Path
 
 import pytest
 
 from bundle.checkpoints.internlm2 import make_checkpoint
-from bundle.doctor.checkpoint import look_at_checkpoint
-from bundle.doctor.findings import Status
-from bundle.serving.gpus import Gpu
-from bundle.serving.installation import Installation
+from bundle.doctor.inputs import check_checkpoint
+from bundle.serving.gpus import Gpu, Nvidia
+from bundle.system.findings import Status
 from tests.checkpoints.checkpoints import write_checkpoint, write_json, write_safetensors
 from tests.checkpoints.tokenizers_on_the_spot import BPE_SIZE, write_bpe
 from tests.doctor.examined import bare_machine, examine
+from tests.doctor.test_gpu import Made
 
 
 @pytest.fixture(scope="module")
@@ -24,20 +23,17 @@ def internlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-NO_LMDEPLOY = "lmdeploy is not installed."
-
-
 def test_internlm_on_the_cpu_has_its_tokenizer_written_anew(internlm: Path) -> None:
-    whole, tokenizer = look_at_checkpoint(internlm, [], NO_LMDEPLOY, limit_s=1)
+    whole, tokenizer = check_checkpoint(internlm, Made(Nvidia(installed=False)), limit_s=1)
     assert "InternLM2ForCausalLM" in whole.text
-    assert "written anew for the CPU engine" in tokenizer.text
+    assert "converted for the CPU engine" in tokenizer.text
 
 
 @pytest.mark.parametrize(("free_mib", "status"), [(1000, Status.FAILING), (3000, Status.OK)])
 def test_the_memory_it_needs_is_held_against_what_is_free(internlm: Path, free_mib: int, status: Status) -> None:
-    lmdeploy = Installation(sys.executable, "-m", "0.18.0", None)
     gpus = [Gpu(number, f"GPU-{number}", "A GPU", 80000, free, "580") for number, free in enumerate((500, free_mib))]
-    _, memory = itertools.islice(look_at_checkpoint(internlm, gpus, lmdeploy, limit_s=1), 2)
+    machine = Made(Nvidia(installed=True, gpus=tuple(gpus)), lmdeploy="0.18.0")
+    _, memory = itertools.islice(check_checkpoint(internlm, machine, limit_s=1), 2)
     assert memory.status is status
     assert f"GPU 1 has {free_mib / 1024:.1f} GiB free" in memory.text
 
@@ -54,7 +50,7 @@ def test_a_checkpoint_that_is_not_whole_fails_as_a_run_would(tmp_path: Path) -> 
 @pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")
 @pytest.mark.parametrize(
     ("vocab_size", "status", "words"),
-    [(BPE_SIZE, Status.OK, "gives back what it is given"), (10, Status.FAILING, "the model's vocab_size is 10")],
+    [(BPE_SIZE, Status.OK, "reproduces its input"), (10, Status.FAILING, "the model's vocab_size is 10")],
 )
 def test_its_tokenizer_is_proved_by_the_interpreter_that_would_serve_it(
     tmp_path: Path, vocab_size: int, status: Status, words: str
@@ -64,6 +60,6 @@ def test_its_tokenizer_is_proved_by_the_interpreter_that_would_serve_it(
     write_json(
         model / "config.json", {"architectures": ["LlamaForCausalLM"], "vocab_size": vocab_size, "eos_token_id": 2}
     )
-    _, finding = look_at_checkpoint(model, [], NO_LMDEPLOY, limit_s=60)
+    _, finding = check_checkpoint(model, Made(Nvidia(installed=False)), limit_s=60)
     assert finding.status is status
     assert words in finding.text

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import bundle
-from bundle.doctor.data import look_at_data
-from bundle.doctor.findings import Status
+from bundle.doctor.inputs import check_data
+from bundle.system.findings import Status
 from tests.doctor.examined import Examined, bare_machine, examine
 from tests.patience import PATIENCE_S
 from tests.tasks.fake_hub import FakeHub
@@ -85,19 +85,19 @@ def test_a_directory_is_opened_and_every_question_in_it_read(look: Look) -> None
 
 
 def test_a_source_can_be_named_for_one_benchmark() -> None:
-    (finding,) = look_at_data(f"ceval={SAMPLE}", limit_s=5)
+    (finding,) = check_data(f"ceval={SAMPLE}", limit_s=5)
     assert "104 questions of ceval" in finding.text
-    (finding,) = look_at_data(f"cmmlu={SAMPLE}", limit_s=5)
+    (finding,) = check_data(f"cmmlu={SAMPLE}", limit_s=5)
     assert finding.status is Status.FAILING
 
 
 def test_a_directory_in_no_benchmarks_layout_fails_and_says_what_is_missing(tmp_path: Path) -> None:
-    (finding,) = look_at_data(str(tmp_path), limit_s=5)
+    (finding,) = check_data(str(tmp_path), limit_s=5)
     assert finding.status is Status.FAILING
     assert "is missing from directory" in finding.text
     assert finding.remedy
 
 
 def test_a_misspelt_source_fails_with_what_there_is() -> None:
-    (finding,) = look_at_data("modelscop", limit_s=5)
+    (finding,) = check_data("modelscop", limit_s=5)
     assert "it is not hub, modelscope or sample" in finding.text

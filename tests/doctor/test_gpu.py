@@ -4,26 +4,69 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bundle.doctor.cuda_needs import has_turbomind_code
-from bundle.doctor.engine import look_at_choice, look_at_torch
-from bundle.doctor.findings import Finding, Status
-from bundle.doctor.gpu import look_at_gpus
-from bundle.doctor.packages import look_at_lmdeploy
-from bundle.doctor.requirements import Environment
+from bundle.doctor import machine as doctors
+from bundle.errors import ServerError
+from bundle.serving.environments import Environment
 from bundle.serving.gpus import Gpu, Nvidia, ask_for_gpus
 from bundle.serving.installation import Installation
+from bundle.serving.lmdeploy.checks import check_gpus, check_packages, check_torch, has_turbomind_code
+from bundle.serving.machine import Machine
+from bundle.system.findings import Finding, Status
 from tests.doctor.examined import Examined, bare_machine, examine, stand_in_packages, stand_in_torch
 from tests.patience import PATIENCE_S
 from tests.stand_ins.box import install
 
 GPU = (0, "GPU-aaaa", "NVIDIA H100 80GB HBM3", 81559, 80000, "580.95.05")
 LMDEPLOY = {"lmdeploy": ["torch<=2.12.1,>=2.0.0", "transformers>=4.56.0"]}
-WELL = {"lmdeploy": "0.18.0", "torch": "2.12.1", "transformers": "4.57.6", "sentencepiece": "0.2.1"}
+WELL = {
+    "lmdeploy": "0.18.0",
+    "torch": "2.12.1",
+    "transformers": "4.57.6",
+    "sentencepiece": "0.2.1",
+    "safetensors": "0.6.2",
+    "protobuf": "6.30",
+}
+
+
+class Made(Machine):
+    """A machine made up: what its nvidia-smi says, and what is installed."""
+
+    def __init__(
+        self,
+        nvidia: Nvidia,
+        *,
+        cuda: str | None = None,
+        lmdeploy: str | None = None,
+        versions: Mapping[str, str] | None = None,
+        devices: int = 0,
+        architectures: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self._said = nvidia
+        self._lmdeploy = lmdeploy
+        self._environment = Environment("3.11", versions or {}, LMDEPLOY, cuda)
+        self._torch = {"torch": "2.12.1", "cuda": cuda, "devices": devices, "architectures": architectures, "why": ""}
+
+    @property
+    def nvidia(self) -> Nvidia:
+        return self._said
+
+    def installation(self, name: str) -> Installation:
+        if self._lmdeploy is None:
+            raise ServerError("lmdeploy is not installed.")
+        return Installation("/opt/lmdeploy/bin/python", "-m", self._lmdeploy, None)
+
+    def environment(self, interpreter: str) -> Environment:
+        return self._environment
+
+    def torch(self, interpreter: str) -> dict[str, Any]:
+        return self._torch
 
 
 def gpu_machine(
@@ -59,7 +102,7 @@ def well(tmp_path_factory: pytest.TempPathFactory, holder: "subprocess.Popen[byt
 def test_on_a_gpu_box_where_all_is_well_every_line_says_so(well: Examined) -> None:
     assert well.one("gpu", "driver 580.95.05")["status"] == "ok"
     assert well.one("gpu", "GPU 0: NVIDIA H100 80GB HBM3, compute capability 9.0")["status"] == "ok"
-    assert well.one("engine", "--engine auto takes lmdeploy")["status"] == "ok"
+    assert well.one("engine", "--engine auto chooses lmdeploy")["status"] == "ok"
     assert well.one("lmdeploy", "lmdeploy 0.18.0")["status"] == "ok"
     assert well.one("torch", "torch 2.12.1 (CUDA 13.0) finds 1 GPU")["status"] == "ok"
 
@@ -72,7 +115,7 @@ def test_free_memory_and_who_holds_the_rest_is_told_but_for_their_arguments(
     assert held.startswith(f"0.9 GiB: process {holder.pid}, python")
     assert "user " in held
     assert "sk-secret" not in held
-    assert "nothing can be seen from here" in unseen
+    assert "hidden from here" in unseen
 
 
 def test_a_driver_too_old_for_torchs_cuda_fails_with_both_ways_out(tmp_path: Path) -> None:
@@ -96,7 +139,7 @@ def test_an_nvidia_smi_that_hangs_holds_up_nothing_and_the_limit_is_said(tmp_pat
     assert time.monotonic() - began < PATIENCE_S
     assert found.code == 2
     assert "nvidia-smi did not answer within 1.8 s" in found.one("gpu", "did not answer")["text"]
-    assert found.one("engine", "nvidia-smi does not tell of any GPU")
+    assert found.one("engine", "nvidia-smi reports no GPU")
     assert found.one("packages", "openai")["status"] == "ok"
 
 
@@ -119,7 +162,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Nvid
 
 def test_what_nvidia_smi_says_when_it_fails_is_shown_with_the_remedy_for_it(asked: Callable[..., Nvidia]) -> None:
     error = "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 580.95"
-    (finding,) = look_at_gpus(asked(error=error), None, None, lambda: False)
+    (finding,) = doctors.check_gpus(Made(asked(error=error)))
     assert finding.status is Status.FAILING
     assert "Driver/library version mismatch NVML library version: 580.95" in finding.text
     assert "reboot" in str(finding.remedy)
@@ -130,25 +173,25 @@ def test_gpus_that_are_hidden_are_told_and_the_cpu_engine_is_taken(
 ) -> None:
     nvidia = asked()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    hidden = next(look_at_gpus(nvidia, "13.0", "0.18.0", lambda: True))
+    (hidden,) = doctors.check_gpus(Made(nvidia))
     assert hidden.status is Status.WARNING
     assert "CUDA_VISIBLE_DEVICES='7' hides every GPU" in hidden.text
-    (choice,) = look_at_choice(nvidia)
-    assert "--engine auto takes transformers: CUDA_VISIBLE_DEVICES hides every GPU" in choice.text
+    (choice,) = doctors.check_engine(Made(nvidia))
+    assert "--engine auto chooses transformers: CUDA_VISIBLE_DEVICES hides every GPU" in choice.text
 
 
 def test_a_driver_that_knows_no_compute_capability_is_asked_without(asked: Callable[..., Nvidia]) -> None:
     nvidia = asked(gpus=[(*GPU[:5], "470.57.02")], old=True)
-    driver, gpu = look_at_gpus(nvidia, None, None, lambda: False)
-    assert "does not tell its compute capability" in gpu.text
+    driver, gpu = check_gpus(Made(nvidia))
+    assert "does not report its compute capability" in gpu.text
     assert "driver 470.57.02 is too old" in driver.text
     assert "torch<2.11" not in str(driver.remedy), "which would not help: CUDA 12 wants 525 at least"
 
 
 def test_a_gpu_that_does_not_tell_its_memory_is_named(asked: Callable[..., Nvidia]) -> None:
     nvidia = asked(gpus=[(0, "GPU-a", "NVIDIA GB10", "[N/A]", "[N/A]", "580.95.05")])
-    (finding,) = look_at_gpus(nvidia, None, None, lambda: False)
-    assert "NVIDIA GB10 does not tell its memory" in finding.text
+    (finding,) = doctors.check_gpus(Made(nvidia))
+    assert "NVIDIA GB10 does not report its memory" in finding.text
 
 
 # What follows needs no process: the judgement itself, on what nvidia-smi and torch can say.
@@ -159,7 +202,7 @@ def judged(
 ) -> list[Finding]:
     gpu = Gpu(0, "GPU-a", "A GPU", 80000, 70000, driver)
     nvidia = Nvidia(installed=True, gpus=(gpu,), capabilities={"GPU-a": capability})
-    return list(look_at_gpus(nvidia, cuda, lmdeploy, lambda: True))
+    return list(check_gpus(Made(nvidia, cuda=cuda, lmdeploy=lmdeploy if cuda else None, devices=1)))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +241,7 @@ def test_the_driver_is_judged_by_the_cuda_that_torch_is_built_for(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     gpu = Gpu(0, "GPU-a", "A GPU", 80000, 70000, driver)
     nvidia = Nvidia(installed=True, gpus=(gpu,), capabilities={"GPU-a": (9, 0)})
-    assert next(look_at_gpus(nvidia, cuda, "0.18.0", lambda: False)).status is status
+    assert next(check_gpus(Made(nvidia, cuda=cuda, lmdeploy="0.18.0" if cuda else None))).status is status
 
 
 def test_an_old_driver_with_forward_compatibility_is_content(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,15 +289,15 @@ def test_torch_must_hold_code_for_the_gpu(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     gpu = Gpu(0, "GPU-a", "A GPU", 80000, 70000, "580.95.05")
     nvidia = Nvidia(installed=True, gpus=(gpu,), capabilities={"GPU-a": capability})
-    seen = {"torch": "2.12.1", "cuda": "13.0", "devices": 1, "architectures": architectures, "why": ""}
-    assert [finding.status for finding in look_at_torch(seen, nvidia)] == [status]
+    machine = Made(nvidia, cuda="13.0", lmdeploy="0.18.0", devices=1, architectures=architectures)
+    assert [finding.status for finding in check_torch(machine)] == [status]
 
 
 def lmdeploy_beside(**versions: str) -> Finding:
     """What is said of an lmdeploy with these versions of packages beside it."""
     installed = {**WELL, **versions}
-    found = Installation("/opt/lmdeploy/bin/python", "-m", installed["lmdeploy"], None)
-    (finding,) = look_at_lmdeploy(found, Environment("3.11", installed, LMDEPLOY), wanted=True)
+    machine = Made(Nvidia(installed=False), lmdeploy=installed["lmdeploy"], versions=installed)
+    (finding,) = check_packages(machine)
     return finding
 
 
@@ -268,12 +311,12 @@ def test_a_transformers_under_which_internlms_tokenizer_breaks_is_a_warning() ->
 
 def test_what_lmdeploy_itself_asks_for_is_held_against_what_is_there() -> None:
     text = lmdeploy_beside(torch="2.13.0", lmdeploy="0.11.0").text
-    assert "torch 2.13.0 is installed, and torch>=2.0.0,<=2.12.1 is wanted" in text
-    assert "lmdeploy 0.11.0 is installed, and lmdeploy>=0.12,<0.19 is wanted" in text
+    assert "torch 2.13.0 is installed, but torch>=2.0.0,<=2.12.1 is required" in text
+    assert "lmdeploy 0.11.0 is installed, but lmdeploy>=0.12,<0.19 is required" in text
 
 
 def test_where_there_is_a_gpu_and_no_lmdeploy_the_two_ways_out_are_told() -> None:
-    (finding,) = look_at_lmdeploy("lmdeploy is not installed.", None, wanted=True)
+    (finding,) = check_packages(Made(Nvidia(installed=True, gpus=(Gpu(*GPU),))))
     assert finding.status is Status.FAILING
     assert "'.[gpu]'" in str(finding.remedy)
     assert "--engine transformers" in str(finding.remedy)

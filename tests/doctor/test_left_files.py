@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from bundle.checkpoints.internlm2.cache import cached_directory, entries, hold
-from bundle.doctor.findings import Finding, Status
-from bundle.doctor.leftovers import look_at_files, look_at_rewritten
+from bundle.doctor.leftovers import check_converted, check_files
 from bundle.runs.run import Run
 from bundle.system import guardian
+from bundle.system.findings import Finding, Status
 from tests.doctor.examined import bare_machine, examine
 from tests.patience import wait_until
 
@@ -32,10 +32,16 @@ def age(path: Path, seconds: float) -> None:
 @pytest.fixture
 def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[Finding]]:
     """Removes what is left in a directory for temporary files, one for runs, one for downloads and one for views."""
-    for name in ("tmp", "out", "downloads", "views"):
+    for name in ("tmp", "out", "downloads", "hub-view"):
         (tmp_path / name).mkdir(exist_ok=True)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-    return lambda: list(look_at_files(tmp_path / "out", tmp_path / "downloads", tmp_path / "views", clean=True))
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "downloads"))
+    return lambda: list(check_files(tmp_path / "out", clean=True))
+
+
+@pytest.fixture(autouse=True)
+def cache_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUNDLE_CACHE", str(tmp_path))
 
 
 def test_the_directory_of_a_tokenizers_proof_that_was_killed_with_its_guard_is_removed(
@@ -61,12 +67,12 @@ def test_the_directory_of_a_tokenizers_proof_that_was_killed_with_its_guard_is_r
         wait_until(lambda: (directory / "code.py").exists())
         age(directory, 600)
         (finding,) = clean()
-        assert finding.text == "no temporary file is left by an earlier run"
+        assert finding.text == "no temporary files left behind by earlier runs"
         assert directory.is_dir(), "a check that is under way keeps its directory, however old that looks"
         guard.kill()
 
     wait_until(lambda: _free(directory))
-    (finding,) = look_at_files(tmp_path / "out", tmp_path / "downloads", tmp_path / "views", clean=False)
+    (finding,) = check_files(tmp_path / "out", clean=False)
     assert (finding.status, finding.remedy) == (Status.WARNING, "`bundle doctor --clean` removes them.")
     assert finding.details[0].startswith(str(directory))
     assert directory.is_dir()
@@ -113,7 +119,7 @@ def test_half_written_files_go_but_not_from_a_run_that_is_under_way(
 def test_a_download_that_stopped_goes_and_one_that_is_under_way_stays(
     tmp_path: Path, clean: Callable[[], list[Finding]]
 ) -> None:
-    folder = tmp_path / "downloads" / "opencompass" / "ceval-exam"
+    folder = tmp_path / "downloads" / "bundle" / "opencompass" / "ceval-exam"
     folder.mkdir(parents=True)
     for name in ("old.part", "new.part", "ceval-exam.zip"):
         (folder / name).touch()
@@ -128,12 +134,12 @@ def test_a_view_whose_checkpoint_is_gone_goes_and_one_whose_is_there_stays(
     there = tmp_path / "model.safetensors"
     there.touch()
     for name, target in (("broken", tmp_path / "gone"), ("whole", there), ("tmpabc", there)):
-        folder = tmp_path / "views" / name / "models--local--m"
+        folder = tmp_path / "hub-view" / name / "models--local--m"
         folder.mkdir(parents=True)
         (folder / "model.safetensors").symlink_to(target)
         age(folder.parent, DAY)
     clean()
-    assert [path.name for path in (tmp_path / "views").iterdir()] == ["whole"]
+    assert [path.name for path in (tmp_path / "hub-view").iterdir()] == ["whole"]
     assert there.exists()
 
 
@@ -162,15 +168,15 @@ def test_rewritten_checkpoints_are_removed_that_nobody_needs_and_no_others(tmp_p
     made = {key: rewritten(root, key, source, unused_s=unused) for key, (source, unused, _) in expected.items()}
     (root / ".crashed.partial").mkdir()
 
-    (told, kept) = look_at_rewritten(root, clean=False)
+    (told, kept) = check_converted(clean=False)
     assert told.status is Status.WARNING
-    assert "3 rewritten checkpoints" in told.text
+    assert "3 converted checkpoints" in told.text
     assert any("not used for 31 days" in line for line in told.details)
-    assert any(f"{gone} is not there any more" in line for line in told.details)
-    assert "2 rewritten checkpoints kept" in kept.text
+    assert any(f"{gone} no longer exists" in line for line in told.details)
+    assert "2 converted checkpoints kept" in kept.text
     assert all(directory.is_dir() for directory in made.values()), "looking removes nothing"
 
-    assert {finding.status for finding in look_at_rewritten(root, clean=True)} == {Status.OK}
+    assert {finding.status for finding in check_converted(clean=True)} == {Status.OK}
     assert {key: directory.is_dir() for key, directory in made.items()} == {
         key: stays for key, (_, _, stays) in expected.items()
     }
@@ -180,12 +186,12 @@ def test_rewritten_checkpoints_are_removed_that_nobody_needs_and_no_others(tmp_p
 def test_a_rewritten_checkpoint_that_a_server_reads_stays_and_that_is_said(tmp_path: Path) -> None:
     directory = rewritten(tmp_path / "llama", "old", tmp_path, unused_s=40 * DAY)
     lock = hold(directory)
-    (finding,) = look_at_rewritten(tmp_path / "llama", clean=True)
+    (finding,) = check_converted(clean=True)
     assert finding.status is Status.WARNING
     assert "In use" in str(finding.remedy)
     assert (directory / "w").exists()
     lock.release()
-    list(look_at_rewritten(tmp_path / "llama", clean=True))
+    list(check_converted(clean=True))
     assert not directory.exists()
 
 
@@ -194,7 +200,7 @@ def test_a_rewritten_checkpoint_that_is_wanted_again_is_made_again_and_remembers
     for source in (first, second):
         rewritten(root, "key", source, unused_s=31 * DAY)
     assert entries(root)[0].sources == (first, second)
-    list(look_at_rewritten(root, clean=True))
+    list(check_converted(clean=True))
     assert entries(root) == []
     before = time.time()
     assert (rewritten(root, "key", first, unused_s=0) / "w").exists()
@@ -207,7 +213,7 @@ def test_one_that_is_being_made_is_neither_unfinished_nor_removed(tmp_path: Path
 
     def make(target: Path) -> None:
         (target / "w").touch()
-        seen.extend(look_at_rewritten(root, clean=True))
+        seen.extend(check_converted(clean=True))
 
     assert (cached_directory(root, "key", make, source=tmp_path) / "w").exists()
-    assert [finding.text for finding in seen] == [f"no rewritten checkpoint is kept in {root}"]
+    assert [finding.text for finding in seen] == [f"no converted checkpoints in {root}"]

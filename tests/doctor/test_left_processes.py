@@ -14,10 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bundle.doctor.findings import Status
-from bundle.doctor.leftovers import look_at_processes
-from bundle.doctor.processes import marked_processes
+from bundle.doctor.leftovers import check_processes
 from bundle.system import guardian
+from bundle.system.findings import Status
 from tests.doctor.examined import bare_machine, examine
 from tests.patience import PATIENCE_S, wait_until
 from tests.program import run
@@ -118,8 +117,8 @@ def test_clean_ends_what_is_left_behind_and_touches_no_run_under_way(tmp_path: P
         lines = result.stdout.splitlines()
         (gentle,) = [line for line in lines if f"process {lost.worker.pid}," in line]
         (forced,) = [line for line in lines if f"process {stubborn.worker.pid}," in line]
-        assert "took no notice of SIGTERM" not in gentle
-        assert "took no notice of SIGTERM" in forced
+        assert "ignored SIGTERM" not in gentle
+        assert "ignored SIGTERM" in forced
         assert any(line.startswith("ok        leftovers  ended ") for line in lines)
         for one in (lost, stubborn):
             assert _is_zombie(one.worker.pid)
@@ -127,7 +126,7 @@ def test_clean_ends_what_is_left_behind_and_touches_no_run_under_way(tmp_path: P
         assert psutil.pid_exists(alive.server)
         assert alive.guardian.poll() is None
         assert f"process {alive.worker.pid}," not in result.stdout
-        assert "of runs under way" in result.stdout
+        assert "of runs in progress" in result.stdout
         assert bystander.poll() is None
         bystander.communicate()
 
@@ -137,7 +136,7 @@ def test_a_run_whose_guardian_is_stopped_is_told_and_left_alone(tmp_path: Path) 
         stopped.guardian.send_signal(signal.SIGSTOP)
         try:
             wait_until(lambda: psutil.Process(stopped.guardian.pid).status() == psutil.STATUS_STOPPED)
-            found = list(look_at_processes(marked_processes, clean=False))
+            found = list(check_processes(clean=False))
             (told,) = [one for one in found if any(f"process {stopped.worker.pid}," in line for line in one.details)]
             assert told.status is Status.WARNING
             assert "kill -CONT" in str(told.remedy)
@@ -163,7 +162,7 @@ def test_without_proc_it_is_said_what_cannot_be_looked_for_and_the_rest_is(tmp_p
     )
     found = json.loads(result.stdout)["findings"]
     assert "Traceback" not in result.stderr
-    (finding,) = [one for one in found if "cannot be looked for" in one["text"]]
+    (finding,) = [one for one in found if "cannot look for processes" in one["text"]]
     assert finding["status"] == "warning"
     assert "there is no /proc" in finding["text"]
     assert any(one["topic"] == "data" and one["status"] == "ok" for one in found)

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from bundle.doctor.checks import Check, Fact, examine
-from bundle.doctor.findings import Finding, Status, ok, warning
-from bundle.doctor.network import look_at_descriptors, look_at_proxies
+from bundle.doctor.examination import run_checks
+from bundle.doctor.network import check_descriptors, check_proxies
 from bundle.doctor.report import lines
-from bundle.doctor.storage import look_at_output
+from bundle.doctor.storage import check_output
+from bundle.serving.machine import Once
+from bundle.system.findings import Check, Finding, Status, ok, warning
 from tests.doctor.examined import Examined, bare_machine, stand_in_packages
 from tests.doctor.examined import examine as run_doctor
 from tests.patience import PATIENCE_S
@@ -44,7 +45,7 @@ def test_the_report_names_every_topic_also_where_nothing_is_installed_yet(bare: 
     assert bare.one("packages", "openai")["status"] == "ok"
     assert bare.one("network", "127.0.0.1 can be reached")["status"] == "ok"
     assert "CPU" in bare.of("gpu")[0]["text"]
-    assert bare.one("engine", "--engine auto takes transformers: there is no NVIDIA GPU")
+    assert bare.one("engine", "--engine auto chooses transformers: there is no NVIDIA GPU")
 
 
 def test_the_exit_code_is_that_of_the_worst_line(bare: Examined) -> None:
@@ -106,30 +107,30 @@ def test_packages_of_the_wrong_version_are_told_and_so_is_how_to_get_the_right_o
     site = stand_in_packages(tmp_path / "site", versions)
     environment = bare_machine(tmp_path)
     found = run_doctor(environment=environment | {"PYTHONPATH": f"{site}:{environment['PYTHONPATH']}"})
-    finding = found.one("cpu engine", "transformers 4.57.6 is installed, and transformers>=5.23,<6 is wanted")
+    finding = found.one("cpu engine", "transformers 4.57.6 is installed, but transformers>=5.23,<6 is required")
     assert finding["status"] == "failing"
     assert "pip install '.[cpu]'" in finding["remedy"]
-    assert found.one("packages", "openai 1.3.0 is installed, and openai>=2.45,<4 is wanted")["status"] == "warning"
+    assert found.one("packages", "openai 1.3.0 is installed, but openai>=2.45,<4 is required")["status"] == "warning"
 
 
 # Disks.
 
 
 def test_a_place_for_runs_that_is_not_there_yet_is_judged_by_the_directory_above(tmp_path: Path) -> None:
-    (finding,) = look_at_output(tmp_path / "a" / "b")
+    (finding,) = check_output(tmp_path / "a" / "b")
     assert "free for" in finding.text
     assert not (tmp_path / "a").exists()
 
 
 def test_a_place_for_runs_that_is_a_file_fails(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    (finding,) = look_at_output(tmp_path / "file" / "outputs")
+    (finding,) = check_output(tmp_path / "file" / "outputs")
     assert (finding.status, "is a file" in finding.text) == (Status.FAILING, True)
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no file system here that takes no files")
 def test_a_place_for_runs_that_takes_no_file_fails_and_says_why() -> None:
-    (finding,) = look_at_output(Path("/proc/outputs"))
+    (finding,) = check_output(Path("/proc/outputs"))
     assert finding.status is Status.FAILING
     assert "cannot be written" in finding.text
     assert "--out" in str(finding.remedy)
@@ -149,7 +150,7 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_proxy_that_is_there_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     with Loopback(lambda path: (200, {}, b"")) as proxy:
         monkeypatch.setenv("https_proxy", proxy.url.replace("://", "://user:sesame@"))
-        (finding,) = look_at_proxies()
+        (finding,) = check_proxies()
     assert finding.status is Status.OK
     assert f"https_proxy is {proxy.url}" in finding.text
     assert "sesame" not in finding.text
@@ -159,16 +160,16 @@ def test_a_proxy_that_is_there_is_named_without_its_password(monkeypatch: pytest
 @pytest.mark.parametrize(
     ("value", "complaint"),
     [
-        ("http://127.0.0.1:9", "that is not there"),
+        ("http://127.0.0.1:9", "that is not running"),
         ("127.0.0.1:7890", "has no scheme"),
-        ("http://proxy.example:port", "no address"),
-        ("http://", "no address"),
+        ("http://proxy.example:port", "not a valid proxy address"),
+        ("http://", "not a valid proxy address"),
         ("socks5h://proxy.example:1080", "SOCKS"),
     ],
 )
 def test_a_proxy_that_will_not_do_is_a_warning(monkeypatch: pytest.MonkeyPatch, value: str, complaint: str) -> None:
     monkeypatch.setenv("HTTPS_PROXY", value)
-    (finding,) = look_at_proxies()
+    (finding,) = check_proxies()
     assert finding.status is Status.WARNING
     assert complaint in finding.text
     assert "unset https_proxy HTTPS_PROXY" in str(finding.remedy)
@@ -184,7 +185,7 @@ def few_descriptors() -> Iterator[None]:
 
 @pytest.mark.usefixtures("few_descriptors")
 def test_few_descriptors_are_a_warning_that_says_how_to_have_more() -> None:
-    (finding,) = look_at_descriptors()
+    (finding,) = check_descriptors()
     assert finding.status is Status.WARNING
     assert "ulimit -n 4096" in str(finding.remedy) or "hard limit" in str(finding.remedy)
 
@@ -211,7 +212,7 @@ def test_checks_run_at_once_and_one_that_hangs_is_given_up_and_named() -> None:
         Check("e", lambda: [ok("well")], "nobody"),
     ]
     began = time.monotonic()
-    found = dict(examine(checks, 0.3))
+    found = dict(run_checks(checks, 0.3))
     assert time.monotonic() - began < PATIENCE_S
     assert "the disk did not answer within 0.3 s" in found["a"][0].text
     assert "the driver did not answer within 0.6 s" in found["b"][0].text
@@ -229,7 +230,7 @@ def test_a_fact_is_found_out_once_however_many_ask_and_however_it_ends() -> None
         asked.append(1)
         raise OSError("no")
 
-    fact = Fact(find_out)
+    fact = Once(find_out)
     for _ in range(3):
         with pytest.raises(OSError, match="no"):
             fact()

@@ -3,7 +3,7 @@
 import pytest
 from packaging.requirements import Requirement
 
-from bundle.doctor.requirements import Environment, problems, required
+from bundle.serving.environments import Environment, problems, required
 
 
 def test_what_is_required_is_what_pyproject_says() -> None:
@@ -20,7 +20,7 @@ def test_what_is_required_is_what_pyproject_says() -> None:
     [
         ("torch>=2.6,<3", {"torch": "2.13.0+cpu"}, []),
         ("torch>=2.6,<3", {}, ["torch>=2.6,<3 is not installed"]),
-        ("torch<=2.8.0", {"torch": "2.9"}, ["torch 2.9 is installed, and torch<=2.8.0 is wanted"]),
+        ("torch<=2.8.0", {"torch": "2.9"}, ["torch 2.9 is installed, but torch<=2.8.0 is required"]),
         ("torch>=2.6", {"torch": "2.7.0rc1"}, []),
         ("huggingface_hub>=1", {"huggingface-hub": "1.2"}, []),
         ("torch>=2.6", {"torch": "my-own-build"}, []),

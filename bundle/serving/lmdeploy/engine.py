@@ -16,6 +16,8 @@ from bundle.serving.gpus import Gpu, gib, list_processes, select_gpus, visible_g
 from bundle.serving.installation import Installation
 from bundle.serving.lmdeploy.failures import FAILURES
 from bundle.serving.lmdeploy.launcher import KEY_VARIABLE
+from bundle.serving.machine import Machine
+from bundle.system.findings import Check, Finding, failing, ok
 from bundle.system.text import printable
 
 _OLDEST, _NEWEST = (0, 12), (0, 18)
@@ -67,6 +69,19 @@ class LmdeployEngine:
     def slots(self) -> int:
         """How many requests the server computes at once."""
         return self._number("--max-batch-size") or _SLOTS
+
+    @staticmethod
+    def checks(machine: Machine) -> tuple[Check, ...]:
+        from bundle.serving.lmdeploy.checks import lmdeploy_checks  # only ``bundle doctor`` needs it
+
+        return lmdeploy_checks(machine)
+
+    def forecast(self) -> tuple[list[Finding], str | None]:
+        gpu = max(visible_gpus(self.job.machine.gpus), key=lambda gpu: gpu.free_mib)
+        needed = _needed_mib(self.job.checkpoint, 1)
+        text = f"it needs about {gib(needed)} of GPU memory, and GPU {gpu.index} has {gib(gpu.free_mib)} free"
+        remedy = "Stop what uses the memory, or spread the weights over several GPUs with `-- --tp 2`."
+        return [ok(text) if gpu.free_mib >= needed else failing(text, remedy)], self._installed.interpreter
 
     def prepare(self, say: Callable[[str], None]) -> ServerSpec:
         job, installed = self.job, self._installed
@@ -131,7 +146,7 @@ class LmdeployEngine:
             )
         count = max(self._number("--tp") or 1, 1)
         chosen = select_gpus(allowed, self.job.gpu, count)
-        needed_mib = needed_gpu_memory(self.job.checkpoint, len(chosen))
+        needed_mib = _needed_mib(self.job.checkpoint, len(chosen))
         for gpu in chosen:
             if gpu.free_mib < needed_mib:
                 raise _too_full(gpu, needed_mib)
@@ -166,7 +181,7 @@ class LmdeployEngine:
         return number
 
 
-def needed_gpu_memory(checkpoint: Checkpoint, gpus: int = 1) -> int:
+def _needed_mib(checkpoint: Checkpoint, gpus: int) -> int:
     """About how many MiB of each GPU's memory a checkpoint takes that is spread over so many."""
     return checkpoint.weight_bytes // (2**20 * gpus) + _OVERHEAD_MIB
 

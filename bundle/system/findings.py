@@ -1,6 +1,6 @@
-"""What a check comes to."""
+"""What a look at the machine comes to, and the checks that find it (``bundle doctor``)."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -25,8 +25,8 @@ class Finding:
     Attributes:
         status: How good it is.
         text: What was found, in one line.
-        remedy: What to do about it; None where there is nothing to do.
-        details: Further lines, such as who holds a GPU's memory.
+        remedy: What to do about it; None if there is nothing to do.
+        details: Further lines, such as what uses a GPU's memory.
     """
 
     status: Status
@@ -51,5 +51,26 @@ def failing(text: str, remedy: str | None, details: Iterable[str] = ()) -> Findi
 
 
 def worst(findings: Iterable[Finding]) -> Status:
-    """The worst of all findings; ok where there are none."""
+    """The worst of all findings; ok if there are none."""
     return max((finding.status for finding in findings), key=lambda status: status.exit_code, default=Status.OK)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Something to look at.
+
+    Attributes:
+        topic: What it is about, in a word or two.
+        look: Does it. Whatever it raises becomes a finding.
+        waits_for: What keeps it waiting if it does not end in time.
+        patience: How many times the usual limit it may take.
+    """
+
+    topic: str
+    look: Callable[[], Iterable[Finding]]
+    waits_for: str
+    patience: float = 1.0
+
+
+SLOW = 3.0
+"""The patience for what reads gigabytes from a disk that may be cold."""

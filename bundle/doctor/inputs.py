@@ -1,0 +1,149 @@
+"""What a run would be given: a checkpoint, and a source of questions."""
+
+import asyncio
+import http.client
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from bundle import __version__
+from bundle.checkpoints import inspect_checkpoint, prove_tokenizer, require_trust
+from bundle.config.model_files import ModelFile, model_file_for
+from bundle.doctor.report import size
+from bundle.errors import DataError, ServerError, TokenizerError
+from bundle.serving.engine import Job
+from bundle.serving.engines import choose_engine
+from bundle.serving.machine import Machine
+from bundle.system.findings import Finding, failing, ok, warning
+from bundle.tasks.benchmarks import BENCHMARKS, Benchmark
+from bundle.tasks.sources import load_tables
+from bundle.tasks.sources.hub import cached_commit, look_at_hub
+from bundle.tasks.sources.modelscope import cache as modelscope_cache
+from bundle.tasks.sources.modelscope import endpoint as modelscope_endpoint
+
+_DEFAULT_BENCHMARK: Final = "ceval"
+
+
+def check_checkpoint(directory: Path, machine: Machine, limit_s: float) -> Iterator[Finding]:
+    """Everything a run looks at before its first question, except for the server itself.
+
+    Args:
+        directory: The checkpoint.
+        machine: What there is to serve it with.
+        limit_s: The time limit for the check of its tokenizer.
+
+    Raises:
+        BundleError: It cannot be served.
+    """
+    checkpoint = inspect_checkpoint(directory)
+    named = model_file_for(checkpoint.architecture)
+    model = named[1] if named else ModelFile(description=checkpoint.architecture)
+    require_trust(checkpoint, trusted=model.trust_remote_code)
+    unchecked = checkpoint.weights_unchecked
+    compared = "as config.json implies" if unchecked is None else f"not compared with config.json ({unchecked})"
+    weights = f"{size(checkpoint.weight_bytes)} of weights, {compared}"
+    yield ok(f"{checkpoint.path}: {checkpoint.architecture}, {weights}")
+    job = Job(checkpoint, machine, trust_remote_code=model.trust_remote_code)
+    try:
+        engine = choose_engine("auto", model, job)
+    except ServerError:  # not installed, as another check says
+        engine = choose_engine("transformers", model, job)
+    findings, interpreter = engine.forecast()
+    yield from findings
+    if interpreter is None:
+        return
+    try:
+        proof = asyncio.run(
+            prove_tokenizer(
+                checkpoint.path, python=interpreter, trust_remote_code=job.trust_remote_code, timeout=limit_s
+            )
+        )
+    except TokenizerError as error:
+        kind = warning if "because transformers does not work" in error.message else failing
+        yield kind(error.message, error.remedy, error.details)
+    else:
+        yield ok(f"its tokenizer reproduces its input, under transformers {proof.transformers}")
+        if proof.warning is not None:
+            yield warning(proof.warning, "Add the id to eos_token_id in the checkpoint's generation_config.json.")
+
+
+def check_data(source: str | None, limit_s: float) -> Iterator[Finding]:
+    """Whether questions can be read from a source.
+
+    Args:
+        source: As in ``--data``: ``SOURCE`` or ``BENCHMARK=SOURCE``; None for the Hub, or else what there is.
+        limit_s: The time limit for a server's answer.
+    """
+    if source is None:
+        yield from _without_choice(BENCHMARKS[_DEFAULT_BENCHMARK], limit_s)
+        return
+    name, equals, rest = source.partition("=")
+    named = BENCHMARKS.get(name) if equals else None
+    given = rest if named else source
+    benchmark = named or BENCHMARKS[_DEFAULT_BENCHMARK]
+    match given:
+        case "hub":
+            yield ok(look_at_hub(benchmark, limit_s))
+        case "modelscope":
+            yield ok(_look_at_modelscope(benchmark, limit_s))
+        case _:
+            yield _read(given, [named] if named else list(BENCHMARKS.values()))
+
+
+def _without_choice(benchmark: Benchmark, limit_s: float) -> Iterator[Finding]:
+    """The Hub; if it cannot be reached, an earlier download from it, or else ModelScope."""
+    try:
+        yield ok(look_at_hub(benchmark, limit_s))
+    except DataError as no_hub:
+        commit = cached_commit(benchmark, _wanted(benchmark))
+        if commit is not None:
+            yield ok(f"using the earlier download of {benchmark.hub} @ {commit[:8]}: {no_hub.message}")
+            return
+        try:
+            other = _look_at_modelscope(benchmark, limit_s)
+        except DataError as no_modelscope:
+            yield failing(no_hub.message, no_hub.remedy, [no_modelscope.message])
+        else:
+            yield warning(no_hub.message, no_hub.remedy)
+            yield ok(f"with --data modelscope: {other}")
+
+
+def _look_at_modelscope(benchmark: Benchmark, limit_s: float) -> str:
+    kept = modelscope_cache() / benchmark.modelscope / benchmark.archive
+    if kept.is_file():
+        return f"{kept}, downloaded from ModelScope earlier"
+    url = f"{modelscope_endpoint()}/datasets/{benchmark.modelscope}/resolve/master/{benchmark.archive}"
+    remedy = "MODELSCOPE_ENDPOINT=URL chooses another server; `--data hub` or `--data PATH` does not need it."
+    if not url.startswith(("http://", "https://")):
+        raise DataError(f"{url} is not a valid address.", remedy=remedy)
+    request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": f"bundle/{__version__}"})  # noqa: S310
+    try:
+        urllib.request.urlopen(request, timeout=limit_s).close()  # noqa: S310 - see the check above
+    except urllib.error.HTTPError as error:
+        raise DataError(f"{url} cannot be downloaded: HTTP {error.code} {error.reason}.", remedy=remedy) from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise DataError(f"{url} cannot be reached: {reason}.", remedy=remedy) from None
+    return f"{benchmark.modelscope} at {url.split('/')[2].rpartition('@')[2]}"
+
+
+def _read(source: str, benchmarks: list[Benchmark]) -> Finding:
+    """Open a directory or .zip, or the sample, as each benchmark in turn; all its questions are read."""
+    first: DataError | None = None
+    for benchmark in benchmarks:
+        try:
+            tables = load_tables(source, benchmark, _wanted(benchmark))
+        except DataError as error:
+            first = first or error
+        else:
+            rows = sum(len(rows) for (_, split), rows in tables.rows.items() if split == benchmark.main_split)
+            return ok(f"{tables.origin}: {rows} questions of {benchmark.name}, {benchmark.main_split} split")
+    assert first is not None
+    return failing(first.message, first.remedy, first.details)
+
+
+def _wanted(benchmark: Benchmark) -> list[tuple[str, str]]:
+    """What the plain task of a benchmark reads: its main split, and the split its examples are from."""
+    return [(subject.name, split) for subject in benchmark.subjects for split in (benchmark.main_split, "dev")]
