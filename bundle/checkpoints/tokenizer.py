@@ -1,8 +1,8 @@
 """The proof that a checkpoint's tokenizer works in the server's environment.
 
 A tokenizer that quietly drops newlines, or no longer knows the chat marks, costs tens of points and no error: that is
-what InternLM2.5's own tokenizer code does under transformers 5. So it is loaded as the server loads it, in a process
-of the server's interpreter, and asked.
+what InternLM2.5's own tokenizer code does under transformers 5. So it is loaded as the server loads it, by the server's
+interpreter, and tried.
 """
 
 import contextlib
@@ -37,12 +37,12 @@ _GENERATION: Final = re.compile(r"\d{1,4}(?=\.)")
 
 @dataclass(frozen=True, slots=True)
 class TokenizerProof:
-    """A tokenizer that was proved.
+    """A tokenizer that passed.
 
     Attributes:
         transformers: The version of transformers it was loaded with.
-        vocab_size: The number of ids the model knows, which every id stayed below; None where ``config.json`` does
-            not say.
+        vocab_size: The number of ids the model knows, which every id stayed below; None if ``config.json`` does not
+            say.
         checked: How many texts, tokens and messages were checked.
         seconds: How long it took.
         end_of_turn: The mark that the chat template writes after a reply; None if it writes none.
@@ -79,13 +79,13 @@ async def prove_tokenizer(
 
     Args:
         directory: The checkpoint.
-        python: The server's interpreter. It is run in a process of its own, without network, and ended if this
-            coroutine is cancelled.
-        trust_remote_code: Leave to run the checkpoint's Python code.
+        python: The server's interpreter. It runs in a process of its own, without network, which ends with this
+            coroutine.
+        trust_remote_code: Whether the checkpoint's Python code may run.
         timeout: The longest it may take, in seconds.
 
     Raises:
-        TokenizerError: It does not, or that could not be found out.
+        TokenizerError: It does not, or cannot be checked.
         CheckpointError: ``config.json`` cannot be read.
     """
     started = time.monotonic()
@@ -102,8 +102,8 @@ async def prove_tokenizer(
             status = await _run(command, output, timeout)
         except TimeoutError:
             raise TokenizerError(
-                f"The tokenizer in {shown(directory)} was not loaded and checked within {timeout:g} seconds.",
-                remedy="Check the disk it is on, and the load of this machine.",
+                f"The tokenizer in {shown(directory)} was not checked within {timeout:g} seconds.",
+                remedy="Check its disk, and the load of this machine.",
                 details=_read(output)[1],
             ) from None
         result, tail = _read(output)
@@ -212,16 +212,16 @@ def _judge(
     where = shown(directory)
     if version is None:
         raise TokenizerError(
-            f"The tokenizer in {where} could not be checked, because transformers does not work in "
-            f"{shown(python)}: {shown(error, 400)}.",
+            f"The tokenizer in {where} could not be checked: transformers does not work in "
+            f"{shown(python)} ({shown(error, 400)}).",
             remedy="Install it there.",
             details=tail,
         )
-    installed = f"transformers {shown(version)}, which is what the server uses"
+    installed = f"transformers {shown(version)}, which the server uses"
     if error is not None and not trust_remote_code and "trust_remote_code" in str(error):
         raise TokenizerError(
             f"The tokenizer in {where} is Python code, which needs --trust-remote-code ({installed}).",
-            remedy="Read the code; if you trust it, add --trust-remote-code, or set trust_remote_code = true in the "
+            remedy="Read the code. If you trust it, add --trust-remote-code, or set trust_remote_code = true in the "
             "model's file in models/.",
         )
     remedy = _remedy(str(version), config)
@@ -230,7 +230,7 @@ def _judge(
         raise TokenizerError(
             f"The tokenizer in {where} is broken under {installed}: {problems[0]}"
             + (f"; {more} more checks failed." if more else "."),
-            remedy=f"No score made with it could be believed. {remedy}",
+            remedy=f"Scores measured with it would be meaningless. {remedy}",
             details=[*problems[1:], *([shown(error, 600)] if error else [])],
         )
     if error is not None:

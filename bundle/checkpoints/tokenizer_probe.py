@@ -63,7 +63,7 @@ class Report:
                 self.problems.append(problem)
 
     def see(self, ids: list[int], source: str) -> None:
-        """Take note of token ids; each new highest one that the model has no place for is a problem."""
+        """Note token ids; each new highest one beyond the model's is a problem."""
         highest = max(ids, default=-1)
         if highest <= self._highest:
             return
@@ -81,8 +81,8 @@ def shown(text: object, limit: int = 60) -> str:
 def difference(text: str, got: str) -> str | None:
     """How ``got`` differs from ``text``, or None if it does not.
 
-    One space at the very start may come or go: sentencepiece's dummy prefix does that in models that are well, and
-    in a prompt such a start is never more than the text after a mark.
+    One space at the very start may come or go: sentencepiece's dummy prefix does that in sound models, and in a
+    prompt such a start is never more than the text after a mark.
     """
     if got in (text, " " + text) or (text.startswith(" ") and got == text[1:]):
         return None
@@ -130,7 +130,7 @@ def declared_tokens(directory: str) -> dict[int, dict[str, Any]]:
 
 
 def read_json(directory: str, name: str) -> dict[str, Any]:
-    """A JSON object, empty where there is no such file."""
+    """A JSON object, empty if the file does not exist."""
     try:
         with open(os.path.join(directory, name), encoding="utf-8") as file:  # noqa: PTH118, PTH123
             value = json.load(file)
@@ -202,7 +202,7 @@ def end_of_turn(tokenizer: Any, declared: dict[int, dict[str, Any]]) -> tuple[st
 
 
 def occurrences(text: str, marks: dict[str, int]) -> Iterator[tuple[str, int]]:
-    """Those of the marks that are in a text, in its order, and how often; of two at one place the longer one."""
+    """The marks found in a text, in its order, and how often; of two at one place the longer one."""
     alternatives = "|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True) if mark)
     found = re.findall(alternatives, text) if alternatives else []
     for mark in dict.fromkeys(found):
@@ -221,7 +221,7 @@ def probe(directory: str, *, trust_remote_code: bool, vocab_size: int | None) ->
     report = Report(vocab_size)
     step = "transformers could not be imported"
     if not brings_code(directory):
-        # transformers 5 imports torch even for tokenizers, which takes seconds and which none of its own makes use of.
+        # transformers 5 imports torch even for tokenizers: seconds, and none of its own uses it.
         sys.modules["torch"] = None  # type: ignore[assignment]
     try:
         import transformers
@@ -239,7 +239,7 @@ def probe(directory: str, *, trust_remote_code: bool, vocab_size: int | None) ->
         step = "its chat template could not be rendered"
         check_chat(tokenizer, declared, report)
         result["end_of_turn"] = end_of_turn(tokenizer, declared)
-        result["eos_token_id"] = tokenizer.eos_token_id
+        result["eos_token_id"] = getattr(tokenizer, "eos_token_id", None)
     # Whatever a checkpoint's own code raises is a finding.
     except Exception as error:
         text = " ".join(str(error).split())

@@ -105,7 +105,6 @@ class TransformersEngine:
         own_code = job.trust_remote_code
         if is_internlm2(job.checkpoint.config):
             own_code = False
-            say("converting the checkpoint to Llama for the CPU engine (kept for next time)")
             directory = rewrite_as_llama(directory, cache_directory() / REWRITTEN, say=say)
             held = _Held(hold(directory))
         served_name = hub_name(job.checkpoint.path)

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.checkpoints.tokenizers_on_the_spot import Prober
+from tests.checkpoints.tokenizers import Prober
 
 
 @pytest.fixture(scope="package")

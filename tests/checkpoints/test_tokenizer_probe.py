@@ -8,7 +8,7 @@ import pytest
 
 from bundle.checkpoints.tokenizer_probe import TEXTS, difference, installed
 from tests.checkpoints.checkpoints import write_json
-from tests.checkpoints.tokenizers_on_the_spot import (
+from tests.checkpoints.tokenizers import (
     BPE_SIZE,
     CHAT_TEMPLATE,
     MARKS,

@@ -11,7 +11,7 @@ from bundle.doctor.inputs import check_checkpoint
 from bundle.serving.gpus import Gpu, Nvidia
 from bundle.system.findings import Status
 from tests.checkpoints.checkpoints import write_checkpoint, write_json, write_safetensors
-from tests.checkpoints.tokenizers_on_the_spot import BPE_SIZE, write_bpe
+from tests.checkpoints.tokenizers import BPE_SIZE, write_bpe
 from tests.doctor.examined import bare_machine, examine
 from tests.doctor.test_gpu import Made
 

@@ -1,8 +1,8 @@
-"""Directories made once from some files, and kept under a name that those files' content gives.
+"""Directories derived from some files, kept under a name that follows from the content of those files.
 
-Beside a directory ``KEY`` lie ``KEY.json``, which tells what it was made from and when it was last wanted, and
-``KEY.lock``, which is locked while it is looked for, made or removed. Whoever reads it holds a shared lock on the
-directory itself (``hold``), so that it is not removed under a server that loads it.
+Beside a directory ``KEY`` are ``KEY.json``, which records its sources and when it was last used, and ``KEY.lock``,
+which is locked while the directory is looked up, made or removed. A reader holds a shared lock on the directory itself
+(``hold``), so it is not removed under a server that loads it.
 """
 
 import contextlib
@@ -30,8 +30,8 @@ class Entry:
     Attributes:
         key: Its name.
         size: The size of its files, in bytes.
-        sources: The directories it is known to have been made or wanted for.
-        last_used: When it was last wanted, in seconds since the epoch.
+        sources: The checkpoints it was made or used for.
+        last_used: When it was last used, in seconds since the epoch.
     """
 
     key: str
@@ -41,10 +41,10 @@ class Entry:
 
 
 def content_key(version: str, files: Iterable[Path]) -> str:
-    """A name for what is made from ``files`` by the maker called ``version``.
+    """A name for what ``version`` of a program makes from ``files``.
 
-    It hashes what the files hold (SHA-256, which processors do in hardware: 1 to 2 GB/s a core), not their times:
-    weights copied over in place are told apart, and the same weights in two places are recognised.
+    It hashes their content (SHA-256, which processors do in hardware: 1 to 2 GB/s per core), not their times: weights
+    overwritten in place are noticed, and the same weights in two places are recognized.
 
     Raises:
         OSError: A file cannot be read.
@@ -71,19 +71,18 @@ def cached_directory(
     source: Path,
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """The directory ``key`` under ``root``, made by ``make`` where it is not there, or no longer whole.
+    """The directory ``key`` under ``root``, made by ``make`` if it does not exist or is no longer whole.
 
-    ``make`` is given an empty directory, which takes its place under ``root`` only once it is finished; a second
-    process that wants the same key says so and waits for the first. ``source`` is written down as what it was wanted
-    for.
+    ``make`` gets an empty directory, which takes its place under ``root`` only once it is finished; a second process
+    that wants the same key says so and waits for the first. ``source`` is recorded as what it is used for.
 
     Raises:
         OSError: The cache cannot be written.
     """
-    # A checkpoint may be for its owner's eyes alone, and what is made from it is as much so.
+    # A checkpoint may be private, and then so is what is made from it.
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     finished = root / key
-    with _locked(root, key, lambda: say(f"waiting for another process that is writing {finished}")):
+    with _locked(root, key, lambda: say(f"waiting for another process to finish writing {finished}")):
         if not _is_whole(finished):
             _make(finished, make)
         _note_use(root, key, source.resolve())
@@ -117,7 +116,7 @@ def hold(directory: Path) -> Lock:
 
 
 def entries(root: Path) -> list[Entry]:
-    """The finished directories under ``root``, those longest unused first; none where there is no such directory."""
+    """The finished directories under ``root``, longest unused first."""
     try:
         directories = [path for path in root.iterdir() if (path / _MANIFEST).is_file()]
     except OSError:
@@ -126,18 +125,15 @@ def entries(root: Path) -> list[Entry]:
 
 
 def unfinished(root: Path) -> list[str]:
-    """The keys of directories that nobody is making any more and nobody has finished."""
-    return [
-        path.name.removeprefix(".").removesuffix(".partial")
-        for path in root.glob(".*.partial")
-        if Lock(root / f"{path.name.removeprefix('.').removesuffix('.partial')}.lock").is_held(shared_too=True) is False
-    ]
+    """The keys of directories that were left unfinished."""
+    keys = (path.name.removeprefix(".").removesuffix(".partial") for path in root.glob(".*.partial"))
+    return [key for key in keys if Lock(root / f"{key}.lock").is_held(shared_too=True) is False]
 
 
 def remove(root: Path, key: str, *, may_go: Callable[[Entry], bool] = lambda entry: True) -> bool:
-    """Remove a directory, finished or not, with all that lies beside it. Returns whether that was done.
+    """Remove a directory, finished or not, with the files beside it. Returns whether that was done.
 
-    It is left alone where somebody uses it or is making it, or ``may_go`` says no of what it is now.
+    It is left alone if a process uses or makes it, or if ``may_go`` refuses what it is by now.
 
     Raises:
         OSError: It cannot be removed.
@@ -162,10 +158,10 @@ def remove(root: Path, key: str, *, may_go: Callable[[Entry], bool] = lambda ent
 
 @contextlib.contextmanager
 def _locked(root: Path, key: str, waiting: Callable[[], None] | None) -> Iterator[None]:
-    """Hold the lock of ``key``; where somebody else does, call ``waiting`` and wait for it.
+    """Hold the lock of ``key``; if another process has it, call ``waiting`` and wait.
 
     Raises:
-        BlockingIOError: Somebody else does, and ``waiting`` is None.
+        BlockingIOError: Another process has it, and ``waiting`` is None.
     """
     path = root / f"{key}.lock"
     while True:
@@ -177,14 +173,14 @@ def _locked(root: Path, key: str, waiting: Callable[[], None] | None) -> Iterato
                     raise
                 waiting()
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            # Whoever held it may have removed the file with all the rest; the next one then locks another.
-            if not _same_file(lock.fileno(), path):
+            # Its last holder may have removed the file with all the rest; the next process then locks another.
+            if not _is_open(path, lock.fileno()):
                 continue
             yield
             return
 
 
-def _same_file(descriptor: int, path: Path) -> bool:
+def _is_open(path: Path, descriptor: int) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
@@ -207,7 +203,7 @@ def _note_use(root: Path, key: str, source: Path) -> None:
 
 
 def _read_note(root: Path, key: str) -> tuple[list[str], float | None]:
-    """What is written down of a key: its sources, and when it was last used; of a damaged note nothing."""
+    """A key's sources, and when it was last used; nothing if the note is damaged."""
     try:
         note = json.loads(_note(root, key).read_bytes())
         return [str(source) for source in note["sources"]], float(note["last_used"])
@@ -227,7 +223,7 @@ def _entry(directory: Path) -> Entry:
 
 
 def _is_whole(directory: Path) -> bool:
-    """Whether every file is there in its full size; tidying-up tools and lost power take single files."""
+    """Whether every file has its full size; cleaning tools and power cuts take single files."""
     try:
         sizes = json.loads((directory / _MANIFEST).read_bytes())
         return all((directory / name).stat().st_size == size for name, size in sizes.items())

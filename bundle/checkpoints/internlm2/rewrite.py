@@ -79,17 +79,25 @@ def rewrite_as_llama(source: Path, cache_root: Path, *, say: Callable[[str], Non
         )
     weights = inspect_weights(source)
     settings = [source / name for name in _SETTINGS if (source / name).is_file()]
+    made: list[Path] = []
+
+    def make(target: Path) -> None:
+        say("converting the checkpoint to Llama (kept for next time)")
+        _rewrite(source, config, weights, target, say)
+        made.append(target)
+
     try:
         say("looking for an earlier conversion of this checkpoint")
         key = content_key(_VERSION, [*settings, *weights.files])
-        return cached_directory(
-            cache_root, key, lambda target: _rewrite(source, config, weights, target, say), source=source, say=say
-        )
+        directory = cached_directory(cache_root, key, make, source=source, say=say)
     except OSError as error:
         raise CheckpointError(
             f"{shown(cache_root)}: cannot write the converted {shown(source.name)} ({shown(error.strerror)}).",
             remedy="Free some space, or put the cache on another disk.",
         ) from error
+    if not made:
+        say(f"using the converted checkpoint in {shown(directory)}")
+    return directory
 
 
 def _rewrite(

@@ -75,6 +75,7 @@ def test_the_second_time_it_is_found(source: Path, cache: Path) -> None:
 
     assert second == first
     assert (first / "model.safetensors").stat() == written
+    assert said[-1] == f"using the converted checkpoint in {first}"
     assert not [line for line in said if "converting" in line]
 
 
