@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from bundle.config.model_files import ModelFile, RemoteSettings, keys_from_envir
 from bundle.errors import UsageError
 from bundle.pipeline.options import RemoteOptions
 from bundle.pipeline.plan import CountTokens, Plan
-from bundle.pipeline.targets import Timing
+from bundle.pipeline.targets import Server, Timing
 from bundle.reports.screen.console import Screen
 from bundle.runs.record import RemoteModelRecord, RequestsRecord, Served
 from bundle.system.text import nearest
@@ -65,15 +65,22 @@ class Remote:
             retries=settings.retries if options.retries is None else options.retries,
             timeout_s=options.request_timeout or settings.timeout_s,
         )
-        return RemoteModel(
-            label=name,
-            concurrency=settings.concurrency,
-            base_url=base_url,
-            keys=keys,
-            requests=requests,
-            plan=plan,
-            screen=screen,
+        connect = partial(
+            ChatClient,
+            base_url,
+            keys,
+            name,
+            temperature=plan.temperature,
+            timeout_s=requests.timeout_s,
+            retries=requests.retries,
+            proxies=not is_loopback(base_url),
+            qps=requests.qps,
+            patience_s=_PATIENCE_S,
+            answer_from_thinking=options.answer_from_thinking,
+            say=screen.say,
         )
+        record = Served(RemoteModelRecord(name=name, base_url=base_url), requests=requests)
+        return RemoteModel(name, settings.concurrency, record, connect)
 
     def kill(self) -> None:
         """The server is not ours."""
@@ -92,52 +99,28 @@ class Remote:
         raise UsageError(f"No address known for {settings.model or name}.", remedy=remedy)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass
 class RemoteModel:
     """A model with its address. See `Prepared`."""
 
     label: str
-    ours: bool = False
-    lives: int = 1
     concurrency: int
-    base_url: str
-    keys: list[str] = field(repr=False)
-    requests: RequestsRecord
-    plan: Plan
-    screen: Screen
+    record: Served
+    connect: Callable[[], ChatClient]
+    ours = False
+    lives = 1
 
     async def check(self, started: asyncio.Event) -> None:
         """Nothing of it is here to be checked."""
 
     def describe(self) -> Served:
-        return Served(RemoteModelRecord(name=self.label, base_url=self.base_url), requests=self.requests)
+        return self.record
 
     @contextlib.asynccontextmanager
-    async def serve(self, log: Path, started: asyncio.Event) -> AsyncIterator["RemoteServer"]:
-        """The server is there already."""
-        yield RemoteServer(
-            ChatClient(
-                self.base_url,
-                self.keys,
-                self.label,
-                temperature=self.plan.temperature,
-                proxies=not is_loopback(self.base_url),
-                timeout_s=self.requests.timeout_s,
-                retries=self.requests.retries,
-                qps=self.requests.qps,
-                patience_s=_PATIENCE_S,
-                answer_from_thinking=self.plan.options.answer_from_thinking,
-                say=self.screen.say,
-            )
-        )
+    async def serve(self, log: Path, started: asyncio.Event) -> AsyncIterator[Server]:
+        """The server is there already, and whatever goes wrong with it ends the run."""
 
+        async def attend(work: Coroutine[Any, Any, None]) -> None:
+            await work
 
-@dataclass(slots=True)
-class RemoteServer:
-    """A server that answers, as far as we know. See `Server`."""
-
-    client: ChatClient
-
-    async def attend(self, work: Coroutine[Any, Any, None]) -> None:
-        """Await ``work``; whatever goes wrong with the server ends it."""
-        await work
+        yield Server(self.connect(), attend)

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -95,18 +96,15 @@ class Prepared(Protocol):
         """
 
 
-class Server(Protocol):
+@dataclass(frozen=True, slots=True)
+class Server:
     """A server that is ready.
 
     Attributes:
         client: Asks it.
+        attend: Awaits work that asks it. Returns what went wrong with the server, if that ended the work and the next
+            server can go on with it.
     """
 
     client: "ChatClient"
-
-    async def attend(self, work: Coroutine[Any, Any, None]) -> ServerError | None:
-        """Await ``work``, which asks the server.
-
-        Returns:
-            What went wrong with the server, if that ended the work and the next server can go on with it.
-        """
+    attend: Callable[[Coroutine[Any, Any, None]], Awaitable[ServerError | None]]

@@ -6,7 +6,6 @@ import json
 import threading
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from bundle.errors import BundleError, DataError, ExitCode, ServerError
 from bundle.pipeline.options import EvaluationOptions
 from bundle.pipeline.pipeline import evaluate
 from bundle.pipeline.plan import Plan
-from bundle.pipeline.targets import Timing
+from bundle.pipeline.targets import Server, Timing
 from bundle.reports.screen.console import Screen
 from bundle.runs.record import RemoteModelRecord, Served
 from tests.program import results_of, rows_of
@@ -27,21 +26,6 @@ from tests.remote_api import letter, remote_api
 SAMPLE = 104
 FOREVER = SAMPLE + 1
 NEVER_STARTS = -1
-
-
-@dataclass
-class Server:
-    client: ChatClient
-    target: "Mortal"
-    replies: int
-
-    async def attend(self, work: Coroutine[Any, Any, None]) -> ServerError | None:
-        asking, dying = asyncio.ensure_future(work), asyncio.ensure_future(self.target.have_replied(self.replies))
-        await asyncio.wait({asking, dying}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (asking, dying):
-            task.cancel()
-        await asyncio.gather(asking, dying, return_exceptions=True)
-        return ServerError("the server died") if asking.cancelled() else asking.result()
 
 
 class Mortal:
@@ -107,9 +91,20 @@ class Mortal:
         try:
             with remote_api(reply) as api:
                 client = ChatClient(api.url, [], "mortal", temperature=0, timeout_s=60, retries=0, proxies=False)
-                yield Server(client, self, replies)
+                yield Server(client, lambda work: self.attend(work, replies))
         finally:
             self.stopped += 1
+
+    async def attend(self, work: Coroutine[Any, Any, None], replies: int) -> ServerError | None:
+        asking, dying = asyncio.ensure_future(work), asyncio.ensure_future(self.have_replied(replies))
+        await asyncio.wait({asking, dying}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (asking, dying):
+            task.cancel()
+        await asyncio.gather(asking, dying, return_exceptions=True)
+        if asking.cancelled():
+            return ServerError("the server died")
+        asking.result()
+        return None
 
     async def reply(self) -> None:
         async with self._replied:
