@@ -18,8 +18,7 @@ _PYTHON_WITH_KEPT_PROBE = """#!/bin/sh
 case "$*" in
 *tokenizer_probe.py*)
     if [ ! -e "{kept}" ]; then
-        guard=$1 && shift 2  # the second argument is the parent, which it ends with
-        "{python}" "$guard" $$ "$@" >"{kept}.$$" || exit
+        "{python}" "$@" >"{kept}.$$" || exit
         mv "{kept}.$$" "{kept}"
     fi
     exec cat "{kept}" ;;
