@@ -21,8 +21,7 @@ from bundle.checkpoints._files import read_json_object, shown
 from bundle.checkpoints.inspection import Checkpoint, language_configs, vocab_size
 from bundle.checkpoints.tokenizer_probe import RESULT
 from bundle.errors import TokenizerError
-from bundle.system.child_environment import without_keys
-from bundle.system.guarded import private_directory, run_guarded
+from bundle.system.guarded import private_directory, run_guarded, without_keys
 from bundle.system.text import one_line
 from bundle.tasks.prompts import Message
 

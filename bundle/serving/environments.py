@@ -15,7 +15,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from bundle.system.child_environment import without_keys
+from bundle.system.guarded import without_keys
 
 _PROBE = Path(__file__).with_name("environment_probe.py")
 _ASKED = ("lmdeploy", "transformers")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from bundle.errors import UsageError
 from bundle.system import guardian
 from bundle.system.background import in_thread
-from bundle.system.child_environment import without_keys
+from bundle.system.guarded import without_keys
 
 _ANSWER_S = 30.0
 _GPU_QUERY = "--query-gpu=index,uuid,name,memory.total,memory.free,driver_version"

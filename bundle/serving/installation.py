@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundle.errors import ServerError
-from bundle.system.child_environment import without_keys
+from bundle.system.guarded import without_keys
 
 _TIMEOUT_S = 60.0
 _SHEBANG = re.compile(r"#!\s*(?:/usr/bin/env\s+(?:-S\s+)?)?(\S*python[\d.]*)")

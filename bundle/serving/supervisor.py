@@ -19,8 +19,7 @@ from bundle.serving import diagnosis
 from bundle.serving.engine import Launch, ServerSpec
 from bundle.serving.health import Readiness
 from bundle.serving.server_log import ServerLog
-from bundle.system.child_environment import without_keys
-from bundle.system.guarded import GuardedProcess, private_directory, undisturbed
+from bundle.system.guarded import GuardedProcess, private_directory, undisturbed, without_keys
 
 _LOOK_AT_LOG_SECONDS = 0.25
 _SAY_AT_LEAST_EVERY_SECONDS = 10.0

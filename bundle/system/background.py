@@ -1,4 +1,4 @@
-"""Work beside other work: what it waits for, what ends it, and whose fault is told."""
+"""Concurrent work: what it waits for, what ends it, and whose error is raised."""
 
 import asyncio
 import contextlib
@@ -113,10 +113,10 @@ async def after(event: asyncio.Event, work: Callable[[], Awaitable[T]]) -> T:
 
 @contextlib.asynccontextmanager
 async def first_fault_only() -> AsyncIterator[None]:
-    """Raise the fault itself where a task group raises a group of them: the others are its consequences.
+    """Raise the first error itself where a task group raises a group: the others are its consequences.
 
     Raises:
-        BundleError: Also where the system has refused something in a place that nobody has foreseen.
+        BundleError: Also for an operating system error that nothing else handles.
     """
     try:
         yield
@@ -127,6 +127,6 @@ async def first_fault_only() -> AsyncIterator[None]:
         for fault in group.exceptions:
             if isinstance(fault, OSError):
                 raise BundleError(
-                    f"The system has refused something: {fault}.", remedy="`bundle doctor` looks at this machine."
+                    f"Operating system error: {fault}.", remedy="`bundle doctor` checks this machine."
                 ) from None
         raise

@@ -1,4 +1,4 @@
-"""Opening what should be an ordinary file, whatever there really is under its name."""
+"""Opening what should be a regular file, whatever is really there."""
 
 import errno
 import os
@@ -13,12 +13,12 @@ def open_regular(path: Path) -> BinaryIO:
     Opening a pipe waits for a writer that may never come, and a device may never end; neither is opened here.
 
     Raises:
-        OSError: There is no such file, it may not be read, or it is no regular file.
+        OSError: It does not exist, may not be read, or is not a regular file.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except ValueError:
-        raise OSError(errno.EINVAL, "a path cannot hold a NUL character or half a character") from None
+        raise OSError(errno.EINVAL, "a path cannot contain a NUL character or half a character") from None
     try:
         _require_regular(os.fstat(descriptor).st_mode)
         return os.fdopen(descriptor, "rb")
@@ -28,7 +28,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_regular(path: Path, limit: int) -> bytes:
-    """What a regular file holds, or of a longer one its first ``limit`` + 1 bytes.
+    """The content of a regular file; of a longer one, its first ``limit`` + 1 bytes.
 
     Raises:
         OSError: As `open_regular`, or it cannot be read.
@@ -41,4 +41,4 @@ def _require_regular(mode: int) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, "it is a directory")
     if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "it is a pipe, a device or a socket, and no regular file")
+        raise OSError(errno.EINVAL, "it is a pipe, a device or a socket, not a regular file")

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -15,12 +16,25 @@ from pathlib import Path
 from typing import Any, cast
 
 from bundle.system import guardian
-from bundle.system.child_environment import without_keys
 
 # How long after its own bounds a guardian may still be busy before it is taken for dead itself.
 _PATIENCE_WITH_GUARDIAN = guardian.LONGEST_STOP + 3.0
 _SWEEP_SECONDS = 3.0
 _SWEEP_AGAIN_SECONDS = 0.05
+
+# Names of variables that hold a key, and values that are an address with a password. What is started here works on this
+# machine with what is on it, and needs none of them.
+_HOLDS_A_KEY = re.compile(
+    r"(^|_)(API_?KEYS?|KEYS?|ACCESS_KEY(_ID)?|SECRETS?(_KEY)?|TOKENS?|PASSWORD|PASSWD|PASS|PAT|CREDENTIALS?)$", re.I
+)
+_LOGIN = re.compile(r"://[^/@\s]*:[^/@\s]*@")
+
+
+def without_keys(environment: Mapping[str, str]) -> dict[str, str]:
+    """``environment`` without the variables that hold keys and passwords."""
+    return {
+        name: value for name, value in environment.items() if not _HOLDS_A_KEY.search(name) and not _LOGIN.search(value)
+    }
 
 
 def private_directory(prefix: str) -> Path:

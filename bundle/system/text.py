@@ -52,7 +52,7 @@ def one_line(text: str, longest: int = 300) -> str:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether ``text`` can be written as UTF-8; the name of a file whose bytes are no text cannot."""
+    """Whether ``text`` can be written as UTF-8; the name of a file whose bytes are not text cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

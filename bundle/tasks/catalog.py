@@ -1,4 +1,4 @@
-"""Tasks by name, from the files in ``configs/`` or of the user's own."""
+"""Tasks by name, from the files in ``configs/`` or the user's own."""
 
 import re
 from dataclasses import replace
@@ -22,7 +22,7 @@ def find_task(name: str) -> Task:
 
     Raises:
         ConfigError: There is none, or its file cannot be used as written.
-        DataError: It has rows of its own, and these cannot be used.
+        DataError: It has its own rows, and they cannot be used.
     """
     path = find_file("configs", name)
     file = read_file(path, TaskFile)
@@ -46,7 +46,7 @@ def _benchmark_task(path: Path, file: TaskFile, known: Benchmark) -> Task:
     for column in _placeholders(file.prompt):
         if column not in known.prompt_columns:
             raise ConfigError(
-                f"its prompt names {{{column}}}, and {known.name} has no such column.",
+                f"its prompt names {{{column}}}, but {known.name} has no such column.",
                 remedy=did_you_mean(column, known.prompt_columns, f"It has {', '.join(known.prompt_columns)}."),
             )
     prefixes = {split: known.score_prefix(split, file.scores or known.name) for split in splits}
@@ -77,7 +77,7 @@ def _own_task(path: Path, file: TaskFile, rows: RowsFile) -> Task:
     placeholders = _placeholders(file.prompt)
     if not any(f"{{{column}}}" in file.prompt.user for column in placeholders if column != "answer"):
         raise ConfigError(
-            "its prompt names no column, so that every question would be the same.",
+            "its prompt names no column, so every question would be the same.",
             remedy="Write a column's name in braces in 'prompt.user', such as {question}.",
         )
     own = OwnRows(

@@ -15,7 +15,7 @@ from bundle.checkpoints import prove_tokenizer
 from bundle.errors import TokenizerError
 from bundle.serving.gpus import list_gpus
 from bundle.serving.machine import Machine
-from bundle.system.child_environment import without_keys
+from bundle.system.guarded import without_keys
 from tests.checkpoints.checkpoints import write_checkpoint
 from tests.patience import wait_until
 from tests.program import run, start

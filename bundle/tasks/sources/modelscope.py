@@ -79,7 +79,7 @@ def download(url: str, path: Path) -> None:
     """Download a .zip, with retries where they may help; at ``path`` there is then the whole file or nothing.
 
     Raises:
-        OSError: It could not be fetched or written.
+        OSError: It could not be downloaded or written.
         DataError: What came is too large or no sound .zip.
     """
     for pause in (*RETRY_AFTER_S, None):

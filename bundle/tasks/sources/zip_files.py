@@ -28,10 +28,10 @@ _DAMAGE: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError,
 
 
 def read_archive(path: Path, names: Mapping[Pair, str]) -> tuple[str, dict[Pair, bytes]]:
-    """Read every named file in a .zip; they may lie in one folder inside it.
+    """Read every named file in a .zip; they may be in one folder inside it.
 
     Returns:
-        That folder ("ceval-exam/", or "" where there is none), and the files' contents.
+        That folder ("ceval-exam/", or "" if there is none), and the files' contents.
 
     Raises:
         DataError: It is not a .zip, is damaged, encrypted or too large, has names that point outside, or lacks files.
@@ -138,7 +138,7 @@ def _check_member(member: zipfile.ZipInfo, what: str) -> None:
 
 
 def _folder(members: Collection[str], names: Iterable[str], where: str) -> str:
-    """The one folder the benchmark's files lie in; "" when they lie at the top or nowhere."""
+    """The one folder with the benchmark's files; "" if they are at the top or nowhere."""
     wanted = set(names)
     depths = {name.count("/") + 1 for name in wanted}
     tails = ((member, "/".join(member.split("/")[-depth:])) for member in members for depth in depths)
