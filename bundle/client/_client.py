@@ -21,6 +21,8 @@ _REFUSALS_IN_A_ROW = 10
 _WORTH_SAYING = 4
 """Pauses in vain after which an outage is mentioned: some seconds."""
 _METRICS_TIMEOUT_S = 1.0
+_FIRST_PATIENCE_S = 20.0
+"""For how long a server that has never replied is waited for: it may be starting, or be no such server."""
 
 
 class ChatClient:
@@ -275,9 +277,12 @@ class ChatClient:
     def _is_pause_for_all(self, question: "_Question", fault: AttemptError) -> bool:
         """Whether it is the server's fault alone: a rate limit, or an outage in which no question gets a reply."""
         last_reply_at = self._last_reply_at or 0.0
-        if fault.fate is not Fate.AGAIN or asyncio.get_running_loop().time() - last_reply_at >= self._patience_s:
+        patience_s = self._patience_s
+        if fault.outage and not self._has_replied:
+            patience_s = min(patience_s, _FIRST_PATIENCE_S if fault.heard else 0.0)
+        if fault.fate is not Fate.AGAIN or asyncio.get_running_loop().time() - last_reply_at >= patience_s:
             return False
-        return fault.busy or (fault.outage and self._has_replied and question.sent_at >= last_reply_at)
+        return fault.busy or (fault.outage and question.sent_at >= last_reply_at)
 
     def _say_why_it_pauses(self, fault: AttemptError) -> None:
         reason = self._keys.hide(fault.reason)

@@ -62,6 +62,7 @@ class Evaluation:
         self._on_prediction = on_prediction
         self.restarts = 0
         self._cache_hit_rate: float | None = None
+        self._request_changes: list[str] = []
         asked = {question.key for question in questions}
         self.predictions = [prediction for prediction in run.known if prediction.key in asked]
         self._known = {prediction.key for prediction in self.predictions}
@@ -100,10 +101,13 @@ class Evaluation:
         first = FirstRefusals(count_transient=not ours)
         if any(one.error is None for one in self.predictions):
             first.replied()
-        while True:
-            await self._ask_unanswered(client, how, options, first, ours=ours)
-            if not self._forget_stopped_by_mistake(how):
-                break
+        try:
+            while True:
+                await self._ask_unanswered(client, how, options, first, ours=ours)
+                if not self._forget_stopped_by_mistake(how):
+                    break
+        finally:
+            self._request_changes = list(dict.fromkeys([*self._request_changes, *client.changes]))
         self._run.flush()
         self._cache_hit_rate = _share_of_cached(self.predictions)
         if self._cache_hit_rate is None:
@@ -186,7 +190,14 @@ class Evaluation:
             timing: Seconds by phase.
         """
         keys = [question.key for question in self.questions]
-        return Results.of(self.tasks, keys, self.predictions, timing=timing, server=self._server())
+        return Results.of(
+            self.tasks,
+            keys,
+            self.predictions,
+            timing=timing,
+            server=self._server(),
+            request_changes=self._request_changes,
+        )
 
     def _server(self) -> dict[str, float]:
         server: dict[str, float] = {"restarts": self.restarts} if self.restarts else {}

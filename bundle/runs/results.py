@@ -41,6 +41,7 @@ class Results(BaseModel):
         tokens: Prompt and completion tokens as counted by the server, and prompt tokens found in its prefix cache; also
             replies that were stopped early, and replies whose tokens were not counted, for that or another reason.
         server: What is known of the server, such as its ``prefix_cache_hit_rate``.
+        request_changes: How requests had to be changed for the server, such as "temperature left out".
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -50,6 +51,7 @@ class Results(BaseModel):
     timing: dict[str, float]
     tokens: dict[str, int]
     server: dict[str, float]
+    request_changes: list[str] = []
 
     @classmethod
     def of(
@@ -60,6 +62,7 @@ class Results(BaseModel):
         *,
         timing: Mapping[str, float],
         server: Mapping[str, float],
+        request_changes: Sequence[str] = (),
     ) -> Self:
         """Score and count what is known of a run.
 
@@ -69,6 +72,7 @@ class Results(BaseModel):
             predictions: At most one per question.
             timing: Seconds by phase.
             server: What is known of the server.
+            request_changes: How requests had to be changed for it.
         """
         asked = Counter(key.part for key in questions)
         answered = sum(one.error is None for one in predictions)
@@ -78,6 +82,7 @@ class Results(BaseModel):
             timing={phase: round(seconds, 3) for phase, seconds in timing.items()},
             tokens=_tokens(predictions),
             server=dict(server),
+            request_changes=list(request_changes),
         )
 
     @classmethod
@@ -100,7 +105,7 @@ class Results(BaseModel):
 
     def to_json(self) -> dict[str, Any]:
         """The file's content."""
-        return self.model_dump()
+        return self.model_dump(exclude=None if self.request_changes else {"request_changes"})
 
 
 def _tokens(predictions: Iterable[Prediction]) -> dict[str, int]:

@@ -274,6 +274,7 @@ QUIRKS: dict[str, Callable[[], Handler]] = {
     "one request in four refused": one_in_four_refused,
     "rate limit": lambda: so_many_per_window(9, 0.6),
     "outage": lambda: outage(12, 44),
+    "outage at the start": lambda: outage(1, 4),
 }
 
 

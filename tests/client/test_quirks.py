@@ -74,8 +74,9 @@ async def test_a_quirk_changes_no_score_of_whole_replies(quirk: str, tmp_path: P
 
 @pytest.mark.parametrize("case", HOPELESS)
 async def test_when_the_first_ten_questions_meet_the_same_refusal_the_run_ends_with_it(
-    case: str, tmp_path: Path
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("bundle.client._client._FIRST_PATIENCE_S", 1.0)
     refusal, reason = HOPELESS[case]
     with pytest.raises(
         RefusedError, match=f"first 10 questions got no reply, all for the same reason: .*{reason}"
@@ -86,13 +87,14 @@ async def test_when_the_first_ten_questions_meet_the_same_refusal_the_run_ends_w
 
 
 async def test_a_parameter_is_adapted_once_and_said_once(tmp_path: Path) -> None:
-    _, api, said = await evaluate(tmp_path, QUIRKS["max_completion_tokens"]())
+    results, api, said = await evaluate(tmp_path, QUIRKS["max_completion_tokens"]())
 
     assert [line.partition(" (")[0] for line in said] == [
         "the server refuses a parameter: max_tokens renamed to max_completion_tokens",
         "the server refuses a parameter: temperature left out: the server's default applies",
     ]
     assert api.bodies[-1].keys() == {"model", "messages", "max_completion_tokens", "stream"}
+    assert results.request_changes == [line.partition(": ")[2].partition(" (")[0] for line in said]
 
 
 async def test_an_unknown_end_is_said_once(tmp_path: Path) -> None:
