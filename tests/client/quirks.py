@@ -221,11 +221,16 @@ def so_many_per_window(count: int, window_s: float) -> Handler:
     return handler
 
 
-def outage(first: int, last: int) -> Handler:
-    """Connections that are reset from one request to another, counting from 1."""
+def outage(first: int, seconds: float) -> Handler:
+    """Connections that are reset for some time, from this request on, counting from 1."""
+    until = 0.0
 
     async def handler(call: Call) -> web.StreamResponse:
-        if first <= call.number <= last:
+        nonlocal until
+        now = asyncio.get_running_loop().time()
+        if call.number == first:
+            until = now + seconds
+        if now < until:
             assert call.request.transport is not None
             call.request.transport.abort()
         return await say(call, letter(call.body))
@@ -273,8 +278,8 @@ QUIRKS: dict[str, Callable[[], Handler]] = {
     "error with a cut body": cut_error_body,
     "one request in four refused": one_in_four_refused,
     "rate limit": lambda: so_many_per_window(9, 0.6),
-    "outage": lambda: outage(12, 44),
-    "outage at the start": lambda: outage(1, 4),
+    "outage": lambda: outage(12, 1.0),
+    "outage at the start": lambda: outage(1, 1.0),
 }
 
 
