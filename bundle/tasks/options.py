@@ -1,5 +1,8 @@
 """The options of a question of the user's own, and the ways people write which of them is right."""
 
+import ast
+import contextlib
+import json
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -52,6 +55,22 @@ def options_in(value: object) -> Options | None:
         case {**items} if items:
             return _texts({str(key).upper(): text for key, text in items.items()})
     return None
+
+
+def options_in_cell(cell: str) -> Options | None:
+    """The options in a CSV cell that holds a list as JSON or Python writes it."""
+    if not cell.lstrip().startswith(("[", "{")):
+        return None
+    for parse in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            return options_in(_as_text(parse(cell.strip())))
+    return None
+
+
+def _as_text(value: object) -> object:
+    if isinstance(value, list):
+        return [str(one) if isinstance(one, str | int | float) else one for one in value]
+    return value
 
 
 def _texts(items: Mapping[str, object]) -> Options | None:

@@ -11,7 +11,18 @@ from bundle.errors import DataError
 from bundle.system.files import read_regular
 from bundle.system.text import did_you_mean, is_unicode, one_line, quoted
 from bundle.tasks.answers import AnswerRule, Pattern, for_several_answers
-from bundle.tasks.options import LETTERS, AnswerAs, Gold, Number, Options, in_order, numbered, options_in, read_gold
+from bundle.tasks.options import (
+    LETTERS,
+    AnswerAs,
+    Gold,
+    Number,
+    Options,
+    in_order,
+    numbered,
+    options_in,
+    options_in_cell,
+    read_gold,
+)
 from bundle.tasks.sources.csv_files import MAX_ROWS, decode, read_records
 from bundle.tasks.sources.tables import MAX_FILE_BYTES, Pair, Row, Tables, fingerprint, listed
 
@@ -25,6 +36,8 @@ Record = Mapping[str, Any]
 
 _REMEDY = "Fix the file, or the [rows] of the task file."
 _MANY = 20
+_LISTS = ("choices", "options", "选项")
+"""Columns of a CSV file whose cells may be lists."""
 _CAPITALS = {"first_capital": "ABCDEFGH", "all_options": "ABCD"}
 """What answers may be where neither the file nor the rule says it."""
 
@@ -154,7 +167,7 @@ class OwnRows:
         lists = {
             name: found
             for name, value in record.items()
-            if name != columns["answer"] and (found := options_in(value)) is not None
+            if name != columns["answer"] and (found := _options(name, value)) is not None
         }
         named = [column for column in columns.values() if column in lists]
         if not named and any(columns[letter] not in record for letter in self.option_columns):
@@ -214,6 +227,12 @@ class OwnRows:
             f"it has {listed(record)}.",
             remedy=did_you_mean(column, record, "Fix the file, or the task file's prompt or [rows]."),
         )
+
+
+def _options(column: str, value: object) -> Options | None:
+    if isinstance(value, str):
+        return options_in_cell(value) if column.lower() in _LISTS else None
+    return options_in(value)
 
 
 def path_of(written: str) -> Path:

@@ -220,6 +220,18 @@ def test_a_list_of_options_fills_the_columns_of_their_letters_too(tmp_path: Path
     assert golds(task) == ["C"]
 
 
+@pytest.mark.parametrize("cell", ['["1","2","3"]', "['1', '2', '3']", "[1, 2, 3]", '{"A":"1","B":"2","C":"3"}'])
+def test_a_csv_s_cell_may_hold_a_list_as_json_or_python_writes_it(tmp_path: Path, cell: str) -> None:
+    quoted = cell.replace('"', '""')
+    task = task_of(tmp_path, f'question,choices,answer\nq,"{quoted}",C\n', FIRST_CAPITAL, LISTED)
+    assert (asked(task), golds(task)) == (["q\nA. 1\nB. 2\nC. 3\nAnswer: "], ["C"])
+
+
+def test_a_list_in_any_other_column_of_a_csv_is_text(tmp_path: Path) -> None:
+    task = task_of(tmp_path, 'question,answer\n"[1, 2] + [3] = ?",A\n', FIRST_CAPITAL, "{question}")
+    assert asked(task) == ["[1, 2] + [3] = ?"]
+
+
 def test_labels_that_are_digits_are_no_indices(tmp_path: Path) -> None:
     choices = {"text": ["x", "y", "z"], "label": ["1", "2", "3"]}
     task = task_of(
