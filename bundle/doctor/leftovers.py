@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Final
 
 from bundle.checkpoints.internlm2 import cache
-from bundle.doctor.processes import ProcessesUnknownError, describe, end_orphans, marked_processes
+from bundle.doctor.processes import (
+    ProcessesUnknownError,
+    describe,
+    end_orphans,
+    marked_processes,
+    session_is_alive,
+)
 from bundle.doctor.report import duration, size
 from bundle.serving.transformers_engine import HUB_VIEWS, REWRITTEN, cache_directory
 from bundle.system.findings import Finding, ok, warning
@@ -186,7 +192,8 @@ def temporary_directories() -> Iterator[Leftover]:
     for pattern, quiet_s in _TEMPORARY.items():
         for path in root.glob(pattern):
             # Anybody can make a name in there: only real directories of this user's are ours to remove.
-            yield from _left(path, quiet_s, directory=True)
+            if not session_is_alive(path):
+                yield from _left(path, quiet_s, directory=True)
 
 
 def half_written_results(out: Path) -> Iterator[Leftover]:

@@ -3,13 +3,17 @@
 A server and whatever comes of it carry the guardian's mark in their environment. While a run lasts, every one of them
 descends from its guardian or, should that be killed, from this program itself; on Linux also those that daemonise. One
 that carries the mark and descends from neither is left over from a run that was killed together with its guardian.
+
+A process that sets its title, as vLLM's engine does, overwrites what can be seen of its environment. It is recognised
+by its session: another process in it carries the mark, or the guardian recorded it in the server's directory.
 """
 
 import contextlib
 import itertools
 import os
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final
@@ -17,12 +21,16 @@ from typing import Final
 import psutil
 
 from bundle.doctor.report import duration
-from bundle.system.guardian import MARK
+from bundle.system.guardian import MARK, SESSION, resource_trackers
 
 _GUARDIAN: Final = ("bundle", "system", "guardian.py")
 _ASKED_S: Final = 3.0
 _KILLED_S: Final = 3.0
+_TRACKERS_S: Final = 1.0
 _LOOKS: Final = 3
+
+
+_GoneAndLeft = tuple[list[psutil.Process], list[psutil.Process]]
 
 
 class ProcessesUnknownError(Exception):
@@ -55,7 +63,15 @@ def marked_processes() -> list[MarkedProcess]:
     Raises:
         ProcessesUnknownError: The system does not list them.
     """
-    return [marked for process in _own_processes() if (marked := _marked(process)) is not None]
+    processes = list(_own_processes())
+    sessions = frozenset(_sessions(processes))
+    return [marked for process in processes if (marked := _marked(process, sessions)) is not None]
+
+
+def session_is_alive(directory: Path) -> bool:
+    """Whether a process is left of the server whose directory this is, so that its record is still needed."""
+    session = _recorded_session(directory)
+    return session is not None and any(_session_of(pid) == session for pid in psutil.pids())
 
 
 def describe(pid: int) -> str:
@@ -89,30 +105,35 @@ def end_orphans(say: Callable[[str], None]) -> list[MarkedProcess]:
         ProcessesUnknownError: The system does not list them.
     """
     orphans: list[MarkedProcess] = []
+    # Once, for those that show which sessions are ours may be the first to end.
+    sessions = frozenset(_sessions(list(_own_processes())))
+
+    def signal(those: Sequence[psutil.Process], send: Callable[[psutil.Process], None], seconds: float) -> _GoneAndLeft:
+        """Signal those that are still orphans, and wait."""
+        for process in those:
+            marked = _marked(process, sessions)
+            if marked is not None and marked.orphaned:
+                with contextlib.suppress(psutil.Error):  # psutil itself refuses where the pid is another's by now
+                    send(process)
+        gone_and_left: _GoneAndLeft = psutil.wait_procs(those, timeout=seconds)
+        return gone_and_left
+
     for _ in range(_LOOKS):
         orphans = [marked for marked in marked_processes() if marked.orphaned]
         if not orphans:
             return []
         said = {marked.pid: describe(marked.pid) for marked in orphans}
         processes = [marked.process for marked in orphans]
-        _, asked = _signal(processes, psutil.Process.terminate, _ASKED_S)
-        _, killed = _signal(asked, psutil.Process.kill, _KILLED_S)
+        _, asked = signal(processes, psutil.Process.terminate, _ASKED_S)
+        # A resource tracker ends by itself when the others have, and then removes their shared memory.
+        trackers = resource_trackers({process.pid for process in asked})
+        signal([process for process in asked if process.pid not in trackers], psutil.Process.kill, _KILLED_S)
+        _, left = psutil.wait_procs(asked, timeout=_TRACKERS_S)
+        _, killed = signal(left, psutil.Process.kill, _KILLED_S)
         for process in processes:
             if process not in killed:
                 say(said[process.pid] + (", which ignored SIGTERM" if process in asked else ""))
     return [marked for marked in marked_processes() if marked.orphaned]
-
-
-def _signal(
-    processes: Sequence[psutil.Process], send: Callable[[psutil.Process], None], seconds: float
-) -> tuple[list[psutil.Process], list[psutil.Process]]:
-    """Signal those that are still orphans, and wait. Returns those that are gone, and those that are not."""
-    for process in processes:
-        marked = _marked(process)
-        if marked is not None and marked.orphaned:
-            with contextlib.suppress(psutil.Error):  # psutil itself refuses where the pid is another's by now
-                send(process)
-    return psutil.wait_procs(processes, timeout=seconds)
 
 
 def _own_processes() -> Iterator[psutil.Process]:
@@ -129,10 +150,46 @@ def _own_processes() -> Iterator[psutil.Process]:
         raise ProcessesUnknownError(f"the processes cannot be listed ({error})") from None
 
 
-def _marked(process: psutil.Process) -> MarkedProcess | None:
-    """What is known of a process if it carries the mark; None where it does not, has ended or does not tell."""
+def _sessions(processes: Sequence[psutil.Process]) -> Iterator[int]:
+    """The sessions of servers: those of processes that carry the mark, and those that guardians recorded."""
+    for process in processes:
+        with contextlib.suppress(psutil.Error, OSError):
+            if MARK in process.environ() and (session := _session_of(process.pid)) is not None:
+                yield session
+    for path in Path(tempfile.gettempdir()).glob(f"bundle-*/{SESSION}"):
+        if (session := _recorded_session(path.parent)) is not None:
+            yield session
+
+
+def _recorded_session(directory: Path) -> int | None:
+    """The session of a server's directory; None if it is not this user's, or the machine has been restarted since."""
     try:
-        if MARK not in process.environ() or process.status() == psutil.STATUS_ZOMBIE:
+        status = (directory / SESSION).stat()
+        if status.st_uid != os.getuid() or status.st_mtime < psutil.boot_time():
+            return None
+        return int((directory / SESSION).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _session_of(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None
+
+
+def _marked(process: psutil.Process, sessions: Collection[int]) -> MarkedProcess | None:
+    """What is known of a process if it carries the mark; None where it does not, has ended or does not tell.
+
+    Args:
+        process: Any of this user's.
+        sessions: Those of servers; a process in one of them that shows no environment at all has overwritten it.
+    """
+    try:
+        environment = process.environ()
+        ours = MARK in environment or (not environment and _session_of(process.pid) in sessions)
+        if not ours or process.status() == psutil.STATUS_ZOMBIE:
             return None
         ancestors = process.parents()
         for ancestor in ancestors:

@@ -237,14 +237,15 @@ class GuardedProcess(asyncio.SubprocessProtocol):
 
     def _sweep(self, give_up_at: float, nothing_before: bool = False) -> None:
         """Kill what the guardian left behind until twice there is nothing: one look can miss what forks meanwhile."""
+        loop = asyncio.get_running_loop()
         server = None if self._started.exception() else self._started.result()
         left = guardian.stragglers(self._mark, group=server)
-        guardian.send(left, signal.SIGKILL)
+        last = loop.time() >= give_up_at - guardian.FOR_TRACKERS
+        guardian.send(left if last else left - guardian.resource_trackers(left), signal.SIGKILL)
         self._swept |= left if server is None else left | {server}
         for pid in self._swept:
             with contextlib.suppress(ChildProcessError):  # Orphans are ours to reap, the others their parents'.
                 os.waitpid(pid, os.WNOHANG)
-        loop = asyncio.get_running_loop()
         if loop.time() >= give_up_at or (nothing_before and not left):
             self._finish(frozenset(left))
         else:

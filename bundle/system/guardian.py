@@ -22,7 +22,12 @@ dies in any way, SIGKILL included; that takes ``LONGEST_STOP`` seconds at most. 
 - If the guardian itself is killed, the kernel kills the server's main process (PR_SET_PDEATHSIG), and the parent kills
   the rest by the mark in their environment and by their session (``stragglers``).
 - If parent and guardian are killed in the same instant, the main process still dies; those of its children survive that
-  do not end by themselves when it does. Their environment holds ``BUNDLE_GUARDIAN``.
+  do not end by themselves when it does. Their environment holds ``BUNDLE_GUARDIAN``, and their session is the one whose
+  number is in the file ``session`` of the server's directory: a process that sets its title, as vLLM's do, overwrites
+  what can be seen of its environment, but cannot leave the session of a leader it did not choose.
+
+multiprocessing's resource trackers are killed last. They end by themselves when everything else has, and then remove
+the shared memory that a killed process has left in ``/dev/shm``.
 
 Elsewhere (macOS) there is no subreaper and no parent-death signal: what ``ps`` shows as a descendant, or in the
 server's process group, is ended; a process that left the group *and* lost its parent is missed.
@@ -41,6 +46,8 @@ import time
 from typing import NamedTuple
 
 MARK = "BUNDLE_GUARDIAN"
+SESSION = "session"
+"""The file in a server's directory that holds its session's number."""
 
 # What everything alive is sent, and how many seconds it then has: few, for an inference server has nothing to save, and
 # in all below the ten seconds after our parent's death in which nothing may be left.
@@ -49,6 +56,8 @@ ASK_TO_END = ((signal.SIGINT, 3.0), (signal.SIGINT, 1.0), (signal.SIGTERM, 1.5),
 # The main process is gone already: its workers serve nobody.
 END_WORKERS = ((signal.SIGTERM, 0.5), (signal.SIGKILL, 3.0))
 LONGEST_STOP = sum(seconds for _, seconds in ASK_TO_END)
+# How much of the last step is for resource trackers that do not end by themselves.
+FOR_TRACKERS = 1.0
 
 # A grandchild's death is announced to its own parent only, so while stopping we also look by ourselves this often.
 _LOOK_AGAIN_SECONDS = 0.05
@@ -131,6 +140,19 @@ def stragglers(mark: str, group: int | None) -> set[int]:
             continue  # Another user's process, or one that ended meanwhile.
     found = marked | family(table, marked, group)
     return {pid for pid in found if not table[pid].zombie} - {os.getpid()}
+
+
+def resource_trackers(pids: set[int]) -> set[int]:
+    """Those of ``pids`` that are resource trackers of Python's multiprocessing. Only Linux shows which."""
+    found = set()
+    for pid in pids if _LINUX else ():
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123
+                if b"multiprocessing.resource_tracker" in file.read():
+                    found.add(pid)
+        except OSError:
+            continue
+    return found
 
 
 def send(pids: set[int], signum: int) -> None:
@@ -270,6 +292,9 @@ class Guardian:
             _report(event="failed", error=str(error))
             return False
         self._has_children = True
+        if self._directory is not None:
+            with contextlib.suppress(OSError), open(os.path.join(self._directory, SESSION), "w") as file:  # noqa: PTH118, PTH123
+                file.write(str(self._server.pid))
         _report(event="started", pid=self._server.pid)
         self._take_orders()
         return True
@@ -289,7 +314,12 @@ class Guardian:
                 if not members and not self._has_children:
                     return set()
                 # Those forked meanwhile are told as well, but nobody twice: a second SIGINT means something else.
-                send(members if signum == signal.SIGKILL else members - told, signum)
+                if signum != signal.SIGKILL:
+                    send(members - told, signum)
+                elif time.monotonic() < deadline - FOR_TRACKERS:
+                    send(members - resource_trackers(members), signum)
+                else:
+                    send(members, signum)
                 told |= members
                 self._wait(_LOOK_AGAIN_SECONDS)
                 if self._asked_to_kill and signum != signal.SIGKILL:

@@ -13,6 +13,7 @@ import pytest
 
 from bundle.checkpoints.internlm2.cache import cached_directory, entries, hold
 from bundle.doctor.leftovers import check_converted, check_files
+from bundle.doctor.processes import session_is_alive
 from bundle.runs.run import Run
 from bundle.system import guardian
 from bundle.system.findings import Finding, Status
@@ -64,14 +65,14 @@ def test_the_directory_of_a_tokenizers_proof_that_was_killed_with_its_guard_is_r
         assert guard.stdin is not None
         guard.stdin.write(json.dumps(spec).encode() + b"\n")
         guard.stdin.flush()
-        wait_until(lambda: (directory / "code.py").exists())
+        wait_until(lambda: (directory / "code.py").exists() and (directory / guardian.SESSION).exists())
         age(directory, 600)
         (finding,) = clean()
         assert finding.text == "no temporary files left behind by earlier runs"
         assert directory.is_dir(), "a check that is under way keeps its directory, however old that looks"
         guard.kill()
 
-    wait_until(lambda: _free(directory))
+    wait_until(lambda: _free(directory) and not session_is_alive(directory))
     (finding,) = check_files(tmp_path / "out", clean=False)
     assert (finding.status, finding.remedy) == (Status.WARNING, "`bundle doctor --clean` removes them.")
     assert finding.details[0].startswith(str(directory))

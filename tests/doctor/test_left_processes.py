@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from bundle.doctor.leftovers import check_processes
+from bundle.doctor.processes import session_is_alive
 from bundle.system import guardian
 from bundle.system.findings import Status
 from tests.doctor.examined import bare_machine, examine
@@ -56,11 +57,12 @@ def _is_zombie(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def served(directory: Path, kind: str = "") -> Iterator[Served]:
+def served(scratch: Path, kind: str = "", *, program: str = SERVER, directory: Path | None = None) -> Iterator[Served]:
     """Start one, and whatever the test does, leave nothing of it."""
-    pid_file = directory / f"worker-{secrets.token_hex(4)}"
+    pid_file = scratch / f"worker-{secrets.token_hex(4)}"
     spec = {
-        "command": [sys.executable, "-c", SERVER, kind, str(pid_file)],
+        "command": [sys.executable, "-c", program, kind, str(pid_file)],
+        "directory": None if directory is None else str(directory),
         "environment": dict(os.environ),
         "mark": secrets.token_hex(8),
         "parent": os.getpid(),
@@ -83,6 +85,47 @@ def served(directory: Path, kind: str = "") -> Iterator[Served]:
         process.stdin.close()
         process.wait(timeout=PATIENCE_S)
         process.stdout.close()
+
+
+# A server whose engine overwrites its environment, as setproctitle does, and so shows no mark.
+RETITLED = """
+import subprocess, sys, time
+engine = (
+    "import ctypes, sys, time; fields = open('/proc/self/stat').read().rpartition(')')[2].split();"
+    "begin, end = int(fields[47]), int(fields[48]); ctypes.memset(begin, 0, end - begin);"
+    "open(sys.argv[1], 'w').write(str(__import__('os').getpid())); time.sleep(600)"
+)
+subprocess.Popen([sys.executable, "-c", engine, sys.argv[2]])
+time.sleep(600)
+"""
+
+
+def test_a_process_that_overwrote_its_environment_is_found_by_its_session_and_ended(tmp_path: Path) -> None:
+    environment = bare_machine(tmp_path)
+    directory = tmp_path / "tmp" / "bundle-server-of-a-dead-run"
+    directory.mkdir()
+    with served(tmp_path, program=RETITLED, directory=directory) as lost, served(tmp_path, program=RETITLED) as alive:
+        assert "BUNDLE_GUARDIAN" not in lost.worker.environ()
+        lost.lose_its_run()
+        os.utime(directory, (0, 0))
+        found = examine(environment=environment)
+        assert shown(found.of("leftovers"), lost.worker.pid)
+        assert not shown(found.of("leftovers"), alive.worker.pid)
+
+        result = run("doctor", "--clean", "--data", "sample", environment=environment)
+
+        assert f"process {lost.worker.pid}," in result.stdout
+        assert _is_zombie(lost.worker.pid)
+        assert alive.worker.is_running()
+
+
+def test_the_directory_of_a_server_stays_while_one_of_its_processes_lives(tmp_path: Path) -> None:
+    directory = tmp_path / "bundle-server-of-a-dead-run"
+    directory.mkdir()
+    with served(tmp_path, program=RETITLED, directory=directory) as lost:
+        lost.lose_its_run()
+        assert session_is_alive(directory)
+    wait_until(lambda: not session_is_alive(directory))
 
 
 def shown(findings: list[dict[str, object]], pid: int) -> list[str]:

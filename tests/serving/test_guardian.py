@@ -205,6 +205,62 @@ def test_when_the_guardian_is_killed_so_is_the_server_and_its_workers_can_be_fou
     wait_until(lambda: not stage.processes())
 
 
+# A server that shares memory with its child, so that multiprocessing has a resource tracker; each ignores SIGTERM.
+SHARING = """
+import multiprocessing, multiprocessing.shared_memory, os, signal, sys, time
+def work(): signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)
+if __name__ == "__main__":
+    memory = multiprocessing.shared_memory.SharedMemory(create=True, size=4096)
+    child = multiprocessing.get_context("spawn").Process(target=work)
+    child.start()
+    open(sys.argv[1] + ".part", "w").write(memory.name)
+    os.rename(sys.argv[1] + ".part", sys.argv[1])
+    work()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="shared memory cannot be looked at elsewhere")
+@pytest.mark.parametrize("how", ["kill", "the server is killed", "the guardian is killed"])
+def test_shared_memory_of_killed_processes_is_removed(running: Running, stage: Stage, how: str) -> None:
+    stage.write("sharing.py", SHARING)
+    name = Path(stage.file("name"))
+    running.say_what_to_start([sys.executable, stage.file("sharing.py"), str(name)])
+    server = running.report()["pid"]
+    wait_until(name.exists)
+    memory = Path("/dev/shm") / name.read_text()
+    assert memory.exists()
+    if how == "the guardian is killed":
+        os.kill(running.process.pid, signal.SIGKILL)
+        wait_until(lambda: not guardian.stragglers(MARK, None) & {server})
+        left = guardian.stragglers(MARK, server)
+        assert guardian.resource_trackers(left)
+        guardian.send(left - guardian.resource_trackers(left), signal.SIGKILL)
+        wait_until(lambda: not guardian.stragglers(MARK, server))
+    else:
+        if how == "kill":
+            running.say("kill")
+        else:
+            os.kill(server, signal.SIGKILL)
+        assert running.report()["event"] == "exited"
+        assert running.report() == {"event": "stopped", "left": []}
+    wait_until(lambda: not memory.exists())
+
+
+def test_the_session_is_recorded_in_the_servers_directory_which_is_removed_with_it(
+    running: Running, stage: Stage
+) -> None:
+    directory = stage.directory / "own"
+    directory.mkdir()
+    spec = {"command": ["sleep", "600"], "environment": dict(os.environ), "mark": MARK, "parent": os.getpid()}
+    running.say(json.dumps({**spec, "directory": str(directory)}))
+    server = running.report()["pid"]
+    assert (directory / guardian.SESSION).read_text() == str(server) == str(os.getsid(server))
+    running.say("kill")
+    assert running.report()["event"] == "exited"
+    assert running.report()["event"] == "stopped"
+    assert not directory.exists()
+
+
 def test_nothing_is_started_for_a_parent_that_is_gone_already(running: Running, stage: Stage) -> None:
     spec = {"command": ["touch", stage.file("started")], "environment": {}, "mark": MARK, "parent": 1}
     running.say(json.dumps(spec))
