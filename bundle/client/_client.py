@@ -2,16 +2,17 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 from urllib.parse import urljoin
 
 from bundle.client._addresses import is_loopback
-from bundle.client._early_decisions import EarlyDecisions
+from bundle.client._early_decisions import EarlyDecisions, Receiver
 from bundle.client._faults import AttemptError, Fate
 from bundle.client._keys import Key, KeyRing
 from bundle.client._pace import RateLimiter, SharedPause, pause_s
-from bundle.client._replies import NoReplyError, RefusedError, Reply, StreamedReply, reply_of, require_model
+from bundle.client._replies import NoReplyError, RefusedError, Reply, reply_of, require_model
 from bundle.client._request import Modes, RequestBody
 from bundle.client._server_info import prefix_cache_hit_rate
 from bundle.client._transport import Transport
@@ -196,7 +197,7 @@ class ChatClient:
                 reason = f"the question cannot be encoded as UTF-8: {error.reason}"
                 raise NoReplyError(reason, 0, 0.0, transient=False) from None
         question.sent_at = now()
-        receiver = question.receiver = _Receiver(question.reading, question.begun, self._only_model)
+        receiver = question.receiver = Receiver(question.reading, question.begun, self._only_model)
         body = question.body + self._body.ending(streams=question.streams)
         answer = await self._transport.post(self._url, body, key.value, receiver)
         latency_s = now() - question.sent_at
@@ -204,7 +205,7 @@ class ChatClient:
         if streamed is not None:
             if receiver.is_cut:
                 receiver.learn(None)
-                return _stopped_early(streamed, latency_s, question.attempts)
+                return streamed.stopped_early(latency_s=latency_s, attempts=question.attempts)
             answer = streamed.body()
         require_model(answer, self._only_model)
         reply = reply_of(
@@ -331,11 +332,12 @@ class ChatClient:
         return self._refusal
 
 
+@dataclass(slots=True)
 class _Question:
     """One question on its way.
 
     Attributes:
-        body: Its request, but for the end; of the `RequestBody` with this ``version``.
+        body: Its request, but for the end, as built by the `RequestBody` of this ``version``.
         streams: Whether its last attempt asked for a stream.
         refusal: What it met before it was asked the other way, with or without a stream.
         attempts: How many times it was asked, not counting another key or another form.
@@ -343,89 +345,15 @@ class _Question:
         sent_at: When it was last sent, on the event loop's clock.
     """
 
-    __slots__ = (
-        "attempts",
-        "begun",
-        "body",
-        "max_out_len",
-        "messages",
-        "reading",
-        "receiver",
-        "refusal",
-        "sent_at",
-        "streams",
-        "tries",
-        "version",
-    )
-
-    def __init__(
-        self,
-        messages: Sequence[Message],
-        max_out_len: int,
-        reading: EarlyDecisions | None,
-        begun: Callable[[], None],
-    ) -> None:
-        self.messages = messages
-        self.max_out_len = max_out_len
-        self.reading = reading
-        self.begun = begun
-        self.body = b""
-        self.version = -1
-        self.streams = False
-        self.refusal: AttemptError | None = None
-        self.attempts = 1
-        self.tries = 0
-        self.sent_at = 0.0
-        self.receiver: _Receiver | None = None
-
-
-class _Receiver:
-    """Takes the events of one response, if it has any, and says when they are enough."""
-
-    __slots__ = ("_begun", "_only_model", "_reading", "is_cut", "reply")
-
-    def __init__(self, reading: EarlyDecisions | None, begun: Callable[[], None], only_model: str | None) -> None:
-        self._reading = reading
-        self._begun = begun
-        self._only_model = only_model
-        self.reply: StreamedReply | None = None
-        self.is_cut = False
-
-    @property
-    def ended(self) -> bool:
-        return self.reply is not None and self.reply.ended
-
-    def take(self, event: object) -> bool:
-        require_model(event, self._only_model)
-        reply = self.reply
-        if reply is None:
-            reply = self.reply = StreamedReply() if self._reading is None else self._reading.begin()
-        reply.take(event)
-        if reply.pieces == 1:
-            self._begun()
-        if self._reading is not None and self._reading.is_enough(reply):
-            self.is_cut = True
-        return not self.is_cut
-
-    def learn(self, reply: Reply | None) -> None:
-        """Let `EarlyDecisions` learn from a reply; None if it was stopped early."""
-        if self._reading is None:
-            return
-        if self.reply is not None:
-            self._reading.streamed(self.reply, cut=self.is_cut)
-        elif reply is not None:
-            self._reading.whole(reply.completion_tokens, took_text_back=reply.took_text_back)
-
-
-def _stopped_early(streamed: StreamedReply, latency_s: float, attempts: int) -> Reply:
-    return Reply(
-        text=streamed.text,
-        finish_reason=None,
-        prompt_tokens=None,
-        completion_tokens=None,
-        cached_tokens=None,
-        latency_s=latency_s,
-        attempts=attempts,
-        thinking=streamed.thinking,
-        decided_early=True,
-    )
+    messages: Sequence[Message]
+    max_out_len: int
+    reading: EarlyDecisions | None
+    begun: Callable[[], None]
+    body: bytes = b""
+    version: int = -1
+    streams: bool = False
+    refusal: AttemptError | None = None
+    attempts: int = 1
+    tries: int = 0
+    sent_at: float = 0.0
+    receiver: Receiver | None = None

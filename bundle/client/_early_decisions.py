@@ -3,8 +3,9 @@
 import enum
 import statistics
 from collections import deque
+from collections.abc import Callable
 
-from bundle.client._replies import StreamedReply
+from bundle.client._replies import Reply, StreamedReply, require_model
 from bundle.tasks.answers import AnswerRule
 
 _PROBES = 8
@@ -131,3 +132,51 @@ class EarlyDecisions:
         self._habit = _Habit.UNKNOWN
         self._lengths.clear()
         self._cut.clear()
+
+
+class Receiver:
+    """Takes the events of one response, if it has any, and says when they are enough.
+
+    Args:
+        reading: Decides when they are; None for the complete reply.
+        begun: Called when the reply starts to arrive.
+        only_model: The only model whose reply is accepted; None for any.
+
+    Attributes:
+        reply: What has been received; None if there were no events.
+        is_cut: Whether that was enough before the end.
+    """
+
+    __slots__ = ("_begun", "_only_model", "_reading", "is_cut", "reply")
+
+    def __init__(self, reading: EarlyDecisions | None, begun: Callable[[], None], only_model: str | None) -> None:
+        self._reading = reading
+        self._begun = begun
+        self._only_model = only_model
+        self.reply: StreamedReply | None = None
+        self.is_cut = False
+
+    @property
+    def ended(self) -> bool:
+        return self.reply is not None and self.reply.ended
+
+    def take(self, event: object) -> bool:
+        require_model(event, self._only_model)
+        reply = self.reply
+        if reply is None:
+            reply = self.reply = StreamedReply() if self._reading is None else self._reading.begin()
+        reply.take(event)
+        if reply.pieces == 1:
+            self._begun()
+        if self._reading is not None and self._reading.is_enough(reply):
+            self.is_cut = True
+        return not self.is_cut
+
+    def learn(self, reply: Reply | None) -> None:
+        """Let `EarlyDecisions` learn from a reply; None if it was stopped early."""
+        if self._reading is None:
+            return
+        if self.reply is not None:
+            self._reading.streamed(self.reply, cut=self.is_cut)
+        elif reply is not None:
+            self._reading.whole(reply.completion_tokens, took_text_back=reply.took_text_back)

@@ -215,6 +215,20 @@ class StreamedReply:
         message = {"content": "".join(self._content), "reasoning_content": "".join(self._thinking) or None}
         return {"choices": [{"message": message, "finish_reason": self._finish_reason}], "usage": self._usage}
 
+    def stopped_early(self, *, latency_s: float, attempts: int) -> Reply:
+        """The reply so far, whose answer is final; servers count tokens at the end."""
+        return Reply(
+            text=self.text,
+            finish_reason=None,
+            prompt_tokens=None,
+            completion_tokens=None,
+            cached_tokens=None,
+            latency_s=latency_s,
+            attempts=attempts,
+            thinking=self.thinking,
+            decided_early=True,
+        )
+
     def _unsaid(self, message: Any) -> Any:
         """A whole message in place of a delta: as it is, or empty if it repeats what has come in pieces."""
         return {} if self._content and message.get("content") == "".join(self._content) else message

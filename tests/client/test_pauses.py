@@ -46,6 +46,35 @@ def test_what_the_server_asks_for(headers: dict[str, str], seconds: float | None
     assert retry_after_s(headers) == seconds
 
 
+@pytest.mark.parametrize(
+    ("headers", "message", "seconds"),
+    [
+        ({}, "limit 20 requests per min, try again in 20s", 20),
+        ({}, "Please try again in 6m0s. Visit …", 360),
+        ({}, "Rate limit reached. Please try again in 12.5ms.", 0.0125),
+        ({}, "Please retry after 2 minutes", 120),
+        ({}, "Retry in 34.5s", 34.5),
+        ({}, "请在 20 秒后重试", 20),
+        ({}, "Limit 3 / min.", None),
+        ({"retry-after": "7"}, "try again in 20s", 7),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m30s"}, "slow down", 90),
+        ({"x-ratelimit-remaining-tokens": "5", "x-ratelimit-reset-tokens": "1h"}, "slow down", None),
+        ({"x-ratelimit-reset-requests": "1s", "x-ratelimit-reset-tokens": "20ms"}, "slow down", 1),
+    ],
+)
+def test_what_a_refused_request_says_about_waiting(
+    headers: dict[str, str], message: str, seconds: float | None
+) -> None:
+    assert retry_after_s(headers, message) == (seconds if seconds is None else pytest.approx(seconds))
+
+
+@given(st.text() | st.from_regex(r"(try again|retry) (in|after) [0-9.msh ]{0,12}"))
+def test_whatever_a_message_says_is_a_time_or_nothing(message: str) -> None:
+    seconds = retry_after_s({}, message)
+
+    assert seconds is None or seconds >= 0
+
+
 def test_a_date_is_counted_from_now() -> None:
     seconds = retry_after_s({"retry-after": formatdate(time.time() + 100, usegmt=True)})
 

@@ -81,6 +81,17 @@ def test_a_server_that_says_it_is_asked_too_often_is_asked_less(limit: int) -> N
     assert sum(seen[200:]) / len(seen[200:]) < 2 * limit + 1
 
 
+def test_a_few_refusals_in_every_round_make_it_no_narrower() -> None:
+    window = Window(64, adaptive=True)
+    for _ in range(40):
+        for number in range(window.limit):
+            window.replied(0.1, window.limit)
+            if number % 3 == 0:
+                window.busy()
+
+    assert window.limit >= 16
+
+
 def test_never_more_are_in_flight_than_is_allowed_and_never_none() -> None:
     seen = in_flight_at(lambda in_flight: 0.01 * in_flight, count=3000, most=5, busy_above=3)
 
