@@ -182,7 +182,8 @@ class LocalModel:
                 if trouble is not None:
                     with self._timing.phase("stop_s"):
                         await supervisor.stop(at_once=True)  # it may hang, and has nothing left to say
-                return trouble
+                    return process.explained(trouble)
+                return None
 
             yield Server(client, attend)
             screen.server("stopping")

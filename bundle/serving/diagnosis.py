@@ -21,12 +21,14 @@ class KnownFailure:
         remedy: What to do about it, in whole sentences.
         fatal: After such a line a server that hasn't answered yet never will, even if it keeps running.
         telling: Such a line tells the cause of a death, but a healthy server may print it, too.
+        passing: A second start may well succeed. Such failures are considered last: they may be another's consequence.
     """
 
     cause: str
     remedy: str
     fatal: tuple[str, ...] = ()
     telling: tuple[str, ...] = ()
+    passing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +38,12 @@ class Diagnosis:
     Attributes:
         cause: The end of a sentence about the server: "the GPU has too little free memory."
         remedy: Whole sentences.
+        passing: Whether a second start may well succeed.
     """
 
     cause: str
     remedy: str
+    passing: bool = False
 
 
 def raised(kinds: str, text: str) -> str:
@@ -62,6 +66,7 @@ _PORT_TAKEN: Final = KnownFailure(
     # uvicorn ends after this, but threads of the engine may keep its process alive.
     fatal=("error while attempting to bind on address", raised("OSError", r"\[Errno (?:98|48)\]")),
     telling=(r"Port \d+ is not available",),
+    passing=True,
 )
 OUT_OF_GPU_MEMORY: Final = KnownFailure(
     "the GPU has too little free memory.",
@@ -198,7 +203,7 @@ COMMON_FAILURES: Final = (
     ),
 )
 
-PORT_TAKEN: Final = Diagnosis(_PORT_TAKEN.cause, _PORT_TAKEN.remedy)
+PORT_TAKEN: Final = Diagnosis(_PORT_TAKEN.cause, _PORT_TAKEN.remedy, passing=True)
 GUARDIAN_KILLED: Final = Diagnosis(
     "the process that guards it was killed.",
     "Someone killed it, or the kernel did for lack of memory: see `dmesg | tail`.",
@@ -258,7 +263,7 @@ def diagnose(log_lines: Sequence[str], returncode: int | None, failures: Sequenc
     if signum == signal.SIGKILL:
         log_lines = log_lines[-_LINES_BEFORE_SIGKILL:]
     return (
-        _known(log_lines, (_PORT_TAKEN, *failures, *COMMON_FAILURES))
+        known_failure(log_lines, failures)
         or _module_missing(log_lines)
         or (_BY_SIGNAL.get(signum) if signum is not None else None)
         or _last_error(log_lines)
@@ -277,14 +282,15 @@ def exit_in_words(returncode: int) -> str:
     return f"exit code {returncode}" if signum is None else f"killed by {signum.name}"
 
 
-def _known(log_lines: Sequence[str], failures: Sequence[KnownFailure]) -> Diagnosis | None:
+def known_failure(log_lines: Sequence[str], failures: Sequence[KnownFailure] = ()) -> Diagnosis | None:
+    """What a server's log reveals of its ways to fail; None if nothing. See ``diagnose``."""
     serious = [line for line in reversed(log_lines) if not _WARNING.search(line)]
-    for failure in failures:
+    for failure in (_PORT_TAKEN, *sorted((*failures, *COMMON_FAILURES), key=lambda failure: failure.passing)):
         for pattern in (*failure.fatal, *failure.telling):
             for line in serious:
                 if match := re.search(pattern, line):
                     what = match.group(1).strip().rstrip(".") if match.re.groups else ""
-                    return Diagnosis(failure.cause.replace("{0}", what), failure.remedy)
+                    return Diagnosis(failure.cause.replace("{0}", what), failure.remedy, failure.passing)
     return None
 
 

@@ -78,6 +78,8 @@ class ServerSpec:
         longest_silence_s: Seconds without any part of a reply after which a server with requests in flight hangs.
         activities: Patterns of log lines and what they say about a start ("loading weights, {} %").
         failures: What is known of its ways to fail, beside what all servers have in common.
+        deadly: Patterns of log lines after which a server that was ready answers nothing any more.
+        vital: The pattern of the command lines of child processes without which it can answer nothing; None if unknown.
         keep: Something to be kept alive as long as servers run, such as a lock on what they read.
     """
 
@@ -96,6 +98,8 @@ class ServerSpec:
     longest_silence_s: float = 180.0
     activities: tuple[tuple[str, str], ...] = ()
     failures: tuple[KnownFailure, ...] = ()
+    deadly: tuple[str, ...] = ()
+    vital: str | None = None
     keep: Any = field(default=None, repr=False, compare=False)
 
     def launch(self, port: int, api_key: str, directory: Path) -> Launch:

@@ -1,16 +1,20 @@
 """When a server is ready, and when one that was ready is no longer of use."""
 
 import asyncio
+import contextlib
 import os
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from bundle.errors import ServerError
 from bundle.serving.server_log import printable
+from bundle.system.background import in_thread
 
 if TYPE_CHECKING:
     import aiohttp
+    import psutil
 
     from bundle.serving.supervisor import Server
 
@@ -25,9 +29,13 @@ _PATIENCE_SECONDS = 20.0
 HEALTH_SILENCE_S = 60.0
 """A server whose health check has not answered for so long hangs. A busy one may take seconds."""
 
-_HEALTH_EVERY_S = 2.0
+_HEALTH_EVERY_S = 1.0
 _HEALTH_TIMEOUT_S = 10.0
 _LOOK_EVERY_S = 0.5
+_UNAVAILABLE, _UNAVAILABLE_LOOKS = 503, 2
+"""What a server answers whose engine is gone. Once may be a moment's trouble."""
+_ZOMBIE = "zombie"  # psutil.STATUS_ZOMBIE
+_LINE_SHOWN = 200
 
 
 class Readiness:
@@ -163,18 +171,23 @@ async def wait_for_trouble(
     *,
     health_silence_s: float = HEALTH_SILENCE_S,
 ) -> ServerError:
-    """Return, when a server has died or hangs, an error that says which. Does not raise it.
+    """Return, when a server has died, can answer nothing any more or hangs, an error that says which; don't raise it.
 
     Args:
-        server: Which was ready.
+        server: A server that was ready.
         silent_for: For how many seconds requests have been in flight without a sign of any of their replies.
-        silence_s: A server that is silent for so long hangs, also if its health check answers.
-        health_silence_s: One whose health check does not answer for so long hangs too.
+        silence_s: A server that is silent for so long hangs, even if its health check answers.
+        health_silence_s: So does one whose health check does not answer for so long.
     """
     watches = {
-        asyncio.ensure_future(server.wait_for_death()),
-        asyncio.ensure_future(_silence_of_requests(server, silent_for, silence_s)),
-        asyncio.ensure_future(_silence_of_health(server, health_silence_s)),
+        asyncio.ensure_future(watch)
+        for watch in (
+            server.wait_for_death(),
+            _silence_of_requests(server, silent_for, silence_s),
+            _health(server, health_silence_s),
+            _deadly_line(server),
+            _death_of_child(server),
+        )
     }
     try:
         done, _ = await asyncio.wait(watches, return_when=asyncio.FIRST_COMPLETED)
@@ -185,8 +198,8 @@ async def wait_for_trouble(
         await asyncio.gather(*watches, return_exceptions=True)
 
 
-# Both count the time in which they looked, not the clock's: where this program was stopped for a while (Ctrl-Z, a
-# laptop that was closed), nobody was there to hear the server.
+# Both kinds of silence are counted in looks, not by the clock: while this program is stopped (Ctrl-Z, a laptop that is
+# closed), no one listens to the server.
 
 
 async def _silence_of_requests(server: "Server", silent_for: Callable[[], float], silence_s: float) -> ServerError:
@@ -198,11 +211,11 @@ async def _silence_of_requests(server: "Server", silent_for: Callable[[], float]
     return _hangs(server, f"no reply, nor any part of one, for {silence_s:g} s")
 
 
-async def _silence_of_health(server: "Server", silence_s: float) -> ServerError:
-    import aiohttp
+async def _health(server: "Server", silence_s: float) -> ServerError:
+    import aiohttp  # takes a third of a second
 
     pause, limit = min(_HEALTH_EVERY_S, silence_s / 2), min(_HEALTH_TIMEOUT_S, silence_s)
-    silent = 0.0
+    silent, unavailable = 0.0, 0
     # A new connection each time: what hangs may still hold an old one open.
     connector = aiohttp.TCPConnector(force_close=True)
     timeout = aiohttp.ClientTimeout(total=limit)
@@ -211,21 +224,71 @@ async def _silence_of_health(server: "Server", silence_s: float) -> ServerError:
             began = time.monotonic()
             try:
                 async with http.get(server.base_url.removesuffix("/v1") + "/health") as reply:
-                    # Whatever it says, it says something; whether replies come is another's to watch.
                     await reply.read()
                 silent = 0.0
+                # Whatever else it says, it says something; whether replies come is watched elsewhere.
+                unavailable = unavailable + 1 if reply.status == _UNAVAILABLE else 0
+                if unavailable == _UNAVAILABLE_LOOKS:
+                    return _is_dead(server, f"its health check answers HTTP {_UNAVAILABLE}")
             except (aiohttp.ClientError, OSError, TimeoutError):
                 silent += min(time.monotonic() - began, limit) + pause
-            await asyncio.sleep(pause)
+            await asyncio.sleep(min(pause, _LOOK_EVERY_S) if unavailable else pause)
     return _hangs(server, f"its health check has not answered for {silence_s:g} s")
 
 
+async def _deadly_line(server: "Server") -> ServerError:
+    while True:
+        for line in server.log.new_lines():
+            if any(re.search(pattern, line) for pattern in server.spec.deadly):
+                await asyncio.sleep(_LOOK_EVERY_S)  # what follows it may tell the cause
+                return _is_dead(server, f"its log says {line[-_LINE_SHOWN:]!r}")
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
+async def _death_of_child(server: "Server") -> ServerError:
+    vital = await in_thread(lambda: _vital_children(server))
+    while True:
+        for child in vital:
+            if _has_ended(child):
+                return _is_dead(server, f"process {child.pid} of its engine has ended")
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
+def _has_ended(process: "psutil.Process") -> bool:
+    try:
+        return not process.is_running() or process.status() == _ZOMBIE
+    except Exception:  # psutil.Error, which is imported late
+        return True
+
+
+def _vital_children(server: "Server") -> "list[psutil.Process]":
+    import psutil  # only once a server is ready
+
+    pattern, found = server.spec.vital, []
+    if pattern is not None:
+        with contextlib.suppress(psutil.Error, OSError):
+            for child in psutil.Process(server.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error, OSError):
+                    if re.search(pattern, " ".join(child.cmdline())):
+                        found.append(child)
+    return found
+
+
+def _is_dead(server: "Server", evidence: str) -> ServerError:
+    error = ServerError(
+        f"The {server.engine} server runs but can answer nothing any more: {evidence}.",
+        remedy=f"See what it printed last: {server.log.path}",
+    )
+    return server.explained(error)
+
+
 def _hangs(server: "Server", how: str) -> ServerError:
-    return ServerError(
+    error = ServerError(
         f"The {server.engine} server hangs: {how}.",
-        remedy="See what it printed last in server.log. A model that takes longer for a reply needs a longer "
+        remedy=f"See what it printed last: {server.log.path}. A model that takes longer for a reply needs a longer "
         "--hang-timeout.",
     )
+    return server.explained(error)
 
 
 def _reply_in_words(status: int, body: object) -> str:

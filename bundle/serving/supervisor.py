@@ -8,7 +8,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -48,11 +48,26 @@ class Server:
     model: str
     pid: int
     seconds_to_ready: float
-    _death: Callable[[], Coroutine[Any, Any, ServerError]] = field(repr=False)
+    spec: ServerSpec = field(repr=False)
+    log: ServerLog = field(repr=False)
+    _process: GuardedProcess = field(repr=False)
 
     async def wait_for_death(self) -> ServerError:
         """Return, as soon as the server's main process is gone, an error that says why. Does not raise it."""
-        return await self._death()
+        await asyncio.shield(self._process.exited)
+        return _post_mortem("died", self.spec, self._process, self.log)
+
+    def explained(self, error: ServerError) -> ServerError:
+        """An error of this server with the end of its log, and the cause if the log reveals a known one."""
+        if error.details:
+            return error  # it is explained already
+        lines = self.log.last_lines()
+        found = diagnosis.known_failure(lines, self.spec.failures)
+        message, remedy = error.message, error.remedy
+        if found is not None:
+            message = f"{message} Its log shows why: {found.cause}"
+            remedy = f"{found.remedy} Its whole log: {self.log.path}"
+        return ServerError(message, remedy=remedy, details=lines[-_LOG_LINES_SHOWN:])
 
 
 class Supervisor:
@@ -97,10 +112,10 @@ class Supervisor:
     async def __aenter__(self) -> Server:
         try:
             return await self._start(self._port or _free_port(self._host))
-        except _PortTakenError:
+        except _PassingError as error:
             if self._port is not None:
                 raise
-            self._say(f"the port chosen for {self._spec.engine} was taken meanwhile; trying another")
+            self._say(f"{error.message} Starting it again.")
             return await self._start(_free_port(self._host))
 
     async def __aexit__(
@@ -170,10 +185,6 @@ class Supervisor:
             await self.__aexit__(type(error), error, error.__traceback__)
             raise
 
-        async def death() -> ServerError:
-            await asyncio.shield(process.exited)
-            return self._post_mortem("died", process, log)
-
         return Server(
             engine=self._spec.engine,
             base_url=f"http://{address}/v1",
@@ -181,7 +192,9 @@ class Supervisor:
             model=self._spec.served_name,
             pid=pid,
             seconds_to_ready=time.monotonic() - began,
-            _death=death,
+            spec=self._spec,
+            log=log,
+            _process=process,
         )
 
     def _private_directory(self) -> Path:
@@ -224,9 +237,9 @@ class Supervisor:
                 await asyncio.wait({process.exited}, timeout=_LAST_WORDS_SECONDS)
             # First, since a reply from our port can be another server's while ours ends because the port is taken.
             if process.exited.done():
-                raise self._post_mortem("ended before it was ready", process, log)
+                raise _post_mortem("ended before it was ready", self._spec, process, log)
             if fatal.done():
-                raise self._post_mortem("will not come up", process, log)
+                raise _post_mortem("will not come up", self._spec, process, log)
             if not ready.done():
                 raise ServerError(
                     f"The {self._spec.engine} server was not ready after {self._start_timeout:g} s. "
@@ -262,24 +275,26 @@ class Supervisor:
                 said, said_at = doing, now
             await asyncio.sleep(_LOOK_AT_LOG_SECONDS)
 
-    def _post_mortem(self, what: str, process: GuardedProcess, log: ServerLog) -> ServerError:
-        lines = log.last_lines()
-        returncode = process.exited.result() if process.exited.done() else None
-        if process.exited.done() and returncode is None:
-            found = diagnosis.GUARDIAN_KILLED
-        else:
-            found = diagnosis.diagnose(lines, returncode, self._spec.failures)
-        kind = _PortTakenError if found == diagnosis.PORT_TAKEN else ServerError
-        end = "" if returncode is None else f" ({diagnosis.exit_in_words(returncode)})"
-        return kind(
-            f"The {self._spec.engine} server {what}{end}: {found.cause}",
-            remedy=f"{found.remedy} Its whole log: {log.path}",
-            details=lines[-_LOG_LINES_SHOWN:],
-        )
+
+class _PassingError(ServerError):
+    """A start failed for a reason that may well have passed, such as a port taken between our choice and its use."""
 
 
-class _PortTakenError(ServerError):
-    """Somebody else took the port between our choice and the server's use of it."""
+def _post_mortem(what: str, spec: ServerSpec, process: GuardedProcess, log: ServerLog) -> ServerError:
+    """Why a server ``what`` ("died"), as its end and its log tell."""
+    lines = log.last_lines()
+    returncode = process.exited.result() if process.exited.done() else None
+    if process.exited.done() and returncode is None:
+        found = diagnosis.GUARDIAN_KILLED
+    else:
+        found = diagnosis.diagnose(lines, returncode, spec.failures)
+    kind = _PassingError if found.passing else ServerError
+    end = "" if returncode is None else f" ({diagnosis.exit_in_words(returncode)})"
+    return kind(
+        f"The {spec.engine} server {what}{end}: {found.cause}",
+        remedy=f"{found.remedy} Its whole log: {log.path}",
+        details=lines[-_LOG_LINES_SHOWN:],
+    )
 
 
 def server_environment(launch: Launch, ours: Mapping[str, str]) -> dict[str, str]:

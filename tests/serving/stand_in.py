@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 
 from bundle.serving.engine import ServerSpec
+from bundle.serving.lmdeploy.failures import FAILURES
 from bundle.serving.supervisor import Supervisor
 from bundle.system import guardian
 from tests.patience import PATIENCE_S
@@ -48,6 +49,9 @@ class Stage:
             environment={"STAND_IN": "yes"},
             key_variable=KEY_VARIABLE,
             activities=(("^doing (.*)", "{}"),),
+            failures=FAILURES,
+            deadly=("^the engine died",),
+            vital="--worker child",
         )
 
     def supervisor(self, *options: str, start_timeout: float = PATIENCE_S, port: int | None = None) -> Supervisor:

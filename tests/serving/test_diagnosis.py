@@ -87,6 +87,12 @@ FATAL = [
 # Lines that explain a death, but that a living server may print as well.
 TELLING = [
     ("the driver reports CUDA_ERROR_OUT_OF_MEMORY", "too little free memory"),
+    ("EOFError", "a race in lmdeploy"),
+    ("lmdeploy.pytorch.engine.mp_engine.zmq_rpc.RPCServerDeadError: PyTorch ZMQ engine process", "a race in lmdeploy"),
+    (
+        "ValueError: Try apply_chat_template failed: Cannot use chat template functions because it is not set",
+        "own chat template does not work: Cannot use chat template functions because it is not set.",
+    ),
     ("RuntimeError: no executable data type for this device", "not built for this GPU"),
     ("AssertionError: turbomind does not support /m. Plz try pytorch engine instead.", "know the architecture /m."),
     (

@@ -62,6 +62,22 @@ def test_it_serves_on_loopback_under_our_name_with_prefix_caching_and_abort_hand
     assert "--enable-prefix-caching --enable-abort-handling --log-level WARNING" in command
 
 
+def test_the_checkpoints_own_chat_template_is_used_whatever_its_path_is_called(
+    box: dict[str, str], checkpoint: Checkpoint
+) -> None:
+    command = launched(checkpoint).command
+    assert command[command.index("--chat-template") + 1] == "/tmp/private/chat_template.json"
+    written = json.loads(prepared(checkpoint).files["chat_template.json"])
+    assert written == {"model_name": "hf", "model_path": str(checkpoint.path)}
+
+
+@pytest.mark.parametrize("given", [("--chat-template", "vicuna"), ("--chat-templ=vicuna",)])
+def test_a_chat_template_that_the_user_chose_is_used(
+    box: dict[str, str], checkpoint: Checkpoint, given: tuple[str, ...]
+) -> None:
+    assert "/tmp/private/chat_template.json" not in launched(checkpoint, *given).command
+
+
 def test_the_users_arguments_come_last_and_so_win_over_those_of_the_models_file(
     box: dict[str, str], checkpoint: Checkpoint
 ) -> None:
@@ -167,6 +183,7 @@ def test_it_uses_as_many_gpus_as_tensor_parallelism_needs(
 @pytest.mark.parametrize(
     ("line", "activity"),
     [
+        ("Loading:  12%|#2        | 3/24 [00:01<00:09]", "loading weights, 12 %"),
         ("Loading weights from safetensors:  50%|#####     | 1/2", "loading weights, 50 %"),
         ("Convert to turbomind format:  12%|#", "converting weights, 12 %"),
         ("HINT:    Please open http://127.0.0.1:1 in a browser", "the HTTP server is up"),

@@ -243,7 +243,18 @@ class TestPort:
         async with stage.supervisor() as server:
             assert server.base_url.endswith(f":{stage.ports[1]}/v1")
         said = [line for line in stage.said if not line.startswith("stand-in is starting")]
-        assert said == ["the port chosen for stand-in was taken meanwhile; trying another"]
+        assert said == [
+            "The stand-in server ended before it was ready (exit code 1): another process is using its port. "
+            "Starting it again."
+        ]
+
+    async def test_a_server_that_cannot_listen_and_does_not_end_is_ended_and_replaced(self, stage: Stage) -> None:
+        flag = stage.file("flag")
+        script = f'if [ -e {flag} ]; then exec "$0" "$@"; fi; touch {flag}; echo "$TAKEN"; exec sleep 600'
+        stage.command = ["env", f"TAKEN={self.TAKEN}", "sh", "-c", script, *stage.command]
+        async with stage.supervisor() as server:
+            assert server.base_url.endswith(f":{stage.ports[1]}/v1")
+        assert any("will not come up: another process is using its port" in line for line in stage.said)
 
     async def test_two_ports_taken_are_too_many(self, stage: Stage) -> None:
         error = await error_of(stage, "--exit", "1", "--print", self.TAKEN)
@@ -254,6 +265,30 @@ class TestPort:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             error = await error_of(stage, port=taken.getsockname()[1])
         assert "another process is using its port" in error.message
+        assert len(stage.ports) == 1
+
+
+class TestRace:
+    """6 of 20 starts of lmdeploy's PyTorch engine end like this on a slow machine."""
+
+    LINES = "EOFError\nlmdeploy.pytorch.engine.mp_engine.zmq_rpc.RPCServerDeadError: PyTorch ZMQ engine process is not"
+
+    async def test_a_start_that_lost_a_race_is_tried_once_more_and_that_is_said(self, stage: Stage) -> None:
+        flag = stage.file("flag")
+        script = f'if [ -e {flag} ]; then exec "$0" "$@"; fi; touch {flag}; echo "$LINES"; exit 1'
+        stage.command = ["env", f"LINES={self.LINES}", "sh", "-c", script, *stage.command]
+        async with stage.supervisor() as server:
+            assert server.pid
+        assert any("a race in lmdeploy" in line and "Starting it again." in line for line in stage.said)
+
+    async def test_a_start_that_loses_it_twice_is_an_error(self, stage: Stage) -> None:
+        error = await error_of(stage, "--exit", "1", "--print", self.LINES)
+        assert "its engine process was cut off while starting" in error.message
+        assert len(stage.ports) == 2
+
+    async def test_another_cause_in_the_same_log_is_no_race(self, stage: Stage) -> None:
+        error = await error_of(stage, "--exit", "1", "--print", f"{self.LINES}\nMemoryError")
+        assert "the machine has too little memory" in error.message
         assert len(stage.ports) == 1
 
 

@@ -1,14 +1,19 @@
-"""A server that was ready and has died, or hangs, is noticed."""
+"""A server that was ready and has died, or can answer nothing any more, or hangs, is noticed."""
 
 import asyncio
 import os
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
+from bundle.errors import ServerError
 from bundle.serving.health import wait_for_trouble
-from tests.patience import PATIENCE_S
+from bundle.serving.supervisor import Server
+from tests.patience import PATIENCE_S, fastest_of
 from tests.serving.stand_in import Stage
 
 
@@ -40,3 +45,77 @@ async def test_a_healthy_server_whose_replies_do_not_come_hangs(stage: Stage) ->
 
         assert "hangs: no reply, nor any part of one, for 1 s" in trouble.message
         assert "--hang-timeout" in str(trouble)
+
+
+OUT_OF_MEMORY = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
+
+
+async def noticed(stage: Stage, harm: Callable[[Server], None], *options: str) -> ServerError:
+    """What is said of a server whose engine is harmed while the API server lives on; within 2 s."""
+    troubles: list[ServerError] = []
+
+    async def once() -> float:
+        stage.write("healthy")
+        async with stage.supervisor(*options) as server, asyncio.timeout(PATIENCE_S):
+            watching = asyncio.create_task(wait_for_trouble(server, lambda: 0.0, 60))
+            await asyncio.sleep(0.5)
+            assert not watching.done()
+            began = time.monotonic()
+            harm(server)
+            troubles.append(await watching)
+            return time.monotonic() - began
+
+    assert await fastest_of(once, below=2) < 2
+    assert "runs but can answer nothing any more" in troubles[-1].message
+    return troubles[-1]
+
+
+def logs(stage: Stage, *lines: str) -> None:
+    with stage.log.open("a") as log:
+        log.write("\n".join([*lines, ""]))
+
+
+async def test_a_line_that_says_the_engine_died_is_noticed_with_the_cause_that_the_log_holds(stage: Stage) -> None:
+    trouble = await noticed(stage, lambda _: logs(stage, OUT_OF_MEMORY, "the engine died"))
+    assert "its log says 'the engine died'" in trouble.message
+    assert "the GPU has too little free memory" in trouble.message
+    assert "--cache-max-entry-count" in str(trouble.remedy)
+    assert trouble.details[-1] == "the engine died"
+
+
+async def test_a_health_check_that_turns_to_503_is_noticed(stage: Stage) -> None:
+    healthy = stage.directory / "healthy"
+    trouble = await noticed(stage, lambda _: healthy.unlink(), "--healthy-when", str(healthy))
+    assert "its health check answers HTTP 503" in trouble.message
+
+
+async def test_the_death_of_the_process_that_computes_is_noticed(stage: Stage) -> None:
+    def kill(server: Server) -> None:
+        (child,) = psutil.Process(server.pid).children()
+        child.kill()
+
+    trouble = await noticed(stage, kill, "--worker", "child")
+    assert "of its engine has ended" in trouble.message
+
+
+async def test_the_death_of_other_children_means_nothing(stage: Stage) -> None:
+    async with stage.supervisor("--worker", "stubborn") as server:
+        (child,) = psutil.Process(server.pid).children()
+        watching = asyncio.create_task(wait_for_trouble(server, lambda: 0.0, 60))
+        await asyncio.sleep(0.5)
+        child.kill()
+        done, _ = await asyncio.wait({watching}, timeout=2)
+        watching.cancel()
+        assert not done
+
+
+async def test_what_the_log_reveals_is_added_to_an_error_that_does_not_know_it(stage: Stage) -> None:
+    async with stage.supervisor() as server:
+        unknown = ServerError("Every request fails with HTTP 503.", remedy="Look at it.")
+        assert server.explained(unknown).message == unknown.message
+        logs(stage, OUT_OF_MEMORY)
+        assert server.explained(unknown).message == (
+            "Every request fails with HTTP 503. Its log shows why: the GPU has too little free memory."
+        )
+        explained = ServerError("It died.", details=["why"])
+        assert server.explained(explained) is explained

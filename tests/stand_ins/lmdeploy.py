@@ -77,6 +77,7 @@ def parse() -> argparse.Namespace:
     api_server.add_argument("--server-name", default="0.0.0.0")
     api_server.add_argument("--server-port", type=int, default=23333)
     api_server.add_argument("--model-name")
+    api_server.add_argument("--chat-template")
     api_server.add_argument("--api-keys", nargs="*")
     api_server.add_argument("--backend", choices=["pytorch", "turbomind"], default="turbomind")
     api_server.add_argument("--log-level", default="WARNING")

@@ -1,6 +1,7 @@
 """lmdeploy's OpenAI-compatible server, 0.12 to 0.18."""
 
 import itertools
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from bundle.serving.diagnosis import KnownFailure
 from bundle.serving.engine import Job, ServerSpec, option_names, require_loopback
 from bundle.serving.gpus import Gpu, gib, list_processes, select_gpus, visible_gpus
 from bundle.serving.installation import Installation
-from bundle.serving.lmdeploy.failures import FAILURES
+from bundle.serving.lmdeploy.failures import ENGINE_DIED, FAILURES
 from bundle.serving.lmdeploy.launcher import KEY_VARIABLE
 from bundle.serving.machine import Machine
 from bundle.system.findings import Check, Finding, failing, ok
@@ -41,7 +42,12 @@ _LONGEST_SILENCE_S = 180.0
 _OVERHEAD_MIB = 2048
 """Beside its weights, a server needs the CUDA context, work space and a cache that holds a few long requests."""
 
+_ENGINE_PROCESS = r"multiprocessing\.spawn\b"
+"""The PyTorch engine runs in a child process, or in several; TurboMind in the server itself."""
+_CHAT_TEMPLATE = "chat_template.json"
+
 _ACTIVITIES = (
+    (r"^Loading: +(\d+)%", "loading weights, {} %"),
     (r"(?:Loading|loading) (?:weights|checkpoint|safetensors)[^%]*?(\d+)%", "loading weights, {} %"),
     (r"Convert(?:ing)? to turbomind format[^%]*?(\d+)%", "converting weights, {} %"),
     (r"[Cc]aptur\w+ (?:cuda|CUDA) ?[Gg]raph", "capturing CUDA graphs"),
@@ -120,12 +126,16 @@ class LmdeployEngine:
                 **job.settings.env,
             },
             key_variable=KEY_VARIABLE,
+            # lmdeploy chooses a template by words in the path: one in a folder "llama2-study" would get Llama 2's.
+            files={_CHAT_TEMPLATE: json.dumps({"model_name": "hf", "model_path": str(job.checkpoint.path)})},
             host=job.host,
             gpus=gpus,
             concurrency=job.settings.concurrency or self.slots + int(self.slots * _WAITING_PER_SLOT),
             longest_silence_s=_LONGEST_SILENCE_S,
             activities=_ACTIVITIES,
             failures=FAILURES,
+            deadly=ENGINE_DIED,
+            vital=_ENGINE_PROCESS,
         )
 
     @property
@@ -167,6 +177,9 @@ class LmdeployEngine:
         if version >= _CAPTURE_SIZES_SINCE:
             sizes = sorted({min(_SMALL_BATCH, self.slots), self.slots})
             arguments += ["--cudagraph-capture-batch-sizes", *map(str, sizes)]
+        # Its parser takes the beginning of an option for the option.
+        if not any("--chat-template".startswith(name) for name in option_names(job.engine_arguments)):
+            arguments += ["--chat-template", str(directory / _CHAT_TEMPLATE)]
         launcher = Path(__file__).with_name("launcher.py")
         return (installed.interpreter, str(launcher), installed.script, *arguments, *job.engine_arguments)
 

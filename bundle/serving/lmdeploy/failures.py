@@ -30,4 +30,22 @@ FAILURES: Final = (
             raised("AssertionError", r"turbomind does not support ([^\s]+)"),
         ),
     ),
+    KnownFailure(
+        "the checkpoint's own chat template does not work: {0}.",
+        "Add one to its tokenizer_config.json, or choose one of lmdeploy's with `-- --chat-template NAME`.",
+        telling=(raised("ValueError", "Try apply_chat_template failed: (.*)"),),
+    ),
+    KnownFailure(
+        "its engine process was cut off while starting (a race in lmdeploy).",
+        "Try again.",
+        telling=(raised("RPCServerDeadError", ""), "^EOFError(?:$|:)"),
+        passing=True,
+    ),
 )
+
+ENGINE_DIED: Final = (
+    r"PyTorch ZMQ engine process is not alive",
+    r"PyTorch engine request loop is not alive",
+    r"Engine main loop failed\.",
+)
+"""Log lines after which the API server lives on and answers nothing any more."""
