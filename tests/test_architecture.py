@@ -42,8 +42,6 @@ UNEXPLAINED = {
     "cli/make_checkpoint.py",
     "cli/report.py",
     "cli/runs.py",
-    "checkpoints/internlm2/sentencepiece.py",
-    "checkpoints/tokenizer_probe.py",
     "doctor/examination.py",
     "doctor/facts.py",
     "doctor/torch_probe.py",

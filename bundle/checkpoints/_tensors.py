@@ -115,8 +115,9 @@ class Sizes:
 def _size(config: Mapping[str, Any], key: str, most: int = 2**40) -> int:
     value = config.get(key)
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        bound = f" of at most {most:,}" if isinstance(value, int) and value > most else ""
         raise CheckpointError(
-            f"config.json: {key} must be a positive integer, not {shown(repr(value), 80)}.", remedy=_REMEDY
+            f"config.json: {key} must be a positive integer{bound}, not {shown(repr(value), 80)}.", remedy=_REMEDY
         )
     return value
 

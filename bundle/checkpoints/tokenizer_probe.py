@@ -224,7 +224,7 @@ def probe(directory: str, *, trust_remote_code: bool, vocab_size: int | None) ->
         # transformers 5 imports torch even for tokenizers: seconds, and none of its own uses it.
         sys.modules["torch"] = None  # type: ignore[assignment]
     try:
-        import transformers
+        import transformers  # here, where its failure is a finding
 
         result["transformers"] = str(transformers.__version__)
         step = "loading it failed"

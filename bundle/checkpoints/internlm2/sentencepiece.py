@@ -106,7 +106,7 @@ def model_message() -> Any:
     Made at run time, because the module that sentencepiece ships runs only with the newest protobuf, which other
     packages of an environment may forbid.
     """
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # imported late: an extra's package
 
     package = "bundle.sentencepiece"
     file = descriptor_pb2.FileDescriptorProto(name="bundle/sentencepiece.proto", package=package, syntax="proto2")
@@ -131,7 +131,7 @@ def read_model(path: Path) -> SentencePieceModel:
     Raises:
         CheckpointError: The file is unreadable, is a git-lfs pointer, or is not a sentencepiece model.
     """
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # imported late: an extra's package
 
     message = model_message()()
     content = read_whole(path)
@@ -262,7 +262,7 @@ def _vocabulary(model: SentencePieceModel, added: Mapping[int, AddedToken]) -> d
 
 
 def _add_template(tokenizer: Tokenizer, config: TokenizerConfig, vocabulary: Mapping[str, int]) -> None:
-    from tokenizers import processors
+    from tokenizers import processors  # imported late, like the rest of it
 
     before = [config.names["bos_token"]] if config.add_bos and "bos_token" in config.names else []
     after = [config.names["eos_token"]] if config.add_eos and "eos_token" in config.names else []
