@@ -56,7 +56,7 @@ def test_the_hubs_parquet_files_give_the_text_of_the_csv_files(hub: FakeHub, tmp
     assert outcome.origin == f"hub {REPO} @ {hub.commit(REPO)} at {hub.url.removeprefix('http://')}"
     assert outcome.said == [f"Downloading 6 files of {REPO} from the Hub at {hub.url.removeprefix('http://')}."]
     assert outcome.printed == ""
-    assert not {"torch", "datasets", "pandas"} & outcome.modules  # they take seconds to import
+    assert "torch" not in outcome.modules  # it takes seconds to import, and is installed where the server is
 
 
 def test_every_file_is_fetched_once_and_no_other_file_at_all(hub: FakeHub, tmp_path: Path) -> None:
