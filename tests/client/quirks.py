@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.client.loopback_api import Call, Handler, error
+from tests.openai_api import Call, Handler, error
 
 MARKS = {
     "think": ("<think>", "</think>"),

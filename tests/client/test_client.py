@@ -8,8 +8,8 @@ import pytest
 from aiohttp import web
 
 from bundle.client import NoReplyError, RefusedError
-from tests.client.loopback_api import Call, completion, error, loopback_api
 from tests.evaluation.asking import MESSAGES, ask, client_of
+from tests.openai_api import Call, completion, error, loopback_api
 from tests.patience import PATIENCE_S
 
 AT_ONCE = {"Retry-After": "0"}

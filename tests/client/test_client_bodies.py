@@ -8,8 +8,8 @@ import pytest
 from aiohttp import web
 
 from bundle.client import NoReplyError, RefusedError
-from tests.client.loopback_api import Call, completion, http, loopback_api, raw_api
 from tests.evaluation.asking import ask, client_of
+from tests.openai_api import Call, completion, http, loopback_api, raw_api
 from tests.patience import PATIENCE_S
 
 GOOD = json.dumps({"choices": [{"message": {"content": "B"}, "finish_reason": "stop"}]}).encode()

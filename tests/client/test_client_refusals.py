@@ -10,8 +10,8 @@ import pytest
 from aiohttp import web
 
 from bundle.client import ChatClient, NoReplyError, RefusedError
-from tests.client.loopback_api import Call, completion, error, loopback_api
 from tests.evaluation.asking import ask, client_of
+from tests.openai_api import Call, completion, error, loopback_api
 from tests.patience import PATIENCE_S
 
 

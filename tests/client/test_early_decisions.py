@@ -16,9 +16,8 @@ from bundle.runs.predictions import read_predictions
 from bundle.runs.run import Run
 from bundle.tasks.answers import AnswerRule, FirstCapital, FirstOption, Labelled, Pattern
 from bundle.tasks.catalog import Question, find_task
-from tests.client.loopback_api import Call, Handler, completion, error, loopback_api
-from tests.client.streams import Stream, chunk, chunks_of, usage
 from tests.evaluation.asking import MESSAGES, client_of
+from tests.openai_api import Call, Handler, Stream, chunk, chunks_of, completion, error, loopback_api, usage
 from tests.patience import PATIENCE_S
 
 RULE = FirstCapital()

@@ -9,7 +9,7 @@ from bundle.client import insecure, is_loopback, normalise_base_url, only_model,
 from bundle.client._transport import Transport
 from bundle.errors import ServerError, UsageError
 from bundle.system.text import printable
-from tests.client.loopback_api import Call, error, loopback_api
+from tests.openai_api import Call, error, loopback_api
 
 PUYU = "https://internlm-chat.intern-ai.org.cn/puyu/api/v1"
 KEY = "sk-endpoint-51c3a7"

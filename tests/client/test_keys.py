@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from bundle.client import NoReplyError, RefusedError
 from bundle.client._keys import KeyRing
-from tests.client.loopback_api import Call, completion, error, loopback_api
 from tests.evaluation.asking import ask, client_of
+from tests.openai_api import Call, completion, error, loopback_api
 from tests.patience import PATIENCE_S
 
 KEYS = ["sk-first-4f7a91c2", "sk-second-8b03de55", "sk-third-c61e7f90"]

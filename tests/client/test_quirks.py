@@ -10,8 +10,8 @@ from bundle.evaluation import AskingOptions, Evaluation
 from bundle.runs.results import Results
 from bundle.runs.run import Run
 from bundle.tasks.catalog import Question, find_task
-from tests.client.loopback_api import Handler, LoopbackApi, loopback_api
 from tests.client.quirks import HOPELESS, QUIRKS, always, letter, streaming
+from tests.openai_api import Handler, ScriptedApi, loopback_api
 from tests.patience import PATIENCE_S
 
 OPTIONS = AskingOptions(16, adaptive=True, full_replies=False, prefix_order=True)
@@ -24,7 +24,7 @@ QUESTIONS = [
 
 async def evaluate(
     out: Path, handler: Handler, options: AskingOptions = OPTIONS, count: int = 50
-) -> tuple[Results, LoopbackApi, list[str]]:
+) -> tuple[Results, ScriptedApi, list[str]]:
     """The results, what the server has seen and what was said."""
     said: list[str] = []
     with Run.create(out, "r") as run:

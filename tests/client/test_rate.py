@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from bundle.client import ChatClient
 from bundle.client._pace import RateLimiter
 from bundle.errors import UsageError
-from tests.client.loopback_api import Call, completion, error, loopback_api
 from tests.evaluation.simulated_clock import run_simulated
+from tests.openai_api import Call, completion, error, loopback_api
 from tests.patience import PATIENCE_S
 
 ROUNDING = 1e-6

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundle.client._server_info import prefix_cache_hit_rate
-from tests.client.loopback_api import Call, completion, loopback_api
 from tests.evaluation.asking import client_of
+from tests.openai_api import Call, completion, loopback_api
 
 LMDEPLOY = """# HELP lmdeploy:prefix_cache_hit_rate Prefix cache hit rate.
 # TYPE lmdeploy:prefix_cache_hit_rate gauge

@@ -15,7 +15,7 @@ from bundle.runs.results import Coverage
 from bundle.runs.run import Run
 from bundle.tasks.catalog import Question, find_task
 from bundle.tasks.prompts import Message
-from tests.client.loopback_api import Call, completion, error, loopback_api
+from tests.openai_api import Call, completion, error, loopback_api
 from tests.patience import PATIENCE_S
 
 TASK = find_task("ceval_gen")

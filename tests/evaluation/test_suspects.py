@@ -14,8 +14,8 @@ from bundle.evaluation._asking import FailingServerError
 from bundle.evaluation._suspects import Suspects
 from bundle.runs.run import Run
 from bundle.tasks.catalog import Question, find_task
-from tests.client.loopback_api import Call, completion, error, loopback_api
 from tests.evaluation.asking import client_of
+from tests.openai_api import Call, completion, error, loopback_api
 from tests.patience import PATIENCE_S
 
 TASK = find_task("ceval_gen")

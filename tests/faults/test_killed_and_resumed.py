@@ -17,13 +17,12 @@ from aiohttp import web
 from bundle.evaluation import AskingOptions, Evaluation
 from bundle.runs.run import Run
 from bundle.tasks.catalog import Question, find_task
-from tests.client.loopback_api import Call, completion, loopback_api
 from tests.evaluation.asking import client_of
 from tests.faults.box import ALL, whole_rows
 from tests.faults.conftest import MakeBox
+from tests.openai_api import Call, ScriptedApi, completion, letter, loopback_api, remote_api
 from tests.patience import PATIENCE_S, wait_until
 from tests.program import results_of, run, start
-from tests.remote_api import RemoteApi, letter, remote_api
 from tests.stand_ins.box import ROOT
 
 
@@ -33,9 +32,9 @@ def outcome(rows: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:
 
 @pytest.mark.slow
 def test_killed_again_and_again_at_random_moments(tmp_path: Path) -> None:
-    def slow_letter(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        time.sleep(0.1)
-        return letter(body)
+    async def slow_letter(call: Call) -> web.StreamResponse:
+        await asyncio.sleep(0.1)
+        return await letter(call)
 
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     options = ["--data", "sample", "--concurrency", 4]
@@ -65,7 +64,7 @@ def test_killed_again_and_again_at_random_moments(tmp_path: Path) -> None:
     assert outcome(whole_rows(out)) == outcome(whole_rows(tmp_path / "whole"))
 
 
-def more_than(process: "subprocess.Popen[bytes]", api: RemoteApi, requests: int) -> bool:
+def more_than(process: "subprocess.Popen[bytes]", api: ScriptedApi, requests: int) -> bool:
     """Whether it has come to asking, or to its end."""
     return len(api.bodies) > requests or process.poll() is not None
 

@@ -1,5 +1,6 @@
 """Ctrl-C, a closed terminal, a reader that went away; single signals in each phase are in `tests.pipeline`."""
 
+import asyncio
 import fcntl
 import os
 import pty
@@ -7,18 +8,17 @@ import signal
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
+from aiohttp import web
 
 from tests.faults.box import ALL, MIDWAY, whole_rows
 from tests.faults.conftest import MakeBox
+from tests.openai_api import Call, ScriptedApi, letter, remote_api
 from tests.patience import PATIENCE_S, wait_until
 from tests.program import results_of
-from tests.remote_api import RemoteApi, letter, remote_api
 from tests.stand_ins.box import ROOT
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -71,12 +71,12 @@ def test_its_terminal_is_closed(box: MakeBox) -> None:
     machine.check(answered=MIDWAY)
 
 
-def slow_letter(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    time.sleep(0.05)
-    return letter(body)
+async def slow_letter(call: Call) -> web.StreamResponse:
+    await asyncio.sleep(0.05)
+    return await letter(call)
 
 
-def remote(api: RemoteApi, out: Path) -> list[str]:
+def remote(api: ScriptedApi, out: Path) -> list[str]:
     options = ["--base-url", api.url, "--data", "sample", "--concurrency", "4", "--out", str(out)]
     return [sys.executable, "-m", "bundle", "eval-remote", "m", *options]
 

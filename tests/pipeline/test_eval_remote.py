@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
+from tests.openai_api import Call, completion, error, letter, remote_api
 from tests.patience import PATIENCE_S, wait_until
 from tests.program import results_of, rows_of, run, start
-from tests.remote_api import completion, letter, remote_api
 from tests.stand_ins.box import ROOT
 
 SAMPLE = ROOT / "bundle" / "tasks" / "sample" / "ceval"
@@ -98,8 +99,8 @@ def test_only_a_key_that_was_named_is_sent(tmp_path: Path) -> None:
 
 
 def test_a_key_is_in_nothing_that_is_written_or_shown(tmp_path: Path) -> None:
-    def echoing(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        return 400, {"error": {"message": f"the key {SECRET} may not do this"}}
+    async def echoing(call: Call) -> web.Response:
+        return error(400, f"the key {SECRET} may not do this")
 
     with remote_api(echoing) as api:
         options = ["--base-url", api.url, "--data", "sample", "--subjects", "law", "--out", tmp_path / "out"]
@@ -120,7 +121,10 @@ def test_a_missing_key_is_an_error_that_names_its_variable(tmp_path: Path) -> No
 
 
 def test_a_refused_key_ends_the_run_at_once(tmp_path: Path) -> None:
-    with remote_api(lambda body: (401, {"error": {"message": "who are you?"}})) as api:
+    async def refusing(call: Call) -> web.Response:
+        return error(401, "who are you?")
+
+    with remote_api(refusing) as api:
         options = ["--base-url", api.url, "--data", "sample", "--out", tmp_path, "--concurrency", 4]
         environment = with_key(MY_API_KEY=SECRET)
         result = run("eval-remote", "m", *options, "--api-key-env", "MY_API_KEY", environment=environment)
@@ -165,9 +169,9 @@ def with_test_split(tmp_path: Path) -> Path:
 def test_answers_to_the_test_split_become_a_submission_in_which_nothing_is_guessed(
     tmp_path: Path, with_test_split: Path
 ) -> None:
-    def reply(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        question = body["messages"][-1]["content"]
-        return completion("不知道" if "问题1" in question else "B") if "问题" in question else letter(body)
+    async def reply(call: Call) -> web.StreamResponse:
+        question = call.body["messages"][-1]["content"]
+        return completion("不知道" if "问题1" in question else "B") if "问题" in question else await letter(call)
 
     with remote_api(reply) as api:
         options = ["--task", "ceval_gen_2daf24", "--subjects", "law", "--base-url", api.url]

@@ -3,13 +3,12 @@
 import asyncio
 import contextlib
 import json
-import threading
-import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from bundle.client import ChatClient
 from bundle.config.model_files import ModelFile
@@ -20,8 +19,8 @@ from bundle.pipeline.plan import Plan
 from bundle.pipeline.targets import Server, Timing
 from bundle.reports.screen.console import Screen
 from bundle.runs.record import RemoteModelRecord, Served
+from tests.openai_api import Call, letter, loopback_api
 from tests.program import results_of, rows_of
-from tests.remote_api import letter, remote_api
 
 SAMPLE = 104
 FOREVER = SAMPLE + 1
@@ -76,20 +75,17 @@ class Mortal:
             self.stopped += 1
             raise ServerError("the server does not start")
         self._count = 0
-        loop, lock = asyncio.get_running_loop(), threading.Lock()
 
-        def reply(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-            with lock:
-                self._in_flight += 1
-                self.most_in_flight = max(self.most_in_flight, self._in_flight)
-            loop.call_soon_threadsafe(lambda: asyncio.ensure_future(self.reply()))
-            time.sleep(0.005)  # for others to come meanwhile
-            with lock:
-                self._in_flight -= 1
-            return letter(body)
+        async def handler(call: Call) -> web.StreamResponse:
+            self._in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self._in_flight)
+            await self.reply()
+            await asyncio.sleep(0.005)  # for others to come meanwhile
+            self._in_flight -= 1
+            return await letter(call)
 
         try:
-            with remote_api(reply) as api:
+            async with loopback_api(handler) as api:
                 client = ChatClient(api.url, [], "mortal", temperature=0, timeout_s=60, retries=0, proxies=False)
                 yield Server(client, lambda work: self.attend(work, replies))
         finally:

@@ -15,7 +15,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.remote_api import completion, remote_api
+from aiohttp import web
+
+from tests.openai_api import Call, completion, remote_api
 from tests.reports.agreed_replies import reply_to
 
 SPECIMENS = Path(__file__).parent / "specimens"
@@ -81,7 +83,11 @@ def _run(scratch: Path, subjects: list[str], shape: dict[str, Any]) -> Path:
     benchmark._write_tokenizer(scratch / "tokenizer")
     work = scratch / f"work-{len(subjects)}"
     work.mkdir()
-    with remote_api(lambda body: completion(reply_to(body["messages"][-1]["content"]))) as api:
+
+    async def reply(call: Call) -> web.Response:
+        return completion(reply_to(call.body["messages"][-1]["content"]))
+
+    with remote_api(reply) as api:
         values = {"url": api.url, "data": str(data), "tokenizer": str(scratch / "tokenizer")}
         (work / "config.py").write_text(_CONFIG.format(subjects=subjects, shape=shape, **values), encoding="utf-8")
         program = Path(sys.executable).with_name("opencompass")

@@ -20,8 +20,8 @@ from bundle.reports.screen.tables import results_table
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 from bundle.runs.scoring import Score
 from bundle.tasks.catalog import find_task
+from tests.openai_api import remote_api
 from tests.patience import PATIENCE_S
-from tests.remote_api import remote_api
 from tests.reports.run_directories import write_run
 
 CEVAL = find_task("ceval_gen")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from bundle.checkpoints import prove_tokenizer
 from bundle.errors import TokenizerError
@@ -17,9 +18,9 @@ from bundle.serving.gpus import list_gpus
 from bundle.serving.machine import Machine
 from bundle.system.guarded import without_keys
 from tests.checkpoints.checkpoints import write_checkpoint
+from tests.openai_api import Call, letter, remote_api
 from tests.patience import wait_until
 from tests.program import run, start
-from tests.remote_api import letter, remote_api
 from tests.stand_ins.box import ROOT
 
 SECRET = "sk-this-key-is-secret"
@@ -98,11 +99,11 @@ def test_the_lmdeploy_version_check_gets_no_keys(
 def test_a_key_is_in_no_argument_list_record_or_core_dump(tmp_path: Path) -> None:
     seen: dict[str, Any] = {}
 
-    def looking(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    async def looking(call: Call) -> web.StreamResponse:
         process = Path(f"/proc/{(tmp_path / 'pid').read_text()}")
         seen["arguments"] = (process / "cmdline").read_text()
         seen["limits"] = (process / "limits").read_text()
-        return letter(body)
+        return await letter(call)
 
     environment = _environment(**SECRETS, MY_KEY=SECRET, HF_ENDPOINT=SECRETS["PIP_INDEX_URL"])
     with remote_api(looking) as api:

@@ -8,8 +8,8 @@ import pytest
 
 from bundle.errors import BundleError
 from bundle.reports.screen.console import Screen
+from tests.openai_api import remote_api
 from tests.program import run
-from tests.remote_api import remote_api
 from tests.stand_ins.box import ROOT
 
 EVIL = "\x1b[2J\x1b]0;title\x07\u202eevil\u2066\x9b31m\rover"

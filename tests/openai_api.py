@@ -1,10 +1,15 @@
-"""An OpenAI-compatible server on loopback whose replies a test decides."""
+"""A scripted OpenAI-compatible server on loopback: a test says what it answers, and sees what it was asked.
+
+`loopback_api` runs on the test's event loop; `remote_api` runs the same server in a thread, for programs that are
+processes; `raw_api` sends any bytes.
+"""
 
 import asyncio
 import json
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +29,7 @@ Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 
 @dataclass
-class LoopbackApi:
+class ScriptedApi:
     """What a running server has seen.
 
     Attributes:
@@ -66,21 +71,84 @@ def error(status: int, message: str, headers: dict[str, str] | None = None, **ex
     )
 
 
+async def letter(call: Call) -> web.StreamResponse:
+    """A letter that depends on the question alone, as with a greedy model."""
+    return completion("ABCD"[len(call.body["messages"][-1]["content"]) % 4])
+
+
+def models_named(*names: str) -> Handler:
+    """A list of these models."""
+
+    async def listed(call: Call) -> web.StreamResponse:
+        return web.json_response({"object": "list", "data": [{"id": name} for name in names]})
+
+    return listed
+
+
+def chunk(content: str | None = None, finish_reason: str | None = None, **delta: Any) -> dict[str, Any]:
+    """One event of a streamed chat completion."""
+    whole = delta if content is None else {"content": content, **delta}
+    return {"object": "chat.completion.chunk", "choices": [{"delta": whole, "finish_reason": finish_reason}]}
+
+
+def usage(prompt: int, completion: int, cached: int) -> dict[str, Any]:
+    """The event that ends a stream with ``include_usage``."""
+    details = {"cached_tokens": cached}
+    counts = {"prompt_tokens": prompt, "completion_tokens": completion, "prompt_tokens_details": details}
+    return {"object": "chat.completion.chunk", "choices": [], "usage": counts}
+
+
+def chunks_of(pieces: Sequence[str], finish_reason: str = "stop") -> list[dict[str, Any]]:
+    """A whole streamed reply of these pieces."""
+    return [*(chunk(piece) for piece in pieces), chunk(finish_reason=finish_reason), usage(7, len(pieces) + 1, 3)]
+
+
+class Stream:
+    """Sends a streamed reply event by event, and knows how far the client let it come.
+
+    Attributes:
+        sent: Events sent to clients that were still there.
+        left: How many clients went before the end.
+    """
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.left = 0
+
+    async def send(self, call: Call, events: Sequence[object], *, done: bool = True) -> web.StreamResponse:
+        """Answer a call; without ``done`` the stream just ends."""
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(call.request)
+        try:
+            for event in events:
+                await response.write(f"data: {json.dumps(event)}\n\n".encode())
+                self.sent += 1
+                for _ in range(20):  # lets a client that has enough be heard of
+                    await asyncio.sleep(0)
+            if done:
+                await response.write(b"data: [DONE]\n\n")
+        except ConnectionResetError:
+            self.left += 1
+        return response
+
+
 @asynccontextmanager
 async def loopback_api(
     handler: Handler,
     models: Handler | None = None,
+    *,
+    note_models: bool = True,
     metrics: Callable[[web.Request], Awaitable[web.Response]] | None = None,
-) -> AsyncIterator[LoopbackApi]:
+) -> AsyncIterator[ScriptedApi]:
     """Serve ``handler``, and ``models`` as the list of models, until the block is left."""
-    api = LoopbackApi()
+    api = ScriptedApi()
 
     async def chat(request: web.Request) -> web.StreamResponse:
         return await handler(note(request, await request.json()))
 
     async def listed(request: web.Request) -> web.StreamResponse:
         assert models is not None
-        return await models(note(request, {}))
+        return await models(note(request, {}) if note_models else Call(request, {}, 0))
 
     def note(request: web.Request, body: dict[str, Any]) -> Call:
         api.times.append(time.monotonic())
@@ -89,7 +157,7 @@ async def loopback_api(
         api.headers.append(dict(request.headers))
         return Call(request, body, len(api.bodies))
 
-    app = web.Application()
+    app = web.Application(client_max_size=2**26)
     app.router.add_post("/v1/chat/completions", chat)
     if models is not None:
         app.router.add_get("/v1/models", listed)
@@ -97,7 +165,7 @@ async def loopback_api(
         app.router.add_get("/metrics", metrics)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
     await site.start()
     api.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
     try:
@@ -106,13 +174,30 @@ async def loopback_api(
         await runner.cleanup()
 
 
+@contextmanager
+def remote_api(handler: Handler = letter, models: Sequence[str] = ("the-model",)) -> Iterator[ScriptedApi]:
+    """`loopback_api` in a thread of its own, with a list of models; requests for that are not noted."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    serving = loopback_api(handler, models_named(*models), note_models=False)
+    api = asyncio.run_coroutine_threadsafe(serving.__aenter__(), loop).result()
+    try:
+        yield api
+    finally:
+        asyncio.run_coroutine_threadsafe(serving.__aexit__(None, None, None), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
 @asynccontextmanager
-async def raw_api(*answers: bytes) -> AsyncIterator[LoopbackApi]:
+async def raw_api(*answers: bytes) -> AsyncIterator[ScriptedApi]:
     """Answer the first requests with these bytes, whatever they are, and close the connection after each.
 
     Requests after the last answer get the last one again.
     """
-    api = LoopbackApi()
+    api = ScriptedApi()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
