@@ -96,7 +96,11 @@ class Box:
 
     def until_stuck(self) -> None:
         """Wait until a server that falls silent midway has done so, and everything it said before is on disk."""
-        wait_until(lambda: len(self.story.asked()) > MIDWAY and len(self.rows()) >= MIDWAY)
+        wait_until(self.is_stuck)
+
+    def is_stuck(self) -> bool:
+        """Whether that is so now."""
+        return len(self.story.asked()) > MIDWAY and len(self.rows()) >= MIDWAY
 
     @property
     def story(self) -> Story:
