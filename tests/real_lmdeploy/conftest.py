@@ -1,0 +1,51 @@
+"""Real lmdeploy on this machine's CPU, as ``make test-lmdeploy`` installs it; without that these tests skip."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bundle.checkpoints.internlm2 import make_checkpoint
+from tests.real_lmdeploy.box import NEWEST, LmdeployBox
+
+INSTALLED = os.environ.get("BUNDLE_TEST_LMDEPLOY")
+
+MakeBox = Callable[..., LmdeployBox]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.timeout(600))
+            if INSTALLED is None:
+                item.add_marker(
+                    pytest.mark.skip(reason="real lmdeploy: `make test-lmdeploy` installs it and runs these")
+                )
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A made checkpoint that replies with a letter."""
+    directory = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    make_checkpoint(directory, like="tiny")
+    return directory
+
+
+@pytest.fixture
+def make_box(tmp_path: Path) -> Iterator[MakeBox]:
+    """Makes machines with real lmdeploy, and checks at the end that nothing of them is left."""
+    assert INSTALLED is not None
+    boxes: list[LmdeployBox] = []
+
+    def make(version: str = NEWEST, **variables: str) -> LmdeployBox:
+        directory = tmp_path / f"box-{len(boxes)}"
+        directory.mkdir()
+        boxes.append(LmdeployBox(directory, Path(INSTALLED) / version, variables))
+        return boxes[-1]
+
+    yield make
+    for box in boxes:
+        box.end()
+        box.check_nothing_is_left()

@@ -1,0 +1,31 @@
+"""lmdeploy's own command line on a machine without a GPU: only the device under its engine is stood in for.
+
+Real are its command line, API server, templates, tokenizer handling, the engine's child process, its scheduler, its paged cache with
+prefix caching, its models and their weight loading. Variables of the environment:
+
+LMDEPLOY_ON_CPU_MIB        memory of the "GPU", in MiB (2,048)
+LMDEPLOY_ON_CPU_FAULT      a file; what is written into it happens at the next step of the engine (see faults.py)
+LMDEPLOY_ON_CPU_TURBOMIND  1: TurboMind's road, with a stand-in for its C++ part (see turbomind_extension.py)
+LMDEPLOY_ON_CPU_RACE       1: keep the race in the start of lmdeploy's engine process
+"""
+
+import os
+import sys
+
+import cpu_backend
+import cpu_device
+import import_hooks
+import turbomind_extension
+
+import_hooks.after_import("torch", cpu_device.patch)
+import_hooks.after_import("lmdeploy.pytorch.backends.selector", cpu_backend.patch)
+if os.environ.get("LMDEPLOY_ON_CPU_TURBOMIND"):
+    sys.modules["lmdeploy.turbomind._turbomind"] = turbomind_extension.module
+    import_hooks.after_import("lmdeploy.turbomind.turbomind", turbomind_extension.patch)
+if not os.environ.get("LMDEPLOY_ON_CPU_RACE"):
+    import_hooks.after_import("multiprocessing.managers", import_hooks.tolerate_a_manager_that_ended)
+
+from lmdeploy.cli import run  # noqa: E402  the hooks come first
+
+if __name__ == "__main__":
+    sys.exit(run())
