@@ -20,9 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if here in item.path.parents:
             item.add_marker(pytest.mark.timeout(600))
             if INSTALLED is None:
-                item.add_marker(
-                    pytest.mark.skip(reason="real lmdeploy: `make test-lmdeploy` installs it and runs these")
-                )
+                item.add_marker(pytest.mark.skip(reason="`make test-lmdeploy` installs real lmdeploy and runs it"))
 
 
 @pytest.fixture(scope="session")

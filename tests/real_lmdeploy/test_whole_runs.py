@@ -1,4 +1,4 @@
-"""Whole runs on real lmdeploy: every version, TurboMind's road, names that mislead lmdeploy, prompts that are too long."""
+"""Whole runs on real lmdeploy: every version, TurboMind's road, misleading paths, prompts that are too long."""
 
 import json
 import shutil

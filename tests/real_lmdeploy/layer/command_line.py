@@ -1,7 +1,7 @@
 """lmdeploy's own command line on a machine without a GPU: only the device under its engine is stood in for.
 
-Real are its command line, API server, templates, tokenizer handling, the engine's child process, its scheduler, its paged cache with
-prefix caching, its models and their weight loading. Variables of the environment:
+Real are its command line, API server, templates, tokenizer handling, the engine's child process, its scheduler, its
+paged cache with prefix caching, its models and their weight loading. Variables of the environment:
 
 LMDEPLOY_ON_CPU_MIB        memory of the "GPU", in MiB (2,048)
 LMDEPLOY_ON_CPU_FAULT      a file; what is written into it happens at the next step of the engine (see faults.py)

@@ -8,28 +8,11 @@ from collections.abc import Callable
 from typing import Any, Self
 
 _MEMORY = int(os.environ.get("LMDEPLOY_ON_CPU_MIB", "2048")) << 20
-_FACTORIES = [
-    "arange",
-    "empty",
-    "empty_like",
-    "empty_strided",
-    "eye",
-    "full",
-    "full_like",
-    "linspace",
-    "ones",
-    "ones_like",
-    "rand",
-    "rand_like",
-    "randint",
-    "randn",
-    "randperm",
-    "tensor",
-    "as_tensor",
-    "zeros",
-    "zeros_like",
-]
-_METHODS = ["new_empty", "new_full", "new_ones", "new_tensor", "new_zeros"]
+_FACTORIES = {
+    *("arange", "as_tensor", "empty", "empty_like", "empty_strided", "eye", "full", "full_like", "linspace", "ones"),
+    *("ones_like", "rand", "rand_like", "randint", "randn", "randperm", "tensor", "zeros", "zeros_like"),
+}
+_METHODS = {"new_empty", "new_full", "new_ones", "new_tensor", "new_zeros"}
 
 
 class Event:

@@ -1,7 +1,7 @@
 """TurboMind's C++ extension, which is not there: all Python of lmdeploy's TurboMind road stays lmdeploy's own.
 
-The engine here has ``max_batch_size`` slots and gives each running request a token a step: a letter drawn from the prompt, then
-the end of the turn, or LMDEPLOY_ON_CPU_REPLY_LENGTH letters first.
+The engine here has ``max_batch_size`` slots and gives each running request a token a step: a letter drawn from the
+prompt, LMDEPLOY_ON_CPU_REPLY_LENGTH times, then the end of the turn.
 """
 
 import os
