@@ -25,8 +25,8 @@ def happen(fault: str, torch: Any) -> None:
         raise RuntimeError("injected failure in the engine")
     if fault == "oom":
         raise torch.OutOfMemoryError(
-            "CUDA out of memory. Tried to allocate 1.28 GiB. GPU 0 has a total capacity of 79.11 GiB of which 12.00 MiB "
-            "is free."
+            "CUDA out of memory. Tried to allocate 1.28 GiB. GPU 0 has a total capacity of 79.11 GiB of which 12.00 "
+            "MiB is free."
         )
     if fault == "cuda":
         raise getattr(torch, "AcceleratorError", RuntimeError)(
