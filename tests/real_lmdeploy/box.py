@@ -2,8 +2,8 @@
 
 import json
 import os
-import re
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,11 +11,13 @@ from typing import Any
 
 import psutil
 
-from tests.program import carrying, results_of, rows_of, run, start, wait_until
+from tests.patience import PATIENCE_S, wait_until
+from tests.program import carrying, results_of, rows_of, start
 from tests.stand_ins.box import GPU, ROOT, install
 
 VERSIONS = ("0.12.3", "0.14.0", "0.16.0", "0.18.0")
 NEWEST = VERSIONS[-1]
+_LONGEST_RUN_S = 900.0
 SAMPLE = 104
 """Questions in the sample, two a subject."""
 
@@ -50,7 +52,15 @@ class LmdeployBox:
 
     def run(self, model_dir: Path, *options: object) -> "subprocess.CompletedProcess[str]":
         """Evaluate a checkpoint to the end."""
-        return run(*self._command(model_dir, *options), environment=self.environment)
+        return subprocess.run(
+            [sys.executable, "-m", "bundle", *map(str, self._command(model_dir, *options))],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_LONGEST_RUN_S,
+            check=False,
+        )
 
     def start(self, model_dir: Path, *options: object) -> "subprocess.Popen[bytes]":
         """Begin to; its output goes to ``log``."""
@@ -60,7 +70,7 @@ class LmdeployBox:
 
     def finish(self, process: "subprocess.Popen[bytes]") -> int:
         """Wait for what was started; its exit code."""
-        return process.wait(300)
+        return process.wait(_LONGEST_RUN_S)
 
     def inject(self, fault: str) -> None:
         """Let a fault happen at the engine's next step; see ``layer/faults.py``."""
@@ -70,11 +80,11 @@ class LmdeployBox:
 
     def until_injected(self) -> None:
         """Wait until the engine has met its fault."""
-        wait_until(lambda: not self._fault.exists(), 120)
+        wait_until(lambda: not self._fault.exists())
 
     def until_answered(self, number: int) -> None:
         """Wait until so many questions have been answered."""
-        wait_until(lambda: self.answered() >= number, 240)
+        wait_until(lambda: self.answered() >= number, 2 * PATIENCE_S)
 
     def answered(self) -> int:
         """Rows that are on disk."""
@@ -106,10 +116,6 @@ class LmdeployBox:
         children = [child for child in self.api_server().children() if "spawn_main" in " ".join(child.cmdline())]
         return max(children, key=lambda child: child.memory_info().rss)
 
-    def metrics(self, name: str) -> float | None:
-        """The newest value of one of the server's metrics; None where it cannot be asked any more."""
-        raise NotImplementedError
-
     def end(self) -> None:
         """End what a test has left running."""
         for process in self._started:
@@ -126,10 +132,3 @@ class LmdeployBox:
 
     def _command(self, model_dir: Path, *options: object) -> list[object]:
         return ["eval-local", model_dir, "--data", "sample", "--out", self.out, "--engine", "lmdeploy", *options]
-
-
-def seconds_of(pattern: str, text: str) -> float:
-    """The number that a pattern's group finds in what a run said."""
-    match = re.search(pattern, text)
-    assert match is not None, text
-    return float(match[1])

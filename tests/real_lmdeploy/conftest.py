@@ -18,7 +18,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
-            item.add_marker(pytest.mark.timeout(600))
+            item.add_marker(pytest.mark.timeout(1000))
             if INSTALLED is None:
                 item.add_marker(pytest.mark.skip(reason="`make test-lmdeploy` installs real lmdeploy and runs it"))
 
