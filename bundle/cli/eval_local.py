@@ -34,4 +34,4 @@ def eval_local(
     from bundle.reports.screen.console import Screen
 
     screen, target = Screen(), Local(model_dir, served, context.obj or (), machine)
-    raise typer.Exit(run_with_signals(evaluate(asked, target, screen), say=screen.say, kill=target.kill))
+    raise typer.Exit(run_with_signals(lambda: evaluate(asked, target, screen), say=screen.say, kill=target.kill))

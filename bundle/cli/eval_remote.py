@@ -28,4 +28,4 @@ def eval_remote(
     from bundle.reports.screen.console import Screen
 
     screen, target = Screen(), Remote(model, served)
-    raise typer.Exit(run_with_signals(evaluate(asked, target, screen), say=screen.say, kill=target.kill))
+    raise typer.Exit(run_with_signals(lambda: evaluate(asked, target, screen), say=screen.say, kill=target.kill))

@@ -11,11 +11,13 @@ from bundle.system.limits import allow_open_files, forbid_core_dumps
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def run_with_signals(work: Coroutine[Any, Any, int], *, say: Callable[[str], None], kill: Callable[[], None]) -> int:
-    """Run ``work``, and return its exit code. SIGINT, SIGTERM and SIGHUP cancel it.
+def run_with_signals(
+    work: Callable[[], Coroutine[Any, Any, int]], *, say: Callable[[str], None], kill: Callable[[], None]
+) -> int:
+    """Run what ``work`` begins, and return its exit code. SIGINT, SIGTERM and SIGHUP cancel it.
 
     Args:
-        work: Cleans up and returns when it is cancelled.
+        work: Begins something that cleans up and returns when it is cancelled.
         say: Shows the user a line.
         kill: Cuts the cleaning up short; called on every signal but the first.
 
@@ -23,13 +25,13 @@ def run_with_signals(work: Coroutine[Any, Any, int], *, say: Callable[[str], Non
         BundleError: Raised by ``work``, or too few files may be open.
     """
     if sys.platform == "win32":
-        return asyncio.run(work)
+        return asyncio.run(work())
     forbid_core_dumps()
     allow_open_files()
     import uvloop  # imported late: Windows has none
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_with_signals(work, say, kill))
+        return runner.run(_with_signals(work(), say, kill))
 
 
 async def _with_signals(work: Coroutine[Any, Any, int], say: Callable[[str], None], kill: Callable[[], None]) -> int:

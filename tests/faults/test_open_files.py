@@ -31,7 +31,8 @@ def test_too_few_to_begin_with(box: MakeBox) -> None:
 
     assert ended.code == 2
     assert "The open-file limit is 64; at least 128 are needed." in ended.said
-    assert "hint: Allow more, as with `ulimit -n 1024`." in ended.said
+    assert "hint: Raise it, for example with `ulimit -n 1024`." in ended.said
+    assert "Warning" not in ended.said
     assert not machine.story.lives
     assert not machine.out.exists()
 

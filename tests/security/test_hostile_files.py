@@ -82,7 +82,7 @@ def test_a_table_with_very_many_columns_is_refused_as_soon_as_one_with_few(tmp_p
     (tmp_path / "task.toml").write_text(TASK)
     columns = ",".join(f"c{number}" for number in range(100_000))
     (tmp_path / "rows.csv").write_text(f"{columns}\n{columns}\n")
-    with pytest.raises(DataError, match=r"there are 'c0', .* and 99980 more") as caught:
+    with pytest.raises(DataError, match=r"it has 'c0', .* and 99980 more") as caught:
         find_task(str(tmp_path / "task.toml"))
     assert len(str(caught.value)) < 1000
 
