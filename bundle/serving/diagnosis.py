@@ -228,6 +228,8 @@ _BY_SIGNAL: Final = {
 }
 # SIGKILL leaves no time for words, so only what was printed immediately before can have to do with it.
 _LINES_BEFORE_SIGKILL: Final = 5
+# lmdeploy also logs the traceback of an import that it can do without, and goes on.
+_LINES_OF_AN_END: Final = 10
 
 _WARNING: Final = re.compile(r"\bWARN(?:ING)?\b|\b[A-Z]\w*Warning: |^\[W\b")
 _MODULE_MISSING: Final = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
@@ -295,7 +297,7 @@ def known_failure(log_lines: Sequence[str], failures: Sequence[KnownFailure] = (
 
 
 def _module_missing(log_lines: Sequence[str]) -> Diagnosis | None:
-    for line in reversed(log_lines):
+    for line in reversed(log_lines[-_LINES_OF_AN_END:]):
         if match := _MODULE_MISSING.search(line):
             module = match.group(1)
             package = _PACKAGES.get(module.partition(".")[0], module.partition(".")[0])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from bundle.serving.supervisor import Server
 
-# A look costs little and a server that is up should not be kept waiting, but it may also take ten minutes to load.
+# A look costs little and a server that is up should not wait, but it may also take ten minutes to load.
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 0.5
 _PROBE_SECONDS = 5.0
@@ -27,7 +27,7 @@ _PATIENCE_SECONDS = 20.0
 
 
 HEALTH_SILENCE_S = 60.0
-"""A server whose health check has not answered for so long hangs. A busy one may take seconds."""
+"""A server whose health check does not answer for this long hangs. A busy one may take seconds."""
 
 _HEALTH_EVERY_S = 1.0
 _HEALTH_TIMEOUT_S = 10.0
@@ -47,8 +47,8 @@ class Readiness:
         root: The server's address, ``http://HOST:PORT``.
         api_key: The key the server was started with.
         model: The name it must serve.
-        limit: Seconds the first token may take: the rest of the time there is for starting.
-        patience: Seconds a wrong answer is tolerated once the server is healthy.
+        limit: Seconds the first token may take: all the time allowed for starting.
+        patience: Seconds for which wrong answers are tolerated once the server is healthy.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class Readiness:
         self.seen = "nothing yet"
 
     async def wait(self) -> None:
-        """Return when the server is ready. There is no limit in time here; the caller sets one.
+        """Return when the server is ready. The caller sets the time limit.
 
         Raises:
-            ServerError: It does not take our key, or is up and stays unable to serve the model.
+            ServerError: It rejects our key, or is up but remains unable to serve the model.
         """
         # It takes a third of a second to import, which ``bundle --help`` need not pay.
         import aiohttp
@@ -103,7 +103,7 @@ class Readiness:
                 if fussy and time.monotonic() - wrong_since > self._patience:
                     raise ServerError(
                         f"The server is up but cannot be used. Waited for {what}; saw instead: {self.seen}.",
-                        remedy="Look at what it printed.",
+                        remedy="See what it printed.",
                     )
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
@@ -146,7 +146,7 @@ class Readiness:
         *,
         seconds: float = _PROBE_SECONDS,
     ) -> tuple[int, Any]:
-        """The status and the body of a reply: JSON where it is that, text elsewhere."""
+        """The status and the body of a reply: as JSON if possible, else as text."""
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(total=seconds)
@@ -155,8 +155,8 @@ class Readiness:
         ) as reply:
             if reply.status in (401, 403):
                 raise ServerError(
-                    f"{self._root} does not take the key its server was started with (HTTP {reply.status}).",
-                    remedy="Another server may have taken the port: try again, and look at what listens there.",
+                    f"{self._root} rejects the key its server was started with (HTTP {reply.status}).",
+                    remedy="Another server may have taken the port: try again, and check what listens there.",
                 )
             try:
                 return reply.status, await reply.json(content_type=None)
@@ -297,6 +297,6 @@ def _reply_in_words(status: int, body: object) -> str:
 
 
 def _in_words(error: Exception) -> str:
-    """What a failed connection means; the library's own words name its internals."""
+    """What a failed connection means; the library's own message names its internals."""
     number = getattr(error, "errno", None)
     return os.strerror(number).lower() if number else printable(str(error))

@@ -24,7 +24,7 @@ from bundle.system.guarded import GuardedProcess, private_directory, undisturbed
 _LOOK_AT_LOG_SECONDS = 0.25
 _SAY_AT_LEAST_EVERY_SECONDS = 10.0
 _SAY_AT_MOST_EVERY_SECONDS = 1.0
-# A server that has printed why it will not come up usually ends by itself, and what it prints until then may help.
+# A server that has printed why it cannot start usually ends by itself, and what it prints until then may help.
 _LAST_WORDS_SECONDS = 1.0
 _LOG_LINES_SHOWN = 15
 
@@ -76,17 +76,17 @@ class Supervisor:
         async with Supervisor(spec, log_path=run / "server.log", say=print) as server:
             ...
 
-    However the block ends, the server and all its descendants are gone afterwards; if this process dies without being
-    able to see to that, the guardian does. Entering raises ServerError where the server does not become ready, with a
-    diagnosis and the last lines of its log.
+    However the block ends, the server and all its descendants are gone afterwards; if this process dies first, the
+    guardian sees to that. Entering raises ServerError if the server does not become ready, with a diagnosis and the
+    last lines of its log.
 
     Args:
         spec: What to start.
         log_path: Where the server's output is appended.
         port: The port to listen on; None for any that is free.
         start_timeout: Seconds from the start until the server must be ready.
-        say: Told now and then what the server is doing while it starts.
-        launched: Set when the server's command has been started, for work that must not hold that up.
+        say: Called now and then with what the server is doing while it starts.
+        launched: Set when the server's command has been started, for work that must not delay it.
     """
 
     def __init__(
@@ -126,13 +126,13 @@ class Supervisor:
         except ServerError as left_over:
             if error is None:
                 raise
-            self._say(str(left_over))  # What went wrong first is what must be heard.
+            self._say(str(left_over))  # What went wrong first is what must be raised.
 
     async def stop(self, *, at_once: bool = False) -> None:
         """End the server and all its descendants, and return when they are gone. Can be called again.
 
-        It is asked (SIGINT, SIGTERM) and, after some seconds or ``at_once``, killed. A cancellation that arrives
-        meanwhile takes effect when this is done.
+        It is asked (SIGINT, SIGTERM) and, after some seconds or ``at_once``, killed. A cancellation takes effect only
+        when this is done.
 
         Raises:
             ServerError: The kernel did not end some of the processes.
@@ -154,7 +154,7 @@ class Supervisor:
     def kill(self) -> None:
         """End the server and all its descendants without asking; returns at once. Call it from the loop's thread.
 
-        Makes a ``stop`` that is under way short: for a user who presses Ctrl-C again.
+        Cuts a ``stop`` in progress short, for a user who presses Ctrl-C again.
         """
         if self._process is not None:
             self._process.kill()
@@ -239,12 +239,12 @@ class Supervisor:
             if process.exited.done():
                 raise _post_mortem("ended before it was ready", self._spec, process, log)
             if fatal.done():
-                raise _post_mortem("will not come up", self._spec, process, log)
+                raise _post_mortem("cannot start", self._spec, process, log)
             if not ready.done():
                 raise ServerError(
                     f"The {self._spec.engine} server was not ready after {self._start_timeout:g} s. "
                     f"Waited for {readiness.waiting_for}; saw instead: {readiness.seen}.",
-                    remedy=f"Give it longer with --start-timeout, or see what it was doing: {log.path}",
+                    remedy=f"Allow more time with --start-timeout, or see what it was doing: {log.path}",
                     details=log.last_lines()[-_LOG_LINES_SHOWN:],
                 )
             try:
@@ -259,7 +259,7 @@ class Supervisor:
             await undisturbed(asyncio.gather(ready, fatal, return_exceptions=True))
 
     async def _watch_log(self, log: ServerLog, readiness: Readiness, began: float) -> None:
-        """Tell what the server is doing, until it prints something after which it will not come up."""
+        """Say what the server is doing, until it prints something after which it cannot start."""
         activity = said = None
         said_at = began
         while True:
@@ -321,4 +321,4 @@ def _free_port(host: str) -> int:
         remedy = "Use an address of this machine."
         if error.errno in (errno.EMFILE, errno.ENFILE):
             remedy = "Allow more open files (`ulimit -n`)."
-        raise ServerError(f"No server can listen on {host}: {error.strerror}.", remedy=remedy) from None
+        raise ServerError(f"A server cannot listen on {host}: {error.strerror}.", remedy=remedy) from None

@@ -256,6 +256,11 @@ def test_a_missing_module_comes_with_the_command_that_installs_it(module: str, c
     assert found == Diagnosis(f"the Python module {module} is not installed.", f"Install it: {command}.")
 
 
+def test_a_module_that_was_missed_long_before_the_end_is_not_its_cause() -> None:
+    lines = ["ModuleNotFoundError: No module named 'cloudpickle'", *(f"request {n} done" for n in range(20))]
+    assert "crashed in compiled code" in diagnose(lines, -signal.SIGSEGV).cause
+
+
 @pytest.mark.parametrize(
     ("returncode", "cause"),
     [

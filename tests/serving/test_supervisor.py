@@ -165,7 +165,7 @@ class TestNotReady:
 
     async def test_a_server_that_does_not_take_the_key_is_given_up_at_once(self, stage: Stage) -> None:
         error = await error_of(stage, "--other-key", "--journal", stage.file("journal"))
-        assert "does not take the key its server was started with (HTTP 401)" in error.message
+        assert "rejects the key its server was started with (HTTP 401)" in error.message
         assert stage.read("journal").split().count("/v1/models") == 1
 
     async def test_a_server_that_is_up_but_stays_wrong_is_given_up_before_the_time_is_over(self, stage: Stage) -> None:
@@ -216,7 +216,7 @@ class TestEndsBeforeItIsReady:
     async def test_a_fatal_line_ends_the_wait_although_the_server_hangs(self, stage: Stage) -> None:
         line = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
         error = await error_of(stage, "--hang", "--print", line)
-        assert error.message == "The stand-in server will not come up: the GPU has too little free memory."
+        assert error.message == "The stand-in server cannot start: the GPU has too little free memory."
         assert error.details == (line,)
 
     async def test_a_command_that_does_not_exist(self, stage: Stage) -> None:
@@ -254,7 +254,7 @@ class TestPort:
         stage.command = ["env", f"TAKEN={self.TAKEN}", "sh", "-c", script, *stage.command]
         async with stage.supervisor() as server:
             assert server.base_url.endswith(f":{stage.ports[1]}/v1")
-        assert any("will not come up: another process is using its port" in line for line in stage.said)
+        assert any("cannot start: another process is using its port" in line for line in stage.said)
 
     async def test_two_ports_taken_are_too_many(self, stage: Stage) -> None:
         error = await error_of(stage, "--exit", "1", "--print", self.TAKEN)
