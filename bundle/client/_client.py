@@ -23,7 +23,7 @@ _WORTH_SAYING = 4
 """Pauses in vain after which an outage is mentioned: some seconds."""
 _METRICS_TIMEOUT_S = 1.0
 _FIRST_PATIENCE_S = 20.0
-"""For how long a server that has never replied is waited for: it may be starting, or be no such server."""
+"""For how long connections may be reset by a server that has never replied: it may not be one."""
 
 
 class ChatClient:
@@ -260,11 +260,14 @@ class ChatClient:
             fault = question.refusal  # it is refused either way
         if self._is_done_with(key, fault):
             return  # another key is left, and that this one is refused is not the question's fault
-        if self._is_pause_for_all(question, fault):
-            (key.pause if fault.busy else self._outage).begin(question.sent_at, fault.pause_s)
-            self._say_why_it_pauses(fault)
-            question.attempts += 1
-            return
+        if fault.busy or fault.outage:
+            pause = key.pause if fault.busy else self._outage
+            if self._is_pause_for_all(question, fault):
+                pause.begin(question.sent_at, fault.pause_s)
+                self._say_why_it_pauses(fault)
+                question.attempts += 1
+                return
+            pause.end()
         question.tries += 1
         if fault.fate is not Fate.AGAIN or question.tries > self._retries:
             if not self._heard:
@@ -278,19 +281,25 @@ class ChatClient:
     def _is_pause_for_all(self, question: "_Question", fault: AttemptError) -> bool:
         """Whether it is the server's fault alone: a rate limit, or an outage in which no question gets a reply."""
         last_reply_at = self._last_reply_at or 0.0
-        patience_s = self._patience_s
-        if fault.outage and not self._has_replied:
-            patience_s = min(patience_s, _FIRST_PATIENCE_S if fault.heard else 0.0)
-        if fault.fate is not Fate.AGAIN or asyncio.get_running_loop().time() - last_reply_at >= patience_s:
+        if fault.fate is not Fate.AGAIN:
             return False
-        return fault.busy or (fault.outage and question.sent_at >= last_reply_at)
+        if asyncio.get_running_loop().time() - last_reply_at >= self._patience_with(fault):
+            return False
+        return fault.busy or question.sent_at >= last_reply_at
+
+    def _patience_with(self, fault: AttemptError) -> float:
+        if fault.busy or self._has_replied:
+            return self._patience_s
+        return min(self._patience_s, _FIRST_PATIENCE_S) if fault.heard and not fault.status else 0.0
 
     def _say_why_it_pauses(self, fault: AttemptError) -> None:
         reason = self._keys.hide(fault.reason)
         if fault.busy:
             self._say_once("the server limits the rate of requests; slowing down", f" ({reason})")
         elif self._outage.in_vain == _WORTH_SAYING:
-            self._say_once(f"no replies at present, retrying for up to {self._patience_s:.0f} s", f" ({reason})")
+            self._say_once(
+                f"no replies at present; retrying for up to {self._patience_with(fault):.0f} s", f" ({reason})"
+            )
 
     def _say_once(self, line: str, details: str = "") -> None:
         if line not in self._said:

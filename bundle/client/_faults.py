@@ -34,6 +34,7 @@ class AttemptError(Exception):
         outage: Whether the server cannot be reached, which no question is to blame for.
         heard: Whether whatever answered could be the intended server.
         parameter: The parameter that the server says it is about; "" if it does not say.
+        status: The HTTP status; 0 if there is none.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class AttemptError(Exception):
         outage: bool = False,
         heard: bool = True,
         parameter: str = "",
+        status: int = 0,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -57,6 +59,7 @@ class AttemptError(Exception):
         self.outage = outage
         self.heard = heard
         self.parameter = parameter
+        self.status = status
 
 
 LONGEST_WAIT_S = 600.0
@@ -148,7 +151,9 @@ def fault_of_status(status: int, body: object, headers: Mapping[str, str]) -> At
         reason = f"{reason} (asks to wait {pause_s:.0f} s)"
         fate = Fate.KEY_SPENT if status == _BUSY else Fate.UNANSWERED
         return AttemptError(reason, fate, remedy=_QUOTA_REMEDY)
-    return AttemptError(reason, Fate.AGAIN, pause_s=pause_s, busy=status == _BUSY, outage=status in _OUTAGE)
+    return AttemptError(
+        reason, Fate.AGAIN, pause_s=pause_s, busy=status == _BUSY, outage=status in _OUTAGE, status=status
+    )
 
 
 def fault_of_body(body: object) -> AttemptError:

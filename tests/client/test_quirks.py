@@ -74,9 +74,8 @@ async def test_a_quirk_changes_no_score_of_whole_replies(quirk: str, tmp_path: P
 
 @pytest.mark.parametrize("case", HOPELESS)
 async def test_when_the_first_ten_questions_meet_the_same_refusal_the_run_ends_with_it(
-    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("bundle.client._client._FIRST_PATIENCE_S", 1.0)
     refusal, reason = HOPELESS[case]
     with pytest.raises(
         RefusedError, match=f"first 10 questions got no reply, all for the same reason: .*{reason}"
