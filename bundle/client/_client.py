@@ -9,7 +9,7 @@ from urllib.parse import urljoin
 
 from bundle.client._addresses import is_loopback
 from bundle.client._early_decisions import EarlyDecisions, Receiver
-from bundle.client._faults import AttemptError, Fate
+from bundle.client._faults import AttemptError, Fate, unexpected
 from bundle.client._keys import Key, KeyRing
 from bundle.client._pace import RateLimiter, SharedPause, pause_s
 from bundle.client._replies import NoReplyError, RefusedError, Reply, reply_of, require_model
@@ -201,19 +201,19 @@ class ChatClient:
         body = question.body + self._body.ending(streams=question.streams)
         answer = await self._transport.post(self._url, body, key.value, receiver)
         latency_s = now() - question.sent_at
+        try:
+            return self._read(answer, receiver, latency_s, question.attempts)
+        except RecursionError:
+            raise unexpected("JSON nested too deeply") from None
+
+    def _read(self, answer: object, receiver: Receiver, latency_s: float, attempts: int) -> Reply:
         streamed = receiver.reply
-        if streamed is not None:
-            if receiver.is_cut:
-                receiver.learn(None)
-                return streamed.stopped_early(latency_s=latency_s, attempts=question.attempts)
-            answer = streamed.body()
-        require_model(answer, self._only_model)
-        reply = reply_of(
-            answer,
-            latency_s=latency_s,
-            attempts=question.attempts,
-            answer_from_thinking=self._answer_from_thinking,
-        )
+        if streamed is not None and receiver.is_cut:
+            receiver.learn(None)
+            return streamed.stopped_early(latency_s=latency_s, attempts=attempts)
+        body = answer if streamed is None else streamed.body()
+        require_model(body, self._only_model)
+        reply = reply_of(body, latency_s=latency_s, attempts=attempts, answer_from_thinking=self._answer_from_thinking)
         receiver.learn(reply)
         return reply
 

@@ -260,6 +260,7 @@ def require_model(body: object, name: str | None) -> None:
         )
 
 
+_MOST_TOKENS = 10**9
 _LENGTH = re.compile(r"length|max\w*tokens|token\w*limit|limit\w*tokens|context_window|truncat", re.IGNORECASE)
 _FILTERED = re.compile(
     r"filter|sensitive|safety|block|prohibit|recitation|moderat|inspection|refus|risk", re.IGNORECASE
@@ -322,7 +323,7 @@ def _content_of(message: Any) -> tuple[str, str]:
     return "".join(texts), "".join(thoughts)
 
 
-def _part(part: Any) -> tuple[bool, str]:
+def _part(part: Any, *, is_inner: bool = False) -> tuple[bool, str]:
     """One part of a content list: whether it is thinking, and its text.
 
     OpenAI's are ``{"type": "text", "text": …}``; Mistral's ``{"type": "thinking", "thinking": [parts]}``.
@@ -332,8 +333,8 @@ def _part(part: Any) -> tuple[bool, str]:
     if isinstance(part, Mapping):
         kind = str(part.get("type", "text"))
         value = next((part[name] for name in ("text", kind, "content") if part.get(name) is not None), None)
-        if isinstance(value, list):
-            value = "".join(_part(one)[1] for one in value)
+        if isinstance(value, list) and not is_inner:
+            value = "".join(_part(one, is_inner=True)[1] for one in value)
         if isinstance(value, str):
             return "think" in kind or "reason" in kind, value
     raise unexpected(f"a content part {one_line(str(part), 80)}")
@@ -341,4 +342,4 @@ def _part(part: Any) -> tuple[bool, str]:
 
 def _count(usage: object, name: str) -> int | None:
     value = usage.get(name) if isinstance(usage, Mapping) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS else None

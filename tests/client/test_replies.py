@@ -115,7 +115,9 @@ def test_empty_thinking_is_none() -> None:
     assert (reply.text, reply.thinking) == ("B", None)
 
 
-@pytest.mark.parametrize("usage", [None, [], "7", {}, {"prompt_tokens": "7"}, {"prompt_tokens": True}])
+@pytest.mark.parametrize(
+    "usage", [None, [], "7", {}, *({"prompt_tokens": count} for count in ("7", True, -1, 1.5, 10**40))]
+)
 def test_tokens_that_are_not_told_are_not_known(usage: Any) -> None:
     assert read(body_of({"content": "A"}, usage=usage)).prompt_tokens is None
 

@@ -36,6 +36,12 @@ SEEDS: dict[str, list[bytes]] = {
     "sentencepiece": [b"\x0a\x0c\x0a\x03abc\x15\x00\x00\x80?\x18\x01"],
     "base_url": [b"https://[::1]:8000/v1/chat/completions", "http://例子.中国:80/v4".encode()],
     "reply": [b'{"choices": [{"message": {"content": "<think>a</think>A"}, "finish_reason": "stop"}]}'],
+    "stream": [
+        b"\xef\xbb\xbf: hi\n\nevent: ping\ndata: 1\r\n\r\n"
+        b'data: {"choices": [{"index": 0, "delta": {"content": "A"}}]}\n\n'
+        b'data: {"choices": [{"delta": {"content": [{"type": "text", "text": "B"}]}, "finish_reason": "stop"}]}\n\n'
+        b'data: {"choices": [], "usage": {"prompt_tokens": 3}}\n\ndata: [DONE]\n\n'
+    ],
     "server_log": [b"\x1b[31mRuntimeError: CUDA out of memory\x1b[0m\r\nModuleNotFoundError: No module named 'x'\n"],
     "config_json": [json.dumps({**CONFIG, "auto_map": {"AutoModel": "m.X"}, "text_config": {}}).encode()],
     "tokenizer_config_json": [b'{"auto_map": {"AutoTokenizer": ["m.X", null]}, "bos_token": {"content": "<s>"}}'],

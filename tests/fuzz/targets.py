@@ -14,14 +14,15 @@ from bundle.checkpoints._safetensors import read_safetensors_header
 from bundle.checkpoints.internlm2.sentencepiece import read_model
 from bundle.checkpoints.internlm2.tokenizer_config import read_tokenizer_config
 from bundle.client import insecure, normalise_base_url
+from bundle.client._events import EventDecoder
 from bundle.client._faults import AttemptError
-from bundle.client._replies import reply_of
+from bundle.client._replies import StreamedReply, reply_of
 from bundle.config.files import read_file
 from bundle.config.model_files import ModelFile
 from bundle.errors import BundleError
 from bundle.serving.diagnosis import diagnose, fatal
 from bundle.serving.server_log import ServerLog
-from bundle.tasks.answers import FirstOption
+from bundle.tasks.answers import FirstCapital, FirstOption
 from bundle.tasks.catalog import find_task
 from bundle.tasks.own_rows import OwnRows
 from bundle.tasks.sources import load_tables
@@ -95,6 +96,19 @@ def reply(data: bytes, directory: Path) -> None:
         fault.reason.encode()
 
 
+def stream(data: bytes, directory: Path) -> None:
+    """A streamed answer to a question."""
+    decoder, streamed = EventDecoder(), StreamedReply(FirstCapital())
+    try:
+        for event in (*decoder.feed(data), *decoder.end()):
+            streamed.take(event)
+        reply_of(streamed.body(), latency_s=1.0, attempts=1, answer_from_thinking=True)
+    except AttemptError as fault:
+        fault.reason.encode()
+    except (ValueError, RecursionError):
+        return  # which `Transport` turns into such a fault
+
+
 def server_log(data: bytes, directory: Path) -> None:
     """What a server prints."""
     log = ServerLog(directory / "server.log")
@@ -151,6 +165,7 @@ TARGETS: Mapping[str, Target] = {
     "sentencepiece": sentencepiece,
     "base_url": base_url,
     "reply": reply,
+    "stream": stream,
     "server_log": server_log,
     "config_json": _checkpoint_file("config.json"),
     "tokenizer_config_json": _checkpoint_file("tokenizer_config.json"),
