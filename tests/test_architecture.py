@@ -34,32 +34,6 @@ ARROWS = {
 SHARED_TYPES = {("checkpoints", "bundle.tasks.prompts")}
 """What a room may use although the arrows do not say so: a chat template is proved with the type of a message."""
 
-UNEXPLAINED = {
-    "cli/compare.py",
-    "cli/doctor.py",
-    "cli/eval_local.py",
-    "cli/eval_remote.py",
-    "cli/make_checkpoint.py",
-    "cli/report.py",
-    "cli/runs.py",
-    "doctor/examination.py",
-    "doctor/facts.py",
-    "doctor/torch_probe.py",
-    "reports/comparison/terminal.py",
-    "reports/formats/model_card.py",
-    "reports/screen/console.py",
-    "reports/screen/run_table.py",
-    "reports/screen/tables.py",
-    "serving/lmdeploy/installation.py",
-    "serving/readiness.py",
-    "serving/supervisor.py",
-    "serving/watch.py",
-    "system/limits.py",
-    "tasks/sources/__init__.py",
-    "tasks/sources/hub.py",
-}
-"""Files that import inside functions and do not say why yet. This list only gets shorter, and then goes."""
-
 
 @dataclass(frozen=True)
 class Import:
@@ -185,8 +159,6 @@ def test_an_import_inside_a_function_says_why() -> None:
     """In a comment at the end of the line or above it; several in a row share one."""
     unexplained = []
     for file in sorted(PACKAGE.rglob("*.py")):
-        if str(file.relative_to(PACKAGE)) in UNEXPLAINED:
-            continue
         lines = file.read_text(encoding="utf-8").splitlines()
         for one in imports_of(file):
             if not one.inside:

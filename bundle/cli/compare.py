@@ -1,5 +1,7 @@
 """``bundle compare``: the same questions in two or more runs, side by side."""
 
+import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,8 +47,7 @@ def compare(
     Shows what changed, and whether it is statistically significant. The runs must have asked the same questions in the
     same way.
     """
-    import sys
-
+    # imported late: `bundle --help` needs none of it
     from bundle.errors import UsageError
     from bundle.reports.comparison import compare as lay_side_by_side
     from bundle.reports.comparison.terminal import show
@@ -63,7 +64,7 @@ def compare(
     if json_file is not None:
         _write_json(json_file, comparisons)
     if html_file is not None:
-        from bundle.reports.comparison.page import write_page
+        from bundle.reports.comparison.page import write_page  # imported late: slow, and rarely wanted
 
         write_page(comparisons, html_file)
     if json_file == _STANDARD_OUTPUT:
@@ -76,8 +77,7 @@ def compare(
 
 
 def _write_json(path: Path, comparisons: "list[Comparison]") -> None:
-    import json
-
+    # imported late: `bundle --help` needs none of it
     from bundle.reports.comparison.page import to_json
     from bundle.reports.export import write_text
 

@@ -22,12 +22,13 @@ def eval_local(
 
     Arguments after -- are passed to the inference server, as in -- --backend pytorch.
     """
-    from bundle.serving.machine import Machine
+    from bundle.serving.machine import Machine  # imported late: `bundle --help` does not need it
 
     machine = Machine()
     if served.engine != "transformers":
         machine.look()  # nvidia-smi and lmdeploy answer while we import the rest
 
+    # imported late: by now the GPUs are being asked
     from bundle.pipeline.local import Local
     from bundle.pipeline.pipeline import evaluate
     from bundle.pipeline.signals import run_with_signals

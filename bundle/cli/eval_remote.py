@@ -22,6 +22,7 @@ def eval_remote(
     ] = None,
 ) -> None:
     """Evaluate a model behind an OpenAI-compatible API."""
+    # imported late: `bundle --help` needs none of it
     from bundle.pipeline.pipeline import evaluate
     from bundle.pipeline.remote import Remote
     from bundle.pipeline.signals import run_with_signals

@@ -14,6 +14,7 @@ def make_checkpoint(
     seed: Annotated[int, typer.Option(metavar="N", help="Random seed; the same seed gives the same weights.")] = 0,
 ) -> None:
     """Write an InternLM2 checkpoint with random weights."""
+    # imported late: `bundle --help` needs none of it
     from bundle.checkpoints.internlm2 import make_checkpoint
     from bundle.reports.screen.console import Screen
 

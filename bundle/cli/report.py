@@ -27,7 +27,7 @@ def report(
 
     The HTML page is one file that works offline, in a mail and on paper.
     """
-    from bundle.runs.recorded_run import read_recorded_run
+    from bundle.runs.recorded_run import read_recorded_run  # imported late: `bundle --help` does not need it
 
     wanted = _find_format(format_name)
     recorded = read_recorded_run(run)

@@ -1,5 +1,7 @@
 """``bundle runs``: the runs so far."""
 
+import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -15,19 +17,16 @@ def runs(
     Shows start, model, task, score, questions answered and duration (minutes:seconds). Other commands take a run's
     name, or any unambiguous beginning of it.
     """
-    from bundle.runs.listing import list_runs
+    from bundle.runs.listing import list_runs  # imported late: `bundle --help` does not need it
 
     found = list_runs(out)
     if as_json:
-        import json
-
         typer.echo(json.dumps([run.to_json() for run in found], indent=1))
         return
     if not found:
         typer.echo(f"no runs in {out}", err=True)
         return
-    import sys
-
+    # imported late: `bundle --help` needs none of it
     from bundle.reports.screen.output import console
     from bundle.reports.screen.run_table import show_runs
 

@@ -56,7 +56,7 @@ def look_at_torch() -> dict[str, Any]:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
-            import torch
+            import torch  # imported late: it may be missing or broken, which is what is asked
 
             seen["torch"] = str(torch.__version__)
             seen["cuda"] = torch.version.cuda

@@ -82,7 +82,7 @@ class Readiness:
 
     async def _until(self, what: str, look: Callable[[], Awaitable[str | None]], *, fussy: bool = False) -> None:
         """Repeat ``look`` until it sees nothing wrong; if ``fussy``, only for so long as the server may be wrong."""
-        import aiohttp
+        import aiohttp  # imported late: slow, and the server should start first
 
         self.waiting_for = what
         self.seen = "no answer yet"
@@ -147,7 +147,7 @@ class Readiness:
         seconds: float = _PROBE_SECONDS,
     ) -> tuple[int, Any]:
         """The status and the body of a reply: as JSON if possible, else as text."""
-        import aiohttp
+        import aiohttp  # imported late: slow, and the server should start first
 
         timeout = aiohttp.ClientTimeout(total=seconds)
         async with http.request(

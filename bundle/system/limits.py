@@ -19,7 +19,7 @@ def forbid_core_dumps() -> None:
     It would hold API keys, questions and replies, and of a server all of its weights. The hard limit stays, so that
     whoever debugs a crash can still allow it for a process of their own.
     """
-    import resource
+    import resource  # imported late: POSIX only
 
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
@@ -31,7 +31,7 @@ def allow_open_files() -> None:
     Raises:
         UsageError: What is allowed then is not enough to begin with.
     """
-    import resource
+    import resource  # imported late: POSIX only
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _ENOUGH if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH)
@@ -50,7 +50,7 @@ def allow_open_files() -> None:
 
 def connections_allowed() -> int:
     """How many connections can be opened now, leaving enough files for everything else."""
-    import resource
+    import resource  # imported late: POSIX only
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:

@@ -27,6 +27,7 @@ def export(run: RecordedRun, language: str | None = None) -> Export:
     Raises:
         RunError: Nothing has a score, or the questions are the sample's, which say nothing about a model.
     """
+    # imported late: slow, and only this format needs it
     from huggingface_hub.repocard_data import eval_results_to_model_index
     from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 
@@ -81,7 +82,7 @@ def _eval_results(run: RecordedRun, record: TaskRecord) -> "Iterator[EvalResult]
 
 
 def _eval_result(task: TaskRecord, split: str, subject: str | None, what: str, score: Score) -> "EvalResult":
-    from huggingface_hub import EvalResult
+    from huggingface_hub import EvalResult  # imported late: slow, and only this format needs it
 
     assert score.accuracy is not None
     benchmark = BENCHMARKS.get(task.benchmark)

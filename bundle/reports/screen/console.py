@@ -191,6 +191,7 @@ class _LiveDisplay:
     """One line for the server and one for the questions, redrawn in place."""
 
     def __init__(self, console: "Console") -> None:
+        # imported late: slow, and the server should start first
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         self._progress = Progress(

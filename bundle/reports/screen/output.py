@@ -20,7 +20,7 @@ def console(stream: TextIO, *, width: int | None = None) -> "Console":
         stream: Where text is written.
         width: Its width in columns where it is not a terminal.
     """
-    from rich.console import Console
+    from rich.console import Console  # imported late: slow, and the server should start first
 
     terminal = stream.isatty()
     return Console(file=stream, highlight=False, emoji=False, soft_wrap=not terminal, width=None if terminal else width)
@@ -28,7 +28,7 @@ def console(stream: TextIO, *, width: int | None = None) -> "Console":
 
 def plain_table(*, padding: tuple[int, int, int, int] = (0, 1, 0, 0)) -> "Table":
     """A table without a frame."""
-    from rich.box import SIMPLE_HEAD
+    from rich.box import SIMPLE_HEAD  # imported late: slow, and the server should start first
     from rich.table import Table
 
     return Table(header_style="", box=SIMPLE_HEAD, show_edge=False, padding=padding, title_justify="left")

@@ -19,7 +19,7 @@ Loader = Callable[[Benchmark, Sequence[Pair], Say], tuple[str, Rows]]
 
 
 def _hub(benchmark: Benchmark, wanted: Sequence[Pair], say: Say) -> tuple[str, Rows]:
-    from bundle.tasks.sources.hub import load_from_hub
+    from bundle.tasks.sources.hub import load_from_hub  # imported late: slow, and only this source needs it
 
     return load_from_hub(benchmark, wanted, say)
 

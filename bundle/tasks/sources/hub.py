@@ -84,7 +84,7 @@ def cached_commit(benchmark: Benchmark, wanted: Sequence[Pair]) -> str | None:
 
 def hub_cache() -> Path:
     """The directory that holds what was downloaded from the Hub."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants  # imported late: slow
 
     return Path(constants.HF_HUB_CACHE).expanduser()
 
@@ -98,7 +98,7 @@ class _NotReachedError(Exception):
 
 
 def _load_online(benchmark: Benchmark, wanted: Sequence[Pair], say: Callable[[str], None]) -> tuple[str, Rows]:
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import try_to_load_from_cache  # imported late: slow
 
     commit, names = _look_up(benchmark, STALL_S)
     chosen = _choose(names, benchmark, wanted)
@@ -127,7 +127,7 @@ def _load_online(benchmark: Benchmark, wanted: Sequence[Pair], say: Callable[[st
 
 def _look_up(benchmark: Benchmark, limit_s: float) -> tuple[str, list[str]]:
     """The current commit and the names of its files."""
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import HfApi, constants  # imported late: slow
 
     _require_scheme()
     api = HfApi()
@@ -139,7 +139,7 @@ def _look_up(benchmark: Benchmark, limit_s: float) -> tuple[str, list[str]]:
 
 def _download(repo: str, commit: str, names: Sequence[str], say: Callable[[str], None]) -> None:
     """Download files of a commit into the cache; given up when nothing arrives for a while."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import snapshot_download  # imported late: slow
 
     def download(report: Callable[[str], None]) -> None:
         snapshot_download(
@@ -157,7 +157,7 @@ def _download(repo: str, commit: str, names: Sequence[str], say: Callable[[str],
 
 def _progress(files: int, report: Callable[[str], None]) -> type[Any]:
     """A progress bar for `snapshot_download` that shows nothing, and reports every advance; "" if there is no news."""
-    from huggingface_hub.utils.tqdm import tqdm
+    from huggingface_hub.utils.tqdm import tqdm  # imported late: slow
 
     class Progress(tqdm):
         def __init__(self, *args: Any, **options: Any) -> None:
@@ -221,7 +221,7 @@ def _reached() -> Iterator[None]:
     Any exception is caught, because the HTTP client under `huggingface_hub`, and so its errors, differ between the
     versions we allow, and a proxy's login page in place of an answer can cause anything.
     """
-    from huggingface_hub import constants
+    from huggingface_hub import constants  # imported late: slow
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
@@ -237,7 +237,7 @@ def _reached() -> Iterator[None]:
 
 
 def _require_scheme() -> None:
-    from huggingface_hub import constants
+    from huggingface_hub import constants  # imported late: slow
 
     if not constants.ENDPOINT.startswith(("http://", "https://")):
         shown = constants.ENDPOINT.rpartition("@")[2]  # without a password, should it hold one
@@ -248,14 +248,14 @@ def _require_scheme() -> None:
 
 
 def _offline() -> bool:
-    from huggingface_hub import constants
+    from huggingface_hub import constants  # imported late: slow
 
     # The `datasets` package's own switch, with the values it accepts.
     return bool(constants.HF_HUB_OFFLINE) or os.environ.get("HF_DATASETS_OFFLINE", "").upper() in _TRUE
 
 
 def _host() -> str:
-    from huggingface_hub import constants
+    from huggingface_hub import constants  # imported late: slow
 
     return urlsplit(constants.ENDPOINT).netloc.rpartition("@")[2]  # without a password, should it hold one
 
@@ -263,7 +263,7 @@ def _host() -> str:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep huggingface_hub's warnings off the screen; what matters is reported through `say`."""
-    from huggingface_hub.utils.logging import get_verbosity, set_verbosity
+    from huggingface_hub.utils.logging import get_verbosity, set_verbosity  # imported late: slow
 
     level = get_verbosity()
     set_verbosity(logging.ERROR)
