@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bundle.checkpoints.internlm2 import make_checkpoint, rewrite_as_llama
+from bundle.serving.conversion import cpu_dtype
 from bundle.tasks.catalog import find_task
 from tests.patience import PATIENCE_S, wait_until
 from tests.program import carrying, results_of, rows_of, run, start
@@ -53,7 +54,8 @@ def test_every_question_is_answered_and_scored(out: Path) -> None:
 def test_the_engine_is_on_record(out: Path) -> None:
     (path,) = out.glob("*/run.json")
     engine = json.loads(path.read_text(encoding="utf-8"))["engine"]
-    assert engine == {"name": "transformers", "version": transformers.__version__, "arguments": []}
+    dtype = cpu_dtype({"torch_dtype": "bfloat16"})
+    assert engine == {"name": "transformers", "version": transformers.__version__, "arguments": [], "dtype": dtype}
 
 
 def test_replies_are_those_of_greedy_generation_in_process(place: Path, out: Path) -> None:
@@ -63,8 +65,9 @@ def test_replies_are_those_of_greedy_generation_in_process(place: Path, out: Pat
     served = {(row["subject"], row["id"]): row["reply"] for row in rows_of(out)}
 
     directory = rewrite_as_llama(place / "tiny", place / "cache" / "llama")
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
-    model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, cpu_dtype(config)))
     assert len(questions) == 6
     for question in questions:
         inputs = tokenizer.apply_chat_template(

@@ -26,7 +26,8 @@ def eval_local(
 
     machine = Machine()
     if served.engine != "transformers":
-        machine.look()  # nvidia-smi and lmdeploy answer while we import the rest
+        # nvidia-smi and the engine's installation answer while we import the rest.
+        machine.look("lmdeploy" if served.engine == "auto" else served.engine)
 
     # imported late: by now the GPUs are being asked
     from bundle.pipeline.local import Local

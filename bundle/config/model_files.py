@@ -70,6 +70,7 @@ class ModelFile(Strict):
     sampling: Sampling = Sampling()
     remote: RemoteSettings = RemoteSettings()
     lmdeploy: EngineSettings = EngineSettings()
+    vllm: EngineSettings = EngineSettings()
     transformers: EngineSettings = EngineSettings()
 
 

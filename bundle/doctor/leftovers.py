@@ -20,7 +20,8 @@ from bundle.doctor.processes import (
     session_is_alive,
 )
 from bundle.doctor.report import duration, size
-from bundle.serving.transformers_engine import HUB_VIEWS, REWRITTEN, cache_directory
+from bundle.serving.conversion import CONVERTED, cache_directory
+from bundle.serving.transformers_engine import HUB_VIEWS
 from bundle.system.findings import Finding, ok, warning
 from bundle.system.locks import Lock
 from bundle.system.text import plural
@@ -127,7 +128,7 @@ def check_converted(clean: bool) -> Iterator[Finding]:
     Unneeded is what was not used for 30 days, and what was not used for a day and whose every original is gone.
     Nothing is lost with one: it is made again from the original. One that a server reads is locked, and stays.
     """
-    root = cache_directory() / REWRITTEN
+    root = cache_directory() / CONVERTED
     entries = cache.entries(root)
     unneeded = [entry for entry in entries if _why_unneeded(entry)]
     kept = [entry for entry in entries if entry not in unneeded]

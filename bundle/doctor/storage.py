@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from bundle.doctor.report import size
-from bundle.serving.transformers_engine import cache_directory
+from bundle.serving.conversion import cache_directory
 from bundle.system.findings import Finding, failing, ok, warning
 from bundle.tasks.sources.hub import hub_cache
 

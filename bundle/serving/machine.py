@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_EXTRAS: Final = {"lmdeploy": "gpu"}
-"""The extra of our package that installs a program, where it isn't called like the program."""
+_INSTALL: Final = {
+    "lmdeploy": "Install it with `pip install '.[gpu]'` in a checkout of this project.",
+    "vllm": "Install it in an environment of its own (see docs/engines.md), and put its bin directory on PATH.",
+}
+"""How to install a program."""
 
 
 class Once(Generic[T]):
@@ -61,10 +64,10 @@ class Machine:
         self._nvidia = Once(partial(ask_for_gpus, limit_s))
         self._facts: dict[tuple[str, str], Once[Any]] = {}
 
-    def look(self) -> None:
-        """Begin to look for GPUs and lmdeploy, and return at once."""
+    def look(self, program: str) -> None:
+        """Begin to look for GPUs and an installed program, and return at once."""
         self._nvidia.begin()
-        self._installation("lmdeploy").begin()
+        self._installation(program).begin()
 
     @property
     def nvidia(self) -> Nvidia:
@@ -106,7 +109,7 @@ class Machine:
         return self._fact("torch", interpreter, partial(look_at_torch, interpreter, limit_s=SLOW * self.limit_s))()
 
     def _installation(self, name: str) -> Once[Installation]:
-        install = f"Install it with `pip install '.[{_EXTRAS.get(name, name)}]'` in a checkout of this project."
+        install = _INSTALL.get(name, f"Install it with `pip install {name}`.")
         return self._fact("installation", name, partial(find_installation, name, install))
 
     def _fact(self, kind: str, name: str, find: Callable[[], T]) -> Once[T]:

@@ -2,11 +2,9 @@
 
 import hashlib
 import importlib.util
-import os
 import re
 import sys
 import tempfile
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +13,12 @@ from typing import ClassVar, Final
 
 from bundle.checkpoints import transformers_architectures
 from bundle.errors import ServerError, UsageError
+from bundle.serving.conversion import INTERNLM2, cache_directory, cpu_dtype, servable
 from bundle.serving.diagnosis import KnownFailure, raised
-from bundle.serving.engine import Job, ServerSpec, option_names, require_loopback
+from bundle.serving.engine import Job, ServerSpec, option_names, option_value, require_loopback
 from bundle.serving.gpus import visible_gpus
 from bundle.serving.machine import Machine
 from bundle.system.findings import Check, Finding, failing, ok
-from bundle.system.locks import Lock
 
 _INSTALL: Final = "Install the CPU engine with `pip install '.[cpu]'` in a checkout of this project"
 _OURS: Final = {"--host", "--port", "--device"}
@@ -28,10 +26,9 @@ _CONCURRENCY: Final = 8  # it answers one request after the other; this hides th
 _LONGEST_SILENCE_S: Final = 900.0
 """A CPU may take a quarter of an hour for a long reply that is not streamed."""
 _REVISION: Final = "0" * 40
-_INTERNLM2: Final = "InternLM2ForCausalLM"
 
-# Directories in the cache.
-REWRITTEN, HUB_VIEWS = "llama", "hub-view"
+HUB_VIEWS = "hub-view"
+"""Directory of views in the Hub's layout in the cache."""
 
 _ACTIVITIES: Final = (
     (r"Loading (?:weights|checkpoint shards)[^%]*?(\d+)%", "loading weights, {} %"),
@@ -71,22 +68,18 @@ class TransformersEngine:
             return None
         found = importlib.util.find_spec("transformers")
         known = transformers_architectures(Path(found.origin).parent) if found and found.origin else None
-        return known and known | {_INTERNLM2}
+        return known and known | {INTERNLM2}
 
     @staticmethod
     def checks(machine: Machine) -> tuple[Check, ...]:
         return (Check("cpu engine", partial(_check_packages, machine), "the disk that Python is on"),)
 
     def forecast(self) -> tuple[list[Finding], str | None]:
-        if self.job.checkpoint.architecture == _INTERNLM2:
+        if self.job.checkpoint.architecture == INTERNLM2:
             return [ok("its tokenizer is converted for the CPU engine, and checked then")], None
         return [], sys.executable
 
     def prepare(self, say: Callable[[str], None]) -> ServerSpec:
-        # Imported here, because a server on a GPU does not wait for what converts checkpoints.
-        from bundle.checkpoints.internlm2 import is_internlm2, rewrite_as_llama
-        from bundle.checkpoints.internlm2.cache import hold
-
         job, version = self.job, _version()
         if job.gpu is not None:
             raise UsageError("--gpu has no effect on the CPU.", remedy="Leave it out, or use --engine lmdeploy.")
@@ -101,23 +94,19 @@ class TransformersEngine:
                 f"transformers {version} is installed, and its server is not usable before 5.23.",
                 remedy=f"{_INSTALL}, in an environment of its own.",
             )
-        directory, held = job.checkpoint.path, None
-        own_code = job.trust_remote_code
-        if is_internlm2(job.checkpoint.config):
-            own_code = False
-            directory = rewrite_as_llama(directory, cache_directory() / REWRITTEN, say=say)
-            held = _Held(hold(directory))
+        found = servable(job.checkpoint, trust_remote_code=job.trust_remote_code, say=say)
+        dtype = option_value(job.engine_arguments, "--dtype") or cpu_dtype(job.checkpoint.config)
         served_name = hub_name(job.checkpoint.path)
-        say(f"transformers {version} on the CPU")
+        say(f"transformers {version} on the CPU, {dtype}")
         return ServerSpec(
             engine=self.name,
             version=version,
             served_name=served_name,
             interpreter=sys.executable,
-            tokenizer_directory=directory,
-            command=partial(self._command, served_name, own_code),
+            tokenizer_directory=found.directory,
+            command=partial(self._command, served_name, dtype, found.own_code),
             environment={
-                "HF_HUB_CACHE": str(_hub_view(directory, served_name, cache_directory())),
+                "HF_HUB_CACHE": str(_hub_view(found.directory, served_name, cache_directory())),
                 "HF_HUB_OFFLINE": "1",
                 "PYTHONUNBUFFERED": "1",
                 **job.settings.env,
@@ -127,14 +116,14 @@ class TransformersEngine:
             longest_silence_s=_LONGEST_SILENCE_S,
             activities=_ACTIVITIES,
             failures=FAILURES,
-            keep=held,
+            dtype=dtype,
+            keep=found.keep,
         )
 
-    def _command(self, served_name: str, own_code: bool, port: int, directory: Path) -> tuple[str, ...]:
+    def _command(self, served_name: str, dtype: str, own_code: bool, port: int, directory: Path) -> tuple[str, ...]:
         command = [sys.executable, "-m", "transformers.cli.transformers", "serve", served_name]
         command += ["--host", self.job.host, "--port", str(port), "--device", "cpu", "--log-level", "error"]
-        # Few processors compute bfloat16 faster than they emulate it; float32 holds every bfloat16 weight exactly.
-        command += ["--dtype", "float32"]
+        command += ["--dtype", dtype]
         if own_code:
             command.append("--trust-remote-code")
         return (*command, *self.job.engine_arguments)
@@ -153,20 +142,6 @@ def _check_packages(machine: Machine) -> Iterator[Finding]:
         yield ok(f"{state}, and not needed with a GPU")
     else:
         yield failing(f"checkpoints would be served on the CPU, but {in_short(wrong)}", f"{_INSTALL}.")
-
-
-class _Held:
-    """Releases a lock when nothing refers to this object any more."""
-
-    def __init__(self, lock: Lock) -> None:
-        weakref.finalize(self, lock.release)
-
-
-def cache_directory() -> Path:
-    """Where converted checkpoints are kept: BUNDLE_CACHE, or ``bundle`` in the user's cache directory."""
-    if given := os.environ.get("BUNDLE_CACHE"):
-        return Path(given).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bundle"
 
 
 def hub_name(directory: Path) -> str:

@@ -40,7 +40,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Examined:
 def test_the_report_names_every_topic_also_where_nothing_is_installed_yet(bare: Examined) -> None:
     topics = {finding["topic"] for finding in bare.findings}
     assert topics == {
-        "system", "packages", "gpu", "engine", "lmdeploy", "cpu engine", "data", "disk", "network", "leftovers"
+        "system", "packages", "gpu", "engine", "lmdeploy", "vllm", "cpu engine", "data", "disk", "network", "leftovers"
     }  # fmt: skip
     assert bare.one("packages", "openai")["status"] == "ok"
     assert bare.one("network", "127.0.0.1 can be reached")["status"] == "ok"

@@ -109,6 +109,19 @@ def test_a_setting_that_differs_is_told(tmp_path: Path) -> None:
     ]
 
 
+def test_runs_that_computed_in_different_dtypes_say_so(tmp_path: Path) -> None:
+    records: list[dict[str, Any]] = [
+        {"engine": {"name": "transformers", "version": "5.23.0", "arguments": [], "dtype": dtype}}
+        for dtype in ("float32", "bfloat16")
+    ]
+    runs = [
+        read_recorded_run(write_run(tmp_path / str(number), {"law": "1"}, model="m", record=record))
+        for number, record in enumerate(records)
+    ]
+    settings = compare(*runs).settings
+    assert ("engine.dtype", "float32", "bfloat16") in [(one.name, one.base, one.new) for one in settings]
+
+
 # What it means
 
 

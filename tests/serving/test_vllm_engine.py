@@ -1,0 +1,262 @@
+"""How vLLM is started."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bundle.checkpoints import Checkpoint, inspect_checkpoint
+from bundle.checkpoints.internlm2 import make_checkpoint
+from bundle.config.model_files import EngineSettings, ModelFile
+from bundle.errors import ServerError, UsageError
+from bundle.serving import conversion
+from bundle.serving.engine import Job, Launch, ServerSpec
+from bundle.serving.engines import ENGINES, choose_engine
+from bundle.serving.gpus import Gpu
+from bundle.serving.installation import Installation
+from bundle.serving.machine import Machine
+from bundle.serving.supervisor import activity_in, server_environment
+from bundle.serving.vllm.checks import check_vllm
+from bundle.serving.vllm.engine import VllmEngine
+from bundle.system.findings import Status
+
+KEY = "sk-of-our-own"
+FREE = Gpu(0, "GPU-0", "H100", 81559, 81000, "570")
+USED = Gpu(1, "GPU-1", "H100", 81559, 40000, "570")
+
+
+class Box(Machine):
+    """A machine with one vLLM and these GPUs."""
+
+    def __init__(self, version: str | None, gpus: Sequence[Gpu] = ()) -> None:
+        super().__init__()
+        self._version, self._its_gpus = version, tuple(gpus)
+
+    @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        return self._its_gpus
+
+    def installation(self, name: str) -> Installation:
+        if self._version is None:
+            raise ServerError("vllm is not installed.", remedy="Install it.")
+        return Installation("/opt/vllm/bin/python", "/opt/vllm/bin/vllm", self._version, None)
+
+
+CPU = Box("0.32.0+cpu")
+GPUS = Box("0.32.0", [FREE, USED])
+
+
+@pytest.fixture(autouse=True)
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUNDLE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    processor(tmp_path, monkeypatch, "avx2")
+
+
+def processor(directory: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
+    file = directory / "cpuinfo"
+    file.write_text(f"processor : 0\nflags\t\t: fpu {' '.join(flags)}\n\nprocessor : 1\nflags\t\t: fpu\n")
+    monkeypatch.setattr(conversion, "_CPU_INFO", file)
+
+
+@pytest.fixture(scope="module")
+def internlm2(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    make_checkpoint(directory, like="tiny")
+    return inspect_checkpoint(directory)
+
+
+@pytest.fixture(scope="module")
+def llama(internlm2: Checkpoint) -> Checkpoint:
+    """Looks like a Llama to everything that does not read its weights."""
+    config = {**internlm2.config, "architectures": ["LlamaForCausalLM"], "model_type": "llama", "rope_scaling": None}
+    return replace(internlm2, config=config)
+
+
+def prepared(checkpoint: Checkpoint, *arguments: str, machine: Machine = CPU, **job: object) -> ServerSpec:
+    return VllmEngine(Job(checkpoint, machine, arguments=arguments, **job)).prepare(lambda _: None)  # type: ignore[arg-type]
+
+
+def launched(checkpoint: Checkpoint, *arguments: str, machine: Machine = CPU, **job: object) -> Launch:
+    return prepared(checkpoint, *arguments, machine=machine, **job).launch(23334, KEY, Path("/tmp/private"))
+
+
+def following(command: Sequence[str], option: str) -> str:
+    """The last value of an option."""
+    return command[len(command) - 1 - command[::-1].index(option) + 1]
+
+
+def test_it_runs_the_module_of_the_interpreter_on_loopback_under_our_name(llama: Checkpoint) -> None:
+    command = launched(llama).command
+    assert command[:3] == ("/opt/vllm/bin/python", "-m", "vllm.entrypoints.openai.api_server")
+    line = " ".join(command)
+    assert f"--model {llama.path} --host 127.0.0.1 --port 23334 --served-model-name tiny" in line
+    assert "--max-num-seqs 64 --enable-prefix-caching" in line
+    assert "--generation-config vllm" in line
+    assert "--trust-remote-code" not in line
+
+
+def test_the_key_is_in_the_environment_and_in_no_argument(llama: Checkpoint) -> None:
+    launch = launched(llama)
+    assert launch.secrets == {"VLLM_API_KEY": KEY}
+    assert not any(KEY in argument for argument in launch.command)
+    assert KEY not in repr(launch)
+    assert server_environment(launch, {"OPENAI_API_KEY": "sk-other"})["VLLM_API_KEY"] == KEY
+
+
+def test_it_is_offline_tells_nobody_and_keeps_its_sockets_in_the_directory_that_is_removed(llama: Checkpoint) -> None:
+    environment = launched(llama).environment
+    assert environment["HF_HUB_OFFLINE"] == environment["VLLM_NO_USAGE_STATS"] == "1"
+    assert environment["TMPDIR"] == "/tmp/private"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1"])
+def test_it_listens_on_loopback_alone_because_invocations_need_no_key(llama: Checkpoint, host: str) -> None:
+    with pytest.raises(UsageError, match="without its API key"):
+        prepared(llama, host=host)
+
+
+@pytest.mark.parametrize("option", ["--api-key", "--api_key=x", "--served-model-name", "--port=1", "--model"])
+def test_what_this_program_sets_may_not_be_set_twice(llama: Checkpoint, option: str) -> None:
+    with pytest.raises(UsageError, match="set by this program"):
+        prepared(llama, option, "x")
+
+
+def test_internlm2_is_served_as_the_llama_it_is_converted_to_without_its_code(internlm2: Checkpoint) -> None:
+    spec = prepared(internlm2, trust_remote_code=True)
+    command = spec.launch(1, KEY, Path("/tmp/private")).command
+    served = Path(following(command, "--model"))
+    assert served == spec.tokenizer_directory != internlm2.path
+    assert json.loads((served / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
+    assert "--trust-remote-code" not in command
+    assert spec.keep is not None
+
+
+def test_another_checkpoints_code_runs_with_permission_only(llama: Checkpoint) -> None:
+    assert "--trust-remote-code" in launched(llama, trust_remote_code=True).command
+
+
+def test_the_slots_follow_the_device_or_the_user_and_a_quarter_more_requests_wait(llama: Checkpoint) -> None:
+    assert prepared(llama).concurrency == 80
+    assert prepared(llama, machine=GPUS).concurrency == 320
+    assert prepared(llama, "--max-num-seqs", "16").concurrency == 20
+    assert prepared(llama, "--max_num_seqs=16").concurrency == 20
+    assert prepared(llama, settings=EngineSettings(concurrency=7)).concurrency == 7
+
+
+@pytest.mark.parametrize(
+    ("flags", "stored", "dtype"),
+    [
+        (["avx2"], "bfloat16", "float32"),
+        (["avx512_bf16"], "bfloat16", "bfloat16"),
+        (["amx_bf16"], "bfloat16", "bfloat16"),
+        (["avx512_bf16"], "float16", "float32"),
+        (["avx512_bf16"], "float32", "float32"),
+    ],
+)
+def test_the_cpu_computes_in_bfloat16_where_it_can_and_the_weights_are(
+    llama: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], stored: str, dtype: str
+) -> None:
+    processor(tmp_path, monkeypatch, *flags)
+    checkpoint = replace(llama, config={**llama.config, "torch_dtype": stored})
+    spec = prepared(checkpoint)
+    assert spec.dtype == dtype
+    assert f"--dtype={dtype}" in spec.launch(1, KEY, Path("/x")).command
+
+
+def test_the_users_dtype_is_the_one_on_record(llama: Checkpoint) -> None:
+    assert prepared(llama, "--dtype", "bfloat16").dtype == "bfloat16"
+    assert prepared(llama, machine=GPUS).dtype == "auto"
+
+
+def test_on_the_cpu_cache_and_length_fit_the_memory_and_nothing_is_compiled(llama: Checkpoint) -> None:
+    launch = launched(llama)
+    # 2 layers of 2 heads of 128 float32 keys and values: 4 KiB a token, and 64 slots of 4,096 tokens.
+    assert launch.environment["VLLM_CPU_KVCACHE_SPACE"] == "1"
+    assert "--enforce-eager" in launch.command
+    assert following(launch.command, "--max-model-len") == "32768"
+    assert "CUDA_VISIBLE_DEVICES" not in launch.environment
+
+
+def test_a_cache_that_holds_less_than_the_models_length_limits_it(llama: Checkpoint) -> None:
+    wide = {"num_hidden_layers": 24, "num_key_value_heads": 64, "num_attention_heads": 64, "hidden_size": 8192}
+    huge = replace(llama, config={**llama.config, **wide}, weight_bytes=2**60)
+    launch = launched(huge)
+    assert launch.environment["VLLM_CPU_KVCACHE_SPACE"] == "1"
+    assert int(following(launch.command, "--max-model-len")) == 2**30 // (2 * 24 * 64 * 128 * 4)
+
+
+def test_on_a_gpu_the_length_is_what_fits_and_the_share_what_is_free(llama: Checkpoint) -> None:
+    launch = launched(llama, machine=GPUS)
+    assert launch.environment["CUDA_VISIBLE_DEVICES"] == "0"
+    assert following(launch.command, "--max-model-len") == "auto"
+    assert "--gpu-memory-utilization" not in launch.command
+    assert "--enforce-eager" not in launch.command
+    assert "VLLM_CPU_KVCACHE_SPACE" not in launch.environment
+    shared = launched(llama, machine=GPUS, gpu="1")
+    assert following(shared.command, "--gpu-memory-utilization") == "0.48"
+
+
+def test_where_scaling_is_dynamic_the_length_ends_with_the_trained_positions(internlm2: Checkpoint) -> None:
+    assert following(launched(internlm2, machine=GPUS).command, "--max-model-len") == "32768"
+
+
+@pytest.mark.parametrize("option", ["-tp", "--tensor-parallel-size"])
+def test_it_uses_as_many_gpus_as_tensor_parallelism_needs(llama: Checkpoint, option: str) -> None:
+    assert launched(llama, option, "2", machine=GPUS).environment["CUDA_VISIBLE_DEVICES"] == "0,1"
+
+
+def test_a_build_for_cuda_without_a_gpu_is_refused(llama: Checkpoint) -> None:
+    with pytest.raises(ServerError, match="needs an NVIDIA GPU"):
+        prepared(llama, machine=Box("0.32.0"))
+
+
+def test_a_build_for_the_cpu_has_no_use_for_a_gpu(llama: Checkpoint) -> None:
+    with pytest.raises(UsageError, match="build for the CPU"):
+        prepared(llama, machine=Box("0.32.0+cpu", [FREE]), gpu="0")
+
+
+def test_a_version_that_lacks_an_option_is_refused_and_an_untried_one_is_named(llama: Checkpoint) -> None:
+    with pytest.raises(ServerError, match="too old"):
+        prepared(llama, machine=Box("0.11.2+cpu"))
+    said: list[str] = []
+    VllmEngine(Job(llama, Box("0.33.1+cpu"))).prepare(said.append)
+    assert any("not the version tested" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("line", "activity"),
+    [
+        ("(EngineCore pid=6854) INFO 11-26 06:02:17 [core.py:133] Initializing a V1 LLM engine", "starting its engine"),
+        ("(Worker pid=7608) INFO 11-26 [cpu_model_runner.py:1] Starting to load model /m...", "loading the model"),
+        ("Loading safetensors checkpoint shards: 100% Completed | 1/1 [00:00<00:00]", "loading weights, 100 %"),
+        ("(Worker pid=7608) INFO [cpu_model_runner.py:1] Warming up model for the compilation...", "warming up"),
+        ("INFO:     Application startup complete.", "the HTTP server is up"),
+        ("(APIServer pid=5777) WARNING [vllm.py:1703] Enforce eager set, disabling torch.compile", None),
+    ],
+)
+def test_its_log_says_what_it_is_doing(llama: Checkpoint, line: str, activity: str | None) -> None:
+    assert activity_in(line, prepared(llama).activities) == activity
+
+
+def test_it_is_chosen_by_name_with_the_settings_of_its_table_and_never_by_itself(llama: Checkpoint) -> None:
+    model = ModelFile(description="x", vllm=EngineSettings(args=("--seed", "1")))
+    engine = choose_engine("vllm", model, Job(llama, CPU))
+    assert engine.prepare(lambda _: None).launch(1, KEY, Path("/x")).command[-2:] == ("--seed", "1")
+    assert choose_engine("auto", model, Job(llama, CPU)).name == "transformers"
+
+
+def test_every_engine_has_a_table_in_model_files() -> None:
+    for name in ENGINES:
+        assert isinstance(getattr(ModelFile(description="x"), name), EngineSettings)
+
+
+def test_the_doctor_needs_no_vllm_and_says_which_there_is() -> None:
+    (absent,) = check_vllm(Box(None))
+    assert absent.status is Status.OK
+    assert "Only --engine vllm needs it" in absent.text
+    (useless,) = check_vllm(Box("0.32.0"))
+    assert useless.status is Status.WARNING
+    assert "no GPU" in useless.text
