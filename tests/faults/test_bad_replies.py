@@ -31,7 +31,7 @@ def passing(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Box:
 
 
 @pytest.mark.parametrize("fault", ["reset", "cut", "hang_up", "half_json", "server_error", "too_many"])
-def test_a_fault_that_passes_costs_another_attempt_and_nothing_else(passing: Box, fault: str) -> None:
+def test_a_passing_fault_costs_one_more_attempt_and_nothing_else(passing: Box, fault: str) -> None:
     rows = hit_by(passing)[fault]
     assert rows
     assert {row["attempts"] for row in rows} == {2}
@@ -58,7 +58,7 @@ def lasting(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Box:
         ("trickle", "no reply within 4 s", 2),
     ],
 )
-def test_a_reply_that_cannot_be_one_leaves_its_question_without_one(
+def test_an_impossible_reply_leaves_its_question_without_one(
     lasting: Box, fault: str, error: str, attempts: int
 ) -> None:
     rows = hit_by(lasting)[fault]
@@ -66,7 +66,7 @@ def test_a_reply_that_cannot_be_one_leaves_its_question_without_one(
     assert {(row["error"], row["attempts"], row["correct"]) for row in rows} == {(error, attempts, None)}
 
 
-def test_a_server_that_fails_everything_is_started_again(box: MakeBox) -> None:
+def test_a_server_that_fails_every_request_is_restarted(box: MakeBox) -> None:
     machine = box("fails everything; good")
     ended = machine.run("--retries", 0)
 
@@ -76,7 +76,7 @@ def test_a_server_that_fails_everything_is_started_again(box: MakeBox) -> None:
     machine.check(answered=ALL)
 
 
-def test_a_server_that_fails_everything_in_every_life_ends_the_run(box: MakeBox) -> None:
+def test_a_server_that_fails_every_request_after_each_restart_ends_the_run(box: MakeBox) -> None:
     machine = box("fails everything")
     ended = machine.run("--retries", 0, "--max-restarts", 1)
 

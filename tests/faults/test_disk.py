@@ -57,7 +57,7 @@ def fill(disk: Path) -> None:
 
 
 @pytest.mark.usefixtures("mounting")
-def test_is_full_while_questions_are_asked(box: MakeBox) -> None:
+def test_it_fills_up_while_questions_are_asked(box: MakeBox) -> None:
     machine = box("takes its time")
     process, disk = start_on_its_own_disk(machine, "size=1m")
     wait_until(lambda: any(path.stat().st_size for path in disk.glob("*/predictions.jsonl")))
@@ -84,7 +84,7 @@ def test_is_full_while_questions_are_asked(box: MakeBox) -> None:
 
 
 @pytest.mark.usefixtures("mounting")
-def test_cannot_be_written(box: MakeBox) -> None:
+def test_it_is_read_only(box: MakeBox) -> None:
     machine = box("good")
     process, _ = start_on_its_own_disk(machine, "ro")
     ended = machine.end_of(process)
@@ -112,7 +112,7 @@ def test_the_run_directory_is_removed_while_questions_are_asked(box: MakeBox) ->
     machine.check_nothing_is_left()
 
 
-def test_another_program_has_written_into_the_predictions(box: MakeBox, tmp_path: Path) -> None:
+def test_another_program_wrote_into_the_predictions(box: MakeBox, tmp_path: Path) -> None:
     """A row that is no row is never passed over: it is named, and the user decides."""
     machine = box("silent")
     process = machine.start()

@@ -7,7 +7,7 @@ from tests.faults.conftest import MakeBox
 from tests.patience import wait_until
 
 
-def test_the_driver_takes_a_moment_to_take_back_what_the_server_held(box: MakeBox) -> None:
+def test_the_driver_releases_the_memory_of_a_dead_server_late(box: MakeBox) -> None:
     machine = box("takes its time")
     held = machine.directory / "held"  # by the driver's account; the server adds itself, and nobody takes it away
     machine.environment["LMDEPLOY_STAND_IN_GPU_PROCESSES"] = str(held)

@@ -31,7 +31,7 @@ def outcome(rows: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.slow
-def test_killed_again_and_again_at_random_moments(tmp_path: Path) -> None:
+def test_killed_repeatedly_at_random_moments(tmp_path: Path) -> None:
     async def slow_letter(call: Call) -> web.StreamResponse:
         await asyncio.sleep(0.1)
         return await letter(call)

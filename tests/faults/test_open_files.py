@@ -25,7 +25,7 @@ def run_with_open_files(machine: Box, most: int, *options: object) -> Ended:
     return Ended(result.returncode, result.stderr, result.stdout)
 
 
-def test_too_few_to_begin_with(box: MakeBox) -> None:
+def test_too_few_from_the_beginning(box: MakeBox) -> None:
     machine = box("good")
     ended = run_with_open_files(machine, 64)
 
@@ -37,7 +37,7 @@ def test_too_few_to_begin_with(box: MakeBox) -> None:
     assert not machine.out.exists()
 
 
-def test_fewer_than_requests_are_to_be_in_flight(box: MakeBox) -> None:
+def test_fewer_than_the_wanted_concurrency(box: MakeBox) -> None:
     machine = box("good")
     ended = run_with_open_files(machine, 128, "--concurrency", 300)
 

@@ -6,7 +6,7 @@ from tests.faults.conftest import MakeBox
 POISON, ANOTHER = "快速排序", "类Unix系统"
 
 
-def test_it_kills_the_server_each_time(box: MakeBox) -> None:
+def test_it_crashes_the_server_every_time(box: MakeBox) -> None:
     machine = box("good", LMDEPLOY_STAND_IN_POISON=POISON)
     ended = machine.run()
 
@@ -29,7 +29,7 @@ def test_it_kills_the_server_each_time(box: MakeBox) -> None:
     machine.check(answered=ALL)
 
 
-def test_the_server_stays_and_fails_everything_from_then_on(box: MakeBox) -> None:
+def test_the_server_survives_and_fails_every_request_from_then_on(box: MakeBox) -> None:
     machine = box("sickens of poison", LMDEPLOY_STAND_IN_POISON=POISON)
     ended = machine.run("--retries", 0)
 
@@ -41,7 +41,7 @@ def test_the_server_stays_and_fails_everything_from_then_on(box: MakeBox) -> Non
     machine.check(answered=ALL - 1, failed=1)
 
 
-def test_two_of_them_cost_no_other_question_anything(box: MakeBox) -> None:
+def test_two_of_them_cost_no_other_question_its_answer(box: MakeBox) -> None:
     machine = box("good", LMDEPLOY_STAND_IN_POISON=f"{POISON}; {ANOTHER}")
     ended = machine.run("--concurrency", ALL, "--max-restarts", 5)
 

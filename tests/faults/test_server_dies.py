@@ -28,7 +28,7 @@ def test_killed_from_outside(box: MakeBox) -> None:
     assert (machine.run_directory / "server.log").read_text().count("Loading weights") == 2
 
 
-def test_ends_by_itself_and_does_not_come_up_again_at_once(box: MakeBox) -> None:
+def test_it_exits_and_does_not_come_up_again_at_once(box: MakeBox) -> None:
     """As where the driver has not yet given back what the dead one held."""
     machine = box("exits; out of memory; good")
     ended = machine.run()
@@ -55,7 +55,7 @@ def test_the_guardian_is_killed(box: MakeBox) -> None:
     machine.check(answered=ALL)
 
 
-def test_out_of_gpu_memory_in_every_life(box: MakeBox) -> None:
+def test_out_of_gpu_memory_after_every_start(box: MakeBox) -> None:
     machine = box("out of memory midway")
     ended = machine.run()
 
@@ -72,7 +72,7 @@ def test_out_of_gpu_memory_in_every_life(box: MakeBox) -> None:
     machine.check_nothing_is_left()
 
 
-def test_dies_and_may_not_be_started_again(box: MakeBox) -> None:
+def test_it_dies_and_no_restart_is_allowed(box: MakeBox) -> None:
     machine = box("exits")
     ended = machine.run("--max-restarts", 0)
 
@@ -82,7 +82,7 @@ def test_dies_and_may_not_be_started_again(box: MakeBox) -> None:
     machine.check(answered=len(machine.answered()))
 
 
-def test_a_worker_that_hides_from_signals_is_gone_before_the_next_server_is_started(box: MakeBox) -> None:
+def test_a_worker_that_ignores_signals_is_gone_before_the_next_server_starts(box: MakeBox) -> None:
     machine = box("leaves a worker and exits; good")
     ended = machine.run()
 

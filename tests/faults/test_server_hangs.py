@@ -12,7 +12,7 @@ from tests.patience import wait_until
 
 
 @pytest.mark.parametrize("health", ["answers", "is silent"])
-def test_replies_do_not_come_any_more(box: MakeBox, health: str) -> None:
+def test_replies_stop_coming(box: MakeBox, health: str) -> None:
     machine = box("silent; good")
     process = machine.start("--hang-timeout", 3)
     machine.until_stuck()
@@ -29,7 +29,7 @@ def test_replies_do_not_come_any_more(box: MakeBox, health: str) -> None:
     machine.check_only_what_was_open_was_asked_again()
 
 
-def test_requests_that_are_given_up_before_the_silence_is_long_enough_do_not_hide_it(box: MakeBox) -> None:
+def test_request_timeouts_shorter_than_the_hang_timeout_do_not_hide_a_hang(box: MakeBox) -> None:
     machine = box("silent; good")
     ended = machine.run("--hang-timeout", 3, "--request-timeout", 1, "--retries", 10)
 
@@ -38,7 +38,7 @@ def test_requests_that_are_given_up_before_the_silence_is_long_enough_do_not_hid
     machine.check(answered=ALL)
 
 
-def test_this_program_was_stopped_for_a_while(box: MakeBox) -> None:
+def test_this_program_itself_was_suspended(box: MakeBox) -> None:
     """Ctrl-Z, or a laptop that was closed: nobody listened, so nobody can say that the server was silent."""
     machine = box("takes its time")
     process = machine.start("--hang-timeout", 3)

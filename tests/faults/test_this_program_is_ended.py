@@ -25,7 +25,7 @@ from tests.stand_ins.box import ROOT
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
 
-def test_interrupted_twice_while_the_server_does_not_listen(box: MakeBox) -> None:
+def test_interrupted_twice_while_the_server_ignores_signals(box: MakeBox) -> None:
     machine = box("stubborn")
     process = machine.start()
     machine.until_stuck()
@@ -91,7 +91,7 @@ def remote(api: ScriptedApi, out: Path) -> list[str]:
     return [sys.executable, "-m", "bundle", "eval-remote", "m", *options]
 
 
-def test_its_terminal_is_gone_without_a_word(tmp_path: Path) -> None:
+def test_its_terminal_is_gone_without_a_signal(tmp_path: Path) -> None:
     """As after `disown` and logging out: it goes on to the end, with nobody to tell."""
     out = tmp_path / "out"
     with remote_api(slow_letter) as api:
@@ -104,7 +104,7 @@ def test_its_terminal_is_gone_without_a_word(tmp_path: Path) -> None:
     assert results_of(out)["coverage"]["answered"] == len(whole_rows(out)) == ALL
 
 
-def test_it_was_started_with_nohup_and_its_terminal_is_closed(tmp_path: Path) -> None:
+def test_started_with_nohup_it_survives_its_terminal(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with remote_api(slow_letter) as api, (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -118,9 +118,9 @@ def test_it_was_started_with_nohup_and_its_terminal_is_closed(tmp_path: Path) ->
     assert results_of(out)["coverage"]["answered"] == ALL
 
 
-@pytest.mark.parametrize("where", ["a full disk", "a pipe nobody reads"])
-def test_nobody_takes_what_it_shows(tmp_path: Path, where: str) -> None:
-    if where == "a pipe nobody reads":
+@pytest.mark.parametrize("where", ["a full disk", "a closed pipe"])
+def test_its_output_cannot_be_written(tmp_path: Path, where: str) -> None:
+    if where == "a closed pipe":
         reader, stdout = os.pipe()
         os.close(reader)
     elif Path("/dev/full").exists():

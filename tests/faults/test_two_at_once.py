@@ -22,7 +22,7 @@ def test_two_runs_share_a_machine_an_output_directory_and_a_cache(box: MakeBox) 
     machine.check_nothing_is_left()
 
 
-def test_a_run_that_is_being_gone_on_with_cannot_be_gone_on_with(box: MakeBox) -> None:
+def test_a_run_that_is_being_resumed_cannot_be_resumed(box: MakeBox) -> None:
     machine = box("silent")
     process = machine.start()
     machine.until_stuck()

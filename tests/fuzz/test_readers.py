@@ -51,7 +51,9 @@ def damaged(draw: st.DrawFn, name: str) -> bytes:
 @pytest.mark.parametrize("name", TARGETS)
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_bytes_are_read_or_refused_with_a_remedy_and_soon(name: str, data: st.DataObject, tmp_path: Path) -> None:
+def test_any_bytes_are_read_or_refused_with_a_remedy_in_bounded_time(
+    name: str, data: st.DataObject, tmp_path: Path
+) -> None:
     damaged_bytes = data.draw(damaged(name))
     started = time.process_time()
     error = outcome(name, damaged_bytes, tmp_path)
@@ -60,7 +62,7 @@ def test_bytes_are_read_or_refused_with_a_remedy_and_soon(name: str, data: st.Da
 
 
 @pytest.mark.parametrize("path", FOUND, ids=[f"{path.parent.name}/{path.name}" for path in FOUND])
-def test_what_was_once_found_is_refused_with_a_remedy(path: Path, tmp_path: Path) -> None:
+def test_earlier_findings_are_refused_with_a_remedy(path: Path, tmp_path: Path) -> None:
     error = outcome(path.parent.name, path.read_bytes(), tmp_path)
     assert error is not None
     assert error.message
@@ -68,5 +70,5 @@ def test_what_was_once_found_is_refused_with_a_remedy(path: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_what_the_damaged_inputs_are_made_of_is_read(name: str, tmp_path: Path) -> None:
+def test_the_seeds_are_read(name: str, tmp_path: Path) -> None:
     assert [outcome(name, seed, tmp_path) for seed in SEEDS[name]] == [None] * len(SEEDS[name])

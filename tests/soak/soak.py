@@ -2,7 +2,7 @@
 
     python -m tests.soak.soak [--questions N] [--kill-every N] [--seed N]
 
-``bundle eval-local`` asks a stand-in of lmdeploy that fails one request in twenty, each in a way drawn by lot, and is
+``bundle eval-local`` asks a stand-in of lmdeploy that fails one request in twenty, each in a random way, and is
 killed after so many requests. It prints what happened and exits with 1 where anything is wrong.
 """
 
@@ -83,7 +83,7 @@ def soak(directory: Path, questions: int, kill_every: int, seed: int) -> Outcome
         directory: An empty one.
         questions: How many are asked.
         kill_every: After how many requests the server is killed.
-        seed: Of what is drawn by lot.
+        seed: Of what is random.
     """
     golds = _write_task(directory, questions, seed)
     make_checkpoint(directory / "tiny", like="tiny")
@@ -169,7 +169,7 @@ def _judge(
         "questions": f"{len(golds):,}",
         "rows with a reply, one a question": f"{len(replies):,}",
         "requests that arrived": f"{len(story.asked()):,}",
-        "of these failed by lot": f"{len(faults):,} ({_kinds(faults)})",
+        "of these failed at random": f"{len(faults):,} ({_kinds(faults)})",
         "server killed": f"{watched.kills} times, started {len(story.lives)} times",
         "time": f"{took_s:.0f} s",
         "most memory": f"{max(memory for _, memory in watched.memory) / 1e6:.0f} MB",
