@@ -32,8 +32,8 @@ HEALTH_SILENCE_S = 60.0
 _HEALTH_EVERY_S = 1.0
 _HEALTH_TIMEOUT_S = 10.0
 _LOOK_EVERY_S = 0.5
-_UNAVAILABLE, _UNAVAILABLE_LOOKS = 503, 2
-"""What a server answers whose engine is gone. Once may be a moment's trouble."""
+_UNAVAILABLE = 503
+"""What a server answers whose engine is gone, and lmdeploy also while a step of its engine takes over 10 s."""
 _ZOMBIE = "zombie"  # psutil.STATUS_ZOMBIE
 _LINE_SHOWN = 200
 
@@ -184,7 +184,7 @@ async def wait_for_trouble(
         for watch in (
             server.wait_for_death(),
             _silence_of_requests(server, silent_for, silence_s),
-            _health(server, health_silence_s),
+            _health(server, silent_for, health_silence_s),
             _deadly_line(server),
             _death_of_child(server),
         )
@@ -211,11 +211,11 @@ async def _silence_of_requests(server: "Server", silent_for: Callable[[], float]
     return _hangs(server, f"no reply, nor any part of one, for {silence_s:g} s")
 
 
-async def _health(server: "Server", silence_s: float) -> ServerError:
+async def _health(server: "Server", silent_for: Callable[[], float], silence_s: float) -> ServerError:
     import aiohttp  # takes a third of a second
 
     pause, limit = min(_HEALTH_EVERY_S, silence_s / 2), min(_HEALTH_TIMEOUT_S, silence_s)
-    silent, unavailable = 0.0, 0
+    silent, wrong = 0.0, "has not answered"
     # A new connection each time: what hangs may still hold an old one open.
     connector = aiohttp.TCPConnector(force_close=True)
     timeout = aiohttp.ClientTimeout(total=limit)
@@ -224,25 +224,34 @@ async def _health(server: "Server", silence_s: float) -> ServerError:
             began = time.monotonic()
             try:
                 async with http.get(server.base_url.removesuffix("/v1") + "/health") as reply:
-                    await reply.read()
-                silent = 0.0
+                    says = printable(await reply.text(errors="replace"))[:_LINE_SHOWN]
                 # Whatever else it says, it says something; whether replies come is watched elsewhere.
-                unavailable = unavailable + 1 if reply.status == _UNAVAILABLE else 0
-                if unavailable == _UNAVAILABLE_LOOKS:
-                    return _is_dead(server, f"its health check answers HTTP {_UNAVAILABLE}")
+                silent_now = 0.0
+                if reply.status == _UNAVAILABLE:
+                    if _is_deadly(server, says):
+                        return _is_dead(server, f"its health check says {says!r}")
+                    wrong = f"has answered HTTP {_UNAVAILABLE} ({says or 'and nothing else'})"
+                    # A server that replies to requests has an engine.
+                    silent_now = min(silent + time.monotonic() - began + pause, silent_for())
+                silent = silent_now
             except (aiohttp.ClientError, OSError, TimeoutError):
+                wrong = "has not answered"
                 silent += min(time.monotonic() - began, limit) + pause
-            await asyncio.sleep(min(pause, _LOOK_EVERY_S) if unavailable else pause)
-    return _hangs(server, f"its health check has not answered for {silence_s:g} s")
+            await asyncio.sleep(pause)
+    return _hangs(server, f"its health check {wrong} for {silence_s:g} s")
 
 
 async def _deadly_line(server: "Server") -> ServerError:
     while True:
         for line in server.log.new_lines():
-            if any(re.search(pattern, line) for pattern in server.spec.deadly):
+            if _is_deadly(server, line):
                 await asyncio.sleep(_LOOK_EVERY_S)  # what follows it may tell the cause
                 return _is_dead(server, f"its log says {line[-_LINE_SHOWN:]!r}")
         await asyncio.sleep(_LOOK_EVERY_S)
+
+
+def _is_deadly(server: "Server", line: str) -> bool:
+    return any(re.search(pattern, line) for pattern in server.spec.deadly)
 
 
 async def _death_of_child(server: "Server") -> ServerError:

@@ -44,7 +44,7 @@ class LmdeployBox:
             "LMDEPLOY_ENABLE_CHECK_ENV": "0",
             "TORCHDYNAMO_DISABLE": "1",
             "OMP_NUM_THREADS": "1",
-            "LMDEPLOY_ON_CPU_MIB": "1024",
+            "LMDEPLOY_ON_CPU_MIB": "256",
             "LMDEPLOY_ON_CPU_FAULT": str(self._fault),
             **variables,
         }

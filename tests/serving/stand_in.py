@@ -50,7 +50,7 @@ class Stage:
             key_variable=KEY_VARIABLE,
             activities=(("^doing (.*)", "{}"),),
             failures=FAILURES,
-            deadly=("^the engine died",),
+            deadly=("the engine died",),
             vital="--worker child",
         )
 

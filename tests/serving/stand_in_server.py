@@ -51,6 +51,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--listed", type=json.loads, help="the models listed, as JSON; default: --model")
     parser.add_argument("--listed-when", type=Path, help="list no model until this file exists")
     parser.add_argument("--healthy-when", type=Path, help="answer 503 until this file exists")
+    parser.add_argument("--unhealthy-because", help="what such an answer says")
     parser.add_argument("--generate", choices=["token", "500", "hang", "error"], default="token")
     parser.add_argument("--generates-when", type=Path, help="answer 500 until this file exists")
     parser.add_argument("--other-key", action="store_true", help="take another key than the one given")
@@ -70,7 +71,8 @@ def handler(options: argparse.Namespace) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             self.note()
             if self.path == "/health":
-                self.reply(200 if exists(options.healthy_when) else 503, {})
+                because = {"message": options.unhealthy_because} if options.unhealthy_because else {}
+                self.reply(200 if exists(options.healthy_when) else 503, because)
             elif not self.let_in():
                 self.reply(401, {"error": "wrong key"})
             elif self.path == "/v1/models":

@@ -83,10 +83,33 @@ async def test_a_line_that_says_the_engine_died_is_noticed_with_the_cause_that_t
     assert trouble.details[-1] == "the engine died"
 
 
-async def test_a_health_check_that_turns_to_503_is_noticed(stage: Stage) -> None:
-    healthy = stage.directory / "healthy"
-    trouble = await noticed(stage, lambda _: healthy.unlink(), "--healthy-when", str(healthy))
-    assert "its health check answers HTTP 503" in trouble.message
+async def test_a_health_check_that_says_the_engine_died_is_noticed(stage: Stage) -> None:
+    options = ("--healthy-when", str(stage.directory / "healthy"), "--unhealthy-because", "the engine died")
+    trouble = await noticed(stage, lambda _: (stage.directory / "healthy").unlink(), *options)
+    assert "its health check says" in trouble.message
+    assert "the engine died" in trouble.message
+
+
+async def test_a_health_check_that_stays_at_503_without_replies_means_a_hang(stage: Stage) -> None:
+    stage.write("healthy")
+    options = ("--healthy-when", str(stage.directory / "healthy"), "--unhealthy-because", "the probe timed out")
+    async with stage.supervisor(*options) as server, asyncio.timeout(PATIENCE_S):
+        (stage.directory / "healthy").unlink()
+        trouble = await wait_for_trouble(server, lambda: 60.0, 600, health_silence_s=1.0)
+        assert 'hangs: its health check has answered HTTP 503 ({"message": "the probe timed out"}) for 1 s' in str(
+            trouble
+        )
+
+
+async def test_a_busy_server_whose_health_check_says_503_while_replies_come_lives(stage: Stage) -> None:
+    """lmdeploy's answers so while a step of its engine takes more than ten seconds."""
+    stage.write("healthy")
+    async with stage.supervisor("--healthy-when", str(stage.directory / "healthy")) as server:
+        (stage.directory / "healthy").unlink()
+        watching = asyncio.create_task(wait_for_trouble(server, lambda: 0.3, 600, health_silence_s=0.5))
+        done, _ = await asyncio.wait({watching}, timeout=3)
+        watching.cancel()
+        assert not done
 
 
 async def test_the_death_of_the_process_that_computes_is_noticed(stage: Stage) -> None:
