@@ -27,6 +27,9 @@ class VllmBox:
         directory: An empty directory.
         installation: A virtual environment with vLLM.
         cache: Where converted checkpoints are kept.
+
+    Attributes:
+        shared_memory: What the servers seen had shared.
     """
 
     def __init__(self, directory: Path, installation: Path, cache: Path) -> None:
@@ -49,7 +52,7 @@ class VllmBox:
         }
         self._started: list[subprocess.Popen[bytes]] = []
         self._sessions: set[int] = set()
-        self._shared: set[Path] = set()
+        self.shared_memory: set[Path] = set()
 
     def run(self, model_dir: Path, *options: object) -> str:
         """Evaluate a checkpoint, which must succeed; what the run printed."""
@@ -89,7 +92,7 @@ class VllmBox:
         for process in self.processes():
             with contextlib.suppress(OSError):
                 maps = Path(f"/proc/{process.pid}/maps").read_text()
-                self._shared |= {Path(name) for name in re.findall(r"/dev/shm/psm_\w+", maps)}
+                self.shared_memory |= {Path(name) for name in re.findall(r"/dev/shm/psm_\w+", maps)}
         return server
 
     def engine(self) -> psutil.Process:
@@ -126,8 +129,8 @@ class VllmBox:
     def check_nothing_is_left(self) -> None:
         """No process, shared memory, socket or directory of the servers."""
         assert not self.processes()
-        assert self._shared
-        assert not [path for path in self._shared if path.exists()]
+        assert self.shared_memory
+        assert not [path for path in self.shared_memory if path.exists()]
         assert not list(self.temporary.glob("bundle-*"))
         assert not [path for path in self.temporary.rglob("*") if path.is_socket()]
 

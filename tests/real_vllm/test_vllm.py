@@ -3,12 +3,13 @@
 import json
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
+from tests.patience import wait_until
+from tests.program import run
 from tests.real_vllm.box import SAMPLE
 from tests.real_vllm.conftest import MakeBox
 
@@ -22,10 +23,9 @@ def test_a_whole_run_answers_as_the_transformers_engine_does_and_leaves_nothing(
     box = make_box()
     process = box.start(tiny, "--engine", "vllm", "--full-replies", "--", "--dtype", "float32")
     box.until_answered(1, process)
-    server = box.api_server()
+    box.api_server()
     assert process.wait() == 0, box.log.read_text()
     box.check_nothing_is_left()
-    del server
 
     assert box.results()["coverage"] == {"total": SAMPLE, "answered": SAMPLE, "failed": 0}
     record = json.loads(next(box.out.glob("*/run.json")).read_text())
@@ -58,9 +58,35 @@ def test_the_api_server_and_then_its_engine_are_killed_and_no_answer_is_lost(mak
     box.check_nothing_is_left()
 
 
+def test_what_a_run_killed_with_its_guardian_leaves_is_found_and_ended_by_doctor(make_box: MakeBox, tiny: Path) -> None:
+    box = make_box()
+    process = box.start(tiny, "--engine", "vllm", "--concurrency", 1, "--full-replies")
+    box.until_answered(1, process)
+    survivors = [box.engine(), box.worker()]
+    guardian = box.api_server().parent()
+    assert guardian is not None
+    for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first, so that neither acts on the other's death
+        process.send_signal(number)
+        guardian.send_signal(number)
+    process.wait()
+    guardian.wait()
+    assert all(one.is_running() for one in survivors)
+
+    result = run("doctor", "--clean", "--data", "sample", environment=box.environment)
+
+    for one in survivors:
+        assert f"process {one.pid}," in result.stdout
+    assert not box.processes()
+    assert box.shared_memory
+    wait_until(lambda: not [path for path in box.shared_memory if path.exists()])
+
+
 @pytest.fixture
 def talkative(tiny: Path, tmp_path: Path) -> Path:
     """A checkpoint that goes on after its letter until it is stopped: it knows no end of a turn."""
+    import torch  # imported late: slow, and these tests are skipped more often than not
+    from safetensors.torch import load_file, save_file
+
     directory = tmp_path / "talkative"
     shutil.copytree(tiny, directory)
     weights = load_file(directory / "model.safetensors")
@@ -78,6 +104,7 @@ def test_early_decisions_end_generation_at_the_server(make_box: MakeBox, talkati
     while process.poll() is None:
         generated = box.metric("vllm:generation_tokens_total") or generated
         running = max(running, box.metric("vllm:num_requests_running") or 0.0)
+        time.sleep(0.1)
     assert process.wait() == 0, box.log.read_text()
     assert box.results()["coverage"]["answered"] == SAMPLE
     early = [row for row in box.rows().values() if row["decided_early"]]

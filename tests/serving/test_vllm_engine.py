@@ -1,6 +1,7 @@
 """How vLLM is started."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -110,6 +111,10 @@ def test_it_is_offline_tells_nobody_and_keeps_its_sockets_in_the_directory_that_
     environment = launched(llama).environment
     assert environment["HF_HUB_OFFLINE"] == environment["VLLM_NO_USAGE_STATS"] == "1"
     assert environment["TMPDIR"] == "/tmp/private"
+
+
+def test_its_own_environments_programs_come_first(llama: Checkpoint) -> None:
+    assert launched(llama).environment["PATH"].startswith(f"/opt/vllm/bin{os.pathsep}")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1"])

@@ -1,6 +1,7 @@
 """vLLM's OpenAI-compatible server, on NVIDIA GPUs or, with its CPU build, on the CPU."""
 
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -130,6 +131,8 @@ class VllmEngine:
                 "VLLM_NO_USAGE_STATS": "1",
                 "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "600",  # the default 5 s closes connections under our requests
                 "PYTHONUNBUFFERED": "1",
+                # What it compiles at run time it compiles with the ninja of its own environment.
+                "PATH": os.pathsep.join([str(Path(installed.interpreter).parent), os.environ.get("PATH", os.defpath)]),
                 "PYTHONSAFEPATH": "1",  # a folder vllm/ where the user happens to be is not vLLM
                 **cache,
                 **job.settings.env,
