@@ -22,6 +22,7 @@ class KnownFailure:
         fatal: After such a line a server that hasn't answered yet never will, even if it keeps running.
         telling: Such a line tells the cause of a death, but a healthy server may print it, too.
         passing: A second start may well succeed. Such failures are considered last: they may be another's consequence.
+        vague: It only counts if nothing else is known and the log holds no exception that could be the cause.
     """
 
     cause: str
@@ -29,6 +30,7 @@ class KnownFailure:
     fatal: tuple[str, ...] = ()
     telling: tuple[str, ...] = ()
     passing: bool = False
+    vague: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +239,8 @@ _ERROR_LINE: Final = re.compile(
     r"^[A-Za-z_][\w.]*(?:Error|Exception|Exit|Failure)\b|\bERROR\b|\bFATAL\b|^(?i:fatal|error)\b"
 )
 
-_SEE_ABOVE: Final = re.compile(r"See (?:root cause|stack trace) above")
+_EXCEPTION: Final = re.compile(raised(r"\w*(?:Error|Exception)", ""))
+_SEE_ABOVE: Final = re.compile(r"See (?:root cause|stack trace) \(?above")
 
 # What to install for a missing module; any other has its package's name.
 _PACKAGES: Final = {
@@ -289,7 +292,10 @@ def exit_in_words(returncode: int) -> str:
 def known_failure(log_lines: Sequence[str], failures: Sequence[KnownFailure] = ()) -> Diagnosis | None:
     """What a server's log reveals of its ways to fail; None if nothing. See ``diagnose``."""
     serious = [line for line in reversed(log_lines) if not _WARNING.search(line)]
-    for failure in (_PORT_TAKEN, *sorted((*failures, *COMMON_FAILURES), key=lambda failure: failure.passing)):
+    considered = sorted((*failures, *COMMON_FAILURES), key=lambda failure: (failure.passing, failure.vague))
+    for failure in (_PORT_TAKEN, *considered):
+        if failure.vague and any(_EXCEPTION.search(line) and not _SEE_ABOVE.search(line) for line in serious):
+            continue
         for pattern in (*failure.fatal, *failure.telling):
             for line in serious:
                 if match := re.search(pattern, line):

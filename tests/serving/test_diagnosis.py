@@ -193,6 +193,10 @@ TELLING = [
 # What servers print that come up all the same.
 
 # vLLM 0.32.0's own, and as it words them for GPUs.
+ENGINE_DEAD = (
+    "(APIServer pid=6036) ERROR 11-26 06:36:44 [async_llm.py:906] vllm.v1.engine.exceptions.EngineDeadError: "
+    "EngineCore encountered an issue. See stack trace (above) for the root cause."
+)
 OF_VLLM = [
     ("api_server.py: error: unrecognized arguments: --bogus", "does not understand its options"),
     (
@@ -242,6 +246,12 @@ OF_VLLM = [
         "too long for a socket",
     ),
     ("RuntimeError: Failed to infer device type, please set the environment variable", "no NVIDIA GPU"),
+    (
+        "(EngineCore pid=7) ERROR 11-26 06:36:44 [multiproc_executor.py:316] Worker proc VllmWorker-0 died "
+        "unexpectedly (exit code: -9), shutting down executor.",
+        "a worker of its engine was killed",
+    ),
+    (ENGINE_DEAD, "its engine's process ended without a word"),
     ("torch._inductor.exc.InvalidCxxCompiler: No working C++ compiler found in", "needs a compiler"),
 ]
 TELLING += OF_VLLM
@@ -289,6 +299,11 @@ def test_a_warning_is_not_the_cause_when_something_else_was_the_end(line: str) -
 def test_vllms_own_list_alone_explains_its_lines(line: str, cause: str) -> None:
     last = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
     assert cause in diagnosis.diagnose([line, last], 1, ENGINES["vllm"].failures).cause
+
+
+def test_what_is_vague_does_not_hide_an_exception_that_may_be_the_cause() -> None:
+    cause = "(EngineCore pid=7) ERROR 11-26 06:21:15 [core.py:1510] TypeError: the moon is in the wrong phase"
+    assert "the moon" in diagnose([cause, ENGINE_DEAD], 0).cause
 
 
 def test_a_line_that_only_points_to_the_cause_is_not_quoted_as_the_cause() -> None:

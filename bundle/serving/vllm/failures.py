@@ -12,6 +12,7 @@ _NO_SPACE: Final = (
     "Give it less to hold with `-- --max-model-len 8192`, or more space: on a GPU `-- --gpu-memory-utilization 0.95`, "
     "on the CPU VLLM_CPU_KVCACHE_SPACE=GIB under `[vllm.env]` in a model file."
 )
+_NO_MEMORY: Final = "See `dmesg | tail`; give the machine or the container more memory, or use a smaller checkpoint."
 
 
 def _refused(text: str) -> str:
@@ -70,6 +71,17 @@ FAILURES: Final = (
         telling=(r"ipc path .* is longer than \d+ characters|AF_UNIX path too long",),
     ),
     replace(NO_GPU, telling=(raised("RuntimeError", "Failed to infer device type"),)),
+    KnownFailure(
+        "a worker of its engine was killed, probably by the kernel for lack of memory.",
+        _NO_MEMORY,
+        telling=(r"Worker proc \S+ died unexpectedly \(exit code: -9\)",),
+    ),
+    KnownFailure(
+        "its engine's process ended without a word; probably the kernel killed it for lack of memory.",
+        _NO_MEMORY,
+        telling=(r"\bEngineDeadError: EngineCore encountered an issue",),
+        vague=True,
+    ),
     KnownFailure(
         "its compiled code needs a compiler that is not installed.",
         "Install one (`apt-get install g++`), or do without with `-- --enforce-eager`.",
