@@ -9,6 +9,7 @@ from bundle.evaluation._asking import Asking, FirstRefusals, ask_all, require_wo
 from bundle.evaluation._queue import PrefixQueue, Queue
 from bundle.evaluation._suspects import Suspects
 from bundle.evaluation._window import Window
+from bundle.runs.health import Health, examine, known_options
 from bundle.runs.predictions import Prediction
 from bundle.runs.results import Results
 from bundle.runs.run import Run
@@ -196,8 +197,15 @@ class Evaluation:
             self.predictions,
             timing=timing,
             server=self._server(),
+            health=self.health,
             request_changes=self._request_changes,
         )
+
+    @property
+    def health(self) -> Health:
+        """Whether the outcomes so far say something about the model."""
+        options = {task.name: known_options(task.benchmark.name, task.answer_rule.to_json()) for task in self.tasks}
+        return examine(options, self.predictions)
 
     def _server(self) -> dict[str, float]:
         server: dict[str, float] = {"restarts": self.restarts} if self.restarts else {}

@@ -160,6 +160,13 @@ class EvaluationOptions:
     max_drop: float | None = _gates(
         None, "Exit 1 if a score drops by more than POINTS from the baseline.", metavar="POINTS", minimum=0
     )
+    max_unparsed: float | None = _gates(
+        None,
+        "Exit 1 if more than PERCENT of the replies hold no option.",
+        metavar="PERCENT",
+        minimum=0,
+        maximum=100,
+    )
     summary: Path | None = _gates(None, "Write a Markdown summary, as for a pull request.", metavar="FILE")
     junit: Path | None = _gates(None, "Write JUnit XML, as for a CI server.", metavar="FILE")
 

@@ -218,7 +218,8 @@ def _report(session: _Session, code: int) -> int:
         run.write(RESULTS, results.to_json())
     finally:
         if results.coverage.answered or code in (ExitCode.DONE, ExitCode.INTERRUPTED):
-            screen.results(evaluation.tasks, results, all_subjects=session.options.all_subjects)
+            shown = session.options.all_subjects
+            screen.results(evaluation.tasks, results, evaluation.health, all_subjects=shown)
     from bundle.reports.formats.submission import write_submissions  # imported late: slow, and the server starts first
 
     keys = [question.key for question in evaluation.questions]
@@ -245,8 +246,8 @@ def _conclude(conclusion: "Conclusion", run: Run, code: int, screen: Screen) -> 
 
 def _conclusion(options: EvaluationOptions) -> "Conclusion | None":
     """What is made of the run when it is over; None for nothing but the table."""
-    wanted = (options.min_score, options.baseline, options.max_drop, options.summary, options.junit)
-    if not any(wanted) and options.max_drop is None:
+    wanted = (options.baseline, options.max_drop, options.max_unparsed, options.summary, options.junit)
+    if not options.min_score and all(one is None for one in wanted):
         return None
     from bundle.reports.gates.conclusion import parse_conclusion  # imported late: slow, and most runs have no gates
 
@@ -254,6 +255,7 @@ def _conclusion(options: EvaluationOptions) -> "Conclusion | None":
         min_scores=options.min_score or (),
         baseline=options.baseline,
         max_drop=options.max_drop,
+        max_unparsed=options.max_unparsed,
         summary=options.summary,
         junit=options.junit,
         out=options.out,

@@ -156,8 +156,10 @@ def _shared_prefixes(questions: Sequence[Question]) -> list[_Prefix | None]:
 
 def _common(conversations: Sequence[Sequence[Message]]) -> _Prefix | None:
     """The prefix shared by conversations that differ at most in their last message."""
+    if not all(conversations):
+        return None
     leading = conversations[0][:-1]
-    lasts = [one[-1] for one in conversations if one]
+    lasts = [one[-1] for one in conversations]
     roles = {last["role"] for last in lasts}
     if leading:
         # A message that follows one of its own role would be read as the rest of that one.

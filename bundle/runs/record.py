@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError
 import bundle
 from bundle.errors import RunError
 from bundle.runs.files import RECORD, read_json
+from bundle.runs.health import known_options
 from bundle.tasks.benchmarks import Subject
 from bundle.tasks.catalog import Task
 from bundle.tasks.scores import Member, ScoredTask
@@ -336,6 +337,11 @@ class RunRecord(_Part):
     def scored_tasks(self) -> tuple[ScoredTask, ...]:
         """What the scores of the tasks depend on, in the order they were asked."""
         return tuple(task.scored for task in self.tasks)
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The options that each task's questions have, as far as the task says so."""
+        return {task.name: known_options(task.benchmark, task.answer) for task in self.tasks}
 
 
 def first_fault(error: ValidationError) -> str:

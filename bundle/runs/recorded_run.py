@@ -9,6 +9,7 @@ from pathlib import Path
 from bundle.errors import RunError
 from bundle.runs.files import DAMAGED, PREDICTIONS, PROMPTS, RECORD
 from bundle.runs.finding import find_run
+from bundle.runs.health import Health, examine
 from bundle.runs.predictions import Prediction, one_per_question, read_predictions
 from bundle.runs.prompts import RecordedPrompt, read_prompts
 from bundle.runs.record import RunRecord
@@ -67,6 +68,16 @@ class RecordedRun:
     def failed(self) -> int:
         """Questions that were asked and got no reply; the rest was never asked."""
         return len(self.predictions) - self.answered
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The options that each task's questions have, as far as the task says so."""
+        return self.record.options
+
+    @property
+    def health(self) -> Health:
+        """Whether the replies say something about the model."""
+        return examine(self.options, self.predictions)
 
     @property
     def timing(self) -> Mapping[str, float]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bundle.errors import RunError
 from bundle.runs.files import RESULTS, read_json
+from bundle.runs.health import Health
 from bundle.runs.predictions import Prediction
 from bundle.runs.record import Text, first_fault
 from bundle.runs.scoring import Score, score_run
@@ -42,6 +43,8 @@ class Results(BaseModel):
             replies that were stopped early, and replies whose tokens were not counted, for that or another reason.
         server: What is known of the server, such as its ``prefix_cache_hit_rate``.
         request_changes: How requests had to be changed for the server, such as "temperature left out".
+        health: What was found out about the measurement, see `bundle.runs.health`; None in older files. Readers examine
+            the replies again.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -52,6 +55,7 @@ class Results(BaseModel):
     tokens: dict[str, int]
     server: dict[str, float]
     request_changes: list[str] = []
+    health: dict[str, Any] | None = None
 
     @classmethod
     def of(
@@ -62,6 +66,7 @@ class Results(BaseModel):
         *,
         timing: Mapping[str, float],
         server: Mapping[str, float],
+        health: Health,
         request_changes: Sequence[str] = (),
     ) -> Self:
         """Score and count what is known of a run.
@@ -72,6 +77,7 @@ class Results(BaseModel):
             predictions: At most one per question.
             timing: Seconds by phase.
             server: What is known of the server.
+            health: Of the measurement.
             request_changes: How requests had to be changed for it.
         """
         asked = Counter(key.part for key in questions)
@@ -83,6 +89,7 @@ class Results(BaseModel):
             tokens=_tokens(predictions),
             server=dict(server),
             request_changes=list(request_changes),
+            health=health.to_json(),
         )
 
     @classmethod
@@ -105,7 +112,8 @@ class Results(BaseModel):
 
     def to_json(self) -> dict[str, Any]:
         """The file's content."""
-        return self.model_dump(exclude=None if self.request_changes else {"request_changes"})
+        absent = {name for name in ("request_changes", "health") if not getattr(self, name)}
+        return self.model_dump(exclude=absent)
 
 
 def _tokens(predictions: Iterable[Prediction]) -> dict[str, int]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from bundle.errors import RunError
 from bundle.reports.comparison.comparable import Setting, differing_settings, require_comparable
 from bundle.reports.comparison.rows import Pair, Row, task_rows
+from bundle.runs.health import unparsed
 from bundle.runs.recorded_run import RecordedRun
 from bundle.tasks.scores import Key, Part
 
@@ -51,6 +52,7 @@ class Comparison:
         not_common: Questions that only one of the runs has.
         other_messages: Questions compared although their messages differ, as with fewer examples.
         secret: Questions excluded because their gold answers are secret.
+        unparsed: Replies to the questions compared whose answer is no option, in the base and in the new run.
     """
 
     base: RecordedRun
@@ -64,6 +66,7 @@ class Comparison:
     not_common: int
     other_messages: int
     secret: int
+    unparsed: tuple[int, int]
 
     @property
     def overall(self) -> list[Row]:
@@ -93,10 +96,11 @@ def compare(base: RecordedRun, new: RecordedRun, *, common: bool = False) -> Com
     if not pairs:
         raise _nothing_to_compare(secret=bool(keys) and not known)
     _require_same_questions(base, new, pairs)
+    without = [{one.key for one in unparsed(run.options, run.predictions)} for run in (base, new)]
     return Comparison(
         base=base,
         new=new,
-        rows=tuple(row for task in tasks for row in task_rows(task, base.score_names(task), pairs)),
+        rows=tuple(row for task in tasks for row in task_rows(task, base.score_names(task), pairs, without[1])),
         flips=_flips(base.part_names, pairs),
         settings=differing_settings(base.record, new.record),
         only_base=len(answered[0] - answered[1]),
@@ -105,6 +109,7 @@ def compare(base: RecordedRun, new: RecordedRun, *, common: bool = False) -> Com
         not_common=0 if same_asked else len(base.prompts.keys() ^ new.prompts.keys()),
         other_messages=sum(_messages_differ(base, new, one.key) for one, _ in pairs),
         secret=len(keys) - len(known),
+        unparsed=(sum(one.key in without[0] for one, _ in pairs), sum(one.key in without[1] for one, _ in pairs)),
     )
 
 

@@ -85,6 +85,8 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
             "not_in_common": comparison.not_common,
             "secret": comparison.secret,
         },
+        "unparsed": {"base": comparison.unparsed[0], "new": comparison.unparsed[1]},
+        "health": {"base": comparison.base.health.to_json(), "new": comparison.new.health.to_json()},
         "asked_with_other_messages": comparison.other_messages,
     }
 

@@ -1,14 +1,15 @@
 """How the outcomes of questions changed from one run to another, by subject and group."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from typing import Literal
 
 from bundle.runs.predictions import Prediction
 from bundle.runs.statistics import Interval, Pairs, difference, difference_interval, holm, mcnemar
-from bundle.tasks.scores import Member, ScoredTask
+from bundle.tasks.scores import Key, Member, ScoredTask
 
 Pair = tuple[Prediction, Prediction]
 """A question's outcome in both runs, each with a reply and a known gold answer."""
@@ -41,6 +42,7 @@ class Row:
         questions: Number of questions.
         lost: Questions correct in the base and wrong in the new run.
         won: The reverse.
+        lost_without: Of the questions lost, those whose reply in the new run holds no option.
         p: McNemar's exact p-value over them.
         corrected_p: For a subject, that with Holm's correction for the number of subjects; otherwise None.
         standing: For a subject by ``corrected_p``, otherwise by ``p`` and ``interval`` together.
@@ -55,6 +57,7 @@ class Row:
     questions: int
     lost: int
     won: int
+    lost_without: int
     p: float
     corrected_p: float | None
     standing: Standing
@@ -65,7 +68,9 @@ class Row:
         return self.p if self.corrected_p is None else self.corrected_p
 
 
-def task_rows(task: ScoredTask, names: Mapping[str, str], pairs: Sequence[Pair]) -> Iterator[Row]:
+def task_rows(
+    task: ScoredTask, names: Mapping[str, str], pairs: Sequence[Pair], unparsed: Collection[Key] = ()
+) -> Iterator[Row]:
     """The rows of a task: for each split the mean over all its subjects, then the groups; then all subjects.
 
     A group is compared only where all its subjects are.
@@ -74,7 +79,9 @@ def task_rows(task: ScoredTask, names: Mapping[str, str], pairs: Sequence[Pair])
         task: The task.
         names: The name in ``results.json`` of each of its scores.
         pairs: The questions that both runs answered, including those of other tasks.
+        unparsed: Those whose reply in the new run holds no option.
     """
+    row = partial(_row, unparsed)
     members: dict[Member, list[Pair]] = defaultdict(list)
     for pair in pairs:
         if pair[0].task == task.name:
@@ -88,16 +95,16 @@ def task_rows(task: ScoredTask, names: Mapping[str, str], pairs: Sequence[Pair])
         whole = prefix in task.groups and set(task.groups[prefix]) == set(of_split)
         name = names[prefix] if whole else _partial(task, names, of_split)
         overall[prefix] = None
-        yield _row(name, "overall", [compared[member] for member in of_split])
+        yield row(name, "overall", [compared[member] for member in of_split])
     for group, of_group in task.groups_within(compared).items():
         if group not in overall:
-            yield _row(names[group], "group", [compared[member] for member in of_group])
+            yield row(names[group], "group", [compared[member] for member in of_group])
     subjects = [
-        _row(names[task.score_name(*member)], "subject", [of_subject]) for member, of_subject in compared.items()
+        row(names[task.score_name(*member)], "subject", [of_subject]) for member, of_subject in compared.items()
     ]
-    for row, corrected in zip(subjects, holm([row.p for row in subjects]), strict=True):
-        standing = _direction(row.difference) if corrected < LEVEL else Standing.CHANCE
-        yield replace(row, corrected_p=corrected, standing=standing)
+    for one, corrected in zip(subjects, holm([one.p for one in subjects]), strict=True):
+        standing = _direction(one.difference) if corrected < LEVEL else Standing.CHANCE
+        yield replace(one, corrected_p=corrected, standing=standing)
 
 
 def _partial(task: ScoredTask, names: Mapping[str, str], members: Sequence[Member]) -> str:
@@ -107,7 +114,12 @@ def _partial(task: ScoredTask, names: Mapping[str, str], members: Sequence[Membe
     return f"mean of {len(members)} subjects" + (f" ({split})" if len(task.splits) > 1 else "")
 
 
-def _row(name: str, kind: Literal["overall", "group", "subject"], subjects: Sequence[Sequence[Pair]]) -> Row:
+def _row(
+    unparsed: Collection[Key],
+    name: str,
+    kind: Literal["overall", "group", "subject"],
+    subjects: Sequence[Sequence[Pair]],
+) -> Row:
     tallies = [_tally(pairs) for pairs in subjects]
     change = 100 * difference(tallies)
     interval = difference_interval(tallies) * 100
@@ -124,6 +136,11 @@ def _row(name: str, kind: Literal["overall", "group", "subject"], subjects: Sequ
         questions=sum(one.n for one in tallies),
         lost=lost,
         won=won,
+        lost_without=sum(
+            base.correct is True and new.correct is not True and new.key in unparsed
+            for pairs in subjects
+            for base, new in pairs
+        ),
         p=p,
         corrected_p=None,
         standing=_standing(change, interval, lost, won, p),

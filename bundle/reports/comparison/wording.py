@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from bundle.reports.comparison.comparison import Comparison
 from bundle.reports.comparison.rows import Row, Standing
+from bundle.reports.health import described
 from bundle.system.text import one_line, plural
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{40}")
@@ -16,7 +17,7 @@ def verdict(row: Row) -> str:
         return f"{row.name}: no difference: every question is correct in both runs or wrong in both."
     moved = (
         f"{row.name}: {_direction(row)} (95 % interval {between(row)}; "
-        f"{row.won} won, {row.lost} lost, {p_says(row.shown_p)})."
+        f"{row.won} won, {lost(row)}, {p_says(row.shown_p)})."
     )
     match row.standing:
         case Standing.BETTER | Standing.WORSE:
@@ -28,6 +29,13 @@ def verdict(row: Row) -> str:
             )
         case _:
             return f"{moved} Not statistically significant: it may be due to chance."
+
+
+def lost(row: Row) -> str:
+    """The questions lost, and how: "8 lost", or "168 lost (12 to another letter, 156 to no letter)"."""
+    if not row.lost_without:
+        return f"{row.lost} lost"
+    return f"{row.lost} lost ({row.lost - row.lost_without} to another letter, {row.lost_without} to no letter)"
 
 
 def points(value: float) -> str:
@@ -67,6 +75,12 @@ def left_out(comparison: Comparison) -> Iterator[str]:
         yield f"{plural(comparison.not_common, 'question')} excluded because only one of the runs includes them."
     if comparison.secret:
         yield f"{plural(comparison.secret, 'question')} excluded because the gold answers are secret."
+    before, now = comparison.unparsed
+    if before or now:
+        yield f"Replies that hold no option: {before} in the base, {now} in the new run."
+    for label, run in (("base", comparison.base), ("new", comparison.new)):
+        for one in run.health.grave:
+            yield f"Doubtful measurement ({label}): {described(one, task=len(run.tasks) > 1)}. {one.remedy}"
     if comparison.other_messages:
         yield f"{plural(comparison.other_messages, 'question')} sent with different messages, such as fewer examples."
 

@@ -75,7 +75,7 @@ class Conclusion:
         Raises:
             RunError: A file cannot be written, or the run cannot be compared with the baseline.
         """
-        if not self.gates.min_scores and self.gates.baseline is None and self.summary is None and self.junit is None:
+        if self == Conclusion():
             return code
         run = read_recorded_run(directory)
         results = check_gates(self.gates, run)
@@ -94,6 +94,7 @@ def parse_conclusion(
     min_scores: Sequence[str] = (),
     baseline: Path | None = None,
     max_drop: float | None = None,
+    max_unparsed: float | None = None,
     summary: Path | None = None,
     junit: Path | None = None,
     out: Path = Path("outputs"),
@@ -109,7 +110,7 @@ def parse_conclusion(
             what = "a directory" if path.is_dir() else "in a directory that does not exist"
             raise UsageError(f"{option} {path} is {what}.", remedy="Name a file in an existing directory.")
     try:
-        gates = parse_gates(min_scores, baseline, max_drop, out)
+        gates = parse_gates(min_scores, baseline, max_drop, out, max_unparsed=max_unparsed)
     except RunError as error:
         raise RunError(f"--baseline: {error.message}", remedy=error.remedy, details=error.details) from None
     return Conclusion(gates, summary, junit)

@@ -19,6 +19,7 @@ from bundle.reports.comparison import (
     require_comparable_tasks,
 )
 from bundle.reports.comparison.wording import p_says
+from bundle.runs.health import Health
 from bundle.runs.record import RunRecord, TaskRecord
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 from bundle.system.text import did_you_mean, one_line, plural
@@ -44,11 +45,13 @@ class Gates:
         min_scores: Minimum scores, by their names in ``results.json``.
         baseline: The run to compare with; None for none.
         max_drop: Maximum drop in the mean over all subjects of each task, in points; None to compare only.
+        max_unparsed: Maximum share of replies whose answer is none of the options, in percent; None for any.
     """
 
     min_scores: tuple[MinScore, ...] = ()
     baseline: RecordedRun | None = None
     max_drop: float | None = None
+    max_unparsed: float | None = None
 
     def require_scored(self, names: Collection[str]) -> None:
         """Refuse gates on scores that the run will not have.
@@ -110,9 +113,14 @@ class GateResult:
 
 
 def parse_gates(
-    min_scores: Sequence[str], baseline: Path | None, max_drop: float | None, out: Path = Path("outputs")
+    min_scores: Sequence[str],
+    baseline: Path | None,
+    max_drop: float | None,
+    out: Path = Path("outputs"),
+    *,
+    max_unparsed: float | None = None,
 ) -> Gates:
-    """Read the options ``--min-score NAME=PERCENT``, ``--baseline RUN`` and ``--max-drop POINTS``.
+    """Read ``--min-score NAME=PERCENT``, ``--baseline RUN``, ``--max-drop POINTS`` and ``--max-unparsed PERCENT``.
 
     Raises:
         UsageError: They cannot be used as given.
@@ -128,6 +136,7 @@ def parse_gates(
         tuple(_min_score(value) for value in min_scores),
         None if baseline is None else read_recorded_run(baseline, out),
         max_drop,
+        max_unparsed,
     )
     names = [one.name for one in gates.min_scores]
     for name in names:
@@ -166,6 +175,8 @@ def check_gates(gates: Gates, run: RecordedRun) -> list[GateResult]:
         RunError: It cannot be compared with the baseline.
     """
     results = [_at_least(one, run) for one in gates.min_scores]
+    if gates.max_unparsed is not None:
+        results.append(_parsed(gates.max_unparsed, run.health))
     if gates.baseline is None or gates.max_drop is None:
         return results
     comparison = compare_with_baseline(gates, run)
@@ -230,6 +241,15 @@ def _at_least(gate: MinScore, run: RecordedRun) -> GateResult:
         return GateResult(name, False, line)
     met = score.accuracy is not None and score.accuracy >= gate.percent - _TOLERANCE
     return GateResult(name, met, f"{gate.name} {reached}, required: {gate.percent:g}")
+
+
+def _parsed(most: float, health: Health) -> GateResult:
+    name = f"at most {most:g} % of the replies are without an option"
+    if not health.replies:
+        return GateResult(name, False, "no question has a reply, so none is known to hold an option")
+    share = _decimals(health.unparsed_percent, most)
+    line = f"{share} % of the replies without an option ({health.unparsed} of {health.replies}), allowed: {most:g} %"
+    return GateResult(name, health.unparsed_percent <= most + _TOLERANCE, line)
 
 
 def _not_below(row: Row, most: float, comparison: Comparison) -> GateResult:

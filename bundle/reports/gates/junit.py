@@ -1,13 +1,15 @@
 """The results of a run's gates as JUnit XML, for CI servers.
 
 A test case passes or fails and keeps its name from build to build: one that every question has a reply, and one per
-gate. Scores are not tests; they are properties of the suite, under their names in ``results.json``.
+gate. Scores are not tests; they are properties of the suite, under their names in ``results.json``. So is the health of
+the measurement; what is wrong with it is the suite's output.
 """
 
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
 from bundle.reports.gates.gates import GateResult
+from bundle.reports.health import health_lines
 from bundle.runs.recorded_run import RecordedRun
 from bundle.system.text import one_line
 
@@ -27,6 +29,8 @@ def junit(run: RecordedRun, gates: Sequence[GateResult] = ()) -> str:
     )
     properties = ElementTree.SubElement(suite, "properties")
     facts = {"run": run.name, "model": run.model, "questions": str(run.total), "answered": str(run.answered)}
+    health = run.health
+    facts |= {"measurement": "ok" if health.is_ok else "doubtful", "unparsed": str(health.unparsed)}
     scores = {key: f"{one.accuracy:.4f}" for key, one in run.scores.items() if one.accuracy is not None}
     for key, value in (facts | scores).items():
         ElementTree.SubElement(properties, "property", {"name": one_line(key), "value": one_line(value)})
@@ -39,6 +43,8 @@ def junit(run: RecordedRun, gates: Sequence[GateResult] = ()) -> str:
         if not gate.met:
             line = one_line(gate.line)
             ElementTree.SubElement(case, "failure", {"type": "gate", "message": line}).text = line
+    if not health.is_ok:
+        ElementTree.SubElement(suite, "system-out").text = "\n".join(health_lines(health))
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=False) + "\n"
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from bundle.reports.comparison import Comparison, Row, verdict
 from bundle.reports.comparison.wording import between, left_out, p_value, points
 from bundle.reports.gates.gates import GateResult
+from bundle.reports.health import described, where
+from bundle.runs.health import Health
 from bundle.runs.recorded_run import RecordedRun
 from bundle.runs.scoring import Score, headlines, intervals
 from bundle.runs.statistics import Interval
@@ -34,6 +36,7 @@ def _lines(run: RecordedRun, comparison: Comparison | None, gates: Sequence[Gate
         yield f"**{_percent(one.score)}** {_code(one.name)}{interval}"
     yield ""
     yield f"{run.answered} of {run.total} questions answered" + ("." if run.answered == run.total else " ⚠️")
+    yield from _health(run.health)
     if run.record.data.source == "sample":
         yield ""
         yield "Sample questions only show that the pipeline works; the score says nothing about the model's quality."
@@ -63,6 +66,25 @@ def _lines(run: RecordedRun, comparison: Comparison | None, gates: Sequence[Gate
         yield "</details>"
     yield ""
     yield f"Run {_code(run.name)}, started {run.began:%Y-%m-%d %H:%M}, data {_code(run.record.data.source)}."
+
+
+def _health(health: Health) -> Iterator[str]:
+    if not health.headline:
+        return
+    yield ""
+    yield _plain(health.headline) + (" ⚠️" if not health.is_ok else "")
+    if health.is_ok:
+        return
+    several = len({one.task for one in health.findings}) > 1
+    yield ""
+    for one in health.findings:
+        example = f" ({_code(where(one.example))}: {_code(one.example.text)})" if one.example is not None else ""
+        yield f"- {_plain(described(one, task=several))}{example}. {one.remedy}"
+
+
+def _plain(text: str) -> str:
+    """Our own sentence with a few characters of a reply in it: none of them can begin anything in Markdown."""
+    return re.sub(r"([\\`*_\[\]<>#|@~&!])", r"\\\1", text)
 
 
 def _table(

@@ -63,6 +63,7 @@ def render_page(run: RecordedRun, *, language: Language | None = None) -> str:
         sections=parts,
         group_label=group_label,
         facts=facts(run),
+        health=run.health,
         phases=PHASES,
         quantiles=list(QUANTILES),
         settings=list(settings(run.record.to_json())),

@@ -9,6 +9,7 @@ from typing import Final
 from markupsafe import Markup, escape
 
 from bundle.reports.formats import Language
+from bundle.runs.health import MEANINGS
 
 LANGUAGES: Final[tuple[Language, ...]] = ("en", "zh")
 
@@ -19,6 +20,8 @@ def catalog() -> Mapping[str, Mapping[Language, str]]:
     content: dict[str, dict[Language, str]] = json.loads(
         Path(__file__).with_name("texts.json").read_text(encoding="utf-8")
     )
+    for fault, (says, remedy) in MEANINGS.items():
+        content[f"fault.{fault}"]["en"], content[f"remedy.{fault}"]["en"] = says, remedy
     return content
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from bundle.errors import BundleError
+from bundle.reports.health import DOUBTFUL, health_lines
 from bundle.reports.screen.output import console, steady
 from bundle.runs.predictions import Prediction
 from bundle.runs.scoring import mean
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
+    from bundle.runs.health import Health
     from bundle.runs.results import Results
 
 _PLAIN_INTERVAL_S = 10.0
@@ -124,8 +126,17 @@ class Screen:
         if self._live is not None:
             self._live.close()
 
-    def results(self, tasks: Sequence[ScoredTask], results: "Results", *, all_subjects: bool = False) -> None:
-        """Show a table for every task, with groups and some or all subjects, then coverage and timing."""
+    def results(
+        self, tasks: Sequence[ScoredTask], results: "Results", health: "Health", *, all_subjects: bool = False
+    ) -> None:
+        """Show a table for every task, with groups and some or all subjects, then the measurement's health and timing.
+
+        Args:
+            tasks: The run's tasks.
+            results: Its scores and counts.
+            health: Whether they say something about the model.
+            all_subjects: Whether to show every subject.
+        """
         from bundle.reports.screen.tables import percent, results_table  # imported late, for rich
 
         names = score_names(tasks)
@@ -135,8 +146,14 @@ class Screen:
             if not set(task.splits.values()) & scores.keys():
                 parts = [score for name, score in scores.items() if name not in task.groups]
                 self._out.print(f"Mean of {len(parts)} of {len(task.subjects)} subjects: {percent(mean(parts))}")
+        for line in health_lines(health):
+            self._out.print(line, markup=False, style=self._warning if line.startswith(DOUBTFUL) else "")
         for line in _summary(results):
             self._out.print(line)
+
+    @property
+    def _warning(self) -> str:
+        return "yellow" if self._out.is_terminal else ""
 
     def note(self, line: str) -> None:
         """Show one more line of the results."""

@@ -1,0 +1,35 @@
+"""The health of a measurement in plain words, as every report but the page shows it."""
+
+from collections.abc import Iterator
+
+from bundle.runs.health import Example, Finding, Health
+from bundle.system.text import printable
+
+DOUBTFUL = "measurement: DOUBTFUL"
+
+
+def health_lines(health: Health) -> Iterator[str]:
+    """One line where all is well; otherwise each fault with an example and what to do."""
+    if not health.headline:
+        return
+    yield health.headline
+    if health.is_ok:
+        return
+    several = len({one.task for one in health.findings}) > 1
+    for one in health.findings:
+        yield f"  - {described(one, task=several)}"
+        if one.is_minor:
+            continue
+        if one.example is not None:
+            yield f"    e.g. {where(one.example)}: {one.example.text}"
+        yield f"    {one.remedy}"
+
+
+def described(finding: Finding, *, task: bool) -> str:
+    """What is wrong, where a run has several tasks with the task's name."""
+    return f"{printable(finding.task)}: {finding.says}" if task else finding.says
+
+
+def where(example: Example) -> str:
+    """The question of an example, as in "law #3"."""
+    return printable(f"{example.subject} #{example.id}")

@@ -1,0 +1,354 @@
+"""The health of a measurement: whether a run's score says something about the model, or about how it was asked.
+
+Pure functions from a run's rows to findings. They change no score: a reply without an option is wrong under
+OpenCompass's rules, and stays wrong; here it is counted, shown with an example, and a way out is named.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from bundle.runs.predictions import Prediction
+from bundle.system.text import one_line, plural
+from bundle.tasks.benchmarks import BENCHMARKS
+
+MINOR: Final = 0.01
+"""A fault in fewer of the replies than this share is mentioned, and is no reason to doubt the score."""
+
+_NEARLY_ALL: Final = 0.9
+_FEWEST: Final = 20
+"""Replies from which on a share says something."""
+_RARE: Final = 0.005
+_EXAMPLE_LENGTH: Final = 60
+
+_MARK: Final = re.compile(r"\s*(<\|?/?[A-Za-z][\w:.|-]{2,40}>|\[/?[A-Z][A-Z_]{3,40}\]|◁\w{3,40}▷)")
+_NOT_THINKING: Final = re.compile(r"answer|final|response|output|result|html|div|span|sub|sup|math", re.IGNORECASE)
+
+
+class Fault(StrEnum):
+    """What can be wrong with the replies to a task. The first five are disjoint."""
+
+    UNENDED_THINKING = "unended_thinking"
+    EMPTY = "empty"
+    CUT = "cut_at_length"
+    NOT_AN_OPTION = "not_an_option"
+    NO_OPTION = "no_option"
+    UNKNOWN_MARK = "unknown_mark"
+    ONE_LETTER = "one_letter"
+    BELOW_GUESSING = "below_guessing"
+
+
+MEANINGS: Final[Mapping[Fault, tuple[str, str]]] = {
+    Fault.UNENDED_THINKING: (
+        "{count} of {of} replies are nothing but thinking that never ended",
+        "Raise --max-out-len, turn thinking off, or use --answer-from-thinking.",
+    ),
+    Fault.EMPTY: (
+        "{count} of {of} replies are empty",
+        "Look at the server's log, its chat template and its stop words.",
+    ),
+    Fault.CUT: (
+        "{count} of {of} replies ended at their length limit, {unparsed} of them without an option",
+        "Raise --max-out-len.",
+    ),
+    Fault.NOT_AN_OPTION: (
+        "{count} of {of} replies give an answer that is no option, mostly {answer}",
+        "Try another answer rule on the stored replies: bundle rescore RUN --rule first_option.",
+    ),
+    Fault.NO_OPTION: (
+        "{count} of {of} replies hold no option",
+        "Read the example: does the model see the question, and its chat template suit it?",
+    ),
+    Fault.UNKNOWN_MARK: (
+        "{count} of {of} replies begin with {mark}, which may open thinking",
+        "If so, the answers were looked for in the thinking: turn thinking off at the server.",
+    ),
+    Fault.ONE_LETTER: (
+        "{count} of {of} answers are {answer}",
+        "Check the chat template and the weights; a model that reads the questions varies.",
+    ),
+    Fault.BELOW_GUESSING: (
+        "{count} of {of} answers are correct, {percent} %; guessing gives {chance} %",
+        "Chance alone rarely does that: suspect the answer rule, the prompt or the data.",
+    ),
+}
+"""For each fault what it says, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A reply that shows a fault.
+
+    Attributes:
+        split: The split of its question.
+        subject: Its subject.
+        id: Its row number.
+        text: The beginning of the reply, or of the thinking where there is nothing else; printable.
+    """
+
+    split: str
+    subject: str
+    id: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A fault of the replies to a task.
+
+    Attributes:
+        fault: Which.
+        task: The task's name.
+        count: Replies that have it; for a score below guessing the correct ones.
+        of: Replies considered.
+        example: One of them; None where a single reply shows nothing.
+        values: What else its sentence names.
+    """
+
+    fault: Fault
+    task: str
+    count: int
+    of: int
+    example: Example | None = None
+    values: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_minor(self) -> bool:
+        """Whether it is too rare to doubt the score."""
+        return self.fault is not Fault.BELOW_GUESSING and self.count < MINOR * self.of
+
+    @property
+    def filled(self) -> dict[str, object]:
+        """All that its sentence names."""
+        return {"count": self.count, "of": self.of, **self.values}
+
+    @property
+    def says(self) -> str:
+        """What is wrong, as part of a sentence."""
+        return MEANINGS[self.fault][0].format_map(self.filled)
+
+    @property
+    def remedy(self) -> str:
+        """What to do, as a sentence."""
+        return MEANINGS[self.fault][1]
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``results.json``."""
+        return {
+            "fault": self.fault.value,
+            "task": self.task,
+            "count": self.count,
+            "of": self.of,
+            "says": self.says,
+            "remedy": self.remedy,
+            "example": None if self.example is None else asdict(self.example),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What is known of a run's measurement.
+
+    Attributes:
+        replies: Questions with a reply.
+        unparsed: Replies whose answer is none of the options.
+        findings: Faults, by task.
+    """
+
+    replies: int
+    unparsed: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def grave(self) -> list[Finding]:
+        """The findings that are a reason to doubt the score."""
+        return [one for one in self.findings if not one.is_minor]
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether there is none."""
+        return not self.grave
+
+    @property
+    def unparsed_percent(self) -> float:
+        """Unparsed replies in percent of all."""
+        return 100 * self.unparsed / self.replies if self.replies else 0.0
+
+    @property
+    def headline(self) -> str:
+        """The verdict in one line; "" without replies."""
+        if not self.replies:
+            return ""
+        if self.is_ok:
+            return "measurement: " + "; ".join(["ok", *(one.says for one in self.findings)])
+        if self.unparsed >= MINOR * self.replies:
+            unparsed = f"{self.unparsed} of {plural(self.replies, 'reply', 'replies')} ({self.unparsed_percent:.1f} %)"
+            return f"measurement: DOUBTFUL, no option found in {unparsed}"
+        return "measurement: DOUBTFUL"
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``results.json``."""
+        return {
+            "ok": self.is_ok,
+            "replies": self.replies,
+            "unparsed": self.unparsed,
+            "unparsed_percent": round(self.unparsed_percent, 2),
+            "findings": [one.to_json() for one in self.findings],
+        }
+
+
+def examine(options: Mapping[str, str], predictions: Iterable[Prediction]) -> Health:
+    """Examine the replies of a run.
+
+    Args:
+        options: The options of every task as far as they are known, see `known_options`; by the task's name, in order.
+        predictions: At most one per question.
+    """
+    replies: dict[str, list[Prediction]] = {task: [] for task in options}
+    for one in predictions:
+        if one.error is None:
+            replies[one.task].append(one)
+    findings: list[Finding] = []
+    unparsed = 0
+    for task, of_task in replies.items():
+        letters = options_of(options[task], of_task)
+        found = [one for one in of_task if not is_parsed(one, letters)]
+        unparsed += len(found)
+        if of_task:
+            findings += _findings(task, letters, of_task, found)
+    return Health(sum(map(len, replies.values())), unparsed, tuple(findings))
+
+
+def known_options(benchmark: str, rule: Mapping[str, Any]) -> str:
+    """The options that a task's questions have, as far as the task says so.
+
+    Args:
+        benchmark: The benchmark's name.
+        rule: The answer rule with its settings, as in ``run.json``.
+
+    Returns:
+        Letters or digits; "" if the task does not say it.
+    """
+    return str(rule.get("options") or ("ABCD" if benchmark in BENCHMARKS else ""))
+
+
+def options_of(known: str, predictions: Iterable[Prediction]) -> str:
+    """The options of a task: those it names, or else those that its gold answers show; "" for answers of any text."""
+    if known:
+        return known
+    golds = {one.gold for one in predictions if one.gold}
+    letters = set("".join(golds))
+    if not golds or not all("A" <= letter <= "Z" for letter in letters) or any(len(set(g)) < len(g) for g in golds):
+        return ""
+    # The last options may not be right once, so that a few more are allowed.
+    return "".join(chr(code) for code in range(ord("A"), ord(max(letters | {"D"})) + 1))
+
+
+def is_parsed(prediction: Prediction, options: str) -> bool:
+    """Whether a reply's answer is an option, or several; without known options, whether it has any."""
+    answer = prediction.answer or ""
+    return bool(answer) and (not options or set(answer) <= set(options))
+
+
+def unparsed(known: Mapping[str, str], predictions: Sequence[Prediction]) -> list[Prediction]:
+    """The replies of a run whose answer is none of the options."""
+    options = {
+        task: options_of(letters, [one for one in predictions if one.task == task]) for task, letters in known.items()
+    }
+    return [one for one in predictions if one.error is None and not is_parsed(one, options[one.task])]
+
+
+def _findings(
+    task: str, options: str, replies: Sequence[Prediction], unparsed: Sequence[Prediction]
+) -> Iterable[Finding]:
+    lost = {one.key for one in unparsed}
+    kinds: dict[Fault, list[Prediction]] = {fault: [] for fault in list(Fault)[:5]}
+    for one in replies:
+        if (fault := _fault(one, is_lost=one.key in lost)) is not None:
+            kinds[fault].append(one)
+    for fault, found in kinds.items():
+        if found:
+            # One that is also without an option shows more.
+            shown = _first([one for one in found if one.key in lost] or found)
+            values = {}
+            if fault is Fault.CUT:
+                values["unparsed"] = str(sum(one.key in lost for one in found))
+            elif fault is Fault.NOT_AN_OPTION:
+                values["answer"] = _quoted(Counter(one.answer or "" for one in found).most_common(1)[0][0])
+            yield Finding(fault, task, len(found), len(replies), _example(shown), values)
+    yield from _unknown_mark(task, replies)
+    if options:
+        parsed = [one for one in replies if one.key not in lost]
+        yield from _one_letter(task, parsed)
+        yield from _below_guessing(task, options, replies)
+
+
+def _fault(one: Prediction, *, is_lost: bool) -> Fault | None:
+    if not (one.reply or "").strip():
+        return Fault.UNENDED_THINKING if one.thinking else Fault.EMPTY
+    if one.finish_reason == "length":
+        return Fault.CUT
+    if not is_lost:
+        return None
+    return Fault.NOT_AN_OPTION if one.answer else Fault.NO_OPTION
+
+
+def _unknown_mark(task: str, replies: Sequence[Prediction]) -> Iterable[Finding]:
+    marks = [(match[1], one) for one in replies if (match := _MARK.match(one.reply or ""))]
+    likely = [(mark, one) for mark, one in marks if not _NOT_THINKING.search(mark)]
+    if not likely:
+        return
+    mark, count = Counter(mark for mark, _ in likely).most_common(1)[0]
+    if count >= max(_FEWEST / 2, _NEARLY_ALL * len(replies)):
+        example = _first([one for found, one in likely if found == mark])
+        yield Finding(Fault.UNKNOWN_MARK, task, count, len(replies), _example(example), {"mark": _quoted(mark)})
+
+
+def _one_letter(task: str, parsed: Sequence[Prediction]) -> Iterable[Finding]:
+    if len(parsed) < _FEWEST:
+        return
+    answer, count = Counter(one.answer or "" for one in parsed).most_common(1)[0]
+    golds = [one.gold for one in parsed if one.gold]
+    is_right = golds and golds.count(answer) > len(golds) / 2
+    if count >= _NEARLY_ALL * len(parsed) and not is_right:
+        example = _first([one for one in parsed if one.answer == answer])
+        yield Finding(Fault.ONE_LETTER, task, count, len(parsed), _example(example), {"answer": _quoted(answer)})
+
+
+def _below_guessing(task: str, options: str, replies: Sequence[Prediction]) -> Iterable[Finding]:
+    scored = [one for one in replies if one.gold]
+    if len(options) < 2 or any(len(one.gold) != 1 for one in scored):
+        return  # with several right answers, or none known, guessing has no rate that is known here
+    right, chance = sum(one.correct is True for one in scored), 1 / len(options)
+    if scored and _at_most(right, len(scored), chance) < _RARE:
+        values = {"percent": f"{100 * right / len(scored):.1f}", "chance": f"{100 * chance:.0f}"}
+        yield Finding(Fault.BELOW_GUESSING, task, right, len(scored), None, values)
+
+
+def _at_most(right: int, n: int, chance: float) -> float:
+    """The probability of at most so many successes in ``n`` trials (binomial distribution)."""
+    if right >= n * chance:
+        return 1.0
+    log_chance, log_rest, log_all = math.log(chance), math.log1p(-chance), math.lgamma(n + 1)
+    return math.fsum(
+        math.exp(log_all - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * log_chance + (n - k) * log_rest)
+        for k in range(right + 1)
+    )
+
+
+def _first(found: Sequence[Prediction]) -> Prediction:
+    """The same one, in whatever order they were answered."""
+    return min(found, key=lambda one: one.key)
+
+
+def _example(one: Prediction) -> Example:
+    text = (one.reply or "").strip() or one.thinking or ""
+    return Example(one.split, one.subject, one.id, one_line(text, _EXAMPLE_LENGTH))
+
+
+def _quoted(text: str) -> str:
+    return f'"{one_line(text, 20)}"'

@@ -1,0 +1,61 @@
+"""What a reader of the terminal learns of a measurement that went wrong, one run per kind of fault."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+from aiohttp import web
+
+from tests.client.quirks import letter as letter_of
+from tests.openai_api import Call, Handler, completion, remote_api
+from tests.program import results_of, run
+from tests.stand_ins.box import ROOT
+
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")} | {
+    "PYTHONPATH": str(ROOT),
+    "COLUMNS": "80",
+}
+
+
+def evaluated(handler: Handler, out: Path, *options: object) -> "CompletedProcess[str]":
+    with remote_api(handler) as api:
+        fixed = ["--base-url", api.url, "--data", "sample", "--out", out]
+        return run("eval-remote", "the-model", *fixed, *options, environment=ENVIRONMENT)
+
+
+def saying(words: Callable[[str], str], finish: str = "stop") -> Handler:
+    async def handler(call: Call) -> web.Response:
+        return completion(words(letter_of(call.body)), finish)
+
+    return handler
+
+
+def test_a_good_run_says_that_the_measurement_is_ok(tmp_path: Path) -> None:
+    result = evaluated(saying(str), tmp_path, "--full-replies")
+    assert result.returncode == 0, result.stderr
+    assert "measurement: ok\n" in result.stdout
+    assert "e.g." not in result.stdout
+    assert results_of(tmp_path)["health"]["ok"] is True
+
+
+@pytest.mark.parametrize(
+    ("words", "finish", "unparsed", "said"),
+    [
+        ("The answer is {}.", "stop", 104, '104 of 104 replies give an answer that is no option, mostly "T"'),
+        ("不知道", "stop", 104, "104 of 104 replies hold no option"),
+        ("<think>先看题", "length", 104, "104 of 104 replies are nothing but thinking that never ended"),
+        ("先看题，", "length", 104, "104 of 104 replies ended at their length limit, 104 of them without"),
+        ("", "stop", 104, "104 of 104 replies are empty"),
+        ("B", "stop", 0, '104 of 104 answers are "B"'),
+        ("<scratch>A or B?</scratch>{}", "stop", 0, '104 of 104 replies begin with "<scratch>"'),
+    ],
+)
+def test_a_faulty_one_says_what_is_wrong(words: str, finish: str, unparsed: int, said: str, tmp_path: Path) -> None:
+    result = evaluated(saying(words.format, finish), tmp_path, "--full-replies", "--max-unparsed", 5)
+    assert "measurement: DOUBTFUL" in result.stdout, result.stderr
+    assert said in result.stdout
+    assert results_of(tmp_path)["health"]["unparsed"] == unparsed
+    assert result.returncode == (1 if unparsed else 0)
+    assert ("gate failed" in result.stdout) is bool(unparsed)

@@ -1,0 +1,201 @@
+"""Whether a score says something about the model, from rows alone."""
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from scipy.stats import binomtest
+
+from bundle.runs.health import Fault, Finding, Health, _at_most, examine, known_options, options_of, unparsed
+from bundle.runs.predictions import Prediction
+
+OPTIONS = {"ceval_gen": "ABCD"}
+
+
+def row(number: int = 0, answer: str = "A", **fields: Any) -> Prediction:
+    gold = fields.pop("gold", "ABCD"[number % 4])
+    one = Prediction(
+        task="ceval_gen",
+        split="val",
+        subject="law",
+        id=number,
+        reply=answer,
+        answer=answer,
+        gold=gold,
+        correct=answer == gold if gold else None,
+        finish_reason="stop",
+        decided_early=False,
+        prompt_tokens=None,
+        completion_tokens=None,
+        latency_s=0.0,
+        attempts=1,
+    )
+    return replace(one, **fields)
+
+
+def good(count: int = 100, *, right: float = 0.6, seed: int = 0) -> list[Prediction]:
+    """What a model replies that reads the questions."""
+    chance = random.Random(seed)
+    return [row(n, "ABCD"[n % 4] if chance.random() < right else chance.choice("ABCD")) for n in range(count)]
+
+
+def only(health: Health) -> Finding:
+    (found,) = health.findings
+    return found
+
+
+def test_of_a_good_run_one_short_line_is_said() -> None:
+    health = examine(OPTIONS, good())
+    assert health.headline == "measurement: ok"
+    assert not health.findings
+    assert health.unparsed == 0
+
+
+def test_without_replies_nothing_is_said() -> None:
+    health = examine(OPTIONS, [row(reply=None, answer=None, correct=None, error="HTTP 500")])
+    assert health.headline == ""
+    assert health.unparsed_percent == 0
+    assert not health.findings
+
+
+@pytest.mark.parametrize(
+    ("fault", "fields"),
+    [
+        (Fault.NO_OPTION, {"reply": "不知道。", "answer": ""}),
+        (Fault.NOT_AN_OPTION, {"reply": "The answer is B.", "answer": "T"}),
+        (Fault.NOT_AN_OPTION, {"reply": "答案是Ｂ。", "answer": "Ｂ"}),
+        (Fault.CUT, {"reply": "先看题，", "answer": "", "finish_reason": "length"}),
+        (Fault.CUT, {"reply": "Let us see", "answer": "L", "finish_reason": "length"}),
+        (Fault.CUT, {"reply": "A is tempting,", "answer": "A", "finish_reason": "length"}),
+        (Fault.EMPTY, {"reply": "", "answer": ""}),
+        (Fault.EMPTY, {"reply": " \n", "answer": "", "finish_reason": "length"}),
+        (Fault.UNENDED_THINKING, {"reply": "", "answer": "", "thinking": "先看题", "finish_reason": "length"}),
+        (Fault.UNENDED_THINKING, {"reply": "", "answer": "", "thinking": "先看题"}),
+    ],
+)
+def test_every_fault_of_a_reply_is_counted_once_with_an_example(fault: Fault, fields: dict[str, Any]) -> None:
+    replies = good()
+    for number in range(40, 50):
+        replies[number] = row(number, **fields)
+    found = only(examine(OPTIONS, replies))
+    assert (found.fault, found.count, found.of) == (fault, 10, 100)
+    assert found.example is not None
+    assert (found.example.subject, found.example.id) == ("law", 40)
+    assert found.example.text == (fields["reply"].strip() or fields.get("thinking", ""))
+    assert not found.is_minor
+    assert found.remedy
+
+
+def test_replies_without_an_option_are_counted_whatever_the_reason() -> None:
+    faulty = [
+        row(0, reply="?", answer=""),
+        row(1, reply="The", answer="T"),
+        row(2, reply="A, for", answer="A", finish_reason="length"),
+        row(3, reply="", answer="", thinking="…"),
+    ]
+    health = examine(OPTIONS, faulty)
+    assert (health.replies, health.unparsed, health.unparsed_percent) == (4, 3, 75.0)
+    assert {one.fault: one.count for one in health.findings} == {
+        Fault.UNENDED_THINKING: 1,
+        Fault.CUT: 1,
+        Fault.NOT_AN_OPTION: 1,
+        Fault.NO_OPTION: 1,
+    }
+    assert health.headline == "measurement: DOUBTFUL, no option found in 3 of 4 replies (75.0 %)"
+    assert [one.id for one in unparsed(OPTIONS, faulty)] == [0, 1, 3]
+
+
+def test_a_few_odd_replies_among_many_are_mentioned_in_the_one_line() -> None:
+    replies = good(1000)
+    replies[7] = row(7, reply="不知道", answer="")
+    health = examine(OPTIONS, replies)
+    assert health.is_ok
+    assert health.headline == "measurement: ok; 1 of 1000 replies hold no option"
+
+
+def test_a_reply_stopped_early_is_not_cut() -> None:
+    early = [replace(one, finish_reason=None, decided_early=True) for one in good()]
+    assert examine(OPTIONS, early).headline == "measurement: ok"
+
+
+def test_one_letter_for_nearly_everything_is_found() -> None:
+    replies = [row(n, "B" if n % 20 else "C") for n in range(100)]
+    found = only(examine(OPTIONS, replies))
+    assert (found.fault, found.count, found.of) == (Fault.ONE_LETTER, 95, 100)
+    assert '"B"' in found.says
+
+
+def test_one_letter_that_is_right_is_no_fault() -> None:
+    assert examine(OPTIONS, [row(n, "B", gold="B") for n in range(100)]).headline == "measurement: ok"
+
+
+def test_one_letter_is_found_where_the_gold_answers_are_secret() -> None:
+    found = only(examine(OPTIONS, [row(n, "B", gold="") for n in range(100)]))
+    assert found.fault is Fault.ONE_LETTER
+
+
+def test_a_score_below_guessing_is_found_only_where_chance_would_rarely_do_it() -> None:
+    def answers(right: int, n: int) -> list[Prediction]:
+        return [row(k, "ABCD"[(k + (k >= right)) % 4]) for k in range(n)]
+
+    found = only(examine(OPTIONS, answers(10, 100)))
+    assert (found.fault, found.count, found.of) == (Fault.BELOW_GUESSING, 10, 100)
+    assert "10.0 %; guessing gives 25 %" in found.says
+    assert not examine(OPTIONS, answers(2, 16)).findings
+    assert not examine(OPTIONS, answers(20, 100)).findings
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 20), (2, 30), (20, 104), (300, 1346), (3300, 13948), (5, 20)])
+def test_the_chance_of_so_few_is_that_of_the_binomial_distribution(right: int, n: int) -> None:
+    expected = binomtest(right, n, 0.25, alternative="less").pvalue
+    assert _at_most(right, n, 0.25) == pytest.approx(expected if right < n / 4 else 1.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("mark", ["<scratchpad>", "[REASON]", "◁thought▷", "<|thinking|>"])
+def test_a_mark_that_all_replies_begin_with_is_named(mark: str) -> None:
+    replies = [replace(one, reply=f"{mark}{one.reply}") for one in good()]
+    found = only(examine(OPTIONS, replies))
+    assert found.fault is Fault.UNKNOWN_MARK
+    assert mark in found.says
+
+
+@pytest.mark.parametrize("begin", ["<answer>", "[ANSWER]", "【答案】", "<B>", ""])
+def test_what_frames_an_answer_is_no_mark(begin: str) -> None:
+    assert not examine(OPTIONS, [replace(one, reply=f"{begin}{one.reply}") for one in good()]).findings
+
+
+def test_several_right_answers_are_options_and_guessing_has_no_rate() -> None:
+    replies = [row(n, "AC", gold="BD") for n in range(100)]
+    assert [one.fault for one in examine(OPTIONS, replies).findings] == [Fault.ONE_LETTER]
+
+
+def test_the_options_are_the_rules_the_benchmarks_or_those_of_the_gold_answers() -> None:
+    assert known_options("town", {"rule": "first_option", "options": "AB"}) == "AB"
+    assert known_options("ceval", {"rule": "first_capital"}) == "ABCD"
+    assert known_options("town", {"rule": "first_capital"}) == ""
+    assert options_of("", [row(gold="A"), row(gold="B")]) == "ABCD"
+    assert options_of("", [row(gold="A"), row(gold="F")]) == "ABCDEF"
+    assert options_of("", [row(gold="42"), row(gold="B")]) == ""
+    assert options_of("", [row(gold="")]) == ""
+
+
+def test_answers_of_any_text_are_only_counted_where_there_is_none() -> None:
+    replies = [row(n, "42", gold="42") for n in range(50)] + [row(50, "", gold="42", reply="?")]
+    health = examine({"ceval_gen": ""}, replies)
+    assert health.unparsed == 1
+    assert only(health).fault is Fault.NO_OPTION
+
+
+def test_an_example_is_one_printable_short_line() -> None:
+    found = only(examine(OPTIONS, [row(reply="\x1b[31m\u202e" + "哦\n" * 500, answer="")]))
+    assert found.example is not None
+    assert len(found.example.text) <= 60
+    assert "\x1b" not in found.example.text
+    assert "\n" not in found.example.text
+
+
+def test_each_task_has_its_own_findings() -> None:
+    bad = [replace(row(n, "", reply="?"), task="other") for n in range(10)]
+    health = examine(OPTIONS | {"other": "ABCD"}, good() + bad)
+    assert [(one.task, one.count, one.of) for one in health.findings] == [("other", 10, 10)]
