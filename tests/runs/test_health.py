@@ -13,7 +13,7 @@ from bundle.runs.predictions import Prediction
 OPTIONS = {"ceval_gen": "ABCD"}
 
 
-def row(number: int = 0, answer: str = "A", **fields: Any) -> Prediction:
+def row(number: int = 0, answer: str | None = "A", **fields: Any) -> Prediction:
     gold = fields.pop("gold", "ABCD"[number % 4])
     one = Prediction(
         task="ceval_gen",
