@@ -104,6 +104,21 @@ _NO_MODEL_WORDS = re.compile(
     re.IGNORECASE,
 )
 
+# OpenAI, Azure (content_filter, ResponsibleAIPolicyViolation), DashScope (data_inspection_failed), Volcengine
+# (SensitiveContentDetected), Zhipu (1301), Moonshot (content_filter), MiniMax ("input new_sensitive").
+_FILTER_CODES = re.compile(
+    r"content_?filter\w*|data_?inspection_?failed|content_?policy\w*|responsible_?ai\w*|\w*sensitive\w*|1301"
+    r"|content_moderation\w*|moderation_blocked|prohibited_content",
+    re.IGNORECASE,
+)
+_FILTER_WORDS = re.compile(
+    r"inappropriate content|content (filter|management policy|policy|moderation)|sensitive (content|information|words?)"
+    r"|new_sensitive|considered (high risk|unsafe)|敏感|不当内容|违规内容|内容安全|不安全内容|审核(未|不)通过",
+    re.IGNORECASE,
+)
+_MAY_FILTER = frozenset({400, 403, 421, 422, 451})
+FILTERED = "the content filter refused the question"
+
 _MESSAGE_KEYS = ("message", "detail", "msg", "error_msg", "error", "status_msg")
 _HTML = re.compile(r"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
@@ -137,6 +152,8 @@ def fault_of_status(status: int, body: object, headers: Mapping[str, str]) -> At
             Fate.REFUSED,
             remedy="Use the address it redirects to as the base URL, if you trust it.",
         )
+    if status in _MAY_FILTER and _is_filtered(error, message):
+        return AttemptError(f"{FILTERED}: {reason}", Fate.UNANSWERED)
     if status == 401:
         return AttemptError(reason, Fate.KEY_SPENT, remedy=_KEY_REMEDY)
     if status == 402 or (status in (400, 403, _BUSY) and _is_quota(error, message, pause_s)):
@@ -164,6 +181,8 @@ def fault_of_body(body: object) -> AttemptError:
         code = _error_in(body).get("code")
         if isinstance(code, int) and 400 <= code < 600:
             return fault_of_status(code, body, {})
+        if _is_filtered(_error_in(body), said(body)):
+            return AttemptError(f"{FILTERED}: {said(body)}", Fate.UNANSWERED)
         if _is_quota(_error_in(body), said(body), None):
             return AttemptError(f"the server says: {said(body)}", Fate.KEY_SPENT, remedy=_QUOTA_REMEDY)
         return AttemptError(f"the server says: {said(body)}", Fate.AGAIN)
@@ -244,6 +263,10 @@ def _is_quota(error: Mapping[str, Any], message: str, pause_s: float | None) -> 
     if pause_s is not None or any(_RATE_CODES.fullmatch(code) for code in codes) or _RATE_WORDS.search(message):
         return False
     return _QUOTA_WORDS.search(message) is not None
+
+
+def _is_filtered(error: Mapping[str, Any], message: str) -> bool:
+    return any(_FILTER_CODES.fullmatch(code) for code in _codes(error)) or bool(_FILTER_WORDS.search(message))
 
 
 def _is_no_model(error: Mapping[str, Any], message: str) -> bool:

@@ -1,7 +1,6 @@
 """Asks many questions at once, and scores every reply as it arrives."""
 
 import asyncio
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from bundle.errors import AnswerError, ServerError
 from bundle.evaluation._queue import Queue
 from bundle.evaluation._suspects import Suspects
 from bundle.evaluation._window import Window
+from bundle.runs.no_reply import kind_of
 from bundle.runs.predictions import Prediction
 from bundle.tasks.answers import AnswerRule
 from bundle.tasks.catalog import Question
@@ -22,7 +22,6 @@ _FEWEST_FAILURES = 32
 _ROUNDS_OF_FAILURES = 2
 """All requests in flight may fail in a short outage; if those after them fail as well, it is not a short one."""
 _FIRST_REFUSALS = 10
-_VARYING = re.compile(r"[0-9a-f-]{8,}|\d+", re.IGNORECASE)
 _KEPT = "The answers so far are kept; continue with --resume."
 
 
@@ -70,7 +69,7 @@ class FirstRefusals:
         if self._kinds is None or (failure.transient and not self._count_transient):
             return
         self._count += 1
-        self._kinds.add(_VARYING.sub("#", failure.reason))
+        self._kinds.add(kind_of(failure.reason))
         if len(self._kinds) == 1 and self._count >= _FIRST_REFUSALS:
             raise RefusedError(
                 f"The first {self._count} questions got no reply, all for the same reason: {failure.reason}.",

@@ -167,6 +167,12 @@ class EvaluationOptions:
         minimum=0,
         maximum=100,
     )
+    allow_unanswered: int = _gates(
+        0,
+        "Let gates and the exit code pass if at most N questions have no reply, as after a content filter.",
+        metavar="N",
+        minimum=0,
+    )
     summary: Path | None = _gates(None, "Write a Markdown summary, as for a pull request.", metavar="FILE")
     junit: Path | None = _gates(None, "Write JUnit XML, as for a CI server.", metavar="FILE")
 

@@ -213,11 +213,12 @@ def _report(session: _Session, code: int) -> int:
     if run is None or evaluation is None:
         return code
     results = evaluation.results(session.timing)
+    coverage = results.coverage
     try:
         run.flush()
         run.write(RESULTS, results.to_json())
     finally:
-        if results.coverage.answered or code in (ExitCode.DONE, ExitCode.INTERRUPTED):
+        if coverage.answered or code in (ExitCode.DONE, ExitCode.INTERRUPTED):
             shown = session.options.all_subjects
             screen.results(evaluation.tasks, results, evaluation.health, all_subjects=shown)
     from bundle.reports.formats.submission import write_submissions  # imported late: slow, and the server starts first
@@ -225,7 +226,7 @@ def _report(session: _Session, code: int) -> int:
     keys = [question.key for question in evaluation.questions]
     for line in write_submissions(evaluation.tasks, keys, evaluation.predictions, run):
         screen.note(line)
-    if code == ExitCode.DONE and results.coverage.answered < results.coverage.total:
+    if code == ExitCode.DONE and coverage.total - coverage.answered > session.options.allow_unanswered:
         code = ExitCode.UNANSWERED
     if session.conclusion is not None:
         code = _conclude(session.conclusion, run, code, screen)
@@ -256,6 +257,7 @@ def _conclusion(options: EvaluationOptions) -> "Conclusion | None":
         baseline=options.baseline,
         max_drop=options.max_drop,
         max_unparsed=options.max_unparsed,
+        allow_unanswered=options.allow_unanswered,
         summary=options.summary,
         junit=options.junit,
         out=options.out,

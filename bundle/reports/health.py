@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from bundle.runs.health import Example, Finding, Health
-from bundle.system.text import printable
+from bundle.system.text import plural, printable
 
 DOUBTFUL = "measurement: DOUBTFUL"
 
@@ -23,6 +23,16 @@ def health_lines(health: Health) -> Iterator[str]:
         if one.example is not None:
             yield f"    e.g. {where(one.example)}: {one.example.text}"
         yield f"    {one.remedy}"
+
+
+def no_reply_lines(health: Health, *, most: int = 5) -> Iterator[str]:
+    """Why questions have no reply, the most frequent reasons first, each with what to do."""
+    shown = health.no_reply[:most]
+    for one in shown:
+        yield f"  {one.count} × {one.reason}"
+        yield f"      {one.remedy}"
+    if rest := health.no_reply[most:]:
+        yield f"  {sum(one.count for one in rest)} more, for {plural(len(rest), 'other reason')}: see predictions.jsonl"
 
 
 def described(finding: Finding, *, task: bool) -> str:

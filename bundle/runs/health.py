@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from bundle.runs.no_reply import NoReply, reasons
 from bundle.runs.predictions import Prediction
 from bundle.system.text import one_line, plural
 from bundle.tasks.benchmarks import BENCHMARKS
@@ -157,11 +158,13 @@ class Health:
         replies: Questions with a reply.
         unparsed: Replies whose answer is none of the options.
         findings: Faults, by task.
+        no_reply: Questions that were asked and have no reply, by reason.
     """
 
     replies: int
     unparsed: int
     findings: tuple[Finding, ...]
+    no_reply: tuple[NoReply, ...] = ()
 
     @property
     def grave(self) -> list[Finding]:
@@ -198,6 +201,7 @@ class Health:
             "unparsed": self.unparsed,
             "unparsed_percent": round(self.unparsed_percent, 2),
             "findings": [one.to_json() for one in self.findings],
+            "no_reply": [one.to_json() for one in self.no_reply],
         }
 
 
@@ -209,6 +213,7 @@ def examine(options: Mapping[str, str], predictions: Iterable[Prediction]) -> He
         predictions: At most one per question.
     """
     replies: dict[str, list[Prediction]] = {task: [] for task in options}
+    predictions = list(predictions)
     for one in predictions:
         if one.error is None:
             replies[one.task].append(one)
@@ -220,7 +225,7 @@ def examine(options: Mapping[str, str], predictions: Iterable[Prediction]) -> He
         unparsed += len(found)
         if of_task:
             findings += _findings(task, letters, of_task, found)
-    return Health(sum(map(len, replies.values())), unparsed, tuple(findings))
+    return Health(sum(map(len, replies.values())), unparsed, tuple(findings), reasons(predictions))
 
 
 def known_options(benchmark: str, rule: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """What a reader of the terminal learns of a measurement that went wrong, one run per kind of fault."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from tests.client.quirks import letter as letter_of
-from tests.openai_api import Call, Handler, completion, remote_api
+from tests.openai_api import Call, Handler, completion, error, remote_api
 from tests.program import results_of, run
 from tests.stand_ins.box import ROOT
 
@@ -59,3 +60,32 @@ def test_a_faulty_one_says_what_is_wrong(words: str, finish: str, unparsed: int,
     assert results_of(tmp_path)["health"]["unparsed"] == unparsed
     assert result.returncode == (1 if unparsed else 0)
     assert ("gate failed" in result.stdout) is bool(unparsed)
+
+
+async def filtering(call: Call) -> web.Response:
+    """Refuses some questions as DashScope does."""
+    if hashlib.sha256(call.body["messages"][-1]["content"].encode()).digest()[0] < 16:
+        return error(400, "inappropriate content", code="data_inspection_failed")
+    return completion(letter_of(call.body))
+
+
+def test_reasons_for_missing_replies_are_counted_on_the_screen_and_a_filter_can_be_allowed(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    files = ("--summary", tmp_path / "summary.md", "--junit", tmp_path / "junit.xml")
+    result = evaluated(filtering, out, "--full-replies", *files)
+    assert result.returncode == 4
+    (reason,) = results_of(out)["health"]["no_reply"]
+    assert reason["cause"] == "content_filter"
+    said = f"{reason['count']} × the content filter refused the question: HTTP 400: inappropriate content"
+    assert said in result.stdout
+    assert said.partition("× ")[2] in (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert said in (tmp_path / "junit.xml").read_text(encoding="utf-8")
+
+    allowed = ("--allow-unanswered", reason["count"], "--min-score", "ceval=1")
+    result = evaluated(filtering, tmp_path / "allowed", *allowed)
+    assert result.returncode == 0, result.stdout
+    assert "gate passed" in result.stdout
+    assert "questions that have no reply" in result.stdout
+
+    one_less = ("--allow-unanswered", reason["count"] - 1, "--min-score", "ceval=1")
+    assert evaluated(filtering, tmp_path / "refused", *one_less).returncode == 4

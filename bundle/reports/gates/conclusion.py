@@ -85,7 +85,7 @@ class Conclusion:
             comparison = compare_with_baseline(self.gates, run)
             write_text(self.summary, summary(run, comparison=comparison, gates=results))
         if self.junit is not None:
-            write_text(self.junit, junit(run, results))
+            write_text(self.junit, junit(run, results, allow_unanswered=self.gates.allow_unanswered))
         return gated_exit_code(code, results)
 
 
@@ -95,6 +95,7 @@ def parse_conclusion(
     baseline: Path | None = None,
     max_drop: float | None = None,
     max_unparsed: float | None = None,
+    allow_unanswered: int = 0,
     summary: Path | None = None,
     junit: Path | None = None,
     out: Path = Path("outputs"),
@@ -110,7 +111,9 @@ def parse_conclusion(
             what = "a directory" if path.is_dir() else "in a directory that does not exist"
             raise UsageError(f"{option} {path} is {what}.", remedy="Name a file in an existing directory.")
     try:
-        gates = parse_gates(min_scores, baseline, max_drop, out, max_unparsed=max_unparsed)
+        gates = parse_gates(
+            min_scores, baseline, max_drop, out, max_unparsed=max_unparsed, allow_unanswered=allow_unanswered
+        )
     except RunError as error:
         raise RunError(f"--baseline: {error.message}", remedy=error.remedy, details=error.details) from None
     return Conclusion(gates, summary, junit)

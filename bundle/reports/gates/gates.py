@@ -46,12 +46,14 @@ class Gates:
         baseline: The run to compare with; None for none.
         max_drop: Maximum drop in the mean over all subjects of each task, in points; None to compare only.
         max_unparsed: Maximum share of replies whose answer is none of the options, in percent; None for any.
+        allow_unanswered: How many questions may have no reply.
     """
 
     min_scores: tuple[MinScore, ...] = ()
     baseline: RecordedRun | None = None
     max_drop: float | None = None
     max_unparsed: float | None = None
+    allow_unanswered: int = 0
 
     def require_scored(self, names: Collection[str]) -> None:
         """Refuse gates on scores that the run will not have.
@@ -119,8 +121,9 @@ def parse_gates(
     out: Path = Path("outputs"),
     *,
     max_unparsed: float | None = None,
+    allow_unanswered: int = 0,
 ) -> Gates:
-    """Read ``--min-score NAME=PERCENT``, ``--baseline RUN``, ``--max-drop POINTS`` and ``--max-unparsed PERCENT``.
+    """Read ``--min-score NAME=PERCENT`` and the other options of gates.
 
     Raises:
         UsageError: They cannot be used as given.
@@ -137,6 +140,7 @@ def parse_gates(
         None if baseline is None else read_recorded_run(baseline, out),
         max_drop,
         max_unparsed,
+        allow_unanswered,
     )
     names = [one.name for one in gates.min_scores]
     for name in names:
@@ -174,7 +178,7 @@ def check_gates(gates: Gates, run: RecordedRun) -> list[GateResult]:
     Raises:
         RunError: It cannot be compared with the baseline.
     """
-    results = [_at_least(one, run) for one in gates.min_scores]
+    results = [_at_least(one, run, gates.allow_unanswered) for one in gates.min_scores]
     if gates.max_unparsed is not None:
         results.append(_parsed(gates.max_unparsed, run.health))
     if gates.baseline is None or gates.max_drop is None:
@@ -183,7 +187,10 @@ def check_gates(gates: Gates, run: RecordedRun) -> list[GateResult]:
     if comparison is None:
         name = f"at most {_points(gates.max_drop)} below the baseline"
         return [*results, GateResult(name, False, f"{name}: no question is answered in both runs")]
-    return [*results, *(_not_below(row, gates.max_drop, comparison) for row in comparison.overall)]
+    return [
+        *results,
+        *(_not_below(row, gates.max_drop, comparison, gates.allow_unanswered) for row in comparison.overall),
+    ]
 
 
 def compare_with_baseline(gates: Gates, run: RecordedRun) -> Comparison | None:
@@ -227,7 +234,7 @@ def _min_score(value: str) -> MinScore:
     return MinScore(name.strip(), number)
 
 
-def _at_least(gate: MinScore, run: RecordedRun) -> GateResult:
+def _at_least(gate: MinScore, run: RecordedRun, allowed: int) -> GateResult:
     name = f"{gate.name} is at least {gate.percent:g}"
     score = run.scores.get(gate.name)
     if score is None:
@@ -236,11 +243,13 @@ def _at_least(gate: MinScore, run: RecordedRun) -> GateResult:
         )
     missing = score.n - score.answered
     reached = "no score" if score.accuracy is None else _decimals(score.accuracy, gate.percent)
+    line = f"{gate.name} {reached}, required: {gate.percent:g}"
+    if run.total - run.answered > allowed and missing:
+        return GateResult(name, False, f"{line}; but {missing} of {score.n} questions have no reply")
     if missing:
-        line = f"{gate.name} {reached}, required: {gate.percent:g}; but {missing} of {score.n} questions have no reply"
-        return GateResult(name, False, line)
+        line += f"; without {missing} of {score.n} questions that have no reply"
     met = score.accuracy is not None and score.accuracy >= gate.percent - _TOLERANCE
-    return GateResult(name, met, f"{gate.name} {reached}, required: {gate.percent:g}")
+    return GateResult(name, met, line)
 
 
 def _parsed(most: float, health: Health) -> GateResult:
@@ -252,7 +261,7 @@ def _parsed(most: float, health: Health) -> GateResult:
     return GateResult(name, health.unparsed_percent <= most + _TOLERANCE, line)
 
 
-def _not_below(row: Row, most: float, comparison: Comparison) -> GateResult:
+def _not_below(row: Row, most: float, comparison: Comparison, allowed: int) -> GateResult:
     scored = one_line(row.name)
     name = f"{scored} is at most {_points(most)} below the baseline"
     drop = -row.difference
@@ -262,8 +271,10 @@ def _not_below(row: Row, most: float, comparison: Comparison) -> GateResult:
         f"{one_line(comparison.base.name)}, allowed drop: {most:g}; {p_says(row.p)}, {_meaning(row)}"
     )
     missing = comparison.new.total - comparison.new.answered
-    if missing:
+    if missing > allowed:
         return GateResult(name, False, f"{line}; but {missing} of {comparison.new.total} questions have no reply")
+    if missing:
+        line += f"; without {missing} of {comparison.new.total} questions that have no reply"
     if comparison.only_new:
         line += f"; {plural(comparison.only_new, 'question')} excluded because not answered in the baseline"
     return GateResult(name, drop <= most + _TOLERANCE, line)

@@ -9,14 +9,23 @@ from collections.abc import Sequence
 from xml.etree import ElementTree
 
 from bundle.reports.gates.gates import GateResult
-from bundle.reports.health import health_lines
+from bundle.reports.health import health_lines, no_reply_lines
 from bundle.runs.recorded_run import RecordedRun
 from bundle.system.text import one_line
 
 
-def junit(run: RecordedRun, gates: Sequence[GateResult] = ()) -> str:
-    """The document: one suite, as Ant writes it (the schema windyroad/JUnit-Schema), which Jenkins and GitLab read."""
+def junit(run: RecordedRun, gates: Sequence[GateResult] = (), *, allow_unanswered: int = 0) -> str:
+    """The document: one suite, as Ant writes it (the schema windyroad/JUnit-Schema), which Jenkins and GitLab read.
+
+    Args:
+        run: The run.
+        gates: Results of its gates.
+        allow_unanswered: How many questions may have no reply.
+    """
     missing = run.total - run.answered
+    if missing <= allow_unanswered:
+        missing = 0
+    health = run.health
     failed = sum(not gate.met for gate in gates)
     seconds = f"{run.timing.get('total_s', 0):.3f}"
     counts = {"tests": str(1 + len(gates)), "failures": str(failed), "errors": str(int(missing > 0))}
@@ -29,7 +38,6 @@ def junit(run: RecordedRun, gates: Sequence[GateResult] = ()) -> str:
     )
     properties = ElementTree.SubElement(suite, "properties")
     facts = {"run": run.name, "model": run.model, "questions": str(run.total), "answered": str(run.answered)}
-    health = run.health
     facts |= {"measurement": "ok" if health.is_ok else "doubtful", "unparsed": str(health.unparsed)}
     scores = {key: f"{one.accuracy:.4f}" for key, one in run.scores.items() if one.accuracy is not None}
     for key, value in (facts | scores).items():
@@ -37,7 +45,9 @@ def junit(run: RecordedRun, gates: Sequence[GateResult] = ()) -> str:
     case = _case(suite, name, "every question has a reply", seconds)
     if missing:
         message = f"{missing} of {run.total} questions have no reply"
-        ElementTree.SubElement(case, "error", {"type": "unanswered", "message": message}).text = message
+        ElementTree.SubElement(case, "error", {"type": "unanswered", "message": message}).text = "\n".join(
+            [message, *no_reply_lines(health, most=100)]
+        )
     for gate in gates:
         case = _case(suite, name, one_line(gate.name), "0")
         if not gate.met:

@@ -36,6 +36,7 @@ def _lines(run: RecordedRun, comparison: Comparison | None, gates: Sequence[Gate
         yield f"**{_percent(one.score)}** {_code(one.name)}{interval}"
     yield ""
     yield f"{run.answered} of {run.total} questions answered" + ("." if run.answered == run.total else " ⚠️")
+    yield from _no_reply(run.health)
     yield from _health(run.health)
     if run.record.data.source == "sample":
         yield ""
@@ -66,6 +67,12 @@ def _lines(run: RecordedRun, comparison: Comparison | None, gates: Sequence[Gate
         yield "</details>"
     yield ""
     yield f"Run {_code(run.name)}, started {run.began:%Y-%m-%d %H:%M}, data {_code(run.record.data.source)}."
+
+
+def _no_reply(health: Health) -> Iterator[str]:
+    if health.no_reply:
+        yield ""
+        yield from (f"- {one.count} × {_code(one.reason)}: {one.remedy}" for one in health.no_reply)
 
 
 def _health(health: Health) -> Iterator[str]:

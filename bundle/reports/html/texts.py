@@ -10,6 +10,7 @@ from markupsafe import Markup, escape
 
 from bundle.reports.formats import Language
 from bundle.runs.health import MEANINGS
+from bundle.runs.no_reply import REMEDIES
 
 LANGUAGES: Final[tuple[Language, ...]] = ("en", "zh")
 
@@ -22,6 +23,8 @@ def catalog() -> Mapping[str, Mapping[Language, str]]:
     )
     for fault, (says, remedy) in MEANINGS.items():
         content[f"fault.{fault}"]["en"], content[f"remedy.{fault}"]["en"] = says, remedy
+    for cause, remedy in REMEDIES.items():
+        content[f"cause.{cause}"]["en"] = remedy
     return content
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from bundle.errors import BundleError
-from bundle.reports.health import DOUBTFUL, health_lines
+from bundle.reports.health import DOUBTFUL, health_lines, no_reply_lines
 from bundle.reports.screen.output import console, steady
 from bundle.runs.predictions import Prediction
 from bundle.runs.scoring import mean
@@ -148,8 +148,9 @@ class Screen:
                 self._out.print(f"Mean of {len(parts)} of {len(task.subjects)} subjects: {percent(mean(parts))}")
         for line in health_lines(health):
             self._out.print(line, markup=False, style=self._warning if line.startswith(DOUBTFUL) else "")
-        for line in _summary(results):
-            self._out.print(line)
+        coverage, *facts = _summary(results)
+        for line in (coverage, *no_reply_lines(health), *facts):
+            self._out.print(line, markup=False)
 
     @property
     def _warning(self) -> str:

@@ -1,0 +1,118 @@
+"""Why questions have no reply, grouped by reason, with what to do about each."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from bundle.runs.predictions import Prediction
+from bundle.system.text import one_line, printable
+
+
+class Cause(StrEnum):
+    """Why a question has no reply, as far as the remedy depends on it."""
+
+    FILTERED = "content_filter"
+    TOO_LONG = "too_long"
+    TIMEOUT = "timeout"
+    BUSY = "rate_limit"
+    SETTING = "refused_setting"
+    CRASHED = "crashed_the_server"
+    RULE = "answer_rule"
+    SERVER = "server"
+    OTHER = "other"
+
+
+_CAUSES: Final[Mapping[Cause, tuple[re.Pattern[str], str]]] = {
+    Cause.FILTERED: (
+        re.compile("content filter"),
+        "They would be refused again; --allow-unanswered N lets gates and the exit code pass.",
+    ),
+    Cause.CRASHED: (re.compile("crashed on it"), "Look at server.log for what these questions do to the server."),
+    Cause.RULE: (re.compile("regular expression"), "Write the pattern so that there is one way to match."),
+    Cause.TIMEOUT: (
+        re.compile(r"time[d-]?\s?out|no reply within|took longer", re.IGNORECASE),
+        "Raise --request-timeout or lower --concurrency, then continue with --resume.",
+    ),
+    Cause.BUSY: (
+        re.compile(r"HTTP 429|rate.?limit|too many requests|quota", re.IGNORECASE),
+        "Lower --qps or --concurrency, then continue with --resume.",
+    ),
+    Cause.TOO_LONG: (
+        re.compile(r"context (length|window)|maximum.{0,40}length|too long|max_model_len|exceed.{0,40}tokens", re.I),
+        "Lower --max-out-len, or drop examples with --max-seq-len.",
+    ),
+    Cause.SERVER: (
+        re.compile(r"HTTP 5\d\d|connect|reset|broke off|gave up|unreachable|refused the conn", re.IGNORECASE),
+        "Faults of the server may pass: continue with --resume.",
+    ),
+    Cause.SETTING: (
+        re.compile(r"HTTP 4(00|22)", re.IGNORECASE),
+        "The server refuses something in the request: set it with --max-out-len, --temperature or in a model file.",
+    ),
+    Cause.OTHER: (re.compile(""), "Continue with --resume to ask them again."),
+}
+"""How a reason is recognized, the most particular first, and what to do about it."""
+
+REMEDIES: Final[Mapping[Cause, str]] = {cause: remedy for cause, (_, remedy) in _CAUSES.items()}
+
+_VARYING: Final = re.compile(r"(?<!HTTP )(?:[0-9a-f-]{8,}|\d+)", re.IGNORECASE)
+
+
+def kind_of(reason: str) -> str:
+    """A reason without its numbers and identifiers: the same for questions that met the same."""
+    return _VARYING.sub("#", reason)
+
+
+@dataclass(frozen=True, slots=True)
+class NoReply:
+    """Questions that have no reply for the same reason.
+
+    Attributes:
+        reason: As the first of them met it; printable.
+        count: How many.
+        cause: What that is.
+        question: One of them, as in "law #3".
+    """
+
+    reason: str
+    count: int
+    cause: Cause
+    question: str
+
+    @property
+    def remedy(self) -> str:
+        """What to do, as a sentence."""
+        return REMEDIES[self.cause]
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``results.json``."""
+        return {
+            "reason": self.reason,
+            "count": self.count,
+            "cause": self.cause.value,
+            "remedy": self.remedy,
+            "example": self.question,
+        }
+
+
+def reasons(predictions: Iterable[Prediction]) -> tuple[NoReply, ...]:
+    """The questions that were asked and have no reply, by reason, the most frequent first.
+
+    Args:
+        predictions: At most one per question.
+    """
+    found: dict[str, list[Prediction]] = {}
+    for one in predictions:
+        if one.error is not None:
+            found.setdefault(kind_of(one.error), []).append(one)
+    groups = [(min(ones, key=lambda one: one.key), len(ones)) for ones in found.values()]
+    return tuple(
+        NoReply(one_line(one.error or ""), count, _cause(one.error or ""), printable(f"{one.subject} #{one.id}"))
+        for one, count in sorted(groups, key=lambda group: (-group[1], group[0].key))
+    )
+
+
+def _cause(reason: str) -> Cause:
+    return next(cause for cause, (pattern, _) in _CAUSES.items() if pattern.search(reason))
