@@ -13,7 +13,9 @@ import psutil
 from tests.patience import PATIENCE_S
 
 
-def run(*arguments: object, environment: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+def run(
+    *arguments: object, environment: Mapping[str, str], limit_s: float = 2 * PATIENCE_S
+) -> "subprocess.CompletedProcess[str]":
     """Run ``bundle`` to its end."""
     return subprocess.run(
         [sys.executable, "-m", "bundle", *map(str, arguments)],
@@ -21,7 +23,7 @@ def run(*arguments: object, environment: Mapping[str, str]) -> "subprocess.Compl
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=2 * PATIENCE_S,
+        timeout=limit_s,
         check=False,
     )
 

@@ -19,6 +19,10 @@ from tests.stand_ins.box import ROOT
 torch = pytest.importorskip("torch", reason="the CPU engine is not installed; `make test` installs it without a GPU")
 transformers = pytest.importorskip("transformers", minversion="5.23", reason="the CPU engine is not installed")
 
+# A model on a CPU that others use as well takes minutes for all questions.
+_LONGEST_S = 1500.0
+pytestmark = pytest.mark.timeout(2 * _LONGEST_S)
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -35,7 +39,8 @@ def environment(place: Path) -> Mapping[str, str]:
 @pytest.fixture(scope="module")
 def out(place: Path, environment: Mapping[str, str]) -> Path:
     """Where a whole run on all sample questions was written."""
-    result = run("eval-local", place / "tiny", "--data", "sample", "--out", place / "out", environment=environment)
+    asked = ("eval-local", place / "tiny", "--data", "sample", "--out", place / "out")
+    result = run(*asked, environment=environment, limit_s=_LONGEST_S)
     assert result.returncode == 0, result.stderr
     assert "104 of 104 questions answered" in result.stdout
     assert not carrying(str(place))
