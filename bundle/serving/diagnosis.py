@@ -240,6 +240,8 @@ _ERROR_LINE: Final = re.compile(
 )
 
 _EXCEPTION: Final = re.compile(raised(r"\w*(?:Error|Exception)", ""))
+_TRACEBACK: Final = "Traceback (most recent call last):"
+_CHAINED: Final = ("The above exception was", "During handling of the above exception")
 _SEE_ABOVE: Final = re.compile(r"See (?:root cause|stack trace) \(?above")
 
 # What to install for a missing module; any other has its package's name.
@@ -271,7 +273,7 @@ def diagnose(log_lines: Sequence[str], returncode: int | None, failures: Sequenc
         log_lines = log_lines[-_LINES_BEFORE_SIGKILL:]
     return (
         known_failure(log_lines, failures)
-        or _module_missing(log_lines)
+        or _module_missing(log_lines if last_exception(log_lines) is None else _serious(log_lines))
         or (_BY_SIGNAL.get(signum) if signum is not None else None)
         or _last_error(log_lines)
     )
@@ -291,7 +293,14 @@ def exit_in_words(returncode: int) -> str:
 
 def known_failure(log_lines: Sequence[str], failures: Sequence[KnownFailure] = ()) -> Diagnosis | None:
     """What a server's log reveals of its ways to fail; None if nothing. See ``diagnose``."""
-    serious = [line for line in reversed(log_lines) if not _WARNING.search(line)]
+    # A traceback after a warning belongs to it, or is of a crash that had nothing to do with it.
+    return _revealed(_serious(log_lines), failures) or _revealed(
+        [line for line in log_lines if not _WARNING.search(line)], failures
+    )
+
+
+def _revealed(lines: Sequence[str], failures: Sequence[KnownFailure]) -> Diagnosis | None:
+    serious = lines[::-1]
     considered = sorted((*failures, *COMMON_FAILURES), key=lambda failure: (failure.passing, failure.vague))
     for failure in (_PORT_TAKEN, *considered):
         if failure.vague and any(_EXCEPTION.search(line) and not _SEE_ABOVE.search(line) for line in serious):
@@ -302,6 +311,32 @@ def known_failure(log_lines: Sequence[str], failures: Sequence[KnownFailure] = (
                     what = match.group(1).strip().rstrip(".") if match.re.groups else ""
                     return Diagnosis(failure.cause.replace("{0}", what), failure.remedy, failure.passing)
     return None
+
+
+def last_exception(log_lines: Sequence[str]) -> str | None:
+    """The last line of a server's log that names an exception; None if none does."""
+    for line in reversed(_serious(log_lines)):
+        if _EXCEPTION.search(line) and not _SEE_ABOVE.search(line):
+            return line.strip()
+    return None
+
+
+def _serious(log_lines: Sequence[str]) -> list[str]:
+    """The lines that are no warnings, nor a traceback that was logged with one."""
+    kept = []
+    warned = within = False
+    for line in log_lines:
+        if warned and line.startswith(_TRACEBACK):
+            within = True
+        elif within and (line.startswith((" ", "\t")) or not line.strip()):
+            continue
+        elif within:  # the exception; one that it was raised from may follow
+            within = False
+        elif not (warned and line.startswith(_CHAINED)):
+            warned = _WARNING.search(line) is not None
+            if not warned:
+                kept.append(line)
+    return kept
 
 
 def _module_missing(log_lines: Sequence[str]) -> Diagnosis | None:

@@ -288,7 +288,7 @@ def _is_dead(server: "Server", evidence: str) -> ServerError:
         f"The {server.engine} server runs but can answer nothing any more: {evidence}.",
         remedy=f"See what it printed last: {server.log.path}",
     )
-    return server.explained(error)
+    return server.explained(error, anything=True)
 
 
 def _hangs(server: "Server", how: str) -> ServerError:

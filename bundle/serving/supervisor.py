@@ -57,8 +57,13 @@ class Server:
         await asyncio.shield(self._process.exited)
         return _post_mortem("died", self.spec, self._process, self.log)
 
-    def explained(self, error: ServerError) -> ServerError:
-        """An error of this server with the end of its log, and the cause if the log reveals a known one."""
+    def explained(self, error: ServerError, *, anything: bool = False) -> ServerError:
+        """An error of this server with the end of its log, and the cause if the log reveals a known one.
+
+        Args:
+            error: What is known of it.
+            anything: Where no known cause is revealed, name the last exception in the log.
+        """
         if error.details:
             return error  # it is explained already
         lines = self.log.last_lines()
@@ -67,6 +72,8 @@ class Server:
         if found is not None:
             message = f"{message} Its log shows why: {found.cause}"
             remedy = f"{found.remedy} Its whole log: {self.log.path}"
+        elif anything and (last := diagnosis.last_exception(lines)) is not None:
+            message = f"{message} The last error in its log: {last!r}."
         return ServerError(message, remedy=remedy, details=lines[-_LOG_LINES_SHOWN:])
 
 

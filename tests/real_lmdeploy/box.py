@@ -33,7 +33,7 @@ class LmdeployBox:
 
     def __init__(self, directory: Path, installation: Path, variables: Mapping[str, str]) -> None:
         self.directory, self.out, self.log = directory, directory / "out", directory / "log"
-        self._fault = directory / "fault"
+        self._fault, self._race = directory / "fault", directory / "race"
         executables = install(directory / "bin", "nvidia-smi")
         dropped = ("CUDA_VISIBLE_DEVICES", "BUNDLE_TEST_LMDEPLOY")
         self.environment = {name: value for name, value in os.environ.items() if name not in dropped} | {
@@ -46,6 +46,7 @@ class LmdeployBox:
             "OMP_NUM_THREADS": "1",
             "LMDEPLOY_ON_CPU_MIB": "256",
             "LMDEPLOY_ON_CPU_FAULT": str(self._fault),
+            "LMDEPLOY_ON_CPU_RACE": str(self._race),
             **variables,
         }
         self._started: list[subprocess.Popen[bytes]] = []
@@ -78,9 +79,17 @@ class LmdeployBox:
         part.write_text(fault, encoding="utf-8")
         part.rename(self._fault)
 
-    def until_injected(self) -> None:
-        """Wait until the engine has met its fault."""
-        wait_until(lambda: not self._fault.exists())
+    def lose_the_race(self) -> None:
+        """Let the next start lose the race of ``layer/import_hooks.py``."""
+        self._race.touch()
+
+    def said(self) -> str:
+        """What the program that was started has printed."""
+        return self.log.read_text(encoding="utf-8")
+
+    def until_restarted(self, times: int) -> None:
+        """Wait until the server is being started again for this time."""
+        wait_until(lambda: self.said().count("restarting the server") >= times, 2 * PATIENCE_S)
 
     def until_answered(self, number: int) -> None:
         """Wait until so many questions have been answered."""

@@ -1,6 +1,8 @@
 """Real lmdeploy on this machine's CPU, as ``make test-lmdeploy`` installs it; without that these tests skip."""
 
+import contextlib
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,19 +33,24 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@contextlib.contextmanager
+def made_box(directory: Path, version: str = NEWEST, **variables: str) -> Iterator[LmdeployBox]:
+    """A machine with real lmdeploy, of which nothing may be left at the end."""
+    assert INSTALLED is not None
+    box = LmdeployBox(directory, Path(INSTALLED) / version, variables)
+    yield box
+    box.end()
+    box.check_nothing_is_left()
+
+
 @pytest.fixture
 def make_box(tmp_path: Path) -> Iterator[MakeBox]:
-    """Makes machines with real lmdeploy, and checks at the end that nothing of them is left."""
-    assert INSTALLED is not None
-    boxes: list[LmdeployBox] = []
+    """Makes such machines."""
+    with contextlib.ExitStack() as boxes:
 
-    def make(version: str = NEWEST, **variables: str) -> LmdeployBox:
-        directory = tmp_path / f"box-{len(boxes)}"
-        directory.mkdir()
-        boxes.append(LmdeployBox(directory, Path(INSTALLED) / version, variables))
-        return boxes[-1]
+        def make(version: str = NEWEST, **variables: str) -> LmdeployBox:
+            directory = tmp_path / f"box-{uuid.uuid4().hex[:8]}"
+            directory.mkdir()
+            return boxes.enter_context(made_box(directory, version, **variables))
 
-    yield make
-    for box in boxes:
-        box.end()
-        box.check_nothing_is_left()
+        yield make

@@ -1,51 +1,69 @@
-"""Whole runs on real lmdeploy: every version, TurboMind's road, misleading paths, prompts that are too long."""
+"""Whole runs on real lmdeploy: every version, TurboMind, misleading paths, long replies, prompts that are too long."""
 
 import json
+import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from benchmarks.gpu.checkpoints import talkative
 from tests.real_lmdeploy.box import SAMPLE, VERSIONS, LmdeployBox
-from tests.real_lmdeploy.conftest import MakeBox
+from tests.real_lmdeploy.conftest import MakeBox, made_box
+
+FEW = ("--subjects", "law,logic,accountant")
+"""Six questions."""
 
 
-def replies(box: LmdeployBox) -> dict[tuple[str, int], str]:
-    """What was replied, by subject and number."""
-    return {(row["subject"], row["id"]): row["reply"] for row in box.rows()}
+def by_question(box: LmdeployBox, *fields: str) -> dict[tuple[str, int], tuple[Any, ...]]:
+    """These fields of each row, by subject and number."""
+    return {(row["subject"], row["id"]): tuple(row[field] for field in fields) for row in box.rows()}
 
 
-def test_a_whole_run_answers_every_question_and_leaves_nothing(make_box: MakeBox, tiny: Path) -> None:
-    box = make_box()
-    result = box.run(tiny, "--", "--backend", "pytorch")
-    assert result.returncode == 0, result.stderr
-    assert box.results()["coverage"] == {"total": SAMPLE, "answered": SAMPLE, "failed": 0}
-    assert {row["finish_reason"] for row in box.rows() if "finish_reason" in row} <= {"stop", None}
-    assert all(row["reply"].strip() for row in box.rows())
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Iterator[LmdeployBox]:
+    """A run of the whole sample on the newest version."""
+    with made_box(tmp_path_factory.mktemp("whole")) as box:
+        result = box.run(tiny, "--", "--backend", "pytorch")
+        assert result.returncode == 0, result.stderr
+        yield box
+
+
+def test_a_whole_run_answers_every_question(whole: LmdeployBox) -> None:
+    assert whole.results()["coverage"] == {"total": SAMPLE, "answered": SAMPLE, "failed": 0}
+    assert {row["finish_reason"] for row in whole.rows()} == {"stop"}
+    assert {row["attempts"] for row in whole.rows()} == {1}
+    assert {row["answer"] for row in whole.rows()} <= set("ABCD")
+    record = json.loads(next(whole.out.glob("*/run.json")).read_text(encoding="utf-8"))
+    assert (record["engine"]["name"], record["engine"]["version"]) == ("lmdeploy", VERSIONS[-1])
+
+
+def test_prompts_of_a_subject_share_the_servers_prefix_cache(whole: LmdeployBox) -> None:
+    cached = {key: hits for key, (hits,) in by_question(whole, "cached_tokens").items()}
+    assert not any(hits for (_, number), hits in cached.items() if number == 0)
+    assert all(hits >= 64 for (_, number), hits in cached.items() if number == 1)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_misleading_path_changes_no_reply_on_any_version(
-    make_box: MakeBox, tiny: Path, tmp_path: Path, version: str
+    make_box: MakeBox, whole: LmdeployBox, tiny: Path, tmp_path: Path, version: str
 ) -> None:
     """lmdeploy picks a built-in chat template by words in the path; the checkpoint's own must be used all the same."""
-    options = ("--subjects", "law,logic,accountant", "--full-replies", "--", "--backend", "pytorch")
-    plain = make_box(version)
-    assert plain.run(tiny, *options).returncode == 0
-    expected = replies(plain)
-    assert len(expected) == 6
-    tokens = {row["prompt_tokens"] for row in plain.rows()}
+    expected = by_question(whole, "reply", "prompt_tokens")
     for name in ("llama2-study/ckpt-100", "internlm/my-chat", "vicuna/hf"):
-        misleading = tmp_path / version / name
+        misleading = tmp_path / name
         shutil.copytree(tiny, misleading)
         box = make_box(version)
-        result = box.run(misleading, *options)
+        result = box.run(misleading, *FEW, "--", "--backend", "pytorch")
         assert result.returncode == 0, result.stderr
-        assert replies(box) == expected, name
-        assert {row["prompt_tokens"] for row in box.rows()} == tokens
+        found = by_question(box, "reply", "prompt_tokens")
+        assert len(found) == 6
+        assert found == {key: expected[key] for key in found}, name
 
 
-def test_turbomind_runs_answer_every_question(make_box: MakeBox, tiny: Path) -> None:
+def test_turbomind_answers_every_question(make_box: MakeBox, tiny: Path) -> None:
     box = make_box(LMDEPLOY_ON_CPU_TURBOMIND="1")
     result = box.run(tiny, "--", "--backend", "turbomind")
     assert result.returncode == 0, result.stderr
@@ -53,19 +71,38 @@ def test_turbomind_runs_answer_every_question(make_box: MakeBox, tiny: Path) -> 
     assert "Fallback" not in box.server_log()
 
 
-def test_a_prompt_longer_than_the_session_is_said_and_is_no_wrong_answer(make_box: MakeBox, tiny: Path) -> None:
+def test_a_prompt_longer_than_the_session_is_said_and_is_no_wrong_answer(
+    make_box: MakeBox, whole: LmdeployBox, tiny: Path
+) -> None:
+    lengths = {key: tokens for key, (tokens,) in by_question(whole, "prompt_tokens").items() if key[0] in FEW[1]}
+    session = sorted(lengths.values())[len(lengths) // 2]
     box = make_box()
-    result = box.run(tiny, "--limit", "1", "--max-out-len", "16", "--", "--backend", "pytorch", "--session-len", "300")
-    failed = [row for row in box.rows() if "error" in row]
-    assert result.returncode == (4 if failed else 0), result.stderr
-    assert all(row["reply"] for row in box.rows() if "error" not in row)
+    result = box.run(tiny, *FEW, "--", "--backend", "pytorch", "--session-len", session)
+    assert result.returncode == 4, result.stderr
+    failed = {(row["subject"], row["id"]): row["error"] for row in box.rows() if "error" in row}
+    assert set(failed) == {key for key, tokens in lengths.items() if tokens >= session}
+    assert all(str(session) in error for error in failed.values()), failed
 
 
-def test_prefix_hits_are_told_by_the_server_and_shown(make_box: MakeBox, tiny: Path) -> None:
-    box = make_box()
-    result = box.run(tiny, "--subjects", "law,logic", "--full-replies", "--", "--backend", "pytorch")
+def generated_tokens(box: LmdeployBox) -> float:
+    """How many the engine has generated, by the throughput that the server's log tells every ten seconds."""
+    return 10 * sum(float(rate) for rate in re.findall(r"Avg thr \(in/out\): [\d.]+ / ([\d.]+)", box.server_log()))
+
+
+def test_a_decided_reply_is_closed_and_its_slot_is_free(make_box: MakeBox, tiny: Path, tmp_path: Path) -> None:
+    """The checkpoint goes on to its limit after its letter; were slots not freed, the server would generate it all."""
+    talks = talkative(tiny, tmp_path / "talks")
+    early, full = make_box(), make_box()
+    limit = 1000
+    options = ("--concurrency", 8, "--max-out-len")
+    result = early.run(talks, *options, limit, "--", "--backend", "pytorch", "--max-batch-size", 8)
     assert result.returncode == 0, result.stderr
-    cached = [row.get("cached_tokens") for row in box.rows()]
-    record = json.loads(next(box.out.glob("*/run.json")).read_text(encoding="utf-8"))
-    assert record["engine"]["name"] == "lmdeploy"
-    assert box.results()["tokens"] or cached
+    decided = [row for row in early.rows() if row["decided_early"]]
+    assert len(decided) >= SAMPLE // 2
+    assert generated_tokens(early) < SAMPLE * limit / 4
+
+    result = full.run(talks, *FEW, "--full-replies", *options, 32, "--", "--backend", "pytorch")
+    assert result.returncode == 0, result.stderr
+    assert {row["completion_tokens"] for row in full.rows()} == {32}
+    answers = by_question(early, "answer")
+    assert by_question(full, "answer") == {key: answers[key] for key in by_question(full)}

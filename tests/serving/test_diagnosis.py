@@ -382,3 +382,26 @@ def test_what_is_unknown_is_quoted_and_an_error_sooner_than_a_farewell() -> None
 )
 def test_how_it_ended_in_words(returncode: int, words: str) -> None:
     assert exit_in_words(returncode) == words
+
+
+WARNED = [
+    "2026-11-26 06:29:32,480 - lmdeploy - WARNING - utils.py:141 - Unable to register remote classes",
+    "Traceback (most recent call last):",
+    '  File "lmdeploy/pytorch/utils.py", line 114, in maybe_register_config_serialize_by_value',
+    "    import cloudpickle",
+    "ModuleNotFoundError: No module named 'cloudpickle'",
+]
+
+
+def test_a_traceback_that_was_logged_with_a_warning_is_not_the_cause() -> None:
+    dead = ["ERROR - engine.py:671 - Engine main loop failed.", "Traceback (most recent call last):", "  File x"]
+    lines = [*WARNED, *dead, "RuntimeError: injected failure in the engine"]
+    assert diagnosis.last_exception(lines) == "RuntimeError: injected failure in the engine"
+    assert diagnosis.last_exception(WARNED) is None
+    assert "injected failure" in diagnosis.diagnose(lines, 1).cause
+
+
+def test_a_crash_right_after_a_warning_is_the_cause() -> None:
+    lines = [WARNED[0], WARNED[1], "  File x", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"]
+    assert diagnosis.diagnose(lines, 1).cause == "the GPU has too little free memory."
+    assert "cloudpickle" in diagnosis.diagnose(WARNED, 1).cause

@@ -6,7 +6,7 @@ paged cache with prefix caching, its models and their weight loading. Variables 
 LMDEPLOY_ON_CPU_MIB        memory of the "GPU", in MiB (2,048)
 LMDEPLOY_ON_CPU_FAULT      a file; what is written into it happens at the next step of the engine (see faults.py)
 LMDEPLOY_ON_CPU_TURBOMIND  1: TurboMind's road, with a stand-in for its C++ part (see turbomind_extension.py)
-LMDEPLOY_ON_CPU_RACE       1: keep the race in the start of lmdeploy's engine process
+LMDEPLOY_ON_CPU_RACE       a file; if it exists, the next start loses a race (see import_hooks.py), and the file goes
 """
 
 import os
@@ -22,8 +22,7 @@ import_hooks.after_import("lmdeploy.pytorch.backends.selector", cpu_backend.patc
 if os.environ.get("LMDEPLOY_ON_CPU_TURBOMIND"):
     sys.modules["lmdeploy.turbomind._turbomind"] = turbomind_extension.module
     import_hooks.after_import("lmdeploy.turbomind.turbomind", turbomind_extension.patch)
-if not os.environ.get("LMDEPLOY_ON_CPU_RACE"):
-    import_hooks.after_import("multiprocessing.managers", import_hooks.tolerate_a_manager_that_ended)
+import_hooks.after_import("multiprocessing.managers", import_hooks.decide_the_race)
 
 from lmdeploy.cli import run  # noqa: E402  the hooks come first
 

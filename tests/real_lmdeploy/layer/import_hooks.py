@@ -2,8 +2,11 @@
 
 import importlib.abc
 import importlib.machinery
+import multiprocessing
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -34,21 +37,26 @@ def after_import(name: str, patch: Callable[[Any], None]) -> None:
     _patches[name] = patch
 
 
-def tolerate_a_manager_that_ended(managers: Any) -> None:
-    """Let a lock's release pass when its manager is gone.
+def decide_the_race(managers: Any) -> None:
+    """Let the child win the race in the start of lmdeploy's engine process, or lose it if the file of the race exists.
 
     lmdeploy's parent process may end the manager before the engine's process has had the answer to its release of the
-    start-up lock; 6 of 20 starts failed of it on two cores.
+    start-up lock; 6 of 20 starts failed of it on two cores. The file goes when the race is lost.
     """
     leave = managers.AcquirerProxy.__exit__
+    lost = Path(os.environ.get("LMDEPLOY_ON_CPU_RACE", "/nonexistent"))
 
-    def tolerant(self: Any, *arguments: Any) -> Any:
+    def decided(self: Any, *arguments: Any) -> Any:
         try:
-            return leave(self, *arguments)
+            left = leave(self, *arguments)
         except (EOFError, ConnectionError):
-            return None
+            left = None
+        if multiprocessing.parent_process() is not None and lost.exists():
+            lost.unlink()
+            raise EOFError
+        return left
 
-    managers.AcquirerProxy.__exit__ = tolerant
+    managers.AcquirerProxy.__exit__ = decided
 
 
 sys.meta_path.insert(0, _Finder())
