@@ -21,6 +21,9 @@ def report(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write it here.", show_default="in the run's directory")
     ] = None,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Write a model card of a part of the benchmark.")
+    ] = False,
     lang: Annotated[Language | None, typer.Option(help="Language of the page.", show_default="the browser's")] = None,
 ) -> None:
     """Write a run as a page, or in another tool's format.
@@ -34,7 +37,7 @@ def report(
     path = recorded.directory / wanted.name if out is None else out
     if out is not None and out.is_dir() and not wanted.is_directory:
         path = out / wanted.name
-    for remark in wanted.write(recorded, path, language=lang):
+    for remark in wanted.write(recorded, path, language=lang, allow_partial=allow_partial):
         typer.echo(remark, err=True)
     typer.echo(path)
 

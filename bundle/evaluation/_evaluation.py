@@ -184,11 +184,12 @@ class Evaluation:
             self.restarts += 1
         return skipped
 
-    def results(self, timing: Mapping[str, float]) -> Results:
+    def results(self, timing: Mapping[str, float], scopes: Mapping[str, str] | None = None) -> Results:
         """Scores and counts of the outcomes so far.
 
         Args:
             timing: Seconds by phase.
+            scopes: What part of every task that is, by its name; "" for all of it.
         """
         keys = [question.key for question in self.questions]
         return Results.of(
@@ -198,6 +199,7 @@ class Evaluation:
             timing=timing,
             server=self._server(),
             health=self.health,
+            scopes=scopes or {},
             request_changes=self._request_changes,
         )
 

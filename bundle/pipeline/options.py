@@ -112,6 +112,7 @@ class EvaluationOptions:
     limit: int | None = _what(
         None, "Ask only the first N questions of every subject.", metavar="N", default="all", minimum=1
     )
+    quick: bool = _what(False, "Ask about 260 questions, drawn evenly from the subjects.", "--quick")
     prompt_shape: Literal["turns", "flat"] | None = _what(
         None, "Send few-shot examples as chat turns, or flat in one user message.", default="the task's"
     )
@@ -173,6 +174,7 @@ class EvaluationOptions:
         metavar="N",
         minimum=0,
     )
+    allow_partial: bool = _gates(False, "Let gates judge a part of the benchmark.", "--allow-partial")
     summary: Path | None = _gates(None, "Write a Markdown summary, as for a pull request.", metavar="FILE")
     junit: Path | None = _gates(None, "Write JUnit XML, as for a CI server.", metavar="FILE")
 

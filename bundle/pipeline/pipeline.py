@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from bundle.runs.files import RESULTS
 from bundle.runs.finding import find_run
 from bundle.runs.record import RunRecord
 from bundle.runs.run import Run
+from bundle.runs.scope import planned_selection, task_scopes
 from bundle.system.background import first_fault_only, in_thread
 from bundle.system.limits import connections_allowed
 
@@ -35,6 +37,7 @@ class _Session:
     conclusion: "Conclusion | None"
     timing: Timing = field(default_factory=Timing)
     run: Run | None = None
+    record: RunRecord | None = None
     evaluation: "Evaluation | None" = None
 
 
@@ -73,6 +76,8 @@ def _plan(session: _Session, target: Target) -> Plan:
     plan = plan_tasks(session.options, target.model_file)
     if session.conclusion is not None:
         session.conclusion.require_possible(plan.tasks, plan.subjects, plan.task_records())
+    if selected := planned_selection(plan.task_records()):
+        session.screen.say(f"partial: {', '.join(selected)}")
     return plan
 
 
@@ -157,6 +162,7 @@ async def _begin(
     if session.conclusion is not None:
         session.conclusion.require_same_data(record)
     run.begin(record, loaded.prompts)
+    session.record = record
     if shortened := plan.shortened(loaded.questions):
         session.screen.say(f"{shortened} questions have fewer examples, to fit --max-seq-len")
     session.evaluation = Evaluation(plan.tasks, loaded.questions, run, session.screen.answered)
@@ -212,7 +218,11 @@ def _report(session: _Session, code: int) -> int:
     run, evaluation, screen = session.run, session.evaluation, session.screen
     if run is None or evaluation is None:
         return code
-    results = evaluation.results(session.timing)
+    assert session.record is not None
+    asked = Counter(question.key.part for question in evaluation.questions)
+    answered = (one.part for one in evaluation.predictions if one.error is None)
+    scopes = {name: one.text for name, one in task_scopes(session.record, asked, answered).items()}
+    results = evaluation.results(session.timing, scopes)
     coverage = results.coverage
     try:
         run.flush()
@@ -220,7 +230,7 @@ def _report(session: _Session, code: int) -> int:
     finally:
         if coverage.answered or code in (ExitCode.DONE, ExitCode.INTERRUPTED):
             shown = session.options.all_subjects
-            screen.results(evaluation.tasks, results, evaluation.health, all_subjects=shown)
+            screen.results(evaluation.tasks, results, evaluation.health, all_subjects=shown, scopes=scopes)
     from bundle.reports.formats.submission import write_submissions  # imported late: slow, and the server starts first
 
     keys = [question.key for question in evaluation.questions]
@@ -258,6 +268,7 @@ def _conclusion(options: EvaluationOptions) -> "Conclusion | None":
         max_drop=options.max_drop,
         max_unparsed=options.max_unparsed,
         allow_unanswered=options.allow_unanswered,
+        allow_partial=options.allow_partial,
         summary=options.summary,
         junit=options.junit,
         out=options.out,

@@ -1,6 +1,7 @@
 """What will be asked, and how: command line, task file, model file and defaults, in this order."""
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ from bundle.tasks.sources import Tables
 
 _MAX_OUT_LEN = 2048
 """What OpenCompass's model configs for this family of models say, where neither task nor model file does."""
+
+_QUICK = 260
+"""Questions of a task with ``--quick``, about: five of each of C-Eval's subjects, which narrows its score to some 5
+points. A mean over subjects is best known when each has the same number of questions."""
 
 CountTokens = Callable[[Sequence[Message]], int]
 
@@ -50,6 +55,7 @@ class Plan:
         temperature: 0 is greedy.
         max_seq_len: Maximum tokens of a prompt and its reply together; None for no limit of ours.
         options: What the user asked for.
+        samples: Questions drawn from every subject, by task name; none for all questions.
     """
 
     tasks: tuple[Task, ...]
@@ -59,6 +65,7 @@ class Plan:
     temperature: float
     max_seq_len: int | None
     options: EvaluationOptions
+    samples: dict[str, int]
 
     @property
     def label(self) -> str:
@@ -90,6 +97,7 @@ class Plan:
                 subjects,
                 limit=self.options.limit,
                 shape=self.shapes[task.name],
+                sample=self.samples.get(task.name),
                 fits=None if count is None else self._fits(count, self.max_out_len[task.name]),
             )
         return Loaded(tables, questions, "".join(prompt_lines(questions)).encode())
@@ -121,6 +129,7 @@ class Plan:
                 subjects=self.options.subjects and [subject.name for subject in self.subjects[task.name]],
                 limit=self.options.limit,
                 tables=rows,
+                sample=self.samples.get(task.name),
             )
             for task, rows in itertools.zip_longest(self.tasks, tables)
         ]
@@ -149,14 +158,17 @@ def plan_tasks(options: EvaluationOptions, model: ModelFile) -> Plan:
         ConfigError: A task is unknown, or its file cannot be used.
         UsageError: A subject is unknown, or a task is named twice.
     """
+    if options.quick and options.limit is not None:
+        raise UsageError("--quick and --limit exclude each other.", remedy="Leave one of them out.")
     tasks = tuple(find_task(name) for name in options.tasks)
     for name, times in Counter(task.name for task in tasks).items():
         if times > 1:
             raise UsageError(f"--task names {name} {times} times.", remedy="Name each task once.")
     sampling = model.sampling
+    subjects = {task.name: task.select(options.subjects) for task in tasks}
     return Plan(
         tasks=tasks,
-        subjects={task.name: task.select(options.subjects) for task in tasks},
+        subjects=subjects,
         shapes={task.name: options.prompt_shape or model.prompt_shape or task.shape for task in tasks},
         max_out_len={
             task.name: options.max_out_len or task.max_out_len or sampling.max_out_len or _MAX_OUT_LEN for task in tasks
@@ -164,4 +176,7 @@ def plan_tasks(options: EvaluationOptions, model: ModelFile) -> Plan:
         temperature=sampling.temperature if options.temperature is None else options.temperature,
         max_seq_len=options.max_seq_len or sampling.max_seq_len,
         options=options,
+        samples={task.name: math.ceil(_QUICK / (len(subjects[task.name]) * len(task.splits))) for task in tasks}
+        if options.quick
+        else {},
     )

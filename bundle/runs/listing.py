@@ -11,8 +11,10 @@ from bundle.runs.files import PREDICTIONS, RECORD
 from bundle.runs.record import RunRecord
 from bundle.runs.recorded_run import began, read_recorded_run
 from bundle.runs.results import Results
+from bundle.runs.scope import scope_text, task_scope
 from bundle.runs.scoring import Headline, headlines
 from bundle.system.locks import Lock
+from bundle.tasks.scores import score_names
 
 
 class State(StrEnum):
@@ -44,6 +46,7 @@ class ListedRun:
         answered: Questions with a reply; None if unknown.
         seconds: Total duration; None while it runs and where it was cut off.
         fault: What is damaged; None if nothing is.
+        partial: What part of its tasks was asked and answered; "" for all of them.
     """
 
     directory: Path
@@ -56,6 +59,7 @@ class ListedRun:
     answered: int | None = None
     seconds: float | None = None
     fault: str | None = None
+    partial: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """For scripts."""
@@ -73,6 +77,7 @@ class ListedRun:
             "coverage": {"total": self.total, "answered": self.answered},
             "seconds": self.seconds,
             "fault": self.fault,
+            "partial": self.partial or None,
         }
 
 
@@ -124,6 +129,7 @@ def _unfinished(directory: Path, when: datetime, state: State) -> ListedRun:
         headlines=tuple(headlines(run.tasks, run.scores)),
         total=run.total,
         answered=run.answered,
+        partial=run.partial,
     )
 
 
@@ -139,4 +145,16 @@ def _finished(directory: Path, when: datetime, results: Results) -> ListedRun:
         total=coverage.total,
         answered=coverage.answered,
         seconds=results.timing.get("total_s"),
+        partial=_partial(record, results),
     )
+
+
+def _partial(record: RunRecord, results: Results) -> str:
+    names = score_names(record.scored_tasks)
+    scopes = {}
+    for task in record.tasks:
+        own = names[task.name]
+        members = [own[task.scored.score_name(*member)] for member in task.scored.members()]
+        parts = [results.scores[name] for name in members if name in results.scores]
+        scopes[task.name] = task_scope(task, sum(one.n for one in parts), sum(one.answered for one in parts))
+    return scope_text(scopes)

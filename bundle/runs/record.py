@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +25,9 @@ _PACKAGES = ("openai", "datasets", "lmdeploy", "transformers", "torch")
 
 _IDENTITY = ("tasks", "model", "engine", "sampling")
 """The parts of a record that must agree for a run to be resumed …"""
-_INCIDENTAL = frozenset({"model.path", "engine.version"})
-"""… except for these: a checkpoint may have been moved, or its engine upgraded."""
+_INCIDENTAL = re.compile(r"model\.path|engine\.version|tasks\[\d+\]\.available")
+"""… except for these: a checkpoint may have been moved, or its engine upgraded; the last follows from the data, and
+older records lack it."""
 
 
 Text = InstanceOf[str]
@@ -63,6 +65,8 @@ class TaskRecord(_Part):
         subjects: Names of the subjects selected with ``--subjects``; None for all.
         limit: ``--limit``.
         data_fingerprint: Of the rows; None while they are not loaded yet.
+        sample: How many questions were drawn from every subject, with ``--quick``; None for all.
+        available: How many questions these subjects have in the data, asked or not; None where it is not known.
 
     The others are those of `ScoredTask`.
     """
@@ -87,6 +91,8 @@ class TaskRecord(_Part):
     subjects: tuple[Text, ...] | None
     limit: int | None
     data_fingerprint: str | None
+    sample: int | None = None
+    available: int | None = None
 
     @classmethod
     def of(
@@ -97,6 +103,7 @@ class TaskRecord(_Part):
         subjects: Sequence[str] | None = None,
         limit: int | None = None,
         tables: Tables | None = None,
+        sample: int | None = None,
     ) -> Self:
         """Describe a task.
 
@@ -106,6 +113,7 @@ class TaskRecord(_Part):
             subjects: The subjects selected; None for all.
             limit: Maximum questions per subject.
             tables: Its rows; None while they are not loaded yet.
+            sample: Questions drawn from every subject; None for all.
         """
         return cls(
             name=task.name,
@@ -128,6 +136,8 @@ class TaskRecord(_Part):
             subjects=None if subjects is None else tuple(subjects),
             limit=limit,
             data_fingerprint=None if tables is None else tables.fingerprint,
+            sample=sample,
+            available=None if tables is None else _available(task, subjects, tables),
         )
 
     @cached_property
@@ -150,6 +160,12 @@ class TaskRecord(_Part):
             ),
             groups=self.groups,
         )
+
+
+def _available(task: Task, subjects: Sequence[str] | None, tables: Tables) -> int | None:
+    names = [one.name for one in task.subjects] if subjects is None else subjects
+    sizes = [len(tables.rows.get((name, split), ())) for split in task.splits for name in names]
+    return sum(min(size, task.first or size) for size in sizes) or None
 
 
 class DataRecord(_Part):
@@ -360,7 +376,7 @@ def require_same(then: RunRecord, now: RunRecord) -> None:
         dict(leaves({part: value for part, value in record.to_json().items() if part in _IDENTITY}))
         for record in (then, now)
     )
-    keys = sorted((before.keys() | after.keys()) - _INCIDENTAL)
+    keys = sorted(key for key in before.keys() | after.keys() if not _INCIDENTAL.fullmatch(key))
     differing = [key for key in keys if before.get(key) != after.get(key)]
     if differing:
         raise RunError(

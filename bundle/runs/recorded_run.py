@@ -14,6 +14,7 @@ from bundle.runs.predictions import Prediction, one_per_question, read_predictio
 from bundle.runs.prompts import RecordedPrompt, read_prompts
 from bundle.runs.record import RunRecord
 from bundle.runs.results import Results
+from bundle.runs.scope import Scope, scope_text, task_scopes
 from bundle.runs.scoring import Score, score_run
 from bundle.tasks.benchmarks import Subject
 from bundle.tasks.scores import Key, Part, ScoredTask, score_names
@@ -78,6 +79,16 @@ class RecordedRun:
     def health(self) -> Health:
         """Whether the replies say something about the model."""
         return examine(self.options, self.predictions)
+
+    @property
+    def scopes(self) -> dict[str, Scope]:
+        """What part of every task was asked and answered, by its name."""
+        return task_scopes(self.record, self.questions, (one.part for one in self.predictions if one.error is None))
+
+    @property
+    def partial(self) -> str:
+        """The same in one line; "" where all of it was."""
+        return scope_text(self.scopes)
 
     @property
     def timing(self) -> Mapping[str, float]:

@@ -45,6 +45,8 @@ class Results(BaseModel):
         request_changes: How requests had to be changed for the server, such as "temperature left out".
         health: What was found out about the measurement, see `bundle.runs.health`; None in older files. Readers examine
             the replies again.
+        partial: By task, what part of it was asked and answered, as in "first 5 of each subject: 260 of 1,346"; None
+            where all was.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -56,6 +58,7 @@ class Results(BaseModel):
     server: dict[str, float]
     request_changes: list[str] = []
     health: dict[str, Any] | None = None
+    partial: dict[Text, Text] | None = None
 
     @classmethod
     def of(
@@ -67,6 +70,7 @@ class Results(BaseModel):
         timing: Mapping[str, float],
         server: Mapping[str, float],
         health: Health,
+        scopes: Mapping[str, str] | None = None,
         request_changes: Sequence[str] = (),
     ) -> Self:
         """Score and count what is known of a run.
@@ -78,6 +82,7 @@ class Results(BaseModel):
             timing: Seconds by phase.
             server: What is known of the server.
             health: Of the measurement.
+            scopes: What part of every task that is, by its name; "" for all of it.
             request_changes: How requests had to be changed for it.
         """
         asked = Counter(key.part for key in questions)
@@ -90,6 +95,7 @@ class Results(BaseModel):
             server=dict(server),
             request_changes=list(request_changes),
             health=health.to_json(),
+            partial={name: text for name, text in (scopes or {}).items() if text} or None,
         )
 
     @classmethod
@@ -112,7 +118,7 @@ class Results(BaseModel):
 
     def to_json(self) -> dict[str, Any]:
         """The file's content."""
-        absent = {name for name in ("request_changes", "health") if not getattr(self, name)}
+        absent = {name for name in ("request_changes", "health", "partial") if not getattr(self, name)}
         return self.model_dump(exclude=absent)
 
 

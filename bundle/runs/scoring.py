@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bundle.runs.predictions import Prediction
 from bundle.runs.statistics import Counts, Interval, accuracy_interval
@@ -20,12 +20,14 @@ class Score:
         stderr: Standard error of the accuracy in points; None where it cannot be determined.
         n: Questions asked.
         answered: Questions with a reply.
+        interval: 95 % interval of the accuracy, in percent; None without an accuracy.
     """
 
     accuracy: float | None
     stderr: float | None
     n: int
     answered: int
+    interval: Interval | None = None
 
 
 def score_run(
@@ -47,7 +49,8 @@ def score_run(
         asked = {(split, subject): n for (name, split, subject), n in questions.items() if name == task.name}
         own = score(task, asked, of_task[task.name])
         scores |= {names[task.name][name]: one for name, one in own.items()}
-    return scores
+    sure = intervals(tasks, scores)
+    return {name: replace(one, interval=sure.get(name)) for name, one in scores.items()}
 
 
 def score(task: ScoredTask, asked: Mapping[Member, int], predictions: Iterable[Prediction]) -> dict[str, Score]:

@@ -1,5 +1,6 @@
 """A task: which questions, which prompt, what counts as the answer."""
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -147,6 +148,7 @@ class Task(ScoredTask):
         limit: int | None = None,
         shape: str | None = None,
         fits: Callable[[Sequence[Message]], bool] | None = None,
+        sample: int | None = None,
     ) -> Iterator[Question]:
         """The questions of these subjects, split by split and subject by subject.
 
@@ -157,6 +159,8 @@ class Task(ScoredTask):
             shape: One of `SHAPES`; None for the task's own.
             fits: Whether these messages leave room for a reply. Until they do, the last example is left out, and the
                 next to last, and so on, as in OpenCompass's ``GenInferencer``; a question without any is asked anyway.
+
+            sample: Only so many questions of every subject, drawn from all of them: always the same ones.
 
         Raises:
             UsageError: There is no such shape.
@@ -171,7 +175,9 @@ class Task(ScoredTask):
                 examples: list[Row] = []
                 if self.examples:
                     examples = [self._cells(row) for row in tables.rows[subject.name, self.example_split]]
-                for number, row in enumerate(tables.rows[subject.name, split][:count]):
+                rows = tables.rows[subject.name, split][:count]
+                for number in _drawn(f"{split}/{subject.name}", len(rows), sample):
+                    row = rows[number]
                     shown = examples[: self.examples]
                     asked = self._cells(row) | {"answer": ""}
                     messages = prompt.messages(shape, shown, asked)
@@ -182,6 +188,14 @@ class Task(ScoredTask):
 
     def _cells(self, row: Row) -> Row:
         return {column: row[column] for column in self.columns}
+
+
+def _drawn(where: str, size: int, sample: int | None) -> Sequence[int]:
+    """The numbers of the rows asked: all, or some that a hash draws, so that they are the same everywhere."""
+    if sample is None or sample >= size:
+        return range(size)
+    by_chance = sorted(range(size), key=lambda number: hashlib.sha256(f"{where}/{number}".encode()).digest())
+    return sorted(by_chance[:sample])
 
 
 def _plain(name: str) -> str:

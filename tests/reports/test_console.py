@@ -90,7 +90,7 @@ def test_all_subjects_are_shown_in_the_tasks_order_when_asked_for(run: RecordedR
 
 
 def test_few_subjects_are_all_shown(tmp_path: Path) -> None:
-    directory = write_run(tmp_path / "run", {"law": "11", "logic": "10", "marxism": "00"})
+    directory = write_run(tmp_path / "run", {"law": 5 * "11", "logic": 5 * "10", "marxism": 5 * "00"})
     text = shown(read_recorded_run(directory))
     assert re.search("Law 法学 +best +100.00", text)
     assert re.search("Logic 逻辑学 +50.00", text)
@@ -106,11 +106,33 @@ def test_where_no_group_is_complete_many_subjects_are_all_shown(tmp_path: Path) 
 
 
 def test_those_that_tie_with_the_last_one_shown_are_counted(tmp_path: Path) -> None:
-    outcomes = {subject.name: "00" for subject in CEVAL.subjects} | {"law": "11", "logic": "10", "marxism": "10"}
+    outcomes = {subject.name: 5 * "00" for subject in CEVAL.subjects}
+    outcomes |= {"law": 5 * "11", "logic": 5 * "10", "marxism": 5 * "10"}
     text = shown(read_recorded_run(write_run(tmp_path / "run", outcomes)))
     assert "College Programming" not in text
     assert re.search("Computer Architecture 计算机组成 +worst +0.00 .*\nand 46 more +worst +0.00", text)
     assert [float(line.split()[-3]) for line in marked(text, "best")] == [100.0, 50.0, 50.0]
+
+
+def test_a_subject_of_fewer_than_ten_answers_is_neither_the_best_nor_the_worst(tmp_path: Path) -> None:
+    outcomes = {"law": 5 * "11", "logic": 5 * "10", "marxism": "000000000x", "physician": "11"}
+    text = shown(read_recorded_run(write_run(tmp_path / "run", outcomes)))
+    assert re.search("Law 法学 +best +100.00", text)
+    assert re.search("Logic 逻辑学 +worst +50.00", text)
+    assert re.search("Marxism 马克思主义基本原理 +0.00", text)
+
+
+def test_an_interval_stands_beside_a_score_also_where_all_are_right(tmp_path: Path) -> None:
+    text = shown(read_recorded_run(write_run(tmp_path / "run", {"law": "11", "logic": "xx"})))
+    assert re.search(r"Law 法学 +100.00 +34.2–100.0 +2/2", text)
+    assert re.search(r"Logic 逻辑学 +– +0/2", text)
+
+
+def test_groups_left_out_are_counted(tmp_path: Path) -> None:
+    some = {subject.name: "10" for subject in CEVAL.subjects if subject.group == "stem"}
+    text = shown(read_recorded_run(write_run(tmp_path / "run", some)))
+    assert "ceval-stem, 20 subjects" in text
+    assert "4 groups left out: not all subjects asked" in text
 
 
 @pytest.mark.parametrize("outcome", ["11", "xx"])
@@ -178,7 +200,7 @@ def test_the_program_fills_a_terminal_of_80_columns_and_no_more(tmp_path: Path) 
     table = output[output.index("ceval, 52 subjects") : output.index("more subjects:")]
     plain = re.sub(r"\x1b\[[\d;]*m", "", table)
     assert max(cell_len(line.rstrip("\r")) for line in plain.split("\n")) <= 80
-    assert "\x1b[32mbest" in table
+    assert "\x1b[1m" in table
 
 
 def read_to_end(terminal: int) -> str:

@@ -29,11 +29,21 @@ def directory(tmp_path: Path) -> Path:
 def test_files_come_into_the_runs_directory_and_what_they_lack_is_said(
     directory: Path, name: str, written: str, remark: str
 ) -> None:
-    result = run("report", directory, "--format", name, environment=os.environ)
+    allowed = ["--allow-partial"] if name == "model-card" else []
+    result = run("report", directory, "--format", name, *allowed, environment=os.environ)
     assert result.returncode == 0, result.stderr
+    assert "partial: 1 of 52 subjects: 4, 3 of 4 answered" in result.stderr
     assert (directory / written).is_file()
     assert result.stdout.strip() == str(directory / written.split("/")[0])
     assert remark in result.stderr
+
+
+def test_a_model_card_of_a_part_of_the_benchmark_is_refused(directory: Path) -> None:
+    result = run("report", directory, "--format", "model-card", environment=os.environ)
+    assert result.returncode == 2
+    assert "covers only a part of the benchmark: 1 of 52 subjects" in result.stderr
+    assert "--allow-partial" in result.stderr
+    assert not (directory / "model-card.md").exists()
 
 
 def test_a_place_of_ones_own_is_taken(directory: Path, tmp_path: Path) -> None:

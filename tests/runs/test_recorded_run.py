@@ -11,6 +11,7 @@ from bundle.runs.predictions import read_predictions
 from bundle.runs.recorded_run import read_recorded_run
 from bundle.runs.run import Run
 from bundle.runs.scoring import Score
+from bundle.runs.statistics import Interval
 from bundle.tasks.catalog import find_task
 from tests.reports.run_directories import TIMING, random_outcomes, write_run
 
@@ -23,7 +24,9 @@ def test_scores_are_counted_again_and_are_those_of_the_results(tmp_path: Path) -
     run = read_recorded_run(write_run(tmp_path / "r", outcomes))
 
     written = json.loads((run.directory / "results.json").read_text(encoding="utf-8"))["scores"]
-    assert run.scores == {name: Score(**one) for name, one in written.items()}
+    assert run.scores == {
+        name: Score(**one | {"interval": Interval(**one["interval"])}) for name, one in written.items()
+    }
     assert list(run.scores)[:2] == ["ceval", "ceval-stem"]
 
 

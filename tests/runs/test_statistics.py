@@ -223,3 +223,54 @@ def test_wilsons_interval_narrows_as_the_sample_grows(share: float, n: float) ->
 
 def _holds(interval: Interval, truth: float) -> bool:
     return interval.low <= truth <= interval.high
+
+
+CEVAL_SIZES = [
+    19, 19, 21, 37, 19, 24, 19, 18, 16, 37, 24, 18, 19, 19, 19, 19, 21, 19, 20, 23, 55, 33, 19, 24, 29, 44, 19, 19, 21,
+    12, 23, 19, 22, 24, 23, 33, 29, 23, 19, 20, 22, 47, 19, 22, 19, 22, 46, 49, 31, 31, 49, 49,
+]  # fmt: skip
+"""Questions of each subject in the validation split."""
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98])
+@pytest.mark.parametrize(
+    ("sizes", "least"),
+    [
+        ([2] * 11, 0.92),
+        ([2] * 52, 0.93),
+        ([5] * 11, 0.92),
+        ([5] * 52, 0.93),
+        ([10] * 5, 0.92),
+        ([50] * 11, 0.935),
+        (CEVAL_SIZES, 0.935),
+        ([2, 50, 3, 20, 10], 0.92),
+        ([2, 2, 50, 50, 30, 30, 5, 5], 0.92),
+    ],
+)
+def test_the_interval_of_a_mean_covers_it_also_near_the_edges_and_for_small_subjects(
+    sizes: list[int], least: float, share: float
+) -> None:
+    chance = np.random.default_rng([len(sizes), round(100 * share)])
+    covered, repeats = 0, 800
+    for right in chance.binomial(sizes, share, size=(repeats, len(sizes))):
+        interval = accuracy_interval([Counts(int(k), n) for k, n in zip(right, sizes, strict=True)])
+        covered += interval.low <= share <= interval.high
+    # Three standard errors of the simulation itself.
+    assert covered / repeats >= least - 3 * math.sqrt(least * (1 - least) / repeats)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_it_covers_the_mean_of_subjects_that_are_unlike_each_other(seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    sizes = CEVAL_SIZES if seed % 2 else [5] * 52
+    shares = chance.beta(2, 1.5, len(sizes))
+    covered, repeats = 0, 800
+    for right in chance.binomial(sizes, shares, size=(repeats, len(sizes))):
+        interval = accuracy_interval([Counts(int(k), n) for k, n in zip(right, sizes, strict=True)])
+        covered += interval.low <= shares.mean() <= interval.high
+    assert covered / repeats >= 0.93
+
+
+def test_subjects_of_two_that_are_all_right_or_all_wrong_leave_much_open() -> None:
+    interval = accuracy_interval([Counts(2 * (k % 2), 2) for k in range(11)])
+    assert interval.high - interval.low > 0.3

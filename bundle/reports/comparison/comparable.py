@@ -16,7 +16,7 @@ _SAME: Sequence[tuple[str, tuple[str, ...]]] = (
 )
 _PARTS: Sequence[tuple[str, tuple[str, ...]]] = (
     ("different subjects", ("subjects",)),
-    ("different numbers of questions per subject", ("limit", "first")),
+    ("different numbers of questions per subject", ("limit", "first", "sample")),
 )
 """What may differ where only the common questions are compared."""
 

@@ -106,4 +106,6 @@ def _eval_result(task: TaskRecord, split: str, subject: str | None, what: str, s
 def _dataset_name(task: TaskRecord) -> str:
     limits = [number for number in (task.first, task.limit) if number is not None]
     limited = f", only the first {min(limits)} questions of every subject" if limits else ""
+    if task.sample is not None:
+        limited += f", only {task.sample} questions drawn from every subject"
     return re.sub(r"\s+", " ", task.description or task.name) + limited

@@ -47,9 +47,10 @@ class Conclusion:
             planned: What its record will say of the tasks.
 
         Raises:
-            UsageError: A gate is on a score that the run will not have.
+            UsageError: A gate is on a score that the run will not have, or only a part of its questions is asked.
             RunError: The baseline was asked something else.
         """
+        self.gates.require_whole(planned)
         self.gates.require_scored(expected_scores(tasks, subjects))
         self.gates.require_comparable(planned)
 
@@ -96,6 +97,7 @@ def parse_conclusion(
     max_drop: float | None = None,
     max_unparsed: float | None = None,
     allow_unanswered: int = 0,
+    allow_partial: bool = False,
     summary: Path | None = None,
     junit: Path | None = None,
     out: Path = Path("outputs"),
@@ -112,7 +114,13 @@ def parse_conclusion(
             raise UsageError(f"{option} {path} is {what}.", remedy="Name a file in an existing directory.")
     try:
         gates = parse_gates(
-            min_scores, baseline, max_drop, out, max_unparsed=max_unparsed, allow_unanswered=allow_unanswered
+            min_scores,
+            baseline,
+            max_drop,
+            out,
+            max_unparsed=max_unparsed,
+            allow_unanswered=allow_unanswered,
+            allow_partial=allow_partial,
         )
     except RunError as error:
         raise RunError(f"--baseline: {error.message}", remedy=error.remedy, details=error.details) from None

@@ -22,6 +22,7 @@ from bundle.reports.comparison.wording import p_says
 from bundle.runs.health import Health
 from bundle.runs.record import RunRecord, TaskRecord
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
+from bundle.runs.scope import planned_selection
 from bundle.system.text import did_you_mean, one_line, plural
 from bundle.tasks.benchmarks import Subject
 from bundle.tasks.scores import ScoredTask, score_names
@@ -47,6 +48,7 @@ class Gates:
         max_drop: Maximum drop in the mean over all subjects of each task, in points; None to compare only.
         max_unparsed: Maximum share of replies whose answer is none of the options, in percent; None for any.
         allow_unanswered: How many questions may have no reply.
+        allow_partial: Whether scores of a part of the questions are judged.
     """
 
     min_scores: tuple[MinScore, ...] = ()
@@ -54,6 +56,26 @@ class Gates:
     max_drop: float | None = None
     max_unparsed: float | None = None
     allow_unanswered: int = 0
+    allow_partial: bool = False
+
+    def require_whole(self, planned: Sequence[TaskRecord]) -> None:
+        """Refuse to judge a part of the benchmark as if it were all of it.
+
+        A subject that is asked as a whole may be judged, whatever the others.
+
+        Raises:
+            UsageError: Only some of the questions will be asked.
+        """
+        if self.allow_partial or not (self.min_scores or self.max_drop is not None):
+            return
+        chosen = (
+            planned if self.max_drop is not None else [one.model_copy(update={"subjects": None}) for one in planned]
+        )
+        if selected := planned_selection(chosen):
+            raise UsageError(
+                f"Gates judge whole benchmarks, and this run is partial: {', '.join(selected)}.",
+                remedy="Ask all questions, or add --allow-partial.",
+            )
 
     def require_scored(self, names: Collection[str]) -> None:
         """Refuse gates on scores that the run will not have.
@@ -122,6 +144,7 @@ def parse_gates(
     *,
     max_unparsed: float | None = None,
     allow_unanswered: int = 0,
+    allow_partial: bool = False,
 ) -> Gates:
     """Read ``--min-score NAME=PERCENT`` and the other options of gates.
 
@@ -141,6 +164,7 @@ def parse_gates(
         max_drop,
         max_unparsed,
         allow_unanswered,
+        allow_partial,
     )
     names = [one.name for one in gates.min_scores]
     for name in names:

@@ -38,6 +38,8 @@ def junit(run: RecordedRun, gates: Sequence[GateResult] = (), *, allow_unanswere
     )
     properties = ElementTree.SubElement(suite, "properties")
     facts = {"run": run.name, "model": run.model, "questions": str(run.total), "answered": str(run.answered)}
+    if run.partial:
+        facts["partial"] = run.partial
     facts |= {"measurement": "ok" if health.is_ok else "doubtful", "unparsed": str(health.unparsed)}
     scores = {key: f"{one.accuracy:.4f}" for key, one in run.scores.items() if one.accuracy is not None}
     for key, value in (facts | scores).items():

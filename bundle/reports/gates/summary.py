@@ -35,6 +35,9 @@ def _lines(run: RecordedRun, comparison: Comparison | None, gates: Sequence[Gate
         interval = f" (95 % interval {_interval(sure.get(one.name))})" if one.name in sure else ""
         yield f"**{_percent(one.score)}** {_code(one.name)}{interval}"
     yield ""
+    if run.partial:
+        yield f"⚠️ **Partial**: {_code(run.partial)}"
+        yield ""
     yield f"{run.answered} of {run.total} questions answered" + ("." if run.answered == run.total else " ⚠️")
     yield from _no_reply(run.health)
     yield from _health(run.health)

@@ -10,7 +10,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -19,7 +19,7 @@ from bundle.errors import BundleError
 from bundle.reports.health import DOUBTFUL, health_lines, no_reply_lines
 from bundle.reports.screen.output import console, steady
 from bundle.runs.predictions import Prediction
-from bundle.runs.scoring import mean
+from bundle.runs.scoring import headlines, intervals
 from bundle.system.text import plural, printable
 from bundle.tasks.scores import ScoredTask, score_names
 
@@ -127,7 +127,13 @@ class Screen:
             self._live.close()
 
     def results(
-        self, tasks: Sequence[ScoredTask], results: "Results", health: "Health", *, all_subjects: bool = False
+        self,
+        tasks: Sequence[ScoredTask],
+        results: "Results",
+        health: "Health",
+        *,
+        all_subjects: bool = False,
+        scopes: Mapping[str, str] | None = None,
     ) -> None:
         """Show a table for every task, with groups and some or all subjects, then the measurement's health and timing.
 
@@ -136,16 +142,21 @@ class Screen:
             results: Its scores and counts.
             health: Whether they say something about the model.
             all_subjects: Whether to show every subject.
+            scopes: What part of every task was asked, by its name; "" for all of it.
         """
         from bundle.reports.screen.tables import percent, results_table  # imported late, for rich
 
         names = score_names(tasks)
         for task in tasks:
             scores = {own: results.scores[name] for own, name in names[task.name].items() if name in results.scores}
-            self._out.print(results_table(task, scores, all_subjects=all_subjects))
+            self._out.print(
+                results_table(task, scores, all_subjects=all_subjects, scope=(scopes or {}).get(task.name, ""))
+            )
             if not set(task.splits.values()) & scores.keys():
-                parts = [score for name, score in scores.items() if name not in task.groups]
-                self._out.print(f"Mean of {len(parts)} of {len(task.subjects)} subjects: {percent(mean(parts))}")
+                for one in headlines([task], scores):
+                    interval = intervals([task], scores).get(one.name)
+                    sure = "" if interval is None else f" (95 % interval {interval.low:.1f}–{interval.high:.1f})"
+                    self._out.print(f"{one.name[:1].upper()}{one.name[1:]}: {percent(one.score)}{sure}", markup=False)
         for line in health_lines(health):
             self._out.print(line, markup=False, style=self._warning if line.startswith(DOUBTFUL) else "")
         coverage, *facts = _summary(results)

@@ -19,9 +19,7 @@ _STYLES = {State.DAMAGED: "red", State.RUNNING: "green", State.INCOMPLETE: "yell
 def show_runs(console: Console, runs: Sequence[ListedRun]) -> None:
     """Print the list, its legend, and what is wrong with damaged runs."""
     console.print(_table(runs, fits=console.is_terminal))
-    notes = []
-    if any(not one.whole for run in runs for one in run.headlines):
-        notes.append("* mean of some of the task's subjects")
+    notes = [f"* {_stem(run)}: {one_line(run.partial)}" for run in runs if _is_marked(run)]
     notes += [f"{one_line(run.directory.name)}: {one_line(run.fault)}" for run in runs if run.fault]
     for note in notes:
         console.print(Text(note))
@@ -51,12 +49,16 @@ def _stem(run: ListedRun) -> str:
 
 
 def _scores(run: ListedRun) -> str:
-    # A mean over some of the subjects is not the score that carries the task's name.
+    # What was asked in part has not the score that carries the task's name.
     shown = [
-        ("–" if one.score.accuracy is None else f"{one.score.accuracy:.2f}") + ("" if one.whole else "*")
+        ("–" if one.score.accuracy is None else f"{one.score.accuracy:.2f}") + ("*" if _is_marked(run) else "")
         for one in run.headlines
     ]
     return " ".join(shown)
+
+
+def _is_marked(run: ListedRun) -> bool:
+    return bool(run.partial and run.headlines)
 
 
 def _coverage(run: ListedRun) -> str:

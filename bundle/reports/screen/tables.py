@@ -16,8 +16,9 @@ from bundle.tasks.scores import ScoredTask
 FEW_SUBJECTS = 10
 """Up to this many are always all shown."""
 
-_NAME_WIDTH = 44  # cells; what the other columns mostly leave of 80
+_NAME_WIDTH = 40  # cells; what the other columns mostly leave of 80
 _EXTREMES = 3
+_FEWEST_ANSWERS = 10
 
 Mark = Literal["best", "worst"]
 _STYLES: Mapping[Mark, str] = {"best": "green", "worst": "red"}
@@ -33,7 +34,7 @@ class _Row:
     mark: Mark | None = None
 
 
-def results_table(task: ScoredTask, scores: Mapping[str, Score], *, all_subjects: bool) -> Table:
+def results_table(task: ScoredTask, scores: Mapping[str, Score], *, all_subjects: bool, scope: str = "") -> Table:
     """A task's scores as a table.
 
     Args:
@@ -41,18 +42,25 @@ def results_table(task: ScoredTask, scores: Mapping[str, Score], *, all_subjects
         scores: Its scores, by the task's own names for them.
         all_subjects: Whether to show every subject. Otherwise, if there are more than `FEW_SUBJECTS` and a group has a
             score, only the best and the worst are shown, with the number of ties.
+        scope: What part of the task was asked and answered; "" for all of it.
     """
     table = plain_table()
     table.title = Text(printable(task.name), style="bold")
+    if scope:
+        table.title.append(f"\nPARTIAL: {printable(scope)}", style="yellow")
     table.add_column("", max_width=_NAME_WIDTH, overflow="fold")
     table.add_column("", no_wrap=True)
-    for header in ("accuracy", "± s.e.", "answered"):
+    for header in ("score", "95 % CI", "answered"):
         table.add_column(header, justify="right", no_wrap=True)
     groups = [name for name in task.groups if name in scores]
     for place, name in enumerate(groups):
         members = len(task.groups[name])
         label = f"{printable(name)}, {plural(members, 'subject')}"
         table.add_row(Text(label), "", *_cells(scores[name]), style="bold" if place == 0 else None)
+    left_out = [name for name in task.groups if name not in groups]
+    if groups and left_out:
+        table.caption = Text(f"{plural(len(left_out), 'group')} left out: not all subjects asked")
+        table.caption_justify = "left"
     rows = _subjects(task, scores)
     if groups and len(rows) == 1:
         return table  # the group says it already
@@ -61,7 +69,8 @@ def results_table(task: ScoredTask, scores: Mapping[str, Score], *, all_subjects
             _add_section(table, [row for row in rows if row.split == split])
     else:
         hidden = len(rows) - sum(_add_extremes(table, rows, mark) for mark in _STYLES)
-        table.caption = Text(f"{hidden} more subjects: use --all-subjects or `bundle report`")
+        more = f"{hidden} more subjects: use --all-subjects or `bundle report`"
+        table.caption = Text(more if table.caption is None else f"{table.caption}\n{more}")
         table.caption_justify = "left"
     return table
 
@@ -69,6 +78,11 @@ def results_table(task: ScoredTask, scores: Mapping[str, Score], *, all_subjects
 def percent(score: Score) -> str:
     """The accuracy with two decimals; a dash where there is none."""
     return "–" if score.accuracy is None else f"{score.accuracy:.2f}"
+
+
+def interval_of(score: Score) -> str:
+    """The 95 % interval, as in "54.1–61.0"; "" where there is none."""
+    return "" if score.interval is None else f"{score.interval.low:.1f}–{score.interval.high:.1f}"
 
 
 def _subjects(task: ScoredTask, scores: Mapping[str, Score]) -> list[_Row]:
@@ -79,14 +93,19 @@ def _subjects(task: ScoredTask, scores: Mapping[str, Score]) -> list[_Row]:
         for subject in task.subjects
         if (name := task.score_name(split, subject.name)) in scores
     ]
-    known = sorted(row.score.accuracy for row in rows if row.score.accuracy is not None)
+    known = sorted(row.score.accuracy for row in rows if row.score.accuracy is not None and _is_known(row))
     if not known or known[0] == known[-1]:
         return rows
     count = _EXTREMES if len(known) > FEW_SUBJECTS else 1
     while known[count - 1] >= known[-count]:
         count -= 1
     lowest, highest = known[count - 1], known[-count]
-    return [replace(row, mark=_mark(row.score.accuracy, lowest, highest)) for row in rows]
+    return [replace(row, mark=_mark(row.score.accuracy, lowest, highest)) if _is_known(row) else row for row in rows]
+
+
+def _is_known(row: _Row) -> bool:
+    """Whether a subject has answers enough to be called the best or the worst."""
+    return row.score.answered >= _FEWEST_ANSWERS
 
 
 def _mark(accuracy: float | None, lowest: float, highest: float) -> Mark | None:
@@ -124,5 +143,4 @@ def _marked(mark: Mark | None) -> Text:
 
 
 def _cells(score: Score) -> tuple[str, str, str]:
-    stderr = "" if score.stderr is None else f"{score.stderr:.1f}"
-    return percent(score), stderr, f"{score.answered}/{score.n}"
+    return percent(score), interval_of(score), f"{score.answered}/{score.n}"

@@ -1,0 +1,117 @@
+"""How much of a benchmark a run covers: a part is called a part wherever its score is shown."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bundle.runs.record import RunRecord, TaskRecord
+from bundle.tasks.scores import Part
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What part of one or several tasks was asked and answered.
+
+    Attributes:
+        limit: ``--limit``; None for none that leaves out a question.
+        sample: Questions drawn of every subject, with ``--quick``; None for all.
+        subjects: How many subjects were selected, and of how many; None for all.
+        asked: Questions of the run.
+        available: Questions of the subjects selected; None where it is not known.
+        answered: Questions with a reply.
+    """
+
+    limit: int | None
+    sample: int | None
+    subjects: tuple[int, int] | None
+    asked: int
+    available: int | None
+    answered: int
+
+    @property
+    def is_selected(self) -> bool:
+        """Whether questions were left out on purpose."""
+        return bool(self.limit or self.sample or self.subjects)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it is not the whole benchmark, for whatever reason."""
+        return self.is_selected or self.answered < self.asked
+
+    @property
+    def text(self) -> str:
+        """As in "first 5 of each subject: 260 of 1,346"; "" for all questions."""
+        text = ", ".join(selection(self.limit, self.sample, self.subjects))
+        if text:
+            text += f": {self.asked:,}" + (
+                f" of {self.available:,}" if self.available not in (None, self.asked) else ""
+            )
+        if self.answered < self.asked:
+            text += f"{', ' if text else ''}{self.answered:,} of {self.asked:,} answered"
+        return text
+
+
+def selection(limit: int | None, sample: int | None, subjects: tuple[int, int] | None) -> list[str]:
+    """What was selected, in words."""
+    words = []
+    if limit is not None:
+        words.append(f"first {limit} of each subject")
+    if sample is not None:
+        words.append(f"{sample} drawn from each subject")
+    if subjects is not None:
+        words.append(f"{subjects[0]} of {subjects[1]} subjects")
+    return words
+
+
+def planned_selection(tasks: Sequence[TaskRecord]) -> list[str]:
+    """What a planned run selects, in words; none for whole benchmarks."""
+    return list(dict.fromkeys(word for one in tasks for word in selection(one.limit, one.sample, _subjects(one))))
+
+
+def task_scope(task: TaskRecord, asked: int, answered: int) -> Scope:
+    """The scope of one task of a run.
+
+    Args:
+        task: The task.
+        asked: How many questions of it the run has.
+        answered: How many of them have a reply.
+    """
+    cuts = task.available is None or asked < task.available
+    return Scope(
+        task.limit if cuts else None,
+        task.sample if cuts else None,
+        _subjects(task),
+        asked,
+        task.available,
+        answered,
+    )
+
+
+def task_scopes(record: RunRecord, asked: Mapping[Part, int], answered: Iterable[Part]) -> dict[str, Scope]:
+    """The scope of every task of a run, by its name.
+
+    Args:
+        record: The run's record.
+        asked: How many questions of every task, split and subject the run has.
+        answered: The task, split and subject of every question with a reply.
+    """
+    replies = [part[0] for part in answered]
+    return {
+        task.name: task_scope(
+            task, sum(n for part, n in asked.items() if part[0] == task.name), replies.count(task.name)
+        )
+        for task in record.tasks
+    }
+
+
+def scope_text(scopes: Mapping[str, Scope]) -> str:
+    """The scopes of a run's tasks in one line; "" where all of it was asked and answered."""
+    partial = {name: one.text for name, one in scopes.items() if one.is_partial}
+    if len(scopes) == 1:
+        return "".join(partial.values())
+    return "; ".join(f"{name}: {text}" for name, text in partial.items())
+
+
+def _subjects(task: TaskRecord) -> tuple[int, int] | None:
+    if task.subjects is None or len(task.subjects) >= len(task.subject_names):
+        return None
+    return len(task.subjects), len(task.subject_names)

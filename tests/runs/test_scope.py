@@ -1,0 +1,125 @@
+"""A part of a benchmark is called a part."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bundle.errors import UsageError
+from bundle.reports.gates.conclusion import parse_conclusion
+from bundle.reports.gates.junit import junit
+from bundle.reports.gates.summary import summary
+from bundle.reports.html.page import render_page
+from bundle.reports.screen.output import console
+from bundle.reports.screen.run_table import show_runs
+from bundle.runs.listing import list_runs
+from bundle.runs.record import TaskRecord, require_same
+from bundle.runs.recorded_run import read_recorded_run
+from bundle.runs.scope import planned_selection, scope_text, task_scope
+from bundle.tasks.catalog import Task, find_task
+from bundle.tasks.sources import Tables
+from tests.reports.run_directories import describe, write_run
+
+TASK = find_task("ceval_gen")
+
+
+def of_task(size: int | None = 26, **fields: Any) -> TaskRecord:
+    rows: dict[tuple[str, str], list[dict[str, str]]] = {(one.name, "val"): [{}] * (size or 0) for one in TASK.subjects}
+    tables = Tables("hub", "hub", rows, "0" * 64)
+    return TaskRecord.of(TASK, shape="turns", tables=tables, **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "asked", "answered", "text"),
+    [
+        ({}, 1352, 1352, ""),
+        ({"limit": 5}, 260, 260, "first 5 of each subject: 260 of 1,352"),
+        ({"limit": 100}, 1352, 1352, ""),
+        ({"sample": 5}, 260, 260, "5 drawn from each subject: 260 of 1,352"),
+        ({"subjects": ["law", "logic"]}, 52, 52, "2 of 52 subjects: 52"),
+        ({"limit": 1, "subjects": ["law"]}, 1, 1, "first 1 of each subject, 1 of 52 subjects: 1 of 26"),
+        ({}, 1352, 1300, "1,300 of 1,352 answered"),
+        ({"limit": 5}, 260, 259, "first 5 of each subject: 260 of 1,352, 259 of 260 answered"),
+    ],
+)
+def test_what_was_asked_is_said_in_words(fields: dict[str, Any], asked: int, answered: int, text: str) -> None:
+    scope = task_scope(of_task(**fields), asked, answered)
+    assert scope.text == text
+    assert scope.is_partial is bool(text)
+
+
+def test_an_older_record_does_not_know_how_many_there_are() -> None:
+    assert task_scope(of_task(None, limit=5), 260, 260).text == "first 5 of each subject: 260"
+
+
+def test_tasks_of_one_run_have_their_own_scopes() -> None:
+    whole, part = task_scope(of_task(), 1352, 1352), task_scope(of_task(limit=5), 260, 260)
+    assert scope_text({"a": whole, "b": part}) == "b: first 5 of each subject: 260 of 1,352"
+    assert scope_text({"a": whole}) == ""
+
+
+def test_older_records_can_be_resumed() -> None:
+    record = describe(TASK, "m")
+    older = record.model_copy(update={"tasks": (record.tasks[0].model_copy(update={"available": None}),)})
+    newer = record.model_copy(update={"tasks": (record.tasks[0].model_copy(update={"available": 1346}),)})
+    require_same(older, newer)
+
+
+def test_a_partial_run_is_called_that_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import sys
+
+    run = read_recorded_run(write_run(tmp_path / "20260102-030405-x", {"law": "11", "logic": "1x"}, limit=2))
+    text = "first 2 of each subject, 2 of 52 subjects: 4, 3 of 4 answered"
+    assert run.partial == text
+    assert f"⚠️ **Partial**: `{text}`" in summary(run)
+    assert f'<property name="partial" value="{text}"' in junit(run)
+    page = render_page(run)
+    assert "first 2 questions of each subject." in page
+    assert "2 of 52 subjects." in page
+    (listed,) = list_runs(tmp_path)
+    assert (listed.partial, listed.to_json()["partial"]) == (text, text)
+    show_runs(console(sys.stdout, width=500), [listed])
+    shown = capsys.readouterr().out
+    assert "100.00*" in shown
+    assert f"* 20260102-030405: {text}" in shown
+
+
+def planned(**fields: Any) -> list[TaskRecord]:
+    return [TaskRecord.of(TASK, shape="turns", **fields)]
+
+
+@pytest.mark.parametrize("fields", [{"limit": 2}, {"sample": 5}])
+def test_a_gate_on_a_part_is_refused_unless_that_is_allowed(fields: dict[str, Any]) -> None:
+    subjects = {TASK.name: TASK.subjects}
+    with pytest.raises(UsageError, match="this run is partial: ") as caught:
+        parse_conclusion(min_scores=["ceval=50"]).require_possible([TASK], subjects, planned(**fields))
+    assert "--allow-partial" in str(caught.value)
+    allowed = parse_conclusion(min_scores=["ceval=50"], allow_partial=True)
+    allowed.require_possible([TASK], subjects, planned(**fields))
+    parse_conclusion(max_unparsed=5).require_possible([TASK], subjects, planned(**fields))
+
+
+def test_a_subject_that_is_asked_whole_may_be_judged() -> None:
+    wanted = parse_conclusion(min_scores=["ceval-law=50"])
+    wanted.require_possible([TASK], {TASK.name: TASK.select(["law"])}, planned(subjects=["law"]))
+
+
+def test_a_whole_benchmark_has_no_selection() -> None:
+    assert planned_selection(planned()) == []
+
+
+def drawn(task: Task, sample: int, size: int = 26) -> list[tuple[str, int]]:
+    rows = {(one.name, split): [dict.fromkeys([*task.columns, "answer"], "A")] * size for one in task.subjects
+            for split in ("dev", "val")}  # fmt: skip
+    tables = Tables("hub", "hub", rows, "0" * 64)
+    return [(one.subject, one.id) for one in task.questions(tables, task.subjects, sample=sample)]
+
+
+def test_a_quick_run_draws_as_many_from_every_subject_and_always_the_same() -> None:
+    found = drawn(TASK, 5)
+    assert len(found) == 260
+    assert all(sum(subject == one.name for subject, _ in found) == 5 for one in TASK.subjects)
+    assert found == drawn(TASK, 5)
+    assert len({number for _, number in found}) == 26, "not only the first ones"
+    assert set(drawn(TASK, 3)) <= set(found)
+    assert len(drawn(TASK, 99)) == 52 * 26
