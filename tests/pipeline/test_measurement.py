@@ -89,3 +89,17 @@ def test_reasons_for_missing_replies_are_counted_on_the_screen_and_a_filter_can_
 
     one_less = ("--allow-unanswered", reason["count"] - 1, "--min-score", "ceval=1")
     assert evaluated(filtering, tmp_path / "refused", *one_less).returncode == 4
+
+
+def test_a_gate_on_a_part_is_refused_before_anything_is_asked_and_a_part_is_called_one(tmp_path: Path) -> None:
+    part = ("--limit", 1, "--min-score", "ceval=1")
+    result = evaluated(saying(str), tmp_path / "refused", *part)
+    assert result.returncode == 2
+    assert "this run is partial: first 1 of each subject" in result.stderr
+    assert not (tmp_path / "refused").exists()
+
+    result = evaluated(saying(str), tmp_path / "allowed", *part, "--allow-partial")
+    assert result.returncode == 0, result.stderr
+    assert "PARTIAL: first 1 of each subject: 52 of 104" in result.stdout
+    assert results_of(tmp_path / "allowed")["partial"] == {"ceval_gen": "first 1 of each subject: 52 of 104"}
+    assert results_of(tmp_path / "allowed")["scores"]["ceval-law"]["interval"]["high"] > 0
