@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -135,8 +136,9 @@ class VllmBox:
         assert not [path for path in self.temporary.rglob("*") if path.is_socket()]
 
     def end(self) -> None:
-        """End what a test has left running."""
+        """End what a test has left running, and remove what lies outside the test's directory."""
         for process in self._started:
             if process.poll() is None:
                 process.terminate()
                 process.wait()
+        shutil.rmtree(self.temporary, ignore_errors=True)
