@@ -57,6 +57,12 @@ class TokenizerError(CheckpointError):
     """A tokenizer that does not reproduce its input, so that no score made with it can be trusted."""
 
 
+class TemplateError(BundleError):
+    """A server that builds other prompts than the checkpoint's chat template, so that no score can be trusted."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.SERVER
+
+
 class DataError(BundleError):
     """Questions that could not be found, downloaded or read."""
 

@@ -6,20 +6,29 @@ from bundle.checkpoints.inspection import (
     inspect_checkpoint,
     lmdeploy_architectures,
     require_architecture,
+    require_chat_template,
     require_trust,
     transformers_architectures,
 )
-from bundle.checkpoints.tokenizer import MARKS_PER_MESSAGE, TokenizerProof, prove_tokenizer, token_counter
+from bundle.checkpoints.tokenizer import (
+    MARKS_PER_MESSAGE,
+    RenderedPrompt,
+    TokenizerProof,
+    prove_tokenizer,
+    token_counter,
+)
 
 __all__ = [
     "MARKS_PER_MESSAGE",
     "Checkpoint",
+    "RenderedPrompt",
     "TokenizerProof",
     "fingerprint",
     "inspect_checkpoint",
     "lmdeploy_architectures",
     "prove_tokenizer",
     "require_architecture",
+    "require_chat_template",
     "require_trust",
     "token_counter",
     "transformers_architectures",

@@ -31,6 +31,7 @@ from bundle.system.text import nearest
 _TEXT_CONFIGS: Final = ("text_config", "llm_config", "language_config", "thinker_config")
 _VOCABULARIES: Final = ("tokenizer.json", "tokenizer.model", "vocab.txt", "spiece.model", "tekken.json")
 _TOKENIZER_SETTINGS: Final = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_CHAT_TEMPLATES: Final = ("chat_template.jinja", "chat_template.json", "additional_chat_templates", "tekken.json")
 _SAMPLES, _SAMPLE_BYTES = 16, 64 * 1024
 
 
@@ -145,6 +146,27 @@ def require_trust(checkpoint: Checkpoint, *, trusted: bool) -> None:
         remedy="Read the code. If you trust it, add --trust-remote-code, or set trust_remote_code = true in the "
         "model's file in models/.",
         details=[shown(file) for file in checkpoint.remote_code],
+    )
+
+
+def require_chat_template(checkpoint: Checkpoint) -> None:
+    """Check that a checkpoint says how a chat becomes a prompt.
+
+    Raises:
+        CheckpointError: It does not, as a base model's.
+    """
+    directory, names = checkpoint.path, list_names(checkpoint.path)
+    config = directory / "tokenizer_config.json"
+    if any(name in names for name in _CHAT_TEMPLATES) or (
+        config.name in names and read_json_object(config).get("chat_template")
+    ):
+        return
+    # Some bring their template in Python: an attribute of the tokenizer's class, or a method of it.
+    if any(file.is_absolute() and b"chat_template" in file.read_bytes() for file in checkpoint.remote_code):
+        return
+    raise CheckpointError(
+        f"{shown(directory)} has no chat template: this looks like a base model.",
+        remedy="Name the chat or instruct model's directory, or copy chat_template from its tokenizer_config.json.",
     )
 
 

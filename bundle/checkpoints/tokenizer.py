@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,24 @@ _GENERATION: Final = re.compile(r"\d{1,4}(?=\.)")
 
 
 @dataclass(frozen=True, slots=True)
+class RenderedPrompt:
+    """What the checkpoint's chat template and tokenizer make of a prompt.
+
+    Attributes:
+        tokens: How many tokens; None if it cannot be rendered.
+        with_special: How many where the tokenizer adds its own special tokens to the rendered text, as some servers let
+            it do: usually as many.
+        beginning: How the text begins.
+        error: Why it cannot be rendered; None if it can.
+    """
+
+    tokens: int | None
+    with_special: int | None = None
+    beginning: str = ""
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TokenizerProof:
     """A tokenizer that passed.
 
@@ -47,6 +66,7 @@ class TokenizerProof:
         end_of_turn: The mark that the chat template writes after a reply; None if it writes none.
         stop_token_ids: The id of that mark, if none of the checkpoint's files lists it among those that end a reply:
             what an engine must be told so that replies end there. Usually empty.
+        conversations: The prompts that were to be rendered, in their order.
     """
 
     transformers: str
@@ -55,15 +75,16 @@ class TokenizerProof:
     seconds: float
     end_of_turn: str | None = None
     stop_token_ids: tuple[int, ...] = ()
+    conversations: tuple[RenderedPrompt, ...] = ()
 
     @property
-    def warning(self) -> str | None:
+    def unlisted_end(self) -> str | None:
         """What a user should know of the ends of replies; None if all is well."""
-        if not self.stop_token_ids:
+        if self.end_of_turn is None or not self.stop_token_ids:
             return None
         return (
-            f"the chat template ends a turn with {self.end_of_turn} (id {self.stop_token_ids[0]}), which is not among "
-            "the eos ids of config.json, generation_config.json and the tokenizer: replies may not stop there"
+            f"the chat template ends a turn with {shown(self.end_of_turn, 60)} (id {self.stop_token_ids[0]}), which is "
+            "not among the eos ids of config.json, generation_config.json and the tokenizer"
         )
 
 
@@ -72,6 +93,7 @@ async def prove_tokenizer(
     *,
     python: str,
     trust_remote_code: bool,
+    conversations: Sequence[Sequence[Message]] = (),
     timeout: float = 120,  # noqa: ASYNC109 - it bounds a process, which must be ended before this returns
 ) -> TokenizerProof:
     """Prove that a tokenizer gives back what it is given, keeps its added tokens' ids, and fits the model.
@@ -81,6 +103,7 @@ async def prove_tokenizer(
         python: The server's interpreter. It runs in a process of its own, without network, which ends with this
             coroutine.
         trust_remote_code: Whether the checkpoint's Python code may run.
+        conversations: Prompts to be rendered with the checkpoint's chat template, and their tokens counted.
         timeout: The longest it may take, in seconds.
 
     Raises:
@@ -98,7 +121,7 @@ async def prove_tokenizer(
         command.append("--trust-remote-code")
     with tempfile.TemporaryFile() as output:
         try:
-            status = await _run(command, output, timeout)
+            status = await _run(command, conversations, output, timeout)
         except TimeoutError:
             raise TokenizerError(
                 f"The tokenizer in {shown(directory)} was not checked within {timeout:g} seconds.",
@@ -119,7 +142,7 @@ async def prove_tokenizer(
     mark: str | None = None
     stop: tuple[int, ...] = ()
     if (end := result.get("end_of_turn")) is not None:
-        mark = shown(end[0], 60)
+        mark = str(end[0])
         ends_a_reply = end[1] in {*_eos_ids(directory, config), result.get("eos_token_id")}
         stop = () if ends_a_reply else (int(end[1]),)
     return TokenizerProof(
@@ -129,6 +152,16 @@ async def prove_tokenizer(
         seconds=time.monotonic() - started,
         end_of_turn=mark,
         stop_token_ids=stop,
+        conversations=tuple(map(_rendered, result.get("conversations", ()))),
+    )
+
+
+def _rendered(conversation: Mapping[str, Any]) -> RenderedPrompt:
+    """What the probe says of a conversation."""
+    if "error" in conversation:
+        return RenderedPrompt(None, error=shown(conversation["error"], 400))
+    return RenderedPrompt(
+        int(conversation["tokens"]), int(conversation["with_special"]), str(conversation["beginning"])
     )
 
 
@@ -147,12 +180,23 @@ def _absolute(directory: Path) -> Path:
     return directory.expanduser().resolve()
 
 
-async def _run(command: list[str], output: IO[bytes], limit: float) -> int | None:
+async def _run(
+    command: list[str], conversations: Sequence[Sequence[Message]], output: IO[bytes], limit: float
+) -> int | None:
     """Run the probe to its end and return its status; nothing of it is left when this returns or raises."""
-    modules = private_directory("bundle-tokenizer-")
-    environment = {**_environment(), "HF_MODULES_CACHE": str(modules)}
+    directory = private_directory("bundle-tokenizer-")
+    environment = {**_environment(), "HF_MODULES_CACHE": str(directory)}
+    file = directory / "conversations.json"
     try:
-        return await run_guarded(command, environment, output.fileno(), limit_s=limit, directory=modules)
+        file.write_text(json.dumps(conversations), encoding="utf-8")
+    except OSError as error:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise TokenizerError(
+            f"Temporary files cannot be written: {shown(error)}.", remedy="Free some space, or set TMPDIR=DIR."
+        ) from error
+    command = [*command, "--conversations", str(file)]
+    try:
+        return await run_guarded(command, environment, output.fileno(), limit_s=limit, directory=directory)
     except TimeoutError:
         raise
     except OSError as error:

@@ -5,8 +5,10 @@ used, and nothing of ``bundle``. The line of its output that begins with ``RESUL
 (its version, or null), ``checked`` (how many things were), ``problems`` (what failed, at most ``PROBLEM_LIMIT``),
 ``failed`` (how many did), ``error`` (null, or why the tokenizer could not even be loaded and asked), ``missing``
 (packages that reading a sentencepiece model takes and that are not installed; transformers 5 then complains of a third
-one), ``end_of_turn`` (the token that the chat template writes after a reply, and its id; null if none) and
-``eos_token_id`` (the tokenizer's own).
+one), ``end_of_turn`` (the token that the chat template writes after a reply, and its id; null if none),
+``eos_token_id`` (the tokenizer's own) and ``conversations`` (for each conversation it was given: ``tokens``, how many
+the chat template makes of it, ``with_special``, how many if the tokenizer adds its own special tokens, too, and
+``beginning``, how the rendered text begins; or ``error``, why it cannot be rendered).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Any
 
 RESULT = b"\x1etokenizer "  # no other line begins like this
 PROBLEM_LIMIT = 20
+BEGINNING = 400  # characters
 SENTENCEPIECE_NEEDS = (("sentencepiece", "sentencepiece"), ("protobuf", "google.protobuf"))
 
 # What C-Eval prompts and replies are made of. Texts that `clean_up_tokenization` would tidy (" ." or " n't") are left
@@ -209,15 +212,49 @@ def occurrences(text: str, marks: dict[str, int]) -> Iterator[tuple[str, int]]:
         yield mark, found.count(mark)
 
 
+def adopt_template(tokenizer: Any, directory: str) -> None:
+    """Give a tokenizer without a chat template that of the processor, as servers do."""
+    if not getattr(tokenizer, "chat_template", None):
+        template = read_json(directory, "chat_template.json").get("chat_template")
+        if template:
+            tokenizer.chat_template = template
+
+
+def count_tokens(tokenizer: Any, messages: list[dict[str, str]]) -> dict[str, Any]:
+    """How many tokens the chat template makes of a conversation that is to be continued by a reply.
+
+    Some servers encode the rendered text as any other, so that a tokenizer adds its special tokens although the
+    template has written them; they then remove the second of two ``bos`` tokens.
+    """
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        special = [int(token) for token in tokenizer.encode(text)]
+        doubled = len(special) > 1 and special[0] == special[1] == getattr(tokenizer, "bos_token_id", None)
+        return {
+            "tokens": len(encode(tokenizer, text)),
+            "with_special": len(special) - doubled,
+            "beginning": text[:BEGINNING],
+        }
+    # Whatever a template or a checkpoint's own code raises is a finding.
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"}
+
+
 def check_vocabulary(tokenizer: Any, report: Report) -> None:
     """No id that the tokenizer could ever give is beyond the model's."""
     report.see(list(tokenizer.get_vocab().values()), "the vocabulary")
 
 
-def probe(directory: str, *, trust_remote_code: bool, vocab_size: int | None) -> dict[str, Any]:
-    """Load the tokenizer in ``directory`` and check it."""
+def probe(
+    directory: str,
+    *,
+    trust_remote_code: bool,
+    vocab_size: int | None,
+    conversations: list[list[dict[str, str]]] | None = None,
+) -> dict[str, Any]:
+    """Load the tokenizer in ``directory``, check it, and count the tokens of conversations."""
     result: dict[str, Any] = {"transformers": None, "error": None, "missing": []}
-    result |= {"end_of_turn": None, "eos_token_id": None}
+    result |= {"end_of_turn": None, "eos_token_id": None, "conversations": []}
     report = Report(vocab_size)
     step = "transformers could not be imported"
     if not brings_code(directory):
@@ -237,9 +274,11 @@ def probe(directory: str, *, trust_remote_code: bool, vocab_size: int | None) ->
         step = "its vocabulary could not be read"
         check_vocabulary(tokenizer, report)
         step = "its chat template could not be rendered"
+        adopt_template(tokenizer, directory)
         check_chat(tokenizer, declared, report)
         result["end_of_turn"] = end_of_turn(tokenizer, declared)
         result["eos_token_id"] = getattr(tokenizer, "eos_token_id", None)
+        result["conversations"] = [count_tokens(tokenizer, messages) for messages in conversations or ()]
     # Whatever a checkpoint's own code raises is a finding.
     except Exception as error:
         text = " ".join(str(error).split())
@@ -274,8 +313,18 @@ def main() -> None:
     parser.add_argument("directory")
     parser.add_argument("--vocab-size", type=int)
     parser.add_argument("--trust-remote-code", action="store_true")
+    parser.add_argument("--conversations", metavar="FILE")
     arguments = parser.parse_args()
-    result = probe(arguments.directory, trust_remote_code=arguments.trust_remote_code, vocab_size=arguments.vocab_size)
+    conversations = None
+    if arguments.conversations is not None:
+        with open(arguments.conversations, encoding="utf-8") as file:  # noqa: PTH123
+            conversations = json.load(file)
+    result = probe(
+        arguments.directory,
+        trust_remote_code=arguments.trust_remote_code,
+        vocab_size=arguments.vocab_size,
+        conversations=conversations,
+    )
     sys.stdout.flush()
     os.write(1, b"\n" + RESULT + json.dumps(result).encode() + b"\n")
 

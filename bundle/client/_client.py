@@ -1,10 +1,10 @@
 """Asks an OpenAI-compatible server one question, and retries where that can help."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urljoin
 
 from bundle.client._addresses import is_loopback
@@ -109,6 +109,10 @@ class ChatClient:
     def changes(self) -> Sequence[str]:
         """How requests had to be changed for this server, in words."""
         return tuple(self._body.changes)
+
+    def send_always(self, fields: Mapping[str, Any]) -> None:
+        """Send further fields with every request from now on, such as ``top_k``, unless the server refuses them."""
+        self._body.add(fields)
 
     async def prefix_cache_hit_rate(self) -> float | None:
         """The share of prompt tokens found in the server's prefix cache since it started, from 0 to 1.

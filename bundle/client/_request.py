@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bundle.client._early_decisions import EarlyDecisions
@@ -38,11 +38,17 @@ class RequestBody:
 
     def __init__(self, model: str, temperature: float) -> None:
         self._sampling: dict[str, Any] = {"model": model, "temperature": temperature}
+        self._extra: dict[str, Any] = {}
         self._length: str | None = "max_tokens"
         self._with_options, self._with_stream = True, True
         self.version = 0
         self.changes: list[str] = []
         self._set_ends()
+
+    def add(self, fields: Mapping[str, Any]) -> None:
+        """Send further fields with every request from now on."""
+        self._extra |= fields
+        self.version += 1
 
     def build(self, messages: Sequence[Message], max_out_len: int) -> bytes:
         """A body, but for what `ending` adds.
@@ -50,7 +56,7 @@ class RequestBody:
         Raises:
             UnicodeEncodeError: A message cannot be encoded as UTF-8.
         """
-        body = {**self._sampling, "messages": messages}
+        body = {**self._sampling, **self._extra, "messages": messages}
         if self._length is not None:
             body[self._length] = max_out_len
         return json.dumps(body, ensure_ascii=False).encode()[:-1]
@@ -84,6 +90,9 @@ class RequestBody:
                 return f"temperature {_ALMOST_GREEDY:g} instead of 0"
             del self._sampling["temperature"]
             return "temperature left out: the server's default applies"
+        if (extra := next(filter(names, self._extra), None)) is not None:
+            del self._extra[extra]
+            return f"{extra} left out"
         if not streams and self._with_stream and names("stream") and not _WANTS_STREAM.search(fault.reason):
             self._with_stream = False
             return "stream left out"

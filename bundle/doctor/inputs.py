@@ -65,8 +65,8 @@ def check_checkpoint(directory: Path, machine: Machine, limit_s: float) -> Itera
         yield kind(error.message, error.remedy, error.details)
     else:
         yield ok(f"its tokenizer reproduces its input, under transformers {proof.transformers}")
-        if proof.warning is not None:
-            yield warning(proof.warning, "Add the id to eos_token_id in the checkpoint's generation_config.json.")
+        if proof.unlisted_end is not None:
+            yield warning(proof.unlisted_end, "Add the id to eos_token_id in the checkpoint's generation_config.json.")
 
 
 def check_data(source: str | None, limit_s: float) -> Iterator[Finding]:

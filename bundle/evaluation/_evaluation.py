@@ -1,10 +1,12 @@
 """The questions of one run and their outcomes, from which results follow at any moment."""
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bundle.client import EarlyDecisions
+from bundle.client import EarlyDecisions, NoReplyError
 from bundle.evaluation._asking import Asking, FirstRefusals, ask_all, require_working, unanswered
 from bundle.evaluation._queue import PrefixQueue, Queue
 from bundle.evaluation._suspects import Suspects
@@ -13,6 +15,7 @@ from bundle.runs.health import Health, examine, known_options
 from bundle.runs.predictions import Prediction
 from bundle.runs.results import Results
 from bundle.runs.run import Run
+from bundle.system.background import first_fault_only
 from bundle.tasks.catalog import Question, Task
 
 if TYPE_CHECKING:  # imported late: slow, and a local server should start first
@@ -113,6 +116,29 @@ class Evaluation:
         self._cache_hit_rate = _share_of_cached(self.predictions)
         if self._cache_hit_rate is None:
             self._cache_hit_rate = await client.prefix_cache_hit_rate()
+
+    async def count_tokens(self, client: "ChatClient", questions: Sequence[Question]) -> list[int | None]:
+        """The number of tokens that the server counts in each question's prompt; None where it does not say.
+
+        Args:
+            client: The server, which is asked for replies of one token.
+            questions: A few. Those in flight at a crash are suspects, as always.
+
+        Raises:
+            RefusedError: The server refuses every question.
+        """
+
+        async def count(question: Question) -> int | None:
+            self._suspects.begun(question)
+            tokens = None
+            with contextlib.suppress(NoReplyError):
+                tokens = (await client.ask(question.messages, 1)).prompt_tokens
+            self._suspects.ended(question.key, replied=False)
+            return tokens
+
+        async with first_fault_only(), asyncio.TaskGroup() as group:
+            tasks = [group.create_task(count(question)) for question in questions]
+        return [task.result() for task in tasks]
 
     @property
     def suspected(self) -> int:

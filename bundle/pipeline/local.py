@@ -3,24 +3,27 @@
 import asyncio
 import contextlib
 import importlib
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bundle.checkpoints import (
     Checkpoint,
+    TokenizerProof,
     fingerprint,
     inspect_checkpoint,
     prove_tokenizer,
+    require_chat_template,
     require_trust,
     token_counter,
 )
 from bundle.config.model_files import ModelFile, model_file, model_file_for
 from bundle.errors import ServerError
 from bundle.pipeline.options import LocalOptions
-from bundle.pipeline.plan import CountTokens, Plan
+from bundle.pipeline.plan import CountTokens, Loaded, Plan
 from bundle.pipeline.targets import Server, Timing
+from bundle.pipeline.template_proof import TemplateProof, Verdict, choose_prompts
 from bundle.reports.screen.console import Screen
 from bundle.runs.record import EngineRecord, LocalModelRecord, Served
 from bundle.serving.engine import Job, ServerSpec
@@ -34,6 +37,7 @@ from bundle.system.background import in_thread, until_done_or_trouble
 
 if TYPE_CHECKING:  # slow to import, and the server should start first
     from bundle.client import ChatClient
+    from bundle.evaluation import Evaluation
 
 _TIMEOUT_S, _RETRIES = 600.0, 3
 _USUAL_REPLY = 2048
@@ -101,6 +105,8 @@ class Local:
             screen.say(f"weights not compared with config.json: {checkpoint.weights_unchecked}")
         with timing.phase("start_s"):
             spec = await in_thread(lambda: engine.prepare(screen.say))
+        if spec.chosen_template is None:
+            require_chat_template(checkpoint)
         return LocalModel(self, spec, plan, screen, timing)
 
     def kill(self) -> None:
@@ -122,17 +128,37 @@ class LocalModel:
         self._plan = plan
         self._screen = screen
         self._timing = timing
+        self._template: TemplateProof | None = None
+        self._stop: Mapping[str, Any] = {}
 
-    async def check(self, started: asyncio.Event) -> None:
+    @property
+    def extra_body(self) -> Mapping[str, Any]:
+        return {**(self._spec.greedy if self._plan.temperature == 0 else {}), **self._stop}
+
+    async def check(self, started: asyncio.Event, loading: Awaitable[Loaded]) -> None:
         """Prove the tokenizer, and import the client. Each takes a second or two, as does the server."""
         await started.wait()
-        spec, trusted = self._spec, self._local.trusted
-        _, proof = await asyncio.gather(
-            in_thread(lambda: importlib.import_module("bundle.client._client")),
-            prove_tokenizer(spec.tokenizer_directory, python=spec.interpreter, trust_remote_code=trusted),
+        importing = asyncio.ensure_future(in_thread(lambda: importlib.import_module("bundle.client._client")))
+        spec, choices = self._spec, choose_prompts((await loading).questions, self.lives)
+        chosen = [question for choice in choices for question in choice]
+        proof = await prove_tokenizer(
+            spec.tokenizer_directory,
+            python=spec.interpreter,
+            trust_remote_code=self._local.trusted,
+            conversations=[question.messages for question in chosen],
         )
-        if proof.warning is not None:
-            self._screen.say(f"warning: {proof.warning}")
+        await importing
+        rendered = dict(zip((question.key for question in chosen), proof.conversations, strict=True))
+        self._template = TemplateProof(spec.engine, spec.chosen_template, choices, rendered)
+        self._stop = _stop(spec, proof)
+        if proof.unlisted_end is not None:
+            if self._stop:
+                self._screen.say(f"{proof.unlisted_end}: requests say so themselves ({', '.join(self._stop)})")
+            else:
+                self._screen.say(f"warning: {proof.unlisted_end}: replies may not stop there")
+
+    async def prove(self, evaluation: "Evaluation", client: "ChatClient") -> Verdict | None:
+        return None if self._template is None else await self._template.prove(evaluation, client)
 
     def describe(self) -> Served:
         checkpoint, spec = self._local.checkpoint, self._spec
@@ -209,3 +235,16 @@ class LocalModel:
             only_this_model=True,
             say=self._screen.say,
         )
+
+
+def _stop(spec: ServerSpec, proof: TokenizerProof) -> dict[str, list[str] | list[int]]:
+    """What requests must hold so that replies stop where the chat template ends a turn; usually nothing."""
+    if not proof.stop_token_ids or proof.end_of_turn is None:
+        return {}
+    match spec.stop_field:
+        case "stop":
+            return {"stop": [proof.end_of_turn]}
+        case "stop_token_ids":
+            return {"stop_token_ids": list(proof.stop_token_ids)}
+        case None:
+            return {}

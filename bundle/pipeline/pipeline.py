@@ -90,7 +90,7 @@ async def _serve_and_ask(session: _Session, plan: Plan, target: Target, opened: 
         model = await target.prepare(plan, session.screen, session.timing)
         run = session.run = opened.enter_context(_open_run(session.options, f"{plan.label}-{model.label}"))
         started = asyncio.Event()
-        checking = group.create_task(model.check(started))
+        checking = group.create_task(model.check(started, loading))
         for life in range(model.lives):
             async with contextlib.AsyncExitStack() as serving:
                 try:
@@ -158,7 +158,9 @@ async def _begin(
     from bundle.evaluation import Evaluation  # imported late: slow, and the server should start first
 
     served = await in_thread(model.describe)
-    record = RunRecord.of(plan.task_records(loaded.tables), loaded.tables, served, plan.sampling(), **asdict(asking))
+    record = RunRecord.of(
+        plan.task_records(loaded.tables), loaded.tables, served, plan.sampling(model.extra_body), **asdict(asking)
+    )
     if session.conclusion is not None:
         session.conclusion.require_same_data(record)
     run.begin(record, loaded.prompts)
@@ -182,14 +184,36 @@ async def _ask(
     # as often as Python does by itself takes a tenth of the time.
     gc.freeze()
     gc.set_threshold(_ALLOCATIONS_BEFORE_GC, 10, 10)
-    with (
-        session.timing.phase("ask_s"),
-        session.screen.asking(len(evaluation.unanswered), len(evaluation.predictions)),
-    ):
-        async with client:
+    client.send_always(model.extra_body)
+    async with client:
+        if evaluation.unanswered:
+            await _prove(session, model, evaluation, client)
+        with (
+            session.timing.phase("ask_s"),
+            session.screen.asking(len(evaluation.unanswered), len(evaluation.predictions)),
+        ):
             await evaluation.ask(client, plan.max_out_len, asking, ours=model.ours)
     if session.options.rpm_verbose:
         session.screen.say(f"{client.achieved_qpm:.1f} requests in the last minute")
+
+
+async def _prove(session: _Session, model: Prepared, evaluation: "Evaluation", client: "ChatClient") -> None:
+    """Have it proved that the server builds prompts as it should, and write down what came of it.
+
+    Raises:
+        TemplateError: It does not.
+    """
+    with session.timing.phase("prove_s"):
+        verdict = await model.prove(evaluation, client)
+    if verdict is None:
+        return
+    if session.run is not None and session.record is not None:
+        session.record = session.record.model_copy(update={"template": verdict.record})
+        session.run.amend(session.record)
+    if verdict.error is not None:
+        raise verdict.error
+    if verdict.warning is not None:
+        session.screen.say(f"warning: {verdict.warning}")
 
 
 def _goes_on_after(trouble: ServerError, life: int, model: Prepared, evaluation: "Evaluation", screen: Screen) -> bool:

@@ -3,8 +3,9 @@
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bundle.checkpoints import MARKS_PER_MESSAGE
 from bundle.config.model_files import ModelFile
@@ -107,13 +108,14 @@ class Plan:
         examples = {task.name: task.examples for task in self.tasks}
         return sum(question.examples < examples[question.task] for question in questions)
 
-    def sampling(self) -> SamplingRecord:
+    def sampling(self, extra_body: Mapping[str, Any]) -> SamplingRecord:
         """How replies are generated, for the run's record."""
         lengths = set(self.max_out_len.values())
         return SamplingRecord(
             temperature=self.temperature,
             max_out_len=lengths.pop() if len(lengths) == 1 else dict(self.max_out_len),
             max_seq_len=self.max_seq_len,
+            extra_body=dict(extra_body),
         )
 
     def task_records(self, tables: Sequence[Tables] = ()) -> list[TaskRecord]:

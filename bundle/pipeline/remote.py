@@ -2,18 +2,18 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from bundle.client import ChatClient, insecure, is_loopback, normalise_base_url, only_model
 from bundle.config.files import file_names
 from bundle.config.model_files import ModelFile, RemoteSettings, keys_from_environment, model_file
 from bundle.errors import UsageError
 from bundle.pipeline.options import RemoteOptions
-from bundle.pipeline.plan import CountTokens, Plan
+from bundle.pipeline.plan import CountTokens, Loaded, Plan
 from bundle.pipeline.targets import Server, Timing
 from bundle.reports.screen.console import Screen
 from bundle.runs.record import RemoteModelRecord, RequestsRecord, Served
@@ -109,9 +109,13 @@ class RemoteModel:
     connect: Callable[[], ChatClient]
     ours = False
     lives = 1
+    extra_body: ClassVar[Mapping[str, Any]] = {}
 
-    async def check(self, started: asyncio.Event) -> None:
+    async def check(self, started: asyncio.Event, loading: Awaitable[Loaded]) -> None:
         """Nothing of it is here to be checked."""
+
+    async def prove(self, evaluation: object, client: object) -> None:
+        """Its tokenizer and chat template are the server's."""
 
     def describe(self) -> Served:
         return self.record

@@ -3,19 +3,21 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bundle.config.model_files import ModelFile
 from bundle.errors import ServerError
-from bundle.pipeline.plan import CountTokens, Plan
+from bundle.pipeline.plan import CountTokens, Loaded, Plan
+from bundle.pipeline.template_proof import Verdict
 from bundle.reports.screen.console import Screen
 from bundle.runs.record import Served
 
 if TYPE_CHECKING:  # slow to import, and the server should start first
     from bundle.client import ChatClient
+    from bundle.evaluation import Evaluation
 
 
 class Timing(dict[str, float]):
@@ -64,6 +66,7 @@ class Prepared(Protocol):
         ours: Whether the servers are started here: then what fails may be the server, and pass with it.
         lives: How many servers it gives, one after the other, if each of them dies.
         concurrency: Maximum concurrent requests, unless the command line says otherwise.
+        extra_body: Further fields of every request; known once `check` has returned.
     """
 
     label: str
@@ -71,15 +74,22 @@ class Prepared(Protocol):
     lives: int
     concurrency: int
 
-    async def check(self, started: asyncio.Event) -> None:
+    @property
+    def extra_body(self) -> Mapping[str, Any]: ...
+
+    async def check(self, started: asyncio.Event, loading: Awaitable[Loaded]) -> None:
         """Do what must be done before the first question and can be done while the first server loads.
 
         Args:
             started: Set once that server's command runs.
+            loading: Gives the questions.
 
         Raises:
             BundleError: No score of this model could be trusted.
         """
+
+    async def prove(self, evaluation: "Evaluation", client: "ChatClient") -> Verdict | None:
+        """Prove on a server that is ready that it builds prompts as it should; None if there is nothing to prove."""
 
     def describe(self) -> Served:
         """The model and its server, for ``run.json``. May take seconds."""

@@ -257,11 +257,27 @@ class SamplingRecord(_Part):
     Attributes:
         max_out_len: Maximum tokens per reply, by task name where tasks differ.
         max_seq_len: Maximum tokens of a prompt and its reply together.
+        extra_body: Further fields of every request, such as ``top_k``.
     """
 
     temperature: float
     max_out_len: int | dict[Text, int]
     max_seq_len: int | None
+    extra_body: dict[str, Any] = {}
+
+
+class TemplateRecord(_Part):
+    """Whether a server builds prompts as the checkpoint's chat template and tokenizer do.
+
+    Attributes:
+        checked: How many prompts were compared, by their numbers of tokens.
+        equal: Whether all of them were equal; None if none could be compared.
+        note: What else is to be said, such as why none could be.
+    """
+
+    checked: int
+    equal: bool | None
+    note: Text | None = None
 
 
 class HardwareRecord(_Part):
@@ -279,6 +295,7 @@ class RunRecord(_Part):
         task: Names of all tasks, separated by commas.
         engine: Of a local server.
         requests: How a remote server was asked.
+        template: Of a local server; None before its first question.
         concurrency: Maximum concurrent requests.
         adaptive: Whether concurrency was reduced to what the server has room for.
         full_replies: Whether replies were generated completely even if the answer was final before.
@@ -293,6 +310,7 @@ class RunRecord(_Part):
     engine: EngineRecord | None = None
     requests: RequestsRecord | None = None
     sampling: SamplingRecord
+    template: TemplateRecord | None = None
     concurrency: int
     adaptive: bool
     full_replies: bool

@@ -127,6 +127,14 @@ class Run:
         write_whole(self.directory / PROMPTS, prompts)
         write_json(self.directory / RECORD, record.to_json())
 
+    def amend(self, record: RunRecord) -> None:
+        """Write down more about what is asked than was known in `begin`.
+
+        Raises:
+            RunError: The file cannot be written.
+        """
+        write_json(self.directory / RECORD, record.to_json())
+
     def append(self, prediction: Prediction) -> None:
         """Write a row within a fiftieth of a second; from then on, killing this process does not lose it.
 

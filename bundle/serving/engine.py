@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from bundle.checkpoints import Checkpoint
 from bundle.config.model_files import EngineSettings
@@ -83,6 +83,10 @@ class ServerSpec:
         deadly: Patterns of log lines after which a server that was ready answers nothing any more.
         vital: The pattern of the command lines of child processes without which it can answer nothing; None if unknown.
         dtype: What it computes in, for the record; None if it decides by itself.
+        greedy: Fields that a request needs besides temperature 0, so that the likeliest token is always taken.
+        stop_field: The field of a request that names tokens which end a reply: ``stop`` (their texts) or
+            ``stop_token_ids``; None if there is none.
+        chosen_template: The option with which the user chose another chat template than the checkpoint's; None if not.
         keep: Something to be kept alive as long as servers run, such as a lock on what they read.
     """
 
@@ -105,6 +109,9 @@ class ServerSpec:
     deadly: tuple[str, ...] = ()
     vital: str | None = None
     dtype: str | None = None
+    greedy: Mapping[str, Any] = field(default_factory=dict)
+    stop_field: Literal["stop", "stop_token_ids"] | None = None
+    chosen_template: str | None = None
     keep: Any = field(default=None, repr=False, compare=False)
 
     def launch(self, port: int, api_key: str, directory: Path) -> Launch:

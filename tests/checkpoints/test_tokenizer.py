@@ -323,4 +323,4 @@ async def test_the_mark_that_ends_a_turn_must_be_among_the_ids_that_end_a_reply(
     proof = await prove_tokenizer(model, python=interpreter(reporting(json.dumps(report))), trust_remote_code=False)
 
     assert (proof.end_of_turn, proof.stop_token_ids) == ("<|im_end|>", stops)
-    assert ("<|im_end|> (id 7)" in str(proof.warning)) == bool(stops)
+    assert ("<|im_end|> (id 7)" in str(proof.unlisted_end)) == bool(stops)

@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from aiohttp import web
@@ -15,7 +15,7 @@ from bundle.config.model_files import ModelFile
 from bundle.errors import BundleError, DataError, ExitCode, ServerError
 from bundle.pipeline.options import EvaluationOptions
 from bundle.pipeline.pipeline import evaluate
-from bundle.pipeline.plan import Plan
+from bundle.pipeline.plan import Loaded, Plan
 from bundle.pipeline.targets import Server, Timing
 from bundle.reports.screen.console import Screen
 from bundle.runs.record import RemoteModelRecord, Served
@@ -38,6 +38,7 @@ class Mortal:
 
     model_file = ModelFile(description="mortal")
     label, ours, concurrency = "mortal", True, 4
+    extra_body: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, replies: Sequence[int], *, check: Exception | None = None) -> None:
         self._replies = replies
@@ -57,10 +58,13 @@ class Mortal:
     def kill(self) -> None:
         raise AssertionError
 
-    async def check(self, started: asyncio.Event) -> None:
+    async def check(self, started: asyncio.Event, loading: Awaitable[Loaded]) -> None:
         await started.wait()
         if self._check is not None:
             raise self._check
+
+    async def prove(self, evaluation: object, client: object) -> None:
+        return None
 
     def describe(self) -> Served:
         return Served(RemoteModelRecord(name="mortal", base_url="nowhere"))

@@ -20,14 +20,14 @@ FROM_FILE = ModelFile(
 
 def test_defaults_apply_where_nothing_is_given() -> None:
     plan = plan_tasks(EvaluationOptions(), PLAIN)
-    assert plan.sampling() == SamplingRecord(temperature=0.0, max_out_len=2048, max_seq_len=None)
+    assert plan.sampling({}) == SamplingRecord(temperature=0.0, max_out_len=2048, max_seq_len=None)
     assert plan.shapes == {"ceval_gen": "turns"}
     assert plan.sources() == ["hub"]
 
 
 def test_the_model_file_overrides_defaults() -> None:
     plan = plan_tasks(EvaluationOptions(), FROM_FILE)
-    assert plan.sampling() == SamplingRecord(temperature=0.5, max_out_len=1024, max_seq_len=4096)
+    assert plan.sampling({}) == SamplingRecord(temperature=0.5, max_out_len=1024, max_seq_len=4096)
     assert plan.shapes == {"ceval_gen": "flat"}
 
 
@@ -41,7 +41,7 @@ def test_the_command_line_overrides_everything() -> None:
         tasks=["ceval_zero_shot_gen"], temperature=1.0, max_out_len=7, max_seq_len=99, prompt_shape="turns"
     )
     plan = plan_tasks(request, FROM_FILE)
-    assert plan.sampling() == SamplingRecord(temperature=1.0, max_out_len=7, max_seq_len=99)
+    assert plan.sampling({}) == SamplingRecord(temperature=1.0, max_out_len=7, max_seq_len=99)
     assert plan.shapes == {"ceval_zero_shot_gen": "turns"}
 
 

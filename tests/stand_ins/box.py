@@ -13,15 +13,18 @@ ROOT = STAND_INS.parents[1]
 GPU = (0, "GPU-00000000-0000-0000-0000-000000000000", "NVIDIA H100 80GB HBM3", 81559, 80000, "570.86.15")
 
 
-# Importing transformers takes seconds of processor time. The tokenizer's probe is asked once; what it said is kept.
+# Importing transformers takes seconds of processor time. The tokenizer's probe is asked once for the same conversations
+# (its last argument is their file); what it said is kept.
 _PYTHON_WITH_KEPT_PROBE = """#!/bin/sh
 case "$*" in
 *tokenizer_probe.py*)
-    if [ ! -e "{kept}" ]; then
-        "{python}" "$@" >"{kept}.$$" || exit
-        mv "{kept}.$$" "{kept}"
+    for conversations; do :; done
+    kept="{kept}-$(cksum <"$conversations" | cut -d " " -f 1)"
+    if [ ! -e "$kept" ]; then
+        "{python}" "$@" >"$kept.$$" || exit
+        mv "$kept.$$" "$kept"
     fi
-    exec cat "{kept}" ;;
+    exec cat "$kept" ;;
 esac
 exec "{python}" "$@"
 """

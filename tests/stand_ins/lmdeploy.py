@@ -64,6 +64,7 @@ def main() -> None:
         start_worker(journal)
     server = Server((options.server_name, options.server_port), Handler)
     Handler.model = options.model_name
+    Handler.model_path = options.model_path
     Handler.keys = ["another"] if behaviour == "wrong key" else options.api_keys
     print("HINT:    Please open http://… in a browser for detailed api usage!!!", flush=True)
     server.serve_forever()
@@ -126,6 +127,19 @@ def start_worker(journal: Journal) -> None:
     threading.Event().wait()
 
 
+COUNTING = threading.Lock()
+
+
+def count_tokens(model_path: str, messages: list[dict[str, str]]) -> int:
+    """The number of tokens that the chat template of our made checkpoints and their tokenizer give."""
+    from tokenizers import Tokenizer  # takes a while, and few servers are asked
+
+    turns = "".join(f"<|im_start|>{one['role']}\n{one['content']}<|im_end|>\n" for one in messages)
+    with COUNTING:
+        tokenizer = Tokenizer.from_file(f"{model_path}/tokenizer.json")
+        return len(tokenizer.encode(f"<s>{turns}<|im_start|>assistant\n", add_special_tokens=False).ids)
+
+
 class Server(ThreadingHTTPServer):
     """Takes many connections at once, and does not mind when one ends."""
 
@@ -143,6 +157,7 @@ class Handler(BaseHTTPRequestHandler):
     journal: Journal
     behaviour: str
     model = ""
+    model_path = ""
     keys: list[str] | None = None
     numbers = itertools.count(1)
     sick = False
@@ -161,7 +176,7 @@ class Handler(BaseHTTPRequestHandler):
         if not self.let_in():
             return
         text = question["messages"][-1]["content"]
-        if text == "1" and not Handler.sick:  # somebody wants to know whether it is ready
+        if question["max_tokens"] == 1 and not Handler.sick:  # somebody wants to know whether it is ready, and for what
             self.answer(question)
             return
         number = next(Handler.numbers)
@@ -223,6 +238,12 @@ class Handler(BaseHTTPRequestHandler):
         # The answer depends on the question alone, as with a greedy model.
         letter = "ABCD"[len(question["messages"][-1]["content"]) % 4]
         usage = {"prompt_tokens": 300, "completion_tokens": 2, "total_tokens": 302}
+        if question["max_tokens"] == 1:
+            usage["prompt_tokens"] = count_tokens(self.model_path, question["messages"])
+            if self.behaviour == "another template":
+                usage["prompt_tokens"] += 330
+            if self.behaviour == "counts nothing":
+                usage = {}
         if question.get("stream"):
             self.stream([{"delta": {"content": letter}}, {"delta": {}, "finish_reason": "stop"}], usage)
             return

@@ -132,6 +132,10 @@ class LmdeployEngine:
             failures=FAILURES,
             deadly=ENGINE_DIED,
             vital=_ENGINE_PROCESS,
+            # TurboMind takes temperature 0 for a scale: among equal logits it would draw by lot.
+            greedy={"top_k": 1},
+            stop_field="stop",  # each text must be one token, and ends a reply by its id
+            chosen_template="--chat-template" if self._template_chosen else None,
         )
 
     @property
@@ -170,11 +174,16 @@ class LmdeployEngine:
         if version >= _CAPTURE_SIZES_SINCE:
             sizes = sorted({min(_SMALL_BATCH, self.slots), self.slots})
             arguments += ["--cudagraph-capture-batch-sizes", *map(str, sizes)]
-        # Its parser takes the beginning of an option for the option.
-        if not any("--chat-template".startswith(name) for name in option_names(job.engine_arguments)):
+        if not self._template_chosen:
             arguments += ["--chat-template", str(directory / _CHAT_TEMPLATE)]
         launcher = Path(__file__).with_name("launcher.py")
         return (installed.interpreter, str(launcher), installed.script, *arguments, *job.engine_arguments)
+
+    @property
+    def _template_chosen(self) -> bool:
+        # Its parser takes the beginning of an option for the option.
+        names = option_names(self.job.engine_arguments)
+        return any(len(name) > 2 and "--chat-template".startswith(name) for name in names)
 
     def _number(self, option: str) -> int | None:
         """The value given for an option that takes a number; the last one counts."""

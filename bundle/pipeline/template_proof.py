@@ -1,0 +1,130 @@
+"""Whether a server builds prompts as the checkpoint's chat template and tokenizer do, by their numbers of tokens."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from bundle.checkpoints import RenderedPrompt
+from bundle.errors import TemplateError
+from bundle.runs.record import TemplateRecord
+from bundle.system.text import one_line
+from bundle.tasks.catalog import Question
+from bundle.tasks.scores import Key
+
+if TYPE_CHECKING:  # slow to import, and the server should start first
+    from bundle.client import ChatClient
+    from bundle.evaluation import Evaluation
+
+_SHOWN: Final = 300
+"""Characters of a prompt's beginning in an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the comparison has shown.
+
+    Attributes:
+        record: For ``run.json``.
+        warning: What to tell the user; None if nothing.
+        error: Why no question should be asked; None if they may be.
+    """
+
+    record: TemplateRecord
+    warning: str | None = None
+    error: TemplateError | None = None
+
+
+def choose_prompts(questions: Sequence[Question], times: int) -> list[list[Question]]:
+    """Choose prompts that differ: the shortest, the median, the longest and the one with the most turns.
+
+    Args:
+        questions: All questions of the run.
+        times: How many such choices to make, none of them with a prompt of another.
+
+    Returns:
+        The choices, the last of them empty where there are too few questions.
+    """
+    by_length = sorted(questions, key=lambda one: sum(len(message["content"]) for message in one.messages))
+    choices: list[list[Question]] = []
+    for _ in range(times):
+        choice: list[Question] = []
+        if by_length:
+            turns = max(by_length, key=lambda one: len(one.messages))
+            several = (by_length[0], by_length[len(by_length) // 2], by_length[-1], turns)
+            choice = list({one.key: one for one in several}.values())
+        choices.append(choice)
+        by_length = [one for one in by_length if one not in choice]
+    return choices
+
+
+@dataclass(slots=True)
+class TemplateProof:
+    """Compares, before the first question, what the server counts with what the checkpoint's tokenizer gives.
+
+    Attributes:
+        engine: The engine's name.
+        option: The option with which the user chose another template; None if not.
+        choices: Prompts for the first server, for the second if the first dies of them, and so on.
+        rendered: What the checkpoint's tokenizer gives for these.
+        verdict: None until there is one.
+    """
+
+    engine: str
+    option: str | None
+    choices: list[list[Question]]
+    rendered: Mapping[Key, RenderedPrompt]
+    verdict: Verdict | None = field(default=None, init=False)
+
+    async def prove(self, evaluation: "Evaluation", client: "ChatClient") -> Verdict | None:
+        """Ask the server, unless that was done before; None then."""
+        if self.verdict is not None:
+            return None
+        questions = self.choices.pop(0) if self.choices else []  # a prompt that crashed a server is not tried again
+        counted = await evaluation.count_tokens(client, questions)
+        pairs = [
+            (question, count, self.rendered[question.key])
+            for question, count in zip(questions, counted, strict=True)
+            if count is not None and self.rendered[question.key].tokens is not None
+        ]
+        self.verdict = self._judge(pairs) if pairs else self._unknown(questions)
+        return self.verdict
+
+    def _judge(self, pairs: Sequence[tuple[Question, int, RenderedPrompt]]) -> Verdict:
+        different = [pair for pair in pairs if pair[1] not in (pair[2].tokens, pair[2].with_special)]
+        if not different:
+            exactly = all(count == rendered.tokens for _, count, rendered in pairs)
+            note = None if exactly else "the server adds the tokenizer's special tokens to the template's"
+            return Verdict(TemplateRecord(checked=len(pairs), equal=True, note=note))
+        question, count, rendered = different[0]
+        note = f"{_name(question)} has {count} tokens on the server, {rendered.tokens} by the checkpoint's template"
+        record = TemplateRecord(checked=len(pairs), equal=False, note=note)
+        if self.option is not None:
+            return Verdict(record, f"{self.option} makes other prompts than the checkpoint's own chat template: {note}")
+        return Verdict(
+            record,
+            error=TemplateError(
+                f"The {self.engine} server does not build prompts with the checkpoint's chat template: {note}.",
+                remedy="Scores would be those of another prompt. Remove options after -- that change the prompt, such "
+                f"as --chat-template; if there are none, use another version of {self.engine} or another --engine.",
+                details=[
+                    *(f"{_name(one)}: {ours} tokens on the server, {own.tokens} expected" for one, ours, own in pairs),
+                    f"the checkpoint's template gives: {one_line(rendered.beginning, _SHOWN)}",
+                ],
+            ),
+        )
+
+    def _unknown(self, questions: Sequence[Question]) -> Verdict:
+        errors = (error for one in questions if (error := self.rendered[one.key].error) is not None)
+        why = "the server does not say how many tokens a prompt has"
+        if not questions:
+            why = "servers crashed while it was checked"
+        elif (error := next(errors, None)) is not None:
+            why = f"it cannot be rendered here ({error})"
+        return Verdict(
+            TemplateRecord(checked=0, equal=None, note=why),
+            f"it could not be checked that the server uses the checkpoint's chat template: {why}",
+        )
+
+
+def _name(question: Question) -> str:
+    return f"{question.subject} #{question.id}"
