@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from bundle.client import EarlyDecisions, NoReplyError
 from bundle.evaluation._asking import Asking, FirstRefusals, ask_all, require_working, unanswered
 from bundle.evaluation._queue import PrefixQueue, Queue
+from bundle.evaluation._repeats import compare, spread_over_subjects
 from bundle.evaluation._suspects import Suspects
 from bundle.evaluation._window import Window
 from bundle.runs.health import Health, examine, known_options
 from bundle.runs.predictions import Prediction
-from bundle.runs.results import Results
+from bundle.runs.results import Repeat, Results
 from bundle.runs.run import Run
 from bundle.system.background import first_fault_only
 from bundle.tasks.catalog import Question, Task
@@ -67,6 +68,7 @@ class Evaluation:
         self.restarts = 0
         self._cache_hit_rate: float | None = None
         self._request_changes: list[str] = []
+        self._repeat: Repeat | None = None
         asked = {question.key for question in questions}
         self.predictions = [prediction for prediction in run.known if prediction.key in asked]
         self._known = {prediction.key for prediction in self.predictions}
@@ -94,14 +96,7 @@ class Evaluation:
             FailingServerError: Too many questions in a row failed.
             RunError: An outcome cannot be written.
         """
-        how = {
-            task.name: Asking(
-                task.answer_rule,
-                max_out_len[task.name],
-                None if options.full_replies else self._early_decisions(task, tls=client.tls),
-            )
-            for task in self.tasks
-        }
+        how = self._how(client, max_out_len, options)
         first = FirstRefusals(count_transient=not ours)
         if any(one.error is None for one in self.predictions):
             first.replied()
@@ -116,6 +111,49 @@ class Evaluation:
         self._cache_hit_rate = _share_of_cached(self.predictions)
         if self._cache_hit_rate is None:
             self._cache_hit_rate = await client.prefix_cache_hit_rate()
+
+    async def repeat(
+        self, client: "ChatClient", max_out_len: Mapping[str, int], options: AskingOptions, times: int
+    ) -> None:
+        """Ask a sample of the answered questions again and compare the replies; no score changes.
+
+        Args:
+            client: The server.
+            max_out_len: Maximum tokens per reply, by task name.
+            options: As in `ask`.
+            times: How many times each question is to be asked, counting the one before.
+
+        Raises:
+            RefusedError: The server refuses every question.
+            FailingServerError: Too many questions in a row failed.
+        """
+        answered = {one.key: one for one in self.predictions if one.error is None}
+        sample = spread_over_subjects(question for question in self.questions if question.key in answered)
+        how = self._how(client, max_out_len, options)
+        passes = [await self._ask_again(client, how, options, sample) for _ in range(times - 1)]
+        self._repeat = compare([answered[question.key] for question in sample], passes)
+
+    async def _ask_again(
+        self, client: "ChatClient", how: Mapping[str, Asking], options: AskingOptions, questions: Sequence[Question]
+    ) -> Sequence[Prediction]:
+        window = Window(options.concurrency, adaptive=options.adaptive)
+        queue = PrefixQueue(questions, lambda: window.limit) if options.prefix_order else Queue(questions)
+        first = FirstRefusals(count_transient=True)
+        outcomes: list[Prediction] = []
+        await ask_all(queue, client, how, window=window, suspects=Suspects(), first=first, record=outcomes.append)
+        return outcomes
+
+    def _how(
+        self, client: "ChatClient", max_out_len: Mapping[str, int], options: AskingOptions
+    ) -> Mapping[str, Asking]:
+        return {
+            task.name: Asking(
+                task.answer_rule,
+                max_out_len[task.name],
+                None if options.full_replies else self._early_decisions(task, tls=client.tls),
+            )
+            for task in self.tasks
+        }
 
     async def count_tokens(self, client: "ChatClient", questions: Sequence[Question]) -> list[int | None]:
         """The number of tokens that the server counts in each question's prompt; None where it does not say.
@@ -227,6 +265,7 @@ class Evaluation:
             health=self.health,
             scopes=scopes or {},
             request_changes=self._request_changes,
+            repeat=self._repeat,
         )
 
     @property

@@ -130,6 +130,12 @@ class EvaluationOptions:
         default="model file or no limit",
         minimum=1,
     )
+    repeat: int = _generation(
+        1,
+        "Ask up to 100 of the questions N times in all, and show how many answers change; scores stay.",
+        metavar="N",
+        minimum=1,
+    )
     answer_from_thinking: bool = _generation(
         False, "If a reply is nothing but thinking, look for the answer there.", "--answer-from-thinking"
     )

@@ -193,6 +193,8 @@ async def _ask(
             session.screen.asking(len(evaluation.unanswered), len(evaluation.predictions)),
         ):
             await evaluation.ask(client, plan.max_out_len, asking, ours=model.ours)
+        if session.options.repeat > 1:
+            await _repeat(session, plan, evaluation, client, asking)
     if session.options.rpm_verbose:
         session.screen.say(f"{client.achieved_qpm:.1f} requests in the last minute")
 
@@ -214,6 +216,18 @@ async def _prove(session: _Session, model: Prepared, evaluation: "Evaluation", c
         raise verdict.error
     if verdict.warning is not None:
         session.screen.say(f"warning: {verdict.warning}")
+
+
+async def _repeat(
+    session: _Session, plan: Plan, evaluation: "Evaluation", client: "ChatClient", asking: "AskingOptions"
+) -> None:
+    """Ask some of the questions again. If that fails, the run has not."""
+    session.screen.say("asking some of the questions again")
+    with session.timing.phase("repeat_s"):
+        try:
+            await evaluation.repeat(client, plan.max_out_len, asking, session.options.repeat)
+        except BundleError as error:
+            session.screen.say(f"warning: could not ask them again: {error.message}")
 
 
 def _goes_on_after(trouble: ServerError, life: int, model: Prepared, evaluation: "Evaluation", screen: Screen) -> bool:

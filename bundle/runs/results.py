@@ -32,6 +32,26 @@ class Coverage(BaseModel):
     failed: int
 
 
+class Repeat(BaseModel):
+    """What asking a sample of the questions again has shown. No score depends on it.
+
+    Attributes:
+        questions: Questions asked again.
+        times: How many times they were asked in all.
+        answers_changed: Of how many the answer was not always the same.
+        replies_changed: Of how many the reply was not, as far as it was read.
+        failed: Requests of this kind without a reply.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    questions: int
+    times: int
+    answers_changed: int
+    replies_changed: int
+    failed: int
+
+
 class Results(BaseModel):
     """The content of ``results.json``.
 
@@ -47,6 +67,7 @@ class Results(BaseModel):
             the replies again.
         partial: By task, what part of it was asked and answered, as in "first 5 of each subject: 260 of 1,346"; None
             where all was.
+        repeat: What ``--repeat`` has shown; None without it.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -59,6 +80,7 @@ class Results(BaseModel):
     request_changes: list[str] = []
     health: dict[str, Any] | None = None
     partial: dict[Text, Text] | None = None
+    repeat: Repeat | None = None
 
     @classmethod
     def of(
@@ -72,6 +94,7 @@ class Results(BaseModel):
         health: Health,
         scopes: Mapping[str, str] | None = None,
         request_changes: Sequence[str] = (),
+        repeat: Repeat | None = None,
     ) -> Self:
         """Score and count what is known of a run.
 
@@ -84,6 +107,7 @@ class Results(BaseModel):
             health: Of the measurement.
             scopes: What part of every task that is, by its name; "" for all of it.
             request_changes: How requests had to be changed for it.
+            repeat: What asking again has shown.
         """
         asked = Counter(key.part for key in questions)
         answered = sum(one.error is None for one in predictions)
@@ -96,6 +120,7 @@ class Results(BaseModel):
             request_changes=list(request_changes),
             health=health.to_json(),
             partial={name: text for name, text in (scopes or {}).items() if text} or None,
+            repeat=repeat,
         )
 
     @classmethod
@@ -118,7 +143,7 @@ class Results(BaseModel):
 
     def to_json(self) -> dict[str, Any]:
         """The file's content."""
-        absent = {name for name in ("request_changes", "health", "partial") if not getattr(self, name)}
+        absent = {name for name in ("request_changes", "health", "partial", "repeat") if not getattr(self, name)}
         return self.model_dump(exclude=absent)
 
 

@@ -181,3 +181,58 @@ def test_the_mark_that_a_template_writes_after_a_reply_is_found(
     report = prober.probe(write_bpe(tmp_path / "bpe", chat_template=template))
 
     assert (report["end_of_turn"] or [None])[0] == mark
+
+
+# Conversations of a run
+
+TURNS = [
+    {"role": "system", "content": "你是一个助手"},
+    {"role": "user", "content": "下列说法正确的是____。"},
+    {"role": "assistant", "content": "A"},
+    {"role": "user", "content": "1+1=?"},
+]
+
+
+def test_a_conversation_is_counted_as_the_chat_template_renders_it(prober: Prober, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    directory = write_bpe(tmp_path / "bpe")
+    short, long = prober.probe(directory, conversations=[TURNS[1:2], TURNS])["conversations"]
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    ids = tokenizer.apply_chat_template(TURNS, add_generation_prompt=True, return_dict=True)["input_ids"]
+    assert (long["tokens"], long["with_special"]) == (len(ids), len(ids))
+    assert short["tokens"] < long["tokens"]
+    assert long["beginning"].startswith("<|im_start|>system\n你是一个助手<|im_end|>\n<|im_start|>user\n")
+
+
+@pytest.mark.parametrize(("template", "more"), [(CHAT_TEMPLATE, 1), ("{{ bos_token }}" + CHAT_TEMPLATE, 0)])
+def test_a_bos_token_that_the_tokenizer_adds_is_counted_apart_and_never_twice(
+    prober: Prober, tmp_path: Path, template: str, more: int
+) -> None:
+    directory = write_bpe(tmp_path / "bpe", chat_template=template, bos_token="<|endoftext|>")
+    content = json.loads((directory / "tokenizer.json").read_text())
+    bos = {"id": "<|endoftext|>", "type_id": 0}
+    content["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": bos}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}},
+    }
+    write_json(directory / "tokenizer.json", content)
+    (counted,) = prober.probe(directory, conversations=[TURNS])["conversations"]
+    assert counted["with_special"] == counted["tokens"] + more
+
+
+def test_a_conversation_that_a_template_refuses_is_no_fault_of_the_tokenizer(prober: Prober, tmp_path: Path) -> None:
+    refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHAT_TEMPLATE
+    report = prober.probe(write_bpe(tmp_path / "bpe", chat_template=refusing), conversations=[TURNS, TURNS[1:]])
+    assert (report["error"], report["failed"]) == (None, 0)
+    assert "no system" in report["conversations"][0]["error"]
+    assert report["conversations"][1]["tokens"] > 0
+
+
+def test_a_template_in_a_file_of_the_processors_is_used(prober: Prober, tmp_path: Path) -> None:
+    directory = write_bpe(tmp_path / "bpe", chat_template=None)
+    write_json(directory / "chat_template.json", {"chat_template": CHAT_TEMPLATE})
+    (counted,) = prober.probe(directory, conversations=[TURNS])["conversations"]
+    assert counted["beginning"].startswith("<|im_start|>system")

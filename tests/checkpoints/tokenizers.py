@@ -4,7 +4,7 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -149,12 +149,22 @@ class Prober:
         self._process.communicate(timeout=PATIENCE_S)
 
     def probe(
-        self, directory: Path, *, vocab_size: int | None = BPE_SIZE, trust_remote_code: bool = False
+        self,
+        directory: Path,
+        *,
+        vocab_size: int | None = BPE_SIZE,
+        trust_remote_code: bool = False,
+        conversations: Sequence[Sequence[Mapping[str, str]]] = (),
     ) -> dict[str, Any]:
         """What the probe reports of one directory."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        question = {"directory": str(directory), "vocab_size": vocab_size, "trust_remote_code": trust_remote_code}
+        question = {
+            "directory": str(directory),
+            "vocab_size": vocab_size,
+            "trust_remote_code": trust_remote_code,
+            "conversations": conversations,
+        }
         self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()
         answer: dict[str, Any] = json.loads(self._process.stdout.readline())

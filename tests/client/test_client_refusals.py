@@ -189,3 +189,17 @@ async def test_a_remote_api_may_name_the_version_that_answered() -> None:
 
     async with loopback_api(handler) as api, client_of(api.url) as client:
         assert (await ask(client)).text == "A"
+
+
+async def test_further_fields_are_sent_with_every_request_and_left_out_if_the_server_refuses_them() -> None:
+    async def handler(call: Call) -> web.Response:
+        return error(400, "Unrecognized request argument supplied: top_k") if "top_k" in call.body else completion("B")
+
+    async with loopback_api(handler) as api, client_of(api.url) as client:
+        client.send_always({"top_k": 1, "stop": ["<|im_end|>"]})
+        await ask(client)
+        await ask(client)
+
+    assert [body.get("top_k") for body in api.bodies] == [1, None, None]
+    assert all(body["stop"] == ["<|im_end|>"] for body in api.bodies)
+    assert client.changes == ("top_k left out",)

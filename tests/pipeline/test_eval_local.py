@@ -15,6 +15,7 @@ from bundle.checkpoints.internlm2 import make_checkpoint
 from tests.patience import PATIENCE_S, wait_until
 from tests.program import carrying, results_of, rows_of, run, start
 from tests.stand_ins.box import gpu_box
+from tests.stand_ins.journal import read_journal
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,7 @@ def test_what_was_asked_is_on_record(finished: Finished) -> None:
     assert record["sampling"]["temperature"] == 0.0
     assert record["sampling"]["max_out_len"] == 2048
     assert record["concurrency"] == 16
+    assert record["template"] == {"checked": 4, "equal": True, "note": None}
 
 
 def test_the_sample_comes_with_a_warning_that_its_score_means_nothing(finished: Finished) -> None:
@@ -144,6 +146,92 @@ def test_a_mistyped_option_starts_no_server_and_is_explained(
     assert result.returncode in (2, 3)
     assert said in result.stderr
     assert "Traceback" not in result.stderr
+    assert not (tmp_path / "record.json").exists()
+
+
+def asked_with(directory: Path) -> list[dict[str, Any]]:
+    """The fields of every request but its messages, as the server's journal tells."""
+    return read_journal(directory / "journal").all_of("fields")
+
+
+def box(directory: Path, behaviour: str = "good") -> dict[str, str]:
+    """A machine with a GPU whose server keeps a journal."""
+    environment = gpu_box(directory, behaviour=behaviour)
+    return environment | {"LMDEPLOY_STAND_IN_JOURNAL": str(directory / "journal")}
+
+
+def test_a_server_with_another_chat_template_is_asked_nothing(tmp_path: Path, model_dir: Path) -> None:
+    out = tmp_path / "out"
+    options = ["--data", "sample", "--limit", "1", "--out", out]
+    result = run("eval-local", model_dir, *options, environment=box(tmp_path, "another template"))
+
+    assert result.returncode == 3
+    assert "does not build prompts with the checkpoint's chat template" in result.stderr
+    said = re.search(r"has (\d+) tokens on the server, (\d+) by the checkpoint's template", result.stderr)
+    assert said is not None
+    assert int(said[1]) == int(said[2]) + 330
+    assert "<s><|im_start|>" in result.stderr
+    assert "--chat-template" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert asked_with(tmp_path) == []
+    assert len(read_journal(tmp_path / "journal").lives) == 1
+    (path,) = out.glob("*/run.json")
+    assert json.loads(path.read_text(encoding="utf-8"))["template"]["equal"] is False
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "arguments", "said", "equal"),
+    [
+        ("another template", ["--", "--chat-template", "llama2"], "--chat-template makes other prompts", False),
+        ("counts nothing", [], "could not be checked", None),
+    ],
+)
+def test_a_template_of_the_users_choice_and_one_that_cannot_be_checked_are_warnings(
+    tmp_path: Path, model_dir: Path, behaviour: str, arguments: list[str], said: str, equal: bool | None
+) -> None:
+    out = tmp_path / "out"
+    options = ["--data", "sample", "--subjects", "law", "--out", out, *arguments]
+    result = run("eval-local", model_dir, *options, environment=box(tmp_path, behaviour))
+
+    assert result.returncode == 0, result.stderr
+    assert f"warning: {said}" in result.stderr or said in result.stderr
+    (path,) = out.glob("*/run.json")
+    assert json.loads(path.read_text(encoding="utf-8"))["template"]["equal"] is equal
+
+
+def test_greedy_requests_say_so_and_an_end_of_turn_that_no_file_lists_is_sent(tmp_path: Path, model_dir: Path) -> None:
+    unlisted = shutil.copytree(model_dir, tmp_path / "unlisted")
+    (unlisted / "generation_config.json").write_text('{"eos_token_id": 2}')
+    options = ["--data", "sample", "--subjects", "law", "--repeat", "2", "--out", tmp_path / "out"]
+    result = run("eval-local", unlisted, *options, environment=box(tmp_path))
+
+    assert result.returncode == 0, result.stderr
+    fields = asked_with(tmp_path)
+    assert len(fields) == 4  # two questions, each of them twice
+    assert all((one["temperature"], one["top_k"], one["stop"]) == (0.0, 1, ["<|im_end|>"]) for one in fields)
+    (path,) = (tmp_path / "out").glob("*/run.json")
+    sampling = json.loads(path.read_text(encoding="utf-8"))["sampling"]
+    assert sampling["extra_body"] == {"top_k": 1, "stop": ["<|im_end|>"]}
+    assert results_of(tmp_path / "out")["repeat"] == {
+        "questions": 2,
+        "times": 2,
+        "answers_changed": 0,
+        "replies_changed": 0,
+        "failed": 0,
+    }
+    assert "2 questions asked 2 times: 0 answers and 0 replies changed" in result.stdout
+
+
+def test_a_base_model_starts_no_server(tmp_path: Path, model_dir: Path) -> None:
+    base = shutil.copytree(model_dir, tmp_path / "base")
+    path = base / "tokenizer_config.json"
+    content = json.loads(path.read_text())
+    del content["chat_template"]
+    path.write_text(json.dumps(content))
+    result = run("eval-local", base, "--data", "sample", "--out", tmp_path / "out", environment=gpu_box(tmp_path))
+
+    assert result.returncode == 2
+    assert "no chat template: this looks like a base model" in result.stderr
     assert not (tmp_path / "record.json").exists()
 
 

@@ -272,6 +272,7 @@ def _summary(results: "Results") -> Iterator[str]:
         "load_s": "loading data",
         "prove_s": "tokenizer check",
         "ask_s": "asking",
+        "repeat_s": "asking again",
         "stop_s": "server stop",
         "total_s": "total",
     }
@@ -280,6 +281,10 @@ def _summary(results: "Results") -> Iterator[str]:
         yield _speed(results, seconds)
     if (rate := results.server.get("prefix_cache_hit_rate")) is not None:
         yield f"{100 * rate:.0f} % of prompt tokens were in the server's prefix cache"
+    if (repeat := results.repeat) is not None:
+        changed = f"{plural(repeat.answers_changed, 'answer')} and {plural(repeat.replies_changed, 'reply', 'replies')}"
+        failed = f", {plural(repeat.failed, 'request')} failed" if repeat.failed else ""
+        yield f"{plural(repeat.questions, 'question')} asked {repeat.times} times: {changed} changed{failed}"
 
 
 def _speed(results: "Results", seconds: float) -> str:

@@ -1,0 +1,50 @@
+"""Asking the same again: how many replies and answers of a model change although nothing was changed."""
+
+from collections.abc import Iterable, Sequence
+from itertools import chain, zip_longest
+from typing import Final
+
+from bundle.runs.predictions import Prediction
+from bundle.runs.results import Repeat
+from bundle.tasks.catalog import Question
+
+_SAMPLE: Final = 100
+
+
+def spread_over_subjects(questions: Iterable[Question]) -> list[Question]:
+    """A sample of the questions: the first of every subject, then the second, and so on, in the order of the run."""
+    subjects: dict[tuple[str, str, str], list[Question]] = {}
+    asked = list(questions)
+    for question in asked:
+        subjects.setdefault((question.task, question.split, question.subject), []).append(question)
+    in_turn = [one for one in chain.from_iterable(zip_longest(*subjects.values())) if one is not None]
+    chosen = {question.key for question in in_turn[:_SAMPLE]}
+    return [question for question in asked if question.key in chosen]
+
+
+def compare(first: Sequence[Prediction], passes: Sequence[Sequence[Prediction]]) -> Repeat:
+    """Compare replies with those to the same questions before.
+
+    Args:
+        first: The first ones.
+        passes: The others, in any order.
+    """
+    before = {one.key: one for one in first}
+    again = [(before[one.key], one) for one in chain.from_iterable(passes)]
+    answered = [(one, other) for one, other in again if other.error is None]
+    return Repeat(
+        questions=len(before),
+        times=1 + len(passes),
+        answers_changed=len({one.key for one, other in answered if one.answer != other.answer}),
+        replies_changed=len({one.key for one, other in answered if not _same(one, other)}),
+        failed=len(again) - len(answered),
+    )
+
+
+def _same(one: Prediction, other: Prediction) -> bool:
+    """Whether two replies are the same as far as both were read: where one is stopped early depends on its pieces."""
+    mine, theirs = one.reply or "", other.reply or ""
+    if one.decided_early or other.decided_early:
+        length = min(len(mine), len(theirs))
+        return mine[:length] == theirs[:length]
+    return mine == theirs

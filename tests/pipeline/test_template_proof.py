@@ -1,0 +1,128 @@
+"""Whether a server uses the checkpoint's own chat template, judged by the numbers of tokens it gives."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+
+from bundle.checkpoints import RenderedPrompt
+from bundle.errors import ExitCode
+from bundle.pipeline.template_proof import TemplateProof, Verdict, choose_prompts
+from bundle.tasks.catalog import Question
+from bundle.tasks.prompts import Message
+
+
+def question(number: int, length: int, turns: int = 1) -> Question:
+    messages: list[Message] = [{"role": "user", "content": "x" * (length // turns)} for _ in range(turns)]
+    return Question("t", "val", "law", number, messages, "A", examples=0)
+
+
+QUESTIONS = [question(0, 50), question(1, 10), question(2, 90), question(3, 60, turns=3), question(4, 70)]
+
+
+class Counting:
+    """An evaluation whose server counts as it is told, and dies where it is told nothing."""
+
+    def __init__(self, *counts: Sequence[int | None] | None) -> None:
+        self._counts = list(counts)
+        self.asked: list[list[int]] = []
+
+    async def count_tokens(self, client: object, questions: Sequence[Question]) -> list[int | None]:
+        self.asked.append([one.id for one in questions])
+        counts = self._counts.pop(0)
+        if counts is None:
+            raise ConnectionError
+        return [*counts][: len(questions)]
+
+
+def proof_of(rendered: RenderedPrompt, *, option: str | None = None, lives: int = 1) -> TemplateProof:
+    choices = choose_prompts(QUESTIONS, lives)
+    return TemplateProof("lmdeploy", option, choices, {one.key: rendered for one in QUESTIONS})
+
+
+async def verdict_of(proof: TemplateProof, *counts: Sequence[int | None]) -> Verdict:
+    verdict = await proof.prove(cast(Any, Counting(*counts)), cast(Any, None))
+    assert verdict is not None
+    return verdict
+
+
+def test_the_shortest_the_median_the_longest_and_the_one_with_most_turns_are_chosen() -> None:
+    questions = [question(0, 50), question(1, 10), question(2, 90), question(3, 60, turns=3), question(4, 55)]
+    (choice,) = choose_prompts(questions, 1)
+    assert [one.id for one in choice] == [1, 4, 2, 3]
+
+
+def test_no_prompt_is_chosen_twice() -> None:
+    choices = choose_prompts(QUESTIONS, 3)
+    ids = [one.id for choice in choices for one in choice]
+    assert sorted(ids) == [0, 1, 2, 3, 4]
+    assert choices[2] == []
+
+
+def test_without_questions_there_is_nothing_to_choose() -> None:
+    assert choose_prompts([], 2) == [[], []]
+
+
+async def test_equal_counts_are_on_record() -> None:
+    verdict = await verdict_of(proof_of(RenderedPrompt(40, 40)), [40, 40, 40, 40])
+    assert (verdict.record.checked, verdict.record.equal, verdict.record.note) == (3, True, None)
+    assert verdict.error is None
+    assert verdict.warning is None
+
+
+async def test_special_tokens_that_the_tokenizer_adds_are_no_other_template() -> None:
+    verdict = await verdict_of(proof_of(RenderedPrompt(40, 41)), [41, 41, 41, 41])
+    assert verdict.record.equal is True
+    assert "special tokens" in str(verdict.record.note)
+    assert verdict.error is None
+
+
+async def test_another_count_is_an_error_with_both_counts_the_template_and_what_to_do() -> None:
+    rendered = RenderedPrompt(40, 40, "<s><|im_start|>user\nx")
+    verdict = await verdict_of(proof_of(rendered), [40, 786, 40, 40])
+    assert verdict.record.equal is False
+    error = verdict.error
+    assert error is not None
+    assert error.exit_code == ExitCode.SERVER
+    assert "786 tokens on the server, 40 by the checkpoint's template" in error.message
+    assert "--chat-template" in str(error.remedy)
+    assert any("<s><|im_start|>user" in line for line in error.details)
+
+
+async def test_another_count_with_a_template_of_the_users_choice_is_a_warning() -> None:
+    verdict = await verdict_of(proof_of(RenderedPrompt(40, 40), option="--chat-template"), [786, 786, 786, 786])
+    assert verdict.error is None
+    assert "--chat-template makes other prompts" in str(verdict.warning)
+    assert verdict.record.equal is False
+
+
+@pytest.mark.parametrize(
+    ("rendered", "counts", "why"),
+    [
+        (RenderedPrompt(40, 40), [None, None, None], "does not say how many tokens"),
+        (RenderedPrompt(None, error="TemplateError: no system role"), [40, 40, 40], "no system role"),
+    ],
+)
+async def test_what_cannot_be_compared_is_said(
+    rendered: RenderedPrompt, counts: Sequence[int | None], why: str
+) -> None:
+    verdict = await verdict_of(proof_of(rendered), counts)
+    assert (verdict.record.checked, verdict.record.equal) == (0, None)
+    assert why in str(verdict.record.note)
+    assert "could not be checked" in str(verdict.warning)
+
+
+async def test_counts_of_some_prompts_are_enough() -> None:
+    verdict = await verdict_of(proof_of(RenderedPrompt(40, 40)), [None, 40, None, None])
+    assert (verdict.record.checked, verdict.record.equal) == (1, True)
+
+
+async def test_prompts_that_a_server_died_of_are_not_tried_on_the_next_and_an_equal_count_is_enough() -> None:
+    proof, evaluation = proof_of(RenderedPrompt(40, 40), lives=3), Counting(None, [40, 40, 40, 40])
+    with pytest.raises(ConnectionError):
+        await proof.prove(cast(Any, evaluation), cast(Any, None))
+    verdict = await proof.prove(cast(Any, evaluation), cast(Any, None))
+    assert verdict is not None
+    assert verdict.record.equal is True
+    assert await proof.prove(cast(Any, evaluation), cast(Any, None)) is None
+    assert not set(evaluation.asked[0]) & set(evaluation.asked[1])
