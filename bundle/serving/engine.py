@@ -165,6 +165,11 @@ def option_names(arguments: Sequence[str]) -> set[str]:
     return {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
 
 
+def is_given(option: str, arguments: Sequence[str]) -> bool:
+    """Whether a long option is in an argument list, also by its beginning, which parsers take for the option."""
+    return any(len(name) > 2 and option.startswith(name) for name in option_names(arguments))
+
+
 def option_value(arguments: Sequence[str], *names: str) -> str | None:
     """The value given for an option, by any of its names; the last one counts."""
     value = None

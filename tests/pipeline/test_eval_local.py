@@ -78,7 +78,7 @@ def test_what_was_asked_is_on_record(finished: Finished) -> None:
     assert record["sampling"]["temperature"] == 0.0
     assert record["sampling"]["max_out_len"] == 2048
     assert record["concurrency"] == 16
-    assert record["template"] == {"checked": 4, "equal": True, "note": None}
+    assert record["template"] == {"checked": 3, "equal": True, "note": None}
 
 
 def test_the_sample_comes_with_a_warning_that_its_score_means_nothing(finished: Finished) -> None:

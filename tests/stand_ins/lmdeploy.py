@@ -180,8 +180,7 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(question)
             return
         number = next(Handler.numbers)
-        self.journal.note(asked=text)
-        self.journal.note(fields={name: value for name, value in question.items() if name != "messages"})
+        self.journal.note(asked=text, fields={name: value for name, value in question.items() if name != "messages"})
         if number > MIDWAY:
             self.behave()
         if any(poison in text for poison in POISONS):

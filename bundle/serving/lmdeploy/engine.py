@@ -11,7 +11,7 @@ from typing import ClassVar
 from bundle.checkpoints import lmdeploy_architectures
 from bundle.errors import ServerError, UsageError
 from bundle.serving.diagnosis import KnownFailure
-from bundle.serving.engine import Job, ServerSpec, option_names, option_value, require_loopback
+from bundle.serving.engine import Job, ServerSpec, is_given, option_names, option_value, require_loopback
 from bundle.serving.gpus import Gpu, gib, needed_mib, require_memory, select_gpus, visible_gpus
 from bundle.serving.installation import Installation
 from bundle.serving.lmdeploy.failures import ENGINE_DIED, FAILURES
@@ -181,9 +181,7 @@ class LmdeployEngine:
 
     @property
     def _template_chosen(self) -> bool:
-        # Its parser takes the beginning of an option for the option.
-        names = option_names(self.job.engine_arguments)
-        return any(len(name) > 2 and "--chat-template".startswith(name) for name in names)
+        return is_given("--chat-template", self.job.engine_arguments)
 
     def _number(self, option: str) -> int | None:
         """The value given for an option that takes a number; the last one counts."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 from bundle.errors import ServerError, UsageError
 from bundle.serving.conversion import INTERNLM2, cpu_dtype, servable
 from bundle.serving.diagnosis import KnownFailure
-from bundle.serving.engine import Job, ServerSpec, option_names, option_value, require_loopback
+from bundle.serving.engine import Job, ServerSpec, is_given, option_names, option_value, require_loopback
 from bundle.serving.gpus import Gpu, gib, needed_mib, require_memory, select_gpus, visible_gpus
 from bundle.serving.installation import Installation
 from bundle.serving.machine import Machine
@@ -148,6 +148,8 @@ class VllmEngine:
             deadly=ENGINE_DIED,
             vital=_ENGINE_PROCESS,
             dtype=dtype,
+            stop_field="stop_token_ids",
+            chosen_template="--chat-template" if is_given("--chat-template", self._arguments) else None,
             keep=found.keep,
         )
 
