@@ -5,7 +5,8 @@ from pathlib import Path
 
 from bundle.checkpoints.internlm2 import make_checkpoint
 
-_GENERATION_CONFIG = "generation_config.json"
+_GENERATION_CONFIG, _TOKENIZER_CONFIG = "generation_config.json", "tokenizer_config.json"
+_END_OF_TURN, _ANOTHER_MARK = "<|im_end|>", "<|action_end|>"
 
 
 def made(work: Path) -> Path:
@@ -23,14 +24,17 @@ def made(work: Path) -> Path:
 def talkative(checkpoint: Path, directory: Path) -> Path:
     """Put a checkpoint into ``directory`` that is the same, but for which the end of a turn ends no reply.
 
-    A made checkpoint then goes on with other letters, as a model does that explains what it chose. The weights are
-    links.
+    A made checkpoint then goes on with other letters, as a model does that explains what it chose. Its chat template
+    ends turns with another mark, for requests would name the one that it ends them with. The weights are links.
     """
     directory.mkdir()
     for file in checkpoint.iterdir():
-        if file.name != _GENERATION_CONFIG:
+        if file.name not in (_GENERATION_CONFIG, _TOKENIZER_CONFIG):
             (directory / file.name).symlink_to(file.resolve())
     settings = json.loads((checkpoint / _GENERATION_CONFIG).read_text(encoding="utf-8"))
     settings["eos_token_id"] = settings["eos_token_id"][0]  # the end of a text, which it never writes
     (directory / _GENERATION_CONFIG).write_text(json.dumps(settings), encoding="utf-8")
+    settings = json.loads((checkpoint / _TOKENIZER_CONFIG).read_text(encoding="utf-8"))
+    settings["chat_template"] = settings["chat_template"].replace(_END_OF_TURN, _ANOTHER_MARK)
+    (directory / _TOKENIZER_CONFIG).write_text(json.dumps(settings), encoding="utf-8")
     return directory

@@ -137,7 +137,7 @@ def test_a_checkpoint_of_ones_own_is_asked_for_whole_replies_itself() -> None:
 def test_a_talkative_checkpoint_differs_in_what_ends_a_reply(tmp_path: Path, work: Path) -> None:
     checkpoint = work / "internlm2_5-1_8b"
     other = talkative(checkpoint, tmp_path / "talkative")
-    same = {path.name for path in checkpoint.iterdir()} - {"generation_config.json"}
+    same = {path.name for path in checkpoint.iterdir()} - {"generation_config.json", "tokenizer_config.json"}
     assert all((other / name).samefile(checkpoint / name) for name in same)
     ends, other_ends = (
         json.loads((directory / "generation_config.json").read_text()).pop("eos_token_id")
@@ -145,6 +145,11 @@ def test_a_talkative_checkpoint_differs_in_what_ends_a_reply(tmp_path: Path, wor
     )
     assert other_ends in ends
     assert len(ends) == 2
+    template, other_template = (
+        json.loads((directory / "tokenizer_config.json").read_text()).pop("chat_template")
+        for directory in (checkpoint, other)
+    )
+    assert other_template == template.replace("<|im_end|>", "<|action_end|>") != template
 
 
 def test_of_the_gpu_only_the_time_of_asking_counts() -> None:
