@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from enum import IntEnum
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -17,6 +18,8 @@ class ExitCode(IntEnum):
     """The server did not come up, or died for good."""
     UNANSWERED = 4
     """Done, but some questions have no reply."""
+    UNEXPECTED = 70
+    """A fault of this program (``EX_SOFTWARE`` of sysexits.h)."""
     INTERRUPTED = 130
 
 
@@ -39,6 +42,18 @@ class BundleError(Exception):
 
     def __str__(self) -> str:
         return self.message if self.remedy is None else f"{self.message} {self.remedy}"
+
+
+class UnexpectedError(Exception):
+    """A fault of this program, raised from the exception that shows it.
+
+    Args:
+        directory: The run's, where the details belong; None before there is one.
+    """
+
+    def __init__(self, directory: Path | None) -> None:
+        super().__init__("unexpected error")
+        self.directory = directory
 
 
 class UsageError(BundleError):

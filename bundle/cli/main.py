@@ -1,13 +1,15 @@
 """The command line: it parses, calls, and turns an error into an exit code."""
 
+import contextlib
 import sys
 from io import TextIOWrapper
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from bundle import __version__
+from bundle.cli._unexpected import hide_secrets, open_closed_streams, write_details
 from bundle.cli.compare import compare
 from bundle.cli.doctor import doctor
 from bundle.cli.eval_local import eval_local
@@ -18,7 +20,8 @@ from bundle.cli.options import HELP_SETTINGS, GroupedHelp
 from bundle.cli.report import report
 from bundle.cli.runs import runs
 from bundle.cli.tasks import tasks
-from bundle.errors import BundleError, ExitCode, UsageError
+from bundle.errors import BundleError, ExitCode, UnexpectedError, UsageError
+from bundle.system.text import one_line
 
 
 class _Commands(TyperGroup):
@@ -45,6 +48,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line. What follows ``--`` is the engine's, and never an argument of ours."""
+    open_closed_streams()
     arguments = sys.argv[1:]
     passed_on: list[str] | None = None
     if "--" in arguments:
@@ -62,6 +66,20 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(ExitCode.INTERRUPTED)
+    except Exception as error:
+        _end_unexpectedly(error)
+
+
+def _end_unexpectedly(error: Exception) -> NoReturn:
+    """Say that this program is at fault, in a line, and leave the rest in a file."""
+    directory = error.directory if isinstance(error, UnexpectedError) else None
+    cause = error.__cause__ if isinstance(error, UnexpectedError) and error.__cause__ is not None else error
+    file = write_details(cause, directory)
+    what = one_line(hide_secrets(f"{type(cause).__name__}: {cause}".removesuffix(": ")))
+    where = "" if file is None else f"; details: {file}"
+    with contextlib.suppress(OSError, ValueError):
+        print(f"error: unexpected error in bundle {__version__} ({what}){where}", file=sys.stderr, flush=True)
+    sys.exit(ExitCode.UNEXPECTED)
 
 
 @app.callback(invoke_without_command=True)

@@ -40,6 +40,22 @@ class AskingOptions:
     prefix_order: bool
 
 
+@dataclass(frozen=True, slots=True)
+class AfterCrash:
+    """What follows from a crash of the server.
+
+    Attributes:
+        skipped: The questions that are asked no more, because they crash the server.
+        goes_on: Whether another server may be started for the others.
+        counted: The number of that restart among those that are limited; None if it is not, because the suspects have
+            become fewer.
+    """
+
+    skipped: Sequence[Question]
+    goes_on: bool
+    counted: int | None
+
+
 class Evaluation:
     """Asks the questions of one or several tasks and keeps their outcomes.
 
@@ -179,9 +195,10 @@ class Evaluation:
         return [task.result() for task in tasks]
 
     @property
-    def suspected(self) -> int:
-        """How many of the unanswered questions may have crashed the server, and are asked one at a time."""
-        return len(self._suspects.apart(self.unanswered)[1])
+    def suspected(self) -> tuple[int, bool]:
+        """How many of the unanswered questions may have crashed the server, and whether it did so again on some."""
+        groups = self._suspects.apart(self.unanswered)[1]
+        return sum(len(group) for group in groups), self._suspects.is_narrowing
 
     async def _ask_unanswered(
         self,
@@ -192,16 +209,15 @@ class Evaluation:
         *,
         ours: bool,
     ) -> None:
-        together, alone = self._suspects.apart(self.unanswered)
-        window = Window(options.concurrency, adaptive=options.adaptive)
-        in_order = PrefixQueue(together, lambda: window.limit) if options.prefix_order else Queue(together)
-        one_by_one = [(Queue([question]), Window(1, adaptive=False)) for question in alone]
-        for queue, width in ((in_order, window), *one_by_one):
+        # Suspects after the others, and group by group: a crash then has no suspects but those of one group.
+        together, groups = self._suspects.apart(self.unanswered)
+        for questions in (together, *groups):
+            window = Window(options.concurrency, adaptive=options.adaptive)
             await ask_all(
-                queue,
+                _queue(questions, window, options),
                 client,
                 how,
-                window=width,
+                window=window,
                 suspects=self._suspects,
                 first=first,
                 record=self._record,
@@ -224,29 +240,26 @@ class Evaluation:
         self.predictions = [one for one in self.predictions if one.key in self._known]
         return bool(forgotten)
 
-    def server_lost(self, *, last_life: bool = False) -> Sequence[Question]:
-        """Note that the server crashed or hangs; `ask` may be called again with another one.
+    def server_lost(self, *, max_restarts: int = 0) -> AfterCrash:
+        """Note that the server crashed or hangs; `ask` may be called again with another one, if the result says so.
 
-        If there will be one, questions that failed since the server began to fail are asked again. A question that was
-        alone at two crashes is skipped and stays without a reply.
+        Then questions that failed since the server began to fail are asked again. Questions that crash the server are
+        skipped and stay without a reply.
 
         Args:
-            last_life: Whether the server will not be restarted.
-
-        Returns:
-            The questions that are skipped from now on.
+            max_restarts: How many crashes without an explanation may be followed by a restart.
         """
-        failed = self._suspects.server_died()
-        if not last_life:
-            self._known -= failed
+        loss = self._suspects.server_died(max_restarts)
+        if loss.goes_on:
+            self._known -= loss.failed
             self.predictions = [one for one in self.predictions if one.key in self._known]
-        skipped = self._suspects.to_skip(self.unanswered, last_life=last_life)
-        for question in skipped:
-            crashes = self._suspects.deaths_with(question)
+        guilty = [question for question in self.unanswered if question.key in loss.guilty]
+        for question in guilty:
+            crashes = loss.guilty[question.key]
             self._record(unanswered(question, f"the server crashed on it {crashes} times", attempts=crashes))
-        if not last_life and self.unanswered:
+        if loss.goes_on and self.unanswered:
             self.restarts += 1
-        return skipped
+        return AfterCrash(guilty, goes_on=loss.goes_on, counted=self._suspects.counted if loss.counts else None)
 
     def results(self, timing: Mapping[str, float], scopes: Mapping[str, str] | None = None) -> Results:
         """Scores and counts of the outcomes so far.
@@ -286,6 +299,10 @@ class Evaluation:
         self._known.add(prediction.key)
         self.predictions.append(prediction)
         self._on_prediction(prediction)
+
+
+def _queue(questions: Sequence[Question], window: Window, options: AskingOptions) -> Queue:
+    return PrefixQueue(questions, lambda: window.limit) if options.prefix_order else Queue(questions)
 
 
 def _share_of_cached(predictions: Sequence[Prediction]) -> float | None:

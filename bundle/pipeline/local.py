@@ -40,6 +40,8 @@ if TYPE_CHECKING:  # slow to import, and the server should start first
     from bundle.evaluation import Evaluation
 
 _TIMEOUT_S, _RETRIES = 600.0, 3
+_MOST_PROOFS = 8
+"""Restarts for which other prompts are kept ready."""
 _USUAL_REPLY = 2048
 """Tokens of the longest reply that ``longest_silence_s`` is meant for."""
 
@@ -121,7 +123,7 @@ class LocalModel:
 
     def __init__(self, local: Local, spec: ServerSpec, plan: Plan, screen: Screen, timing: Timing) -> None:
         self.label = local.checkpoint.path.name
-        self.lives = 1 + local.options.max_restarts
+        self.max_restarts = local.options.max_restarts
         self.concurrency = spec.concurrency
         self._local = local
         self._spec = spec
@@ -139,7 +141,7 @@ class LocalModel:
         """Prove the tokenizer, and import the client. Each takes a second or two, as does the server."""
         await started.wait()
         importing = asyncio.ensure_future(in_thread(lambda: importlib.import_module("bundle.client._client")))
-        spec, choices = self._spec, choose_prompts((await loading).questions, self.lives)
+        spec, choices = self._spec, choose_prompts((await loading).questions, 1 + min(self.max_restarts, _MOST_PROOFS))
         chosen = [question for choice in choices for question in choice]
         proof = await prove_tokenizer(
             spec.tokenizer_directory,

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
-from bundle.errors import BundleError, ExitCode, ServerError
+from bundle.errors import BundleError, ExitCode, ServerError, UnexpectedError
 from bundle.pipeline.options import EvaluationOptions
 from bundle.pipeline.plan import Loaded, Plan, plan_tasks
 from bundle.pipeline.targets import Prepared, Target, Timing
@@ -19,6 +19,7 @@ from bundle.runs.run import Run
 from bundle.runs.scope import planned_selection, task_scopes
 from bundle.system.background import first_fault_only, in_thread
 from bundle.system.limits import connections_allowed
+from bundle.system.text import plural
 
 if TYPE_CHECKING:  # slow to import, and the server should start first
     from bundle.client import ChatClient
@@ -48,6 +49,7 @@ async def evaluate(options: EvaluationOptions, target: Target, screen: Screen) -
 
     Raises:
         BundleError: The run failed; what has been answered is saved and shown.
+        UnexpectedError: This program is at fault; the same holds.
     """
     session = _Session(options, screen, _conclusion(options))
     with contextlib.ExitStack() as opened:
@@ -69,6 +71,10 @@ async def evaluate(options: EvaluationOptions, target: Target, screen: Screen) -
             except BundleError as later:
                 screen.say(later.message)  # what went wrong first is what is raised
             raise
+        except Exception as error:
+            with contextlib.suppress(Exception):
+                _report(session, ExitCode.UNEXPECTED)
+            raise UnexpectedError(None if session.run is None else session.run.directory) from error
         return _report(session, ExitCode.DONE)
 
 
@@ -91,7 +97,7 @@ async def _serve_and_ask(session: _Session, plan: Plan, target: Target, opened: 
         run = session.run = opened.enter_context(_open_run(session.options, f"{plan.label}-{model.label}"))
         started = asyncio.Event()
         checking = group.create_task(model.check(started, loading))
-        for life in range(model.lives):
+        while True:
             async with contextlib.AsyncExitStack() as serving:
                 try:
                     server = await serving.enter_async_context(model.serve(run.server_log, started))
@@ -105,7 +111,7 @@ async def _serve_and_ask(session: _Session, plan: Plan, target: Target, opened: 
                         asking = _asking_options(session, model)
                         evaluation = await _begin(session, run, plan, model, loaded, asking)
                     trouble = await server.attend(_ask(session, plan, model, evaluation, server.client, asking))
-            if trouble is None or not _goes_on_after(trouble, life, model, evaluation, session.screen):
+            if trouble is None or not _goes_on_after(trouble, model, evaluation, session.screen):
                 return
 
 
@@ -230,23 +236,29 @@ async def _repeat(
             session.screen.say(f"warning: could not ask them again: {error.message}")
 
 
-def _goes_on_after(trouble: ServerError, life: int, model: Prepared, evaluation: "Evaluation", screen: Screen) -> bool:
+def _goes_on_after(trouble: ServerError, model: Prepared, evaluation: "Evaluation", screen: Screen) -> bool:
     """Say what happened to the server and what becomes of its questions; whether there are any for the next one.
 
     Raises:
         ServerError: There are, but this was the last one.
     """
-    restarts, most = life + 1, model.lives - 1
-    for question in evaluation.server_lost(last_life=restarts > most):
+    after = evaluation.server_lost(max_restarts=model.max_restarts)
+    for question in after.skipped:
         screen.say(f"skipping {question.subject} #{question.id}: it keeps crashing the server")
     left = len(evaluation.unanswered)
-    if left and restarts > most:
+    if left and not after.goes_on:
         raise trouble
     screen.say(trouble.message)
     if left:
-        screen.say(f"restarting the server ({restarts} of {most}): {left} questions left")
-    if suspected := evaluation.suspected:
-        screen.say(f"{suspected} of them were in flight; they are asked last, one at a time")
+        why = f"{after.counted} of {model.max_restarts}" if after.counted else "to find the question that crashes it"
+        screen.say(f"restarting the server ({why}): {plural(left, 'question')} left")
+    suspected, again = evaluation.suspected
+    if suspected and again:
+        screen.say(f"{plural(suspected, 'question')} may be crashing it; asking them last, in small groups")
+    elif suspected:
+        screen.say(
+            f"{plural(suspected, 'question was', 'questions were')} in flight; asking them again after the others"
+        )
     return left > 0
 
 

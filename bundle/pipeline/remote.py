@@ -108,7 +108,7 @@ class RemoteModel:
     record: Served
     connect: Callable[[], ChatClient]
     ours = False
-    lives = 1
+    max_restarts = 0
     extra_body: ClassVar[Mapping[str, Any]] = {}
 
     async def check(self, started: asyncio.Event, loading: Awaitable[Loaded]) -> None:

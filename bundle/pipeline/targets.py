@@ -64,14 +64,14 @@ class Prepared(Protocol):
     Attributes:
         label: The model's name in that of the run's directory.
         ours: Whether the servers are started here: then what fails may be the server, and pass with it.
-        lives: How many servers it gives, one after the other, if each of them dies.
+        max_restarts: How often a server that died may be followed by another, crashes that a question explains aside.
         concurrency: Maximum concurrent requests, unless the command line says otherwise.
         extra_body: Further fields of every request; known once `check` has returned.
     """
 
     label: str
     ours: bool
-    lives: int
+    max_restarts: int
     concurrency: int
 
     @property

@@ -129,4 +129,6 @@ async def first_fault_only() -> AsyncIterator[None]:
                 raise BundleError(
                     f"Operating system error: {fault}.", remedy="`bundle doctor` checks this machine."
                 ) from None
+        if len(group.exceptions) == 1:
+            raise group.exceptions[0] from None
         raise

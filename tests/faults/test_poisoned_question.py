@@ -8,24 +8,24 @@ POISON, ANOTHER = "快速排序", "类Unix系统"
 
 def test_it_crashes_the_server_every_time(box: MakeBox) -> None:
     machine = box("good", LMDEPLOY_STAND_IN_POISON=POISON)
-    ended = machine.run()
+    ended = machine.run("--concurrency", 16)
 
     (poison,) = {text for text in machine.story.asked() if POISON in text}
     assert ended.code == 4
-    assert len(machine.story.lives) == 3
+    assert len(machine.story.lives) == 4
     (failed,) = (row for row in machine.rows() if "error" in row)
-    assert failed["error"] == "the server crashed on it 3 times"
+    assert failed["error"] == "the server crashed on it 4 times"
     assert f"skipping {failed['subject']} #{failed['id']}: it keeps crashing the server" in ended.said
     assert f"{ALL - 1} of {ALL} questions answered, 1 without a reply" in ended.shown
-    assert machine.restarts == 2
-    assert machine.story.asked().count(poison) == 3
+    assert machine.restarts == 3
+    assert machine.story.asked().count(poison) == 4
     machine.check(answered=ALL - 1, failed=1)
 
     del machine.environment["LMDEPLOY_STAND_IN_POISON"]
     cured = machine.run("--resume", machine.run_directory)
 
     assert cured.code == 0
-    assert machine.story.asked(life=4) == [poison]
+    assert machine.story.asked(life=5) == [poison]
     machine.check(answered=ALL)
 
 
@@ -36,8 +36,20 @@ def test_the_server_survives_and_fails_every_request_from_then_on(box: MakeBox) 
     assert ended.code == 4
     assert "questions got no reply: HTTP 500" in ended.said
     assert "The server fails every request: HTTP 500: CUDA error: an illegal memory access" in ended.said
-    assert POISON in machine.story.asked()[-1] or POISON in machine.story.asked()[-2]  # after that, a trivial question
-    assert machine.rows()[-1]["error"] == "HTTP 500: CUDA error: an illegal memory access"
+    asked = machine.story.asked()
+    assert asked[max(place for place, text in enumerate(asked) if POISON in text) + 1] == "1"  # a trivial question
+    assert "HTTP 500: CUDA error: an illegal memory access" in {row.get("error") for row in machine.rows()}
+    machine.check(answered=ALL - 1, failed=1)
+
+
+def test_it_is_found_among_all_within_six_crashes_although_two_restarts_are_allowed(box: MakeBox) -> None:
+    machine = box("good", LMDEPLOY_STAND_IN_POISON=POISON)
+    ended = machine.run("--concurrency", ALL)
+
+    assert ended.code == 4
+    assert len(machine.story.lives) <= 7
+    assert "restarting the server (2 of 2)" in ended.said
+    assert "restarting the server (to find the question that crashes it)" in ended.said
     machine.check(answered=ALL - 1, failed=1)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from aiohttp import web
 
 from bundle.client import ChatClient
 from bundle.config.model_files import ModelFile
-from bundle.errors import BundleError, DataError, ExitCode, ServerError
+from bundle.errors import BundleError, DataError, ExitCode, ServerError, UnexpectedError
 from bundle.pipeline.options import EvaluationOptions
 from bundle.pipeline.pipeline import evaluate
 from bundle.pipeline.plan import Loaded, Plan
@@ -45,7 +46,7 @@ class Mortal:
         self._check = check
         self._replied = asyncio.Condition()
         self._count = 0
-        self.lives = len(replies)
+        self.max_restarts = len(replies) - 1
         self.served = self.stopped = 0
         self.most_in_flight = self._in_flight = 0
 
@@ -160,6 +161,21 @@ async def test_the_last_servers_death_ends_the_run_with_what_there_is(
     answered = results_of(tmp_path)["coverage"]["answered"]
     assert 0 < answered < SAMPLE
     assert f"{answered} of {SAMPLE} questions answered" in capsys.readouterr().out
+
+
+async def test_a_fault_of_this_program_keeps_the_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = itertools.count(1)
+
+    def answered(screen: Screen, prediction: object) -> None:
+        if next(count) == 20:
+            raise ZeroDivisionError("of its own")
+
+    monkeypatch.setattr(Screen, "answered", answered)
+    with pytest.raises(UnexpectedError) as caught:
+        await evaluated(Mortal([FOREVER]), tmp_path)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert caught.value.directory is not None
+    assert results_of(tmp_path)["coverage"]["answered"] >= 20
 
 
 @pytest.mark.parametrize("where", ["check", "data"])
