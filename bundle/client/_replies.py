@@ -27,6 +27,7 @@ class Reply:
         attempts: How many times the question was sent, including this one.
         thinking: What a reasoning model thought before; None if it did not.
         decided_early: Whether it was stopped early.
+        chunks: If so, how many streamed chunks of it had come.
         took_text_back: Whether text turned out to be thinking after it had arrived, see `ThinkingSplitter`.
         unusual_end: The server's ``finish_reason`` if it is not one of the API's and was read as "stop" or "length".
     """
@@ -40,6 +41,7 @@ class Reply:
     attempts: int
     thinking: str | None = None
     decided_early: bool = False
+    chunks: int | None = None
     took_text_back: bool = False
     unusual_end: str | None = None
 
@@ -227,6 +229,7 @@ class StreamedReply:
             attempts=attempts,
             thinking=self.thinking,
             decided_early=True,
+            chunks=self.pieces,
         )
 
     def _unsaid(self, message: Any) -> Any:

@@ -212,6 +212,7 @@ class _Workers:
             attempts=reply.attempts,
             cached_tokens=reply.cached_tokens,
             thinking=reply.thinking,
+            chunks=reply.chunks,
         )
 
 

@@ -68,6 +68,7 @@ class Evaluation:
     Attributes:
         predictions: The outcomes so far, one per question.
         restarts: How many times the server was lost with questions left.
+        new: Outcomes of this session.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Evaluation:
         self._run = run
         self._on_prediction = on_prediction
         self.restarts = 0
+        self.new = 0
         self._cache_hit_rate: float | None = None
         self._request_changes: list[str] = []
         self._repeat: Repeat | None = None
@@ -261,13 +263,23 @@ class Evaluation:
             self.restarts += 1
         return AfterCrash(guilty, goes_on=loss.goes_on, counted=self._suspects.counted if loss.counts else None)
 
-    def results(self, timing: Mapping[str, float], scopes: Mapping[str, str] | None = None) -> Results:
+    def results(
+        self,
+        timing: Mapping[str, float],
+        scopes: Mapping[str, str] | None = None,
+        earlier: Results | None = None,
+    ) -> Results:
         """Scores and counts of the outcomes so far.
 
         Args:
             timing: Seconds by phase.
             scopes: What part of every task that is, by its name; "" for all of it.
+            earlier: The results of the sessions before, of a run that is resumed.
         """
+        answered = sum(one.error is None for one in self.predictions)
+        if earlier is not None and not self.new and self._repeat is None and earlier.coverage.answered == answered:
+            return earlier  # nothing was asked, so nothing has changed
+        known = {one.key for one in self._run.known if one.error is None}
         keys = [question.key for question in self.questions]
         return Results.of(
             self.tasks,
@@ -277,8 +289,10 @@ class Evaluation:
             server=self._server(),
             health=self.health,
             scopes=scopes or {},
+            new_answers=sum(one.error is None and one.key not in known for one in self.predictions) if known else None,
+            earlier=earlier,
             request_changes=self._request_changes,
-            repeat=self._repeat,
+            repeat=self._repeat or (earlier.repeat if earlier is not None else None),
         )
 
     @property
@@ -295,6 +309,7 @@ class Evaluation:
 
     def _record(self, prediction: Prediction) -> None:
         self._run.append(prediction)
+        self.new += 1
         self._suspects.ended(prediction.key, replied=prediction.error is None)
         self._known.add(prediction.key)
         self.predictions.append(prediction)

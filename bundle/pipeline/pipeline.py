@@ -15,6 +15,7 @@ from bundle.reports.screen.console import Screen
 from bundle.runs.files import RESULTS
 from bundle.runs.finding import find_run
 from bundle.runs.record import RunRecord
+from bundle.runs.results import Results
 from bundle.runs.run import Run
 from bundle.runs.scope import planned_selection, task_scopes
 from bundle.system.background import first_fault_only, in_thread
@@ -39,6 +40,7 @@ class _Session:
     timing: Timing = field(default_factory=Timing)
     run: Run | None = None
     record: RunRecord | None = None
+    earlier: Results | None = None
     evaluation: "Evaluation | None" = None
 
 
@@ -169,7 +171,12 @@ async def _begin(
     )
     if session.conclusion is not None:
         session.conclusion.require_same_data(record)
-    run.begin(record, loaded.prompts)
+    if session.options.resume is not None:
+        session.earlier = Results.read(run.directory)
+    answered = {one.key for one in run.known}
+    # A resume that asks nothing changes nothing: neither versions nor times are this session's.
+    nothing_to_ask = session.earlier is not None and all(one.key in answered for one in loaded.questions)
+    run.begin(record, loaded.prompts, keep=nothing_to_ask)
     session.record = record
     if shortened := plan.shortened(loaded.questions):
         session.screen.say(f"{shortened} questions have fewer examples, to fit --max-seq-len")
@@ -272,11 +279,12 @@ def _report(session: _Session, code: int) -> int:
     asked = Counter(question.key.part for question in evaluation.questions)
     answered = (one.part for one in evaluation.predictions if one.error is None)
     scopes = {name: one.text for name, one in task_scopes(session.record, asked, answered).items()}
-    results = evaluation.results(session.timing, scopes)
+    results = evaluation.results(session.timing, scopes, session.earlier)
     coverage = results.coverage
     try:
         run.flush()
-        run.write(RESULTS, results.to_json())
+        if results is not session.earlier:
+            run.write(RESULTS, results.to_json())
     finally:
         if coverage.answered or code in (ExitCode.DONE, ExitCode.INTERRUPTED):
             shown = session.options.all_subjects

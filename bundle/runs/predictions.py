@@ -10,7 +10,7 @@ from bundle.errors import RunError
 from bundle.runs.files import PREDICTIONS, read_lines, to_json
 from bundle.tasks.scores import Key, Part
 
-_ONLY_WHERE_PRESENT = ("cached_tokens", "thinking", "error")
+_ONLY_WHERE_PRESENT = ("cached_tokens", "thinking", "error", "chunks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class Prediction:
         cached_tokens: Prompt tokens found in the server's prefix cache; None where it did not say.
         thinking: A reasoning model's thoughts before its reply; None without any.
         error: Why there is no reply; None if there is one.
+        chunks: Streamed chunks of a reply that was stopped early, whose tokens no server counts; None for others.
     """
 
     task: str
@@ -54,6 +55,7 @@ class Prediction:
     cached_tokens: int | None = None
     thinking: str | None = None
     error: str | None = None
+    chunks: int | None = None
 
     @property
     def key(self) -> Key:

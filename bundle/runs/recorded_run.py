@@ -96,6 +96,12 @@ class RecordedRun:
         return {} if self.results is None else self.results.timing
 
     @property
+    def timed_answers(self) -> int:
+        """Replies of the sessions whose times are known: what rates are computed from."""
+        known = None if self.results is None else self.results.timed_answers
+        return self.answered if known is None else known
+
+    @property
     def began(self) -> datetime:
         """When the run was started, in local time."""
         return began(self.directory)

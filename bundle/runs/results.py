@@ -60,11 +60,15 @@ class Results(BaseModel):
         coverage: Questions and replies.
         timing: Seconds by phase.
         tokens: Prompt and completion tokens as counted by the server, and prompt tokens found in its prefix cache; also
-            replies that were stopped early, and replies whose tokens were not counted, for that or another reason.
+            replies that were stopped early, how many chunks of these had come, and replies whose tokens were not
+            counted, for that or another reason.
         server: What is known of the server, such as its ``prefix_cache_hit_rate``.
         request_changes: How requests had to be changed for the server, such as "temperature left out".
         health: What was found out about the measurement, see `bundle.runs.health`; None in older files. Readers examine
             the replies again.
+        timed_answers: Replies of the sessions that `timing` sums up: a session that was killed left no times. None in
+            older files: all.
+        sessions: How many these are.
         partial: By task, what part of it was asked and answered, as in "first 5 of each subject: 260 of 1,346"; None
             where all was.
         repeat: What ``--repeat`` has shown; None without it.
@@ -81,6 +85,8 @@ class Results(BaseModel):
     health: dict[str, Any] | None = None
     partial: dict[Text, Text] | None = None
     repeat: Repeat | None = None
+    timed_answers: int | None = None
+    sessions: int = 1
 
     @classmethod
     def of(
@@ -93,6 +99,8 @@ class Results(BaseModel):
         server: Mapping[str, float],
         health: Health,
         scopes: Mapping[str, str] | None = None,
+        new_answers: int | None = None,
+        earlier: "Results | None" = None,
         request_changes: Sequence[str] = (),
         repeat: Repeat | None = None,
     ) -> Self:
@@ -105,19 +113,33 @@ class Results(BaseModel):
             timing: Seconds by phase.
             server: What is known of the server.
             health: Of the measurement.
+            new_answers: Replies of this session; None for all.
+            earlier: The results of the sessions before; None if this is the first.
             scopes: What part of every task that is, by its name; "" for all of it.
             request_changes: How requests had to be changed for it.
             repeat: What asking again has shown.
         """
         asked = Counter(key.part for key in questions)
         answered = sum(one.error is None for one in predictions)
+        timed = answered if new_answers is None else new_answers
+        changes, restarts = list(request_changes), {}
+        if earlier is not None:
+            timed += earlier.coverage.answered if earlier.timed_answers is None else earlier.timed_answers
+            timing = {
+                phase: earlier.timing.get(phase, 0) + timing.get(phase, 0) for phase in {**earlier.timing, **timing}
+            }
+            changes = list(dict.fromkeys([*earlier.request_changes, *changes]))
+            if count := earlier.server.get("restarts", 0) + server.get("restarts", 0):
+                restarts = {"restarts": count}
         return cls(
             scores=score_run(tasks, asked, predictions),
             coverage=Coverage(total=asked.total(), answered=answered, failed=len(predictions) - answered),
             timing={phase: round(seconds, 3) for phase, seconds in timing.items()},
             tokens=_tokens(predictions),
-            server=dict(server),
-            request_changes=list(request_changes),
+            server=dict(server) | restarts,
+            request_changes=changes,
+            timed_answers=min(timed, answered),
+            sessions=1 if earlier is None else earlier.sessions + 1,
             health=health.to_json(),
             partial={name: text for name, text in (scopes or {}).items() if text} or None,
             repeat=repeat,
@@ -144,6 +166,8 @@ class Results(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """The file's content."""
         absent = {name for name in ("request_changes", "health", "partial", "repeat") if not getattr(self, name)}
+        if self.sessions == 1 and self.timed_answers in (None, self.coverage.answered):
+            absent |= {"sessions", "timed_answers"}  # as they always are without --resume
         return self.model_dump(exclude=absent)
 
 
@@ -155,5 +179,7 @@ def _tokens(predictions: Iterable[Prediction]) -> dict[str, int]:
         "cut_replies": sum(one.decided_early for one in answered),
         "uncounted_replies": sum(one.completion_tokens is None for one in answered),
     }
+    if chunks := sum(one.chunks or 0 for one in answered):
+        tokens["chunks_of_cut_replies"] = chunks
     cached = [one.cached_tokens for one in answered if one.cached_tokens is not None]
     return tokens | ({"cached": sum(cached)} if cached else {})

@@ -111,18 +111,21 @@ class Run:
         """Where the server's output goes."""
         return self.directory / SERVER_LOG
 
-    def begin(self, record: RunRecord, prompts: bytes) -> None:
+    def begin(self, record: RunRecord, prompts: bytes, *, keep: bool = False) -> None:
         """Write down what is about to be asked.
 
         Args:
             record: What, of which model, and how.
             prompts: The content of ``prompts.jsonl``.
+            keep: Whether what an earlier session wrote stays, because nothing will be asked.
 
         Raises:
             RunError: The run was started with other settings, or a file cannot be written.
         """
         if (self.directory / RECORD).exists():
             require_same(RunRecord.read(self.directory), record)
+            if keep:
+                return
         # The record comes last: where there is one, it is known which questions the run has.
         write_whole(self.directory / PROMPTS, prompts)
         write_json(self.directory / RECORD, record.to_json())

@@ -1,6 +1,7 @@
 """What a reader of the terminal learns of a measurement that went wrong, one run per kind of fault."""
 
 import hashlib
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -103,3 +104,28 @@ def test_a_gate_on_a_part_is_refused_before_anything_is_asked_and_a_part_is_call
     assert "PARTIAL: first 1 of each subject: 52 of 104" in result.stdout
     assert results_of(tmp_path / "allowed")["partial"] == {"ceval_gen": "first 1 of each subject: 52 of 104"}
     assert results_of(tmp_path / "allowed")["scores"]["ceval-law"]["interval"]["high"] > 0
+
+
+def test_a_resume_that_asks_nothing_changes_nothing_and_stored_replies_can_be_rescored(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert evaluated(saying("The answer is {}.".format), out, "--full-replies").returncode == 0
+    (directory,) = out.iterdir()
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    with remote_api(saying(str)) as api:
+        options = ["--base-url", api.url, "--data", "sample", "--out", out, "--full-replies", "--resume", directory]
+        # Its address is another one, so that the record has to say the same as before.
+        record = directory / "run.json"
+        old = json.loads(before["run.json"])["model"]["base_url"]
+        record.write_bytes(before["run.json"].replace(old.encode(), api.url.encode()))
+        before["run.json"] = record.read_bytes()
+        result = run("eval-remote", "the-model", *options, environment=ENVIRONMENT)
+        assert result.returncode == 0, result.stderr
+        assert not api.bodies
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+
+    again = run("rescore", directory, "--rule", "first_option", environment=ENVIRONMENT)
+    assert again.returncode == 0, again.stderr
+    assert "under first_option, 0.00 on record" in again.stdout
+    assert "104 whole replies scored\n" in again.stdout
+    assert "measurement: ok" in again.stdout
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before

@@ -10,6 +10,7 @@ import contextlib
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ from bundle.reports.screen.output import console, steady
 from bundle.runs.predictions import Prediction
 from bundle.runs.scoring import headlines, intervals
 from bundle.system.text import plural, printable
-from bundle.tasks.scores import ScoredTask, score_names
+from bundle.tasks.scores import Part, ScoredTask, score_names
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -194,13 +195,20 @@ class _Counter:
 
     def __init__(self, total: int) -> None:
         self.total = total
-        self.done = self.right = self.failed = 0
+        self.done = self.failed = 0
+        self._answered: Counter[str] = Counter()
+        self._right: Counter[str] = Counter()
+        self._subjects: set[Part] = set()
         self._started = time.monotonic()
 
     def count(self, prediction: Prediction) -> None:
         self.done += 1
-        self.right += prediction.correct is True
-        self.failed += prediction.error is not None
+        if prediction.error is not None:
+            self.failed += 1
+            return
+        self._answered[prediction.task] += 1
+        self._right[prediction.task] += prediction.correct is True
+        self._subjects.add(prediction.part)
 
     def line(self) -> str:
         parts = [f"{self.done} of {self.total} questions"]
@@ -209,8 +217,14 @@ class _Counter:
             parts.append(f"{rate:.1f}/s")
             if self.done < self.total:
                 parts.append(f"{(self.total - self.done) / rate:.0f} s left")
-        if answered := self.done - self.failed:
-            parts.append(f"{100 * self.right / answered:.1f} % correct")
+        if self._answered:
+            several = len(self._answered) > 1
+            shares = (
+                f"{printable(task) + ' ' if several else ''}{100 * self._right[task] / count:.1f} % of {count}"
+                for task, count in self._answered.items()
+            )
+            # Subject after subject is asked, so that this is no estimate of the score.
+            parts.append(f"{' and '.join(shares)} correct in {plural(len(self._subjects), 'subject')} so far")
         if self.failed:
             parts.append(f"{self.failed} without a reply")
         return ", ".join(parts)
@@ -276,8 +290,9 @@ def _summary(results: "Results") -> Iterator[str]:
         "stop_s": "server stop",
         "total_s": "total",
     }
-    yield "; ".join(f"{word} {timing[name]:.1f} s" for name, word in words.items() if name in timing)
-    if (seconds := timing.get("ask_s", 0)) > 0 and counts.answered:
+    sessions = f", over {results.sessions} sessions" if results.sessions > 1 else ""
+    yield "; ".join(f"{word} {timing[name]:.1f} s" for name, word in words.items() if name in timing) + sessions
+    if (seconds := timing.get("ask_s", 0)) > 0 and results.timed_answers != 0 and counts.answered:
         yield _speed(results, seconds)
     if (rate := results.server.get("prefix_cache_hit_rate")) is not None:
         yield f"{100 * rate:.0f} % of prompt tokens were in the server's prefix cache"
@@ -288,10 +303,17 @@ def _summary(results: "Results") -> Iterator[str]:
 
 
 def _speed(results: "Results", seconds: float) -> str:
-    speed = f"{results.coverage.answered / seconds:.1f} questions/s"
+    timed = results.coverage.answered if results.timed_answers is None else results.timed_answers
+    speed = f"{timed / seconds:.1f} questions/s"
     prompt, completion = results.tokens["prompt"], results.tokens["completion"]
     if cut := results.tokens["cut_replies"]:
-        return f"{speed}; {plural(cut, 'reply', 'replies')} stopped early, so tokens are not counted"
+        chunks = results.tokens.get("chunks_of_cut_replies")
+        after = f" after {plural(chunks, 'chunk')}" if chunks else ""
+        counted = results.coverage.answered - results.tokens["uncounted_replies"]
+        tokens = f", {completion} completion tokens in the other {counted}" if counted else ""
+        return f"{speed}; {plural(cut, 'reply', 'replies')} stopped early{after}, with tokens not counted{tokens}"
+    if timed < results.coverage.answered:
+        return f"{speed}; {prompt} prompt tokens, {completion} completion tokens, in all sessions"
     return (
         f"{speed}; {prompt} prompt tokens ({prompt / seconds:.0f}/s), "
         f"{completion} completion tokens ({completion / seconds:.0f}/s)"

@@ -1,0 +1,41 @@
+"""``bundle rescore``: what another answer rule makes of the stored replies."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def rescore(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Directory of the run, or its name in outputs/.", show_default=False)
+    ],
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE",
+            help="Answer rule: first_capital, first_option, all_options, labelled=LABEL or pattern=REGEX.",
+            show_default="the task's",
+        ),
+    ] = None,
+    all_subjects: Annotated[bool, typer.Option("--all-subjects", help="Show every subject's score.")] = False,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Look for runs in DIR.")] = Path("outputs"),
+) -> None:
+    """Score stored replies again, under any answer rule.
+
+    Asks nothing and changes no file. Replies that were stopped early are left out: run with --full-replies to have all.
+    """
+    # Imported late: `bundle --help` does not need them.
+    from bundle.errors import RunError
+    from bundle.reports.screen.rescored import show
+    from bundle.runs.recorded_run import read_recorded_run
+    from bundle.runs.rescoring import rescore as score_again
+
+    recorded = read_recorded_run(run, out)
+    again = score_again(recorded, rule)
+    if not again.whole:
+        raise RunError(
+            f"{recorded.name} has no whole replies: {again.cut} were stopped early.",
+            remedy="Run again with --full-replies.",
+        )
+    show(recorded, again, rule, all_subjects=all_subjects)
