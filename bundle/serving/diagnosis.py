@@ -21,7 +21,8 @@ class KnownFailure:
         remedy: What to do about it, in whole sentences.
         fatal: After such a line a server that hasn't answered yet never will, even if it keeps running.
         telling: Such a line tells the cause of a death, but a healthy server may print it, too.
-        passing: A second start may well succeed. Such failures are considered last: they may be another's consequence.
+        passing: A start failed of it, and a second one may well succeed. Such failures are considered last: they may be
+            another's consequence.
         vague: It only counts if nothing else is known and the log holds no exception that could be the cause.
     """
 
@@ -260,19 +261,26 @@ _PACKAGES: Final = {
 }
 
 
-def diagnose(log_lines: Sequence[str], returncode: int | None, failures: Sequence[KnownFailure] = ()) -> Diagnosis:
+def diagnose(
+    log_lines: Sequence[str],
+    returncode: int | None,
+    failures: Sequence[KnownFailure] = (),
+    *,
+    was_ready: bool = False,
+) -> Diagnosis:
     """What a server's log and its end say about the cause.
 
     Args:
         log_lines: The last lines of its log, oldest first.
         returncode: As in ``subprocess``: negative for a signal; None while it is still running.
         failures: The engine's own, which are considered before those in common.
+        was_ready: Whether it had started, so that no failure of a start is the cause.
     """
     signum = None if returncode is None else _signal_of(returncode)
     if signum == signal.SIGKILL:
         log_lines = log_lines[-_LINES_BEFORE_SIGKILL:]
     return (
-        known_failure(log_lines, failures)
+        known_failure(log_lines, failures, was_ready=was_ready)
         or _module_missing(log_lines if last_exception(log_lines) is None else _serious(log_lines))
         or (_BY_SIGNAL.get(signum) if signum is not None else None)
         or _last_error(log_lines)
@@ -291,18 +299,21 @@ def exit_in_words(returncode: int) -> str:
     return f"exit code {returncode}" if signum is None else f"killed by {signum.name}"
 
 
-def known_failure(log_lines: Sequence[str], failures: Sequence[KnownFailure] = ()) -> Diagnosis | None:
+def known_failure(
+    log_lines: Sequence[str], failures: Sequence[KnownFailure] = (), *, was_ready: bool = False
+) -> Diagnosis | None:
     """What a server's log reveals of its ways to fail; None if nothing. See ``diagnose``."""
+    considered = sorted((*failures, *COMMON_FAILURES), key=lambda failure: (failure.passing, failure.vague))
+    considered = [failure for failure in (_PORT_TAKEN, *considered) if not (was_ready and failure.passing)]
     # A traceback after a warning belongs to it, or is of a crash that had nothing to do with it.
-    return _revealed(_serious(log_lines), failures) or _revealed(
-        [line for line in log_lines if not _WARNING.search(line)], failures
+    return _revealed(_serious(log_lines), considered) or _revealed(
+        [line for line in log_lines if not _WARNING.search(line)], considered
     )
 
 
 def _revealed(lines: Sequence[str], failures: Sequence[KnownFailure]) -> Diagnosis | None:
     serious = lines[::-1]
-    considered = sorted((*failures, *COMMON_FAILURES), key=lambda failure: (failure.passing, failure.vague))
-    for failure in (_PORT_TAKEN, *considered):
+    for failure in failures:
         if failure.vague and any(_EXCEPTION.search(line) and not _SEE_ABOVE.search(line) for line in serious):
             continue
         for pattern in (*failure.fatal, *failure.telling):

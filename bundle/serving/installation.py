@@ -1,6 +1,5 @@
 """Where a server's program is installed, and which version of it."""
 
-import importlib.util
 import os
 import re
 import shutil
@@ -46,7 +45,7 @@ class Installation:
 
 
 def find_installation(name: str, install: str) -> Installation:
-    """The program of this name in our own environment, or else the one on PATH.
+    """The program of this name that BUNDLE_NAME names, or else in our own environment, or else the one on PATH.
 
     Args:
         name: The name of its script, its package and its distribution.
@@ -57,9 +56,10 @@ def find_installation(name: str, install: str) -> Installation:
     """
     script = _find_script(name)
     if script is None:
-        if importlib.util.find_spec(name) is None:
+        ours = _in_our_environment(name)
+        if ours is None:
             raise ServerError(f"{name} is not installed.", remedy=install)
-        return Installation(sys.executable, "-m", *_asked(name, sys.executable, "-m", install))
+        return Installation(sys.executable, "-m", *ours)
     interpreter = _interpreter_of(script)
     if interpreter is None:
         raise ServerError(
@@ -71,12 +71,19 @@ def find_installation(name: str, install: str) -> Installation:
 
 
 def _find_script(name: str) -> Path | None:
-    """The script next to our own interpreter, where our environment's are, or else on PATH."""
-    beside = Path(sys.executable).parent / name
-    if beside.is_file():
-        return beside
-    found = shutil.which(name)
+    """The script that the user has chosen, or next to our own interpreter, where our environment's are, or on PATH."""
+    variable = f"BUNDLE_{name.upper()}"
+    if chosen := os.environ.get(variable):
+        if not Path(chosen).is_file():
+            raise ServerError(f"{variable} names {chosen}, and no such file exists.", remedy=f"Unset {variable}.")
+        return Path(chosen).absolute()
+    found = _beside_us(name) or shutil.which(name)
     return Path(found) if found else None
+
+
+def _beside_us(name: str) -> Path | None:
+    beside = Path(sys.executable).parent / name
+    return beside if beside.is_file() else None
 
 
 def _interpreter_of(script: Path) -> str | None:
@@ -114,8 +121,7 @@ def _asked(name: str, interpreter: str, script: str, install: str) -> tuple[str,
             return ours
     else:
         commands.append([interpreter, "-c", _DESCRIBE.format(name, _BUILDS)])
-    if script != "-m":
-        commands.append([interpreter, script, "--version"])
+    commands.append([interpreter, script, "--version"])
     for command in commands:
         try:
             result = subprocess.run(

@@ -55,7 +55,7 @@ class Server:
     async def wait_for_death(self) -> ServerError:
         """Return, as soon as the server's main process is gone, an error that says why. Does not raise it."""
         await asyncio.shield(self._process.exited)
-        return _post_mortem("died", self.spec, self._process, self.log)
+        return _post_mortem("died", self.spec, self._process, self.log, was_ready=True)
 
     def explained(self, error: ServerError, *, anything: bool = False) -> ServerError:
         """An error of this server with the end of its log, and the cause if the log reveals a known one.
@@ -67,7 +67,7 @@ class Server:
         if error.details:
             return error  # it is explained already
         lines = self.log.last_lines()
-        found = diagnosis.known_failure(lines, self.spec.failures)
+        found = diagnosis.known_failure(lines, self.spec.failures, was_ready=True)
         message, remedy = error.message, error.remedy
         if found is not None:
             message = f"{message} Its log shows why: {found.cause}"
@@ -287,14 +287,16 @@ class _PassingError(ServerError):
     """A start failed for a reason that may well have passed, such as a port taken between our choice and its use."""
 
 
-def _post_mortem(what: str, spec: ServerSpec, process: GuardedProcess, log: ServerLog) -> ServerError:
+def _post_mortem(
+    what: str, spec: ServerSpec, process: GuardedProcess, log: ServerLog, *, was_ready: bool = False
+) -> ServerError:
     """Why a server ``what`` ("died"), as its end and its log tell."""
     lines = log.last_lines()
     returncode = process.exited.result() if process.exited.done() else None
     if process.exited.done() and returncode is None:
         found = diagnosis.GUARDIAN_KILLED
     else:
-        found = diagnosis.diagnose(lines, returncode, spec.failures)
+        found = diagnosis.diagnose(lines, returncode, spec.failures, was_ready=was_ready)
     kind = _PassingError if found.passing else ServerError
     end = "" if returncode is None else f" ({diagnosis.exit_in_words(returncode)})"
     return kind(

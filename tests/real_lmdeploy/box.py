@@ -37,7 +37,8 @@ class LmdeployBox:
         executables = install(directory / "bin", "nvidia-smi")
         dropped = ("CUDA_VISIBLE_DEVICES", "BUNDLE_TEST_LMDEPLOY")
         self.environment = {name: value for name, value in os.environ.items() if name not in dropped} | {
-            "PATH": os.pathsep.join([str(installation / "bin"), str(executables), os.environ["PATH"]]),
+            "PATH": os.pathsep.join([str(executables), os.environ["PATH"]]),
+            "BUNDLE_LMDEPLOY": str(installation / "bin" / "lmdeploy"),
             "PYTHONPATH": str(ROOT),
             "NVIDIA_SMI_STAND_IN": json.dumps({"gpus": [GPU], "processes": []}),
             "BUNDLE_CACHE": str(directory / "cache"),

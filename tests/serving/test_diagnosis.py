@@ -405,3 +405,11 @@ def test_a_crash_right_after_a_warning_is_the_cause() -> None:
     lines = [WARNED[0], WARNED[1], "  File x", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"]
     assert diagnosis.diagnose(lines, 1).cause == "the GPU has too little free memory."
     assert "cloudpickle" in diagnosis.diagnose(WARNED, 1).cause
+
+
+def test_a_server_that_was_ready_did_not_fail_to_start() -> None:
+    lines = ["lmdeploy.zmq_rpc.RPCServerDeadError: PyTorch ZMQ engine process is not alive.", "EOFError"]
+    failures = ENGINES["lmdeploy"].failures
+    assert "race" in diagnosis.diagnose(lines, 1, failures).cause
+    assert "race" not in diagnosis.diagnose(lines, 1, failures, was_ready=True).cause
+    assert diagnosis.known_failure(lines, failures, was_ready=True) is None

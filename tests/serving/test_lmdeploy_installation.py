@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bundle.errors import ServerError
+from bundle.serving import installation
 from bundle.serving.installation import Installation
 from bundle.serving.machine import Machine
 
@@ -34,8 +35,10 @@ def installed(environment: Path, version: str = "0.18.0", site: Path = SITE) -> 
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An environment whose executables are on PATH."""
+    """An environment whose executables are on PATH, while our own holds no server."""
     environment = tmp_path / "elsewhere"
+    monkeypatch.setattr(installation, "_beside_us", lambda name: None)
+    monkeypatch.setattr(installation, "_in_our_environment", lambda name: None)
     monkeypatch.setenv("PATH", f"{environment / 'bin'}")
     return environment
 
@@ -78,6 +81,22 @@ def test_where_there_are_several_pythons_the_interpreter_is_asked(
 def test_a_script_that_does_not_tell_its_version_is_named(elsewhere: Path) -> None:
     path = script(elsewhere, "print('hello')")
     with pytest.raises(ServerError, match=f"{path} does not report its version"):
+        Machine().installation("lmdeploy")
+
+
+def test_our_own_environment_comes_before_path_and_what_the_user_names_before_both(
+    tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = script(elsewhere, "print('lmdeploy 0.12.0')")
+    ours = script(tmp_path / "ours", "print('lmdeploy 0.13.0')")
+    named = script(tmp_path / "named", "print('lmdeploy 0.14.0')")
+    assert Machine().installation("lmdeploy").script == str(there)
+    monkeypatch.setattr(installation, "_beside_us", lambda name: ours)
+    assert Machine().installation("lmdeploy").script == str(ours)
+    monkeypatch.setenv("BUNDLE_LMDEPLOY", str(named))
+    assert Machine().installation("lmdeploy").version == "0.14.0"
+    named.unlink()
+    with pytest.raises(ServerError, match="BUNDLE_LMDEPLOY names"):
         Machine().installation("lmdeploy")
 
 

@@ -65,6 +65,7 @@ def gpu_box(
     environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     return environment | {
         "PATH": f"{executables}{os.pathsep}{os.environ['PATH']}",
+        "BUNDLE_LMDEPLOY": str(executables / "lmdeploy"),  # the environment of these tests may hold the real one
         "PYTHONPATH": str(ROOT),
         "LMDEPLOY_STAND_IN": behaviour,
         "LMDEPLOY_STAND_IN_RECORD": str(directory / "record.json"),
