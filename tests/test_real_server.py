@@ -60,7 +60,9 @@ def test_every_question_is_answered_and_scored(out: Path) -> None:
 
 def test_the_engine_is_on_record(out: Path) -> None:
     (path,) = out.glob("*/run.json")
-    engine = json.loads(path.read_text(encoding="utf-8"))["engine"]
+    record = json.loads(path.read_text(encoding="utf-8"))
+    engine = record["engine"]
+    assert record["template"]["equal"] is True
     dtype = cpu_dtype({"torch_dtype": "bfloat16"})
     assert engine == {"name": "transformers", "version": transformers.__version__, "arguments": [], "dtype": dtype}
 
