@@ -24,7 +24,7 @@ _NEARLY_ALL: Final = 0.9
 _FEWEST: Final = 20
 """Replies from which on a share says something."""
 _RARE: Final = 0.005
-_EXAMPLE_LENGTH: Final = 60
+_EXAMPLE_LENGTH: Final = 40
 
 _MARK: Final = re.compile(r"\s*(<\|?/?[A-Za-z][\w:.|-]{2,40}>|\[/?[A-Z][A-Z_]{3,40}\]|◁\w{3,40}▷)")
 _NOT_THINKING: Final = re.compile(r"answer|final|response|output|result|html|div|span|sub|sup|math", re.IGNORECASE)

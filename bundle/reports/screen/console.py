@@ -159,10 +159,21 @@ class Screen:
                     sure = "" if interval is None else f" (95 % interval {interval.low:.1f}–{interval.high:.1f})"
                     self._out.print(f"{one.name[:1].upper()}{one.name[1:]}: {percent(one.score)}{sure}", markup=False)
         for line in health_lines(health):
-            self._out.print(line, markup=False, style=self._warning if line.startswith(DOUBTFUL) else "")
+            self._print_indented(line, style=self._warning if line.startswith(DOUBTFUL) else "")
         coverage, *facts = _summary(results)
         for line in (coverage, *no_reply_lines(health), *facts):
+            self._print_indented(line)
+
+    def _print_indented(self, line: str, *, style: str = "") -> None:
+        """On a terminal, what does not fit stands under the beginning of its line."""
+        if not self._out.is_terminal:
             self._out.print(line, markup=False)
+            return
+        from rich.padding import Padding  # imported late: slow
+        from rich.text import Text
+
+        text = line.lstrip()
+        self._out.print(Padding(Text(text, style=style), (0, 0, 0, len(line) - len(text))))
 
     @property
     def _warning(self) -> str:
