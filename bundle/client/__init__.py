@@ -7,7 +7,7 @@ stack takes most of a second to load, and a local server should be started first
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from bundle.client._addresses import insecure, is_loopback, normalise_base_url
+from bundle.client._addresses import insecure, is_loopback, normalise_base_url, require_usable_proxy
 from bundle.client._early_decisions import EarlyDecisions
 from bundle.client._replies import NoReplyError, RefusedError, Reply
 
@@ -25,6 +25,7 @@ __all__ = [
     "is_loopback",
     "normalise_base_url",
     "only_model",
+    "require_usable_proxy",
     "served_models",
 ]
 

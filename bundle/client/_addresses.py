@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies_environment, proxy_bypass
 
 from bundle.errors import UsageError
 from bundle.system.text import is_unicode, one_line
@@ -49,6 +50,36 @@ def normalise_base_url(url: str) -> str:
     elif not any(_VERSION.fullmatch(segment) for segment in path.split("/")):
         path += "/v1"
     return f"{parts.scheme}://{_host(parts)}{path}"
+
+
+def require_usable_proxy(base_url: str) -> None:
+    """Check the proxy that the environment names for a server, before anything is sent.
+
+    Raises:
+        UsageError: It is not an HTTP proxy, or not an address. It may hold a password, so the message
+            repeats nothing of it.
+    """
+    parts = urlsplit(base_url)
+    if proxy_bypass(parts.hostname or ""):
+        return
+    proxies = getproxies_environment()
+    for scheme in (parts.scheme, "all"):
+        if not (proxy := proxies.get(scheme)):
+            continue
+        variable = f"{scheme}_proxy"
+        remedy = f"Set {variable} to http://HOST:PORT, unset it, or skip it for this server: NO_PROXY={parts.hostname}."
+        try:
+            address = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+            usable = bool(address.hostname) and not address.fragment and (address.port is None or address.port > 0)
+        except ValueError:
+            usable = False
+        if not usable:
+            raise UsageError(f"The proxy in {variable} is not a valid address.", remedy=remedy)
+        if address.scheme not in ("http", "https"):
+            raise UsageError(
+                f"The proxy in {variable} is a {one_line(address.scheme, 20)} proxy; only HTTP proxies can be used.",
+                remedy=remedy,
+            )
 
 
 def is_loopback(url: str) -> bool:

@@ -9,7 +9,7 @@ from urllib.parse import urljoin
 
 from bundle.client._addresses import is_loopback
 from bundle.client._early_decisions import EarlyDecisions, Receiver
-from bundle.client._faults import AttemptError, Fate, unexpected
+from bundle.client._faults import KEY_REMEDY, AttemptError, Fate, unexpected
 from bundle.client._keys import Key, KeyRing
 from bundle.client._pace import RateLimiter, SharedPause, pause_s
 from bundle.client._replies import NoReplyError, RefusedError, Reply, reply_of, require_model
@@ -341,7 +341,10 @@ class ChatClient:
             message = (
                 f"{self._base_url} refuses all {self._keys.total} keys; the last, {self._keys.name(key)}: {reason}."
             )
-        self._refusal = RefusedError(message, remedy=fault.remedy)
+        remedy = fault.remedy
+        if remedy == KEY_REMEDY and not self._keys.sends_a_key:
+            remedy = "No key was sent: name the environment variable that holds it with --api-key-env NAME."
+        self._refusal = RefusedError(message, remedy=remedy)
         return self._refusal
 
 

@@ -76,7 +76,7 @@ _REFUSED = {
     407: "The proxy requires a login: put it into HTTPS_PROXY, or add the host to NO_PROXY.",
     410: "Check the base URL and the model name: the server says that they were removed.",
 }
-_KEY_REMEDY = "Check the API key."
+KEY_REMEDY = "Check the API key."
 _MODEL_REMEDY = "Check the model name: it must be one that the server lists."
 NETWORK_REMEDY = "Check the base URL and the network; a proxy can be set with HTTPS_PROXY."
 _PAGE_REMEDY = "Check the base URL, which usually ends in /v1, and whether the network requires a login."
@@ -155,7 +155,7 @@ def fault_of_status(status: int, body: object, headers: Mapping[str, str]) -> At
     if status in _MAY_FILTER and _is_filtered(error, message):
         return AttemptError(f"{FILTERED}: {reason}", Fate.UNANSWERED)
     if status == 401:
-        return AttemptError(reason, Fate.KEY_SPENT, remedy=_KEY_REMEDY)
+        return AttemptError(reason, Fate.KEY_SPENT, remedy=KEY_REMEDY)
     if status == 402 or (status in (400, 403, _BUSY) and _is_quota(error, message, pause_s)):
         return AttemptError(reason, Fate.KEY_SPENT, remedy=_QUOTA_REMEDY)
     if status == 400 and _is_no_model(error, message):

@@ -44,6 +44,11 @@ class KeyRing:
         self.total = len(self._keys)
         self._next = 0
 
+    @property
+    def sends_a_key(self) -> bool:
+        """Whether requests carry a key at all."""
+        return bool(self._values)
+
     def __len__(self) -> int:
         return len(self._keys)
 

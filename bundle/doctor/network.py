@@ -98,8 +98,8 @@ def _trouble(name: str, value: str) -> Finding | None:
         )
     try:
         address = urlsplit(_address(value))
-    except ValueError as error:
-        return warning(f"{name} is not a valid proxy address: {error}", f"Fix it, or {without}.")
+    except ValueError:  # its text repeats part of the address, which may hold a password
+        return warning(f"{name} is not a valid proxy address", f"Fix it, or {without}.")
     if address.scheme.startswith("socks"):
         return warning(
             f"{name} is a SOCKS proxy, which not every client supports",

@@ -141,7 +141,11 @@ class EvaluationOptions:
     )
 
     concurrency: int | None = _speed(
-        None, "Maximum concurrent requests.", metavar="N", default="enough to keep the server busy", minimum=1
+        None,
+        "Maximum concurrent requests.",
+        metavar="N",
+        default="enough to keep a local server busy; auto-tuned for a remote one",
+        minimum=1,
     )
     qps: float | None = _speed(
         None, "Maximum requests per second.", metavar="RATE", default="model file or no limit", minimum=0.0001

@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from bundle.client import ChatClient, insecure, is_loopback, normalise_base_url, only_model
+from bundle.client import ChatClient, insecure, is_loopback, normalise_base_url, only_model, require_usable_proxy
 from bundle.config.files import file_names
 from bundle.config.model_files import ModelFile, RemoteSettings, keys_from_environment, model_file
 from bundle.errors import UsageError
@@ -51,6 +51,8 @@ class Remote:
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "RemoteModel":
         settings = self.model_file.remote
         base_url = normalise_base_url(self._base_url(settings))
+        if not is_loopback(base_url):
+            require_usable_proxy(base_url)
         variable = self._options.api_key_env or settings.api_key_env
         keys = keys_from_environment(variable) if variable is not None else []
         if keys and insecure(base_url):

@@ -155,13 +155,13 @@ class Results(BaseModel):
         path = directory / RESULTS
         if not path.exists():
             return None
+        remedy = "Remove the file; `bundle report` needs only the replies."
         try:
             return cls.model_validate(read_json(path))
+        except RunError as error:
+            raise RunError(error.message, remedy=remedy) from None
         except ValidationError as error:
-            raise RunError(
-                f"{path} is damaged: {first_fault(error)}.",
-                remedy="Remove the file; `bundle report` needs only the replies.",
-            ) from None
+            raise RunError(f"{path} is damaged: {first_fault(error)}.", remedy=remedy) from None
 
     def to_json(self) -> dict[str, Any]:
         """The file's content."""

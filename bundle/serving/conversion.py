@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bundle.checkpoints import Checkpoint
+from bundle.system.files import expanded, home_cache
 from bundle.system.locks import Lock
 
 INTERNLM2: Final = "InternLM2ForCausalLM"
@@ -64,8 +65,8 @@ class _Held:
 def cache_directory() -> Path:
     """Where converted checkpoints are kept: BUNDLE_CACHE, or ``bundle`` in the user's cache directory."""
     if given := os.environ.get("BUNDLE_CACHE"):
-        return Path(given).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bundle"
+        return expanded(given, "BUNDLE_CACHE")
+    return Path(os.environ.get("XDG_CACHE_HOME") or home_cache("BUNDLE_CACHE")) / "bundle"
 
 
 def cpu_dtype(config: Mapping[str, Any]) -> str:

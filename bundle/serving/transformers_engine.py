@@ -38,7 +38,7 @@ FAILURES: Final = (
     KnownFailure(
         "it does not understand its options: {0}.",
         "`transformers serve --help` shows what may follow `--`.",
-        telling=(r"(No such option: \S+|Invalid value for .*)",),
+        telling=(r"(No such option:? \S+|Invalid value for .*)",),
     ),
     KnownFailure(
         "the packages for serving are not installed.",

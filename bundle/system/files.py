@@ -1,10 +1,47 @@
-"""Opening what should be a regular file, whatever is really there."""
+"""Regular files, whatever is really there, and where a user keeps them."""
 
 import errno
 import os
 import stat
 from pathlib import Path
 from typing import BinaryIO
+
+from bundle.errors import UsageError
+
+
+def expanded(path: str, variable: str) -> Path:
+    """A directory that may begin with ``~``.
+
+    Args:
+        path: As the user gave it.
+        variable: The environment variable that can name another.
+
+    Raises:
+        UsageError: It begins with ``~``, and the user has no home directory.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise _homeless(variable) from None
+
+
+def home_cache(variable: str) -> Path:
+    """The user's cache directory, unless ``variable`` names another, which is for the caller to see.
+
+    Raises:
+        UsageError: The user has no home directory.
+    """
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError:
+        raise _homeless(variable) from None
+
+
+def _homeless(variable: str) -> UsageError:
+    return UsageError(
+        "This user has no home directory to keep files in.",
+        remedy=f"Set {variable} to a directory that can be written.",
+    )
 
 
 def open_regular(path: Path) -> BinaryIO:

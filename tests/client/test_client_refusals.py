@@ -29,6 +29,19 @@ async def test_what_every_question_would_meet_ends_the_run(status: int) -> None:
     assert caught.value.exit_code == 3
 
 
+async def test_a_server_that_wants_a_key_is_told_from_one_that_rejects_it() -> None:
+    async def handler(call: Call) -> web.Response:
+        return error(401, "no API key was sent")
+
+    async with loopback_api(handler) as api, client_of(api.url, keys=()) as client:
+        with pytest.raises(RefusedError) as caught:
+            await ask(client)
+
+    assert (
+        caught.value.remedy == "No key was sent: name the environment variable that holds it with --api-key-env NAME."
+    )
+
+
 async def test_an_address_without_an_api_is_named_with_what_to_check() -> None:
     async def handler(call: Call) -> web.Response:
         raise AssertionError

@@ -5,7 +5,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.client import insecure, is_loopback, normalise_base_url, only_model, served_models
+from bundle.client import insecure, is_loopback, normalise_base_url, only_model, require_usable_proxy, served_models
 from bundle.client._transport import Transport
 from bundle.errors import ServerError, UsageError
 from bundle.system.text import printable
@@ -209,3 +209,37 @@ async def test_no_server_at_all_is_told() -> None:
         closed = api.url
     with pytest.raises(ServerError, match=r"connection failed.*Check the base URL and the network"):
         await only_model(closed, None, proxies=False)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("all_proxy", "socks://127.0.0.1:7897/", "only HTTP proxies"),
+        ("ALL_PROXY", "socks5://127.0.0.1:7897", "only HTTP proxies"),
+        ("https_proxy", "http://user:s3c#ret@127.0.0.1:3128", "not a valid address"),
+        ("https_proxy", "http://127.0.0.1:port", "not a valid address"),
+        ("HTTPS_PROXY", "http://", "not a valid address"),
+    ],
+)
+def test_an_unusable_proxy_is_refused_before_the_run_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UsageError, match=said) as caught:
+        require_usable_proxy("https://api.example.com/v1")
+    text = f"{caught.value.message} {caught.value.remedy}"
+    assert "s3c" not in text
+    assert "7897" not in text
+    assert "NO_PROXY=api.example.com" in text
+    monkeypatch.setenv("no_proxy", "example.com")
+    require_usable_proxy("https://api.example.com/v1")
+
+
+def test_an_http_proxy_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://user:password@proxy.example:3128")
+    require_usable_proxy("https://api.example.com/v1")
+    monkeypatch.setenv("https_proxy", "proxy.example:3128")
+    require_usable_proxy("https://api.example.com/v1")

@@ -104,6 +104,7 @@ TELLING = [
     ("lmdeploy: error: unrecognized arguments: --no-such-option", "unrecognized arguments: --no-such-option."),
     ("api_server: error: argument --tp: invalid int value: 'two'", "argument --tp: invalid int value: 'two'."),
     ("│ No such option: --no-such-option │", "No such option: --no-such-option."),
+    ("Error: No such option '--no-such-option'.", "No such option '--no-such-option'."),
     ("ValueError: Port 23333 is not available", "is using its port"),
     (
         "RuntimeError: CUDA error: no kernel image is available for execution on the device",

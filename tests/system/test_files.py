@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bundle.system.files import read_regular
+from bundle.errors import UsageError
+from bundle.system.files import expanded, home_cache, read_regular
 
 
 def refusal(path: Path) -> str:
@@ -56,3 +57,15 @@ def test_a_socket_a_circle_of_links_and_nothing_are_errors_as_well(
 @pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 5000])
 def test_a_name_that_no_file_can_have_is_an_error_of_the_same_kind(name: str) -> None:
     assert refusal(Path(name))
+
+
+def test_a_user_without_a_home_is_told_which_variable_names_a_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    monkeypatch.setattr(Path, "home", lambda: homeless(Path()))
+    for refused in (lambda: expanded("~/x", "HF_HOME"), lambda: home_cache("HF_HOME")):
+        with pytest.raises(UsageError, match="no home directory") as caught:
+            refused()
+        assert caught.value.remedy == "Set HF_HOME to a directory that can be written."

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from bundle.errors import DataError
 from bundle.system.background import bounded
+from bundle.system.files import expanded
 from bundle.tasks.benchmarks import Benchmark
 from bundle.tasks.sources.csv_files import read_tables
 from bundle.tasks.sources.parquet_files import find_shards, read_shards
@@ -86,7 +87,7 @@ def hub_cache() -> Path:
     """The directory that holds what was downloaded from the Hub."""
     from huggingface_hub import constants  # imported late: slow
 
-    return Path(constants.HF_HUB_CACHE).expanduser()
+    return expanded(constants.HF_HUB_CACHE, "HF_HOME")
 
 
 class _NotReachedError(Exception):

@@ -17,6 +17,7 @@ from typing import BinaryIO
 from bundle import __version__
 from bundle.errors import DataError
 from bundle.system.background import bounded
+from bundle.system.files import expanded, home_cache
 from bundle.tasks.benchmarks import Benchmark
 from bundle.tasks.sources.csv_files import read_tables
 from bundle.tasks.sources.tables import Pair, Rows
@@ -72,7 +73,9 @@ def endpoint() -> str:
 def cache() -> Path:
     """Where downloads are kept."""
     named = os.environ.get("MODELSCOPE_CACHE")
-    return Path(named).expanduser() / "bundle" if named else Path.home() / ".cache" / "bundle" / "modelscope"
+    if named:
+        return expanded(named, "MODELSCOPE_CACHE") / "bundle"
+    return home_cache("MODELSCOPE_CACHE") / "bundle" / "modelscope"
 
 
 def download(url: str, path: Path) -> None:
