@@ -65,7 +65,7 @@ def test_a_user_without_a_home_is_told_which_variable_names_a_directory(monkeypa
 
     monkeypatch.setattr(Path, "expanduser", homeless)
     monkeypatch.setattr(Path, "home", lambda: homeless(Path()))
-    for refused in (lambda: expanded("~/x", "HF_HOME"), lambda: home_cache("HF_HOME")):
+    for path in ("~/x", None):
         with pytest.raises(UsageError, match="no home directory") as caught:
-            refused()
+            expanded(path, "HF_HOME") if path else home_cache("HF_HOME")
         assert caught.value.remedy == "Set HF_HOME to a directory that can be written."
