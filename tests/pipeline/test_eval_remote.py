@@ -240,10 +240,14 @@ def test_gates_are_checked_and_reported(tmp_path: Path) -> None:
         baseline = met.stdout.splitlines()[-1]
         files = ["--summary", tmp_path / "summary.md", "--junit", tmp_path / "junit.xml"]
         not_met = run(*asked, "--min-score", "ceval-law=101", environment=ENVIRONMENT)
-        dropped = run(*asked, "--baseline", baseline, "--max-drop", 0, *files, environment=ENVIRONMENT)
+        drop = ["--baseline", baseline, "--max-drop", 0]
+        part = run(*asked, *drop, environment=ENVIRONMENT)
+        dropped = run(*asked, *drop, "--allow-partial", *files, environment=ENVIRONMENT)
         mistyped = run(*asked, "--min-score", "ceval-low=1", environment=ENVIRONMENT)
 
     assert (met.returncode, not_met.returncode, dropped.returncode, mistyped.returncode) == (0, 2, 0, 2)
+    assert part.returncode == 2
+    assert "this run is partial: 1 of 52 subjects" in part.stderr
     assert "gate passed: ceval-law" in met.stdout
     assert "Did you mean ceval-law?" in mistyped.stderr
     assert "gate passed" in dropped.stdout
