@@ -90,7 +90,7 @@ def test_the_lmdeploy_version_check_gets_no_keys(
     script = tmp_path / "bin" / "lmdeploy"
     script.write_text(f"#!{python}\n")
     script.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("BUNDLE_LMDEPLOY", str(script))
     assert Machine().installation("lmdeploy").version == "0.18.0"
     assert_no_key((tmp_path / "environment").read_text())
 

@@ -15,7 +15,7 @@ from bundle.serving.engine import Job, Launch, ServerSpec
 from bundle.serving.lmdeploy.engine import LmdeployEngine
 from bundle.serving.supervisor import Supervisor, activity_in
 from tests.patience import PATIENCE_S
-from tests.stand_ins.box import GPU, ROOT, gpu_box
+from tests.stand_ins.box import GPU, ROOT, gpu_box, without_servers_of_our_own
 
 KEY = "sk-of-our-own"
 
@@ -33,6 +33,7 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    without_servers_of_our_own(monkeypatch)
     return environment
 
 

@@ -9,6 +9,7 @@ from bundle.errors import ServerError
 from bundle.serving import installation
 from bundle.serving.installation import Installation
 from bundle.serving.machine import Machine
+from tests.stand_ins.box import without_servers_of_our_own
 
 SITE = Path("lib") / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
 
@@ -37,8 +38,7 @@ def installed(environment: Path, version: str = "0.18.0", site: Path = SITE) -> 
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An environment whose executables are on PATH, while our own holds no server."""
     environment = tmp_path / "elsewhere"
-    monkeypatch.setattr(installation, "_beside_us", lambda name: None)
-    monkeypatch.setattr(installation, "_in_our_environment", lambda name: None)
+    without_servers_of_our_own(monkeypatch)
     monkeypatch.setenv("PATH", f"{environment / 'bin'}")
     return environment
 

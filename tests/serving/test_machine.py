@@ -7,7 +7,7 @@ import pytest
 from bundle.errors import ServerError
 from bundle.serving.machine import Machine
 from tests.patience import wait_until
-from tests.stand_ins.box import GPU, gpu_box
+from tests.stand_ins.box import GPU, gpu_box, without_servers_of_our_own
 
 
 @pytest.fixture
@@ -43,6 +43,7 @@ def test_without_looking_ahead_the_machine_is_asked_when_something_is_wanted(cou
 
 def test_what_is_missing_is_an_error_only_for_who_wants_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    without_servers_of_our_own(monkeypatch)
     machine = Machine()
     machine.look("lmdeploy")
     assert machine.gpus == ()

@@ -6,6 +6,12 @@ import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bundle.serving import installation
+
+if TYPE_CHECKING:  # a soak test has no need of it
+    import pytest
 
 STAND_INS = Path(__file__).parent
 ROOT = STAND_INS.parents[1]
@@ -72,3 +78,9 @@ def gpu_box(
         "NVIDIA_SMI_STAND_IN": json.dumps({"gpus": list(gpus), "processes": list(processes)}),
         "BUNDLE_CACHE": str(directory / "cache"),
     }
+
+
+def without_servers_of_our_own(monkeypatch: "pytest.MonkeyPatch") -> None:
+    """Let lmdeploy and vLLM be missing in the environment of these tests, where a user's may hold them."""
+    monkeypatch.setattr(installation, "_beside_us", lambda name: None)
+    monkeypatch.setattr(installation, "_in_our_environment", lambda name: None)
