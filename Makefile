@@ -54,7 +54,7 @@ LMDEPLOY ?= .venv-lmdeploy
 LMDEPLOY_VERSIONS := 0.12.3 0.14.0 0.16.0 0.18.0
 test-lmdeploy: $(TEST_STAMP)
 	PYTHON=$(PYTHON) TORCH="$(TORCH)" tests/real_lmdeploy/install.sh $(LMDEPLOY) $(LMDEPLOY_VERSIONS)
-	BUNDLE_TEST_LMDEPLOY=$(abspath $(LMDEPLOY)) $(BIN)/python -m pytest tests/real_lmdeploy $(ARGS)
+	BUNDLE_TEST_LMDEPLOY=$(abspath $(LMDEPLOY)) $(PYTEST) tests/real_lmdeploy $(ARGS)
 
 # vLLM's CPU build takes 3.5 GB; the runs take 6 minutes on a quiet machine.
 VLLM ?= .venv-vllm
