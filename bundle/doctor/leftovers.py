@@ -87,7 +87,7 @@ def check_processes(clean: bool) -> Iterator[Finding]:
     stopped = [one for one in marked if one.guardian_stopped]
     if stopped:
         yield warning(
-            f"the guardian of {plural(len(stopped), 'process', 'processes')} is stopped, and cannot end anything",
+            f"the guardian of {plural(len(stopped), 'process', 'processes')} is stopped, so it cannot clean up",
             "`kill -CONT` it: it is the process that runs guardian.py.",
             [describe(one.pid) for one in stopped],
         )

@@ -73,7 +73,7 @@ class FirstRefusals:
         if len(self._kinds) == 1 and self._count >= _FIRST_REFUSALS:
             raise RefusedError(
                 f"The first {self._count} questions got no reply, all for the same reason: {failure.reason}.",
-                remedy="Fix that and start again.",
+                remedy="Fix the cause, then start again with --resume.",
             )
 
 

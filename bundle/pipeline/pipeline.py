@@ -81,6 +81,8 @@ async def evaluate(options: EvaluationOptions, target: Target, screen: Screen) -
 
 
 def _plan(session: _Session, target: Target) -> Plan:
+    if session.options.resume is not None:
+        find_run(session.options.resume, session.options.out)  # before anything is started for it
     plan = plan_tasks(session.options, target.model_file)
     if session.conclusion is not None:
         session.conclusion.require_possible(plan.tasks, plan.subjects, plan.task_records())

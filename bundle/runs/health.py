@@ -62,7 +62,7 @@ MEANINGS: Final[Mapping[Fault, tuple[str, str]]] = {
     ),
     Fault.NO_OPTION: (
         "{count} of {of} replies hold no option",
-        "Read the example: does the model see the question, and its chat template suit it?",
+        "Read the example: does the prompt contain the question, and is the chat template the right one?",
     ),
     Fault.UNKNOWN_MARK: (
         "{count} of {of} replies begin with {mark}, which may open thinking",
@@ -70,11 +70,11 @@ MEANINGS: Final[Mapping[Fault, tuple[str, str]]] = {
     ),
     Fault.ONE_LETTER: (
         "{count} of {of} answers are {answer}",
-        "Check the chat template and the weights; a model that reads the questions varies.",
+        "Check the chat template and the weights: a model that reads the questions gives different letters.",
     ),
     Fault.BELOW_GUESSING: (
         "{count} of {of} answers are correct, {percent} %; guessing gives {chance} %",
-        "Chance alone rarely does that: suspect the answer rule, the prompt or the data.",
+        "This is unlikely to be chance: check the answer rule, the prompt and the data.",
     ),
 }
 """For each fault what it says, and what to do."""

@@ -30,7 +30,7 @@ _CAUSES: Final[Mapping[Cause, tuple[re.Pattern[str], str]]] = {
         "They would be refused again; --allow-unanswered N lets gates and the exit code pass.",
     ),
     Cause.CRASHED: (re.compile("crashed on it"), "Look at server.log for what these questions do to the server."),
-    Cause.RULE: (re.compile("regular expression"), "Write the pattern so that there is one way to match."),
+    Cause.RULE: (re.compile("regular expression"), "Rewrite the pattern so that it can match in only one way."),
     Cause.TIMEOUT: (
         re.compile(r"time[d-]?\s?out|no reply within|took longer", re.IGNORECASE),
         "Raise --request-timeout or lower --concurrency, then continue with --resume.",

@@ -102,7 +102,7 @@ class Readiness:
                 wrong_since = wrong_since or time.monotonic()
                 if fussy and time.monotonic() - wrong_since > self._patience:
                     raise ServerError(
-                        f"The server is up but cannot be used. Waited for {what}; saw instead: {self.seen}.",
+                        f"The server is up but cannot be used. Expected {what}, got: {self.seen}.",
                         remedy="See what it printed.",
                     )
             await asyncio.sleep(pause)
@@ -285,7 +285,7 @@ def _vital_children(server: "Server") -> "list[psutil.Process]":
 
 def _is_dead(server: "Server", evidence: str) -> ServerError:
     error = ServerError(
-        f"The {server.engine} server runs but can answer nothing any more: {evidence}.",
+        f"The {server.engine} server is running but no longer answers requests: {evidence}.",
         remedy=f"See what it printed last: {server.log.path}",
     )
     return server.explained(error, anything=True)

@@ -250,7 +250,7 @@ class Supervisor:
             if not ready.done():
                 raise ServerError(
                     f"The {self._spec.engine} server was not ready after {self._start_timeout:g} s. "
-                    f"Waited for {readiness.waiting_for}; saw instead: {readiness.seen}.",
+                    f"Expected {readiness.waiting_for}, got: {readiness.seen}.",
                     remedy=f"Allow more time with --start-timeout, or see what it was doing: {log.path}",
                     details=log.last_lines()[-_LOG_LINES_SHOWN:],
                 )

@@ -129,7 +129,8 @@ class OwnRows:
         for where, subject, row, gold in self._read(path):
             if not self.rule.can_find(gold.text):
                 raise DataError(
-                    f"{where}: the answer is {quoted(gold.text)}, which the rule {self.rule.name} finds in no reply.",
+                    f"{where}: the answer is {quoted(gold.text)}, which the rule {self.rule.name} can never find in a "
+                    "reply.",
                     remedy=_REMEDY,
                 )
             rows.setdefault(subject, []).append(row | {"answer": gold.text})

@@ -20,8 +20,8 @@ CAUSES = {
     "raise": "RuntimeError: injected failure in the engine",
     "oom": "the GPU has too little free memory",
     "cuda": "an illegal memory access was encountered",
-    "kill": "can answer nothing any more",
-    "abort": "can answer nothing any more",
+    "kill": "no longer answers requests",
+    "abort": "no longer answers requests",
 }
 
 

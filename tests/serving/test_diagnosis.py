@@ -204,7 +204,7 @@ OF_VLLM = [
         "(EngineCore pid=7) ERROR 11-26 06:21:15 [core.py:1510] ValueError: Free memory on device cuda:0 "
         "(10.2/79.6 GiB) on startup is less than desired GPU memory utilization (0.9, 71.6 GiB). Decrease GPU memory "
         "utilization or reduce GPU memory used by other processes.",
-        "less of the GPU's memory is free than it was to use: (10.2/79.6 GiB)",
+        "the GPU has less free memory than it was told to use: (10.2/79.6 GiB)",
     ),
     (
         "(EngineCore pid=7) ERROR 11-26 06:21:15 [core.py:1510] ValueError: To serve at least one request with the "

@@ -132,13 +132,13 @@ async def test_while_it_starts_it_says_what_the_log_says(stage: Stage, monkeypat
 
 
 NOT_READY = {
-    ("--hang",): "/health to answer; saw instead: connection refused.",
-    ("--healthy-when", "/nowhere"): "/health to answer; saw instead: HTTP 503: {}.",
-    ("--listed", "[]"): "/v1/models to list 'models/the one'; saw instead: it lists no model.",
-    ("--listed", '["a", "b"]'): "/v1/models to list 'models/the one'; saw instead: it lists 'a', 'b'.",
-    ("--generate", "500"): "a first token from the model; saw instead: HTTP 500: {'error': 'no chat template'}.",
-    ("--generate", "hang"): "a first token from the model; saw instead: no answer yet.",
-    ("--generate", "error"): "a first token from the model; saw instead: HTTP 200: {'choices': [{'message': ",
+    ("--hang",): "/health to answer, got: connection refused.",
+    ("--healthy-when", "/nowhere"): "/health to answer, got: HTTP 503: {}.",
+    ("--listed", "[]"): "/v1/models to list 'models/the one', got: it lists no model.",
+    ("--listed", '["a", "b"]'): "/v1/models to list 'models/the one', got: it lists 'a', 'b'.",
+    ("--generate", "500"): "a first token from the model, got: HTTP 500: {'error': 'no chat template'}.",
+    ("--generate", "hang"): "a first token from the model, got: no answer yet.",
+    ("--generate", "error"): "a first token from the model, got: HTTP 200: {'choices': [{'message': ",
 }
 
 

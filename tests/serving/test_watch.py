@@ -1,4 +1,4 @@
-"""A server that was ready and has died, or can answer nothing any more, or hangs, is noticed."""
+"""A server that was ready and has died, or no longer answers requests, or hangs, is noticed."""
 
 import asyncio
 import os
@@ -66,7 +66,7 @@ async def noticed(stage: Stage, harm: Callable[[Server], None], *options: str) -
             return time.monotonic() - began
 
     assert await fastest_of(once, below=2) < 2
-    assert "runs but can answer nothing any more" in troubles[-1].message
+    assert "is running but no longer answers requests" in troubles[-1].message
     return troubles[-1]
 
 

@@ -129,7 +129,9 @@ def test_answers_of_both_kinds_in_one_file_are_sets_all_of_them(tmp_path: Path) 
 def test_another_file_of_the_task_may_not_have_several_where_its_own_has_one(tmp_path: Path) -> None:
     task = task_of(tmp_path, csv_row("B"))
     (tmp_path / "other.csv").write_text(csv_row("AC"), encoding="utf-8")
-    with pytest.raises(DataError, match=r"line 2: the answer is 'AC', which the rule first_option finds in no reply"):
+    with pytest.raises(
+        DataError, match=r"line 2: the answer is 'AC', which the rule first_option can never find in a reply"
+    ):
         task.load(str(tmp_path / "other.csv"), task.subjects, lambda _: None)
 
 

@@ -23,7 +23,7 @@ def test_a_search_that_would_never_end_is_given_up_and_the_reply_is_neither_righ
     with pytest.raises(AnswerError) as caught:
         Pattern(pattern).extract(reply)
     assert "was still searching" in caught.value.message
-    assert "one way to match" in (caught.value.remedy or "")
+    assert "only one way" in (caught.value.remedy or "")
 
 
 def test_after_one_that_was_given_up_the_next_is_searched_as_ever() -> None:

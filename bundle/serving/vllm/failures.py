@@ -9,8 +9,8 @@ ENGINE_DIED: Final = (r"\bEngineDeadError: ", r"(?:Worker proc|RayWorkerProc) \S
 """Its API server lives on for a moment after these."""
 
 _NO_SPACE: Final = (
-    "Give it less to hold with `-- --max-model-len 8192`, or more space: on a GPU `-- --gpu-memory-utilization 0.95`, "
-    "on the CPU VLLM_CPU_KVCACHE_SPACE=GIB under `[vllm.env]` in a model file."
+    "Reduce the context length with `-- --max-model-len 8192`, or give it more memory: on a GPU "
+    "`-- --gpu-memory-utilization 0.95`, on the CPU VLLM_CPU_KVCACHE_SPACE=GIB under `[vllm.env]` in a model file."
 )
 _NO_MEMORY: Final = "See `dmesg | tail`; give the machine or the container more memory, or use a smaller checkpoint."
 
@@ -32,7 +32,7 @@ FAILURES: Final = (
         "`-- --max-num-seqs 64 --max-model-len 8192`.",
     ),
     KnownFailure(
-        "less of the GPU's memory is free than it was to use: {0}.",
+        "the GPU has less free memory than it was told to use: {0}.",
         "`nvidia-smi` shows what uses it; choose another GPU with --gpu, or use less of it with "
         "`-- --gpu-memory-utilization 0.5`.",
         telling=(_refused(r"Free memory on device .*?(\([\d.]+/[\d.]+ GiB\)) on startup is less than desired"),),

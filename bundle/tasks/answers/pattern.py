@@ -76,8 +76,8 @@ class Pattern(AnswerRule):
             raise AnswerError(
                 f"The regular expression {quoted(self.pattern)} was still searching after {_LONGEST_SEARCH_S:g} s "
                 f"in a reply of {len(text):,} characters.",
-                remedy="Write it so that there is one way to match: without repetition inside a repetition, and "
-                "without two adjacent repetitions that take the same characters.",
+                remedy="Rewrite it so that it can match in only one way: no repetition inside a repetition, and "
+                "no two adjacent repetitions of the same characters.",
             ) from None
 
 

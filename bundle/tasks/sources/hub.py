@@ -31,7 +31,7 @@ WORKERS = 8
 OPTIONS = (
     "Options: `--data modelscope` downloads the benchmark from ModelScope; `--data PATH` reads a directory or .zip; "
     "HF_ENDPOINT=URL uses a mirror of the Hub; HF_HOME=DIR uses a cache that already has it. "
-    "`--data sample` only tries the pipeline, on a few questions of our own."
+    "`--data sample` uses the few questions in the package, to try the pipeline."
 )
 _TRUE = ("1", "ON", "YES", "TRUE")
 
