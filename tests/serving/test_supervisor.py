@@ -157,7 +157,7 @@ class TestNotReady:
             *(error_in_the_end(stage, *case) for stage, case in zip(stages, NOT_READY.items(), strict=True))
         )
         for error, expected in zip(errors, NOT_READY.values(), strict=True):
-            assert re.match(r"The stand-in server was not ready after (4|16) s\. Waited for ", error.message)
+            assert re.match(r"The stand-in server was not ready after (4|16) s\. Expected ", error.message)
             assert expected in error.message
             assert "--start-timeout" in (error.remedy or "")
             assert error.details[-1] == "starting"
