@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -48,8 +49,9 @@ def test_without_a_gpu_it_says_so_in_a_line_and_exits_2(tmp_path: Path) -> None:
     assert result.stderr == "gpu-check: there is no NVIDIA GPU that this program may use (see `nvidia-smi`)\n"
 
 
+@pytest.mark.skipif(find_spec("lmdeploy") is not None, reason="this environment has lmdeploy itself")
 def test_without_lmdeploy_it_says_how_to_install_it_and_exits_2(tmp_path: Path) -> None:
-    environment = gpu_box(tmp_path)
+    environment = {name: value for name, value in gpu_box(tmp_path).items() if name != "BUNDLE_LMDEPLOY"}
     (tmp_path / "bin" / "lmdeploy").unlink()
     result = gpu_check(environment={**environment, "PATH": str(tmp_path / "bin")})
     assert result.returncode == 2
