@@ -231,7 +231,7 @@ _BY_SIGNAL: Final = {
 }
 # SIGKILL leaves no time for words, so only what was printed immediately before can have to do with it.
 _LINES_BEFORE_SIGKILL: Final = 5
-# lmdeploy also logs the traceback of an import that it can do without, and goes on.
+# What a server that was ready missed while it started, it can do without.
 _LINES_OF_AN_END: Final = 10
 
 _WARNING: Final = re.compile(r"\bWARN(?:ING)?\b|\b[A-Z]\w*Warning: |^\[W\b")
@@ -279,9 +279,10 @@ def diagnose(
     signum = None if returncode is None else _signal_of(returncode)
     if signum == signal.SIGKILL:
         log_lines = log_lines[-_LINES_BEFORE_SIGKILL:]
+    near_the_end = log_lines[-_LINES_OF_AN_END if was_ready else 0 :]
     return (
         known_failure(log_lines, failures, was_ready=was_ready)
-        or _module_missing(log_lines if last_exception(log_lines) is None else _serious(log_lines))
+        or _module_missing(near_the_end if last_exception(log_lines) is None else _serious(near_the_end))
         or (_BY_SIGNAL.get(signum) if signum is not None else None)
         or _last_error(log_lines)
     )
@@ -351,7 +352,7 @@ def _serious(log_lines: Sequence[str]) -> list[str]:
 
 
 def _module_missing(log_lines: Sequence[str]) -> Diagnosis | None:
-    for line in reversed(log_lines[-_LINES_OF_AN_END:]):
+    for line in reversed(log_lines):
         if match := _MODULE_MISSING.search(line):
             module = match.group(1)
             package = _PACKAGES.get(module.partition(".")[0], module.partition(".")[0])

@@ -88,7 +88,7 @@ FATAL = [
 TELLING = [
     ("the driver reports CUDA_ERROR_OUT_OF_MEMORY", "too little free memory"),
     ("EOFError", "a race in lmdeploy"),
-    ("lmdeploy.pytorch.engine.mp_engine.zmq_rpc.RPCServerDeadError: PyTorch ZMQ engine process", "a race in lmdeploy"),
+    ("EOFError", "a race in lmdeploy"),
     (
         "ValueError: Try apply_chat_template failed: Cannot use chat template functions because it is not set",
         "own chat template does not work: Cannot use chat template functions because it is not set.",
@@ -341,7 +341,24 @@ def test_a_missing_module_comes_with_the_command_that_installs_it(module: str, c
 
 def test_a_module_that_was_missed_long_before_the_end_is_not_its_cause() -> None:
     lines = ["ModuleNotFoundError: No module named 'cloudpickle'", *(f"request {n} done" for n in range(20))]
-    assert "crashed in compiled code" in diagnose(lines, -signal.SIGSEGV).cause
+    assert "crashed in compiled code" in diagnosis.diagnose(lines, -signal.SIGSEGV, was_ready=True).cause
+
+
+def test_an_engine_process_that_ended_of_a_missing_module_was_not_cut_off_by_a_race() -> None:
+    lines = [
+        *WARNED,
+        "Process mp_engine_proc:",
+        "Traceback (most recent call last):",
+        "    import triton",
+        "ModuleNotFoundError: No module named 'triton'",
+        "2026-11-26 07:33:09,918 - lmdeploy - ERROR - zmq_rpc.py:62 - PyTorch ZMQ engine process is not alive.",
+        "Traceback (most recent call last):",
+        *["  File x"] * 20,
+        "lmdeploy.pytorch.engine.mp_engine.zmq_rpc.RPCServerDeadError: PyTorch ZMQ engine process is not alive.",
+    ]
+    found = diagnosis.diagnose(lines, 1, ENGINES["lmdeploy"].failures)
+    assert found.cause == "the Python module triton is not installed."
+    assert not found.passing
 
 
 @pytest.mark.parametrize(

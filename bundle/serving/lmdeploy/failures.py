@@ -38,7 +38,7 @@ FAILURES: Final = (
     KnownFailure(
         "its engine process was cut off while starting (a race in lmdeploy).",
         "Try again.",
-        telling=(raised("RPCServerDeadError", ""), "^EOFError(?:$|:)"),
+        telling=("^EOFError(?:$|:)",),
         passing=True,
     ),
 )

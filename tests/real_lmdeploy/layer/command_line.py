@@ -11,6 +11,8 @@ LMDEPLOY_ON_CPU_RACE       a file; if it exists, the next start loses a race (se
 
 import os
 import sys
+import types
+from typing import Any
 
 import cpu_backend
 import cpu_device
@@ -19,6 +21,10 @@ import turbomind_extension
 
 import_hooks.after_import("torch", cpu_device.patch)
 import_hooks.after_import("lmdeploy.pytorch.backends.selector", cpu_backend.patch)
+# 0.14 to 0.17 import a triton kernel for speculative decoding, which nothing here does.
+reject_sampler: Any = types.ModuleType("lmdeploy.pytorch.spec_decode.reject_sampler")
+reject_sampler.RejectionSampler = object
+sys.modules[reject_sampler.__name__] = reject_sampler
 if os.environ.get("LMDEPLOY_ON_CPU_TURBOMIND"):
     sys.modules["lmdeploy.turbomind._turbomind"] = turbomind_extension.module
     import_hooks.after_import("lmdeploy.turbomind.turbomind", turbomind_extension.patch)
