@@ -96,6 +96,7 @@ def test_another_model_answers(box: MakeBox) -> None:
     assert "the reply is from another model, 'another'" in ended.said.partition("error: ")[2]
     assert "Another server may have taken the port" in ended.said
     assert {row["reply"] for row in machine.answered().values()} <= set("ABCD")
-    assert len(machine.answered()) == MIDWAY
     coverage = machine.results["coverage"]
-    machine.check(answered=MIDWAY, failed=coverage["failed"])
+    # A right reply may still be on its way when the first foreign one ends the run.
+    assert 0 < coverage["answered"] <= MIDWAY
+    machine.check(answered=coverage["answered"], failed=coverage["failed"])
