@@ -6,6 +6,7 @@ processes; `raw_api` sends any bytes.
 
 import asyncio
 import json
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -37,6 +38,7 @@ class ScriptedApi:
         bodies: Request bodies in the order they came.
         keys: Authorization headers likewise.
         headers: All headers likewise.
+        queries: What followed the question mark of their URLs likewise.
         times: When they came, in seconds of the monotonic clock.
     """
 
@@ -44,6 +46,7 @@ class ScriptedApi:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    queries: list[str] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
 
 
@@ -139,6 +142,7 @@ async def loopback_api(
     *,
     note_models: bool = True,
     metrics: Callable[[web.Request], Awaitable[web.Response]] | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[ScriptedApi]:
     """Serve ``handler``, and ``models`` as the list of models, until the block is left."""
     api = ScriptedApi()
@@ -155,6 +159,7 @@ async def loopback_api(
         api.bodies.append(body)
         api.keys.append(request.headers.get("Authorization"))
         api.headers.append(dict(request.headers))
+        api.queries.append(request.query_string)
         return Call(request, body, len(api.bodies))
 
     app = web.Application(client_max_size=2**26)
@@ -165,9 +170,9 @@ async def loopback_api(
         app.router.add_get("/metrics", metrics)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
+    site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024, ssl_context=tls)
     await site.start()
-    api.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    api.url = f"http{'s' if tls else ''}://127.0.0.1:{runner.addresses[0][1]}/v1"
     try:
         yield api
     finally:

@@ -94,6 +94,7 @@ async def prove_tokenizer(
     python: str,
     trust_remote_code: bool,
     conversations: Sequence[Sequence[Message]] = (),
+    template_arguments: Mapping[str, Any] | None = None,
     timeout: float = 120,  # noqa: ASYNC109 - it bounds a process, which must be ended before this returns
 ) -> TokenizerProof:
     """Prove that a tokenizer gives back what it is given, keeps its added tokens' ids, and fits the model.
@@ -104,6 +105,7 @@ async def prove_tokenizer(
             coroutine.
         trust_remote_code: Whether the checkpoint's Python code may run.
         conversations: Prompts to be rendered with the checkpoint's chat template, and their tokens counted.
+        template_arguments: What the template is given besides, such as ``enable_thinking``.
         timeout: The longest it may take, in seconds.
 
     Raises:
@@ -121,7 +123,8 @@ async def prove_tokenizer(
         command.append("--trust-remote-code")
     with tempfile.TemporaryFile() as output:
         try:
-            status = await _run(command, conversations, output, timeout)
+            given = {"conversations": conversations, "template_arguments": template_arguments or {}}
+            status = await _run(command, given, output, timeout)
         except TimeoutError:
             raise TokenizerError(
                 f"The tokenizer in {shown(directory)} was not checked within {timeout:g} seconds.",
@@ -180,15 +183,13 @@ def _absolute(directory: Path) -> Path:
     return directory.expanduser().resolve()
 
 
-async def _run(
-    command: list[str], conversations: Sequence[Sequence[Message]], output: IO[bytes], limit: float
-) -> int | None:
+async def _run(command: list[str], given: Mapping[str, Any], output: IO[bytes], limit: float) -> int | None:
     """Run the probe to its end and return its status; nothing of it is left when this returns or raises."""
     directory = private_directory("bundle-tokenizer-")
     environment = {**_environment(), "HF_MODULES_CACHE": str(directory)}
     file = directory / "conversations.json"
     try:
-        file.write_text(json.dumps(conversations), encoding="utf-8")
+        file.write_text(json.dumps(given), encoding="utf-8")
     except OSError as error:
         shutil.rmtree(directory, ignore_errors=True)
         raise TokenizerError(

@@ -220,14 +220,14 @@ def adopt_template(tokenizer: Any, directory: str) -> None:
             tokenizer.chat_template = template
 
 
-def count_tokens(tokenizer: Any, messages: list[dict[str, str]]) -> dict[str, Any]:
+def count_tokens(tokenizer: Any, messages: list[dict[str, str]], arguments: dict[str, Any]) -> dict[str, Any]:
     """How many tokens the chat template makes of a conversation that is to be continued by a reply.
 
     Some servers encode the rendered text as any other, so that a tokenizer adds its special tokens although the
     template has written them; they then remove the second of two ``bos`` tokens.
     """
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **arguments)
         special = [int(token) for token in tokenizer.encode(text)]
         doubled = len(special) > 1 and special[0] == special[1] == getattr(tokenizer, "bos_token_id", None)
         return {
@@ -251,6 +251,7 @@ def probe(
     trust_remote_code: bool,
     vocab_size: int | None,
     conversations: list[list[dict[str, str]]] | None = None,
+    template_arguments: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Load the tokenizer in ``directory``, check it, and count the tokens of conversations."""
     result: dict[str, Any] = {"transformers": None, "error": None, "missing": []}
@@ -278,7 +279,8 @@ def probe(
         check_chat(tokenizer, declared, report)
         result["end_of_turn"] = end_of_turn(tokenizer, declared)
         result["eos_token_id"] = getattr(tokenizer, "eos_token_id", None)
-        result["conversations"] = [count_tokens(tokenizer, messages) for messages in conversations or ()]
+        arguments = template_arguments or {}
+        result["conversations"] = [count_tokens(tokenizer, messages, arguments) for messages in conversations or ()]
     # Whatever a checkpoint's own code raises is a finding.
     except Exception as error:
         text = " ".join(str(error).split())
@@ -315,15 +317,15 @@ def main() -> None:
     parser.add_argument("--trust-remote-code", action="store_true")
     parser.add_argument("--conversations", metavar="FILE")
     arguments = parser.parse_args()
-    conversations = None
+    given: dict[str, Any] = {}
     if arguments.conversations is not None:
         with open(arguments.conversations, encoding="utf-8") as file:  # noqa: PTH123
-            conversations = json.load(file)
+            given = json.load(file)
     result = probe(
         arguments.directory,
         trust_remote_code=arguments.trust_remote_code,
         vocab_size=arguments.vocab_size,
-        conversations=conversations,
+        **given,
     )
     sys.stdout.flush()
     os.write(1, b"\n" + RESULT + json.dumps(result).encode() + b"\n")

@@ -7,29 +7,31 @@ stack takes most of a second to load, and a local server should be started first
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from bundle.client._addresses import insecure, is_loopback, normalise_base_url, require_usable_proxy
+from bundle.client._addresses import insecure, is_loopback, normalise_base_url
 from bundle.client._early_decisions import EarlyDecisions
+from bundle.client._keys import KeyRing
 from bundle.client._replies import NoReplyError, RefusedError, Reply
 
 if TYPE_CHECKING:
     from bundle.client._client import ChatClient
-    from bundle.client._server_info import only_model, served_models
+    from bundle.client._server_info import listed, only_model, served_models
 
 __all__ = [
     "ChatClient",
     "EarlyDecisions",
+    "KeyRing",
     "NoReplyError",
     "RefusedError",
     "Reply",
     "insecure",
     "is_loopback",
+    "listed",
     "normalise_base_url",
     "only_model",
-    "require_usable_proxy",
     "served_models",
 ]
 
-_IMPORTED_LATE = {"ChatClient": "_client", "only_model": "_server_info", "served_models": "_server_info"}
+_IMPORTED_LATE = {"ChatClient": "_client"} | dict.fromkeys(("listed", "only_model", "served_models"), "_server_info")
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,6 @@
 import ipaddress
 import re
 from urllib.parse import SplitResult, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass
 
 from bundle.errors import UsageError
 from bundle.system.text import is_unicode, one_line
@@ -13,6 +12,8 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _VERSION = re.compile(r"v\d+(\.\d+)*((alpha|beta)\d*)?", re.IGNORECASE)
 _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", re.IGNORECASE)
 _CHAT = "/chat/completions"
+_USER_MARK = re.compile(r"@|%40|\uff20|\ufe6b", re.IGNORECASE)
+_AZURE_QUERY = re.compile(r"api-version=[\w.-]{1,40}")
 
 
 def normalise_base_url(url: str) -> str:
@@ -21,6 +22,7 @@ def normalise_base_url(url: str) -> str:
     - A trailing ``/chat/completions`` is removed, and the rest is used unchanged.
     - Otherwise ``/v1`` is appended, unless the path names a version: ``/v1``, ``/api/paas/v4``, ``/v1beta/openai``.
     - Without a scheme it is http on this machine; any other host needs one.
+    - The query ``api-version=…``, which Azure demands, is kept; see `join`.
 
     Raises:
         UsageError: It is not a valid base URL. The message repeats nothing that could be a secret.
@@ -29,12 +31,13 @@ def normalise_base_url(url: str) -> str:
     if not url:
         raise UsageError("The base URL is empty.", remedy=_EXAMPLE)
     # Searched in the text rather than in the parsed URL: a URL that cannot be parsed may hold a password, too.
-    if "@" in url:
+    if _USER_MARK.search(url):
         raise UsageError(
             "The base URL contains a user name or password, which would be written to run.json.",
             remedy="Leave it out; a key is read from the environment variable that --api-key-env names.",
         )
-    if "?" in url or "#" in url:
+    url, mark, query = url.partition("?")
+    if (mark and not _AZURE_QUERY.fullmatch(query)) or "#" in url:
         raise UsageError(
             "The base URL has a query or a fragment (the part after ? or #), which would not be sent.",
             remedy=f"Leave it out; a key is read from the environment variable that --api-key-env names. {_EXAMPLE}",
@@ -49,37 +52,13 @@ def normalise_base_url(url: str) -> str:
         path = path.removesuffix(_CHAT).rstrip("/")
     elif not any(_VERSION.fullmatch(segment) for segment in path.split("/")):
         path += "/v1"
-    return f"{parts.scheme}://{_host(parts)}{path}"
+    return f"{parts.scheme}://{_host(parts)}{path}{mark}{query}"
 
 
-def require_usable_proxy(base_url: str) -> None:
-    """Check the proxy that the environment names for a server, before anything is sent.
-
-    Raises:
-        UsageError: It is not an HTTP proxy, or not an address. It may hold a password, so the message
-            repeats nothing of it.
-    """
-    parts = urlsplit(base_url)
-    if proxy_bypass(parts.hostname or ""):
-        return
-    proxies = getproxies_environment()
-    for scheme in (parts.scheme, "all"):
-        if not (proxy := proxies.get(scheme)):
-            continue
-        variable = f"{scheme}_proxy"
-        remedy = f"Set {variable} to http://HOST:PORT, unset it, or skip it for this server: NO_PROXY={parts.hostname}."
-        try:
-            address = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-            usable = bool(address.hostname) and not address.fragment and (address.port is None or address.port > 0)
-        except ValueError:
-            usable = False
-        if not usable:
-            raise UsageError(f"The proxy in {variable} is not a valid address.", remedy=remedy)
-        if address.scheme not in ("http", "https"):
-            raise UsageError(
-                f"The proxy in {variable} is a {one_line(address.scheme, 20)} proxy; only HTTP proxies can be used.",
-                remedy=remedy,
-            )
+def join(base_url: str, path: str) -> str:
+    """A path below a base URL, whose query stays at the end."""
+    address, mark, query = base_url.partition("?")
+    return f"{address}{path}{mark}{query}"
 
 
 def is_loopback(url: str) -> bool:
@@ -122,9 +101,9 @@ def _split(url: str) -> SplitResult:
     """
     try:
         parts = urlsplit(url)
-        _host(parts)
-    except ValueError as error:
-        raise UsageError(f"The base URL {one_line(url)} is not valid: {error}.", remedy=_EXAMPLE) from None
+    except ValueError:
+        raise UsageError("The base URL is not valid.", remedy=_EXAMPLE) from None
+    _host(parts)
     return parts
 
 
@@ -132,15 +111,22 @@ def _host(parts: SplitResult) -> str:
     """Host and port as in a request: in ASCII, an IPv6 address in brackets.
 
     Raises:
-        ValueError: They are not valid.
+        UsageError: They are not valid.
     """
-    host, port = parts.hostname or "", parts.port
-    if ":" in host:
-        host = f"[{ipaddress.IPv6Address(host)}]"
-    else:
-        host = host.encode("idna").decode()
-        if not _HOST.fullmatch(host):
-            raise ValueError(f"{host!r} is not a valid host")
+    named = parts.hostname or ""
+    try:
+        host = f"[{ipaddress.IPv6Address(named)}]" if ":" in named else named.encode("idna").decode()
+    except ValueError:
+        host = ""
+    if not host or (":" not in host and not _HOST.fullmatch(host)):
+        why = f"{one_line(named, 80)!r} is not a valid host"
+        raise UsageError(f"The base URL is not valid: {why}.", remedy=_EXAMPLE)
+    try:
+        port = parts.port
+    except ValueError:  # its text repeats what may be a password
+        port = 0
     if port == 0:
-        raise ValueError("0 is not a valid port")
+        raise UsageError(
+            "The base URL is not valid: what follows the host's colon is not a valid port.", remedy=_EXAMPLE
+        )
     return host if port is None else f"{host}:{port}"

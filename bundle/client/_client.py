@@ -2,28 +2,28 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urljoin
 
-from bundle.client._addresses import is_loopback
+from bundle.client._addresses import is_loopback, join
 from bundle.client._early_decisions import EarlyDecisions, Receiver
-from bundle.client._faults import KEY_REMEDY, AttemptError, Fate, unexpected
+from bundle.client._faults import AttemptError, Fate, key_remedy, unexpected
 from bundle.client._keys import Key, KeyRing
 from bundle.client._pace import RateLimiter, SharedPause, pause_s
+from bundle.client._patience import LearnedRate, Patience
 from bundle.client._replies import NoReplyError, RefusedError, Reply, reply_of, require_model
-from bundle.client._request import Modes, RequestBody
+from bundle.client._request import Modes, RequestBody, Streaming
 from bundle.client._server_info import prefix_cache_hit_rate
 from bundle.client._transport import Transport
+from bundle.system.text import duration
 from bundle.tasks.prompts import Message
 
 _REFUSALS_IN_A_ROW = 10
 _WORTH_SAYING = 4
 """Pauses in vain after which an outage is mentioned: some seconds."""
 _METRICS_TIMEOUT_S = 1.0
-_FIRST_PATIENCE_S = 20.0
-"""For how long connections may be reset by a server that has never replied: it may not be one."""
 
 
 class ChatClient:
@@ -32,7 +32,7 @@ class ChatClient:
     ``docs/remote.md`` says what counts as a reply, what is retried and what ends the run.
 
     Args:
-        base_url: What ``/chat/completions`` is appended to; see `normalise_base_url`.
+        base_url: What ``/chat/completions`` is below; see `normalise_base_url`.
         keys: Sent as bearer tokens, in rotation; empty for a server without keys.
         model: The served name.
         temperature: 0 for greedy decoding.
@@ -40,8 +40,12 @@ class ChatClient:
         retries: Maximum retries of a question after transient faults.
         proxies: Whether to use the proxies set in the environment; a server on loopback is never behind one.
         qps: Maximum requests per second, counting every attempt; None for no limit.
-        patience_s: For how long without any reply rate limits and outages cost no retry: they pause all requests. With
-            0 they count like other faults, for a server whose death is noticed in another way.
+        patience_s: For how long without any reply rate limits and outages cost no retry: they pause all requests, and
+            then end the run. With 0 they count like other faults, for a server whose death is noticed in another way.
+        stream: Whether replies are streamed; "auto" for whatever costs less and the server accepts.
+        headers: Sent with every request.
+        secrets: What must not be shown, besides the keys.
+        extra_body: Further fields of every request, which are never left out.
         answer_from_thinking: Whether thinking becomes the reply's text if there is no other.
         only_this_model: Whether to refuse a reply that names another model. A server of our own names the model that
             was asked for; others answer "gpt-4o" with "gpt-4o-2024-08-06".
@@ -60,27 +64,30 @@ class ChatClient:
         proxies: bool,
         qps: float | None = None,
         patience_s: float = 0.0,
+        stream: Streaming = "auto",
+        headers: Mapping[str, str] | None = None,
+        secrets: Sequence[str] = (),
+        extra_body: Mapping[str, Any] | None = None,
         answer_from_thinking: bool = False,
         only_this_model: bool = False,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._base_url = base_url
-        self._url = f"{base_url}/chat/completions"
-        self._keys = KeyRing(keys)
-        self._body = RequestBody(model, temperature)
-        self._modes = Modes()
+        self._url = join(base_url, "/chat/completions")
+        self._keys = KeyRing(keys, secrets)
+        self._body = RequestBody(model, temperature, extra_body or {})
+        self._modes = Modes(stream)
         self._retries = retries
-        self._patience_s = patience_s
+        self._patience = Patience(patience_s)
+        self._learned_rate = LearnedRate()
         self._answer_from_thinking = answer_from_thinking
         self._only_model = model if only_this_model else None
         self._say = say
         self._said: set[str] = set()
         self._limiter = RateLimiter(qps)
         self._outage = SharedPause()
-        self._transport = Transport(base_url, timeout_s=timeout_s, proxies=proxies)
+        self._transport = Transport(base_url, timeout_s=timeout_s, proxies=proxies, headers=headers)
         self._heard = False
-        self._has_replied = False
-        self._last_reply_at: float | None = None
         self._refusal: RefusedError | None = None
 
     async def __aenter__(self) -> Self:
@@ -104,6 +111,11 @@ class ChatClient:
     def achieved_qpm(self) -> float:
         """Requests sent in the last 60 seconds, counting every attempt."""
         return float(self._limiter.last_minute)
+
+    @property
+    def learned_qps(self) -> float | None:
+        """How fast a server that limits the rate of requests lets replies come; None if it is not known."""
+        return self._learned_rate.per_s
 
     @property
     def changes(self) -> Sequence[str]:
@@ -152,8 +164,6 @@ class ChatClient:
                 would meet that.
         """
         question = _Question(messages, max_out_len, reading, begun)
-        if self._last_reply_at is None:
-            self._last_reply_at = asyncio.get_running_loop().time()
         while True:
             key = await self._turn()
             try:
@@ -214,16 +224,27 @@ class ChatClient:
         streamed = receiver.reply
         if streamed is not None and receiver.is_cut:
             receiver.learn(None)
-            return streamed.stopped_early(latency_s=latency_s, attempts=attempts)
+            return self._without_secrets(streamed.stopped_early(latency_s=latency_s, attempts=attempts))
         body = answer if streamed is None else streamed.body()
         require_model(body, self._only_model)
         reply = reply_of(body, latency_s=latency_s, attempts=attempts, answer_from_thinking=self._answer_from_thinking)
         receiver.learn(reply)
-        return reply
+        return self._without_secrets(reply)
+
+    def _without_secrets(self, reply: Reply) -> Reply:
+        text, thinking = (
+            self._keys.hide_in_reply(reply.text),
+            reply.thinking and self._keys.hide_in_reply(reply.thinking),
+        )
+        if text is reply.text and thinking is reply.thinking:
+            return reply
+        return replace(reply, text=text, thinking=thinking)
 
     def _note_reply(self, question: "_Question", key: Key, reply: Reply) -> None:
-        self._heard = self._has_replied = True
-        self._last_reply_at = asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time()
+        self._heard = True
+        self._patience.replied(now)
+        self._learned_rate.replied(now, ends_pause=key.pause.in_vain > 0)
         key.refusals = 0
         if key.pause.in_vain:
             key.pause.end()
@@ -234,7 +255,8 @@ class ChatClient:
         has_streamed = question.receiver is not None and question.receiver.reply is not None
         self._modes.note(question.streams, has_streamed=has_streamed, only=question.refusal is not None)
         if reply.unusual_end is not None:
-            self._say_once(f"replies end with finish_reason {reply.unusual_end!r}, read as {reply.finish_reason!r}")
+            end = self._keys.hide(reply.unusual_end)
+            self._say_once(f"replies end with finish_reason {end!r}, read as {reply.finish_reason!r}")
 
     def _is_to_be_asked_differently(self, question: "_Question", fault: AttemptError) -> bool:
         """Whether to ask again in another form, as it may be the form that was refused and not the question."""
@@ -264,14 +286,9 @@ class ChatClient:
             fault = question.refusal  # it is refused either way
         if self._is_done_with(key, fault):
             return  # another key is left, and that this one is refused is not the question's fault
-        if fault.busy or fault.outage:
-            pause = key.pause if fault.busy else self._outage
-            if self._is_pause_for_all(question, fault):
-                pause.begin(question.sent_at, fault.pause_s)
-                self._say_why_it_pauses(fault)
-                question.attempts += 1
-                return
-            pause.end()
+        if (fault.busy or fault.outage) and self._pauses_all(question, key, fault):
+            question.attempts += 1
+            return
         question.tries += 1
         if fault.fate is not Fate.AGAIN or question.tries > self._retries:
             if not self._heard:
@@ -282,28 +299,29 @@ class ChatClient:
         await asyncio.sleep(fault.pause_s if fault.pause_s is not None else pause_s(question.tries, busy=fault.busy))
         question.attempts += 1
 
-    def _is_pause_for_all(self, question: "_Question", fault: AttemptError) -> bool:
-        """Whether it is the server's fault alone: a rate limit, or an outage in which no question gets a reply."""
-        last_reply_at = self._last_reply_at or 0.0
-        if fault.fate is not Fate.AGAIN:
-            return False
-        if asyncio.get_running_loop().time() - last_reply_at >= self._patience_with(fault):
-            return False
-        return fault.busy or question.sent_at >= last_reply_at
+    def _pauses_all(self, question: "_Question", key: Key, fault: AttemptError) -> bool:
+        """Pause all requests if it is the server's fault alone: a rate limit, or an outage without any reply.
 
-    def _patience_with(self, fault: AttemptError) -> float:
-        if fault.busy or self._has_replied:
-            return self._patience_s
-        return min(self._patience_s, _FIRST_PATIENCE_S) if fault.heard and not fault.status else 0.0
-
-    def _say_why_it_pauses(self, fault: AttemptError) -> None:
+        Raises:
+            RefusedError: That has lasted too long.
+        """
+        pause = key.pause if fault.busy else self._outage
+        left_s = 0.0
+        if fault.fate is Fate.AGAIN and (fault.busy or question.sent_at >= self._patience.last_reply_at):
+            left_s = self._patience.left_s(fault, asyncio.get_running_loop().time())
+            if left_s <= 0 and self._patience.is_used_up(fault):
+                raise self._refused(fault, waited_s=self._patience.with_fault(fault))
+        if left_s <= 0:
+            pause.end()
+            return False
+        pause.begin(question.sent_at, None if fault.pause_s is None else min(fault.pause_s, left_s))
         reason = self._keys.hide(fault.reason)
         if fault.busy:
             self._say_once("the server limits the rate of requests; slowing down", f" ({reason})")
-        elif self._outage.in_vain == _WORTH_SAYING:
-            self._say_once(
-                f"no replies at present; retrying for up to {self._patience_with(fault):.0f} s", f" ({reason})"
-            )
+        elif pause.in_vain == _WORTH_SAYING:
+            waiting = duration(self._patience.with_fault(fault))
+            self._say_once(f"no replies at present; retrying for up to {waiting}", f" ({reason})")
+        return True
 
     def _say_once(self, line: str, details: str = "") -> None:
         if line not in self._said:
@@ -330,10 +348,12 @@ class ChatClient:
             self._say(f"dropped {self._keys.name(key)}, {len(self._keys)} left: {reason}")
         return True
 
-    def _refused(self, fault: AttemptError, key: Key | None = None) -> RefusedError:
+    def _refused(self, fault: AttemptError, key: Key | None = None, *, waited_s: float = 0.0) -> RefusedError:
         """What ends the run, for this question and all that follow."""
         reason = self._keys.hide(fault.reason).rstrip(".")
-        if key is None:
+        if waited_s:
+            message = f"{self._base_url} has given no reply for {duration(waited_s)}: {reason}."
+        elif key is None:
             message = f"{self._base_url} cannot be used: {reason}."
         elif self._keys.total == 1:
             message = f"{self._base_url} refuses every request: {reason}."
@@ -341,10 +361,10 @@ class ChatClient:
             message = (
                 f"{self._base_url} refuses all {self._keys.total} keys; the last, {self._keys.name(key)}: {reason}."
             )
-        remedy = fault.remedy
-        if remedy == KEY_REMEDY and not self._keys.sends_a_key:
-            remedy = "No key was sent: name the environment variable that holds it with --api-key-env NAME."
-        self._refusal = RefusedError(message, remedy=remedy)
+        remedy = key_remedy(fault, sends_a_key=self._keys.sends_a_key)
+        if waited_s:
+            remedy = f"{'' if fault.busy else f'{remedy} '}Continue later with --resume; --patience TIME waits longer."
+        self._refusal = RefusedError(message, remedy=remedy, no_model=fault.no_model)
         return self._refusal
 
 

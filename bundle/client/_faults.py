@@ -35,6 +35,7 @@ class AttemptError(Exception):
         heard: Whether whatever answered could be the intended server.
         parameter: The parameter that the server says it is about; "" if it does not say.
         status: The HTTP status; 0 if there is none.
+        no_model: Whether it may be that the server does not have the model.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class AttemptError(Exception):
         heard: bool = True,
         parameter: str = "",
         status: int = 0,
+        no_model: bool = False,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -60,12 +62,13 @@ class AttemptError(Exception):
         self.heard = heard
         self.parameter = parameter
         self.status = status
+        self.no_model = no_model
 
 
 LONGEST_WAIT_S = 600.0
 """The longest wait a server may ask for; if it asks for more, the request is not retried."""
 
-_BUSY = 429
+_BUSY, _NOT_FOUND = 429, 404
 _TRANSIENT = frozenset({408, 409, 425, _BUSY})
 _OUTAGE = frozenset({502, 503, 504, 520, 521, 522, 523, 524, 529})  # of gateways, Cloudflare and Anthropic
 _REFUSED = {
@@ -76,7 +79,7 @@ _REFUSED = {
     407: "The proxy requires a login: put it into HTTPS_PROXY, or add the host to NO_PROXY.",
     410: "Check the base URL and the model name: the server says that they were removed.",
 }
-KEY_REMEDY = "Check the API key."
+_KEY_REMEDY = "Check the API key."
 _MODEL_REMEDY = "Check the model name: it must be one that the server lists."
 NETWORK_REMEDY = "Check the base URL and the network; a proxy can be set with HTTPS_PROXY."
 _PAGE_REMEDY = "Check the base URL, which usually ends in /v1, and whether the network requires a login."
@@ -155,13 +158,13 @@ def fault_of_status(status: int, body: object, headers: Mapping[str, str]) -> At
     if status in _MAY_FILTER and _is_filtered(error, message):
         return AttemptError(f"{FILTERED}: {reason}", Fate.UNANSWERED)
     if status == 401:
-        return AttemptError(reason, Fate.KEY_SPENT, remedy=KEY_REMEDY)
+        return AttemptError(reason, Fate.KEY_SPENT, remedy=_KEY_REMEDY)
     if status == 402 or (status in (400, 403, _BUSY) and _is_quota(error, message, pause_s)):
         return AttemptError(reason, Fate.KEY_SPENT, remedy=_QUOTA_REMEDY)
     if status == 400 and _is_no_model(error, message):
-        return AttemptError(reason, Fate.REFUSED, remedy=_MODEL_REMEDY)
+        return AttemptError(reason, Fate.REFUSED, remedy=_MODEL_REMEDY, no_model=True)
     if status in _REFUSED:
-        return AttemptError(reason, Fate.REFUSED, remedy=_REFUSED[status])
+        return AttemptError(reason, Fate.REFUSED, remedy=_REFUSED[status], no_model=status == _NOT_FOUND)
     if status not in _TRANSIENT and status < 500:
         return AttemptError(reason, Fate.UNANSWERED, parameter=str(error.get("param") or ""))
     if pause_s is not None and pause_s > LONGEST_WAIT_S:
@@ -171,6 +174,15 @@ def fault_of_status(status: int, body: object, headers: Mapping[str, str]) -> At
     return AttemptError(
         reason, Fate.AGAIN, pause_s=pause_s, busy=status == _BUSY, outage=status in _OUTAGE, status=status
     )
+
+
+def key_remedy(fault: AttemptError, *, sends_a_key: bool) -> str:
+    """The remedy of a fault, which says of a refused key whether one was sent at all."""
+    if fault.remedy != _KEY_REMEDY:
+        return fault.remedy
+    if sends_a_key:
+        return "A key was sent: check it, or name another environment variable with --api-key-env NAME."
+    return "No key was sent: name the environment variable that holds it with --api-key-env NAME."
 
 
 def fault_of_body(body: object) -> AttemptError:

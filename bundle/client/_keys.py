@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from bundle.client._pace import SharedPause
 
 _SHARED = 8
+_BLOCK = _SHARED // 2
+_SHORTEST = 6
+"""Characters of a secret that is hidden in a model's text, too; "EMPTY" or "test" is none."""
 _HIDDEN = "***"
 # How servers repeat a key: OpenAI's "sk-ab****cdef", and anything that starts like one of its keys.
 _MASKED = re.compile(r"[\w.-]*\*{3,}[\w.-]*|\bsk-[\w.*…-]+")
@@ -36,10 +39,12 @@ class KeyRing:
 
     Args:
         values: The keys; empty for requests without one.
+        others: What else is secret, such as the value of a header.
     """
 
-    def __init__(self, values: Sequence[str]) -> None:
+    def __init__(self, values: Sequence[str], others: Sequence[str] = ()) -> None:
         self._values = tuple(dict.fromkeys(values))
+        self._secrets = (*self._values, *others)
         self._keys = [Key(value, position) for position, value in enumerate(self._values or (None,), 1)]
         self.total = len(self._keys)
         self._next = 0
@@ -47,7 +52,7 @@ class KeyRing:
     @property
     def sends_a_key(self) -> bool:
         """Whether requests carry a key at all."""
-        return bool(self._values)
+        return bool(self._secrets)
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -98,16 +103,26 @@ class KeyRing:
         return "the key" if self.total == 1 else f"key {key.position} of {self.total}"
 
     def hide(self, text: str) -> str:
-        """``text`` with every key in it (whole, in part or masked) replaced by ***."""
-        for value in self._values:
-            text = _hide_one(text, value)
+        """What a server says, with every secret in it (whole, in part or masked) replaced by ***."""
+        for secret in self._secrets:
+            text = _hide_one(text, secret)
         return _MASKED.sub(_HIDDEN, text)
+
+    def hide_in_reply(self, text: str) -> str:
+        """What a model says, or is called, with every secret in it replaced by ***, and otherwise as it is."""
+        for secret in self._secrets:
+            if len(secret) >= _SHORTEST:
+                text = _hide_one(text, secret)
+        return text
 
 
 def _hide_one(text: str, key: str) -> str:
     """Replace what ``text`` shares with ``key``: eight consecutive characters, or all of a shorter key."""
     if len(key) < _SHARED:
         return re.sub(rf"(?<!\w){re.escape(key)}(?!\w)", _HIDDEN, text)
+    # Eight consecutive characters hold one of these blocks whole: most texts hold none.
+    if not any(key[start : start + _BLOCK] in text for start in range(0, len(key) - _BLOCK + 1, _BLOCK)):
+        return text
     parts = {key[start : start + _SHARED] for start in range(len(key) - _SHARED + 1)}
     hidden = [False] * len(text)
     for start in range(len(text) - _SHARED + 1):

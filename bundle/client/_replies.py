@@ -65,9 +65,17 @@ class NoReplyError(Exception):
 
 
 class RefusedError(BundleError):
-    """The server refuses in a way that every other question would meet as well."""
+    """The server refuses in a way that every other question would meet as well.
+
+    Attributes:
+        no_model: Whether it may be that it does not serve the model.
+    """
 
     exit_code = ExitCode.SERVER
+
+    def __init__(self, message: str, *, remedy: str | None = None, no_model: bool = False) -> None:
+        super().__init__(message, remedy=remedy)
+        self.no_model = no_model
 
 
 def reply_of(body: Any, *, latency_s: float, attempts: int, answer_from_thinking: bool) -> Reply:
@@ -164,8 +172,7 @@ class StreamedReply:
     @property
     def completion_tokens(self) -> int | None:
         """The reply's tokens as the server counts them at its end; None where it does not say."""
-        counted = self._usage.get("completion_tokens") if isinstance(self._usage, Mapping) else None
-        return counted if isinstance(counted, int) else None
+        return _count(self._usage, "completion_tokens")
 
     def take(self, event: Any) -> None:
         """Take the next event, or `DONE`.

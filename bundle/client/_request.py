@@ -3,11 +3,13 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from bundle.client._early_decisions import EarlyDecisions
 from bundle.client._faults import AttemptError
 from bundle.tasks.prompts import Message
+
+Streaming = Literal["auto", "always", "never"]
 
 _REFUSED = re.compile(
     r"unsupported|unknown|unrecogni[sz]ed|unexpected|extra|invalid|deprecated|illegal|must (be|not)|should be"
@@ -30,14 +32,16 @@ class RequestBody:
     Args:
         model: The served name.
         temperature: 0 for greedy decoding.
+        fixed: Further fields, which the user wants and which are therefore never left out.
 
     Attributes:
         version: How many times it has changed.
         changes: What has changed, in words.
     """
 
-    def __init__(self, model: str, temperature: float) -> None:
+    def __init__(self, model: str, temperature: float, fixed: Mapping[str, Any]) -> None:
         self._sampling: dict[str, Any] = {"model": model, "temperature": temperature}
+        self._fixed = fixed
         self._extra: dict[str, Any] = {}
         self._length: str | None = "max_tokens"
         self._with_options, self._with_stream = True, True
@@ -46,8 +50,8 @@ class RequestBody:
         self._set_ends()
 
     def add(self, fields: Mapping[str, Any]) -> None:
-        """Send further fields with every request from now on."""
-        self._extra |= fields
+        """Send further fields with every request from now on, unless they are fixed already."""
+        self._extra |= {name: value for name, value in fields.items() if name not in self._fixed}
         self.version += 1
 
     def build(self, messages: Sequence[Message], max_out_len: int) -> bytes:
@@ -56,7 +60,7 @@ class RequestBody:
         Raises:
             UnicodeEncodeError: A message cannot be encoded as UTF-8.
         """
-        body = {**self._sampling, **self._extra, "messages": messages}
+        body = {**self._sampling, **self._extra, **self._fixed, "messages": messages}
         if self._length is not None:
             body[self._length] = max_out_len
         return json.dumps(body, ensure_ascii=False).encode()[:-1]
@@ -109,12 +113,16 @@ class RequestBody:
 class Modes:
     """Whether a server takes requests for streams, for whole replies, or both.
 
+    Args:
+        wanted: What the user says.
+
     Attributes:
-        only: The one it takes, True for streams; None if it may take both.
+        only: The one it takes or is to be asked for, True for streams; None if it may take both.
     """
 
-    def __init__(self) -> None:
-        self.only: bool | None = None
+    def __init__(self, wanted: Streaming) -> None:
+        self.only: bool | None = None if wanted == "auto" else wanted == "always"
+        self._is_settled = self.only is not None
         self._has_streamed = False
         self._has_sent_whole = False
 
@@ -124,6 +132,8 @@ class Modes:
 
     def may_be_refused(self, fault: AttemptError, *, streams: bool) -> bool:
         """Whether a refusal may be due to the mode rather than to the question."""
+        if self._is_settled:
+            return False
         if streams:
             return not self._has_streamed
         return not self._has_sent_whole and (self._has_streamed or "stream" in fault.reason.lower())
@@ -136,6 +146,8 @@ class Modes:
             has_streamed: Whether it came as one.
             only: Whether the other mode has been refused.
         """
+        if self._is_settled:
+            return
         if only:
             self.only = streams
         elif streams and not has_streamed and not self._has_streamed:

@@ -1,9 +1,11 @@
 """What a server says about itself: the models it lists, and how well its prefix cache works."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from bundle.client._faults import AttemptError
+from bundle.client._addresses import join
+from bundle.client._faults import AttemptError, key_remedy
 from bundle.client._keys import KeyRing
 from bundle.client._transport import Transport
 from bundle.errors import ServerError, UsageError
@@ -19,26 +21,37 @@ _RATES = ("lmdeploy:prefix_cache_hit_rate", "sglang:cache_hit_rate")
 _COUNTERS = (("vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"),)
 
 
-async def served_models(base_url: str, key: str | None, *, proxies: bool, timeout_s: float = _TIMEOUT_S) -> list[str]:
+async def served_models(
+    base_url: str,
+    key: str | None,
+    *,
+    proxies: bool,
+    headers: Mapping[str, str] | None = None,
+    secrets: Sequence[str] = (),
+    timeout_s: float = _TIMEOUT_S,
+) -> list[str]:
     """The names of the models that the server lists, in its order.
 
     Args:
         base_url: As `normalise_base_url` returns it.
         key: Sent as a bearer token; None for a server without keys.
         proxies: Whether to use the proxies set in the environment.
+        headers: Sent with the request.
+        secrets: What must not be shown, besides the key.
         timeout_s: Maximum time to wait.
 
     Raises:
         ServerError: It lists none, or the request failed.
     """
-    transport = Transport(base_url, timeout_s=timeout_s, proxies=proxies)
+    transport = Transport(base_url, timeout_s=timeout_s, proxies=proxies, headers=headers)
+    keys = KeyRing([] if key is None else [key], secrets)
     try:
-        body = await transport.get("/models", key)
+        body = await transport.get(join(base_url, "/models"), key)
     except AttemptError as fault:
-        reason = KeyRing([] if key is None else [key]).hide(fault.reason)
+        remedy = key_remedy(fault, sends_a_key=keys.sends_a_key)
         raise ServerError(
-            f"{base_url} does not list its models: {reason}.",
-            remedy=f"{fault.remedy} If the server has no list of models, name the model on the command line.",
+            f"{base_url} does not list its models: {keys.hide(fault.reason)}.",
+            remedy=f"{remedy} If the server has no list of models, name the model on the command line.",
         ) from None
     finally:
         await transport.close()
@@ -52,21 +65,27 @@ async def served_models(base_url: str, key: str | None, *, proxies: bool, timeou
     return models
 
 
-async def only_model(base_url: str, key: str | None, *, proxies: bool, timeout_s: float = _TIMEOUT_S) -> str:
+async def only_model(base_url: str, key: str | None, **how: Any) -> str:
     """The model of a server that serves exactly one; see `served_models`.
 
     Raises:
         UsageError: It serves several; the message lists them.
         ServerError: It lists none, or the request failed.
     """
-    models = await served_models(base_url, key, proxies=proxies, timeout_s=timeout_s)
+    models = await served_models(base_url, key, **how)
+    hide = KeyRing([] if key is None else [key], how.get("secrets", ())).hide_in_reply
     if len(models) > 1:
-        shown = ", ".join(one_line(name, 100) for name in models[:_SHOWN])
-        more = f" and {len(models) - _SHOWN} more" if len(models) > _SHOWN else ""
         raise UsageError(
-            f"{base_url} serves {len(models)} models: {shown}{more}.", remedy="Name one of them on the command line."
+            f"{base_url} serves {len(models)} models: {listed([*map(hide, models)])}.",
+            remedy="Name one of them on the command line.",
         )
     return models[0]
+
+
+def listed(models: Sequence[str]) -> str:
+    """Names of models in a line of bounded length."""
+    shown = ", ".join(one_line(name, 100) for name in models[:_SHOWN])
+    return f"{shown} and {len(models) - _SHOWN} more" if len(models) > _SHOWN else shown
 
 
 def prefix_cache_hit_rate(metrics: str) -> float | None:

@@ -3,34 +3,27 @@
 import asyncio
 import codecs
 import contextlib
-import importlib
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import aiohttp
 import openai
-from openai import AsyncOpenAI, DefaultAioHttpClient, Omit
+from openai import AsyncOpenAI, Omit
 
 from bundle.client._events import BLANK, EventDecoder, is_event_stream
 from bundle.client._faults import NETWORK_REMEDY, AttemptError, Fate, fault_of_status, unexpected
+from bundle.client._http_client import LONGEST_BODY, BoundedHttpClient, TooLongError, httpx
+from bundle.system.proxies import proxy_for
 from bundle.system.text import one_line
 
-LONGEST_BODY = 16 * 1024 * 1024
-"""Bytes. A reply of 32,768 tokens is about a tenth of a megabyte."""
-
-_LONGEST_ERROR = 64 * 1024
-_DECODED = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 _CONNECT_TIMEOUT_S = 15.0
+_PROXY_LOGIN = 407
 _AFTER_THE_END_S = 1.0
 """How long to wait for token counts and [DONE] after a reply's end."""
-
-_http: Any = importlib.import_module(
-    next(base.__module__ for base in DefaultAioHttpClient.__mro__ if base.__name__ == "AsyncClient").partition(".")[0]
-)
-"""The HTTP package that the installed ``openai`` is built on: httpx, or httpx2 from version 3."""
 
 # Not sent is what the package reveals about this machine and what it reads from the environment: the server may be
 # anyone's, and every header costs time.
@@ -76,21 +69,30 @@ class Transport:
         base_url: What paths are appended to.
         timeout_s: Maximum duration of a request, from the first byte sent to the last one received.
         proxies: Whether to use the proxies set in the environment; a server on loopback is never behind one.
+        headers: Sent with every request.
+
+    Raises:
+        UsageError: A proxy or a file of certificates that the environment names cannot be used.
     """
 
-    def __init__(self, base_url: str, *, timeout_s: float, proxies: bool) -> None:
+    def __init__(
+        self, base_url: str, *, timeout_s: float, proxies: bool, headers: Mapping[str, str] | None = None
+    ) -> None:
         self._timeout_s = timeout_s
+        self._headers = {**_OMITTED_PER_REQUEST, **{name.title(): value for name, value in (headers or {}).items()}}
+        self._proxy = proxy_for(base_url) if proxies else None
+        self._host = urlsplit(base_url).hostname
         self._in_flight = 0
         self._silent_since: float | None = None
         # Retrying is left to the caller, who counts attempts, keeps the rate and also retries after a broken body. The
         # package requires a key; which one is sent, if any, is decided for every request.
         self._openai = AsyncOpenAI(
-            base_url=base_url,
+            base_url=base_url.partition("?")[0],
             api_key="none",
             timeout=openai.Timeout(timeout_s, connect=min(_CONNECT_TIMEOUT_S, timeout_s / 2)),
             max_retries=0,
             default_headers=_HEADERS,
-            http_client=_BoundedHttpClient(proxies=proxies, tls=base_url.startswith("https:")),
+            http_client=BoundedHttpClient(self._proxy, tls=base_url.startswith("https:")),
         )
 
     async def close(self) -> None:
@@ -108,7 +110,9 @@ class Transport:
         """The body of a GET; see `post`."""
         with self._exchange():
             async with asyncio.timeout(self._timeout_s):
-                response = await self._openai.get(path, cast_to=_http.Response, options={"headers": _headers(key)})
+                response = await self._openai.get(
+                    path, cast_to=httpx.Response, options={"headers": self._headers_with(key)}
+                )
                 return _parsed(await response.aread(), response.headers)
 
     async def post(self, path: str, body: bytes, key: str | None, sink: EventSink) -> object | None:
@@ -133,7 +137,7 @@ class Transport:
                 async with asyncio.timeout(self._timeout_s) as limit:
                     # The typed `chat.completions.create` validates every message and costs four times as much.
                     response = await self._openai.post(
-                        path, content=body, cast_to=_http.Response, options={"headers": _headers(key)}
+                        path, content=body, cast_to=httpx.Response, options={"headers": self._headers_with(key)}
                     )
                     try:
                         return await self._receive(response, sink, limit)
@@ -171,6 +175,9 @@ class Transport:
         _pass_on(events.end(), sink, limit)
         return None
 
+    def _headers_with(self, key: str | None) -> Any:
+        return {"Authorization": Omit() if key is None else f"Bearer {key}", **self._headers}
+
     @contextlib.contextmanager
     def _exchange(self) -> Iterator[None]:
         """Track a request in flight, and raise whatever it fails with as `AttemptError`."""
@@ -187,20 +194,41 @@ class Transport:
         except openai.APIStatusError as error:
             heard = True
             body_or_phrase = error.body or error.response.reason_phrase
-            raise fault_of_status(error.status_code, body_or_phrase, error.response.headers) from None
+            fault = fault_of_status(error.status_code, body_or_phrase, error.response.headers)
+            raise self._through_proxy(fault, is_page=isinstance(body_or_phrase, str)) from None
         except (ValueError, RecursionError) as error:
             raise unexpected(_described(error)) from None
         except Exception as error:
             # Which exceptions the package lets through and which it wraps differs by version. Whatever a server sends
             # must end in a fault of this request.
-            if any(isinstance(one, _TooLongError) for one in _chain(error)):
+            if any(isinstance(one, TooLongError) for one in _chain(error)):
                 reason = f"the response is longer than {LONGEST_BODY >> 20} MB: not a chat completion"
                 raise AttemptError(reason, Fate.UNANSWERED) from None
-            raise _fault_of_connection(error, self._timeout_s) from None
+            raise self._through_proxy(_fault_of_connection(error, self._timeout_s)) from None
         finally:
             self._in_flight -= 1
             if heard:
                 self._silent_since = time.monotonic() if self._in_flight else None
+
+    def _through_proxy(self, fault: AttemptError, *, is_page: bool = True) -> AttemptError:
+        """The fault, which names the proxy if it may be the proxy's.
+
+        Args:
+            fault: What went wrong.
+            is_page: Whether there was no body that only the API itself would send.
+        """
+        if self._proxy is None or not (is_page and (fault.outage or fault.status == _PROXY_LOGIN)):
+            return fault
+        variable = self._proxy.variable
+        return AttemptError(
+            f"{fault.reason}, through the proxy {self._proxy.address} (from {variable})",
+            fault.fate,
+            remedy=f"Check that the proxy works, set {variable} to another one, or skip it for this server: "
+            f"NO_PROXY={self._host}.",
+            outage=fault.outage,
+            heard=False,
+            status=fault.status,
+        )
 
 
 def _pass_on(events: list[object], sink: EventSink, limit: asyncio.Timeout) -> bool:
@@ -212,107 +240,6 @@ def _pass_on(events: list[object], sink: EventSink, limit: asyncio.Timeout) -> b
         soon = asyncio.get_running_loop().time() + _AFTER_THE_END_S
         limit.reschedule(min(soon, limit.when() or soon))
     return True
-
-
-def _headers(key: str | None) -> Any:
-    return {"Authorization": Omit() if key is None else f"Bearer {key}", **_OMITTED_PER_REQUEST}
-
-
-class _TooLongError(Exception):
-    """A server sends more than any reply can be."""
-
-
-class _BoundedHttpClient(DefaultAioHttpClient):
-    """Reads at most ``LONGEST_BODY`` bytes of a response, and of an error only as much as its message needs.
-
-    It follows no redirects: one would turn the POST into a GET, or carry the question to another host.
-    """
-
-    def __init__(self, *, proxies: bool, tls: bool) -> None:
-        super().__init__(
-            trust_env=proxies,
-            follow_redirects=False,
-            # Loading the certificates takes a tenth of a second, and is only needed for TLS.
-            verify=tls or proxies,
-        )
-        self._addresses: dict[str, Any] = {}
-
-    def build_request(
-        self, method: str, url: Any, *, content: Any = None, headers: Any = None, timeout: Any = None, **others: Any
-    ) -> Any:
-        """A request as given. What the package would do besides, such as parsing its address every time, takes a tenth
-        of all that a question costs."""
-        if any(value for value in others.values()):
-            return super().build_request(method, url, content=content, headers=headers, timeout=timeout, **others)
-        parsed = self._addresses.get(url)
-        if parsed is None:
-            parsed = self._addresses[url] = _http.URL(url)
-        return _http.Request(
-            method, parsed, content=content, headers=headers, extensions={"timeout": _http.Timeout(timeout).as_dict()}
-        )
-
-    async def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:
-        """A response whose body is still to be read, unless it is an error."""
-        response = await super().send(request, stream=True, **options)
-        if "content-encoding" in response.headers:
-            return await _decoded(response)
-        response.stream = _Bounded(response.stream, is_error=not response.is_success)
-        if not response.is_success:
-            await response.aread()
-        return response
-
-
-class _Bounded(_http.AsyncByteStream):  # type: ignore[misc]
-    """A body of which no more is read than can matter; one of an error may break off."""
-
-    def __init__(self, stream: Any, *, is_error: bool) -> None:
-        self._stream = stream
-        self._is_error = is_error
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = _LONGEST_ERROR if self._is_error else LONGEST_BODY
-        pieces = aiter(self._stream)
-        while left > 0:
-            try:
-                piece = await anext(pieces, None)
-            except Exception:
-                if self._is_error:
-                    return
-                raise
-            if piece is None:
-                return
-            yield piece[:left] if self._is_error else piece
-            left -= len(piece)
-        if not self._is_error:
-            raise _TooLongError
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-async def _decoded(response: Any) -> Any:
-    """A body that was compressed although the request did not allow it; the bounds are those of what comes out."""
-    longest = LONGEST_BODY if response.is_success else _LONGEST_ERROR
-    content = bytearray()
-    try:
-        async for piece in response.aiter_bytes():
-            content += piece
-            if len(content) > longest:
-                break
-    except Exception:
-        if response.is_success:
-            raise
-    finally:
-        await response.aclose()
-    if response.is_success and len(content) > longest:
-        raise _TooLongError
-    return type(response)(
-        response.status_code,
-        headers=[(name, value) for name, value in response.headers.multi_items() if name.lower() not in _DECODED],
-        content=bytes(content[:longest]),
-        request=response.request,
-        extensions=response.extensions,
-    )
 
 
 def _parsed(content: bytes, headers: Any) -> object:

@@ -1,11 +1,12 @@
 """Model files, ``models/*.toml``: what to serve or call, with which key, and how to sample."""
 
+import json
 import os
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from bundle.config.files import Strict, file_names, find_file, read_file
 from bundle.errors import ConfigError
@@ -19,14 +20,84 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _USUAL_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
+# What `bundle` sends by itself, and where it is set.
+_OWN_FIELDS = {
+    "model": "[remote] model",
+    "messages": "the task",
+    "stream": "--stream",
+    "stream_options": "--stream",
+    "temperature": "[sampling] temperature",
+    "top_p": "[sampling] top_p",
+    "reasoning_effort": "[sampling] reasoning_effort",
+    "chat_template_kwargs": "[sampling] chat_template_kwargs",
+    "max_tokens": "[sampling] max_out_len",
+    "max_completion_tokens": "[sampling] max_out_len",
+}
+_OWN_HEADERS = re.compile(r"host|connection|content-\S*|transfer-encoding|accept-encoding", re.IGNORECASE)
+_SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|passw", re.IGNORECASE)
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[ -~]*")
+
+
+def _is_json(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        json.dumps(fields, allow_nan=False)
+    except (TypeError, ValueError):
+        raise ValueError("only text, numbers, true, false, lists and tables can be sent") from None
+    return fields
+
+
+def _are_not_ours(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    if own := next(filter(_OWN_FIELDS.get, fields), None):
+        raise ValueError(f"{own} is set by {_OWN_FIELDS[own]}")
+    return fields
+
+
+_Fields = Annotated[Mapping[str, Any], AfterValidator(_is_json)]
+
+
 class Sampling(Strict):
     """How replies are generated. Greedy unless a file or the command line says otherwise."""
 
     temperature: Annotated[float, Field(ge=0, le=2, strict=True)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1, strict=True)] | None = None
+    reasoning_effort: Annotated[str, Field(min_length=1)] | None = None
+    """How much a reasoning model thinks, as in "low"."""
+    chat_template_kwargs: _Fields = Field(default_factory=dict)
+    """Arguments of the chat template, as in ``{ enable_thinking = false }`` for Qwen3."""
+    extra_body: Annotated[_Fields, AfterValidator(_are_not_ours)] = Field(default_factory=dict)
+    """Further fields of every request."""
     max_out_len: _Count | None = None
     """Maximum tokens per reply; None leaves it to the task."""
     max_seq_len: _Count | None = None
     """Maximum tokens of a prompt and its reply together; None for no limit here."""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields of a request that are set here, besides temperature and length."""
+        own = {
+            "top_p": self.top_p,
+            "reasoning_effort": self.reasoning_effort,
+            "chat_template_kwargs": dict(self.chat_template_kwargs) or None,
+        }
+        return {**self.extra_body, **{name: value for name, value in own.items() if value is not None}}
+
+
+class FromEnvironment(Strict):
+    """A secret, by the name of the environment variable that holds it."""
+
+    env: Annotated[str, Field(pattern=f"^{_VARIABLE.pattern}$")]
+
+
+def _can_be_sent(headers: Mapping[str, str | FromEnvironment]) -> Mapping[str, str | FromEnvironment]:
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name) or _OWN_HEADERS.fullmatch(name):
+            raise ValueError(f"{name!r} cannot be set")
+        if isinstance(value, str) and _SECRET_HEADER.search(name):
+            raise ValueError(f'{name} holds a secret: name its environment variable, as in {{ env = "NAME" }}')
+        if isinstance(value, str) and not _HEADER_VALUE.fullmatch(value):
+            raise ValueError(f"{name} holds a character that no header can carry")
+    return headers
 
 
 class EngineSettings(Strict):
@@ -47,6 +118,8 @@ class RemoteSettings(Strict):
     """None leaves it to the command line."""
     api_key_env: Annotated[str, Field(pattern=f"^{_VARIABLE.pattern}$")] | None = None
     """The environment variable with the API key, or several keys separated by commas; None if no key is needed."""
+    headers: Annotated[Mapping[str, str | FromEnvironment], AfterValidator(_can_be_sent)] = Field(default_factory=dict)
+    """Further headers of every request; secrets only as ``{ env = "NAME" }``."""
     qps: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] | None = None
     """Maximum requests per second; None for no limit here."""
     concurrency: _Count = 128
@@ -126,3 +199,28 @@ def keys_from_environment(name: str) -> list[str]:
                 remedy="Set it to the key alone; separate several keys by commas.",
             )
     return keys
+
+
+def headers_from(settings: RemoteSettings) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """The further headers of every request, what may be shown of them, and their secret values.
+
+    Raises:
+        ConfigError: The environment variable of one is not set, or holds what no header can carry.
+    """
+    headers: dict[str, str] = {}
+    shown: dict[str, str] = {}
+    secrets: list[str] = []
+    for name, value in settings.headers.items():
+        if isinstance(value, str):
+            headers[name] = shown[name] = value
+            continue
+        secret = os.environ.get(value.env, "").strip()
+        if not secret or not _HEADER_VALUE.fullmatch(secret):
+            state = "holds a character that no header can carry" if secret else "is not set"
+            raise ConfigError(
+                f"The environment variable {value.env}, for the header {name}, {state}.",
+                remedy=f"Run `read -rs {value.env} && export {value.env}`, paste the value and press Enter.",
+            )
+        headers[name], shown[name] = secret, f"${value.env}"
+        secrets.append(secret.partition(" ")[2] or secret)  # a server may repeat it without its scheme ("Bearer")
+    return headers, shown, secrets

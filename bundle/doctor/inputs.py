@@ -12,11 +12,12 @@ from bundle import __version__
 from bundle.checkpoints import inspect_checkpoint, prove_tokenizer, require_trust
 from bundle.config.model_files import ModelFile, model_file_for
 from bundle.doctor.report import size
-from bundle.errors import DataError, ServerError, TokenizerError
+from bundle.errors import BundleError, DataError, ServerError, TokenizerError
 from bundle.serving.engine import Job
 from bundle.serving.engines import choose_engine
 from bundle.serving.machine import Machine
 from bundle.system.findings import Finding, failing, ok, warning
+from bundle.system.proxies import proxy_for, without_users
 from bundle.tasks.benchmarks import BENCHMARKS, Benchmark
 from bundle.tasks.sources import load_tables
 from bundle.tasks.sources.hub import cached_commit, look_at_hub
@@ -103,7 +104,7 @@ def _without_choice(benchmark: Benchmark, limit_s: float) -> Iterator[Finding]:
             return
         try:
             other = _look_at_modelscope(benchmark, limit_s)
-        except DataError as no_modelscope:
+        except BundleError as no_modelscope:
             yield failing(no_hub.message, no_hub.remedy, [no_modelscope.message])
         else:
             yield warning(no_hub.message, no_hub.remedy)
@@ -117,15 +118,17 @@ def _look_at_modelscope(benchmark: Benchmark, limit_s: float) -> str:
     url = f"{modelscope_endpoint()}/datasets/{benchmark.modelscope}/resolve/master/{benchmark.archive}"
     remedy = "MODELSCOPE_ENDPOINT=URL chooses another server; `--data hub` or `--data PATH` does not need it."
     if not url.startswith(("http://", "https://")):
-        raise DataError(f"{url} is not a valid address.", remedy=remedy)
+        raise DataError(f"{without_users(url)} is not a valid address.", remedy=remedy)
     request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": f"bundle/{__version__}"})  # noqa: S310
+    proxy_for(url, only_http=False)
+    shown = without_users(url)
     try:
         urllib.request.urlopen(request, timeout=limit_s).close()  # noqa: S310 - see the check above
     except urllib.error.HTTPError as error:
-        raise DataError(f"{url} cannot be downloaded: HTTP {error.code} {error.reason}.", remedy=remedy) from None
+        raise DataError(f"{shown} cannot be downloaded: HTTP {error.code} {error.reason}.", remedy=remedy) from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
-        raise DataError(f"{url} cannot be reached: {reason}.", remedy=remedy) from None
+        raise DataError(f"{shown} cannot be reached: {without_users(str(reason))}.", remedy=remedy) from None
     return f"{benchmark.modelscope} at {url.split('/')[2].rpartition('@')[2]}"
 
 

@@ -14,6 +14,7 @@ from bundle.runs.no_reply import kind_of
 from bundle.runs.predictions import Prediction
 from bundle.tasks.answers import AnswerRule
 from bundle.tasks.catalog import Question
+from bundle.tasks.scores import Key
 
 if TYPE_CHECKING:  # imported late: slow, and a local server should start first
     from bundle.client import ChatClient
@@ -85,6 +86,7 @@ async def ask_all(
     window: Window,
     suspects: Suspects,
     first: FirstRefusals,
+    passing: set[Key],
     record: Callable[[Prediction], None],
 ) -> None:
     """Ask every question, as many at once as the window allows, with no barrier between tasks or subjects.
@@ -96,6 +98,7 @@ async def ask_all(
         window: Limits the requests in flight.
         suspects: Notes what is in flight and what fails.
         first: Notes what the first questions meet.
+        passing: Gets the questions without a reply for a reason that may pass.
         record: Called with every outcome as soon as it is known.
 
     Raises:
@@ -103,7 +106,7 @@ async def ask_all(
         FailingServerError: Too many questions in a row failed.
         BundleError: Whatever ``record`` raises.
     """
-    workers = _Workers(queue, client, how, window, suspects, first, record)
+    workers = _Workers(queue, client, how, window, suspects, first, passing, record)
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(window.most):
@@ -136,6 +139,7 @@ class _Workers:
         window: Window,
         suspects: Suspects,
         first: FirstRefusals,
+        passing: set[Key],
         record: Callable[[Prediction], None],
     ) -> None:
         self._queue = queue
@@ -144,6 +148,7 @@ class _Workers:
         self._window = window
         self._suspects = suspects
         self._first = first
+        self._passing = passing
         self._record = record
         self._failed_in_a_row = 0
         self._in_flight = 0
@@ -183,6 +188,7 @@ class _Workers:
         except NoReplyError as failure:
             if failure.transient:
                 self._failed_in_a_row += 1
+                self._passing.add(question.key)
                 self._suspects.failing(question)
             return failure
         finally:

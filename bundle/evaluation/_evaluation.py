@@ -18,6 +18,7 @@ from bundle.runs.results import Repeat, Results
 from bundle.runs.run import Run
 from bundle.system.background import first_fault_only
 from bundle.tasks.catalog import Question, Task
+from bundle.tasks.scores import Key
 
 if TYPE_CHECKING:  # imported late: slow, and a local server should start first
     from bundle.client import ChatClient
@@ -91,6 +92,7 @@ class Evaluation:
         self.predictions = [prediction for prediction in run.known if prediction.key in asked]
         self._known = {prediction.key for prediction in self.predictions}
         self._suspects = Suspects()
+        self._failed_in_passing: set[Key] = set()
 
     @property
     def unanswered(self) -> Sequence[Question]:
@@ -130,6 +132,13 @@ class Evaluation:
         if self._cache_hit_rate is None:
             self._cache_hit_rate = await client.prefix_cache_hit_rate()
 
+    def forget_failed_in_passing(self) -> int:
+        """Have what failed for a reason that may have passed asked once more by `ask`; return how many that is."""
+        forgotten, self._failed_in_passing = self._failed_in_passing, set()
+        self._known -= forgotten
+        self.predictions = [one for one in self.predictions if one.key in self._known]
+        return len(forgotten)
+
     async def repeat(
         self, client: "ChatClient", max_out_len: Mapping[str, int], options: AskingOptions, times: int
     ) -> None:
@@ -158,7 +167,16 @@ class Evaluation:
         queue = PrefixQueue(questions, lambda: window.limit) if options.prefix_order else Queue(questions)
         first = FirstRefusals(count_transient=True)
         outcomes: list[Prediction] = []
-        await ask_all(queue, client, how, window=window, suspects=Suspects(), first=first, record=outcomes.append)
+        await ask_all(
+            queue,
+            client,
+            how,
+            window=window,
+            suspects=Suspects(),
+            first=first,
+            passing=set(),
+            record=outcomes.append,
+        )
         return outcomes
 
     def _how(
@@ -222,6 +240,7 @@ class Evaluation:
                 window=window,
                 suspects=self._suspects,
                 first=first,
+                passing=self._failed_in_passing,
                 record=self._record,
             )
             if ours and self._suspects.is_failing:

@@ -148,6 +148,7 @@ class LocalModel:
             python=spec.interpreter,
             trust_remote_code=self._local.trusted,
             conversations=[question.messages for question in chosen],
+            template_arguments=_template_arguments(self._plan.extra_body),
         )
         await importing
         rendered = dict(zip((question.key for question in chosen), proof.conversations, strict=True))
@@ -233,10 +234,18 @@ class LocalModel:
             retries=_RETRIES if asked.retries is None else asked.retries,
             proxies=False,
             qps=asked.qps,
+            stream=asked.stream,
+            extra_body=self._plan.extra_body,
             answer_from_thinking=asked.answer_from_thinking,
             only_this_model=True,
             say=self._screen.say,
         )
+
+
+def _template_arguments(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What the fields of a request hand the chat template; engines hand it how much to think as well."""
+    effort = {name: fields[name] for name in ("reasoning_effort",) if name in fields}
+    return {**fields.get("chat_template_kwargs", {}), **effort}
 
 
 def _stop(spec: ServerSpec, proof: TokenizerProof) -> dict[str, list[str] | list[int]]:

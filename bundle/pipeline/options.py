@@ -2,6 +2,8 @@
 
 # ruff: noqa: RUF009 - what is called for a default here is dataclasses.field
 
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bundle.errors import UsageError
+from bundle.system.text import quoted
 
 GROUPS = ("What to evaluate", "Generation", "Server", "Speed and retries", "Gates", "Output")
 """The headings of ``--help``, in their order."""
@@ -90,6 +93,26 @@ def parse_subjects(value: str | None) -> list[str] | None:
     return names
 
 
+_PART_OF_A_TIME = re.compile(r"(\d+(?:\.\d+)?)([smh])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def parse_duration(value: str | None) -> float | None:
+    """Seconds in "90s", "30m", "1h30m" or "90".
+
+    Raises:
+        UsageError: It is not such a time.
+    """
+    if value is None:
+        return None
+    text = value.strip().lower()
+    parts = _PART_OF_A_TIME.findall(text if text[-1:] in _SECONDS else f"{text}s")
+    seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    if not parts or "".join(map("".join, parts)).removesuffix("s") != text.removesuffix("s") or math.isinf(seconds):
+        raise UsageError(f"{quoted(value)} is not a valid time.", remedy="Write it as in 90s, 30m or 1h30m.")
+    return seconds
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationOptions:
     """What to ask and what to make of the replies, wherever the model is served."""
@@ -155,6 +178,9 @@ class EvaluationOptions:
     )
     retries: int | None = _speed(
         None, "Retry a failed request up to N times.", metavar="N", default="model file or 3", minimum=0
+    )
+    stream: Literal["auto", "always", "never"] = _speed(
+        "auto", "Stream replies; auto streams where that saves time and the server accepts it."
     )
     full_replies: bool = _speed(
         False, "Generate complete replies; by default they stop once the answer cannot change.", "--full-replies"
@@ -227,11 +253,22 @@ class RemoteOptions:
     """Where a model is served by somebody else."""
 
     base_url: str | None = _server(
-        None, "Address of the API, as in http://127.0.0.1:23333/v1.", metavar="URL", default="model file"
+        None,
+        "Address of the API, as in http://127.0.0.1:23333/v1.",
+        metavar="URL",
+        default="model file or OPENAI_BASE_URL",
     )
     api_key_env: str | None = _server(
         None,
         "Environment variable that holds the API key, or several separated by commas.",
         metavar="NAME",
-        default="model file or no key",
+        default="model file, or OPENAI_API_KEY if it is set",
+    )
+    patience: float | None = _speed(
+        None,
+        "Wait this long for a rate limit or an outage to end, as in 90s, 30m or 1h.",
+        metavar="TIME",
+        default="1h",
+        typed=str,
+        parse=parse_duration,
     )

@@ -205,9 +205,12 @@ async def _ask(
             await _prove(session, model, evaluation, client)
         with (
             session.timing.phase("ask_s"),
-            session.screen.asking(len(evaluation.unanswered), len(evaluation.predictions)),
+            session.screen.asking(len(evaluation.unanswered), len(evaluation.predictions), lambda: client.learned_qps),
         ):
             await evaluation.ask(client, plan.max_out_len, asking, ours=model.ours)
+            if not model.ours and (count := evaluation.forget_failed_in_passing()):
+                session.screen.say(f"asking {plural(count, 'question')} once more: what failed may have passed")
+                await evaluation.ask(client, plan.max_out_len, asking)
         if session.options.repeat > 1:
             await _repeat(session, plan, evaluation, client, asking)
     if session.options.rpm_verbose:

@@ -55,6 +55,7 @@ class Plan:
         max_out_len: Maximum tokens per reply, by task name.
         temperature: 0 is greedy.
         max_seq_len: Maximum tokens of a prompt and its reply together; None for no limit of ours.
+        extra_body: Further fields of every request, from the model file.
         options: What the user asked for.
         samples: Questions drawn from every subject, by task name; none for all questions.
     """
@@ -65,6 +66,7 @@ class Plan:
     max_out_len: dict[str, int]
     temperature: float
     max_seq_len: int | None
+    extra_body: dict[str, Any]
     options: EvaluationOptions
     samples: dict[str, int]
 
@@ -109,13 +111,17 @@ class Plan:
         return sum(question.examples < examples[question.task] for question in questions)
 
     def sampling(self, extra_body: Mapping[str, Any]) -> SamplingRecord:
-        """How replies are generated, for the run's record."""
+        """How replies are generated, for the run's record.
+
+        Args:
+            extra_body: What the target adds to every request by itself.
+        """
         lengths = set(self.max_out_len.values())
         return SamplingRecord(
             temperature=self.temperature,
             max_out_len=lengths.pop() if len(lengths) == 1 else dict(self.max_out_len),
             max_seq_len=self.max_seq_len,
-            extra_body=dict(extra_body),
+            extra_body={**extra_body, **self.extra_body},
         )
 
     def task_records(self, tables: Sequence[Tables] = ()) -> list[TaskRecord]:
@@ -177,6 +183,7 @@ def plan_tasks(options: EvaluationOptions, model: ModelFile) -> Plan:
         },
         temperature=sampling.temperature if options.temperature is None else options.temperature,
         max_seq_len=options.max_seq_len or sampling.max_seq_len,
+        extra_body=sampling.fields,
         options=options,
         samples={task.name: math.ceil(_QUICK / (len(subjects[task.name]) * len(task.splits))) for task in tasks}
         if options.quick

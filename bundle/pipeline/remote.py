@@ -2,25 +2,39 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from bundle.client import ChatClient, insecure, is_loopback, normalise_base_url, only_model, require_usable_proxy
+from bundle.client import (
+    ChatClient,
+    KeyRing,
+    RefusedError,
+    insecure,
+    is_loopback,
+    listed,
+    normalise_base_url,
+    only_model,
+    served_models,
+)
 from bundle.config.files import file_names
-from bundle.config.model_files import ModelFile, RemoteSettings, keys_from_environment, model_file
-from bundle.errors import UsageError
+from bundle.config.model_files import ModelFile, RemoteSettings, headers_from, keys_from_environment, model_file
+from bundle.errors import BundleError, UsageError
 from bundle.pipeline.options import RemoteOptions
 from bundle.pipeline.plan import CountTokens, Loaded, Plan
 from bundle.pipeline.targets import Server, Timing
 from bundle.reports.screen.console import Screen
 from bundle.runs.record import RemoteModelRecord, RequestsRecord, Served
+from bundle.system.proxies import proxy_for
 from bundle.system.text import nearest
 
 _PATIENCE_S = 3600.0
 """For how long rate limits and outages are waited out while no question gets a reply."""
+_LIST_TIMEOUT_S = 10.0
+_USUAL_URL, _USUAL_KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"
 
 
 class Remote:
@@ -49,19 +63,21 @@ class Remote:
         return None
 
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "RemoteModel":
-        settings = self.model_file.remote
-        base_url = normalise_base_url(self._base_url(settings))
-        if not is_loopback(base_url):
-            require_usable_proxy(base_url)
-        variable = self._options.api_key_env or settings.api_key_env
+        settings, options = self.model_file.remote, plan.options
+        base_url = normalise_base_url(self._base_url(settings, screen))
+        proxies = not is_loopback(base_url)
+        if proxies and (proxy := proxy_for(base_url)) is not None:
+            screen.say(f"asking through the proxy {proxy.address} (from {proxy.variable})")
+        headers, shown_headers, secrets = headers_from(settings)
+        variable = self._key_variable(settings, base_url, screen, others=secrets)
         keys = keys_from_environment(variable) if variable is not None else []
-        if keys and insecure(base_url):
+        if (keys or secrets) and insecure(base_url):
             screen.say(f"warning: the API key is sent to {base_url} unencrypted")
-        name = settings.model or await only_model(
-            base_url, keys[0] if keys else None, proxies=not is_loopback(base_url)
-        )
-        screen.heading(plan.tasks, f"model {name} at {base_url}", plan.sources())
-        options = plan.options
+        key = keys[0] if keys else None
+        listing = partial(served_models, base_url, key, proxies=proxies, headers=headers, secrets=secrets)
+        name = settings.model or await only_model(base_url, key, proxies=proxies, headers=headers, secrets=secrets)
+        hide = KeyRing(keys, secrets).hide_in_reply
+        screen.heading(plan.tasks, f"model {hide(name)} at {base_url}", plan.sources())
         requests = RequestsRecord(
             qps=options.qps or settings.qps,
             retries=settings.retries if options.retries is None else options.retries,
@@ -75,21 +91,30 @@ class Remote:
             temperature=plan.temperature,
             timeout_s=requests.timeout_s,
             retries=requests.retries,
-            proxies=not is_loopback(base_url),
+            proxies=proxies,
             qps=requests.qps,
-            patience_s=_PATIENCE_S,
+            patience_s=_PATIENCE_S if self._options.patience is None else self._options.patience,
+            stream=options.stream,
+            headers=headers,
+            secrets=secrets,
+            extra_body=plan.extra_body,
             answer_from_thinking=options.answer_from_thinking,
             say=screen.say,
         )
-        record = Served(RemoteModelRecord(name=name, base_url=base_url), requests=requests)
-        return RemoteModel(name, settings.concurrency, record, connect)
+        record = RemoteModelRecord(name=hide(name), base_url=base_url, headers=shown_headers)
+        return RemoteModel(
+            hide(name), name, hide, settings.concurrency, Served(record, requests=requests), connect, listing
+        )
 
     def kill(self) -> None:
         """The server is not ours."""
 
-    def _base_url(self, settings: RemoteSettings) -> str:
-        base_url = self._options.base_url or settings.base_url
-        if base_url is not None:
+    def _base_url(self, settings: RemoteSettings, screen: Screen) -> str:
+        if (base_url := self._options.base_url or settings.base_url) is not None:
+            return base_url
+        if base_url := os.environ.get(_USUAL_URL):
+            normalise_base_url(base_url)  # what cannot be used may hold a secret, and is not shown
+            screen.say(f"using {_USUAL_URL}={base_url}")
             return base_url
         name = self._model or "the model"
         if Path(name).is_dir():
@@ -97,8 +122,25 @@ class Remote:
         elif near := nearest(name, file_names("models")):
             remedy = f"Did you mean the model file {near[0]}?"
         else:
-            remedy = "Give --base-url, or name a model file that has one; `bundle models` lists them."
+            remedy = (
+                f"Give --base-url, set {_USUAL_URL}, or name a model file that has one; `bundle models` lists them."
+            )
         raise UsageError(f"No address known for {settings.model or name}.", remedy=remedy)
+
+    def _key_variable(
+        self, settings: RemoteSettings, base_url: str, screen: Screen, *, others: Sequence[str]
+    ) -> str | None:
+        """The variable with the API keys; the usual one only where the model file says nothing of the matter."""
+        if (named := self._options.api_key_env or settings.api_key_env) is not None:
+            return named
+        from_file = settings.base_url is not None and self._options.base_url is None
+        if from_file or others or not os.environ.get(_USUAL_KEY):
+            return None
+        if insecure(base_url):
+            screen.say(f"{_USUAL_KEY} is not sent unencrypted unless it is named: --api-key-env {_USUAL_KEY}")
+            return None
+        screen.say(f"sending the API key in {_USUAL_KEY}; --api-key-env NAME names another variable")
+        return _USUAL_KEY
 
 
 @dataclass
@@ -106,9 +148,12 @@ class RemoteModel:
     """A model with its address. See `Prepared`."""
 
     label: str
+    name: str
+    hide: Callable[[str], str]
     concurrency: int
     record: Served
     connect: Callable[[], ChatClient]
+    list_models: Callable[..., Awaitable[list[str]]]
     ours = False
     max_restarts = 0
     extra_body: ClassVar[Mapping[str, Any]] = {}
@@ -127,6 +172,23 @@ class RemoteModel:
         """The server is there already, and whatever goes wrong with it ends the run."""
 
         async def attend(work: Coroutine[Any, Any, None]) -> None:
-            await work
+            try:
+                await work
+            except RefusedError as error:
+                if error.no_model and (remedy := await self._other_models()) is not None:
+                    error.remedy = remedy
+                raise
 
         yield Server(self.connect(), attend)
+
+    async def _other_models(self) -> str | None:
+        """What the server has, if it does not list this model; None if it does, or lists nothing."""
+        try:
+            models = await self.list_models(timeout_s=_LIST_TIMEOUT_S)
+        except BundleError:
+            return None
+        if self.name in models:
+            return None
+        near = nearest(self.name, models)
+        suggestion = f" Did you mean {self.hide(near[0])}?" if near else ""
+        return f"The server has no model {self.label}; it has {listed([*map(self.hide, models)])}.{suggestion}"

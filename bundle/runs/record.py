@@ -198,10 +198,15 @@ class DataRecord(_Part):
 
 
 class RemoteModelRecord(_Part):
-    """A model served elsewhere."""
+    """A model served elsewhere.
+
+    Attributes:
+        headers: Further headers of every request; of a secret one only the variable that holds it, as in "$NAME".
+    """
 
     name: Text
     base_url: Text
+    headers: dict[Text, Text] = {}
 
 
 class LocalModelRecord(_Part):

@@ -84,6 +84,15 @@ def plural(count: int, one: str, several: str | None = None) -> str:
     return f"{count} {one if count == 1 else several or one + 's'}"
 
 
+def duration(seconds: float) -> str:
+    """A time for people: "45 s", "12 min", "1 h", "2 h 30 min"."""
+    if seconds < 120 and seconds % 60:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    parts = [f"{hours} h"] * (hours > 0) + [f"{minutes} min"] * (minutes > 0)
+    return " ".join(parts) or "0 s"
+
+
 def _shown(match: re.Match[str]) -> str:
     found = match[0]
     if len(found) > 1 or (found in _JOINERS and _joins(match.string, match.start())):

@@ -231,6 +231,15 @@ def test_a_conversation_that_a_template_refuses_is_no_fault_of_the_tokenizer(pro
     assert report["conversations"][1]["tokens"] > 0
 
 
+def test_a_conversation_is_rendered_with_the_arguments_of_the_request(prober: Prober, tmp_path: Path) -> None:
+    template = CHAT_TEMPLATE + "{% if enable_thinking is false %}<|im_start|>{% endif %}"
+    directory = write_bpe(tmp_path / "bpe", chat_template=template)
+    (thinking,) = prober.probe(directory, conversations=[TURNS])["conversations"]
+    arguments = {"enable_thinking": False}
+    (brief,) = prober.probe(directory, conversations=[TURNS], template_arguments=arguments)["conversations"]
+    assert brief["tokens"] == thinking["tokens"] + 1
+
+
 def test_a_template_in_a_file_of_the_processors_is_used(prober: Prober, tmp_path: Path) -> None:
     directory = write_bpe(tmp_path / "bpe", chat_template=None)
     write_json(directory / "chat_template.json", {"chat_template": CHAT_TEMPLATE})

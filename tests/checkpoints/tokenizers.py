@@ -155,6 +155,7 @@ class Prober:
         vocab_size: int | None = BPE_SIZE,
         trust_remote_code: bool = False,
         conversations: Sequence[Sequence[Mapping[str, str]]] = (),
+        template_arguments: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """What the probe reports of one directory."""
         assert self._process.stdin is not None
@@ -164,6 +165,7 @@ class Prober:
             "vocab_size": vocab_size,
             "trust_remote_code": trust_remote_code,
             "conversations": conversations,
+            "template_arguments": template_arguments,
         }
         self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()

@@ -52,6 +52,7 @@ async def streamed(
     after: bytes = b"",
     stays_open: bool = False,
     others: Sequence[str] = (),
+    tokens: object = 5,
 ) -> web.StreamResponse:
     """Answer with events: one a delta, then its end, the counts and [DONE]."""
     response = web.StreamResponse(headers={"Content-Type": content_type})
@@ -69,7 +70,7 @@ async def streamed(
             await send([{"index": 1, "delta": {"content": text}, "finish_reason": None}])
         if finish is not MISSING:
             await send([{"index": 0, member: {}, "finish_reason": finish}])
-            await send([], usage={"prompt_tokens": 9, "completion_tokens": 5})
+            await send([], usage={"prompt_tokens": tokens, "completion_tokens": tokens})
         if stays_open:
             await asyncio.Event().wait()
         if done:
@@ -272,6 +273,9 @@ QUIRKS: dict[str, Callable[[], Handler]] = {
     "CRLF": lambda: streaming(newline=b"\r\n"),
     "CR": lambda: streaming(newline=b"\r"),
     "message instead of delta": lambda: streaming(member="message"),
+    "usage of 4,000 digits": lambda: streaming(tokens=10**4000),
+    "usage that is no number": lambda: streaming(tokens=float("nan")),
+    "usage without an end": lambda: streaming(tokens=float("-inf")),
     "max_completion_tokens": lambda: unless_refused(no_max_tokens),
     "no temperature of 0": lambda: unless_refused(no_temperature_0),
     "no stream_options": lambda: unless_refused(no_stream_options),

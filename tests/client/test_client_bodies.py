@@ -9,7 +9,7 @@ from aiohttp import web
 
 from bundle.client import NoReplyError, RefusedError
 from tests.evaluation.asking import ask, client_of
-from tests.openai_api import Call, completion, http, loopback_api, raw_api
+from tests.openai_api import Call, completion, error, http, loopback_api, raw_api
 from tests.patience import PATIENCE_S
 
 GOOD = json.dumps({"choices": [{"message": {"content": "B"}, "finish_reason": "stop"}]}).encode()
@@ -138,3 +138,29 @@ async def test_an_error_that_comes_as_a_success_is_told_in_its_own_words(body: d
     async with raw_api(http(json.dumps(body).encode())) as api, client_of(api.url, retries=0) as client:
         with pytest.raises(NoReplyError, match=expected):
             await ask(client)
+
+
+async def test_fields_and_headers_of_the_users_are_sent_with_every_request_and_never_left_out() -> None:
+    sent = []
+
+    async def handler(call: Call) -> web.Response:
+        sent.append((call.request.headers["X-Title"], call.request.headers["User-Agent"]))
+        return error(400, "Unsupported parameter: top_k", param="top_k") if "top_k" in call.body else completion("B")
+
+    fields = {"top_p": 0.5, "chat_template_kwargs": {"enable_thinking": False}}
+    headers = {"X-Title": "bundle", "user-agent": "me"}
+    async with loopback_api(handler) as api:
+        client = client_of(f"{api.url}?api-version=2024-10-21", headers=headers, extra_body=fields)
+        client.send_always({"top_k": 1, "top_p": 1})
+        async with client:
+            await ask(client)
+        async with client_of(api.url, headers=headers, extra_body={"top_k": 5}, retries=0) as client:
+            with pytest.raises(NoReplyError, match="Unsupported parameter: top_k"):
+                await ask(client)
+
+    refused, adapted, _ = api.bodies
+    assert (refused["top_k"], refused["top_p"]) == (1, 0.5)
+    assert adapted.items() >= fields.items()
+    assert "top_k" not in adapted
+    assert set(sent) == {("bundle", "me")}
+    assert api.queries[:2] == ["api-version=2024-10-21"] * 2

@@ -2,8 +2,6 @@
 
 import asyncio
 import socket
-import ssl
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,6 +38,13 @@ async def test_a_server_that_wants_a_key_is_told_from_one_that_rejects_it() -> N
     assert (
         caught.value.remedy == "No key was sent: name the environment variable that holds it with --api-key-env NAME."
     )
+    async with loopback_api(handler) as api, client_of(api.url) as client:
+        with pytest.raises(RefusedError) as caught:
+            await ask(client)
+
+    assert caught.value.remedy is not None
+    assert caught.value.remedy.startswith("A key was sent: check it, or name another")
+    assert "--api-key-env" in caught.value.remedy
 
 
 async def test_an_address_without_an_api_is_named_with_what_to_check() -> None:
@@ -143,44 +148,6 @@ async def test_a_server_that_never_takes_the_connection_ends_the_run() -> None:
         finally:
             for filler in fillers:
                 filler.close()
-
-
-async def test_a_certificate_nobody_vouches_for_ends_the_run(tmp_path: Path) -> None:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.close()
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(await _self_signed(tmp_path))
-    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
-    async with server:
-        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        async with client_of(url, retries=0) as client:
-            with pytest.raises(RefusedError, match=r"certificate is not valid: self.signed certificate"):
-                await ask(client)
-
-
-async def _self_signed(directory: Path) -> Path:
-    """A key and its certificate, in one file."""
-    arguments = [
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-subj",
-        "/CN=127.0.0.1",
-        "-keyout",
-        "both.pem",
-        "-out",
-        "both.pem",
-    ]
-    try:
-        openssl = await asyncio.create_subprocess_exec(
-            "openssl", "req", *arguments, cwd=directory, stderr=asyncio.subprocess.DEVNULL
-        )
-    except FileNotFoundError:
-        pytest.skip("openssl makes the certificate, and is not installed")
-    assert await openssl.wait() == 0
-    return directory / "both.pem"
 
 
 async def test_a_server_of_our_own_that_answers_from_another_model_ends_the_run() -> None:

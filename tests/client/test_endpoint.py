@@ -5,7 +5,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.client import insecure, is_loopback, normalise_base_url, only_model, require_usable_proxy, served_models
+from bundle.client import insecure, is_loopback, normalise_base_url, only_model, served_models
 from bundle.client._transport import Transport
 from bundle.errors import ServerError, UsageError
 from bundle.system.text import printable
@@ -40,6 +40,10 @@ KEY = "sk-endpoint-51c3a7"
         ("https://host.example/api", "https://host.example/api/v1"),
         ("https://host.example/vision", "https://host.example/vision/v1"),
         ("https://host.example/inference/chat/completions", "https://host.example/inference"),
+        (
+            "https://me.openai.azure.com/openai/deployments/gpt/chat/completions?api-version=2024-10-21",
+            "https://me.openai.azure.com/openai/deployments/gpt?api-version=2024-10-21",
+        ),
     ],
 )
 def test_a_base_url_is_understood_as_it_is_written(written: str, meant: str) -> None:
@@ -80,6 +84,9 @@ def test_what_cannot_be_used_is_told_with_a_remedy(written: str, complaint: str)
         "me:secret@host.example",
         "https://h.example/v1?key=secret",
         "http://h#secret",
+        "http://me:secret%40host.example/v1",
+        "http://me:secret\uff20host.example/v1",
+        "https://h.example/v1?api-version=1&key=secret",
     ],
 )
 def test_secrets_in_a_url_are_refused_and_not_repeated(written: str) -> None:
@@ -87,6 +94,14 @@ def test_secrets_in_a_url_are_refused_and_not_repeated(written: str) -> None:
         normalise_base_url(written)
 
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("written", ["http://me:s3cret/v1", "http://host:s3cret", "127.0.0.1:s3cret"])
+def test_what_stands_in_place_of_a_port_is_not_repeated(written: str) -> None:
+    with pytest.raises(UsageError, match="is not a valid port") as caught:
+        normalise_base_url(written)
+
+    assert "s3cret" not in str(caught.value)
 
 
 URLS = st.text() | st.builds(
@@ -209,37 +224,3 @@ async def test_no_server_at_all_is_told() -> None:
         closed = api.url
     with pytest.raises(ServerError, match=r"connection failed.*Check the base URL and the network"):
         await only_model(closed, None, proxies=False)
-
-
-@pytest.mark.parametrize(
-    ("variable", "value", "said"),
-    [
-        ("all_proxy", "socks://127.0.0.1:7897/", "only HTTP proxies"),
-        ("ALL_PROXY", "socks5://127.0.0.1:7897", "only HTTP proxies"),
-        ("https_proxy", "http://user:s3c#ret@127.0.0.1:3128", "not a valid address"),
-        ("https_proxy", "http://127.0.0.1:port", "not a valid address"),
-        ("HTTPS_PROXY", "http://", "not a valid address"),
-    ],
-)
-def test_an_unusable_proxy_is_refused_before_the_run_and_not_repeated(
-    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
-) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setenv(variable, value)
-    with pytest.raises(UsageError, match=said) as caught:
-        require_usable_proxy("https://api.example.com/v1")
-    text = f"{caught.value.message} {caught.value.remedy}"
-    assert "s3c" not in text
-    assert "7897" not in text
-    assert "NO_PROXY=api.example.com" in text
-    monkeypatch.setenv("no_proxy", "example.com")
-    require_usable_proxy("https://api.example.com/v1")
-
-
-def test_an_http_proxy_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("https_proxy", "http://user:password@proxy.example:3128")
-    require_usable_proxy("https://api.example.com/v1")
-    monkeypatch.setenv("https_proxy", "proxy.example:3128")
-    require_usable_proxy("https://api.example.com/v1")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bundle.client import NoReplyError, RefusedError
 from bundle.client._keys import KeyRing
 from tests.evaluation.asking import ask, client_of
-from tests.openai_api import Call, completion, error, loopback_api
+from tests.openai_api import Call, Stream, chunks_of, completion, error, loopback_api
 from tests.patience import PATIENCE_S
 
 KEYS = ["sk-first-4f7a91c2", "sk-second-8b03de55", "sk-third-c61e7f90"]
@@ -212,3 +212,51 @@ def test_what_is_no_key_is_shown_as_it_is(text: str, keys: list[str]) -> None:
 
 def test_a_short_key_hides_no_part_of_a_word() -> None:
     assert KeyRing(["none"]).hide("nonetheless, none") == "nonetheless, ***"
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_a_key_in_a_reply_is_masked_and_the_rest_stays(streams: bool) -> None:
+    said = f"**B**, said {KEYS[0]}, or {KEYS[0][3:14]}"
+
+    async def handler(call: Call) -> web.StreamResponse:
+        if streams:
+            return await Stream().send(call, chunks_of([said[:9], said[9:]]))
+        return completion(said, message={"reasoning_content": f"my key is {KEYS[1]}"})
+
+    how = "always" if streams else "never"
+    async with loopback_api(handler) as api, client_of(api.url, keys=KEYS[:2], stream=how) as client:
+        reply = await ask(client)
+
+    assert reply.text == "**B**, said ***, or ***"
+    assert reply.thinking == (None if streams else "my key is ***")
+
+
+@pytest.mark.parametrize("key", ["B", "EMPTY", "sk-B"])
+async def test_what_is_too_short_to_be_secret_changes_no_reply(key: str) -> None:
+    async def handler(call: Call) -> web.Response:
+        return completion(f"B {key}")
+
+    async with loopback_api(handler) as api, client_of(api.url, keys=[key]) as client:
+        assert (await ask(client)).text == f"B {key}"
+
+
+@given(st.text("abc", min_size=8, max_size=20), st.text("abc", max_size=10), st.text("abc", max_size=10))
+def test_no_eight_characters_of_a_key_remain(key: str, before: str, after: str) -> None:
+    hidden = KeyRing([key]).hide_in_reply(before + key + after)
+
+    assert not any(key[start : start + 8] in hidden for start in range(len(key) - 7))
+
+
+async def test_a_secret_header_is_hidden_as_a_key_is() -> None:
+    async def handler(call: Call) -> web.Response:
+        return error(401, f"wrong key {call.request.headers['Api-Key']}")
+
+    secret = "5ecret-of-azure"
+    headers = {"api-key": secret}
+    async with loopback_api(handler) as api, client_of(api.url, keys=[], headers=headers, secrets=[secret]) as client:
+        with pytest.raises(RefusedError, match=r"wrong key \*\*\*") as caught:
+            await ask(client)
+
+    assert secret not in str(caught.value)
+    assert "A key was sent" in str(caught.value)
+    assert api.keys == [None]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bundle.client import ChatClient, RefusedError
+from bundle.client._request import Streaming
 from bundle.evaluation import AskingOptions, Evaluation
 from bundle.runs.results import Results
 from bundle.runs.run import Run
@@ -23,7 +24,7 @@ QUESTIONS = [
 
 
 async def evaluate(
-    out: Path, handler: Handler, options: AskingOptions = OPTIONS, count: int = 50
+    out: Path, handler: Handler, options: AskingOptions = OPTIONS, count: int = 50, stream: Streaming = "auto"
 ) -> tuple[Results, ScriptedApi, list[str]]:
     """The results, what the server has seen and what was said."""
     said: list[str] = []
@@ -39,6 +40,7 @@ async def evaluate(
                 retries=2,
                 proxies=False,
                 patience_s=PATIENCE_S,
+                stream=stream,
                 say=said.append,
             )
             async with client:
@@ -106,3 +108,26 @@ async def test_a_good_server_is_asked_once_per_question_and_nothing_is_said(tmp_
     _, api, said = await evaluate(tmp_path, streaming())
 
     assert (len(api.bodies), said) == (len(QUESTIONS), [])
+
+
+@pytest.mark.parametrize(("stream", "quirk"), [("always", "streams only"), ("never", "never streams")])
+async def test_how_to_ask_can_be_settled_beforehand(stream: Streaming, quirk: str, tmp_path: Path) -> None:
+    results, api, said = await evaluate(tmp_path, QUIRKS[quirk](), stream=stream)
+
+    require_right(results)
+    assert {body["stream"] for body in api.bodies} == {stream == "always"}
+    assert (len(api.bodies), said) == (len(QUESTIONS), [])
+
+
+async def test_a_server_that_refuses_what_was_settled_is_not_asked_otherwise(tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match="thinking needs stream=true"):
+        await evaluate(tmp_path, QUIRKS["streams only"](), stream="never")
+
+
+async def test_after_the_first_refusal_of_whole_replies_all_are_streamed(tmp_path: Path) -> None:
+    results, api, _ = await evaluate(tmp_path, QUIRKS["streams only"]())
+
+    require_right(results)
+    first = next(place for place, body in enumerate(api.bodies) if not body["stream"])
+    assert all(body["stream"] for body in api.bodies[first + 2 * OPTIONS.concurrency :])
+    assert len(api.bodies) <= len(QUESTIONS) + OPTIONS.concurrency

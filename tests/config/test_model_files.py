@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bundle.client import insecure, normalise_base_url
 from bundle.config.files import file_names, find_file
-from bundle.config.model_files import ModelFile, keys_from_environment, model_file
+from bundle.config.model_files import ModelFile, headers_from, keys_from_environment, model_file
 from bundle.errors import ConfigError
 
 VARIABLE = "BUNDLE_TEST_API_KEY"
@@ -79,6 +79,19 @@ def test_whole_numbers_are_taken_where_a_fraction_may_stand(tmp_path: Path) -> N
         ("[sampling]\ntemperature = nan", r"key 'sampling.temperature'"),
         ("[sampling]\nmax_out_len = 0", r"key 'sampling.max_out_len'"),
         ("[sampling]\nmax_seq_len = 1.5", r"key 'sampling.max_seq_len'"),
+        ("[sampling]\ntop_p = 0", r"key 'sampling.top_p'"),
+        ("[sampling]\nextra_body = { top_p = 0.5 }", r"top_p is set by \[sampling\] top_p"),
+        ("[sampling]\nextra_body = { max_tokens = 5 }", r"max_tokens is set by \[sampling\] max_out_len"),
+        ("[sampling]\nextra_body = { stream = true }", r"stream is set by --stream"),
+        ("[sampling]\nextra_body = { x = nan }", r"key 'sampling.extra_body': only text, numbers"),
+        ("[sampling]\nchat_template_kwargs = { day = 2026-11-26 }", r"'sampling.chat_template_kwargs': only text"),
+        ("[remote]\nheaders = { 'api-key' = 's3cret' }", r"api-key holds a secret: name its environment variable"),
+        ("[remote]\nheaders = { Authorization = 's3cret' }", r"Authorization holds a secret"),
+        ("[remote]\nheaders = { 'X Title' = 'x' }", r"'X Title' cannot be set"),
+        ("[remote]\nheaders = { Host = 'x' }", r"'Host' cannot be set"),
+        ('[remote]\nheaders = { X = "a\\r\\nY: b" }', r"X holds a character that no header can carry"),
+        ("[remote]\nheaders = { X = { env = 's3 cret' } }", r"key 'remote.headers.X"),
+        ("[remote]\nheaders = { X = { file = 's3cret' } }", r"key 'remote.headers.X"),
         ("trust_remote_code = 'yes'", r"key 'trust_remote_code': .*valid boolean"),
         ("remote = 'puyu'", r"key 'remote'"),
     ],
@@ -88,6 +101,7 @@ def test_a_mistake_is_told_with_file_key_and_the_nearest_valid_name(tmp_path: Pa
         written(tmp_path, f'description = "mine"\n{line}\n')
 
     assert "mine.toml" in str(caught.value)
+    assert "s3" not in str(caught.value)
 
 
 def test_a_key_in_place_of_its_variables_name_is_refused_and_not_repeated(tmp_path: Path) -> None:
@@ -97,11 +111,40 @@ def test_a_key_in_place_of_its_variables_name_is_refused_and_not_repeated(tmp_pa
     assert "4f7a" not in str(caught.value)
 
 
-def test_the_example_in_the_documentation_is_a_model_file(tmp_path: Path) -> None:
+def test_the_examples_in_the_documentation_are_model_files(tmp_path: Path) -> None:
     document = (Path(__file__).parents[2] / "docs" / "remote.md").read_text(encoding="utf-8")
-    example = document.split("```toml\n")[1].split("```")[0]
+    whole, *parts = [block.split("```")[0] for block in document.split("```toml\n")[1:]]
 
-    assert written(tmp_path, example).remote.model == tomllib.loads(example)["remote"]["model"]
+    assert written(tmp_path, whole).remote.model == tomllib.loads(whole)["remote"]["model"]
+    assert len(parts) == 3
+    for part in parts:
+        assert written(tmp_path, part).description
+
+
+def test_the_fields_of_a_request_are_those_that_are_set(tmp_path: Path) -> None:
+    settings = "top_p = 0.9\nextra_body = { top_k = 20 }\nchat_template_kwargs = { enable_thinking = false }"
+    assert written(tmp_path, f'description = "mine"\n[sampling]\n{settings}').sampling.fields == {
+        "top_p": 0.9,
+        "top_k": 20,
+        "chat_template_kwargs": {"enable_thinking": False},
+    }
+    assert written(tmp_path, 'description = "mine"').sampling.fields == {}
+
+
+def test_a_secret_header_comes_from_the_environment_and_is_shown_by_its_variables_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = '[remote]\nheaders = { X-Title = "t", Authorization = { env = "BUNDLE_TEST_API_KEY" } }'
+    settings = written(tmp_path, f'description = "mine"\n{lines}').remote
+    with pytest.raises(ConfigError, match=f"{VARIABLE}, for the header Authorization, is not set"):
+        headers_from(settings)
+
+    monkeypatch.setenv(VARIABLE, "Basic s3cret")
+    assert headers_from(settings) == (
+        {"X-Title": "t", "Authorization": "Basic s3cret"},
+        {"X-Title": "t", "Authorization": f"${VARIABLE}"},
+        ["s3cret"],
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A client for the tests of what it makes of a server's answers."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from bundle.client import ChatClient, Reply
 from bundle.tasks.prompts import Message
@@ -18,6 +19,7 @@ def client_of(
     proxies: bool = False,
     answer_from_thinking: bool = False,
     say: Callable[[str], None] = lambda _: None,
+    **others: Any,
 ) -> ChatClient:
     """A client of the model "m"."""
     return ChatClient(
@@ -30,6 +32,7 @@ def client_of(
         proxies=proxies,
         answer_from_thinking=answer_from_thinking,
         say=say,
+        **others,
     )
 
 

@@ -8,7 +8,7 @@ from bundle.checkpoints import inspect_checkpoint, token_counter
 from bundle.checkpoints.internlm2 import make_checkpoint
 from bundle.config.model_files import ModelFile, Sampling
 from bundle.errors import UsageError
-from bundle.pipeline.options import EvaluationOptions, parse_data
+from bundle.pipeline.options import EvaluationOptions, parse_data, parse_duration
 from bundle.pipeline.plan import plan_tasks
 from bundle.runs.record import SamplingRecord
 
@@ -107,3 +107,25 @@ def test_without_a_tokenizer_no_example_is_dropped() -> None:
     plan = plan_tasks(request, PLAIN)
     questions = plan.load(lambda _: None, lambda: None).questions
     assert plan.shortened(questions) == 0
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"), [("90s", 90), ("30m", 1800), ("1h", 3600), ("1h30m", 5400), (" 1.5H ", 5400), ("90", 90)]
+)
+def test_times_are_read_as_people_write_them(written: str, seconds: float) -> None:
+    assert parse_duration(written) == seconds
+
+
+@pytest.mark.parametrize("written", ["", "h", "1 hour", "-5m", "1d", "5m x", "nan", "inf", "9" * 400])
+def test_what_is_no_time_is_refused(written: str) -> None:
+    with pytest.raises(UsageError, match="is not a valid time"):
+        parse_duration(written)
+
+
+def test_what_the_target_adds_gives_way_to_the_model_file() -> None:
+    file = ModelFile(description="a model", sampling=Sampling(top_p=0.9, extra_body={"top_k": 20}))
+    assert plan_tasks(EvaluationOptions(), file).sampling({"top_k": 1, "stop": ["x"]}).extra_body == {
+        "top_k": 20,
+        "stop": ["x"],
+        "top_p": 0.9,
+    }

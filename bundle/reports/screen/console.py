@@ -11,7 +11,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -21,8 +22,8 @@ from bundle.reports.health import DOUBTFUL, health_lines, no_reply_lines
 from bundle.reports.screen.output import console, steady
 from bundle.runs.predictions import Prediction
 from bundle.runs.scoring import headlines, intervals
-from bundle.system.text import plural, printable
-from bundle.tasks.scores import Part, ScoredTask, score_names
+from bundle.system.text import duration, plural, printable
+from bundle.tasks.scores import Key, Part, ScoredTask, score_names
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,14 +91,15 @@ class Screen:
             self.say(f"server: {activity}")
 
     @contextlib.contextmanager
-    def asking(self, total: int, known: int) -> Iterator[None]:
+    def asking(self, total: int, known: int, learned_rate: Callable[[], float | None] = lambda: None) -> Iterator[None]:
         """Show progress while questions are asked: how many, how fast, how well, and the time left.
 
         Args:
             total: Questions to ask now.
             known: Questions answered before, in a run that is resumed.
+            learned_rate: The questions a second that a server with a rate limit answers; None if it is not known.
         """
-        self._counter = _Counter(total)
+        self._counter = _Counter(total, learned_rate)
         self._shown_at = time.monotonic()
         self.say(f"asking {plural(total, 'question')}" + (f", {known} answered already" if known else ""))
         if (live := self._live_display()) is not None:
@@ -204,19 +206,26 @@ class Screen:
 class _Counter:
     """Progress of a run."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, learned_rate: Callable[[], float | None] = lambda: None) -> None:
         self.total = total
-        self.done = self.failed = 0
+        self._learned_rate = learned_rate
+        self._asked: set[Key] = set()
+        self._failed: set[Key] = set()
         self._answered: Counter[str] = Counter()
         self._right: Counter[str] = Counter()
         self._subjects: set[Part] = set()
         self._started = time.monotonic()
 
+    @property
+    def done(self) -> int:
+        return len(self._asked)
+
     def count(self, prediction: Prediction) -> None:
-        self.done += 1
+        self._asked.add(prediction.key)
         if prediction.error is not None:
-            self.failed += 1
+            self._failed.add(prediction.key)
             return
+        self._failed.discard(prediction.key)
         self._answered[prediction.task] += 1
         self._right[prediction.task] += prediction.correct is True
         self._subjects.add(prediction.part)
@@ -226,8 +235,13 @@ class _Counter:
         if (elapsed := time.monotonic() - self._started) > 0 and self.done:
             rate = self.done / elapsed
             parts.append(f"{rate:.1f}/s")
+            if (learned := self._learned_rate()) is not None:
+                rate = learned
+                parts.append(f"the server allows about {60 * rate:.0f} a minute")
             if self.done < self.total:
-                parts.append(f"{(self.total - self.done) / rate:.0f} s left")
+                left_s = (self.total - self.done) / rate
+                ends = f" (until about {datetime.now() + timedelta(seconds=left_s):%H:%M})" if learned else ""
+                parts.append(f"{duration(left_s)} left{ends}")
         if self._answered:
             several = len(self._answered) > 1
             shares = (
@@ -236,8 +250,8 @@ class _Counter:
             )
             # Subject after subject is asked, so that this is no estimate of the score.
             parts.append(f"{' and '.join(shares)} correct in {plural(len(self._subjects), 'subject')} so far")
-        if self.failed:
-            parts.append(f"{self.failed} without a reply")
+        if self._failed:
+            parts.append(f"{len(self._failed)} without a reply")
         return ", ".join(parts)
 
 

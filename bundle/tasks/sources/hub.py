@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from bundle.errors import DataError
+from bundle.errors import DataError, UsageError
 from bundle.system.background import bounded
 from bundle.system.files import expanded
+from bundle.system.proxies import proxy_for, without_users
 from bundle.tasks.benchmarks import Benchmark
 from bundle.tasks.sources.csv_files import read_tables
 from bundle.tasks.sources.parquet_files import find_shards, read_shards
@@ -131,6 +132,10 @@ def _look_up(benchmark: Benchmark, limit_s: float) -> tuple[str, list[str]]:
     from huggingface_hub import HfApi, constants  # imported late: slow
 
     _require_scheme()
+    try:
+        proxy_for(constants.ENDPOINT, only_http=False)
+    except UsageError as error:  # the HTTP client's own message would repeat a piece of its password
+        raise _NotReachedError(error.message.rstrip("."), f"{error.remedy} {OPTIONS}") from None
     api = HfApi()
     timeout = min(limit_s, constants.HF_HUB_ETAG_TIMEOUT)
     with _reached():
@@ -222,14 +227,13 @@ def _reached() -> Iterator[None]:
     Any exception is caught, because the HTTP client under `huggingface_hub`, and so its errors, differ between the
     versions we allow, and a proxy's login page in place of an answer can cause anything.
     """
-    from huggingface_hub import constants  # imported late: slow
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError  # imported late: slow
 
     try:
         yield
     except Exception as error:
         cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ else error
-        text = " ".join(str(cause).split()).replace(urlsplit(constants.ENDPOINT).netloc, _host())
+        text = without_users(" ".join(str(cause).split()))
         status = getattr(getattr(cause, "response", None), "status_code", None)
         login = "If the dataset requires a login, run `hf auth login` or set HF_TOKEN. " if status in (401, 403) else ""
         raise _NotReachedError(

@@ -18,6 +18,7 @@ from bundle import __version__
 from bundle.errors import DataError
 from bundle.system.background import bounded
 from bundle.system.files import expanded, home_cache
+from bundle.system.proxies import proxy_for, without_users
 from bundle.tasks.benchmarks import Benchmark
 from bundle.tasks.sources.csv_files import read_tables
 from bundle.tasks.sources.tables import Pair, Rows
@@ -40,6 +41,7 @@ def load_from_modelscope(benchmark: Benchmark, wanted: Sequence[Pair], say: Call
 
     Raises:
         DataError: ModelScope cannot be reached, sends something else, or the .zip does not have them.
+        UsageError: The proxy that the environment names cannot be used.
     """
     origin = f"modelscope {benchmark.modelscope}, {benchmark.archive}"
     path = cache() / benchmark.modelscope / benchmark.archive
@@ -52,6 +54,7 @@ def load_from_modelscope(benchmark: Benchmark, wanted: Sequence[Pair], say: Call
                 "MODELSCOPE_ENDPOINT contains a user name or password, which would be shown and recorded.",
                 remedy="Remove it: the benchmark is public there.",
             )
+        proxy_for(url, only_http=False)
         say(f"Downloading {url}.")
         try:
             bounded(lambda _: download(url, path), stall_s=DOWNLOAD_LIMIT_S)
@@ -140,5 +143,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, urllib.error.HTTPError):
         return f"the server answered {error.code} {error.reason}"
     if isinstance(error, urllib.error.URLError):
-        return str(error.reason)
-    return str(error) or type(error).__name__
+        return without_users(str(error.reason))
+    return without_users(str(error)) or type(error).__name__

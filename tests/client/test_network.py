@@ -1,0 +1,143 @@
+"""What lies between the client and the server: proxies and certificates."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from bundle.client import RefusedError
+from bundle.errors import UsageError
+from tests.certificates import self_signed, serving_with
+from tests.evaluation.asking import ask, client_of
+from tests.openai_api import Call, completion, error, letter, loopback_api
+
+ELSEWHERE = "http://model.example/v1"
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", *CERTIFICATES):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+async def page(call: Call) -> web.Response:
+    """What a proxy says of a server that it cannot reach."""
+    return web.Response(status=503, text="<html><title>503</title>proxy error</html>", content_type="text/html")
+
+
+def named_proxy(monkeypatch: pytest.MonkeyPatch, url: str) -> str:
+    """Have the environment name a proxy with a password; return what may be shown of it."""
+    address = url.removesuffix("/v1")
+    monkeypatch.setenv("http_proxy", address.replace("://", "://me:s3cret@"))
+    monkeypatch.setenv("https_proxy", address.replace("://", "://me:s3cret@"))
+    return address
+
+
+def require_named(error: RefusedError, proxy: str, variable: str) -> None:
+    assert f"through the proxy {proxy} (from {variable})" in error.message
+    assert error.remedy is not None
+    assert "NO_PROXY=model.example" in error.remedy
+    assert "s3cret" not in str(error)
+
+
+async def test_a_proxys_own_page_is_named_as_the_proxys(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with loopback_api(page) as proxy:
+        address = named_proxy(monkeypatch, proxy.url)
+        async with client_of(ELSEWHERE, proxies=True, retries=1) as client:
+            with pytest.raises(RefusedError, match='HTTP 503: an HTML page "503"') as caught:
+                await ask(client)
+
+    require_named(caught.value, address, "http_proxy")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_dead_proxy_is_named(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    async with loopback_api(page) as proxy:
+        url = proxy.url
+    address = named_proxy(monkeypatch, url)
+    async with client_of(f"{scheme}://model.example/v1", proxies=True, retries=0) as client:
+        with pytest.raises(RefusedError, match="connection failed") as caught:
+            await ask(client)
+
+    require_named(caught.value, address, f"{scheme}_proxy")
+
+
+async def test_a_proxy_that_refuses_a_tunnel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with loopback_api(page) as proxy:  # it knows no CONNECT
+        address = named_proxy(monkeypatch, proxy.url)
+        async with client_of("https://model.example/v1", proxies=True, retries=0) as client:
+            with pytest.raises(RefusedError) as caught:
+                await ask(client)
+
+    require_named(caught.value, address, "https_proxy")
+
+
+async def test_a_servers_own_refusal_is_not_the_proxys(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refusing(call: Call) -> web.Response:
+        return error(401, "who are you?")
+
+    async with loopback_api(refusing) as proxy:
+        named_proxy(monkeypatch, proxy.url)
+        async with client_of(ELSEWHERE, proxies=True) as client:
+            with pytest.raises(RefusedError) as caught:
+                await ask(client)
+
+    assert "proxy" not in str(caught.value)
+
+
+async def test_a_certificate_that_nobody_vouches_for_ends_the_run(tmp_path: Path) -> None:
+    tls = serving_with(self_signed(tmp_path))
+    async with loopback_api(letter, tls=tls) as api, client_of(api.url, retries=0) as client:
+        with pytest.raises(RefusedError, match=r"certificate is not valid: self.signed certificate") as caught:
+            await ask(client)
+
+    assert caught.value.remedy is not None
+    assert "SSL_CERT_FILE" in caught.value.remedy
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
+async def test_the_environments_certificates_hold_on_loopback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    async def handler(call: Call) -> web.Response:
+        return completion("B")
+
+    both = self_signed(tmp_path)
+    monkeypatch.setenv(variable, str(both))
+    async with loopback_api(handler, tls=serving_with(both)) as api, client_of(api.url) as client:
+        assert (await ask(client)).text == "B"
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"])
+async def test_so_does_a_directory_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    async def handler(call: Call) -> web.Response:
+        return completion("B")
+
+    both = self_signed(tmp_path)
+    (tmp_path / "certificates").mkdir()
+    hashed = _hash_of(both)
+    (tmp_path / "certificates" / f"{hashed}.0").write_bytes(both.read_bytes())
+    monkeypatch.setenv(variable, str(tmp_path / "certificates"))
+    async with loopback_api(handler, tls=serving_with(both)) as api, client_of(api.url) as client:
+        assert (await ask(client)).text == "B"
+
+
+def _hash_of(certificate: Path) -> str:
+    """The name that OpenSSL looks for."""
+    command = ["openssl", "x509", "-noout", "-subject_hash", "-in", str(certificate)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.parametrize(("content", "why"), [(None, "No such file"), ("not a certificate", "no certificate")])
+def test_certificates_that_cannot_be_read_are_named_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, why: str
+) -> None:
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    with pytest.raises(UsageError, match=f"SSL_CERT_FILE=.*{why}"):
+        client_of("https://127.0.0.1:1/v1")
