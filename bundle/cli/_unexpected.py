@@ -52,7 +52,7 @@ def write_details(error: BaseException, directory: Path | None) -> Path | None:
                 number, name = tempfile.mkstemp(prefix="bundle-error-", suffix=".txt")
             else:
                 name = str(place / "error.txt")
-                number = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600)
+                number = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
             with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text)
         except OSError:

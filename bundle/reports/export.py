@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundle.errors import RunError
+from bundle.system.text import shortened
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def file_name(name: str) -> str:
-    """A name as part of a path: characters with a meaning in paths, shells or CSV become "_"."""
-    return re.sub(r"[^\w.+@=-]+", "_", name).strip(".") or "_"
+    """A name as part of a path: characters with a meaning in paths, shells or CSV become "_", and a long one is cut."""
+    return shortened(re.sub(r"[^\w.+@=-]+", "_", name).strip(".") or "_")
 
 
 def unanswered(missing: int, n: int) -> str:

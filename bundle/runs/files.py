@@ -3,12 +3,14 @@
 import contextlib
 import errno
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from bundle.errors import RunError
+from bundle.system.files import open_for_writing, open_regular, read_regular
 
 RECORD: Final = "run.json"
 PROMPTS: Final = "prompts.jsonl"
@@ -18,6 +20,11 @@ SERVER_LOG: Final = "server.log"
 
 DAMAGED: Final = "The run is damaged; start a new one."
 
+_LARGEST_JSON = 64 * 2**20
+_LONGEST_LINE = 64 * 2**20
+"""Bytes. A reply has at most 16 million, and no more than twice as many where they must be escaped."""
+_LARGEST_NUMBER = 2**63
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read one of a run's JSON files.
@@ -26,8 +33,14 @@ def read_json(path: Path) -> dict[str, Any]:
         RunError: It cannot be read, or is not a JSON object.
     """
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        data = read_regular(path, _LARGEST_JSON)
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}.", remedy=DAMAGED) from None
+    if len(data) > _LARGEST_JSON:
+        raise RunError(f"{path} cannot be read: it is larger than {_LARGEST_JSON:,} bytes.", remedy=DAMAGED)
+    try:
+        content = parse_json(data)
+    except ValueError as error:
         raise RunError(f"{path} cannot be read: {error}.", remedy=DAMAGED) from None
     except RecursionError:
         raise RunError(f"{path} cannot be read: nested too deeply.", remedy=DAMAGED) from None
@@ -36,21 +49,53 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_lines(path: Path) -> list[bytes]:
-    """The lines of a run's file; whatever follows the last newline is the last of them.
+def read_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a run's file, each with its newline, which only the last may lack.
 
     Raises:
         FileNotFoundError: It does not exist.
-        RunError: It cannot be read.
+        RunError: It cannot be read, or has a line that is longer than any that this program writes.
     """
     try:
-        return path.read_bytes().split(b"\n")
+        with open_regular(path) as file:
+            number = 0
+            while line := file.readline(_LONGEST_LINE + 1):
+                number += 1
+                if len(line) > _LONGEST_LINE:
+                    raise RunError(f"{path}, line {number}, is longer than {_LONGEST_LINE:,} bytes.", remedy=DAMAGED)
+                yield line
     except FileNotFoundError:
         raise
     except OSError as error:
         raise RunError(
-            f"{path} cannot be read: {error.strerror}.", remedy="Check the permissions of the run directory."
+            f"{path} cannot be read: {error.strerror or error}.", remedy="Check the run directory and its permissions."
         ) from None
+
+
+def parse_json(text: bytes | str) -> Any:
+    """Read JSON as strictly as this program writes it: numbers are finite and take 64 bits.
+
+    Raises:
+        ValueError: It is not such JSON.
+    """
+    return json.loads(text, parse_constant=_not_finite, parse_float=_finite, parse_int=_whole)
+
+
+def _not_finite(constant: str) -> Any:
+    raise ValueError(f"{constant} is not a number")
+
+
+def _finite(digits: str) -> float:
+    if not math.isfinite(number := float(digits)):
+        raise ValueError("a number is too large")
+    return number
+
+
+def _whole(digits: str) -> int:
+    # Before they are converted, which takes time quadratic in their number.
+    if len(digits) > len(str(-_LARGEST_NUMBER)) or abs(number := int(digits)) >= _LARGEST_NUMBER:
+        raise ValueError("a number is too large")
+    return number
 
 
 def to_json(content: Any, *, indent: int | None = None) -> str:
@@ -80,7 +125,8 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     part = path.with_name(f".{path.name}.part")
     try:
-        with part.open("wb") as stream:
+        part.unlink(missing_ok=True)  # of a process that was killed, or a link to somewhere else
+        with os.fdopen(open_for_writing(part, os.O_CREAT | os.O_EXCL), "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
@@ -97,6 +143,8 @@ def unwritable(path: Path, error: OSError) -> RunError:
         remedy = "Free some space, or choose another directory with --out."
     elif error.errno in (errno.EMFILE, errno.ENFILE):
         remedy = "Raise the limit on open files (`ulimit -n`)."
+    elif error.errno == errno.ENAMETOOLONG:
+        remedy = "Choose a directory with a shorter path with --out."
     else:
         remedy = "Choose a writable directory with --out."
     return RunError(f"{path} cannot be written: {error.strerror or error}.", remedy=remedy)

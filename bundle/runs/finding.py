@@ -1,11 +1,17 @@
 """Finding a run by its directory, its name, or the beginning of its name."""
 
 import glob
+import os
 from pathlib import Path
 
 from bundle.errors import RunError
 from bundle.runs.files import PREDICTIONS, RECORD
 from bundle.system.text import did_you_mean
+
+
+def is_run(directory: Path) -> bool:
+    """Whether a directory has a record, readable or not."""
+    return os.path.lexists(directory / RECORD)
 
 
 def find_run(path: Path, out: Path) -> Path:
@@ -20,10 +26,10 @@ def find_run(path: Path, out: Path) -> Path:
     """
     places = [path] if path.is_absolute() else [path, out / path]
     for place in places:
-        if (place / RECORD).is_file():
+        if is_run(place):
             return place
     for place in places:
-        if place.is_dir():
+        if os.path.isdir(place):  # noqa: PTH112 - Path.is_dir raises for some names
             raise RunError(
                 f"{place} is not a run that can be read: it contains no {RECORD}.",
                 remedy="The run ended before its first question; see its server.log."

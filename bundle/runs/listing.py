@@ -1,5 +1,6 @@
 """The runs in a directory, newest first: enough to choose one, without reading every reply."""
 
+import os
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -7,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bundle.errors import RunError
-from bundle.runs.files import PREDICTIONS, RECORD
+from bundle.runs.files import PREDICTIONS
+from bundle.runs.finding import is_run
 from bundle.runs.record import RunRecord
 from bundle.runs.recorded_run import began, read_recorded_run
 from bundle.runs.results import Results
@@ -88,7 +90,7 @@ def list_runs(out: Path) -> list[ListedRun]:
         RunError: ``out`` cannot be read.
     """
     try:
-        directories = [path for path in out.iterdir() if path.is_dir() and _looks_like_a_run(path)]
+        directories = [path for path in out.iterdir() if is_run(path) or os.path.lexists(path / PREDICTIONS)]
     except OSError as error:
         raise RunError(
             f"{out} cannot be read: {error.strerror}.",
@@ -98,14 +100,10 @@ def list_runs(out: Path) -> list[ListedRun]:
     return sorted(runs, key=lambda run: (run.began, run.directory.name), reverse=True)
 
 
-def _looks_like_a_run(directory: Path) -> bool:
-    return any((directory / name).exists() for name in (RECORD, PREDICTIONS))
-
-
 def _listed(directory: Path) -> ListedRun:
     when = began(directory)
     running = Lock(directory).is_held() is True
-    if not (directory / RECORD).exists():
+    if not is_run(directory):
         # The record is written when the first question is about to be asked.
         return ListedRun(directory, when, State.RUNNING if running else State.NEVER_ASKED)
     try:

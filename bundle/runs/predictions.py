@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self, get_args, get_type_hints
 
 from bundle.errors import RunError
-from bundle.runs.files import PREDICTIONS, read_lines, to_json
+from bundle.runs.files import PREDICTIONS, parse_json, read_lines, to_json
 from bundle.tasks.scores import Key, Part
 
 _ONLY_WHERE_PRESENT = ("cached_tokens", "thinking", "error", "chunks")
@@ -67,6 +67,11 @@ class Prediction:
         """Its task, split and subject."""
         return self.task, self.split, self.subject
 
+    @property
+    def agrees(self) -> bool | None:
+        """Whether its answer is the gold answer; None where that is secret."""
+        return self.answer == self.gold if self.gold else None
+
     def to_json(self) -> str:
         """The line, without its newline."""
         content = {name: getattr(self, name) for name in _TYPES}
@@ -82,13 +87,22 @@ class Prediction:
         Raises:
             ValueError: It is not a prediction.
         """
-        content = json.loads(line)
+        content = parse_json(line)
         if not isinstance(content, dict) or not _REQUIRED <= content.keys() <= _TYPES.keys():
             raise ValueError("not the fields of a prediction")
         for name, value in content.items():
-            if not isinstance(value, _TYPES[name]):
-                raise ValueError(f"{name} is of the wrong type")  # noqa: TRY004 - it is the file that is wrong
-        return cls(**content)
+            kind = type(value)  # for isinstance, true and false are whole numbers
+            if kind not in _TYPES[name]:
+                raise ValueError(f"{name} is of the wrong type")
+            if kind in (int, float) and value < 0:
+                raise ValueError(f"{name} is negative")
+        row = cls(**content)
+        if row.error is None:
+            if row.reply is None or row.answer is None or row.correct is not row.agrees:
+                raise ValueError("its reply, answer, gold and correct contradict each other")
+        elif (row.reply, row.answer, row.correct) != (None, None, None):
+            raise ValueError("it has both an error and a reply")
+        return row
 
 
 _TYPES = {
@@ -108,18 +122,17 @@ def read_predictions(directory: Path) -> list[Prediction]:
     path = directory / PREDICTIONS
     rows = []
     try:
-        lines = read_lines(path)
+        for line in read_lines(path):
+            if line.endswith(b"\n"):
+                rows.append(Prediction.from_json(line))  # noqa: PERF401 - their number tells which is damaged
     except FileNotFoundError:
         raise RunError(f"{path} does not exist.", remedy="Name the directory of a run.") from None
-    for number, line in enumerate(lines[:-1], 1):
-        try:
-            rows.append(Prediction.from_json(line))
-        except (ValueError, RecursionError) as error:
-            why = "not JSON" if isinstance(error, json.JSONDecodeError) else str(error)
-            raise RunError(
-                f"{path}, line {number}, is damaged: {why}.",
-                remedy="Remove that line; its question will be asked again when the run is resumed.",
-            ) from None
+    except (ValueError, RecursionError) as error:
+        why = "not JSON" if isinstance(error, json.JSONDecodeError | RecursionError) else str(error)
+        raise RunError(
+            f"{path}, line {len(rows) + 1}, is damaged: {why}.",
+            remedy="Remove that line; its question will be asked again when the run is resumed.",
+        ) from None
     return rows
 
 

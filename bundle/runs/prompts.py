@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle.errors import RunError
-from bundle.runs.files import PROMPTS, read_lines, to_json
+from bundle.runs.files import PROMPTS, parse_json, read_lines, to_json
 from bundle.tasks.prompts import Message
 from bundle.tasks.scores import Key
 from bundle.tasks.task import Question
@@ -84,18 +84,16 @@ def read_prompts(directory: Path) -> dict[Key, RecordedPrompt]:
         RunError: The file is missing or damaged, so it is not known which questions the run has.
     """
     path = directory / PROMPTS
-    try:
-        lines = read_lines(path)
-    except FileNotFoundError:
-        raise RunError(f"{path} does not exist.", remedy=_REMEDY) from None
     prefixes: dict[str | None, Messages] = {None: ()}
     prompts: dict[Key, RecordedPrompt] = {}
-    # What follows the last newline is an incomplete row, which counts as damaged too.
-    for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
-        try:
-            _read_row(json.loads(line), prefixes, prompts)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise RunError(f"{path}, line {number}, is damaged.", remedy=_REMEDY) from None
+    number = 0
+    try:
+        for number, line in enumerate(read_lines(path), 1):  # noqa: B007 - it tells which is damaged
+            _read_row(parse_json(line), prefixes, prompts)
+    except FileNotFoundError:
+        raise RunError(f"{path} does not exist.", remedy=_REMEDY) from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise RunError(f"{path}, line {number}, is damaged.", remedy=_REMEDY) from None
     return prompts
 
 
@@ -107,7 +105,7 @@ def _read_row(row: Any, prefixes: dict[str | None, Messages], prompts: dict[Key,
         return
     number = row["id"]
     key = Key(_text(row["task"]), _text(row["split"]), _text(row["subject"]), number)
-    if type(number) is not int or key in prompts:
+    if type(number) is not int or number < 0 or key in prompts:
         raise ValueError("the same question twice")
     prompts[key] = RecordedPrompt(_text(row["gold"]), prefix_name, prefixes[prefix_name], messages)
 

@@ -1,5 +1,6 @@
 """A run as its directory describes it. Everything a report shows comes from here."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -183,6 +184,9 @@ def began(directory: Path) -> datetime:
     """When a run was started, in local time: from its directory's name, or else from the age of its record."""
     try:
         return datetime.strptime(directory.resolve().name[:15], "%Y%m%d-%H%M%S").astimezone()
-    except ValueError:
-        record = directory / RECORD
-        return datetime.fromtimestamp((record if record.exists() else directory).stat().st_mtime).astimezone()
+    except (ValueError, OverflowError):
+        pass
+    for path in (directory / RECORD, directory):
+        with contextlib.suppress(OSError, ValueError, OverflowError):
+            return datetime.fromtimestamp(path.stat().st_mtime).astimezone()
+    return datetime.fromtimestamp(0).astimezone()

@@ -1,11 +1,12 @@
 """``results.json``: the scores of a run, and how it went."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bundle.errors import RunError
 from bundle.runs.files import RESULTS, read_json
@@ -14,6 +15,9 @@ from bundle.runs.predictions import Prediction
 from bundle.runs.record import Text, first_fault
 from bundle.runs.scoring import Score, score_run
 from bundle.tasks.scores import Key, ScoredTask
+
+_Count = Annotated[int, Field(ge=0, strict=True)]
+_Seconds = Annotated[float, Field(ge=0, le=1e9, strict=True)]
 
 
 class Coverage(BaseModel):
@@ -27,9 +31,9 @@ class Coverage(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    total: int
-    answered: int
-    failed: int
+    total: _Count
+    answered: _Count
+    failed: _Count
 
 
 class Repeat(BaseModel):
@@ -45,11 +49,11 @@ class Repeat(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    questions: int
-    times: int
-    answers_changed: int
-    replies_changed: int
-    failed: int
+    questions: _Count
+    times: _Count
+    answers_changed: _Count
+    replies_changed: _Count
+    failed: _Count
 
 
 class Results(BaseModel):
@@ -78,15 +82,15 @@ class Results(BaseModel):
 
     scores: dict[Text, Score]
     coverage: Coverage
-    timing: dict[str, float]
-    tokens: dict[str, int]
+    timing: dict[str, _Seconds]
+    tokens: dict[str, _Count]
     server: dict[str, float]
     request_changes: list[str] = []
     health: dict[str, Any] | None = None
     partial: dict[Text, Text] | None = None
     repeat: Repeat | None = None
-    timed_answers: int | None = None
-    sessions: int = 1
+    timed_answers: _Count | None = None
+    sessions: _Count = 1
 
     @classmethod
     def of(
@@ -153,7 +157,7 @@ class Results(BaseModel):
             RunError: They are damaged.
         """
         path = directory / RESULTS
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
         remedy = "Remove the file; `bundle report` needs only the replies."
         try:

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from bundle.system.files import open_for_writing
+
 _GATHER_S = 0.02
 
 
@@ -20,11 +22,11 @@ class RowWriter:
         path: Appended to; made where there is none.
 
     Raises:
-        OSError: It cannot be opened.
+        OSError: It cannot be opened, or is not a regular file.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("ab", buffering=0)
+        self._file = os.fdopen(open_for_writing(path, os.O_CREAT | os.O_APPEND), "ab", buffering=0)
         self._rows: list[Callable[[], str]] = []
         self._error: Exception | None = None
         self._changed = threading.Condition()

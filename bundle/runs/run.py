@@ -1,6 +1,7 @@
 """A run directory while it is written. Everything is written at once, so that it is there whatever happens next."""
 
 import contextlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -10,10 +11,13 @@ from typing import Any, Self
 
 from bundle.errors import RunError
 from bundle.runs.files import PREDICTIONS, PROMPTS, RECORD, SERVER_LOG, unwritable, write_json, write_whole
+from bundle.runs.finding import is_run
 from bundle.runs.predictions import Prediction, read_predictions
 from bundle.runs.record import RunRecord, require_same
 from bundle.runs.row_writer import RowWriter
+from bundle.system.files import read_regular
 from bundle.system.locks import Lock
+from bundle.system.text import shortened
 
 
 class Run:
@@ -55,7 +59,7 @@ class Run:
         Raises:
             RunError: It cannot be created.
         """
-        stem = datetime.now().strftime("%Y%m%d-%H%M%S-") + (re.sub(r"[^\w.-]+", "-", label).strip("-.") or "run")
+        stem = datetime.now().strftime("%Y%m%d-%H%M%S-") + _file_name(label)
         attempt = 1
         while True:
             directory = out / (stem if attempt == 1 else f"{stem}-{attempt}")
@@ -78,7 +82,7 @@ class Run:
         Raises:
             RunError: It is not a run's, is in use, or is damaged.
         """
-        if not (directory / RECORD).is_file():
+        if not is_run(directory):
             raise RunError(
                 f"Cannot resume {directory}: it contains no {RECORD}.",
                 remedy="Name the directory that the run printed as its last line.",
@@ -169,13 +173,17 @@ class Run:
         write_json(self.directory / name, content)
 
 
+def _file_name(label: str) -> str:
+    return shortened(re.sub(r"[^\w.-]+", "-", label).strip("-.") or "run")
+
+
 def _keep_replies(path: Path) -> Sequence[Prediction]:
     """The rows with a reply, the last of every question; the others are removed, so that they are asked again."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return ()
     # The last one counts: a question is asked again where its first reply turned out to be none.
     known = tuple({row.key: row for row in read_predictions(path.parent) if row.error is None}.values())
     content = b"".join(row.to_json().encode() + b"\n" for row in known)
-    if content != path.read_bytes():
+    if content != read_regular(path, len(content)):
         write_whole(path, content)
     return known

@@ -56,6 +56,10 @@ def open_regular(path: Path) -> BinaryIO:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except ValueError:
         raise OSError(errno.EINVAL, "a path cannot contain a NUL character or half a character") from None
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise OSError(errno.EINVAL, "it is a symbolic link that leads nowhere") from None
+        raise
     try:
         _require_regular(os.fstat(descriptor).st_mode)
         return os.fdopen(descriptor, "rb")
@@ -74,8 +78,44 @@ def read_regular(path: Path, limit: int) -> bytes:
         return file.read(limit + 1)
 
 
+def open_for_writing(path: Path, flags: int) -> int:
+    """Open a regular file of this program's for writing.
+
+    Neither is a link followed, which may lead to a file that is not this program's, nor a pipe waited for.
+
+    Args:
+        path: The file.
+        flags: What goes with ``os.O_WRONLY``, such as ``os.O_CREAT | os.O_APPEND``.
+
+    Returns:
+        A descriptor that the caller closes.
+
+    Raises:
+        OSError: It cannot be written, or is not a regular file.
+    """
+    safe = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+    try:
+        descriptor = os.open(path, os.O_WRONLY | safe | flags, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "it is a symbolic link") from None
+        if error.errno == errno.ENXIO:
+            raise OSError(errno.EINVAL, _IRREGULAR) from None
+        raise
+    try:
+        _require_regular(os.fstat(descriptor).st_mode)
+        os.set_blocking(descriptor, True)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+_IRREGULAR = "it is a pipe, a device or a socket, not a regular file"
+
+
 def _require_regular(mode: int) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, "it is a directory")
     if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "it is a pipe, a device or a socket, not a regular file")
+        raise OSError(errno.EINVAL, _IRREGULAR)

@@ -45,7 +45,7 @@ class Lock:
 
     def _take_stand_in(self, how: int) -> None:
         try:
-            stand_in = os.open(self._path / _STAND_IN, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            stand_in = os.open(self._path / _STAND_IN, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError:
             return  # a directory that cannot be written needs protection least
         self.release()

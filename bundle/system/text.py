@@ -6,6 +6,7 @@ tags). Such characters are written as Python would write them (``\x1b``, ``\u202
 Chinese, emoji and combining text stay as they are.
 """
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -77,6 +78,20 @@ def did_you_mean(written: str, names: Iterable[str], otherwise: str = "", *, cut
     """A suggestion for a mistyped name, or ``otherwise`` where none is near."""
     near = nearest(written, names, cutoff=cutoff)
     return f"Did you mean {printable(near[0])}?" if near else otherwise
+
+
+def shortened(name: str, longest: int = 120) -> str:
+    """A name that is short enough for a file: of a longer one its beginning, and a hash that tells it from others.
+
+    Args:
+        name: Any text that is valid UTF-8.
+        longest: Bytes. File systems allow 255, encrypted ones 143, of which a suffix and a time need some.
+    """
+    data = name.encode()
+    if len(data) <= longest:
+        return name
+    mark = "-" + hashlib.sha256(data).hexdigest()[:8]
+    return data[: longest - len(mark)].decode(errors="ignore") + mark
 
 
 def plural(count: int, one: str, several: str | None = None) -> str:

@@ -2,10 +2,12 @@
 
 import io
 import json
+import tempfile
 import zipfile
 from pathlib import Path
 
 from tests.checkpoints.checkpoints import CONFIG, describe, safetensors_bytes
+from tests.reports.run_directories import write_run
 from tests.tasks.source_files import ceval_files, ceval_rows
 
 _ROOT = Path(__file__).parents[2]
@@ -24,6 +26,11 @@ _CSV = ceval_files(ceval_rows())["val/law_val.csv"]
 _TASK = (
     b'description = "x"\n[rows]\nfile = "rows.csv"\n[prompt]\nuser = "{question}"\n[answer]\nrule = "first_option"\n'
 )
+with tempfile.TemporaryDirectory() as _directory:
+    _RUN = {
+        path.name: path.read_bytes()
+        for path in write_run(Path(_directory) / "run", {"law": "10", "logic": "1x"}).iterdir()
+    }
 SEEDS: dict[str, list[bytes]] = {
     "model_file": [path.read_bytes() for path in sorted((_ROOT / "models").glob("*.toml"))],
     "task_file": [_TASK, *(path.read_bytes() for path in sorted((_ROOT / "configs").glob("*.toml")))],
@@ -46,5 +53,9 @@ SEEDS: dict[str, list[bytes]] = {
     "config_json": [json.dumps({**CONFIG, "auto_map": {"AutoModel": "m.X"}, "text_config": {}}).encode()],
     "tokenizer_config_json": [b'{"auto_map": {"AutoTokenizer": ["m.X", null]}, "bos_token": {"content": "<s>"}}'],
     "generation_config_json": [b'{"eos_token_id": [1, 2]}'],
+    "run_json": [_RUN["run.json"]],
+    "prompts_jsonl": [_RUN["prompts.jsonl"]],
+    "predictions_jsonl": [_RUN["predictions.jsonl"]],
+    "results_json": [_RUN["results.json"]],
     "index_json": [b'{"weight_map": {"embed": "model.safetensors", "norm": "model.safetensors"}}'],
 }

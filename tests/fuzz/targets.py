@@ -20,6 +20,11 @@ from bundle.client._replies import StreamedReply, reply_of
 from bundle.config.files import read_file
 from bundle.config.model_files import ModelFile
 from bundle.errors import BundleError
+from bundle.reports import html
+from bundle.reports.screen.output import console
+from bundle.reports.screen.run_table import show_runs
+from bundle.runs.listing import list_runs
+from bundle.runs.recorded_run import read_recorded_run
 from bundle.serving.diagnosis import diagnose, fatal
 from bundle.serving.server_log import ServerLog
 from bundle.tasks.answers import FirstCapital, FirstOption
@@ -28,6 +33,7 @@ from bundle.tasks.own_rows import OwnRows
 from bundle.tasks.sources import load_tables
 from bundle.tasks.sources.csv_files import read_csv
 from tests.checkpoints.checkpoints import write_checkpoint
+from tests.reports.run_directories import write_run
 from tests.tasks.source_files import CEVAL, CMMLU, WANTED
 
 Target = Callable[[bytes, Path], None]
@@ -142,6 +148,23 @@ def _checkpoint_file(name: str) -> Target:
     return target
 
 
+def _run_file(name: str) -> Target:
+    def target(data: bytes, directory: Path) -> None:
+        run = directory / "runs" / "run"
+        if not run.is_dir():
+            write_run(run, {"law": "10", "logic": "1x"})
+        untouched = (run / name).read_bytes()
+        try:
+            _written(data, run / name)
+            with (directory / "screen").open("w", encoding="utf-8") as screen:
+                show_runs(console(screen, width=200), list_runs(run.parent))
+            html.export(read_recorded_run(run))
+        finally:
+            (run / name).write_bytes(untouched)
+
+    return target
+
+
 def _own(path: Path) -> None:
     own = OwnRows("own", path, None, ("question", "answer"), {}, "subject", FirstOption())
     subjects = own.subjects()
@@ -167,6 +190,10 @@ TARGETS: Mapping[str, Target] = {
     "reply": reply,
     "stream": stream,
     "server_log": server_log,
+    "run_json": _run_file("run.json"),
+    "prompts_jsonl": _run_file("prompts.jsonl"),
+    "predictions_jsonl": _run_file("predictions.jsonl"),
+    "results_json": _run_file("results.json"),
     "config_json": _checkpoint_file("config.json"),
     "tokenizer_config_json": _checkpoint_file("tokenizer_config.json"),
     "generation_config_json": _checkpoint_file("generation_config.json"),

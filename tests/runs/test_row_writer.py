@@ -36,8 +36,11 @@ def test_a_flush_with_nothing_to_write_is_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
-def test_a_full_disk_is_told_when_flushing_and_at_the_next_row() -> None:
-    writer = RowWriter(Path("/dev/full"))
+def test_a_full_disk_is_told_when_flushing_and_at_the_next_row(tmp_path: Path) -> None:
+    writer = RowWriter(tmp_path / "rows")
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, writer._file.fileno())
+    os.close(full)
     writer.put(lambda: "row")
 
     with pytest.raises(OSError, match="No space left"):

@@ -1,5 +1,6 @@
 """The log of a server is read in bounds, and cannot take over the terminal it is shown on."""
 
+import os
 import stat
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bundle.serving import server_log
 from bundle.serving.server_log import TAIL_BYTES, ServerLog, printable
 from bundle.system.text import printable as visible
 
@@ -74,6 +76,79 @@ def test_secrets_are_hidden(path: Path) -> None:
     log = ServerLog(path, secrets=("s3cret", ""))
     append(path, b"key=s3cret;\n")
     assert log.last_lines() == ["key=***;"]
+
+
+@pytest.fixture
+def bound(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A smaller one, which is sooner reached."""
+    monkeypatch.setattr(server_log, "MAX_BYTES", 8 * TAIL_BYTES)
+    monkeypatch.setattr(server_log, "_KEPT_BYTES", 2 * TAIL_BYTES)
+    return 8 * TAIL_BYTES
+
+
+def test_of_a_log_without_end_the_beginning_and_the_end_are_kept_and_every_line_is_read_once(
+    path: Path, bound: int
+) -> None:
+    append(path, b"an earlier server\n" * 1000)
+    log = ServerLog(path)
+    append(path, b"the beginning\n")
+    read = log.new_lines()
+    line = "{:9} it complains and complains and complains\n"
+    lines = [line.format(number) for number in range(40_000)]
+    for start in range(0, len(lines), 1000):
+        for again in range(8):
+            append(path, "".join(lines[start + again * 125 : start + again * 125 + 125]).encode())
+            read += log.new_lines()
+        assert path.stat().st_size < bound + 10_000
+
+    assert read == ["the beginning", *(one.rstrip() for one in lines)]
+    kept = path.read_bytes()
+    assert kept.startswith(b"an earlier server\n" * 1000 + b"the beginning\n" + lines[0].encode())
+    assert kept.endswith("".join(lines[-1000:]).encode())
+    assert b" bytes here]\n" in kept
+    assert log.last_lines()[-1] == read[-1]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_what_is_written_at_once_is_cut_too_and_the_next_server_s_lines_are_its_own(path: Path, bound: int) -> None:
+    log = ServerLog(path)
+    append(path, b"first\n" + b"x" * 5 * bound + b"\nlast\n")
+    assert log.new_lines()[-1] == "last"
+    assert path.stat().st_size < bound
+    assert log.last_lines()[-1] == "last"
+    append(path, b"more\n")
+    assert log.new_lines() == ["more"]
+    next_one = ServerLog(path)
+    append(path, b"another server\n")
+    assert next_one.new_lines() == next_one.last_lines() == ["another server"]
+
+
+def test_a_server_that_goes_on_writing_keeps_its_place(path: Path, bound: int) -> None:
+    log = ServerLog(path)
+    writing = log.open()  # as the server has it
+    os.write(writing, b"y" * (bound + 1) + b"\n")
+    log.new_lines()
+    os.write(writing, b"after\n")
+    os.close(writing)
+    assert log.new_lines() == ["after"]
+    assert path.read_bytes().endswith(b"after\n")
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("kind", ["pipe", "link", "directory"])
+def test_a_log_is_written_to_a_regular_file_only(path: Path, kind: str) -> None:
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "link":
+            (path.parent / "elsewhere").touch(0o644)
+            path.symlink_to("elsewhere")
+        case _:
+            path.mkdir()
+    with pytest.raises(OSError, match=r"pipe|symbolic link|directory"):
+        ServerLog(path)
+    if kind == "link":
+        assert stat.S_IMODE((path.parent / "elsewhere").stat().st_mode) == 0o644
 
 
 def test_a_log_that_was_deleted_is_empty(path: Path) -> None:

@@ -9,6 +9,7 @@ from bundle.runs.files import to_json
 from bundle.runs.predictions import Prediction
 from bundle.runs.recorded_run import RecordedRun
 from bundle.runs.run import Run
+from bundle.system.text import shortened
 from bundle.tasks.scores import Key, ScoredTask
 
 _LETTERS = frozenset("ABCD")
@@ -76,7 +77,7 @@ def submissions(
                 answers.setdefault(key.subject, {})[str(key.id)] = answer if answer in _LETTERS else ""
                 unanswered += key not in replied
         if answers:
-            file = "submission.json" if len(secret) == 1 else f"submission-{task.name}.json"
+            file = "submission.json" if len(secret) == 1 else f"submission-{shortened(task.name)}.json"
             found.append(Submission(file, answers, unanswered))
     return found
 
