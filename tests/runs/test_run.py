@@ -106,7 +106,7 @@ def test_questions_without_a_reply_and_rows_told_twice_are_dropped_when_a_run_go
     with Run.create(tmp_path, "r") as run:
         run.write("run.json", {})
         run.append(PREDICTION)
-        run.append(replace(PREDICTION, id=4, reply=None, error="HTTP 500"))
+        run.append(replace(PREDICTION, id=4, reply=None, answer=None, correct=None, error="HTTP 500"))
         run.append(PREDICTION)
 
     with Run.resume(run.directory) as again:

@@ -30,16 +30,16 @@ def sparse(path: Path) -> None:
         file.truncate(10**12)  # a hole, it takes no space
 
 
-IN_PLACE_OF_A_FILE: dict[str, Callable[[Path], None]] = {
+IN_PLACE_OF_A_FILE: dict[str, Callable[[Path], object]] = {
     "pipe": os.mkfifo,
     "device": lambda path: path.symlink_to("/dev/zero"),
     "directory": Path.mkdir,
     "link to nothing": lambda path: path.symlink_to("nowhere"),
     "link to itself": lambda path: path.symlink_to(path.name),
     "terabyte": sparse,
-    "empty": lambda path: path.write_bytes(b"") and None,
-    "no text": lambda path: path.write_bytes(b"\xff\xfe\n") and None,
-    "nested": lambda path: path.write_bytes(b"[" * 100_000 + b"\n") and None,
+    "empty": lambda path: path.write_bytes(b""),
+    "no text": lambda path: path.write_bytes(b"\xff\xfe\n"),
+    "nested": lambda path: path.write_bytes(b"[" * 100_000 + b"\n"),
 }
 
 

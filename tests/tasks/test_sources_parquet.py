@@ -7,9 +7,19 @@ import pytest
 
 from bundle.errors import DataError
 from bundle.tasks.benchmarks import Benchmark
-from bundle.tasks.sources import Row
+from bundle.tasks.sources import Row, load_tables
 from bundle.tasks.sources.parquet_files import find_shards, read_parquet
-from tests.tasks.source_files import CEVAL, CMMLU, ceval_rows, csv_bytes, parquet_bytes, question, write_files
+from tests.tasks.source_files import (
+    CEVAL,
+    CMMLU,
+    WANTED,
+    ceval_rows,
+    csv_bytes,
+    parquet_bytes,
+    parquet_files,
+    question,
+    write_files,
+)
 
 NAME = "law/val-00000-of-00001.parquet"
 
@@ -108,6 +118,51 @@ def test_an_id_that_is_no_whole_number_is_an_error(tmp_path: Path) -> None:
 def test_a_missing_column_is_named_together_with_those_that_are_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="column 'A' is missing; the columns are 'id', 'question', 'answer'"):
         read(tmp_path, {NAME: parquet_bytes([{"id": 0, "question": "?", "answer": "A"}])})
+
+
+@pytest.mark.parametrize("folder", ["a[1]b", "*", "a::b", "a b%20c", "train-test", "中文"])
+def test_a_folder_may_have_any_name(folder: str, tmp_path: Path) -> None:
+    rows = ceval_rows()
+    write_files(tmp_path / folder, parquet_files(rows))
+    assert load_tables(str(tmp_path / folder), CEVAL, WANTED).rows == rows
+
+
+def test_files_with_other_columns_are_read_all_the_same(tmp_path: Path) -> None:
+    rows = ceval_rows()
+    files = parquet_files(rows)
+    files["law/val-00000-of-00001.parquet"] = parquet_bytes(
+        [with_number(row) | {"extra": 1.5} for row in rows["law", "val"]]
+    )
+    files["logic/dev-00000-of-00001.parquet"] = parquet_bytes(
+        [dict(reversed(with_number(row).items())) for row in rows["logic", "dev"]]
+    )
+    write_files(tmp_path, files)
+    assert load_tables(str(tmp_path), CEVAL, WANTED).rows == rows
+
+
+def test_one_damaged_file_among_others_is_named(tmp_path: Path) -> None:
+    files = parquet_files(ceval_rows())
+    sound = files["logic/val-00000-of-00001.parquet"]
+    files["logic/val-00000-of-00001.parquet"] = sound[:4] + b"\xff" * 200 + sound[204:]
+    write_files(tmp_path, files)
+    with pytest.raises(DataError, match=r"logic/val-00000-of-00001\.parquet is not a readable Parquet file"):
+        load_tables(str(tmp_path), CEVAL, WANTED)
+
+
+def test_all_files_with_the_same_columns_are_read_in_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    calls = []
+    real = datasets.Dataset.from_parquet
+
+    def counted(paths: list[str], **options: object) -> object:
+        calls.append(len(paths))
+        return real(paths, **options)
+
+    monkeypatch.setattr(datasets.Dataset, "from_parquet", counted)
+    write_files(tmp_path, parquet_files(ceval_rows()))
+    load_tables(str(tmp_path), CEVAL, WANTED)
+    assert calls == [len(WANTED)]
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,12 @@
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 from bundle.errors import DataError
 from bundle.tasks.benchmarks import Benchmark
-from bundle.tasks.sources.tables import Pair, Row, check_rows, check_size, make_row, place_columns
+from bundle.tasks.sources.tables import Pair, Row, check_rows, check_size, check_total, make_row, place_columns
 
 _REMEDY = "Read the benchmark from its .zip or its CSV files instead, with `--data PATH`."
 
@@ -17,6 +18,10 @@ _SHARD = re.compile(
     r"(?P<subject>[^/]+)/(?P<split>[^/-]+)"
     r"(?:-(?P<number>\d{5})-of-(?P<count>\d{5})(?:-\w+)?|/(?P<converted>\d{4}))\.parquet"
 )
+
+
+_Table = dict[str, list[object]]
+"""A file's columns."""
 
 
 def find_shards(names: Iterable[str], wanted: Sequence[Pair]) -> dict[Pair, list[str]]:
@@ -39,8 +44,9 @@ def read_shards(
     where: str,
 ) -> dict[Pair, list[Row]]:
     """Read every wanted table, each from its files."""
+    tables = _read_files({name: files[name] for pair in wanted for name in shards[pair]}, where)
     return {
-        pair: read_parquet({name: files[name] for name in shards[pair]}, benchmark, pair[1], where)
+        pair: _rows({name: tables[name] for name in shards[pair]}, benchmark, pair[1], where)
         for pair in dict.fromkeys(wanted)
     }
 
@@ -60,9 +66,13 @@ def read_parquet(shards: Mapping[str, Path], benchmark: Benchmark, split: str, w
     Raises:
         DataError: A file is damaged or does not hold the benchmark's columns as text.
     """
+    return _rows(_read_files(shards, where), benchmark, split, where)
+
+
+def _rows(tables: Mapping[str, _Table], benchmark: Benchmark, split: str, where: str) -> list[Row]:
     rows: list[tuple[int, Row]] = []
-    for name, path in shards.items():
-        header, columns = _read_columns(name, path, where)
+    for name, table in tables.items():
+        header, columns = list(table), list(table.values())
         if not any(benchmark.renames.get(column, column) == "id" for column in header):
             header.append("id")
             columns.append(list(range(len(rows), len(rows) + (len(columns[0]) if columns else 0))))
@@ -76,35 +86,77 @@ def read_parquet(shards: Mapping[str, Path], benchmark: Benchmark, split: str, w
         placed = {column: place for place, column in enumerate(texts)}
         for cells in zip(*texts.values(), strict=True):
             rows.append((len(rows) + 1, make_row(cells, placed, benchmark)))
-    return check_rows(rows, benchmark, split, where + ", ".join(shards), "row")
+    return check_rows(rows, benchmark, split, where + ", ".join(tables), "row")
 
 
-def _read_columns(name: str, path: Path, where: str) -> tuple[list[str], list[list[object]]]:
-    """The names of a file's columns, and the cells of each."""
+def _read_files(files: Mapping[str, Path], where: str) -> dict[str, _Table]:
+    """The content of every file.
+
+    Files with the same columns are read together: most of the time goes into what the package does once for a call.
+    """
     import datasets  # these two take a second, and CSV files do without
     import pyarrow.parquet
+
+    alike: dict[tuple[tuple[str, str], ...], dict[str, int]] = {}
+    total = 0
+    for name, path in files.items():
+        try:
+            with pyarrow.parquet.ParquetFile(path) as file:
+                size = sum(file.metadata.row_group(group).total_byte_size for group in range(file.num_row_groups))
+                columns, count = [(one.name, str(one.type)) for one in file.schema_arrow], file.metadata.num_rows
+        except Exception as error:
+            raise _unreadable(name, path, where, error) from error
+        check_size(size, where + name)
+        total += size
+        alike.setdefault(tuple(columns), {})[name] = count
+    check_total(total, where.rstrip(": /") or "the benchmark")
 
     shown = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            groups = range(file.metadata.num_row_groups)
-            check_size(sum(file.metadata.row_group(group).total_byte_size for group in groups), where + name)
-        # The package copies every file it reads into a cache; that copy is of no use here.
-        with tempfile.TemporaryDirectory(prefix="bundle-parquet-") as copy:
-            table = datasets.Dataset.from_parquet(str(path), cache_dir=copy, keep_in_memory=True).to_dict()
-    except DataError:
-        raise
-    except Exception as error:  # what a damaged file raises differs from version to version
-        cause = error.__cause__ or error
-        reason = (str(cause).splitlines() or [type(cause).__name__])[0].rstrip(".")
-        raise DataError(
-            f"{where}{name} is not a readable Parquet file: {reason}.", remedy=f"Remove {path} and run again."
-        ) from error
+        tables = {name: table for counts in alike.values() for name, table in _read_alike(files, counts, where).items()}
     finally:
         if shown:
             datasets.enable_progress_bars()
-    return list(table), list(table.values())
+    return {name: tables[name] for name in files}
+
+
+def _read_alike(files: Mapping[str, Path], counts: Mapping[str, int], where: str) -> dict[str, _Table]:
+    """The content of files with the same columns, of which each has so many rows."""
+    try:
+        joint = _joint([files[name] for name in counts], sum(counts.values()))
+    except Exception as error:  # what a damaged file raises differs from version to version
+        if len(counts) == 1:
+            (name,) = counts
+            raise _unreadable(name, files[name], where, error) from error
+        return {name: table for one in counts for name, table in _read_alike(files, {one: counts[one]}, where).items()}
+    begins = accumulate(counts.values(), initial=0)
+    return {
+        name: {column: cells[begin : begin + count] for column, cells in joint.items()}
+        for (name, count), begin in zip(counts.items(), begins, strict=False)
+    }
+
+
+def _joint(paths: Sequence[Path], count: int) -> _Table:
+    import datasets  # imported already
+
+    # The package copies every file it reads into a cache; that copy is of no use here. It takes paths for patterns, so
+    # it is given links without brackets in their names.
+    with tempfile.TemporaryDirectory(prefix="bundle-parquet-") as copy:
+        links = [Path(copy, f"{number}.parquet") for number in range(len(paths))]
+        for link, path in zip(links, paths, strict=True):
+            link.symlink_to(path.absolute())
+        loaded = datasets.Dataset.from_parquet([str(link) for link in links], cache_dir=copy, keep_in_memory=True)
+        joint: _Table = loaded.to_dict()
+    if any(len(cells) != count for cells in joint.values()):
+        raise ValueError("the number of its rows is another than it says")
+    return joint
+
+
+def _unreadable(name: str, path: Path, where: str, error: Exception) -> DataError:
+    cause = error.__cause__ or error
+    reason = (str(cause).splitlines() or [type(cause).__name__])[0].rstrip(".")
+    return DataError(f"{where}{name} is not a readable Parquet file: {reason}.", remedy=f"Remove {path} and run again.")
 
 
 def _text(cell: object, column: str, benchmark: Benchmark, where: str) -> str:
