@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bundle.cli.options import RUN_HELP
+
 if TYPE_CHECKING:
     from bundle.reports.comparison import Comparison
 
@@ -14,9 +16,7 @@ _STANDARD_OUTPUT = Path("-")
 
 
 def compare(
-    base: Annotated[
-        Path, typer.Argument(metavar="BASE", help="Directory of a run, or its name in outputs/.", show_default=False)
-    ],
+    base: Annotated[Path, typer.Argument(metavar="BASE", help=RUN_HELP, show_default=False)],
     new: Annotated[
         list[Path],
         typer.Argument(metavar="NEW", help="One or more runs to compare with it.", show_default=False),

@@ -16,6 +16,8 @@ _WIDEST_HELP = 120
 _WIDEST_NAMES = 28
 _NO_BRACES = str.maketrans("", "", "{}")
 
+RUN_HELP = "A run: its directory, its name or the beginning of it, its model's name, or latest."
+
 HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": _WIDEST_HELP}
 
 

@@ -5,16 +5,15 @@ from typing import Annotated
 
 import typer
 
+from bundle.cli.options import RUN_HELP
 from bundle.errors import UsageError
 from bundle.reports.formats import FORMATS, Format, Language
+from bundle.runs.finding import LATEST
 from bundle.system.text import did_you_mean
 
 
 def report(
-    run: Annotated[
-        Path,
-        typer.Argument(metavar="RUN", help="Directory of the run, or its name in outputs/.", show_default=False),
-    ],
+    run: Annotated[Path, typer.Argument(metavar="[RUN]", help=RUN_HELP)] = LATEST,
     format_name: Annotated[
         str, typer.Option("--format", metavar="FORMAT", help=f"Format to write: {', '.join(FORMATS)}.")
     ] = "html",

@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
+from bundle.cli.options import RUN_HELP
+from bundle.runs.finding import LATEST
+
 
 def rescore(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Directory of the run, or its name in outputs/.", show_default=False)
-    ],
+    run: Annotated[Path, typer.Argument(metavar="[RUN]", help=RUN_HELP)] = LATEST,
     rule: Annotated[
         str | None,
         typer.Option(

@@ -10,24 +10,47 @@ import typer
 
 def runs(
     out: Annotated[Path, typer.Option(metavar="DIR", help="List the runs in DIR.")] = Path("outputs"),
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="List only this model's runs.", show_default="all")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="NAME", help="List only runs of this task.", show_default="all")
+    ] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="List also runs that ended before their first question.")] = (
+        False
+    ),
+    remove: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--rm", metavar="RUN", help="Delete a run instead, by its full name. Repeatable.", show_default=False
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything known about them as JSON.")] = False,
 ) -> None:
     """List the runs, newest first.
 
-    Shows start, model, task, score, questions answered and duration (minutes:seconds). Other commands take a run's
-    name, or any unambiguous beginning of it.
+    Shows start, model, task, score, questions answered and duration (minutes:seconds); the best whole run of a task is
+    in bold. Other commands take a run's name, any unambiguous beginning of it, a model's name for its newest run, or
+    latest.
     """
-    from bundle.runs.listing import list_runs  # imported late: `bundle --help` does not need it
+    from bundle.runs.listing import list_runs, remove_run  # imported late: `bundle --help` does not need it
 
+    if remove:
+        for directory in [remove_run(one, out) for one in remove]:
+            typer.echo(f"deleted {directory}")
+        return
     found = list_runs(out)
+    if model is not None or task is not None:
+        found = [run for run in found if (model is None or run.model == model) and (task is None or task in run.tasks)]
     if as_json:
         typer.echo(json.dumps([run.to_json() for run in found], indent=1))
         return
     if not found:
-        typer.echo(f"no runs in {out}", err=True)
+        such = "no such runs" if model is not None or task is not None else "no runs"
+        typer.echo(f"{such} in {out}", err=True)
         return
     # imported late: `bundle --help` needs none of it
     from bundle.reports.screen.output import console
     from bundle.reports.screen.run_table import show_runs
 
-    show_runs(console(sys.stdout, width=500), found)
+    show_runs(console(sys.stdout, width=500), found, failed=failed)

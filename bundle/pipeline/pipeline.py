@@ -303,8 +303,24 @@ def _report(session: _Session, code: int) -> int:
         code = ExitCode.UNANSWERED
     if session.conclusion is not None:
         code = _conclude(session.conclusion, run, code, screen)
+    if coverage.answered:
+        _write_page(run, screen)
     screen.last(run.directory)
     return code
+
+
+def _write_page(run: Run, screen: Screen) -> None:
+    # imported late: slow, and the server should start first
+    from bundle.reports.formats import FORMATS
+    from bundle.runs.recorded_run import read_recorded_run
+
+    page = FORMATS["html"]
+    try:
+        page.write(read_recorded_run(run.directory), run.directory / page.name)
+    except BundleError as error:
+        screen.note(f"no report: {error.message}")
+    else:
+        screen.note(f"report: {run.directory / page.name}")
 
 
 def _conclude(conclusion: "Conclusion", run: Run, code: int, screen: Screen) -> int:

@@ -1,12 +1,18 @@
-"""Finding a run by its directory, its name, or the beginning of its name."""
+"""Finding a run by its directory, its name or the beginning of that, its model's name, or as the latest."""
 
+import contextlib
 import glob
 import os
+from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from bundle.errors import RunError
 from bundle.runs.files import PREDICTIONS, RECORD
 from bundle.system.text import did_you_mean
+
+LATEST: Final = Path("latest")
+"""Stands for the newest run."""
 
 
 def is_run(directory: Path) -> bool:
@@ -18,7 +24,8 @@ def find_run(path: Path, out: Path) -> Path:
     """Find a run directory.
 
     Args:
-        path: The directory, its name in ``out``, or the beginning of one name there.
+        path: The directory, its name in ``out``, the beginning of one name there, a model's name for the newest of its
+            runs there, or ``latest`` for the newest of all.
         out: The directory that contains runs.
 
     Raises:
@@ -36,6 +43,8 @@ def find_run(path: Path, out: Path) -> Path:
                 if (place / PREDICTIONS).exists()
                 else "Name the directory that the run printed as its last line.",
             )
+    if path == LATEST and (newest := _newest(out)) is not None:
+        return newest
     matching = sorted(one.parent for one in out.glob(f"{glob.escape(path.name)}*/{RECORD}"))
     if len(matching) == 1 and path.name == str(path):
         return matching[0]
@@ -45,8 +54,36 @@ def find_run(path: Path, out: Path) -> Path:
             remedy="Name one of them in full.",
             details=[one.name for one in matching],
         )
+    if (newest := _newest(out, str(path))) is not None:
+        return newest
     names = [one.parent.name for one in out.glob(f"*/{RECORD}")]
     raise RunError(
         f"No run {path}, neither at that path nor in {out}.",
         remedy=did_you_mean(path.name, names, "`bundle runs` lists the runs; --out sets where they are.", cutoff=0.5),
     )
+
+
+def _newest(out: Path, model: str | None = None) -> Path | None:
+    """The newest run of a model, or of all; damaged ones have no model."""
+    from bundle.runs.record import RunRecord  # imported late: slow, and most runs are named in full
+
+    runs = [one.parent for one in out.glob(f"*/{RECORD}")]
+    for directory in sorted(runs, key=lambda run: (began(run), run.name), reverse=True):
+        try:
+            if model is None or RunRecord.read(directory).model.name == model:
+                return directory
+        except RunError:
+            continue
+    return None
+
+
+def began(directory: Path) -> datetime:
+    """When a run was started, in local time: from its directory's name, or else from the age of its record."""
+    try:
+        return datetime.strptime(directory.resolve().name[:15], "%Y%m%d-%H%M%S").astimezone()
+    except (ValueError, OverflowError):
+        pass
+    for path in (directory / RECORD, directory):
+        with contextlib.suppress(OSError, ValueError, OverflowError):
+            return datetime.fromtimestamp(path.stat().st_mtime).astimezone()
+    return datetime.fromtimestamp(0).astimezone()

@@ -1,6 +1,7 @@
 """The runs in a directory, newest first: enough to choose one, without reading every reply."""
 
 import os
+import shutil
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -9,9 +10,9 @@ from typing import Any
 
 from bundle.errors import RunError
 from bundle.runs.files import PREDICTIONS
-from bundle.runs.finding import is_run
+from bundle.runs.finding import began, is_run
 from bundle.runs.record import RunRecord
-from bundle.runs.recorded_run import began, read_recorded_run
+from bundle.runs.recorded_run import read_recorded_run
 from bundle.runs.results import Results
 from bundle.runs.scope import scope_text, task_scope
 from bundle.runs.scoring import Headline, headlines
@@ -90,7 +91,7 @@ def list_runs(out: Path) -> list[ListedRun]:
         RunError: ``out`` cannot be read.
     """
     try:
-        directories = [path for path in out.iterdir() if is_run(path) or os.path.lexists(path / PREDICTIONS)]
+        directories = [path for path in out.iterdir() if _looks_like_a_run(path)]
     except OSError as error:
         raise RunError(
             f"{out} cannot be read: {error.strerror}.",
@@ -98,6 +99,34 @@ def list_runs(out: Path) -> list[ListedRun]:
         ) from None
     runs = [_listed(directory) for directory in directories]
     return sorted(runs, key=lambda run: (run.began, run.directory.name), reverse=True)
+
+
+def remove_run(run: Path, out: Path) -> Path:
+    """Delete a run, named in full so that no other is meant, and return its directory.
+
+    Raises:
+        RunError: There is no such run, it is running, or it cannot be deleted.
+    """
+    directory = run if run.is_absolute() or _looks_like_a_run(run) else out / run
+    if directory.is_symlink() or not _looks_like_a_run(directory):
+        raise RunError(f"No run {run}, neither at that path nor in {out}.", remedy="`bundle runs` lists the runs.")
+    lock = Lock(directory)
+    try:
+        lock.take()
+        shutil.rmtree(directory)
+    except BlockingIOError:
+        raise RunError(f"{directory} is still running.", remedy="Stop it first.") from None
+    except OSError as error:
+        raise RunError(
+            f"{directory} cannot be deleted: {error.strerror}.", remedy="Check its owner and permissions."
+        ) from None
+    finally:
+        lock.release()
+    return directory
+
+
+def _looks_like_a_run(directory: Path) -> bool:
+    return is_run(directory) or os.path.lexists(directory / PREDICTIONS)
 
 
 def _listed(directory: Path) -> ListedRun:

@@ -1,6 +1,5 @@
 """A run as its directory describes it. Everything a report shows comes from here."""
 
-import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from bundle.errors import RunError
 from bundle.runs.files import DAMAGED, PREDICTIONS, PROMPTS, RECORD
-from bundle.runs.finding import find_run
+from bundle.runs.finding import began, find_run
 from bundle.runs.health import Health, examine
 from bundle.runs.predictions import Prediction, one_per_question, read_predictions
 from bundle.runs.prompts import RecordedPrompt, read_prompts
@@ -178,15 +177,3 @@ def _in_order(
         parts[key.part].append(key.id)
     keys = (Key(*part, number) for part, numbers in parts.items() for number in sorted(numbers))
     return {key: prompts[key] for key in keys}
-
-
-def began(directory: Path) -> datetime:
-    """When a run was started, in local time: from its directory's name, or else from the age of its record."""
-    try:
-        return datetime.strptime(directory.resolve().name[:15], "%Y%m%d-%H%M%S").astimezone()
-    except (ValueError, OverflowError):
-        pass
-    for path in (directory / RECORD, directory):
-        with contextlib.suppress(OSError, ValueError, OverflowError):
-            return datetime.fromtimestamp(path.stat().st_mtime).astimezone()
-    return datetime.fromtimestamp(0).astimezone()

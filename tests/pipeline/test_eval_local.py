@@ -51,8 +51,9 @@ def test_a_run_ends_with_a_table_and_its_directory(finished: Finished) -> None:
     assert "近代史纲要" not in finished.stdout  # one of many: neither among the best nor among the worst
     directory = Path(finished.stdout.splitlines()[-1])
     assert directory.parent == finished.out
-    files = {"run.json", "prompts.jsonl", "predictions.jsonl", "results.json", "server.log"}
+    files = {"run.json", "prompts.jsonl", "predictions.jsonl", "results.json", "report.html", "server.log"}
     assert {path.name for path in directory.iterdir()} == files
+    assert finished.stdout.splitlines()[-2] == f"report: {directory / 'report.html'}"
 
 
 def test_scores_are_those_of_the_replies(finished: Finished) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bundle.errors import RunError
 from bundle.reports.screen.run_table import show_runs
-from bundle.runs.listing import ListedRun, State, list_runs
+from bundle.runs.listing import ListedRun, State, list_runs, remove_run
 from bundle.runs.run import Run
 from bundle.tasks.catalog import find_task
 from tests.reports.run_directories import random_outcomes, write_run
@@ -134,10 +134,10 @@ def test_hundreds_of_runs_are_listed_without_reading_their_predictions(tmp_path:
 # The table
 
 
-def shown(runs: list[ListedRun], *, terminal: bool = True) -> str:
+def shown(runs: list[ListedRun], *, terminal: bool = True, failed: bool = False) -> str:
     stream = StringIO()
     console = Console(file=stream, width=80 if terminal else 500, force_terminal=terminal, color_system=None)
-    show_runs(console, runs)
+    show_runs(console, runs, failed=failed)
     return stream.getvalue()
 
 
@@ -186,3 +186,35 @@ def test_as_json_a_run_says_all_that_is_known_of_it(tmp_path: Path) -> None:
     assert told["state"] == "incomplete"
     assert told["coverage"] == {"total": 3, "answered": 2}
     assert told["scores"] == [{"name": "mean of 1 of 52 subjects", "accuracy": 100.0, "stderr": 0.0, "whole": False}]
+
+
+def test_a_failed_start_is_folded_away(tmp_path: Path) -> None:
+    write_run(tmp_path / "20260101-000000-a", {"law": "1"})
+    never = tmp_path / "20260102-000000-b"
+    never.mkdir()
+    (never / "predictions.jsonl").touch()
+    runs = list_runs(tmp_path)
+
+    assert "1 run ended before the first question: --failed lists them" in shown(runs)
+    assert "20260102-000000" not in shown(runs)
+    assert "never asked" in shown(runs, failed=True)
+
+
+def test_a_run_is_deleted_by_its_full_name_only(tmp_path: Path) -> None:
+    directory = write_run(tmp_path / "20260101-000000-a", {"law": "1"})
+
+    with pytest.raises(RunError, match="No run 20260101"):
+        remove_run(Path("20260101"), tmp_path)
+    assert remove_run(Path(directory.name), tmp_path) == directory
+    assert not directory.exists()
+
+
+def test_a_run_that_is_going_on_and_a_directory_that_is_none_are_not_deleted(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with Run.create(tmp_path, "label") as run:
+        with pytest.raises(RunError, match="is still running"):
+            remove_run(run.directory, tmp_path)
+        with pytest.raises(RunError, match="No run other"):
+            remove_run(Path("other"), tmp_path)
+        assert run.directory.is_dir()
+        assert (tmp_path / "other").is_dir()

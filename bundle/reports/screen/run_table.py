@@ -10,17 +10,27 @@ from rich.text import Text
 
 from bundle.reports.screen.output import plain_table
 from bundle.runs.listing import ListedRun, State
-from bundle.system.text import one_line
+from bundle.system.text import one_line, plural
 
 _BEGAN = re.compile(r"\d{8}-\d{6}(?=-)")
 _STYLES = {State.DAMAGED: "red", State.RUNNING: "green", State.INCOMPLETE: "yellow", State.CUT_OFF: "yellow"}
 
 
-def show_runs(console: Console, runs: Sequence[ListedRun]) -> None:
-    """Print the list, its legend, and what is wrong with damaged runs."""
-    console.print(_table(runs, fits=console.is_terminal))
+def show_runs(console: Console, runs: Sequence[ListedRun], *, failed: bool = False) -> None:
+    """Print the list, its legend, and what is wrong with damaged runs.
+
+    Args:
+        console: Where to.
+        runs: The runs, newest first.
+        failed: Whether to list those that ended before their first question, too.
+    """
+    all_runs, runs = runs, [run for run in runs if failed or run.state is not State.NEVER_ASKED]
+    if runs:
+        console.print(_table(runs, fits=console.is_terminal))
     notes = [f"* {_stem(run)}: {one_line(run.partial)}" for run in runs if _is_marked(run)]
     notes += [f"{one_line(run.directory.name)}: {one_line(run.fault)}" for run in runs if run.fault]
+    if hidden := len(all_runs) - len(runs):
+        notes.append(f"{plural(hidden, 'run')} ended before the first question: --failed lists them")
     for note in notes:
         console.print(Text(note))
 
@@ -28,18 +38,31 @@ def show_runs(console: Console, runs: Sequence[ListedRun]) -> None:
 def _table(runs: Sequence[ListedRun], *, fits: bool) -> Table:
     table = plain_table()
     overflow = {"overflow": "fold"} if fits else {"no_wrap": True}
-    table.add_column("run", **overflow)
+    table.add_column("run", no_wrap=True)  # it is typed again, so it is in one piece
     table.add_column("model", **overflow)
     table.add_column("task", **overflow)
     for header in ("score", "answered", "time"):
         table.add_column(header, justify="right", no_wrap=True)
     stems = [_stem(run) for run in runs]
     how_often = Counter(stems)
+    best = _best(runs)
     for run, stem in zip(runs, stems, strict=True):
         name = stem if how_often[stem] == 1 else run.directory.name
         cells = (name, run.model or "", ", ".join(run.tasks), _scores(run), _coverage(run), _duration(run))
-        table.add_row(*(Text(one_line(cell)) for cell in cells), style=_STYLES.get(run.state))
+        table.add_row(
+            *(Text(one_line(cell)) for cell in cells), style="bold" if run in best else _STYLES.get(run.state)
+        )
     return table
+
+
+def _best(runs: Sequence[ListedRun]) -> list[ListedRun]:
+    """The runs with the highest score of those of the same tasks, where there are several."""
+    whole: dict[tuple[str, ...], list[tuple[float, ListedRun]]] = {}
+    for run in runs:
+        scores = [one.score.accuracy for one in run.headlines if one.whole and one.score.accuracy is not None]
+        if run.state is State.DONE and not run.partial and scores:
+            whole.setdefault(run.tasks, []).append((sum(scores), run))
+    return [max(same, key=lambda one: one[0])[1] for same in whole.values() if len(same) > 1]
 
 
 def _stem(run: ListedRun) -> str:

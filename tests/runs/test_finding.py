@@ -1,0 +1,53 @@
+"""What a run may be called on the command line."""
+
+from pathlib import Path
+
+import pytest
+
+from bundle.errors import RunError
+from bundle.runs.finding import LATEST, find_run
+from tests.reports.run_directories import write_run
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Three runs of two models; the newest is damaged."""
+    write_run(tmp_path / "20260101-000000-ceval_gen-sft-1000", {"law": "1"}, model="sft-1000")
+    write_run(tmp_path / "20260102-000000-ceval_gen-sft-1000", {"law": "1"}, model="sft-1000")
+    write_run(tmp_path / "20260103-000000-ceval_gen-sft-2000", {"law": "1"}, model="sft-2000")
+    write_run(tmp_path / "20260104-000000-ceval_gen-sft-1000", {"law": "1"}, model="sft-1000")
+    (tmp_path / "20260104-000000-ceval_gen-sft-1000" / "run.json").write_text("{}")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("called", "day"),
+    [
+        ("20260102-000000-ceval_gen-sft-1000", "20260102"),
+        ("20260101", "20260101"),
+        ("sft-1000", "20260102"),
+        ("sft-2000", "20260103"),
+    ],
+)
+def test_a_run_is_found_by_name_beginning_and_model(out: Path, called: str, day: str) -> None:
+    assert find_run(Path(called), out).name.startswith(day)
+
+
+def test_latest_is_the_newest_run_even_if_it_is_damaged(out: Path) -> None:
+    assert find_run(LATEST, out).name.startswith("20260104")
+
+
+def test_a_directory_called_latest_is_itself(out: Path) -> None:
+    write_run(out / "latest", {"law": "1"})
+    assert find_run(LATEST, out) == out / "latest"
+
+
+def test_latest_of_no_runs_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="No run latest"):
+        find_run(LATEST, tmp_path)
+
+
+def test_an_unknown_name_suggests_the_nearest(out: Path) -> None:
+    with pytest.raises(RunError) as raised:
+        find_run(Path("20260103-000000-ceval_gen-sft-3000"), out)
+    assert "20260103-000000-ceval_gen-sft-2000" in str(raised.value.remedy)
