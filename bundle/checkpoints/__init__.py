@@ -10,19 +10,15 @@ from bundle.checkpoints.inspection import (
     require_trust,
     transformers_architectures,
 )
-from bundle.checkpoints.tokenizer import (
-    MARKS_PER_MESSAGE,
-    RenderedPrompt,
-    TokenizerProof,
-    prove_tokenizer,
-    token_counter,
-)
+from bundle.checkpoints.token_count import TokenCounter, estimating_counter, token_counter
+from bundle.checkpoints.tokenizer import RenderedPrompt, TokenizerProof, prove_tokenizer
 
 __all__ = [
-    "MARKS_PER_MESSAGE",
     "Checkpoint",
     "RenderedPrompt",
+    "TokenCounter",
     "TokenizerProof",
+    "estimating_counter",
     "fingerprint",
     "inspect_checkpoint",
     "lmdeploy_architectures",

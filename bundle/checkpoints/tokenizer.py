@@ -6,28 +6,23 @@ interpreter, and tried.
 """
 
 import contextlib
-import importlib.util
 import json
 import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
 from bundle.checkpoints._files import read_json_object, shown
-from bundle.checkpoints.inspection import Checkpoint, language_configs, vocab_size
+from bundle.checkpoints.inspection import language_configs, vocab_size
 from bundle.checkpoints.tokenizer_probe import RESULT
 from bundle.errors import TokenizerError
 from bundle.system.guarded import private_directory, run_guarded, without_keys
-from bundle.system.text import one_line
 from bundle.tasks.prompts import Message
-
-MARKS_PER_MESSAGE: Final = 8
-"""Tokens of a message beside its content (begin, role, newlines and end) that no common chat template exceeds."""
 
 _PROBE: Final = Path(__file__).with_name("tokenizer_probe.py")
 _TAIL_BYTES: Final = 8192
@@ -312,43 +307,3 @@ def _remedy(installed: str, config: Mapping[str, Any]) -> str:
         )
     wanted = "another transformers" if made is None else f"transformers {shown(made_with, 20)}, as in config.json,"
     return f"Install {wanted} for the server. Else {files}"
-
-
-def token_counter(checkpoint: Checkpoint) -> Callable[[Sequence[Message]], int] | None:
-    """A function that counts the tokens of a conversation, erring upwards; None if they cannot be counted here.
-
-    The vocabulary is read directly (tokenizer.json, or a sentencepiece model), without the checkpoint's Python code.
-
-    Raises:
-        TokenizerError: The vocabulary's file is damaged.
-    """
-    try:
-        count = _text_counter({path.name: path for path in checkpoint.tokenizer_files})
-    except Exception as error:  # tokenizers raises Exception itself, sentencepiece several kinds
-        raise TokenizerError(
-            f"Cannot read the vocabulary of {shown(checkpoint.path)}, so prompts cannot be measured against "
-            f"--max-seq-len: {one_line(str(error))}",
-            remedy="Download the tokenizer's files again, or leave --max-seq-len out.",
-        ) from error
-    if count is None:
-        return None
-
-    def tokens(messages: Sequence[Message]) -> int:
-        return sum(count(message["content"]) + MARKS_PER_MESSAGE for message in messages)
-
-    return tokens
-
-
-def _text_counter(files: Mapping[str, Path]) -> Callable[[str], int] | None:
-    if "tokenizer.json" in files and importlib.util.find_spec("tokenizers"):
-        from tokenizers import Tokenizer  # imported late: not on the server's start-up road
-
-        tokenizer = Tokenizer.from_file(str(files["tokenizer.json"]))
-        return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
-    if "tokenizer.model" in files and importlib.util.find_spec("sentencepiece"):
-        import sentencepiece  # imported late: as above
-
-        sentencepiece.set_min_log_level(2)  # it warns of single pieces on stderr
-        processor = sentencepiece.SentencePieceProcessor(model_file=str(files["tokenizer.model"]))
-        return lambda text: len(processor.encode(text))
-    return None

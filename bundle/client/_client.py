@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urljoin
 
 from bundle.client._addresses import is_loopback, join
+from bundle.client._asked import Asked
 from bundle.client._early_decisions import EarlyDecisions, Receiver
 from bundle.client._faults import AttemptError, Fate, key_remedy, unexpected
 from bundle.client._keys import Key, KeyRing
@@ -16,6 +17,7 @@ from bundle.client._patience import LearnedRate, Patience
 from bundle.client._replies import NoReplyError, RefusedError, Reply, reply_of, require_model
 from bundle.client._request import Modes, RequestBody, Streaming
 from bundle.client._server_info import prefix_cache_hit_rate
+from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks
 from bundle.client._transport import Transport
 from bundle.system.text import duration
 from bundle.tasks.prompts import Message
@@ -49,6 +51,7 @@ class ChatClient:
         answer_from_thinking: Whether thinking becomes the reply's text if there is no other.
         only_this_model: Whether to refuse a reply that names another model. A server of our own names the model that
             was asked for; others answer "gpt-4o" with "gpt-4o-2024-08-06".
+        thinking: The opening and the closing mark around thinking, where the user declares them.
         say: Shows one line to the user.
     """
 
@@ -70,6 +73,7 @@ class ChatClient:
         extra_body: Mapping[str, Any] | None = None,
         answer_from_thinking: bool = False,
         only_this_model: bool = False,
+        thinking: tuple[str, str] | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._base_url = base_url
@@ -82,6 +86,7 @@ class ChatClient:
         self._learned_rate = LearnedRate()
         self._answer_from_thinking = answer_from_thinking
         self._only_model = model if only_this_model else None
+        self._marks = KNOWN_MARKS if thinking is None else ThinkingMarks(thinking)
         self._say = say
         self._said: set[str] = set()
         self._limiter = RateLimiter(qps)
@@ -163,7 +168,7 @@ class ChatClient:
             RefusedError: The server refuses all keys, the model or the address, or cannot be reached; every question
                 would meet that.
         """
-        question = _Question(messages, max_out_len, reading, begun)
+        question = Asked(messages, max_out_len, reading, begun)
         while True:
             key = await self._turn()
             try:
@@ -199,7 +204,7 @@ class ChatClient:
             await asyncio.sleep(left_s)
         raise self._refusal
 
-    async def _attempt(self, question: "_Question", key: Key) -> Reply:
+    async def _attempt(self, question: "Asked", key: Key) -> Reply:
         now = asyncio.get_running_loop().time
         if question.refusal is None:
             question.streams = self._modes.streams(question.reading)
@@ -211,7 +216,7 @@ class ChatClient:
                 reason = f"the question cannot be encoded as UTF-8: {error.reason}"
                 raise NoReplyError(reason, 0, 0.0, transient=False) from None
         question.sent_at = now()
-        receiver = question.receiver = Receiver(question.reading, question.begun, self._only_model)
+        receiver = question.receiver = Receiver(question.reading, question.begun, self._only_model, self._marks)
         body = question.body + self._body.ending(streams=question.streams)
         answer = await self._transport.post(self._url, body, key.value, receiver)
         latency_s = now() - question.sent_at
@@ -227,7 +232,13 @@ class ChatClient:
             return self._without_secrets(streamed.stopped_early(latency_s=latency_s, attempts=attempts))
         body = answer if streamed is None else streamed.body()
         require_model(body, self._only_model)
-        reply = reply_of(body, latency_s=latency_s, attempts=attempts, answer_from_thinking=self._answer_from_thinking)
+        reply = reply_of(
+            body,
+            latency_s=latency_s,
+            attempts=attempts,
+            answer_from_thinking=self._answer_from_thinking,
+            marks=self._marks,
+        )
         receiver.learn(reply)
         return self._without_secrets(reply)
 
@@ -240,7 +251,7 @@ class ChatClient:
             return reply
         return replace(reply, text=text, thinking=thinking)
 
-    def _note_reply(self, question: "_Question", key: Key, reply: Reply) -> None:
+    def _note_reply(self, question: "Asked", key: Key, reply: Reply) -> None:
         now = asyncio.get_running_loop().time()
         self._heard = True
         self._patience.replied(now)
@@ -254,13 +265,18 @@ class ChatClient:
             self._outage.end()
         has_streamed = question.receiver is not None and question.receiver.reply is not None
         self._modes.note(question.streams, has_streamed=has_streamed, only=question.refusal is not None)
+        if question.reading is not None and (mark := question.reading.unknown_mark) is not None:
+            self._say_once(
+                f"replies begin with {mark}, which may open thinking: reading all of them to their end; "
+                "if it does, name it and its end under [thinking] in a model file"
+            )
         if reply.unusual_end is not None:
             end = self._keys.hide(reply.unusual_end)
             self._say_once(f"replies end with finish_reason {end!r}, read as {reply.finish_reason!r}")
 
-    def _is_to_be_asked_differently(self, question: "_Question", fault: AttemptError) -> bool:
+    def _is_to_be_asked_differently(self, question: "Asked", fault: AttemptError) -> bool:
         """Whether to ask again in another form, as it may be the form that was refused and not the question."""
-        if fault.fate is not Fate.UNANSWERED:
+        if fault.fate is not Fate.UNANSWERED or fault.too_long:
             return False
         if question.version != self._body.version:
             return True  # meanwhile the parameters have been adapted
@@ -275,7 +291,7 @@ class ChatClient:
             return True
         return False
 
-    async def _prepare_retry(self, question: "_Question", key: Key, fault: AttemptError) -> None:
+    async def _prepare_retry(self, question: "Asked", key: Key, fault: AttemptError) -> None:
         """Wait as long as a fault demands.
 
         Raises:
@@ -294,12 +310,14 @@ class ChatClient:
             if not self._heard:
                 raise self._refused(fault)
             latency_s = asyncio.get_running_loop().time() - question.sent_at
-            transient = fault.fate is Fate.AGAIN
-            raise NoReplyError(self._keys.hide(fault.reason), question.attempts, latency_s, transient=transient)
+            reason, transient = self._keys.hide(fault.reason), fault.fate is Fate.AGAIN
+            if fault.too_long:
+                self._say_once("some prompts are too long for the server", f" ({reason})")
+            raise NoReplyError(reason, question.attempts, latency_s, transient=transient, too_long=fault.too_long)
         await asyncio.sleep(fault.pause_s if fault.pause_s is not None else pause_s(question.tries, busy=fault.busy))
         question.attempts += 1
 
-    def _pauses_all(self, question: "_Question", key: Key, fault: AttemptError) -> bool:
+    def _pauses_all(self, question: "Asked", key: Key, fault: AttemptError) -> bool:
         """Pause all requests if it is the server's fault alone: a rate limit, or an outage without any reply.
 
         Raises:
@@ -366,30 +384,3 @@ class ChatClient:
             remedy = f"{'' if fault.busy else f'{remedy} '}Continue later with --resume; --patience TIME waits longer."
         self._refusal = RefusedError(message, remedy=remedy, no_model=fault.no_model)
         return self._refusal
-
-
-@dataclass(slots=True)
-class _Question:
-    """One question on its way.
-
-    Attributes:
-        body: Its request, but for the end, as built by the `RequestBody` of this ``version``.
-        streams: Whether its last attempt asked for a stream.
-        refusal: What it met before it was asked the other way, with or without a stream.
-        attempts: How many times it was asked, not counting another key or another form.
-        tries: How many of these failed and count towards its retries.
-        sent_at: When it was last sent, on the event loop's clock.
-    """
-
-    messages: Sequence[Message]
-    max_out_len: int
-    reading: EarlyDecisions | None
-    begun: Callable[[], None]
-    body: bytes = b""
-    version: int = -1
-    streams: bool = False
-    refusal: AttemptError | None = None
-    attempts: int = 1
-    tries: int = 0
-    sent_at: float = 0.0
-    receiver: Receiver | None = None

@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable
 
 from bundle.client._replies import Reply, StreamedReply, require_model
+from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks
+from bundle.system.text import opening_mark
 from bundle.tasks.answers import AnswerRule
 
 _PROBES = 8
@@ -29,6 +31,7 @@ class _Habit(enum.Enum):
     UNKNOWN = "replies are streamed, and read to their end until enough is known"
     EXPLAINS = "much follows the answer: replies are streamed and stopped early"
     BRIEF = "nothing worth saving follows the answer: replies are not streamed"
+    UNKNOWN_MARK = "replies begin with a mark that may open thinking: replies are not streamed"
     THINKS_ALOUD = "text may turn out to be thinking at any time: replies are not streamed"
 
 
@@ -41,6 +44,9 @@ class EarlyDecisions:
     later all the same, every question that was stopped early must be asked again (`mistaken`), and no reply is stopped
     early any more.
 
+    A reply that begins with a mark that is not known may begin with thinking, and is read to its end. Where the first
+    replies all begin with the same one, so are all others.
+
     Args:
         rule: What counts as the answer.
         tls: Whether connections are encrypted.
@@ -48,6 +54,7 @@ class EarlyDecisions:
 
     Attributes:
         mistaken: Whether replies were stopped early that should not have been; to be reset by whoever asks them again.
+        unknown_mark: The mark that the first replies all begin with; None for none.
     """
 
     def __init__(self, rule: AnswerRule, *, tls: bool, has_cut: bool = False) -> None:
@@ -60,19 +67,21 @@ class EarlyDecisions:
         self._cut: deque[bool] = deque(maxlen=_WINDOW)
         self._probes: set[StreamedReply] = set()
         self._has_cut = has_cut
+        self._first_marks: list[str | None] = []
         self.mistaken = False
+        self.unknown_mark: str | None = None
 
     def wants_stream(self) -> bool:
         """Whether the next reply should be streamed."""
         return self._habit in (_Habit.UNKNOWN, _Habit.EXPLAINS)
 
-    def begin(self) -> StreamedReply:
+    def begin(self, marks: ThinkingMarks = KNOWN_MARKS) -> StreamedReply:
         """What collects the events of the next reply."""
-        return StreamedReply(self._rule)
+        return StreamedReply(self._rule, marks)
 
     def is_enough(self, reply: StreamedReply) -> bool:
         """Whether a reply that has grown by a piece can be stopped now."""
-        if reply.pieces_to_decide is None or reply.ended:
+        if reply.pieces_to_decide is None or reply.ended or opening_mark(reply.text) is not None:
             return False
         if self._habit is _Habit.UNKNOWN and reply.pieces - reply.pieces_to_decide == _LONG:
             self._probes.add(reply)
@@ -84,8 +93,11 @@ class EarlyDecisions:
         """Learn from a streamed reply; ``cut`` says whether it was stopped early."""
         self._probes.discard(reply)
         self._has_cut |= cut
+        self._note_mark(reply.text)
         if reply.took_text_back:
             self._thinks_aloud()
+        elif self.unknown_mark is not None:
+            self._habit = _Habit.UNKNOWN_MARK
         elif self._habit is _Habit.UNKNOWN:
             tokens, pieces = reply.completion_tokens, reply.pieces
             decided = pieces if reply.pieces_to_decide is None else reply.pieces_to_decide
@@ -102,12 +114,20 @@ class EarlyDecisions:
         elif self._habit is _Habit.BRIEF:
             self._compare_length(reply.pieces)
 
-    def whole(self, completion_tokens: int | None, *, took_text_back: bool) -> None:
+    def whole(self, completion_tokens: int | None, text: str, *, took_text_back: bool) -> None:
         """Learn from a reply that was not streamed."""
+        self._note_mark(text)
         if took_text_back:
             self._thinks_aloud()
         elif self._habit is _Habit.BRIEF and completion_tokens is not None:
             self._compare_length(completion_tokens)
+
+    def _note_mark(self, text: str) -> None:
+        if len(self._first_marks) >= _PROBES:
+            return
+        self._first_marks.append(opening_mark(text))
+        if len(self._first_marks) == _PROBES and len(set(self._first_marks)) == 1:
+            self.unknown_mark = self._first_marks[0]
 
     def _compare_length(self, length: int) -> None:
         self._lengths.append(length)
@@ -141,15 +161,23 @@ class Receiver:
         reading: Decides when they are; None for the complete reply.
         begun: Called when the reply starts to arrive.
         only_model: The only model whose reply is accepted; None for any.
+        marks: What marks thinking.
 
     Attributes:
         reply: What has been received; None if there were no events.
         is_cut: Whether that was enough before the end.
     """
 
-    __slots__ = ("_begun", "_only_model", "_reading", "is_cut", "reply")
+    __slots__ = ("_begun", "_marks", "_only_model", "_reading", "is_cut", "reply")
 
-    def __init__(self, reading: EarlyDecisions | None, begun: Callable[[], None], only_model: str | None) -> None:
+    def __init__(
+        self,
+        reading: EarlyDecisions | None,
+        begun: Callable[[], None],
+        only_model: str | None,
+        marks: ThinkingMarks = KNOWN_MARKS,
+    ) -> None:
+        self._marks = marks
         self._reading = reading
         self._begun = begun
         self._only_model = only_model
@@ -164,7 +192,9 @@ class Receiver:
         require_model(event, self._only_model)
         reply = self.reply
         if reply is None:
-            reply = self.reply = StreamedReply() if self._reading is None else self._reading.begin()
+            reply = self.reply = (
+                StreamedReply(None, self._marks) if self._reading is None else self._reading.begin(self._marks)
+            )
         reply.take(event)
         if reply.pieces == 1:
             self._begun()
@@ -179,4 +209,4 @@ class Receiver:
         if self.reply is not None:
             self._reading.streamed(self.reply, cut=self.is_cut)
         elif reply is not None:
-            self._reading.whole(reply.completion_tokens, took_text_back=reply.took_text_back)
+            self._reading.whole(reply.completion_tokens, reply.text, took_text_back=reply.took_text_back)

@@ -36,6 +36,7 @@ class AttemptError(Exception):
         parameter: The parameter that the server says it is about; "" if it does not say.
         status: The HTTP status; 0 if there is none.
         no_model: Whether it may be that the server does not have the model.
+        too_long: Whether prompt and reply exceed the model's context: with fewer examples they may not.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class AttemptError(Exception):
         parameter: str = "",
         status: int = 0,
         no_model: bool = False,
+        too_long: bool = False,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -63,6 +65,7 @@ class AttemptError(Exception):
         self.parameter = parameter
         self.status = status
         self.no_model = no_model
+        self.too_long = too_long
 
 
 LONGEST_WAIT_S = 600.0
@@ -122,6 +125,24 @@ _FILTER_WORDS = re.compile(
 _MAY_FILTER = frozenset({400, 403, 421, 422, 451})
 FILTERED = "the content filter refused the question"
 
+# OpenAI (context_length_exceeded), vLLM, lmdeploy, SGLang, TGI ("`inputs` tokens + `max_new_tokens` must be"),
+# llama.cpp (exceed_context_size_error), DashScope ("Range of input length should be"), Zhipu (1261, "Prompt 超长"),
+# Moonshot ("exceeded model token limit"), Gemini, Anthropic ("prompt is too long").
+_TOO_LONG_CODES = re.compile(
+    r"context_?length_?exceeded|exceed_context_size_error|context_?window_?exceeded\w*|prompt_too_long|1261",
+    re.IGNORECASE,
+)
+_TOO_LONG_WORDS = re.compile(
+    r"context.?(length|window|size|limit)|max(imum)? (model|input|sequence|prompt) length|max_(model|seq)_len"
+    r"|\b(inputs?|prompts?|messages?)\b.{0,80}\b(too (long|large)|longer than|exceed(s|ed)?|must have less than)\b"
+    r"|\binputs\b.{0,9}\+ `?max_new_tokens|range of input length|reduce the length of the (messages|input|prompt)"
+    r"|token (count|length|limit)s?.{0,40}\bexceed|exceed\w*\b.{0,40}\b(token (limit|length)|message tokens)"
+    r"|上下文.{0,10}(长度|超|限制)|(输入|提示词?|prompt|内容|token).{0,20}(超长|过长|超出|超过)",
+    re.IGNORECASE,
+)
+_MAY_BE_TOO_LONG = frozenset({400, 413, 422})
+TOO_LONG = "prompt and reply exceed the model's context"
+
 _MESSAGE_KEYS = ("message", "detail", "msg", "error_msg", "error", "status_msg")
 _HTML = re.compile(r"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
@@ -157,6 +178,8 @@ def fault_of_status(status: int, body: object, headers: Mapping[str, str]) -> At
         )
     if status in _MAY_FILTER and _is_filtered(error, message):
         return AttemptError(f"{FILTERED}: {reason}", Fate.UNANSWERED)
+    if status in _MAY_BE_TOO_LONG and _is_too_long(error, message):
+        return AttemptError(f"{TOO_LONG}: {reason}", Fate.UNANSWERED, too_long=True)
     if status == 401:
         return AttemptError(reason, Fate.KEY_SPENT, remedy=_KEY_REMEDY)
     if status == 402 or (status in (400, 403, _BUSY) and _is_quota(error, message, pause_s)):
@@ -195,6 +218,8 @@ def fault_of_body(body: object) -> AttemptError:
             return fault_of_status(code, body, {})
         if _is_filtered(_error_in(body), said(body)):
             return AttemptError(f"{FILTERED}: {said(body)}", Fate.UNANSWERED)
+        if _is_too_long(_error_in(body), said(body)):
+            return AttemptError(f"{TOO_LONG}: {said(body)}", Fate.UNANSWERED, too_long=True)
         if _is_quota(_error_in(body), said(body), None):
             return AttemptError(f"the server says: {said(body)}", Fate.KEY_SPENT, remedy=_QUOTA_REMEDY)
         return AttemptError(f"the server says: {said(body)}", Fate.AGAIN)
@@ -279,6 +304,10 @@ def _is_quota(error: Mapping[str, Any], message: str, pause_s: float | None) -> 
 
 def _is_filtered(error: Mapping[str, Any], message: str) -> bool:
     return any(_FILTER_CODES.fullmatch(code) for code in _codes(error)) or bool(_FILTER_WORDS.search(message))
+
+
+def _is_too_long(error: Mapping[str, Any], message: str) -> bool:
+    return any(_TOO_LONG_CODES.fullmatch(code) for code in _codes(error)) or bool(_TOO_LONG_WORDS.search(message))
 
 
 def _is_no_model(error: Mapping[str, Any], message: str) -> bool:

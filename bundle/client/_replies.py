@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bundle.client._events import DONE
-from bundle.client._faults import AttemptError, Fate, fault_of_body, unexpected
-from bundle.client._thinking import ThinkingSplitter, split_thinking
+from bundle.client._faults import TOO_LONG, AttemptError, Fate, fault_of_body, unexpected
+from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks, ThinkingSplitter, split_thinking
 from bundle.errors import BundleError, ExitCode
 from bundle.system.text import one_line
 from bundle.tasks.answers import AnswerRule
@@ -54,14 +54,18 @@ class NoReplyError(Exception):
         attempts: How many times it was sent.
         latency_s: Duration of the last attempt in seconds.
         transient: Whether the fault was a transient one, which says more about the server than about the question.
+        too_long: Whether prompt and reply exceed the model's context.
     """
 
-    def __init__(self, reason: str, attempts: int, latency_s: float, *, transient: bool) -> None:
+    def __init__(
+        self, reason: str, attempts: int, latency_s: float, *, transient: bool, too_long: bool = False
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.attempts = attempts
         self.latency_s = latency_s
         self.transient = transient
+        self.too_long = too_long
 
 
 class RefusedError(BundleError):
@@ -78,13 +82,21 @@ class RefusedError(BundleError):
         self.no_model = no_model
 
 
-def reply_of(body: Any, *, latency_s: float, attempts: int, answer_from_thinking: bool) -> Reply:
+def reply_of(
+    body: Any,
+    *,
+    latency_s: float,
+    attempts: int,
+    answer_from_thinking: bool,
+    marks: ThinkingMarks = KNOWN_MARKS,
+) -> Reply:
     """Read the reply from a response body.
 
     - A reply needs ``choices``; several are alternatives, of which the first one counts.
     - How it ended: see `_end_of`.
     - Null or missing content is an empty reply: a model that spends all its tokens on thinking has none. A list of
-      parts is joined. Content of any other type is a fault, never an empty reply.
+      parts is joined. Content of any other type is a fault, never an empty reply. Nor is it a reply where the server
+      says that it ended at its length after no token.
     - Thinking is ``reasoning_content`` or ``reasoning``, parts of that type, and what the text marks as such (see
       `bundle.client._thinking`). It becomes the text only if there is no other and ``answer_from_thinking`` is set.
 
@@ -99,19 +111,23 @@ def reply_of(body: Any, *, latency_s: float, attempts: int, answer_from_thinking
         content, thinking_apart = _content_of(message)
     except (KeyError, IndexError, TypeError, AttributeError):
         raise fault_of_body(body) from None
-    splitter = split_thinking(content)
+    splitter = split_thinking(content, marks)
     text, thinking = splitter.text, thinking_apart + splitter.thinking
     if choice.get("finish_reason") is None and not text.strip():
         raise fault_of_body(body)  # nothing says that there is a reply
     finish_reason, unusual_end = _end_of(choice.get("finish_reason"), has_text=bool(text.strip()))
+    usage = body.get("usage") if isinstance(body.get("usage"), Mapping) else None
+    completion_tokens = _count(usage, "completion_tokens")
+    if finish_reason == "length" and completion_tokens == 0 and not (text + thinking).strip():
+        # lmdeploy and others: the prompt fills the context, so that not one token of a reply fits.
+        raise AttemptError(f"{TOO_LONG}: an empty reply that ended at its length", Fate.UNANSWERED, too_long=True)
     if answer_from_thinking and not text.strip():
         text = thinking
-    usage = body.get("usage") if isinstance(body.get("usage"), Mapping) else None
     return Reply(
         text=text,
         finish_reason=finish_reason,
         prompt_tokens=_count(usage, "prompt_tokens"),
-        completion_tokens=_count(usage, "completion_tokens"),
+        completion_tokens=completion_tokens,
         cached_tokens=_count(usage.get("prompt_tokens_details"), "cached_tokens") if usage else None,
         latency_s=latency_s,
         attempts=attempts,
@@ -126,6 +142,7 @@ class StreamedReply:
 
     Args:
         rule: What counts as the answer; None if only the complete reply matters.
+        marks: What marks thinking.
 
     Attributes:
         pieces: How many events carried part of the reply: with most servers one per token; a busy lmdeploy puts many
@@ -135,10 +152,10 @@ class StreamedReply:
         has_usage: Whether it has counted the tokens.
     """
 
-    def __init__(self, rule: AnswerRule | None = None) -> None:
+    def __init__(self, rule: AnswerRule | None = None, marks: ThinkingMarks = KNOWN_MARKS) -> None:
         self._rule = rule
         self._reader = None if rule is None else rule.reader()
-        self._splitter = ThinkingSplitter()
+        self._splitter = ThinkingSplitter(marks)
         self._read = ""
         self._content: list[str] = []
         self._thinking: list[str] = []

@@ -3,15 +3,45 @@
 import re
 
 _TAGS = ("think", "thinking", "thought", "thoughts", "reasoning", "seed:think")
-_MARKS = (
-    *(f"<{slash}{tag}>" for tag in _TAGS for slash in ("", "/")),
-    *(f"{left}{slash}think{right}" for left, right in ("[]", "◁▷") for slash in ("", "/")),  # Mistral, Kimi
+_PAIRS = (
+    *((f"<{tag}>", f"</{tag}>") for tag in _TAGS),
+    *((f"{left}think{right}", f"{left}/think{right}") for left, right in ("[]", "◁▷")),  # Mistral, Kimi
 )
 # gpt-oss: <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…<|return|>
 _HARMONY = tuple(f"<|{name}|>" for name in ("start", "channel", "constrain", "message", "end", "call", "return"))
-_MARK = re.compile("|".join(map(re.escape, (*_MARKS, *_HARMONY))), re.IGNORECASE)
-_FIRST = re.compile(r"[<\[◁]")
-_LONGEST = max(map(len, (*_MARKS, *_HARMONY)))
+
+
+class ThinkingMarks:
+    """The marks around thinking: those that models use, and a pair that the user declares.
+
+    Args:
+        declared: An opening and a closing mark; None for none. Case does not matter.
+    """
+
+    def __init__(self, declared: tuple[str, str] | None = None) -> None:
+        pairs = _PAIRS if declared is None else (*_PAIRS, (declared[0].lower(), declared[1].lower()))
+        self.openings_of = {close: {one for one, end in pairs if end == close} for _, close in pairs}
+        # Of two marks at one place the longer one counts.
+        self._all = sorted({mark for pair in (*pairs, _HARMONY) for mark in pair}, key=len, reverse=True)
+        self.any = re.compile("|".join(map(re.escape, self._all)), re.IGNORECASE)
+        self._first = re.compile(f"[{re.escape(''.join({mark[0] for mark in self._all}))}]", re.IGNORECASE)
+        self._longest = len(self._all[0])
+
+    def may_be_in(self, text: str) -> bool:
+        """Whether a text has a character that a mark begins with."""
+        return self._first.search(text) is not None
+
+    def end_of_certain(self, text: str) -> int:
+        """Where a tail starts that more text could turn into a mark; the text's length if there is none."""
+        tail = text[-self._longest :].lower()
+        for found in self._first.finditer(tail):
+            begin = tail[found.start() :]
+            if any(mark.startswith(begin) for mark in self._all):
+                return len(text) - len(begin)
+        return len(text)
+
+
+KNOWN_MARKS = ThinkingMarks()
 
 # The same, as servers write it that leave special tokens out: "analysis…assistantfinal…".
 _BARE_OPEN, _BARE_CLOSE = "analysis", "assistantfinal"
@@ -25,7 +55,7 @@ class ThinkingSplitter:
     """Takes a reply piece by piece and keeps its thinking apart from its text.
 
     - Everything between two marks is thinking, wherever they are: ``<think>`` and ``</think>`` or a pair of `_TAGS`,
-      ``[THINK]`` and ``[/THINK]``, or a harmony channel of the two that are not "final".
+      ``[THINK]`` and ``[/THINK]``, the declared pair, or a harmony channel of the two that are not "final".
     - An opening mark that is never closed makes everything after it thinking.
     - A closing mark that was never opened makes everything before it thinking: with chat templates that end in
       ``<think>``, the reply lacks the opening mark.
@@ -34,11 +64,15 @@ class ThinkingSplitter:
     The result does not depend on how the reply is cut into pieces. Because of the third rule, text can turn out to be
     thinking as long as the reply goes on; nothing else ever takes text back, except white space.
 
+    Args:
+        marks: What marks thinking.
+
     Attributes:
         took_text_back: Whether that has happened.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, marks: ThinkingMarks = KNOWN_MARKS) -> None:
+        self._marks = marks
         self._text = ""
         self._thinking = ""
         self._inside = ""  # the mark that opened it; "" in the text
@@ -67,14 +101,14 @@ class ThinkingSplitter:
         if self._may_be_bare:
             self._held = rest
             return self._text
-        if _FIRST.search(rest) is None:
+        if not self._marks.may_be_in(rest):
             self._take(rest)
             return self._text
-        while (mark := _MARK.search(rest)) is not None:
+        while (mark := self._marks.any.search(rest)) is not None:
             self._take(rest[: mark.start()])
             self._pass(mark[0].lower())
             rest = rest[mark.end() :]
-        end = _end_of_certain(rest)
+        end = self._marks.end_of_certain(rest)
         self._take(rest[:end])
         self._held = rest[end:]
         return self._text
@@ -111,13 +145,12 @@ class ThinkingSplitter:
     def _pass(self, mark: str) -> None:
         if mark in _HARMONY:
             self._pass_harmony(mark)
-        elif "/" in mark:
-            opening = mark.replace("/", "")
+        elif (openings := self._marks.openings_of.get(mark)) is not None:
             if not self._inside:
                 self.took_text_back |= bool(self._text.strip())
                 self._thinking += self._text
                 self._text = ""
-            elif self._inside != opening:
+            elif self._inside not in openings:
                 self._thinking += mark  # the model thinks about marks
                 return
             self._inside = ""
@@ -140,19 +173,9 @@ class ThinkingSplitter:
             self._inside = self._header = ""
 
 
-def _end_of_certain(text: str) -> int:
-    """Where a tail starts that more text could turn into a mark; the text's length if there is none."""
-    tail = text[-_LONGEST:].lower()
-    for found in _FIRST.finditer(tail):
-        begin = tail[found.start() :]
-        if any(mark.startswith(begin) for mark in (*_MARKS, *_HARMONY)):
-            return len(text) - len(begin)
-    return len(text)
-
-
-def split_thinking(reply: str) -> ThinkingSplitter:
+def split_thinking(reply: str, marks: ThinkingMarks = KNOWN_MARKS) -> ThinkingSplitter:
     """A whole reply, its text and its thinking apart."""
-    splitter = ThinkingSplitter()
+    splitter = ThinkingSplitter(marks)
     splitter.feed(reply)
     splitter.end()
     return splitter

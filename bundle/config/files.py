@@ -3,11 +3,11 @@
 import re
 import tomllib
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from bundle.config.faults import first_fault
 from bundle.errors import ConfigError
 from bundle.system.files import read_regular
 from bundle.system.text import did_you_mean, is_unicode, one_line, printable
@@ -96,7 +96,7 @@ def read_file(path: Path, schema: type[_File]) -> _File:
     try:
         return schema.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(f"{path} cannot be used: {_first_fault(error, schema)}", remedy="Fix the file.") from None
+        raise ConfigError(f"{path} cannot be used: {first_fault(error, schema)}", remedy="Fix the file.") from None
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -123,35 +123,3 @@ def _content(path: Path) -> dict[str, Any]:
     except ValueError as error:
         reason = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "a number has thousands of digits"
         raise ConfigError(f"{path} is not valid TOML: {one_line(reason)}.", remedy="Fix the file.") from None
-
-
-def _first_fault(error: ValidationError, schema: type[BaseModel]) -> str:
-    # An unknown key often is the cause of a missing one, so it goes first.
-    faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
-    fault = faults[0]
-    key = one_line(".".join(str(part) for part in fault["loc"]), 100)
-    match fault["type"]:
-        case "extra_forbidden":
-            near = did_you_mean(str(fault["loc"][-1]), _keys(schema, fault["loc"][:-1]))
-            return f"unknown key {key!r}. {near}".rstrip()
-        case "missing":
-            return f"the key {key!r} is missing."
-        case "literal_error":
-            allowed = re.findall(r"'([^']*)'", fault["msg"])
-            return f"key {key!r}: {fault['msg']}. {did_you_mean(str(fault['input']), allowed)}".rstrip()
-        case _:
-            said = fault["msg"].removeprefix("Value error, ")
-            return f"key {key!r}: {said}." if key else f"{said}."
-
-
-def _keys(schema: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """The keys a part of the file may have; none if the part is not a table of a schema."""
-    fields = schema.model_fields
-    for part in location:
-        annotation: Any = fields[str(part)].annotation if str(part) in fields else None
-        kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-        tables = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        if not tables:
-            return []
-        fields = tables[0].model_fields
-    return list(fields)

@@ -4,9 +4,9 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from bundle.config.files import Strict, file_names, find_file, read_file
 from bundle.errors import ConfigError
@@ -100,6 +100,19 @@ def _can_be_sent(headers: Mapping[str, str | FromEnvironment]) -> Mapping[str, s
     return headers
 
 
+class Thinking(Strict):
+    """The marks around a model's thinking, where they are none of those that are known anyway."""
+
+    open: Annotated[str, Field(min_length=1)]
+    close: Annotated[str, Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _must_differ(self) -> Self:
+        if self.open.casefold() == self.close.casefold():
+            raise ValueError("'open' and 'close' must differ")
+        return self
+
+
 class EngineSettings(Strict):
     """What one engine is started with, besides what it is always given."""
 
@@ -141,6 +154,7 @@ class ModelFile(Strict):
     prompt_shape: Literal["turns", "flat"] | None = None
     """Few-shot examples as chat turns, or all in one user message; None leaves it to the task."""
     sampling: Sampling = Sampling()
+    thinking: Thinking | None = None
     remote: RemoteSettings = RemoteSettings()
     lmdeploy: EngineSettings = EngineSettings()
     vllm: EngineSettings = EngineSettings()

@@ -10,7 +10,7 @@ from bundle.errors import AnswerError, ServerError
 from bundle.evaluation._queue import Queue
 from bundle.evaluation._suspects import Suspects
 from bundle.evaluation._window import Window
-from bundle.runs.no_reply import kind_of
+from bundle.runs.no_reply import REMEDIES, Cause, cause_of, kind_of
 from bundle.runs.predictions import Prediction
 from bundle.tasks.answers import AnswerRule
 from bundle.tasks.catalog import Question
@@ -38,11 +38,15 @@ class Asking:
         rule: What counts as the answer in a reply.
         max_out_len: Maximum tokens per reply.
         reading: Decides when a reply need not be read to its end; None to read all of them whole.
+        examples: How many examples every question has unless it is too long.
+        fewer_examples: Makes a question with so many examples; None if that cannot be done.
     """
 
     rule: AnswerRule
     max_out_len: int
     reading: EarlyDecisions | None
+    examples: int = 0
+    fewer_examples: Callable[[Question, int], Question] | None = None
 
 
 class FirstRefusals:
@@ -74,7 +78,9 @@ class FirstRefusals:
         if len(self._kinds) == 1 and self._count >= _FIRST_REFUSALS:
             raise RefusedError(
                 f"The first {self._count} questions got no reply, all for the same reason: {failure.reason}.",
-                remedy="Fix the cause, then start again with --resume.",
+                remedy="Fix the cause, then start again with --resume."
+                if (cause := cause_of(failure.reason)) is Cause.OTHER
+                else REMEDIES[cause],
             )
 
 
@@ -175,12 +181,23 @@ class _Workers:
                 )
 
     async def _ask(self, question: Question, how: Asking) -> Prediction | NoReplyError:
+        """Ask; where the server finds a question too long, ask it with one example fewer, as long as it has any."""
+        attempts = 0
+        while True:
+            outcome = await self._ask_as_it_is(question, how, attempts)
+            is_too_long = isinstance(outcome, NoReplyError) and outcome.too_long
+            if not is_too_long or not question.examples or how.fewer_examples is None:
+                return outcome
+            attempts += outcome.attempts
+            question = how.fewer_examples(question, question.examples - 1)
+
+    async def _ask_as_it_is(self, question: Question, how: Asking, attempts: int) -> Prediction | NoReplyError:
         self._in_flight += 1
         in_flight_before = self._in_flight
         try:
             reply = await self._client.ask(
                 question.messages,
-                how.max_out_len,
+                min(how.max_out_len, question.max_reply or how.max_out_len),
                 reading=how.reading,
                 begun=lambda: self._queue.begun(question),
                 busy=self._window.busy,
@@ -200,7 +217,7 @@ class _Workers:
         try:
             answer = how.rule.extract(reply.text)
         except AnswerError as error:
-            return unanswered(question, error.message, attempts=reply.attempts, latency_s=reply.latency_s)
+            return unanswered(question, error.message, attempts=attempts + reply.attempts, latency_s=reply.latency_s)
         return Prediction(
             task=question.task,
             split=question.split,
@@ -215,10 +232,11 @@ class _Workers:
             prompt_tokens=reply.prompt_tokens,
             completion_tokens=reply.completion_tokens,
             latency_s=round(reply.latency_s, 4),
-            attempts=reply.attempts,
+            attempts=attempts + reply.attempts,
             cached_tokens=reply.cached_tokens,
             thinking=reply.thinking,
             chunks=reply.chunks,
+            examples_dropped=(how.examples - question.examples) or None,
         )
 
 

@@ -65,8 +65,10 @@ class Evaluation:
         questions: The questions of this run.
         run: Where every outcome is written at once. Questions with a reply in it are not asked again.
         on_prediction: Called with every new outcome after that.
+        fewer_examples: Makes a question with so many examples, for a server that finds it too long.
 
     Attributes:
+        questions: As they were sent last, or will be sent.
         predictions: The outcomes so far, one per question.
         restarts: How many times the server was lost with questions left.
         new: Outcomes of this session.
@@ -78,9 +80,14 @@ class Evaluation:
         questions: Sequence[Question],
         run: Run,
         on_prediction: Callable[[Prediction], None],
+        fewer_examples: Callable[[Question, int], Question] | None = None,
     ) -> None:
         self.tasks = tasks
-        self.questions = questions
+        self._fewer_examples = fewer_examples
+        self._examples = {task.name: task.examples for task in tasks}
+        dropped = {one.key: one.examples_dropped or 0 for one in run.known}
+        self.questions = [self._as_sent(question, dropped.get(question.key, 0)) for question in questions]
+        self._index = {question.key: index for index, question in enumerate(self.questions)}
         self._run = run
         self._on_prediction = on_prediction
         self.restarts = 0
@@ -88,8 +95,7 @@ class Evaluation:
         self._cache_hit_rate: float | None = None
         self._request_changes: list[str] = []
         self._repeat: Repeat | None = None
-        asked = {question.key for question in questions}
-        self.predictions = [prediction for prediction in run.known if prediction.key in asked]
+        self.predictions = [prediction for prediction in run.known if prediction.key in self._index]
         self._known = {prediction.key for prediction in self.predictions}
         self._suspects = Suspects()
         self._failed_in_passing: set[Key] = set()
@@ -187,6 +193,8 @@ class Evaluation:
                 task.answer_rule,
                 max_out_len[task.name],
                 None if options.full_replies else self._early_decisions(task, tls=client.tls),
+                task.examples,
+                self._fewer_examples,
             )
             for task in self.tasks
         }
@@ -326,8 +334,17 @@ class Evaluation:
             server["prefix_cache_hit_rate"] = round(self._cache_hit_rate, 4)
         return server
 
+    def _as_sent(self, question: Question, dropped: int) -> Question:
+        examples = self._examples[question.task] - dropped
+        if not dropped or self._fewer_examples is None or question.examples <= examples:
+            return question
+        return self._fewer_examples(question, examples)
+
     def _record(self, prediction: Prediction) -> None:
         self._run.append(prediction)
+        if prediction.examples_dropped:
+            index = self._index[prediction.key]
+            self.questions[index] = self._as_sent(self.questions[index], prediction.examples_dropped)
         self.new += 1
         self._suspects.ended(prediction.key, replied=prediction.error is None)
         self._known.add(prediction.key)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bundle.checkpoints import (
     Checkpoint,
+    TokenCounter,
     TokenizerProof,
     fingerprint,
     inspect_checkpoint,
@@ -20,13 +21,14 @@ from bundle.checkpoints import (
 )
 from bundle.config.model_files import ModelFile, model_file, model_file_for
 from bundle.errors import ServerError
+from bundle.pipeline.context import ContextLimit
 from bundle.pipeline.options import LocalOptions
-from bundle.pipeline.plan import CountTokens, Loaded, Plan
+from bundle.pipeline.plan import Loaded, Plan
 from bundle.pipeline.targets import Server, Timing
 from bundle.pipeline.template_proof import TemplateProof, Verdict, choose_prompts
 from bundle.reports.screen.console import Screen
-from bundle.runs.record import EngineRecord, LocalModelRecord, Served
-from bundle.serving.engine import Job, ServerSpec
+from bundle.runs.served import EngineRecord, LocalModelRecord, Served
+from bundle.serving.engine import Engine, Job, ServerSpec
 from bundle.serving.engines import choose_engine
 from bundle.serving.gpus import GpuMemory
 from bundle.serving.health import wait_for_trouble
@@ -84,23 +86,31 @@ class Local:
         chosen = self.options.trust_remote_code
         return self._named_model_file[1].trust_remote_code if chosen is None else chosen
 
-    def token_counter(self) -> CountTokens | None:
-        return token_counter(self.checkpoint)
+    def token_counter(self) -> TokenCounter | None:
+        return token_counter(self.checkpoint.path)
 
-    async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "LocalModel":
-        checkpoint, options, (file_name, model) = self.checkpoint, self.options, self._named_model_file
+    def context_limits(self) -> Sequence[ContextLimit]:
+        found = [*self.engine.context_options.items(), ("config.json", self.checkpoint.max_position_embeddings)]
+        return [ContextLimit(tokens, source) for source, tokens in found if tokens is not None]
+
+    @cached_property
+    def engine(self) -> Engine:
+        options = self.options
         job = Job(
-            checkpoint,
+            self.checkpoint,
             self._machine,
             arguments=self.arguments,
             trust_remote_code=self.trusted,
             gpu=options.gpu,
             host=options.host,
         )
-        engine = choose_engine(options.engine, model, job)
+        return choose_engine(options.engine, self._named_model_file[1], job)
+
+    async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "LocalModel":
+        checkpoint, options, engine = self.checkpoint, self.options, self.engine
         screen.heading(plan.tasks, f"checkpoint {checkpoint.path}, engine {engine.name}", plan.sources())
         if checkpoint.remote_code:
-            source = "--trust-remote-code" if options.trust_remote_code else f"model file {file_name}"
+            source = "--trust-remote-code" if options.trust_remote_code else f"model file {self._named_model_file[0]}"
             names = ", ".join(checkpoint.remote_code_names)
             screen.say(f"allowing the checkpoint's own Python code ({source}): {names}")
         if checkpoint.weights_unchecked is not None:
@@ -237,6 +247,7 @@ class LocalModel:
             stream=asked.stream,
             extra_body=self._plan.extra_body,
             answer_from_thinking=asked.answer_from_thinking,
+            thinking=self._plan.thinking,
             only_this_model=True,
             say=self._screen.say,
         )

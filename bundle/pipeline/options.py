@@ -150,7 +150,7 @@ class EvaluationOptions:
         None,
         "Maximum tokens of prompt and reply together; few-shot examples are dropped to fit.",
         metavar="N",
-        default="model file or no limit",
+        default="model file, local server or no limit",
         minimum=1,
     )
     repeat: int = _generation(
@@ -271,4 +271,7 @@ class RemoteOptions:
         default="1h",
         typed=str,
         parse=parse_duration,
+    )
+    tokenizer: Path | None = _generation(
+        None, "Count tokens for --max-seq-len with the tokenizer in DIR.", metavar="DIR", default="estimate"
     )

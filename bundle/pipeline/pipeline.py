@@ -14,9 +14,11 @@ from bundle.pipeline.targets import Prepared, Target, Timing
 from bundle.reports.screen.console import Screen
 from bundle.runs.files import RESULTS
 from bundle.runs.finding import find_run
+from bundle.runs.prompts import prompt_file
 from bundle.runs.record import RunRecord
 from bundle.runs.results import Results
 from bundle.runs.run import Run
+from bundle.runs.same_settings import require_same_plan
 from bundle.runs.scope import planned_selection, task_scopes
 from bundle.system.background import first_fault_only, in_thread
 from bundle.system.limits import connections_allowed
@@ -81,9 +83,11 @@ async def evaluate(options: EvaluationOptions, target: Target, screen: Screen) -
 
 
 def _plan(session: _Session, target: Target) -> Plan:
-    if session.options.resume is not None:
-        find_run(session.options.resume, session.options.out)  # before anything is started for it
+    resumed = session.options.resume
+    directory = None if resumed is None else find_run(resumed, session.options.out)  # before anything is started for it
     plan = plan_tasks(session.options, target.model_file)
+    if directory is not None:
+        require_same_plan(RunRecord.read(directory), plan.task_records(), plan.sampling({}))
     if session.conclusion is not None:
         session.conclusion.require_possible(plan.tasks, plan.subjects, plan.task_records())
     if selected := planned_selection(plan.task_records()):
@@ -99,6 +103,9 @@ async def _serve_and_ask(session: _Session, plan: Plan, target: Target, opened: 
         loading = group.create_task(_load(session, plan, target))
         model = await target.prepare(plan, session.screen, session.timing)
         run = session.run = opened.enter_context(_open_run(session.options, f"{plan.label}-{model.label}"))
+        if session.options.resume is not None:
+            served = await in_thread(model.describe)
+            require_same_plan(RunRecord.read(run.directory), plan.task_records(), plan.sampling({}), served)
         started = asyncio.Event()
         checking = group.create_task(model.check(started, loading))
         while True:
@@ -121,7 +128,7 @@ async def _serve_and_ask(session: _Session, plan: Plan, target: Target, opened: 
 
 async def _load(session: _Session, plan: Plan, target: Target) -> Loaded:
     with session.timing.phase("load_s"):
-        return await in_thread(lambda: plan.load(session.screen.say, target.token_counter))
+        return await in_thread(lambda: plan.load(session.screen.say, target.token_counter, target.context_limits()))
 
 
 def _open_run(options: EvaluationOptions, label: str) -> Run:
@@ -169,7 +176,12 @@ async def _begin(
 
     served = await in_thread(model.describe)
     record = RunRecord.of(
-        plan.task_records(loaded.tables), loaded.tables, served, plan.sampling(model.extra_body), **asdict(asking)
+        plan.task_records(loaded.tables),
+        loaded.tables,
+        served,
+        plan.sampling(model.extra_body),
+        context=None if loaded.context is None else loaded.context.record,
+        **asdict(asking),
     )
     if session.conclusion is not None:
         session.conclusion.require_same_data(record)
@@ -178,11 +190,12 @@ async def _begin(
     answered = {one.key for one in run.known}
     # A resume that asks nothing changes nothing: neither versions nor times are this session's.
     nothing_to_ask = session.earlier is not None and all(one.key in answered for one in loaded.questions)
-    run.begin(record, loaded.prompts, keep=nothing_to_ask)
-    session.record = record
-    if shortened := plan.shortened(loaded.questions):
-        session.screen.say(f"{shortened} questions have fewer examples, to fit --max-seq-len")
-    session.evaluation = Evaluation(plan.tasks, loaded.questions, run, session.screen.answered)
+    evaluation = Evaluation(plan.tasks, loaded.questions, run, session.screen.answered, loaded.fewer_examples)
+    run.begin(record, await in_thread(lambda: prompt_file(evaluation.questions)), keep=nothing_to_ask)
+    session.record, session.evaluation = record, evaluation
+    if loaded.context is not None:
+        for line in loaded.context.says(plan.shortened(loaded.questions), len(loaded.questions)):
+            session.screen.say(line)
     return session.evaluation
 
 
@@ -288,6 +301,8 @@ def _report(session: _Session, code: int) -> int:
     coverage = results.coverage
     try:
         run.flush()
+        if any(one.examples_dropped for one in evaluation.predictions):
+            run.write_prompts(prompt_file(evaluation.questions))  # some may have been sent with fewer than planned
         if results is not session.earlier:
             run.write(RESULTS, results.to_json())
     finally:

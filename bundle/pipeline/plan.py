@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bundle.checkpoints import MARKS_PER_MESSAGE
+from bundle.checkpoints import TokenCounter
 from bundle.config.model_files import ModelFile
 from bundle.errors import UsageError
+from bundle.pipeline.context import ContextLimit, Fit
 from bundle.pipeline.options import EvaluationOptions
-from bundle.runs.prompts import prompt_lines
-from bundle.runs.record import SamplingRecord, TaskRecord
+from bundle.runs.record import SamplingRecord
+from bundle.runs.task_record import TaskRecord
 from bundle.tasks.benchmarks import Subject
 from bundle.tasks.catalog import Question, Task, find_task
 from bundle.tasks.own_rows import OwnRows
-from bundle.tasks.prompts import Message
 from bundle.tasks.sources import Tables
 
 _MAX_OUT_LEN = 2048
@@ -26,7 +26,8 @@ _QUICK = 260
 """Questions of a task with ``--quick``, about: five of each of C-Eval's subjects, which narrows its score to some 5
 points. A mean over subjects is best known when each has the same number of questions."""
 
-CountTokens = Callable[[Sequence[Message]], int]
+FewerExamples = Callable[[Question, int], Question]
+"""Makes a question with so many examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,14 @@ class Loaded:
     Attributes:
         tables: The rows, one for each task.
         questions: The questions of all tasks.
-        prompts: The content of ``prompts.jsonl``.
+        context: What prompts and replies must fit; None where no limit is known.
+        fewer_examples: Makes a question with fewer examples.
     """
 
     tables: Sequence[Tables]
     questions: Sequence[Question]
-    prompts: bytes
+    context: Fit | None
+    fewer_examples: FewerExamples
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +57,10 @@ class Plan:
         shapes: The prompt's shape, by task name.
         max_out_len: Maximum tokens per reply, by task name.
         temperature: 0 is greedy.
-        max_seq_len: Maximum tokens of a prompt and its reply together; None for no limit of ours.
+        limits: Maximum tokens of a prompt and its reply together, as the command line and the model file say.
         extra_body: Further fields of every request, from the model file.
         options: What the user asked for.
+        thinking: The marks around thinking that the model file declares.
         samples: Questions drawn from every subject, by task name; none for all questions.
     """
 
@@ -65,9 +69,10 @@ class Plan:
     shapes: dict[str, str]
     max_out_len: dict[str, int]
     temperature: float
-    max_seq_len: int | None
+    limits: tuple[ContextLimit, ...]
     extra_body: dict[str, Any]
     options: EvaluationOptions
+    thinking: tuple[str, str] | None
     samples: dict[str, int]
 
     @property
@@ -79,31 +84,48 @@ class Plan:
         """Where the questions come from, one source per task."""
         return [self._source(task) for task in self.tasks]
 
-    def load(self, say: Callable[[str], None], count_tokens: Callable[[], CountTokens | None]) -> Loaded:
+    def load(
+        self,
+        say: Callable[[str], None],
+        make_counter: Callable[[], TokenCounter | None],
+        limits: Sequence[ContextLimit] = (),
+    ) -> Loaded:
         """Load the rows and make the questions of all tasks.
 
         Args:
             say: Shows the user a line.
-            count_tokens: Makes the function that counts a prompt's tokens; called only if there is a limit.
+            make_counter: Makes what counts a prompt's tokens; called only if a prompt may be too long.
+            limits: What prompts and replies must fit besides `limits`, as the server and the checkpoint say.
 
         Raises:
             DataError: The rows cannot be found, downloaded or read.
+            UsageError: ``--max-out-len`` leaves no room for a prompt.
         """
-        count = count_tokens() if self.max_seq_len is not None else None
-        tables: list[Tables] = []
+        limits = (*self.limits, *limits)
+        fit = Fit(limits, make_counter) if limits else None
+        chosen = self.options.max_out_len is not None
+        tables: dict[str, Tables] = {}
         questions: list[Question] = []
         for task in self.tasks:
-            subjects = self.subjects[task.name]
-            tables.append(task.load(self._source(task), subjects, say))
+            subjects, longest = self.subjects[task.name], self.max_out_len[task.name]
+            context = None if fit is None else fit.for_replies_of(longest, chosen=chosen)
+            tables[task.name] = task.load(self._source(task), subjects, say)
             questions += task.questions(
-                tables[-1],
+                tables[task.name],
                 subjects,
                 limit=self.options.limit,
                 shape=self.shapes[task.name],
                 sample=self.samples.get(task.name),
-                fits=None if count is None else self._fits(count, self.max_out_len[task.name]),
+                fits=None if context is None else context.fits,
+                left=None if context is None else context.left,
             )
-        return Loaded(tables, questions, "".join(prompt_lines(questions)).encode())
+        tasks = {task.name: task for task in self.tasks}
+
+        def fewer_examples(question: Question, examples: int) -> Question:
+            task = tasks[question.task]
+            return task.with_examples(question, examples, tables[task.name], self.shapes[task.name])
+
+        return Loaded(list(tables.values()), questions, fit, fewer_examples)
 
     def shortened(self, questions: Sequence[Question]) -> int:
         """How many questions have fewer examples than their task asks for, because all of them would not fit."""
@@ -120,7 +142,8 @@ class Plan:
         return SamplingRecord(
             temperature=self.temperature,
             max_out_len=lengths.pop() if len(lengths) == 1 else dict(self.max_out_len),
-            max_seq_len=self.max_seq_len,
+            max_seq_len=min(self.limits).tokens if self.limits else None,
+            thinking=self.thinking,
             extra_body={**extra_body, **self.extra_body},
         )
 
@@ -147,17 +170,6 @@ class Plan:
             return (self.options.data.get("") if len(self.tasks) == 1 else None) or task.default_source
         return self.options.data.get(task.benchmark.name) or self.options.data.get("") or task.default_source
 
-    def _fits(self, count: CountTokens, max_out_len: int) -> Callable[[Sequence[Message]], bool]:
-        assert self.max_seq_len is not None
-        limit = self.max_seq_len - max_out_len
-
-        def fits(messages: Sequence[Message]) -> bool:
-            # No tokenizer makes more tokens of a text than it has bytes: most prompts need not be counted.
-            at_most = sum(len(message["content"].encode()) + MARKS_PER_MESSAGE for message in messages)
-            return at_most <= limit or count(messages) <= limit
-
-        return fits
-
 
 def plan_tasks(options: EvaluationOptions, model: ModelFile) -> Plan:
     """Decide what will be asked, and how.
@@ -182,7 +194,12 @@ def plan_tasks(options: EvaluationOptions, model: ModelFile) -> Plan:
             task.name: options.max_out_len or task.max_out_len or sampling.max_out_len or _MAX_OUT_LEN for task in tasks
         },
         temperature=sampling.temperature if options.temperature is None else options.temperature,
-        max_seq_len=options.max_seq_len or sampling.max_seq_len,
+        limits=tuple(
+            ContextLimit(tokens, source)
+            for tokens, source in ((options.max_seq_len, "--max-seq-len"), (sampling.max_seq_len, "model file"))
+            if tokens is not None
+        ),
+        thinking=None if model.thinking is None else (model.thinking.open, model.thinking.close),
         extra_body=sampling.fields,
         options=options,
         samples={task.name: math.ceil(_QUICK / (len(subjects[task.name]) * len(task.splits))) for task in tasks}

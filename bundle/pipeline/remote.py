@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from bundle.checkpoints import TokenCounter, token_counter
 from bundle.client import (
     ChatClient,
     KeyRing,
@@ -23,11 +24,12 @@ from bundle.client import (
 from bundle.config.files import file_names
 from bundle.config.model_files import ModelFile, RemoteSettings, headers_from, keys_from_environment, model_file
 from bundle.errors import BundleError, UsageError
+from bundle.pipeline.context import ContextLimit
 from bundle.pipeline.options import RemoteOptions
-from bundle.pipeline.plan import CountTokens, Loaded, Plan
+from bundle.pipeline.plan import Loaded, Plan
 from bundle.pipeline.targets import Server, Timing
 from bundle.reports.screen.console import Screen
-from bundle.runs.record import RemoteModelRecord, RequestsRecord, Served
+from bundle.runs.served import RemoteModelRecord, RequestsRecord, Served
 from bundle.system.proxies import proxy_for
 from bundle.system.text import nearest
 
@@ -58,9 +60,22 @@ class Remote:
             return model_file(self._model)
         return ModelFile(description=self._model, remote=RemoteSettings(model=self._model))
 
-    def token_counter(self) -> CountTokens | None:
-        """None: the tokenizer is the server's."""
-        return None
+    def token_counter(self) -> TokenCounter | None:
+        """With the tokenizer that the user names: the server's own is not here."""
+        directory = self._options.tokenizer
+        if directory is None:
+            return None
+        counter = token_counter(directory.expanduser())
+        if counter is None:
+            raise UsageError(
+                f"--tokenizer {directory}: there is no tokenizer.json or tokenizer.model that can be read.",
+                remedy="Name the directory of a checkpoint or of its tokenizer; or leave it out for an estimate.",
+            )
+        return counter
+
+    def context_limits(self) -> Sequence[ContextLimit]:
+        """None that is known."""
+        return ()
 
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "RemoteModel":
         settings, options = self.model_file.remote, plan.options
@@ -99,6 +114,7 @@ class Remote:
             secrets=secrets,
             extra_body=plan.extra_body,
             answer_from_thinking=options.answer_from_thinking,
+            thinking=plan.thinking,
             say=screen.say,
         )
         record = RemoteModelRecord(name=hide(name), base_url=base_url, headers=shown_headers)

@@ -3,17 +3,19 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from bundle.checkpoints import TokenCounter
 from bundle.config.model_files import ModelFile
 from bundle.errors import ServerError
-from bundle.pipeline.plan import CountTokens, Loaded, Plan
+from bundle.pipeline.context import ContextLimit
+from bundle.pipeline.plan import Loaded, Plan
 from bundle.pipeline.template_proof import Verdict
 from bundle.reports.screen.console import Screen
-from bundle.runs.record import Served
+from bundle.runs.served import Served
 
 if TYPE_CHECKING:  # slow to import, and the server should start first
     from bundle.client import ChatClient
@@ -44,8 +46,11 @@ class Target(Protocol):
             BundleError: What the user named cannot be evaluated.
         """
 
-    def token_counter(self) -> CountTokens | None:
-        """Counts the tokens of a prompt; None without a tokenizer."""
+    def token_counter(self) -> TokenCounter | None:
+        """Counts the tokens of a prompt; None without a vocabulary."""
+
+    def context_limits(self) -> Sequence[ContextLimit]:
+        """Maximum tokens of a prompt and its reply together, as far as the target itself says so."""
 
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "Prepared":
         """Do what comes before the first server, while the questions are being loaded.

@@ -5,7 +5,6 @@ OpenCompass's rules, and stays wrong; here it is counted, shown with an example,
 """
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,7 +13,7 @@ from typing import Any, Final
 
 from bundle.runs.no_reply import NoReply, reasons
 from bundle.runs.predictions import Prediction
-from bundle.system.text import one_line, plural
+from bundle.system.text import one_line, opening_mark, plural
 from bundle.tasks.benchmarks import BENCHMARKS
 
 MINOR: Final = 0.01
@@ -25,9 +24,6 @@ _FEWEST: Final = 20
 """Replies from which on a share says something."""
 _RARE: Final = 0.005
 _EXAMPLE_LENGTH: Final = 40
-
-_MARK: Final = re.compile(r"\s*(<\|?/?[A-Za-z][\w:.|-]{2,40}>|\[/?[A-Z][A-Z_]{3,40}\]|◁\w{3,40}▷)")
-_NOT_THINKING: Final = re.compile(r"answer|final|response|output|result|html|div|span|sub|sup|math", re.IGNORECASE)
 
 
 class Fault(StrEnum):
@@ -41,6 +37,7 @@ class Fault(StrEnum):
     UNKNOWN_MARK = "unknown_mark"
     ONE_LETTER = "one_letter"
     BELOW_GUESSING = "below_guessing"
+    FEWER_EXAMPLES = "fewer_examples"
 
 
 MEANINGS: Final[Mapping[Fault, tuple[str, str]]] = {
@@ -66,7 +63,7 @@ MEANINGS: Final[Mapping[Fault, tuple[str, str]]] = {
     ),
     Fault.UNKNOWN_MARK: (
         "{count} of {of} replies begin with {mark}, which may open thinking",
-        "If so, the answers were looked for in the thinking: turn thinking off at the server.",
+        "If so, the answers were looked for in the thinking: name the marks under [thinking] in a model file.",
     ),
     Fault.ONE_LETTER: (
         "{count} of {of} answers are {answer}",
@@ -75,6 +72,10 @@ MEANINGS: Final[Mapping[Fault, tuple[str, str]]] = {
     Fault.BELOW_GUESSING: (
         "{count} of {of} answers are correct, {percent} %; guessing gives {chance} %",
         "This is unlikely to be chance: check the answer rule, the prompt and the data.",
+    ),
+    Fault.FEWER_EXAMPLES: (
+        "{count} of {of} questions were sent with fewer examples, to fit the context ({dropped})",
+        "The score is not that of the full prompt: raise the context length or --max-seq-len, or lower --max-out-len.",
     ),
 }
 """For each fault what it says, and what to do."""
@@ -119,7 +120,9 @@ class Finding:
 
     @property
     def is_minor(self) -> bool:
-        """Whether it is too rare to doubt the score."""
+        """Whether it is too rare to doubt the score, or in the nature of the model."""
+        if self.fault is Fault.FEWER_EXAMPLES:
+            return True
         return self.fault is not Fault.BELOW_GUESSING and self.count < MINOR * self.of
 
     @property
@@ -286,6 +289,7 @@ def _findings(
                 values["answer"] = _quoted(Counter(one.answer or "" for one in found).most_common(1)[0][0])
             yield Finding(fault, task, len(found), len(replies), _example(shown), values)
     yield from _unknown_mark(task, replies)
+    yield from _fewer_examples(task, replies)
     if options:
         parsed = [one for one in replies if one.key not in lost]
         yield from _one_letter(task, parsed)
@@ -303,14 +307,20 @@ def _fault(one: Prediction, *, is_lost: bool) -> Fault | None:
 
 
 def _unknown_mark(task: str, replies: Sequence[Prediction]) -> Iterable[Finding]:
-    marks = [(match[1], one) for one in replies if (match := _MARK.match(one.reply or ""))]
-    likely = [(mark, one) for mark, one in marks if not _NOT_THINKING.search(mark)]
-    if not likely:
+    marks = [(mark, one) for one in replies if (mark := opening_mark(one.reply or "")) is not None]
+    if not marks:
         return
-    mark, count = Counter(mark for mark, _ in likely).most_common(1)[0]
+    mark, count = Counter(mark for mark, _ in marks).most_common(1)[0]
     if count >= max(_FEWEST / 2, _NEARLY_ALL * len(replies)):
-        example = _first([one for found, one in likely if found == mark])
+        example = _first([one for found, one in marks if found == mark])
         yield Finding(Fault.UNKNOWN_MARK, task, count, len(replies), _example(example), {"mark": _quoted(mark)})
+
+
+def _fewer_examples(task: str, replies: Sequence[Prediction]) -> Iterable[Finding]:
+    dropped = Counter(one.examples_dropped for one in replies if one.examples_dropped)
+    if dropped:
+        words = ", ".join(f"{count} with {number} fewer" for number, count in sorted(dropped.items()))
+        yield Finding(Fault.FEWER_EXAMPLES, task, dropped.total(), len(replies), None, {"dropped": words})
 
 
 def _one_letter(task: str, parsed: Sequence[Prediction]) -> Iterable[Finding]:

@@ -31,6 +31,14 @@ _CAUSES: Final[Mapping[Cause, tuple[re.Pattern[str], str]]] = {
     ),
     Cause.CRASHED: (re.compile("crashed on it"), "Look at server.log for what these questions do to the server."),
     Cause.RULE: (re.compile("regular expression"), "Rewrite the pattern so that it can match in only one way."),
+    Cause.TOO_LONG: (
+        re.compile(
+            r"exceed the model's context|context (length|window)|maximum.{0,40}length|too long|max_model_len"
+            r"|exceed.{0,40}tokens",
+            re.IGNORECASE,
+        ),
+        "Lower --max-out-len, or serve the model with a longer context.",
+    ),
     Cause.TIMEOUT: (
         re.compile(r"time[d-]?\s?out|no reply within|took longer", re.IGNORECASE),
         "Raise --request-timeout or lower --concurrency, then continue with --resume.",
@@ -38,10 +46,6 @@ _CAUSES: Final[Mapping[Cause, tuple[re.Pattern[str], str]]] = {
     Cause.BUSY: (
         re.compile(r"HTTP 429|rate.?limit|too many requests|quota", re.IGNORECASE),
         "Lower --qps or --concurrency, then continue with --resume.",
-    ),
-    Cause.TOO_LONG: (
-        re.compile(r"context (length|window)|maximum.{0,40}length|too long|max_model_len|exceed.{0,40}tokens", re.I),
-        "Lower --max-out-len, or drop examples with --max-seq-len.",
     ),
     Cause.SERVER: (
         re.compile(r"HTTP 5\d\d|connect|reset|broke off|gave up|unreachable|refused the conn", re.IGNORECASE),
@@ -109,10 +113,11 @@ def reasons(predictions: Iterable[Prediction]) -> tuple[NoReply, ...]:
             found.setdefault(kind_of(one.error), []).append(one)
     groups = [(min(ones, key=lambda one: one.key), len(ones)) for ones in found.values()]
     return tuple(
-        NoReply(one_line(one.error or ""), count, _cause(one.error or ""), printable(f"{one.subject} #{one.id}"))
+        NoReply(one_line(one.error or ""), count, cause_of(one.error or ""), printable(f"{one.subject} #{one.id}"))
         for one, count in sorted(groups, key=lambda group: (-group[1], group[0].key))
     )
 
 
-def _cause(reason: str) -> Cause:
+def cause_of(reason: str) -> Cause:
+    """What kind of reason this is."""
     return next(cause for cause, (pattern, _) in _CAUSES.items() if pattern.search(reason))

@@ -10,7 +10,7 @@ from bundle.errors import RunError
 from bundle.runs.files import PREDICTIONS, parse_json, read_lines, to_json
 from bundle.tasks.scores import Key, Part
 
-_ONLY_WHERE_PRESENT = ("cached_tokens", "thinking", "error", "chunks")
+_ONLY_WHERE_PRESENT = ("cached_tokens", "thinking", "error", "chunks", "examples_dropped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class Prediction:
         thinking: A reasoning model's thoughts before its reply; None without any.
         error: Why there is no reply; None if there is one.
         chunks: Streamed chunks of a reply that was stopped early, whose tokens no server counts; None for others.
+        examples_dropped: How many of the task's examples were left out because they did not fit; None for none.
     """
 
     task: str
@@ -56,6 +57,7 @@ class Prediction:
     thinking: str | None = None
     error: str | None = None
     chunks: int | None = None
+    examples_dropped: int | None = None
 
     @property
     def key(self) -> Key:

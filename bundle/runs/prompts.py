@@ -49,6 +49,11 @@ class RecordedPrompt:
         return self.prefix + self.own
 
 
+def prompt_file(questions: Sequence[Question]) -> bytes:
+    """The content of ``prompts.jsonl``; see `prompt_lines`."""
+    return "".join(prompt_lines(questions)).encode()
+
+
 def prompt_lines(questions: Sequence[Question]) -> Iterator[str]:
     """The lines of ``prompts.jsonl``, each with its newline.
 

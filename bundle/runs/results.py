@@ -8,12 +8,13 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from bundle.config.faults import first_fault
 from bundle.errors import RunError
 from bundle.runs.files import RESULTS, read_json
 from bundle.runs.health import Health
 from bundle.runs.predictions import Prediction
-from bundle.runs.record import Text, first_fault
 from bundle.runs.scoring import Score, score_run
+from bundle.runs.task_record import Text
 from bundle.tasks.scores import Key, ScoredTask
 
 _Count = Annotated[int, Field(ge=0, strict=True)]
@@ -165,7 +166,7 @@ class Results(BaseModel):
         except RunError as error:
             raise RunError(error.message, remedy=remedy) from None
         except ValidationError as error:
-            raise RunError(f"{path} is damaged: {first_fault(error)}.", remedy=remedy) from None
+            raise RunError(f"{path} is damaged: {first_fault(error, cls)}", remedy=remedy) from None
 
     def to_json(self) -> dict[str, Any]:
         """The file's content."""

@@ -13,8 +13,9 @@ from bundle.errors import RunError
 from bundle.runs.files import PREDICTIONS, PROMPTS, RECORD, SERVER_LOG, unwritable, write_json, write_whole
 from bundle.runs.finding import is_run
 from bundle.runs.predictions import Prediction, read_predictions
-from bundle.runs.record import RunRecord, require_same
+from bundle.runs.record import RunRecord
 from bundle.runs.row_writer import RowWriter
+from bundle.runs.same_settings import require_same
 from bundle.system.files import read_regular
 from bundle.system.locks import Lock
 from bundle.system.text import shortened
@@ -133,6 +134,14 @@ class Run:
         # The record comes last: where there is one, it is known which questions the run has.
         write_whole(self.directory / PROMPTS, prompts)
         write_json(self.directory / RECORD, record.to_json())
+
+    def write_prompts(self, prompts: bytes) -> None:
+        """Write ``prompts.jsonl`` again, where questions were sent with fewer examples than planned.
+
+        Raises:
+            RunError: The file cannot be written.
+        """
+        write_whole(self.directory / PROMPTS, prompts)
 
     def amend(self, record: RunRecord) -> None:
         """Write down more about what is asked than was known in `begin`.

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bundle.runs.record import RunRecord, TaskRecord
+from bundle.runs.record import RunRecord
+from bundle.runs.task_record import TaskRecord
 from bundle.tasks.scores import Part
 
 

@@ -145,6 +145,10 @@ class Engine(Protocol):
             ServerError: It isn't installed, or can't be used.
         """
 
+    @property
+    def context_options(self) -> Mapping[str, int | None]:
+        """The options that set the server's context length, with their values in tokens; None where one isn't given."""
+
     def forecast(self) -> tuple[list[Finding], str | None]:
         """What ``bundle doctor`` says of the job without preparing it.
 

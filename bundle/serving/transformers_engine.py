@@ -5,7 +5,7 @@ import importlib.util
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -69,6 +69,10 @@ class TransformersEngine:
         found = importlib.util.find_spec("transformers")
         known = transformers_architectures(Path(found.origin).parent) if found and found.origin else None
         return known and known | {INTERNLM2}
+
+    @property
+    def context_options(self) -> Mapping[str, int | None]:
+        return {}
 
     @staticmethod
     def checks(machine: Machine) -> tuple[Check, ...]:

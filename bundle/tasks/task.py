@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bundle.errors import DataError, UsageError
 from bundle.system.text import did_you_mean
@@ -27,6 +27,7 @@ class Question:
         messages: What is sent.
         gold: The right answer; "" where it is secret.
         examples: How many examples it has.
+        max_reply: Tokens that its prompt leaves for a reply; None where that is enough for the longest one.
     """
 
     task: str
@@ -36,6 +37,7 @@ class Question:
     messages: Sequence[Message]
     gold: str
     examples: int
+    max_reply: int | None = None
 
     @property
     def key(self) -> Key:
@@ -148,6 +150,7 @@ class Task(ScoredTask):
         limit: int | None = None,
         shape: str | None = None,
         fits: Callable[[Sequence[Message]], bool] | None = None,
+        left: Callable[[Sequence[Message]], int | None] | None = None,
         sample: int | None = None,
     ) -> Iterator[Question]:
         """The questions of these subjects, split by split and subject by subject.
@@ -159,7 +162,7 @@ class Task(ScoredTask):
             shape: One of `SHAPES`; None for the task's own.
             fits: Whether these messages leave room for a reply. Until they do, the last example is left out, and the
                 next to last, and so on, as in OpenCompass's ``GenInferencer``; a question without any is asked anyway.
-
+            left: How many tokens they leave for it; None where that is enough for the longest one.
             sample: Only so many questions of every subject, drawn from all of them: always the same ones.
 
         Raises:
@@ -172,19 +175,36 @@ class Task(ScoredTask):
         for split in self.splits:
             for subject in subjects:
                 prompt = self.prompt.about(subject.chinese)
-                examples: list[Row] = []
-                if self.examples:
-                    examples = [self._cells(row) for row in tables.rows[subject.name, self.example_split]]
+                shown = self._examples(tables, subject.name)
                 rows = tables.rows[subject.name, split][:count]
                 for number in _drawn(f"{split}/{subject.name}", len(rows), sample):
-                    row = rows[number]
-                    shown = examples[: self.examples]
-                    asked = self._cells(row) | {"answer": ""}
-                    messages = prompt.messages(shape, shown, asked)
-                    while shown and fits is not None and not fits(messages):
-                        shown = shown[:-1]
-                        messages = prompt.messages(shape, shown, asked)
-                    yield Question(self.name, split, subject.name, number, messages, row["answer"], len(shown))
+                    key = Key(self.name, split, subject.name, number)
+                    question = self._question(key, prompt, shape, shown, rows[number])
+                    while fits is not None and question.examples and not fits(question.messages):
+                        question = self._question(key, prompt, shape, shown[: question.examples - 1], rows[number])
+                    yield question if left is None else replace(question, max_reply=left(question.messages))
+
+    def with_examples(self, question: Question, examples: int, tables: Tables, shape: str) -> Question:
+        """A question of this task with fewer examples, the first ones.
+
+        Args:
+            question: As `questions` gives it.
+            examples: How many.
+            tables: What `load` returned.
+            shape: The one it was asked in.
+        """
+        prompt = next(self.prompt.about(one.chinese) for one in self.subjects if one.name == question.subject)
+        shown = self._examples(tables, question.subject)[:examples]
+        row = tables.rows[question.subject, question.split][question.id]
+        return replace(self._question(question.key, prompt, shape, shown, row), max_reply=question.max_reply)
+
+    def _examples(self, tables: Tables, subject: str) -> list[Row]:
+        rows = tables.rows[subject, self.example_split] if self.examples else []
+        return [self._cells(row) for row in rows[: self.examples]]
+
+    def _question(self, key: Key, prompt: Prompt, shape: str, shown: Sequence[Row], row: Row) -> Question:
+        messages = prompt.messages(shape, shown, self._cells(row) | {"answer": ""})
+        return Question(*key, messages, row["answer"], len(shown))
 
     def _cells(self, row: Row) -> Row:
         return {column: row[column] for column in self.columns}

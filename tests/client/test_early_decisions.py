@@ -245,3 +245,53 @@ async def test_many_at_once_are_cut_as_soon_as_enough_is_known() -> None:
 
     assert {RULE.extract(reply.text) for reply in replies} == {"B"}
     assert sum(reply.decided_early for reply in replies) >= 24
+
+
+PLANNED = ["<plan>", "A is tempting, ", *("so is B. " for _ in range(40)), "</plan>", "\n\nC"]
+
+
+async def test_what_begins_with_an_unknown_mark_is_read_to_its_end_and_said_once() -> None:
+    said: list[str] = []
+    async with (
+        loopback_api(lambda call: Stream().send(call, chunks_of(PLANNED))) as api,
+        client_of(api.url, say=said.append) as client,
+    ):
+        reading = EarlyDecisions(RULE, tls=False)
+        asked = (client.ask(MESSAGES, 64, reading=reading) for _ in range(30))
+        replies = await asyncio.gather(*asked)
+        later = [await client.ask(MESSAGES, 64, reading=reading) for _ in range(3)]
+
+    assert {reply.text for reply in (*replies, *later)} == {"".join(PLANNED)}
+    (line,) = said
+    assert line.startswith("replies begin with <plan>, which may open thinking")
+    assert "[thinking] in a model file" in line
+    assert not reading.wants_stream()
+
+
+async def test_marks_that_are_declared_are_thinking_and_nothing_is_said() -> None:
+    said: list[str] = []
+    async with (
+        loopback_api(lambda call: Stream().send(call, chunks_of([*PLANNED, *EXPLAINED]))) as api,
+        client_of(api.url, say=said.append, thinking=("<plan>", "</plan>")) as client,
+    ):
+        reading = EarlyDecisions(RULE, tls=False)
+        replies = [await client.ask(MESSAGES, 64, reading=reading) for _ in range(10)]
+
+    assert [reply.decided_early for reply in replies] == [False] * 8 + [True] * 2
+    assert {RULE.extract(reply.text) for reply in replies} == {"C"}
+    assert said == []
+
+
+async def test_a_single_reply_with_an_unknown_mark_does_not_keep_others_from_being_stopped() -> None:
+    async def handler(call: Call) -> web.StreamResponse:
+        return await Stream().send(call, chunks_of(PLANNED if call.number % 5 == 0 else EXPLAINED))
+
+    replies = await ask_all(handler, 20)
+    assert all(reply.text == "".join(PLANNED) for reply in replies[4::5])
+    assert [reply.decided_early for reply in replies[10:14]] == [True] * 4
+
+
+@pytest.mark.parametrize("mark", ["<answer>", "<final_answer>", "<html>", "[B]"])
+async def test_a_mark_that_opens_no_thinking_stops_nothing(mark: str) -> None:
+    replies = await ask_all(lambda call: Stream().send(call, chunks_of([mark, *EXPLAINED])), 10)
+    assert replies[-1].decided_early

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.client._thinking import ThinkingSplitter, split_thinking
+from bundle.client._thinking import ThinkingMarks, ThinkingSplitter, split_thinking
 
 REPLIES = st.lists(
     st.sampled_from(["<think>", "</think>", "<think", "<", "</", "think>", ">", " ", "\n", "A", "答案"]), max_size=12
@@ -89,3 +89,35 @@ def test_only_the_marks_and_white_space_are_lost(reply: str) -> None:
 
     bare = re.sub("</?think>", "", reply)
     assert sorted("".join(bare.split())) == sorted("".join((split.text + split.thinking).split()))
+
+
+DECLARED = ThinkingMarks(("<Plan>", "~end~"))
+
+
+@pytest.mark.parametrize(
+    ("reply", "text", "thinking"),
+    [
+        ("<plan>A?~end~\n\nB", "B", "A?"),
+        ("<PLAN>A?~END~B", "B", "A?"),
+        ("A?~end~B", "B", "A?"),
+        ("<plan>A?", "", "A?"),
+        ("<think>A?</think>B", "B", "A?"),
+        ("<plan>A?</think>~end~B", "B", "A?</think>"),
+        ("a ~ b", "a ~ b", ""),
+        ("a ~en", "a ~en", ""),
+    ],
+)
+def test_the_marks_a_model_file_declares_are_known_beside_the_others(reply: str, text: str, thinking: str) -> None:
+    whole = split_thinking(reply, DECLARED)
+    assert (whole.text, whole.thinking) == (text, thinking)
+    pieces = ThinkingSplitter(DECLARED)
+    for character in reply:
+        pieces.feed(character)
+    assert (pieces.end(), pieces.thinking) == (text, thinking)
+
+
+def test_a_declared_end_may_be_one_that_is_known() -> None:
+    marks = ThinkingMarks(("<plan>", "</think>"))
+    for reply in ("<plan>A?</think>B", "<think>A?</think>B"):
+        split = split_thinking(reply, marks)
+        assert (split.text, split.thinking) == ("B", "A?")

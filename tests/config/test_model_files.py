@@ -1,5 +1,6 @@
 """Model files: what ships, what a user writes, and the mistakes in it. Keys from the environment."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -93,7 +94,13 @@ def test_whole_numbers_are_taken_where_a_fraction_may_stand(tmp_path: Path) -> N
         ("[remote]\nheaders = { X = { env = 's3 cret' } }", r"key 'remote.headers.X"),
         ("[remote]\nheaders = { X = { file = 's3cret' } }", r"key 'remote.headers.X"),
         ("trust_remote_code = 'yes'", r"key 'trust_remote_code': .*valid boolean"),
-        ("remote = 'puyu'", r"key 'remote'"),
+        ("remote = 'puyu'", r"key 'remote': must be a table"),
+        ("prompt_shape = 'turn'", r"key 'prompt_shape': must be 'turns' or 'flat'\. Did you mean turns"),
+        ("architectures = 'A'", r"key 'architectures': must be a list"),
+        ("[thinking]\nopen = '<plan>'", r"the key 'thinking.close' is missing"),
+        ("[thinking]\nopen = ''\nclose = 'x'", r"key 'thinking.open': must not be empty"),
+        ("[thinking]\nopen = '<A>'\nclose = '<a>'", r"key 'thinking': 'open' and 'close' must differ\."),
+        ("[thinking]\nopen = 1\nclose = 'x'", r"key 'thinking.open': must be text in quotes"),
     ],
 )
 def test_a_mistake_is_told_with_file_key_and_the_nearest_valid_name(tmp_path: Path, line: str, complaint: str) -> None:
@@ -102,6 +109,7 @@ def test_a_mistake_is_told_with_file_key_and_the_nearest_valid_name(tmp_path: Pa
 
     assert "mine.toml" in str(caught.value)
     assert "s3" not in str(caught.value)
+    assert not re.search("Value error|Input should|pydantic", str(caught.value))
 
 
 def test_a_key_in_place_of_its_variables_name_is_refused_and_not_repeated(tmp_path: Path) -> None:

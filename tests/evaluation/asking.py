@@ -18,6 +18,7 @@ def client_of(
     timeout_s: float = PATIENCE_S,
     proxies: bool = False,
     answer_from_thinking: bool = False,
+    thinking: tuple[str, str] | None = None,
     say: Callable[[str], None] = lambda _: None,
     **others: Any,
 ) -> ChatClient:
@@ -31,6 +32,7 @@ def client_of(
         retries=retries,
         proxies=proxies,
         answer_from_thinking=answer_from_thinking,
+        thinking=thinking,
         say=say,
         **others,
     )

@@ -117,6 +117,45 @@ def test_only_the_first_questions_of_the_chosen_subjects_are_asked(tmp_path: Pat
     assert "ceval-stem" not in result.stdout
 
 
+@pytest.mark.parametrize("where", ["after --", "config.json", "--max-seq-len"])
+def test_examples_are_dropped_for_the_smallest_context(tmp_path: Path, model_dir: Path, where: str) -> None:
+    directory, more = model_dir, []
+    if where == "config.json":
+        directory = tmp_path / "short"
+        shutil.copytree(model_dir, directory)
+        config = json.loads((directory / "config.json").read_text())
+        (directory / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 400}))
+    elif where == "after --":
+        more = ["--", "--session-len", "400"]
+    else:
+        more = ["--max-seq-len", "400"]
+    source = "--session-len" if where == "after --" else where
+    options = ["--data", "sample", "--subjects", "law", "--max-out-len", 16, "--out", tmp_path / "out"]
+    result = run("eval-local", directory, *options, *more, environment=gpu_box(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert f"2 of 2 questions have fewer examples, to fit 400 tokens ({source})" in result.stderr
+    assert "2 of 2 questions were sent with fewer examples" in result.stdout
+    (run_json,) = (tmp_path / "out").glob("*/run.json")
+    context = json.loads(run_json.read_text())["context"]
+    assert (context["max_tokens"], context["set_by"]) == (400, source)
+    assert context["counted_with"].startswith("tokenizer.json (SHA-256 ")
+    assert all(0 < row["examples_dropped"] < 5 for row in rows_of(tmp_path / "out"))
+
+
+def test_a_resume_with_other_options_is_refused_before_a_server_starts(tmp_path: Path, model_dir: Path) -> None:
+    options = ["--data", "sample", "--subjects", "law", "--out", tmp_path / "out"]
+    first = run("eval-local", model_dir, *options, environment=gpu_box(tmp_path))
+    directory = first.stdout.splitlines()[-1]
+    (tmp_path / "record.json").unlink()
+    again = ["eval-local", model_dir, *options, "--resume", directory]
+    temperature = run(*again, "--temperature", "0.5", environment=gpu_box(tmp_path))
+    arguments = run(*again, "--", "--backend", "pytorch", environment=gpu_box(tmp_path))
+    assert (temperature.returncode, arguments.returncode) == (2, 2)
+    assert "--temperature: 0.0 then, 0.5 now" in temperature.stderr
+    assert "arguments after --: none then, --backend pytorch now" in arguments.stderr
+    assert not (tmp_path / "record.json").exists(), "a server was started"
+
+
 def test_questions_without_a_reply_are_shown_and_make_the_exit_code_4(tmp_path: Path, model_dir: Path) -> None:
     out = tmp_path / "out"
     result = run(

@@ -212,7 +212,7 @@ def test_resuming_with_other_options_is_refused_and_names_them(tmp_path: Path) -
 
     assert by_name.returncode == 0, by_name.stderr
     assert again.returncode == 2
-    assert "sampling.temperature: 0.0 then, 0.7 now" in again.stderr
+    assert "--temperature: 0.0 then, 0.7 now" in again.stderr
     assert len(api.bodies) == 2
 
 

@@ -19,7 +19,7 @@ from bundle.pipeline.pipeline import evaluate
 from bundle.pipeline.plan import Loaded, Plan
 from bundle.pipeline.targets import Server, Timing
 from bundle.reports.screen.console import Screen
-from bundle.runs.record import RemoteModelRecord, Served
+from bundle.runs.served import RemoteModelRecord, Served
 from tests.openai_api import Call, letter, loopback_api
 from tests.program import results_of, rows_of
 
@@ -52,6 +52,9 @@ class Mortal:
 
     def token_counter(self) -> None:
         return None
+
+    def context_limits(self) -> tuple[()]:
+        return ()
 
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "Mortal":
         return self

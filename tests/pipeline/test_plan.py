@@ -1,16 +1,18 @@
 """What will be asked: command line, task, model file and defaults, in this order; and prompts that are too long."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from bundle.checkpoints import inspect_checkpoint, token_counter
+from bundle.checkpoints import estimating_counter, token_counter
 from bundle.checkpoints.internlm2 import make_checkpoint
 from bundle.config.model_files import ModelFile, Sampling
 from bundle.errors import UsageError
+from bundle.pipeline.context import ContextLimit
 from bundle.pipeline.options import EvaluationOptions, parse_data, parse_duration
 from bundle.pipeline.plan import plan_tasks
-from bundle.runs.record import SamplingRecord
+from bundle.runs.record import ContextRecord, SamplingRecord
 
 PLAIN = ModelFile(description="a model")
 FROM_FILE = ModelFile(
@@ -84,7 +86,7 @@ def test_a_tasks_other_name_is_the_same_task() -> None:
 
 def test_examples_are_dropped_one_by_one_until_prompt_and_reply_fit(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "tiny")
-    count = token_counter(inspect_checkpoint(tmp_path / "tiny"))
+    count = token_counter(tmp_path / "tiny")
     assert count is not None
     request = EvaluationOptions(data={"": "sample"}, subjects=["law"], max_out_len=100)
     whole = plan_tasks(request, PLAIN).load(lambda _: None, lambda: count).questions
@@ -102,11 +104,77 @@ def test_examples_are_dropped_one_by_one_until_prompt_and_reply_fit(tmp_path: Pa
         assert list(question.messages) == [*full.messages[: 2 * question.examples], full.messages[-1]]
 
 
-def test_without_a_tokenizer_no_example_is_dropped() -> None:
-    request = EvaluationOptions(data={"": "sample"}, subjects=["law"], max_seq_len=10)
+def test_without_a_tokenizer_lengths_are_estimated_on_the_safe_side(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "tiny")
+    count = token_counter(tmp_path / "tiny")
+    assert count is not None
+    request = EvaluationOptions(data={"": "sample"}, subjects=["law"], max_out_len=20, max_seq_len=900)
     plan = plan_tasks(request, PLAIN)
-    questions = plan.load(lambda _: None, lambda: None).questions
-    assert plan.shortened(questions) == 0
+    loaded = plan.load(lambda _: None, lambda: None)
+    assert plan.shortened(loaded.questions) == 2
+    assert loaded.context is not None
+    assert loaded.context.record.counted_with is not None
+    assert "estimated" in loaded.context.record.counted_with
+
+
+@pytest.mark.parametrize("smallest", ["--max-seq-len", "model file", "--session-len", "config.json"])
+def test_the_smallest_limit_counts_whoever_sets_it(smallest: str) -> None:
+    lengths = dict.fromkeys(["--max-seq-len", "model file", "--session-len", "config.json"], 100_000) | {smallest: 900}
+    request = EvaluationOptions(
+        data={"": "sample"}, subjects=["law"], max_out_len=16, max_seq_len=lengths["--max-seq-len"]
+    )
+    model = ModelFile(description="a model", sampling=Sampling(max_seq_len=lengths["model file"]))
+    of_target = [ContextLimit(lengths[source], source) for source in ("--session-len", "config.json")]
+    plan = plan_tasks(request, model)
+    loaded = plan.load(lambda _: None, lambda: None, of_target)
+    assert plan.shortened(loaded.questions) == 2
+    assert loaded.context is not None
+    assert loaded.context.record == ContextRecord(
+        max_tokens=900, set_by=smallest, counted_with=estimating_counter().source
+    )
+
+
+def test_prompts_that_are_far_from_the_limit_are_not_counted() -> None:
+    request = EvaluationOptions(data={"": "sample"}, subjects=["law"], max_seq_len=100_000)
+    loaded = plan_tasks(request, PLAIN).load(lambda _: None, pytest.fail)
+    assert loaded.context is not None
+    assert loaded.context.record.counted_with is None
+    assert list(loaded.context.says(0, 2)) == []
+
+
+def test_a_reply_is_left_what_the_prompt_leaves_and_never_less_than_a_quarter() -> None:
+    """2,048 tokens for a reply, the default, would leave no room for an example in a context of as many."""
+    request = EvaluationOptions(data={"": "sample"}, subjects=["law"], max_seq_len=2048)
+    plan = plan_tasks(request, PLAIN)
+    assert plan.max_out_len == {"ceval_gen": 2048}
+    count = estimating_counter()
+    for question in plan.load(lambda _: None, lambda: None).questions:
+        assert question.examples > 0
+        assert question.max_reply is not None
+        assert question.max_reply >= 512
+        assert count(question.messages) + question.max_reply == 2048
+
+
+def test_a_reply_length_of_the_users_that_leaves_no_room_is_refused() -> None:
+    request = EvaluationOptions(data={"": "sample"}, subjects=["law"], max_out_len=500, max_seq_len=500)
+    with pytest.raises(UsageError, match=r"--max-out-len 500 leaves no room .* 500 tokens \(--max-seq-len\)"):
+        plan_tasks(request, PLAIN).load(lambda _: None, lambda: None)
+
+
+@pytest.mark.parametrize("shape", ["turns", "flat"])
+def test_a_question_can_be_made_again_with_fewer_examples(shape: Literal["turns", "flat"]) -> None:
+    request = EvaluationOptions(data={"": "sample"}, subjects=["law"], prompt_shape=shape)
+    loaded = plan_tasks(request, PLAIN).load(lambda _: None, lambda: None)
+    whole = loaded.questions[0]
+    assert loaded.fewer_examples(whole, 5) == whole
+    shorter = loaded.fewer_examples(whole, 2)
+    assert (shorter.key, shorter.gold, shorter.examples) == (whole.key, whole.gold, 2)
+    if shape == "turns":
+        assert list(shorter.messages) == [*whole.messages[:4], whole.messages[-1]]
+    else:
+        text, all_of_it = shorter.messages[0]["content"], whole.messages[0]["content"]
+        assert text.count("答案: ") == 3
+        assert (all_of_it[:100], all_of_it[-100:]) == (text[:100], text[-100:])
 
 
 @pytest.mark.parametrize(

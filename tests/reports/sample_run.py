@@ -9,9 +9,9 @@ from bundle.evaluation import Evaluation
 from bundle.runs.files import RESULTS
 from bundle.runs.predictions import Prediction
 from bundle.runs.prompts import prompt_lines
-from bundle.runs.record import TaskRecord
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 from bundle.runs.run import Run
+from bundle.runs.task_record import TaskRecord
 from bundle.tasks.catalog import Question, Task, find_task
 from tests.reports.agreed_replies import reply_to
 from tests.reports.run_directories import record_of

@@ -6,7 +6,7 @@ import pytest
 
 from bundle.errors import RunError, UsageError
 from bundle.reports.gates.conclusion import Conclusion, parse_conclusion
-from bundle.runs.record import TaskRecord
+from bundle.runs.task_record import TaskRecord
 from bundle.tasks.catalog import find_task
 from tests.reports.run_directories import describe, write_run
 

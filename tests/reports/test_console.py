@@ -135,7 +135,7 @@ def test_groups_left_out_are_counted(tmp_path: Path) -> None:
     assert "4 groups left out: not all subjects asked" in text
 
 
-@pytest.mark.parametrize("outcome", ["11", "xx"])
+@pytest.mark.parametrize("outcome", ["1" * 12, "0" * 12, "x" * 12])
 def test_where_all_are_the_same_none_is_the_best_or_the_worst(tmp_path: Path, outcome: str) -> None:
     outcomes = {subject.name: outcome for subject in CEVAL.subjects}
     text = shown(read_recorded_run(write_run(tmp_path / "run", outcomes)))
@@ -177,6 +177,16 @@ def test_colour_is_only_on_the_marks(run: RecordedRun) -> None:
     text = shown(run, colour=True)
     coloured = re.findall(r"\x1b\[3\dm([^\x1b]*)\x1b", text)
     assert {piece.strip() for piece in coloured} == {"best", "worst"}
+
+
+@pytest.mark.parametrize(("answers", "colours"), [(10, [("best", "32"), ("worst", "31")]), (9, [])])
+def test_the_best_are_green_and_the_worst_red_from_ten_answers_on(
+    tmp_path: Path, answers: int, colours: list[tuple[str, str]]
+) -> None:
+    outcomes = {"law": "1" * answers, "logic": "0" * answers}
+    text = shown(read_recorded_run(write_run(tmp_path / "run", outcomes)), colour=True)
+    found = re.findall(r"\x1b\[(3\d)m *([a-z]+) *\x1b", text)
+    assert sorted((mark, colour) for colour, mark in found) == colours
 
 
 def test_the_program_fills_a_terminal_of_80_columns_and_no_more(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from bundle.reports.formats.opencompass import export
 from bundle.reports.formats.prompt_versions import prompt_version
 from bundle.runs.files import PREDICTIONS
 from bundle.runs.predictions import Prediction
-from bundle.runs.record import TaskRecord
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
+from bundle.runs.task_record import TaskRecord
 from bundle.tasks.catalog import find_task
 from tests.reports.opencompass_specimens import SPECIMENS, STAMP
 from tests.reports.other_programs import ask

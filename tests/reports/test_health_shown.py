@@ -1,6 +1,7 @@
 """The health of a measurement in everything that is made of a run."""
 
 import json
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,8 +14,10 @@ from bundle.reports.gates.gates import check_gates, parse_gates
 from bundle.reports.gates.junit import junit
 from bundle.reports.gates.summary import summary
 from bundle.reports.health import health_lines
+from bundle.reports.html.content import sections
 from bundle.reports.html.page import render_page
-from bundle.runs.files import RESULTS
+from bundle.reports.html.questions import OUTCOMES, Outcome, question_data
+from bundle.runs.files import PREDICTIONS, RESULTS
 from bundle.runs.health import MEANINGS, Fault
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 from tests.reports.run_directories import write_run
@@ -83,6 +86,22 @@ def test_it_is_on_the_page_in_both_languages(silent: RecordedRun, language: str,
     page = render_page(silent, language=language)  # type: ignore[arg-type]
     assert words in page
     assert "<script>alert" not in page
+
+
+def test_answers_that_are_no_option_are_none_on_the_page(tmp_path: Path) -> None:
+    """ "The answer is B." gives "T" under the rule of the first capital, every time."""
+    outcomes = {"law": "0000000000"}
+    directory = write_run(tmp_path / "run", outcomes)
+    rows = (directory / PREDICTIONS).read_text(encoding="utf-8").splitlines()
+    said = [json.loads(row) | {"reply": "The answer is B.", "answer": "T"} for row in rows]
+    (directory / PREDICTIONS).write_text("".join(f"{json.dumps(row)}\n" for row in said))
+    run = read_recorded_run(directory)
+    (section,) = sections(run)
+    assert section.unparsed == run.health.unparsed == 10
+    assert question_data(run).outcomes[OUTCOMES.index(Outcome.SILENT)] == 10
+    tile = re.search("Replies without an answer</dt><dd>([^<]+)", render_page(run))
+    assert tile is not None
+    assert tile[1] == "10"
 
 
 def test_every_fault_has_a_sentence_and_a_remedy() -> None:

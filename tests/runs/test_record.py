@@ -1,20 +1,16 @@
 """``run.json``, and whether a run may be resumed with other settings."""
 
+import re
 from typing import Any
 
 import pytest
 
 from bundle.config.files import file_names
 from bundle.errors import RunError
-from bundle.runs.record import (
-    EngineRecord,
-    LocalModelRecord,
-    RemoteModelRecord,
-    RunRecord,
-    SamplingRecord,
-    TaskRecord,
-    require_same,
-)
+from bundle.runs.record import ContextRecord, RunRecord, SamplingRecord
+from bundle.runs.same_settings import require_same, require_same_plan
+from bundle.runs.served import EngineRecord, LocalModelRecord, RemoteModelRecord
+from bundle.runs.task_record import TaskRecord
 from bundle.tasks.catalog import find_task
 from tests.reports.run_directories import describe
 
@@ -64,24 +60,53 @@ def test_where_the_checkpoint_is_and_how_fast_it_is_asked_does_not_matter() -> N
 @pytest.mark.parametrize(
     ("change", "key"),
     [
-        (of_task(name="cmmlu_gen"), r"tasks\[0\]\.name"),
-        (of_task(limit=3), r"tasks\[0\]\.limit"),
-        (of_task(data_fingerprint="bb"), "data_fingerprint"),
-        ({"model": LOCAL.model_copy(update={"fingerprint": "00"})}, r"model\.fingerprint"),
-        ({"model": RemoteModelRecord(name="gpt", base_url="http://127.0.0.1/v1")}, r"model\.base_url"),
-        ({"engine": ENGINE.model_copy(update={"name": "transformers"})}, r"engine\.name"),
-        ({"sampling": SamplingRecord(temperature=0.7, max_out_len=2048, max_seq_len=None)}, r"sampling\.temperature"),
-        ({"sampling": SamplingRecord(temperature=0.0, max_out_len=2048, max_seq_len=9)}, r"sampling\.max_seq_len"),
+        (of_task(name="cmmlu_gen"), r"--task: ceval_gen then, cmmlu_gen now"),
+        (of_task(limit=3), r"--limit: all then, 3 now"),
+        (of_task(subjects=("law",)), r"--subjects: all then, law now"),
+        (of_task(data_fingerprint="bb"), "--data, fingerprint: "),
+        ({"model": LOCAL.model_copy(update={"fingerprint": "00"})}, r"checkpoint, fingerprint: "),
+        ({"model": RemoteModelRecord(name="gpt", base_url="http://127.0.0.1/v1")}, r"--base-url: none then"),
+        ({"engine": ENGINE.model_copy(update={"name": "transformers"})}, r"--engine: .* then, transformers now"),
+        (
+            {"sampling": SamplingRecord(temperature=0.7, max_out_len=2048, max_seq_len=None)},
+            r"--temperature: 0\.0 then",
+        ),
+        (
+            {"sampling": SamplingRecord(temperature=0.0, max_out_len=2048, max_seq_len=9)},
+            r"--max-seq-len: no limit",
+        ),
     ],
 )
 def test_a_run_that_asked_something_else_is_not_resumed_and_the_setting_is_named(
     change: dict[str, Any], key: str
 ) -> None:
-    with pytest.raises(RunError, match=key):
+    with pytest.raises(RunError, match="settings differ") as caught:
         require_same(RECORD, changed(**change))
+    assert re.search(key, "\n".join(caught.value.details))
 
 
 def test_both_values_of_a_setting_are_shown() -> None:
     with pytest.raises(RunError) as caught:
         require_same(RECORD, changed(sampling=SamplingRecord(temperature=0.7, max_out_len=2048, max_seq_len=None)))
-    assert caught.value.details == ("sampling.temperature: 0.0 then, 0.7 now",)
+    assert caught.value.details == ("--temperature: 0.0 then, 0.7 now",)
+
+
+def test_of_a_plan_only_what_is_known_is_compared() -> None:
+    tasks = [one.model_copy(update={"data_fingerprint": None, "available": None}) for one in RECORD.tasks]
+    sampling = RECORD.sampling.model_copy(update={"extra_body": {}})
+    with_extra = changed(sampling=RECORD.sampling.model_copy(update={"extra_body": {"top_k": 1}}))
+    require_same_plan(with_extra, tasks, sampling)
+    require_same_plan(with_extra, tasks, sampling, RECORD.served)
+    with pytest.raises(RunError, match=r"settings differ from the original run \(--engine\)"):
+        require_same_plan(
+            RECORD, tasks, sampling, RECORD.served._replace(engine=ENGINE.model_copy(update={"name": "vllm"}))
+        )
+
+
+def test_another_context_is_another_question_unless_an_older_run_has_not_recorded_it() -> None:
+    now = changed(context=ContextRecord(max_tokens=900, set_by="--session-len", counted_with=None))
+    require_same(RECORD, now)
+    before = changed(context=ContextRecord(max_tokens=1000, set_by="--session-len", counted_with=None))
+    with pytest.raises(RunError) as caught:
+        require_same(before, now)
+    assert caught.value.details == ("context length: 1000 then, 900 now",)

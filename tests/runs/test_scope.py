@@ -13,9 +13,10 @@ from bundle.reports.html.page import render_page
 from bundle.reports.screen.output import console
 from bundle.reports.screen.run_table import show_runs
 from bundle.runs.listing import list_runs
-from bundle.runs.record import TaskRecord, require_same
 from bundle.runs.recorded_run import read_recorded_run
+from bundle.runs.same_settings import require_same
 from bundle.runs.scope import planned_selection, scope_text, task_scope
+from bundle.runs.task_record import TaskRecord
 from bundle.tasks.catalog import Task, find_task
 from bundle.tasks.sources import Tables
 from tests.reports.run_directories import describe, write_run

@@ -223,3 +223,21 @@ def _lmdeploy_folder() -> Path:
         if (folder / "lmdeploy").is_dir():
             return folder
     pytest.skip(f"lmdeploy is not installed in {ROOT}'s environment; `make test` does that")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "tokens"),
+    [
+        ((), 8192),
+        (("--session-len", "4096"), 4096),
+        (("--session-len=2048",), 2048),
+        (("--session", "1024"), 1024),
+        (("--ses", "1024", "--session-len", "512"), 512),
+        (("--server-name", "700"), 8192),
+    ],
+)
+def test_the_servers_context_length_is_what_counts_of_the_arguments(
+    box: dict[str, str], checkpoint: Checkpoint, arguments: tuple[str, ...], tokens: int
+) -> None:
+    settings = EngineSettings(args=("--session-len", "8192"))
+    assert engine_for(checkpoint, *arguments, settings=settings).context_options == {"--session-len": tokens}

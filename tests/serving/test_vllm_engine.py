@@ -265,3 +265,22 @@ def test_the_doctor_needs_no_vllm_and_says_which_there_is() -> None:
     (useless,) = check_vllm(Box("0.32.0"))
     assert useless.status is Status.WARNING
     assert "no GPU" in useless.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "tokens"),
+    [
+        ((), None),
+        (("--max-model-len", "700"), 700),
+        (("--max_model_len=4k",), 4000),
+        (("--max-model-len", "4K"), 4096),
+        (("--max-model-len", "1.5K"), 1536),
+        (("--max-model-len", "auto"), None),
+        (("--max-model-len", "-1"), None),
+    ],
+)
+def test_the_servers_context_length_is_what_counts_of_the_arguments(
+    llama: Checkpoint, arguments: tuple[str, ...], tokens: int | None
+) -> None:
+    engine = VllmEngine(Job(llama, machine=CPU, arguments=arguments))
+    assert engine.context_options == {"--max-model-len": tokens}

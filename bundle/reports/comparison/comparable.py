@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bundle.errors import RunError
-from bundle.runs.record import RunRecord, TaskRecord, leaves
+from bundle.runs.record import RunRecord
+from bundle.runs.same_settings import leaves
+from bundle.runs.task_record import TaskRecord
 
 _PROMPT = ("user", "assistant", "examples", "place_for_examples", "example_split", "shape")
 _SAME: Sequence[tuple[str, tuple[str, ...]]] = (
@@ -85,9 +87,10 @@ def _require_comparable(base: Sequence[TaskRecord], new: Sequence[TaskRecord], o
         if _other_data(one, other):
             reasons.append(f"different questions{where}{origins}")
     if reasons or (parts and not common):
+        first, *others = [*reasons, *parts]
         raise RunError(
-            f"The runs cannot be compared: they used {(reasons or parts)[0].split(':')[0]}.",
-            details=[*reasons, *parts],
+            f"The runs cannot be compared: they used {first}.",
+            details=[f"also {other}" for other in others],
             remedy="Start a run with the same task, data and prompt as the other."
             if reasons
             else "Use --common to compare only the questions they have in common.",

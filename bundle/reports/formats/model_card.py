@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from bundle.errors import RunError
 from bundle.reports.export import Export, unanswered
-from bundle.runs.record import TaskRecord
 from bundle.runs.recorded_run import RecordedRun
 from bundle.runs.scoring import Score
+from bundle.runs.task_record import TaskRecord
 from bundle.tasks.benchmarks import BENCHMARKS
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from bundle.reports.formats.prompt_versions import prompt_version
 from bundle.runs.files import to_json
 from bundle.runs.predictions import Prediction
 from bundle.runs.prompts import Messages
-from bundle.runs.record import TaskRecord
 from bundle.runs.recorded_run import RecordedRun
+from bundle.runs.task_record import TaskRecord
 from bundle.tasks.scores import Part, ScoredTask
 
 _ROLES = {"user": "HUMAN", "assistant": "BOT", "system": "SYSTEM"}

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from bundle.runs.record import TaskRecord
+from bundle.runs.task_record import TaskRecord
 
 _LENGTH = 6
 _OPENICL = "opencompass.openicl"

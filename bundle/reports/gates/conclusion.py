@@ -16,8 +16,9 @@ from bundle.reports.gates.gates import (
 )
 from bundle.reports.gates.junit import junit
 from bundle.reports.gates.summary import summary
-from bundle.runs.record import RunRecord, TaskRecord
+from bundle.runs.record import RunRecord
 from bundle.runs.recorded_run import read_recorded_run
+from bundle.runs.task_record import TaskRecord
 from bundle.tasks.benchmarks import Subject
 from bundle.tasks.scores import ScoredTask
 

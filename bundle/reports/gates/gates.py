@@ -20,9 +20,10 @@ from bundle.reports.comparison import (
 )
 from bundle.reports.comparison.wording import p_says
 from bundle.runs.health import Health
-from bundle.runs.record import RunRecord, TaskRecord
+from bundle.runs.record import RunRecord
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 from bundle.runs.scope import planned_selection
+from bundle.runs.task_record import TaskRecord
 from bundle.system.text import did_you_mean, one_line, plural
 from bundle.tasks.benchmarks import Subject
 from bundle.tasks.scores import ScoredTask, score_names

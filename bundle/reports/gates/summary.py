@@ -38,7 +38,7 @@ def _lines(run: RecordedRun, comparison: Comparison | None, gates: Sequence[Gate
     if run.partial:
         yield f"⚠️ **Partial**: {_code(run.partial)}"
         yield ""
-    yield f"{run.answered} of {run.total} questions answered" + ("." if run.answered == run.total else " ⚠️")
+    yield f"{run.answered} of {plural(run.total, 'question')} answered" + ("." if run.answered == run.total else " ⚠️")
     yield from _no_reply(run.health)
     yield from _health(run.health)
     if run.record.data.source == "sample":

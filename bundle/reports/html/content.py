@@ -1,17 +1,18 @@
 """The scores on the page: one section per task and split."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from bundle.reports.formats import Language
 from bundle.reports.html.texts import catalog
+from bundle.runs.health import unparsed
 from bundle.runs.predictions import Prediction
 from bundle.runs.recorded_run import RecordedRun
 from bundle.runs.scoring import Headline, Score, headlines, intervals
 from bundle.runs.statistics import Interval
-from bundle.tasks.scores import Member, ScoredTask
+from bundle.tasks.scores import Key, Member, ScoredTask
 
 _MOST_OPTIONS: Final = 10
 NOTHING: Final = ""
@@ -82,7 +83,7 @@ class Section:
         overall: The mean over all subjects that were asked.
         complete: Whether these are all subjects of the task.
         right: Questions answered correctly.
-        silent: Replies without an answer.
+        unparsed: Replies whose answer is none of the options, or that have none.
         groups: The other groups with a score, in the order of the task.
         subjects: The subjects asked, best first; those without a score last.
         letters: None where answers are not a choice among a few letters.
@@ -94,7 +95,7 @@ class Section:
     overall: Line
     complete: bool
     right: int
-    silent: int
+    unparsed: int
     groups: tuple[Line, ...]
     subjects: tuple[Line, ...]
     letters: Letters | None
@@ -130,7 +131,8 @@ def sections(run: RecordedRun) -> list[Section]:
     for one in run.predictions:
         if one.error is None:
             replies.setdefault((one.task, one.split), []).append(one)
-    lines = _Lines(run.scores, intervals(run.tasks, run.scores))
+    lost = frozenset(one.key for one in unparsed(run.options, run.predictions))
+    lines = _Lines(run.scores, intervals(run.tasks, run.scores), lost)
     return [
         _section(run, tasks[headline.task], headline, lines, replies.get((headline.task, headline.split), []))
         for headline in headlines(run.tasks, run.scores)
@@ -151,6 +153,7 @@ def chance(letters: Letters | None) -> float | None:
 class _Lines:
     scores: Mapping[str, Score]
     intervals: Mapping[str, Interval]
+    unparsed: Set[Key]
 
     def line(self, name: str, english: str = "", chinese: str = "", group: str = "") -> Line:
         interval = self.intervals.get(name)
@@ -180,7 +183,7 @@ def _section(
         overall=replace(lines, scores={headline.name: headline.score}).line(headline.name),
         complete=headline.whole,
         right=sum(one.correct is True for one in replies),
-        silent=sum(not one.answer for one in replies),
+        unparsed=sum(one.key in lines.unparsed for one in replies),
         groups=tuple(groups),
         subjects=tuple(sorted(subjects, key=_best_first)),
         letters=_letters(replies),

@@ -1,14 +1,16 @@
 """All questions of a run, laid out for the page: columns to sort and filter by, and long texts in chunks."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from bundle.runs.health import unparsed
 from bundle.runs.predictions import Prediction
 from bundle.runs.prompts import RecordedPrompt
 from bundle.runs.recorded_run import RecordedRun
 from bundle.tasks.prompts import Message
+from bundle.tasks.scores import Key
 
 CHUNK: Final = 200
 """Questions per chunk; a chunk is parsed when one of its texts is first shown or searched."""
@@ -20,7 +22,7 @@ class Outcome(StrEnum):
     RIGHT = "right"
     WRONG = "wrong"
     SILENT = "silent"
-    """A reply without an answer, which counts as wrong."""
+    """A reply without an answer that is an option, which counts as wrong."""
     UNSCORED = "unscored"
     """An answer whose gold answer is secret."""
     FAILED = "failed"
@@ -58,12 +60,13 @@ def question_data(run: RecordedRun) -> QuestionData:
     """Lay out the questions of a run, in the order of its tasks."""
     places = {part: number for number, part in enumerate(run.questions)}
     predictions = {one.key: one for one in run.predictions}
+    lost = frozenset(one.key for one in unparsed(run.options, run.predictions))
     columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
     texts: list[list[Any]] = []
     beginnings: dict[str, list[list[str]]] = {}
     for key, prompt in run.prompts.items():
         prediction = predictions.get(key)
-        values = (places[key.part], key.id, *_values(prompt, prediction))
+        values = (places[key.part], key.id, *_values(prompt, prediction, lost))
         for column, value in zip(columns.values(), values, strict=True):
             column.append(value)
         texts.append(_texts(prompt, prediction))
@@ -76,11 +79,11 @@ def question_data(run: RecordedRun) -> QuestionData:
 _COLUMNS = ("part", "id", "outcome", "answer", "gold", "characters", "tokens", "prompt_tokens", "latency", "attempts")
 
 
-def _values(prompt: RecordedPrompt, prediction: Prediction | None) -> Sequence[Any]:
+def _values(prompt: RecordedPrompt, prediction: Prediction | None, lost: Set[Key]) -> Sequence[Any]:
     if prediction is None:
         return OUTCOMES.index(Outcome.UNASKED), None, prompt.gold, None, None, None, None, None
     return (
-        OUTCOMES.index(outcome(prediction)),
+        OUTCOMES.index(outcome(prediction, lost)),
         prediction.answer,
         prediction.gold,
         None if prediction.reply is None else len(prediction.reply),
@@ -91,11 +94,11 @@ def _values(prompt: RecordedPrompt, prediction: Prediction | None) -> Sequence[A
     )
 
 
-def outcome(prediction: Prediction) -> Outcome:
-    """The outcome of a question that was asked."""
+def outcome(prediction: Prediction, lost: Set[Key]) -> Outcome:
+    """The outcome of a question that was asked; ``lost`` are those whose replies hold no option."""
     if prediction.error is not None:
         return Outcome.FAILED
-    if not prediction.answer:
+    if prediction.key in lost:
         return Outcome.SILENT
     if prediction.correct is None:
         return Outcome.UNSCORED

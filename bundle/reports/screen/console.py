@@ -231,7 +231,7 @@ class _Counter:
         self._subjects.add(prediction.part)
 
     def line(self) -> str:
-        parts = [f"{self.done} of {self.total} questions"]
+        parts = [f"{self.done} of {plural(self.total, 'question')}"]
         if (elapsed := time.monotonic() - self._started) > 0 and self.done:
             rate = self.done / elapsed
             parts.append(f"{rate:.1f}/s")
@@ -299,7 +299,7 @@ class _LiveDisplay:
 
 def _summary(results: "Results") -> Iterator[str]:
     counts = results.coverage
-    coverage = f"{counts.answered} of {counts.total} questions answered"
+    coverage = f"{counts.answered} of {plural(counts.total, 'question')} answered"
     if counts.failed:
         coverage += f", {counts.failed} without a reply"
     if unasked := counts.total - counts.answered - counts.failed:

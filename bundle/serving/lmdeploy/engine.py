@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -71,6 +71,12 @@ class LmdeployEngine:
     def slots(self) -> int:
         """How many requests the server computes at once."""
         return self._number("--max-batch-size") or _SLOTS
+
+    @property
+    def context_options(self) -> Mapping[str, int | None]:
+        # Its parser takes the beginning of an option for the option.
+        option = "--session-len"
+        return {option: self._number(*(option[:end] for end in range(len("--ses"), len(option) + 1)))}
 
     @staticmethod
     def checks(machine: Machine) -> tuple[Check, ...]:
@@ -183,9 +189,9 @@ class LmdeployEngine:
     def _template_chosen(self) -> bool:
         return is_given("--chat-template", self.job.engine_arguments)
 
-    def _number(self, option: str) -> int | None:
-        """The value given for an option that takes a number; the last one counts."""
-        value = option_value(self.job.engine_arguments, option)
+    def _number(self, *names: str) -> int | None:
+        """The value given for an option that takes a number, by any of its names; the last one counts."""
+        value = option_value(self.job.engine_arguments, *names)
         return int(value) if value and value.isdigit() else None
 
 

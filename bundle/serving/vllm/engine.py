@@ -72,6 +72,16 @@ class VllmEngine:
         """Unknown: what vLLM does not know itself it runs with transformers' code, if that can be."""
         return None
 
+    @property
+    def context_options(self) -> Mapping[str, int | None]:
+        option = "--max-model-len"
+        value = re.fullmatch(r"(\d+(?:\.\d+)?)([kmg]?)", option_value(self._arguments, option) or "", re.IGNORECASE)
+        if value is None:
+            return {option: None}  # "auto" and -1 leave it to vLLM
+        # As vLLM's own parser reads it: "4k" is 4,000 and "4K" 4,096.
+        power = " kmg".index(value[2].lower() or " ")
+        return {option: int(float(value[1]) * (1024 if value[2].isupper() else 1000) ** power)}
+
     @staticmethod
     def checks(machine: Machine) -> tuple[Check, ...]:
         from bundle.serving.vllm.checks import vllm_checks  # only ``bundle doctor`` needs it

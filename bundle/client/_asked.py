@@ -1,0 +1,35 @@
+"""One question on its way to a server, through all its attempts."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bundle.client._early_decisions import EarlyDecisions, Receiver
+from bundle.client._faults import AttemptError
+from bundle.tasks.prompts import Message
+
+
+@dataclass(slots=True)
+class Asked:
+    """One question on its way.
+
+    Attributes:
+        body: Its request, but for the end, as built by the `RequestBody` of this ``version``.
+        streams: Whether its last attempt asked for a stream.
+        refusal: What it met before it was asked the other way, with or without a stream.
+        attempts: How many times it was asked, not counting another key or another form.
+        tries: How many of these failed and count towards its retries.
+        sent_at: When it was last sent, on the event loop's clock.
+    """
+
+    messages: Sequence[Message]
+    max_out_len: int
+    reading: EarlyDecisions | None
+    begun: Callable[[], None]
+    body: bytes = b""
+    version: int = -1
+    streams: bool = False
+    refusal: AttemptError | None = None
+    attempts: int = 1
+    tries: int = 0
+    sent_at: float = 0.0
+    receiver: Receiver | None = None

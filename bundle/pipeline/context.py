@@ -1,0 +1,115 @@
+"""What a prompt and its reply must fit together, and how tokens are counted for that."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+from bundle.checkpoints import TokenCounter, estimating_counter
+from bundle.errors import UsageError
+from bundle.runs.record import ContextRecord
+from bundle.system.text import plural
+from bundle.tasks.prompts import Message
+
+_LEAST_SHARE: Final = 4
+"""A reply is left a quarter of the context, or as much as it may take if that is less. To leave it all that a default
+of 2,048 tokens allows would cost short contexts all their examples, for replies of a few tokens."""
+
+
+class ContextLimit(NamedTuple):
+    """Maximum tokens of a prompt and its reply together.
+
+    Attributes:
+        tokens: How many.
+        source: What says so, such as ``--session-len``.
+    """
+
+    tokens: int
+    source: str
+
+
+class Fit:
+    """Measures prompts against the smallest of several limits.
+
+    Args:
+        limits: At least one.
+        make_counter: Makes what counts tokens, or None where no vocabulary can be read; called at the first prompt that
+            may be too long.
+    """
+
+    def __init__(self, limits: Iterable[ContextLimit], make_counter: Callable[[], TokenCounter | None]) -> None:
+        self.limit = min(limits)
+        self._make_counter = make_counter
+        self._counter: TokenCounter | None = None
+        self._last: tuple[Sequence[Message], int] | None = None
+
+    def for_replies_of(self, max_out_len: int, *, chosen: bool) -> "FitOfTask":
+        """What the prompts of one task must leave room for.
+
+        Args:
+            max_out_len: Maximum tokens of a reply.
+            chosen: Whether the user has chosen that on the command line.
+
+        Raises:
+            UsageError: The user's choice leaves no room for any prompt.
+        """
+        if chosen and max_out_len >= self.limit.tokens:
+            raise UsageError(
+                f"--max-out-len {max_out_len} leaves no room for a prompt in a context of {self.limit.tokens} tokens "
+                f"({self.limit.source}).",
+                remedy="Lower --max-out-len, or raise the context length.",
+            )
+        return FitOfTask(self, max_out_len)
+
+    def count(self, messages: Sequence[Message]) -> int:
+        """Not fewer than the tokens of a prompt."""
+        if self._counter is None:
+            self._counter = self._make_counter() or estimating_counter()
+        if self._last is None or self._last[0] is not messages:
+            self._last = messages, self._counter(messages)
+        return self._last[1]
+
+    @property
+    def record(self) -> ContextRecord:
+        """For ``run.json``, once all prompts were measured."""
+        return ContextRecord(
+            max_tokens=self.limit.tokens,
+            set_by=self.limit.source,
+            counted_with=None if self._counter is None else self._counter.source,
+        )
+
+    def says(self, shortened: int, questions: int) -> Iterator[str]:
+        """What a user should know of it, in lines.
+
+        Args:
+            shortened: How many questions have fewer examples than their task asks for.
+            questions: Of how many.
+        """
+        if self._counter is not None and self._counter.is_estimate:
+            yield f"prompt lengths are {self._counter.source}; `eval-remote --tokenizer DIR` counts them"
+        if shortened:
+            fewer = (
+                f"{shortened} of {plural(questions, 'question')} {'has' if shortened == 1 else 'have'} fewer examples"
+            )
+            yield f"{fewer}, to fit {self.limit.tokens} tokens ({self.limit.source})"
+
+
+class FitOfTask:
+    """The same, for one task. See `bundle.tasks.task.Task.questions`."""
+
+    def __init__(self, fit: Fit, max_out_len: int) -> None:
+        self._fit = fit
+        self._most = max_out_len
+        self._least = max(1, min(max_out_len, fit.limit.tokens // _LEAST_SHARE))
+
+    def fits(self, messages: Sequence[Message]) -> bool:
+        """Whether a prompt leaves enough for a reply."""
+        return self._leaves(messages, self._least)
+
+    def left(self, messages: Sequence[Message]) -> int | None:
+        """How many tokens a prompt leaves for its reply; None where that is enough for the longest one."""
+        if self._leaves(messages, self._most):
+            return None
+        return max(self._least, self._fit.limit.tokens - self._fit.count(messages))
+
+    def _leaves(self, messages: Sequence[Message], tokens: int) -> bool:
+        room = self._fit.limit.tokens - tokens
+        return TokenCounter.at_most(messages) <= room or self._fit.count(messages) <= room

@@ -1,0 +1,128 @@
+"""Whether a run that is resumed is asked as it was before."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from bundle.errors import RunError
+from bundle.runs.record import ContextRecord, RunRecord, SamplingRecord
+from bundle.runs.served import Served
+from bundle.runs.task_record import RecordPart, TaskRecord
+
+_INCIDENTAL: Final = re.compile(r"model\.path|engine\.version|tasks\[\d+\]\.available")
+"""What may differ: a checkpoint may have been moved, or its engine upgraded; the last follows from the data, and older
+records lack it."""
+
+_LATER: Final = re.compile(r"tasks\[\d+\]\.data_fingerprint|sampling\.extra_body.*")
+"""What is not known before the questions are loaded and the server is started."""
+
+_OPTIONS: Final[Mapping[str, tuple[str, str]]] = {
+    "name": ("--task", "none"),
+    "subjects": ("--subjects", "all"),
+    "limit": ("--limit", "all"),
+    "sample": ("--quick, questions per subject", "all"),
+    "shape": ("--prompt-shape", ""),
+    "data_fingerprint": ("--data, fingerprint", ""),
+    "model.name": ("model", ""),
+    "model.base_url": ("--base-url", "none"),
+    "model.fingerprint": ("checkpoint, fingerprint", "none"),
+    "engine.name": ("--engine", "none"),
+    "engine.arguments": ("arguments after --", "none"),
+    "sampling.temperature": ("--temperature", ""),
+    "sampling.max_out_len": ("--max-out-len", ""),
+    "sampling.max_seq_len": ("--max-seq-len", "no limit"),
+    "sampling.thinking": ("model file, thinking", "none"),
+    "context.max_tokens": ("context length", "no limit"),
+    "context.set_by": ("context length set by", "nothing"),
+    "context.counted_with": ("tokens counted with", "nothing"),
+}
+"""What people call a setting, and its absence."""
+
+
+def require_same(then: RunRecord, now: RunRecord) -> None:
+    """Refuse to resume a run with other settings.
+
+    Raises:
+        RunError: Task, data, model or sampling differ; the message says which.
+    """
+    known = then.context is not None  # older records have none
+    before, after = (
+        _settings(one.tasks, one.sampling, one.served, one.context if known else None) for one in (then, now)
+    )
+    _require_equal(before, after, then, _INCIDENTAL)
+
+
+def require_same_plan(
+    then: RunRecord, tasks: Sequence[TaskRecord], sampling: SamplingRecord, served: Served | None = None
+) -> None:
+    """The same, of what is known before anything is started.
+
+    Args:
+        then: The original run.
+        tasks: What is to be asked, without its data.
+        sampling: How.
+        served: Of which model; None if that is not known yet.
+    """
+    before = _settings(then.tasks, then.sampling, None if served is None else then.served)
+    free = re.compile(f"{_INCIDENTAL.pattern}|{_LATER.pattern}")
+    _require_equal(before, _settings(tasks, sampling, served), then, free)
+
+
+def leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested mappings, also of those in lists, by their paths ("tasks[0].limit")."""
+    for key, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield from leaves(inner, f"{prefix}{key}.")
+        elif isinstance(inner, list | tuple) and inner and isinstance(inner[0], Mapping):
+            for number, one in enumerate(inner):
+                yield from leaves(one, f"{prefix}{key}[{number}].")
+        else:
+            yield f"{prefix}{key}", inner
+
+
+def _settings(
+    tasks: Sequence[TaskRecord],
+    sampling: SamplingRecord,
+    served: Served | None,
+    context: ContextRecord | None = None,
+) -> dict[str, Any]:
+    parts: dict[str, RecordPart | None] = {"sampling": sampling, "context": context}
+    if served is not None:
+        parts |= {"model": served.model, "engine": served.engine}
+    content = {name: part.model_dump() for name, part in parts.items() if part is not None}
+    return dict(leaves({"tasks": [one.model_dump() for one in tasks], **content}))
+
+
+def _require_equal(before: Mapping[str, Any], after: Mapping[str, Any], then: RunRecord, free: re.Pattern[str]) -> None:
+    keys = sorted(key for key in before.keys() | after.keys() if not free.fullmatch(key))
+    differing = {key: _words(key, then) for key in keys if before.get(key) != after.get(key)}
+    if differing:
+        names = list(dict.fromkeys(name for name, _ in differing.values()))
+        raise RunError(
+            f"Cannot resume: settings differ from the original run ({', '.join(names[:3])}).",
+            remedy="Use the original options, or start a new run without --resume.",
+            details=[
+                f"{name}: {_short(before.get(key), absent)} then, {_short(after.get(key), absent)} now"
+                for key, (name, absent) in differing.items()
+            ],
+        )
+
+
+def _words(key: str, then: RunRecord) -> tuple[str, str]:
+    """What people call a setting, with the task it belongs to where there are several, and its absence."""
+    match = re.fullmatch(r"tasks\[(\d+)\]\.(.+)", key)
+    if match is None:
+        return _OPTIONS.get(key, (key.replace("_", " ").replace(".", " "), "none"))
+    number, own = int(match[1]), match[2]
+    name, absent = _OPTIONS.get(own, (f"the task's {own.replace('_', ' ').replace('.', ' ')}", "none"))
+    several = len(then.tasks) > 1 and number < len(then.tasks) and own != "name"
+    return f"{name} of {then.tasks[number].name}" if several else name, absent
+
+
+def _short(value: object, absent: str) -> str:
+    if not value and absent and not isinstance(value, int | float):
+        return absent
+    if isinstance(value, list | tuple):
+        value = (" " if str(value[0]).startswith("-") else ", ").join(map(str, value))
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

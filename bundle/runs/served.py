@@ -1,0 +1,103 @@
+"""What served a run, in ``run.json``: model, engine, versions and machine."""
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import Field
+
+import bundle
+from bundle.runs.task_record import RecordPart, Text
+
+_PACKAGES = ("openai", "datasets", "lmdeploy", "transformers", "torch")
+
+
+class RemoteModelRecord(RecordPart):
+    """A model served elsewhere.
+
+    Attributes:
+        headers: Further headers of every request; of a secret one only the variable that holds it, as in "$NAME".
+    """
+
+    name: Text
+    base_url: Text
+    headers: dict[Text, Text] = Field(default_factory=dict)
+
+
+class LocalModelRecord(RecordPart):
+    """A checkpoint served here."""
+
+    path: Text
+    architecture: Text
+    weight_bytes: int
+    quantization: Text | None
+    fingerprint: str
+
+    @property
+    def name(self) -> str:
+        """The name of the checkpoint's directory."""
+        return Path(self.path).name
+
+
+class EngineRecord(RecordPart):
+    """The inference engine of a local server.
+
+    Attributes:
+        name: As in ``--engine``.
+        version: Its version.
+        arguments: What followed ``--``.
+        dtype: What it computed in, as far as this program chose it.
+    """
+
+    name: str
+    version: str
+    arguments: tuple[Text, ...]
+    dtype: str | None = None
+
+
+class RequestsRecord(RecordPart):
+    """How a remote server was asked."""
+
+    qps: float | None
+    retries: int
+    timeout_s: float
+
+
+class Served(NamedTuple):
+    """A model, and its engine or how it was asked."""
+
+    model: RemoteModelRecord | LocalModelRecord
+    engine: EngineRecord | None = None
+    requests: RequestsRecord | None = None
+
+
+class HardwareRecord(RecordPart):
+    """The machine that ran this program."""
+
+    system: str
+    processor: str
+    cores: int | None
+
+
+def versions() -> dict[str, str]:
+    found = {"bundle": bundle.__version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> HardwareRecord:
+    # `platform.processor` starts a program to find out.
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return HardwareRecord(
+        system=platform.platform(), processor=next(names, "") or platform.machine(), cores=os.cpu_count()
+    )

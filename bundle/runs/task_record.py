@@ -1,0 +1,149 @@
+"""A task in ``run.json``, as it was asked."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, InstanceOf
+
+from bundle.tasks.benchmarks import Subject
+from bundle.tasks.catalog import Task
+from bundle.tasks.scores import Member, ScoredTask
+from bundle.tasks.sources import Tables
+
+Text = InstanceOf[str]
+"""Text that may hold lone surrogates, as paths do that are not valid UTF-8: pydantic refuses these in a ``str``."""
+
+
+class RecordPart(BaseModel):
+    """A part of the record. Keys that a later version added are kept."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class SubjectNames(RecordPart):
+    """A subject's display names."""
+
+    english: Text
+    chinese: Text
+
+
+class TaskRecord(RecordPart):
+    """A task as it was asked: everything a prompt, a reply, a score or its name depends on.
+
+    Attributes:
+        benchmark: The benchmark's name.
+        example_split: The split the examples were taken from.
+        first: The task's own limit on the questions of every subject.
+        columns: Columns a prompt can name.
+        user: Template of a question.
+        assistant: Template of an example's answer.
+        examples: Examples per question.
+        place_for_examples: Whether the prompt has a place for examples.
+        shape: The prompt's shape.
+        answer: The answer rule and its settings.
+        max_out_len: The task's own limit on a reply's tokens.
+        subjects: Names of the subjects selected with ``--subjects``; None for all.
+        limit: ``--limit``.
+        data_fingerprint: Of the rows; None while they are not loaded yet.
+        sample: How many questions were drawn from every subject, with ``--quick``; None for all.
+        available: How many questions these subjects have in the data, asked or not; None where it is not known.
+
+    The others are those of `ScoredTask`.
+    """
+
+    name: Text
+    description: Text
+    benchmark: Text
+    splits: dict[Text, Text]
+    secret_splits: tuple[Text, ...]
+    example_split: Text
+    first: int | None
+    columns: tuple[Text, ...]
+    user: Text
+    assistant: Text
+    examples: int
+    place_for_examples: bool
+    shape: str
+    answer: dict[str, Any]
+    max_out_len: int | None
+    subject_names: dict[Text, SubjectNames]
+    groups: dict[Text, tuple[tuple[Text, Text], ...]]
+    subjects: tuple[Text, ...] | None
+    limit: int | None
+    data_fingerprint: str | None
+    sample: int | None = None
+    available: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        task: Task,
+        *,
+        shape: str,
+        subjects: Sequence[str] | None = None,
+        limit: int | None = None,
+        tables: Tables | None = None,
+        sample: int | None = None,
+    ) -> Self:
+        """Describe a task.
+
+        Args:
+            task: The task.
+            shape: The prompt's shape.
+            subjects: The subjects selected; None for all.
+            limit: Maximum questions per subject.
+            tables: Its rows; None while they are not loaded yet.
+            sample: Questions drawn from every subject; None for all.
+        """
+        return cls(
+            name=task.name,
+            description=task.description,
+            benchmark=task.benchmark.name,
+            splits=dict(task.splits),
+            secret_splits=tuple(sorted(task.secret_splits)),
+            example_split=task.example_split,
+            first=task.first,
+            columns=tuple(task.columns),
+            user=task.prompt.user,
+            assistant=task.prompt.assistant,
+            examples=task.prompt.examples,
+            place_for_examples=task.prompt.place_for_examples,
+            shape=shape,
+            answer=task.answer_rule.to_json(),
+            max_out_len=task.max_out_len,
+            subject_names={one.name: SubjectNames(english=one.english, chinese=one.chinese) for one in task.subjects},
+            groups=dict(task.groups),
+            subjects=None if subjects is None else tuple(subjects),
+            limit=limit,
+            data_fingerprint=None if tables is None else tables.fingerprint,
+            sample=sample,
+            available=None if tables is None else _available(task, subjects, tables),
+        )
+
+    @cached_property
+    def scored(self) -> ScoredTask:
+        """What its scores depend on."""
+        group_of: dict[Member, str] = {}
+        for name, members in self.groups.items():
+            for member in members:
+                if name != (prefix := self.splits.get(member[0], "")):
+                    group_of.setdefault(member, name.removeprefix(f"{prefix}-"))
+        split = next(iter(self.splits), "")
+        return ScoredTask(
+            name=self.name,
+            description=self.description,
+            splits=self.splits,
+            secret_splits=frozenset(self.secret_splits),
+            subjects=tuple(
+                Subject(name, one.english, one.chinese, group_of.get((split, name), ""))
+                for name, one in self.subject_names.items()
+            ),
+            groups=self.groups,
+        )
+
+
+def _available(task: Task, subjects: Sequence[str] | None, tables: Tables) -> int | None:
+    names = [one.name for one in task.subjects] if subjects is None else subjects
+    sizes = [len(tables.rows.get((name, split), ())) for split in task.splits for name in names]
+    return sum(min(size, task.first or size) for size in sizes) or None

@@ -1,0 +1,67 @@
+"""Tokens of a prompt, never counted too low."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bundle.checkpoints import TokenCounter, estimating_counter, token_counter
+from bundle.checkpoints.internlm2 import make_checkpoint
+from bundle.config.model_files import ModelFile
+from bundle.errors import TokenizerError
+from bundle.pipeline.options import EvaluationOptions
+from bundle.pipeline.plan import plan_tasks
+from bundle.tasks.prompts import Message
+from tests.checkpoints.test_real_vocabularies import FAMILIES, PUBLISHED
+
+CODE = (
+    r"$\frac{\partial^2 u}{\partial x^2} + \lambda_1 = 0$",
+    "for (int i = 0; i < n; ++i) { a[i] *= 2; }",
+    "2NaHCO3 = Na2CO3 + H2O + CO2",
+    "The quick brown fox jumps over the lazy dog.",
+)
+
+
+@pytest.mark.parametrize("family", ["internlm2", *FAMILIES])
+def test_the_estimate_exceeds_the_count_of_vocabularies_in_use(family: str, shared: Path) -> None:
+    published = {"internlm2": shared / "internlm2_tokenizer"} | {
+        directory.name: directory for directory in PUBLISHED.glob("*") if directory.is_dir()
+    }
+    directory = next((path for name, path in published.items() if family in name), None)
+    count = None if directory is None else token_counter(directory)
+    if count is None:
+        pytest.skip(f"the vocabulary of {family} is not here")
+    plan = plan_tasks(EvaluationOptions(data={"": "sample"}), ModelFile(description="a model"))
+    prompts = [question.messages for question in plan.load(lambda _: None, lambda: None).questions]
+    code: list[list[Message]] = [[{"role": "user", "content": text * 20}] for text in CODE]
+    estimate = estimating_counter()
+    assert [one for one in (*prompts, *code) if estimate(one) < count(one)] == []
+
+
+def test_a_checkpoints_own_vocabulary_counts(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "tiny")
+    count = token_counter(tmp_path / "tiny")
+    assert count is not None
+    (tmp_path / "tiny").rename(tmp_path / "moved")
+    moved = token_counter(tmp_path / "moved")
+    assert moved is not None
+    assert (count.is_estimate, count.source) == (False, moved.source)
+    texts: list[list[Message]] = [[{"role": "user", "content": "题" * n}] for n in (1, 2)]
+    assert 0 < count(texts[0]) < count(texts[1])
+
+
+@given(st.text())
+def test_what_is_found_quickly_is_never_less_than_an_estimate(text: str) -> None:
+    messages: list[Message] = [{"role": "user", "content": text}]
+    assert estimating_counter()(messages) <= TokenCounter.at_most(messages)
+
+
+def test_a_directory_without_a_vocabulary_has_no_counter(tmp_path: Path) -> None:
+    assert token_counter(tmp_path) is None
+
+
+def test_a_damaged_vocabulary_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(TokenizerError, match=r"Cannot read the vocabulary .*tokenizer\.json"):
+        token_counter(tmp_path)
