@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
@@ -121,7 +122,8 @@ async def _serve_and_ask(session: _Session, plan: Plan, target: Target, opened: 
                         loaded = await _ready(session, model, loading, checking)
                         asking = _asking_options(session, model)
                         evaluation = await _begin(session, run, plan, model, loaded, asking)
-                    trouble = await server.attend(_ask(session, plan, model, evaluation, server.client, asking))
+                    with _garbage_rarely_searched():
+                        trouble = await server.attend(_ask(session, plan, model, evaluation, server.client, asking))
             if trouble is None or not _goes_on_after(trouble, model, evaluation, session.screen):
                 return
 
@@ -208,10 +210,6 @@ async def _ask(
     asking: "AskingOptions",
 ) -> None:
     """Ask what has no reply yet."""
-    # Modules and questions live until the end, and most of what a request leaves needs no search. Searching all of it
-    # as often as Python does by itself takes a tenth of the time.
-    gc.freeze()
-    gc.set_threshold(_ALLOCATIONS_BEFORE_GC, 10, 10)
     client.send_always(model.extra_body)
     async with client:
         if evaluation.unanswered:
@@ -228,6 +226,22 @@ async def _ask(
             await _repeat(session, plan, evaluation, client, asking)
     if session.options.rpm_verbose:
         session.screen.say(f"{client.achieved_qpm:.1f} requests in the last minute")
+
+
+@contextlib.contextmanager
+def _garbage_rarely_searched() -> Iterator[None]:
+    """Modules and questions live until the end, and most of what a request leaves needs no search.
+
+    Searching all of it as often as Python does by itself takes a tenth of the time.
+    """
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(_ALLOCATIONS_BEFORE_GC, 10, 10)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()  # what a lost server leaves is not kept
 
 
 async def _prove(session: _Session, model: Prepared, evaluation: "Evaluation", client: "ChatClient") -> None:
@@ -267,6 +281,7 @@ def _goes_on_after(trouble: ServerError, model: Prepared, evaluation: "Evaluatio
     Raises:
         ServerError: There are, but this was the last one.
     """
+    suspected_before = evaluation.suspected
     after = evaluation.server_lost(max_restarts=model.max_restarts)
     for question in after.skipped:
         screen.say(f"skipping {question.subject} #{question.id}: it keeps crashing the server")
@@ -278,6 +293,8 @@ def _goes_on_after(trouble: ServerError, model: Prepared, evaluation: "Evaluatio
         why = f"{after.counted} of {model.max_restarts}" if after.counted else "to find the question that crashes it"
         screen.say(f"restarting the server ({why}): {plural(left, 'question')} left")
     suspected, again = evaluation.suspected
+    if (suspected, again) == suspected_before:
+        return left > 0  # nothing new, as where it did not come up again
     if suspected and again:
         screen.say(f"{plural(suspected, 'question')} may be crashing it; asking them last, in small groups")
     elif suspected:

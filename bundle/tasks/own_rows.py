@@ -149,6 +149,8 @@ class OwnRows:
                 raise self._no_column(self.subject or "", record, where)
             try:
                 gold = self._gold(record, row, options, subject)
+                if gold.is_options and (empty := [one for one in gold.text if not options.get(one, one).strip()]):
+                    raise ValueError(f"the right answer is {empty[0]}, and that option is empty")  # noqa: TRY301
             except ValueError as error:
                 raise DataError(f"{where}: {error}.", remedy=_REMEDY) from None
             rows.append((where, subject, row, gold))
@@ -280,6 +282,10 @@ def _read_file(path: Path) -> list[tuple[int, Record]]:
 
 def _csv_rows(data: bytes, where: str) -> list[tuple[int, Record]]:
     header, records = read_records(data, where)
+    separator = next((one for one in ";\t|" if len(header) == 1 and one in header[0]), None)
+    if separator is not None or header[0].lower().startswith("sep="):
+        shown = "" if separator is None else f" but by {separator!r}"
+        raise DataError(f"{where}: its columns are not separated by commas{shown}.", remedy="Save it with commas.")
     twice = [column for column, count in Counter(header).items() if column and count > 1]
     if twice:
         raise DataError(f"{where}: column {quoted(twice[0])} appears twice.", remedy=_REMEDY)

@@ -185,6 +185,12 @@ def test_examples_are_shown_with_the_options_they_have(tmp_path: Path) -> None:
         ("question,A,B,C,D,answer\nq,AC,BD,x,y,AC\n", r"can mean AC \(as letter\) or A \(as text\)"),
         ("question,A,B,C,D,answer\nq,w,x,y,z,4\n", "the answer is 4, but the 4 options are numbered from 0"),
         ("question,A,B,C,answer\nq,w,x,y,A\n", "needs the column 'D'"),
+        ("question,A,B,C,D,answer\nq,w,,y,z,B\n", "line 2: the right answer is B, and that option is empty"),
+        ("question;A;B;C;D;answer\nq;w;x;y;z;B\n", "its columns are not separated by commas but by ';'"),
+        ("question\tA\tB\tC\tD\tanswer\nq\tw\tx\ty\tz\tB\n", "separated by commas but by '\\\\t'"),
+        ("sep=,\nquestion,A,B,C,D,answer\n", "6 cells, but the header has 2"),
+        ("Question,A,B,C,D,answer\nq,w,x,y,z,B\n", "needs the column 'question'"),
+        (csv_row("B") + ",,,,,\n", "line 3: the question is empty"),
     ],
 )
 def test_an_answer_that_is_no_option_or_can_mean_two_is_an_error(tmp_path: Path, rows: str, fault: str) -> None:
@@ -283,6 +289,44 @@ def test_without_options_an_answer_is_text_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("rule", "expected"), [(FIRST_CAPITAL, FirstCapital()), (FIRST_OPTION, FirstOption())])
 def test_single_answers_leave_the_rule_as_it_is(tmp_path: Path, rule: str, expected: AnswerRule) -> None:
     assert task_of(tmp_path, csv_row("b"), rule).answer_rule == expected
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_what_excel_adds_changes_nothing(tmp_path: Path, line_end: str, mark: bytes) -> None:
+    task = task_of(tmp_path, csv_row("B"))
+    rows = 'question,A,B,C,D,answer,,\n"两\n行?",0.10,NA,null,None,NA,,\n再?,1,2,3,4,b,,\n'
+    (tmp_path / "rows.csv").write_bytes(mark + rows.replace("\n", line_end).encode())
+    task = find_task(str(tmp_path / "mine.toml"))
+    assert asked(task) == ["两\n行?\nA. 0.10\nB. NA\nC. null\nD. None\n答案: ", "再?\nA. 1\nB. 2\nC. 3\nD. 4\n答案: "]
+    assert golds(task) == ["B", "B"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "remedy"), [("gbk", "It may be GBK"), ("gb18030", "It may be GBK"), ("utf-16", "It is UTF-16")]
+)
+def test_another_encoding_is_not_guessed_but_named(tmp_path: Path, encoding: str, remedy: str) -> None:
+    task_of(tmp_path, csv_row("B"))
+    (tmp_path / "rows.csv").write_bytes(csv_row("B").encode(encoding))
+    with pytest.raises(DataError, match="not UTF-8") as caught:
+        find_task(str(tmp_path / "mine.toml"))
+    assert remedy in (caught.value.remedy or "")
+
+
+def test_the_numbers_of_a_jsonl_file_are_the_text_they_are_written_as(tmp_path: Path) -> None:
+    task = task_of(tmp_path, [{"question": "q", "A": 0, "B": 1, "C": 2, "D": 3, "answer": "B"}])
+    written = '{"question": "q", "A": 0.10, "B": 1e5, "C": "null", "D": -0, "answer": "B"}\r\n'
+    (tmp_path / "rows.jsonl").write_text("\ufeff" + written, encoding="utf-8")
+    task = find_task(str(tmp_path / "mine.toml"))
+    assert (asked(task), golds(task)) == (["q\nA. 0.10\nB. 1e5\nC. null\nD. -0\n答案: "], ["B"])
+
+
+@pytest.mark.parametrize("answer", ["-1", "2", "1.0", "true", "null", "NaN", "9" * 5000, "[]", "{}"])
+def test_an_answer_in_json_that_is_no_option_is_an_error(tmp_path: Path, answer: str) -> None:
+    task_of(tmp_path, [{"question": "q", "choices": ["x", "y"], "answer": 0}], FIRST_CAPITAL, LISTED)
+    (tmp_path / "rows.jsonl").write_text('{"question": "q", "choices": ["x", "y"], "answer": ' + answer + "}\n")
+    with pytest.raises(DataError, match=r"rows\.jsonl, line 1"):
+        find_task(str(tmp_path / "mine.toml"))
 
 
 def test_cells_are_the_text_in_the_file(tmp_path: Path) -> None:

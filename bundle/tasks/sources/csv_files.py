@@ -91,13 +91,24 @@ def decode(data: bytes, where: str) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{where}, line {line}: not UTF-8 (byte 0x{data[error.start]:02x}).", remedy="Save the file as UTF-8."
+            f"{where}, line {line}: not UTF-8 (byte 0x{data[error.start]:02x}).", remedy=_remedy_for_encoding(data)
         ) from error
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     nul = text.find("\0")
     if nul >= 0:
         raise DataError(f"{where}, line {text.count(chr(10), 0, nul) + 1}: a NUL character.", remedy=REMEDY)
     return text
+
+
+def _remedy_for_encoding(data: bytes) -> str:
+    # Nothing is guessed: what is decoded wrongly still looks like text.
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return 'It is UTF-16; in Excel, save it as "CSV UTF-8".'
+    try:
+        data.decode("gb18030")
+    except UnicodeDecodeError:
+        return "Save the file as UTF-8."
+    return 'It may be GBK: `iconv -f gb18030 -t utf-8 FILE >NEW`, or in Excel, save it as "CSV UTF-8".'
 
 
 def _explain(error: csv.Error) -> str:
