@@ -105,6 +105,11 @@ class Evaluation:
         """The questions still to be asked, or to be asked again after a crash of the server."""
         return [question for question in self.questions if question.key not in self._known]
 
+    @property
+    def in_flight(self) -> int:
+        """How many questions wait for their reply."""
+        return self._suspects.in_flight
+
     async def ask(
         self, client: "ChatClient", max_out_len: Mapping[str, int], options: AskingOptions, *, ours: bool = False
     ) -> None:

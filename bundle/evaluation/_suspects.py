@@ -116,6 +116,11 @@ class Suspects:
         self._in_flight[question.key] = question, now
 
     @property
+    def in_flight(self) -> int:
+        """How many questions wait for their reply."""
+        return len(self._in_flight)
+
+    @property
     def is_failing(self) -> bool:
         """Whether the last thing known about the server is that it failed a request."""
         return self._when_failing_began is not None

@@ -13,6 +13,7 @@ from bundle.pipeline.options import EvaluationOptions
 from bundle.pipeline.plan import Loaded, Plan, plan_tasks
 from bundle.pipeline.targets import Prepared, Target, Timing
 from bundle.reports.screen.console import Screen
+from bundle.reports.screen.progress import Progress
 from bundle.runs.files import RESULTS
 from bundle.runs.finding import find_run
 from bundle.runs.prompts import prompt_file
@@ -214,10 +215,8 @@ async def _ask(
     async with client:
         if evaluation.unanswered:
             await _prove(session, model, evaluation, client)
-        with (
-            session.timing.phase("ask_s"),
-            session.screen.asking(len(evaluation.unanswered), len(evaluation.predictions), lambda: client.learned_qps),
-        ):
+        progress = Progress(len(evaluation.unanswered), lambda: client.learned_qps, lambda: evaluation.in_flight)
+        with session.timing.phase("ask_s"), session.screen.asking(progress, len(evaluation.predictions)):
             await evaluation.ask(client, plan.max_out_len, asking, ours=model.ours)
             if not model.ours and (count := evaluation.forget_failed_in_passing()):
                 session.screen.say(f"asking {plural(count, 'question')} once more: what failed may have passed")

@@ -10,9 +10,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -20,15 +18,16 @@ from typing import TYPE_CHECKING, TextIO
 from bundle.errors import BundleError
 from bundle.reports.health import DOUBTFUL, health_lines, no_reply_lines
 from bundle.reports.screen.output import console, steady
+from bundle.reports.screen.progress import Progress
 from bundle.runs.predictions import Prediction
 from bundle.runs.scoring import headlines, intervals
-from bundle.system.text import duration, plural, printable
-from bundle.tasks.scores import Key, Part, ScoredTask, score_names
+from bundle.system.text import plural, printable
+from bundle.tasks.scores import ScoredTask, score_names
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import TaskID
 
+    from bundle.reports.screen.live import LiveLine
     from bundle.runs.health import Health
     from bundle.runs.results import Results
 
@@ -41,8 +40,8 @@ class Screen:
     def __init__(self) -> None:
         self._started = time.monotonic()
         self._lock = threading.Lock()
-        self._live: _LiveDisplay | None = None
-        self._counter = _Counter(0)
+        self._live: LiveLine | None = None
+        self._progress = Progress(0)
         self._shown_at = self._started
         self._server_said = ""
 
@@ -85,47 +84,46 @@ class Screen:
         if activity == self._server_said:
             return
         self._server_said = activity
-        if (live := self._live_display()) is not None:
+        if (live := self._live_line()) is not None:
             live.server(printable(activity))
         else:
             self.say(f"server: {activity}")
 
     @contextlib.contextmanager
-    def asking(self, total: int, known: int, learned_rate: Callable[[], float | None] = lambda: None) -> Iterator[None]:
+    def asking(self, progress: Progress, known: int) -> Iterator[None]:
         """Show progress while questions are asked: how many, how fast, how well, and the time left.
 
         Args:
-            total: Questions to ask now.
+            progress: Knows how many there are, and counts what is `answered`.
             known: Questions answered before, in a run that is resumed.
-            learned_rate: The questions a second that a server with a rate limit answers; None if it is not known.
         """
-        self._counter = _Counter(total, learned_rate)
+        self._progress = progress
         self._shown_at = time.monotonic()
-        self.say(f"asking {plural(total, 'question')}" + (f", {known} answered already" if known else ""))
-        if (live := self._live_display()) is not None:
-            live.begin(total)
+        self.say(f"asking {plural(progress.total, 'question')}" + (f", {known} answered already" if known else ""))
+        if (live := self._live_line()) is not None:
+            live.asking(progress)
         try:
             yield
         finally:
-            self.say(self._counter.line())
+            self.say(self._progress.line())
 
     def answered(self, prediction: Prediction) -> None:
         """Count one outcome."""
-        self._counter.count(prediction)
-        if self._live is not None:
-            self._live.advance(self._counter)
-        elif time.monotonic() - self._shown_at >= _PLAIN_INTERVAL_S:
+        self._progress.count(prediction)
+        if self._live is None and time.monotonic() - self._shown_at >= _PLAIN_INTERVAL_S:
             self._shown_at = time.monotonic()
-            self.say(self._counter.line())
+            self.say(self._progress.line())
 
-    def _live_display(self) -> "_LiveDisplay | None":
-        """The live display; None without a terminal."""
+    def _live_line(self) -> "LiveLine | None":
+        """The line that is redrawn; None without a terminal."""
         if self._live is None and self._err.is_terminal:
-            self._live = _LiveDisplay(self._err)
+            from bundle.reports.screen.live import LiveLine  # imported late: slow
+
+            self._live = LiveLine(self._err)
         return self._live
 
     def close(self) -> None:
-        """Remove the live display."""
+        """Remove the line that is redrawn."""
         if self._live is not None:
             self._live.close()
 
@@ -201,100 +199,6 @@ class Screen:
             self._err.print(f"  {printable(detail)}", markup=False)
         if error.remedy:
             self._err.print(f"hint: {printable(error.remedy)}", markup=False)
-
-
-class _Counter:
-    """Progress of a run."""
-
-    def __init__(self, total: int, learned_rate: Callable[[], float | None] = lambda: None) -> None:
-        self.total = total
-        self._learned_rate = learned_rate
-        self._asked: set[Key] = set()
-        self._failed: set[Key] = set()
-        self._answered: Counter[str] = Counter()
-        self._right: Counter[str] = Counter()
-        self._subjects: set[Part] = set()
-        self._started = time.monotonic()
-
-    @property
-    def done(self) -> int:
-        return len(self._asked)
-
-    def count(self, prediction: Prediction) -> None:
-        self._asked.add(prediction.key)
-        if prediction.error is not None:
-            self._failed.add(prediction.key)
-            return
-        self._failed.discard(prediction.key)
-        self._answered[prediction.task] += 1
-        self._right[prediction.task] += prediction.correct is True
-        self._subjects.add(prediction.part)
-
-    def line(self) -> str:
-        parts = [f"{self.done} of {plural(self.total, 'question')}"]
-        if (elapsed := time.monotonic() - self._started) > 0 and self.done:
-            rate = self.done / elapsed
-            parts.append(f"{rate:.1f}/s")
-            if (learned := self._learned_rate()) is not None:
-                rate = learned
-                parts.append(f"the server allows about {60 * rate:.0f} a minute")
-            if self.done < self.total:
-                left_s = (self.total - self.done) / rate
-                ends = f" (until about {datetime.now() + timedelta(seconds=left_s):%H:%M})" if learned else ""
-                parts.append(f"{duration(left_s)} left{ends}")
-        if self._answered:
-            several = len(self._answered) > 1
-            shares = (
-                f"{printable(task) + ' ' if several else ''}{100 * self._right[task] / count:.1f} % of {count}"
-                for task, count in self._answered.items()
-            )
-            # Subject after subject is asked, so that this is no estimate of the score.
-            parts.append(f"{' and '.join(shares)} correct in {plural(len(self._subjects), 'subject')} so far")
-        if self._failed:
-            parts.append(f"{len(self._failed)} without a reply")
-        return ", ".join(parts)
-
-
-class _LiveDisplay:
-    """One line for the server and one for the questions, redrawn in place."""
-
-    def __init__(self, console: "Console") -> None:
-        # imported late: slow, and the server should start first
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[line]}", markup=False),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        )
-        self._server: TaskID | None = None
-        self._questions: TaskID | None = None
-
-    def server(self, activity: str) -> None:
-        if self._server is None:
-            self._progress.start()
-            self._server = self._progress.add_task("server", total=None, line=activity)
-        else:
-            self._progress.update(self._server, line=activity, visible=True)
-
-    def begin(self, total: int) -> None:
-        self._progress.start()
-        if self._server is not None:
-            self._progress.update(self._server, visible=False)
-        if self._questions is not None:
-            self._progress.remove_task(self._questions)  # those asked of a server that died
-        self._questions = self._progress.add_task("asking", total=total, line="")
-
-    def advance(self, counter: _Counter) -> None:
-        assert self._questions is not None
-        self._progress.update(self._questions, completed=counter.done, line=counter.line())
-
-    def close(self) -> None:
-        self._progress.stop()
 
 
 def _summary(results: "Results") -> Iterator[str]:

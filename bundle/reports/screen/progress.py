@@ -1,0 +1,109 @@
+"""How far a run is."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+
+from bundle.runs.predictions import Prediction
+from bundle.system.text import duration, plural, printable
+from bundle.tasks.scores import Key, Part
+
+
+class Progress:
+    """Progress of a run.
+
+    Args:
+        total: Questions to ask.
+        learned_rate: The questions a second that a server with a rate limit answers; None if it is not known.
+        in_flight: How many requests wait for their reply.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        learned_rate: Callable[[], float | None] = lambda: None,
+        in_flight: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self.total = total
+        self._learned_rate = learned_rate
+        self._in_flight = in_flight
+        self._asked: set[Key] = set()
+        self._failed: set[Key] = set()
+        self._answered: Counter[str] = Counter()
+        self._right: Counter[str] = Counter()
+        self._subjects: set[Part] = set()
+        self._retries = 0
+        self._started = time.monotonic()
+
+    @property
+    def done(self) -> int:
+        """Questions that were asked."""
+        return len(self._asked)
+
+    def count(self, prediction: Prediction) -> None:
+        """Count one outcome."""
+        self._asked.add(prediction.key)
+        self._retries += max(prediction.attempts - 1, 0)
+        if prediction.error is not None:
+            self._failed.add(prediction.key)
+            return
+        self._failed.discard(prediction.key)
+        self._answered[prediction.task] += 1
+        self._right[prediction.task] += prediction.correct is True
+        self._subjects.add(prediction.part)
+
+    def line(self) -> str:
+        """All of it, for a log."""
+        parts = [f"{self.done} of {plural(self.total, 'question')}"]
+        rate, learned = self._rates()
+        if rate is not None:
+            parts.append(f"{rate:.1f}/s")
+            if learned is not None:
+                parts.append(f"the server allows about {60 * learned:.0f} a minute")
+            if (left_s := self._left_s()) is not None:
+                ends = f" (until about {datetime.now() + timedelta(seconds=left_s):%H:%M})" if learned else ""
+                parts.append(f"{duration(left_s)} left{ends}")
+        if shares := " and ".join(self._shares()):
+            # Subject after subject is asked, so that this is no estimate of the score.
+            parts.append(f"{shares} correct in {plural(len(self._subjects), 'subject')} so far")
+        if self._failed:
+            parts.append(f"{len(self._failed)} without a reply")
+        return ", ".join(parts)
+
+    def labels(self) -> list[tuple[int, str]]:
+        """The same for a terminal, in the order of their places, each with its rank: what has a high one gives way."""
+        labels = [(0, f"{self.done:,}/{self.total:,}")]
+        if shares := " and ".join(self._shares()):
+            labels.append((2, f"{shares} correct"))
+        rate, learned = self._rates()
+        if rate is not None:
+            labels.append((3, f"{rate:.1f}/s"))
+            if learned is not None:
+                labels.append((5, f"limit {60 * learned:.0f}/min"))
+            if (left_s := self._left_s()) is not None:
+                labels.append((1, f"{duration(left_s)} left"))
+        if waiting := self._in_flight():
+            labels.append((6, f"{waiting} in flight"))
+        if self._retries:
+            labels.append((7, plural(self._retries, "retry", "retries")))
+        if self._failed:
+            labels.append((4, f"{len(self._failed)} failed"))
+        return labels
+
+    def _rates(self) -> tuple[float | None, float | None]:
+        elapsed = time.monotonic() - self._started
+        if elapsed <= 0 or not self.done:
+            return None, None
+        return self.done / elapsed, self._learned_rate()
+
+    def _left_s(self) -> float | None:
+        rate, learned = self._rates()
+        rate = learned or rate
+        return None if rate is None or self.done >= self.total else (self.total - self.done) / rate
+
+    def _shares(self) -> Iterator[str]:
+        several = len(self._answered) > 1
+        for task, count in list(self._answered.items()):  # another thread counts, too
+            name = f"{printable(task)} " if several else ""
+            yield f"{name}{100 * self._right[task] / count:.1f} % of {count:,}"

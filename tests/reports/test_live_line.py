@@ -1,0 +1,78 @@
+"""The line of a terminal that tells how far a run is."""
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from bundle.reports.screen.live import LiveLine
+from bundle.reports.screen.progress import Progress
+from bundle.runs.predictions import Prediction
+
+
+def counted(total: int = 1346, *, right: int = 300, wrong: int = 120, failed: int = 2) -> Progress:
+    progress = Progress(total, in_flight=lambda: 64)
+    for number in range(right + wrong + failed):
+        failing = number >= right + wrong
+        prediction = Prediction(
+            task="ceval_gen",
+            split="val",
+            subject="law",
+            id=number,
+            reply=None if failing else "A",
+            answer=None if failing else "A",
+            gold="A",
+            correct=None if failing else number < right,
+            finish_reason="stop",
+            decided_early=False,
+            prompt_tokens=1,
+            completion_tokens=1,
+            latency_s=0.1,
+            attempts=2 if failing else 1,
+            error="HTTP 500" if failing else None,
+        )
+        progress.count(prediction)
+    return progress
+
+
+def shown(line: LiveLine, width: int) -> str:
+    stream = StringIO()
+    console = Console(file=stream, width=width, color_system=None, force_terminal=True)
+    console.print(line)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def line() -> LiveLine:
+    return LiveLine(Console(file=StringIO()))
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 120, 200])
+def test_it_is_one_line_of_any_width_and_says_how_many_are_done(line: LiveLine, width: int) -> None:
+    line._progress = counted()
+    (text,) = shown(line, width).splitlines()
+    assert len(text) < max(width, 20)
+    assert "422/1,346" in text
+
+
+def test_80_columns_hold_count_score_rate_time_left_and_failures(line: LiveLine) -> None:
+    line._progress = counted()
+    text = shown(line, 80)
+    for label in ("422/1,346", "71.4 % of 420 correct", "/s", "left", "2 failed"):
+        assert label in text
+
+
+def test_a_wide_terminal_has_room_for_a_bar_what_is_in_flight_and_retries(line: LiveLine) -> None:
+    line._progress = counted()
+    text = shown(line, 160)
+    assert text.count("━") == 24
+    assert "64 in flight" in text
+    assert "2 retries" in text
+
+
+def test_what_a_server_does_is_shortened_to_fit(line: LiveLine) -> None:
+    line._activity = "loading weights, 37 %, " + "x" * 100
+    (text,) = shown(line, 80).splitlines()
+    assert "server: loading weights, 37 %" in text
+    assert len(text) < 80
+    assert text.endswith(" s")
