@@ -10,7 +10,7 @@ from bundle.errors import AnswerError, ServerError
 from bundle.evaluation._queue import Queue
 from bundle.evaluation._suspects import Suspects
 from bundle.evaluation._window import Window
-from bundle.runs.no_reply import REMEDIES, Cause, cause_of, kind_of
+from bundle.runs.no_reply import REMEDIES, Cause, kind_of
 from bundle.runs.predictions import Prediction
 from bundle.tasks.answers import AnswerRule
 from bundle.tasks.catalog import Question
@@ -78,9 +78,9 @@ class FirstRefusals:
         if len(self._kinds) == 1 and self._count >= _FIRST_REFUSALS:
             raise RefusedError(
                 f"The first {self._count} questions got no reply, all for the same reason: {failure.reason}.",
-                remedy="Fix the cause, then start again with --resume."
-                if (cause := cause_of(failure.reason)) is Cause.OTHER
-                else REMEDIES[cause],
+                remedy=REMEDIES[Cause.TOO_LONG]
+                if failure.too_long
+                else "Fix the cause, then start again with --resume.",
             )
 
 

@@ -55,7 +55,7 @@ MEANINGS: Final[Mapping[Fault, tuple[str, str]]] = {
     ),
     Fault.NOT_AN_OPTION: (
         "{count} of {of} replies give an answer that is no option, mostly {answer}",
-        "Try another answer rule on the stored replies: bundle rescore RUN --rule first_option.",
+        "Run with --full-replies, then try another answer rule on them: bundle rescore RUN --rule first_option.",
     ),
     Fault.NO_OPTION: (
         "{count} of {of} replies hold no option",

@@ -113,11 +113,10 @@ def reasons(predictions: Iterable[Prediction]) -> tuple[NoReply, ...]:
             found.setdefault(kind_of(one.error), []).append(one)
     groups = [(min(ones, key=lambda one: one.key), len(ones)) for ones in found.values()]
     return tuple(
-        NoReply(one_line(one.error or ""), count, cause_of(one.error or ""), printable(f"{one.subject} #{one.id}"))
+        NoReply(one_line(one.error or ""), count, _cause(one.error or ""), printable(f"{one.subject} #{one.id}"))
         for one, count in sorted(groups, key=lambda group: (-group[1], group[0].key))
     )
 
 
-def cause_of(reason: str) -> Cause:
-    """What kind of reason this is."""
+def _cause(reason: str) -> Cause:
     return next(cause for cause, (pattern, _) in _CAUSES.items() if pattern.search(reason))
