@@ -35,7 +35,8 @@ class ScriptedApi:
 
     Attributes:
         url: Up to and including ``/v1``.
-        bodies: Request bodies in the order they came.
+        paths: Paths of requests in the order they came.
+        bodies: Request bodies likewise.
         keys: Authorization headers likewise.
         headers: All headers likewise.
         queries: What followed the question mark of their URLs likewise.
@@ -43,6 +44,7 @@ class ScriptedApi:
     """
 
     url: str = ""
+    paths: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -64,6 +66,13 @@ def completion(
     return web.json_response(body)
 
 
+def continuation(text: str | None, finish_reason: str | None = "stop", **extra: Any) -> web.Response:
+    """A text completion."""
+    choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason, **extra}
+    usage = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
+    return web.json_response({"object": "text_completion", "choices": [choice], "usage": usage})
+
+
 def error(status: int, message: str, headers: dict[str, str] | None = None, **extra: Any) -> web.Response:
     """An error as OpenAI's API words it; ``extra`` is its code and type."""
     return web.Response(
@@ -76,6 +85,8 @@ def error(status: int, message: str, headers: dict[str, str] | None = None, **ex
 
 async def letter(call: Call) -> web.StreamResponse:
     """A letter that depends on the question alone, as with a greedy model."""
+    if "prompt" in call.body:
+        return continuation("ABCD"[len(call.body["prompt"]) % 4])
     return completion("ABCD"[len(call.body["messages"][-1]["content"]) % 4])
 
 
@@ -156,6 +167,7 @@ async def loopback_api(
 
     def note(request: web.Request, body: dict[str, Any]) -> Call:
         api.times.append(time.monotonic())
+        api.paths.append(request.path)
         api.bodies.append(body)
         api.keys.append(request.headers.get("Authorization"))
         api.headers.append(dict(request.headers))
@@ -164,6 +176,7 @@ async def loopback_api(
 
     app = web.Application(client_max_size=2**26)
     app.router.add_post("/v1/chat/completions", chat)
+    app.router.add_post("/v1/completions", chat)
     if models is not None:
         app.router.add_get("/v1/models", listed)
     if metrics is not None:

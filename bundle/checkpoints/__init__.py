@@ -3,6 +3,7 @@
 from bundle.checkpoints.inspection import (
     Checkpoint,
     fingerprint,
+    has_chat_template,
     inspect_checkpoint,
     lmdeploy_architectures,
     require_architecture,
@@ -20,6 +21,7 @@ __all__ = [
     "TokenizerProof",
     "estimating_counter",
     "fingerprint",
+    "has_chat_template",
     "inspect_checkpoint",
     "lmdeploy_architectures",
     "prove_tokenizer",

@@ -149,25 +149,34 @@ def require_trust(checkpoint: Checkpoint, *, trusted: bool) -> None:
     )
 
 
-def require_chat_template(checkpoint: Checkpoint) -> None:
-    """Check that a checkpoint says how a chat becomes a prompt.
+def has_chat_template(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint says how a chat becomes a prompt; a base model's does not.
 
     Raises:
-        CheckpointError: It does not, as a base model's.
+        CheckpointError: ``tokenizer_config.json`` cannot be read.
     """
     directory, names = checkpoint.path, list_names(checkpoint.path)
     config = directory / "tokenizer_config.json"
     if any(name in names for name in _CHAT_TEMPLATES) or (
         config.name in names and read_json_object(config).get("chat_template")
     ):
-        return
+        return True
     # Some bring their template in Python: an attribute of the tokenizer's class, or a method of it.
-    if any(file.is_absolute() and b"chat_template" in file.read_bytes() for file in checkpoint.remote_code):
-        return
-    raise CheckpointError(
-        f"{shown(directory)} has no chat template: this looks like a base model.",
-        remedy="Name the chat or instruct model's directory, or copy chat_template from its tokenizer_config.json.",
-    )
+    return any(file.is_absolute() and b"chat_template" in file.read_bytes() for file in checkpoint.remote_code)
+
+
+def require_chat_template(checkpoint: Checkpoint) -> None:
+    """Check that a checkpoint can be asked as a chat model.
+
+    Raises:
+        CheckpointError: It has no chat template.
+    """
+    if not has_chat_template(checkpoint):
+        raise CheckpointError(
+            f"{shown(checkpoint.path)} has no chat template, so it cannot be asked as a chat model.",
+            remedy="Ask it as the base model it looks like (--prompt-shape plain), name the chat or instruct model's "
+            "directory, or copy chat_template from its tokenizer_config.json.",
+        )
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:

@@ -32,12 +32,14 @@ _GENERATION: Final = re.compile(r"\d{1,4}(?=\.)")
 
 @dataclass(frozen=True, slots=True)
 class RenderedPrompt:
-    """What the checkpoint's chat template and tokenizer make of a prompt.
+    """What the checkpoint's chat template and tokenizer make of a prompt, or the tokenizer alone of a plain one.
 
     Attributes:
         tokens: How many tokens; None if it cannot be rendered.
         with_special: How many where the tokenizer adds its own special tokens to the rendered text, as some servers let
             it do: usually as many.
+        bare: How many a plain prompt has without the special tokens that the tokenizer begins a text with; None for a
+            conversation.
         beginning: How the text begins.
         error: Why it cannot be rendered; None if it can.
     """
@@ -45,6 +47,7 @@ class RenderedPrompt:
     tokens: int | None
     with_special: int | None = None
     beginning: str = ""
+    bare: int | None = None
     error: str | None = None
 
 
@@ -158,8 +161,12 @@ def _rendered(conversation: Mapping[str, Any]) -> RenderedPrompt:
     """What the probe says of a conversation."""
     if "error" in conversation:
         return RenderedPrompt(None, error=shown(conversation["error"], 400))
+    bare = conversation.get("bare")
     return RenderedPrompt(
-        int(conversation["tokens"]), int(conversation["with_special"]), str(conversation["beginning"])
+        int(conversation["tokens"]),
+        int(conversation["with_special"]),
+        str(conversation["beginning"]),
+        None if bare is None else int(bare),
     )
 
 

@@ -7,7 +7,8 @@ used, and nothing of ``bundle``. The line of its output that begins with ``RESUL
 (packages that reading a sentencepiece model takes and that are not installed; transformers 5 then complains of a third
 one), ``end_of_turn`` (the token that the chat template writes after a reply, and its id; null if none),
 ``eos_token_id`` (the tokenizer's own) and ``conversations`` (for each conversation it was given: ``tokens``, how many
-the chat template makes of it, ``with_special``, how many if the tokenizer adds its own special tokens, too, and
+the chat template makes of it, ``with_special``, how many if the tokenizer adds its own special tokens, too, ``bare``,
+how many a text that is no conversation has without these, and
 ``beginning``, how the rendered text begins; or ``error``, why it cannot be rendered).
 """
 
@@ -223,10 +224,18 @@ def adopt_template(tokenizer: Any, directory: str) -> None:
 def count_tokens(tokenizer: Any, messages: list[dict[str, str]], arguments: dict[str, Any]) -> dict[str, Any]:
     """How many tokens the chat template makes of a conversation that is to be continued by a reply.
 
+    A text that is to be continued as it stands (one message of the role ``text``) gets the special tokens that the
+    tokenizer begins a text with, as in OpenCompass's ``HuggingFaceBaseModel``; ``bare`` is how many it has without.
+
     Some servers encode the rendered text as any other, so that a tokenizer adds its special tokens although the
     template has written them; they then remove the second of two ``bos`` tokens.
     """
     try:
+        if messages[0]["role"] == "text":
+            text = messages[0]["content"]
+            whole = len(tokenizer.encode(text))
+            bare = len(encode(tokenizer, text))
+            return {"tokens": whole, "with_special": whole, "bare": bare, "beginning": text[:BEGINNING]}
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **arguments)
         special = [int(token) for token in tokenizer.encode(text)]
         doubled = len(special) > 1 and special[0] == special[1] == getattr(tokenizer, "bos_token_id", None)

@@ -11,7 +11,7 @@ _EXAMPLE = "For example: --base-url https://api.example.com/v1."
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _VERSION = re.compile(r"v\d+(\.\d+)*((alpha|beta)\d*)?", re.IGNORECASE)
 _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", re.IGNORECASE)
-_CHAT = "/chat/completions"
+_ENDPOINT = re.compile(r"(/chat)?/completions$")
 _USER_MARK = re.compile(r"@|%40|\uff20|\ufe6b", re.IGNORECASE)
 _AZURE_QUERY = re.compile(r"api-version=[\w.-]{1,40}")
 
@@ -19,7 +19,7 @@ _AZURE_QUERY = re.compile(r"api-version=[\w.-]{1,40}")
 def normalise_base_url(url: str) -> str:
     """The base URL that ``url`` means, without a trailing slash.
 
-    - A trailing ``/chat/completions`` is removed, and the rest is used unchanged.
+    - A trailing ``/chat/completions`` or ``/completions`` is removed, and the rest is used unchanged.
     - Otherwise ``/v1`` is appended, unless the path names a version: ``/v1``, ``/api/paas/v4``, ``/v1beta/openai``.
     - Without a scheme it is http on this machine; any other host needs one.
     - The query ``api-version=…``, which Azure demands, is kept; see `join`.
@@ -48,8 +48,8 @@ def normalise_base_url(url: str) -> str:
         )
     parts = _split(_with_scheme(url))
     path = parts.path.rstrip("/")
-    if path.endswith(_CHAT):
-        path = path.removesuffix(_CHAT).rstrip("/")
+    if _ENDPOINT.search(path):
+        path = _ENDPOINT.sub("", path).rstrip("/")
     elif not any(_VERSION.fullmatch(segment) for segment in path.split("/")):
         path += "/v1"
     return f"{parts.scheme}://{_host(parts)}{path}{mark}{query}"

@@ -20,7 +20,7 @@ from bundle.client._server_info import prefix_cache_hit_rate
 from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks
 from bundle.client._transport import Transport
 from bundle.system.text import duration
-from bundle.tasks.prompts import Message
+from bundle.tasks.prompts import Message, is_plain
 
 _REFUSALS_IN_A_ROW = 10
 _WORTH_SAYING = 4
@@ -34,7 +34,7 @@ class ChatClient:
     ``docs/remote.md`` says what counts as a reply, what is retried and what ends the run.
 
     Args:
-        base_url: What ``/chat/completions`` is below; see `normalise_base_url`.
+        base_url: What ``/chat/completions`` is below, or ``/completions`` for a plain prompt; see `normalise_base_url`.
         keys: Sent as bearer tokens, in rotation; empty for a server without keys.
         model: The served name.
         temperature: 0 for greedy decoding.
@@ -77,7 +77,7 @@ class ChatClient:
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._base_url = base_url
-        self._url = join(base_url, "/chat/completions")
+        self._url, self._plain_url = (join(base_url, path) for path in ("/chat/completions", "/completions"))
         self._keys = KeyRing(keys, secrets)
         self._body = RequestBody(model, temperature, extra_body or {})
         self._modes = Modes(stream)
@@ -157,7 +157,7 @@ class ChatClient:
         """Ask; retry after a transient fault, or with another key if one is refused.
 
         Args:
-            messages: The conversation so far.
+            messages: The conversation so far, or a plain prompt.
             max_out_len: Maximum tokens of the reply.
             reading: Decides how the reply is read; None for complete replies.
             begun: Called when the reply starts to arrive, if that can be seen.
@@ -218,7 +218,8 @@ class ChatClient:
         question.sent_at = now()
         receiver = question.receiver = Receiver(question.reading, question.begun, self._only_model, self._marks)
         body = question.body + self._body.ending(streams=question.streams)
-        answer = await self._transport.post(self._url, body, key.value, receiver)
+        url = self._plain_url if is_plain(question.messages) else self._url
+        answer = await self._transport.post(url, body, key.value, receiver)
         latency_s = now() - question.sent_at
         try:
             return self._read(answer, receiver, latency_s, question.attempts)

@@ -92,7 +92,8 @@ def reply_of(
 ) -> Reply:
     """Read the reply from a response body.
 
-    - A reply needs ``choices``; several are alternatives, of which the first one counts.
+    - A reply needs ``choices``; several are alternatives, of which the first one counts. It holds a ``message``, or
+      the ``text`` that continues a prompt.
     - How it ended: see `_end_of`.
     - Null or missing content is an empty reply: a model that spends all its tokens on thinking has none. A list of
       parts is joined. Content of any other type is a fault, never an empty reply. Nor is it a reply where the server
@@ -107,8 +108,8 @@ def reply_of(
         choice = _first(body["choices"])
         message = choice.get("message")
         if message is None:
-            message = choice["delta"]
-        content, thinking_apart = _content_of(message)
+            message = choice.get("delta")
+        content, thinking_apart = _content_of({"content": choice["text"]} if message is None else message)
     except (KeyError, IndexError, TypeError, AttributeError):
         raise fault_of_body(body) from None
     splitter = split_thinking(content, marks)
@@ -215,7 +216,8 @@ class StreamedReply:
                     return
             delta = choice.get("delta")
             if delta is None:
-                delta = self._unsaid(choice.get("message") or {})
+                said_at_once = choice.get("message") or {}
+                delta = {"content": choice["text"]} if "text" in choice else self._unsaid(said_at_once)
             content, thinking = _content_of(delta)
             finish_reason = choice.get("finish_reason")
         except (KeyError, IndexError, TypeError, AttributeError):

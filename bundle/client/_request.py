@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from bundle.client._early_decisions import EarlyDecisions
 from bundle.client._faults import AttemptError
-from bundle.tasks.prompts import Message
+from bundle.tasks.prompts import Message, is_plain
 
 Streaming = Literal["auto", "always", "never"]
 
@@ -60,7 +60,8 @@ class RequestBody:
         Raises:
             UnicodeEncodeError: A message cannot be encoded as UTF-8.
         """
-        body = {**self._sampling, **self._extra, **self._fixed, "messages": messages}
+        prompt = {"prompt": messages[0]["content"]} if is_plain(messages) else {"messages": messages}
+        body = {**self._sampling, **self._extra, **self._fixed, **prompt}
         if self._length is not None:
             body[self._length] = max_out_len
         return json.dumps(body, ensure_ascii=False).encode()[:-1]

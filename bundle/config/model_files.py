@@ -151,8 +151,8 @@ class ModelFile(Strict):
     """The default for checkpoints of these architectures."""
     trust_remote_code: Annotated[bool, Field(strict=True)] = False
     """Permission to run the Python code that comes with the checkpoint."""
-    prompt_shape: Literal["turns", "flat"] | None = None
-    """Few-shot examples as chat turns, or all in one user message; None leaves it to the task."""
+    prompt_shape: Literal["turns", "flat", "plain"] | None = None
+    """Few-shot examples as chat turns, all in one user message, or as plain text; None leaves it to the task."""
     sampling: Sampling = Sampling()
     thinking: Thinking | None = None
     remote: RemoteSettings = RemoteSettings()

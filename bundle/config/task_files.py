@@ -38,7 +38,7 @@ class PromptFile(Strict):
     """How many rows of the example split are shown, from the first."""
     place_for_examples: bool = False
     """Whether OpenCompass's template has a place for examples even though none are shown."""
-    shape: Literal["turns", "flat"] = "turns"
+    shape: Literal["turns", "flat", "plain"] = "turns"
 
 
 class AnswerFile(BaseModel):

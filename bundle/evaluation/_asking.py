@@ -122,14 +122,14 @@ async def ask_all(
         raise faults.exceptions[0] from None
 
 
-async def require_working(client: "ChatClient") -> None:
-    """Ask the server something that every model can reply to.
+async def require_working(client: "ChatClient", like: Question) -> None:
+    """Ask the server something that every model can reply to, in the way in which a question is asked.
 
     Raises:
         FailingServerError: It does not reply.
     """
     try:
-        await client.ask([{"role": "user", "content": "1"}], 1)
+        await client.ask([{"role": like.messages[0]["role"], "content": "1"}], 1)
     except NoReplyError as failure:
         raise FailingServerError(f"The server fails every request: {failure.reason}.", remedy=_KEPT) from None
 

@@ -257,7 +257,7 @@ class Evaluation:
                 record=self._record,
             )
             if ours and self._suspects.is_failing:
-                await require_working(client)
+                await require_working(client, self.questions[0])
                 self._suspects.works()
 
     def _early_decisions(self, task: Task, *, tls: bool) -> EarlyDecisions:

@@ -13,6 +13,7 @@ from bundle.checkpoints import (
     TokenCounter,
     TokenizerProof,
     fingerprint,
+    has_chat_template,
     inspect_checkpoint,
     prove_tokenizer,
     require_chat_template,
@@ -28,7 +29,7 @@ from bundle.pipeline.targets import Server, Timing
 from bundle.pipeline.template_proof import TemplateProof, Verdict, choose_prompts
 from bundle.reports.screen.console import Screen
 from bundle.runs.served import EngineRecord, LocalModelRecord, Served
-from bundle.serving.engine import Engine, Job, ServerSpec
+from bundle.serving.engine import Engine, Job, ServerSpec, is_given
 from bundle.serving.engines import choose_engine
 from bundle.serving.gpus import GpuMemory
 from bundle.serving.health import wait_for_trouble
@@ -68,7 +69,14 @@ class Local:
     @property
     def model_file(self) -> ModelFile:
         require_trust(self.checkpoint, trusted=self.trusted)
-        return self._named_model_file[1]
+        file = self._named_model_file[1]
+        return file if self._has_template else file.model_copy(update={"prompt_shape": "plain"})
+
+    @cached_property
+    def _has_template(self) -> bool:
+        """Whether there is a chat template to ask with: the checkpoint's, or one that the user chose for the server."""
+        given = [argument.replace("_", "-") for argument in self.arguments]  # vLLM takes both
+        return is_given("--chat-template", given) or has_chat_template(self.checkpoint)
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
@@ -116,8 +124,10 @@ class Local:
         if checkpoint.weights_unchecked is not None:
             screen.say(f"weights not compared with config.json: {checkpoint.weights_unchecked}")
         with timing.phase("start_s"):
-            spec = await in_thread(lambda: engine.prepare(screen.say))
-        if spec.chosen_template is None:
+            spec = await in_thread(lambda: engine.prepare(screen.say, plain=plan.is_plain))
+        if plan.is_plain and not self._has_template:
+            screen.say("no chat template: asked as a base model, to continue plain text (--prompt-shape plain)")
+        elif not plan.is_plain and spec.chosen_template is None:
             require_chat_template(checkpoint)
         return LocalModel(self, spec, plan, screen, timing)
 
@@ -163,6 +173,8 @@ class LocalModel:
         await importing
         rendered = dict(zip((question.key for question in chosen), proof.conversations, strict=True))
         self._template = TemplateProof(spec.engine, spec.chosen_template, choices, rendered)
+        if self._plan.is_plain:  # ends where the checkpoint's files say, as in OpenCompass's configs of base models
+            return
         self._stop = _stop(spec, proof)
         if proof.unlisted_end is not None:
             if self._stop:

@@ -136,8 +136,11 @@ class EvaluationOptions:
         None, "Ask only the first N questions of every subject.", metavar="N", default="all", minimum=1
     )
     quick: bool = _what(False, "Ask about 260 questions, drawn evenly from the subjects.", "--quick")
-    prompt_shape: Literal["turns", "flat"] | None = _what(
-        None, "Send few-shot examples as chat turns, or flat in one user message.", default="the task's"
+    prompt_shape: Literal["turns", "flat", "plain"] | None = _what(
+        None,
+        "Send few-shot examples as chat turns, flat in one user message, or plain: all as text for a base model to "
+        "continue.",
+        default="the task's; plain without a chat template",
     )
 
     temperature: float | None = _generation(

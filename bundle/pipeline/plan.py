@@ -19,8 +19,9 @@ from bundle.tasks.catalog import Question, Task, find_task
 from bundle.tasks.own_rows import OwnRows
 from bundle.tasks.sources import Tables
 
-_MAX_OUT_LEN = 2048
-"""What OpenCompass's model configs for this family of models say, where neither task nor model file does."""
+_MAX_OUT_LEN, _MAX_OUT_LEN_PLAIN = 2048, 1024
+"""What OpenCompass's model configs for this family of models say, chat and base, where neither task nor model file
+does."""
 
 _QUICK = 260
 """Questions of a task with ``--quick``, about: five of each of C-Eval's subjects, which narrows its score to some 5
@@ -74,6 +75,11 @@ class Plan:
     options: EvaluationOptions
     thinking: tuple[str, str] | None
     samples: dict[str, int]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether no prompt is a chat's: all are text for the model to continue."""
+        return set(self.shapes.values()) == {"plain"}
 
     @property
     def label(self) -> str:
@@ -185,13 +191,18 @@ def plan_tasks(options: EvaluationOptions, model: ModelFile) -> Plan:
         if times > 1:
             raise UsageError(f"--task names {name} {times} times.", remedy="Name each task once.")
     sampling = model.sampling
+    shapes = {task.name: options.prompt_shape or model.prompt_shape or task.shape for task in tasks}
     subjects = {task.name: task.select(options.subjects) for task in tasks}
     return Plan(
         tasks=tasks,
         subjects=subjects,
-        shapes={task.name: options.prompt_shape or model.prompt_shape or task.shape for task in tasks},
+        shapes=shapes,
         max_out_len={
-            task.name: options.max_out_len or task.max_out_len or sampling.max_out_len or _MAX_OUT_LEN for task in tasks
+            task.name: options.max_out_len
+            or task.max_out_len
+            or sampling.max_out_len
+            or (_MAX_OUT_LEN_PLAIN if shapes[task.name] == "plain" else _MAX_OUT_LEN)
+            for task in tasks
         },
         temperature=sampling.temperature if options.temperature is None else options.temperature,
         limits=tuple(

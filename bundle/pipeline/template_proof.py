@@ -1,4 +1,7 @@
-"""Whether a server builds prompts as the checkpoint's chat template and tokenizer do, by their numbers of tokens."""
+"""Whether a server builds prompts as the checkpoint's chat template and tokenizer do, by their numbers of tokens.
+
+A plain prompt knows no template: there the server must make of it the tokens that the tokenizer makes, BOS included.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -96,19 +99,27 @@ class TemplateProof:
             note = None if exactly else "the server adds the tokenizer's special tokens to the template's"
             return Verdict(TemplateRecord(checked=len(pairs), equal=True, note=note))
         question, count, rendered = different[0]
-        note = f"{_name(question)} has {count} tokens on the server, {rendered.tokens} by the checkpoint's template"
+        plain = rendered.bare is not None
+        expected = f"{rendered.tokens} by the checkpoint's {'tokenizer' if plain else 'template'}"
+        if plain and count == rendered.bare:
+            expected += ", which begins a text with a special token that the server leaves out"
+        note = f"{_name(question)} has {count} tokens on the server, {expected}"
         record = TemplateRecord(checked=len(pairs), equal=False, note=note)
         if self.option is not None:
             return Verdict(record, f"{self.option} makes other prompts than the checkpoint's own chat template: {note}")
+        what = (
+            "make the checkpoint's tokens of a text" if plain else "build prompts with the checkpoint's chat template"
+        )
+        gives = "the text begins" if plain else "the checkpoint's template gives"
         return Verdict(
             record,
             error=TemplateError(
-                f"The {self.engine} server does not build prompts with the checkpoint's chat template: {note}.",
+                f"The {self.engine} server does not {what}: {note}.",
                 remedy="Scores would be those of another prompt. Remove options after -- that change the prompt, such "
                 f"as --chat-template; if there are none, use another version of {self.engine} or another --engine.",
                 details=[
                     *(f"{_name(one)}: {ours} tokens on the server, {own.tokens} expected" for one, ours, own in pairs),
-                    f"the checkpoint's template gives: {one_line(rendered.beginning, _SHOWN)}",
+                    f"{gives}: {one_line(rendered.beginning, _SHOWN)}",
                 ],
             ),
         )
@@ -122,7 +133,7 @@ class TemplateProof:
             why = f"it cannot be rendered here ({error})"
         return Verdict(
             TemplateRecord(checked=0, equal=None, note=why),
-            f"it could not be checked that the server uses the checkpoint's chat template: {why}",
+            f"it could not be checked that the server makes the checkpoint's own prompts: {why}",
         )
 
 

@@ -87,6 +87,7 @@ class ServerSpec:
         stop_field: The field of a request that names tokens which end a reply: ``stop`` (their texts) or
             ``stop_token_ids``; None if there is none.
         chosen_template: The option with which the user chose another chat template than the checkpoint's; None if not.
+        plain: Whether it is only asked to continue text: no chat template is used, and there may be none.
         keep: Something to be kept alive as long as servers run, such as a lock on what they read.
     """
 
@@ -112,6 +113,7 @@ class ServerSpec:
     greedy: Mapping[str, Any] = field(default_factory=dict)
     stop_field: Literal["stop", "stop_token_ids"] | None = None
     chosen_template: str | None = None
+    plain: bool = False
     keep: Any = field(default=None, repr=False, compare=False)
 
     def launch(self, port: int, api_key: str, directory: Path) -> Launch:
@@ -156,8 +158,12 @@ class Engine(Protocol):
             Findings, and the interpreter to check the tokenizer with; None if it is only made when the job is prepared.
         """
 
-    def prepare(self, say: Callable[[str], None]) -> ServerSpec:
+    def prepare(self, say: Callable[[str], None], *, plain: bool = False) -> ServerSpec:
         """Do what must be done once, before the first server starts; say what takes time.
+
+        Args:
+            say: Shows the user a line.
+            plain: As in `ServerSpec`.
 
         Raises:
             BundleError: The checkpoint can't be served, or not with what this machine has.

@@ -49,16 +49,25 @@ class Readiness:
         model: The name it must serve.
         limit: Seconds the first token may take: all the time allowed for starting.
         patience: Seconds for which wrong answers are tolerated once the server is healthy.
+        plain: Whether the token is asked for without a chat template.
     """
 
     def __init__(
-        self, root: str, api_key: str, model: str, *, limit: float, patience: float = _PATIENCE_SECONDS
+        self,
+        root: str,
+        api_key: str,
+        model: str,
+        *,
+        limit: float,
+        patience: float = _PATIENCE_SECONDS,
+        plain: bool = False,
     ) -> None:
         self._root = root
         self._api_key = api_key
         self._model = model
         self._limit = limit
         self._patience = patience
+        self._plain = plain
         self.waiting_for = "the server to start"
         self.seen = "nothing yet"
 
@@ -123,17 +132,16 @@ class Readiness:
         return _reply_in_words(status, body)
 
     async def _generates(self, http: "aiohttp.ClientSession") -> str | None:
-        question = {
-            "model": self._model,
-            "messages": [{"role": "user", "content": "1"}],
-            "max_tokens": 1,
-            "stream": False,
-        }
+        prompt = {"prompt": "1"} if self._plain else {"messages": [{"role": "user", "content": "1"}]}
+        question = {"model": self._model, **prompt, "max_tokens": 1, "stream": False}
+        path = "/v1/completions" if self._plain else "/v1/chat/completions"
         # Some servers load the model only now, so this has all the time there is.
-        status, body = await self._ask(http, "POST", "/v1/chat/completions", question, seconds=self._limit)
+        status, body = await self._ask(http, "POST", path, question, seconds=self._limit)
         match status, body:
             # A server can report a failure inside a successful reply (lmdeploy: finish_reason "error").
             case 200, {"choices": [{"finish_reason": "stop" | "length", "message": dict()}, *_]}:
+                return None
+            case 200, {"choices": [{"finish_reason": "stop" | "length", "text": str()}, *_]}:
                 return None
         return _reply_in_words(status, body)
 

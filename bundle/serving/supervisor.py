@@ -168,7 +168,13 @@ class Supervisor:
 
     async def _start(self, port: int) -> Server:
         address = f"[{self._host}]:{port}" if ":" in self._host else f"{self._host}:{port}"
-        readiness = Readiness(f"http://{address}", self.api_key, self._spec.served_name, limit=self._start_timeout)
+        readiness = Readiness(
+            f"http://{address}",
+            self.api_key,
+            self._spec.served_name,
+            limit=self._start_timeout,
+            plain=self._spec.plain,
+        )
         log, descriptor = self._open_log()
         began = time.monotonic()
         try:

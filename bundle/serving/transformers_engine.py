@@ -83,7 +83,7 @@ class TransformersEngine:
             return [ok("its tokenizer is converted for the CPU engine, and checked then")], None
         return [], sys.executable
 
-    def prepare(self, say: Callable[[str], None]) -> ServerSpec:
+    def prepare(self, say: Callable[[str], None], *, plain: bool = False) -> ServerSpec:
         job, version = self.job, _version()
         if job.gpu is not None:
             raise UsageError("--gpu has no effect on the CPU.", remedy="Leave it out, or use --engine lmdeploy.")
@@ -122,6 +122,7 @@ class TransformersEngine:
             failures=FAILURES,
             dtype=dtype,
             keep=found.keep,
+            plain=plain,
         )
 
     def _command(self, served_name: str, dtype: str, own_code: bool, port: int, directory: Path) -> tuple[str, ...]:

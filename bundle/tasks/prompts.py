@@ -5,15 +5,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypedDict
 
-SHAPES = ("turns", "flat")
-"""``turns``: every example is two turns of the conversation. ``flat``: everything is one user message."""
+SHAPES = ("turns", "flat", "plain")
+"""``turns``: every example is two turns of the conversation. ``flat``: everything is one user message. ``plain``: the
+same text, as it stands, for a base model to continue."""
 
 
 class Message(TypedDict):
-    """One message of a chat completion request."""
+    """One message of a chat completion request, or, with the role ``text``, all of a text completion's prompt."""
 
-    role: Literal["user", "assistant"]
+    role: Literal["user", "assistant", "text"]
     content: str
+
+
+def is_plain(messages: Sequence[Message]) -> bool:
+    """Whether this is a text to be continued as it stands, not a conversation."""
+    return messages[0]["role"] == "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,7 @@ class Prompt:
         parts = [turn["content"] for turn in turns] + [fill(self.assistant, question)]
         if self.place_for_examples and not examples:
             parts.insert(0, "")
-        return [{"role": "user", "content": _joined(parts)}]
+        return [{"role": "text" if shape == "plain" else "user", "content": _joined(parts)}]
 
     def _for(self, row: Mapping[str, str]) -> str:
         """What the user says, without the options that this row does not have."""
@@ -106,6 +112,7 @@ def fill(template: str, row: Mapping[str, str]) -> str:
 def _joined(parts: Sequence[str]) -> str:
     """The parts on lines of their own; an empty one is left out, but the line end after it stays if it is the first.
 
-    OpenCompass's ``APITemplateParser.parse_template`` without a meta template (``opencompass/models/base_api.py``).
+    OpenCompass's ``APITemplateParser.parse_template`` without a meta template (``opencompass/models/base_api.py``), and
+    for base models its ``LMTemplateParser`` (``opencompass/models/base.py``).
     """
     return "".join(f"\n{part}" if number else part for number, part in enumerate(parts) if part)

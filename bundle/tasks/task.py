@@ -170,7 +170,7 @@ class Task(ScoredTask):
         """
         shape = self.shape if shape is None else shape
         if shape not in SHAPES:
-            raise UsageError(f"There is no prompt shape {shape!r}.", remedy=f"The shapes are {' and '.join(SHAPES)}.")
+            raise UsageError(f"There is no prompt shape {shape!r}.", remedy=f"The shapes are {', '.join(SHAPES)}.")
         count = min((number for number in (self.first, limit) if number is not None), default=None)
         for split in self.splits:
             for subject in subjects:

@@ -219,8 +219,11 @@ def test_a_bos_token_that_the_tokenizer_adds_is_counted_apart_and_never_twice(
         "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}},
     }
     write_json(directory / "tokenizer.json", content)
-    (counted,) = prober.probe(directory, conversations=[TURNS])["conversations"]
+    text = [{"role": "text", "content": "1+1="}]
+    counted, plain = prober.probe(directory, conversations=[TURNS, text])["conversations"]
     assert counted["with_special"] == counted["tokens"] + more
+    assert plain["tokens"] == plain["with_special"] == plain["bare"] + 1
+    assert plain["beginning"] == "1+1="
 
 
 def test_a_conversation_that_a_template_refuses_is_no_fault_of_the_tokenizer(prober: Prober, tmp_path: Path) -> None:

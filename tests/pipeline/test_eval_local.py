@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from bundle.checkpoints.internlm2 import make_checkpoint
+from tests.checkpoints.base_model import base_model
 from tests.patience import PATIENCE_S, wait_until
 from tests.program import carrying, results_of, rows_of, run, start
 from tests.stand_ins.box import gpu_box
@@ -287,17 +288,52 @@ def test_the_model_files_template_arguments_are_sent_and_the_prompts_proved_with
     assert "does not build prompts with the checkpoint's chat template" in brief.stderr
 
 
-def test_a_base_model_starts_no_server(tmp_path: Path, model_dir: Path) -> None:
-    base = shutil.copytree(model_dir, tmp_path / "base")
-    path = base / "tokenizer_config.json"
-    content = json.loads(path.read_text())
-    del content["chat_template"]
-    path.write_text(json.dumps(content))
-    result = run("eval-local", base, "--data", "sample", "--out", tmp_path / "out", environment=gpu_box(tmp_path))
+@pytest.fixture
+def base_dir(tmp_path: Path, model_dir: Path) -> Path:
+    """A checkpoint without a chat template."""
+    return base_model(model_dir, tmp_path / "base")
+
+
+def test_a_base_model_is_asked_to_continue_plain_text(tmp_path: Path, base_dir: Path, model_dir: Path) -> None:
+    out = tmp_path / "out"
+    options = ["--data", "sample", "--subjects", "law", "--out", out]
+    result = run("eval-local", base_dir, *options, environment=box(tmp_path))
+
+    assert result.returncode == 0, result.stderr
+    assert "no chat template: asked as a base model" in result.stderr
+    assert [one["max_tokens"] for one in asked_with(tmp_path)] == [1024, 1024]
+    assert all("stop" not in one for one in asked_with(tmp_path))
+    (path,) = out.glob("*/run.json")
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert record["tasks"][0]["shape"] == "plain"
+    assert record["template"] == {"checked": 2, "equal": True, "note": None}
+
+    (tmp_path / "journal").unlink()
+    chat = run("eval-local", model_dir, *options, environment=box(tmp_path))
+    assert chat.returncode == 0, chat.stderr
+    compared = run("compare", *sorted(out.iterdir()), environment=box(tmp_path))
+    assert compared.returncode == 2
+    assert "shape plain and turns" in compared.stderr
+
+
+def test_a_base_model_starts_no_server_to_be_asked_as_a_chat_model(tmp_path: Path, base_dir: Path) -> None:
+    options = ["--data", "sample", "--out", tmp_path / "out", "--prompt-shape", "turns"]
+    result = run("eval-local", base_dir, *options, environment=gpu_box(tmp_path))
 
     assert result.returncode == 2
-    assert "no chat template: this looks like a base model" in result.stderr
+    assert "has no chat template, so it cannot be asked as a chat model" in result.stderr
+    assert "--prompt-shape plain" in result.stderr
     assert not (tmp_path / "record.json").exists()
+
+
+def test_a_server_that_leaves_out_the_token_before_a_text_is_asked_nothing(tmp_path: Path, base_dir: Path) -> None:
+    options = ["--data", "sample", "--limit", "1", "--out", tmp_path / "out"]
+    result = run("eval-local", base_dir, *options, environment=box(tmp_path, "no special token"))
+
+    assert result.returncode == 3
+    assert "does not make the checkpoint's tokens of a text" in result.stderr
+    assert "begins a text with a special token that the server leaves out" in result.stderr
+    assert asked_with(tmp_path) == []
 
 
 def test_a_broken_checkpoint_starts_no_server_and_is_explained(tmp_path: Path, model_dir: Path) -> None:

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Mapping
@@ -133,6 +134,22 @@ def test_the_prompts_shape_is_a_setting(tmp_path: Path, shape: str) -> None:
 
     (body,) = api.bodies
     assert len(body["messages"]) == (11 if shape == "turns" else 1)
+
+
+def test_a_plain_prompt_is_a_text_for_the_model_to_continue(tmp_path: Path) -> None:
+    with remote_api() as api:
+        options = ["--base-url", f"{api.url}/completions", "--data", "sample", "--subjects", "law", "--out", tmp_path]
+        result = run("eval-remote", "m", *options, "--prompt-shape", "plain", environment=ENVIRONMENT)
+
+    assert result.returncode == 0, result.stderr
+    assert set(api.paths) == {"/v1/completions"}
+    assert all("messages" not in body and body["max_tokens"] == 1024 for body in api.bodies)
+    prompt = api.bodies[0]["prompt"]
+    assert prompt.count("以下是中国关于法学考试的单项选择题") == 6
+    assert re.search(r"D\. \S+\n答案: \n[ABCD]\n以下是", prompt)
+    assert prompt.endswith("答案: ")
+    (record,) = (json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.glob("*/run.json"))
+    assert record["tasks"][0]["shape"] == "plain"
 
 
 def test_several_tasks_are_one_run_and_their_scores_are_kept_apart(tmp_path: Path) -> None:

@@ -47,6 +47,14 @@ def test_the_command_line_overrides_everything() -> None:
     assert plan.shapes == {"ceval_zero_shot_gen": "turns"}
 
 
+def test_a_base_model_s_replies_are_as_long_as_in_opencompass_s_configs_of_base_models() -> None:
+    tasks = ["ceval_gen", "ceval_zero_shot_gen"]
+    plan = plan_tasks(EvaluationOptions(tasks=tasks, prompt_shape="plain"), PLAIN)
+    assert plan.max_out_len == {"ceval_gen": 1024, "ceval_zero_shot_gen": 256}
+    assert plan.is_plain
+    assert not plan_tasks(EvaluationOptions(), PLAIN).is_plain
+
+
 def test_each_benchmark_can_have_its_own_source() -> None:
     data = parse_data(["ceval=./ceval", "modelscope"])
     plan = plan_tasks(EvaluationOptions(tasks=["ceval_gen", "cmmlu_gen"], data=data), PLAIN)

@@ -96,6 +96,17 @@ async def test_another_count_with_a_template_of_the_users_choice_is_a_warning() 
     assert verdict.record.equal is False
 
 
+async def test_a_text_must_begin_with_the_special_tokens_of_the_tokenizer() -> None:
+    plain = RenderedPrompt(41, 41, "以下是", bare=40)
+    assert (await verdict_of(proof_of(plain), [41, 41, 41, 41])).record.equal is True
+    error = (await verdict_of(proof_of(plain), [40, 40, 40, 40])).error
+    assert error is not None
+    assert "40 tokens on the server, 41 by the checkpoint's tokenizer, which begins a text with a special" in str(error)
+    error = (await verdict_of(proof_of(plain), [99, 99, 99, 99])).error
+    assert error is not None
+    assert "special" not in str(error)
+
+
 @pytest.mark.parametrize(
     ("rendered", "counts", "why"),
     [

@@ -185,6 +185,7 @@ def changed(**task: object) -> dict[str, Any]:
     [
         ({"user": "{question}"}, "different prompts"),
         ({"shape": "flat"}, "different prompts"),
+        ({"shape": "plain"}, "different prompts"),
         ({"examples": 0}, "different prompts"),
         ({"answer": {"rule": "first_option"}}, "different answer rules"),
         ({"data_fingerprint": "0" * 64}, "different questions"),

@@ -57,8 +57,9 @@ def test_the_same_replies_to_the_same_questions_make_the_same_files_byte_for_byt
     assert len(files) == 2 * 52 + 2
 
 
-def test_a_prompt_in_one_message_is_the_text_alone(tmp_path: Path) -> None:
-    run = sample_run(tmp_path / DIRECTORY, subjects=["law"], shape="flat")
+@pytest.mark.parametrize("shape", ["flat", "plain"])
+def test_a_prompt_in_one_message_is_the_text_alone(tmp_path: Path, shape: str) -> None:
+    run = sample_run(tmp_path / DIRECTORY, subjects=["law"], shape=shape)
     files = export(run).files
     assert files["predictions/simulated/ceval-law.json"] == specimen("opencompass_predictions_flat.json")
 

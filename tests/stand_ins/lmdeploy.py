@@ -130,14 +130,22 @@ def start_worker(journal: Journal) -> None:
 COUNTING = threading.Lock()
 
 
-def count_tokens(model_path: str, messages: list[dict[str, str]]) -> int:
+def count_tokens(model_path: str, question: dict[str, Any]) -> int:
     """The number of tokens that the chat template of our made checkpoints and their tokenizer give."""
     from tokenizers import Tokenizer  # takes a while, and few servers are asked
 
-    turns = "".join(f"<|im_start|>{one['role']}\n{one['content']}<|im_end|>\n" for one in messages)
+    text = question.get("prompt")
+    if text is None:
+        turns = (f"<|im_start|>{one['role']}\n{one['content']}<|im_end|>\n" for one in question["messages"])
+        text = f"<s>{''.join(turns)}<|im_start|>assistant\n"
     with COUNTING:
         tokenizer = Tokenizer.from_file(f"{model_path}/tokenizer.json")
-        return len(tokenizer.encode(f"<s>{turns}<|im_start|>assistant\n", add_special_tokens=False).ids)
+        return len(tokenizer.encode(text, add_special_tokens="prompt" in question).ids)
+
+
+def text_of(question: dict[str, Any]) -> str:
+    """A plain prompt, or a conversation's last message."""
+    return str(question["prompt"] if "prompt" in question else question["messages"][-1]["content"])
 
 
 class Server(ThreadingHTTPServer):
@@ -175,12 +183,14 @@ class Handler(BaseHTTPRequestHandler):
         question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if not self.let_in():
             return
-        text = question["messages"][-1]["content"]
+        text = text_of(question)
         if question["max_tokens"] == 1 and not Handler.sick:  # somebody wants to know whether it is ready, and for what
             self.answer(question)
             return
         number = next(Handler.numbers)
-        self.journal.note(asked=text, fields={name: value for name, value in question.items() if name != "messages"})
+        self.journal.note(
+            asked=text, fields={name: value for name, value in question.items() if name not in ("messages", "prompt")}
+        )
         if number > MIDWAY:
             self.behave()
         if any(poison in text for poison in POISONS):
@@ -236,18 +246,24 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, question: dict[str, Any]) -> None:
         # The answer depends on the question alone, as with a greedy model.
-        letter = "ABCD"[len(question["messages"][-1]["content"]) % 4]
+        letter = "ABCD"[len(text_of(question)) % 4]
         usage = {"prompt_tokens": 300, "completion_tokens": 2, "total_tokens": 302}
         if question["max_tokens"] == 1:
-            usage["prompt_tokens"] = count_tokens(self.model_path, question["messages"])
+            usage["prompt_tokens"] = count_tokens(self.model_path, question)
             if self.behaviour == "another template":
                 usage["prompt_tokens"] += 330
+            if self.behaviour == "no special token":
+                usage["prompt_tokens"] -= 1
             if self.behaviour == "counts nothing":
                 usage = {}
+        plain = "prompt" in question
         if question.get("stream"):
-            self.stream([{"delta": {"content": letter}}, {"delta": {}, "finish_reason": "stop"}], usage)
+            first = {"text": letter} if plain else {"delta": {"content": letter}}
+            last: dict[str, Any] = {"text": ""} if plain else {"delta": {}}
+            self.stream([first, {**last, "finish_reason": "stop"}], usage)
             return
-        choice = {"index": 0, "message": {"role": "assistant", "content": letter}, "finish_reason": "stop"}
+        said = {"text": letter} if plain else {"message": {"role": "assistant", "content": letter}}
+        choice = {"index": 0, **said, "finish_reason": "stop"}
         self.reply(200, {"object": "chat.completion", "model": self.model, "choices": [choice], "usage": usage})
 
     def stream(self, choices: list[dict[str, Any]], usage: dict[str, int]) -> None:

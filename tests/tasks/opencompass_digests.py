@@ -46,6 +46,9 @@ def _record(task: str, data: str, shape: str, max_seq_len: int | None) -> dict[s
 
     roles = [{"role": "HUMAN", "api_role": "user"}, {"role": "BOT", "api_role": "assistant", "generate": True}]
     model = Model(path="none", meta_template={"round": roles} if shape == "turns" else None)
+    if shape == "plain":
+        base: Any = importlib.import_module("opencompass.models.base")
+        model.template_parser = base.LMTemplateParser()
     inferencer = inferencers.GenInferencer(model, max_out_len=1)
     benchmark, name = TASKS[task]
     module: Any = importlib.import_module(f"opencompass.configs.datasets.{benchmark}.{name}")
@@ -65,21 +68,21 @@ def _record(task: str, data: str, shape: str, max_seq_len: int | None) -> dict[s
         prompts = inferencer.get_generation_prompt_list_from_retriever_indices(
             retriever.retrieve(), retriever, "", max_seq_len=max_seq_len, **templates_given
         )
-        digests[abbr] = digest([_messages(model.parse_template(prompt, mode="gen")) for prompt in prompts])
+        digests[abbr] = digest([_messages(model.parse_template(prompt, mode="gen"), shape) for prompt in prompts])
     return digests
 
 
-def _messages(parsed: Any) -> list[dict[str, str]]:
-    """As ``opencompass/models/openai_api.py`` sends them."""
+def _messages(parsed: Any, shape: str) -> list[dict[str, str]]:
+    """As ``opencompass/models/openai_api.py`` sends them; as models take the text without a chat template."""
     if isinstance(parsed, str):
-        return [{"role": "user", "content": parsed}]
+        return [{"role": "text" if shape == "plain" else "user", "content": parsed}]
     return [{"role": item["role"], "content": item["prompt"]} for item in parsed]
 
 
 def _main(data: str) -> None:
     digests: dict[str, dict[str, str]] = {}
     for task in TASKS:
-        for shape in ("turns", "flat"):
+        for shape in ("turns", "flat", "plain"):
             digests[f"{task}, {shape}"] = _record(task, data, shape, None)
             if task in ("ceval_gen", "cmmlu_gen"):
                 digests[f"{task}, {shape}, short"] = _record(task, data, shape, SHORT)

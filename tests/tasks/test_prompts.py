@@ -1,6 +1,6 @@
 """From rows to messages."""
 
-from bundle.tasks.prompts import Prompt, fill
+from bundle.tasks.prompts import Prompt, fill, is_plain
 
 ROW = {"id": "0", "question": "1+1=?", "A": "1", "B": "2", "C": "3", "D": "4", "answer": "B", "explanation": ""}
 ASKED = {**ROW, "question": "2+2=?", "A": "seven", "answer": ""}
@@ -54,6 +54,13 @@ def test_flat_is_one_message_that_ends_with_what_comes_before_the_answer() -> No
     assert few_shot("问: {question}", "答: {answer}").messages("flat", [ROW], ASKED) == [
         {"role": "user", "content": "问: 1+1=?\n答: B\n问: 2+2=?\n答: "}
     ]
+
+
+def test_plain_is_the_flat_text_with_no_role_of_a_chat() -> None:
+    prompt = few_shot("问: {question}", "答: {answer}")
+    (flat,), (plain,) = (prompt.messages(shape, [ROW], ASKED) for shape in ("flat", "plain"))
+    assert plain == {"role": "text", "content": flat["content"]}
+    assert (is_plain([plain]), is_plain([flat])) == (True, False)
 
 
 def test_flat_ends_with_the_question_where_nothing_comes_before_the_answer() -> None:

@@ -101,7 +101,7 @@ def _rows(run: RecordedRun, task: TaskRecord, predictions: Iterable[Prediction])
 
 def _origin_prompt(messages: Messages, shape: str) -> Any:
     """Turns with OpenCompass's names for the roles, or the text alone where everything was in one message."""
-    if shape == "flat" and len(messages) == 1:
+    if shape in ("flat", "plain") and len(messages) == 1:
         return messages[0]["content"]
     return [{"role": _ROLES.get(one["role"], one["role"]), "prompt": one["content"]} for one in messages]
 

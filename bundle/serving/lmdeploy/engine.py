@@ -91,7 +91,7 @@ class LmdeployEngine:
         remedy = "Stop what uses the memory, or spread the weights over several GPUs with `-- --tp 2`."
         return [ok(text) if gpu.free_mib >= needed else failing(text, remedy)], self._installed.interpreter
 
-    def prepare(self, say: Callable[[str], None]) -> ServerSpec:
+    def prepare(self, say: Callable[[str], None], *, plain: bool = False) -> ServerSpec:
         job, installed = self.job, self._installed
         version = _numbers(installed.version)
         if version < _OLDEST:
@@ -129,7 +129,11 @@ class LmdeployEngine:
             },
             key_variable=KEY_VARIABLE,
             # lmdeploy chooses a template by words in the path: one in a folder "llama2-study" would get Llama 2's.
-            files={_CHAT_TEMPLATE: json.dumps({"model_name": "hf", "model_path": str(job.checkpoint.path)})},
+            files={
+                _CHAT_TEMPLATE: json.dumps(
+                    {"model_name": "base" if plain else "hf", "model_path": str(job.checkpoint.path)}
+                )
+            },
             host=job.host,
             gpus=gpus,
             concurrency=job.settings.concurrency or self.slots + int(self.slots * _WAITING_PER_SLOT),
@@ -142,6 +146,7 @@ class LmdeployEngine:
             greedy={"top_k": 1},
             stop_field="stop",  # each text must be one token, and ends a reply by its id
             chosen_template="--chat-template" if self._template_chosen else None,
+            plain=plain,
         )
 
     @property

@@ -98,7 +98,7 @@ class VllmEngine:
         """How many requests the server computes at once."""
         return self._number("--max-num-seqs") or (_SLOTS_CPU if self._on_cpu else _SLOTS_GPU)
 
-    def prepare(self, say: Callable[[str], None]) -> ServerSpec:
+    def prepare(self, say: Callable[[str], None], *, plain: bool = False) -> ServerSpec:
         job, installed = self.job, self._installed
         version = tuple(int(number) for number in re.findall(r"\d+", installed.version)[:2])
         if version < _OLDEST:
@@ -161,6 +161,7 @@ class VllmEngine:
             stop_field="stop_token_ids",
             chosen_template="--chat-template" if is_given("--chat-template", self._arguments) else None,
             keep=found.keep,
+            plain=plain,
         )
 
     @property
