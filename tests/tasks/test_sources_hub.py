@@ -260,3 +260,23 @@ def test_a_table_that_does_not_hold_the_benchmark_is_an_error_with_its_file_and_
         f"hub {REPO} @ {hub.commit(REPO)}: law/val-00000-of-00001.parquet, row 2: "
         "the answer is 'E', not one of A, B, C, D."
     )
+
+
+@pytest.mark.parametrize("password", ["s3c#ret", "s3c/ret"])
+def test_a_proxy_that_cannot_be_used_is_named_and_nothing_of_its_password_is_shown(
+    tmp_path: Path, password: str
+) -> None:
+    proxy = f"http://user:{password}@127.0.0.1:3128"
+    outcome = load_in_fresh_process(
+        "hub",
+        CEVAL,
+        WANTED[:2],
+        HF_HOME=str(tmp_path),
+        HF_ENDPOINT="https://hub.example",
+        https_proxy=proxy,
+        NO_PROXY="",
+    )
+
+    assert "The proxy in https_proxy is not a valid address" in outcome.error
+    assert "NO_PROXY=hub.example" in outcome.remedy
+    assert "s3c" not in outcome.error + outcome.remedy
