@@ -28,19 +28,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from benchmarks.gpu.checkpoints import made, talkative
-from benchmarks.gpu.configurations import Configuration, configurations
-from benchmarks.gpu.lmdeploy_here import has_metrics, loads_turbomind
+from benchmarks.gpu.configurations import Configuration, configurations, has_metrics, loads_turbomind, made, talkative
 from benchmarks.gpu.measured_run import FailedRunError, Job, keep_logs, run_measured
 from benchmarks.gpu.report import lines, markdown
-from benchmarks.machine import versions
 from benchmarks.questions import write_questions
-from benchmarks.tables import update_document
+from benchmarks.tables import update_document, versions
 from bundle import __version__
 from bundle.errors import BundleError
 from bundle.serving.gpus import Gpu, list_gpus, visible_gpus
-from bundle.serving.installation import Installation
-from bundle.serving.machine import Machine
+from bundle.serving.machine import Installation, Machine
 
 RESULTS = Path(__file__).with_name("results")
 DOCUMENT = Path(__file__).parents[1] / "docs" / "gpu-results.md"

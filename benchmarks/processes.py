@@ -14,6 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from bundle.system.guardian import family, process_table
+
 _ROOT = Path(__file__).parents[1]
 
 
@@ -109,3 +113,28 @@ def bundle(*arguments: str, log: Path) -> Usage:
     """Run ``bundle`` as a user does, with no network but loopback."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": ""}
     return measure([sys.executable, "-m", "bundle", *arguments], log, environment=environment)
+
+
+_LAUNCHER = ("lmdeploy", "launcher.py")
+_LOOK_EVERY_S = 0.01
+
+
+def wait_for_server(pid: int, timeout_s: float) -> int | None:
+    """Return the lmdeploy server's pid as soon as the ``bundle`` of this ``pid`` has started it; None if it ends."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        table = process_table()  # what psutil has for this takes ten times as long
+        if pid not in table or table[pid].zombie:
+            return None
+        for below in family(table, {pid}, None):
+            if any(Path(argument).parts[-2:] == _LAUNCHER for argument in _command_line(below)):
+                return below
+        time.sleep(_LOOK_EVERY_S)
+    return None
+
+
+def _command_line(pid: int) -> list[str]:
+    try:
+        return psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return []

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.ideal import ideal
-from benchmarks.machine import surroundings
 from benchmarks.parameters import read_parameters
 from benchmarks.processes import FailedRunError, bundle, simulated_server
 from benchmarks.questions import write_questions
 from benchmarks.scenarios import SCENARIOS, Scenario
 from benchmarks.start import measure_start
-from benchmarks.tables import bundle_summary, publish
+from benchmarks.tables import bundle_summary, publish, surroundings
 
 _STARTS = 5
 

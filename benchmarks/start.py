@@ -12,8 +12,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.processes import FailedRunError, bundle
-from benchmarks.processes_below import wait_for_server
+from benchmarks.processes import FailedRunError, bundle, wait_for_server
 from tests.stand_ins.box import gpu_box
 
 _LONGEST_S = 60.0

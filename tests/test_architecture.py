@@ -31,9 +31,6 @@ ARROWS = {
 }
 """The rooms that each room may use, beside `EVERYWHERE`. A room may also use what these use, further down."""
 
-SHARED_TYPES = {("checkpoints", "bundle.tasks.prompts")}
-"""What a room may use although the arrows do not say so: a chat template is proved with the type of a message."""
-
 
 @dataclass(frozen=True)
 class Import:
@@ -115,8 +112,6 @@ def test_no_import_goes_up() -> None:
     order = ("config", "system", "errors")
     wrong = []
     for one in between_rooms():
-        if (one.room, one.module) in SHARED_TYPES:
-            continue
         if one.room in order and one.target in order:
             allowed = order.index(one.room) < order.index(one.target)
         else:

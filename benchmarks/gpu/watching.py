@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.processes_below import wait_for_server
+from benchmarks.processes import wait_for_server
 
 _EVERY_MS = 200
 _LONGEST_START_S = 120.0

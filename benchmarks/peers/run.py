@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.ideal import ideal
-from benchmarks.machine import surroundings, versions
 from benchmarks.parameters import read_parameters
 from benchmarks.processes import FailedRunError, measure, simulated_server
 from benchmarks.questions import write_questions
 from benchmarks.scenarios import VALIDATION
-from benchmarks.tables import peers_summary, publish
+from benchmarks.tables import peers_summary, publish, surroundings, versions
 from bundle import __version__
 
 ENVIRONMENTS = Path(__file__).parents[2] / ".venv-peers"

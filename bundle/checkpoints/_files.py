@@ -61,7 +61,6 @@ def require_content(paths: Sequence[Path], *, longest: int | None = None) -> int
     """Check that every path is a readable, regular file with its real content in it.
 
     Args:
-        paths: Files of the checkpoint.
         longest: The most bytes a file may have, where it will be read as a whole.
 
     Returns:

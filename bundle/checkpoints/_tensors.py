@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from bundle.checkpoints._files import listed, shown
-from bundle.checkpoints._safetensors import StoredTensor
+from bundle.checkpoints._weights import StoredTensor
 from bundle.errors import CheckpointError
 
 Shapes = dict[str, tuple[int, ...]]
@@ -259,8 +259,6 @@ def check_tensors(directory: Path, config: Mapping[str, Any], stored: Mapping[st
     """Compare the weights with config.json.
 
     Args:
-        directory: The checkpoint, for messages.
-        config: Its config.json.
         stored: Its tensors; None if they cannot be listed.
 
     Returns:

@@ -40,14 +40,9 @@ class Checkpoint:
     """What a model directory holds.
 
     Attributes:
-        path: The directory, resolved.
-        config: ``config.json``.
         architecture: The model class, as in ``InternLM2ForCausalLM``.
-        weight_files: The files the weights are in.
-        weight_bytes: The size of the weights, in bytes.
         weights_unchecked: Why names and shapes of the tensors could not be compared with the configuration; None if
             they were.
-        tokenizer_files: The files the tokenizer is in.
         remote_code: The Python files that loading it would run; a relative path (``owner/repo--module.py``) is code
             that would be downloaded from another repository.
         vocab_size: The number of token ids the model knows; None if the configuration does not say.
@@ -108,9 +103,7 @@ def require_architecture(checkpoint: Checkpoint, served: Collection[str] | None,
     """Check that an engine serves a checkpoint's architecture.
 
     Args:
-        checkpoint: What is to be served.
         served: The architectures the engine serves; None if it cannot be known.
-        engine: What the engine is called.
 
     Raises:
         CheckpointError: It does not.

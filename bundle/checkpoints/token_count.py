@@ -3,15 +3,15 @@
 import hashlib
 import importlib.util
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from bundle.checkpoints._files import shown
+from bundle.checkpoints.tokenizer import Conversation
 from bundle.errors import TokenizerError
 from bundle.system.text import one_line
-from bundle.tasks.prompts import Message
 
 _MARKS_PER_MESSAGE: Final = 8
 """Tokens of a message beside its content (begin, role, newlines and end) that no common chat template exceeds."""
@@ -36,12 +36,12 @@ class TokenCounter:
     source: str
     is_estimate: bool = False
 
-    def __call__(self, messages: Sequence[Message]) -> int:
+    def __call__(self, messages: Conversation) -> int:
         """Not fewer than the tokens of a conversation."""
         return _MARKS_PER_PROMPT + sum(self.of_text(one["content"]) + _MARKS_PER_MESSAGE for one in messages)
 
     @staticmethod
-    def at_most(messages: Sequence[Message]) -> int:
+    def at_most(messages: Conversation) -> int:
         """What no count exceeds, found quickly: no tokenizer makes more tokens of a text than it has bytes."""
         return _MARKS_PER_PROMPT + sum(
             len(one["content"].encode(errors="replace")) + _MARKS_PER_MESSAGE for one in messages

@@ -22,7 +22,9 @@ from bundle.checkpoints.inspection import language_configs, vocab_size
 from bundle.checkpoints.tokenizer_probe import RESULT
 from bundle.errors import TokenizerError
 from bundle.system.guarded import private_directory, run_guarded, without_keys
-from bundle.tasks.prompts import Message
+
+Conversation = Sequence[Mapping[str, Any]]
+"""Messages, each with its role and its content."""
 
 _PROBE: Final = Path(__file__).with_name("tokenizer_probe.py")
 _TAIL_BYTES: Final = 8192
@@ -91,7 +93,7 @@ async def prove_tokenizer(
     *,
     python: str,
     trust_remote_code: bool,
-    conversations: Sequence[Sequence[Message]] = (),
+    conversations: Sequence[Conversation] = (),
     template_arguments: Mapping[str, Any] | None = None,
     timeout: float = 120,  # noqa: ASYNC109 - it bounds a process, which must be ended before this returns
 ) -> TokenizerProof:

@@ -37,11 +37,9 @@ def open_closed_streams() -> None:
 
 
 def write_details(error: BaseException, directory: Path | None) -> Path | None:
-    """Write what a maintainer needs to know of an unexpected exception; return where, None if nothing can be written.
+    """Write what a maintainer needs to know of an unexpected exception, to the run's directory or a temporary file.
 
-    Args:
-        error: The exception.
-        directory: The run's; None for a temporary file.
+    Returns where; None if nothing can be written.
     """
     versions = f"bundle {__version__}, Python {platform.python_version()}, {platform.platform()}\n"
     # Values of variables are not in it, but messages can repeat what a server or the environment said.

@@ -79,7 +79,7 @@ def compare(
 def _write_json(path: Path, comparisons: "list[Comparison]") -> None:
     # imported late: `bundle --help` needs none of it
     from bundle.reports.comparison.page import to_json
-    from bundle.reports.export import write_text
+    from bundle.reports.formats import write_text
 
     # A reply may hold half a surrogate pair, which is no UTF-8: escapes are.
     text = json.dumps(to_json(comparisons), indent=1) + "\n"

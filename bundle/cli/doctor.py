@@ -35,8 +35,7 @@ def doctor(
     Exits with 0 if all is well, 1 if there are warnings, 2 if something will stop a run.
     """
     # imported late: `bundle --help` needs none of it
-    from bundle.doctor.examination import Options, examine
-    from bundle.doctor.report import show, show_summary, to_json
+    from bundle.doctor.examination import Options, examine, show, show_summary, to_json
     from bundle.system.findings import worst
 
     options = Options(data=data, model_dir=model_dir, out=out, clean=clean, limit_s=time_limit)

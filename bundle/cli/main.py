@@ -10,17 +10,15 @@ from typer.core import TyperGroup
 
 from bundle import __version__
 from bundle.cli._unexpected import hide_secrets, open_closed_streams, write_details
+from bundle.cli.catalog import models, tasks
 from bundle.cli.compare import compare
 from bundle.cli.doctor import doctor
-from bundle.cli.eval_local import eval_local
-from bundle.cli.eval_remote import eval_remote
+from bundle.cli.evaluate import eval_local, eval_remote
 from bundle.cli.make_checkpoint import make_checkpoint
-from bundle.cli.models import models
 from bundle.cli.options import HELP_SETTINGS, GroupedHelp
 from bundle.cli.report import report
 from bundle.cli.rescore import rescore
 from bundle.cli.runs import runs
-from bundle.cli.tasks import tasks
 from bundle.errors import BundleError, ExitCode, UnexpectedError, UsageError
 from bundle.system.text import one_line
 

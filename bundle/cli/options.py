@@ -66,7 +66,8 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     def called_by_typer(**values: Any) -> None:
         made = {}
         for name, kind in classes.items():
-            made[name] = kind(**{one.name: _parsed(one, values.pop(one.name)) for one in fields(kind)})
+            given = {one.name: (values.pop(one.name), _declared(one).parse) for one in fields(kind)}
+            made[name] = kind(**{key: parse(value) if parse else value for key, (value, parse) in given.items()})
         command(**values, **made)
 
     called_by_typer.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -100,8 +101,3 @@ def _parameter(one: "Field[Any]", hint: Any) -> inspect.Parameter:
     typed = option.typed | None if option.parse else hint
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(one.name, kind, default=default, annotation=Annotated[typed, declared])
-
-
-def _parsed(one: "Field[Any]", value: Any) -> Any:
-    parse = _declared(one).parse
-    return value if parse is None else parse(value)

@@ -28,7 +28,7 @@ def rescore(
     """
     # Imported late: `bundle --help` does not need them.
     from bundle.errors import RunError
-    from bundle.reports.screen.rescored import show
+    from bundle.reports.screen.tables import show_rescored
     from bundle.runs.recorded_run import read_recorded_run
     from bundle.runs.rescoring import rescore as score_again
 
@@ -39,4 +39,4 @@ def rescore(
             f"{recorded.name} has no whole replies: {again.cut} were stopped early.",
             remedy="Run again with --full-replies.",
         )
-    show(recorded, again, rule, all_subjects=all_subjects)
+    show_rescored(recorded, again, rule, all_subjects=all_subjects)

@@ -5,16 +5,21 @@ slow ones are imported while other checks wait for programs and servers.
 """
 
 import importlib
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import typer
 
 from bundle.errors import BundleError
 from bundle.serving.machine import Machine
-from bundle.system.findings import SLOW, Check, Finding, failing, warning
+from bundle.system.findings import SLOW, Check, Finding, Status, failing, warning, worst
+from bundle.system.text import one_line
 
 # What waits for a program gives up a little before its check does, for it can say what it waited for.
 _OF_LIMIT: Final = 0.9
@@ -28,9 +33,6 @@ class Options:
 
     Attributes:
         data: As in ``--data``; None for the default.
-        model_dir: A checkpoint; None for none.
-        out: Where run directories are made.
-        clean: Whether to remove what earlier runs left behind.
         limit_s: The time limit of a check; slow ones have three times as long.
     """
 
@@ -66,9 +68,9 @@ def all_checks(options: Options) -> list[Check]:
     data = _later("inputs", "check_data", options.data, _OF_LIMIT / 2 * limit_s)
     checks += [
         Check("data", data, "the source of the questions"),
-        Check("disk", _later("storage", "check_output", out), f"the disk of {out}"),
-        Check("disk", _later("storage", "check_caches"), "the disk of the caches or of temporary files"),
-        Check("network", _later("network", "check_network"), "the network"),
+        Check("disk", _later("resources", "check_output", out), f"the disk of {out}"),
+        Check("disk", _later("resources", "check_caches"), "the disk of the caches or of temporary files"),
+        Check("network", _later("resources", "check_network"), "the network"),
         Check("leftovers", _later("leftovers", "check_processes", clean), "the list of processes", cleaning),
         Check("leftovers", _later("leftovers", "check_files", out, clean), "a disk", cleaning),
         Check("leftovers", _later("leftovers", "check_converted", clean), "the disk of the cache", cleaning),
@@ -84,7 +86,6 @@ def run_checks(checks: Sequence[Check], limit_s: float) -> Iterator[tuple[str, t
     program from ending.
 
     Args:
-        checks: What to look at.
         limit_s: The time limit of a check of usual patience.
     """
     began = time.monotonic()
@@ -153,3 +154,51 @@ def _missing(error: ModuleNotFoundError) -> Finding:
         f"cannot be checked: the package {error.name} is not installed",
         "Install this program with all its packages: `pip install .` in a checkout of it.",
     )
+
+
+_COLOURS: Final = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILING: "red"}
+_TOPIC_WIDTH: Final = 11
+_INDENT: Final = " " * (10 + _TOPIC_WIDTH)
+_LONGEST: Final = 600
+
+
+def lines(topic: str, finding: Finding) -> list[str]:
+    """A finding as plain text: its status, its topic, what was found; below that details and the remedy."""
+    shown = [f"{finding.status:<8}  {topic:<{_TOPIC_WIDTH}}{one_line(finding.text, _LONGEST)}"]
+    shown += [f"{_INDENT}  {one_line(detail, _LONGEST)}" for detail in finding.details]
+    if finding.remedy is not None:
+        shown.append(f"{_INDENT}-> {one_line(finding.remedy, _LONGEST)}")
+    return shown
+
+
+def show(topic: str, finding: Finding) -> None:
+    """Print a finding; on a terminal its status is coloured."""
+    first, *others = lines(topic, finding)
+    if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
+        word = finding.status.value
+        first = typer.style(word, fg=_COLOURS[finding.status], bold=True) + first[len(word) :]
+    for line in (first, *others):
+        typer.echo(line)
+
+
+def show_summary(findings: Iterable[Finding]) -> None:
+    """Print the last line: how many findings there are of each kind."""
+    found = [finding.status for finding in findings]
+    typer.echo(", ".join(f"{found.count(status)} {status}" for status in Status))
+
+
+def to_json(findings: Sequence[tuple[str, Finding]]) -> dict[str, Any]:
+    """All findings, each with its topic, as what JSON can hold."""
+    return {
+        "status": worst(finding for _, finding in findings).value,
+        "findings": [
+            {
+                "topic": topic,
+                "status": finding.status.value,
+                "text": finding.text,
+                "remedy": finding.remedy,
+                "details": list(finding.details),
+            }
+            for topic, finding in findings
+        ],
+    }

@@ -11,13 +11,13 @@ from typing import Final
 from bundle import __version__
 from bundle.checkpoints import inspect_checkpoint, prove_tokenizer, require_trust
 from bundle.config.model_files import ModelFile, model_file_for
-from bundle.doctor.report import size
 from bundle.errors import BundleError, DataError, ServerError, TokenizerError
 from bundle.serving.engine import Job
 from bundle.serving.engines import choose_engine
 from bundle.serving.machine import Machine
 from bundle.system.findings import Finding, failing, ok, warning
 from bundle.system.proxies import proxy_for, without_users
+from bundle.system.text import size
 from bundle.tasks.benchmarks import BENCHMARKS, Benchmark
 from bundle.tasks.sources import load_tables
 from bundle.tasks.sources.hub import cached_commit, look_at_hub
@@ -31,8 +31,6 @@ def check_checkpoint(directory: Path, machine: Machine, limit_s: float) -> Itera
     """Everything a run looks at before its first question, except for the server itself.
 
     Args:
-        directory: The checkpoint.
-        machine: What there is to serve it with.
         limit_s: The time limit for the check of its tokenizer.
 
     Raises:

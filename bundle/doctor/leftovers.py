@@ -19,12 +19,11 @@ from bundle.doctor.processes import (
     marked_processes,
     session_is_alive,
 )
-from bundle.doctor.report import duration, size
 from bundle.serving.conversion import CONVERTED, cache_directory
 from bundle.serving.transformers_engine import HUB_VIEWS
 from bundle.system.findings import Finding, ok, warning
 from bundle.system.locks import Lock
-from bundle.system.text import plural
+from bundle.system.text import age, plural, size
 from bundle.tasks.sources.modelscope import cache as modelscope_cache
 
 _CLEAN: Final = "`bundle doctor --clean`"
@@ -39,13 +38,7 @@ _HALF_WRITTEN_S: Final = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A file or directory that is no longer used.
-
-    Attributes:
-        path: Where it is.
-        size: What it takes, in bytes.
-        age_s: Seconds since it was last changed.
-    """
+    """A file or directory that is no longer used."""
 
     path: Path
     size: int
@@ -98,19 +91,14 @@ def check_processes(clean: bool) -> Iterator[Finding]:
 
 
 def check_files(out: Path, clean: bool) -> Iterator[Finding]:
-    """Temporary directories and half-written files; with ``clean`` they are removed.
-
-    Args:
-        out: Where run directories are made.
-        clean: Whether to remove them.
-    """
+    """Temporary directories and half-written files; with ``clean`` they are removed."""
     found = [*temporary_directories(), *half_written_results(out)]
     found += [*half_written_downloads(modelscope_cache()), *hub_views(cache_directory() / HUB_VIEWS)]
     if not found:
         yield ok("no temporary files left behind by earlier runs")
         return
     words = f"{plural(len(found), 'temporary file or directory', 'temporary files and directories')} of earlier runs"
-    shown = [f"{one.path} ({size(one.size)}, {duration(one.age_s)} old)" for one in found]
+    shown = [f"{one.path} ({size(one.size)}, {age(one.age_s)} old)" for one in found]
     if not clean:
         yield warning(f"{words}: {size(sum(one.size for one in found))}", f"{_CLEAN} removes them.", _few(shown))
         return
@@ -157,7 +145,7 @@ def check_converted(clean: bool) -> Iterator[Finding]:
         now = time.time()
         yield ok(
             f"{plural(len(kept), 'converted checkpoint')} kept in {root}: {size(sum(entry.size for entry in kept))}",
-            [f"{entry.key} ({size(entry.size)}, last used {duration(now - entry.last_used)} ago)" for entry in kept],
+            [f"{entry.key} ({size(entry.size)}, last used {age(now - entry.last_used)} ago)" for entry in kept],
         )
     elif not unneeded and not unfinished:
         yield ok(f"no converted checkpoints in {root}")
@@ -167,7 +155,7 @@ def _why_unneeded(entry: cache.Entry) -> str | None:
     """Why a converted checkpoint is no longer needed; None if it is."""
     unused = time.time() - entry.last_used
     if unused > _UNUSED_S:
-        return f"not used for {duration(unused)}"
+        return f"not used for {age(unused)}"
     # A disk that is not mounted for a moment must not cost an hour of copying.
     if unused > _DAY_S and entry.sources and not any(source.is_dir() for source in entry.sources):
         return f"{entry.sources[0]} no longer exists"

@@ -20,8 +20,8 @@ from typing import Final
 
 import psutil
 
-from bundle.doctor.report import duration
 from bundle.system.guardian import MARK, SESSION, resource_trackers
+from bundle.system.text import age
 
 _GUARDIAN: Final = ("bundle", "system", "guardian.py")
 _ASKED_S: Final = 3.0
@@ -83,8 +83,8 @@ def describe(pid: int) -> str:
         process = psutil.Process(pid)
         with process.oneshot():
             command = _command(process)
-            age = duration(time.time() - process.create_time())
-            return f"process {pid}, {command}, user {process.username()}, for {age}"
+            running = age(time.time() - process.create_time())
+            return f"process {pid}, {command}, user {process.username()}, for {running}"
     except (psutil.Error, OSError, KeyError):
         return f"process {pid}, hidden from here (another container or user)"
 
@@ -94,9 +94,6 @@ def end_orphans(say: Callable[[str], None]) -> list[MarkedProcess]:
 
     Each is looked at again right before it is signalled, so that nothing else is hit that has its pid by then. What it
     forks meanwhile is found by looking again.
-
-    Args:
-        say: Called for each one that has ended.
 
     Returns:
         Those that are still there, normally none.
@@ -183,7 +180,6 @@ def _marked(process: psutil.Process, sessions: Collection[int]) -> MarkedProcess
     """What is known of a process if it carries the mark; None where it does not, has ended or does not tell.
 
     Args:
-        process: Any of this user's.
         sessions: Those of servers; a process in one of them that shows no environment at all has overwritten it.
     """
     try:
@@ -229,10 +225,7 @@ def _arguments(process: psutil.Process) -> list[str]:
 
 def _command(process: psutil.Process) -> str:
     """The program, and the script or module it runs."""
-    try:
-        arguments = process.cmdline()
-    except psutil.AccessDenied:
-        arguments = []
+    arguments = _arguments(process)
     if not arguments:
         return process.name()
     shown = [PurePath(arguments[0]).name]

@@ -10,11 +10,7 @@ _Prefix = tuple[str, str, int]
 
 
 class Queue:
-    """Hands out questions in order, to workers of one event loop.
-
-    Args:
-        questions: In the order they are asked.
-    """
+    """Hands out questions in order, to workers of one event loop."""
 
     def __init__(self, questions: Iterable[Question]) -> None:
         self._questions = deque(questions)
@@ -37,10 +33,6 @@ class PrefixQueue(Queue):
     round; else a question whose prefix is cached; else it waits until a first question has been read, which takes as
     long as reading a prompt. So the next subjects are read while the last ones are asked, and no more are open than
     that takes, because their prefixes must stay in a cache that may be small.
-
-    Args:
-        questions: In the order they are asked.
-        width: How many are asked at once.
     """
 
     def __init__(self, questions: Sequence[Question], width: Callable[[], int]) -> None:

@@ -40,7 +40,6 @@ class _Death:
 
     Attributes:
         suspects: The questions that were in flight, without those that have had a reply since.
-        count: How many there were.
         counts: Whether it counts against the maximum number of restarts.
         replies: How many replies there had been.
     """
@@ -85,9 +84,6 @@ class Suspects:
 
     Restarts are limited, but a crash that narrows suspects down does not count, up to log2 of their number; nor do,
     afterwards, those that a guilty question explains.
-
-    Args:
-        clock: Seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -192,10 +188,6 @@ class Suspects:
     def _deaths_without(self, key: Key) -> int:
         return self._by_chance + len(self._deaths) - self._deaths_with(key)
 
-    @property
-    def _mean_reply_s(self) -> float:
-        return self._in_flight_s / self._replies
-
     def apart(self, questions: Iterable[Question]) -> tuple[Sequence[Question], Sequence[Sequence[Question]]]:
         """The questions that nothing is known against, and the groups of suspects to be asked after them, in order.
 
@@ -247,7 +239,7 @@ class Suspects:
         if not others or not self._replies:
             return not others
         # Not the time it took to crash: among crashes by chance, too, some come early.
-        chance = -math.expm1(-others / self._alive_s * self._mean_reply_s)
+        chance = -math.expm1(-others / self._alive_s * self._in_flight_s / self._replies)
         return chance ** self._alone[key] <= (_DOUBT_AT_THE_END if at_the_end else _DOUBT)
 
     def _set_aside(self, key: Key) -> None:

@@ -79,7 +79,6 @@ class Window:
         """Learn from a reply.
 
         Args:
-            latency_s: How long it took.
             in_flight: How many requests were in flight meanwhile, on average.
         """
         if not self._adaptive:

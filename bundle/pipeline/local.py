@@ -53,10 +53,7 @@ class Local:
     """The target of ``bundle eval-local``.
 
     Args:
-        model_dir: The checkpoint.
-        options: How it is served.
         arguments: Passed on to the server's own command line.
-        machine: What there is to serve with.
     """
 
     def __init__(self, model_dir: Path, options: LocalOptions, arguments: Sequence[str], machine: Machine) -> None:

@@ -23,12 +23,9 @@ class Option:
 
     Attributes:
         group: One of ``GROUPS``.
-        help: What it does, in the imperative.
         names: Its spellings; none for the field's own name.
         metavar: Stands for its value in the help.
         default: The default in words, if the field's own is None.
-        minimum: The least value.
-        maximum: The greatest value.
         typed: The type of what is typed, if ``parse`` makes the field's value of it.
         parse: Makes the field's value of what is typed.
     """

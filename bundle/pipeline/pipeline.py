@@ -187,7 +187,7 @@ async def _begin(
         **asdict(asking),
     )
     if session.conclusion is not None:
-        session.conclusion.require_same_data(record)
+        session.conclusion.gates.require_comparable(record)
     if session.options.resume is not None:
         session.earlier = Results.read(run.directory)
     answered = {one.key for one in run.known}

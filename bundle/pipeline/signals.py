@@ -18,7 +18,6 @@ def run_with_signals(
 
     Args:
         work: Begins something that cleans up and returns when it is cancelled.
-        say: Shows the user a line.
         kill: Cuts the cleaning up short; called on every signal but the first.
 
     Raises:

@@ -27,7 +27,6 @@ class Verdict:
     """What the comparison has shown.
 
     Attributes:
-        record: For ``run.json``.
         warning: What to tell the user; None if nothing.
         error: Why no question should be asked; None if they may be.
     """
@@ -41,7 +40,6 @@ def choose_prompts(questions: Sequence[Question], times: int) -> list[list[Quest
     """Choose prompts that differ: the shortest, the median, the longest and the one with the most turns.
 
     Args:
-        questions: All questions of the run.
         times: How many such choices to make, none of them with a prompt of another.
 
     Returns:
@@ -65,7 +63,6 @@ class TemplateProof:
     """Compares, before the first question, what the server counts with what the checkpoint's tokenizer gives.
 
     Attributes:
-        engine: The engine's name.
         option: The option with which the user chose another template; None if not.
         choices: Prompts for the first server, for the second if the first dies of them, and so on.
         rendered: What the checkpoint's tokenizer gives for these.

@@ -31,7 +31,6 @@ class Inline:
     """The content of a script or style element.
 
     Attributes:
-        content: The text between the tags.
         source: The source in a Content-Security-Policy that allows this text and no other.
     """
 
@@ -54,11 +53,7 @@ def render(
     """Render a page that asks the network for nothing and runs no script but its own.
 
     Args:
-        template: The template's path in this package.
-        style: Its style.
-        scripts: Its scripts, the first of them for its head.
         policy: Further directives of its Content-Security-Policy.
-        context: What else the template uses.
     """
     directives = (
         "default-src 'none'",

@@ -39,16 +39,9 @@ class ListedRun:
     """One run.
 
     Attributes:
-        directory: Its directory.
-        began: When it was started, in local time.
-        state: Its state.
         model: The model's name; None if unknown.
-        tasks: Names of its tasks.
-        headlines: Its headline scores.
-        total: Questions; None if unknown.
         answered: Questions with a reply; None if unknown.
         seconds: Total duration; None while it runs and where it was cut off.
-        fault: What is damaged; None if nothing is.
         partial: What part of its tasks was asked and answered; "" for all of them.
     """
 

@@ -75,7 +75,6 @@ class NoReply:
 
     Attributes:
         reason: As the first of them met it; printable.
-        count: How many.
         cause: What that is.
         question: One of them, as in "law #3".
     """
@@ -102,11 +101,7 @@ class NoReply:
 
 
 def reasons(predictions: Iterable[Prediction]) -> tuple[NoReply, ...]:
-    """The questions that were asked and have no reply, by reason, the most frequent first.
-
-    Args:
-        predictions: At most one per question.
-    """
+    """The questions that were asked and have no reply, by reason, the most frequent first."""
     found: dict[str, list[Prediction]] = {}
     for one in predictions:
         if one.error is not None:

@@ -25,8 +25,6 @@ class Coverage(BaseModel):
     """How many questions a run has, and how many of them have a reply.
 
     Attributes:
-        total: Questions of the run.
-        answered: Questions with a reply.
         failed: Questions that were asked and got no reply; the rest was never asked.
     """
 
@@ -41,7 +39,6 @@ class Repeat(BaseModel):
     """What asking a sample of the questions again has shown. No score depends on it.
 
     Attributes:
-        questions: Questions asked again.
         times: How many times they were asked in all.
         answers_changed: Of how many the answer was not always the same.
         replies_changed: Of how many the reply was not, as far as it was read.
@@ -61,13 +58,9 @@ class Results(BaseModel):
     """The content of ``results.json``.
 
     Attributes:
-        scores: By score name, groups first.
-        coverage: Questions and replies.
-        timing: Seconds by phase.
         tokens: Prompt and completion tokens as counted by the server, and prompt tokens found in its prefix cache; also
             replies that were stopped early, how many chunks of these had come, and replies whose tokens were not
             counted, for that or another reason.
-        server: What is known of the server, such as its ``prefix_cache_hit_rate``.
         request_changes: How requests had to be changed for the server, such as "temperature left out".
         health: What was found out about the measurement, see `bundle.runs.health`; None in older files. Readers examine
             the replies again.
@@ -76,7 +69,6 @@ class Results(BaseModel):
         sessions: How many these are.
         partial: By task, what part of it was asked and answered, as in "first 5 of each subject: 260 of 1,346"; None
             where all was.
-        repeat: What ``--repeat`` has shown; None without it.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -112,17 +104,8 @@ class Results(BaseModel):
         """Score and count what is known of a run.
 
         Args:
-            tasks: Its tasks, in display order.
-            questions: All its questions.
-            predictions: At most one per question.
-            timing: Seconds by phase.
-            server: What is known of the server.
-            health: Of the measurement.
             new_answers: Replies of this session; None for all.
-            earlier: The results of the sessions before; None if this is the first.
             scopes: What part of every task that is, by its name; "" for all of it.
-            request_changes: How requests had to be changed for it.
-            repeat: What asking again has shown.
         """
         asked = Counter(key.part for key in questions)
         answered = sum(one.error is None for one in predictions)

@@ -16,9 +16,7 @@ class Scope:
         limit: ``--limit``; None for none that leaves out a question.
         sample: Questions drawn of every subject, with ``--quick``; None for all.
         subjects: How many subjects were selected, and of how many; None for all.
-        asked: Questions of the run.
         available: Questions of the subjects selected; None where it is not known.
-        answered: Questions with a reply.
     """
 
     limit: int | None
@@ -69,13 +67,7 @@ def planned_selection(tasks: Sequence[TaskRecord]) -> list[str]:
 
 
 def task_scope(task: TaskRecord, asked: int, answered: int) -> Scope:
-    """The scope of one task of a run.
-
-    Args:
-        task: The task.
-        asked: How many questions of it the run has.
-        answered: How many of them have a reply.
-    """
+    """The scope of one task of a run."""
     cuts = task.available is None or asked < task.available
     return Scope(
         task.limit if cuts else None,
@@ -91,9 +83,7 @@ def task_scopes(record: RunRecord, asked: Mapping[Part, int], answered: Iterable
     """The scope of every task of a run, by its name.
 
     Args:
-        record: The run's record.
         asked: How many questions of every task, split and subject the run has.
-        answered: The task, split and subject of every question with a reply.
     """
     replies = [part[0] for part in answered]
     return {

@@ -18,8 +18,6 @@ class Score:
             None where a subject has no answered question, because a missing reply is not a wrong answer, and where
             the gold answers are secret.
         stderr: Standard error of the accuracy in points; None where it cannot be determined.
-        n: Questions asked.
-        answered: Questions with a reply.
         interval: 95 % interval of the accuracy, in percent; None without an accuracy.
     """
 
@@ -36,9 +34,7 @@ def score_run(
     """Score all tasks of a run, under the names their scores have in ``results.json``.
 
     Args:
-        tasks: The tasks, in display order.
         questions: How many questions of every task, split and subject the run has.
-        predictions: What came of them, at most one per question.
     """
     names = score_names(tasks)
     of_task: dict[str, list[Prediction]] = {task.name: [] for task in tasks}
@@ -57,8 +53,6 @@ def score(task: ScoredTask, asked: Mapping[Member, int], predictions: Iterable[P
     """Score a task's subjects and groups.
 
     Args:
-        task: The task.
-        asked: How many questions each subject of a split has in this run.
         predictions: What came of them, at most one per question; a question without one counts as unanswered.
 
     Returns:
@@ -108,10 +102,7 @@ class Headline:
     """The mean over all subjects of one of a task's splits.
 
     Attributes:
-        task: The task's name.
-        split: The split.
         name: The score's name if all subjects of the task were asked; otherwise what it is a mean of.
-        score: The score.
         whole: Whether all subjects of the task were asked.
     """
 
@@ -123,12 +114,7 @@ class Headline:
 
 
 def headlines(tasks: Sequence[ScoredTask], scores: Mapping[str, Score]) -> list[Headline]:
-    """The headline scores of a run: one per task and split.
-
-    Args:
-        tasks: The run's tasks.
-        scores: Its scores, by their names in ``results.json``.
-    """
+    """The headline scores of a run: one per task and split."""
     found = []
     names = score_names(tasks)
     for task in tasks:

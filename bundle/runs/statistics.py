@@ -37,7 +37,6 @@ class Counts:
     """How many of a subject's questions are correct.
 
     Attributes:
-        right: Correct ones.
         n: All, at least one.
     """
 

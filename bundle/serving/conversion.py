@@ -24,7 +24,6 @@ class Servable:
     """A directory that an engine can load.
 
     Attributes:
-        directory: The checkpoint's own, or that of its conversion.
         own_code: Whether the directory's Python code is needed and may run.
         keep: Must be kept alive for as long as servers read the directory; None if it is the checkpoint's own.
     """
@@ -38,9 +37,7 @@ def servable(checkpoint: Checkpoint, *, trust_remote_code: bool, say: Callable[[
     """The checkpoint, converted to Llama if it is an InternLM2.
 
     Args:
-        checkpoint: What is to be served.
         trust_remote_code: Whether its Python code may run; the conversion has none.
-        say: Called with what takes time.
 
     Raises:
         CheckpointError: It cannot be converted.

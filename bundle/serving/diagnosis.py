@@ -39,8 +39,6 @@ class Diagnosis:
     """Why a server is gone, and what to do about it.
 
     Attributes:
-        cause: The end of a sentence about the server: "the GPU has too little free memory."
-        remedy: Whole sentences.
         passing: Whether a second start may well succeed.
     """
 
@@ -206,7 +204,6 @@ COMMON_FAILURES: Final = (
     ),
 )
 
-PORT_TAKEN: Final = Diagnosis(_PORT_TAKEN.cause, _PORT_TAKEN.remedy, passing=True)
 GUARDIAN_KILLED: Final = Diagnosis(
     "the process that guards it was killed.",
     "Someone killed it, or the kernel did for lack of memory: see `dmesg | tail`.",
@@ -271,7 +268,6 @@ def diagnose(
     """What a server's log and its end say about the cause.
 
     Args:
-        log_lines: The last lines of its log, oldest first.
         returncode: As in ``subprocess``: negative for a signal; None while it is still running.
         failures: The engine's own, which are considered before those in common.
         was_ready: Whether it had started, so that no failure of a start is the cause.

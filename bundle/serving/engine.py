@@ -21,13 +21,9 @@ class Job:
     """What to serve, and how the user wants it served.
 
     Attributes:
-        checkpoint: The model.
-        machine: What there is to serve it with.
         settings: The model file's, for this engine.
         arguments: The user's own, after ``--``; they win over those of the model file.
-        trust_remote_code: Whether the checkpoint's Python code may run.
         gpu: As in ``--gpu``; None for the GPUs with the most free memory.
-        host: The address to listen on.
     """
 
     checkpoint: Checkpoint
@@ -50,7 +46,6 @@ class Launch:
 
     Attributes:
         command: The argument list. Other users of the machine can read it, so it never holds a key.
-        environment: Variables added to our own environment; only this user can read them.
         secrets: Further variables, whose values must never be written anywhere.
     """
 
@@ -65,21 +60,16 @@ class ServerSpec:
 
     Attributes:
         engine: The engine's name, as in ``--engine``.
-        version: The version of the server's program.
         served_name: The model's name in ``/v1/models`` and in requests.
         interpreter: The Python that runs the server, and under which its tokenizer must be checked.
-        tokenizer_directory: The directory the server loads its tokenizer from.
         command: From a port and a private directory, which is removed after the server's end, to the argument list.
-        environment: Variables added to our own environment.
         key_variable: The variable that hands the server its API key; None where it has none.
         directory_variables: Variables that hold the path of the private directory, such as TMPDIR.
         files: Name -> content of what must be in the private directory.
-        host: The address it listens on.
         gpus: The GPUs it is started on, as they were before that; none for a server on the CPU.
         concurrency: How many requests in flight keep the server busy.
         longest_silence_s: Seconds without any part of a reply after which a server with requests in flight hangs.
         activities: Patterns of log lines and what they say about a start ("loading weights, {} %").
-        failures: What is known of its ways to fail, beside what all servers have in common.
         deadly: Patterns of log lines after which a server that was ready answers nothing any more.
         vital: The pattern of the command lines of child processes without which it can answer nothing; None if unknown.
         dtype: What it computes in, for the record; None if it decides by itself.
@@ -194,7 +184,6 @@ def require_loopback(host: str, why: str) -> None:
     """Refuse an address that other machines can reach.
 
     Args:
-        host: The address to listen on.
         why: Why others could use the server there, as a sentence.
 
     Raises:

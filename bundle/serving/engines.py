@@ -30,8 +30,6 @@ def choose_engine(name: str, model: ModelFile, job: Job) -> Engine:
 
     Args:
         name: As in ``--engine``.
-        model: The model file, whose settings for the engine are added to the job.
-        job: What to serve.
 
     Raises:
         UsageError: The name is unknown.

@@ -30,7 +30,6 @@ class Environment:
     """What is installed next to an interpreter.
 
     Attributes:
-        python: Its version.
         versions: Normalised name -> version of everything installed.
         requires: What lmdeploy and transformers require there, by package.
         cuda: The CUDA that torch was built for, as in "12.8"; None if none or unknown.

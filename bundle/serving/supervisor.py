@@ -34,11 +34,9 @@ class Server:
     """A server that is ready.
 
     Attributes:
-        engine: The engine's name.
         base_url: What an OpenAI client takes as its base URL, ``http://HOST:PORT/v1``.
         api_key: The key that lets a client in; made for this server alone.
         model: The name to ask for.
-        pid: The server's main process.
         seconds_to_ready: From its start to its first token.
     """
 
@@ -88,11 +86,8 @@ class Supervisor:
     last lines of its log.
 
     Args:
-        spec: What to start.
         log_path: Where the server's output is appended.
-        port: The port to listen on; None for any that is free.
         start_timeout: Seconds from the start until the server must be ready.
-        say: Called now and then with what the server is doing while it starts.
         launched: Set when the server's command has been started, for work that must not delay it.
     """
 

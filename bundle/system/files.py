@@ -12,10 +12,6 @@ from bundle.errors import UsageError
 def expanded(path: str, variable: str) -> Path:
     """A directory that may begin with ``~``.
 
-    Args:
-        path: As the user gave it.
-        variable: The environment variable that can name another.
-
     Raises:
         UsageError: It begins with ``~``, and the user has no home directory.
     """

@@ -23,10 +23,8 @@ class Finding:
     """One line of the report.
 
     Attributes:
-        status: How good it is.
         text: What was found, in one line.
         remedy: What to do about it; None if there is nothing to do.
-        details: Further lines, such as what uses a GPU's memory.
     """
 
     status: Status
@@ -60,7 +58,6 @@ class Check:
     """Something to look at.
 
     Attributes:
-        topic: What it is about, in a word or two.
         look: Does it. Whatever it raises becomes a finding.
         waits_for: What keeps it waiting if it does not end in time.
         patience: How many times the usual limit it may take.

@@ -137,9 +137,6 @@ class GuardedProcess(asyncio.SubprocessProtocol):
         Whatever comes of this, call ``terminate`` or ``kill`` and wait for ``gone``.
 
         Args:
-            command: The program and its arguments, which everyone on this machine can read.
-            environment: All of its environment.
-            log: The descriptor its output goes to.
             directory: A directory of its own, which is removed with it (``private_directory``).
             at_once: Whether it has nothing to save and is always killed without being asked to end.
 

@@ -15,9 +15,6 @@ class Lock:
 
     NFS cannot lock directories; there a file ``.lock`` in the directory is locked in its place. Where nothing can be
     locked, as on some cluster file systems, taking it succeeds and protects nothing.
-
-    Args:
-        path: What to lock.
     """
 
     def __init__(self, path: Path) -> None:

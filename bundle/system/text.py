@@ -143,3 +143,21 @@ def _joins(text: str, place: int) -> bool:
 def _ends_emoji(character: str) -> bool:
     # A symbol, a skin tone, or the selector that makes an emoji of a plain symbol.
     return unicodedata.category(character) in ("So", "Sk", "Cn") or character == "\ufe0f"
+
+
+def size(count: float) -> str:
+    """Bytes, in the largest unit that leaves a number above one: ``3.6 GB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def age(seconds: float) -> str:
+    """How old something is, in the unit that fits: ``3 min``, ``5 h``, ``40 days``."""
+    minutes = seconds / 60
+    if minutes < 120:
+        return f"{minutes:.0f} min"
+    hours = minutes / 60
+    return f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} days"

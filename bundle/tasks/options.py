@@ -37,7 +37,6 @@ class Gold:
     Attributes:
         text: An option's letter, several letters in the order of the options, or any text.
         is_options: Whether it is letters.
-        index: Where it was written as a number: that number.
     """
 
     text: str

@@ -47,13 +47,10 @@ class OwnRows:
     """Where the rows are and what they must hold.
 
     Attributes:
-        name: The task's name.
         file: The questions, ``.csv`` or ``.jsonl``.
         examples_file: The same for the examples; None if none are shown.
-        columns: What the prompt and the answer need, by the names they have there.
         renames: Name there -> name in the file, where they differ.
         subject: The file's column that divides the rows into subjects; None for a single subject, named after the file.
-        rule: Finds the answers, which must be some that it can find.
         answer_as: How the file writes answers; None to find out row by row.
         first_index: The number of the first option, where answers are numbers; None for 0.
     """
@@ -104,7 +101,6 @@ class OwnRows:
 
         Args:
             source: The path of the questions: `file`, or another with the same columns.
-            wanted: Pairs of subject and split.
 
         Raises:
             DataError: A file is missing or malformed, with its name and line, or has no rows of a subject.

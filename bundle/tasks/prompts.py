@@ -29,7 +29,6 @@ class Prompt:
     Attributes:
         user: Template of what the user says: ``{subject}`` is the subject's name, any other ``{column}`` a cell.
         assistant: Template of what the assistant replies in an example.
-        examples: How many examples every question has.
         place_for_examples: Whether OpenCompass's template has a place for examples. Where none are put there, it
             leaves an empty line at the beginning of a flat prompt.
         may_be_absent: Columns of options that a row may do without: what would show an empty one, and every one after
@@ -55,8 +54,6 @@ class Prompt:
 
         Args:
             shape: One of `SHAPES`.
-            examples: Rows shown with their answers.
-            question: The row asked, with its answer left out.
 
         The question's cells are put into the examples as well, where a ``{column}`` is still left in these: OpenCompass
         fills the examples first and then the whole conversation (``PromptTemplate.generate_item``).

@@ -34,10 +34,8 @@ class ScoredTask:
 
     Attributes:
         name: As in ``--task``; for a task file of the user's own, its name without ``.toml``.
-        description: One line for people.
         splits: The splits asked, each with the prefix of its score names.
         secret_splits: Splits whose gold answers are not public.
-        subjects: In display order.
         groups: The members of every group, by the group's score name. A group's score is the mean over its members;
             the group of all subjects comes first in each split.
     """

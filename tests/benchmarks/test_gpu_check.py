@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu.checkpoints import talkative
-from benchmarks.gpu.configurations import configurations
+from benchmarks.gpu.configurations import configurations, talkative
 from benchmarks.gpu.watching import GpuSample, carrying, while_between
 from bundle.checkpoints.internlm2 import make_checkpoint
 from tests.patience import PATIENCE_S

@@ -14,9 +14,8 @@ from bundle.doctor import machine as doctors
 from bundle.errors import ServerError
 from bundle.serving.environments import Environment
 from bundle.serving.gpus import Gpu, Nvidia, ask_for_gpus
-from bundle.serving.installation import Installation
 from bundle.serving.lmdeploy.checks import check_gpus, check_packages, check_torch, has_turbomind_code
-from bundle.serving.machine import Machine
+from bundle.serving.machine import Installation, Machine
 from bundle.system.findings import Finding, Status
 from tests.doctor.examined import Examined, bare_machine, examine, stand_in_packages, stand_in_torch
 from tests.patience import PATIENCE_S

@@ -12,10 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from bundle.doctor.examination import run_checks
-from bundle.doctor.network import check_descriptors, check_proxies
-from bundle.doctor.report import lines
-from bundle.doctor.storage import check_output
+from bundle.doctor.examination import lines, run_checks
+from bundle.doctor.resources import check_descriptors, check_output, check_proxies
 from bundle.serving.machine import Once
 from bundle.system.findings import Check, Finding, Status, ok, warning
 from tests.doctor.examined import Examined, bare_machine, stand_in_packages

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu.checkpoints import talkative
+from benchmarks.gpu.configurations import talkative
 from tests.checkpoints.base_model import base_model
 from tests.real_lmdeploy.box import VERSIONS
 from tests.real_lmdeploy.conftest import MakeBox

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gpu.checkpoints import talkative
+from benchmarks.gpu.configurations import talkative
 from tests.real_lmdeploy.box import SAMPLE, VERSIONS, LmdeployBox
 from tests.real_lmdeploy.conftest import MakeBox, made_box
 

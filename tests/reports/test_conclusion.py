@@ -79,18 +79,18 @@ def test_other_data_is_refused_once_it_is_loaded(tmp_path: Path) -> None:
     write_run(tmp_path / "before", {"law": "1111"})
     wanted = parse_conclusion(baseline=tmp_path / "before")
     record = describe(TASK, "new", ["law"])
-    wanted.require_same_data(record)
+    wanted.gates.require_comparable(record)
 
     other = record.tasks[0].model_copy(update={"data_fingerprint": "0" * 64})
     with pytest.raises(RunError, match="different questions"):
-        wanted.require_same_data(record.model_copy(update={"tasks": (other,)}))
+        wanted.gates.require_comparable(record.model_copy(update={"tasks": (other,)}))
 
 
 @pytest.mark.parametrize("option", ["summary", "junit"])
 @pytest.mark.parametrize("path", [".", "nowhere/file"])
 def test_a_file_that_cannot_be_is_refused_at_once(tmp_path: Path, option: str, path: str) -> None:
     with pytest.raises(UsageError, match=f"--{option}"):
-        parse_conclusion(**{option: tmp_path / path})  # type: ignore[arg-type]
+        parse_conclusion(**{option: tmp_path / path})
 
 
 def test_a_baseline_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from bundle.runs.files import PREDICTIONS, PROMPTS
 from bundle.runs.predictions import read_predictions
 from bundle.runs.prompts import prompt_lines, read_prompts
 from bundle.runs.recorded_run import read_recorded_run
-from bundle.tasks.task import Question
+from bundle.tasks.catalog import Question
 from tests.reports.browser import faults, opened
 from tests.reports.run_directories import write_run
 

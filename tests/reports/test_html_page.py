@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from bundle.reports import html
 from bundle.reports.html import render_page
 from bundle.reports.html.content import sections
-from bundle.reports.html.facts import distribution
+from bundle.reports.html.page import distribution
 from bundle.reports.html.questions import OUTCOMES, question_data
 from bundle.reports.html.texts import catalog
 from bundle.reports.templates import json_for_script

@@ -7,9 +7,8 @@ from junitparser import JUnitXml, TestSuite
 from markdown_it import MarkdownIt
 
 from bundle.reports.comparison import compare
+from bundle.reports.gates.files import junit, summary
 from bundle.reports.gates.gates import GateResult, check_gates, parse_gates
-from bundle.reports.gates.junit import junit
-from bundle.reports.gates.summary import summary
 from bundle.runs.recorded_run import read_recorded_run
 from bundle.tasks.catalog import find_task
 from tests.reports.run_directories import TIMING, random_outcomes, write_run

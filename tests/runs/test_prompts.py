@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from bundle.errors import RunError
 from bundle.runs.files import PROMPTS
 from bundle.runs.prompts import prompt_lines, read_prompts
-from bundle.tasks.catalog import find_task
+from bundle.tasks.catalog import Question, find_task
 from bundle.tasks.prompts import Message
 from bundle.tasks.scores import Key
-from bundle.tasks.task import Question
 
 # Surrogates are what a broken data file or tokenizer can bring in; newlines and quotes are what JSON has to escape.
 TEXTS = st.text(st.characters(codec=None), max_size=12) | st.sampled_from(["a\nb\n", "a\nb\nc", "\n", "\ud800", '"\\'])

@@ -7,8 +7,7 @@ import pytest
 
 from bundle.errors import UsageError
 from bundle.reports.gates.conclusion import parse_conclusion
-from bundle.reports.gates.junit import junit
-from bundle.reports.gates.summary import summary
+from bundle.reports.gates.files import junit, summary
 from bundle.reports.html.page import render_page
 from bundle.reports.screen.output import console
 from bundle.reports.screen.run_table import show_runs

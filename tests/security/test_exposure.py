@@ -10,9 +10,8 @@ from bundle.checkpoints.internlm2 import make_checkpoint
 from bundle.errors import UsageError
 from bundle.serving.engine import Job, ServerSpec
 from bundle.serving.gpus import Gpu
-from bundle.serving.installation import Installation
 from bundle.serving.lmdeploy.engine import LmdeployEngine
-from bundle.serving.machine import Machine
+from bundle.serving.machine import Installation, Machine
 from bundle.serving.transformers_engine import TransformersEngine, hub_name
 from tests.checkpoints.checkpoints import CONFIG, write_checkpoint, write_json
 from tests.program import run

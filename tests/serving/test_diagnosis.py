@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from bundle.serving import diagnosis
-from bundle.serving.diagnosis import COMMON_FAILURES, PORT_TAKEN, Diagnosis, exit_in_words
+from bundle.serving.diagnosis import COMMON_FAILURES, Diagnosis, exit_in_words
 from bundle.serving.engines import ENGINES
 
 OF_ENGINES = tuple(failure for engine in ENGINES.values() for failure in engine.failures)
@@ -321,7 +321,10 @@ def test_every_known_failure_is_tried_here() -> None:
 
 
 def test_the_port_is_recognised_so_that_another_can_be_tried() -> None:
-    assert diagnose(["ERROR: [Errno 48] error while attempting to bind on address ('127.0.0.1', 1)"], 1) == PORT_TAKEN
+    found = diagnose(["ERROR: [Errno 48] error while attempting to bind on address ('127.0.0.1', 1)"], 1)
+    (taken,) = (one for one in COMMON_FAILURES if one.passing)
+    assert found == Diagnosis(taken.cause, taken.remedy, passing=True)
+    assert "port" in taken.cause
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from bundle.errors import ServerError
-from bundle.serving import installation
-from bundle.serving.installation import Installation
-from bundle.serving.machine import Machine
+from bundle.serving import machine as installation
+from bundle.serving.machine import Installation, Machine
 from tests.stand_ins.box import without_servers_of_our_own
 
 SITE = Path("lib") / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"

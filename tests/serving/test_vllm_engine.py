@@ -16,11 +16,9 @@ from bundle.serving import conversion
 from bundle.serving.engine import Job, Launch, ServerSpec
 from bundle.serving.engines import ENGINES, choose_engine
 from bundle.serving.gpus import Gpu
-from bundle.serving.installation import Installation
-from bundle.serving.machine import Machine
+from bundle.serving.machine import Installation, Machine
 from bundle.serving.supervisor import activity_in, server_environment
-from bundle.serving.vllm.checks import check_vllm
-from bundle.serving.vllm.engine import VllmEngine
+from bundle.serving.vllm.engine import VllmEngine, check_vllm
 from bundle.system.findings import Status
 
 KEY = "sk-of-our-own"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bundle.serving import installation
+from bundle.serving import machine as installation
 
 if TYPE_CHECKING:  # a soak test has no need of it
     import pytest

@@ -28,9 +28,7 @@ class Entry:
     """A directory of the cache.
 
     Attributes:
-        key: Its name.
         size: The size of its files, in bytes.
-        sources: The checkpoints it was made or used for.
         last_used: When it was last used, in seconds since the epoch.
     """
 

@@ -9,6 +9,7 @@ How: the first two numbers of the residual stream are kept free of noise. The fi
 towards the letters; the second is large for the letters only, and pulls harder still towards the end of the turn.
 """
 
+import io
 import os
 import shutil
 import zlib
@@ -24,16 +25,21 @@ from bundle.checkpoints._files import shown
 from bundle.checkpoints._tensors import INTERNLM2, Sizes, internlm2_tensors, parameter_count
 from bundle.checkpoints._weights import SAFETENSORS_INDEX
 from bundle.checkpoints.internlm2.rewrite import write_json
-from bundle.checkpoints.internlm2.sentencepiece import build_tokenizer, read_model
-from bundle.checkpoints.internlm2.tokenizer_config import read_tokenizer_config
+from bundle.checkpoints.internlm2.sentencepiece import (
+    PieceType,
+    build_tokenizer,
+    model_message,
+    read_model,
+    read_tokenizer_config,
+)
 from bundle.checkpoints.internlm2.tokenizer_proof import prove_equal
-from bundle.checkpoints.internlm2.vocabulary import make_vocabulary
 from bundle.errors import CheckpointError
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import torch
+
 
 Like = Literal["tiny", "internlm2_5-1_8b"]
 
@@ -78,8 +84,6 @@ class _Habit:
     """The ids that the habit is about.
 
     Attributes:
-        letters: The tokens it answers with.
-        end_of_turn: The token that ends a turn.
         before_reply: The last token of a prompt; its embedding is faint, so that the rest of the prompt decides.
     """
 
@@ -120,8 +124,6 @@ def make_checkpoint(
     Args:
         directory: Where to write it; absent, or empty. It appears only once it is complete.
         like: ``tiny`` (18 MB, seconds) or ``internlm2_5-1_8b`` (the real sizes, 3.8 GB).
-        seed: What the weights are drawn from.
-        say: Called with a line for each step that takes time.
 
     Raises:
         CheckpointError: The directory is not empty, the disk is too full, or it cannot be written.
@@ -269,3 +271,53 @@ def _give_habit(name: str, values: "npt.NDArray[np.float32]", std: float, sizes:
             values[:2] = 0
         case _:
             values *= std
+
+
+TRAINED_PIECES: Final = 4608
+SPARE_PIECES: Final = 147  # InternLM2's own vocabulary ends with as many
+_PUNCTUATION: Final = (
+    "，。、；：？！“”‘’（）《》〈〉【】〔〕［］｛｝—…·～￥％＋－×÷＝≠≤≥±°℃αβγδεθλμπρσφωΔΣΩ∞√∫∑∈∪∩→①②③④"
+)
+_ASCII: Final = "".join(map(chr, range(0x21, 0x7F)))
+
+
+def make_vocabulary(size: int) -> bytes:
+    """A sentencepiece BPE model file with ``size`` pieces, at least ``TRAINED_PIECES + SPARE_PIECES``.
+
+    It has what InternLM2's has: byte fallback, no dummy prefix, text taken as it is, ``<unk>``, ``<s>`` and ``</s>``
+    at 0, 1 and 2, and pieces called ``[UNUSED_TOKEN_n]`` at the end, which no text becomes. All printable ASCII and
+    the 3,755 most common Chinese characters are pieces. It is trained on original sentences in the shapes of
+    evaluation prompts, so that a prompt has about as many tokens as characters, and often fewer.
+    """
+    import sentencepiece  # imported late: a tenth of a second
+
+    sentences = resources.files("bundle.checkpoints.internlm2").joinpath("files", "sentences.txt")
+    trained = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences.read_text(encoding="utf-8").splitlines()),
+        model_writer=trained,
+        model_type="bpe",
+        vocab_size=TRAINED_PIECES,
+        required_chars=_PUNCTUATION + _ASCII + _common_characters(),
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        allow_whitespace_only_pieces=True,
+        split_digits=True,
+        character_coverage=1.0,
+        num_threads=1,
+        minloglevel=2,
+    )
+    spare = model_message()()
+    for n in range(size - TRAINED_PIECES):
+        spare.pieces.add(piece=f"[UNUSED_TOKEN_{n}]", score=-TRAINED_PIECES - n, type=PieceType.NORMAL)
+    # A message followed by another is their union, repeated fields being joined.
+    return trained.getvalue() + bytes(spare.SerializeToString())
+
+
+def _common_characters() -> str:
+    """GB 2312's first level: the characters for everyday use, rows 16 to 55 of its table."""
+    return bytes(
+        byte for row in range(0xB0, 0xD8) for cell in range(0xA1, 0xFF if row < 0xD7 else 0xFA) for byte in (row, cell)
+    ).decode("gb2312")

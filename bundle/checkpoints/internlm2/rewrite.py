@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bundle.checkpoints._files import listed, read_json_object, read_whole, shown
-from bundle.checkpoints._safetensors import StoredTensor
 from bundle.checkpoints._tensors import FLOATS, Sizes, check_tensors, is_internlm2
-from bundle.checkpoints._weights import SAFETENSORS_INDEX, Weights, inspect_weights
+from bundle.checkpoints._weights import SAFETENSORS_INDEX, StoredTensor, Weights, inspect_weights
 from bundle.checkpoints.internlm2.cache import cached_directory, content_key
-from bundle.checkpoints.internlm2.sentencepiece import USE_LMDEPLOY, build_tokenizer, read_model
-from bundle.checkpoints.internlm2.tokenizer_config import TokenizerConfig, read_tokenizer_config
+from bundle.checkpoints.internlm2.sentencepiece import (
+    USE_LMDEPLOY,
+    TokenizerConfig,
+    build_tokenizer,
+    read_model,
+    read_tokenizer_config,
+)
 from bundle.checkpoints.internlm2.tokenizer_proof import prove_equal
 from bundle.errors import CheckpointError, TokenizerError
 from bundle.system.text import one_line
@@ -59,8 +63,6 @@ def rewrite_as_llama(source: Path, cache_root: Path, *, say: Callable[[str], Non
 
     Args:
         source: An InternLM2 checkpoint directory with safetensors weights.
-        cache_root: Where rewritten checkpoints are kept.
-        say: Called with a line for each step that takes time, and for anything that could not be converted.
 
     Returns:
         The Llama checkpoint's directory. It is shared: read it, change nothing in it.

@@ -1,7 +1,13 @@
 """Two runs compared question by question: what changed, and whether that is statistically significant."""
 
-from bundle.reports.comparison.comparable import Setting, require_comparable, require_comparable_tasks
-from bundle.reports.comparison.comparison import Comparison, Flip, compare
+from bundle.reports.comparison.comparison import (
+    Comparison,
+    Flip,
+    Setting,
+    compare,
+    require_comparable,
+    require_comparable_tasks,
+)
 from bundle.reports.comparison.rows import Row, Standing
 from bundle.reports.comparison.wording import verdict
 

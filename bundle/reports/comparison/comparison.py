@@ -2,13 +2,130 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bundle.errors import RunError
-from bundle.reports.comparison.comparable import Setting, differing_settings, require_comparable
 from bundle.reports.comparison.rows import Pair, Row, task_rows
 from bundle.runs.health import unparsed
+from bundle.runs.record import RunRecord
 from bundle.runs.recorded_run import RecordedRun
+from bundle.runs.same_settings import leaves
+from bundle.runs.task_record import TaskRecord
 from bundle.tasks.scores import Key, Part
+
+_PROMPT = ("user", "assistant", "examples", "place_for_examples", "example_split", "shape")
+_SAME: Sequence[tuple[str, tuple[str, ...]]] = (
+    ("different benchmarks", ("benchmark",)),
+    ("different splits", ("splits",)),
+    ("different prompts", _PROMPT),
+    ("different answer rules", ("answer",)),
+)
+_PARTS: Sequence[tuple[str, tuple[str, ...]]] = (
+    ("different subjects", ("subjects",)),
+    ("different numbers of questions per subject", ("limit", "first", "sample")),
+)
+"""What may differ where only the common questions are compared."""
+
+_SHOWN = ("model", "engine", "sampling")
+_ONLY_HERE = frozenset({"model.path", "model.base_url", "model.weight_bytes"})
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting in which two comparable runs differ, such as the temperature."""
+
+    name: str
+    base: Any
+    new: Any
+
+
+def require_comparable(base: RunRecord, new: RunRecord, *, common: bool = False) -> bool:
+    """Refuse to compare runs that did not ask the same.
+
+    The model, its server and how replies are sampled may differ: that is what is compared. So may a task's description.
+
+    Args:
+        common: Whether the common questions are enough, where tasks, subjects or their number of questions differ.
+
+    Returns:
+        Whether they have all their questions in common.
+
+    Raises:
+        RunError: They cannot be compared; the message says why.
+    """
+    return _require_comparable(base.tasks, new.tasks, f": {base.data.origin} and {new.data.origin}", common=common)
+
+
+def require_comparable_tasks(base: RunRecord, planned: Sequence[TaskRecord]) -> None:
+    """Refuse to compare a run with one that is planned; its data is not considered where it is not loaded yet.
+
+    Raises:
+        RunError: They cannot be compared; the message says why.
+    """
+    _require_comparable(base.tasks, planned, "", common=False)
+
+
+def differing_settings(base: RunRecord, new: RunRecord) -> tuple[Setting, ...]:
+    """The settings of two comparable runs that differ and can matter: model, engine and sampling."""
+    before, now = (
+        dict(leaves({key: value for key, value in record.to_json().items() if key in _SHOWN})) for record in (base, new)
+    )
+    names = [name for name in (before | now) if name not in _ONLY_HERE]
+    return tuple(Setting(name, before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name))
+
+
+def _require_comparable(base: Sequence[TaskRecord], new: Sequence[TaskRecord], origins: str, *, common: bool) -> bool:
+    # The order in which subjects were named does not matter.
+    before, now = (
+        {one.name: one.model_dump() | {"subjects": one.subjects and sorted(one.subjects)} for one in tasks}
+        for tasks in (base, new)
+    )
+    shared = [name for name in before if name in now]
+    reasons: list[str] = []
+    parts: list[str] = []
+    if before.keys() != now.keys():
+        (parts if shared else reasons).append(f"different tasks: {', '.join(before)} and {', '.join(now)}")
+    for name in shared:
+        one, other = before[name], now[name]
+        where = "" if len(shared) == 1 else f" in {name}"
+        reasons += _differences(_SAME, one, other, where)
+        parts += _differences(_PARTS, one, other, where)
+        if _other_data(one, other):
+            reasons.append(f"different questions{where}{origins}")
+    if reasons or (parts and not common):
+        first, *others = [*reasons, *parts]
+        raise RunError(
+            f"The runs cannot be compared: they used {first}.",
+            details=[f"also {other}" for other in others],
+            remedy="Start a run with the same task, data and prompt as the other."
+            if reasons
+            else "Use --common to compare only the questions they have in common.",
+        )
+    return not parts
+
+
+def _differences(
+    kinds: Sequence[tuple[str, tuple[str, ...]]], one: Mapping[str, Any], other: Mapping[str, Any], where: str
+) -> list[str]:
+    found = []
+    for what, keys in kinds:
+        if key := next((key for key in keys if one[key] != other[key]), None):
+            found.append(f"{what}{where}: {key} {_short(one[key])} and {_short(other[key])}")
+    return found
+
+
+def _other_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    # Other subjects make for another fingerprint; their questions are then compared one by one.
+    fingerprints = one["data_fingerprint"], other["data_fingerprint"]
+    return one["subjects"] == other["subjects"] and None not in fingerprints and fingerprints[0] != fingerprints[1]
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "all"
+    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    text = text.replace("\n", "⏎")
+    return text if len(text) <= 100 else f"{text[:99]}…"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +135,6 @@ class Flip:
     Attributes:
         name: Its subject's score name.
         key: Identifies it within the run.
-        gold: The gold answer.
         base: The base's answer; "" for a reply without one.
         new: Likewise.
         base_reply: The base's reply.
@@ -41,8 +157,6 @@ class Comparison:
     """A run compared with a base.
 
     Attributes:
-        base: The base.
-        new: The other run.
         rows: For each task first the mean over all subjects, then the groups, then the subjects.
         flips: Lost questions first; in the order of the tasks.
         settings: Settings in which the runs differ.
@@ -78,8 +192,6 @@ def compare(base: RecordedRun, new: RecordedRun, *, common: bool = False) -> Com
     """Compare two runs on the questions that both have answered.
 
     Args:
-        base: The base.
-        new: The other run.
         common: Whether the common questions are enough, where tasks, subjects or their number of questions differ.
 
     Raises:
@@ -107,7 +219,7 @@ def compare(base: RecordedRun, new: RecordedRun, *, common: bool = False) -> Com
         only_new=len(answered[1] - answered[0]),
         neither=len(known) - len(answered[0] | answered[1]),
         not_common=0 if same_asked else len(base.prompts.keys() ^ new.prompts.keys()),
-        other_messages=sum(_messages_differ(base, new, one.key) for one, _ in pairs),
+        other_messages=sum(base.prompts[one.key].conversation != new.prompts[one.key].conversation for one, _ in pairs),
         secret=len(keys) - len(known),
         unparsed=(sum(one.key in without[0] for one, _ in pairs), sum(one.key in without[1] for one, _ in pairs)),
     )
@@ -136,13 +248,6 @@ def _require_same_questions(base: RecordedRun, new: RecordedRun, pairs: Sequence
                 "is not the same in both.",
                 remedy="Start a run with the same data as the other.",
             )
-
-
-def _messages_differ(base: RecordedRun, new: RecordedRun, key: Key) -> bool:
-    one, other = base.prompts[key], new.prompts[key]
-    if one.prefix == other.prefix and one.own == other.own:
-        return False
-    return one.conversation != other.conversation
 
 
 def _flips(names: Mapping[Part, str], pairs: Iterable[Pair]) -> tuple[Flip, ...]:

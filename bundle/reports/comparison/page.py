@@ -8,7 +8,7 @@ from typing import Any
 from bundle.reports.comparison.comparison import Comparison, Flip
 from bundle.reports.comparison.rows import Row
 from bundle.reports.comparison.wording import between, left_out, p_value, points, settings, verdict
-from bundle.reports.export import write_text
+from bundle.reports.formats import write_text
 from bundle.reports.templates import Inline, render
 from bundle.runs.recorded_run import RecordedRun
 
@@ -35,7 +35,7 @@ def render_page(comparisons: Sequence[Comparison]) -> str:
     names = base.part_names
     return render(
         "comparison/page.html.jinja",
-        style=Inline.from_files("html/page.css", "comparison/comparison.css"),
+        style=Inline.from_files("html/page.css"),
         scripts=[Inline.from_files("html/theme.js")],
         base=base,
         comparisons=comparisons,

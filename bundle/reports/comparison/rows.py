@@ -76,7 +76,6 @@ def task_rows(
     A group is compared only where all its subjects are.
 
     Args:
-        task: The task.
         names: The name in ``results.json`` of each of its scores.
         pairs: The questions that both runs answered, including those of other tasks.
         unparsed: Those whose reply in the new run holds no option.

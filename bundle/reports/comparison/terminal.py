@@ -18,14 +18,7 @@ _MARKS = {Standing.BETTER: "better", Standing.WORSE: "worse", Standing.UNCLEAR: 
 
 
 def show(console: Console, comparison: Comparison, *, subjects: bool, flips: int) -> None:
-    """Print a comparison.
-
-    Args:
-        console: Where.
-        comparison: What.
-        subjects: Whether to show every subject; otherwise only those that differ significantly.
-        flips: Maximum number of flips listed.
-    """
+    """Print a comparison."""
     names = comparison.base.part_names
     labels = {names[part]: subject.english for part, subject in comparison.base.subjects.items()}
     for line in _heading(comparison):

@@ -5,17 +5,75 @@ A question without a reply is not a wrong answer: where a format cannot say so, 
 """
 
 import importlib
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from bundle.errors import RunError
+from bundle.system.text import shortened
 
 if TYPE_CHECKING:
-    from bundle.reports.export import Export
     from bundle.runs.recorded_run import RecordedRun
 
 Language = Literal["zh", "en"]
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A run in some format.
+
+    Attributes:
+        files: Text by path, relative to the directory it is for, with "/" between parts.
+        remarks: What the reader must know and the files do not say, one line each.
+        obsolete: Paths of files that an earlier export of the same run may have left and that are no longer right.
+    """
+
+    files: Mapping[str, str]
+    remarks: tuple[str, ...] = ()
+    obsolete: tuple[str, ...] = ()
+
+    def write(self, path: Path, *, is_directory: bool) -> None:
+        """Write all files, at ``path`` or in it; several where one was expected are put beside it.
+
+        Raises:
+            RunError: One cannot be written.
+        """
+        if not is_directory and len(self.files) == 1:
+            write_text(path, next(iter(self.files.values())))
+            return
+        directory = path if is_directory else path.parent
+        for name, text in self.files.items():
+            write_text(directory / name, text)
+        for name in self.obsolete:
+            (directory / name).unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file and the directories it needs, in UTF-8, with newlines as they are.
+
+    Raises:
+        RunError: It cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise RunError(
+            f"{path} cannot be written: {error.strerror or error}.",
+            remedy="Choose another path with --out.",
+        ) from None
+
+
+def file_name(name: str) -> str:
+    """A name as part of a path: characters with a meaning in paths, shells or CSV become "_", and a long one is cut."""
+    return shortened(re.sub(r"[^\w.+@=-]+", "_", name).strip(".") or "_")
+
+
+def unanswered(missing: int, n: int) -> str:
+    """As in "3 of 24 questions have no reply"."""
+    return f"{missing} of {n} questions {'has' if missing == 1 else 'have'} no reply"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +97,9 @@ class Format:
     ) -> tuple[str, ...]:
         """Write a run.
 
-        Args:
-            run: The run.
-            path: The file or directory.
-            language: The language a page opens in; None for the browser's.
-            allow_partial: Whether a part of a benchmark may be written in a format that presents it as the whole.
-
-        Returns:
-            What the reader must know and the files do not say, one line each.
+        ``language`` is the one a page opens in, None for the browser's; ``allow_partial`` lets a part of a benchmark
+        be written in a format that presents it as the whole. Returns what the reader must know and the files do not
+        say, one line each.
 
         Raises:
             RunError: The run lacks what the format needs, or a file cannot be written.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from bundle.errors import RunError
-from bundle.reports.export import Export, unanswered
+from bundle.reports.formats import Export, unanswered
 from bundle.runs.recorded_run import RecordedRun
 from bundle.runs.scoring import Score
 from bundle.runs.task_record import TaskRecord

@@ -9,13 +9,16 @@ out of the predictions, and its subject has an error in place of its accuracy. T
 for every group it belongs to. Subjects with secret answers have predictions only.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from rich.cells import cell_len
+
 from bundle.errors import RunError
-from bundle.reports.export import Export, file_name, unanswered
-from bundle.reports.formats.opencompass_summary import Dataset, Group, Result, summary_csv, summary_txt
-from bundle.reports.formats.prompt_versions import prompt_version
+from bundle.reports.formats import Export, file_name, unanswered
 from bundle.runs.files import to_json
 from bundle.runs.predictions import Prediction
 from bundle.runs.prompts import Messages
@@ -25,6 +28,36 @@ from bundle.tasks.scores import Part, ScoredTask
 
 _ROLES = {"user": "HUMAN", "assistant": "BOT", "system": "SYSTEM"}
 _INDENT = 4
+
+
+Result = Mapping[str, Any] | None
+"""The content of a subject's file in ``results/``; None where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """One subject.
+
+    Attributes:
+        version: The beginning of the prompt's hash, or "-".
+    """
+
+    name: str
+    version: str
+    result: Result
+
+    @property
+    def accuracy(self) -> float | None:
+        """Percent right; None where there is none."""
+        return None if self.result is None else self.result.get("accuracy")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What OpenCompass calls a summary group: the plain mean over its data sets, if all of them have a score."""
+
+    name: str
+    members: tuple[str, ...]
 
 
 def export(run: RecordedRun, language: str | None = None) -> Export:
@@ -123,3 +156,96 @@ def _remarks(run: RecordedRun, results: Sequence[Result]) -> Iterator[str]:
         )
     if secret := results.count(None):
         yield f"{secret} of {len(results)} subjects have secret answers: only their predictions are written"
+
+
+_HEADERS = ("dataset", "version", "metric", "mode")
+_DIVIDER = f"{'-' * 128} THIS IS A DIVIDER {'-' * 128}"
+_PADDING = 2  # tabulate.MIN_PADDING: what a column is wider than its header
+
+
+def summary_csv(datasets: Sequence[Dataset], groups: Sequence[Group], model: str) -> str:
+    """The table, separated by commas."""
+    return "".join(f"{','.join(row)}\n" for row in _table(datasets, groups, model))
+
+
+def summary_txt(datasets: Sequence[Dataset], groups: Sequence[Group], model: str, stamp: str) -> str:
+    """The table twice, aligned and separated by commas, and after it what it was made of."""
+    raw = {one.name: one.result for one in datasets if one.result is not None} | dict(_group_results(datasets, groups))
+    parts = {
+        "tabulate": _aligned(_table(datasets, groups, model)),
+        "csv": summary_csv(datasets, groups, model).removesuffix("\n"),
+        "raw": "\n".join(["-" * 31, f"Model: {model}", *(f"{name}: {result}" for name, result in raw.items())]),
+    }
+    sections = (f"{name} format\n{'^' * 128}\n{text}\n{'$' * 128}\n" for name, text in parts.items())
+    return f"{stamp}\n" + f"\n{_DIVIDER}\n\n".join(sections)
+
+
+def _table(datasets: Sequence[Dataset], groups: Sequence[Group], model: str) -> list[list[str]]:
+    rows = [[*_HEADERS, model]]
+    for one in datasets:
+        accuracy = one.accuracy
+        scored = [one.version, "accuracy", "gen", f"{accuracy:.2f}"] if accuracy is not None else ["-"] * 4
+        rows.append([one.name, *scored])
+    for name, result in _group_results(datasets, groups):
+        if "naive_average" in result:
+            rows.append([name, "-", "naive_average", "gen", f"{result['naive_average']:.2f}"])
+    return rows
+
+
+def _group_results(datasets: Sequence[Dataset], groups: Sequence[Group]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A group of which nothing is there is not named; one of which something is missing says what."""
+    known = {one.name: one.accuracy for one in datasets if one.accuracy is not None}
+    for group in groups:
+        values = [known[name] for name in group.members if name in known]
+        if missing := [name for name in group.members if name not in known]:
+            if values:
+                yield group.name, {"error": f"missing metrics: {missing}"}
+        else:
+            yield group.name, {"naive_average": sum(values) / len(values)}
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """As tabulate's format "simple": text to the left, a column of nothing but numbers to the right."""
+    columns = []
+    for place, (header, *cells) in enumerate(zip(*rows, strict=True)):
+        width = max(cell_len(header) + _PADDING, *map(cell_len, cells))
+        numeric = place == len(_HEADERS) and "-" not in cells
+        columns.append([_padded(text, width, right=numeric) for text in (header, "-" * width, *cells)])
+    return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
+
+
+def _padded(text: str, width: int, *, right: bool) -> str:
+    padding = " " * (width - cell_len(text))
+    return padding + text if right else text + padding
+
+
+_LENGTH = 6
+_OPENICL = "opencompass.openicl"
+_EXAMPLES_HERE = "</E>"
+
+
+def prompt_version(task: TaskRecord, subject: str) -> str:
+    """The version of a subject's prompt: six hexadecimal digits."""
+    user, assistant = (text.replace("{subject}", subject) for text in (task.user, task.assistant))
+    infer_cfg = _infer_cfg(user, assistant, task.examples, task.place_for_examples, task.max_out_len)
+    return hashlib.sha256(json.dumps(infer_cfg, sort_keys=True).encode()).hexdigest()[:_LENGTH]
+
+
+def _infer_cfg(user: str, assistant: str, examples: int, place: bool, longest: int | None) -> dict[str, Any]:
+    turns = [{"role": "HUMAN", "prompt": user}]
+    if place or assistant != "{answer}":  # which adds nothing to a prompt without examples, and is left out there
+        turns.append({"role": "BOT", "prompt": assistant})
+    template: dict[str, Any] = {"type": f"{_OPENICL}.icl_prompt_template.PromptTemplate", "template": {"round": turns}}
+    if place:
+        template |= {"template": {"begin": _EXAMPLES_HERE, "round": turns}, "ice_token": _EXAMPLES_HERE}
+    inferencer: dict[str, Any] = {"type": f"{_OPENICL}.icl_inferencer.GenInferencer"}
+    if longest is not None:
+        inferencer["max_out_len"] = longest
+    if examples:
+        inferencer["fix_id_list"] = list(range(examples))
+    retriever = "FixKRetriever" if examples else "ZeroRetriever"
+    return {
+        "ice_template" if place else "prompt_template": template,
+        "retriever": {"type": f"{_OPENICL}.icl_retriever.{retriever}"},
+        "inferencer": inferencer,
+    }

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bundle.errors import RunError
-from bundle.reports.export import Export
+from bundle.reports.formats import Export
 from bundle.runs.files import to_json
 from bundle.runs.predictions import Prediction
 from bundle.runs.recorded_run import RecordedRun
@@ -20,7 +20,6 @@ class Submission:
     """One task's answers.
 
     Attributes:
-        file: The file's name.
         answers: Subject → row number → letter; "" where there is none: it is never guessed.
         unanswered: How many questions have no reply, as opposed to a reply without a letter.
     """
@@ -58,13 +57,7 @@ def export(run: RecordedRun, language: str | None = None) -> Export:
 def submissions(
     tasks: Sequence[ScoredTask], questions: Iterable[Key], predictions: Iterable[Prediction]
 ) -> list[Submission]:
-    """What can be submitted: one file per task with a secret split; where there are several, each names its task.
-
-    Args:
-        tasks: The tasks of a run.
-        questions: Its questions.
-        predictions: What came of them.
-    """
+    """What can be submitted: one file per task with a secret split; where there are several, each names its task."""
     secret = [task for task in tasks if task.secret_splits & task.splits.keys()]
     asked, replied = list(questions), {one.key: one for one in predictions if one.error is None}
     found = []
@@ -85,14 +78,7 @@ def submissions(
 def write_submissions(
     tasks: Sequence[ScoredTask], questions: Iterable[Key], predictions: Iterable[Prediction], run: Run
 ) -> Iterator[str]:
-    """Write ``submission.json`` for a task with a secret split; yields a line for people about each file.
-
-    Args:
-        tasks: The tasks of the run.
-        questions: Its questions.
-        predictions: What came of them.
-        run: Where to write.
-    """
+    """Write ``submission.json`` for a task with a secret split; yields a line for people about each file."""
     for one in submissions(tasks, questions, predictions):
         run.write(one.file, one.answers)
         yield one.describe()

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bundle.errors import RunError, UsageError
-from bundle.reports.export import write_text
+from bundle.reports.formats import write_text
+from bundle.reports.gates.files import junit, summary
 from bundle.reports.gates.gates import (
     Gates,
     check_gates,
@@ -14,9 +16,6 @@ from bundle.reports.gates.gates import (
     gated_exit_code,
     parse_gates,
 )
-from bundle.reports.gates.junit import junit
-from bundle.reports.gates.summary import summary
-from bundle.runs.record import RunRecord
 from bundle.runs.recorded_run import read_recorded_run
 from bundle.runs.task_record import TaskRecord
 from bundle.tasks.benchmarks import Subject
@@ -25,13 +24,7 @@ from bundle.tasks.scores import ScoredTask
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What to do when a run has ended.
-
-    Attributes:
-        gates: Requirements on its scores.
-        summary: File for a summary in Markdown; None for none.
-        junit: File for JUnit XML; None for none.
-    """
+    """What to do when a run has ended."""
 
     gates: Gates = field(default_factory=Gates)
     summary: Path | None = None
@@ -40,12 +33,7 @@ class Conclusion:
     def require_possible(
         self, tasks: Sequence[ScoredTask], subjects: Mapping[str, Sequence[Subject]], planned: Sequence[TaskRecord]
     ) -> None:
-        """Refuse what the planned run cannot have, before anything is started for it.
-
-        Args:
-            tasks: What is asked.
-            subjects: The subjects asked, by task name.
-            planned: What its record will say of the tasks.
+        """Refuse what the planned run (subjects by task name) cannot have, before anything is started for it.
 
         Raises:
             UsageError: A gate is on a score that the run will not have, or only a part of its questions is asked.
@@ -55,24 +43,10 @@ class Conclusion:
         self.gates.require_scored(expected_scores(tasks, subjects))
         self.gates.require_comparable(planned)
 
-    def require_same_data(self, record: RunRecord) -> None:
-        """Refuse a baseline with other data, once the data is loaded and before questions are asked.
-
-        Raises:
-            RunError: The baseline was asked something else.
-        """
-        self.gates.require_comparable(record)
-
     def conclude(self, directory: Path, code: int, note: Callable[[str], None]) -> int:
         """Check the gates and write the files of a run that has ended, complete or not.
 
-        Args:
-            directory: The run's directory, with everything written.
-            code: The exit code without gates.
-            note: Called with one line per gate.
-
-        Returns:
-            The exit code with gates: 1 instead of 0 if one fails.
+        Calls ``note`` with one line per gate, and returns the exit code with gates: 1 in place of 0 if one fails.
 
         Raises:
             RunError: A file cannot be written, or the run cannot be compared with the baseline.
@@ -91,19 +65,8 @@ class Conclusion:
         return gated_exit_code(code, results)
 
 
-def parse_conclusion(
-    *,
-    min_scores: Sequence[str] = (),
-    baseline: Path | None = None,
-    max_drop: float | None = None,
-    max_unparsed: float | None = None,
-    allow_unanswered: int = 0,
-    allow_partial: bool = False,
-    summary: Path | None = None,
-    junit: Path | None = None,
-    out: Path = Path("outputs"),
-) -> Conclusion:
-    """Parse the options of the same names.
+def parse_conclusion(*, summary: Path | None = None, junit: Path | None = None, **gates: Any) -> Conclusion:
+    """Parse the options of the same names; those of gates are as in `parse_gates`.
 
     Raises:
         UsageError: They cannot be used as given.
@@ -114,15 +77,6 @@ def parse_conclusion(
             what = "a directory" if path.is_dir() else "in a directory that does not exist"
             raise UsageError(f"{option} {path} is {what}.", remedy="Name a file in an existing directory.")
     try:
-        gates = parse_gates(
-            min_scores,
-            baseline,
-            max_drop,
-            out,
-            max_unparsed=max_unparsed,
-            allow_unanswered=allow_unanswered,
-            allow_partial=allow_partial,
-        )
+        return Conclusion(parse_gates(**gates), summary, junit)
     except RunError as error:
         raise RunError(f"--baseline: {error.message}", remedy=error.remedy, details=error.details) from None
-    return Conclusion(gates, summary, junit)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from bundle.errors import ExitCode, RunError, UsageError
 from bundle.reports.comparison import (
@@ -31,8 +32,7 @@ from bundle.tasks.scores import ScoredTask, score_names
 _TOLERANCE = 1e-9  # a mean of 52 shares may be a hair off the round number it is
 
 
-@dataclass(frozen=True, slots=True)
-class MinScore:
+class MinScore(NamedTuple):
     """A score must be at least this high."""
 
     name: str
@@ -45,10 +45,8 @@ class Gates:
 
     Attributes:
         min_scores: Minimum scores, by their names in ``results.json``.
-        baseline: The run to compare with; None for none.
         max_drop: Maximum drop in the mean over all subjects of each task, in points; None to compare only.
         max_unparsed: Maximum share of replies whose answer is none of the options, in percent; None for any.
-        allow_unanswered: How many questions may have no reply.
         allow_partial: Whether scores of a part of the questions are judged.
     """
 
@@ -79,10 +77,7 @@ class Gates:
             )
 
     def require_scored(self, names: Collection[str]) -> None:
-        """Refuse gates on scores that the run will not have.
-
-        Args:
-            names: What it will have, see `expected_scores`.
+        """Refuse gates on scores that are not among ``names``, those the run will have.
 
         Raises:
             UsageError: There is one; the message suggests the nearest name.
@@ -99,10 +94,7 @@ class Gates:
                 )
 
     def require_comparable(self, run: RunRecord | Sequence[TaskRecord]) -> None:
-        """Refuse a baseline that was asked something else than this run.
-
-        Args:
-            run: The run's record, or the tasks of one that is planned.
+        """Refuse a baseline that was asked something else than this run: its record, or the tasks it is planned with.
 
         Raises:
             RunError: They cannot be compared; the message says why.
@@ -124,23 +116,19 @@ class Gates:
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """The result of a gate.
-
-    Attributes:
-        name: What was required; the same from run to run.
-        met: Whether it passed.
-        line: The numbers in one line.
-    """
+    """The result of a gate."""
 
     name: str
+    """What was required; the same from run to run."""
     met: bool
     line: str
+    """The numbers."""
 
 
 def parse_gates(
-    min_scores: Sequence[str],
-    baseline: Path | None,
-    max_drop: float | None,
+    min_scores: Sequence[str] = (),
+    baseline: Path | None = None,
+    max_drop: float | None = None,
     out: Path = Path("outputs"),
     *,
     max_unparsed: float | None = None,
@@ -180,12 +168,7 @@ def parse_gates(
 
 
 def expected_scores(tasks: Sequence[ScoredTask], subjects: Mapping[str, Sequence[Subject]]) -> list[str]:
-    """The names of the scores that will have an accuracy, unless replies are missing.
-
-    Args:
-        tasks: The tasks.
-        subjects: The subjects asked, by task name.
-    """
+    """The names of the scores that will have an accuracy, unless replies are missing; subjects are by task name."""
     names = score_names(tasks)
     found: list[str] = []
     for task in tasks:
@@ -206,16 +189,12 @@ def check_gates(gates: Gates, run: RecordedRun) -> list[GateResult]:
     results = [_at_least(one, run, gates.allow_unanswered) for one in gates.min_scores]
     if gates.max_unparsed is not None:
         results.append(_parsed(gates.max_unparsed, run.health))
-    if gates.baseline is None or gates.max_drop is None:
+    if gates.baseline is None or (most := gates.max_drop) is None:
         return results
-    comparison = compare_with_baseline(gates, run)
-    if comparison is None:
-        name = f"at most {_points(gates.max_drop)} below the baseline"
+    if (comparison := compare_with_baseline(gates, run)) is None:
+        name = f"at most {_points(most)} below the baseline"
         return [*results, GateResult(name, False, f"{name}: no question is answered in both runs")]
-    return [
-        *results,
-        *(_not_below(row, gates.max_drop, comparison, gates.allow_unanswered) for row in comparison.overall),
-    ]
+    return results + [_not_below(row, most, comparison, gates.allow_unanswered) for row in comparison.overall]
 
 
 def compare_with_baseline(gates: Gates, run: RecordedRun) -> Comparison | None:
@@ -236,12 +215,7 @@ def compare_with_baseline(gates: Gates, run: RecordedRun) -> Comparison | None:
 
 
 def gated_exit_code(code: int, results: Iterable[GateResult]) -> int:
-    """The exit code of a run with gates: 1 if one fails, unless the run is incomplete, which is graver.
-
-    Args:
-        code: The exit code without gates: 0, 4 for questions without a reply, or 130 for an interrupted run.
-        results: Of the gates.
-    """
+    """The exit code of a run that has ``code`` without gates: 1 if one fails, unless the run is incomplete."""
     return ExitCode.GATE_NOT_MET if code == ExitCode.DONE and not all(one.met for one in results) else code
 
 
@@ -290,10 +264,10 @@ def _not_below(row: Row, most: float, comparison: Comparison, allowed: int) -> G
     scored = one_line(row.name)
     name = f"{scored} is at most {_points(most)} below the baseline"
     drop = -row.difference
-    moved = f"{abs(drop):.2f} points {'below' if drop > 0 else 'above'}" if f"{drop:.2f}" not in _ZERO else "level with"
+    moved = f"{abs(drop):.2f} points {'below' if drop > 0 else 'above'}" if round(drop, 2) else "level with"
     line = (
         f"{scored} {_decimals(row.new, row.base)} is {moved} {_decimals(row.base, row.new)} in "
-        f"{one_line(comparison.base.name)}, allowed drop: {most:g}; {p_says(row.p)}, {_meaning(row)}"
+        f"{one_line(comparison.base.name)}, allowed drop: {most:g}; {p_says(row.p)}, {_MEANINGS[row.standing]}"
     )
     missing = comparison.new.total - comparison.new.answered
     if missing > allowed:
@@ -305,21 +279,16 @@ def _not_below(row: Row, most: float, comparison: Comparison, allowed: int) -> G
     return GateResult(name, drop <= most + _TOLERANCE, line)
 
 
-_ZERO = ("0.00", "-0.00")
-
-
 def _points(number: float) -> str:
     return f"{number:g} point{'' if number == 1 else 's'}"
 
 
-def _meaning(row: Row) -> str:
-    match row.standing:
-        case Standing.BETTER | Standing.WORSE:
-            return "statistically significant"
-        case Standing.UNCLEAR:
-            return "unclear whether significant"
-        case _:
-            return "not statistically significant"
+_MEANINGS = {
+    Standing.BETTER: "statistically significant",
+    Standing.WORSE: "statistically significant",
+    Standing.UNCLEAR: "unclear whether significant",
+    Standing.CHANCE: "not statistically significant",
+}
 
 
 def _decimals(value: float, other: float) -> str:

@@ -1,11 +1,11 @@
 """The page itself: template, style, scripts and data in one file."""
 
-from typing import Final
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
-from bundle.reports.export import Export
-from bundle.reports.formats import Language
+from bundle.reports.formats import Export, Language
 from bundle.reports.html.content import group_label, sections
-from bundle.reports.html.facts import PHASES, QUANTILES, facts, settings
 from bundle.reports.html.questions import CHUNK, OUTCOMES, question_data
 from bundle.reports.html.texts import LANGUAGES, Texts, catalog
 from bundle.reports.templates import Inline, render, seconds
@@ -17,6 +17,9 @@ _SCRIPTS: Final = (
     ("vendor/plot.umd.min.js",),
     ("texts.js", "charts.js", "questions.js", "page.js"),
 )
+QUANTILES: Final = {"minimum": 0.0, "p5": 0.05, "median": 0.5, "p95": 0.95, "p99": 0.99, "maximum": 1.0}
+_PHASES: Final = ("start_s", "load_s", "prove_s", "ask_s", "stop_s")
+_SHOWN_ELSEWHERE: Final = frozenset({"subject_names", "groups", "description"})
 _POLICY: Final = ("require-trusted-types-for 'script'", "trusted-types 'none'")
 
 
@@ -26,12 +29,7 @@ def export(run: RecordedRun, language: Language | None = None) -> Export:
 
 
 def render_page(run: RecordedRun, *, language: Language | None = None) -> str:
-    """The page of a run.
-
-    Args:
-        run: The run.
-        language: The language it opens in; None for the browser's.
-    """
+    """The page of a run, in a language; None for the browser\'s."""
     questions = question_data(run)
     parts = sections(run)
     subjects = run.subjects
@@ -41,7 +39,7 @@ def render_page(run: RecordedRun, *, language: Language | None = None) -> str:
         "sections": [part.to_json() for part in parts],
         "timing": [
             {"phase": phase, "seconds": run.timing[phase], "shown": seconds(run.timing[phase])}
-            for phase in PHASES
+            for phase in _PHASES
             if phase in run.timing
         ],
         "parts": [
@@ -62,14 +60,80 @@ def render_page(run: RecordedRun, *, language: Language | None = None) -> str:
         texts=Texts(language or LANGUAGES[0]),
         sections=parts,
         group_label=group_label,
-        facts=facts(run),
+        facts=_facts(run),
         health=run.health,
-        phases=PHASES,
+        phases=_PHASES,
         quantiles=list(QUANTILES),
-        settings=list(settings(run.record.to_json())),
+        settings=list(_settings(run.record.to_json())),
         source=run.record.data.source,
         questions=questions,
         outcomes=list(zip(OUTCOMES, questions.outcomes, strict=True)),
         data=data,
         chunks=questions.chunks,
     )
+
+
+class Distribution(NamedTuple):
+    """How many numbers, at least one, and their quantiles named in `QUANTILES`."""
+
+    n: int
+    values: Mapping[str, float]
+
+
+def _facts(run: RecordedRun) -> dict[str, Any]:
+    """Counts over the replies, and of tokens over all questions."""
+    replies = [one for one in run.predictions if one.error is None]
+    reasons = Counter(one.finish_reason for one in replies if one.finish_reason is not None)
+    return {
+        "latency": distribution([one.latency_s for one in replies]),
+        "tokens": distribution([one.completion_tokens for one in replies if one.completion_tokens is not None]),
+        "characters": distribution([len(one.reply or "") for one in replies]),
+        "prompt_tokens": sum(one.prompt_tokens or 0 for one in run.predictions),
+        "completion_tokens": sum(one.completion_tokens or 0 for one in run.predictions),
+        "finish_reasons": dict(reasons.most_common()),
+        "decided_early": sum(one.decided_early for one in replies),
+        "asked_again": sum(one.attempts > 1 for one in run.predictions),
+    }
+
+
+def distribution(numbers: Sequence[float]) -> Distribution | None:
+    """The quantiles of some numbers by nearest rank; None without numbers."""
+    if not numbers:
+        return None
+    ranked = sorted(numbers)
+    values = {name: ranked[max(0, -(-int(share * 100) * len(ranked) // 100) - 1)] for name, share in QUANTILES.items()}
+    return Distribution(len(ranked), values)
+
+
+def _settings(record: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """A run's record as titled lists of names and values, without what other parts of the page show."""
+    loose = [(name, _shown(value)) for name, value in record.items() if not isinstance(value, Mapping | tuple)]
+    if loose:
+        yield "run", loose
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            yield name, list(_leaves(value, ""))
+        elif isinstance(value, tuple):
+            for number, one in enumerate(value, 1):
+                title = name if len(value) == 1 else f"{name} {number}"
+                yield title, list(_leaves(one, "")) if isinstance(one, Mapping) else [(name, _shown(one))]
+
+
+def _leaves(value: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
+    for name, inner in value.items():
+        if name in _SHOWN_ELSEWHERE:
+            continue
+        if isinstance(inner, Mapping):
+            yield from _leaves(inner, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", _shown(inner)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_shown, value))
+    return str(value)

@@ -21,11 +21,6 @@ const texts = (() => {
     return both[language];
   }
 
-  function groupName(group) {
-    const both = data.texts[`group.${group}`];
-    return both ? both[language] : group;
-  }
-
   function count(number) {
     return number.toLocaleString("en-US");
   }
@@ -49,7 +44,7 @@ const texts = (() => {
     apply();
   }
 
-  return { text, name, groupName, count, apply, toggle, onChange: (listener) => listeners.push(listener) };
+  return { text, name, count, apply, toggle, onChange: (listener) => listeners.push(listener) };
 })();
 
 // An element with attributes and children; a string among them becomes text, never markup.

@@ -29,11 +29,7 @@ def catalog() -> Mapping[str, Mapping[Language, str]]:
 
 
 class Texts:
-    """Inserts texts into a template.
-
-    Args:
-        language: The language before a script has run.
-    """
+    """Inserts texts into a template."""
 
     def __init__(self, language: Language) -> None:
         self._language = language

@@ -17,7 +17,6 @@ def console(stream: TextIO, *, width: int | None = None) -> "Console":
     """A console that shows text as it is.
 
     Args:
-        stream: Where text is written.
         width: Its width in columns where it is not a terminal.
     """
     from rich.console import Console  # imported late: slow, and the server should start first
@@ -39,10 +38,6 @@ def steady(stream: TextIO, lost: Callable[[OSError], None] = lambda _: None) -> 
 
     The terminal may have been closed, the reader of a pipe may have ended, the disk of a log may be full. From then on
     what is written is discarded.
-
-    Args:
-        stream: Where text is written.
-        lost: Called once with the reason.
     """
     return cast(TextIO, _Steady(stream, lost))
 

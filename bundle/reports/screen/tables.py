@@ -1,5 +1,6 @@
-"""The table at the end of a run: groups first, subjects if they are few or requested, in 80 columns."""
+"""Tables on the terminal, in 80 columns: a run's scores, and those of another answer rule."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -7,9 +8,12 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
-from bundle.reports.screen.output import plain_table
-from bundle.runs.scoring import Score
-from bundle.system.text import plural, printable
+from bundle.reports.health import health_lines
+from bundle.reports.screen.output import console, plain_table
+from bundle.runs.recorded_run import RecordedRun
+from bundle.runs.rescoring import Rescored
+from bundle.runs.scoring import Score, headlines
+from bundle.system.text import one_line, plural, printable
 from bundle.tasks.benchmarks import Subject
 from bundle.tasks.scores import ScoredTask
 
@@ -38,7 +42,6 @@ def results_table(task: ScoredTask, scores: Mapping[str, Score], *, all_subjects
     """A task's scores as a table.
 
     Args:
-        task: The task.
         scores: Its scores, by the task's own names for them.
         all_subjects: Whether to show every subject. Otherwise, if there are more than `FEW_SUBJECTS` and a group has a
             score, only the best and the worst are shown, with the number of ties.
@@ -144,3 +147,23 @@ def _marked(mark: Mark | None) -> Text:
 
 def _cells(score: Score) -> tuple[str, str, str]:
     return percent(score), interval_of(score), f"{score.answered}/{score.n}"
+
+
+def show_rescored(run: RecordedRun, again: Rescored, rule: str | None, *, all_subjects: bool) -> None:
+    """Print the new table, and beside each headline score the one on record."""
+    terminal = console(sys.stdout, width=200)
+    for task in run.tasks:
+        scores = {own: again.scores[name] for own, name in run.score_names(task).items() if name in again.scores}
+        partial = run.scopes[task.name].text
+        terminal.print(results_table(task, scores, all_subjects=all_subjects, scope=partial))
+    recorded = {one.name: one for one in headlines(run.tasks, run.scores)}
+    for one in headlines(run.tasks, again.scores):
+        what = "the task's own rule" if rule is None else one_line(rule, 60)
+        line = f"{one.name}: {percent(one.score)} under {what}, {percent(recorded[one.name].score)} on record"
+        terminal.print(Text(one_line(line)))
+    left_out = f"; {plural(again.cut, 'reply', 'replies')} stopped early and left out" if again.cut else ""
+    if again.unsearched:
+        left_out += f"; {again.unsearched} in which the rule found no end"
+    terminal.print(Text(f"{plural(again.whole, 'whole reply', 'whole replies')} scored{left_out}"))
+    for line in health_lines(again.health):
+        terminal.print(Text(line))

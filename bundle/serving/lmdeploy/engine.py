@@ -3,20 +3,18 @@
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from bundle.checkpoints import lmdeploy_architectures
 from bundle.errors import ServerError, UsageError
-from bundle.serving.diagnosis import KnownFailure
+from bundle.serving.diagnosis import NO_GPU, OUT_OF_GPU_MEMORY, KnownFailure, raised
 from bundle.serving.engine import Job, ServerSpec, is_given, option_names, option_value, require_loopback
 from bundle.serving.gpus import Gpu, gib, needed_mib, require_memory, select_gpus, visible_gpus
-from bundle.serving.installation import Installation
-from bundle.serving.lmdeploy.failures import ENGINE_DIED, FAILURES
 from bundle.serving.lmdeploy.launcher import KEY_VARIABLE
-from bundle.serving.machine import Machine
+from bundle.serving.machine import Installation, Machine
 from bundle.system.findings import Check, Finding, failing, ok
 from bundle.system.text import printable
 
@@ -50,6 +48,52 @@ _ACTIVITIES = (
     (r"[Ww]arm(?:ing)? ?up", "warming up"),
     (r"HINT:\s+Please open|Application startup complete", "the HTTP server is up"),
 )
+
+
+FAILURES: Final = (
+    KnownFailure(
+        "it does not understand its options: {0}.",
+        "`lmdeploy serve api_server --help` shows what may follow `--`.",
+        telling=("error: (unrecognized arguments: .*|argument .*|the following arguments are required: .*)",),
+    ),
+    replace(NO_GPU, fatal=(*NO_GPU.fatal, r"<CUDA> check failed!|^cuda is not available\.")),
+    replace(
+        OUT_OF_GPU_MEMORY,
+        remedy="`nvidia-smi` shows what uses it; choose another GPU with --gpu, or give the server a smaller cache "
+        "with `-- --cache-max-entry-count 0.4`.",
+    ),
+    KnownFailure(
+        "triton does not work on this machine.",
+        "Run `python -m lmdeploy.pytorch.check_env.triton_custom_add` to see why.",
+        fatal=("<Triton> check failed!",),
+    ),
+    KnownFailure(
+        "it does not know the architecture {0}.",
+        "Use --engine transformers, or a release of lmdeploy that knows it.",
+        telling=(
+            raised("RuntimeError", r"Can not found rewrite for (?:architectures|auto_map): \[?'?([\w.]+)"),
+            raised("AssertionError", r"turbomind does not support ([^\s]+)"),
+        ),
+    ),
+    KnownFailure(
+        "the checkpoint's own chat template does not work: {0}.",
+        "Add one to its tokenizer_config.json, or choose one of lmdeploy's with `-- --chat-template NAME`.",
+        telling=(raised("ValueError", "Try apply_chat_template failed: (.*)"),),
+    ),
+    KnownFailure(
+        "its engine process was cut off while starting (a race in lmdeploy).",
+        "Try again.",
+        telling=("^EOFError(?:$|:)",),
+        passing=True,
+    ),
+)
+
+ENGINE_DIED: Final = (
+    r"PyTorch ZMQ engine process is not alive",
+    r"PyTorch engine request loop is not alive",
+    r"Engine main loop failed\.",
+)
+"""Log lines after which the API server lives on and answers nothing any more."""
 
 
 @dataclass(frozen=True)

@@ -3,21 +3,19 @@
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from bundle.errors import ServerError, UsageError
 from bundle.serving.conversion import INTERNLM2, cpu_dtype, servable
-from bundle.serving.diagnosis import KnownFailure
+from bundle.serving.diagnosis import NO_GPU, OUT_OF_GPU_MEMORY, KnownFailure, raised
 from bundle.serving.engine import Job, ServerSpec, is_given, option_names, option_value, require_loopback
 from bundle.serving.gpus import Gpu, gib, needed_mib, require_memory, select_gpus, visible_gpus
-from bundle.serving.installation import Installation
-from bundle.serving.machine import Machine
-from bundle.serving.vllm.failures import ENGINE_DIED, FAILURES
-from bundle.system.findings import Check, Finding, ok
+from bundle.serving.machine import Installation, Machine
+from bundle.system.findings import Check, Finding, ok, warning
 from bundle.system.text import printable
 
 _TESTED: Final = (0, 32)
@@ -55,6 +53,91 @@ _ACTIVITIES: Final = (
 )
 
 
+ENGINE_DIED: Final = (r"\bEngineDeadError: ", r"(?:Worker proc|RayWorkerProc) \S+ died unexpectedly")
+"""Its API server lives on for a moment after these."""
+
+_NO_SPACE: Final = (
+    "Reduce the context length with `-- --max-model-len 8192`, or give it more memory: on a GPU "
+    "`-- --gpu-memory-utilization 0.95`, on the CPU VLLM_CPU_KVCACHE_SPACE=GIB under `[vllm.env]` in a model file."
+)
+_NO_MEMORY: Final = "See `dmesg | tail`; give the machine or the container more memory, or use a smaller checkpoint."
+
+
+def _refused(text: str) -> str:
+    """The pattern of an error of its configuration, of its engine, or of a worker as the engine repeats it."""
+    return rf"(?:^\s*Value error, |\bValueError: |Worker failed with error '){text}"
+
+
+FAILURES: Final = (
+    KnownFailure(
+        "it does not understand its options: {0}.",
+        "`python -m vllm.entrypoints.openai.api_server --help` shows what may follow `--`.",
+        telling=("error: (unrecognized arguments: .*|argument .*|the following arguments are required: .*)",),
+    ),
+    replace(
+        OUT_OF_GPU_MEMORY,
+        remedy="`nvidia-smi` shows what uses it; choose another GPU with --gpu, or give the server less to hold with "
+        "`-- --max-num-seqs 64 --max-model-len 8192`.",
+    ),
+    KnownFailure(
+        "the GPU has less free memory than it was told to use: {0}.",
+        "`nvidia-smi` shows what uses it; choose another GPU with --gpu, or use less of it with "
+        "`-- --gpu-memory-utilization 0.5`.",
+        telling=(_refused(r"Free memory on device .*?(\([\d.]+/[\d.]+ GiB\)) on startup is less than desired"),),
+    ),
+    KnownFailure(
+        "its KV cache is too small for the longest prompt and reply it should take ({0} tokens).",
+        _NO_SPACE,
+        telling=(_refused(r"To serve at least one request with the model'?s'? max seq len \((\d+)\)"),),
+    ),
+    KnownFailure(
+        "no memory is left for its KV cache.",
+        _NO_SPACE,
+        telling=(_refused("(?:No available memory for the cache blocks|Cannot auto-fit max_model_len)"),),
+    ),
+    KnownFailure(
+        "the machine has too little free memory for its KV cache: {0}.",
+        "Free some, or give it less with VLLM_CPU_KVCACHE_SPACE=GIB under `[vllm.env]` in a model file.",
+        telling=(_refused(r"Available memory on node \d+ (\([\d.]+/[\d.]+ GiB\)) on kv cache allocation is less"),),
+    ),
+    KnownFailure(
+        "it was asked to take longer prompts and replies than the model can: {0}.",
+        "Give a smaller number after `-- --max-model-len`.",
+        telling=(_refused(r"(User-specified max_model_len \(\d+\) is greater than .*?=[\d.]+)"),),
+    ),
+    KnownFailure(
+        "it does not know the architecture {0}.",
+        "Use another --engine, or a release of vLLM that knows it.",
+        telling=(
+            _refused(r"Model architectures \['?(\w+)[^\]]*\] (?:are not supported|failed to be inspected)"),
+            _refused(r"(\w+) has no vLLM implementation"),
+        ),
+    ),
+    KnownFailure(
+        "the path of its temporary files is too long for a socket.",
+        "Set TMPDIR to a shorter path, such as /tmp.",
+        telling=(r"ipc path .* is longer than \d+ characters|AF_UNIX path too long",),
+    ),
+    replace(NO_GPU, telling=(raised("RuntimeError", "Failed to infer device type"),)),
+    KnownFailure(
+        "a worker of its engine was killed, probably by the kernel for lack of memory.",
+        _NO_MEMORY,
+        telling=(r"Worker proc \S+ died unexpectedly \(exit code: -9\)",),
+    ),
+    KnownFailure(
+        "its engine's process ended without a word; probably the kernel killed it for lack of memory.",
+        _NO_MEMORY,
+        telling=(r"\bEngineDeadError: EngineCore encountered an issue",),
+        vague=True,
+    ),
+    KnownFailure(
+        "its compiled code needs a compiler that is not installed.",
+        "Install one (`apt-get install g++`), or do without with `-- --enforce-eager`.",
+        telling=("InvalidCxxCompiler|No working C\\+\\+ compiler found",),
+    ),
+)
+
+
 @dataclass(frozen=True)
 class VllmEngine:
     """Serves a checkpoint with vLLM; an InternLM2 one is converted to Llama first, which needs no remote code.
@@ -84,9 +167,7 @@ class VllmEngine:
 
     @staticmethod
     def checks(machine: Machine) -> tuple[Check, ...]:
-        from bundle.serving.vllm.checks import vllm_checks  # only ``bundle doctor`` needs it
-
-        return vllm_checks(machine)
+        return (Check("vllm", partial(check_vllm, machine), "vLLM's Python"),)
 
     def forecast(self) -> tuple[list[Finding], str | None]:
         if self.job.checkpoint.architecture == INTERNLM2:
@@ -273,3 +354,36 @@ def _cache_bytes_per_token(config: Mapping[str, Any], dtype: str) -> int | None:
     if not (isinstance(kv_heads, int) and isinstance(head_dim, int)):
         return None
     return 2 * layers * kv_heads * head_dim * (4 if dtype == "float32" else 2)
+
+
+def check_vllm(machine: Machine) -> Iterator[Finding]:
+    """vLLM, and what it requires beside it. No run needs it unless it is chosen."""
+    from bundle.serving.environments import (  # only ``bundle doctor`` needs it
+        ProbeError,
+        in_short,
+        problems,
+        required_by,
+    )
+
+    try:
+        found = machine.installation("vllm")
+    except ServerError as error:
+        yield ok(f"{error.message} Only --engine vllm needs it")
+        return
+    on_cpu = "cpu" in found.version
+    text = f"vLLM {found.version}, for {'the CPU' if on_cpu else 'NVIDIA GPUs'} ({found.interpreter})"
+    if not on_cpu and not visible_gpus(machine.gpus):
+        yield warning(f"{text}, and no GPU is available to it", "Put vLLM's CPU build on PATH: see docs/engines.md.")
+        return
+    try:
+        beside = machine.environment(found.interpreter)
+    except ProbeError as error:
+        yield warning(f"its Python {error}: {found.interpreter}", "Run it by hand to see why.")
+        return
+    # torch's companions for pictures and sound are named with local versions that the CPU build's recipe leaves out.
+    name = "vllm-cpu" if "vllm-cpu" in beside.versions else "vllm"
+    missing = [one for one in required_by(name, beside) if not one.name.startswith("torch")]
+    if wrong := problems(missing, beside):
+        yield warning(f"{text}: {in_short(wrong)}", "Install it again in an environment of its own.")
+    else:
+        yield ok(text)

@@ -42,7 +42,6 @@ def make_rule(name: str, settings: Mapping[str, object]) -> AnswerRule:
     """The rule that a task file asks for.
 
     Args:
-        name: One of `RULES`.
         settings: The other keys of the table ``[answer]``.
 
     Raises:
@@ -70,7 +69,6 @@ def for_several_answers(rule: AnswerRule, options: str) -> AllOptions:
     """The rule that looks where another does, for questions with several right answers.
 
     Args:
-        rule: The other rule.
         options: What the answers may be, where the other rule does not say it.
     """
     match rule:

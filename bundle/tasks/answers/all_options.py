@@ -24,7 +24,6 @@ class AllOptions(AnswerRule):
     "故选"; at the beginning; the only options that are named anywhere. A reply that leaves it open has no answer.
 
     Attributes:
-        options: The letters or digits that are options.
         pattern: A regular expression whose first group is where the answer begins; "" for none.
     """
 

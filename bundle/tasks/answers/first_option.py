@@ -87,9 +87,6 @@ class FirstOption(AnswerRule):
     Only the first pattern is final: nothing ranks above it, and its match cannot begin earlier when more text comes,
     as no other match of it can contain its label. For any other answer the whole reply must be known, since a pattern
     of higher rank may still match.
-
-    Attributes:
-        options: The letters or digits that are options, such as "ABCD".
     """
 
     name: ClassVar[str] = "first_option"

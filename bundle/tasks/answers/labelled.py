@@ -33,7 +33,6 @@ class FirstMatchReader:
     complete no match, and of text without a match only its end is searched again, where one may have begun.
 
     Args:
-        first: What to look for.
         otherwise: The answer in a whole reply that has no such match.
     """
 
@@ -80,7 +79,6 @@ class Labelled(AnswerRule):
 
     Attributes:
         label: Letters and digits of any script.
-        options: The letters or digits that are options.
         colon: The colons that may follow the label, one or both of ":" and "：".
         ignore_case: Whether the case of the label and the option is ignored.
     """

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from bundle.checkpoints._safetensors import read_safetensors_header
 from bundle.checkpoints._tensors import Sizes, internlm2_tensors, parameter_count
-from bundle.checkpoints._weights import inspect_weights
+from bundle.checkpoints._weights import inspect_weights, read_safetensors_header
 from bundle.checkpoints.internlm2 import (
     is_internlm2,
     made_config,

@@ -1,4 +1,4 @@
-"""``bundle tasks``: the tasks to choose from."""
+"""``bundle tasks`` and ``bundle models``: what there is to choose from."""
 
 from typing import Annotated
 
@@ -22,3 +22,12 @@ def tasks(
     else:
         for subject in find_task(name).subjects:
             typer.echo(printable(f"{subject.name}  {subject.english}  {subject.chinese}"))
+
+
+def models() -> None:
+    """List the model files."""
+    from bundle.config.files import file_names  # imported late: `bundle --help` needs no model files
+    from bundle.config.model_files import model_file
+
+    for known in file_names("models"):
+        typer.echo(f"{known}  {model_file(known).description}")

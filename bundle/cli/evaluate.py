@@ -1,4 +1,4 @@
-"""``bundle eval-local``: serve a checkpoint here and evaluate it."""
+"""``bundle eval-local`` and ``bundle eval-remote``: serve a checkpoint here, or call an API, and evaluate the model."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bundle.cli.options import with_options
-from bundle.pipeline.options import EvaluationOptions, LocalOptions
+from bundle.pipeline.options import EvaluationOptions, LocalOptions, RemoteOptions
 
 
 @with_options
@@ -36,4 +36,28 @@ def eval_local(
     from bundle.reports.screen.console import Screen
 
     screen, target = Screen(), Local(model_dir, served, context.obj or (), machine)
+    raise typer.Exit(run_with_signals(lambda: evaluate(asked, target, screen), say=screen.say, kill=target.kill))
+
+
+@with_options
+def eval_remote(
+    asked: EvaluationOptions,
+    served: RemoteOptions,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="Served name, or a model file; optional if the server lists only one model.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Evaluate a model behind an OpenAI-compatible API."""
+    # imported late: `bundle --help` needs none of it
+    from bundle.pipeline.pipeline import evaluate
+    from bundle.pipeline.remote import Remote
+    from bundle.pipeline.signals import run_with_signals
+    from bundle.reports.screen.console import Screen
+
+    screen, target = Screen(), Remote(model, served)
     raise typer.Exit(run_with_signals(lambda: evaluate(asked, target, screen), say=screen.say, kill=target.kill))
