@@ -14,12 +14,16 @@ from tests.patience import PATIENCE_S
 
 
 def run(
-    *arguments: object, environment: Mapping[str, str], limit_s: float = 2 * PATIENCE_S
+    *arguments: object,
+    environment: Mapping[str, str],
+    directory: Path | None = None,
+    limit_s: float = 2 * PATIENCE_S,
 ) -> "subprocess.CompletedProcess[str]":
     """Run ``bundle`` to its end."""
     return subprocess.run(
         [sys.executable, "-m", "bundle", *map(str, arguments)],
         env=dict(environment),
+        cwd=directory,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

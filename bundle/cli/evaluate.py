@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from bundle.cli._command import typed_command
 from bundle.cli.options import with_options
 from bundle.pipeline.options import EvaluationOptions, LocalOptions, RemoteOptions
 
@@ -36,7 +37,10 @@ def eval_local(
     from bundle.reports.screen.console import Screen
 
     screen, target = Screen(), Local(model_dir, served, context.obj or (), machine)
-    raise typer.Exit(run_with_signals(lambda: evaluate(asked, target, screen), say=screen.say, kill=target.kill))
+    command = typed_command()
+    raise typer.Exit(
+        run_with_signals(lambda: evaluate(asked, target, screen, command), say=screen.say, kill=target.kill)
+    )
 
 
 @with_options
@@ -60,4 +64,7 @@ def eval_remote(
     from bundle.reports.screen.console import Screen
 
     screen, target = Screen(), Remote(model, served)
-    raise typer.Exit(run_with_signals(lambda: evaluate(asked, target, screen), say=screen.say, kill=target.kill))
+    command = typed_command()
+    raise typer.Exit(
+        run_with_signals(lambda: evaluate(asked, target, screen, command), say=screen.say, kill=target.kill)
+    )

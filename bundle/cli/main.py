@@ -18,6 +18,7 @@ from bundle.cli.make_checkpoint import make_checkpoint
 from bundle.cli.options import HELP_SETTINGS, GroupedHelp
 from bundle.cli.report import report
 from bundle.cli.rescore import rescore
+from bundle.cli.resume import resume
 from bundle.cli.runs import runs
 from bundle.errors import BundleError, ExitCode, UnexpectedError, UsageError
 from bundle.system.text import one_line
@@ -96,9 +97,10 @@ def _top(
 _COMMANDS = (
     ("eval-local", eval_local, "eval-local ./internlm2_5-1_8b-chat --data sample"),
     ("eval-remote", eval_remote, "eval-remote puyu-api --task demo_cmmlu_chat_gen"),
-    ("report", report, "report 20261124-002609 --lang zh"),
-    ("rescore", rescore, "rescore 20261124-002609 --rule first_option"),
-    ("compare", compare, "compare 20261123-180410 20261124-002609"),
+    ("resume", resume, "resume latest"),
+    ("report", report, "report latest --lang zh"),
+    ("rescore", rescore, "rescore latest --rule first_option"),
+    ("compare", compare, "compare sft-1000 sft-2000"),
     ("runs", runs, "runs --json"),
     ("tasks", tasks, "tasks ceval_gen"),
     ("models", models, "models"),

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -17,7 +18,7 @@ from bundle.reports.screen.progress import Progress
 from bundle.runs.files import RESULTS
 from bundle.runs.finding import find_run
 from bundle.runs.prompts import prompt_file
-from bundle.runs.record import RunRecord
+from bundle.runs.record import CommandRecord, RunRecord
 from bundle.runs.results import Results
 from bundle.runs.run import Run
 from bundle.runs.same_settings import require_same_plan
@@ -41,6 +42,7 @@ class _Session:
     options: EvaluationOptions
     screen: Screen
     conclusion: "Conclusion | None"
+    command: CommandRecord | None = None
     timing: Timing = field(default_factory=Timing)
     run: Run | None = None
     record: RunRecord | None = None
@@ -48,16 +50,24 @@ class _Session:
     evaluation: "Evaluation | None" = None
 
 
-async def evaluate(options: EvaluationOptions, target: Target, screen: Screen) -> int:
+async def evaluate(
+    options: EvaluationOptions, target: Target, screen: Screen, command: CommandRecord | None = None
+) -> int:
     """Evaluate the model of a target, and return the exit code.
 
     Cancelling it stops it in order, and reports what has been answered.
+
+    Args:
+        options: What to ask and what to make of the replies.
+        target: Yields servers of the model.
+        screen: Shows the run.
+        command: How it was started, for `bundle resume`; None if it cannot be repeated.
 
     Raises:
         BundleError: The run failed; what has been answered is saved and shown.
         UnexpectedError: This program is at fault; the same holds.
     """
-    session = _Session(options, screen, _conclusion(options))
+    session = _Session(options, screen, _conclusion(options), command)
     with contextlib.ExitStack() as opened:
         try:
             with session.timing.phase("total_s"):
@@ -66,8 +76,9 @@ async def evaluate(options: EvaluationOptions, target: Target, screen: Screen) -
         except asyncio.CancelledError:
             _report(session, ExitCode.INTERRUPTED)
             if session.run is not None and session.evaluation is not None:
-                name = session.run.directory.name
-                screen.say(f"interrupted; the answers so far are saved: add --resume {name} to continue")
+                name = _known_as(session.run, options)
+                how = f"add --resume {name}" if session.command is None else f"bundle resume {name}"
+                screen.say(f"interrupted; the answers so far are saved. To continue: {how}")
             else:
                 screen.say("interrupted")
             return ExitCode.INTERRUPTED
@@ -84,12 +95,19 @@ async def evaluate(options: EvaluationOptions, target: Target, screen: Screen) -
         return _report(session, ExitCode.DONE)
 
 
+def _known_as(run: Run, options: EvaluationOptions) -> str:
+    """What other commands find a run by."""
+    return run.directory.name if options.out == EvaluationOptions().out else shlex.quote(str(run.directory))
+
+
 def _plan(session: _Session, target: Target) -> Plan:
     resumed = session.options.resume
     directory = None if resumed is None else find_run(resumed, session.options.out)  # before anything is started for it
     plan = plan_tasks(session.options, target.model_file)
     if directory is not None:
-        require_same_plan(RunRecord.read(directory), plan.task_records(), plan.sampling({}))
+        then = RunRecord.read(directory)
+        session.command = then.command  # the one that began it, without --resume
+        require_same_plan(then, plan.task_records(), plan.sampling({}))
     if session.conclusion is not None:
         session.conclusion.require_possible(plan.tasks, plan.subjects, plan.task_records())
     if selected := planned_selection(plan.task_records()):
@@ -184,6 +202,7 @@ async def _begin(
         served,
         plan.sampling(model.extra_body),
         context=None if loaded.context is None else loaded.context.record,
+        command=session.command,
         **asdict(asking),
     )
     if session.conclusion is not None:

@@ -101,6 +101,18 @@ class TemplateRecord(RecordPart):
     note: Text | None = None
 
 
+class CommandRecord(RecordPart):
+    """How a run was started from the command line.
+
+    Attributes:
+        arguments: What followed ``bundle``.
+        directory: The working directory, which names of files depend on.
+    """
+
+    arguments: Annotated[tuple[Text, ...], Field(min_length=1)]
+    directory: Text
+
+
 class RunRecord(RecordPart):
     """The content of ``run.json``.
 
@@ -115,6 +127,7 @@ class RunRecord(RecordPart):
         full_replies: Whether replies were generated completely even if the answer was final before.
         prefix_order: Whether questions were ordered for the server's prefix cache.
         versions: Of this program, Python and the packages a result can depend on.
+        command: What `bundle resume` repeats; None if a secret was on the command line.
     """
 
     task: Text
@@ -132,6 +145,7 @@ class RunRecord(RecordPart):
     prefix_order: bool
     versions: dict[str, str]
     hardware: HardwareRecord
+    command: CommandRecord | None = None
 
     @classmethod
     def of(

@@ -1,0 +1,46 @@
+"""``bundle resume``: go on with a run that was interrupted."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bundle.cli.options import RUN_HELP
+from bundle.runs.finding import LATEST
+
+
+def resume(
+    run: Annotated[Path, typer.Argument(metavar="[RUN]", help=RUN_HELP)] = LATEST,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Look for runs in DIR.")] = Path("outputs"),
+) -> None:
+    """Resume a run with the options it was started with.
+
+    Asks only the questions that have no reply yet.
+    """
+    # Imported late: `bundle --help` does not need them.
+    from bundle.errors import RunError
+    from bundle.runs.finding import find_run
+    from bundle.runs.record import RunRecord
+
+    directory = find_run(run, out).resolve()
+    command = RunRecord.read(directory).command
+    if command is None:
+        raise RunError(
+            f"{directory.name} does not say how it was started.",
+            remedy=f"Repeat its command with --resume {directory}.",
+        )
+    try:
+        os.chdir(command.directory)
+    except OSError as error:
+        raise RunError(
+            f"{directory.name} was started in {command.directory}, which cannot be entered: {error.strerror}.",
+            remedy=f"Repeat its command with --resume {directory}.",
+        ) from None
+    arguments = list(command.arguments)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    arguments[end:end] = ["--resume", str(directory)]
+    sys.stdout.flush()
+    # The same command line as the user would type it, in a process that is as fresh.
+    os.execv(sys.executable, [sys.executable, "-m", "bundle", *arguments])  # noqa: S606 - no shell is wanted

@@ -1,0 +1,90 @@
+"""``bundle resume``: a run goes on with the options it was started with."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from bundle.cli._command import typed_command
+from tests.openai_api import remote_api
+from tests.program import run
+from tests.stand_ins.box import ROOT
+
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")} | {
+    "PYTHONPATH": str(ROOT),
+}
+
+
+def test_a_run_is_resumed_by_its_name_with_the_options_it_had(tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    with remote_api() as api:
+        options = [
+            "--base-url",
+            api.url,
+            "--data",
+            "sample",
+            "--limit",
+            "1",
+            "--subjects",
+            "law,logic",
+            "--out",
+            "runs",
+        ]
+        began = run("eval-remote", "the-model", *options, environment=ENVIRONMENT, directory=tmp_path)
+        assert began.returncode == 0, began.stderr
+        (directory,) = out.iterdir()
+        predictions = directory / "predictions.jsonl"
+        first, _ = predictions.read_bytes().splitlines(keepends=True)
+        predictions.write_bytes(first)
+        asked = len(api.bodies)
+
+        resumed = run("resume", directory.name, "--out", out, environment=ENVIRONMENT, directory=ROOT)
+
+        assert resumed.returncode == 0, resumed.stderr
+        assert "asking 1 question, 1 answered already" in resumed.stderr
+        assert len(api.bodies) == asked + 1
+    record = json.loads((directory / "run.json").read_text(encoding="utf-8"))
+    assert record["command"] == {
+        "arguments": ["eval-remote", "the-model", *options],
+        "directory": str(tmp_path),
+    }
+    assert resumed.stdout.splitlines()[-1] == str(directory)
+
+
+def test_a_run_that_does_not_say_how_it_was_started_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with remote_api() as api:
+        options = ["--base-url", api.url, "--data", "sample", "--limit", "1", "--subjects", "law", "--out", tmp_path]
+        assert run("eval-remote", "the-model", *options, environment=ENVIRONMENT).returncode == 0
+    (directory,) = tmp_path.iterdir()
+    record = json.loads((directory / "run.json").read_text(encoding="utf-8"))
+    del record["command"]
+    (directory / "run.json").write_text(json.dumps(record), encoding="utf-8")
+
+    result = run("resume", directory, environment=ENVIRONMENT)
+
+    assert result.returncode == 2
+    assert f"Repeat its command with --resume {directory}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        ["--api-keys", "s3cret-s3cret"],
+        ["--hf-token=s3cret-s3cret"],
+        ["--base-url", "http://user:s3cret-s3cret@127.0.0.1/v1"],
+        ["--note", "value-of-a-variable"],
+    ],
+)
+def test_a_command_with_a_secret_is_not_written_down(monkeypatch: pytest.MonkeyPatch, secret: list[str]) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "value-of-a-variable")
+    monkeypatch.setattr("sys.argv", ["bundle", "eval-local", "m", "--", *secret])
+    assert typed_command() is None
+
+
+def test_names_of_variables_and_of_tokenizers_are_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["eval-remote", "m", "--api-key-env", "SOME_API_KEY", "--tokenizer", "dir"]
+    monkeypatch.setattr("sys.argv", ["bundle", *arguments])
+    command = typed_command()
+    assert command is not None
+    assert command.arguments == tuple(arguments)
