@@ -18,6 +18,8 @@ _DOUBT = 1e-3
 """The probability below which so many crashes during one question are not chance."""
 _DOUBT_AT_THE_END = 0.05
 """The same when no restart is left to make sure."""
+_LONG_REPLY = 2.0
+"""How much longer than the mean a reply may take that chance hits."""
 _MOST_GUILTY = 16
 """More set-aside questions than this say more about the server than about them: they earn no further restarts."""
 
@@ -238,8 +240,10 @@ class Suspects:
         others = self._deaths_without(key)
         if not others or not self._replies:
             return not others
-        # Not the time it took to crash: among crashes by chance, too, some come early.
-        chance = -math.expm1(-others / self._alive_s * self._in_flight_s / self._replies)
+        mean_reply_s = self._in_flight_s / self._replies
+        # Not the time it took to crash: among crashes by chance, too, some come early. And what crashes by chance hit
+        # again and again is more likely to be one of those that take longer than most.
+        chance = -math.expm1(-others / self._alive_s * mean_reply_s * _LONG_REPLY)
         return chance ** self._alone[key] <= (_DOUBT_AT_THE_END if at_the_end else _DOUBT)
 
     def _set_aside(self, key: Key) -> None:

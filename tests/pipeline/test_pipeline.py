@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping, Sequence
@@ -139,6 +140,23 @@ async def test_the_next_server_is_asked_what_the_last_one_has_left(tmp_path: Pat
     assert target.served == 3
     keys = [(row["subject"], row["id"]) for row in rows_of(tmp_path)]
     assert len(keys) == len(set(keys)) == SAMPLE
+
+
+async def test_nothing_of_a_lost_server_is_kept(tmp_path: Path) -> None:
+    threshold = gc.get_threshold()
+    await evaluated(Mortal([10, 10, 10, 10, FOREVER]), tmp_path)
+    assert (gc.get_threshold(), gc.get_freeze_count()) == (threshold, 0)
+    gc.collect()
+    assert not [one for one in gc.get_objects() if isinstance(one, ChatClient)]
+
+
+async def test_a_restart_that_fails_says_nothing_of_suspects_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await evaluated(Mortal([20, NEVER_STARTS, FOREVER]), tmp_path)
+    said = capsys.readouterr().err
+    assert said.count("in flight; asking") == 1
+    assert said.count("restarting the server") == 2
 
 
 async def test_a_restart_that_fails_is_a_life_lost(tmp_path: Path) -> None:

@@ -110,6 +110,8 @@ class Format:
                 remedy="Report a run of all questions, or add --allow-partial.",
             )
         export: Export = importlib.import_module(self.module).export(run, language)
+        if path.parent == run.directory and path.is_symlink():
+            path.unlink()  # a run directory may come from anyone, and lead anywhere
         export.write(path, is_directory=self.is_directory)
         if run.partial and self.name != FORMATS["html"].name:
             return (f"partial: {run.partial}", *export.remarks)
