@@ -44,6 +44,16 @@ def test_two_runs_of_the_same_second_get_directories_of_their_own(tmp_path: Path
         assert one.directory != two.directory
 
 
+@pytest.mark.parametrize("character", ["x", "模", "𝒳"])
+def test_a_long_name_is_shortened_on_a_character_s_boundary_and_stays_its_own(tmp_path: Path, character: str) -> None:
+    labels = [character * 300 + last for last in ("a", "b")]
+    with Run.create(tmp_path, labels[0]) as one, Run.create(tmp_path, labels[1]) as two:
+        names = [run.directory.name.encode() for run in (one, two)]
+        assert all(len(name) <= 16 + 120 for name in names)
+        assert names[0][-8:] != names[1][-8:]
+        assert names[0].decode()[16:].startswith(character * 20)
+
+
 def test_a_runs_directory_is_its_users_alone(tmp_path: Path) -> None:
     with Run.create(tmp_path / "out", "label") as run:
         assert run.directory.stat().st_mode & 0o777 == 0o700
