@@ -35,7 +35,7 @@ from benchmarks.questions import write_questions
 from benchmarks.tables import update_document, versions
 from bundle import __version__
 from bundle.errors import BundleError
-from bundle.serving.gpus import Gpu, list_gpus, visible_gpus
+from bundle.serving.gpus import Gpu, list_gpus, select_gpus, visible_gpus
 from bundle.serving.machine import Installation, Machine
 
 RESULTS = Path(__file__).with_name("results")
@@ -60,11 +60,11 @@ def main() -> None:
     gpus = visible_gpus(list_gpus())
     if not gpus:
         sys.exit(_cannot("there is no NVIDIA GPU that this program may use (see `nvidia-smi`)"))
-    gpu = max(gpus, key=lambda one: one.free_mib)
+    (gpu,) = select_gpus(gpus, None, 1)
     try:
         lmdeploy = Machine().installation("lmdeploy")
         turbomind = loads_turbomind(lmdeploy)
-        print(f"GPU {gpu.index}: {gpu.name}, {gpu.free_mib:,} of {gpu.total_mib:,} MiB free, driver {gpu.driver}")
+        print(f"GPU {gpu.index}: {gpu.name}, {gpu.free}, driver {gpu.driver}")
         print(f"lmdeploy {lmdeploy.version}; TurboMind {'loads' if turbomind else 'does not load'}", flush=True)
         checkpoint = (arguments.model or made(arguments.work)).resolve()
     except BundleError as error:
@@ -169,7 +169,7 @@ def _run(
                 print(f"  failed: {results['failed'][name]}", flush=True)
             else:
                 results["runs"][name] = measured
-                for line in lines(measured, job.gpu.total_mib):
+                for line in lines(measured, job.gpu.total_mib or 0):
                     print(f"  {line}", flush=True)
                 longest_s = max(longest_s, time.monotonic() - began)
             keep_logs(folder, work / "logs", f"{number}-{_slug(name)}")

@@ -94,3 +94,9 @@ class ServerError(BundleError):
     """The server did not come up, or died for good."""
 
     exit_code: ClassVar[ExitCode] = ExitCode.SERVER
+
+
+class EngineMissingError(ServerError):
+    """The engine's program is not installed, or not where it was said to be: nothing was started."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.USAGE

@@ -199,7 +199,7 @@ def _accuracy(results: Mapping[str, Any]) -> float | None:
 
 
 def _free_mib(gpu: Gpu) -> int:
-    return next((now.free_mib for now in list_gpus() if now.uuid == gpu.uuid), 0)
+    return next((now.free_mib or 0 for now in list_gpus() if now.uuid == gpu.uuid), 0)
 
 
 def _settled_free_mib(gpu: Gpu, before_mib: int) -> int:

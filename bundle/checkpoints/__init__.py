@@ -1,5 +1,6 @@
 """A model directory: what it holds, whether it is whole, and whether its tokenizer works."""
 
+from bundle.checkpoints._tensors import is_internlm2
 from bundle.checkpoints.inspection import (
     Checkpoint,
     fingerprint,
@@ -23,6 +24,7 @@ __all__ = [
     "fingerprint",
     "has_chat_template",
     "inspect_checkpoint",
+    "is_internlm2",
     "lmdeploy_architectures",
     "prove_tokenizer",
     "require_architecture",

@@ -41,11 +41,11 @@ def find_remote_code(directory: Path, configs: Mapping[str, Mapping[str, Any]]) 
         configs: The contents of those of ``CODE_CONFIGS`` that exist, by file name.
 
     Returns:
-        Absolute paths of local files. Code that would be downloaded from another repository is a relative path in
-        transformers' own notation, ``owner/repo--module.py``.
+        Absolute paths.
 
     Raises:
-        CheckpointError: An ``auto_map`` is malformed, or refers to a module that does not exist.
+        CheckpointError: An ``auto_map`` is malformed, or refers to a module that does not exist or that is another
+            repository's.
     """
     found: dict[Path, None] = {}
     for name, config in configs.items():
@@ -58,8 +58,12 @@ def find_remote_code(directory: Path, configs: Mapping[str, Mapping[str, Any]]) 
                 )
             relative = match["module"].replace(".", "/") + ".py"
             if match["repo"] is not None:
-                found[Path(f"{match['repo']}--{relative}")] = None
-                continue
+                raise CheckpointError(
+                    f"{shown(directory / name)} wants code of another repository (auto_map: {shown(reference)}), which "
+                    "is never downloaded or run.",
+                    remedy=f"Read that code. If you trust it, copy {shown(relative)} into the checkpoint's directory, "
+                    f"and take {shown(match['repo'])}-- out of the auto_map.",
+                )
             module = directory / relative
             if not module.is_file():
                 raise CheckpointError(

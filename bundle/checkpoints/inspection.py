@@ -25,6 +25,7 @@ from bundle.checkpoints._remote_code import CODE_CONFIGS, find_remote_code
 from bundle.checkpoints._tensors import check_tensors
 from bundle.checkpoints._weights import inspect_weights
 from bundle.errors import CheckpointError
+from bundle.system.files import model_name
 from bundle.system.text import nearest
 
 # Where multimodal configurations keep that of their language model.
@@ -43,8 +44,7 @@ class Checkpoint:
         architecture: The model class, as in ``InternLM2ForCausalLM``.
         weights_unchecked: Why names and shapes of the tensors could not be compared with the configuration; None if
             they were.
-        remote_code: The Python files that loading it would run; a relative path (``owner/repo--module.py``) is code
-            that would be downloaded from another repository.
+        remote_code: The Python files that loading it would run.
         vocab_size: The number of token ids the model knows; None if the configuration does not say.
         quantization: The method the weights are quantized with, such as ``awq``; None if they are not.
         max_position_embeddings: The longest context, in tokens; None if the configuration does not say.
@@ -63,9 +63,18 @@ class Checkpoint:
     max_position_embeddings: int | None
 
     @property
+    def name(self) -> str:
+        """The model's name: the directory's, or that of the repository whose snapshot it is."""
+        return model_name(self.path)
+
+    @property
     def remote_code_names(self) -> tuple[str, ...]:
-        """The files of ``remote_code`` for display: relative to the directory, or with their repository."""
-        return tuple(shown(file.relative_to(self.path) if file.is_absolute() else file) for file in self.remote_code)
+        """The files of ``remote_code`` for display, relative to the directory."""
+        return tuple(shown(file.relative_to(self.path)) for file in self.remote_code)
+
+    def is_known_code(self, digests: Collection[str]) -> bool:
+        """Whether each file of ``remote_code`` is one of those with these digests (SHA-256, hexadecimal)."""
+        return all(hashlib.sha256(file.read_bytes()).hexdigest() in digests for file in self.remote_code)
 
 
 def inspect_checkpoint(path: Path) -> Checkpoint:
@@ -127,15 +136,9 @@ def require_trust(checkpoint: Checkpoint, *, trusted: bool) -> None:
     """
     if trusted or not checkpoint.remote_code:
         return
-    local = [file.relative_to(checkpoint.path) for file in checkpoint.remote_code if file.is_absolute()]
-    foreign = [file for file in checkpoint.remote_code if not file.is_absolute()]
-    parts = []
-    if local:
-        parts.append(f"would run Python code from that directory ({listed(local)})")
-    if foreign:
-        parts.append(f"would download and run Python code from another repository ({listed(foreign)})")
     raise CheckpointError(
-        f"Loading {shown(checkpoint.path)} {' and '.join(parts)}, which needs --trust-remote-code.",
+        f"Loading {shown(checkpoint.path)} would run Python code from that directory "
+        f"({listed(checkpoint.remote_code_names)}), which needs --trust-remote-code.",
         remedy="Read the code. If you trust it, add --trust-remote-code, or set trust_remote_code = true in the "
         "model's file in models/.",
         details=[shown(file) for file in checkpoint.remote_code],
@@ -155,7 +158,7 @@ def has_chat_template(checkpoint: Checkpoint) -> bool:
     ):
         return True
     # Some bring their template in Python: an attribute of the tokenizer's class, or a method of it.
-    return any(file.is_absolute() and b"chat_template" in file.read_bytes() for file in checkpoint.remote_code)
+    return any(b"chat_template" in file.read_bytes() for file in checkpoint.remote_code)
 
 
 def require_chat_template(checkpoint: Checkpoint) -> None:

@@ -5,30 +5,23 @@ what InternLM2.5's own tokenizer code does under transformers 5. So it is loaded
 interpreter, and tried.
 """
 
-import contextlib
-import json
-import os
 import re
-import shutil
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from bundle.checkpoints._files import read_json_object, shown
+from bundle.checkpoints.confined import run_confined
 from bundle.checkpoints.inspection import language_configs, vocab_size
-from bundle.checkpoints.tokenizer_probe import RESULT
 from bundle.errors import TokenizerError
-from bundle.system.guarded import private_directory, run_guarded, without_keys
 
 Conversation = Sequence[Mapping[str, Any]]
 """Messages, each with its role and its content."""
 
 _PROBE: Final = Path(__file__).with_name("tokenizer_probe.py")
-_TAIL_BYTES: Final = 8192
-_TAIL_LINES: Final = 15
+_EXPECTED: Final = {"transformers", "checked", "failed", "problems", "error", "missing"}
 _GENERATION: Final = re.compile(r"\d{1,4}(?=\.)")
 
 
@@ -121,23 +114,24 @@ async def prove_tokenizer(
         command += ["--vocab-size", str(vocabulary)]
     if trust_remote_code:
         command.append("--trust-remote-code")
-    with tempfile.TemporaryFile() as output:
-        try:
-            given = {"conversations": conversations, "template_arguments": template_arguments or {}}
-            status = await _run(command, given, output, timeout)
-        except TimeoutError:
-            raise TokenizerError(
-                f"The tokenizer in {shown(directory)} was not checked within {timeout:g} seconds.",
-                remedy="Check its disk, and the load of this machine.",
-                details=_read(output)[1],
-            ) from None
-        result, tail = _read(output)
-    if result is None:
-        ended = "its guardian was killed" if status is None else f"exit code {status}"
-        if status is not None and status < 0:
-            ended = f"killed by signal {-status}"
+    given = {"conversations": list(conversations), "template_arguments": template_arguments or {}}
+    try:
+        outcome = await run_confined(command, given, limit_s=timeout)
+    except TimeoutError:
         raise TokenizerError(
-            f"The tokenizer in {shown(directory)} could not be checked by {shown(python)} ({ended}).",
+            f"The tokenizer in {shown(directory)} was not checked within {timeout:g} seconds.",
+            remedy="Its files may be made, or damaged, so that it never ends; else check its disk, and the load of "
+            "this machine.",
+        ) from None
+    except OSError as error:
+        raise TokenizerError(
+            f"{shown(python)}, which would check the tokenizer, cannot be run: {shown(error)}.",
+            remedy="Check that the server's Python environment is installed.",
+        ) from error
+    result, tail = outcome.result, outcome.tail
+    if result is None or not result.keys() >= _EXPECTED:
+        raise TokenizerError(
+            f"The tokenizer in {shown(directory)} could not be checked by {shown(python)} ({outcome.ended}).",
             remedy="Check that the server's Python environment works; its last lines are below.",
             details=tail,
         )
@@ -185,65 +179,6 @@ def _eos_ids(directory: Path, config: Mapping[str, Any]) -> set[object]:
 
 def _absolute(directory: Path) -> Path:
     return directory.expanduser().resolve()
-
-
-async def _run(command: list[str], given: Mapping[str, Any], output: IO[bytes], limit: float) -> int | None:
-    """Run the probe to its end and return its status; nothing of it is left when this returns or raises."""
-    directory = private_directory("bundle-tokenizer-")
-    environment = {**_environment(), "HF_MODULES_CACHE": str(directory)}
-    file = directory / "conversations.json"
-    try:
-        file.write_text(json.dumps(given), encoding="utf-8")
-    except OSError as error:
-        shutil.rmtree(directory, ignore_errors=True)
-        raise TokenizerError(
-            f"Temporary files cannot be written: {shown(error)}.", remedy="Free some space, or set TMPDIR=DIR."
-        ) from error
-    command = [*command, "--conversations", str(file)]
-    try:
-        return await run_guarded(command, environment, output.fileno(), limit_s=limit, directory=directory)
-    except TimeoutError:
-        raise
-    except OSError as error:
-        raise TokenizerError(
-            f"{shown(command[0])}, which would check the tokenizer, cannot be run: {shown(error)}.",
-            remedy="Check that the server's Python environment is installed.",
-        ) from error
-
-
-def _environment() -> dict[str, str]:
-    """The environment for the probe: the server's, but quiet and without network or GPU.
-
-    transformers copies a checkpoint's code into a cache before it runs it. The server does so at the same moment,
-    and neither may find the other's half-written files, so that the probe gets a directory of its own.
-    """
-    return {
-        **{name: value for name, value in without_keys(os.environ).items() if name != "HF_MODULES_CACHE"},
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "USE_TORCH": "0",  # transformers 4 then loads tokenizers in a third of the time; 5 takes no notice
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-
-
-def _read(output: IO[bytes]) -> tuple[dict[str, Any] | None, list[str]]:
-    """The probe's report, if there is a whole one, and the last lines of what was printed besides."""
-    output.seek(0)
-    result, others = None, []
-    for line in output.read().splitlines():
-        if line.startswith(RESULT):
-            with contextlib.suppress(ValueError):
-                result = json.loads(line.removeprefix(RESULT))
-        elif line.strip():
-            others.append(line[-_TAIL_BYTES:])
-    expected = {"transformers", "checked", "failed", "problems", "error", "missing"}
-    whole = isinstance(result, dict) and expected <= result.keys()
-    tail = [shown(line.decode("utf-8", "replace"), 300) for line in others[-_TAIL_LINES:]]
-    return result if whole else None, tail
 
 
 def _judge(

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-RESULT = b"\x1etokenizer "  # no other line begins like this
+RESULT = b"\x1eresult "  # as in ``confined``; no other line begins like this
 PROBLEM_LIMIT = 20
 BEGINNING = 400  # characters
 SENTENCEPIECE_NEEDS = (("sentencepiece", "sentencepiece"), ("protobuf", "google.protobuf"))
@@ -244,7 +244,9 @@ def count_tokens(tokenizer: Any, messages: list[dict[str, str]], arguments: dict
             "with_special": len(special) - doubled,
             "beginning": text[:BEGINNING],
         }
-    # Whatever a template or a checkpoint's own code raises is a finding.
+    except MemoryError:  # of the server it would take as much
+        raise
+    # Whatever else a template or a checkpoint's own code raises is a finding.
     except Exception as error:
         return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"}
 
@@ -292,7 +294,7 @@ def probe(
         result["conversations"] = [count_tokens(tokenizer, messages, arguments) for messages in conversations or ()]
     # Whatever a checkpoint's own code raises is a finding.
     except Exception as error:
-        text = " ".join(str(error).split())
+        text = "more than it may use" if isinstance(error, MemoryError) else " ".join(str(error).split())
         result["error"] = f"{step}: {type(error).__name__}: {text[:600].rstrip('.')}"
         result["missing"] = [name for name, module in SENTENCEPIECE_NEEDS if not installed(module)]
     return {**result, "checked": report.checked, "failed": report.failed, "problems": report.problems}
@@ -324,12 +326,10 @@ def main() -> None:
     parser.add_argument("directory")
     parser.add_argument("--vocab-size", type=int)
     parser.add_argument("--trust-remote-code", action="store_true")
-    parser.add_argument("--conversations", metavar="FILE")
+    parser.add_argument("conversations", metavar="FILE")
     arguments = parser.parse_args()
-    given: dict[str, Any] = {}
-    if arguments.conversations is not None:
-        with open(arguments.conversations, encoding="utf-8") as file:  # noqa: PTH123
-            given = json.load(file)
+    with open(arguments.conversations, encoding="utf-8") as file:  # noqa: PTH123
+        given = json.load(file)
     result = probe(
         arguments.directory,
         trust_remote_code=arguments.trust_remote_code,

@@ -151,6 +151,8 @@ class ModelFile(Strict):
     """The default for checkpoints of these architectures."""
     trust_remote_code: Annotated[bool, Field(strict=True)] = False
     """Permission to run the Python code that comes with the checkpoint."""
+    trusted_code: tuple[Annotated[str, Field(pattern="^[0-9a-f]{64}$")], ...] = ()
+    """Digests (SHA-256) of Python files that may run without it, in checkpoints that come with no other."""
     prompt_shape: Literal["turns", "flat", "plain"] | None = None
     """Few-shot examples as chat turns, all in one user message, or as plain text; None leaves it to the task."""
     sampling: Sampling = Sampling()

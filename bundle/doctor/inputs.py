@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from bundle import __version__
-from bundle.checkpoints import inspect_checkpoint, prove_tokenizer, require_trust
+from bundle.checkpoints import has_chat_template, inspect_checkpoint, is_internlm2, prove_tokenizer, require_trust
 from bundle.config.model_files import ModelFile, model_file_for
-from bundle.errors import BundleError, DataError, ServerError, TokenizerError
+from bundle.errors import BundleError, DataError, ServerError, TokenizerError, UsageError
 from bundle.serving.engine import Job
 from bundle.serving.engines import choose_engine
 from bundle.serving.machine import Machine
@@ -39,15 +39,19 @@ def check_checkpoint(directory: Path, machine: Machine, limit_s: float) -> Itera
     checkpoint = inspect_checkpoint(directory)
     named = model_file_for(checkpoint.architecture)
     model = named[1] if named else ModelFile(description=checkpoint.architecture)
-    require_trust(checkpoint, trusted=model.trust_remote_code)
+    trusted = model.trust_remote_code or checkpoint.is_known_code(model.trusted_code)
+    if not is_internlm2(checkpoint.config):  # every engine serves those without their code
+        require_trust(checkpoint, trusted=trusted)
     unchecked = checkpoint.weights_unchecked
     compared = "as config.json implies" if unchecked is None else f"not compared with config.json ({unchecked})"
     weights = f"{size(checkpoint.weight_bytes)} of weights, {compared}"
     yield ok(f"{checkpoint.path}: {checkpoint.architecture}, {weights}")
-    job = Job(checkpoint, machine, trust_remote_code=model.trust_remote_code)
+    if not has_chat_template(checkpoint):
+        yield ok("it has no chat template: a base model, which is asked with plain text")
+    job = Job(checkpoint, machine, trust_remote_code=trusted)
     try:
         engine = choose_engine("auto", model, job)
-    except ServerError:  # not installed, as another check says
+    except (ServerError, UsageError):  # not installed, or a GPU that cannot be used, as other checks say
         engine = choose_engine("transformers", model, job)
     findings, interpreter = engine.forecast()
     yield from findings

@@ -1,30 +1,25 @@
 """The machine: system, packages, GPUs, and the engine that a run would choose."""
 
-import contextlib
 import os
 import platform
 import re
 import sys
 from collections.abc import Collection, Iterator
-from pathlib import Path
 from typing import Final
 
 from bundle.doctor.processes import ProcessesUnknownError, describe, marked_processes
+from bundle.errors import UsageError
 from bundle.serving.engines import automatic_engine
 from bundle.serving.environments import problems, required
 from bundle.serving.gpus import GpuProcess, Nvidia, gib, list_processes, visible_gpus
 from bundle.serving.machine import Machine
+from bundle.serving.missing_gpus import why_no_gpu
 from bundle.system.findings import Finding, failing, ok, warning
 
 _SHOWN: Final = ("openai", "huggingface-hub", "datasets")
 _OLDEST_GLIBC: Final = (2, 28)
 # InternLM2.5-1.8B: 3.5 GiB of weights, and the 2 GiB that lmdeploy's engine needs beside them.
 _SMALL_MODEL_MIB: Final = 5632
-
-_STUCK: Final = (
-    "A driver that hangs usually needs a reboot (see `dmesg | grep -i nvrm`). If it is only slow, "
-    "`sudo nvidia-smi -pm 1` keeps it awake, and --time-limit SECONDS waits longer."
-)
 
 
 def check_system() -> Iterator[Finding]:
@@ -70,17 +65,16 @@ def check_packages(machine: Machine) -> Iterator[Finding]:
 
 def check_gpus(machine: Machine) -> Iterator[Finding]:
     """Whether ``nvidia-smi`` works, and which of its GPUs may be used."""
-    nvidia = machine.nvidia
-    if not nvidia.installed:
-        yield _without_nvidia_smi()
-    elif nvidia.error is not None:
-        yield _broken(nvidia.error)
-    elif not nvidia.gpus and not nvidia.silent:
-        yield warning("nvidia-smi finds no GPU: checkpoints are served on the CPU, which is slow", None)
+    none = why_no_gpu(machine.nvidia)
+    if none is None:
+        yield from _visibility(machine.nvidia)
+    elif not none.serve_on_cpu:
+        longer = " --time-limit SECONDS waits longer." if "did not answer" in none.why else ""
+        yield failing(none.why, f"{none.remedy or ''}{longer} `--engine transformers` serves on the CPU.".strip())
+    elif none.remedy is not None:
+        yield warning(f"{none.why}, so checkpoints are served on the CPU", none.remedy)
     else:
-        for name in nvidia.silent:
-            yield warning(f"{name} does not report its memory, so lmdeploy is not started on it", None)
-        yield from _visibility(nvidia)
+        yield ok(f"{none.why}: checkpoints are served on the CPU, which is slow")
 
 
 def check_gpu_memory(machine: Machine) -> Iterator[Finding]:
@@ -95,11 +89,11 @@ def check_gpu_memory(machine: Machine) -> Iterator[Finding]:
     ours = {one.pid for one in marked if not one.orphaned}
     orphans = {one.pid for one in marked if one.orphaned}
     users = list_processes(machine.limit_s)
-    roomy = any(gpu.free_mib >= _SMALL_MODEL_MIB for gpu in usable)
+    roomy = any(gpu.free_mib is None or gpu.free_mib >= _SMALL_MODEL_MIB for gpu in usable)
     for gpu in usable:
-        text = f"GPU {gpu.index}: {gib(gpu.free_mib)} of {gib(gpu.total_mib)} free"
+        text = f"GPU {gpu.device}: {gpu.free}"
         details = [_user(one, ours, orphans) for one in users if one.gpu_uuid == gpu.uuid]
-        if roomy or gpu.free_mib >= _SMALL_MODEL_MIB:
+        if roomy:
             yield ok(text, details)
         else:
             yield warning(
@@ -112,62 +106,21 @@ def check_gpu_memory(machine: Machine) -> Iterator[Finding]:
 
 def check_engine(machine: Machine) -> Iterator[Finding]:
     """What ``--engine auto`` chooses, and why."""
-    nvidia, usable = machine.nvidia, visible_gpus(machine.gpus)
-    if usable:
-        why = f"there is a GPU it may use ({usable[0].name})"
-    elif nvidia.error is not None:
-        why = "nvidia-smi reports no GPU"
-    elif nvidia.gpus:
-        why = "CUDA_VISIBLE_DEVICES hides every GPU"
-    else:
-        why = "there is no NVIDIA GPU"
-    yield ok(f"--engine auto chooses {automatic_engine(machine)}: {why}")
-
-
-def _without_nvidia_smi() -> Finding:
-    if _device_without_driver():
-        return warning(
-            "there is an NVIDIA GPU but no nvidia-smi, so checkpoints are served on the CPU",
-            "Install NVIDIA's driver, or put its nvidia-smi on PATH; in a container, start it with `--gpus all`.",
-        )
-    return ok("no NVIDIA GPU (no nvidia-smi): checkpoints are served on the CPU, which is slow")
-
-
-def _device_without_driver() -> bool:
-    """Whether an NVIDIA graphics device is plugged in, as far as Linux tells."""
-    for device in Path("/sys/bus/pci/devices").glob("*"):
-        with contextlib.suppress(OSError):
-            vendor, kind = ((device / name).read_text().strip() for name in ("vendor", "class"))
-            if vendor == "0x10de" and kind.startswith("0x03"):
-                return True
-    return False
-
-
-def _broken(error: str) -> Finding:
-    if "did not answer" in error:
-        return failing(f"nvidia-smi {error}", _STUCK)
-    if "version mismatch" in error.lower():
-        remedy = "The driver was updated under the running kernel module: reboot."
-    elif "communicate with the nvidia driver" in error.lower():
-        remedy = "The kernel module is not loaded: `sudo modprobe nvidia`, or reinstall the driver; then reboot."
-    else:
-        remedy = "Until nvidia-smi works, checkpoints are served on the CPU."
-    return failing(f"nvidia-smi {error}", remedy)
+    try:
+        name, why_cpu = automatic_engine(machine)
+    except UsageError as error:
+        yield failing(f"--engine auto starts nothing. {error.message}", "See above; or use `--engine transformers`.")
+        return
+    why = why_cpu or f"there is a GPU it may use ({visible_gpus(machine.gpus)[0].name})"
+    yield ok(f"--engine auto chooses {name}: {why}")
 
 
 def _visibility(nvidia: Nvidia) -> Iterator[Finding]:
     value = os.environ.get("CUDA_VISIBLE_DEVICES")
     if value is None:
         return
-    visible = visible_gpus(nvidia.gpus)
-    if not visible:
-        yield warning(
-            f"CUDA_VISIBLE_DEVICES={value!r} hides every GPU, so checkpoints are served on the CPU",
-            "`unset CUDA_VISIBLE_DEVICES`, or set it to numbers that nvidia-smi lists.",
-        )
-    else:
-        numbers = ", ".join(str(gpu.index) for gpu in visible)
-        yield ok(f"CUDA_VISIBLE_DEVICES={value!r} leaves GPU {numbers} of {len(nvidia.gpus)}")
+    numbers = ", ".join(gpu.device for gpu in visible_gpus(nvidia.gpus))
+    yield ok(f"CUDA_VISIBLE_DEVICES={value!r} leaves GPU {numbers} of {len(nvidia.gpus)}")
 
 
 def _user(process: GpuProcess, ours: Collection[int], orphans: Collection[int]) -> str:

@@ -5,7 +5,8 @@ descends from its guardian or, should that be killed, from this program itself; 
 that carries the mark and descends from neither is left over from a run that was killed together with its guardian.
 
 A process that sets its title, as vLLM's engine does, overwrites what can be seen of its environment. It is recognised
-by its session: another process in it carries the mark, or the guardian recorded it in the server's directory.
+by its session, whatever it shows: another process in it carries the mark, or the guardian recorded it in the server's
+directory.
 """
 
 import contextlib
@@ -28,6 +29,7 @@ _ASKED_S: Final = 3.0
 _KILLED_S: Final = 3.0
 _TRACKERS_S: Final = 1.0
 _LOOKS: Final = 3
+_CLOCKS_DIFFER_S: Final = 2.0
 
 
 _GoneAndLeft = tuple[list[psutil.Process], list[psutil.Process]]
@@ -159,14 +161,19 @@ def _sessions(processes: Sequence[psutil.Process]) -> Iterator[int]:
 
 
 def _recorded_session(directory: Path) -> int | None:
-    """The session of a server's directory; None if it is not this user's, or the machine has been restarted since."""
+    """The session of a server's directory; None if it is not this user's, or is by now another's."""
     try:
         status = (directory / SESSION).stat()
         if status.st_uid != os.getuid() or status.st_mtime < psutil.boot_time():
             return None
-        return int((directory / SESSION).read_text())
-    except (OSError, ValueError):
+        session = int((directory / SESSION).read_text())
+        # As long as anything is left of a session, no new process gets its number.
+        reused = psutil.Process(session).create_time() > status.st_mtime + _CLOCKS_DIFFER_S
+    except psutil.NoSuchProcess:
+        reused = False
+    except (OSError, ValueError, psutil.Error):
         return None
+    return None if reused else session
 
 
 def _session_of(pid: int) -> int | None:
@@ -180,11 +187,11 @@ def _marked(process: psutil.Process, sessions: Collection[int]) -> MarkedProcess
     """What is known of a process if it carries the mark; None where it does not, has ended or does not tell.
 
     Args:
-        sessions: Those of servers; a process in one of them that shows no environment at all has overwritten it.
+        sessions: Those of servers; a process in one of them without the mark has overwritten its environment.
     """
     try:
         environment = process.environ()
-        ours = MARK in environment or (not environment and _session_of(process.pid) in sessions)
+        ours = MARK in environment or _session_of(process.pid) in sessions
         if not ours or process.status() == psutil.STATUS_ZOMBIE:
             return None
         ancestors = process.parents()

@@ -31,15 +31,19 @@ class Fit:
 
     Args:
         limits: At least one.
-        make_counter: Makes what counts tokens, or None where no vocabulary can be read; called at the first prompt that
-            may be too long.
+        make_counter: Makes what counts tokens, or None where no vocabulary can be read; called if a prompt may be too
+            long.
+
+    Counting takes a process of its own, so texts are counted all at once: prompts are measured, with all unknown texts
+    taken for empty, and measured again after `count_unknown`, until that finds none.
     """
 
     def __init__(self, limits: Iterable[ContextLimit], make_counter: Callable[[], TokenCounter | None]) -> None:
         self.limit = min(limits)
         self._make_counter = make_counter
         self._counter: TokenCounter | None = None
-        self._last: tuple[Sequence[Message], int] | None = None
+        self._counted: dict[str, int] = {}
+        self._unknown: dict[str, None] = {}
 
     def for_replies_of(self, max_out_len: int, *, chosen: bool) -> "FitOfTask":
         """What the prompts of one task must leave room for.
@@ -60,12 +64,27 @@ class Fit:
         return FitOfTask(self, max_out_len)
 
     def count(self, messages: Sequence[Message]) -> int:
-        """Not fewer than the tokens of a prompt."""
+        """Not fewer than the tokens of a prompt; 0 as long as it holds a text that is unknown."""
+        texts = [one["content"] for one in messages]
+        if unknown := [text for text in texts if text not in self._counted]:
+            self._unknown.update(dict.fromkeys(unknown))
+            return 0
+        return TokenCounter.total([self._counted[text] for text in texts])
+
+    def count_unknown(self) -> bool:
+        """Count the texts that `count` did not know; whether there were any.
+
+        Raises:
+            TokenizerError: The vocabulary is damaged.
+        """
+        if not self._unknown:
+            return False
         if self._counter is None:
             self._counter = self._make_counter() or estimating_counter()
-        if self._last is None or self._last[0] is not messages:
-            self._last = messages, self._counter(messages)
-        return self._last[1]
+        texts = list(self._unknown)
+        self._unknown.clear()
+        self._counted |= zip(texts, self._counter.of_texts(texts), strict=True)
+        return True
 
     @property
     def record(self) -> ContextRecord:

@@ -15,6 +15,7 @@ from bundle.checkpoints import (
     fingerprint,
     has_chat_template,
     inspect_checkpoint,
+    is_internlm2,
     prove_tokenizer,
     require_chat_template,
     require_trust,
@@ -34,6 +35,7 @@ from bundle.serving.engines import choose_engine
 from bundle.serving.gpus import GpuMemory
 from bundle.serving.health import wait_for_trouble
 from bundle.serving.machine import Machine
+from bundle.serving.missing_gpus import why_no_gpu
 from bundle.serving.supervisor import Server as ReadyServer
 from bundle.serving.supervisor import Supervisor
 from bundle.system.background import in_thread, until_done_or_trouble
@@ -65,7 +67,8 @@ class Local:
 
     @property
     def model_file(self) -> ModelFile:
-        require_trust(self.checkpoint, trusted=self.trusted)
+        if not is_internlm2(self.checkpoint.config):  # every engine serves those without their code
+            require_trust(self.checkpoint, trusted=self.trusted)
         file = self._named_model_file[1]
         return file if self._has_template else file.model_copy(update={"prompt_shape": "plain"})
 
@@ -86,10 +89,12 @@ class Local:
         architecture = self.checkpoint.architecture
         return model_file_for(architecture) or ("none", ModelFile(description=architecture))
 
-    @property
+    @cached_property
     def trusted(self) -> bool:
-        chosen = self.options.trust_remote_code
-        return self._named_model_file[1].trust_remote_code if chosen is None else chosen
+        chosen, file = self.options.trust_remote_code, self._named_model_file[1]
+        if chosen is not None:
+            return chosen
+        return file.trust_remote_code or self.checkpoint.is_known_code(file.trusted_code)
 
     def token_counter(self) -> TokenCounter | None:
         return token_counter(self.checkpoint.path)
@@ -113,8 +118,10 @@ class Local:
 
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "LocalModel":
         checkpoint, options, engine = self.checkpoint, self.options, self.engine
+        if options.engine == "auto" and (none := why_no_gpu(self._machine.nvidia)) is not None:
+            screen.say(f"serving on the CPU, which is slow: {none.why}")
         screen.heading(plan.tasks, f"checkpoint {checkpoint.path}, engine {engine.name}", plan.sources())
-        if checkpoint.remote_code:
+        if checkpoint.remote_code and self.trusted:
             source = "--trust-remote-code" if options.trust_remote_code else f"model file {self._named_model_file[0]}"
             names = ", ".join(checkpoint.remote_code_names)
             screen.say(f"allowing the checkpoint's own Python code ({source}): {names}")
@@ -139,7 +146,7 @@ class LocalModel:
     ours = True
 
     def __init__(self, local: Local, spec: ServerSpec, plan: Plan, screen: Screen, timing: Timing) -> None:
-        self.label = local.checkpoint.path.name
+        self.label = local.checkpoint.name
         self.max_restarts = local.options.max_restarts
         self.concurrency = spec.concurrency
         self._local = local
@@ -163,7 +170,7 @@ class LocalModel:
         proof = await prove_tokenizer(
             spec.tokenizer_directory,
             python=spec.interpreter,
-            trust_remote_code=self._local.trusted,
+            trust_remote_code=spec.own_code,
             conversations=[question.messages for question in chosen],
             template_arguments=_template_arguments(self._plan.extra_body),
         )

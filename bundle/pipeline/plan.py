@@ -116,15 +116,21 @@ class Plan:
             subjects, longest = self.subjects[task.name], self.max_out_len[task.name]
             context = None if fit is None else fit.for_replies_of(longest, chosen=chosen)
             tables[task.name] = task.load(self._source(task), subjects, say)
-            questions += task.questions(
-                tables[task.name],
-                subjects,
-                limit=self.options.limit,
-                shape=self.shapes[task.name],
-                sample=self.samples.get(task.name),
-                fits=None if context is None else context.fits,
-                left=None if context is None else context.left,
-            )
+            while True:
+                of_task = list(
+                    task.questions(
+                        tables[task.name],
+                        subjects,
+                        limit=self.options.limit,
+                        shape=self.shapes[task.name],
+                        sample=self.samples.get(task.name),
+                        fits=None if context is None else context.fits,
+                        left=None if context is None else context.left,
+                    )
+                )
+                if fit is None or not fit.count_unknown():
+                    break
+            questions += of_task
         tasks = {task.name: task for task in self.tasks}
 
         def fewer_examples(question: Question, examples: int) -> Question:

@@ -8,13 +8,14 @@ from typing import Any
 
 from bundle.system.limits import allow_open_files, forbid_core_dumps
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+"""SIGUSR1, SIGUSR2 and SIGXCPU are how batch systems (Slurm's ``--signal``) announce that a job's time is up."""
 
 
 def run_with_signals(
     work: Callable[[], Coroutine[Any, Any, int]], *, say: Callable[[str], None], kill: Callable[[], None]
 ) -> int:
-    """Run what ``work`` begins, and return its exit code. SIGINT, SIGTERM and SIGHUP cancel it.
+    """Run what ``work`` begins, and return its exit code. Signals that ask to end cancel it.
 
     Args:
         work: Begins something that cleans up and returns when it is cancelled.
@@ -47,7 +48,7 @@ async def _with_signals(work: Coroutine[Any, Any, int], say: Callable[[str], Non
         stopping = True
         working.cancel()
 
-    for number in _SIGNALS:
+    for number in (signal.Signals[name] for name in _SIGNALS):
         # A user who starts us with `nohup` wants us to survive the terminal.
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, stop)

@@ -10,6 +10,7 @@ from pydantic import Field
 
 import bundle
 from bundle.runs.task_record import RecordPart, Text
+from bundle.system.files import model_name
 
 _PACKAGES = ("openai", "datasets", "lmdeploy", "transformers", "torch")
 
@@ -37,8 +38,8 @@ class LocalModelRecord(RecordPart):
 
     @property
     def name(self) -> str:
-        """The name of the checkpoint's directory."""
-        return Path(self.path).name
+        """The name of the model in the checkpoint's directory."""
+        return model_name(self.path)
 
 
 class EngineRecord(RecordPart):

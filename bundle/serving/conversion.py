@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bundle.checkpoints import Checkpoint
+from bundle.checkpoints import Checkpoint, is_internlm2
 from bundle.system.files import expanded, home_cache
 from bundle.system.locks import Lock
 
@@ -24,7 +24,7 @@ class Servable:
     """A directory that an engine can load.
 
     Attributes:
-        own_code: Whether the directory's Python code is needed and may run.
+        own_code: Whether the directory's Python code is needed and may run: the checkpoint's, or ours.
         keep: Must be kept alive for as long as servers read the directory; None if it is the checkpoint's own.
     """
 
@@ -43,13 +43,35 @@ def servable(checkpoint: Checkpoint, *, trust_remote_code: bool, say: Callable[[
         CheckpointError: It cannot be converted.
     """
     # Imported here, because lmdeploy does not wait for what converts checkpoints.
-    from bundle.checkpoints.internlm2 import is_internlm2, rewrite_as_llama
+    from bundle.checkpoints.internlm2 import rewrite_as_llama
     from bundle.checkpoints.internlm2.cache import hold
 
     if not is_internlm2(checkpoint.config):
         return Servable(checkpoint.path, trust_remote_code, None)
     directory = rewrite_as_llama(checkpoint.path, cache_directory() / CONVERTED, say=say)
     return Servable(directory, False, _Held(hold(directory)))
+
+
+def servable_without_code(checkpoint: Checkpoint, *, trust_remote_code: bool, say: Callable[[str], None]) -> Servable:
+    """The checkpoint; of an InternLM2 one whose own code may not run, a directory without it.
+
+    Args:
+        checkpoint: What is to be served, by an engine that has InternLM2's model itself.
+        trust_remote_code: Whether the checkpoint's Python code may run.
+        say: Called with what takes time.
+
+    Raises:
+        CheckpointError: It cannot be served without its code.
+    """
+    if trust_remote_code or not checkpoint.remote_code or not is_internlm2(checkpoint.config):
+        return Servable(checkpoint.path, trust_remote_code, None)
+    # Imported here, because most checkpoints do not wait for it.
+    from bundle.checkpoints.internlm2 import without_code
+    from bundle.checkpoints.internlm2.cache import hold
+
+    say(f"none of the checkpoint's own Python code runs ({', '.join(checkpoint.remote_code_names)})")
+    directory = without_code(checkpoint.path, cache_directory() / CONVERTED, say=say)
+    return Servable(directory, True, _Held(hold(directory)))
 
 
 class _Held:

@@ -62,6 +62,7 @@ class ServerSpec:
         engine: The engine's name, as in ``--engine``.
         served_name: The model's name in ``/v1/models`` and in requests.
         interpreter: The Python that runs the server, and under which its tokenizer must be checked.
+        own_code: Whether Python code in the directory of its tokenizer may run.
         command: From a port and a private directory, which is removed after the server's end, to the argument list.
         key_variable: The variable that hands the server its API key; None where it has none.
         directory_variables: Variables that hold the path of the private directory, such as TMPDIR.
@@ -87,6 +88,7 @@ class ServerSpec:
     interpreter: str
     tokenizer_directory: Path
     command: Callable[[int, Path], tuple[str, ...]]
+    own_code: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     key_variable: str | None = None
     directory_variables: tuple[str, ...] = ()
@@ -110,7 +112,7 @@ class ServerSpec:
         """How to start a server on a port that lets in whoever holds ``api_key``."""
         environment = {**dict.fromkeys(self.directory_variables, str(directory)), **self.environment}
         if self.gpus:
-            devices = ",".join(str(gpu.index) for gpu in self.gpus)
+            devices = ",".join(gpu.device for gpu in self.gpus)
             environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": devices, **environment}
         secrets = {self.key_variable: api_key} if self.key_variable else {}
         return Launch(self.command(port, directory), environment, secrets)

@@ -8,9 +8,9 @@ from bundle.checkpoints import require_architecture
 from bundle.config.model_files import ModelFile
 from bundle.errors import UsageError
 from bundle.serving.engine import Engine, Job
-from bundle.serving.gpus import visible_gpus
 from bundle.serving.lmdeploy.engine import LmdeployEngine
 from bundle.serving.machine import Machine
+from bundle.serving.missing_gpus import why_no_gpu
 from bundle.serving.transformers_engine import TransformersEngine
 from bundle.serving.vllm.engine import VllmEngine
 from bundle.system.text import did_you_mean
@@ -20,9 +20,24 @@ ENGINES: Final[Mapping[str, type[Engine]]] = {
 }
 
 
-def automatic_engine(machine: Machine) -> str:
-    """What ``--engine auto`` stands for: lmdeploy where there is a GPU we may use, else transformers."""
-    return "lmdeploy" if visible_gpus(machine.gpus) else "transformers"
+def automatic_engine(machine: Machine) -> tuple[str, str | None]:
+    """What ``--engine auto`` stands for: lmdeploy where there is a GPU we may use, transformers where there is none.
+
+    Returns:
+        The engine's name, and why it is not one for GPUs; None if it is.
+
+    Raises:
+        UsageError: There is a GPU, and it cannot be used.
+    """
+    none = why_no_gpu(machine.nvidia)
+    if none is None:
+        return "lmdeploy", None
+    if none.serve_on_cpu:
+        return "transformers", none.why
+    raise UsageError(
+        f"A GPU cannot be used: {none.why}.",
+        remedy=f"{none.remedy or ''} To serve on the CPU, which is slow, say so: --engine transformers.".strip(),
+    )
 
 
 def choose_engine(name: str, model: ModelFile, job: Job) -> Engine:
@@ -32,7 +47,7 @@ def choose_engine(name: str, model: ModelFile, job: Job) -> Engine:
         name: As in ``--engine``.
 
     Raises:
-        UsageError: The name is unknown.
+        UsageError: The name is unknown, or "auto" finds a GPU that cannot be used.
         CheckpointError: The engine does not know the checkpoint's architecture.
         ServerError: The engine is not installed.
     """
@@ -41,7 +56,8 @@ def choose_engine(name: str, model: ModelFile, job: Job) -> Engine:
         raise UsageError(
             f"Unknown engine {name!r}.", remedy=did_you_mean(name, names, f"Choose one of {', '.join(names)}.")
         )
-    name = automatic_engine(job.machine) if name == "auto" else name
+    if name == "auto":
+        name, _ = automatic_engine(job.machine)
     engine = ENGINES[name](replace(job, settings=getattr(model, name)))
     require_architecture(job.checkpoint, engine.architectures, name)
     return engine

@@ -27,23 +27,39 @@ _OVERHEAD_MIB = 2048
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU.
+    """One GPU, or a part of one (MIG).
 
     Attributes:
-        index: Its number in PCI order, as in ``nvidia-smi``.
+        index: Its number in PCI order, as in ``nvidia-smi``; None for one that is known by its name alone.
         uuid: Its permanent name.
         name: The product's name.
-        total_mib: All its memory, in MiB.
-        free_mib: The free part of it, in MiB.
+        total_mib: All its memory, in MiB; None if unknown, as where it is the machine's own memory (GB10).
+        free_mib: The free part of it, in MiB; None if unknown.
         driver: The driver's version.
     """
 
-    index: int
+    index: int | None
     uuid: str
     name: str
-    total_mib: int
-    free_mib: int
-    driver: str
+    total_mib: int | None = None
+    free_mib: int | None = None
+    driver: str = ""
+
+    @property
+    def device(self) -> str:
+        """What it is called in ``CUDA_VISIBLE_DEVICES``, with devices in PCI order."""
+        return self.uuid if self.index is None else str(self.index)
+
+    @property
+    def free(self) -> str:
+        """How much of its memory is free, for people."""
+        if self.free_mib is None:
+            return "memory unknown"
+        of = "" if self.total_mib is None else f" of {gib(self.total_mib)}"
+        return f"{gib(self.free_mib)}{of} free"
+
+    def __str__(self) -> str:
+        return f"{self.device} ({self.name}, {self.free})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +79,14 @@ class Nvidia:
     Attributes:
         installed: Whether there is an ``nvidia-smi``.
         error: What it did instead of answering; None if it answered.
-        gpus: The GPUs that report their memory.
+        gpus: The GPUs.
         capabilities: UUID -> compute capability, where the driver reports it.
-        silent: Names of the GPUs that don't report their memory, and so can't be served on.
     """
 
     installed: bool
     error: str | None = None
     gpus: tuple[Gpu, ...] = ()
     capabilities: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    silent: tuple[str, ...] = ()
 
 
 class NvidiaSmiError(Exception):
@@ -92,19 +106,16 @@ def ask_for_gpus(limit_s: float = _ANSWER_S) -> Nvidia:
         return Nvidia(installed=True, error=str(error))
     if rows is None:
         return Nvidia(installed=False)
-    gpus, silent = [], []
+    gpus = []
     capabilities: dict[str, tuple[int, ...]] = {}
     for row in rows:
-        if len(row) < 6:
+        if len(row) < 6 or not row[0].isdigit():
             continue
         index, uuid, name, total, free, driver = row[:6]
-        if total.isdigit() and free.isdigit():
-            gpus.append(Gpu(int(index), uuid, name, int(total), int(free), driver))
-        else:
-            silent.append(name)
+        gpus.append(Gpu(int(index), uuid, name, _mib(total), _mib(free), driver))
         with contextlib.suppress(ValueError, IndexError):
             capabilities[uuid] = tuple(map(int, row[6].split(".")))
-    return Nvidia(True, None, tuple(gpus), capabilities, tuple(silent))
+    return Nvidia(True, None, tuple(gpus), capabilities)
 
 
 def list_gpus() -> list[Gpu]:
@@ -119,7 +130,7 @@ def list_processes(limit_s: float = _ANSWER_S) -> list[GpuProcess]:
     except NvidiaSmiError:
         return []
     return [
-        GpuProcess(uuid, int(pid), name, int(used) if used.isdigit() else None)
+        GpuProcess(uuid, int(pid), name, _mib(used))
         for uuid, pid, name, used in (row for row in rows if len(row) == 4)
         if pid.isdigit()
     ]
@@ -128,7 +139,8 @@ def list_processes(limit_s: float = _ANSWER_S) -> list[GpuProcess]:
 def visible_gpus(gpus: Sequence[Gpu], environment: Mapping[str, str] = os.environ) -> list[Gpu]:
     """Those of ``gpus`` that ``CUDA_VISIBLE_DEVICES`` lets a program use, in its order; all if it is not set.
 
-    As in CUDA, the first entry that names no GPU ends the list.
+    As in CUDA, the first entry that names no GPU ends the list. ``nvidia-smi`` does not list the parts of GPUs (MIG),
+    so one of those is taken at its word.
     """
     value = environment.get("CUDA_VISIBLE_DEVICES")
     if value is None:
@@ -156,12 +168,12 @@ def select_gpus(gpus: Sequence[Gpu], wanted: str | None, count: int) -> list[Gpu
     if wanted is not None:
         chosen = [_find_gpu(gpus, entry.strip()) for entry in wanted.split(",")]
         if None in chosen or not chosen:
-            there = ", ".join(str(gpu.index) for gpu in gpus) or "none"
+            there = ", ".join(gpu.device for gpu in gpus) or "none"
             raise UsageError(f"--gpu {wanted}: no such GPU.", remedy=f"Available GPUs: {there}.")
         return [gpu for gpu in chosen if gpu is not None]
     if len(gpus) < count:
         raise UsageError(f"The server needs {count} GPUs, and only {len(gpus)} may be used.", remedy="Lower --tp.")
-    return sorted(gpus, key=lambda gpu: -gpu.free_mib)[:count]
+    return sorted(gpus, key=lambda gpu: -(gpu.free_mib or 0))[:count]
 
 
 def needed_mib(weight_bytes: int, gpus: int = 1) -> int:
@@ -176,7 +188,7 @@ def require_memory(gpus: Sequence[Gpu], needed: int) -> None:
         ServerError: One has; the message says what uses it.
     """
     for gpu in gpus:
-        if gpu.free_mib >= needed:
+        if gpu.free_mib is None or gpu.free_mib >= needed:
             continue
         users = [
             f"  process {process.pid} ({process.name})"
@@ -185,19 +197,23 @@ def require_memory(gpus: Sequence[Gpu], needed: int) -> None:
             if process.gpu_uuid == gpu.uuid
         ]
         raise ServerError(
-            f"GPU {gpu.index} ({gpu.name}) has {gib(gpu.free_mib)} of {gib(gpu.total_mib)} free, and "
-            f"this checkpoint needs about {gib(needed)}.",
+            f"GPU {gpu.device} ({gpu.name}) has {gpu.free}, and this checkpoint needs about {gib(needed)}.",
             remedy="Stop what uses it, or choose another GPU with --gpu.",
             details=users or ["  (the driver does not report what uses it)"],
         )
 
 
 def _find_gpu(gpus: Sequence[Gpu], name: str) -> Gpu | None:
-    """The GPU with this number, or whose UUID begins like this."""
+    """The GPU with this number, or whose UUID begins like this; or the part of one with this name."""
     for gpu in gpus:
-        if name == str(gpu.index) or (name.startswith("GPU-") and gpu.uuid.startswith(name)):
+        if name == gpu.device or (name.startswith("GPU-") and gpu.uuid.startswith(name)):
             return gpu
-    return None
+    return Gpu(None, name, "part of a GPU") if name.startswith("MIG-") else None
+
+
+def _mib(cell: str) -> int | None:
+    """An amount of memory; None for "[N/A]", "[Insufficient Permissions]" and the like."""
+    return int(cell) if cell.isdigit() else None
 
 
 def _ask(query: str, limit_s: float) -> list[list[str]] | None:
@@ -277,9 +293,12 @@ class GpuMemory:
             return self._held_by_us(self._ours)
         for gpu in list_gpus():
             before = self._before.get(gpu.uuid)
-            if before is not None and gpu.free_mib < before.free_mib - _NOT_MUCH_MIB and not self._processes():
+            if before is None or before.free_mib is None or gpu.free_mib is None:
+                continue
+            less = before.free_mib - gpu.free_mib
+            if less > _NOT_MUCH_MIB and not self._processes():
                 return (
-                    f"GPU {gpu.index} has {gib(before.free_mib - gpu.free_mib)} less free memory than before, and its "
+                    f"GPU {gpu.index} has {gib(less)} less free memory than before, and its "
                     "driver does not report what uses it; all processes of the server have ended"
                 )
         return None

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from bundle.errors import ServerError
+from bundle.errors import EngineMissingError, ServerError
 from bundle.serving.gpus import Gpu, Nvidia, ask_for_gpus
 from bundle.system.findings import SLOW
 from bundle.system.guarded import without_keys
@@ -78,7 +78,7 @@ def find_installation(name: str, install: str) -> Installation:
     if script is None:
         ours = _in_our_environment(name)
         if ours is None:
-            raise ServerError(f"{name} is not installed.", remedy=install)
+            raise EngineMissingError(f"{name} is not installed.", remedy=install)
         return Installation(sys.executable, "-m", *ours)
     interpreter = _interpreter_of(script)
     if interpreter is None:
@@ -95,7 +95,9 @@ def _find_script(name: str) -> Path | None:
     variable = f"BUNDLE_{name.upper()}"
     if chosen := os.environ.get(variable):
         if not Path(chosen).is_file():
-            raise ServerError(f"{variable} names {chosen}, and no such file exists.", remedy=f"Unset {variable}.")
+            raise EngineMissingError(
+                f"{variable} names {chosen}, and no such file exists.", remedy=f"Unset {variable}."
+            )
         return Path(chosen).absolute()
     found = _beside_us(name) or shutil.which(name)
     return Path(found) if found else None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from bundle.checkpoints import transformers_architectures
-from bundle.errors import ServerError, UsageError
+from bundle.errors import EngineMissingError, ServerError, UsageError
 from bundle.serving.conversion import INTERNLM2, cache_directory, cpu_dtype, servable
 from bundle.serving.diagnosis import KnownFailure, raised
 from bundle.serving.engine import Job, ServerSpec, option_names, option_value, require_loopback
@@ -100,7 +100,7 @@ class TransformersEngine:
             )
         found = servable(job.checkpoint, trust_remote_code=job.trust_remote_code, say=say)
         dtype = option_value(job.engine_arguments, "--dtype") or cpu_dtype(job.checkpoint.config)
-        served_name = hub_name(job.checkpoint.path)
+        served_name = hub_name(job.checkpoint.name)
         say(f"transformers {version} on the CPU, {dtype}")
         return ServerSpec(
             engine=self.name,
@@ -108,6 +108,7 @@ class TransformersEngine:
             served_name=served_name,
             interpreter=sys.executable,
             tokenizer_directory=found.directory,
+            own_code=found.own_code,
             command=partial(self._command, served_name, dtype, found.own_code),
             environment={
                 "HF_HUB_CACHE": str(_hub_view(found.directory, served_name, cache_directory())),
@@ -149,12 +150,12 @@ def _check_packages(machine: Machine) -> Iterator[Finding]:
         yield failing(f"checkpoints would be served on the CPU, but {in_short(wrong)}", f"{_INSTALL}.")
 
 
-def hub_name(directory: Path) -> str:
-    """A name in the Hub's form, "local/NAME", for a checkpoint in a directory of any name.
+def hub_name(model: str) -> str:
+    """A name in the Hub's form, "local/NAME", for a model of any name.
 
     What the Hub allows is defined by ``huggingface_hub.utils.validate_repo_id``.
     """
-    name = re.sub(r"[^A-Za-z0-9_.]+|\.{2,}", "-", directory.name)[:80]
+    name = re.sub(r"[^A-Za-z0-9_.]+|\.{2,}", "-", model)[:80]
     name = re.sub(r"(?:\.git|[-.])+$|^[-.]+", "", re.sub(r"-{2,}", "-", name))
     return f"local/{name or 'model'}"
 
@@ -165,7 +166,7 @@ def _version() -> str:
     try:
         return importlib.metadata.version("transformers")
     except importlib.metadata.PackageNotFoundError:
-        raise ServerError("transformers is not installed.", remedy=f"{_INSTALL}.") from None
+        raise EngineMissingError("transformers is not installed.", remedy=f"{_INSTALL}.") from None
 
 
 def _hub_view(directory: Path, name: str, cache: Path) -> Path:

@@ -1,10 +1,12 @@
 """Regular files, whatever is really there, and where a user keeps them."""
 
 import errno
+import json
 import os
 import stat
-from pathlib import Path
-from typing import BinaryIO
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO
 
 from bundle.errors import UsageError
 
@@ -115,3 +117,18 @@ def _require_regular(mode: int) -> None:
         raise IsADirectoryError(errno.EISDIR, "it is a directory")
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, _IRREGULAR)
+
+
+def model_name(directory: str | PurePath) -> str:
+    """The name of the model in a directory: the directory's own, or in a hub cache that of its repository.
+
+    The Hub's clients keep a model as ``models--OWNER--NAME/snapshots/REVISION``.
+    """
+    *_, repository, snapshots, name = ("", "", *PurePath(directory).parts)
+    kind, *rest = repository.split("--")
+    return rest[-1] if snapshots == "snapshots" and kind == "models" and rest and rest[-1] else name
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a checkpoint's JSON file as they are published: indented, not escaped."""
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -43,7 +43,13 @@ def private_directory(prefix: str) -> Path:
 
 
 async def run_guarded(
-    command: Sequence[str], environment: Mapping[str, str], log: int, *, limit_s: float, directory: Path | None = None
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log: int,
+    *,
+    limit_s: float,
+    directory: Path | None = None,
+    limits: Mapping[str, int] | None = None,
 ) -> int | None:
     """Run a program to its end under a guardian; see ``GuardedProcess.start``.
 
@@ -58,7 +64,7 @@ async def run_guarded(
     """
     process = GuardedProcess()
     try:
-        await process.start(command, environment, log, directory=directory, at_once=True)
+        await process.start(command, environment, log, directory=directory, at_once=True, limits=limits)
         async with asyncio.timeout(limit_s):
             return await asyncio.shield(process.exited)
     finally:
@@ -85,6 +91,7 @@ class _OrphansAreOurs:
         self._servers = 0
         self._before = False
         self._lock = threading.Lock()
+        self._guardians: set[int] = set()
 
     def begin(self) -> None:
         with self._lock:
@@ -97,6 +104,23 @@ class _OrphansAreOurs:
             self._servers -= 1
             if self._servers == 0:
                 guardian.become_subreaper(self._before)
+
+    def know(self, guardian_pid: int) -> None:
+        """Remember a guardian, which is no orphan."""
+        self._guardians.add(guardian_pid)
+
+    def adopted(self, table: Mapping[int, guardian.Process]) -> set[int]:
+        """Our children that we have not started: what lost its parent when its guardian was killed.
+
+        Of what we start, guardians alone lead sessions of their own. What is in no session of ours was started by
+        something below a guardian, whatever it has done to its environment.
+        """
+        us = os.getpid()
+        return {
+            pid
+            for pid, process in table.items()
+            if process.parent == us and process.group != table[us].group and pid not in self._guardians
+        }
 
 
 _orphans_are_ours = _OrphansAreOurs()
@@ -131,6 +155,7 @@ class GuardedProcess(asyncio.SubprocessProtocol):
         *,
         directory: Path | None = None,
         at_once: bool = False,
+        limits: Mapping[str, int] | None = None,
     ) -> int:
         """Start the guardian and with it the program.
 
@@ -139,6 +164,7 @@ class GuardedProcess(asyncio.SubprocessProtocol):
         Args:
             directory: A directory of its own, which is removed with it (``private_directory``).
             at_once: Whether it has nothing to save and is always killed without being asked to end.
+            limits: What each of its processes may use, by the names of ``resource``: ``RLIMIT_DATA``, in bytes.
 
         Returns:
             The program's pid.
@@ -166,6 +192,7 @@ class GuardedProcess(asyncio.SubprocessProtocol):
             "parent": os.getpid(),
             "directory": None if directory is None else str(directory),
             "at_once": at_once,
+            "limits": dict(limits or {}),
         }
         self._write(json.dumps(spec))
         return await asyncio.shield(self._started)
@@ -182,6 +209,7 @@ class GuardedProcess(asyncio.SubprocessProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.SubprocessTransport, transport)
+        _orphans_are_ours.know(self._transport.get_pid())
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         *lines, self._received = (self._received + data).split(b"\n")
@@ -236,7 +264,7 @@ class GuardedProcess(asyncio.SubprocessProtocol):
         """Kill what the guardian left behind until twice there is nothing: one look can miss what forks meanwhile."""
         loop = asyncio.get_running_loop()
         server = None if self._started.exception() else self._started.result()
-        left = guardian.stragglers(self._mark, group=server)
+        left = guardian.stragglers(self._mark, group=server, adopted=_orphans_are_ours.adopted)
         last = loop.time() >= give_up_at - guardian.FOR_TRACKERS
         guardian.send(left if last else left - guardian.resource_trackers(left), signal.SIGKILL)
         self._swept |= left if server is None else left | {server}

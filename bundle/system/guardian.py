@@ -6,9 +6,10 @@ second. It speaks JSON lines.
 
 In, on stdin: first ``{"command": [...], "environment": {...}, "mark": "...", "parent": PID}``, so that
 nothing secret is in an argument list; afterwards the words ``stop`` (ask, then insist) and
-``kill`` (at once). Two more members are optional:
+``kill`` (at once). Further members are optional:
 ``"directory": DIR``, the server's own, which is locked while it lives and removed in the end, and ``"at_once": true``
-for one that has nothing to save and is never asked to end first.
+for one that has nothing to save and is never asked to end first, and ``"limits": {"RLIMIT_DATA": BYTES, ...}``, which
+each of its processes gets.
 Out, on stdout: ``{"event": "started", "pid": N}`` or ``{"event": "failed", "error": "..."}``, then
 ``{"event": "exited", "returncode": N}`` as soon as the server's main process is gone, and last
 ``{"event": "stopped", "left": [PID, ...]}`` when everything it started is gone too, or would not die.
@@ -20,7 +21,9 @@ dies in any way, SIGKILL included; that takes ``LONGEST_STOP`` seconds at most. 
 - On Linux it is the "child subreaper" of all it starts: whatever double-forks, daemonises or leaves the session still
   becomes its child, and ``waitpid`` saying that there is no child left is the proof that nothing is left.
 - If the guardian itself is killed, the kernel kills the server's main process (PR_SET_PDEATHSIG), and the parent kills
-  the rest by the mark in their environment and by their session (``stragglers``).
+  the rest (``stragglers``): by the mark in their environment, by their session, and because, being the next subreaper,
+  it has become the parent of whatever shows neither.
+- If the guardian was stopped (SIGSTOP) when its parent dies, the kernel wakes it (PR_SET_PDEATHSIG again).
 - If parent and guardian are killed in the same instant, the main process still dies; those of its children survive that
   do not end by themselves when it does. Their environment holds ``BUNDLE_GUARDIAN``, and their session is the one whose
   number is in the file ``session`` of the server's directory: a process that sets its title, as vLLM's do, overwrites
@@ -38,17 +41,24 @@ import ctypes
 import fcntl
 import json
 import os
+import resource
 import selectors
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 MARK = "BUNDLE_GUARDIAN"
 SESSION = "session"
 """The file in a server's directory that holds its session's number."""
 
+# Signals that ask us to end; the last three are how batch systems warn every process of a job.
+ASKED_TO_END = (
+    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT),
+    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU),
+)
 # What everything alive is sent, and how many seconds it then has: few, for an inference server has nothing to save, and
 # in all below the ten seconds after our parent's death in which nothing may be left.
 # SIGINT comes twice because uvicorn, once asked to end, waits for open connections until a second one.
@@ -126,8 +136,13 @@ def family(table: dict[int, Process], roots: set[int], group: int | None) -> set
     return found
 
 
-def stragglers(mark: str, group: int | None) -> set[int]:
-    """Processes alive that carry ``mark`` in their environment or are in ``group``, with all their descendants."""
+def stragglers(
+    mark: str, group: int | None, adopted: Callable[[dict[int, Process]], set[int]] = lambda table: set()
+) -> set[int]:
+    """Processes alive that carry ``mark`` in their environment or are in ``group``, with all their descendants.
+
+    ``adopted`` finds others in the process table.
+    """
     table = process_table()
     wanted = f"{MARK}={mark}".encode()
     marked = set()
@@ -138,6 +153,7 @@ def stragglers(mark: str, group: int | None) -> set[int]:
                     marked.add(pid)
         except OSError:
             continue  # Another user's process, or one that ended meanwhile.
+    marked |= adopted(table)
     found = marked | family(table, marked, group)
     return {pid for pid in found if not table[pid].zombie} - {os.getpid()}
 
@@ -204,10 +220,12 @@ class Guardian:
     def _listen(self) -> None:
         """Turn everything that can happen into something the selector wakes up for."""
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        # The kernel sends it when our parent dies: even if somebody has stopped us, we go on and see to our work.
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
         signals, wakeup = os.pipe()
         os.set_blocking(wakeup, False)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
-        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD):
+        for signum in (*ASKED_TO_END, signal.SIGCHLD):
             # A handler, not SIG_IGN: what is ignored would stay ignored in the server.
             signal.signal(signum, lambda *_: None)
         self._selector.register(signals, selectors.EVENT_READ, self._on_signal)
@@ -272,11 +290,15 @@ class Guardian:
         if self._asked_to_stop or spec["parent"] != os.getppid():
             return False  # It died before it could be watched.
         guardian = os.getpid()
+        limits = spec.get("limits") or {}
 
-        def die_with_guardian() -> None:
+        def prepare() -> None:
             _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != guardian:
                 os._exit(1)  # It died before that line: no signal will come.
+            for name, most in limits.items():
+                with contextlib.suppress(OSError, ValueError):  # less is allowed already, or there is no such limit
+                    resource.setrlimit(getattr(resource, name), (most, most))
 
         try:
             self._server = subprocess.Popen(
@@ -286,7 +308,7 @@ class Guardian:
                 stdout=2,
                 stderr=2,
                 start_new_session=True,
-                preexec_fn=die_with_guardian,
+                preexec_fn=prepare,
             )
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             _report(event="failed", error=str(error))

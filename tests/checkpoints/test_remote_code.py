@@ -1,5 +1,6 @@
 """Python code in a checkpoint is found and named, and does not run without leave."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -73,13 +74,27 @@ def test_a_checkpoint_without_code_needs_no_leave(tmp_path: Path) -> None:
     require_trust(checkpoint, trusted=False)
 
 
-def test_code_of_another_repository_needs_leave_and_is_said_to_be_downloaded(tmp_path: Path) -> None:
+def test_code_of_another_repository_is_refused_whatever_the_user_trusts(tmp_path: Path) -> None:
     directory = write_checkpoint(tmp_path / "model")
     auto_map = {"AutoModelForCausalLM": "internlm/internlm2-7b--modeling_internlm2.InternLM2ForCausalLM"}
     write_json(directory / "config.json", {**CONFIG, "auto_map": auto_map})
-    assert names(directory) == ("internlm/internlm2-7b--modeling_internlm2.py",)
-    with pytest.raises(CheckpointError, match=r"would download and run Python code from another repository \(internlm"):
-        require_trust(inspect_checkpoint(directory), trusted=False)
+    with pytest.raises(CheckpointError, match="wants code of another repository") as caught:
+        inspect_checkpoint(directory)
+    assert "never downloaded or run" in caught.value.message
+    assert "copy modeling_internlm2.py into the checkpoint's directory" in str(caught.value.remedy)
+
+
+def test_code_is_known_by_its_digest_and_every_file_must_be(tmp_path: Path) -> None:
+    directory = write_checkpoint(tmp_path / "model")
+    (directory / "code.py").write_text("from .other import x")
+    (directory / "other.py").write_text("x = 1")
+    write_json(directory / "config.json", {**CONFIG, "auto_map": {"AutoConfig": "code.Config"}})
+    checkpoint = inspect_checkpoint(directory)
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in checkpoint.remote_code]
+    assert checkpoint.is_known_code(digests)
+    assert not checkpoint.is_known_code(digests[:1])
+    (directory / "other.py").write_text("x = 2")
+    assert not checkpoint.is_known_code(digests)
 
 
 @pytest.mark.parametrize("file", ["tokenizer_config.json", "generation_config.json", "preprocessor_config.json"])

@@ -50,7 +50,7 @@ def interpreter(tmp_path: Path) -> Callable[[str], str]:
 
 def reporting(report: str) -> str:
     """A script that prints a line as the probe prints its report."""
-    return f"printf '\\036tokenizer %s\\n' {shlex.quote(report)}"
+    return f"printf '\\036result %s\\n' {shlex.quote(report)}"
 
 
 async def refusal(directory: Path, python: str, *, trusted: bool = False, limit: float = PATIENCE_S) -> TokenizerError:
@@ -235,7 +235,7 @@ async def test_nothing_secret_is_asked_for_and_no_code_is_copied_where_the_serve
     await refusal(model, interpreter(f'echo "$@" > {seen}\nenv >> {seen}'), trusted=True)
     lines = seen.read_text().splitlines()
     directory = next(line for line in lines if line.startswith("HF_MODULES_CACHE=")).partition("=")[2]
-    expected = f"{model} --vocab-size 64 --trust-remote-code --conversations {directory}/conversations.json"
+    expected = f"{model} --vocab-size 64 --trust-remote-code {directory}/given.json"
     assert lines[0].endswith(f"tokenizer_probe.py {expected}")
     environment = dict(line.split("=", 1) for line in lines[1:] if "=" in line)
     assert environment["HF_HUB_OFFLINE"] == "1"

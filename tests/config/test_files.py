@@ -1,9 +1,11 @@
 """Model files and task files."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
+from bundle.checkpoints.internlm2.without_code import configuration_code
 from bundle.config.files import file_names
 from bundle.config.model_files import model_file, model_file_for
 from bundle.errors import ConfigError
@@ -15,11 +17,12 @@ def test_every_file_that_ships_can_be_used() -> None:
     assert all(model_file(name).description for name in file_names("models"))
 
 
-def test_internlm2_checkpoints_are_served_with_the_file_that_gives_leave_for_their_code() -> None:
+def test_internlm2_checkpoints_are_served_with_a_file_that_trusts_no_code_but_our_own() -> None:
     found = model_file_for("InternLM2ForCausalLM")
     assert found is not None
     assert found[0] == "internlm2_5-1_8b"
-    assert found[1].trust_remote_code
+    assert not found[1].trust_remote_code
+    assert found[1].trusted_code == (hashlib.sha256(configuration_code()).hexdigest(),)
 
 
 def test_an_unknown_architecture_has_no_file() -> None:

@@ -95,7 +95,7 @@ def test_whole_numbers_are_taken_where_a_fraction_may_stand(tmp_path: Path) -> N
         ("[remote]\nheaders = { X = { file = 's3cret' } }", r"key 'remote.headers.X"),
         ("trust_remote_code = 'yes'", r"key 'trust_remote_code': .*valid boolean"),
         ("remote = 'puyu'", r"key 'remote': must be a table"),
-        ("prompt_shape = 'turn'", r"key 'prompt_shape': must be 'turns' or 'flat'\. Did you mean turns"),
+        ("prompt_shape = 'turn'", r"key 'prompt_shape': must be 'turns' or 'flat' or 'plain'\. Did you mean turns"),
         ("architectures = 'A'", r"key 'architectures': must be a list"),
         ("[thinking]\nopen = '<plan>'", r"the key 'thinking.close' is missing"),
         ("[thinking]\nopen = ''\nclose = 'x'", r"key 'thinking.open': must not be empty"),

@@ -2,6 +2,8 @@
 
 import importlib.util
 import itertools
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -35,7 +37,25 @@ def test_the_memory_it_needs_is_held_against_what_is_free(internlm: Path, free_m
     machine = Made(Nvidia(installed=True, gpus=tuple(gpus)), lmdeploy="0.18.0")
     _, memory = itertools.islice(check_checkpoint(internlm, machine, limit_s=1), 2)
     assert memory.status is status
-    assert f"GPU 1 has {free_mib / 1024:.1f} GiB free" in memory.text
+    assert f"GPU 1 (A GPU, {free_mib / 1024:.1f} GiB of 78.1 GiB free)" in memory.text
+
+
+def test_a_base_model_is_told_apart_by_its_missing_chat_template(internlm: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(internlm, tmp_path / "base")
+    settings = json.loads((base / "tokenizer_config.json").read_bytes())
+    del settings["chat_template"]
+    write_json(base / "tokenizer_config.json", settings)
+    _, finding, _ = check_checkpoint(base, Made(Nvidia(installed=False)), limit_s=1)
+    assert finding.status is Status.OK
+    assert "it has no chat template: a base model" in finding.text
+
+
+def test_internlm_with_code_of_its_own_is_served_on_a_gpu_without_it(internlm: Path, tmp_path: Path) -> None:
+    published = shutil.copytree(internlm, tmp_path / "published")
+    (published / "configuration_internlm2.py").write_text("raise SystemExit")
+    machine = Made(Nvidia(installed=True, gpus=(Gpu(0, "GPU-a", "A GPU", 80000, 70000, "580"),)), lmdeploy="0.18.0")
+    _, _, code = check_checkpoint(published, machine, limit_s=1)
+    assert (code.status, code.text.partition(":")[0]) == (Status.OK, "none of its Python code runs")
 
 
 def test_a_checkpoint_that_is_not_whole_fails_as_a_run_would(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_an_nvidia_smi_that_hangs_holds_up_nothing_and_the_limit_is_said(tmp_pat
     assert time.monotonic() - began < PATIENCE_S
     assert found.code == 2
     assert "nvidia-smi did not answer within 7.2 s" in found.one("gpu", "did not answer")["text"]
-    assert found.one("engine", "nvidia-smi reports no GPU")
+    assert found.one("engine", "--engine auto starts nothing. A GPU cannot be used: nvidia-smi did not answer")
     assert found.one("packages", "openai")["status"] == "ok"
 
 
@@ -167,16 +167,37 @@ def test_what_nvidia_smi_says_when_it_fails_is_shown_with_the_remedy_for_it(aske
     assert "reboot" in str(finding.remedy)
 
 
-def test_gpus_that_are_hidden_are_told_and_the_cpu_engine_is_taken(
+def test_a_card_that_cannot_be_used_fails_for_the_gpu_and_the_engine(
     asked: Callable[..., Nvidia], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nvidia = asked()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    for finding in (*doctors.check_gpus(Made(nvidia)), *doctors.check_engine(Made(nvidia))):
+        assert finding.status is Status.FAILING
+        assert "CUDA_VISIBLE_DEVICES='7' names no GPU that nvidia-smi lists (0)" in finding.text
+        assert "--engine transformers" in str(finding.remedy)
+
+
+def test_a_part_of_a_gpu_is_named_and_its_memory_unknown(
+    asked: Callable[..., Nvidia], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvidia = asked()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1234")
+    (left,) = doctors.check_gpus(Made(nvidia))
+    assert left.text == "CUDA_VISIBLE_DEVICES='MIG-1234' leaves GPU MIG-1234 of 1"
+    assert [finding.text for finding in doctors.check_gpu_memory(Made(nvidia))] == ["GPU MIG-1234: memory unknown"]
+
+
+def test_gpus_that_are_hidden_are_told_and_the_cpu_engine_is_taken(
+    asked: Callable[..., Nvidia], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvidia = asked()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     (hidden,) = doctors.check_gpus(Made(nvidia))
     assert hidden.status is Status.WARNING
-    assert "CUDA_VISIBLE_DEVICES='7' hides every GPU" in hidden.text
+    assert "CUDA_VISIBLE_DEVICES='-1' hides every GPU" in hidden.text
     (choice,) = doctors.check_engine(Made(nvidia))
-    assert "--engine auto chooses transformers: CUDA_VISIBLE_DEVICES hides every GPU" in choice.text
+    assert "--engine auto chooses transformers: CUDA_VISIBLE_DEVICES='-1' hides every GPU" in choice.text
 
 
 def test_a_driver_that_knows_no_compute_capability_is_asked_without(asked: Callable[..., Nvidia]) -> None:
@@ -187,10 +208,13 @@ def test_a_driver_that_knows_no_compute_capability_is_asked_without(asked: Calla
     assert "torch<2.11" not in str(driver.remedy), "which would not help: CUDA 12 wants 525 at least"
 
 
-def test_a_gpu_that_does_not_tell_its_memory_is_named(asked: Callable[..., Nvidia]) -> None:
+def test_a_gpu_that_does_not_tell_its_memory_is_used(asked: Callable[..., Nvidia]) -> None:
     nvidia = asked(gpus=[(0, "GPU-a", "NVIDIA GB10", "[N/A]", "[N/A]", "580.95.05")])
-    (finding,) = doctors.check_gpus(Made(nvidia))
-    assert "NVIDIA GB10 does not report its memory" in finding.text
+    assert list(doctors.check_gpus(Made(nvidia))) == []
+    (memory,) = doctors.check_gpu_memory(Made(nvidia))
+    assert (memory.status, memory.text) == (Status.OK, "GPU 0: memory unknown")
+    (choice,) = doctors.check_engine(Made(nvidia))
+    assert choice.text == "--engine auto chooses lmdeploy: there is a GPU it may use (NVIDIA GB10)"
 
 
 # What follows needs no process: the judgement itself, on what nvidia-smi and torch can say.

@@ -391,7 +391,11 @@ PHASES = {
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize(
     ("number", "exit_code"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGHUP, 130), (signal.SIGKILL, -9)],
+    [
+        *((number, 130) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)),
+        *((number, 130) for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)),
+        (signal.SIGKILL, -9),
+    ],
 )
 def test_however_it_is_ended_no_process_is_left(
     tmp_path: Path, model_dir: Path, phase: str, number: signal.Signals, exit_code: int

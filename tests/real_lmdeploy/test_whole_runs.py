@@ -67,6 +67,31 @@ def test_a_misleading_path_changes_no_reply_on_any_version(
         assert record["sampling"]["extra_body"] == {"top_k": 1}
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_checkpoint_with_code_gives_the_same_replies_and_none_of_its_code_runs(
+    make_box: MakeBox, whole: LmdeployBox, tiny: Path, tmp_path: Path, version: str
+) -> None:
+    published = shutil.copytree(tiny, tmp_path / "internlm2_5-tiny-chat")
+    was_here = tmp_path / "was-here"
+    for name in ("configuration_internlm2", "tokenization_internlm2", "tokenization_internlm2_fast"):
+        (published / f"{name}.py").write_text(f"open({str(was_here)!r}, 'w')\n")
+    settings = json.loads((published / "tokenizer_config.json").read_text())
+    classes = ["tokenization_internlm2.InternLM2Tokenizer", "tokenization_internlm2_fast.InternLM2TokenizerFast"]
+    settings["auto_map"] = {"AutoTokenizer": classes}
+    (published / "tokenizer_config.json").write_text(json.dumps(settings))
+    (published / "tokenizer.json").unlink()
+
+    box = make_box(version)
+    result = box.run(published, *FEW, "--", "--backend", "pytorch")
+
+    assert result.returncode == 0, result.stderr
+    assert "none of the checkpoint's own Python code runs" in result.stderr
+    assert not was_here.exists()
+    expected, found = (by_question(one, "reply", "prompt_tokens") for one in (whole, box))
+    assert len(found) == 6
+    assert found == {key: expected[key] for key in found}
+
+
 def test_a_template_of_the_users_choice_is_seen_in_the_servers_counts(make_box: MakeBox, tiny: Path) -> None:
     box = make_box()
     result = box.run(tiny, "--subjects", "law", "--", "--backend", "pytorch", "--chat-template", "vicuna")

@@ -1,5 +1,6 @@
 """A server listens where it can keep others out, and a checkpoint's own code runs with leave only."""
 
+import json
 import os
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import pytest
 from bundle.checkpoints import Checkpoint, inspect_checkpoint
 from bundle.checkpoints.internlm2 import make_checkpoint
 from bundle.errors import UsageError
+from bundle.pipeline.local import Local
+from bundle.pipeline.options import LocalOptions
 from bundle.serving.engine import Job, ServerSpec
-from bundle.serving.gpus import Gpu
+from bundle.serving.gpus import Gpu, Nvidia
 from bundle.serving.lmdeploy.engine import LmdeployEngine
 from bundle.serving.machine import Installation, Machine
 from bundle.serving.transformers_engine import TransformersEngine, hub_name
@@ -29,8 +32,8 @@ class Box(Machine):
         self._version = version
 
     @property
-    def gpus(self) -> tuple[Gpu, ...]:
-        return (Gpu(*GPU),)
+    def nvidia(self) -> Nvidia:
+        return Nvidia(installed=True, gpus=(Gpu(*GPU),))
 
     def installation(self, name: str) -> Installation:
         return Installation("python3", name, self._version, None)
@@ -105,6 +108,35 @@ def test_code_in_a_checkpoint_does_not_run_without_permission(tmp_path: Path) ->
     assert not was_here.exists()
 
 
+def test_the_shipped_model_files_trust_no_architecture_but_the_digest_of_our_own_file(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    make_checkpoint(model, like="tiny", seed=0, say=lambda _: None)
+    assert Local(model, LocalOptions(), (), Machine()).trusted
+    assert not Local(model, LocalOptions(trust_remote_code=False), (), Machine()).trusted
+
+    code = model / "configuration_internlm2.py"
+    code.write_text(code.read_text() + "\n")
+    changed = Local(model, LocalOptions(), (), Machine())
+    assert not changed.trusted
+    assert changed.model_file.architectures == ("InternLM2ForCausalLM",), "which is served all the same, without it"
+    assert Local(model, LocalOptions(trust_remote_code=True), (), Machine()).trusted
+
+
+def test_what_lmdeploy_loads_of_an_internlm2_checkpoint_holds_none_of_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUNDLE_CACHE", str(tmp_path / "cache"))
+    model = tmp_path / "model"
+    make_checkpoint(model, like="tiny", seed=0, say=lambda _: None)
+    (model / "configuration_internlm2.py").write_text("raise SystemExit")
+    spec = lmdeploy(inspect_checkpoint(model), "0.18.0")
+    loaded = Path(spec.launch(1, "k", Path()).command[5])
+    assert loaded == spec.tokenizer_directory
+    assert loaded.is_relative_to(tmp_path / "cache")
+    assert "SystemExit" not in "".join(path.read_text() for path in loaded.glob("*.py"))
+    assert json.loads(spec.files["chat_template.json"])["model_path"] == str(loaded)
+
+
 def test_an_import_that_leaves_the_checkpoint_is_not_followed(tmp_path: Path) -> None:
     model = write_checkpoint(tmp_path / "model", config={**CONFIG, "auto_map": {"AutoConfig": "code.Config"}})
     (tmp_path / "outside.py").write_text("")
@@ -135,7 +167,7 @@ def test_scanning_hostile_code_takes_no_time(tmp_path: Path) -> None:
 def test_a_directory_of_any_name_is_served_by_the_cpu_engine_under_one_it_allows(directory: str, name: str) -> None:
     from huggingface_hub.utils._validators import validate_repo_id
 
-    assert hub_name(Path("/models") / directory) == name
+    assert hub_name(directory) == name
     validate_repo_id(name)
 
 

@@ -129,8 +129,10 @@ def test_a_vocabulary_that_sentencepiece_refuses_is_an_error_of_the_tokenizer(mo
 
 def test_a_vocabulary_that_cannot_be_counted_with_is_an_error_of_the_tokenizer(model: Path) -> None:
     (model / "tokenizer.json").write_text("{}")
+    count = token_counter(inspect_checkpoint(model).path)
+    assert count is not None
     with pytest.raises(TokenizerError, match="prompts cannot be measured"):
-        token_counter(inspect_checkpoint(model).path)
+        count([{"role": "user", "content": "a text"}])
 
 
 def test_a_password_in_the_address_of_modelscope_is_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from bundle.errors import UsageError
-from bundle.serving.gpus import Gpu, list_gpus, list_processes, select_gpus, visible_gpus
+from bundle.serving.engine import ServerSpec
+from bundle.serving.gpus import Gpu, list_gpus, list_processes, require_memory, select_gpus, visible_gpus
 from tests.stand_ins.box import GPU, gpu_box
 
 FIRST = Gpu(0, "GPU-aaaa", "H100", 80000, 10000, "570")
@@ -32,9 +33,28 @@ def test_without_a_driver_there_are_none(tmp_path: Path, monkeypatch: pytest.Mon
     assert list_processes() == []
 
 
-def test_a_driver_that_does_not_tell_memory_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    on_box(monkeypatch, gpu_box(tmp_path, gpus=[(0, "GPU-a", "GB10", "[N/A]", "[N/A]", "580")]))
-    assert list_gpus() == []
+@pytest.mark.parametrize("cell", ["[N/A]", "[Insufficient Permissions]", "[Unknown Error]"])
+def test_memory_that_the_driver_does_not_tell_is_unknown_and_the_gpu_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: str
+) -> None:
+    on_box(monkeypatch, gpu_box(tmp_path, gpus=[(0, "GPU-a", "NVIDIA GB10", cell, cell, "580.126.09")]))
+    (gpu,) = list_gpus()
+    assert (gpu.total_mib, gpu.free_mib, str(gpu)) == (None, None, "0 (NVIDIA GB10, memory unknown)")
+    assert select_gpus([gpu], None, 1) == [gpu]
+    require_memory([gpu], 10**9)
+
+
+def test_of_several_gpus_the_one_that_tells_its_free_memory_is_preferred() -> None:
+    assert select_gpus([Gpu(3, "GPU-dddd", "H100"), FIRST], None, 1) == [FIRST]
+
+
+def test_a_part_of_a_gpu_is_used_under_its_own_name_and_its_memory_is_unknown() -> None:
+    part = Gpu(None, "MIG-1111", "part of a GPU")
+    assert visible_gpus(ALL, {"CUDA_VISIBLE_DEVICES": "MIG-1111"}) == [part]
+    assert visible_gpus(ALL, {"CUDA_VISIBLE_DEVICES": "MIG-1111,1"}) == [part, SECOND]
+    assert select_gpus(ALL, "MIG-1111", 1) == [part]
+    spec = ServerSpec("e", "1", "m", "python", Path(), lambda port, directory: (), gpus=(part, SECOND))
+    assert spec.launch(1, "key", Path()).environment["CUDA_VISIBLE_DEVICES"] == "MIG-1111,1"
 
 
 @pytest.mark.parametrize(

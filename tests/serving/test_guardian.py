@@ -163,7 +163,7 @@ def test_when_its_input_ends_everything_ends(running: Running, stage: Stage) -> 
     assert running.process.wait(PATIENCE_S) == 0
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU])
 def test_a_signal_to_end_ends_everything(running: Running, stage: Stage, signum: signal.Signals) -> None:
     running.start("--worker", "session", "--worker", "child")
     os.kill(running.process.pid, signum)

@@ -159,7 +159,7 @@ def test_too_little_free_memory_is_an_error_that_names_who_holds_it(
 def test_without_a_gpu_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Checkpoint) -> None:
     for name, value in gpu_box(tmp_path, gpus=[]).items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ServerError, match="needs an NVIDIA GPU"):
+    with pytest.raises(UsageError, match="needs an NVIDIA GPU"):
         engine_for(checkpoint).prepare(lambda _: None)
 
 

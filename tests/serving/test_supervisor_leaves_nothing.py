@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from bundle.system import guardian
+from bundle.system.guarded import GuardedProcess
 from tests.patience import PATIENCE_S, eventually
 from tests.serving.stand_in import Stage
 
@@ -281,3 +282,35 @@ async def test_on_uvloop_a_death_is_noticed_and_nothing_is_left(stage: Stage, wh
     assert "died" in stage.read("death")
     assert not stage.processes()
     assert not alive(guarding)
+
+
+class TestTheGuardianIsNotThereToHelp:
+    async def test_it_is_killed_while_a_worker_lives_that_shows_nothing_of_where_it_is_from(
+        self, tmp_path: Path
+    ) -> None:
+        """It leads a session of its own and has an empty environment: only its new parent, which is us, can know it."""
+        told = tmp_path / "worker"
+        worker = f"import os, time; open({str(told)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+        server = (
+            "import subprocess, sys, time; "
+            f"subprocess.Popen([sys.executable, '-S', '-c', {worker!r}], env={{}}, start_new_session=True); "
+            "time.sleep(600)"
+        )
+        process = GuardedProcess()
+        await process.start([sys.executable, "-S", "-c", server], dict(os.environ), log=2)
+        await eventually(lambda: told.is_file() and told.read_text())
+        (guarding,) = (child for child in psutil.Process().children() if guardian.__file__ in " ".join(child.cmdline()))
+
+        guarding.kill()
+
+        assert await asyncio.wait_for(process.gone, PATIENCE_S) == frozenset()
+        assert not alive(int(told.read_text()))
+
+    async def test_it_is_stopped_when_the_program_is_killed(self, stage: Stage) -> None:
+        """A parent's death wakes it, so that it does its work."""
+        program = await Program.start(stage, *TRACTABLE)
+        await program.becomes_ready()
+        [guarding] = stage.guardians(program.process.pid)
+        os.kill(guarding, signal.SIGSTOP)
+        program.kill(signal.SIGKILL)
+        await program.leaves_nothing()

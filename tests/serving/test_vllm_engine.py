@@ -15,7 +15,7 @@ from bundle.errors import ServerError, UsageError
 from bundle.serving import conversion
 from bundle.serving.engine import Job, Launch, ServerSpec
 from bundle.serving.engines import ENGINES, choose_engine
-from bundle.serving.gpus import Gpu
+from bundle.serving.gpus import Gpu, Nvidia
 from bundle.serving.machine import Installation, Machine
 from bundle.serving.supervisor import activity_in, server_environment
 from bundle.serving.vllm.engine import VllmEngine, check_vllm
@@ -34,8 +34,8 @@ class Box(Machine):
         self._version, self._its_gpus = version, tuple(gpus)
 
     @property
-    def gpus(self) -> tuple[Gpu, ...]:
-        return self._its_gpus
+    def nvidia(self) -> Nvidia:
+        return Nvidia(installed=bool(self._its_gpus), gpus=self._its_gpus)
 
     def installation(self, name: str) -> Installation:
         if self._version is None:
@@ -212,7 +212,7 @@ def test_it_uses_as_many_gpus_as_tensor_parallelism_needs(llama: Checkpoint, opt
 
 
 def test_a_build_for_cuda_without_a_gpu_is_refused(llama: Checkpoint) -> None:
-    with pytest.raises(ServerError, match="needs an NVIDIA GPU"):
+    with pytest.raises(UsageError, match="needs an NVIDIA GPU"):
         prepared(llama, machine=Box("0.32.0"))
 
 

@@ -3,5 +3,6 @@
 from bundle.checkpoints._tensors import is_internlm2
 from bundle.checkpoints.internlm2.make import made_config, make_checkpoint
 from bundle.checkpoints.internlm2.rewrite import rewrite_as_llama
+from bundle.checkpoints.internlm2.without_code import without_code
 
-__all__ = ["is_internlm2", "made_config", "make_checkpoint", "rewrite_as_llama"]
+__all__ = ["is_internlm2", "made_config", "make_checkpoint", "rewrite_as_llama", "without_code"]

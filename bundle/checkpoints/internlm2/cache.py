@@ -211,7 +211,7 @@ def _read_note(root: Path, key: str) -> tuple[list[str], float | None]:
 
 def _entry(directory: Path) -> Entry:
     sources, last_used = _read_note(directory.parent, directory.name)
-    files = [path.stat() for path in directory.iterdir()]
+    files = [path.lstat() for path in directory.iterdir()]  # weights may be links
     return Entry(
         directory.name,
         sum(file.st_size for file in files),

@@ -24,7 +24,6 @@ from uuid import uuid4
 from bundle.checkpoints._files import shown
 from bundle.checkpoints._tensors import INTERNLM2, Sizes, internlm2_tensors, parameter_count
 from bundle.checkpoints._weights import SAFETENSORS_INDEX
-from bundle.checkpoints.internlm2.rewrite import write_json
 from bundle.checkpoints.internlm2.sentencepiece import (
     PieceType,
     build_tokenizer,
@@ -33,7 +32,9 @@ from bundle.checkpoints.internlm2.sentencepiece import (
     read_tokenizer_config,
 )
 from bundle.checkpoints.internlm2.tokenizer_proof import prove_equal
+from bundle.checkpoints.internlm2.without_code import CONFIGURATION, configuration_code
 from bundle.errors import CheckpointError
+from bundle.system.files import write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,8 +151,7 @@ def make_checkpoint(
             _write_weights(partial, config, seed, habit, say)
             ends = {"bos_token_id": 1, "eos_token_id": [2, habit.end_of_turn], "pad_token_id": 2}
             write_json(partial / "generation_config.json", ends)
-            code = resources.files("bundle.checkpoints.internlm2").joinpath("files", "configuration_internlm2.py")
-            (partial / "configuration_internlm2.py").write_bytes(code.read_bytes())
+            (partial / CONFIGURATION).write_bytes(configuration_code())
             write_json(partial / "config.json", config)
             partial.replace(directory)
         finally:

@@ -4,25 +4,19 @@ InternLM2 computes what Llama does; its tensors have other names, and query, key
 tokenizer is Python code that silently goes wrong under transformers 5, so it is converted as well.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bundle.checkpoints._files import listed, read_json_object, read_whole, shown
+from bundle.checkpoints._files import read_json_object, shown
 from bundle.checkpoints._tensors import FLOATS, Sizes, check_tensors, is_internlm2
 from bundle.checkpoints._weights import SAFETENSORS_INDEX, StoredTensor, Weights, inspect_weights
 from bundle.checkpoints.internlm2.cache import cached_directory, content_key
-from bundle.checkpoints.internlm2.sentencepiece import (
-    USE_LMDEPLOY,
-    TokenizerConfig,
-    build_tokenizer,
-    read_model,
-    read_tokenizer_config,
-)
-from bundle.checkpoints.internlm2.tokenizer_proof import prove_equal
-from bundle.errors import CheckpointError, TokenizerError
+from bundle.checkpoints.internlm2.sentencepiece import USE_LMDEPLOY
+from bundle.checkpoints.internlm2.tokenizer import convert_tokenizer
+from bundle.errors import CheckpointError
+from bundle.system.files import write_json
 from bundle.system.text import one_line
 
 if TYPE_CHECKING:
@@ -30,9 +24,7 @@ if TYPE_CHECKING:
 
 # Goes up with every change to what is written, so that no directory of an earlier version is taken for this one's.
 _VERSION: Final = "internlm2-as-llama 3"
-_END_OF_TURN: Final = "<|im_end|>"
-_ONE_DOWNLOAD: Final = "Take config.json and the other files from the same download of the model."
-_SETTINGS: Final = (
+SETTINGS: Final = (
     "config.json",
     "generation_config.json",
     "tokenizer.model",
@@ -41,6 +33,8 @@ _SETTINGS: Final = (
     "special_tokens_map.json",
     "chat_template.jinja",
 )
+"""The files that what is written follows from, besides the weights."""
+
 _RENAMED: Final = {
     "attention.wo": "self_attn.o_proj",
     "feed_forward.w1": "mlp.gate_proj",
@@ -80,7 +74,7 @@ def rewrite_as_llama(source: Path, cache_root: Path, *, say: Callable[[str], Non
             remedy="Only InternLM2 checkpoints can be rewritten as Llama.",
         )
     weights = inspect_weights(source)
-    settings = [source / name for name in _SETTINGS if (source / name).is_file()]
+    settings = [source / name for name in SETTINGS if (source / name).is_file()]
     made: list[Path] = []
 
     def make(target: Path) -> None:
@@ -116,7 +110,9 @@ def _rewrite(
             remedy="Free some space, or put the cache on another disk.",
         )
     say("converting the tokenizer")
-    end_of_turn = _write_tokenizer(source, target, sizes.vocab, say)
+    end_of_turn, note = convert_tokenizer(source, target, sizes.vocab)
+    if note is not None:
+        say(note)
     from safetensors.torch import load_file, save_file  # imported late: takes seconds, and only a new rewrite needs it
 
     written: dict[str, str] = {}
@@ -134,7 +130,7 @@ def _rewrite(
         write_json(target / SAFETENSORS_INDEX, {"metadata": {"total_size": total}, "weight_map": written})
     own = source / "generation_config.json"
     generation = read_json_object(own) if own.is_file() else None
-    write_json(target / own.name, _generation_config(config, generation, end_of_turn))
+    write_json(target / own.name, generation_config(config, generation, end_of_turn))
     write_json(target / "config.json", llama)
 
 
@@ -238,7 +234,7 @@ def _rope_scaling(scaling: object) -> dict[str, Any] | None:
     return {"rope_type": kind, "factor": float(factor)}
 
 
-def _generation_config(
+def generation_config(
     config: Mapping[str, Any], generation: Mapping[str, Any] | None, end_of_turn: int | None
 ) -> dict[str, Any]:
     """The checkpoint's own generation_config.json, in which a reply ends where a turn does.
@@ -250,66 +246,3 @@ def _generation_config(
     eos = generation.get("eos_token_id", config.get("eos_token_id", 2))
     ends = [*(eos if isinstance(eos, list) else [eos]), end_of_turn]
     return {**generation, "eos_token_id": list(dict.fromkeys(end for end in ends if isinstance(end, int)))}
-
-
-def _write_tokenizer(source: Path, target: Path, vocab_size: int, say: Callable[[str], None]) -> int | None:
-    """Write the tokenizer's files; returns the id of the mark that ends a turn, if the template has it."""
-    from tokenizers import Tokenizer  # imported late: only a new rewrite needs it
-
-    config = read_tokenizer_config(source)
-    model_file = source / "tokenizer.model"
-    if model_file.is_file():
-        model = read_model(model_file)
-        tokenizer, config = build_tokenizer(model, config)
-        prove_equal(tokenizer, model_file, model, config.added)
-        if model.inexpressible:
-            say(
-                f"note: {len(model.inexpressible)} pieces of tokenizer.model hold characters that are not pieces "
-                f"themselves ({listed(map(repr, model.inexpressible))}); text with them becomes other tokens than "
-                "sentencepiece's, of the same meaning"
-            )
-    elif (source / "tokenizer.json").is_file():
-        try:
-            tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
-        except Exception as error:  # tokenizers raises Exception itself
-            raise CheckpointError(
-                f"{shown(source / 'tokenizer.json')} cannot be loaded: {one_line(str(error))}.",
-                remedy="Download the file again.",
-            ) from error
-        _check_ids(tokenizer, config)
-    else:
-        raise CheckpointError(
-            f"{shown(source)} has no tokenizer (tokenizer.model or tokenizer.json).",
-            remedy="Download the whole checkpoint.",
-        )
-    numbers: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
-    if max(numbers.values()) >= vocab_size:
-        text = max(numbers, key=lambda text: numbers[text])
-        raise TokenizerError(
-            f"{shown(source)}: the tokenizer gives {shown(repr(text))} the id {numbers[text]}; the model has "
-            f"{vocab_size} ids.",
-            remedy=_ONE_DOWNLOAD,
-        )
-    tokenizer.save(str(target / "tokenizer.json"))
-    write_json(target / "tokenizer_config.json", config.as_json())
-    template = str(config.carried.get("chat_template"))
-    own = source / "chat_template.jinja"
-    if own.is_file():
-        shutil.copyfile(own, target / own.name)
-        template = read_whole(own).decode("utf-8", "replace")
-    return numbers.get(_END_OF_TURN) if _END_OF_TURN in template else None
-
-
-def _check_ids(tokenizer: Any, config: TokenizerConfig) -> None:
-    for number, token in config.added.items():
-        if tokenizer.token_to_id(token.content) != number:
-            raise TokenizerError(
-                f"tokenizer.json gives {shown(repr(token.content))} the id {tokenizer.token_to_id(token.content)}; "
-                f"tokenizer_config.json says {number}.",
-                remedy=_ONE_DOWNLOAD,
-            )
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a checkpoint's JSON file as they are published: indented, not escaped."""
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

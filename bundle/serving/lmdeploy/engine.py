@@ -10,11 +10,13 @@ from typing import ClassVar, Final
 
 from bundle.checkpoints import lmdeploy_architectures
 from bundle.errors import ServerError, UsageError
+from bundle.serving.conversion import INTERNLM2, Servable, servable_without_code
 from bundle.serving.diagnosis import NO_GPU, OUT_OF_GPU_MEMORY, KnownFailure, raised
 from bundle.serving.engine import Job, ServerSpec, is_given, option_names, option_value, require_loopback
 from bundle.serving.gpus import Gpu, gib, needed_mib, require_memory, select_gpus, visible_gpus
 from bundle.serving.lmdeploy.launcher import KEY_VARIABLE
 from bundle.serving.machine import Installation, Machine
+from bundle.serving.missing_gpus import require_gpus
 from bundle.system.findings import Check, Finding, failing, ok
 from bundle.system.text import printable
 
@@ -129,11 +131,16 @@ class LmdeployEngine:
         return lmdeploy_checks(machine)
 
     def forecast(self) -> tuple[list[Finding], str | None]:
-        gpu = max(visible_gpus(self.job.machine.gpus), key=lambda gpu: gpu.free_mib)
+        [gpu] = select_gpus(visible_gpus(self.job.machine.gpus), None, 1)
         needed = needed_mib(self.job.checkpoint.weight_bytes)
-        text = f"it needs about {gib(needed)} of GPU memory, and GPU {gpu.index} has {gib(gpu.free_mib)} free"
+        text = f"it needs about {gib(needed)} of GPU memory; GPU {gpu}"
         remedy = "Stop what uses the memory, or spread the weights over several GPUs with `-- --tp 2`."
-        return [ok(text) if gpu.free_mib >= needed else failing(text, remedy)], self._installed.interpreter
+        enough = gpu.free_mib is None or gpu.free_mib >= needed
+        memory = ok(text) if enough else failing(text, remedy)
+        checkpoint = self.job.checkpoint
+        if checkpoint.architecture == INTERNLM2 and checkpoint.remote_code and not self.job.trust_remote_code:
+            return [memory, ok("none of its Python code runs: its tokenizer is converted, and checked then")], None
+        return [memory], self._installed.interpreter
 
     def prepare(self, say: Callable[[str], None], *, plain: bool = False) -> ServerSpec:
         job, installed = self.job, self._installed
@@ -154,16 +161,17 @@ class LmdeployEngine:
         if version < _KEY_FOR_ALL_SINCE:
             require_loopback(job.host, f"lmdeploy {installed.version} answers some requests without its API key.")
         gpus = self._gpus()
-        served_name = printable(job.checkpoint.path.name) or "model"
-        described = ", ".join(f"{gpu.index} ({gpu.name}, {gib(gpu.free_mib)} free)" for gpu in gpus)
-        say(f"lmdeploy {installed.version} on GPU {described}")
+        found = servable_without_code(job.checkpoint, trust_remote_code=job.trust_remote_code, say=say)
+        served_name = printable(job.checkpoint.name) or "model"
+        say(f"lmdeploy {installed.version} on GPU {', '.join(map(str, gpus))}")
         return ServerSpec(
             engine=self.name,
             version=installed.version,
             served_name=served_name,
             interpreter=installed.interpreter,
-            tokenizer_directory=job.checkpoint.path,
-            command=partial(self._command, version, served_name),
+            tokenizer_directory=found.directory,
+            own_code=found.own_code,
+            command=partial(self._command, version, served_name, found),
             environment={
                 "HF_HUB_OFFLINE": "1",
                 "PYTHONUNBUFFERED": "1",
@@ -175,7 +183,7 @@ class LmdeployEngine:
             # lmdeploy chooses a template by words in the path: one in a folder "llama2-study" would get Llama 2's.
             files={
                 _CHAT_TEMPLATE: json.dumps(
-                    {"model_name": "base" if plain else "hf", "model_path": str(job.checkpoint.path)}
+                    {"model_name": "base" if plain else "hf", "model_path": str(found.directory)}
                 )
             },
             host=job.host,
@@ -191,6 +199,7 @@ class LmdeployEngine:
             stop_field="stop",  # each text must be one token, and ends a reply by its id
             chosen_template="--chat-template" if self._template_chosen else None,
             plain=plain,
+            keep=found.keep,
         )
 
     @property
@@ -203,23 +212,20 @@ class LmdeployEngine:
         Raises:
             BundleError: There are none, or too little of their memory is free.
         """
-        allowed = visible_gpus(self.job.machine.gpus)
-        if not allowed:
-            raise ServerError(
-                "lmdeploy needs an NVIDIA GPU, and none is available to this program.",
-                remedy="Check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or use --engine transformers.",
-            )
+        allowed = require_gpus(self.job.machine.nvidia, "lmdeploy", self.job.gpu)
         count = max(self._number("--tp") or 1, 1)
         chosen = select_gpus(allowed, self.job.gpu, count)
         require_memory(chosen, needed_mib(self.job.checkpoint.weight_bytes, len(chosen)))
         return tuple(chosen)
 
-    def _command(self, version: tuple[int, int], served_name: str, port: int, directory: Path) -> tuple[str, ...]:
+    def _command(
+        self, version: tuple[int, int], served_name: str, found: Servable, port: int, directory: Path
+    ) -> tuple[str, ...]:
         job, installed = self.job, self._installed
-        arguments = ["serve", "api_server", str(job.checkpoint.path)]
+        arguments = ["serve", "api_server", str(found.directory)]
         arguments += ["--server-name", job.host, "--server-port", str(port), "--model-name", served_name]
         arguments += ["--enable-prefix-caching", "--enable-abort-handling", "--log-level", "WARNING"]
-        if job.trust_remote_code and version >= _TRUST_REMOTE_CODE_SINCE:
+        if found.own_code and version >= _TRUST_REMOTE_CODE_SINCE:
             arguments.append("--trust-remote-code")
         if version >= _GENERATION_CONFIG_SINCE:
             # Else the checkpoint's generation_config.json would quietly add, say, a repetition penalty.

@@ -13,8 +13,9 @@ from bundle.errors import ServerError, UsageError
 from bundle.serving.conversion import INTERNLM2, cpu_dtype, servable
 from bundle.serving.diagnosis import NO_GPU, OUT_OF_GPU_MEMORY, KnownFailure, raised
 from bundle.serving.engine import Job, ServerSpec, is_given, option_names, option_value, require_loopback
-from bundle.serving.gpus import Gpu, gib, needed_mib, require_memory, select_gpus, visible_gpus
+from bundle.serving.gpus import Gpu, needed_mib, require_memory, select_gpus, visible_gpus
 from bundle.serving.machine import Installation, Machine
+from bundle.serving.missing_gpus import require_gpus
 from bundle.system.findings import Check, Finding, ok, warning
 from bundle.system.text import printable
 
@@ -203,7 +204,7 @@ class VllmEngine:
         found = servable(job.checkpoint, trust_remote_code=job.trust_remote_code, say=say)
         dtype = option_value(self._arguments, "--dtype")
         dtype = dtype or (cpu_dtype(job.checkpoint.config) if self._on_cpu else "auto")
-        served_name = printable(job.checkpoint.path.name) or "model"
+        served_name = printable(job.checkpoint.name) or "model"
         say(f"vLLM {installed.version} on {_described(gpus)}, dtype {dtype}")
         cache_gib = self._cache_gib(dtype)
         options = [f"--dtype={dtype}", *self._size_options(gpus, dtype, cache_gib)]
@@ -216,6 +217,7 @@ class VllmEngine:
             served_name=served_name,
             interpreter=installed.interpreter,
             tokenizer_directory=found.directory,
+            own_code=found.own_code,
             command=partial(self._command, found.directory, served_name, tuple(options)),
             environment={
                 "HF_HUB_OFFLINE": "1",
@@ -272,13 +274,7 @@ class VllmEngine:
         Raises:
             BundleError: There are none, or too little of their memory is free.
         """
-        allowed = visible_gpus(self.job.machine.gpus)
-        if not allowed:
-            raise ServerError(
-                f"vLLM {self._installed.version} needs an NVIDIA GPU, and none is available to this program.",
-                remedy="Check `nvidia-smi` and CUDA_VISIBLE_DEVICES, put vLLM's CPU build on PATH (docs/engines.md), "
-                "or use --engine transformers.",
-            )
+        allowed = require_gpus(self.job.machine.nvidia, f"vLLM {self._installed.version}", self.job.gpu)
         tensor, pipeline = (
             self._number("--tensor-parallel-size", "-tp"),
             self._number("--pipeline-parallel-size", "-pp"),
@@ -307,8 +303,9 @@ class VllmEngine:
                 options += ["--max-model-len", str(min(known, fits))]
         else:
             options += ["--max-model-len", str(known) if known and _is_dynamic(config) else "auto"]
-            share = min((gpu.free_mib - _SPARE_MIB) / gpu.total_mib for gpu in gpus)
-            if share < _GPU_SHARE:
+            memory = [(gpu.free_mib, gpu.total_mib) for gpu in gpus]
+            shares = [(free - _SPARE_MIB) / total for free, total in memory if free is not None and total]
+            if (share := min(shares, default=1.0)) < _GPU_SHARE:
                 options += ["--gpu-memory-utilization", f"{math.floor(share * 100) / 100:.2f}"]
         return options
 
@@ -336,7 +333,7 @@ class VllmEngine:
 def _described(gpus: tuple[Gpu, ...]) -> str:
     if not gpus:
         return "the CPU"
-    return "GPU " + ", ".join(f"{gpu.index} ({gpu.name}, {gib(gpu.free_mib)} free)" for gpu in gpus)
+    return "GPU " + ", ".join(map(str, gpus))
 
 
 def _is_dynamic(config: Mapping[str, Any]) -> bool:

@@ -1,0 +1,123 @@
+"""Why there is no GPU to serve on: none is there, all are hidden, or one is there that cannot be used.
+
+The last is never answered with the CPU: hours later the user would find a run that crawled beside an idle GPU.
+"""
+
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bundle.errors import UsageError
+from bundle.serving.gpus import Gpu, Nvidia, visible_gpus
+
+_ON_PURPOSE: Final = {"", "-1", "none", "void", "nodevfiles"}
+"""What people set CUDA_VISIBLE_DEVICES to so that nothing runs on a GPU."""
+
+_PCI_DEVICES: Final = Path("/sys/bus/pci/devices")
+_NVIDIA: Final = "0x10de"
+
+# What ``nvidia-smi`` prints where it was installed without a GPU, as on login nodes; in small letters.
+_NO_DRIVER: Final = ("communicate with the nvidia driver", "libnvidia-ml", "no devices were found", "no output")
+
+
+@dataclass(frozen=True, slots=True)
+class NoGpu:
+    """Why there is no GPU to serve on.
+
+    Attributes:
+        why: What is the matter, as a clause.
+        remedy: What to do about it, as a sentence; None if there is nothing to do.
+        serve_on_cpu: Whether ``--engine auto`` may take the CPU: there is no GPU, or the user hides them all. Else
+            there is one that cannot be used.
+    """
+
+    why: str
+    remedy: str | None
+    serve_on_cpu: bool
+
+
+def why_no_gpu(nvidia: Nvidia, environment: Mapping[str, str] = os.environ) -> NoGpu | None:
+    """Why no GPU can be served on; None if there is one."""
+    if visible_gpus(nvidia.gpus, environment):
+        return None
+    value = environment.get("CUDA_VISIBLE_DEVICES")
+    if value is not None and _hides_all(value) and (nvidia.gpus or _is_plugged_in()):
+        return NoGpu(f"CUDA_VISIBLE_DEVICES={value!r} hides every GPU", "`unset CUDA_VISIBLE_DEVICES`.", True)
+    if nvidia.error is not None:
+        return _broken(nvidia.error)
+    if nvidia.gpus:
+        there = ", ".join(gpu.device for gpu in nvidia.gpus)
+        return NoGpu(
+            f"CUDA_VISIBLE_DEVICES={value!r} names no GPU that nvidia-smi lists ({there})",
+            "`unset CUDA_VISIBLE_DEVICES`, or set it to one of these.",
+            False,
+        )
+    if not _is_plugged_in():
+        smi = "nvidia-smi finds none" if nvidia.installed else "no nvidia-smi"
+        return NoGpu(f"there is no NVIDIA GPU ({smi})", None, True)
+    if nvidia.installed:
+        return NoGpu("there is an NVIDIA GPU that nvidia-smi does not find", "See `dmesg | grep -i nvrm`.", False)
+    return NoGpu(
+        "there is an NVIDIA GPU but no nvidia-smi",
+        "Install NVIDIA's driver, or put its nvidia-smi on PATH; in a container, start it with `--gpus all`.",
+        False,
+    )
+
+
+def require_gpus(nvidia: Nvidia, engine: str, wanted: str | None) -> list[Gpu]:
+    """The GPUs that may be used by an engine that needs one.
+
+    Where ``nvidia-smi`` fails, GPUs that the user names are taken at their word: NVML may fail where CUDA works.
+
+    Args:
+        nvidia: What ``nvidia-smi`` says.
+        engine: What the engine is called.
+        wanted: As in ``--gpu``.
+
+    Raises:
+        UsageError: There are none.
+    """
+    if allowed := visible_gpus(nvidia.gpus):
+        return allowed
+    none = why_no_gpu(nvidia)
+    assert none is not None
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "") if wanted is None else wanted
+    if nvidia.error is not None and not _hides_all(names):
+        return [Gpu(None, name.strip(), "not seen by nvidia-smi") for name in names.split(",")]
+    raise UsageError(
+        f"{engine} needs an NVIDIA GPU: {none.why}.",
+        remedy=f"{none.remedy or ''} Or serve on the CPU with --engine transformers.".strip(),
+    )
+
+
+def _hides_all(value: str) -> bool:
+    return value.partition(",")[0].strip().lower() in _ON_PURPOSE
+
+
+def _is_plugged_in() -> bool:
+    """Whether there is an NVIDIA graphics device, as far as Linux tells."""
+    for device in _PCI_DEVICES.glob("*"):
+        with contextlib.suppress(OSError):
+            vendor, kind = ((device / name).read_text().strip() for name in ("vendor", "class"))
+            if vendor == _NVIDIA and kind.startswith("0x03"):
+                return True
+    return False
+
+
+def _broken(error: str) -> NoGpu:
+    said = error.lower()
+    remedy = "Make nvidia-smi work; where CUDA works without it, name the GPU: `--engine lmdeploy --gpu 0`."
+    if "did not answer" in said:
+        remedy = (
+            "A driver that hangs usually needs a reboot (see `dmesg | grep -i nvrm`). If it is only slow, "
+            "`sudo nvidia-smi -pm 1` keeps it awake."
+        )
+    elif "version mismatch" in said:
+        remedy = "The driver was updated under the running kernel module: reboot."
+    elif "communicate with the nvidia driver" in said:
+        remedy = "The kernel module is not loaded: `sudo modprobe nvidia`, or reinstall the driver; then reboot."
+    no_driver = any(sign in said for sign in _NO_DRIVER)
+    return NoGpu(f"nvidia-smi {error}", remedy, no_driver and not _is_plugged_in())
