@@ -168,7 +168,7 @@ def test_a_task_of_ones_own_has_no_groups_and_no_letters_where_answers_are_free(
     (tmp_path / "sums.csv").write_text("question,answer\n1+1,2\n", encoding="utf-8")
     task = find_task(str(tmp_path / "sums.toml"))
     (subject,) = task.subjects
-    directory = write_run(tmp_path / "run", {subject.name: "10"}, task=task)
+    directory = write_run(tmp_path / "run", {subject.name: "11"}, task=task)
     for name in ("predictions.jsonl", "prompts.jsonl"):
         path = directory / name
         path.write_text(re.sub(r'"(answer|gold)": "[A-D]"', r'"\1": "12"', path.read_text(encoding="utf-8")))
