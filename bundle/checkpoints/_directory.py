@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import Final
 
 from bundle.checkpoints._files import list_names, listed, shown, unfinished_files, unreadable
+from bundle.checkpoints._training import training_state
 from bundle.errors import CheckpointError
 from bundle.system.text import is_unicode, nearest
 
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SINGLE_FILE_SUFFIXES: Final = (".safetensors", ".bin", ".json", ".model", ".pt", ".pth")
-_TRAINING_STATE: Final = re.compile(
-    r"global_step\d+|.*\.distcp|optimizer\..*|optim_states.*|zero_pp_rank_.*|mp_rank_\d+.*|zero_to_fp32\.py|"
-    r"pytorch_model_fsdp.*|latest_checkpointed_iteration\.txt|iter_\d+|training_args\.bin|trainer_state\.json"
-)
 
 
 def require_model_directory(path: Path) -> Path:
@@ -136,17 +133,19 @@ def _no_config(directory: Path, names: tuple[str, ...]) -> CheckpointError:
             f"{shown(directory)} holds weights in their publisher's own format (params.json, consolidated.*).",
             remedy="Convert them to the Hugging Face format, or download the model in that format.",
         )
-    training = [name for name in names if _TRAINING_STATE.fullmatch(name)]
-    if training:
+    if (state := training_state(directory, names)) is not None:
         return CheckpointError(
-            f"{shown(directory)} holds training state ({listed(training)}), not a model that can be served.",
-            remedy="Convert it to the Hugging Face format with the trainer's own tool (DeepSpeed: zero_to_fp32.py; "
-            "XTuner: `xtuner convert pth_to_hf`), and give the directory it writes.",
+            f"{shown(directory)} holds {state.what}, not a model that can be served.", remedy=state.remedy
         )
     return CheckpointError(
         f"{shown(directory)} has no config.json. It holds {listed(names)}.",
         remedy="Give the directory that holds config.json and the weights, or download the missing file.",
     )
+
+
+def _step(name: str) -> int:
+    """The number that a name ends in, as of "checkpoint-500"; 0 if there is none."""
+    return int((re.search(r"\d{1,18}$", name, re.ASCII) or [0])[0])
 
 
 def _directories_with_config(directory: Path, names: tuple[str, ...]) -> list[Path]:
@@ -155,7 +154,9 @@ def _directories_with_config(directory: Path, names: tuple[str, ...]) -> list[Pa
     parent = snapshots if "snapshots" in names and snapshots.is_dir() else directory
     try:
         found = [child for child in parent.iterdir() if (child / "config.json").is_file()]
-        found.sort(key=lambda child: (-child.stat().st_mtime if parent is snapshots else 0, child.name))
+        found.sort(
+            key=lambda child: (-child.stat().st_mtime if parent is snapshots else -_step(child.name), child.name)
+        )
     except OSError:
         return []
     return found[:1] if parent is snapshots else found

@@ -25,13 +25,14 @@ from bundle.checkpoints._files import (
     shown,
     unreadable,
 )
+from bundle.checkpoints._training import training_state
 from bundle.errors import CheckpointError
 
 SAFETENSORS_INDEX: Final = "model.safetensors.index.json"
 _PYTORCH_INDEX: Final = "pytorch_model.bin.index.json"
 _NUMBERED_SHARD: Final = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.\w+)")
 _ADAPTER: Final = "adapter_model.safetensors"
-_OTHER_FORMATS: Final = ("*.gguf", "*.pth", "*.pt", "*.h5", "*.msgpack", "*.onnx", "*.distcp", "global_step*", "*.bin")
+_OTHER_FORMATS: Final = ("*.gguf", "*.pth", "*.pt", "*.h5", "*.msgpack", "*.onnx", "*.bin")
 
 
 _HEADER_LIMIT: Final = 100_000_000  # safetensors' own MAX_HEADER_SIZE
@@ -175,6 +176,11 @@ def inspect_weights(directory: Path) -> Weights:
         return _unindexed(directory, pickled, _check_pytorch)
     if other := [name for name in names if name.endswith(".safetensors") and name != _ADAPTER]:
         return _unindexed(directory, other, _check_safetensors)
+    if (state := training_state(directory, names)) is not None:
+        raise CheckpointError(
+            f"{shown(directory)} has a config.json but no weights: it holds {state.what}.",
+            remedy=download_hint(directory) or state.remedy,
+        )
     found = [name for name in names if any(fnmatchcase(name, pattern) for pattern in _OTHER_FORMATS)]
     raise CheckpointError(
         f"{shown(directory)} has a config.json but no weights (model*.safetensors or pytorch_model*.bin)"

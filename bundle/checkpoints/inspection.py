@@ -3,12 +3,14 @@
 Only small files and headers are read, so it takes well under a second however large the model is.
 """
 
+import contextlib
 import hashlib
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any, Final
 
 from bundle.checkpoints._directory import require_model_directory
@@ -274,6 +276,17 @@ def _quantization(directory: Path, config: Mapping[str, Any]) -> str | None:
     return shown(method)
 
 
+def _copy_from_above(directory: Path) -> str | None:
+    """How to copy the tokenizer from the directory above, where trainers put it; None if there is none."""
+    known = (*_VOCABULARIES, *_TOKENIZER_SETTINGS, *_CHAT_TEMPLATES, "vocab.json", "merges.txt")
+    with contextlib.suppress(CheckpointError):
+        above = [name for name in list_names(directory.parent) if name in known or name.startswith("tokenization_")]
+        if any(name in _VOCABULARIES or name == "merges.txt" for name in above):
+            files = " ".join(quote(shown(directory.parent / name)) for name in above)
+            return f"Copy it from the directory above: `cp {files} {quote(shown(directory))}`."
+    return None
+
+
 def _tokenizer_files(
     directory: Path, names: tuple[str, ...], configs: Mapping[str, Mapping[str, Any]]
 ) -> tuple[Path, ...]:
@@ -288,7 +301,8 @@ def _tokenizer_files(
         raise CheckpointError(
             f"{shown(directory)} has no tokenizer (tokenizer.json, tokenizer.model, vocab.json with merges.txt, "
             "or *.tiktoken).",
-            remedy="Copy the tokenizer's files from the model it was trained from, or download them.",
+            remedy=_copy_from_above(directory)
+            or "Copy the tokenizer's files from the model it was trained from, or download them.",
         )
     files = tuple(directory / name for name in (*found, *(name for name in _TOKENIZER_SETTINGS if name in names)))
     require_content(files, longest=WHOLE_FILE_LIMIT)

@@ -1,0 +1,142 @@
+"""What trainers leave: a directory is served, or one line says which command makes a model of it."""
+
+import pickle
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from bundle.checkpoints import inspect_checkpoint
+from bundle.errors import CheckpointError
+from tests.checkpoints.checkpoints import write_checkpoint, write_json
+
+TRAINER = ("optimizer.pt", "scheduler.pt", "rng_state_0.pth", "rng_state_1.pth", "training_args.bin")
+"""What transformers' Trainer writes beside a model."""
+
+
+def with_files(directory: Path, names: Sequence[str]) -> Path:
+    for name in names:
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {})
+    return directory
+
+
+def refusal(directory: Path) -> CheckpointError:
+    with pytest.raises(CheckpointError) as caught:
+        inspect_checkpoint(directory)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        (*TRAINER, "trainer_state.json"),
+        (*TRAINER, "latest", "zero_to_fp32.py", "global_step500/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt"),
+        (*TRAINER, "optimizer_0/__0_0.distcp", "optimizer_0/.metadata"),
+    ],
+    ids=["trainer", "DeepSpeed", "FSDP"],
+)
+def test_optimizer_shards_beside_the_weights_do_not_matter(tmp_path: Path, names: Sequence[str]) -> None:
+    directory = with_files(write_checkpoint(tmp_path / "checkpoint-500"), names)
+    found = inspect_checkpoint(directory)
+    assert [file.name for file in found.weight_files] == ["model.safetensors"]
+
+
+def test_pytorch_shards_are_weights(tmp_path: Path) -> None:
+    directory = write_checkpoint(tmp_path / "checkpoint-500")
+    (directory / "model.safetensors").unlink()
+    names = [f"pytorch_model-0000{number}-of-00002.bin" for number in (1, 2)]
+    for name in names:
+        with zipfile.ZipFile(directory / name, "w") as archive:
+            archive.writestr("archive/data.pkl", pickle.dumps({}))
+    write_json(directory / "pytorch_model.bin.index.json", {"weight_map": {"embed": names[0], "norm": names[1]}})
+    assert [file.name for file in inspect_checkpoint(directory).weight_files] == names
+
+
+def test_what_transformers_writes_is_a_checkpoint(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=64, **sizes))
+    model.save_pretrained(tmp_path, max_shard_size="10KB")
+    write_json(tmp_path / "tokenizer.json", {"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": []}})
+    found = inspect_checkpoint(tmp_path)
+    assert len(found.weight_files) > 1
+    assert found.weights_unchecked is None
+
+
+@pytest.mark.parametrize("with_config", [True, False], ids=["with config.json", "without"])
+@pytest.mark.parametrize(
+    ("names", "what", "command"),
+    [
+        (
+            ["global_step500/zero_pp_rank_0_mp_rank_00_model_states.pt", "latest", "zero_to_fp32.py", *TRAINER],
+            "shards of DeepSpeed (global_step500, zero_to_fp32.py)",
+            "`python {0}/zero_to_fp32.py {0} {0} --safe_serialization`",
+        ),
+        (
+            ["pytorch_model_fsdp_0/__0_0.distcp", "optimizer_0/__0_0.distcp", *TRAINER],
+            "shards of FSDP (pytorch_model_fsdp_0)",
+            "`accelerate merge-weights {0}/pytorch_model_fsdp_0 {0}`",
+        ),
+        (
+            ["model_world_size_2_rank_0.pt", "model_world_size_2_rank_1.pt"],
+            "shards of verl",
+            "`python -m verl.model_merger merge --backend fsdp --local_dir {0} --target_dir {0}-hf`",
+        ),
+        (
+            ["__0_0.distcp", "__1_0.distcp", ".metadata"],
+            "shards of torch.distributed.checkpoint (__0_0.distcp, __1_0.distcp)",
+            "`python -m torch.distributed.checkpoint.format_utils dcp_to_torch {0} {0}/pytorch_model.bin`",
+        ),
+        (
+            ["iter_500.pth", "last_checkpoint"],
+            "a checkpoint of XTuner (iter_500.pth)",
+            "`xtuner convert pth_to_hf CONFIG.py {0}/iter_500.pth {0}/hf`",
+        ),
+        (
+            ["iter_500.pth/mp_rank_00_model_states.pt"],
+            "a checkpoint of XTuner (iter_500.pth)",
+            "`xtuner convert pth_to_hf CONFIG.py {0}/iter_500.pth {0}/hf`",
+        ),
+        (
+            ["iter_0000500/mp_rank_00/model_optim_rng.pt", "latest_checkpointed_iteration.txt"],
+            "a checkpoint of Megatron-LM (iter_0000500, latest_checkpointed_iteration.txt)",
+            "tools/checkpoint/convert.py",
+        ),
+        (
+            ["trainer_state.json", *TRAINER],
+            "the state of a training run, without its model (optimizer.pt, rng_state_0.pth",
+            "`trainer.save_model(DIR)`",
+        ),
+    ],
+    ids=["DeepSpeed", "FSDP", "verl", "DCP", "XTuner", "XTuner with DeepSpeed", "Megatron", "state alone"],
+)
+def test_what_must_be_converted_first_is_named_with_its_command(
+    tmp_path: Path, names: Sequence[str], what: str, command: str, with_config: bool
+) -> None:
+    directory = tmp_path / "checkpoint-500"
+    if with_config:
+        (write_checkpoint(directory) / "model.safetensors").unlink()
+    error = refusal(with_files(directory, sorted(names)))
+    assert what in error.message
+    assert ("config.json but no weights" in error.message) == with_config
+    assert command.format(directory) in str(error.remedy)
+
+
+def test_the_latest_checkpoint_of_a_run_comes_first(tmp_path: Path) -> None:
+    for step in (500, 1000, 50):
+        write_checkpoint(tmp_path / f"checkpoint-{step}")
+    remedy = str(refusal(with_files(tmp_path, ["trainer_state.json"])).remedy)
+    assert remedy.index("checkpoint-1000") < remedy.index("checkpoint-500") < remedy.index("checkpoint-50.")
+
+
+def test_a_tokenizer_in_the_directory_above_is_to_be_copied(tmp_path: Path) -> None:
+    directory = write_checkpoint(tmp_path / "my run" / "checkpoint-500")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        write_json(tmp_path / "my run" / name, {})
+    (directory / "tokenizer.json").unlink()
+    above = tmp_path / "my run"
+    command = f"`cp '{above}/tokenizer.json' '{above}/tokenizer_config.json' '{directory}'`"
+    assert command in str(refusal(directory).remedy)
