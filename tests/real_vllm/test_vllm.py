@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bundle.checkpoints.internlm2 import rewrite_as_llama
 from tests.patience import wait_until
 from tests.program import run
 from tests.real_vllm.box import SAMPLE
@@ -40,6 +41,19 @@ def test_a_whole_run_answers_as_the_transformers_engine_does_and_leaves_nothing(
     found = {key: (rows[key]["reply"], rows[key]["finish_reason"], rows[key]["prompt_tokens"]) for key in expected}
     assert len(expected) == 16
     assert found == expected
+
+
+def test_a_reply_ends_where_the_template_ends_a_turn_although_no_file_says_so(
+    make_box: MakeBox, tiny: Path, tmp_path: Path
+) -> None:
+    # A Llama checkpoint: vLLM serves it as it is, where InternLM2's conversion would list the end mark.
+    unlisted = shutil.copytree(rewrite_as_llama(tiny, tmp_path / "converted", say=print), tmp_path / "unlisted")
+    (unlisted / "generation_config.json").unlink()
+    box = make_box()
+    said = box.run(unlisted, "--engine", "vllm", "--subjects", "law", "--full-replies")
+    assert "requests say so themselves (stop_token_ids)" in said
+    assert {row["finish_reason"] for row in box.rows().values()} == {"stop"}
+    assert {row["reply"] for row in box.rows().values()} <= set("ABCD")
 
 
 def test_the_api_server_and_then_its_engine_are_killed_and_no_answer_is_lost(make_box: MakeBox, tiny: Path) -> None:

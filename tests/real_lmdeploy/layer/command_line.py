@@ -4,7 +4,7 @@ Real are its command line, API server, templates, tokenizer handling, the engine
 paged cache with prefix caching, its models and their weight loading. Variables of the environment:
 
 LMDEPLOY_ON_CPU_MIB        memory of the "GPU", in MiB (2,048)
-LMDEPLOY_ON_CPU_FAULT      a file; what is written into it happens at the next step of the engine (see faults.py)
+LMDEPLOY_ON_CPU_FAULTS     a file of faults that happen in the engine (see faults.py)
 LMDEPLOY_ON_CPU_TURBOMIND  1: TurboMind's road, with a stand-in for its C++ part (see turbomind_extension.py)
 LMDEPLOY_ON_CPU_RACE       a file; if it exists, the next start loses a race (see import_hooks.py), and the file goes
 """

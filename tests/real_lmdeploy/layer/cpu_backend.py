@@ -1,5 +1,6 @@
 """A backend for lmdeploy's PyTorch engine: its own plain-torch operators, and a paged attention in plain torch."""
 
+import itertools
 import types
 from typing import Any
 
@@ -16,6 +17,9 @@ def patch(selector: Any) -> None:
     class PagedAttention(AttentionImpl):  # type: ignore[misc]
         """Writes keys and values into their blocks and attends, one sequence after the other."""
 
+        first: Any = None
+        """That of the first layer, which counts the prompts."""
+
         def forward(
             self,
             query: Any,
@@ -27,9 +31,12 @@ def patch(selector: Any) -> None:
             *_: Any,
             **__: Any,
         ) -> Any:
-            if (fault := faults.take()) is not None:
-                faults.happen(fault, torch)
             starts = attn_metadata.cu_seqlens_q.tolist()
+            PagedAttention.first = PagedAttention.first or self
+            if self is PagedAttention.first:
+                prompts = sum(end - start > 1 for start, end in itertools.pairwise(starts))
+                if (fault := faults.take(prompts)) is not None:
+                    faults.happen(fault, torch)
             output = torch.empty((*query.shape[:-1], self.v_head_size), dtype=query.dtype)
             for number, length in enumerate(attn_metadata.kv_seqlens.tolist()):
                 mine = slice(starts[number], starts[number + 1])
