@@ -138,7 +138,8 @@ class Prober:
             [sys.executable, "-c", self._LOOP, tokenizer_probe.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=dict(environment),
+            # Code of the same name and size, written in the same second, would be taken for what was compiled before.
+            env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
             text=True,
         )
 

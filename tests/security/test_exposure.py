@@ -11,6 +11,7 @@ from bundle.checkpoints.internlm2 import make_checkpoint
 from bundle.errors import UsageError
 from bundle.pipeline.local import Local
 from bundle.pipeline.options import LocalOptions
+from bundle.serving import transformers_engine
 from bundle.serving.engine import Job, ServerSpec
 from bundle.serving.gpus import Gpu, Nvidia
 from bundle.serving.lmdeploy.engine import LmdeployEngine
@@ -75,6 +76,7 @@ def test_on_loopback_both_listen(
     host: str, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BUNDLE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(transformers_engine, "_version", lambda: "5.24.0")  # a GPU machine has an older one
     assert host in transformers(checkpoint, host).launch(1, "k", Path()).command
     assert host in lmdeploy(checkpoint, "0.12.0", host=host).launch(1, "k", Path()).command
 
