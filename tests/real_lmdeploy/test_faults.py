@@ -62,6 +62,7 @@ def test_a_death_is_noticed_with_its_cause(make_box: MakeBox, tiny: Path, versio
     check_nothing_is_lost(box, deaths=len(faults))
 
 
+@pytest.mark.slow
 def test_a_killed_engine_costs_no_answer_at_full_concurrency(make_box: MakeBox, tiny: Path, tmp_path: Path) -> None:
     write_questions(tmp_path / "questions")
     box = make_box()
