@@ -1,7 +1,8 @@
 """One question on its way to a server, through all its attempts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bundle.client._early_decisions import EarlyDecisions, Receiver
 from bundle.client._faults import AttemptError
@@ -13,6 +14,7 @@ class Asked:
     """One question on its way.
 
     Attributes:
+        fields: Further fields of its requests.
         body: Its request, but for the end, as built by the `RequestBody` of this ``version``.
         streams: Whether its last attempt asked for a stream.
         refusal: What it met before it was asked the other way, with or without a stream.
@@ -23,6 +25,7 @@ class Asked:
 
     messages: Sequence[Message]
     max_out_len: int
+    fields: Mapping[str, Any]
     reading: EarlyDecisions | None
     begun: Callable[[], None]
     body: bytes = b""

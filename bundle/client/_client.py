@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 from urllib.parse import urljoin
 
@@ -150,6 +150,7 @@ class ChatClient:
         messages: Sequence[Message],
         max_out_len: int,
         *,
+        fields: Mapping[str, Any] = MappingProxyType({}),
         reading: EarlyDecisions | None = None,
         begun: Callable[[], None] = lambda: None,
         busy: Callable[[], None] = lambda: None,
@@ -159,6 +160,7 @@ class ChatClient:
         Args:
             messages: The conversation so far, or a plain prompt.
             max_out_len: Maximum tokens of the reply.
+            fields: Further fields of this request.
             reading: Decides how the reply is read; None for complete replies.
             begun: Called when the reply starts to arrive, if that can be seen.
             busy: Called when the server says that it is asked too often.
@@ -168,7 +170,7 @@ class ChatClient:
             RefusedError: The server refuses all keys, the model or the address, or cannot be reached; every question
                 would meet that.
         """
-        question = Asked(messages, max_out_len, reading, begun)
+        question = Asked(messages, max_out_len, fields, reading, begun)
         while True:
             key = await self._turn()
             try:
@@ -211,7 +213,7 @@ class ChatClient:
         if question.version != self._body.version:
             question.version = self._body.version
             try:
-                question.body = self._body.build(question.messages, question.max_out_len)
+                question.body = self._body.build(question.messages, question.max_out_len, question.fields)
             except UnicodeEncodeError as error:
                 reason = f"the question cannot be encoded as UTF-8: {error.reason}"
                 raise NoReplyError(reason, 0, 0.0, transient=False) from None

@@ -30,6 +30,7 @@ class Reply:
         chunks: If so, how many streamed chunks of it had come.
         took_text_back: Whether text turned out to be thinking after it had arrived, see `ThinkingSplitter`.
         unusual_end: The server's ``finish_reason`` if it is not one of the API's and was read as "stop" or "length".
+        logprobs: The probabilities of its tokens, if they were asked for, as the server gave them.
     """
 
     text: str
@@ -44,6 +45,7 @@ class Reply:
     chunks: int | None = None
     took_text_back: bool = False
     unusual_end: str | None = None
+    logprobs: Any = None
 
 
 class NoReplyError(Exception):
@@ -135,6 +137,7 @@ def reply_of(
         thinking=thinking if thinking.strip() else None,
         took_text_back=splitter.took_text_back,
         unusual_end=unusual_end,
+        logprobs=choice.get("logprobs"),
     )
 
 

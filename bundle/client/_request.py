@@ -54,14 +54,14 @@ class RequestBody:
         self._extra |= {name: value for name, value in fields.items() if name not in self._fixed}
         self.version += 1
 
-    def build(self, messages: Sequence[Message], max_out_len: int) -> bytes:
-        """A body, but for what `ending` adds.
+    def build(self, messages: Sequence[Message], max_out_len: int, fields: Mapping[str, Any]) -> bytes:
+        """A body with further fields, but for what `ending` adds.
 
         Raises:
             UnicodeEncodeError: A message cannot be encoded as UTF-8.
         """
         prompt = {"prompt": messages[0]["content"]} if is_plain(messages) else {"messages": messages}
-        body = {**self._sampling, **self._extra, **self._fixed, **prompt}
+        body = {**self._sampling, **self._extra, **self._fixed, **prompt, **fields}
         if self._length is not None:
             body[self._length] = max_out_len
         return json.dumps(body, ensure_ascii=False).encode()[:-1]

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from bundle.client import EarlyDecisions, NoReplyError, RefusedError
 from bundle.errors import AnswerError, ServerError
+from bundle.evaluation._likelihood import option_losses
 from bundle.evaluation._queue import Queue
 from bundle.evaluation._suspects import Suspects
 from bundle.evaluation._window import Window
 from bundle.runs.no_reply import REMEDIES, Cause, kind_of
 from bundle.runs.predictions import Prediction
-from bundle.tasks.answers import AnswerRule
+from bundle.tasks.answers import AnswerRule, Likeliest
 from bundle.tasks.catalog import Question
 from bundle.tasks.scores import Key
 
@@ -195,13 +196,18 @@ class _Workers:
         self._in_flight += 1
         in_flight_before = self._in_flight
         try:
-            reply = await self._client.ask(
-                question.messages,
-                min(how.max_out_len, question.max_reply or how.max_out_len),
-                reading=how.reading,
-                begun=lambda: self._queue.begun(question),
-                busy=self._window.busy,
-            )
+            if isinstance(how.rule, Likeliest):
+                losses = await option_losses(self._client, question, how.rule, self._window.busy)
+                reply = losses.reply
+            else:
+                losses = None
+                reply = await self._client.ask(
+                    question.messages,
+                    min(how.max_out_len, question.max_reply or how.max_out_len),
+                    reading=how.reading,
+                    begun=lambda: self._queue.begun(question),
+                    busy=self._window.busy,
+                )
         except NoReplyError as failure:
             if failure.transient:
                 self._failed_in_a_row += 1
@@ -237,6 +243,7 @@ class _Workers:
             thinking=reply.thinking,
             chunks=reply.chunks,
             examples_dropped=(how.examples - question.examples) or None,
+            losses=None if losses is None else losses.by_option,
         )
 
 

@@ -197,7 +197,7 @@ class Evaluation:
             task.name: Asking(
                 task.answer_rule,
                 max_out_len[task.name],
-                None if options.full_replies else self._early_decisions(task, tls=client.tls),
+                None if options.full_replies or task.by_likelihood else self._early_decisions(task, tls=client.tls),
                 task.examples,
                 self._fewer_examples,
             )

@@ -22,7 +22,7 @@ from bundle.checkpoints import (
     token_counter,
 )
 from bundle.config.model_files import ModelFile, model_file, model_file_for
-from bundle.errors import ServerError
+from bundle.errors import ServerError, UsageError
 from bundle.pipeline.context import ContextLimit
 from bundle.pipeline.options import LocalOptions
 from bundle.pipeline.plan import Loaded, Plan
@@ -118,6 +118,11 @@ class Local:
 
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "LocalModel":
         checkpoint, options, engine = self.checkpoint, self.options, self.engine
+        if not engine.scores_texts and (scored := [task.name for task in plan.tasks if task.by_likelihood]):
+            raise UsageError(
+                f"{', '.join(scored)} asks how likely a given text is, and {engine.name}'s server does not say that.",
+                remedy="Use --engine vllm, or the task of the same benchmark that ends in _gen.",
+            )
         if options.engine == "auto" and (none := why_no_gpu(self._machine.nvidia)) is not None:
             screen.say(f"serving on the CPU, which is slow: {none.why}")
         screen.heading(plan.tasks, f"checkpoint {checkpoint.path}, engine {engine.name}", plan.sources())

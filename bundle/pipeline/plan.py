@@ -197,14 +197,19 @@ def plan_tasks(options: EvaluationOptions, model: ModelFile) -> Plan:
         if times > 1:
             raise UsageError(f"--task names {name} {times} times.", remedy="Name each task once.")
     sampling = model.sampling
-    shapes = {task.name: options.prompt_shape or model.prompt_shape or task.shape for task in tasks}
+    shapes = {
+        task.name: task.shape if task.by_likelihood else options.prompt_shape or model.prompt_shape or task.shape
+        for task in tasks
+    }
     subjects = {task.name: task.select(options.subjects) for task in tasks}
     return Plan(
         tasks=tasks,
         subjects=subjects,
         shapes=shapes,
         max_out_len={
-            task.name: options.max_out_len
+            task.name: 1
+            if task.by_likelihood
+            else options.max_out_len
             or task.max_out_len
             or sampling.max_out_len
             or (_MAX_OUT_LEN_PLAIN if shapes[task.name] == "plain" else _MAX_OUT_LEN)

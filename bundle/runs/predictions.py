@@ -4,13 +4,13 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, get_args, get_type_hints
+from typing import Self, get_args, get_origin, get_type_hints
 
 from bundle.errors import RunError
 from bundle.runs.files import PREDICTIONS, parse_json, read_lines, to_json
 from bundle.tasks.scores import Key, Part
 
-_ONLY_WHERE_PRESENT = ("cached_tokens", "thinking", "error", "chunks", "examples_dropped")
+_ONLY_WHERE_PRESENT = ("cached_tokens", "thinking", "error", "chunks", "examples_dropped", "losses")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ class Prediction:
         error: Why there is no reply; None if there is one.
         chunks: Streamed chunks of a reply that was stopped early, whose tokens no server counts; None for others.
         examples_dropped: How many of the task's examples were left out because they did not fit; None for none.
+        losses: The mean loss of the whole text with each option, in nats per token; None where a reply was asked for.
     """
 
     task: str
@@ -58,6 +59,7 @@ class Prediction:
     error: str | None = None
     chunks: int | None = None
     examples_dropped: int | None = None
+    losses: dict[str, float] | None = None
 
     @property
     def key(self) -> Key:
@@ -109,7 +111,7 @@ class Prediction:
 
 _TYPES = {
     # JSON has one kind of number, so a whole one may stand for a fraction.
-    name: (*(get_args(hint) or (hint,)), *((int,) if hint is float else ()))
+    name: (*(get_origin(one) or one for one in get_args(hint) or (hint,)), *((int,) if hint is float else ()))
     for name, hint in get_type_hints(Prediction).items()
 }
 _REQUIRED = _TYPES.keys() - set(_ONLY_WHERE_PRESENT)

@@ -124,6 +124,8 @@ class Engine(Protocol):
     name: ClassVar[str]
     failures: ClassVar[tuple[KnownFailure, ...]]
     """Known failures, the special before the vague."""
+    scores_texts: ClassVar[bool]
+    """Whether its server says how likely a text is that it is given (``echo`` with ``logprobs``)."""
 
     @staticmethod
     def checks(machine: Machine) -> tuple[Check, ...]:

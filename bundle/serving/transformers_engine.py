@@ -59,6 +59,7 @@ class TransformersEngine:
 
     name: ClassVar[str] = "transformers"
     failures: ClassVar[tuple[KnownFailure, ...]] = FAILURES
+    scores_texts: ClassVar[bool] = False
 
     @property
     def architectures(self) -> frozenset[str] | None:

@@ -8,7 +8,7 @@ from bundle.config.files import find_file, read_file
 from bundle.config.task_files import PromptFile, RowsFile, TaskFile
 from bundle.errors import ConfigError
 from bundle.system.text import did_you_mean
-from bundle.tasks.answers import make_rule
+from bundle.tasks.answers import Likeliest, make_rule
 from bundle.tasks.benchmarks import BENCHMARKS, Benchmark, Subject
 from bundle.tasks.own_rows import EXAMPLES, QUESTIONS, OwnRows, path_of
 from bundle.tasks.prompts import Prompt
@@ -49,6 +49,7 @@ def _benchmark_task(path: Path, file: TaskFile, known: Benchmark) -> Task:
                 f"its prompt names {{{column}}}, but {known.name} has no such column.",
                 remedy=did_you_mean(column, known.prompt_columns, f"It has {', '.join(known.prompt_columns)}."),
             )
+    _require_likelihood(file)
     prefixes = {split: known.score_prefix(split, file.scores or known.name) for split in splits}
     groups: dict[str, tuple[tuple[str, str], ...]] = {}
     for split, prefix in prefixes.items():
@@ -80,6 +81,7 @@ def _own_task(path: Path, file: TaskFile, rows: RowsFile) -> Task:
             "its prompt names no column, so every question would be the same.",
             remedy="Write a column's name in braces in 'prompt.user', such as {question}.",
         )
+    _require_likelihood(file)
     own = OwnRows(
         name=path.stem,
         file=path.parent / path_of(rows.file),
@@ -109,6 +111,17 @@ def _own_task(path: Path, file: TaskFile, rows: RowsFile) -> Task:
         answer_rule=own.rule,
         max_out_len=file.max_out_len,
     )
+
+
+def _require_likelihood(file: TaskFile) -> None:
+    """Check that a prompt ends where an option can follow, if the model is to say how likely each is."""
+    if file.answer.rule == Likeliest.name and not (
+        file.prompt.assistant.endswith("{answer}") and file.prompt.shape == "plain"
+    ):
+        raise ConfigError(
+            f"the rule {Likeliest.name} compares texts that end in an option.",
+            remedy="Set 'prompt.shape' to \"plain\", and let 'prompt.assistant' end in {answer}.",
+        )
 
 
 def _prompt(file: PromptFile) -> Prompt:

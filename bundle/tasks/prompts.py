@@ -10,6 +10,10 @@ SHAPES = ("turns", "flat", "plain")
 same text, as it stands, for a base model to continue."""
 
 
+_HERE = "\0"
+"""Stands where an option is to follow; no question holds it."""
+
+
 class Message(TypedDict):
     """One message of a chat completion request, or, with the role ``text``, all of a text completion's prompt."""
 
@@ -70,6 +74,20 @@ class Prompt:
         if self.place_for_examples and not examples:
             parts.insert(0, "")
         return [{"role": "text" if shape == "plain" else "user", "content": _joined(parts)}]
+
+    def until_answer(self, examples: Sequence[Mapping[str, str]], question: Mapping[str, str]) -> list[Message]:
+        """The plain text in which an option is to follow, for the model to say how likely that is.
+
+        OpenCompass's templates with a branch for every label: its ``BaseRetriever.generate_ice`` puts a line end after
+        every example and after the last one another, each on a line of its own.
+        """
+        parts: list[str] = []
+        for row in examples:
+            filled = (fill(fill(template, row), question) for template in (self._for(row), self.assistant))
+            parts += (*filled, "\n")
+        before, _, _ = fill(self.assistant, {**question, "answer": _HERE}).partition(_HERE)
+        text = _joined([*parts, "\n", fill(self._for(question), question), before + _HERE])
+        return [{"role": "text", "content": text.removesuffix(_HERE)}]
 
     def _for(self, row: Mapping[str, str]) -> str:
         """What the user says, without the options that this row does not have."""

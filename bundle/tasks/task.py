@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from bundle.errors import DataError, UsageError
 from bundle.system.text import did_you_mean
-from bundle.tasks.answers import AnswerRule
+from bundle.tasks.answers import AnswerRule, Likeliest
 from bundle.tasks.benchmarks import Benchmark, Subject
 from bundle.tasks.own_rows import OwnRows
 from bundle.tasks.prompts import SHAPES, Message, Prompt
@@ -73,6 +73,11 @@ class Task(ScoredTask):
     def examples(self) -> int:
         """How many examples every question has, unless they are too long."""
         return self.prompt.examples
+
+    @property
+    def by_likelihood(self) -> bool:
+        """Whether the model is asked how likely each option is, not what it replies."""
+        return isinstance(self.answer_rule, Likeliest)
 
     @property
     def default_source(self) -> str:
@@ -203,7 +208,8 @@ class Task(ScoredTask):
         return [self._cells(row) for row in rows[: self.examples]]
 
     def _question(self, key: Key, prompt: Prompt, shape: str, shown: Sequence[Row], row: Row) -> Question:
-        messages = prompt.messages(shape, shown, self._cells(row) | {"answer": ""})
+        asked = self._cells(row) | {"answer": ""}
+        messages = prompt.until_answer(shown, asked) if self.by_likelihood else prompt.messages(shape, shown, asked)
         return Question(*key, messages, row["answer"], len(shown))
 
     def _cells(self, row: Row) -> Row:

@@ -326,6 +326,16 @@ def test_a_base_model_starts_no_server_to_be_asked_as_a_chat_model(tmp_path: Pat
     assert not (tmp_path / "record.json").exists()
 
 
+def test_a_task_that_the_engine_cannot_answer_starts_no_server(tmp_path: Path, base_dir: Path) -> None:
+    options = ["--task", "ceval_ppl", "--data", "sample", "--out", tmp_path / "out"]
+    result = run("eval-local", base_dir, *options, environment=gpu_box(tmp_path))
+
+    assert result.returncode == 2
+    assert "ceval_ppl asks how likely a given text is, and lmdeploy's server does not say that" in result.stderr
+    assert "--engine vllm" in result.stderr
+    assert not (tmp_path / "record.json").exists()
+
+
 def test_a_server_that_leaves_out_the_token_before_a_text_is_asked_nothing(tmp_path: Path, base_dir: Path) -> None:
     options = ["--data", "sample", "--limit", "1", "--out", tmp_path / "out"]
     result = run("eval-local", base_dir, *options, environment=box(tmp_path, "no special token"))

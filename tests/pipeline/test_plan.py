@@ -55,6 +55,13 @@ def test_a_base_model_s_replies_are_as_long_as_in_opencompass_s_configs_of_base_
     assert not plan_tasks(EvaluationOptions(), PLAIN).is_plain
 
 
+def test_a_task_that_asks_for_no_replies_keeps_its_texts() -> None:
+    tasks = ["ceval_ppl", "ceval_gen"]
+    plan = plan_tasks(EvaluationOptions(tasks=tasks, prompt_shape="flat", max_out_len=9), PLAIN)
+    assert plan.shapes == {"ceval_ppl": "plain", "ceval_gen": "flat"}
+    assert plan.max_out_len == {"ceval_ppl": 1, "ceval_gen": 9}
+
+
 def test_each_benchmark_can_have_its_own_source() -> None:
     data = parse_data(["ceval=./ceval", "modelscope"])
     plan = plan_tasks(EvaluationOptions(tasks=["ceval_gen", "cmmlu_gen"], data=data), PLAIN)

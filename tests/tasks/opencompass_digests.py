@@ -21,6 +21,8 @@ TASKS = {
     "cmmlu_gen": ("cmmlu", "cmmlu_gen_c13365"),
     "cmmlu_0shot_cot_gen": ("cmmlu", "cmmlu_0shot_cot_gen_305931"),
     "demo_cmmlu_chat_gen": ("cmmlu", "cmmlu_gen_c13365"),
+    "ceval_ppl": ("ceval", "ceval_ppl_578f8d"),
+    "cmmlu_ppl": ("cmmlu", "cmmlu_ppl_8b9c76"),
 }
 """Our name for a task -> OpenCompass's folder and config."""
 
@@ -65,11 +67,29 @@ def _record(task: str, data: str, shape: str, max_seq_len: int | None) -> dict[s
             for key in ("ice_template", "prompt_template")
             if key in how
         }
+        if task.endswith("_ppl"):
+            digests[abbr] = digest(_texts(model, retriever, templates_given["ice_template"]))
+            continue
         prompts = inferencer.get_generation_prompt_list_from_retriever_indices(
             retriever.retrieve(), retriever, "", max_seq_len=max_seq_len, **templates_given
         )
         digests[abbr] = digest([_messages(model.parse_template(prompt, mode="gen"), shape) for prompt in prompts])
     return digests
+
+
+def _texts(model: Any, retriever: Any, template: Any) -> list[list[dict[str, str]]]:
+    """The texts of every question, one a label, whose losses ``PPLInferencer.inference`` compares."""
+    questions = []
+    for number, examples in enumerate(retriever.retrieve()):
+        ice = retriever.generate_ice(examples, ice_template=template)
+        prompts = [
+            retriever.generate_label_prompt(number, ice, label, ice_template=template)
+            for label in retriever.get_labels(ice_template=template)
+        ]
+        questions.append(
+            [message for one in prompts for message in _messages(model.parse_template(one, mode="ppl"), "plain")]
+        )
+    return questions
 
 
 def _messages(parsed: Any, shape: str) -> list[dict[str, str]]:
@@ -82,7 +102,7 @@ def _messages(parsed: Any, shape: str) -> list[dict[str, str]]:
 def _main(data: str) -> None:
     digests: dict[str, dict[str, str]] = {}
     for task in TASKS:
-        for shape in ("turns", "flat", "plain"):
+        for shape in ("plain",) if task.endswith("_ppl") else ("turns", "flat", "plain"):
             digests[f"{task}, {shape}"] = _record(task, data, shape, None)
             if task in ("ceval_gen", "cmmlu_gen"):
                 digests[f"{task}, {shape}, short"] = _record(task, data, shape, SHORT)

@@ -62,7 +62,11 @@ def test_a_mistyped_alias_is_answered_with_the_nearest() -> None:
 
 def test_every_task_ships_a_description_and_a_shape() -> None:
     shapes = {name: find_task(name).shape for name in file_names("configs")}
-    assert shapes == dict.fromkeys(shapes, "turns") | {"demo_cmmlu_chat_gen": "flat"}
+    assert shapes == dict.fromkeys(shapes, "turns") | {
+        "demo_cmmlu_chat_gen": "flat",
+        "ceval_ppl": "plain",
+        "cmmlu_ppl": "plain",
+    }
     assert all(find_task(name).description for name in shapes)
 
 

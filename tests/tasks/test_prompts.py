@@ -63,6 +63,16 @@ def test_plain_is_the_flat_text_with_no_role_of_a_chat() -> None:
     assert (is_plain([plain]), is_plain([flat])) == (True, False)
 
 
+def test_a_text_in_which_an_option_follows_has_empty_lines_between_examples_as_in_opencompass() -> None:
+    (text,) = few_shot("问: {question}", "答: {answer}").until_answer([ROW, ROW], ASKED)
+    assert text == {
+        "role": "text",
+        "content": "问: 1+1=?\n答: B\n\n\n问: 1+1=?\n答: B\n\n\n\n\n问: 2+2=?\n答: ",
+    }
+    (text,) = few_shot("问: {question}答: ").until_answer([], ASKED)
+    assert text["content"] == "\n\n问: 2+2=?答: \n"
+
+
 def test_flat_ends_with_the_question_where_nothing_comes_before_the_answer() -> None:
     (message,) = few_shot("问: {question}答: ").messages("flat", [ROW], ASKED)
     assert message["content"] == "问: 1+1=?答: \nB\n问: 2+2=?答: "

@@ -67,8 +67,14 @@ def export(run: RecordedRun, language: str | None = None) -> Export:
     directory, named after it.
 
     Raises:
-        RunError: Two subjects would have the same file.
+        RunError: Two subjects would have the same file, or a task asked for no replies.
     """
+    for task in run.record.tasks:
+        if task.answer["rule"] == "likeliest":
+            raise RunError(
+                f"{task.name} asked for no replies, and its losses are not written in OpenCompass's format.",
+                remedy="They are in predictions.jsonl.",
+            )
     answered: dict[Part, list[Prediction]] = {part: [] for part in run.questions}
     for one in run.predictions:
         if one.error is None:

@@ -106,6 +106,7 @@ class LmdeployEngine:
 
     name: ClassVar[str] = "lmdeploy"
     failures: ClassVar[tuple[KnownFailure, ...]] = FAILURES
+    scores_texts: ClassVar[bool] = False
 
     @property
     def architectures(self) -> frozenset[str] | None:

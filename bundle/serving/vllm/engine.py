@@ -150,6 +150,7 @@ class VllmEngine:
 
     name: ClassVar[str] = "vllm"
     failures: ClassVar[tuple[KnownFailure, ...]] = FAILURES
+    scores_texts: ClassVar[bool] = True
 
     @property
     def architectures(self) -> frozenset[str] | None:

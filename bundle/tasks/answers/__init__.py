@@ -16,6 +16,7 @@ from bundle.tasks.answers.all_options import AllOptions
 from bundle.tasks.answers.first_capital import FirstCapital
 from bundle.tasks.answers.first_option import FirstOption
 from bundle.tasks.answers.labelled import Labelled
+from bundle.tasks.answers.likeliest import Likeliest
 from bundle.tasks.answers.pattern import Pattern
 from bundle.tasks.answers.rule import AnswerReader, AnswerRule, settings_of
 
@@ -27,13 +28,14 @@ __all__ = [
     "FirstCapital",
     "FirstOption",
     "Labelled",
+    "Likeliest",
     "Pattern",
     "for_several_answers",
     "make_rule",
 ]
 
 RULES: Mapping[str, type[AnswerRule]] = {
-    rule.name: rule for rule in (FirstCapital, FirstOption, Labelled, Pattern, AllOptions)
+    rule.name: rule for rule in (FirstCapital, FirstOption, Labelled, Pattern, AllOptions, Likeliest)
 }
 """The rules by name."""
 

@@ -1,0 +1,88 @@
+"""How likely the options of a question are, as a server says it of texts that it is given."""
+
+import asyncio
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from bundle.client import RefusedError, Reply
+from bundle.system.background import first_fault_only
+from bundle.tasks.answers import Likeliest
+from bundle.tasks.catalog import Question
+
+if TYPE_CHECKING:  # imported late: slow, and a local server should start first
+    from bundle.client import ChatClient
+
+_FIELDS: Final = {"echo": True, "logprobs": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class OptionLosses:
+    """What a server says of a question.
+
+    Attributes:
+        by_option: The mean loss of the whole text with each option, in nats per token.
+        reply: The option with the lowest one as a reply, with the tokens of all requests.
+    """
+
+    by_option: dict[str, float]
+    reply: Reply
+
+
+async def option_losses(
+    client: "ChatClient", question: Question, rule: Likeliest, busy: Callable[[], None]
+) -> OptionLosses:
+    """Ask how likely a question's text is with each of the options.
+
+    Raises:
+        NoReplyError: The server does not say it of this question.
+        RefusedError: It says it of no text, or refuses every question.
+    """
+    (message,) = question.messages
+
+    async def ask(option: str) -> Reply:
+        text = message["content"] + option
+        return await client.ask([{"role": "text", "content": text}], 1, fields=_FIELDS, busy=busy)
+
+    async with first_fault_only(), asyncio.TaskGroup() as group:
+        tasks = [group.create_task(ask(option)) for option in rule.options]
+    replies = [task.result() for task in tasks]
+    losses = {option: _mean_loss(reply) for option, reply in zip(rule.options, replies, strict=True)}
+    likeliest = min(losses, key=losses.__getitem__)
+    return OptionLosses(
+        losses,
+        dataclasses.replace(
+            replies[0],
+            text=likeliest,
+            finish_reason="stop",
+            prompt_tokens=sum(reply.prompt_tokens or 0 for reply in replies),
+            completion_tokens=sum(reply.completion_tokens or 0 for reply in replies),
+            cached_tokens=None,
+            latency_s=max(reply.latency_s for reply in replies),
+            attempts=max(reply.attempts for reply in replies),
+            thinking=None,
+            logprobs=None,
+        ),
+    )
+
+
+def _mean_loss(reply: Reply) -> float:
+    """The sum of the losses of all tokens but the first, which nothing comes before, by the number of all tokens.
+
+    OpenCompass's ``HuggingFaceBaseModel.get_ppl`` (``opencompass/models/huggingface_above_v4_33.py``).
+
+    Raises:
+        RefusedError: The server has not said it.
+    """
+    values: Any = reply.logprobs.get("token_logprobs") if isinstance(reply.logprobs, dict) else None
+    count = reply.prompt_tokens
+    if isinstance(values, list) and count and len(values) >= count:
+        known = [value for value in values[1:count] if isinstance(value, int | float) and not math.isnan(value)]
+        if len(known) == count - 1:
+            return -math.fsum(known) / count
+    raise RefusedError(
+        "The server does not say how likely a text is that it is given (echo with logprobs).",
+        remedy="Use a server that does, such as vLLM's, or the task of the same benchmark that ends in _gen.",
+    )

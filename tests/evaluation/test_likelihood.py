@@ -1,0 +1,109 @@
+"""Tasks that ask no replies: the option that is likeliest in its text, by what the server says of the text."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from bundle.client import RefusedError
+from bundle.evaluation import AskingOptions, Evaluation
+from bundle.runs.predictions import read_predictions
+from bundle.runs.run import Run
+from bundle.tasks.catalog import Question, find_task
+from tests.evaluation.asking import client_of
+from tests.openai_api import Call, Handler, continuation, loopback_api
+
+TASK = find_task("ceval_ppl")
+OPTIONS = AskingOptions(2, adaptive=False, full_replies=False, prefix_order=True)
+QUESTIONS = [
+    Question("ceval_ppl", "val", "law", number, [{"role": "text", "content": f"{number}+1=?\n答案: \n"}], "B", 5)
+    for number in range(3)
+]
+
+
+def echo(text: str, logprobs: list[float | None]) -> web.Response:
+    """As vLLM answers: the tokens of the text that it was given, then the one that it had to generate."""
+    body = {
+        "choices": [
+            {
+                "index": 0,
+                "text": f"{text}x",
+                "logprobs": {"token_logprobs": [*logprobs, -0.001], "tokens": []},
+                "finish_reason": "length",
+            }
+        ],
+        "usage": {"prompt_tokens": len(logprobs), "completion_tokens": 1},
+    }
+    return web.json_response(body)
+
+
+async def asked(directory: Path, handler: Handler) -> list[dict[str, Any]]:
+    """Ask three questions; the bodies of the requests."""
+    with Run.create(directory, "r") as run:
+        evaluation = Evaluation([TASK], QUESTIONS, run, lambda _: None)
+        async with loopback_api(handler) as api, client_of(api.url) as client:
+            await evaluation.ask(client, {"ceval_ppl": 1}, OPTIONS)
+    return api.bodies
+
+
+async def test_the_option_with_the_lowest_mean_loss_is_the_answer(tmp_path: Path) -> None:
+    # B's tokens are more, and each of them likelier; by the sum it would be C.
+    losses = {"A": [None, -2.0, -2.0], "B": [None, -1.0, -1.0, -1.0, -1.0], "C": [None, -1.5, -2.0], "D": [None, -9.0]}
+
+    async def handler(call: Call) -> web.Response:
+        return echo(call.body["prompt"], losses[call.body["prompt"][-1]])
+
+    bodies = await asked(tmp_path, handler)
+
+    assert sorted(body["prompt"] for body in bodies) == sorted(
+        f"{n}+1=?\n答案: \n{one}" for n in range(3) for one in "ABCD"
+    )
+    assert all((body["echo"], body["logprobs"], body["max_tokens"]) == (True, 1, 1) for body in bodies)
+    rows = read_predictions(next(tmp_path.iterdir()))
+    assert {(row.reply, row.answer, row.correct) for row in rows} == {("B", "B", True)}
+    # The first token has no loss and counts all the same, as in OpenCompass.
+    assert rows[0].losses == pytest.approx({"A": 4 / 3, "B": 4 / 5, "C": 3.5 / 3, "D": 9 / 2})
+    assert (rows[0].prompt_tokens, rows[0].completion_tokens) == (13, 4)
+
+
+async def test_of_equal_losses_the_first_option_is_the_answer_as_in_opencompass(tmp_path: Path) -> None:
+    async def handler(call: Call) -> web.Response:
+        return echo(call.body["prompt"], [None, -1.0, -1.0])
+
+    await asked(tmp_path, handler)
+    assert {row.answer for row in read_predictions(next(tmp_path.iterdir()))} == {"A"}
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {},  # lmdeploy knows echo and takes no notice
+        {"logprobs": {"token_logprobs": [-0.1]}},
+        {"logprobs": {"token_logprobs": [None, -1.0, None, -1.0, -1.0, -1.0, -1.0, -1.0]}},
+        {"logprobs": {"token_logprobs": "no"}},
+    ],
+)
+async def test_a_server_that_does_not_say_how_likely_a_text_is_ends_the_run(
+    tmp_path: Path, choice: dict[str, Any]
+) -> None:
+    async def handler(call: Call) -> web.Response:
+        return continuation("B", "length", **choice)
+
+    with pytest.raises(RefusedError, match="does not say how likely a text is") as caught:
+        await asked(tmp_path, handler)
+    assert "vLLM" in str(caught.value.remedy)
+    assert not list(tmp_path.iterdir())  # a run without an answer leaves nothing
+
+
+async def test_a_text_that_is_refused_leaves_its_question_unanswered(tmp_path: Path) -> None:
+    async def handler(call: Call) -> web.Response:
+        if call.body["prompt"] == "1+1=?\n答案: \nC":
+            return web.Response(status=400, text=json.dumps({"error": {"message": "too many tokens"}}))
+        return echo(call.body["prompt"], [None, -1.0])
+
+    await asked(tmp_path, handler)
+    errors = {row.id: row.error for row in read_predictions(next(tmp_path.iterdir()))}
+    assert (errors[0], errors[2]) == (None, None)
+    assert "too many tokens" in str(errors[1])
