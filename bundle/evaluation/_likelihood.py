@@ -1,6 +1,5 @@
 """How likely the options of a question are, as a server says it of texts that it is given."""
 
-import asyncio
 import dataclasses
 import math
 from collections.abc import Callable
@@ -8,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from bundle.client import RefusedError, Reply
-from bundle.system.background import first_fault_only
 from bundle.tasks.answers import Likeliest
 from bundle.tasks.catalog import Question
+from bundle.tasks.prompts import Message
 
 if TYPE_CHECKING:  # imported late: slow, and a local server should start first
     from bundle.client import ChatClient
@@ -41,14 +40,10 @@ async def option_losses(
         RefusedError: It says it of no text, or refuses every question.
     """
     (message,) = question.messages
-
-    async def ask(option: str) -> Reply:
-        text = message["content"] + option
-        return await client.ask([{"role": "text", "content": text}], 1, fields=_FIELDS, busy=busy)
-
-    async with first_fault_only(), asyncio.TaskGroup() as group:
-        tasks = [group.create_task(ask(option)) for option in rule.options]
-    replies = [task.result() for task in tasks]
+    replies: list[Reply] = []
+    for option in rule.options:  # one after the other: a question is one of the requests in flight, as any other
+        text: Message = {"role": "text", "content": message["content"] + option}
+        replies.append(await client.ask([text], 1, fields=_FIELDS, busy=busy))
     losses = {option: _mean_loss(reply) for option, reply in zip(rule.options, replies, strict=True)}
     likeliest = min(losses, key=losses.__getitem__)
     return OptionLosses(
@@ -60,7 +55,7 @@ async def option_losses(
             prompt_tokens=sum(reply.prompt_tokens or 0 for reply in replies),
             completion_tokens=sum(reply.completion_tokens or 0 for reply in replies),
             cached_tokens=None,
-            latency_s=max(reply.latency_s for reply in replies),
+            latency_s=sum(reply.latency_s for reply in replies),
             attempts=max(reply.attempts for reply in replies),
             thinking=None,
             logprobs=None,

@@ -1,5 +1,6 @@
 """Tasks that ask no replies: the option that is likeliest in its text, by what the server says of the text."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,21 @@ async def test_the_option_with_the_lowest_mean_loss_is_the_answer(tmp_path: Path
     # The first token has no loss and counts all the same, as in OpenCompass.
     assert rows[0].losses == pytest.approx({"A": 4 / 3, "B": 4 / 5, "C": 3.5 / 3, "D": 9 / 2})
     assert (rows[0].prompt_tokens, rows[0].completion_tokens) == (13, 4)
+
+
+async def test_no_more_requests_are_in_flight_than_questions(tmp_path: Path) -> None:
+    in_flight = most = 0
+
+    async def handler(call: Call) -> web.Response:
+        nonlocal in_flight, most
+        in_flight += 1
+        most = max(most, in_flight)
+        await asyncio.sleep(0)
+        in_flight -= 1
+        return echo(call.body["prompt"], [None, -1.0])
+
+    await asked(tmp_path, handler)
+    assert most <= OPTIONS.concurrency
 
 
 async def test_of_equal_losses_the_first_option_is_the_answer_as_in_opencompass(tmp_path: Path) -> None:
