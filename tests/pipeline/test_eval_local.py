@@ -360,16 +360,15 @@ def test_a_broken_checkpoint_starts_no_server_and_is_explained(tmp_path: Path, m
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "said"),
-    [("out of memory", "out of memory"), ("wrong key", "key"), ("never ready", "not ready")],
+    ("behaviour", "said", "limit_s"),
+    [("out of memory", "out of memory", PATIENCE_S), ("wrong key", "key", PATIENCE_S), ("never ready", "not ready", 4)],
 )
 def test_a_server_that_does_not_come_up_is_diagnosed(
-    tmp_path: Path, model_dir: Path, behaviour: str, said: str
+    tmp_path: Path, model_dir: Path, behaviour: str, said: str, limit_s: float
 ) -> None:
+    options = ["--data", "sample", "--out", tmp_path, "--start-timeout", limit_s]
     environment = gpu_box(tmp_path, behaviour=behaviour)
-    result = run(
-        "eval-local", model_dir, "--data", "sample", "--out", tmp_path, "--start-timeout", 4, environment=environment
-    )
+    result = run("eval-local", model_dir, *options, environment=environment)
     assert result.returncode == 3
     assert said in result.stderr
     assert "Traceback" not in result.stderr.partition("hint")[2]
