@@ -120,7 +120,7 @@ class Local:
         checkpoint, options, engine = self.checkpoint, self.options, self.engine
         if not engine.scores_texts and (scored := [task.name for task in plan.tasks if task.by_likelihood]):
             raise UsageError(
-                f"{', '.join(scored)} asks how likely a given text is, and {engine.name}'s server does not say that.",
+                f"{', '.join(scored)} asks how likely a given text is, and the {engine.name} server does not say that.",
                 remedy="Use --engine vllm, or the task of the same benchmark that ends in _gen.",
             )
         if options.engine == "auto" and (none := why_no_gpu(self._machine.nvidia)) is not None:
@@ -132,6 +132,8 @@ class Local:
             screen.say(f"allowing the checkpoint's own Python code ({source}): {names}")
         if checkpoint.weights_unchecked is not None:
             screen.say(f"weights not compared with config.json: {checkpoint.weights_unchecked}")
+        if not plan.is_plain and not self._has_template:
+            require_chat_template(checkpoint)
         with timing.phase("start_s"):
             spec = await in_thread(lambda: engine.prepare(screen.say, plain=plan.is_plain))
         if plan.is_plain and not self._has_template:

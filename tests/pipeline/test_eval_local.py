@@ -331,7 +331,7 @@ def test_a_task_that_the_engine_cannot_answer_starts_no_server(tmp_path: Path, b
     result = run("eval-local", base_dir, *options, environment=gpu_box(tmp_path))
 
     assert result.returncode == 2
-    assert "ceval_ppl asks how likely a given text is, and lmdeploy's server does not say that" in result.stderr
+    assert "ceval_ppl asks how likely a given text is, and the lmdeploy server does not say that" in result.stderr
     assert "--engine vllm" in result.stderr
     assert not (tmp_path / "record.json").exists()
 
