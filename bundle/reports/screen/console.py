@@ -72,12 +72,12 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Show one line."""
-        line = f"{time.monotonic() - self._started:7.1f} s  {printable(text)}"
+        stamp, text = f"{time.monotonic() - self._started:7.1f} s  ", printable(text)
         with self._lock:
-            if self._live is None:
-                print(line, file=self._stderr, flush=True)
+            if self._stderr.isatty():
+                _print_indented(self._err, text, len(stamp), stamp)
             else:
-                self._err.print(line, markup=False)
+                print(stamp + text, file=self._stderr, flush=True)
 
     def server(self, activity: str) -> None:
         """Show what the server is doing."""
@@ -159,21 +159,17 @@ class Screen:
                     sure = "" if interval is None else f" (95 % interval {interval.low:.1f}–{interval.high:.1f})"
                     self._out.print(f"{one.name[:1].upper()}{one.name[1:]}: {percent(one.score)}{sure}", markup=False)
         for line in health_lines(health):
-            self._print_indented(line, style=self._warning if line.startswith(DOUBTFUL) else "")
+            self._print(line, style=self._warning if line.startswith(DOUBTFUL) else "")
         coverage, *facts = _summary(results)
         for line in (coverage, *no_reply_lines(health), *facts):
-            self._print_indented(line)
+            self._print(line)
 
-    def _print_indented(self, line: str, *, style: str = "") -> None:
-        """On a terminal, what does not fit stands under the beginning of its line."""
-        if not self._out.is_terminal:
+    def _print(self, line: str, *, style: str = "") -> None:
+        if self._out.is_terminal:
+            text = line.lstrip()
+            _print_indented(self._out, text, len(line) - len(text), style=style)
+        else:
             self._out.print(line, markup=False)
-            return
-        from rich.padding import Padding  # imported late: slow
-        from rich.text import Text
-
-        text = line.lstrip()
-        self._out.print(Padding(Text(text, style=style), (0, 0, 0, len(line) - len(text))))
 
     @property
     def _warning(self) -> str:
@@ -199,6 +195,20 @@ class Screen:
             self._err.print(f"  {printable(detail)}", markup=False)
         if error.remedy:
             self._err.print(f"hint: {printable(error.remedy)}", markup=False)
+
+
+def _print_indented(console: "Console", text: str, indent: int, head: str = "", *, style: str = "") -> None:
+    """Print a text whose further lines stand under the beginning of its first."""
+    from rich.padding import Padding  # imported late: slow
+    from rich.text import Text
+
+    if head:
+        first, *rest = Text(text, style=style).wrap(console, max(console.width - indent, 1))
+        console.print(Text(head) + first, soft_wrap=True)
+        if not rest:
+            return
+        text = text[len(first) :].lstrip()
+    console.print(Padding(Text(text, style=style), (0, 0, 0, indent)))
 
 
 def _summary(results: "Results") -> Iterator[str]:

@@ -10,6 +10,8 @@ from rich.text import Text
 from bundle.reports.screen.progress import Progress
 
 _WIDEST_BAR, _NARROWEST_BAR = 24, 8
+_LESS_THAN_A_BAR = 6
+"""Labels of this rank and above give way to the bar."""
 _REDRAWN_PER_S = 8
 
 
@@ -55,7 +57,10 @@ class LiveLine:
             yield Text.assemble(said, (seconds, "cyan"), no_wrap=True)
             return
         labels, done = self._progress.labels(), self._progress.done / max(self._progress.total, 1)
-        while len(labels) > 1 and _length(head, labels) > width:
+        while len(labels) > 1:
+            room = width - _length(head, labels)
+            if room >= 0 and (room > _NARROWEST_BAR or max(labels)[0] < _LESS_THAN_A_BAR):
+                break
             labels.remove(max(labels))
         text = Text(f"{head} asking ", no_wrap=True)
         bar = min(_WIDEST_BAR, width - _length(head, labels) - 1)
