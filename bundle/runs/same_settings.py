@@ -16,6 +16,9 @@ records lack it."""
 _LATER: Final = re.compile(r"tasks\[\d+\]\.data_fingerprint|sampling\.extra_body.*")
 """What is not known before the questions are loaded and the server is started."""
 
+_NAMED: Final = {"sampling.extra_body.": "request field", "model.headers.": "header"}
+"""What are named by their user."""
+
 _OPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "name": ("--task", "none"),
     "subjects": ("--subjects", "all"),
@@ -112,6 +115,9 @@ def _words(key: str, then: RunRecord) -> tuple[str, str]:
     """What people call a setting, with the task it belongs to where there are several, and its absence."""
     match = re.fullmatch(r"tasks\[(\d+)\]\.(.+)", key)
     if match is None:
+        for prefix, kind in _NAMED.items():
+            if key.startswith(prefix):
+                return f"{kind} {key.removeprefix(prefix)}", "none"
         return _OPTIONS.get(key, (key.replace("_", " ").replace(".", " "), "none"))
     number, own = int(match[1]), match[2]
     name, absent = _OPTIONS.get(own, (f"the task's {own.replace('_', ' ').replace('.', ' ')}", "none"))

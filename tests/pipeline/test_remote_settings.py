@@ -203,9 +203,9 @@ def test_headers_fields_and_a_version_are_sent_and_recorded_without_the_secret(t
     assert record["model"]["headers"] == {"api-key": "$AZURE_KEY", "X-Title": "bundle"}
     require_unwritten(SECRET, out, result)
     assert other_field.returncode == 2
-    assert "sampling.extra_body.top_p: 0.9 then, 0.8 now" in other_field.stderr
+    assert "request field top_p: 0.9 then, 0.8 now" in other_field.stderr
     assert other_header.returncode == 2
-    assert "model.headers.X-Title: bundle then, you now" in other_header.stderr
+    assert "header X-Title: bundle then, you now" in other_header.stderr
     assert unset.returncode == 2
     assert "The environment variable AZURE_KEY, for the header api-key, is not set" in unset.stderr
 
