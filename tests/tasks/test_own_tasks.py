@@ -146,7 +146,7 @@ def test_a_benchmark_s_source_is_none_of_a_task_with_rows_of_its_own(tmp_path: P
         ("[rows]", 'benchmark = "ceval"\n[rows]', r"either the key 'benchmark' or a table \[rows\]"),
         ("[rows]", 'splits = ["val"]\n[rows]', r"'splits' is for benchmarks"),
         ("[rows]", 'example_split = "dev"\n[rows]', r"'example_split' is for benchmarks"),
-        ("[rows]", "first = 0\n[rows]", r"key 'first'.*greater than or equal to 1"),
+        ("[rows]", "first = 0\n[rows]", r"key 'first': must be at least 1"),
         ("[rows]", "max_out_len = 0\n[rows]", r"key 'max_out_len'"),
         ("[rows]", "[row]", r"unknown key 'row'\. Did you mean rows\?"),
         ('file = "questions.csv"\n', "", r"the key 'rows\.file' is missing"),
