@@ -1,6 +1,7 @@
 """However it ends, and in whatever phase: nothing of the server is alive afterwards."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -284,6 +285,16 @@ async def test_on_uvloop_a_death_is_noticed_and_nothing_is_left(stage: Stage, wh
     assert not alive(guarding)
 
 
+def guardians() -> list[psutil.Process]:
+    """Those that guard for this process, also for tests before; a child may be ending."""
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if guardian.__file__ in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
 class TestTheGuardianIsNotThereToHelp:
     async def test_it_is_killed_while_a_worker_lives_that_shows_nothing_of_where_it_is_from(
         self, tmp_path: Path
@@ -296,10 +307,10 @@ class TestTheGuardianIsNotThereToHelp:
             f"subprocess.Popen([sys.executable, '-S', '-c', {worker!r}], env={{}}, start_new_session=True); "
             "time.sleep(600)"
         )
-        process = GuardedProcess()
+        process, before = GuardedProcess(), guardians()
         await process.start([sys.executable, "-S", "-c", server], dict(os.environ), log=2)
         await eventually(lambda: told.is_file() and told.read_text())
-        (guarding,) = (child for child in psutil.Process().children() if guardian.__file__ in " ".join(child.cmdline()))
+        (guarding,) = (one for one in guardians() if one not in before)
 
         guarding.kill()
 
