@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bundle.cli.options import RUN_HELP
+from bundle.runs.finding import OUTPUTS
 
 if TYPE_CHECKING:
     from bundle.reports.comparison import Comparison
@@ -40,7 +41,7 @@ def compare(
     html_file: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write the comparison as a page.", show_default=False)
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Look for runs in DIR.")] = Path("outputs"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Look for runs in DIR.")] = OUTPUTS,
 ) -> None:
     """Compare runs question by question.
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bundle.cli.options import RUN_HELP
-from bundle.runs.finding import LATEST
+from bundle.runs.finding import LATEST, OUTPUTS
 
 
 def rescore(
@@ -20,7 +20,7 @@ def rescore(
         ),
     ] = None,
     all_subjects: Annotated[bool, typer.Option("--all-subjects", help="Show every subject's score.")] = False,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Look for runs in DIR.")] = Path("outputs"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Look for runs in DIR.")] = OUTPUTS,
 ) -> None:
     """Score stored replies again, under any answer rule.
 

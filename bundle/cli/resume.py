@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from bundle.cli.options import RUN_HELP
-from bundle.runs.finding import LATEST
+from bundle.runs.finding import LATEST, OUTPUTS
 
 
 def resume(
     run: Annotated[Path, typer.Argument(metavar="[RUN]", help=RUN_HELP)] = LATEST,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Look for runs in DIR.")] = Path("outputs"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Look for runs in DIR.")] = OUTPUTS,
 ) -> None:
     """Resume a run with the options it was started with.
 

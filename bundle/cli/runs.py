@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from bundle.runs.finding import OUTPUTS
+
 
 def runs(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="List the runs in DIR.")] = Path("outputs"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="List the runs in DIR.")] = OUTPUTS,
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="List only this model's runs.", show_default="all")
     ] = None,

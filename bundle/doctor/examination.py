@@ -17,6 +17,7 @@ from typing import Any, Final
 import typer
 
 from bundle.errors import BundleError
+from bundle.runs.finding import OUTPUTS
 from bundle.serving.machine import Machine
 from bundle.system.findings import SLOW, Check, Finding, Status, failing, warning, worst
 from bundle.system.text import one_line
@@ -38,7 +39,7 @@ class Options:
 
     data: str | None = None
     model_dir: Path | None = None
-    out: Path = Path("outputs")
+    out: Path = OUTPUTS
     clean: bool = False
     limit_s: float = 10.0
 

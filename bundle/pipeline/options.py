@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bundle.errors import UsageError
+from bundle.runs.finding import OUTPUTS
 from bundle.system.text import quoted
 
 GROUPS = ("What to evaluate", "Generation", "Server", "Speed and retries", "Gates", "Output")
@@ -214,7 +215,7 @@ class EvaluationOptions:
     summary: Path | None = _gates(None, "Write a Markdown summary, as for a pull request.", metavar="FILE")
     junit: Path | None = _gates(None, "Write JUnit XML, as for a CI server.", metavar="FILE")
 
-    out: Path = _output(Path("outputs"), "Create the run's directory in DIR.", metavar="DIR")
+    out: Path = _output(OUTPUTS, "Create the run's directory in DIR.", metavar="DIR")
     resume: Path | None = _output(None, "Resume a run: ask only what has no reply yet.", metavar="RUN")
     all_subjects: bool = _output(False, "Show every subject's score.", "--all-subjects")
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -16,7 +15,7 @@ from bundle.pipeline.targets import Prepared, Target, Timing
 from bundle.reports.screen.console import Screen
 from bundle.reports.screen.progress import Progress
 from bundle.runs.files import RESULTS
-from bundle.runs.finding import find_run
+from bundle.runs.finding import find_run, shortest_name
 from bundle.runs.prompts import prompt_file
 from bundle.runs.record import CommandRecord, RunRecord
 from bundle.runs.results import Results
@@ -76,7 +75,7 @@ async def evaluate(
         except asyncio.CancelledError:
             _report(session, ExitCode.INTERRUPTED)
             if session.run is not None and session.evaluation is not None:
-                name = _known_as(session.run, options)
+                name = shortest_name(session.run.directory, options.out)
                 how = f"add --resume {name}" if session.command is None else f"bundle resume {name}"
                 screen.say(f"interrupted; the answers so far are saved. To continue: {how}")
             else:
@@ -93,11 +92,6 @@ async def evaluate(
                 _report(session, ExitCode.UNEXPECTED)
             raise UnexpectedError(None if session.run is None else session.run.directory) from error
         return _report(session, ExitCode.DONE)
-
-
-def _known_as(run: Run, options: EvaluationOptions) -> str:
-    """What other commands find a run by."""
-    return run.directory.name if options.out == EvaluationOptions().out else shlex.quote(str(run.directory))
 
 
 def _plan(session: _Session, target: Target) -> Plan:

@@ -3,6 +3,7 @@
 import contextlib
 import glob
 import os
+import shlex
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,8 @@ from bundle.errors import RunError
 from bundle.runs.files import PREDICTIONS, RECORD
 from bundle.system.text import did_you_mean
 
+OUTPUTS: Final = Path("outputs")
+"""Where commands look for runs unless they are told."""
 LATEST: Final = Path("latest")
 """Stands for the newest run."""
 
@@ -61,6 +64,11 @@ def find_run(path: Path, out: Path) -> Path:
         f"No run {path}, neither at that path nor in {out}.",
         remedy=did_you_mean(path.name, names, "`bundle runs` lists the runs; --out sets where they are.", cutoff=0.5),
     )
+
+
+def shortest_name(directory: Path, out: Path) -> str:
+    """What a run is called on the command line: its name, or its path where commands do not look by themselves."""
+    return directory.name if out == OUTPUTS else shlex.quote(str(directory))
 
 
 def _newest(out: Path, model: str | None = None) -> Path | None:

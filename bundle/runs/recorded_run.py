@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bundle.errors import RunError
 from bundle.runs.files import DAMAGED, PREDICTIONS, PROMPTS, RECORD
-from bundle.runs.finding import began, find_run
+from bundle.runs.finding import OUTPUTS, began, find_run
 from bundle.runs.health import Health, examine
 from bundle.runs.predictions import Prediction, one_per_question, read_predictions
 from bundle.runs.prompts import RecordedPrompt, read_prompts
@@ -131,7 +131,7 @@ class RecordedRun:
         }
 
 
-def read_recorded_run(path: Path, out: Path = Path("outputs")) -> RecordedRun:
+def read_recorded_run(path: Path, out: Path = OUTPUTS) -> RecordedRun:
     """Read a run's directory.
 
     Args:

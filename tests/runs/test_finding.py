@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bundle.errors import RunError
-from bundle.runs.finding import LATEST, find_run
+from bundle.runs.finding import LATEST, find_run, shortest_name
 from tests.reports.run_directories import write_run
 
 
@@ -51,3 +51,9 @@ def test_an_unknown_name_suggests_the_nearest(out: Path) -> None:
     with pytest.raises(RunError) as raised:
         find_run(Path("20260103-000000-ceval_gen-sft-3000"), out)
     assert "20260103-000000-ceval_gen-sft-2000" in str(raised.value.remedy)
+
+
+def test_a_run_is_called_by_its_name_only_where_commands_look_by_themselves(tmp_path: Path) -> None:
+    assert shortest_name(Path("outputs/20260101-000000-r"), Path("outputs")) == "20260101-000000-r"
+    called = shortest_name(tmp_path / "my runs" / "r", tmp_path / "my runs")
+    assert called == f"'{tmp_path / 'my runs' / 'r'}'"

@@ -20,6 +20,7 @@ from bundle.reports.comparison import (
     require_comparable_tasks,
 )
 from bundle.reports.comparison.wording import p_says
+from bundle.runs.finding import OUTPUTS
 from bundle.runs.health import Health
 from bundle.runs.record import RunRecord
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
@@ -129,7 +130,7 @@ def parse_gates(
     min_scores: Sequence[str] = (),
     baseline: Path | None = None,
     max_drop: float | None = None,
-    out: Path = Path("outputs"),
+    out: Path = OUTPUTS,
     *,
     max_unparsed: float | None = None,
     allow_unanswered: int = 0,
