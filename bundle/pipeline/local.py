@@ -126,16 +126,16 @@ class Local:
         if options.engine == "auto" and (none := why_no_gpu(self._machine.nvidia)) is not None:
             screen.say(f"serving on the CPU, which is slow: {none.why}")
         screen.heading(plan.tasks, f"checkpoint {checkpoint.path}, engine {engine.name}", plan.sources())
-        if checkpoint.remote_code and self.trusted:
-            source = "--trust-remote-code" if options.trust_remote_code else f"model file {self._named_model_file[0]}"
-            names = ", ".join(checkpoint.remote_code_names)
-            screen.say(f"allowing the checkpoint's own Python code ({source}): {names}")
         if checkpoint.weights_unchecked is not None:
             screen.say(f"weights not compared with config.json: {checkpoint.weights_unchecked}")
         if not plan.is_plain and not self._has_template:
             require_chat_template(checkpoint)
         with timing.phase("start_s"):
             spec = await in_thread(lambda: engine.prepare(screen.say, plain=plan.is_plain))
+        if spec.own_code and checkpoint.remote_code and self.trusted:
+            source = "--trust-remote-code" if options.trust_remote_code else f"model file {self._named_model_file[0]}"
+            names = ", ".join(checkpoint.remote_code_names)
+            screen.say(f"allowing the checkpoint's own Python code ({source}): {names}")
         if plan.is_plain and not self._has_template:
             screen.say("no chat template: asked as a base model, to continue plain text (--prompt-shape plain)")
         elif not plan.is_plain and spec.chosen_template is None:

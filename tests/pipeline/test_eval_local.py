@@ -57,6 +57,11 @@ def test_a_run_ends_with_a_table_and_its_directory(finished: Finished) -> None:
     assert finished.stdout.splitlines()[-2] == f"report: {directory / 'report.html'}"
 
 
+def test_code_of_the_checkpoint_that_may_run_is_named(finished: Finished) -> None:
+    allowed = "allowing the checkpoint's own Python code (model file internlm2_5-1_8b): configuration_internlm2.py"
+    assert allowed in finished.stderr
+
+
 def test_scores_are_those_of_the_replies(finished: Finished) -> None:
     rows, results = rows_of(finished.out), results_of(finished.out)
     assert len({(row["subject"], row["id"]) for row in rows}) == len(rows) == 104
