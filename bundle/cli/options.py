@@ -24,6 +24,18 @@ HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": _WI
 class GroupedHelp(TyperCommand):
     """A command whose ``--help`` shows its options under the headings they were declared with, in one column."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Parse the command line; what pydantic finds wrong with a value is said in this program's words."""
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            if type(error.__cause__).__name__ == "ValidationError":
+                from bundle.config.faults import value_fault  # imported late: `bundle --help` does not need it
+
+                cause: Any = error.__cause__
+                error.message = f"{value_fault(cause)}."
+            raise
+
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """What follows the command's name on the usage line; some versions of typer put arguments in braces."""
         return [piece.translate(_NO_BRACES) for piece in super().collect_usage_pieces(ctx)]

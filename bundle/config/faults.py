@@ -58,6 +58,11 @@ def first_fault(error: ValidationError, schema: type[BaseModel]) -> str:
     return f"key {key!r}: {said}." if key else f"{said}."
 
 
+def value_fault(error: ValidationError) -> str:
+    """What is wrong with a single value, such as an option's."""
+    return _said(error.errors(include_url=False)[0])
+
+
 def _said(fault: ErrorDetails) -> str:
     kind, context = fault["type"], fault.get("ctx", {})
     if kind == "value_error":

@@ -46,7 +46,9 @@ def find_run(path: Path, out: Path) -> Path:
                 if (place / PREDICTIONS).exists()
                 else "Name the directory that the run printed as its last line.",
             )
-    if path == LATEST and (newest := _newest(out)) is not None:
+    if path == LATEST:
+        if (newest := _newest(out)) is None:
+            raise RunError(f"There are no runs in {out}.", remedy="Start one: bundle eval-local MODEL_DIR.")
         return newest
     matching = sorted(one.parent for one in out.glob(f"{glob.escape(path.name)}*/{RECORD}"))
     if len(matching) == 1 and path.name == str(path):

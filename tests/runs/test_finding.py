@@ -43,7 +43,7 @@ def test_a_directory_called_latest_is_itself(out: Path) -> None:
 
 
 def test_latest_of_no_runs_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="No run latest"):
+    with pytest.raises(RunError, match="There are no runs in"):
         find_run(LATEST, tmp_path)
 
 
