@@ -70,7 +70,7 @@ test-gpu-extra:
 	$(GPU_ENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test]" "transformers>=4.56,<5"
 	$(GPU_ENV)/bin/python -m pytest -n logical --maxprocesses 8 --dist loadfile -m "not slow" $(GPU_TESTS) $(ARGS)
 
-# vLLM's CPU build takes 3.5 GB; the runs take 6 minutes on a quiet machine.
+# vLLM's CPU build takes 3.5 GB; the runs took 13 minutes beside other work.
 VLLM ?= .venv-vllm
 test-vllm: $(TEST_STAMP)
 	tests/real_vllm/install.sh $(PYTHON) $(VLLM)
