@@ -45,11 +45,13 @@ class EarlyDecisions:
     early any more.
 
     A reply that begins with a mark that is not known may begin with thinking, and is read to its end. Where the first
-    replies all begin with the same one, so are all others.
+    replies all begin with the same one, so are all others. So is one whose answer is no option, such as the T of "The
+    answer is B": the whole of it shows what happened, and another rule can read it.
 
     Args:
         rule: What counts as the answer.
         tls: Whether connections are encrypted.
+        options: What the answer may be; "" for anything.
         has_cut: Whether replies were stopped early in the part of the run that is being resumed.
 
     Attributes:
@@ -57,8 +59,9 @@ class EarlyDecisions:
         unknown_mark: The mark that the first replies all begin with; None for none.
     """
 
-    def __init__(self, rule: AnswerRule, *, tls: bool, has_cut: bool = False) -> None:
+    def __init__(self, rule: AnswerRule, *, tls: bool, options: str = "", has_cut: bool = False) -> None:
         self._rule = rule
+        self._options = options
         self._worth_it = _WORTH_IT_HTTPS if tls else _WORTH_IT_HTTP
         self._habit = _Habit.UNKNOWN
         self._saved: list[float] = []
@@ -77,7 +80,7 @@ class EarlyDecisions:
 
     def begin(self, marks: ThinkingMarks = KNOWN_MARKS) -> StreamedReply:
         """What collects the events of the next reply."""
-        return StreamedReply(self._rule, marks)
+        return StreamedReply(self._rule, marks, self._options)
 
     def is_enough(self, reply: StreamedReply) -> bool:
         """Whether a reply that has grown by a piece can be stopped now."""

@@ -11,6 +11,7 @@ from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks, ThinkingSplitter
 from bundle.errors import BundleError, ExitCode
 from bundle.system.text import one_line
 from bundle.tasks.answers import AnswerRule
+from bundle.tasks.options import is_option
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,8 @@ class StreamedReply:
     Args:
         rule: What counts as the answer; None if only the complete reply matters.
         marks: What marks thinking.
+        options: What the answer may be; "" for anything. Any other answer is not taken for final: the whole reply
+            shows what was meant.
 
     Attributes:
         pieces: How many events carried part of the reply: with most servers one per token; a busy lmdeploy puts many
@@ -156,8 +159,11 @@ class StreamedReply:
         has_usage: Whether it has counted the tokens.
     """
 
-    def __init__(self, rule: AnswerRule | None = None, marks: ThinkingMarks = KNOWN_MARKS) -> None:
+    def __init__(
+        self, rule: AnswerRule | None = None, marks: ThinkingMarks = KNOWN_MARKS, options: str = ""
+    ) -> None:
         self._rule = rule
+        self._options = options
         self._reader = None if rule is None else rule.reader()
         self._splitter = ThinkingSplitter(marks)
         self._read = ""
@@ -272,8 +278,10 @@ class StreamedReply:
         if not text.startswith(self._read):
             self._reader, self._read, self.pieces_to_decide = self._rule.reader(), "", None
         piece, self._read = text[len(self._read) :], text
-        if piece and self.pieces_to_decide is None and self._reader and self._reader.feed(piece) is not None:
-            self.pieces_to_decide = self.pieces
+        if piece and self.pieces_to_decide is None and self._reader is not None:
+            answer = self._reader.feed(piece)
+            if answer is not None and is_option(answer, self._options):
+                self.pieces_to_decide = self.pieces
 
 
 def require_model(body: object, name: str | None) -> None:

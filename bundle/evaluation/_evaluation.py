@@ -12,7 +12,7 @@ from bundle.evaluation._queue import PrefixQueue, Queue
 from bundle.evaluation._repeats import compare, spread_over_subjects
 from bundle.evaluation._suspects import Suspects
 from bundle.evaluation._window import Window
-from bundle.runs.health import Health, examine, known_options
+from bundle.runs.health import Health, examine, known_options, options_of
 from bundle.runs.predictions import Prediction
 from bundle.runs.results import Repeat, Results
 from bundle.runs.run import Run
@@ -262,7 +262,8 @@ class Evaluation:
 
     def _early_decisions(self, task: Task, *, tls: bool) -> EarlyDecisions:
         has_cut = any(one.decided_early and one.task == task.name for one in self.predictions)
-        return EarlyDecisions(task.answer_rule, tls=tls, has_cut=has_cut)
+        options = options_of(_known_options(task), (one for one in self.questions if one.task == task.name))
+        return EarlyDecisions(task.answer_rule, tls=tls, options=options, has_cut=has_cut)
 
     def _forget_stopped_by_mistake(self, how: Mapping[str, Asking]) -> bool:
         """Forget replies that were stopped before text turned out to be thinking; return whether there are any."""
@@ -330,8 +331,7 @@ class Evaluation:
     @property
     def health(self) -> Health:
         """Whether the outcomes so far say something about the model."""
-        options = {task.name: known_options(task.benchmark.name, task.answer_rule.to_json()) for task in self.tasks}
-        return examine(options, self.predictions)
+        return examine({task.name: _known_options(task) for task in self.tasks}, self.predictions)
 
     def _server(self) -> dict[str, float]:
         server: dict[str, float] = {"restarts": self.restarts} if self.restarts else {}
@@ -355,6 +355,10 @@ class Evaluation:
         self._known.add(prediction.key)
         self.predictions.append(prediction)
         self._on_prediction(prediction)
+
+
+def _known_options(task: Task) -> str:
+    return known_options(task.benchmark.name, task.answer_rule.to_json())
 
 
 def _queue(questions: Sequence[Question], window: Window, options: AskingOptions) -> Queue:

@@ -15,6 +15,8 @@ from bundle.runs.no_reply import NoReply, reasons
 from bundle.runs.predictions import Prediction
 from bundle.system.text import one_line, opening_mark, plural
 from bundle.tasks.benchmarks import BENCHMARKS
+from bundle.tasks.catalog import Question
+from bundle.tasks.options import is_option
 
 MINOR: Final = 0.01
 """A fault in fewer of the replies than this share is mentioned, and is no reason to doubt the score."""
@@ -55,7 +57,7 @@ MEANINGS: Final[Mapping[Fault, tuple[str, str]]] = {
     ),
     Fault.NOT_AN_OPTION: (
         "{count} of {of} replies give an answer that is no option, mostly {answer}",
-        "Run with --full-replies, then try another answer rule on them: bundle rescore RUN --rule first_option.",
+        "Try another answer rule on the stored replies: bundle rescore RUN --rule first_option.",
     ),
     Fault.NO_OPTION: (
         "{count} of {of} replies hold no option",
@@ -244,11 +246,11 @@ def known_options(benchmark: str, rule: Mapping[str, Any]) -> str:
     return str(rule.get("options") or ("ABCD" if benchmark in BENCHMARKS else ""))
 
 
-def options_of(known: str, predictions: Iterable[Prediction]) -> str:
+def options_of(known: str, asked: Iterable[Question | Prediction]) -> str:
     """The options of a task: those it names, or else those that its gold answers show; "" for answers of any text."""
     if known:
         return known
-    golds = {one.gold for one in predictions if one.gold}
+    golds = {one.gold for one in asked if one.gold}
     letters = set("".join(golds))
     if not golds or not all("A" <= letter <= "Z" for letter in letters) or any(len(set(g)) < len(g) for g in golds):
         return ""
@@ -258,8 +260,7 @@ def options_of(known: str, predictions: Iterable[Prediction]) -> str:
 
 def is_parsed(prediction: Prediction, options: str) -> bool:
     """Whether a reply's answer is an option, or several; without known options, whether it has any."""
-    answer = prediction.answer or ""
-    return bool(answer) and (not options or set(answer) <= set(options))
+    return is_option(prediction.answer or "", options)
 
 
 def unparsed(known: Mapping[str, str], predictions: Sequence[Prediction]) -> list[Prediction]:

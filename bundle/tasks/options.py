@@ -44,6 +44,11 @@ class Gold:
     index: int | None = None
 
 
+def is_option(answer: str, options: str) -> bool:
+    """Whether an answer is one of the options, or several; where these are not known (""), whether there is one."""
+    return bool(answer) and (not options or set(answer) <= set(options))
+
+
 def options_in(value: object) -> Options | None:
     """The options in a JSON value: a list, an object by letter, or an object of "label" and "text" lists."""
     match value:

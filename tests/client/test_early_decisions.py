@@ -25,10 +25,12 @@ EXPLAINED = ["答案是", "B", *("因为 x 。" for _ in range(40))]
 BRIEF = ["B"]
 
 
-async def ask_all(handler: Handler, count: int, rule: AnswerRule = RULE, **options: Any) -> list[Reply]:
+async def ask_all(
+    handler: Handler, count: int, rule: AnswerRule = RULE, *, options: str = "", **client_options: Any
+) -> list[Reply]:
     """Ask one after the other."""
-    async with loopback_api(handler) as api, client_of(api.url, **options) as client:
-        reading = EarlyDecisions(rule, tls=False)
+    async with loopback_api(handler) as api, client_of(api.url, **client_options) as client:
+        reading = EarlyDecisions(rule, tls=False, options=options)
         return [await client.ask(MESSAGES, 64, reading=reading) for _ in range(count)]
 
 
@@ -280,6 +282,33 @@ async def test_marks_that_are_declared_are_thinking_and_nothing_is_said() -> Non
     assert [reply.decided_early for reply in replies] == [False] * 8 + [True] * 2
     assert {RULE.extract(reply.text) for reply in replies} == {"C"}
     assert said == []
+
+
+async def test_a_reply_whose_answer_is_no_option_is_read_to_its_end_and_others_are_still_stopped() -> None:
+    """The T of "The answer is B" is OpenCompass's answer, and the whole reply is what another rule can read."""
+    spoken = ["The answer ", "is B", *(", because x" for _ in range(40))]
+
+    async def handler(call: Call) -> web.StreamResponse:
+        return await Stream().send(call, chunks_of(spoken if call.number % 3 == 0 else EXPLAINED))
+
+    replies = await ask_all(handler, 24, options="ABCD")
+
+    assert [reply.decided_early for reply in replies[8:]] == [number % 3 != 0 for number in range(9, 25)]
+    assert {reply.text for reply in replies[2::3]} == {"".join(spoken)}
+    assert {RULE.extract(reply.text) for reply in replies[2::3]} == {"T"}
+
+
+async def test_where_every_answer_is_no_option_nothing_is_streamed() -> None:
+    spoken = ["The answer ", "is B", *(", because x" for _ in range(40))]
+    asked_to_stream: list[bool] = []
+
+    async def handler(call: Call) -> web.StreamResponse:
+        asked_to_stream.append(call.body["stream"])
+        return await Stream().send(call, chunks_of(spoken)) if asked_to_stream[-1] else completion("".join(spoken))
+
+    replies = await ask_all(handler, 12, options="ABCD")
+    assert {reply.text for reply in replies} == {"".join(spoken)}
+    assert asked_to_stream == [True] * 8 + [False] * 4
 
 
 async def test_a_single_reply_with_an_unknown_mark_does_not_keep_others_from_being_stopped() -> None:
