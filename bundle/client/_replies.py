@@ -159,9 +159,7 @@ class StreamedReply:
         has_usage: Whether it has counted the tokens.
     """
 
-    def __init__(
-        self, rule: AnswerRule | None = None, marks: ThinkingMarks = KNOWN_MARKS, options: str = ""
-    ) -> None:
+    def __init__(self, rule: AnswerRule | None = None, marks: ThinkingMarks = KNOWN_MARKS, options: str = "") -> None:
         self._rule = rule
         self._options = options
         self._reader = None if rule is None else rule.reader()

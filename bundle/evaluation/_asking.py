@@ -11,7 +11,7 @@ from bundle.evaluation._likelihood import option_losses
 from bundle.evaluation._queue import Queue
 from bundle.evaluation._suspects import Suspects
 from bundle.evaluation._window import Window
-from bundle.runs.no_reply import REMEDIES, Cause, kind_of
+from bundle.runs.no_reply import REMEDIES, Cause, cause_of, kind_of
 from bundle.runs.predictions import Prediction
 from bundle.tasks.answers import AnswerRule, Likeliest
 from bundle.tasks.catalog import Question
@@ -24,6 +24,7 @@ _FEWEST_FAILURES = 32
 _ROUNDS_OF_FAILURES = 2
 """All requests in flight may fail in a short outage; if those after them fail as well, it is not a short one."""
 _FIRST_REFUSALS = 10
+_NAMED = frozenset({Cause.TOO_LONG, Cause.TEMPLATE, Cause.MODEL, Cause.SETTING})
 _KEPT = "The answers so far are kept; continue with --resume."
 
 
@@ -77,11 +78,10 @@ class FirstRefusals:
         self._count += 1
         self._kinds.add(kind_of(failure.reason))
         if len(self._kinds) == 1 and self._count >= _FIRST_REFUSALS:
+            cause = cause_of(failure.reason)
             raise RefusedError(
                 f"The first {self._count} questions got no reply, all for the same reason: {failure.reason}.",
-                remedy=REMEDIES[Cause.TOO_LONG]
-                if failure.too_long
-                else "Fix the cause, then start again with --resume.",
+                remedy=REMEDIES[cause] if cause in _NAMED else "Fix the cause, then start again with --resume.",
             )
 
 

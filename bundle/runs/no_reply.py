@@ -17,7 +17,10 @@ class Cause(StrEnum):
     TOO_LONG = "too_long"
     TIMEOUT = "timeout"
     BUSY = "rate_limit"
+    TEMPLATE = "no_chat_template"
+    MODEL = "unknown_model"
     SETTING = "refused_setting"
+    REQUEST = "refused_request"
     CRASHED = "crashed_the_server"
     RULE = "answer_rule"
     SERVER = "server"
@@ -51,9 +54,32 @@ _CAUSES: Final[Mapping[Cause, tuple[re.Pattern[str], str]]] = {
         re.compile(r"HTTP 5\d\d|connect|reset|broke off|gave up|unreachable|refused the conn", re.IGNORECASE),
         "Faults of the server may pass: continue with --resume.",
     ),
+    Cause.TEMPLATE: (
+        re.compile(
+            r"HTTP 4.*\b(chat.?template|prompt.?template|jinja|conversation roles|system role)\b(?!_)", re.IGNORECASE
+        ),
+        "Serve the model with a chat template, or ask it as a base model with --prompt-shape plain.",
+    ),
+    Cause.MODEL: (
+        re.compile(
+            r"HTTP 4.*(\bmodel\b.{0,100}?\bnot (exist|found|available|supported)\b|\b(no such|unknown|invalid) model\b"
+            r"|模型.{0,50}?不(存在|支持))",
+            re.IGNORECASE,
+        ),
+        "Check the model's name: it must be one that the server lists.",
+    ),
     Cause.SETTING: (
-        re.compile(r"HTTP 4(00|22)", re.IGNORECASE),
-        "The server refuses something in the request: set it with --max-out-len, --temperature or in a model file.",
+        re.compile(
+            r"HTTP 4(00|22)\b.*(\b(max_\w*tokens|temperature|top_[pk]|min_p|seed|stream\w*|logprobs|reasoning_effort"
+            r"|\w+_penalty|enable_thinking|chat_template_kwargs|extra_body|parameters?|arguments?)\b|extra.{0,9}(inputs|fields)"
+            r"|参数)",
+            re.IGNORECASE,
+        ),
+        "The server refuses a parameter: change it with --max-out-len, --temperature, --stream or in a model file.",
+    ),
+    Cause.REQUEST: (
+        re.compile(r"HTTP 4\d\d", re.IGNORECASE),
+        "The server refuses the question and says no more than this; it would do so again.",
     ),
     Cause.OTHER: (re.compile(""), "Continue with --resume to ask them again."),
 }
@@ -108,10 +134,11 @@ def reasons(predictions: Iterable[Prediction]) -> tuple[NoReply, ...]:
             found.setdefault(kind_of(one.error), []).append(one)
     groups = [(min(ones, key=lambda one: one.key), len(ones)) for ones in found.values()]
     return tuple(
-        NoReply(one_line(one.error or ""), count, _cause(one.error or ""), printable(f"{one.subject} #{one.id}"))
+        NoReply(one_line(one.error or ""), count, cause_of(one.error or ""), printable(f"{one.subject} #{one.id}"))
         for one, count in sorted(groups, key=lambda group: (-group[1], group[0].key))
     )
 
 
-def _cause(reason: str) -> Cause:
+def cause_of(reason: str) -> Cause:
+    """What a reason is about."""
     return next(cause for cause, (pattern, _) in _CAUSES.items() if pattern.search(reason))
