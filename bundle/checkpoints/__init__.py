@@ -6,11 +6,10 @@ from bundle.checkpoints.inspection import (
     fingerprint,
     has_chat_template,
     inspect_checkpoint,
-    lmdeploy_architectures,
     require_architecture,
     require_chat_template,
+    require_quantization,
     require_trust,
-    transformers_architectures,
 )
 from bundle.checkpoints.token_count import TokenCounter, estimating_counter, token_counter
 from bundle.checkpoints.tokenizer import RenderedPrompt, TokenizerProof, prove_tokenizer
@@ -25,11 +24,10 @@ __all__ = [
     "has_chat_template",
     "inspect_checkpoint",
     "is_internlm2",
-    "lmdeploy_architectures",
     "prove_tokenizer",
     "require_architecture",
     "require_chat_template",
+    "require_quantization",
     "require_trust",
     "token_counter",
-    "transformers_architectures",
 ]

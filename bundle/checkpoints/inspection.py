@@ -6,7 +6,6 @@ Only small files and headers are read, so it takes well under a second however l
 import contextlib
 import hashlib
 import os
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ _TEXT_CONFIGS: Final = ("text_config", "llm_config", "language_config", "thinker
 _VOCABULARIES: Final = ("tokenizer.json", "tokenizer.model", "vocab.txt", "spiece.model", "tekken.json")
 _TOKENIZER_SETTINGS: Final = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _CHAT_TEMPLATES: Final = ("chat_template.jinja", "chat_template.json", "additional_chat_templates", "tekken.json")
+_MODELOPT: Final = "hf_quant_config.json"
 _SAMPLES, _SAMPLE_BYTES = 16, 64 * 1024
 
 
@@ -48,7 +48,7 @@ class Checkpoint:
             they were.
         remote_code: The Python files that loading it would run.
         vocab_size: The number of token ids the model knows; None if the configuration does not say.
-        quantization: The method the weights are quantized with, such as ``awq``; None if they are not.
+        quantization_config: How the weights are quantized, with its ``quant_method``; None if they are not.
         max_position_embeddings: The longest context, in tokens; None if the configuration does not say.
     """
 
@@ -61,13 +61,18 @@ class Checkpoint:
     tokenizer_files: tuple[Path, ...]
     remote_code: tuple[Path, ...]
     vocab_size: int | None
-    quantization: str | None
+    quantization_config: Mapping[str, Any] | None
     max_position_embeddings: int | None
 
     @property
     def name(self) -> str:
         """The model's name: the directory's, or that of the repository whose snapshot it is."""
         return model_name(self.path)
+
+    @property
+    def quantization(self) -> str | None:
+        """The method the weights are quantized with, such as ``awq``; None if they are not."""
+        return None if self.quantization_config is None else shown(self.quantization_config["quant_method"])
 
     @property
     def remote_code_names(self) -> tuple[str, ...]:
@@ -92,6 +97,7 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
     }
     config = configs["config.json"]
     architecture = _architecture(directory, config)
+    quantization_config = _quantization_config(directory, names, config)
     weights = inspect_weights(directory)
     return Checkpoint(
         path=directory,
@@ -99,11 +105,13 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
         architecture=architecture,
         weight_files=weights.files,
         weight_bytes=weights.size,
-        weights_unchecked=check_tensors(directory, config, weights.tensors),
+        weights_unchecked=check_tensors(
+            directory, {**config, "quantization_config": quantization_config}, weights.tensors
+        ),
         tokenizer_files=_tokenizer_files(directory, names, configs),
         remote_code=find_remote_code(directory, configs),
         vocab_size=vocab_size(config),
-        quantization=_quantization(directory, config),
+        quantization_config=quantization_config,
         max_position_embeddings=_first_number(
             config, "max_position_embeddings", "seq_length", "n_positions", "model_max_length", "max_seq_len"
         ),
@@ -200,33 +208,6 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     return digest.hexdigest()
 
 
-# Importing an engine's package to ask it would take seconds, so its source is searched.
-_LMDEPLOY_PYTORCH: Final = re.compile(r"'(\w+)':\s*f'\{LMDEPLOY_PYTORCH_MODEL_PATH\}")
-_LMDEPLOY_TURBOMIND: Final = re.compile(r"^\s+(\w+)='", re.MULTILINE)
-_TRANSFORMERS: Final = re.compile(r'"(\w+(?:ForCausalLM|LMHeadModel|ForConditionalGeneration))"')
-
-
-def lmdeploy_architectures(package: Path) -> frozenset[str] | None:
-    """What the lmdeploy installed in ``package`` serves with either backend; None if it cannot be told."""
-    pytorch = _source(package / "pytorch" / "models" / "module_map.py")
-    turbomind = (
-        _source(package / "turbomind" / "supported_models.py").partition("SUPPORTED_ARCHS")[2].partition(")\n")[0]
-    )
-    return frozenset(_LMDEPLOY_PYTORCH.findall(pytorch) + _LMDEPLOY_TURBOMIND.findall(turbomind)) or None
-
-
-def transformers_architectures(package: Path) -> frozenset[str] | None:
-    """What the transformers installed in ``package`` generates text with; None if it cannot be told."""
-    return frozenset(_TRANSFORMERS.findall(_source(package / "models" / "auto" / "modeling_auto.py"))) or None
-
-
-def _source(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError:
-        return ""
-
-
 def vocab_size(config: Mapping[str, Any]) -> int | None:
     """The number of token ids a model knows, from its ``config.json``; None if it does not say."""
     return _first_number(config, "vocab_size", "padded_vocab_size")
@@ -263,17 +244,49 @@ def _architecture(directory: Path, config: Mapping[str, Any]) -> str:
     )
 
 
-def _quantization(directory: Path, config: Mapping[str, Any]) -> str | None:
-    settings = config.get("quantization_config")
+def _quantization_config(
+    directory: Path, names: tuple[str, ...], config: Mapping[str, Any]
+) -> Mapping[str, Any] | None:
+    """How the weights are quantized, with a ``quant_method``; None if they are not."""
+    settings = next(
+        (found for one in (config, *language_configs(config)) if (found := one.get("quantization_config")) is not None),
+        None,
+    )
+    if settings is None and _MODELOPT in names:
+        # ModelOpt's older exports write it there alone, where vLLM looks for it too.
+        settings = {"quant_method": "modelopt", **read_json_object(directory / _MODELOPT)}
     if settings is None:
         return None
-    method = settings.get("quant_method") if isinstance(settings, dict) else None
-    if not isinstance(method, str) or not method:
+    if not isinstance(settings, Mapping) or not isinstance(settings.get("quant_method"), str):
+        if config.get("quantization") == settings:
+            raise CheckpointError(
+                f"{shown(directory)} is quantized in the format of MLX, which only Apple's processors run.",
+                remedy="Give the checkpoint it was converted from.",
+            )
         raise CheckpointError(
             f"{shown(directory / 'config.json')} has a quantization_config without a quant_method.",
             remedy='Add the method the weights are quantized with, such as "quant_method": "awq".',
         )
-    return shown(method)
+    return settings
+
+
+def require_quantization(checkpoint: Checkpoint, refused: str | None, engine: str, others: Collection[str]) -> None:
+    """Check that an engine takes a checkpoint's quantized weights.
+
+    Args:
+        refused: Why it does not; None if it does, or it can't be told.
+        others: Engines of this machine that may.
+
+    Raises:
+        CheckpointError: It does not.
+    """
+    if refused is not None:
+        raise CheckpointError(
+            f"{engine} cannot serve {shown(checkpoint.path)}: {refused}.",
+            remedy=f"Use --engine {' or '.join(others)}, or serve the checkpoint it was quantized from."
+            if others
+            else "Serve the checkpoint it was quantized from, or quantize that in another way.",
+        )
 
 
 def _copy_from_above(directory: Path) -> str | None:

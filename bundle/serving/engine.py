@@ -142,6 +142,14 @@ class Engine(Protocol):
         """
 
     @property
+    def refused_quantization(self) -> str | None:
+        """Why the installed server cannot take the checkpoint's quantized weights; None if it can, or it can't be told.
+
+        Raises:
+            ServerError: It isn't installed, or can't be used.
+        """
+
+    @property
     def context_options(self) -> Mapping[str, int | None]:
         """The options that set the server's context length, with their values in tokens; None where one isn't given."""
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from bundle.checkpoints import require_architecture
+from bundle.checkpoints import require_architecture, require_quantization
 from bundle.config.model_files import ModelFile
-from bundle.errors import UsageError
+from bundle.errors import ServerError, UsageError
 from bundle.serving.engine import Engine, Job
 from bundle.serving.lmdeploy.engine import LmdeployEngine
 from bundle.serving.machine import Machine
@@ -48,7 +48,7 @@ def choose_engine(name: str, model: ModelFile, job: Job) -> Engine:
 
     Raises:
         UsageError: The name is unknown, or "auto" finds a GPU that cannot be used.
-        CheckpointError: The engine does not know the checkpoint's architecture.
+        CheckpointError: The engine does not know the checkpoint's architecture, or how its weights are quantized.
         ServerError: The engine is not installed.
     """
     if name != "auto" and name not in ENGINES:
@@ -60,4 +60,15 @@ def choose_engine(name: str, model: ModelFile, job: Job) -> Engine:
         name, _ = automatic_engine(job.machine)
     engine = ENGINES[name](replace(job, settings=getattr(model, name)))
     require_architecture(job.checkpoint, engine.architectures, name)
+    if (refused := engine.refused_quantization) is not None:
+        others = [other for other in ENGINES if other != name and _may_take(ENGINES[other](job))]
+        require_quantization(job.checkpoint, refused, name, others)
     return engine
+
+
+def _may_take(engine: Engine) -> bool:
+    """Whether an engine is installed and not known to refuse how a checkpoint is quantized."""
+    try:
+        return engine.refused_quantization is None
+    except ServerError:
+        return False

@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, Final
 
-from bundle.checkpoints import transformers_architectures
 from bundle.errors import EngineMissingError, ServerError, UsageError
 from bundle.serving.conversion import INTERNLM2, cache_directory, cpu_dtype, servable
 from bundle.serving.diagnosis import KnownFailure, raised
 from bundle.serving.engine import Job, ServerSpec, option_names, option_value, require_loopback
 from bundle.serving.gpus import visible_gpus
 from bundle.serving.machine import Machine
+from bundle.system.files import text_if_there
 from bundle.system.findings import Check, Finding, failing, ok
 
 _INSTALL: Final = "Install the CPU engine with `pip install '.[cpu]'` in a checkout of this project"
@@ -34,6 +34,16 @@ _ACTIVITIES: Final = (
     (r"Loading (?:weights|checkpoint shards)[^%]*?(\d+)%", "loading weights, {} %"),
     ("Application startup complete", "the HTTP server is up"),
 )
+_ARCHITECTURE: Final = re.compile(r'"(\w+(?:ForCausalLM|LMHeadModel|ForConditionalGeneration))"')
+_QUANTIZER: Final = re.compile(r'^ +"([\w-]+)": \w+,$', re.MULTILINE)
+_NEEDS: Final = {
+    "awq": ("gptqmodel",),
+    "gptq": ("optimum", "gptqmodel"),
+    "bitsandbytes": ("bitsandbytes",),
+    "compressed-tensors": ("compressed_tensors",),
+}
+"""What transformers' quantizers ask for in ``validate_environment``, beside what the cpu extra installs."""
+
 FAILURES: Final = (
     KnownFailure(
         "it does not understand its options: {0}.",
@@ -67,9 +77,25 @@ class TransformersEngine:
         auto_map = self.job.checkpoint.config.get("auto_map")
         if self.job.trust_remote_code and isinstance(auto_map, dict) and "AutoModelForCausalLM" in auto_map:
             return None
-        found = importlib.util.find_spec("transformers")
-        known = transformers_architectures(Path(found.origin).parent) if found and found.origin else None
-        return known and known | {INTERNLM2}
+        known = frozenset(_ARCHITECTURE.findall(_source("models", "auto", "modeling_auto.py")))
+        return known | {INTERNLM2} if known else None
+
+    @property
+    def refused_quantization(self) -> str | None:
+        settings = self.job.checkpoint.quantization_config
+        if settings is None:
+            return None
+        method: str = settings["quant_method"]
+        if self.job.checkpoint.architecture == INTERNLM2:
+            return f"InternLM2's weights are converted for it, which quantized ones ({method}) cannot be"
+        known = _QUANTIZER.findall(_source("quantizers", "auto.py").partition("AUTO_QUANTIZER_MAPPING = {")[2])
+        if known and not any(name in (method, f"{method}_4bit") for name in known):
+            return f"transformers does not load weights quantized by {method}"
+        missing = [name for name in _NEEDS.get(method, ()) if importlib.util.find_spec(name) is None]
+        if missing:
+            packages = " ".join(name.replace("_", "-") for name in missing)
+            return f"transformers loads weights quantized by {method} with packages that are missing: {packages}"
+        return None
 
     @property
     def context_options(self) -> Mapping[str, int | None]:
@@ -134,6 +160,12 @@ class TransformersEngine:
         if own_code:
             command.append("--trust-remote-code")
         return (*command, *self.job.engine_arguments)
+
+
+def _source(*path: str) -> str:
+    """A file of the installed transformers, which would take seconds to import; nothing if there is none."""
+    found = importlib.util.find_spec("transformers")
+    return text_if_there(Path(found.origin).parent.joinpath(*path)) if found and found.origin else ""
 
 
 def _check_packages(machine: Machine) -> Iterator[Finding]:

@@ -42,6 +42,14 @@ def _homeless(variable: str) -> UsageError:
     )
 
 
+def text_if_there(path: Path) -> str:
+    """The text of a file; nothing if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
 def open_regular(path: Path) -> BinaryIO:
     """Open a regular file for reading.
 

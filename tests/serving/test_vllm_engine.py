@@ -18,7 +18,8 @@ from bundle.serving.engines import ENGINES, choose_engine
 from bundle.serving.gpus import Gpu, Nvidia
 from bundle.serving.machine import Installation, Machine
 from bundle.serving.supervisor import activity_in, server_environment
-from bundle.serving.vllm.engine import VllmEngine, check_vllm
+from bundle.serving.vllm.checks import check_vllm
+from bundle.serving.vllm.engine import VllmEngine
 from bundle.system.findings import Status
 
 KEY = "sk-of-our-own"

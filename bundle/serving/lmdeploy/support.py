@@ -1,0 +1,90 @@
+"""What the installed lmdeploy serves: architectures, and kinds of quantized weights.
+
+Its source is read: importing it would take seconds.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from bundle.system.files import text_if_there
+
+_PYTORCH: Final = re.compile(r"'(\w+)':\s*f'\{LMDEPLOY_PYTORCH_MODEL_PATH\}")
+_TURBOMIND: Final = re.compile(r"^\s+(\w+)='", re.MULTILINE)
+_QUANTIZED_BY: Final = re.compile(r"quant_method == '([\w-]+)'")
+_TURBOMIND_SOURCES: Final = ("converter.py", "deploy/converter.py")
+_GROUP_SIZES: Final = {"awq": (128,), "gptq": (128,), "compressed-tensors": (32, 128)}
+"""Of TurboMind's kernels, 0.12 to 0.18 (``_SUPPORTED_GROUP_SIZES`` in its converter)."""
+
+
+def architectures(package: Path) -> frozenset[str] | None:
+    """What it serves with either backend; None if it cannot be told."""
+    pytorch = text_if_there(package / "pytorch" / "models" / "module_map.py")
+    return frozenset(_PYTORCH.findall(pytorch)) | turbomind_architectures(package) or None
+
+
+def turbomind_architectures(package: Path) -> frozenset[str]:
+    """What TurboMind serves, and lmdeploy serves with TurboMind unless it is told otherwise."""
+    source = text_if_there(package / "turbomind" / "supported_models.py")
+    return frozenset(_TURBOMIND.findall(source.partition("SUPPORTED_ARCHS")[2].partition(")\n")[0]))
+
+
+def refused_quantization(
+    package: Path, settings: Mapping[str, Any], architecture: str, backend: str | None
+) -> str | None:
+    """Why lmdeploy cannot serve weights that are quantized in this way; None if it can, or it cannot be told.
+
+    Args:
+        package: The directory of the installed lmdeploy.
+        settings: ``quantization_config``, with its ``quant_method``.
+        backend: As in ``--backend``; None where lmdeploy chooses.
+    """
+    method = settings["quant_method"]
+    pytorch = _named_in(package / "pytorch" / "nn" / "linear" / "__init__.py")
+    turbomind = frozenset[str]().union(*(_named_in(package / "turbomind" / name) for name in _TURBOMIND_SOURCES))
+    if not pytorch or not turbomind:
+        return None
+    # Mixtures of experts are computed in more ways than single layers.
+    pytorch |= _named_in(package / "pytorch" / "nn" / "moe" / "__init__.py")
+    # Left to itself, lmdeploy takes TurboMind for what TurboMind serves, and sees only later how it is quantized.
+    served_by_turbomind = architecture in turbomind_architectures(package) and method != "smooth_quant"
+    chosen = backend or ("turbomind" if served_by_turbomind else "pytorch")
+    if chosen == "turbomind":
+        why = _unknown_to_turbomind(method, settings) if method in turbomind else _takes("TurboMind", turbomind, method)
+        return f"{why}; its other backend may (`-- --backend pytorch`)" if why and method in pytorch else why
+    return None if method in pytorch else _takes("PyTorch", pytorch, method)
+
+
+def _takes(backend: str, methods: frozenset[str], method: str) -> str:
+    return f"its {backend} backend takes weights quantized by {', '.join(sorted(methods))}, not by {method}"
+
+
+def _unknown_to_turbomind(method: str, settings: Mapping[str, Any]) -> str | None:
+    """What TurboMind asserts of a method's settings while it loads the weights."""
+    group_size: object = settings.get("group_size") or None
+    if method == "awq" and settings.get("version") != "gemm":
+        return f'TurboMind takes AWQ weights of version "gemm", not {settings.get("version")!r}'
+    if method == "gptq" and (settings.get("desc_act") or not settings.get("sym", True)):
+        return "TurboMind takes GPTQ weights that are symmetric and without desc_act alone"
+    if method == "compressed-tensors":
+        try:
+            group = settings["config_groups"]["group_0"]
+            weights, stored = group["weights"], group["format"]
+            kind = (weights["num_bits"], weights["type"])
+            group_size = weights["group_size"]
+        except (KeyError, TypeError) as error:
+            return f"TurboMind cannot read this compressed-tensors configuration ({error!r} in its config_groups)"
+        if stored != "pack-quantized" or kind != (4, "int"):
+            return (
+                f"TurboMind takes compressed-tensors of format pack-quantized with 4-bit integers alone, not {stored}"
+            )
+    sizes = _GROUP_SIZES.get(method)
+    if sizes and group_size is not None and group_size not in sizes:
+        return f"TurboMind takes {method} weights in groups of {' or '.join(map(str, sizes))}, not of {group_size}"
+    return None
+
+
+def _named_in(source: Path) -> frozenset[str]:
+    """The methods that a file of lmdeploy's compares a ``quant_method`` with."""
+    return frozenset(_QUANTIZED_BY.findall(text_if_there(source)))
