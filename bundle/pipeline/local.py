@@ -124,7 +124,7 @@ class Local:
                 remedy="Use --engine vllm, or the task of the same benchmark that ends in _gen.",
             )
         if options.engine == "auto" and (none := why_no_gpu(self._machine.nvidia)) is not None:
-            screen.say(f"serving on the CPU, which is slow: {none.why}")
+            screen.say(f"serving on the CPU (slow): {none.why}")
         screen.heading(plan.tasks, f"checkpoint {checkpoint.path}, engine {engine.name}", plan.sources())
         if checkpoint.weights_unchecked is not None:
             screen.say(f"weights not compared with config.json: {checkpoint.weights_unchecked}")
@@ -250,7 +250,7 @@ class LocalModel:
                 return None
 
             yield Server(client, attend)
-            screen.server("stopping")
+            screen.server("stopping the server")
             with self._timing.phase("stop_s"):
                 await cleanup.aclose()
 

@@ -160,7 +160,7 @@ async def _ready(
         return await loading
     with session.timing.phase("prove_s"):
         if not (loading.done() and checking.done()):
-            session.screen.server("ready; waiting for the data and the tokenizer check")
+            session.screen.server("server ready; waiting for the data and the tokenizer check")
         loaded = await loading
         await checking
         return loaded

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from bundle.runs.record import RunRecord
 from bundle.runs.task_record import TaskRecord
+from bundle.system.text import plural
 from bundle.tasks.scores import Part
 
 
@@ -41,9 +42,8 @@ class Scope:
         """As in "first 5 of each subject: 260 of 1,346"; "" for all questions."""
         text = ", ".join(selection(self.limit, self.sample, self.subjects))
         if text:
-            text += f": {self.asked:,}" + (
-                f" of {self.available:,}" if self.available not in (None, self.asked) else ""
-            )
+            cut = self.available not in (None, self.asked)
+            text += f": {self.asked:,} of {self.available:,}" if cut else f": {plural(self.asked, 'question')}"
         if self.answered < self.asked:
             text += f"{', ' if text else ''}{self.answered:,} of {self.asked:,} answered"
         return text

@@ -70,7 +70,7 @@ class ServerSpec:
         gpus: The GPUs it is started on, as they were before that; none for a server on the CPU.
         concurrency: How many requests in flight keep the server busy.
         longest_silence_s: Seconds without any part of a reply after which a server with requests in flight hangs.
-        activities: Patterns of log lines and what they say about a start ("loading weights, {} %").
+        activities: Patterns of log lines and what they say about a start ("loading weights {} %").
         deadly: Patterns of log lines after which a server that was ready answers nothing any more.
         vital: The pattern of the command lines of child processes without which it can answer nothing; None if unknown.
         dtype: What it computes in, for the record; None if it decides by itself.

@@ -68,7 +68,7 @@ class Readiness:
         self._limit = limit
         self._patience = patience
         self._plain = plain
-        self.waiting_for = "the server to start"
+        self.waiting_for = "the server to answer"
         self.seen = "nothing yet"
 
     async def wait(self) -> None:
@@ -85,8 +85,8 @@ class Readiness:
             trust_env=False,  # A proxy that is set for the outside must not see what goes to our own machine.
             connector=aiohttp.TCPConnector(force_close=True),
         ) as http:
-            await self._until(f"{self._root}/health to answer", lambda: self._healthy(http))
-            await self._until(f"{self._root}/v1/models to list {self._model!r}", lambda: self._listed(http), fussy=True)
+            await self._until("the server to answer", lambda: self._healthy(http))
+            await self._until(f"the server to list the model {self._model!r}", lambda: self._listed(http), fussy=True)
             await self._until("a first token from the model", lambda: self._generates(http), fussy=True)
 
     async def _until(self, what: str, look: Callable[[], Awaitable[str | None]], *, fussy: bool = False) -> None:

@@ -56,8 +56,8 @@ def why_no_gpu(nvidia: Nvidia, environment: Mapping[str, str] = os.environ) -> N
             False,
         )
     if not _is_plugged_in():
-        smi = "nvidia-smi finds none" if nvidia.installed else "no nvidia-smi"
-        return NoGpu(f"there is no NVIDIA GPU ({smi})", None, True)
+        smi = "nvidia-smi lists none" if nvidia.installed else "no nvidia-smi"
+        return NoGpu(f"no NVIDIA GPU found ({smi})", None, True)
     if nvidia.installed:
         return NoGpu("there is an NVIDIA GPU that nvidia-smi does not find", "See `dmesg | grep -i nvrm`.", False)
     return NoGpu(

@@ -117,7 +117,7 @@ class Supervisor:
         except _PassingError as error:
             if self._port is not None:
                 raise
-            self._say(f"{error.message} Starting it again.")
+            self._say(f"starting again: {error.message}")
             return await self._start(_free_port(self._host))
 
     async def __aexit__(
@@ -268,18 +268,19 @@ class Supervisor:
 
     async def _watch_log(self, log: ServerLog, readiness: Readiness, began: float) -> None:
         """Say what the server is doing, until it prints something after which it cannot start."""
-        activity = said = None
+        activity = stage = said = None
         said_at = began
         while True:
             for line in log.new_lines():
                 if diagnosis.fatal(line, self._spec.failures):
                     return
-                activity = activity_in(line, self._spec.activities) or activity
+                if (found := activity_in(line, self._spec.activities)) is not None:
+                    activity, stage = found, readiness.waiting_for
             now = time.monotonic()
-            doing = activity or f"waiting for {readiness.waiting_for}"
+            doing = activity if activity and stage == readiness.waiting_for else f"waiting for {readiness.waiting_for}"
             quiet = now - said_at
             if quiet >= _SAY_AT_LEAST_EVERY_SECONDS or (doing != said and quiet >= _SAY_AT_MOST_EVERY_SECONDS):
-                self._say(f"{self._spec.engine} is starting, {now - began:.0f} s: {doing}")
+                self._say(f"starting {self._spec.engine}: {doing}")
                 said, said_at = doing, now
             await asyncio.sleep(_LOOK_AT_LOG_SECONDS)
 

@@ -31,7 +31,7 @@ HUB_VIEWS = "hub-view"
 """Directory of views in the Hub's layout in the cache."""
 
 _ACTIVITIES: Final = (
-    (r"Loading (?:weights|checkpoint shards)[^%]*?(\d+)%", "loading weights, {} %"),
+    (r"Loading (?:weights|checkpoint shards)[^%]*?(\d+)%", "loading weights {} %"),
     ("Application startup complete", "the HTTP server is up"),
 )
 _ARCHITECTURE: Final = re.compile(r'"(\w+(?:ForCausalLM|LMHeadModel|ForConditionalGeneration))"')

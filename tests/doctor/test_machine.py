@@ -43,7 +43,7 @@ def test_the_report_names_every_topic_also_where_nothing_is_installed_yet(bare: 
     assert bare.one("packages", "openai")["status"] == "ok"
     assert bare.one("network", "127.0.0.1 can be reached")["status"] == "ok"
     assert "CPU" in bare.of("gpu")[0]["text"]
-    assert bare.one("engine", "--engine auto chooses transformers: there is no NVIDIA GPU")
+    assert bare.one("engine", "--engine auto chooses transformers: no NVIDIA GPU found")
 
 
 def test_the_exit_code_is_that_of_the_worst_line(bare: Examined) -> None:

@@ -90,7 +90,7 @@ def test_what_was_asked_is_on_record(finished: Finished) -> None:
 
 
 def test_the_sample_comes_with_a_warning_that_its_score_means_nothing(finished: Finished) -> None:
-    assert "says nothing about the model's quality" in finished.stderr
+    assert "ignore the score" in finished.stderr
 
 
 def test_remote_code_is_named_with_what_allowed_it(finished: Finished) -> None:

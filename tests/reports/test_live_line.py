@@ -71,8 +71,8 @@ def test_a_wide_terminal_has_room_for_a_bar_what_is_in_flight_and_retries(line: 
 
 
 def test_what_a_server_does_is_shortened_to_fit(line: LiveLine) -> None:
-    line._activity = "loading weights, 37 %, " + "x" * 100
+    line._activity = "starting lmdeploy: loading weights 37 %, and " + "x" * 100
     (text,) = shown(line, 80).splitlines()
-    assert "server: loading weights, 37 %" in text
+    assert "starting lmdeploy: loading weights 37 %, and …" in text
     assert len(text) < 80
     assert text.endswith(" s")

@@ -32,7 +32,7 @@ def test_files_come_into_the_runs_directory_and_what_they_lack_is_said(
     allowed = ["--allow-partial"] if name == "model-card" else []
     result = run("report", directory, "--format", name, *allowed, environment=os.environ)
     assert result.returncode == 0, result.stderr
-    assert "partial: 1 of 52 subjects: 4, 3 of 4 answered" in result.stderr
+    assert "partial: 1 of 52 subjects: 4 questions, 3 of 4 answered" in result.stderr
     assert (directory / written).is_file()
     assert result.stdout.strip() == str(directory / written.split("/")[0])
     assert remark in result.stderr

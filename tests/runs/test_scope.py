@@ -36,7 +36,7 @@ def of_task(size: int | None = 26, **fields: Any) -> TaskRecord:
         ({"limit": 5}, 260, 260, "first 5 of each subject: 260 of 1,352"),
         ({"limit": 100}, 1352, 1352, ""),
         ({"sample": 5}, 260, 260, "5 drawn from each subject: 260 of 1,352"),
-        ({"subjects": ["law", "logic"]}, 52, 52, "2 of 52 subjects: 52"),
+        ({"subjects": ["law", "logic"]}, 52, 52, "2 of 52 subjects: 52 questions"),
         ({"limit": 1, "subjects": ["law"]}, 1, 1, "first 1 of each subject, 1 of 52 subjects: 1 of 26"),
         ({}, 1352, 1300, "1,300 of 1,352 answered"),
         ({"limit": 5}, 260, 259, "first 5 of each subject: 260 of 1,352, 259 of 260 answered"),
@@ -69,7 +69,7 @@ def test_a_partial_run_is_called_that_everywhere(tmp_path: Path, capsys: pytest.
     import sys
 
     run = read_recorded_run(write_run(tmp_path / "20260102-030405-x", {"law": "11", "logic": "1x"}, limit=2))
-    text = "first 2 of each subject, 2 of 52 subjects: 4, 3 of 4 answered"
+    text = "first 2 of each subject, 2 of 52 subjects: 4 questions, 3 of 4 answered"
     assert run.partial == text
     assert f"⚠️ **Partial**: `{text}`" in summary(run)
     assert f'<property name="partial" value="{text}"' in junit(run)

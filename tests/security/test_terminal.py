@@ -30,7 +30,7 @@ def test_every_line_of_the_screen_is_made_printable(capsys: pytest.CaptureFixtur
     captured = capsys.readouterr()
     assert_harmless(captured.out + captured.err)
     assert captured.out.strip() == SHOWN
-    for line in ("s  ", "server: ", "error: message ", "  detail ", "hint: remedy "):
+    for line in ("s  ", "error: message ", "  detail ", "hint: remedy "):
         assert line + SHOWN in captured.err.replace("\n", " ").replace("  ", "  ")
 
 

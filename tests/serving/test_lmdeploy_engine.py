@@ -184,9 +184,9 @@ def test_it_uses_as_many_gpus_as_tensor_parallelism_needs(
 @pytest.mark.parametrize(
     ("line", "activity"),
     [
-        ("Loading:  12%|#2        | 3/24 [00:01<00:09]", "loading weights, 12 %"),
-        ("Loading weights from safetensors:  50%|#####     | 1/2", "loading weights, 50 %"),
-        ("Convert to turbomind format:  12%|#", "converting weights, 12 %"),
+        ("Loading:  12%|#2        | 3/24 [00:01<00:09]", "loading weights 12 %"),
+        ("Loading weights from safetensors:  50%|#####     | 1/2", "loading weights 50 %"),
+        ("Convert to turbomind format:  12%|#", "converting weights 12 %"),
         ("HINT:    Please open http://127.0.0.1:1 in a browser", "the HTTP server is up"),
         ("2026-11-23 - lmdeploy - WARNING - something else", None),
     ],

@@ -67,8 +67,8 @@ def test_a_part_of_a_gpu_that_is_named_is_tried_although_nvidia_smi_says_nothing
 @pytest.mark.parametrize(
     ("nvidia", "why"),
     [
-        (NOTHING, "there is no NVIDIA GPU (no nvidia-smi)"),
-        (Nvidia(True), "there is no NVIDIA GPU (nvidia-smi finds none)"),
+        (NOTHING, "no NVIDIA GPU found (no nvidia-smi)"),
+        (Nvidia(True), "no NVIDIA GPU found (nvidia-smi lists none)"),
         (Nvidia(True, NO_DRIVER), f"nvidia-smi {NO_DRIVER}"),
         (Nvidia(True, "failed with exit code 1: no output"), "nvidia-smi failed with exit code 1"),
         (Nvidia(True, "failed with exit code 6: No devices were found"), "nvidia-smi failed with exit code 6"),

@@ -235,7 +235,7 @@ def test_a_version_that_lacks_an_option_is_refused_and_an_untried_one_is_named(l
     [
         ("(EngineCore pid=6854) INFO 11-26 06:02:17 [core.py:133] Initializing a V1 LLM engine", "starting its engine"),
         ("(Worker pid=7608) INFO 11-26 [cpu_model_runner.py:1] Starting to load model /m...", "loading the model"),
-        ("Loading safetensors checkpoint shards: 100% Completed | 1/1 [00:00<00:00]", "loading weights, 100 %"),
+        ("Loading safetensors checkpoint shards: 100% Completed | 1/1 [00:00<00:00]", "loading weights 100 %"),
         ("(Worker pid=7608) INFO [cpu_model_runner.py:1] Warming up model for the compilation...", "warming up"),
         ("INFO:     Application startup complete.", "the HTTP server is up"),
         ("(APIServer pid=5777) WARNING [vllm.py:1703] Enforce eager set, disabling torch.compile", None),

@@ -43,7 +43,6 @@ class Screen:
         self._live: LiveLine | None = None
         self._progress = Progress(0)
         self._shown_at = self._started
-        self._server_said = ""
 
     @cached_property
     def _stderr(self) -> TextIO:
@@ -66,9 +65,7 @@ class Screen:
             self.say(f"{task.name}: {task.description}; data {source}")
         self.say(whom)
         if "sample" in sources:
-            self.say(
-                "sample questions only show that the pipeline works; the score says nothing about the model's quality"
-            )
+            self.say("sample questions test the pipeline, not the model: ignore the score")
 
     def say(self, text: str) -> None:
         """Show one line."""
@@ -81,13 +78,10 @@ class Screen:
 
     def server(self, activity: str) -> None:
         """Show what the server is doing."""
-        if activity == self._server_said:
-            return
-        self._server_said = activity
         if (live := self._live_line()) is not None:
             live.server(printable(activity))
         else:
-            self.say(f"server: {activity}")
+            self.say(activity)
 
     @contextlib.contextmanager
     def asking(self, progress: Progress, known: int) -> Iterator[None]:

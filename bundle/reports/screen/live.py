@@ -34,6 +34,8 @@ class LiveLine:
 
     def server(self, activity: str) -> None:
         """Show what the server does."""
+        if self._progress is not None:  # a restart, or the end: its time is another
+            self._started = time.monotonic()
         self._activity, self._progress = activity, None
         self._live.start()
 
@@ -52,8 +54,7 @@ class LiveLine:
         head = spinner.plain if isinstance(spinner, Text) and not options.ascii_only else "*"
         if self._progress is None:
             seconds = f"  {time.monotonic() - self._started:.0f} s"
-            said = Text(f"{head} server: {self._activity}")
-            said.truncate(width - len(seconds), overflow="ellipsis")
+            said = _fitting(f"{head} {self._activity}", width - len(seconds))
             yield Text.assemble(said, (seconds, "cyan"), no_wrap=True)
             return
         labels, done = self._progress.labels(), self._progress.done / max(self._progress.total, 1)
@@ -71,6 +72,17 @@ class LiveLine:
                 " "
             )
         yield text.append("  ".join(label for _, label in labels))
+
+
+def _fitting(said: str, width: int) -> Text:
+    """A text that is not longer than ``width`` columns, shortened between words where there are any."""
+    text = Text(said)
+    words = said.split(" ")
+    while text.cell_len > width and len(words) > 2:  # the spinner, and a word
+        words.pop()
+        text = Text(" ".join(words).rstrip(",;:") + " …")
+    text.truncate(max(width, 1), overflow="ellipsis")
+    return text
 
 
 def _length(head: str, labels: list[tuple[int, str]]) -> int:

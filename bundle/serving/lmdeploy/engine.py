@@ -43,9 +43,9 @@ _ENGINE_PROCESS = r"multiprocessing\.spawn\b"
 _CHAT_TEMPLATE = "chat_template.json"
 
 _ACTIVITIES = (
-    (r"^Loading: +(\d+)%", "loading weights, {} %"),
-    (r"(?:Loading|loading) (?:weights|checkpoint|safetensors)[^%]*?(\d+)%", "loading weights, {} %"),
-    (r"Convert(?:ing)? to turbomind format[^%]*?(\d+)%", "converting weights, {} %"),
+    (r"^Loading: +(\d+)%", "loading weights {} %"),
+    (r"(?:Loading|loading) (?:weights|checkpoint|safetensors)[^%]*?(\d+)%", "loading weights {} %"),
+    (r"Convert(?:ing)? to turbomind format[^%]*?(\d+)%", "converting weights {} %"),
     (r"[Cc]aptur\w+ (?:cuda|CUDA) ?[Gg]raph", "capturing CUDA graphs"),
     (r"[Ww]arm(?:ing)? ?up", "warming up"),
     (r"HINT:\s+Please open|Application startup complete", "the HTTP server is up"),

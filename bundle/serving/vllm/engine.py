@@ -49,7 +49,7 @@ _KNOWN_BY_OTHER_NAMES: Final = ("auto-round",)  # which its "inc" overrides
 _ACTIVITIES: Final = (
     (r"Initializing a V1", "starting its engine"),
     (r"Starting to load model", "loading the model"),
-    (r"Loading (?:safetensors|pt) checkpoint shards:\s*(\d+)%", "loading weights, {} %"),
+    (r"Loading (?:safetensors|pt) checkpoint shards:\s*(\d+)%", "loading weights {} %"),
     (r"Compiling a graph|Dynamo bytecode transform time", "compiling"),
     (r"Capturing CUDA graphs?", "capturing CUDA graphs"),
     (r"Warming up model", "warming up"),
