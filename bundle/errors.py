@@ -86,6 +86,18 @@ class AnswerError(BundleError):
     """A reply that could not be searched to the end: neither right nor wrong."""
 
 
+class UnansweredError(BundleError):
+    """A run that is over, although some of its questions have no reply; raised by ``bundle.evaluate`` only."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.UNANSWERED
+
+
+class GateError(BundleError):
+    """A run that did not do what the user requires of it; raised by ``bundle.evaluate`` only."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.GATE_NOT_MET
+
+
 class RunError(BundleError):
     """A run directory that cannot be written, read or continued."""
 

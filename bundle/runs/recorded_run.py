@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from bundle.errors import RunError
 from bundle.runs.files import DAMAGED, PREDICTIONS, PROMPTS, RECORD
@@ -15,12 +16,18 @@ from bundle.runs.prompts import RecordedPrompt, read_prompts
 from bundle.runs.record import RunRecord
 from bundle.runs.results import Results
 from bundle.runs.scope import Scope, scope_text, task_scopes
-from bundle.runs.scoring import Score, score_run
+from bundle.runs.scoring import Score, headlines, score_run
 from bundle.tasks.benchmarks import Subject
+from bundle.tasks.prompts import cut
 from bundle.tasks.scores import Key, Part, ScoredTask, score_names
 
+if TYPE_CHECKING:
+    import pandas
 
-@dataclass(frozen=True, slots=True)
+_NOTHING_KNOWN = dict.fromkeys(one.name for one in fields(Prediction))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class RecordedRun:
     """A run that is complete, was cut off, or is still running.
 
@@ -54,6 +61,53 @@ class RecordedRun:
     def model(self) -> str:
         """The name a remote model is served under, or that of the checkpoint's directory."""
         return self.record.model.name
+
+    def __repr__(self) -> str:
+        scores = ", ".join(
+            f"{one.name} {'–' if one.score.accuracy is None else f'{one.score.accuracy:.2f}'}"
+            for one in headlines(self.tasks, self.scores)
+        )
+        return f"<run {self.name}: {self.model}, {scores}, {self.answered} of {self.total} questions answered>"
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Every question as a dict, in the order of `prompts`: what was sent, and what came of it.
+
+        ``question`` is its text alone, ``messages`` all that was sent; the other keys are the fields of `Prediction`,
+        None where a question was not asked.
+        """
+        outcomes = {one.key: one for one in self.predictions}
+        rows = []
+        for key, prompt in self.prompts.items():
+            known = asdict(outcomes[key]) if key in outcomes else _NOTHING_KNOWN
+            row = key._asdict() | {"question": self.question(key), "messages": list(prompt.conversation)}
+            rows.append(row | known | key._asdict() | {"gold": prompt.gold})
+        return rows
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The `rows` as a frame; ``correct`` is a nullable boolean, whose mean leaves out what has no reply.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        import pandas  # imported late: slow, and only this needs it
+
+        return pandas.DataFrame(self.rows).astype({"correct": "boolean"})
+
+    def pieces(self, key: Key) -> list[tuple[str, str]]:
+        """The last of a question's own messages, cut at the cells of its row; see `cut`.
+
+        The question's own text has the name "question", whatever its column is called.
+        """
+        template = next(one.user for one in self.record.tasks if one.name == key.task)
+        found = cut(template, self.prompts[key].own[-1]["content"])
+        # What several questions share may end within the template: then the question comes first.
+        place = next((n for n, (name, _) in enumerate(found) if name != "subject" and len(name) > 1), 0)
+        return [("question" if n == place else name, text) for n, (name, text) in enumerate(found)]
+
+    def question(self, key: Key) -> str:
+        """The text of a question alone, without its options and what is said before it."""
+        return next((text.strip() for name, text in self.pieces(key) if name == "question"), "")
 
     @property
     def total(self) -> int:

@@ -124,6 +124,34 @@ def fill(template: str, row: Mapping[str, str]) -> str:
     return template
 
 
+def cut(template: str, text: str) -> list[tuple[str, str]]:
+    """Find the cells again that `fill` put into a template: the reverse, to show them.
+
+    Args:
+        template: With at least one ``{column}``.
+        text: Ends with the filled template; examples may stand before it, and a few words after it.
+
+    Returns:
+        All of the text in pieces, each with its column's name; "" for what is no cell. A column that is not found, as
+        an option that a row does not have, has no piece.
+    """
+    pieces = re.split(r"\{(\w+)\}", template)
+    end = text.rfind(pieces[-1])
+    if end < 0:
+        return [("", text)]
+    found, literal_end = [("", text[end:])], end
+    # From the right, so that what an earlier example holds is never taken for the question.
+    for column, literal in zip(pieces[-2::-2], pieces[-3::-2], strict=True):
+        start = text.rfind(literal, 0, literal_end) if literal else 0
+        if start < 0:
+            continue
+        cell = start + len(literal)
+        found += [(column, text[cell:literal_end]), ("", text[start:cell])]
+        literal_end = start
+    found.append(("", text[:literal_end]))
+    return [piece for piece in reversed(found) if piece[1]]
+
+
 def _joined(parts: Sequence[str]) -> str:
     """The parts on lines of their own; an empty one is left out, but the line end after it stays if it is the first.
 

@@ -35,9 +35,15 @@ _PLAIN_INTERVAL_S = 10.0
 
 
 class Screen:
-    """Shows one run. Its methods may be called from any thread."""
+    """Shows one run. Its methods may be called from any thread.
 
-    def __init__(self) -> None:
+    Args:
+        out: Where results go; None for standard output.
+        err: Where progress goes; None for standard error.
+    """
+
+    def __init__(self, *, out: TextIO | None = None, err: TextIO | None = None) -> None:
+        self._streams = out, err
         self._started = time.monotonic()
         self._lock = threading.Lock()
         self._live: LiveLine | None = None
@@ -46,14 +52,14 @@ class Screen:
 
     @cached_property
     def _stderr(self) -> TextIO:
-        return steady(sys.stderr)
+        return steady(self._streams[1] or sys.stderr)
 
     @cached_property
     def _out(self) -> "Console":
         def lost(error: OSError) -> None:
             self.say(f"standard output failed ({error.strerror}); results.json holds the results")
 
-        return console(steady(sys.stdout, lost))
+        return console(steady(self._streams[0] or sys.stdout, lost))
 
     @cached_property
     def _err(self) -> "Console":
