@@ -4,12 +4,16 @@ from typing import Annotated
 
 import typer
 
+from bundle.cli import _completion
 from bundle.system.text import printable
 
 
 def tasks(
     name: Annotated[
-        str | None, typer.Argument(metavar="TASK", help="List this task's subjects.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="TASK", help="List this task's subjects.", show_default=False, autocompletion=_completion.tasks
+        ),
     ] = None,
 ) -> None:
     """List the tasks, or one task's subjects."""

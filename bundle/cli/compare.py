@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bundle.cli import _completion
 from bundle.cli.options import RUN_HELP
 from bundle.runs.finding import OUTPUTS
 
@@ -17,10 +18,17 @@ _STANDARD_OUTPUT = Path("-")
 
 
 def compare(
-    base: Annotated[Path, typer.Argument(metavar="BASE", help=RUN_HELP, show_default=False)],
+    base: Annotated[
+        Path, typer.Argument(metavar="BASE", help=RUN_HELP, show_default=False, autocompletion=_completion.runs)
+    ],
     new: Annotated[
         list[Path],
-        typer.Argument(metavar="NEW", help="One or more runs to compare with it.", show_default=False),
+        typer.Argument(
+            metavar="NEW",
+            help="One or more runs to compare with it.",
+            show_default=False,
+            autocompletion=_completion.runs,
+        ),
     ],
     subjects: Annotated[
         bool, typer.Option("--subjects", help="Show every subject, not only those that differ.")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from bundle.cli import _completion
 from bundle.cli._command import typed_command
 from bundle.cli.options import with_options
 from bundle.pipeline.options import EvaluationOptions, LocalOptions, RemoteOptions
@@ -53,6 +54,7 @@ def eval_remote(
             metavar="MODEL",
             help="Served name, or a model file; optional if the server lists only one model.",
             show_default=False,
+            autocompletion=_completion.models,
         ),
     ] = None,
 ) -> None:

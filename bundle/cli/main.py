@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -22,6 +23,9 @@ from bundle.cli.resume import resume
 from bundle.cli.runs import runs
 from bundle.errors import BundleError, ExitCode, UnexpectedError, UsageError
 from bundle.system.text import one_line
+
+_NAMES = ("bundle", "evalbundle")
+"""The second is for where the first is another program, as Ruby's."""
 
 
 class _Commands(TyperGroup):
@@ -58,7 +62,7 @@ def main() -> None:
         # A terminal of another encoding shows a character it lacks as its number, as standard error does by itself.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        app(args=arguments, obj=passed_on, prog_name="bundle")
+        app(args=arguments, obj=passed_on, prog_name=_called())
     except BundleError as error:
         from bundle.reports.screen.console import Screen  # imported late: slow
 
@@ -68,6 +72,12 @@ def main() -> None:
         sys.exit(ExitCode.INTERRUPTED)
     except Exception as error:
         _end_unexpectedly(error)
+
+
+def _called() -> str:
+    """The name of this program as it was typed, for its help and the shell's completion."""
+    name = Path(sys.argv[0]).name
+    return name if name in _NAMES else _NAMES[0]
 
 
 def _end_unexpectedly(error: Exception) -> NoReturn:

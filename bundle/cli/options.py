@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperCommand
 
+from bundle.cli import _completion
 from bundle.pipeline.options import GROUPS, Option
 
 _WIDEST_HELP = 120
@@ -17,6 +18,16 @@ _WIDEST_NAMES = 28
 _NO_BRACES = str.maketrans("", "", "{}")
 
 RUN_HELP = "A run: its directory, its name or the beginning of it, its model's name, or latest."
+
+_COMPLETED = {
+    "tasks": _completion.tasks,
+    "subjects": _completion.subjects,
+    "engine": _completion.engines,
+    "model_file": _completion.models,
+    "baseline": _completion.runs,
+    "resume": _completion.runs,
+}
+"""What completes an option, by its field."""
 
 HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": _WIDEST_HELP}
 
@@ -109,6 +120,7 @@ def _parameter(one: "Field[Any]", hint: Any) -> inspect.Parameter:
         max=option.maximum,
         show_default=False,
         rich_help_panel=option.group,
+        autocompletion=_COMPLETED.get(one.name),
     )
     typed = option.typed | None if option.parse else hint
     kind = inspect.Parameter.KEYWORD_ONLY

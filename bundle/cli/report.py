@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from bundle.cli import _completion
 from bundle.cli.options import RUN_HELP
 from bundle.errors import UsageError
 from bundle.reports.formats import FORMATS, Format, Language
@@ -13,9 +14,15 @@ from bundle.system.text import did_you_mean
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="[RUN]", help=RUN_HELP)] = LATEST,
+    run: Annotated[Path, typer.Argument(metavar="[RUN]", help=RUN_HELP, autocompletion=_completion.runs)] = LATEST,
     format_name: Annotated[
-        str, typer.Option("--format", metavar="FORMAT", help=f"Format to write: {', '.join(FORMATS)}.")
+        str,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help=f"Format to write: {', '.join(FORMATS)}.",
+            autocompletion=_completion.formats,
+        ),
     ] = "html",
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write it here.", show_default="in the run's directory")

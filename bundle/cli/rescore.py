@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
+from bundle.cli import _completion
 from bundle.cli.options import RUN_HELP
 from bundle.runs.finding import LATEST, OUTPUTS
 
 
 def rescore(
-    run: Annotated[Path, typer.Argument(metavar="[RUN]", help=RUN_HELP)] = LATEST,
+    run: Annotated[Path, typer.Argument(metavar="[RUN]", help=RUN_HELP, autocompletion=_completion.runs)] = LATEST,
     rule: Annotated[
         str | None,
         typer.Option(

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from bundle.cli import _completion
 from bundle.cli.options import RUN_HELP
 from bundle.runs.finding import LATEST, OUTPUTS
 
 
 def resume(
-    run: Annotated[Path, typer.Argument(metavar="[RUN]", help=RUN_HELP)] = LATEST,
+    run: Annotated[Path, typer.Argument(metavar="[RUN]", help=RUN_HELP, autocompletion=_completion.runs)] = LATEST,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Look for runs in DIR.")] = OUTPUTS,
 ) -> None:
     """Resume a run with the options it was started with.

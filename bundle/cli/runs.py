@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bundle.cli import _completion
 from bundle.runs.finding import OUTPUTS
 
 
@@ -24,7 +25,11 @@ def runs(
     remove: Annotated[
         list[Path] | None,
         typer.Option(
-            "--rm", metavar="RUN", help="Delete a run instead, by its full name. Repeatable.", show_default=False
+            "--rm",
+            metavar="RUN",
+            help="Delete a run instead, by its full name. Repeatable.",
+            show_default=False,
+            autocompletion=_completion.runs,
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything known about them as JSON.")] = False,

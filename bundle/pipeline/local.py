@@ -72,6 +72,10 @@ class Local:
         file = self._named_model_file[1]
         return file if self._has_template else file.model_copy(update={"prompt_shape": "plain"})
 
+    @property
+    def qps(self) -> None:
+        """A server of our own needs no limit."""
+
     @cached_property
     def _has_template(self) -> bool:
         """Whether there is a chat template to ask with: the checkpoint's, or one that the user chose for the server."""

@@ -140,6 +140,9 @@ class EvaluationOptions:
         "continue.",
         default="the task's; plain without a chat template",
     )
+    dry_run: bool = _what(
+        False, "Show the number of questions, their tokens and the time at --qps; start nothing.", "--dry-run"
+    )
 
     temperature: float | None = _generation(
         None, "Sampling temperature; 0 is greedy.", metavar="T", default="model file or 0", minimum=0, maximum=2

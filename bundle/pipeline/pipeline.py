@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from bundle.errors import BundleError, ExitCode, ServerError, UnexpectedError
+from bundle.pipeline.dry_run import dry_run
 from bundle.pipeline.options import EvaluationOptions
 from bundle.pipeline.plan import Loaded, Plan, plan_tasks
 from bundle.pipeline.targets import Prepared, Target, Timing
@@ -71,6 +72,9 @@ async def evaluate(
         try:
             with session.timing.phase("total_s"):
                 plan = _plan(session, target)
+                if options.dry_run:
+                    await dry_run(plan, target, screen)
+                    return ExitCode.DONE
                 await _serve_and_ask(session, plan, target, opened)
         except asyncio.CancelledError:
             _report(session, ExitCode.INTERRUPTED)

@@ -192,6 +192,8 @@ def plan_tasks(options: EvaluationOptions, model: ModelFile) -> Plan:
     """
     if options.quick and options.limit is not None:
         raise UsageError("--quick and --limit exclude each other.", remedy="Leave one of them out.")
+    if options.dry_run and options.resume is not None:
+        raise UsageError("--dry-run and --resume exclude each other.", remedy="Leave one of them out.")
     tasks = tuple(find_task(name) for name in options.tasks)
     for name, times in Counter(task.name for task in tasks).items():
         if times > 1:

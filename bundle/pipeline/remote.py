@@ -60,6 +60,10 @@ class Remote:
             return model_file(self._model)
         return ModelFile(description=self._model, remote=RemoteSettings(model=self._model))
 
+    @property
+    def qps(self) -> float | None:
+        return self.model_file.remote.qps
+
     def token_counter(self) -> TokenCounter | None:
         """With the tokenizer that the user names: the server's own is not here."""
         directory = self._options.tokenizer

@@ -46,6 +46,10 @@ class Target(Protocol):
             BundleError: What the user named cannot be evaluated.
         """
 
+    @property
+    def qps(self) -> float | None:
+        """Maximum requests per second unless the command line says otherwise; None for no limit."""
+
     def token_counter(self) -> TokenCounter | None:
         """Counts the tokens of a prompt; None without a vocabulary."""
 

@@ -80,6 +80,11 @@ class Task(ScoredTask):
         return isinstance(self.answer_rule, Likeliest)
 
     @property
+    def requests_each(self) -> int:
+        """Requests that a question takes."""
+        return len(self.answer_rule.options) if isinstance(self.answer_rule, Likeliest) else 1
+
+    @property
     def default_source(self) -> str:
         """Where the rows come from when no other source is named."""
         return "hub" if isinstance(self.benchmark, Benchmark) else str(self.benchmark.file)

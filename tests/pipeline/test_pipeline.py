@@ -41,6 +41,7 @@ class Mortal:
     model_file = ModelFile(description="mortal")
     label, ours, concurrency = "mortal", True, 4
     extra_body: ClassVar[Mapping[str, Any]] = {}
+    qps = None
 
     def __init__(self, replies: Sequence[int], *, check: Exception | None = None) -> None:
         self._replies = replies

@@ -10,7 +10,8 @@ import pytest
 from bundle.reports.comparison import compare, verdict
 from bundle.reports.comparison.page import to_json
 from bundle.reports.comparison.wording import left_out
-from bundle.reports.gates.files import junit, summary
+from bundle.reports.formats.junit import junit
+from bundle.reports.formats.markdown import summary
 from bundle.reports.gates.gates import check_gates, parse_gates
 from bundle.reports.health import health_lines
 from bundle.reports.html.content import sections

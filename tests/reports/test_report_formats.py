@@ -24,6 +24,8 @@ def directory(tmp_path: Path) -> Path:
         ("opencompass", "opencompass/summary/summary_20260102_030405.csv", "1 of 4 questions has no reply"),
         ("model-card", "model-card.md", "1 of 4 questions has no reply"),
         ("submission", "submission.json", "answers to 1 of 1 questions"),
+        ("markdown", "summary.md", ""),
+        ("junit", "junit.xml", ""),
     ],
 )
 def test_files_come_into_the_runs_directory_and_what_they_lack_is_said(

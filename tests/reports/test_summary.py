@@ -7,7 +7,8 @@ from junitparser import JUnitXml, TestSuite
 from markdown_it import MarkdownIt
 
 from bundle.reports.comparison import compare
-from bundle.reports.gates.files import junit, summary
+from bundle.reports.formats.junit import junit
+from bundle.reports.formats.markdown import summary
 from bundle.reports.gates.gates import GateResult, check_gates, parse_gates
 from bundle.runs.recorded_run import read_recorded_run
 from bundle.tasks.catalog import find_task

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from bundle.errors import UsageError
+from bundle.reports.formats.junit import junit
+from bundle.reports.formats.markdown import summary
 from bundle.reports.gates.conclusion import parse_conclusion
-from bundle.reports.gates.files import junit, summary
 from bundle.reports.html.page import render_page
 from bundle.reports.screen.output import console
 from bundle.reports.screen.run_table import show_runs
@@ -49,7 +50,7 @@ def test_what_was_asked_is_said_in_words(fields: dict[str, Any], asked: int, ans
 
 
 def test_an_older_record_does_not_know_how_many_there_are() -> None:
-    assert task_scope(of_task(None, limit=5), 260, 260).text == "first 5 of each subject: 260"
+    assert task_scope(of_task(None, limit=5), 260, 260).text == "first 5 of each subject: 260 questions"
 
 
 def test_tasks_of_one_run_have_their_own_scopes() -> None:

@@ -122,5 +122,7 @@ FORMATS: Final = {
     "html": Format("bundle.reports.html", "report.html"),
     "opencompass": Format("bundle.reports.formats.opencompass", "opencompass", is_directory=True),
     "model-card": Format("bundle.reports.formats.model_card", "model-card.md", whole_only=True),
+    "markdown": Format("bundle.reports.formats.markdown", "summary.md"),
+    "junit": Format("bundle.reports.formats.junit", "junit.xml"),
     "submission": Format("bundle.reports.formats.submission", "submission.json"),
 }

@@ -7,7 +7,8 @@ from typing import Any
 
 from bundle.errors import RunError, UsageError
 from bundle.reports.formats import write_text
-from bundle.reports.gates.files import junit, summary
+from bundle.reports.formats.junit import junit
+from bundle.reports.formats.markdown import summary
 from bundle.reports.gates.gates import (
     Gates,
     check_gates,

@@ -40,7 +40,7 @@ def load_sample(benchmark: Benchmark, wanted: Sequence[Pair], say: Callable[[str
     root = resources.files("bundle.tasks") / "sample" / benchmark.name
     if not root.is_dir():
         raise DataError(
-            f"The package has no sample questions for {benchmark.name}.", remedy="Use another source with `--data`."
+            f"The package has no sample questions for {benchmark.title}.", remedy="Use another source with `--data`."
         )
     contents = _read_directory(root, benchmark.file_names(wanted), "the sample in the package")
     return "sample questions in the package", read_tables(contents, benchmark, wanted, "sample: ")

@@ -1,0 +1,84 @@
+"""What the shell offers when Tab is pressed: tasks, model files, engines, subjects, formats and runs, besides files.
+
+Each function makes the completions of what was typed so far, after the command line before it.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+
+def tasks(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Tasks, and files of one's own."""
+    return _beginning([*_named("configs"), *_paths(incomplete)], incomplete)
+
+
+def models(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Model files."""
+    return _beginning([*_named("models"), *_paths(incomplete)], incomplete)
+
+
+def engines(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Engines."""
+    from bundle.serving.engines import ENGINES  # imported late: only Tab needs it
+
+    return _beginning(["auto", *ENGINES], incomplete)
+
+
+def subjects(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Subjects and groups of the task named before, C-Eval's without one; further ones after a comma."""
+    from bundle.errors import BundleError  # imported late: only Tab needs them
+    from bundle.tasks.catalog import find_task
+
+    *before, last = incomplete.split(",")
+    try:
+        task = find_task(next(iter(ctx.params.get("tasks") or ["ceval_gen"])))
+    except BundleError:
+        return []
+    names = [subject.name for subject in task.subjects]
+    names += [group.partition("-")[2] for group in task.groups if "-" in group]
+    return [",".join([*before, name]) for name in _beginning(names, last) if name not in before]
+
+
+def runs(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Runs in the directory that ``--out`` names, the newest first, and paths."""
+    from bundle.runs.finding import LATEST, OUTPUTS, is_run  # imported late: only Tab needs it
+
+    out = ctx.params.get("out")
+    try:
+        found = sorted((one for one in Path(out or OUTPUTS).iterdir() if is_run(one)), reverse=True)
+    except OSError:
+        found = []
+    return _beginning([str(LATEST), *(one.name for one in found), *_paths(incomplete)], incomplete)
+
+
+def formats(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Formats of a report."""
+    from bundle.reports.formats import FORMATS  # imported late: only Tab needs it
+
+    return _beginning(FORMATS, incomplete)
+
+
+def _named(folder: Any) -> list[str]:
+    from bundle.config.files import file_names  # imported late: only Tab needs it
+
+    return file_names(folder)
+
+
+def _beginning(names: Iterable[str], incomplete: str) -> list[str]:
+    return list(dict.fromkeys(name for name in names if name.startswith(incomplete)))
+
+
+def _paths(incomplete: str) -> Iterator[str]:
+    """Directories and files, as the shell itself would offer them."""
+    if "/" not in incomplete:
+        return
+    directory = incomplete.rpartition("/")[0] + "/"
+    try:
+        there = sorted(Path(directory).expanduser().iterdir())
+    except OSError:
+        return
+    for path in there:
+        yield f"{directory}{path.name}{'/' if path.is_dir() else ''}"
