@@ -24,7 +24,7 @@ from bundle.checkpoints._files import (
 )
 from bundle.checkpoints._remote_code import CODE_CONFIGS, find_remote_code
 from bundle.checkpoints._tensors import check_tensors
-from bundle.checkpoints._weights import inspect_weights
+from bundle.checkpoints._weights import StoredTensor, inspect_weights
 from bundle.errors import CheckpointError
 from bundle.system.files import model_name
 from bundle.system.text import nearest
@@ -44,6 +44,7 @@ class Checkpoint:
 
     Attributes:
         architecture: The model class, as in ``InternLM2ForCausalLM``.
+        tensors: Name -> dtype and shape; None for PyTorch's .bin files, which would have to be run to know.
         weights_unchecked: Why names and shapes of the tensors could not be compared with the configuration; None if
             they were.
         remote_code: The Python files that loading it would run.
@@ -57,6 +58,7 @@ class Checkpoint:
     architecture: str
     weight_files: tuple[Path, ...]
     weight_bytes: int
+    tensors: Mapping[str, StoredTensor] | None
     weights_unchecked: str | None
     tokenizer_files: tuple[Path, ...]
     remote_code: tuple[Path, ...]
@@ -105,6 +107,7 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
         architecture=architecture,
         weight_files=weights.files,
         weight_bytes=weights.size,
+        tensors=weights.tensors,
         weights_unchecked=check_tensors(
             directory, {**config, "quantization_config": quantization_config}, weights.tensors
         ),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bundle.checkpoints.internlm2 import cache
+from bundle.checkpoints import cache
 from bundle.doctor.processes import (
     ProcessesUnknownError,
     describe,

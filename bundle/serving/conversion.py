@@ -43,8 +43,8 @@ def servable(checkpoint: Checkpoint, *, trust_remote_code: bool, say: Callable[[
         CheckpointError: It cannot be converted.
     """
     # Imported here, because lmdeploy does not wait for what converts checkpoints.
+    from bundle.checkpoints.cache import hold
     from bundle.checkpoints.internlm2 import rewrite_as_llama
-    from bundle.checkpoints.internlm2.cache import hold
 
     if not is_internlm2(checkpoint.config):
         return Servable(checkpoint.path, trust_remote_code, None)
@@ -66,8 +66,8 @@ def servable_without_code(checkpoint: Checkpoint, *, trust_remote_code: bool, sa
     if trust_remote_code or not checkpoint.remote_code or not is_internlm2(checkpoint.config):
         return Servable(checkpoint.path, trust_remote_code, None)
     # Imported here, because most checkpoints do not wait for it.
+    from bundle.checkpoints.cache import hold
     from bundle.checkpoints.internlm2 import without_code
-    from bundle.checkpoints.internlm2.cache import hold
 
     say(f"none of the checkpoint's own Python code runs ({', '.join(checkpoint.remote_code_names)})")
     directory = without_code(checkpoint.path, cache_directory() / CONVERTED, say=say)

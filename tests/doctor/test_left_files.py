@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.checkpoints.internlm2.cache import cached_directory, entries, hold
+from bundle.checkpoints.cache import cached_directory, entries, hold
 from bundle.doctor.leftovers import check_converted, check_files
 from bundle.doctor.processes import session_is_alive
 from bundle.runs.run import Run

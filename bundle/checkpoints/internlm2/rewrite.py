@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bundle.checkpoints._files import read_json_object, shown
 from bundle.checkpoints._tensors import FLOATS, Sizes, check_tensors, is_internlm2
 from bundle.checkpoints._weights import SAFETENSORS_INDEX, StoredTensor, Weights, inspect_weights
-from bundle.checkpoints.internlm2.cache import cached_directory, content_key
+from bundle.checkpoints.cache import cached_directory, content_key
 from bundle.checkpoints.internlm2.sentencepiece import USE_LMDEPLOY
 from bundle.checkpoints.internlm2.tokenizer import convert_tokenizer
 from bundle.errors import CheckpointError

@@ -15,7 +15,7 @@ from typing import Final
 from bundle.checkpoints._files import read_json_object, shown
 from bundle.checkpoints._tensors import Sizes
 from bundle.checkpoints._weights import inspect_weights
-from bundle.checkpoints.internlm2.cache import cached_directory, content_key
+from bundle.checkpoints.cache import cached_directory, content_key
 from bundle.checkpoints.internlm2.rewrite import SETTINGS, generation_config
 from bundle.checkpoints.internlm2.tokenizer import convert_tokenizer
 from bundle.errors import CheckpointError
