@@ -3,6 +3,7 @@
 import re
 import stat
 from pathlib import Path
+from shlex import quote
 from typing import Final
 
 from bundle.checkpoints._files import list_names, listed, shown, unfinished_files, unreadable
@@ -108,8 +109,7 @@ def _no_config(directory: Path, names: tuple[str, ...]) -> CheckpointError:
     if "adapter_config.json" in present:
         return CheckpointError(
             f"{shown(directory)} holds a LoRA adapter (adapter_config.json), not a whole model.",
-            remedy="Merge it into its base model first (peft: `model.merge_and_unload().save_pretrained(DIR)`, and "
-            "save the tokenizer to the same directory); then give that directory.",
+            remedy=f"Give the model that it was trained on, and this one as --adapter {quote(shown(directory))}.",
         )
     if "triton_models" in present:
         return CheckpointError(

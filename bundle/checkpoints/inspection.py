@@ -43,6 +43,7 @@ class Checkpoint:
     """What a model directory holds.
 
     Attributes:
+        name: The model's name: the directory's, or that of the repository whose snapshot it is.
         architecture: The model class, as in ``InternLM2ForCausalLM``.
         tensors: Name -> dtype and shape; None for PyTorch's .bin files, which would have to be run to know.
         weights_unchecked: Why names and shapes of the tensors could not be compared with the configuration; None if
@@ -54,6 +55,7 @@ class Checkpoint:
     """
 
     path: Path
+    name: str
     config: Mapping[str, Any]
     architecture: str
     weight_files: tuple[Path, ...]
@@ -65,11 +67,6 @@ class Checkpoint:
     vocab_size: int | None
     quantization_config: Mapping[str, Any] | None
     max_position_embeddings: int | None
-
-    @property
-    def name(self) -> str:
-        """The model's name: the directory's, or that of the repository whose snapshot it is."""
-        return model_name(self.path)
 
     @property
     def quantization(self) -> str | None:
@@ -103,6 +100,7 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
     weights = inspect_weights(directory)
     return Checkpoint(
         path=directory,
+        name=model_name(directory),
         config=config,
         architecture=architecture,
         weight_files=weights.files,

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import importlib
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ from bundle.pipeline.targets import Server, Timing
 from bundle.pipeline.template_proof import TemplateProof, Verdict, choose_prompts
 from bundle.reports.screen.console import Screen
 from bundle.runs.served import EngineRecord, LocalModelRecord, Served
+from bundle.serving.conversion import CONVERTED, Held, cache_directory
 from bundle.serving.engine import Engine, Job, ServerSpec, is_given
 from bundle.serving.engines import choose_engine
 from bundle.serving.gpus import GpuMemory
@@ -39,6 +41,7 @@ from bundle.serving.missing_gpus import why_no_gpu
 from bundle.serving.supervisor import Server as ReadyServer
 from bundle.serving.supervisor import Supervisor
 from bundle.system.background import in_thread, until_done_or_trouble
+from bundle.system.files import model_name
 
 if TYPE_CHECKING:  # slow to import, and the server should start first
     from bundle.client import ChatClient
@@ -64,6 +67,22 @@ class Local:
         self.arguments = arguments
         self._machine = machine
         self.running: set[Supervisor] = set()
+        self._merged: tuple[Checkpoint, Held] | None = None
+
+    async def open(self, screen: Screen) -> None:
+        if (adapter := self.options.adapter) is not None:
+            self._merged = await in_thread(lambda: self._merge(adapter, screen))
+
+    def _merge(self, directory: Path, screen: Screen) -> tuple[Checkpoint, Held]:
+        from bundle.checkpoints.adapter import inspect_adapter, merge_adapter  # most runs need neither
+        from bundle.checkpoints.cache import hold
+
+        base = inspect_checkpoint(self._model_dir)
+        adapter = inspect_adapter(directory, base)
+        if adapter.base_name is not None and model_name(adapter.base_name) != base.name:
+            screen.say(f"the adapter was trained on {adapter.base_name}, by its own word; merging it into {base.path}")
+        merged = merge_adapter(base, adapter, cache_directory() / CONVERTED, say=screen.say)
+        return replace(inspect_checkpoint(merged), name=adapter.name), Held(hold(merged))
 
     @property
     def model_file(self) -> ModelFile:
@@ -84,7 +103,15 @@ class Local:
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
-        return inspect_checkpoint(self._model_dir)
+        return inspect_checkpoint(self._model_dir) if self._merged is None else self._merged[0]
+
+    @cached_property
+    def given(self) -> tuple[Path, Path | None]:
+        """The directories that the user gave: the checkpoint's, and an adapter's."""
+        adapter = self.options.adapter
+        if adapter is None:
+            return self.checkpoint.path, None
+        return self._model_dir.expanduser().resolve(), adapter.expanduser().resolve()
 
     @cached_property
     def _named_model_file(self) -> tuple[str, ModelFile]:
@@ -129,7 +156,9 @@ class Local:
             )
         if options.engine == "auto" and (none := why_no_gpu(self._machine.nvidia)) is not None:
             screen.say(f"serving on the CPU (slow): {none.why}")
-        screen.heading(plan.tasks, f"checkpoint {checkpoint.path}, engine {engine.name}", plan.sources())
+        path, adapter = self.given
+        named = f"checkpoint {path}" + (f" with adapter {adapter}" if adapter else "")
+        screen.heading(plan.tasks, f"{named}, engine {engine.name}", plan.sources())
         if checkpoint.weights_unchecked is not None:
             screen.say(f"weights not compared with config.json: {checkpoint.weights_unchecked}")
         if not plan.is_plain and not self._has_template:
@@ -202,13 +231,15 @@ class LocalModel:
 
     def describe(self) -> Served:
         checkpoint, spec = self._local.checkpoint, self._spec
+        path, adapter = self._local.given
         return Served(
             LocalModelRecord(
-                path=str(checkpoint.path),
+                path=str(path),
                 architecture=checkpoint.architecture,
                 weight_bytes=checkpoint.weight_bytes,
                 quantization=checkpoint.quantization,
                 fingerprint=fingerprint(checkpoint),
+                adapter=None if adapter is None else str(adapter),
             ),
             EngineRecord(
                 name=spec.engine, version=spec.version, arguments=tuple(self._local.arguments), dtype=spec.dtype

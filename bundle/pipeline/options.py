@@ -227,6 +227,9 @@ class EvaluationOptions:
 class LocalOptions:
     """How a checkpoint is served here."""
 
+    adapter: Path | None = _server(
+        None, "Evaluate the model with the LoRA adapter in DIR merged into it.", metavar="DIR", default="none"
+    )
     engine: str = _server("auto", "Inference engine: auto, lmdeploy, vllm or transformers.", metavar="ENGINE")
     model_file: str | None = _server(
         None, "Model file, by name or path.", metavar="FILE", default="the one for the architecture"

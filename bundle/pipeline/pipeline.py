@@ -71,6 +71,7 @@ async def evaluate(
     with contextlib.ExitStack() as opened:
         try:
             with session.timing.phase("total_s"):
+                await target.open(screen)
                 plan = _plan(session, target)
                 if options.dry_run:
                     await dry_run(plan, target, screen)

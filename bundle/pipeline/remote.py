@@ -51,6 +51,9 @@ class Remote:
         self._model = model
         self._options = options
 
+    async def open(self, screen: object) -> None:
+        """Nothing of it is here to be looked at."""
+
     @cached_property
     def model_file(self) -> ModelFile:
         """The model file that is named, or one for the served name that is."""

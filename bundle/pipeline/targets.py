@@ -38,6 +38,13 @@ class Timing(dict[str, float]):
 class Target(Protocol):
     """Where the model is served: on this machine, or by somebody else."""
 
+    async def open(self, screen: Screen) -> None:
+        """Do what must be done before anything about the model can be asked; it may take a while.
+
+        Raises:
+            BundleError: What the user named cannot be evaluated.
+        """
+
     @property
     def model_file(self) -> ModelFile:
         """How the model is asked unless the command line says otherwise.

@@ -28,18 +28,23 @@ class RemoteModelRecord(RecordPart):
 
 
 class LocalModelRecord(RecordPart):
-    """A checkpoint served here."""
+    """A checkpoint served here.
+
+    Attributes:
+        adapter: The directory of the LoRA adapter that was merged into it; None if there was none.
+    """
 
     path: Text
     architecture: Text
     weight_bytes: int
     quantization: Text | None
     fingerprint: str
+    adapter: Text | None = None
 
     @property
     def name(self) -> str:
-        """The name of the model in the checkpoint's directory."""
-        return model_name(self.path)
+        """The name of the model in the checkpoint's directory, or of its adapter."""
+        return model_name(self.adapter or self.path)
 
 
 class EngineRecord(RecordPart):

@@ -49,7 +49,7 @@ def servable(checkpoint: Checkpoint, *, trust_remote_code: bool, say: Callable[[
     if not is_internlm2(checkpoint.config):
         return Servable(checkpoint.path, trust_remote_code, None)
     directory = rewrite_as_llama(checkpoint.path, cache_directory() / CONVERTED, say=say)
-    return Servable(directory, False, _Held(hold(directory)))
+    return Servable(directory, False, Held(hold(directory)))
 
 
 def servable_without_code(checkpoint: Checkpoint, *, trust_remote_code: bool, say: Callable[[str], None]) -> Servable:
@@ -71,10 +71,10 @@ def servable_without_code(checkpoint: Checkpoint, *, trust_remote_code: bool, sa
 
     say(f"none of the checkpoint's own Python code runs ({', '.join(checkpoint.remote_code_names)})")
     directory = without_code(checkpoint.path, cache_directory() / CONVERTED, say=say)
-    return Servable(directory, True, _Held(hold(directory)))
+    return Servable(directory, True, Held(hold(directory)))
 
 
-class _Held:
+class Held:
     """Releases a lock when nothing refers to this object any more."""
 
     def __init__(self, lock: Lock) -> None:

@@ -7,16 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from bundle.checkpoints import Checkpoint, inspect_checkpoint
 from bundle.checkpoints.adapter import inspect_adapter, merge_adapter
 from bundle.checkpoints.internlm2 import make_checkpoint
 from bundle.errors import CheckpointError
 from tests.checkpoints.checkpoints import write_json
+from tests.checkpoints.lora import ALPHA, MODULE, RANK, lora_adapter
 
-RANK, ALPHA = 4, 6
-MODULE = "model.layers.0.attention.wqkv"
 WHOLE = f"{MODULE}.weight"
 
 Parts = dict[str, torch.Tensor]
@@ -35,27 +34,13 @@ def weights(base: Checkpoint) -> Parts:
 
 
 @pytest.fixture
-def save(tmp_path: Path, weights: Parts) -> Callable[..., Path]:
+def save(tmp_path: Path, base: Checkpoint) -> Callable[..., Path]:
     """Saves an adapter as peft does; what is given takes the place of what a usual one holds."""
 
     def saved(
         settings: Mapping[str, Any] | None = None, parts: Mapping[str, torch.Tensor | None] | None = None
     ) -> Path:
-        directory = tmp_path / "adapter"
-        directory.mkdir()
-        usual: dict[str, Any] = {"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA, "target_modules": ["wqkv"], "bias": "none"}
-        write_json(directory / "adapter_config.json", usual | dict(settings or {}))
-        outputs, inputs = weights[WHOLE].shape
-        generator = torch.Generator().manual_seed(0)
-        held: dict[str, torch.Tensor | None] = {
-            f"base_model.model.{MODULE}.lora_A.weight": torch.randn(RANK, inputs, generator=generator),
-            f"base_model.model.{MODULE}.lora_B.weight": torch.randn(outputs, RANK, generator=generator),
-            **(parts or {}),
-        }
-        save_file(
-            {name: part for name, part in held.items() if part is not None}, directory / "adapter_model.safetensors"
-        )
-        return directory
+        return lora_adapter(base.path, tmp_path / "adapter", settings=settings or {}, parts=parts or {})
 
     return saved
 

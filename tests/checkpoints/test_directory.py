@@ -118,7 +118,7 @@ def test_in_a_hub_cache_the_newest_snapshot_is_suggested(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("names", "complaint", "remedy"),
     [
-        (["adapter_config.json", "adapter_model.safetensors"], "holds a LoRA adapter", "merge_and_unload"),
+        (["adapter_config.json", "adapter_model.safetensors"], "holds a LoRA adapter", "--adapter "),
         (["triton_models/weights/config.yaml"], "is a TurboMind workspace", "cannot inspect it"),
         (["params.json", "consolidated.00.pth"], "publisher's own format", "Convert them"),
         (["README.md", "model.safetensors"], "has no config.json. It holds README.md, model.safetensors", "download"),

@@ -13,6 +13,7 @@ import pytest
 
 from bundle.checkpoints.internlm2 import make_checkpoint
 from tests.checkpoints.base_model import base_model
+from tests.checkpoints.lora import lora_adapter
 from tests.patience import PATIENCE_S, wait_until
 from tests.program import carrying, results_of, rows_of, run, start
 from tests.stand_ins.box import gpu_box
@@ -319,6 +320,41 @@ def test_a_base_model_is_asked_to_continue_plain_text(tmp_path: Path, base_dir: 
     compared = run("compare", *sorted(out.iterdir()), environment=box(tmp_path))
     assert compared.returncode == 2
     assert "shape plain and turns" in compared.stderr
+
+
+def test_a_model_is_served_with_a_lora_adapter_merged_into_it(tmp_path: Path, model_dir: Path) -> None:
+    adapter, out = lora_adapter(model_dir, tmp_path / "sft-lora"), tmp_path / "out"
+    options = ["--data", "sample", "--limit", "1", "--subjects", "law", "--out", out]
+    result = run("eval-local", model_dir, "--adapter", adapter, *options, environment=gpu_box(tmp_path))
+
+    assert result.returncode == 0, result.stderr
+    assert f"checkpoint {model_dir} with adapter {adapter}" in result.stderr
+    assert "the adapter was trained on someone/another-model, by its own word" in result.stderr
+    served = json.loads((tmp_path / "record.json").read_text())["options"]
+    assert served["model_name"] == "sft-lora"
+    (path,) = out.glob("*-sft-lora/run.json")
+    model = json.loads(path.read_text(encoding="utf-8"))["model"]
+    assert (model["path"], model["adapter"]) == (str(model_dir), str(adapter))
+
+    # What was merged is what is resumed, and another adapter is another model.
+    again = run("resume", path.parent, environment=gpu_box(tmp_path))
+    assert again.returncode == 0, again.stderr
+    (adapter / "adapter_model.safetensors").write_bytes(
+        (lora_adapter(model_dir, tmp_path / "other", seed=1) / "adapter_model.safetensors").read_bytes()
+    )
+    changed = run("resume", path.parent, environment=gpu_box(tmp_path))
+    assert changed.returncode == 2
+    assert "settings differ" in changed.stderr
+
+
+def test_an_adapter_that_does_not_fit_starts_no_server(tmp_path: Path, model_dir: Path) -> None:
+    adapter = lora_adapter(model_dir, tmp_path / "lora", module="model.layers.77.attention.wqkv")
+    options = ["--adapter", adapter, "--data", "sample", "--out", tmp_path / "out"]
+    result = run("eval-local", model_dir, *options, environment=gpu_box(tmp_path))
+
+    assert result.returncode == 2
+    assert "the model has no model.layers.77.attention.wqkv.weight" in result.stderr
+    assert not (tmp_path / "record.json").exists()
 
 
 def test_a_base_model_starts_no_server_to_be_asked_as_a_chat_model(tmp_path: Path, base_dir: Path) -> None:

@@ -58,6 +58,9 @@ class Mortal:
     def context_limits(self) -> tuple[()]:
         return ()
 
+    async def open(self, screen: Screen) -> None:
+        return None
+
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "Mortal":
         return self
 
