@@ -6,6 +6,7 @@ Only small files and headers are read, so it takes well under a second however l
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,11 @@ _VOCABULARIES: Final = ("tokenizer.json", "tokenizer.model", "vocab.txt", "spiec
 _TOKENIZER_SETTINGS: Final = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _CHAT_TEMPLATES: Final = ("chat_template.jinja", "chat_template.json", "additional_chat_templates", "tekken.json")
 _MODELOPT: Final = "hf_quant_config.json"
+# Some bring it in Python: an attribute of the tokenizer's class, or a method of it. Code that uses one is everywhere.
+_TEMPLATE_IN_CODE: Final = re.compile(
+    rb"\bdef\s+(?:default_|apply_)?chat_template\b|^[ \t]*(?:\w+\.)?chat_template[ \t]*(?::[^=\n]*)?=(?!=)",
+    re.MULTILINE,
+)
 _SAMPLES, _SAMPLE_BYTES = 16, 64 * 1024
 
 
@@ -168,8 +174,7 @@ def has_chat_template(checkpoint: Checkpoint) -> bool:
         config.name in names and read_json_object(config).get("chat_template")
     ):
         return True
-    # Some bring their template in Python: an attribute of the tokenizer's class, or a method of it.
-    return any(b"chat_template" in file.read_bytes() for file in checkpoint.remote_code)
+    return any(_TEMPLATE_IN_CODE.search(file.read_bytes()) for file in checkpoint.remote_code)
 
 
 def require_chat_template(checkpoint: Checkpoint) -> None:

@@ -13,16 +13,18 @@ from bundle.client._early_decisions import EarlyDecisions, Receiver
 from bundle.client._faults import AttemptError, Fate, key_remedy, unexpected
 from bundle.client._keys import Key, KeyRing
 from bundle.client._pace import RateLimiter, SharedPause, pause_s
-from bundle.client._patience import LearnedRate, Patience
+from bundle.client._patience import Patience
 from bundle.client._replies import NoReplyError, RefusedError, Reply, reply_of, require_model
 from bundle.client._request import Modes, RequestBody, Streaming
 from bundle.client._server_info import prefix_cache_hit_rate
 from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks
 from bundle.client._transport import Transport
-from bundle.system.text import duration
+from bundle.system.text import duration, time_in
 from bundle.tasks.prompts import Message, is_plain
 
 _REFUSALS_IN_A_ROW = 10
+_WORTH_A_TIME_S = 60.0
+"""A pause from which on it is said when it ends."""
 _WORTH_SAYING = 4
 """Pauses in vain after which an outage is mentioned: some seconds."""
 _METRICS_TIMEOUT_S = 1.0
@@ -83,7 +85,6 @@ class ChatClient:
         self._modes = Modes(stream)
         self._retries = retries
         self._patience = Patience(patience_s)
-        self._learned_rate = LearnedRate()
         self._answer_from_thinking = answer_from_thinking
         self._only_model = model if only_this_model else None
         self._marks = KNOWN_MARKS if thinking is None else ThinkingMarks(thinking)
@@ -119,8 +120,8 @@ class ChatClient:
 
     @property
     def learned_qps(self) -> float | None:
-        """How fast a server that limits the rate of requests lets replies come; None if it is not known."""
-        return self._learned_rate.per_s
+        """How fast a server that limits the rate of requests is asked; None while that is not known."""
+        return self._limiter.learned.per_s
 
     @property
     def changes(self) -> Sequence[str]:
@@ -187,24 +188,16 @@ class ChatClient:
 
     async def _turn(self) -> Key:
         """Wait until a request may be sent; return the key to send."""
-        await self._until_no_pause()
-        await self._limiter.turn()
-        now = await self._until_no_pause()
+        now = await self._limiter.turn(self._pause_s)
         key = self._keys.take(now)
         key.pause.sent(now)
         self._outage.sent(now)
         return key
 
-    async def _until_no_pause(self) -> float:
-        """Wait for the pauses to end; return the time."""
-        clock = asyncio.get_running_loop().time
-        while self._refusal is None:
-            now = clock()
-            left_s = max(self._outage.left_s(now), self._keys.pause_s(now))
-            if left_s <= 0:
-                return now
-            await asyncio.sleep(left_s)
-        raise self._refusal
+    def _pause_s(self, now: float) -> float:
+        if self._refusal is not None:
+            raise self._refusal
+        return max(self._outage.left_s(now), self._keys.pause_s(now))
 
     async def _attempt(self, question: "Asked", key: Key) -> Reply:
         now = asyncio.get_running_loop().time
@@ -258,7 +251,7 @@ class ChatClient:
         now = asyncio.get_running_loop().time()
         self._heard = True
         self._patience.replied(now)
-        self._learned_rate.replied(now, ends_pause=key.pause.in_vain > 0)
+        self._limiter.learned.replied(now, ends_pause=key.pause.in_vain > 0)
         key.refusals = 0
         if key.pause.in_vain:
             key.pause.end()
@@ -303,6 +296,7 @@ class ChatClient:
         """
         if question.refusal is not None and fault.fate is Fate.UNANSWERED:
             fault = question.refusal  # it is refused either way
+        fault = self._patience.bounded(fault)
         if self._is_done_with(key, fault):
             return  # another key is left, and that this one is refused is not the question's fault
         if (fault.busy or fault.outage) and self._pauses_all(question, key, fault):
@@ -335,9 +329,14 @@ class ChatClient:
         if left_s <= 0:
             pause.end()
             return False
-        pause.begin(question.sent_at, None if fault.pause_s is None else min(fault.pause_s, left_s))
+        is_new = pause.begin(question.sent_at, None if fault.pause_s is None else min(fault.pause_s, left_s))
         reason = self._keys.hide(fault.reason)
         if fault.busy:
+            self._limiter.learned.refused(question.sent_at)
+        if is_new and fault.pause_s is not None and fault.pause_s >= _WORTH_A_TIME_S:
+            until = time_in(fault.pause_s)
+            self._say(f"the server asks to wait {duration(fault.pause_s)}, until {until} ({reason})")
+        elif fault.busy:
             self._say_once("the server limits the rate of requests; slowing down", f" ({reason})")
         elif pause.in_vain == _WORTH_SAYING:
             waiting = duration(self._patience.with_fault(fault))

@@ -68,9 +68,6 @@ class AttemptError(Exception):
         self.too_long = too_long
 
 
-LONGEST_WAIT_S = 600.0
-"""The longest wait a server may ask for; if it asks for more, the request is not retried."""
-
 _BUSY, _NOT_FOUND = 429, 404
 _TRANSIENT = frozenset({408, 409, 425, _BUSY})
 _OUTAGE = frozenset({502, 503, 504, 520, 521, 522, 523, 524, 529})  # of gateways, Cloudflare and Anthropic
@@ -190,10 +187,6 @@ def fault_of_status(status: int, body: object, headers: Mapping[str, str]) -> At
         return AttemptError(reason, Fate.REFUSED, remedy=_REFUSED[status], no_model=status == _NOT_FOUND)
     if status not in _TRANSIENT and status < 500:
         return AttemptError(reason, Fate.UNANSWERED, parameter=str(error.get("param") or ""))
-    if pause_s is not None and pause_s > LONGEST_WAIT_S:
-        reason = f"{reason} (asks to wait {pause_s:.0f} s)"
-        fate = Fate.KEY_SPENT if status == _BUSY else Fate.UNANSWERED
-        return AttemptError(reason, fate, remedy=_QUOTA_REMEDY)
     return AttemptError(
         reason, Fate.AGAIN, pause_s=pause_s, busy=status == _BUSY, outage=status in _OUTAGE, status=status
     )

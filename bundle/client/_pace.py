@@ -5,8 +5,7 @@ import math
 import random
 import time
 from collections import deque
-
-from aiolimiter import AsyncLimiter
+from collections.abc import Callable
 
 from bundle.errors import UsageError
 
@@ -17,17 +16,24 @@ _LONGEST_PAUSE_S = 60.0
 _LONGEST_SHARED_PAUSE_S = 30.0
 _BETWEEN_PROBES_S = 1.0
 
+_SHORTEST_REFUSAL_S = 5.0
+_FIRST_STEP, _LIFTED = 0.05, 0.3
+_LEAST_LEFT = 0.8
+_LONGEST_BETWEEN_STEPS_S = 960.0
+
 
 class RateLimiter:
-    """Spaces requests evenly, at most ``qps`` a second, and counts them.
+    """Spaces requests evenly, at most ``qps`` a second and no faster than `LearnedPace` says, and counts them.
 
-    aiolimiter's leaky bucket is given a capacity of one request that drains in ``1/qps`` seconds, so there are no
-    bursts: two requests are at least ``1/qps`` seconds apart on the event loop's clock, and any window of ``w`` seconds
-    holds at most ``floor(w*qps) + 1``. A bucket of capacity ``n`` would release ``n`` at once, and a window could hold
-    more than its share. Unused time is not made up for.
+    A leaky bucket of one request: two requests are at least ``1/qps`` seconds apart on the event loop's clock, and any
+    window of ``w`` seconds holds at most ``floor(w*qps) + 1``. Neither unused time nor a pause is made up for by a
+    burst: whoever waits does so in line, and only the first in line looks at the clock.
 
     Args:
         qps: Maximum requests per second; None for no limit.
+
+    Attributes:
+        learned: What the server's rate limit teaches.
 
     Raises:
         UsageError: ``qps`` is not a positive number.
@@ -39,15 +45,27 @@ class RateLimiter:
                 f"{qps:g} is not a valid rate in requests per second.",
                 remedy="Give a number above 0, as in --qps 0.16 for one request every 6.25 seconds.",
             )
-        self._limiter = None if qps is None else AsyncLimiter(1, 1 / qps)
+        self._qps = math.inf if qps is None else qps
+        self._line = asyncio.Lock()
+        self._free_at = -math.inf
         self._sent: deque[float] = deque()
+        self.learned = LearnedPace()
 
-    async def turn(self) -> None:
-        """Wait until a request may be sent, and count it."""
-        if self._limiter is not None:
-            await self._limiter.acquire()
+    async def turn(self, pause_s: Callable[[float], float] = lambda now: 0.0) -> float:
+        """Wait until a request may be sent, and count it; return the event loop's time.
+
+        Args:
+            pause_s: The seconds that a pause still lasts at a time; not positive for none. What it raises is raised.
+        """
+        clock = asyncio.get_running_loop().time
+        async with self._line:
+            # There is nothing to wait for but time, and meanwhile a pause may have become longer.
+            while (wait_s := max(pause_s(now := clock()), self._free_at - now)) > 0:  # noqa: ASYNC110
+                await asyncio.sleep(wait_s)
+            self._free_at = now + 1 / min(self._qps, self.learned.at(now))
         self._sent.append(time.monotonic())
         self._forget()
+        return now
 
     @property
     def last_minute(self) -> int:
@@ -59,6 +77,67 @@ class RateLimiter:
         horizon = time.monotonic() - _MINUTE_S
         while self._sent and self._sent[0] <= horizon:
             self._sent.popleft()
+
+
+class LearnedPace:
+    """How fast a server that limits the rate of requests is to be asked, learned from its refusals.
+
+    Replies are counted from the end of one refusal to the end of the next: as many a second as the server let come.
+    That is the pace from then on, so that it is asked at its rate instead of being asked until it refuses. While it
+    does not refuse, the pace rises, carefully first and then in greater steps; after a refusal it rises less often. A
+    refusal that passes within seconds teaches nothing: a server that refuses now and then has no such rate.
+
+    Attributes:
+        per_s: Requests per second; None while nothing is known.
+    """
+
+    def __init__(self) -> None:
+        self.per_s: float | None = None
+        self._counted_since: float | None = None
+        self._replies = 0
+        self._refused_since: float | None = None
+        self._raised_at = 0.0
+        self._step = _FIRST_STEP
+        self._between_steps_s = _MINUTE_S
+
+    def at(self, now: float) -> float:
+        """The pace at a time of the event loop; infinite while nothing is known."""
+        if self.per_s is None:
+            return math.inf
+        if self._refused_since is None and now - self._raised_at >= self._between_steps_s:
+            self.per_s *= 1 + self._step
+            self._step = min(2 * self._step, 1.0)
+            if self._step > _LIFTED:
+                self._between_steps_s = _MINUTE_S
+            self._raised_at = now
+        return self.per_s
+
+    def refused(self, now: float) -> None:
+        """Note that the server refuses requests because they come too fast."""
+        if self._refused_since is None:
+            self._refused_since = now
+
+    def replied(self, now: float, *, ends_pause: bool) -> None:
+        """Note a reply.
+
+        Args:
+            now: When it came.
+            ends_pause: Whether it is the first after a pause that the rate limit made necessary.
+        """
+        if self._counted_since is None:
+            self._counted_since = now
+        if ends_pause and self._refused_since is not None:
+            if self._replies and now - self._refused_since >= _SHORTEST_REFUSAL_S:
+                self._learn(now, self._replies / (now - self._counted_since))
+            self._refused_since = None
+        self._replies += 1
+
+    def _learn(self, now: float, per_s: float) -> None:
+        self.per_s = per_s if self.per_s is None else max(per_s, _LEAST_LEFT * self.per_s)
+        self._counted_since, self._replies = now, 0
+        self._raised_at = now
+        self._step = _FIRST_STEP
+        self._between_steps_s = min(2 * self._between_steps_s, _LONGEST_BETWEEN_STEPS_S)
 
 
 class SharedPause:
@@ -77,25 +156,27 @@ class SharedPause:
         self._until = -math.inf
         self._between_probes_s = 0.0
 
-    def begin(self, sent_at: float, asked_s: float | None) -> None:
-        """Pause because of a fault.
+    def begin(self, sent_at: float, asked_s: float | None) -> bool:
+        """Pause because of a fault; return whether that is news, as it was not on its way when the last one began.
 
         Args:
             sent_at: When the request was sent that met it.
             asked_s: Seconds that the server asks to wait; None if it does not say.
         """
         now = asyncio.get_running_loop().time()
-        if sent_at >= self._began:
+        is_new = sent_at >= self._began
+        if is_new:
             self.in_vain += 1
             self._began = now
         elif asked_s is None:
-            return  # it was on its way when the pause began
+            return False
         pause_s = min(_FIRST_PAUSE_S * 2.0 ** min(self.in_vain - 1, 30), _LONGEST_SHARED_PAUSE_S)
         # A server may ask to wait for no time at all and go on refusing.
         if asked_s is not None and (asked_s > 0 or self.in_vain == 1):
             pause_s = asked_s
         self._between_probes_s = min(pause_s, _BETWEEN_PROBES_S)
         self._until = max(self._until, now + pause_s)
+        return is_new
 
     def end(self) -> None:
         """A request has succeeded."""

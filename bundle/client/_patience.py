@@ -1,10 +1,12 @@
-"""For how long faults that are the server's cost no question anything, and how fast a rate limit lets replies come."""
+"""For how long faults that are the server's cost no question anything."""
 
-from bundle.client._faults import AttemptError
+from bundle.client._faults import AttemptError, Fate
+from bundle.system.text import duration
 
+_LONGEST_WAIT_S = 600.0
+"""The longest wait that a server may ask for where there is no patience."""
 _FIRST_PATIENCE_S = 20.0
 """For how long connections may be reset by a server that has never replied: it may not be one."""
-_SHORTEST_CYCLE_S = 5.0
 
 
 class Patience:
@@ -42,33 +44,19 @@ class Patience:
             self._troubled_since = now
         return self.with_fault(fault) - (now - self._troubled_since)
 
+    def bounded(self, fault: AttemptError) -> AttemptError:
+        """The fault, or where the server asks for a longer wait than there is patience for, what that comes to."""
+        if fault.pause_s is None or fault.fate is not Fate.AGAIN:
+            return fault
+        patience_s = self.with_fault(fault) if fault.busy or fault.outage else 0.0
+        if fault.pause_s <= (patience_s or _LONGEST_WAIT_S):
+            return fault
+        return AttemptError(
+            f"{fault.reason} (asks to wait {duration(fault.pause_s)})",
+            Fate.KEY_SPENT if fault.busy or patience_s else Fate.UNANSWERED,
+            remedy=f"Continue later with --resume{', or wait longer with --patience TIME' if patience_s else ''}.",
+        )
+
     def is_used_up(self, fault: AttemptError) -> bool:
         """Whether a fault with no time left means that the whole run has waited as long as it may."""
         return 0 < self._seconds == self.with_fault(fault)
-
-
-class LearnedRate:
-    """How fast a server that limits the rate of requests lets replies come, from the end of one pause to the next.
-
-    Attributes:
-        per_s: Replies per second; None while it is not known.
-    """
-
-    def __init__(self) -> None:
-        self.per_s: float | None = None
-        self._since: float | None = None
-        self._replies = 0
-
-    def replied(self, now: float, *, ends_pause: bool) -> None:
-        """Note a reply.
-
-        Args:
-            now: When it came.
-            ends_pause: Whether it is the first after a pause that the rate limit made necessary.
-        """
-        if self._since is None:
-            self._since = now
-        elif ends_pause and now - self._since >= _SHORTEST_CYCLE_S:
-            self.per_s = self._replies / (now - self._since)
-            self._since, self._replies = now, 0
-        self._replies += 1

@@ -212,7 +212,7 @@ class LocalModel:
             python=spec.interpreter,
             trust_remote_code=spec.own_code,
             conversations=[question.messages for question in chosen],
-            template_arguments=_template_arguments(self._plan.extra_body),
+            template_arguments=_template_arguments(_understood(self._plan.extra_body)),
         )
         await importing
         rendered = dict(zip((question.key for question in chosen), proof.conversations, strict=True))
@@ -303,12 +303,21 @@ class LocalModel:
             proxies=False,
             qps=asked.qps,
             stream=asked.stream,
-            extra_body=self._plan.extra_body,
+            extra_body=_understood(self._plan.extra_body),
             answer_from_thinking=asked.answer_from_thinking,
             thinking=self._plan.thinking,
             only_this_model=True,
             say=self._screen.say,
         )
+
+
+def _understood(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields as every engine understands them: some remote APIs have ``enable_thinking`` as one of its own."""
+    fields = dict(fields)
+    if "enable_thinking" in fields:
+        thinking = {"enable_thinking": fields.pop("enable_thinking")}
+        fields["chat_template_kwargs"] = thinking | fields.get("chat_template_kwargs", {})
+    return fields
 
 
 def _template_arguments(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, ValidationError
 
 from bundle.config.faults import first_fault
 from bundle.errors import RunError
@@ -65,9 +65,9 @@ class SamplingRecord(RecordPart):
         thinking: The marks around thinking that the model file declares.
     """
 
-    temperature: float
-    max_out_len: int | dict[Text, int]
-    max_seq_len: int | None
+    temperature: StrictFloat
+    max_out_len: StrictInt | dict[Text, StrictInt]
+    max_seq_len: StrictInt | None
     extra_body: dict[str, Any] = Field(default_factory=dict)
     thinking: tuple[Text, Text] | None = None
 
@@ -82,7 +82,7 @@ class ContextRecord(RecordPart):
             so short that none had to be counted.
     """
 
-    max_tokens: int
+    max_tokens: StrictInt
     set_by: Text
     counted_with: Text | None
 
@@ -96,8 +96,8 @@ class TemplateRecord(RecordPart):
         note: What else is to be said, such as why none could be.
     """
 
-    checked: int
-    equal: bool | None
+    checked: StrictInt
+    equal: StrictBool | None
     note: Text | None = None
 
 
@@ -139,10 +139,10 @@ class RunRecord(RecordPart):
     sampling: SamplingRecord
     context: ContextRecord | None = None
     template: TemplateRecord | None = None
-    concurrency: int
-    adaptive: bool
-    full_replies: bool
-    prefix_order: bool
+    concurrency: StrictInt
+    adaptive: StrictBool
+    full_replies: StrictBool
+    prefix_order: StrictBool
     versions: dict[str, str]
     hardware: HardwareRecord
     command: CommandRecord | None = None

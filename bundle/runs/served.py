@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import Field
+from pydantic import Field, StrictFloat, StrictInt
 
 import bundle
 from bundle.runs.task_record import RecordPart, Text
@@ -36,7 +36,7 @@ class LocalModelRecord(RecordPart):
 
     path: Text
     architecture: Text
-    weight_bytes: int
+    weight_bytes: StrictInt
     quantization: Text | None
     fingerprint: str
     adapter: Text | None = None
@@ -66,9 +66,9 @@ class EngineRecord(RecordPart):
 class RequestsRecord(RecordPart):
     """How a remote server was asked."""
 
-    qps: float | None
-    retries: int
-    timeout_s: float
+    qps: StrictFloat | None
+    retries: StrictInt
+    timeout_s: StrictFloat
 
 
 class Served(NamedTuple):
@@ -84,7 +84,7 @@ class HardwareRecord(RecordPart):
 
     system: str
     processor: str
-    cores: int | None
+    cores: StrictInt | None
 
 
 def versions() -> dict[str, str]:

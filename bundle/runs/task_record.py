@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, InstanceOf
+from pydantic import BaseModel, ConfigDict, InstanceOf, StrictBool, StrictInt
 
 from bundle.tasks.benchmarks import Subject
 from bundle.tasks.catalog import Task
@@ -58,22 +58,22 @@ class TaskRecord(RecordPart):
     splits: dict[Text, Text]
     secret_splits: tuple[Text, ...]
     example_split: Text
-    first: int | None
+    first: StrictInt | None
     columns: tuple[Text, ...]
     user: Text
     assistant: Text
-    examples: int
-    place_for_examples: bool
+    examples: StrictInt
+    place_for_examples: StrictBool
     shape: str
     answer: dict[str, Any]
-    max_out_len: int | None
+    max_out_len: StrictInt | None
     subject_names: dict[Text, SubjectNames]
     groups: dict[Text, tuple[tuple[Text, Text], ...]]
     subjects: tuple[Text, ...] | None
-    limit: int | None
+    limit: StrictInt | None
     data_fingerprint: str | None
-    sample: int | None = None
-    available: int | None = None
+    sample: StrictInt | None = None
+    available: StrictInt | None = None
 
     @classmethod
     def of(

@@ -6,6 +6,7 @@ tags). Such characters are written as Python would write them (``\x1b``, ``\u202
 Chinese, emoji and combining text stay as they are.
 """
 
+import datetime
 import hashlib
 import re
 import unicodedata
@@ -106,6 +107,13 @@ def duration(seconds: float) -> str:
     hours, minutes = divmod(round(seconds / 60), 60)
     parts = [f"{hours} h"] * (hours > 0) + [f"{minutes} min"] * (minutes > 0)
     return " ".join(parts) or "0 s"
+
+
+def time_in(seconds: float) -> str:
+    """The local time in so many seconds, as in "15:42", and the day where that is another one."""
+    now = datetime.datetime.now().astimezone()
+    then = now + datetime.timedelta(seconds=seconds)
+    return then.strftime("%H:%M" if then.date() == now.date() else "%Y-%m-%d %H:%M")
 
 
 _MARK = re.compile(r"\s*(<\|?/?[A-Za-z][\w:.|-]{2,40}>|\[/?[A-Z][A-Z_]{3,40}\]|◁\w{3,40}▷)")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.checkpoints import inspect_checkpoint, require_architecture
+from bundle.checkpoints import has_chat_template, inspect_checkpoint, require_architecture
 from bundle.errors import CheckpointError
 from tests.checkpoints.checkpoints import (
     CONFIG,
@@ -187,6 +187,25 @@ def test_a_tokenizer_that_is_code_alone_is_left_to_its_code(model: Path) -> None
     (model / "tokens.py").write_text("class Bytes: ...\n")
     write_json(model / "tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["tokens.Bytes", None]}})
     assert inspect_checkpoint(model).remote_code == (model / "tokens.py",)
+
+
+@pytest.mark.parametrize(
+    ("code", "has_one"),
+    [
+        ("class Bytes:\n    def apply_chat_template(self, turns): ...\n", True),
+        ("class Bytes:\n    chat_template = '{{ x }}'\n", True),
+        ("class Bytes:\n    def __init__(self):\n        self.chat_template: str = '{{ x }}'\n", True),
+        ("class Bytes: ...\n", False),
+        ("def chat(tokenizer):\n    return tokenizer.apply_chat_template([], chat_template=None)\n", False),
+        ("def is_chat(tokenizer):\n    return tokenizer.chat_template == ''\n", False),
+    ],
+)
+def test_code_that_defines_a_chat_template_counts_and_code_that_uses_one_does_not(
+    model: Path, code: str, has_one: bool
+) -> None:
+    (model / "tokens.py").write_text(code)
+    write_json(model / "tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["tokens.Bytes", None]}})
+    assert has_chat_template(inspect_checkpoint(model)) is has_one
 
 
 @pytest.mark.parametrize(

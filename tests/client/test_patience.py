@@ -1,6 +1,10 @@
 """Rate limits and outages, on a clock on which hours pass in no time: waited out, learned from, given up by time."""
 
 import asyncio
+import itertools
+import random
+import re
+import statistics
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -8,7 +12,6 @@ import pytest
 
 from bundle.client import ChatClient, NoReplyError, RefusedError
 from bundle.client._faults import AttemptError, Fate, fault_of_status
-from bundle.client._patience import LearnedRate
 from bundle.system.text import duration
 from tests.evaluation.asking import ask, client_of
 from tests.evaluation.simulated_clock import run_simulated
@@ -41,11 +44,12 @@ def simulated(
     *,
     patience_s: float,
     say: Callable[[str], None] = lambda _: None,
+    qps: float | None = None,
 ) -> tuple[float, float | None]:
     """Have a client at work; return how long it took and the rate that was learned."""
 
     async def main() -> tuple[float, float | None]:
-        client = client_of("http://127.0.0.1:9/v1", patience_s=patience_s, say=say)
+        client = client_of("http://127.0.0.1:9/v1", patience_s=patience_s, say=say, qps=qps)
         await client._transport.close()
         client._transport = Server(answer)  # type: ignore[assignment]
         async with client:
@@ -139,13 +143,57 @@ def test_without_any_reply_the_run_ends_once_the_patience_does(patience_s: float
     assert patience_s <= max(times) < patience_s + 60
 
 
-def test_a_server_that_asks_to_wait_longer_than_the_patience_is_given_up_when_that_ends() -> None:
-    times: list[float] = []
-    fault = fault_of_status(429, {"error": {"message": "slow down"}}, {"retry-after": "500"})
-    with pytest.raises(RefusedError):
-        simulated(noting(times, fault), ask_once, patience_s=90)
+ASKS_TO_WAIT = {"retry-after": "1500"}
 
-    assert 90 <= max(times) < 92
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_asks_to_wait_longer_than_the_patience_ends_the_run_and_says_why(status: int) -> None:
+    times: list[float] = []
+    fault = fault_of_status(status, {"error": {"message": "maintenance"}}, ASKS_TO_WAIT)
+
+    async def work(client: ChatClient) -> None:
+        client._patience.replied(0.0)  # it has replied before
+        await ask_once(client)
+
+    with pytest.raises(RefusedError, match=rf"HTTP {status}: maintenance \(asks to wait 25 min\)") as caught:
+        simulated(noting(times, fault), work, patience_s=90)
+
+    assert caught.value.remedy == "Continue later with --resume, or wait longer with --patience TIME."
+    assert len(times) == 1
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_wait_of_many_minutes_is_waited_and_it_is_said_until_when(status: int) -> None:
+    said: list[str] = []
+    fault = fault_of_status(status, {"error": {"message": "maintenance"}}, ASKS_TO_WAIT)
+    requests: list[float] = []
+
+    def answer(now: float) -> Any:
+        requests.append(now)
+        return fault if 1 < now < 1400 else REPLY
+
+    took, _ = simulated(answer, ask_at(1), patience_s=3600, say=said.append)
+
+    assert 1500 < took < 1510
+    assert len(requests) == 3
+    (line,) = [one for one in said if "asks to wait" in one]
+    assert re.fullmatch(
+        rf"the server asks to wait 25 min, until (\d{{4}}-\d\d-\d\d )?\d\d:\d\d \(HTTP {status}: maintenance\)", line
+    )
+
+
+def test_a_pause_is_not_followed_by_a_burst() -> None:
+    """The turns that were due meanwhile are not used all at once."""
+    times: list[float] = []
+
+    def answer(now: float) -> Any:
+        times.append(now)
+        return fault_of_status(429, {}, {"retry-after": "30"}) if len(times) == 1 else REPLY
+
+    simulated(answer, ask_together(10), patience_s=60, qps=1.0)
+
+    # The first two were on their way before the pause could begin.
+    assert min(after - before for before, after in itertools.pairwise(times)) >= 1 - 1e-6
 
 
 def test_without_patience_they_count_as_retries() -> None:
@@ -153,12 +201,53 @@ def test_without_patience_they_count_as_retries() -> None:
         simulated(lambda now: SLOW_DOWN, ask_once, patience_s=0)
 
 
-def test_short_cycles_teach_no_rate() -> None:
-    rate = LearnedRate()
-    for number in range(100):
-        rate.replied(number * 0.01, ends_pause=number % 4 == 0)
+def test_a_server_that_refuses_now_and_then_has_no_rate() -> None:
+    lot = random.Random(0)
 
-    assert rate.per_s is None
+    def answer(now: float) -> Any:
+        return SLOW_DOWN if lot.random() < 0.25 else REPLY
+
+    took, rate = simulated(answer, ask_together(400), patience_s=3600)
+    assert rate is None
+    assert took < 200
+
+
+def test_a_server_is_asked_at_its_rate_and_hardly_refuses_any_more() -> None:
+    server = limited(20)
+    refused: list[float] = []
+    times: list[float] = []
+
+    def answer(now: float) -> Any:
+        reply = server(now)
+        (refused if isinstance(reply, AttemptError) else times).append(now)
+        return reply
+
+    took, rate = simulated(answer, ask_together(600), patience_s=3600)
+    assert rate is not None
+    assert 0.8 * 20 <= 60 * rate <= 1.5 * 20
+    assert took < 1.2 * 60 * 600 / 20
+    # All in flight are refused at first; later it is only tried now and then whether the limit has been lifted.
+    assert sum(one > 120 for one in refused) <= 40
+    gaps = [after - before for before, after in itertools.pairwise(times) if before > 120]
+    assert statistics.median(gaps) == pytest.approx(60 / 20, rel=0.2)
+
+
+def test_a_rate_limit_that_is_lifted_is_noticed() -> None:
+    before, after = limited(20), limited(2000)
+    took, rate = simulated(lambda now: (before if now < 600 else after)(now), ask_together(4000), patience_s=3600)
+
+    assert rate is not None
+    assert 60 * rate > 400
+    assert took < 3600 < 60 * 4000 / 20
+
+
+def test_a_limit_that_has_been_lowered_is_kept_to() -> None:
+    before, after = limited(60), limited(6)
+    took, rate = simulated(lambda now: (before if now < 120 else after)(now), ask_together(300), patience_s=3600)
+
+    assert rate is not None
+    assert 60 * rate < 12
+    assert took < 1.4 * (120 + 60 * 180 / 6)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from bundle.doctor import machine as doctors
 from bundle.errors import ServerError
 from bundle.serving.environments import Environment
 from bundle.serving.gpus import Gpu, Nvidia, ask_for_gpus
-from bundle.serving.lmdeploy.checks import check_gpus, check_packages, check_torch, has_turbomind_code
+from bundle.serving.lmdeploy.checks import check_gpus, check_packages, check_torch
+from bundle.serving.lmdeploy.turbomind import has_turbomind_code
 from bundle.serving.machine import Installation, Machine
 from bundle.system.findings import Finding, Status
 from tests.doctor.examined import Examined, bare_machine, examine, stand_in_packages, stand_in_torch
@@ -237,7 +238,7 @@ def judged(
         ((7, 0), "13.0", Status.FAILING, "torch<2.11"),
         ((7, 0), None, Status.FAILING, "torch<2.11"),
         ((6, 1), "12.8", Status.FAILING, "--engine transformers"),
-        ((10, 3), "13.0", Status.WARNING, "--backend pytorch"),
+        ((10, 3), "13.0", Status.OK, None),
     ],
 )
 def test_a_gpu_is_judged_by_its_compute_capability(

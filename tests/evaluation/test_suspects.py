@@ -287,7 +287,7 @@ def test_every_innocent_question_is_answered_once_and_the_guilty_are_found_withi
 
 @given(guilty=st.sets(st.integers(0, 299), min_size=2, max_size=3), width=st.sampled_from([16, 64, 300]))
 def test_several_guilty_ones_are_all_found_if_enough_restarts_are_allowed(guilty: set[int], width: int) -> None:
-    server = Simulated(300, guilty, width, iter(()), 2 * len(guilty))
+    server = Simulated(300, guilty, width, iter(()), 3 * len(guilty))
 
     assert server.run()
     assert server.set_aside == guilty

@@ -270,8 +270,11 @@ def test_greedy_requests_say_so_and_an_end_of_turn_that_no_file_lists_is_sent(tm
     assert "2 questions asked 2 times: 0 answers and 0 replies changed" in result.stdout
 
 
+@pytest.mark.parametrize(
+    "thinking", ["chat_template_kwargs = { enable_thinking = false }", "extra_body = { enable_thinking = false }"]
+)
 def test_the_model_files_template_arguments_are_sent_and_the_prompts_proved_with_them(
-    tmp_path: Path, model_dir: Path
+    tmp_path: Path, model_dir: Path, thinking: str
 ) -> None:
     model = shutil.copytree(model_dir, tmp_path / "model")
     path = model / "tokenizer_config.json"
@@ -284,13 +287,14 @@ def test_the_model_files_template_arguments_are_sent_and_the_prompts_proved_with
     # The stand-in's template knows nothing of the argument: only without it are the prompts those of the checkpoint.
     file.write_text('description = "m"\ntrust_remote_code = true\n[sampling]\ntop_p = 0.9')
     plain = run("eval-local", model, *options, tmp_path / "plain", environment=gpu_box(tmp_path))
-    file.write_text(file.read_text() + "\nchat_template_kwargs = { enable_thinking = false }")
+    file.write_text(f"{file.read_text()}\n{thinking}")
     brief = run("eval-local", model, *options, tmp_path / "brief", environment=gpu_box(tmp_path))
 
     assert plain.returncode == 0, plain.stderr
     (record,) = (tmp_path / "plain").glob("*/run.json")
     assert json.loads(record.read_text())["sampling"]["extra_body"] == {"top_k": 1, "top_p": 0.9}
     assert brief.returncode == 3
+    assert asked_with(tmp_path)[-1]["chat_template_kwargs"] == {"enable_thinking": False}
     assert "does not build prompts with the checkpoint's chat template" in brief.stderr
 
 

@@ -1,6 +1,9 @@
 """``run.json``, and whether a run may be resumed with other settings."""
 
+import functools
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,6 +40,36 @@ def test_a_record_has_the_documented_keys_and_those_of_a_later_version_are_kept(
 
     later = RECORD.to_json() | {"replicas": 8}
     assert RunRecord.model_validate(later).to_json() == later
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("concurrency", "5"),
+        ("concurrency", 5.0),
+        ("concurrency", True),
+        ("adaptive", 1),
+        ("adaptive", "true"),
+        ("sampling temperature", "0"),
+        ("sampling max_out_len", "8"),
+        ("tasks 0 examples", "5"),
+        ("tasks 0 limit", "3"),
+        ("hardware cores", "2"),
+    ],
+)
+def test_a_value_of_another_type_is_not_taken_for_what_it_looks_like(tmp_path: Path, path: str, value: Any) -> None:
+    content = json.loads(json.dumps(RECORD.to_json()))
+    *above, last = (int(name) if name.isdecimal() else name for name in path.split())
+    functools.reduce(lambda part, name: part[name], above, content)[last] = value
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    with pytest.raises(RunError, match=r"run\.json is damaged: key '.*must be"):
+        RunRecord.read(tmp_path)
+
+
+def test_a_whole_number_is_a_temperature(tmp_path: Path) -> None:
+    content = RECORD.to_json() | {"sampling": RECORD.sampling.model_dump() | {"temperature": 0}}
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    assert RunRecord.read(tmp_path) == RECORD
 
 
 def test_a_record_tells_apart_tasks_that_ask_or_score_differently() -> None:

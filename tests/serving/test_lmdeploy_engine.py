@@ -1,5 +1,6 @@
 """How lmdeploy is started."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -61,6 +62,30 @@ def test_it_serves_on_loopback_under_our_name_with_prefix_caching_and_abort_hand
     assert f"serve api_server {checkpoint.path}" in command
     assert "--server-name 127.0.0.1 --server-port 23334 --model-name tiny" in command
     assert "--enable-prefix-caching --enable-abort-handling --log-level WARNING" in command
+
+
+GB10 = [0, "GPU-b10", "NVIDIA GB10", "[N/A]", "[N/A]", "580.126.09", "12.1"]
+
+
+@pytest.mark.parametrize(
+    ("given", "backends"),
+    [((), ["pytorch"]), (("--backend", "turbomind"), ["turbomind"]), (("--tp", "1"), ["pytorch"])],
+)
+def test_a_gpu_that_turbomind_has_no_code_for_is_served_on_by_the_pytorch_engine(
+    box: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    checkpoint: Checkpoint,
+    given: tuple[str, ...],
+    backends: list[str],
+) -> None:
+    monkeypatch.setenv("NVIDIA_SMI_STAND_IN", json.dumps({"gpus": [GB10]}))
+    command = launched(checkpoint, *given).command
+
+    assert [after for before, after in itertools.pairwise(command) if before == "--backend"] == backends
+
+
+def test_other_gpus_leave_the_choice_to_lmdeploy(box: dict[str, str], checkpoint: Checkpoint) -> None:
+    assert "--backend" not in launched(checkpoint).command
 
 
 def test_the_checkpoints_own_chat_template_is_used_whatever_its_path_is_called(

@@ -5,8 +5,7 @@ Where the numbers come from:
 - The oldest driver of each CUDA: docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html, table 1
   (12.x: 525 or newer, 13.x: 580 or newer), and the CUDA Toolkit's release notes for the exact versions on Linux.
 - TurboMind (lmdeploy's own engine) is built for CUDA 12: the wheels of 0.12 to 0.18 on PyPI require
-  nvidia-cuda-runtime-cu12, their README says "CUDA 12.8" since 0.13, and the library in them holds code for the
-  capabilities below (sm_70 to sm_90a in 0.12; sm_100a and sm_120a as well from 0.13 on).
+  nvidia-cuda-runtime-cu12, and their README says "CUDA 12.8" since 0.13.
 - torch on PyPI is built for CUDA 12.8 up to 2.10 and for CUDA 13.0 from 2.11 on, as its own requirements say
   (nvidia-cuda-runtime-cu12==12.8.90, cuda-toolkit==13.0.2), and lmdeploy takes it up to 2.12.1 since 0.16. CUDA 13
   has no code for Volta (7.0) any more: github.com/pytorch/pytorch/pull/175253.
@@ -22,14 +21,13 @@ from typing import Final
 from bundle.errors import ServerError
 from bundle.serving.environments import Environment, ProbeError, in_short, problems, required, required_by
 from bundle.serving.gpus import Gpu, visible_gpus
+from bundle.serving.lmdeploy.turbomind import has_turbomind_code
 from bundle.serving.machine import Machine
 from bundle.system.findings import SLOW, Check, Finding, failing, ok, warning
 
 Version = tuple[int, ...]
 
 _OLDEST_DRIVER: Final[dict[int, Version]] = {11: (450, 80, 2), 12: (525, 60, 13), 13: (580, 65, 6)}
-_TURBOMIND_EXACTLY: Final = {(9, 0): (0, 12), (10, 0): (0, 13), (12, 0): (0, 13)}
-_TURBOMIND_FROM: Final = ((7, 0), (7, 5), (8, 0))
 _OLDEST_CAPABILITY: Final = (7, 0)
 _OLDEST_CAPABILITY_CUDA_13: Final = (7, 5)
 _CUDA_OF_NEW_TORCH: Final = "13.0"
@@ -145,17 +143,6 @@ def check_torch(machine: Machine) -> Iterator[Finding]:
         yield ok(f"{name} finds {count} GPU{'' if count == 1 else 's'}")
 
 
-def has_turbomind_code(capability: Version, lmdeploy: Version) -> bool:
-    """Whether the TurboMind of this lmdeploy contains code for a GPU of this compute capability.
-
-    Code runs on every GPU of the same major capability that is not older than what it was built for; that of 9.0a,
-    10.0a and 12.0a on these alone (CUDA C++ Programming Guide, "Binary Compatibility").
-    """
-    if capability in _TURBOMIND_EXACTLY:
-        return lmdeploy >= _TURBOMIND_EXACTLY[capability]
-    return any(built[0] == capability[0] and built <= capability for built in _TURBOMIND_FROM)
-
-
 def _environment(machine: Machine) -> Environment | None:
     """What is installed beside lmdeploy; None if it is not installed."""
     try:
@@ -205,11 +192,7 @@ def _check_gpu(gpu: Gpu, capability: Version | None, cuda: str | None, lmdeploy:
         )
     version = _numbers(lmdeploy)[:2] if lmdeploy else (0, 18)
     if not has_turbomind_code(capability, version):
-        return warning(
-            f"{name}: the TurboMind of lmdeploy {_dotted(version)} has no code for it",
-            "Serve with its other backend: `bundle eval-local … -- --backend pytorch`"
-            + (", or upgrade lmdeploy." if version < (0, 18) else "."),
-        )
+        return ok(f"{name}: the TurboMind of lmdeploy {_dotted(version)} has no code for it; its PyTorch engine serves")
     return ok(name)
 
 

@@ -15,6 +15,7 @@ from bundle.serving.engine import Job, ServerSpec, is_given, option_names, optio
 from bundle.serving.gpus import Gpu, gib, needed_mib, require_memory, select_gpus, visible_gpus
 from bundle.serving.lmdeploy import support
 from bundle.serving.lmdeploy.launcher import KEY_VARIABLE
+from bundle.serving.lmdeploy.turbomind import without_turbomind
 from bundle.serving.machine import Installation, Machine
 from bundle.serving.missing_gpus import require_gpus
 from bundle.system.findings import Check, Finding, failing, ok
@@ -184,6 +185,12 @@ class LmdeployEngine:
         found = servable_without_code(job.checkpoint, trust_remote_code=job.trust_remote_code, say=say)
         served_name = printable(job.checkpoint.name) or "model"
         say(f"lmdeploy {installed.version} on GPU {', '.join(map(str, gpus))}")
+        backend: tuple[str, ...] = ()
+        if not is_given("--backend", job.engine_arguments) and (
+            lacks := without_turbomind(gpus, job.machine.nvidia.capabilities, version)
+        ):
+            say(f"its TurboMind has no code for {lacks}: using its PyTorch engine (--backend pytorch)")
+            backend = ("--backend", "pytorch")
         return ServerSpec(
             engine=self.name,
             version=installed.version,
@@ -191,7 +198,7 @@ class LmdeployEngine:
             interpreter=installed.interpreter,
             tokenizer_directory=found.directory,
             own_code=found.own_code,
-            command=partial(self._command, version, served_name, found),
+            command=partial(self._command, version, served_name, found, backend),
             environment={
                 "HF_HUB_OFFLINE": "1",
                 "PYTHONUNBUFFERED": "1",
@@ -239,12 +246,18 @@ class LmdeployEngine:
         return tuple(chosen)
 
     def _command(
-        self, version: tuple[int, int], served_name: str, found: Servable, port: int, directory: Path
+        self,
+        version: tuple[int, int],
+        served_name: str,
+        found: Servable,
+        backend: tuple[str, ...],
+        port: int,
+        directory: Path,
     ) -> tuple[str, ...]:
         job, installed = self.job, self._installed
         arguments = ["serve", "api_server", str(found.directory)]
         arguments += ["--server-name", job.host, "--server-port", str(port), "--model-name", served_name]
-        arguments += ["--enable-prefix-caching", "--enable-abort-handling", "--log-level", "WARNING"]
+        arguments += ["--enable-prefix-caching", "--enable-abort-handling", "--log-level", "WARNING", *backend]
         if found.own_code and version >= _TRUST_REMOTE_CODE_SINCE:
             arguments.append("--trust-remote-code")
         if version >= _GENERATION_CONFIG_SINCE:
