@@ -1,5 +1,6 @@
 """What several tests share."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -25,3 +26,8 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the folder shared/ with the benchmarks' own data is not beside this checkout")
     return SHARED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _made_up_gpus_are_not_locked_for_others(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["BUNDLE_GPU_LOCKS"] = str(tmp_path_factory.mktemp("locks"))

@@ -14,7 +14,6 @@ from typing import Final
 from bundle.checkpoints import cache
 from bundle.doctor.processes import (
     ProcessesUnknownError,
-    describe,
     end_orphans,
     marked_processes,
     session_is_alive,
@@ -23,6 +22,7 @@ from bundle.serving.conversion import CONVERTED, cache_directory
 from bundle.serving.transformers_engine import HUB_VIEWS
 from bundle.system.findings import Finding, ok, warning
 from bundle.system.locks import Lock
+from bundle.system.processes import describe
 from bundle.system.text import age, plural, size
 from bundle.tasks.sources.modelscope import cache as modelscope_cache
 

@@ -7,14 +7,16 @@ import sys
 from collections.abc import Collection, Iterator
 from typing import Final
 
-from bundle.doctor.processes import ProcessesUnknownError, describe, marked_processes
+from bundle.doctor.processes import ProcessesUnknownError, marked_processes
 from bundle.errors import UsageError
 from bundle.serving.engines import automatic_engine
 from bundle.serving.environments import problems, required
+from bundle.serving.gpu_locks import holder
 from bundle.serving.gpus import GpuProcess, Nvidia, gib, list_processes, visible_gpus
 from bundle.serving.machine import Machine
 from bundle.serving.missing_gpus import why_no_gpu
 from bundle.system.findings import Finding, failing, ok, warning
+from bundle.system.processes import describe
 
 _SHOWN: Final = ("openai", "huggingface-hub", "datasets")
 _OLDEST_GLIBC: Final = (2, 28)
@@ -92,7 +94,9 @@ def check_gpu_memory(machine: Machine) -> Iterator[Finding]:
     roomy = any(gpu.free_mib is None or gpu.free_mib >= _SMALL_MODEL_MIB for gpu in usable)
     for gpu in usable:
         text = f"GPU {gpu.device}: {gpu.free}"
-        details = [_user(one, ours, orphans) for one in users if one.gpu_uuid == gpu.uuid]
+        run = holder(gpu)
+        details = [] if run is None else [f"in use by a run: {run}"]
+        details += [_user(one, ours, orphans) for one in users if one.gpu_uuid == gpu.uuid]
         if roomy:
             yield ok(text, details)
         else:

@@ -13,7 +13,6 @@ import contextlib
 import itertools
 import os
 import tempfile
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -22,7 +21,7 @@ from typing import Final
 import psutil
 
 from bundle.system.guardian import MARK, SESSION, resource_trackers
-from bundle.system.text import age
+from bundle.system.processes import arguments_of, describe
 
 _GUARDIAN: Final = ("bundle", "system", "guardian.py")
 _ASKED_S: Final = 3.0
@@ -74,21 +73,6 @@ def session_is_alive(directory: Path) -> bool:
     """Whether a process is left of the server whose directory this is, so that its record is still needed."""
     session = _recorded_session(directory)
     return session is not None and any(_session_of(pid) == session for pid in psutil.pids())
-
-
-def describe(pid: int) -> str:
-    """A process as its user knows it: program and script, user, since when. No further argument, for it may be a key.
-
-    If nothing can be seen of it (it is in another container, or its owner hides it), that is what is said.
-    """
-    try:
-        process = psutil.Process(pid)
-        with process.oneshot():
-            command = _command(process)
-            running = age(time.time() - process.create_time())
-            return f"process {pid}, {command}, user {process.username()}, for {running}"
-    except (psutil.Error, OSError, KeyError):
-        return f"process {pid}, hidden from here (another container or user)"
 
 
 def end_orphans(say: Callable[[str], None]) -> list[MarkedProcess]:
@@ -210,41 +194,13 @@ def _marked(process: psutil.Process, sessions: Collection[int]) -> MarkedProcess
 
 
 def _is_guardian(process: psutil.Process) -> bool:
-    return any(PurePath(argument).parts[-3:] == _GUARDIAN for argument in _arguments(process))
+    return any(PurePath(argument).parts[-3:] == _GUARDIAN for argument in arguments_of(process))
 
 
 def _is_bundle(process: psutil.Process) -> bool:
-    arguments = _arguments(process)
+    arguments = arguments_of(process)
     if not arguments or "python" not in PurePath(arguments[0]).name:
         return False
     # Options of the interpreter may come first, as in `python -X dev -m bundle`.
     run_as_module = any(pair == ("-m", "bundle") for pair in itertools.pairwise(arguments))
     return run_as_module or any(PurePath(argument).name == "bundle" for argument in arguments[1:4])
-
-
-def _arguments(process: psutil.Process) -> list[str]:
-    """A process's arguments; none where it is another user's and hidden, for then it is no guardian of ours."""
-    try:
-        return process.cmdline()
-    except psutil.AccessDenied:
-        return []
-
-
-def _command(process: psutil.Process) -> str:
-    """The program, and the script or module it runs."""
-    arguments = _arguments(process)
-    if not arguments:
-        return process.name()
-    shown = [PurePath(arguments[0]).name]
-    if "python" in shown[0]:
-        for place, argument in enumerate(arguments[1:], 1):
-            if argument == "-m" and place + 1 < len(arguments):
-                shown += ["-m", arguments[place + 1]]
-                break
-            if argument == "-c":
-                shown.append("-c …")
-                break
-            if not argument.startswith("-"):
-                shown.append(PurePath(argument).name)
-                break
-    return " ".join(shown)

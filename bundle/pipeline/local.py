@@ -143,6 +143,7 @@ class Local:
             arguments=self.arguments,
             trust_remote_code=self.trusted,
             gpu=options.gpu,
+            wait_s=options.wait,
             host=options.host,
         )
         return choose_engine(options.engine, self._named_model_file[1], job)
@@ -245,6 +246,10 @@ class LocalModel:
                 name=spec.engine, version=spec.version, arguments=tuple(self._local.arguments), dtype=spec.dtype
             ),
         )
+
+    def close(self) -> None:
+        if self._spec.gpu_locks is not None:
+            self._spec.gpu_locks.release()
 
     @contextlib.asynccontextmanager
     async def serve(self, log: Path, started: asyncio.Event) -> AsyncIterator[Server]:

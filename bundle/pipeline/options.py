@@ -111,6 +111,11 @@ def parse_duration(value: str | None) -> float | None:
     return seconds
 
 
+def parse_wait(value: str | None) -> float:
+    """`parse_duration`, 0 where nothing is given."""
+    return parse_duration(value) or 0.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationOptions:
     """What to ask and what to make of the replies, wherever the model is served."""
@@ -242,6 +247,14 @@ class LocalOptions:
     )
     gpu: str | None = _server(
         None, "Use the GPUs with these numbers.", metavar="A,B", default="those with the most free memory"
+    )
+    wait: float = _server(
+        0.0,
+        "Wait this long for a GPU that is not free, as in 90s, 30m or 1h.",
+        metavar="TIME",
+        default="do not wait",
+        typed=str,
+        parse=parse_wait,
     )
     host: str = _server("127.0.0.1", "Address the server listens on.", metavar="ADDRESS")
     start_timeout: float = _server(600.0, "Time limit of the server's start.", metavar="SECONDS", minimum=1)

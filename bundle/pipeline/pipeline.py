@@ -20,7 +20,7 @@ from bundle.runs.finding import find_run, shortest_name
 from bundle.runs.prompts import prompt_file
 from bundle.runs.record import CommandRecord, RunRecord
 from bundle.runs.results import Results
-from bundle.runs.run import Run
+from bundle.runs.run import Run, require_unused
 from bundle.runs.same_settings import require_same_plan
 from bundle.runs.scope import planned_selection, task_scopes
 from bundle.system.background import first_fault_only, in_thread
@@ -104,6 +104,7 @@ def _plan(session: _Session, target: Target) -> Plan:
     directory = None if resumed is None else find_run(resumed, session.options.out)  # before anything is started for it
     plan = plan_tasks(session.options, target.model_file)
     if directory is not None:
+        require_unused(directory)
         then = RunRecord.read(directory)
         session.command = then.command  # the one that began it, without --resume
         require_same_plan(then, plan.task_records(), plan.sampling({}))
@@ -121,6 +122,7 @@ async def _serve_and_ask(session: _Session, plan: Plan, target: Target, opened: 
     async with first_fault_only(), asyncio.TaskGroup() as group:
         loading = group.create_task(_load(session, plan, target))
         model = await target.prepare(plan, session.screen, session.timing)
+        opened.callback(model.close)
         run = session.run = opened.enter_context(_open_run(session.options, f"{plan.label}-{model.label}"))
         if session.options.resume is not None:
             served = await in_thread(model.describe)

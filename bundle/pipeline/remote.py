@@ -190,6 +190,9 @@ class RemoteModel:
     def describe(self) -> Served:
         return self.record
 
+    def close(self) -> None:
+        """Nothing was reserved."""
+
     @contextlib.asynccontextmanager
     async def serve(self, log: Path, started: asyncio.Event) -> AsyncIterator[Server]:
         """The server is there already, and whatever goes wrong with it ends the run."""

@@ -110,6 +110,9 @@ class Prepared(Protocol):
     def describe(self) -> Served:
         """The model and its server, for ``run.json``. May take seconds."""
 
+    def close(self) -> None:
+        """Give back what was reserved; no server is started afterwards."""
+
     def serve(self, log: Path, started: asyncio.Event) -> contextlib.AbstractAsyncContextManager["Server"]:
         """Have a server for as long as the block lasts.
 

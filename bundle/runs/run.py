@@ -47,9 +47,7 @@ class Run:
                 self._lock.release()
                 raise
         except BlockingIOError:
-            raise RunError(
-                f"{directory} is in use by another process.", remedy="Wait until that one has ended."
-            ) from None
+            raise _in_use(directory) from None
         except OSError as error:
             raise unwritable(directory, error) from None
 
@@ -180,6 +178,20 @@ class Run:
             RunError: It cannot be written.
         """
         write_json(self.directory / name, content)
+
+
+def require_unused(directory: Path) -> None:
+    """Refuse a run that another process writes to, before anything is started for it.
+
+    Raises:
+        RunError: One does.
+    """
+    if Lock(directory).is_held():
+        raise _in_use(directory)
+
+
+def _in_use(directory: Path) -> RunError:
+    return RunError(f"{directory} is in use by another process.", remedy="Wait until that one has ended.")
 
 
 def _file_name(label: str) -> str:

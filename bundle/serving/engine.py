@@ -11,6 +11,7 @@ from bundle.checkpoints import Checkpoint
 from bundle.config.model_files import EngineSettings
 from bundle.errors import UsageError
 from bundle.serving.diagnosis import KnownFailure
+from bundle.serving.gpu_locks import GpuLocks
 from bundle.serving.gpus import Gpu
 from bundle.serving.machine import Machine
 from bundle.system.findings import Check, Finding
@@ -24,6 +25,7 @@ class Job:
         settings: The model file's, for this engine.
         arguments: The user's own, after ``--``; they win over those of the model file.
         gpu: As in ``--gpu``; None for the GPUs with the most free memory.
+        wait_s: Seconds to wait for GPUs that are not free.
     """
 
     checkpoint: Checkpoint
@@ -32,6 +34,7 @@ class Job:
     arguments: Sequence[str] = ()
     trust_remote_code: bool = False
     gpu: str | None = None
+    wait_s: float = 0.0
     host: str = "127.0.0.1"
 
     @property
@@ -68,6 +71,7 @@ class ServerSpec:
         directory_variables: Variables that hold the path of the private directory, such as TMPDIR.
         files: Name -> content of what must be in the private directory.
         gpus: The GPUs it is started on, as they were before that; none for a server on the CPU.
+        gpu_locks: Keep other runs away from them; None for a server on the CPU.
         concurrency: How many requests in flight keep the server busy.
         longest_silence_s: Seconds without any part of a reply after which a server with requests in flight hangs.
         activities: Patterns of log lines and what they say about a start ("loading weights {} %").
@@ -95,6 +99,7 @@ class ServerSpec:
     files: Mapping[str, str] = field(default_factory=dict)
     host: str = "127.0.0.1"
     gpus: tuple[Gpu, ...] = ()
+    gpu_locks: GpuLocks | None = field(default=None, repr=False, compare=False)
     concurrency: int = 1
     longest_silence_s: float = 180.0
     activities: tuple[tuple[str, str], ...] = ()

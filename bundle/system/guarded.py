@@ -156,6 +156,7 @@ class GuardedProcess(asyncio.SubprocessProtocol):
         directory: Path | None = None,
         at_once: bool = False,
         limits: Mapping[str, int] | None = None,
+        locks: Sequence[int] = (),
     ) -> int:
         """Start the guardian and with it the program.
 
@@ -165,6 +166,7 @@ class GuardedProcess(asyncio.SubprocessProtocol):
             directory: A directory of its own, which is removed with it (``private_directory``).
             at_once: Whether it has nothing to save and is always killed without being asked to end.
             limits: What each of its processes may use, by the names of ``resource``: ``RLIMIT_DATA``, in bytes.
+            locks: Descriptors of locks that the guardian is to hold, too, until nothing of the program is left.
 
         Returns:
             The program's pid.
@@ -180,6 +182,7 @@ class GuardedProcess(asyncio.SubprocessProtocol):
                 *(sys.executable, "-I", "-S", guardian.__file__),
                 stderr=log,
                 env=without_keys(os.environ),
+                pass_fds=locks,
                 start_new_session=True,  # A terminal's Ctrl-C and hang-up are for us alone.
             )
         except BaseException:

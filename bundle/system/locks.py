@@ -15,11 +15,14 @@ class Lock:
 
     NFS cannot lock directories; there a file ``.lock`` in the directory is locked in its place. Where nothing can be
     locked, as on some cluster file systems, taking it succeeds and protects nothing.
+
+    Attributes:
+        descriptor: What a process must inherit to hold the lock as well; None while it is not taken.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._descriptor: int | None = None
+        self.descriptor: int | None = None
 
     def take(self, *, shared: bool = False) -> None:
         """Take the lock.
@@ -32,9 +35,9 @@ class Lock:
             OSError: The path cannot be opened.
         """
         how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        self.descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            if not _take(self._descriptor, how) and self._path.is_dir():
+            if not _take(self.descriptor, how) and self._path.is_dir():
                 self._take_stand_in(how)
         except BaseException:
             self.release()
@@ -46,14 +49,14 @@ class Lock:
         except OSError:
             return  # a directory that cannot be written needs protection least
         self.release()
-        self._descriptor = stand_in
+        self.descriptor = stand_in
         _take(stand_in, how)
 
     def release(self) -> None:
         """Release the lock, if it was taken."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
 
     def remove_stand_in(self) -> None:
         """Remove the file that stands in for a directory, before the directory itself is removed."""

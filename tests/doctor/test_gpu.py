@@ -1,6 +1,7 @@
 """GPU, driver and CUDA against what lmdeploy and its torch need."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 from bundle.doctor import machine as doctors
 from bundle.errors import ServerError
 from bundle.serving.environments import Environment
+from bundle.serving.gpu_locks import GpuLocks
 from bundle.serving.gpus import Gpu, Nvidia, ask_for_gpus
 from bundle.serving.lmdeploy.checks import check_gpus, check_packages, check_torch
 from bundle.serving.lmdeploy.turbomind import has_turbomind_code
@@ -216,6 +218,17 @@ def test_a_gpu_that_does_not_tell_its_memory_is_used(asked: Callable[..., Nvidia
     assert (memory.status, memory.text) == (Status.OK, "GPU 0: memory unknown")
     (choice,) = doctors.check_engine(Made(nvidia))
     assert choice.text == "--engine auto chooses lmdeploy: there is a GPU it may use (NVIDIA GB10)"
+
+
+def test_a_gpu_that_a_run_uses_is_told(asked: Callable[..., Nvidia]) -> None:
+    nvidia = asked()
+    locks = GpuLocks()
+    assert locks.take(nvidia.gpus[0])
+
+    (memory,) = doctors.check_gpu_memory(Made(nvidia))
+
+    assert memory.details[0].startswith(f"in use by a run: process {os.getpid()}, ")
+    assert "user " in memory.details[0]
 
 
 # What follows needs no process: the judgement itself, on what nvidia-smi and torch can say.

@@ -86,7 +86,11 @@ class Box:
 
     def command(self, *options: object) -> list[str]:
         """What is run, for tests that run it in another way."""
-        return [sys.executable, "-m", "bundle", *map(str, [*self._command, *options])]
+        return [sys.executable, "-m", "bundle", *self.arguments(*options)]
+
+    def arguments(self, *options: object) -> list[str]:
+        """The same without the program."""
+        return [str(one) for one in (*self._command, *options)]
 
     def end_of(self, process: "subprocess.Popen[bytes]") -> Ended:
         """Wait for what was started."""

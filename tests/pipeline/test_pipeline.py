@@ -75,6 +75,9 @@ class Mortal:
     async def prove(self, evaluation: object, client: object) -> None:
         return None
 
+    def close(self) -> None:
+        """Nothing was reserved."""
+
     def describe(self) -> Served:
         return Served(RemoteModelRecord(name="mortal", base_url="nowhere"))
 

@@ -39,6 +39,7 @@ class LmdeployBox:
             "PYTHONPATH": str(ROOT),
             "NVIDIA_SMI_STAND_IN": json.dumps({"gpus": [GPU], "processes": []}),
             "BUNDLE_CACHE": str(directory / "cache"),
+            "BUNDLE_GPU_LOCKS": str(directory / "locks"),
             "LMDEPLOY_ENABLE_CHECK_ENV": "0",
             "TORCHDYNAMO_DISABLE": "1",
             "OMP_NUM_THREADS": "1",

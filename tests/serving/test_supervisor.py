@@ -107,11 +107,14 @@ def test_keys_for_other_services_do_not_reach_the_server(stage: Stage) -> None:
         "HF_TOKEN": "hf",
         "AWS_SECRET_ACCESS_KEY": "aws",
         "DB_PASSWORD": "pw",
+        "RAY_ADDRESS": "10.0.0.1:6379",
+        "RAY_JOB_ID": "1",
     }
     assert server_environment(launch, ours) == {
         "PATH": "/bin",
         "HF_HOME": "/cache",
         "TOKENIZERS_PARALLELISM": "false",
+        "RAY_ADDRESS": "local",
         "STAND_IN": "yes",
         "STAND_IN_KEY": "k",
     }

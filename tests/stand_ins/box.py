@@ -77,6 +77,7 @@ def gpu_box(
         "LMDEPLOY_STAND_IN_RECORD": str(directory / "record.json"),
         "NVIDIA_SMI_STAND_IN": json.dumps({"gpus": list(gpus), "processes": list(processes)}),
         "BUNDLE_CACHE": str(directory / "cache"),
+        "BUNDLE_GPU_LOCKS": str(directory / "locks"),  # its GPUs are no other machine's
     }
 
 

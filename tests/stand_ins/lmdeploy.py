@@ -45,7 +45,12 @@ def main() -> None:
     journal = Handler.journal = Journal(JOURNAL)
     behaviour = Handler.behaviour = BEHAVIOURS[min(journal.life, len(BEHAVIOURS)) - 1]
     earlier = read_journal(Path(JOURNAL)).all_of("worker") if JOURNAL else []
-    journal.note(pid=os.getpid(), port=options.server_port, workers_alive=[pid for pid in earlier if alive(pid)])
+    journal.note(
+        pid=os.getpid(),
+        port=options.server_port,
+        gpus=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        workers_alive=[pid for pid in earlier if alive(pid)],
+    )
     if GPU_PROCESSES:
         Path(GPU_PROCESSES).write_text(
             json.dumps([["GPU-00000000-0000-0000-0000-000000000000", os.getpid(), "x", 700]])

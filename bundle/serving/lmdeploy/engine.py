@@ -12,12 +12,12 @@ from bundle.errors import ServerError, UsageError
 from bundle.serving.conversion import INTERNLM2, Servable, servable_without_code
 from bundle.serving.diagnosis import NO_GPU, OUT_OF_GPU_MEMORY, KnownFailure, raised
 from bundle.serving.engine import Job, ServerSpec, is_given, option_names, option_value, require_loopback
-from bundle.serving.gpus import Gpu, gib, needed_mib, require_memory, select_gpus, visible_gpus
+from bundle.serving.gpu_locks import reserve_gpus
+from bundle.serving.gpus import gib, needed_mib, select_gpus, visible_gpus
 from bundle.serving.lmdeploy import support
 from bundle.serving.lmdeploy.launcher import KEY_VARIABLE
 from bundle.serving.lmdeploy.turbomind import without_turbomind
 from bundle.serving.machine import Installation, Machine
-from bundle.serving.missing_gpus import require_gpus
 from bundle.system.findings import Check, Finding, failing, ok
 from bundle.system.text import printable
 
@@ -181,7 +181,7 @@ class LmdeployEngine:
             )
         if version < _KEY_FOR_ALL_SINCE:
             require_loopback(job.host, f"lmdeploy {installed.version} answers some requests without its API key.")
-        gpus = self._gpus()
+        gpus, gpu_locks = reserve_gpus(job, self.name, max(self._number("--tp") or 1, 1), say)
         found = servable_without_code(job.checkpoint, trust_remote_code=job.trust_remote_code, say=say)
         served_name = printable(job.checkpoint.name) or "model"
         say(f"lmdeploy {installed.version} on GPU {', '.join(map(str, gpus))}")
@@ -215,6 +215,7 @@ class LmdeployEngine:
             },
             host=job.host,
             gpus=gpus,
+            gpu_locks=gpu_locks,
             concurrency=job.settings.concurrency or self.slots + int(self.slots * _WAITING_PER_SLOT),
             longest_silence_s=_LONGEST_SILENCE_S,
             activities=_ACTIVITIES,
@@ -232,18 +233,6 @@ class LmdeployEngine:
     @property
     def _installed(self) -> Installation:
         return self.job.machine.installation("lmdeploy")
-
-    def _gpus(self) -> tuple[Gpu, ...]:
-        """The GPUs to serve on, those with the most free memory unless the user has chosen.
-
-        Raises:
-            BundleError: There are none, or too little of their memory is free.
-        """
-        allowed = require_gpus(self.job.machine.nvidia, "lmdeploy", self.job.gpu)
-        count = max(self._number("--tp") or 1, 1)
-        chosen = select_gpus(allowed, self.job.gpu, count)
-        require_memory(chosen, needed_mib(self.job.checkpoint.weight_bytes, len(chosen)))
-        return tuple(chosen)
 
     def _command(
         self,

@@ -13,9 +13,9 @@ from bundle.errors import ServerError, UsageError
 from bundle.serving.conversion import INTERNLM2, cpu_dtype, servable
 from bundle.serving.diagnosis import NO_GPU, OUT_OF_GPU_MEMORY, KnownFailure, raised
 from bundle.serving.engine import Job, ServerSpec, is_given, option_names, option_value, require_loopback
-from bundle.serving.gpus import Gpu, needed_mib, require_memory, select_gpus
+from bundle.serving.gpu_locks import GpuLocks, reserve_gpus
+from bundle.serving.gpus import Gpu
 from bundle.serving.machine import Installation, Machine
-from bundle.serving.missing_gpus import require_gpus
 from bundle.system.files import text_if_there
 from bundle.system.findings import Check, Finding, ok
 from bundle.system.text import printable
@@ -216,12 +216,12 @@ class VllmEngine:
                 f"{', '.join(taken)}: these vLLM options are set by this program.", remedy="Leave them out."
             )
         require_loopback(job.host, "vLLM answers some requests without its API key.")
-        gpus = () if self._on_cpu else self._gpus()
         if self._on_cpu and job.gpu is not None:
             raise UsageError(
                 f"--gpu has no effect: vLLM {installed.version} is a build for the CPU.",
                 remedy="Leave it out, or put a build for CUDA on PATH.",
             )
+        gpus, gpu_locks = ((), None) if self._on_cpu else self._reserve_gpus(say)
         found = servable(job.checkpoint, trust_remote_code=job.trust_remote_code, say=say)
         dtype = option_value(self._arguments, "--dtype")
         dtype = dtype or (cpu_dtype(job.checkpoint.config) if self._on_cpu else "auto")
@@ -255,6 +255,7 @@ class VllmEngine:
             directory_variables=("TMPDIR",),  # every start leaves sockets there
             host=job.host,
             gpus=gpus,
+            gpu_locks=gpu_locks,
             concurrency=job.settings.concurrency or self.slots + int(self.slots * _WAITING_PER_SLOT),
             longest_silence_s=_LONGEST_SILENCE_CPU_S if self._on_cpu else _LONGEST_SILENCE_GPU_S,
             activities=_ACTIVITIES,
@@ -289,21 +290,12 @@ class VllmEngine:
         value = option_value(self._arguments, *names)
         return int(value) if value and value.isdigit() else None
 
-    def _gpus(self) -> tuple[Gpu, ...]:
-        """The GPUs to serve on, those with the most free memory unless the user has chosen.
-
-        Raises:
-            BundleError: There are none, or too little of their memory is free.
-        """
-        allowed = require_gpus(self.job.machine.nvidia, f"vLLM {self._installed.version}", self.job.gpu)
+    def _reserve_gpus(self, say: Callable[[str], None]) -> tuple[tuple[Gpu, ...], GpuLocks]:
         tensor, pipeline = (
             self._number("--tensor-parallel-size", "-tp"),
             self._number("--pipeline-parallel-size", "-pp"),
         )
-        count = (tensor or 1) * (pipeline or 1)
-        chosen = select_gpus(allowed, self.job.gpu, count)
-        require_memory(chosen, needed_mib(self.job.checkpoint.weight_bytes, len(chosen)))
-        return tuple(chosen)
+        return reserve_gpus(self.job, f"vLLM {self._installed.version}", (tensor or 1) * (pipeline or 1), say)
 
     def _size_options(self, gpus: tuple[Gpu, ...], dtype: str, cache_gib: int) -> list[str]:
         """How long prompts and replies may be, and how much memory to take, as far as the user leaves that to us.
