@@ -1,4 +1,4 @@
-"""Run a coroutine to its exit code: the first Ctrl-C stops it in order, the second at once."""
+"""Run a coroutine of a command to its exit code: the first Ctrl-C stops it in order, the second at once."""
 
 import asyncio
 import signal
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from bundle.system.guarded import adopt_orphans
 from bundle.system.limits import allow_open_files, forbid_core_dumps
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
@@ -26,6 +27,7 @@ def run_with_signals(
     """
     if sys.platform == "win32":
         return asyncio.run(work())
+    adopt_orphans()
     forbid_core_dumps()
     allow_open_files()
     import uvloop  # imported late: Windows has none

@@ -85,9 +85,13 @@ async def undisturbed(*futures: "asyncio.Future[Any]") -> None:
 
 
 class _OrphansAreOurs:
-    """While a server runs, what loses its parent below us becomes our child, so that it can be reaped for certain."""
+    """While a server runs, what loses its parent below us becomes our child, so that it can be reaped for certain.
+
+    Only where `adopt_orphans` was called: in somebody else's program, children are not ours to end.
+    """
 
     def __init__(self) -> None:
+        self.adopts = False
         self._servers = 0
         self._before = False
         self._lock = threading.Lock()
@@ -95,14 +99,14 @@ class _OrphansAreOurs:
 
     def begin(self) -> None:
         with self._lock:
-            if self._servers == 0:
+            if self._servers == 0 and self.adopts:
                 self._before = guardian.become_subreaper()
             self._servers += 1
 
     def end(self) -> None:
         with self._lock:
             self._servers -= 1
-            if self._servers == 0:
+            if self._servers == 0 and self.adopts:
                 guardian.become_subreaper(self._before)
 
     def know(self, guardian_pid: int) -> None:
@@ -115,6 +119,8 @@ class _OrphansAreOurs:
         Of what we start, guardians alone lead sessions of their own. What is in no session of ours was started by
         something below a guardian, whatever it has done to its environment.
         """
+        if not self.adopts:
+            return set()
         us = os.getpid()
         return {
             pid
@@ -124,6 +130,11 @@ class _OrphansAreOurs:
 
 
 _orphans_are_ours = _OrphansAreOurs()
+
+
+def adopt_orphans() -> None:
+    """Say that this process starts nothing but guardians: what becomes its child below them is theirs, and is ended."""
+    _orphans_are_ours.adopts = True
 
 
 class GuardedProcess(asyncio.SubprocessProtocol):

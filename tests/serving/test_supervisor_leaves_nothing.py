@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bundle.system import guardian
+from bundle.system import guarded, guardian
 from bundle.system.guarded import GuardedProcess
 from tests.patience import PATIENCE_S, eventually
 from tests.serving.stand_in import Stage
@@ -297,9 +297,10 @@ def guardians() -> list[psutil.Process]:
 
 class TestTheGuardianIsNotThereToHelp:
     async def test_it_is_killed_while_a_worker_lives_that_shows_nothing_of_where_it_is_from(
-        self, tmp_path: Path
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It leads a session of its own and has an empty environment: only its new parent, which is us, can know it."""
+        monkeypatch.setattr(guarded._orphans_are_ours, "adopts", True)  # as in a command
         told = tmp_path / "worker"
         worker = f"import os, time; open({str(told)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
         server = (
@@ -316,6 +317,27 @@ class TestTheGuardianIsNotThereToHelp:
 
         assert await asyncio.wait_for(process.gone, PATIENCE_S) == frozenset()
         assert not alive(int(told.read_text()))
+
+    async def test_it_is_killed_in_a_program_that_has_children_of_its_own(self) -> None:
+        """As in a notebook: these have sessions of their own, too, and live on."""
+        own = await asyncio.create_subprocess_exec("sleep", "600", start_new_session=True)
+        process, before = GuardedProcess(), guardians()
+        try:
+            server = await process.start(["sleep", "600"], dict(os.environ), log=2)
+            later = await asyncio.create_subprocess_exec("sleep", "600", start_new_session=True)
+            (guarding,) = (one for one in guardians() if one not in before)
+
+            guarding.kill()
+
+            assert await asyncio.wait_for(process.gone, PATIENCE_S) == frozenset()
+            assert not alive(server)
+            assert own.returncode is later.returncode is None
+            assert alive(own.pid)
+            assert alive(later.pid)
+        finally:
+            for one in (own, later):
+                one.kill()
+                await one.wait()
 
     async def test_it_is_stopped_when_the_program_is_killed(self, stage: Stage) -> None:
         """A parent's death wakes it, so that it does its work."""
