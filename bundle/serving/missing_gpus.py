@@ -18,6 +18,10 @@ _ON_PURPOSE: Final = {"", "-1", "none", "void", "nodevfiles"}
 
 _PCI_DEVICES: Final = Path("/sys/bus/pci/devices")
 _NVIDIA: Final = "0x10de"
+_DEVICE_FILES: Final = Path("/dev")
+"""Some sandboxes (gVisor) show no PCI devices, but the driver's files ``nvidia0``, …"""
+_SMI_OF_WSL: Final = Path("/usr/lib/wsl/lib/nvidia-smi")
+"""Under WSL the GPU is no PCI device; Windows' driver brings this."""
 
 # What ``nvidia-smi`` prints where it was installed without a GPU, as on login nodes; in small letters.
 _NO_DRIVER: Final = ("communicate with the nvidia driver", "libnvidia-ml", "no devices were found", "no output")
@@ -60,6 +64,8 @@ def why_no_gpu(nvidia: Nvidia, environment: Mapping[str, str] = os.environ) -> N
         return NoGpu(f"no NVIDIA GPU found ({smi})", None, True)
     if nvidia.installed:
         return NoGpu("there is an NVIDIA GPU that nvidia-smi does not find", "See `dmesg | grep -i nvrm`.", False)
+    if _SMI_OF_WSL.exists():
+        return NoGpu("nvidia-smi is not on PATH", f"`export PATH=$PATH:{_SMI_OF_WSL.parent}`.", False)
     return NoGpu(
         "there is an NVIDIA GPU but no nvidia-smi",
         "Install NVIDIA's driver, or put its nvidia-smi on PATH; in a container, start it with `--gpus all`.",
@@ -99,6 +105,8 @@ def _hides_all(value: str) -> bool:
 
 def _is_plugged_in() -> bool:
     """Whether there is an NVIDIA graphics device, as far as Linux tells."""
+    if _SMI_OF_WSL.exists() or any(_DEVICE_FILES.glob("nvidia[0-9]*")):
+        return True
     for device in _PCI_DEVICES.glob("*"):
         with contextlib.suppress(OSError):
             vendor, kind = ((device / name).read_text().strip() for name in ("vendor", "class"))

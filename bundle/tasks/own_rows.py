@@ -278,10 +278,6 @@ def _read_file(path: Path) -> list[tuple[int, Record]]:
 
 def _csv_rows(data: bytes, where: str) -> list[tuple[int, Record]]:
     header, records = read_records(data, where)
-    separator = next((one for one in ";\t|" if len(header) == 1 and one in header[0]), None)
-    if separator is not None or header[0].lower().startswith("sep="):
-        shown = "" if separator is None else f" but by {separator!r}"
-        raise DataError(f"{where}: its columns are not separated by commas{shown}.", remedy="Save it with commas.")
     twice = [column for column, count in Counter(header).items() if column and count > 1]
     if twice:
         raise DataError(f"{where}: column {quoted(twice[0])} appears twice.", remedy=_REMEDY)

@@ -1,8 +1,8 @@
 """Feeds one of `targets` with what atheris, which watches which lines are reached, makes up.
 
-    python -m tests.fuzz.with_atheris archive -max_total_time=300
+    make fuzz FUZZ=archive FUZZ_SECONDS=300
 
-What it finds is written to the current directory; made small, it belongs into ``found/``.
+What it finds is written to ``build/fuzz``; made small, it belongs into ``found/``.
 """
 
 import sys

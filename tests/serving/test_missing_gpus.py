@@ -38,6 +38,8 @@ class Told(Machine):
 def slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The PCI slots of this machine, with nothing in them."""
     monkeypatch.setattr(missing_gpus, "_PCI_DEVICES", tmp_path)
+    monkeypatch.setattr(missing_gpus, "_DEVICE_FILES", tmp_path)
+    monkeypatch.setattr(missing_gpus, "_SMI_OF_WSL", tmp_path / "wsl" / "nvidia-smi")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return tmp_path
 
@@ -140,3 +142,20 @@ def test_an_engine_without_its_gpu_says_why(nvidia: Nvidia) -> None:
     with pytest.raises(UsageError) as caught:
         require_gpus(nvidia, "lmdeploy", None)
     assert caught.value.message == f"lmdeploy needs an NVIDIA GPU: {none.why}."
+
+
+@pytest.mark.parametrize("nvidia", [NOTHING, Nvidia(installed=True), Nvidia(True, NO_DRIVER)])
+@pytest.mark.parametrize("sandbox", ["gVisor", "WSL"])
+def test_a_gpu_that_is_no_pci_device_is_not_passed_over_for_the_cpu(slots: Path, nvidia: Nvidia, sandbox: str) -> None:
+    """A sandbox has the driver's device files, WSL what Windows' driver brings."""
+    if sandbox == "WSL":
+        (slots / "wsl").mkdir()
+    (slots / {"gVisor": "nvidia0", "WSL": "wsl/nvidia-smi"}[sandbox]).touch()
+
+    none = why_no_gpu(nvidia)
+
+    assert none is not None
+    assert not none.serve_on_cpu
+    assert none.remedy
+    if sandbox == "WSL" and not nvidia.installed:
+        assert none.remedy == f"`export PATH=$PATH:{slots / 'wsl'}`."

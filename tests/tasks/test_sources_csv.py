@@ -138,6 +138,12 @@ def test_a_missing_column_is_named_together_with_those_that_are_there() -> None:
     assert message == "law_val.csv: column 'D' is missing; the columns are 'id', 'question', 'A', 'B', 'C', 'answer'."
 
 
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_other_separators_than_commas_are_named(separator: str) -> None:
+    message = failure(GOOD.replace(b",", separator.encode()))
+    assert message == f"law_val.csv: its columns are not separated by commas but by {separator!r}."
+
+
 def test_a_column_that_is_there_twice_is_an_error() -> None:
     assert "column 'A' appears twice" in failure(b"id,question,A,A,B,C,D,answer\n0,q,1,2,3,4,5,A\n")
 

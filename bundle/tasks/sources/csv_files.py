@@ -64,6 +64,7 @@ def read_records(data: bytes, where: str) -> tuple[list[str], list[tuple[int, li
                 raise DataError(f"{where}, line {blank}: empty line between questions.", remedy=REMEDY)
             elif not header:
                 header = cells
+                _require_commas(header, where)
             elif len(cells) != len(header):
                 raise DataError(
                     f"{where}, line {line}: {len(cells)} cells, but the header has {len(header)}.", remedy=REMEDY
@@ -77,6 +78,13 @@ def read_records(data: bytes, where: str) -> tuple[list[str], list[tuple[int, li
     if not header:
         raise DataError(f"{where} is empty.", remedy=REMEDY)
     return header, records
+
+
+def _require_commas(header: list[str], where: str) -> None:
+    separator = next((one for one in ";\t|" if len(header) == 1 and one in header[0]), None)
+    if separator is not None or header[0].lower().startswith("sep="):
+        shown = "" if separator is None else f" but by {separator!r}"
+        raise DataError(f"{where}: its columns are not separated by commas{shown}.", remedy="Save it with commas.")
 
 
 def decode(data: bytes, where: str) -> str:
