@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from bundle import __version__
 from bundle.cli._unexpected import hide_secrets, open_closed_streams, write_details
+from bundle.cli.board import board
 from bundle.cli.catalog import models, tasks
 from bundle.cli.compare import compare
 from bundle.cli.doctor import doctor
@@ -111,6 +112,7 @@ _COMMANDS = (
     ("report", report, "report latest --lang zh"),
     ("rescore", rescore, "rescore latest --rule first_option"),
     ("compare", compare, "compare sft-1000 sft-2000"),
+    ("board", board, "board --base sft-1000"),
     ("runs", runs, "runs --json"),
     ("tasks", tasks, "tasks ceval_gen"),
     ("models", models, "models"),

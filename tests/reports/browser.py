@@ -57,6 +57,7 @@ def opened(
     locale: str = "en-US",
     scheme: Literal["light", "dark"] = "light",
     width: int = 1200,
+    fragment: str = "",
 ) -> Iterator[Page]:
     """Open a file until the block is left; it must have asked for nothing but itself and complained of nothing."""
     conduct = Conduct()
@@ -68,7 +69,7 @@ def opened(
     page.on("pageerror", lambda error: conduct.complaints.append(str(error)))
     page.on("dialog", lambda dialog: conduct.dialogs.append(dialog.message))
     try:
-        page.goto(file.as_uri())
+        page.goto(f"{file.as_uri()}#{fragment}" if fragment else file.as_uri())
         yield page
         assert conduct == Conduct(requests=[file.as_uri()])
     finally:

@@ -251,7 +251,7 @@ def test_every_text_is_there_in_both_languages_with_the_same_places_to_fill_in()
 
 def test_no_text_is_left_over() -> None:
     used = set()
-    for path in [*HTML.glob("*.jinja"), *HTML.glob("*.js")]:
+    for path in [*HTML.parent.rglob("*.jinja"), *HTML.parent.glob("*/*.js")]:
         source = path.read_text(encoding="utf-8")
         used |= set(re.findall(r"""["'`]([a-z_]+(?:\.\w+)?)["'`]""", source))
     written = {key for key in catalog() if "." not in key}

@@ -1,125 +1,7 @@
 "use strict";
 // Charts are drawn by Observable Plot in the colours of the style sheet, so that light, dark and paper need no redrawing.
 const charts = (() => {
-  const INK = "var(--ink)", MUTED = "var(--muted)", ACCENT = "var(--accent)";
   const SYMBOLS = ["circle", "square", "triangle", "diamond", "star", "wye", "cross"];
-  const PERCENT = { domain: [0, 100], grid: true, ticks: 5, label: null };
-  const short = (value) => (Number.isInteger(value) ? String(value) : value.toFixed(value < 10 ? 2 : 1));
-  const points = (value) => value.toFixed(1);
-
-  // Each takes the width to draw in and what its element says of it, and returns {plot, label}, or null for nothing.
-  const kinds = {
-    groups: ({ width, section }) => {
-      const lines = data.sections[section].groups.filter((line) => line.accuracy !== null);
-      if (!lines.length) return null;
-      const rows = lines.map((line) => ({ ...line, label: texts.name(line) }));
-      return {
-        label: texts.text("chart.groups", { n: rows.length }),
-        plot: {
-          marginLeft: 110, marginRight: 52, marginTop: 4, height: 32 * rows.length + 34,
-          x: PERCENT,
-          y: { domain: rows.map((row) => row.label), label: null, tickSize: 0, padding: 0.3 },
-          marks: [
-            Plot.barX(rows, { x: "accuracy", y: "label", fill: (row) => colour(section, row.group), fillOpacity: 0.8, rx2: 3 }),
-            Plot.ruleY(rows, { x1: "low", x2: "high", y: "label", stroke: INK, strokeWidth: 1.5 }),
-            Plot.tickX(rows, { x: "low", y: "label", stroke: INK, insetTop: 7, insetBottom: 7 }),
-            Plot.tickX(rows, { x: "high", y: "label", stroke: INK, insetTop: 7, insetBottom: 7 }),
-            values(rows, "label"),
-          ],
-        },
-      };
-    },
-
-    subjects: ({ width, section }) => {
-      const { subjects, overall, marks, chance } = data.sections[section];
-      const rows = subjects.filter((line) => line.accuracy !== null).map((line) => ({ ...line, label: texts.name(line) }));
-      if (!rows.length) return null;
-      const stroke = (row) => colour(section, row.group);
-      const symbol = (row) => SYMBOLS[place(section, row.group) % SYMBOLS.length];
-      const narrow = width < 560;
-      const lines = [];
-      if (chance !== null) lines.push({ at: chance, label: texts.text("chance_line") });
-      if (overall.accuracy !== null) lines.push({ at: overall.accuracy, label: texts.text("mean_line", { value: points(overall.accuracy) }) });
-      lines.sort((one, other) => one.at - other.at);
-      // One to the left and one to the right of its line, so that they never meet.
-      const captions = lines.map((line, number) => Plot.text([line], {
-        x: "at", text: "label", frameAnchor: "top", dy: -22, fill: MUTED,
-        textAnchor: number === 0 && lines.length > 1 ? "end" : line.at > 80 ? "end" : "start",
-      }));
-      return {
-        label: texts.text("chart.subjects", {
-          n: rows.length,
-          high: points(rows[0].accuracy), best: rows[0].label,
-          low: points(rows[rows.length - 1].accuracy), worst: rows[rows.length - 1].label,
-        }),
-        legend: marks.length > 1 ? marks.map((mark, number) => ({ mark: number % SYMBOLS.length, symbol: SYMBOLS[number % SYMBOLS.length], label: texts.name(mark) })) : null,
-        plot: {
-          marginLeft: narrow ? 118 : 236, marginRight: 52, marginTop: 34, height: 19 * rows.length + 64,
-          x: PERCENT,
-          y: { domain: rows.map((row) => row.label), label: null },
-          symbol: { type: "identity" },
-          marks: [
-            Plot.axisY({ tickSize: 0, tickFormat: (label) => cut(label, narrow ? 8.6 : 18.5) }),
-            Plot.gridY({ strokeOpacity: 0.06 }),
-            Plot.ruleX(lines, { x: "at", stroke: MUTED, strokeDasharray: "4 3" }),
-            ...captions,
-            Plot.ruleY(rows, { x1: "low", x2: "high", y: "label", stroke, strokeWidth: 2, strokeOpacity: 0.45 }),
-            Plot.dot(rows, { x: "accuracy", y: "label", fill: stroke, symbol, r: 4.5, className: "subject" }),
-            values(rows, "label"),
-            Plot.tip(rows, Plot.pointerY({
-              x: "accuracy", y: "label", fill: "var(--surface)", stroke: "var(--line)",
-              title: (row) => `${row.label}\n${points(row.accuracy)} %  (${points(row.low)} – ${points(row.high)})\n${row.answered} / ${row.n}`,
-            })),
-          ],
-        },
-      };
-    },
-
-    letters: ({ section }) => {
-      const { options, answers, golds } = data.sections[section].letters;
-      const kindsOfBar = golds.some((n) => n > 0) ? [["answers_right", golds], ["answers_given", answers]] : [["answers_given", answers]];
-      const rows = kindsOfBar.flatMap(([key, counts]) =>
-        options.map((option, place) => ({ kind: texts.text(key), option: option || texts.text("none"), n: counts[place] })));
-      const domain = kindsOfBar.map(([key]) => texts.text(key));
-      return {
-        label: texts.text("chart.letters"),
-        legend: domain.length === 1 ? null : domain.map((label, number) => ({ mark: ["gold", "answered"][number], symbol: "square", label })),
-        plot: {
-          height: 230, marginTop: 22, marginLeft: 44,
-          fx: { domain: options.map((option) => option || texts.text("none")), label: null, padding: 0.25 },
-          x: { domain, axis: null, padding: 0.08 },
-          y: { grid: true, label: null, ticks: 4, tickFormat: d3.format("~s"), nice: true },
-          marks: [
-            Plot.barY(rows, { fx: "option", x: "kind", y: "n", ry2: 2, fill: (row) => (row.kind === texts.text("answers_given") ? ACCENT : "var(--gold)") }),
-            Plot.text(rows, { fx: "option", x: "kind", y: "n", text: (row) => texts.count(row.n), dy: -7, fill: INK, fontSize: 10 }),
-            Plot.ruleY([0], { stroke: MUTED }),
-          ],
-        },
-      };
-    },
-
-    tokens: () => histogram(data.questions.tokens, "tokens"),
-    characters: () => histogram(data.questions.characters, "characters"),
-    latency: () => histogram(data.questions.latency, "latency"),
-
-    timing: () => {
-      const rows = data.timing.map((one) => ({ ...one, label: texts.text(`phase.${one.phase}`) }));
-      if (!rows.length) return null;
-      return {
-        label: texts.text("chart.timing"),
-        plot: {
-          marginLeft: 180, marginRight: 60, marginTop: 4, height: 30 * rows.length + 34,
-          x: { grid: true, label: null, ticks: 4, tickFormat: (value) => `${value} s` },
-          y: { domain: rows.map((row) => row.label), label: null, padding: 0.3 },
-          marks: [
-            Plot.axisY({ tickSize: 0, tickFormat: (label) => cut(label, 14) }),
-            Plot.barX(rows, { x: "seconds", y: "label", fill: ACCENT, fillOpacity: 0.85, rx2: 3 }),
-            Plot.text(rows, { x: "seconds", y: "label", text: "shown", textAnchor: "start", dx: 5, fill: INK }),
-          ],
-        },
-      };
-    },
-  };
 
   // A label that takes no more than so many ems: a Chinese character takes one, a Latin one about half.
   function cut(label, ems) {
@@ -129,52 +11,6 @@ const charts = (() => {
       if (width > ems) return `${[...label].slice(0, place - 1).join("")}…`;
     }
     return label;
-  }
-
-  // Where a group stands among those that subjects are marked by; another, such as the hard ones, has no place.
-  function place(section, group) {
-    return Math.max(0, data.sections[section].marks.findIndex((mark) => mark.group === group));
-  }
-
-  function colour(section, group) {
-    const known = group === "" || data.sections[section].marks.some((mark) => mark.group === group);
-    return known ? `var(--group-${place(section, group) % SYMBOLS.length})` : MUTED;
-  }
-
-  // The accuracies, at the right edge.
-  function values(rows, y) {
-    return Plot.text(rows, { y, text: (row) => points(row.accuracy), frameAnchor: "right", textAnchor: "end", dx: 44, fill: INK, className: "value" });
-  }
-
-  function histogram(column, unit) {
-    const outcomes = data.questions.outcome;
-    const replied = (place) => !["failed", "unasked"].includes(data.outcomes[outcomes[place]]);
-    const numbers = column.filter((value, place) => value !== null && replied(place));
-    if (!numbers.length) return null;
-    // A few that took very long would press all others into one bar.
-    const end = d3.quantile(numbers, 0.99), most = d3.max(numbers);
-    const drawn = most > 2 * end ? numbers.filter((value) => value <= end) : numbers;
-    const median = d3.median(numbers);
-    const few = new Set(drawn).size <= 12 && d3.max(drawn) <= 40 && drawn.every(Number.isInteger);
-    const whole = few ? [Math.max(0, d3.min(drawn) - 2), d3.max(drawn) + 2] : null;
-    const x = few
-      ? { domain: [whole[0] - 0.5, whole[1] + 0.5], ticks: d3.ticks(...whole, 8).filter(Number.isInteger), tickFormat: "d" }
-      : { ticks: 6 };
-    return {
-      label: texts.text("chart.histogram", { n: numbers.length }),
-      note: drawn.length < numbers.length ? texts.text("beyond", { n: texts.count(numbers.length - drawn.length), value: short(end) }) : null,
-      plot: {
-        height: 235, marginTop: 28, marginLeft: 44, marginBottom: 44,
-        x: { label: texts.text(unit), labelAnchor: "center", labelArrow: "none", labelOffset: 38, ...x },
-        y: { grid: true, label: null, ticks: 4, tickFormat: d3.format("~s") },
-        marks: [
-          Plot.rectY(drawn, Plot.binX({ y: "count" }, { x: Plot.identity, thresholds: few ? d3.range(whole[0] - 0.5, whole[1] + 1) : 32, fill: ACCENT, fillOpacity: 0.85, inset: 0.5 })),
-          Plot.ruleX([median], { stroke: INK, strokeDasharray: "4 3" }),
-          Plot.text([median], { x: Plot.identity, frameAnchor: "top", dy: -16, text: () => texts.text("median_line", { value: short(median) }), fill: INK }),
-          Plot.ruleY([0], { stroke: MUTED }),
-        ],
-      },
-    };
   }
 
   function legend(entries) {
@@ -188,14 +24,12 @@ const charts = (() => {
     return list;
   }
 
-  function draw(holder) {
+  function draw(holder, kinds) {
     const width = Math.max(260, Math.floor(holder.clientWidth));
-    const chart = kinds[holder.dataset.chart]({ width, section: holder.dataset.section });
+    const chart = kinds[holder.dataset.chart]({ width, section: holder.dataset.section, holder });
     holder.replaceChildren();
-    if (chart === null) {
-      holder.hidden = true;
-      return;
-    }
+    holder.hidden = chart === null;
+    if (chart === null) return;
     const svg = Plot.plot({ width, className: "plot", style: { fontSize: "12px" }, ...chart.plot });
     // The style sheet has these rules already, and the page's policy lets no other in.
     svg.querySelectorAll("style").forEach((style) => style.remove());
@@ -208,20 +42,22 @@ const charts = (() => {
     if (chart.note) holder.append(element("p", { class: "muted" }, chart.note));
   }
 
-  function start() {
+  // Draw every chart of the page by its kind, now and whenever its width or the language changes.
+  // A kind takes the width to draw in and what its element says of it, and returns {plot, label}, or null for nothing.
+  function start(kinds) {
     const holders = document.querySelectorAll(".chart");
     const widths = new Map();
     const observer = new ResizeObserver((entries) => {
       for (const { target } of entries) {
         if (widths.get(target) !== target.clientWidth) {
           widths.set(target, target.clientWidth);
-          draw(target);
+          draw(target, kinds);
         }
       }
     });
     holders.forEach((holder) => observer.observe(holder));
-    texts.onChange(() => holders.forEach(draw));
+    texts.onChange(() => holders.forEach((holder) => draw(holder, kinds)));
   }
 
-  return { start };
+  return { SYMBOLS, cut, draw, start };
 })();

@@ -15,7 +15,7 @@ _SCRIPTS: Final = (
     ("theme.js",),
     ("vendor/d3.min.js",),
     ("vendor/plot.umd.min.js",),
-    ("texts.js", "charts.js", "questions.js", "page.js"),
+    ("texts.js", "switches.js", "charts.js", "report_charts.js", "questions.js", "page.js"),
 )
 QUANTILES: Final = {"minimum": 0.0, "p5": 0.05, "median": 0.5, "p95": 0.95, "p99": 0.99, "maximum": 1.0}
 _PHASES: Final = ("start_s", "load_s", "prove_s", "ask_s", "stop_s")
@@ -57,7 +57,7 @@ def render_page(run: RecordedRun, *, language: Language | None = None) -> str:
         policy=_POLICY,
         run=run,
         language=language or LANGUAGES[0],
-        texts=Texts(language or LANGUAGES[0]),
+        t=Texts(language or LANGUAGES[0]),
         sections=parts,
         group_label=group_label,
         facts=_facts(run),

@@ -1,0 +1,62 @@
+"""``bundle board``: all runs in a directory on one page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bundle.cli.options import RUN_HELP
+from bundle.reports.formats import Language
+from bundle.runs.finding import OUTPUTS
+
+_PORT = 8642
+
+
+def board(
+    directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Directory of runs.")] = OUTPUTS,
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help=f"Compare the others with it. {RUN_HELP}",
+            show_default="the oldest whole run of each task",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write it here.", show_default="DIR/board.html"),
+    ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve it on this machine instead, and show how far runs are.")
+    ] = False,
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, help="Port for --serve; 0 for any free one.")
+    ] = _PORT,
+    lang: Annotated[Language | None, typer.Option(help="Language of the page.", show_default="the browser's")] = None,
+) -> None:
+    """Show all runs in a directory on one page.
+
+    Scores of every run with intervals, differences from a base with their test, and lines over training steps where the
+    models' names have one (sft-step-1000, checkpoint-2000). The page works offline.
+    """
+    # imported late: `bundle --help` needs none of it
+    from bundle.errors import UsageError
+    from bundle.reports.board.board import Reader
+    from bundle.runs.finding import find_run
+
+    reader = Reader(directory, None if base is None else find_run(base, directory))
+    if not serve:
+        from bundle.reports.board.page import write_board  # imported late: `bundle --help` does not need it
+
+        path = directory / "board.html" if output is None else output
+        write_board(reader.read(), path, language=lang)
+        typer.echo(path)
+        return
+    if output is not None:
+        raise UsageError("--serve writes no file.", remedy="Leave out either --serve or -o.")
+
+    from bundle.reports.board import server  # imported late: `bundle --help` does not need it
+
+    reader.read()  # what is wrong with the directory is said before anything is served
+    serving = server.BoardServer(reader, directory, port=port, language=lang)
+    server.serve(serving, lambda: typer.echo(f"{serving.url}  (Ctrl-C ends it)"))

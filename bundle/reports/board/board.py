@@ -1,0 +1,204 @@
+"""What stands on the board: for every task its runs, their scores, and their differences from a base."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from bundle.errors import RunError
+from bundle.reports.comparison import Comparison, Row, compare
+from bundle.reports.html.content import Line, Section, sections
+from bundle.runs.files import PREDICTIONS, PROMPTS, RECORD, RESULTS
+from bundle.runs.listing import ListedRun, State, list_runs
+from bundle.runs.recorded_run import RecordedRun, read_recorded_run
+from bundle.runs.served import LocalModelRecord
+
+OVERALL = ""
+"""The column of the mean over all subjects; those of groups have the group's own name."""
+
+_STEP = re.compile(
+    r"[-_./]?(?:global[-_]?step|steps?|iter|checkpoint|ckpt|epoch)[-_]?(\d+)|[-_](\d{2,})$", re.IGNORECASE
+)
+"""A training step in a model's name: ``sft-step-1000``, ``checkpoint-2000``, ``iter_0004000-hf``, ``sft-1000``."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoardRun:
+    """A run in one of the tables.
+
+    Attributes:
+        section: Its scores for the table's task and split.
+        comparison: With the table's base; None for the base itself, and where they cannot be compared.
+        changes: Its differences from the base, by column.
+        incomparable: Why there are none; None where that goes without saying.
+    """
+
+    listed: ListedRun
+    run: RecordedRun
+    section: Section
+    comparison: Comparison | None = None
+    changes: Mapping[str, Row] = field(default_factory=dict)
+    incomparable: str | None = None
+
+    @property
+    def lines(self) -> dict[str, Line]:
+        """Its scores by column."""
+        return {line.group: line for line in (self.section.overall, *self.section.groups)}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The runs of one task and split, newest first.
+
+    Attributes:
+        base: The run that the others are compared with; None for none.
+    """
+
+    base: BoardRun | None
+    runs: tuple[BoardRun, ...]
+
+    @property
+    def section(self) -> Section:
+        """The task and split, as its newest run has them."""
+        return self.runs[0].section
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """Those of its runs with the base, as far as they can be compared."""
+        return [one.comparison for one in self.runs if one.comparison is not None]
+
+    @property
+    def columns(self) -> list[Line]:
+        """A line for each column, of whichever run has it."""
+        return list({name: line for one in reversed(self.runs) for name, line in one.lines.items()}.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """All runs in a directory.
+
+    Attributes:
+        tables: One for each task and split, that with the newest run first.
+        starting: Runs that have not asked anything yet.
+        never_asked: Runs that ended before their first question.
+        damaged: Runs that cannot be read.
+    """
+
+    directory: Path
+    tables: tuple[Table, ...]
+    starting: tuple[ListedRun, ...]
+    never_asked: tuple[ListedRun, ...]
+    damaged: tuple[ListedRun, ...]
+
+
+class Reader:
+    """Reads a board again and again, and of it only what has changed.
+
+    Args:
+        directory: The directory of runs.
+        base: The run that the others are compared with; None for the oldest whole run of each task.
+    """
+
+    def __init__(self, directory: Path, base: Path | None = None) -> None:
+        self._directory = directory
+        self._base = None if base is None else base.resolve()
+        self._runs: dict[Path, tuple[object, RecordedRun, list[Section]]] = {}
+        self._comparisons: dict[tuple[Path, Path], tuple[object, Comparison | RunError]] = {}
+
+    def read(self) -> Board:
+        """The board as it is now.
+
+        Raises:
+            RunError: The directory cannot be read.
+        """
+        listed = list_runs(self._directory)
+        damaged = [one for one in listed if one.state is State.DAMAGED]
+        found: dict[tuple[str, str], list[BoardRun]] = {}
+        for one in listed:
+            if one.model is None:
+                continue
+            try:
+                run, parts = self._read(one.directory)
+            except RunError as error:
+                damaged.append(replace(one, state=State.DAMAGED, fault=error.message))
+                continue
+            for part in parts:
+                found.setdefault((part.task.name, part.split), []).append(BoardRun(one, run, part))
+        return Board(
+            directory=self._directory,
+            tables=tuple(self._table(runs) for runs in found.values()),
+            starting=tuple(one for one in listed if one.state is State.RUNNING and one.model is None),
+            never_asked=tuple(one for one in listed if one.state is State.NEVER_ASKED),
+            damaged=tuple(damaged),
+        )
+
+    def _read(self, directory: Path) -> tuple[RecordedRun, list[Section]]:
+        stamp = _stamp(directory)
+        if directory not in self._runs or self._runs[directory][0] != stamp:
+            run = read_recorded_run(directory)
+            self._runs[directory] = stamp, run, sections(run)
+        return self._runs[directory][1:]
+
+    def _table(self, runs: Sequence[BoardRun]) -> Table:
+        if self._base is not None:
+            base = next((one for one in runs if one.run.directory.resolve() == self._base), None)
+        else:
+            done = [one for one in runs if one.listed.state is State.DONE]
+            # A few questions are no base for runs of all of them.
+            base = next((one for one in reversed(done) if not one.run.partial), done[-1] if done else None)
+        if base is None or base.section.secret:
+            return Table(None, tuple(runs))
+        return Table(base, tuple(one if one is base else self._compared(base, one) for one in runs))
+
+    def _compared(self, base: BoardRun, one: BoardRun) -> BoardRun:
+        if not one.run.answered:
+            return one
+        key = base.run.directory, one.run.directory
+        stamp = _stamp(key[0]), _stamp(key[1])
+        if key not in self._comparisons or self._comparisons[key][0] != stamp:
+            try:
+                self._comparisons[key] = stamp, compare(base.run, one.run)
+            except RunError as error:
+                self._comparisons[key] = stamp, error
+        comparison = self._comparisons[key][1]
+        if isinstance(comparison, RunError):
+            return replace(one, incomparable=comparison.message)
+        parts = [part for part in self._runs[base.run.directory][2] if not part.secret]
+        return replace(one, comparison=comparison, changes=_changes(base, parts, comparison))
+
+
+def _changes(base: BoardRun, parts: Sequence[Section], comparison: Comparison) -> dict[str, Row]:
+    """The rows of a comparison for the base's task and split, by column."""
+    columns = {line.name: group for group, line in base.lines.items() if group != OVERALL}
+    rows = {columns[row.name]: row for row in comparison.rows if row.name in columns}
+    # A mean over some of the subjects has no name of its own; there is one for every split that was compared.
+    if len(parts) == len(comparison.overall):
+        rows[OVERALL] = comparison.overall[parts.index(base.section)]
+    return rows
+
+
+def training_step(run: RecordedRun) -> tuple[str, int] | None:
+    """The series of checkpoints that a run's model belongs to, and its training step, from its name; None for none.
+
+    A directory called ``checkpoint-2000`` alone belongs to the series of the directory it is in.
+    """
+    *_, match = [None, *_STEP.finditer(run.model)]
+    if match is None:
+        return None
+    series = (run.model[: match.start()] + run.model[match.end() :]).strip("-_./ ")
+    if not series and isinstance(run.record.model, LocalModelRecord):
+        series = Path(run.record.model.path).parent.name
+    return series, int(match[1] or match[2])
+
+
+def _stamp(directory: Path) -> object:
+    """Changes when a run's files do."""
+    stamps: list[tuple[int, int] | None] = []
+    for name in (RECORD, PROMPTS, PREDICTIONS, RESULTS):
+        try:
+            found = (directory / name).stat()
+        except OSError:
+            stamps.append(None)
+        else:
+            stamps.append((found.st_mtime_ns, found.st_size))
+    return stamps

@@ -1,0 +1,167 @@
+"""The board as a page, and as the data that a page which is open asks for again."""
+
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from bundle.reports.board.board import OVERALL, Board, BoardRun, Table, training_step
+from bundle.reports.comparison.page import write_page as write_comparison
+from bundle.reports.formats import FORMATS, Language, file_name, write_text
+from bundle.reports.html.content import chance
+from bundle.reports.html.texts import LANGUAGES, Texts, catalog
+from bundle.reports.templates import Inline, render
+from bundle.runs.files import PROMPTS
+from bundle.runs.listing import State
+from bundle.runs.scope import Scope
+
+_SCRIPTS: Final = (
+    ("theme.js",),
+    ("vendor/d3.min.js",),
+    ("vendor/plot.umd.min.js",),
+    ("texts.js", "switches.js", "charts.js", "../board/board.js"),
+)
+_POLICY: Final = ("require-trusted-types-for 'script'", "trusted-types 'none'")
+_MOST_COMPARED: Final = 12
+"""Runs on one page of comparisons: the newest."""
+
+
+def write_board(board: Board, path: Path, *, language: Language | None = None) -> None:
+    """Write the board, and beside it a page of comparisons for every table with a base.
+
+    Raises:
+        RunError: A file cannot be written.
+    """
+    links: dict[int, str] = {}
+    for number, table in enumerate(board.tables):
+        compared = table.comparisons[:_MOST_COMPARED]
+        if compared:
+            links[number] = f"{path.stem}-{file_name(_title(table))}.html"
+            write_comparison(compared, path.with_name(links[number]))
+    write_text(path, render_board(board, language=language, place=path.parent, links=links))
+
+
+def render_board(
+    board: Board, *, language: Language | None = None, place: Path | None = None, links: dict[int, str] | None = None
+) -> str:
+    """The page of a board.
+
+    Args:
+        language: The one it opens in; None for the browser's.
+        place: Where it will be, for links to reports; None for one that is served and asks for its data again.
+        links: Addresses of the tables' comparisons.
+    """
+    data = board_data(board, place=place, links=links) | {"language": language, "texts": catalog()}
+    return render(
+        "board/page.html.jinja",
+        style=Inline.from_files("html/page.css", "board/board.css"),
+        scripts=[Inline.from_files(*(f"html/{name}" for name in names)) for names in _SCRIPTS],
+        policy=(*_POLICY, "connect-src 'self'") if place is None else _POLICY,
+        board=board,
+        t=Texts(language or LANGUAGES[0]),
+        language=language or LANGUAGES[0],
+        data=data,
+    )
+
+
+def board_data(board: Board, *, place: Path | None = None, links: dict[int, str] | None = None) -> dict[str, Any]:
+    """What the page shows."""
+    return {
+        "live": place is None,
+        "now": datetime.now().astimezone().timestamp(),
+        "tables": [_table(table, place, (links or {}).get(number)) for number, table in enumerate(board.tables)],
+        "starting": [one.directory.name for one in board.starting],
+        "never_asked": [one.directory.name for one in board.never_asked],
+        "damaged": [{"run": one.directory.name, "fault": one.fault} for one in board.damaged],
+    }
+
+
+def _title(table: Table) -> str:
+    section = table.section
+    return section.task.name if len(section.task.splits) == 1 else f"{section.task.name}-{section.split}"
+
+
+def _table(table: Table, place: Path | None, comparisons: str | None) -> dict[str, Any]:
+    section = table.section
+    overall = {"en": catalog()["all"]["en"], "zh": catalog()["board.overall"]["zh"]}
+    return {
+        "title": _title(table),
+        "description": section.task.description,
+        "secret": section.secret,
+        "chance": chance(section.letters),
+        "columns": [
+            {"key": line.group, **(overall if line.group == OVERALL else {"en": line.english, "zh": line.chinese})}
+            for line in table.columns
+        ],
+        "base": None if table.base is None else table.base.run.name,
+        "runs": [_run(one, place, comparisons or _comparison(table, one)) for one in table.runs],
+    }
+
+
+def _comparison(table: Table, one: BoardRun) -> str | None:
+    """The address of a comparison that is made when it is asked for."""
+    return None if table.base is None else f"compare/{quote(table.base.run.name)}/{quote(one.run.name)}"
+
+
+def _run(one: BoardRun, place: Path | None, comparison: str | None) -> dict[str, Any]:
+    run, step = one.run, training_step(one.run)
+    going_on = one.listed.state is State.RUNNING
+    return {
+        "run": run.name,
+        "model": run.model,
+        "series": None if step is None else step[0],
+        "step": None if step is None else step[1],
+        "began": run.began.strftime("%Y-%m-%d %H:%M"),
+        "state": one.listed.state.value,
+        "partial": _selection(run.scopes[one.section.task.name]),
+        "doubtful": not going_on and not run.health.is_ok,
+        "total": one.section.overall.score.n,
+        "answered": one.section.overall.score.answered,
+        "failed": run.failed,
+        "since": _asking_since(run.directory) if going_on else None,
+        "whole": one.section.complete,
+        "scores": {
+            group: [line.score.accuracy, line.low, line.high]
+            for group, line in one.lines.items()
+            if line.score.accuracy is not None
+        },
+        "changes": {
+            group: {
+                "difference": row.difference,
+                "low": row.interval.low,
+                "high": row.interval.high,
+                "p": row.p,
+                "won": row.won,
+                "lost": row.lost,
+                "standing": row.standing.name.lower(),
+            }
+            for group, row in one.changes.items()
+        },
+        "incomparable": one.incomparable,
+        "report": _report(run.directory, place),
+        "comparison": comparison if one.comparison is not None else None,
+    }
+
+
+def _selection(scope: Scope) -> dict[str, Any] | None:
+    """What part of a task was asked on purpose; None for all of it."""
+    if not scope.is_selected:
+        return None
+    return {"limit": scope.limit, "sample": scope.sample, "subjects": scope.subjects}
+
+
+def _report(directory: Path, place: Path | None) -> str | None:
+    """The address of a run's page; None where there is none."""
+    name = FORMATS["html"].name
+    if place is None:
+        return f"runs/{quote(directory.name)}"
+    page = directory / name
+    return quote(Path(os.path.relpath(page, place)).as_posix()) if page.is_file() else None
+
+
+def _asking_since(directory: Path) -> float | None:
+    try:
+        return (directory / PROMPTS).stat().st_mtime
+    except OSError:
+        return None

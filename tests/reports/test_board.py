@@ -1,0 +1,253 @@
+"""All runs in a directory side by side: what stands on the board, its page, and the server."""
+
+import http.client
+import json
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from bundle.errors import UsageError
+from bundle.reports.board.board import OVERALL, Reader, training_step
+from bundle.reports.board.page import board_data, write_board
+from bundle.reports.board.server import BoardServer
+from bundle.reports.comparison import compare
+from bundle.runs.files import PREDICTIONS, RECORD
+from bundle.runs.recorded_run import read_recorded_run
+from bundle.system.locks import Lock
+from bundle.tasks.catalog import find_task
+from tests.program import run
+from tests.reports.browser import faults, opened
+from tests.reports.run_directories import describe, random_outcomes, write_run
+
+TASK = find_task("ceval_gen")
+
+
+def write_runs(out: Path) -> Path:
+    """A base, three checkpoints of one training, and a run of two subjects."""
+    for hour, (model, share) in enumerate(
+        [("base", 0.3), ("sft-step-1000", 0.5), ("sft-step-2000", 0.9), ("sft-step-3000", 0.7)]
+    ):
+        outcomes = random_outcomes(TASK, share, seed=hour, questions=3)
+        write_run(out / f"20261124-0{hour}0000-{model}", outcomes, model=model)
+    write_run(out / "20261124-080000-few", {"law": "10-x.", "logic": "11"}, model="sft-step-4000", limit=5)
+    return out
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_runs(tmp_path_factory.mktemp("board") / "outputs")
+
+
+def runs_of(out: Path) -> dict[str, Any]:
+    (table,) = board_data(Reader(out).read())["tables"]
+    return {run["model"]: run for run in table["runs"]}
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("sft-step-1000", ("sft", 1000)),
+        ("sft-1000", ("sft", 1000)),
+        ("checkpoint-2000", ("", 2000)),
+        ("iter_0004000-hf", ("hf", 4000)),
+        ("global_step300", ("", 300)),
+        ("internlm2_5-1_8b-chat", None),
+        ("qwen2.5-7b", None),
+        ("gpt-4", None),
+    ],
+)
+def test_a_training_step_is_found_in_a_models_name(
+    tmp_path: Path, model: str, expected: tuple[str, int] | None
+) -> None:
+    assert training_step(read_recorded_run(write_run(tmp_path / "run", {"law": "1"}, model=model))) == expected
+
+
+def test_a_checkpoint_without_a_name_belongs_to_its_training(tmp_path: Path) -> None:
+    local = describe(TASK, "x").to_json() | {
+        "model": {
+            "path": "/runs/dpo-7b/checkpoint-500",
+            "architecture": "LlamaForCausalLM",
+            "weight_bytes": 1,
+            "quantization": None,
+            "fingerprint": "0",
+        }
+    }
+    del local["requests"]
+    write_run(tmp_path / "run", random_outcomes(TASK, 0.5, questions=1), record=local)
+    assert training_step(read_recorded_run(tmp_path / "run")) == ("dpo-7b", 500)
+    assert "/runs" not in json.dumps(board_data(Reader(tmp_path).read()))
+
+
+def test_every_run_is_compared_with_the_oldest_whole_one(out: Path) -> None:
+    runs = runs_of(out)
+
+    base, new = (read_recorded_run(out / name) for name in ("20261124-000000-base", "20261124-020000-sft-step-2000"))
+    rows = {row.name: row for row in compare(base, new).rows}
+    changes = runs["sft-step-2000"]["changes"]
+    assert changes[OVERALL]["difference"] == rows["ceval"].difference
+    assert changes["stem"]["p"] == rows["ceval-stem"].p
+    assert changes.keys() == {OVERALL, "stem", "social-science", "humanities", "other", "hard"}
+    assert runs["sft-step-2000"]["scores"]["hard"][0] == new.scores["ceval-hard"].accuracy
+    assert runs["base"]["changes"] == {}
+
+
+def test_what_cannot_be_compared_says_why_and_a_part_is_called_one(out: Path) -> None:
+    few = runs_of(out)["sft-step-4000"]
+    assert "different subjects" in few["incomparable"]
+    assert few["changes"] == {}
+    assert few["partial"] == {"limit": 5, "sample": None, "subjects": (2, 52)}
+    assert (few["state"], few["answered"], few["failed"], few["total"]) == ("incomplete", 5, 1, 7)
+
+
+def test_runs_that_go_on_that_are_damaged_and_that_never_asked_are_told_apart(tmp_path: Path) -> None:
+    going = write_run(tmp_path / "going", {"law": "11."}, results=False)
+    (write_run(tmp_path / "damaged", {"law": "1"}) / RECORD).write_text("{")
+    (tmp_path / "never").mkdir()
+    (tmp_path / "never" / PREDICTIONS).touch()
+    lock = Lock(going)
+    lock.take()
+    try:
+        data = board_data(Reader(tmp_path).read())
+    finally:
+        lock.release()
+    (one,) = data["tables"][0]["runs"]
+    assert (one["state"], one["answered"], one["total"]) == ("running", 2, 3)
+    assert one["since"] is not None
+    assert data["tables"][0]["base"] is None
+    assert data["never_asked"] == ["never"]
+    assert data["damaged"][0]["run"] == "damaged"
+
+
+def test_a_reader_sees_what_was_answered_since(tmp_path: Path) -> None:
+    going = write_run(tmp_path / "going", {"law": "11."}, results=False)
+    line = (write_run(tmp_path / "elsewhere" / "x", {"law": "111"}) / PREDICTIONS).read_text().splitlines()[2]
+    reader = Reader(tmp_path)
+    assert reader.read().tables[0].runs[0].run.answered == 2
+    with (going / PREDICTIONS).open("a") as file:
+        file.write(line + "\n")
+    assert reader.read().tables[0].runs[0].run.answered == 3
+
+
+def test_the_command_writes_the_board_and_its_comparisons_and_links_reports(tmp_path: Path) -> None:
+    out = write_runs(tmp_path / "outputs")
+    report = out / "20261124-020000-sft-step-2000" / "report.html"
+    report.touch()
+    result = run("board", out, "--base", "sft-step-1000", "-o", tmp_path / "b.html", environment=os.environ)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"{tmp_path / 'b.html'}\n"
+    found = re.search(r'id="data">(.*?)</script>', (tmp_path / "b.html").read_text(encoding="utf-8"))
+    assert found is not None
+    (table,) = json.loads(found[1])["tables"]
+    assert table["base"] == "20261124-010000-sft-step-1000"
+    links = {run["model"]: (run["report"], run["comparison"]) for run in table["runs"]}
+    assert links["sft-step-2000"] == ("outputs/20261124-020000-sft-step-2000/report.html", "b-ceval_gen.html")
+    assert links["base"] == (None, "b-ceval_gen.html")
+    assert links["sft-step-4000"] == (None, None)
+    assert "sft-step-3000" in (tmp_path / "b-ceval_gen.html").read_text(encoding="utf-8")
+
+
+def test_serving_and_writing_exclude_each_other(tmp_path: Path) -> None:
+    (tmp_path / "outputs").mkdir()
+    result = run("board", tmp_path / "outputs", "--serve", "-o", tmp_path / "b.html", environment=os.environ)
+    assert (result.returncode, "--serve writes no file" in result.stderr) == (2, True)
+
+
+@contextmanager
+def served(out: Path) -> Iterator[BoardServer]:
+    with BoardServer(Reader(out), out) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_the_server_gives_its_own_pages_to_this_machine_and_nothing_else(out: Path) -> None:
+    def ask(path: str, host: str | None = None) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port)
+        connection.request("GET", path, headers={} if host is None else {"Host": host})
+        reply = connection.getresponse()
+        return reply.status, reply.read().decode()
+
+    base, new = "20261124-000000-base", "20261124-020000-sft-step-2000"
+    with served(out) as server:
+        assert server.server_address[0] == "127.0.0.1"
+        status, text = ask("/")
+        assert status == 200
+        assert "connect-src 'self'" in text.replace("&#39;", "'")
+        assert json.loads(ask("/board.json")[1])["tables"][0]["base"] == base
+        assert base in ask(f"/runs/{base}")[1]
+        assert new in ask(f"/compare/{base}/{new}")[1]
+        assert ask("/board.json", host="example.com")[0] == 403
+        for nothing in ("/runs/none", "/runs/..", "/runs/%2E%2E%2Foutputs", f"/runs/{base}/run.json", "/etc/passwd"):
+            assert ask(nothing)[0] == 404
+        assert ask(f"/compare/{base}/20261124-080000-few")[0] == 500
+        with pytest.raises(UsageError, match="cannot be used"):
+            BoardServer(Reader(out), out, port=server.server_port)
+
+
+# In a browser.
+
+
+@pytest.fixture(scope="module")
+def file(out: Path) -> Path:
+    write_board(Reader(out).read(), out / "board.html")
+    return out / "board.html"
+
+
+def test_runs_are_sorted_filtered_and_turned_to_differences(browser: Browser, file: Path) -> None:
+    with opened(browser, file) as page:
+        names = page.locator(".board tbody .name")
+        expect(names.first).to_have_text("sft-step-2000")
+        expect(page.locator(".chart svg.plot")).to_have_count(1)
+        expect(page.locator(".score.best")).to_have_count(6)
+        page.get_by_role("button", name="Model").click()
+        assert names.all_inner_texts() == ["base", *(f"sft-step-{n}000" for n in (1, 2, 3, 4))]
+        page.get_by_role("button", name="Difference to the base").click()
+        expect(page.get_by_role("button", name="Difference to the base")).to_be_focused()
+        expect(page.locator("tr", has_text="sft-step-2000").locator("td").nth(2)).to_contain_text("+")
+        assert page.evaluate("location.hash") == "#sort=model&view=change"
+        expect(page.locator("tr", has_text="sft-step-4000")).to_contain_text("not comparable")
+    with opened(browser, file, fragment="sort=model") as page:
+        expect(page.locator(".board tbody .name").first).to_have_text("base")
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1400), ("dark", 390)])
+def test_nothing_keeps_anybody_from_using_it(browser: Browser, file: Path, scheme: Any, width: int) -> None:
+    with opened(browser, file, scheme=scheme, width=width) as page:
+        expect(page.locator(".board tbody tr")).to_have_count(5)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert faults(page) == []
+        page.get_by_role("button", name="中文").click()
+        expect(page.locator("#status")).to_contain_text("5 次评测")
+        assert faults(page) == []
+
+
+def test_a_page_that_is_served_shows_how_far_a_run_is(browser: Browser, tmp_path: Path) -> None:
+    out = tmp_path / "outputs"
+    going = write_run(out / "going", {"law": "11x.."}, results=False)
+    line = (write_run(tmp_path / "x", {"law": "11111"}) / PREDICTIONS).read_text().splitlines()[3]
+    lock = Lock(going)
+    lock.take()
+    page = browser.new_page()
+    try:
+        with served(out) as server:
+            page.goto(server.url)
+            expect(page.locator(".progress")).to_contain_text("3 / 5")
+            expect(page.locator(".progress")).to_contain_text("1 failed")
+            with (going / PREDICTIONS).open("a") as file:
+                file.write(line + "\n")
+            expect(page.locator(".progress")).to_contain_text("4 / 5")
+        expect(page.locator("#status")).to_contain_text("no longer served")
+    finally:
+        lock.release()
+        page.close()
