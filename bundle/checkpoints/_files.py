@@ -149,7 +149,7 @@ def require_whole_json(path: Path) -> None:
     if not head.lstrip().startswith(b"{"):
         raise CheckpointError(f"{shown(path)} is not a JSON object.", remedy=_DOWNLOAD_AGAIN)
     if not tail.rstrip().endswith(b"}"):
-        raise CheckpointError(f"{shown(path)} is truncated: its JSON object does not end.", remedy=_DOWNLOAD_AGAIN)
+        raise CheckpointError(f"{shown(path)} is truncated: its JSON object has no end.", remedy=_DOWNLOAD_AGAIN)
 
 
 def unfinished_files(names: Iterable[str]) -> list[str]:

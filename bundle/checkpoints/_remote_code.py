@@ -59,8 +59,8 @@ def find_remote_code(directory: Path, configs: Mapping[str, Mapping[str, Any]]) 
             relative = match["module"].replace(".", "/") + ".py"
             if match["repo"] is not None:
                 raise CheckpointError(
-                    f"{shown(directory / name)} wants code of another repository (auto_map: {shown(reference)}), which "
-                    "is never downloaded or run.",
+                    f"{shown(directory / name)} needs code from another repository (auto_map: {shown(reference)}), "
+                    "which is never downloaded or run.",
                     remedy=f"Read that code. If you trust it, copy {shown(relative)} into the checkpoint's directory, "
                     f"and take {shown(match['repo'])}-- out of the auto_map.",
                 )

@@ -133,7 +133,7 @@ def implied_tensors(config: Mapping[str, Any]) -> Shapes | str:
     if is_internlm2(config):
         architecture = INTERNLM2
     if not isinstance(architecture, str) or architecture not in _NEEDED:
-        return f"the tensors of {shown(architecture)} are not known to this program"
+        return f"unknown tensor layout of the architecture {shown(architecture)}"
     if config.get("num_experts") is None and "num_local_experts" in config:  # as transformers 5 writes it
         config = {**config, "num_experts": config["num_local_experts"]}
     if absent := [key for key in _NEEDED[architecture] if config.get(key) is None]:
@@ -277,7 +277,7 @@ def check_tensors(directory: Path, config: Mapping[str, Any], stored: Mapping[st
         quantization = {}
     method = quantization.get("quant_method")
     if method is not None and (not isinstance(method, str) or method not in _QUANTIZED):
-        return f"how {shown(method)} stores tensors is not known to this program"
+        return f"unknown tensor layout of the quantization method {shown(method)}"
     problems = _problems(config, implied, stored, quantization, method)
     if problems:
         raise CheckpointError(
@@ -315,7 +315,7 @@ def _problems(
             missing += [] if name in optional else [name]
             continue
         if found.shape != shape:
-            reshaped.append(f"{name} is {list(found.shape)}, config.json gives {list(shape)}")
+            reshaped.append(f"{name} has the shape {list(found.shape)}, config.json gives {list(shape)}")
     extra = [
         name
         for name in stored
@@ -330,9 +330,8 @@ def _problems(
         != config["num_hidden_layers"],
         f"missing tensors ({len(missing)} of {len(implied)}): {listed(missing)}": missing,
         f"unexpected tensors ({len(extra)}): {listed(extra)}": extra,
-        f"tensors of another shape ({len(reshaped)}): {listed(reshaped)}": reshaped,
-        f"tensors that are not floating point, without a quantization_config ({len(odd)}): {listed(odd)}": odd
-        and not method,
+        f"tensors with another shape ({len(reshaped)}): {listed(reshaped)}": reshaped,
+        f"non-floating-point tensors without a quantization_config ({len(odd)}): {listed(odd)}": odd and not method,
     }
     return [problem for problem, applies in told.items() if applies]
 

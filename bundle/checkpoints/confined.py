@@ -109,8 +109,8 @@ def call_confined(module: str, function: str, *arguments: object, limit_s: float
         outcome = asyncio.run(run_confined(command, [module, function, arguments], limit_s=limit_s))
     except TimeoutError:
         raise TokenizerError(
-            f"The tokenizer's files kept a process busy for {limit_s:g} seconds.",
-            remedy="Such files may be damaged, or made to do so: download them again.",
+            f"Reading the tokenizer's files took longer than {limit_s:g} seconds.",
+            remedy="They may be damaged or malicious: download them again from a source you trust.",
         ) from None
     except OSError as error:
         raise TokenizerError(f"{shown(sys.executable)} cannot be run: {shown(error)}.") from error

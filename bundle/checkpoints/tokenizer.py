@@ -120,8 +120,7 @@ async def prove_tokenizer(
     except TimeoutError:
         raise TokenizerError(
             f"The tokenizer in {shown(directory)} was not checked within {timeout:g} seconds.",
-            remedy="Its files may be made, or damaged, so that it never ends; else check its disk, and the load of "
-            "this machine.",
+            remedy="Its files may be damaged or malicious; if not, check the disk and the load of this machine.",
         ) from None
     except OSError as error:
         raise TokenizerError(

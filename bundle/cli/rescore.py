@@ -25,7 +25,7 @@ def rescore(
 ) -> None:
     """Score stored replies again, under any answer rule.
 
-    Asks nothing and changes no file. Replies that were stopped early are left out: run with --full-replies to have all.
+    Sends no request and changes no file. Replies that were stopped early are left out; --full-replies avoids that.
     """
     # Imported late: `bundle --help` does not need them.
     from bundle.errors import RunError

@@ -19,7 +19,7 @@ def runs(
     task: Annotated[
         str | None, typer.Option(metavar="NAME", help="List only runs of this task.", show_default="all")
     ] = None,
-    failed: Annotated[bool, typer.Option("--failed", help="List also runs that ended before their first question.")] = (
+    failed: Annotated[bool, typer.Option("--failed", help="Also list runs that ended before their first question.")] = (
         False
     ),
     remove: Annotated[

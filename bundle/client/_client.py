@@ -263,12 +263,12 @@ class ChatClient:
         self._modes.note(question.streams, has_streamed=has_streamed, only=question.refusal is not None)
         if question.reading is not None and (mark := question.reading.unknown_mark) is not None:
             self._say_once(
-                f"replies begin with {mark}, which may open thinking: reading all of them to their end; "
-                "if it does, name it and its end under [thinking] in a model file"
+                f"replies begin with {mark}, which may start thinking: generating complete replies; "
+                "if it does, declare its start and end marks under [thinking] in a model file"
             )
         if reply.unusual_end is not None:
             end = self._keys.hide(reply.unusual_end)
-            self._say_once(f"replies end with finish_reason {end!r}, read as {reply.finish_reason!r}")
+            self._say_once(f"treating finish_reason {end!r} as {reply.finish_reason!r}")
 
     def _is_to_be_asked_differently(self, question: "Asked", fault: AttemptError) -> bool:
         """Whether to ask again in another form, as it may be the form that was refused and not the question."""
@@ -372,7 +372,7 @@ class ChatClient:
         """What ends the run, for this question and all that follow."""
         reason = self._keys.hide(fault.reason).rstrip(".")
         if waited_s:
-            message = f"{self._base_url} has given no reply for {duration(waited_s)}: {reason}."
+            message = f"{self._base_url} has not replied for {duration(waited_s)}: {reason}."
         elif key is None:
             message = f"{self._base_url} cannot be used: {reason}."
         elif self._keys.total == 1:
@@ -383,6 +383,7 @@ class ChatClient:
             )
         remedy = key_remedy(fault, sends_a_key=self._keys.sends_a_key)
         if waited_s:
-            remedy = f"{'' if fault.busy else f'{remedy} '}Continue later with --resume; --patience TIME waits longer."
+            first = "" if fault.busy else f"{remedy} "
+            remedy = f"{first}Continue later with `bundle resume`; --patience TIME waits longer."
         self._refusal = RefusedError(message, remedy=remedy, no_model=fault.no_model)
         return self._refusal

@@ -28,11 +28,11 @@ _WINDOW = 32
 
 
 class _Habit(enum.Enum):
-    UNKNOWN = "replies are streamed, and read to their end until enough is known"
-    EXPLAINS = "much follows the answer: replies are streamed and stopped early"
-    BRIEF = "nothing worth saving follows the answer: replies are not streamed"
-    UNKNOWN_MARK = "replies begin with a mark that may open thinking: replies are not streamed"
-    THINKS_ALOUD = "text may turn out to be thinking at any time: replies are not streamed"
+    UNKNOWN = "streaming replies; none is stopped early until their usual length is known"
+    EXPLAINS = "replies go on long after the answer: streaming them and stopping early"
+    BRIEF = "replies end soon after the answer: not streaming them"
+    UNKNOWN_MARK = "replies begin with a mark that may start thinking: not streaming them"
+    THINKS_ALOUD = "any text may turn out to be thinking: not streaming replies"
 
 
 class EarlyDecisions:

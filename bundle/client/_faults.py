@@ -73,8 +73,7 @@ _TRANSIENT = frozenset({408, 409, 425, _BUSY})
 _OUTAGE = frozenset({502, 503, 504, 520, 521, 522, 523, 524, 529})  # of gateways, Cloudflare and Anthropic
 _REFUSED = {
     403: "Check that the API key may use this model.",
-    404: "Check the base URL, which usually ends in /v1, and the model name. A base URL without a version is used "
-    "unchanged if it is given with /chat/completions at the end.",
+    404: "Check the base URL, which usually ends in /v1, and the model name.",
     405: "Check the base URL: there is no chat API at this address.",
     407: "The proxy requires a login: put it into HTTPS_PROXY, or add the host to NO_PROXY.",
     410: "Check the base URL and the model name: the server says that they were removed.",
@@ -83,7 +82,10 @@ _KEY_REMEDY = "Check the API key."
 _MODEL_REMEDY = "Check the model name: it must be one that the server lists."
 NETWORK_REMEDY = "Check the base URL and the network; a proxy can be set with HTTPS_PROXY."
 _PAGE_REMEDY = "Check the base URL, which usually ends in /v1, and whether the network requires a login."
-_QUOTA_REMEDY = "Wait for the quota to renew, or set another key (several are separated by commas), then use --resume."
+_QUOTA_REMEDY = (
+    "Wait for the quota to renew, or set another key (several are separated by commas), then continue with "
+    "`bundle resume`."
+)
 
 # Error codes of OpenAI, Moonshot, DashScope, Volcengine, Anthropic, OpenRouter, DeepSeek, Zhipu (1113).
 _QUOTA_CODES = re.compile(

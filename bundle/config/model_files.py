@@ -96,7 +96,7 @@ def _can_be_sent(headers: Mapping[str, str | FromEnvironment]) -> Mapping[str, s
         if isinstance(value, str) and _SECRET_HEADER.search(name):
             raise ValueError(f'{name} holds a secret: name its environment variable, as in {{ env = "NAME" }}')
         if isinstance(value, str) and not _HEADER_VALUE.fullmatch(value):
-            raise ValueError(f"{name} holds a character that no header can carry")
+            raise ValueError(f"{name} contains a character that is not valid in a header")
     return headers
 
 
@@ -232,7 +232,7 @@ def headers_from(settings: RemoteSettings) -> tuple[dict[str, str], dict[str, st
             continue
         secret = os.environ.get(value.env, "").strip()
         if not secret or not _HEADER_VALUE.fullmatch(secret):
-            state = "holds a character that no header can carry" if secret else "is not set"
+            state = "contains a character that is not valid in a header" if secret else "is not set"
             raise ConfigError(
                 f"The environment variable {value.env}, for the header {name}, {state}.",
                 remedy=f"Run `read -rs {value.env} && export {value.env}`, paste the value and press Enter.",

@@ -47,7 +47,7 @@ def check_checkpoint(directory: Path, machine: Machine, limit_s: float) -> Itera
     weights = f"{size(checkpoint.weight_bytes)} of weights, {compared}"
     yield ok(f"{checkpoint.path}: {checkpoint.architecture}, {weights}")
     if not has_chat_template(checkpoint):
-        yield ok("it has no chat template: a base model, which is asked with plain text")
+        yield ok("it has no chat template: a base model, prompted with plain text")
     job = Job(checkpoint, machine, trust_remote_code=trusted)
     try:
         engine = choose_engine("auto", model, job)
@@ -67,7 +67,7 @@ def check_checkpoint(directory: Path, machine: Machine, limit_s: float) -> Itera
         kind = warning if "transformers does not work in" in error.message else failing
         yield kind(error.message, error.remedy, error.details)
     else:
-        yield ok(f"its tokenizer reproduces its input, under transformers {proof.transformers}")
+        yield ok(f"its tokenizer reproduces its input (transformers {proof.transformers})")
         if proof.unlisted_end is not None:
             yield warning(proof.unlisted_end, "Add the id to eos_token_id in the checkpoint's generation_config.json.")
 

@@ -115,7 +115,7 @@ def check_engine(machine: Machine) -> Iterator[Finding]:
     except UsageError as error:
         yield failing(f"--engine auto starts nothing. {error.message}", "See above; or use `--engine transformers`.")
         return
-    why = why_cpu or f"there is a GPU it may use ({visible_gpus(machine.gpus)[0].name})"
+    why = why_cpu or f"GPU available ({visible_gpus(machine.gpus)[0].name})"
     yield ok(f"--engine auto chooses {name}: {why}")
 
 

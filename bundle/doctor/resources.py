@@ -142,15 +142,15 @@ def check_descriptors() -> Iterator[Finding]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = resource.RLIM_INFINITY
     if soft == unlimited or soft >= _FEW_DESCRIPTORS:
-        number = "any number of" if soft == unlimited else f"up to {soft}"
-        yield ok(f"a process may have {number} files and connections open")
+        number = "unlimited" if soft == unlimited else str(soft)
+        yield ok(f"open-file limit: {number}")
         return
     wanted = 4 * _FEW_DESCRIPTORS
     if hard == unlimited or hard >= wanted:
         remedy = f"Run `ulimit -n {wanted}` in this shell first."
     else:
         remedy = f"Have the hard limit ({hard}) raised, or use --concurrency {max(1, soft // 8)}."
-    yield warning(f"a process may have only {soft} files and connections open, and each request needs one", remedy)
+    yield warning(f"the open-file limit is {soft}, and each concurrent request needs one", remedy)
 
 
 def _address(url: str) -> str:
@@ -171,7 +171,7 @@ def _trouble(name: str, value: str) -> Finding | None:
     without = f"`unset {name} {name.upper()}`"
     if "://" not in value:
         return warning(
-            f"{name} has no scheme, which not every client accepts", f"Write http:// before it, or {without}."
+            f"{name} has no scheme, and not every client accepts that", f"Write http:// before it, or {without}."
         )
     try:
         address = urlsplit(_address(value))
@@ -179,7 +179,7 @@ def _trouble(name: str, value: str) -> Finding | None:
         return warning(f"{name} is not a valid proxy address", f"Fix it, or {without}.")
     if address.scheme.startswith("socks"):
         return warning(
-            f"{name} is a SOCKS proxy, which not every client supports",
+            f"{name} is a SOCKS proxy, and not every client supports those",
             f"Use an HTTP proxy (most programs that offer one have both), or {without}.",
         )
     if address.hostname in ("127.0.0.1", "localhost", "::1"):

@@ -25,7 +25,7 @@ _ROUNDS_OF_FAILURES = 2
 """All requests in flight may fail in a short outage; if those after them fail as well, it is not a short one."""
 _FIRST_REFUSALS = 10
 _NAMED = frozenset({Cause.TOO_LONG, Cause.TEMPLATE, Cause.MODEL, Cause.SETTING})
-_KEPT = "The answers so far are kept; continue with --resume."
+_KEPT = "The answers so far are kept; continue with `bundle resume`."
 
 
 class FailingServerError(ServerError):
@@ -81,7 +81,7 @@ class FirstRefusals:
             cause = cause_of(failure.reason)
             raise RefusedError(
                 f"The first {self._count} questions got no reply, all for the same reason: {failure.reason}.",
-                remedy=REMEDIES[cause] if cause in _NAMED else "Fix the cause, then start again with --resume.",
+                remedy=REMEDIES[cause] if cause in _NAMED else "Fix the cause, then continue with `bundle resume`.",
             )
 
 
@@ -132,7 +132,7 @@ async def require_working(client: "ChatClient", like: Question) -> None:
     try:
         await client.ask([{"role": like.messages[0]["role"], "content": "1"}], 1)
     except NoReplyError as failure:
-        raise FailingServerError(f"The server fails every request: {failure.reason}.", remedy=_KEPT) from None
+        raise FailingServerError(f"Every request failed: {failure.reason}.", remedy=_KEPT) from None
 
 
 class _Workers:

@@ -78,6 +78,6 @@ def _mean_loss(reply: Reply) -> float:
         if len(known) == count - 1:
             return -math.fsum(known) / count
     raise RefusedError(
-        "The server does not say how likely a text is that it is given (echo with logprobs).",
-        remedy="Use a server that does, such as vLLM's, or the task of the same benchmark that ends in _gen.",
+        "The server does not report log-probabilities of the prompt (echo with logprobs).",
+        remedy="Use a server that does, such as vLLM's, or the same benchmark's _gen task.",
     )

@@ -103,7 +103,7 @@ class Fit:
             questions: Of how many.
         """
         if self._counter is not None and self._counter.is_estimate:
-            yield f"prompt lengths are {self._counter.source}; `eval-remote --tokenizer DIR` counts them"
+            yield f"prompt lengths are {self._counter.source}; `eval-remote --tokenizer DIR` counts exactly"
         if shortened:
             fewer = (
                 f"{shortened} of {plural(questions, 'question')} {'has' if shortened == 1 else 'have'} fewer examples"

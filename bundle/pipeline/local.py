@@ -152,8 +152,9 @@ class Local:
         checkpoint, options, engine = self.checkpoint, self.options, self.engine
         if not engine.scores_texts and (scored := [task.name for task in plan.tasks if task.by_likelihood]):
             raise UsageError(
-                f"{', '.join(scored)} asks how likely a given text is, and the {engine.name} server does not say that.",
-                remedy="Use --engine vllm, or the task of the same benchmark that ends in _gen.",
+                f"{', '.join(scored)} needs log-probabilities of the prompt, which the {engine.name} server does not "
+                "report.",
+                remedy="Use --engine vllm, or the same benchmark's _gen task.",
             )
         if options.engine == "auto" and (none := why_no_gpu(self._machine.nvidia)) is not None:
             screen.say(f"serving on the CPU (slow): {none.why}")
@@ -171,7 +172,7 @@ class Local:
             names = ", ".join(checkpoint.remote_code_names)
             screen.say(f"allowing the checkpoint's own Python code ({source}): {names}")
         if plan.is_plain and not self._has_template:
-            screen.say("no chat template: asked as a base model, to continue plain text (--prompt-shape plain)")
+            screen.say("no chat template: prompting as a base model, with plain text (--prompt-shape plain)")
         elif not plan.is_plain and spec.chosen_template is None:
             require_chat_template(checkpoint)
         return LocalModel(self, spec, plan, screen, timing)
@@ -223,7 +224,7 @@ class LocalModel:
         self._stop = _stop(spec, proof)
         if proof.unlisted_end is not None:
             if self._stop:
-                self._screen.say(f"{proof.unlisted_end}: requests say so themselves ({', '.join(self._stop)})")
+                self._screen.say(f"{proof.unlisted_end}: sending it with every request ({', '.join(self._stop)})")
             else:
                 self._screen.say(f"warning: {proof.unlisted_end}: replies may not stop there")
 

@@ -164,12 +164,12 @@ class EvaluationOptions:
     )
     repeat: int = _generation(
         1,
-        "Ask up to 100 of the questions N times in all, and show how many answers change; scores stay.",
+        "Ask up to 100 of the questions N times in all, and show how many answers change; scores are not affected.",
         metavar="N",
         minimum=1,
     )
     answer_from_thinking: bool = _generation(
-        False, "If a reply is nothing but thinking, look for the answer there.", "--answer-from-thinking"
+        False, "If a reply is only thinking, extract the answer from it.", "--answer-from-thinking"
     )
 
     concurrency: int | None = _speed(
@@ -195,7 +195,7 @@ class EvaluationOptions:
         False, "Generate complete replies; by default they stop once the answer cannot change.", "--full-replies"
     )
     prefix_order: bool = _speed(
-        True, "Ask in the order of the files; by default in one that suits a prefix cache.", " /--no-prefix-order"
+        True, "Keep the order of the files; by default questions are ordered for prefix caching.", " /--no-prefix-order"
     )
     rpm_verbose: bool = _speed(False, "Show the achieved requests per minute.", "--rpm-verbose")
 
@@ -208,7 +208,7 @@ class EvaluationOptions:
     )
     max_unparsed: float | None = _gates(
         None,
-        "Exit 1 if more than PERCENT of the replies hold no option.",
+        "Exit 1 if more than PERCENT of the replies contain no option.",
         metavar="PERCENT",
         minimum=0,
         maximum=100,
@@ -246,7 +246,7 @@ class LocalOptions:
         default="model file or no",
     )
     gpu: str | None = _server(
-        None, "Use the GPUs with these numbers.", metavar="A,B", default="those with the most free memory"
+        None, "Indices or names of the GPUs to use.", metavar="A,B", default="those with the most free memory"
     )
     wait: float = _server(
         0.0,

@@ -239,7 +239,9 @@ async def _ask(
         with session.timing.phase("ask_s"), session.screen.asking(progress, len(evaluation.predictions)):
             await evaluation.ask(client, plan.max_out_len, asking, ours=model.ours)
             if not model.ours and (count := evaluation.forget_failed_in_passing()):
-                session.screen.say(f"asking {plural(count, 'question')} once more: what failed may have passed")
+                session.screen.say(
+                    f"asking {plural(count, 'question')} again that failed for a reason that may have passed"
+                )
                 await evaluation.ask(client, plan.max_out_len, asking)
         if session.options.repeat > 1:
             await _repeat(session, plan, evaluation, client, asking)
@@ -286,12 +288,12 @@ async def _repeat(
     session: _Session, plan: Plan, evaluation: "Evaluation", client: "ChatClient", asking: "AskingOptions"
 ) -> None:
     """Ask some of the questions again. If that fails, the run has not."""
-    session.screen.say("asking some of the questions again")
+    session.screen.say("repeating a sample of the questions")
     with session.timing.phase("repeat_s"):
         try:
             await evaluation.repeat(client, plan.max_out_len, asking, session.options.repeat)
         except BundleError as error:
-            session.screen.say(f"warning: could not ask them again: {error.message}")
+            session.screen.say(f"warning: could not repeat them: {error.message}")
 
 
 def _goes_on_after(trouble: ServerError, model: Prepared, evaluation: "Evaluation", screen: Screen) -> bool:

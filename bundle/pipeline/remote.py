@@ -75,7 +75,7 @@ class Remote:
         counter = token_counter(directory.expanduser())
         if counter is None:
             raise UsageError(
-                f"--tokenizer {directory}: there is no tokenizer.json or tokenizer.model that can be read.",
+                f"--tokenizer {directory}: it contains no readable tokenizer.json or tokenizer.model.",
                 remedy="Name the directory of a checkpoint or of its tokenizer; or leave it out for an estimate.",
             )
         return counter
@@ -160,7 +160,10 @@ class Remote:
         if from_file or others or not os.environ.get(_USUAL_KEY):
             return None
         if insecure(base_url):
-            screen.say(f"{_USUAL_KEY} is not sent unencrypted unless it is named: --api-key-env {_USUAL_KEY}")
+            screen.say(
+                f"{_USUAL_KEY} is not sent over an unencrypted connection; to send it anyway, add "
+                f"--api-key-env {_USUAL_KEY}"
+            )
             return None
         screen.say(f"sending the API key in {_USUAL_KEY}; --api-key-env NAME names another variable")
         return _USUAL_KEY

@@ -103,7 +103,7 @@ class TemplateProof:
         note = f"{_name(question)} has {count} tokens on the server, {expected}"
         record = TemplateRecord(checked=len(pairs), equal=False, note=note)
         if self.option is not None:
-            return Verdict(record, f"{self.option} makes other prompts than the checkpoint's own chat template: {note}")
+            return Verdict(record, f"{self.option} gives other prompts than the checkpoint's own chat template: {note}")
         what = (
             "make the checkpoint's tokens of a text" if plain else "build prompts with the checkpoint's chat template"
         )
@@ -123,14 +123,14 @@ class TemplateProof:
 
     def _unknown(self, questions: Sequence[Question]) -> Verdict:
         errors = (error for one in questions if (error := self.rendered[one.key].error) is not None)
-        why = "the server does not say how many tokens a prompt has"
+        why = "the server does not report prompt token counts"
         if not questions:
             why = "servers crashed while it was checked"
         elif (error := next(errors, None)) is not None:
             why = f"it cannot be rendered here ({error})"
         return Verdict(
             TemplateRecord(checked=0, equal=None, note=why),
-            f"it could not be checked that the server makes the checkpoint's own prompts: {why}",
+            f"could not verify that the server builds the checkpoint's own prompts: {why}",
         )
 
 

@@ -44,7 +44,7 @@ def find_run(path: Path, out: Path) -> Path:
                 f"{place} is not a run that can be read: it contains no {RECORD}.",
                 remedy="The run ended before its first question; see its server.log."
                 if (place / PREDICTIONS).exists()
-                else "Name the directory that the run printed as its last line.",
+                else "Use the directory that the run printed on its last line.",
             )
     if path == LATEST:
         if (newest := _newest(out)) is None:

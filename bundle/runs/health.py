@@ -44,28 +44,28 @@ class Fault(StrEnum):
 
 MEANINGS: Final[Mapping[Fault, tuple[str, str]]] = {
     Fault.UNENDED_THINKING: (
-        "{count} of {of} replies are nothing but thinking that never ended",
+        "{count} of {of} replies contain only unfinished thinking",
         "Raise --max-out-len, turn thinking off, or use --answer-from-thinking.",
     ),
     Fault.EMPTY: (
         "{count} of {of} replies are empty",
-        "Look at the server's log, its chat template and its stop words.",
+        "Check the server's log, its chat template and its stop words.",
     ),
     Fault.CUT: (
         "{count} of {of} replies ended at their length limit, {unparsed} of them without an option",
         "Raise --max-out-len.",
     ),
     Fault.NOT_AN_OPTION: (
-        "{count} of {of} replies give an answer that is no option, mostly {answer}",
+        "{count} of {of} replies give an answer that is not an option, mostly {answer}",
         "Try another answer rule on the stored replies: bundle rescore RUN --rule first_option.",
     ),
     Fault.NO_OPTION: (
-        "{count} of {of} replies hold no option",
+        "{count} of {of} replies contain no option",
         "Read the example: does the prompt contain the question, and is the chat template the right one?",
     ),
     Fault.UNKNOWN_MARK: (
-        "{count} of {of} replies begin with {mark}, which may open thinking",
-        "If so, the answers were looked for in the thinking: name the marks under [thinking] in a model file.",
+        "{count} of {of} replies begin with {mark}, which may start thinking",
+        "If so, answers were extracted from the thinking: declare the marks under [thinking] in a model file.",
     ),
     Fault.ONE_LETTER: (
         "{count} of {of} answers are {answer}",

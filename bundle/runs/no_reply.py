@@ -32,7 +32,7 @@ _CAUSES: Final[Mapping[Cause, tuple[re.Pattern[str], str]]] = {
         re.compile("content filter"),
         "They would be refused again; --allow-unanswered N lets gates and the exit code pass.",
     ),
-    Cause.CRASHED: (re.compile("crashed on it"), "Look at server.log for what these questions do to the server."),
+    Cause.CRASHED: (re.compile("crashed on it"), "See server.log for why the server crashed."),
     Cause.RULE: (re.compile("regular expression"), "Rewrite the pattern so that it can match in only one way."),
     Cause.TOO_LONG: (
         re.compile(
@@ -44,15 +44,15 @@ _CAUSES: Final[Mapping[Cause, tuple[re.Pattern[str], str]]] = {
     ),
     Cause.TIMEOUT: (
         re.compile(r"time[d-]?\s?out|no reply within|took longer", re.IGNORECASE),
-        "Raise --request-timeout or lower --concurrency, then continue with --resume.",
+        "Raise --request-timeout or lower --concurrency, then continue with `bundle resume`.",
     ),
     Cause.BUSY: (
         re.compile(r"HTTP 429|rate.?limit|too many requests|quota", re.IGNORECASE),
-        "Lower --qps or --concurrency, then continue with --resume.",
+        "Lower --qps or --concurrency, then continue with `bundle resume`.",
     ),
     Cause.SERVER: (
         re.compile(r"HTTP 5\d\d|connect|reset|broke off|gave up|unreachable|refused the conn", re.IGNORECASE),
-        "Faults of the server may pass: continue with --resume.",
+        "Server faults may be temporary: continue with `bundle resume`.",
     ),
     Cause.TEMPLATE: (
         re.compile(
@@ -81,7 +81,7 @@ _CAUSES: Final[Mapping[Cause, tuple[re.Pattern[str], str]]] = {
         re.compile(r"HTTP 4\d\d", re.IGNORECASE),
         "The server refuses the question and says no more than this; it would do so again.",
     ),
-    Cause.OTHER: (re.compile(""), "Continue with --resume to ask them again."),
+    Cause.OTHER: (re.compile(""), "Continue with `bundle resume` to ask them again."),
 }
 """How a reason is recognized, the most particular first, and what to do about it."""
 

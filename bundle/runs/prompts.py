@@ -19,7 +19,7 @@ from bundle.tasks.prompts import Message
 from bundle.tasks.scores import Key
 from bundle.tasks.task import Question
 
-_REMEDY = "Resume the run with --resume to write the file again, or start a new run."
+_REMEDY = "Write the file again with `bundle resume`, or start a new run."
 
 Messages = tuple[Message, ...]
 

@@ -84,7 +84,7 @@ class Run:
         if not is_run(directory):
             raise RunError(
                 f"Cannot resume {directory}: it contains no {RECORD}.",
-                remedy="Name the directory that the run printed as its last line.",
+                remedy="Use the directory that the run printed on its last line.",
             )
         return cls(directory)
 

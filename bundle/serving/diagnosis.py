@@ -56,14 +56,14 @@ def raised(kinds: str, text: str) -> str:
 TORCH_ERRORS: Final = "OutOfMemoryError|RuntimeError|AcceleratorError|AssertionError|ValueError"
 COPY_AGAIN: Final = "Copy or download the checkpoint again, and compare its files with the source."
 INSTALL_TOGETHER: Final = (
-    "Install versions that belong together, in an environment of their own: `pip install '.[gpu]'` for lmdeploy, "
+    "Install compatible versions, in an environment of their own: `pip install '.[gpu]'` for lmdeploy, "
     "`pip install '.[cpu]'` for the CPU engine."
 )
 _USE_CPU: Final = "or use --engine transformers, which runs on the CPU."
 
 _PORT_TAKEN: Final = KnownFailure(
     "another process is using its port.",
-    "Let a free port be chosen, or stop that process.",
+    "Stop that process, or leave out the port so that a free one is chosen.",
     # uvicorn ends after this, but threads of the engine may keep its process alive.
     fatal=("error while attempting to bind on address", raised("OSError", r"\[Errno (?:98|48)\]")),
     telling=(r"Port \d+ is not available",),
@@ -206,7 +206,7 @@ COMMON_FAILURES: Final = (
 
 GUARDIAN_KILLED: Final = Diagnosis(
     "the process that guards it was killed.",
-    "Someone killed it, or the kernel did for lack of memory: see `dmesg | tail`.",
+    "A user killed it, or the kernel for lack of memory: see `dmesg | tail`.",
 )
 
 _BY_SIGNAL: Final = {

@@ -112,7 +112,7 @@ class Readiness:
                 if fussy and time.monotonic() - wrong_since > self._patience:
                     raise ServerError(
                         f"The server is up but cannot be used. Expected {what}, got: {self.seen}.",
-                        remedy="See what it printed.",
+                        remedy="Its last output is below.",
                     )
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
@@ -216,7 +216,7 @@ async def _silence_of_requests(server: "Server", silent_for: Callable[[], float]
     while silent < silence_s:
         await asyncio.sleep(pause)
         silent = min(silent + pause, silent_for())
-    return _hangs(server, f"no reply, nor any part of one, for {silence_s:g} s")
+    return _hangs(server, f"no reply, not even a part of one, for {silence_s:g} s")
 
 
 async def _health(server: "Server", silent_for: Callable[[], float], silence_s: float) -> ServerError:
@@ -294,7 +294,7 @@ def _vital_children(server: "Server") -> "list[psutil.Process]":
 def _is_dead(server: "Server", evidence: str) -> ServerError:
     error = ServerError(
         f"The {server.engine} server is running but no longer answers requests: {evidence}.",
-        remedy=f"See what it printed last: {server.log.path}",
+        remedy=f"Its log: {server.log.path}",
     )
     return server.explained(error, anything=True)
 
@@ -302,8 +302,7 @@ def _is_dead(server: "Server", evidence: str) -> ServerError:
 def _hangs(server: "Server", how: str) -> ServerError:
     error = ServerError(
         f"The {server.engine} server hangs: {how}.",
-        remedy=f"See what it printed last: {server.log.path}. A model that takes longer for a reply needs a longer "
-        "--hang-timeout.",
+        remedy=f"Its log: {server.log.path}. A model that takes longer for a reply needs a longer --hang-timeout.",
     )
     return server.explained(error)
 

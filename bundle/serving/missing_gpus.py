@@ -63,11 +63,11 @@ def why_no_gpu(nvidia: Nvidia, environment: Mapping[str, str] = os.environ) -> N
         smi = "nvidia-smi lists none" if nvidia.installed else "no nvidia-smi"
         return NoGpu(f"no NVIDIA GPU found ({smi})", None, True)
     if nvidia.installed:
-        return NoGpu("there is an NVIDIA GPU that nvidia-smi does not find", "See `dmesg | grep -i nvrm`.", False)
+        return NoGpu("nvidia-smi does not list this machine's NVIDIA GPU", "See `dmesg | grep -i nvrm`.", False)
     if _SMI_OF_WSL.exists():
         return NoGpu("nvidia-smi is not on PATH", f"`export PATH=$PATH:{_SMI_OF_WSL.parent}`.", False)
     return NoGpu(
-        "there is an NVIDIA GPU but no nvidia-smi",
+        "this machine has an NVIDIA GPU but no nvidia-smi",
         "Install NVIDIA's driver, or put its nvidia-smi on PATH; in a container, start it with `--gpus all`.",
         False,
     )

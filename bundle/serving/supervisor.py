@@ -69,7 +69,7 @@ class Server:
         message, remedy = error.message, error.remedy
         if found is not None:
             message = f"{message} Its log shows why: {found.cause}"
-            remedy = f"{found.remedy} Its whole log: {self.log.path}"
+            remedy = f"{found.remedy} Full log: {self.log.path}"
         elif anything and (last := diagnosis.last_exception(lines)) is not None:
             message = f"{message} The last error in its log: {last!r}."
         return ServerError(message, remedy=remedy, details=lines[-_LOG_LINES_SHOWN:])
@@ -304,7 +304,7 @@ def _post_mortem(
     end = "" if returncode is None else f" ({diagnosis.exit_in_words(returncode)})"
     return kind(
         f"The {spec.engine} server {what}{end}: {found.cause}",
-        remedy=f"{found.remedy} Its whole log: {log.path}",
+        remedy=f"{found.remedy} Full log: {log.path}",
         details=lines[-_LOG_LINES_SHOWN:],
     )
 

@@ -46,7 +46,7 @@ _NEEDS: Final = {
 
 FAILURES: Final = (
     KnownFailure(
-        "it does not understand its options: {0}.",
+        "it rejects its options: {0}.",
         "`transformers serve --help` shows what may follow `--`.",
         telling=(r"(No such option:? \S+|Invalid value for .*)",),
     ),
@@ -117,12 +117,12 @@ class TransformersEngine:
         require_loopback(job.host, "The CPU engine has no API key.")
         if taken := sorted(option_names(job.engine_arguments) & _OURS):
             raise UsageError(
-                f"{', '.join(taken)}: these options of transformers serve are set by this program.",
+                f"{', '.join(taken)}: these options of transformers serve are set by bundle.",
                 remedy="Leave them out.",
             )
         if int(version.partition(".")[0]) < 5:
             raise ServerError(
-                f"transformers {version} is installed, and its server is not usable before 5.23.",
+                f"transformers {version} is installed, but its server needs 5.23 or newer.",
                 remedy=f"{_INSTALL}, in an environment of its own.",
             )
         found = servable(job.checkpoint, trust_remote_code=job.trust_remote_code, say=say)

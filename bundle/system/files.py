@@ -64,7 +64,7 @@ def open_regular(path: Path) -> BinaryIO:
         raise OSError(errno.EINVAL, "a path cannot contain a NUL character or half a character") from None
     except FileNotFoundError:
         if path.is_symlink():
-            raise OSError(errno.EINVAL, "it is a symbolic link that leads nowhere") from None
+            raise OSError(errno.EINVAL, "it is a symbolic link to a path that does not exist") from None
         raise
     try:
         _require_regular(os.fstat(descriptor).st_mode)

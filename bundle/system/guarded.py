@@ -244,7 +244,7 @@ class GuardedProcess(asyncio.SubprocessProtocol):
         if self._transport is not None:
             self._transport.close()
         if not self._started.done():
-            self._fail_to_start("The process that guards it ended first.")
+            self._fail_to_start("Its guardian process ended first.")
         if not self.exited.done():
             self.exited.set_result(None)
         if self._left is not None:

@@ -244,7 +244,8 @@ def path_of(written: str) -> Path:
         return Path(written).expanduser()
     except RuntimeError:
         raise DataError(
-            f"{quoted(written)} cannot be used as a path: there is no such home directory.", remedy="Write it in full."
+            f"{quoted(written)} cannot be used as a path: there is no such home directory.",
+            remedy="Write the path in full.",
         ) from None
 
 
@@ -254,7 +255,7 @@ def _read_file(path: Path) -> list[tuple[int, Record]]:
     if not is_unicode(where):
         raise DataError(f"The path {where!r} is not valid UTF-8.", remedy="Rename the file.")
     if path.suffix.lower() not in (".csv", ".jsonl"):
-        raise DataError(f"{where} is neither a .csv nor a .jsonl.", remedy="Use a file of one of these two kinds.")
+        raise DataError(f"{where} is neither a .csv nor a .jsonl.", remedy="Use a .csv or .jsonl file.")
     try:
         data = read_regular(path, MAX_FILE_BYTES)
     except FileNotFoundError:

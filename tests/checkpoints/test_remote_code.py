@@ -78,7 +78,7 @@ def test_code_of_another_repository_is_refused_whatever_the_user_trusts(tmp_path
     directory = write_checkpoint(tmp_path / "model")
     auto_map = {"AutoModelForCausalLM": "internlm/internlm2-7b--modeling_internlm2.InternLM2ForCausalLM"}
     write_json(directory / "config.json", {**CONFIG, "auto_map": auto_map})
-    with pytest.raises(CheckpointError, match="wants code of another repository") as caught:
+    with pytest.raises(CheckpointError, match="needs code from another repository") as caught:
         inspect_checkpoint(directory)
     assert "never downloaded or run" in caught.value.message
     assert "copy modeling_internlm2.py into the checkpoint's directory" in str(caught.value.remedy)

@@ -205,7 +205,7 @@ def test_a_tensor_of_another_shape_is_named_with_both_shapes() -> None:
 
     error = refusal(LLAMA, stored)
 
-    assert "tensors of another shape (2)" in error.message
+    assert "tensors with another shape (2)" in error.message
     assert "lm_head.weight is [65, 32], config.json gives [64, 32]" in error.message
 
 
@@ -315,7 +315,7 @@ def test_a_quantized_projection_of_another_size_is_named(method: str) -> None:
     config, stored = quantized(method)
     config["intermediate_size"] = 64
 
-    assert "tensors of another shape (9): model.layers.0.mlp.gate_proj.qweight" in refusal(config, stored).message
+    assert "tensors with another shape (9): model.layers.0.mlp.gate_proj.qweight" in refusal(config, stored).message
 
 
 # Where it cannot be told
@@ -324,9 +324,12 @@ def test_a_quantized_projection_of_another_size_is_named(method: str) -> None:
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        ({"architectures": ["BaichuanForCausalLM"]}, "the tensors of BaichuanForCausalLM are not known"),
+        ({"architectures": ["BaichuanForCausalLM"]}, "unknown tensor layout of the architecture BaichuanForCausalLM"),
         ({"architectures": ["LlamaForCausalLM"], "vocab_size": 7}, "config.json does not give hidden_size"),
-        (LLAMA | {"quantization_config": {"quant_method": "hqq"}}, "how hqq stores tensors is not known"),
+        (
+            LLAMA | {"quantization_config": {"quant_method": "hqq"}},
+            "unknown tensor layout of the quantization method hqq",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_said_and_not_refused(config: dict[str, Any], reason: str) -> None:

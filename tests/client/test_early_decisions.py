@@ -265,7 +265,7 @@ async def test_what_begins_with_an_unknown_mark_is_read_to_its_end_and_said_once
 
     assert {reply.text for reply in (*replies, *later)} == {"".join(PLANNED)}
     (line,) = said
-    assert line.startswith("replies begin with <plan>, which may open thinking")
+    assert line.startswith("replies begin with <plan>, which may start thinking")
     assert "[thinking] in a model file" in line
     assert not reading.wants_stream()
 

@@ -136,10 +136,10 @@ SLOW_DOWN = fault_of_status(429, {"error": {"message": "slow down"}}, {})
 @pytest.mark.parametrize(("patience_s", "words"), [(90.0, "90 s"), (1800.0, "30 min"), (3600.0, "1 h")])
 def test_without_any_reply_the_run_ends_once_the_patience_does(patience_s: float, words: str) -> None:
     times: list[float] = []
-    with pytest.raises(RefusedError, match=f"has given no reply for {words}: HTTP 429: slow down") as caught:
+    with pytest.raises(RefusedError, match=f"has not replied for {words}: HTTP 429: slow down") as caught:
         simulated(noting(times, SLOW_DOWN), ask_together(3), patience_s=patience_s)
 
-    assert caught.value.remedy == "Continue later with --resume; --patience TIME waits longer."
+    assert caught.value.remedy == "Continue later with `bundle resume`; --patience TIME waits longer."
     assert patience_s <= max(times) < patience_s + 60
 
 

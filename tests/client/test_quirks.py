@@ -101,7 +101,7 @@ async def test_a_parameter_is_adapted_once_and_said_once(tmp_path: Path) -> None
 async def test_an_unknown_end_is_said_once(tmp_path: Path) -> None:
     _, _, said = await evaluate(tmp_path, QUIRKS["finish_reason 'eos'"]())
 
-    assert said == ["replies end with finish_reason 'eos', read as 'stop'"]
+    assert said == ["treating finish_reason 'eos' as 'stop'"]
 
 
 async def test_a_good_server_is_asked_once_per_question_and_nothing_is_said(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_whole_numbers_are_taken_where_a_fraction_may_stand(tmp_path: Path) -> N
         ("[remote]\nheaders = { Authorization = 's3cret' }", r"Authorization holds a secret"),
         ("[remote]\nheaders = { 'X Title' = 'x' }", r"'X Title' cannot be set"),
         ("[remote]\nheaders = { Host = 'x' }", r"'Host' cannot be set"),
-        ('[remote]\nheaders = { X = "a\\r\\nY: b" }', r"X holds a character that no header can carry"),
+        ('[remote]\nheaders = { X = "a\\r\\nY: b" }', r"X contains a character that is not valid in a header"),
         ("[remote]\nheaders = { X = { env = 's3 cret' } }", r"key 'remote.headers.X"),
         ("[remote]\nheaders = { X = { file = 's3cret' } }", r"key 'remote.headers.X"),
         ("trust_remote_code = 'yes'", r"key 'trust_remote_code': .*valid boolean"),

@@ -217,7 +217,7 @@ def test_a_gpu_that_does_not_tell_its_memory_is_used(asked: Callable[..., Nvidia
     (memory,) = doctors.check_gpu_memory(Made(nvidia))
     assert (memory.status, memory.text) == (Status.OK, "GPU 0: memory unknown")
     (choice,) = doctors.check_engine(Made(nvidia))
-    assert choice.text == "--engine auto chooses lmdeploy: there is a GPU it may use (NVIDIA GB10)"
+    assert choice.text == "--engine auto chooses lmdeploy: GPU available (NVIDIA GB10)"
 
 
 def test_a_gpu_that_a_run_uses_is_told(asked: Callable[..., Nvidia]) -> None:

@@ -107,7 +107,7 @@ async def test_a_server_that_does_not_say_how_likely_a_text_is_ends_the_run(
     async def handler(call: Call) -> web.Response:
         return continuation("B", "length", **choice)
 
-    with pytest.raises(RefusedError, match="does not say how likely a text is") as caught:
+    with pytest.raises(RefusedError, match="does not report log-probabilities") as caught:
         await asked(tmp_path, handler)
     assert "vLLM" in str(caught.value.remedy)
     assert not list(tmp_path.iterdir())  # a run without an answer leaves nothing

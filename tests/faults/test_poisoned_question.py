@@ -35,7 +35,7 @@ def test_the_server_survives_and_fails_every_request_from_then_on(box: MakeBox) 
 
     assert ended.code == 4
     assert "questions got no reply: HTTP 500" in ended.said
-    assert "The server fails every request: HTTP 500: CUDA error: an illegal memory access" in ended.said
+    assert "Every request failed: HTTP 500: CUDA error: an illegal memory access" in ended.said
     asked = machine.story.asked()
     assert asked[max(place for place, text in enumerate(asked) if POISON in text) + 1] == "1"  # a trivial question
     assert "HTTP 500: CUDA error: an illegal memory access" in {row.get("error") for row in machine.rows()}

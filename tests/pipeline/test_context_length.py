@@ -104,7 +104,7 @@ def test_a_limit_is_obeyed_by_an_estimate_or_with_a_tokenizer(tmp_path: Path) ->
         assert (context["max_tokens"], context["set_by"]) == (400, "--max-seq-len")
         assert source in context["counted_with"]
     assert nothing.returncode == 2
-    assert "there is no tokenizer.json or tokenizer.model" in nothing.stderr
+    assert "no readable tokenizer.json or tokenizer.model" in nothing.stderr
 
 
 def test_a_run_resumed_after_a_cut_keeps_what_was_sent(tmp_path: Path) -> None:

@@ -230,8 +230,8 @@ def test_a_server_with_another_chat_template_is_asked_nothing(tmp_path: Path, mo
 @pytest.mark.parametrize(
     ("behaviour", "arguments", "said", "equal"),
     [
-        ("another template", ["--", "--chat-template", "llama2"], "--chat-template makes other prompts", False),
-        ("counts nothing", [], "could not be checked", None),
+        ("another template", ["--", "--chat-template", "llama2"], "--chat-template gives other prompts", False),
+        ("counts nothing", [], "could not verify", None),
     ],
 )
 def test_a_template_of_the_users_choice_and_one_that_cannot_be_checked_are_warnings(
@@ -310,7 +310,7 @@ def test_a_base_model_is_asked_to_continue_plain_text(tmp_path: Path, base_dir: 
     result = run("eval-local", base_dir, *options, environment=box(tmp_path))
 
     assert result.returncode == 0, result.stderr
-    assert "no chat template: asked as a base model" in result.stderr
+    assert "no chat template: prompting as a base model" in result.stderr
     assert [one["max_tokens"] for one in asked_with(tmp_path)] == [1024, 1024]
     assert all("stop" not in one for one in asked_with(tmp_path))
     (path,) = out.glob("*/run.json")
@@ -376,7 +376,7 @@ def test_a_task_that_the_engine_cannot_answer_starts_no_server(tmp_path: Path, b
     result = run("eval-local", base_dir, *options, environment=gpu_box(tmp_path))
 
     assert result.returncode == 2
-    assert "ceval_ppl asks how likely a given text is, and the lmdeploy server does not say that" in result.stderr
+    assert "ceval_ppl needs log-probabilities of the prompt, which the lmdeploy server does not report" in result.stderr
     assert "--engine vllm" in result.stderr
     assert not (tmp_path / "record.json").exists()
 

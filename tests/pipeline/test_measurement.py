@@ -45,9 +45,9 @@ def test_a_good_run_says_that_the_measurement_is_ok(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "finish", "unparsed", "said"),
     [
-        ("The answer is {}.", "stop", 104, '104 of 104 replies give an answer that is no option, mostly "T"'),
-        ("不知道", "stop", 104, "104 of 104 replies hold no option"),
-        ("<think>先看题", "length", 104, "104 of 104 replies are nothing but thinking that never ended"),
+        ("The answer is {}.", "stop", 104, '104 of 104 replies give an answer that is not an option, mostly "T"'),
+        ("不知道", "stop", 104, "104 of 104 replies contain no option"),
+        ("<think>先看题", "length", 104, "104 of 104 replies contain only unfinished thinking"),
         ("先看题，", "length", 104, "104 of 104 replies ended at their length limit, 104 of them without"),
         ("", "stop", 104, "104 of 104 replies are empty"),
         ("B", "stop", 0, '104 of 104 answers are "B"'),

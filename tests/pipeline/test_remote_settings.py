@@ -231,7 +231,7 @@ def test_what_failed_in_passing_is_asked_once_more_at_the_end(tmp_path: Path, re
         result = evaluated(tmp_path, "m", "--base-url", api.url, "--retries", 1, "--concurrency", 1)
 
     assert result.returncode == code, result.stderr
-    assert "asking 1 question once more: what failed may have passed" in result.stderr
+    assert "asking 1 question again that failed for a reason that may have passed" in result.stderr
     assert results_of(tmp_path)["coverage"] == {"total": 2, "answered": 2 - (code > 0), "failed": int(code > 0)}
     assert "2 of 2 questions" in result.stderr
     assert ("without a reply" in result.stderr.splitlines()[-1]) is (code > 0)
@@ -258,7 +258,7 @@ def test_patience_ends_a_run_that_gets_no_reply(tmp_path: Path) -> None:
         mistyped = evaluated(tmp_path, "m", "--base-url", api.url, "--patience", "soon")
 
     assert result.returncode == 3
-    assert re.search(r"has given no reply for 1 s: HTTP 429: slow down", result.stderr)
+    assert re.search(r"has not replied for 1 s: HTTP 429: slow down", result.stderr)
     assert "--patience TIME waits longer" in result.stderr
     assert mistyped.returncode == 2
     assert "'soon' is not a valid time" in mistyped.stderr

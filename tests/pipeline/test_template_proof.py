@@ -92,7 +92,7 @@ async def test_another_count_is_an_error_with_both_counts_the_template_and_what_
 async def test_another_count_with_a_template_of_the_users_choice_is_a_warning() -> None:
     verdict = await verdict_of(proof_of(RenderedPrompt(40, 40), option="--chat-template"), [786, 786, 786, 786])
     assert verdict.error is None
-    assert "--chat-template makes other prompts" in str(verdict.warning)
+    assert "--chat-template gives other prompts" in str(verdict.warning)
     assert verdict.record.equal is False
 
 
@@ -110,7 +110,7 @@ async def test_a_text_must_begin_with_the_special_tokens_of_the_tokenizer() -> N
 @pytest.mark.parametrize(
     ("rendered", "counts", "why"),
     [
-        (RenderedPrompt(40, 40), [None, None, None], "does not say how many tokens"),
+        (RenderedPrompt(40, 40), [None, None, None], "does not report prompt token counts"),
         (RenderedPrompt(None, error="TemplateError: no system role"), [40, 40, 40], "no system role"),
     ],
 )
@@ -120,7 +120,7 @@ async def test_what_cannot_be_compared_is_said(
     verdict = await verdict_of(proof_of(rendered), counts)
     assert (verdict.record.checked, verdict.record.equal) == (0, None)
     assert why in str(verdict.record.note)
-    assert "could not be checked" in str(verdict.warning)
+    assert "could not verify" in str(verdict.warning)
 
 
 async def test_counts_of_some_prompts_are_enough() -> None:

@@ -20,7 +20,7 @@ def test_a_base_model_continues_plain_text(make_box: MakeBox, tiny: Path, tmp_pa
     box = make_box(version)
     result = box.run(base, *FEW, "--", "--backend", "pytorch")
     assert result.returncode == 0, result.stderr
-    assert "no chat template: asked as a base model" in result.stderr
+    assert "no chat template: prompting as a base model" in result.stderr
     record = json.loads(next(box.out.glob("*/run.json")).read_text(encoding="utf-8"))
     assert record["tasks"][0]["shape"] == "plain"
     assert record["template"]["equal"] is True

@@ -19,7 +19,7 @@ FULL_CONCURRENCY = 320
 PYTORCH = ("--", "--backend", "pytorch")
 
 NO_ENGINE = "no longer answers requests: (process [0-9]+ of its engine has ended|its log says)"
-HANGS = "hangs: no reply, nor any part of one, for 20 s"
+HANGS = "hangs: no reply, not even a part of one, for 20 s"
 CAUSES = {
     "raise": "RuntimeError: injected failure in the engine",
     "oom": "the GPU has too little free memory",

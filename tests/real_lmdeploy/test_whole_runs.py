@@ -97,7 +97,7 @@ def test_a_template_of_the_users_choice_is_seen_in_the_servers_counts(make_box: 
     box = make_box()
     result = box.run(tiny, "--subjects", "law", "--", "--backend", "pytorch", "--chat-template", "vicuna")
     assert result.returncode == 0, result.stderr
-    assert "warning: --chat-template makes other prompts than the checkpoint's own chat template" in result.stderr
+    assert "warning: --chat-template gives other prompts than the checkpoint's own chat template" in result.stderr
 
 
 def test_a_reply_ends_where_the_template_ends_a_turn_although_no_file_says_so(
@@ -108,7 +108,7 @@ def test_a_reply_ends_where_the_template_ends_a_turn_although_no_file_says_so(
     box = make_box()
     result = box.run(unlisted, "--subjects", "law", "--full-replies", "--", "--backend", "pytorch")
     assert result.returncode == 0, result.stderr
-    assert "requests say so themselves (stop)" in result.stderr
+    assert "sending it with every request (stop)" in result.stderr
     assert {row["finish_reason"] for row in box.rows()} == {"stop"}
     assert {row["reply"] for row in box.rows()} <= set("ABCD")
 

@@ -21,7 +21,7 @@ def test_a_base_model_continues_plain_text(make_box: MakeBox, tiny: Path, tmp_pa
     for engine in ("vllm", "transformers"):
         box = make_box()
         said = box.run(base, "--engine", engine, *FEW, "--", "--dtype", "float32")
-        assert "no chat template: asked as a base model" in said
+        assert "no chat template: prompting as a base model" in said
         record = json.loads(next(box.out.glob("*/run.json")).read_text(encoding="utf-8"))
         assert record["tasks"][0]["shape"] == "plain"
         assert record["template"] == {"checked": 3, "equal": True, "note": None}

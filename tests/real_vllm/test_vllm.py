@@ -51,7 +51,7 @@ def test_a_reply_ends_where_the_template_ends_a_turn_although_no_file_says_so(
     (unlisted / "generation_config.json").unlink()
     box = make_box()
     said = box.run(unlisted, "--engine", "vllm", "--subjects", "law", "--full-replies")
-    assert "requests say so themselves (stop_token_ids)" in said
+    assert "sending it with every request (stop_token_ids)" in said
     assert {row["finish_reason"] for row in box.rows().values()} == {"stop"}
     assert {row["reply"] for row in box.rows().values()} <= set("ABCD")
 

@@ -30,7 +30,7 @@ def good(tmp_path: Path) -> RecordedRun:
 
 @pytest.fixture
 def silent(tmp_path: Path) -> RecordedRun:
-    """Half of the replies hold no option; one of them is hostile."""
+    """Half of the replies contain no option; one of them is hostile."""
     replies = {("law", 5): '<script>alert("1")</script> | [x](http://x) @all *b* \x1b[31m'}
     outcomes = {"law": "11110-----", "logic": "1110-0----"}
     return read_recorded_run(write_run(tmp_path / "silent", outcomes, replies=replies))
@@ -46,7 +46,7 @@ def test_a_good_run_has_one_short_line_and_no_more(good: RecordedRun) -> None:
 def test_a_doubtful_one_says_what_how_often_where_and_what_to_do(silent: RecordedRun) -> None:
     first, *rest = health_lines(silent.health)
     assert first == "measurement: DOUBTFUL, no option found in 10 of 20 replies (50.0 %)"
-    assert rest[0] == "  - 10 of 20 replies hold no option"
+    assert rest[0] == "  - 10 of 20 replies contain no option"
     assert rest[1].startswith("    e.g. law #5: <script>")
     assert "\x1b" not in rest[1]
     assert rest[2].startswith("    Read the example")
@@ -65,7 +65,7 @@ def test_it_is_in_results_json(silent: RecordedRun) -> None:
 def test_it_is_in_the_summary_and_no_reply_becomes_markup(silent: RecordedRun) -> None:
     text = summary(silent)
     assert "measurement: DOUBTFUL, no option found in 10 of 20 replies (50.0 %) ⚠️" in text
-    (line,) = [line for line in text.splitlines() if line.startswith("- 10 of 20 replies hold no option")]
+    (line,) = [line for line in text.splitlines() if line.startswith("- 10 of 20 replies contain no option")]
     assert "(`law #5`: `<script>" in line
 
 
@@ -75,12 +75,12 @@ def test_it_is_in_the_suite_as_properties_and_output(silent: RecordedRun) -> Non
     assert (properties["measurement"], properties["unparsed"]) == ("doubtful", "10")
     output = suite.find("system-out")
     assert output is not None
-    assert "10 of 20 replies hold no option" in (output.text or "")
+    assert "10 of 20 replies contain no option" in (output.text or "")
 
 
 @pytest.mark.parametrize(
     ("language", "words"),
-    [("en", "10 of 20 replies hold no option"), ("zh", "20 条回复中 10 条没有选项")],
+    [("en", "10 of 20 replies contain no option"), ("zh", "20 条回复中 10 条没有选项")],
 )
 def test_it_is_on_the_page_in_both_languages(silent: RecordedRun, language: str, words: str) -> None:
     page = render_page(silent, language=language)  # type: ignore[arg-type]
@@ -127,8 +127,8 @@ def test_a_comparison_says_how_many_are_lost_to_no_letter(good: RecordedRun, sil
     assert (overall.lost, overall.lost_without) == (7, 4)
     assert "7 lost (3 to another letter, 4 to no letter)" in verdict(overall)
     said = list(left_out(comparison))
-    assert said[0] == "Replies that hold no option: 0 in the base, 10 in the new run."
-    assert said[1].startswith("Doubtful measurement (new): 10 of 20 replies hold no option. Read")
+    assert said[0] == "Replies without an option: 0 in the base, 10 in the new run."
+    assert said[1].startswith("Doubtful measurement (new): 10 of 20 replies contain no option. Read")
     assert to_json([comparison])["comparisons"][0]["unparsed"] == {"base": 0, "new": 10}
 
 

@@ -199,18 +199,18 @@ ENGINE_DEAD = (
     "EngineCore encountered an issue. See stack trace (above) for the root cause."
 )
 OF_VLLM = [
-    ("api_server.py: error: unrecognized arguments: --bogus", "does not understand its options"),
+    ("api_server.py: error: unrecognized arguments: --bogus", "rejects its options"),
     (
         "(EngineCore pid=7) ERROR 11-26 06:21:15 [core.py:1510] ValueError: Free memory on device cuda:0 "
         "(10.2/79.6 GiB) on startup is less than desired GPU memory utilization (0.9, 71.6 GiB). Decrease GPU memory "
         "utilization or reduce GPU memory used by other processes.",
-        "the GPU has less free memory than it was told to use: (10.2/79.6 GiB)",
+        "the GPU has less free memory than it is configured to use: (10.2/79.6 GiB)",
     ),
     (
         "(EngineCore pid=7) ERROR 11-26 06:21:15 [core.py:1510] ValueError: To serve at least one request with the "
         "model's max seq len (65536), (0.25 GiB KV cache is needed, which is larger than the available KV cache memory "
         "(0.02 GiB). Based on the available memory, the estimated maximum model length is 5120. Try increasing",
-        "too small for the longest prompt and reply it should take (65536 tokens)",
+        "too small for the context length (65536 tokens)",
     ),
     ("ValueError: No available memory for the cache blocks. Try increasing", "no memory is left for its KV cache"),
     ("ValueError: Cannot auto-fit max_model_len: not enough GPU memory available", "no memory is left for its KV"),
@@ -224,7 +224,7 @@ OF_VLLM = [
     (
         "  Value error, User-specified max_model_len (999999) is greater than the derived max_model_len "
         "(max_position_embeddings=65536.0 or model_max_length=None in model's config.json). To allow overriding",
-        "longer prompts and replies than the model can: User-specified max_model_len (999999)",
+        "a longer context than the model's: User-specified max_model_len (999999)",
     ),
     (
         "  Value error, Model architectures ['FooBarForCausalLM'] are not supported for now. Supported architectures: "

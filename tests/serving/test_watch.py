@@ -43,7 +43,7 @@ async def test_a_healthy_server_whose_replies_do_not_come_hangs(stage: Stage) ->
     async with stage.supervisor() as server, asyncio.timeout(PATIENCE_S):
         trouble = await wait_for_trouble(server, lambda: 2.0, 1.0)
 
-        assert "hangs: no reply, nor any part of one, for 1 s" in trouble.message
+        assert "hangs: no reply, not even a part of one, for 1 s" in trouble.message
         assert "--hang-timeout" in str(trouble)
 
 

@@ -229,7 +229,7 @@ def _rope_scaling(scaling: object) -> dict[str, Any] | None:
         kind, factor = scaling.get("rope_type", scaling.get("type")), scaling.get("factor")
     if kind not in ("linear", "dynamic") or isinstance(factor, bool) or not isinstance(factor, int | float):
         raise CheckpointError(
-            f"config.json: rope_scaling {shown(scaling)} is not one that InternLM2 has.", remedy=USE_LMDEPLOY
+            f"config.json: rope_scaling {shown(scaling)} is not supported by InternLM2.", remedy=USE_LMDEPLOY
         )
     return {"rope_type": kind, "factor": float(factor)}
 

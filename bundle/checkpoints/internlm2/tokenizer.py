@@ -59,8 +59,8 @@ def _convert(source_path: str, target_path: str, vocab_size: int) -> tuple[int |
         if model.inexpressible:
             note = (
                 f"note: {len(model.inexpressible)} pieces of tokenizer.model hold characters that are not pieces "
-                f"themselves ({listed(map(repr, model.inexpressible))}); text with them becomes other tokens than "
-                "sentencepiece's, of the same meaning"
+                f"themselves ({listed(map(repr, model.inexpressible))}); text with these is tokenized "
+                "differently from sentencepiece, with the same meaning"
             )
     elif (source / "tokenizer.json").is_file():
         try:

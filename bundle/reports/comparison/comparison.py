@@ -233,7 +233,7 @@ def _nothing_to_compare(*, secret: bool) -> RunError:
         )
     return RunError(
         "The runs cannot be compared: they have no answered question in common.",
-        remedy="Resume the unfinished run with --resume, then compare again.",
+        remedy="Finish the run with `bundle resume`, then compare again.",
     )
 
 

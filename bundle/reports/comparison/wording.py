@@ -77,7 +77,7 @@ def left_out(comparison: Comparison) -> Iterator[str]:
         yield f"{plural(comparison.secret, 'question')} excluded because the gold answers are secret."
     before, now = comparison.unparsed
     if before or now:
-        yield f"Replies that hold no option: {before} in the base, {now} in the new run."
+        yield f"Replies without an option: {before} in the base, {now} in the new run."
     for label, run in (("base", comparison.base), ("new", comparison.new)):
         for one in run.health.grave:
             yield f"Doubtful measurement ({label}): {described(one, task=len(run.tasks) > 1)}. {one.remedy}"

@@ -72,7 +72,7 @@ def export(run: RecordedRun, language: str | None = None) -> Export:
     for task in run.record.tasks:
         if task.answer["rule"] == "likeliest":
             raise RunError(
-                f"{task.name} asked for no replies, and its losses are not written in OpenCompass's format.",
+                f"{task.name} is scored by perplexity, which this export does not support.",
                 remedy="They are in predictions.jsonl.",
             )
     answered: dict[Part, list[Prediction]] = {part: [] for part in run.questions}

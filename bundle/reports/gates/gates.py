@@ -255,7 +255,7 @@ def _at_least(gate: MinScore, run: RecordedRun, allowed: int) -> GateResult:
 def _parsed(most: float, health: Health) -> GateResult:
     name = f"at most {most:g} % of the replies are without an option"
     if not health.replies:
-        return GateResult(name, False, "no question has a reply, so none is known to hold an option")
+        return GateResult(name, False, "no question has a reply, so the share of replies without an option is unknown")
     share = _decimals(health.unparsed_percent, most)
     line = f"{share} % of the replies without an option ({health.unparsed} of {health.replies}), allowed: {most:g} %"
     return GateResult(name, health.unparsed_percent <= most + _TOLERANCE, line)

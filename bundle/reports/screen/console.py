@@ -57,7 +57,7 @@ class Screen:
     @cached_property
     def _out(self) -> "Console":
         def lost(error: OSError) -> None:
-            self.say(f"standard output failed ({error.strerror}); results.json holds the results")
+            self.say(f"cannot write to standard output ({error.strerror}); results.json holds the results")
 
         return console(steady(self._streams[0] or sys.stdout, lost))
 

@@ -163,7 +163,7 @@ def show_rescored(run: RecordedRun, again: Rescored, rule: str | None, *, all_su
         terminal.print(Text(one_line(line)))
     left_out = f"; {plural(again.cut, 'reply', 'replies')} stopped early and left out" if again.cut else ""
     if again.unsearched:
-        left_out += f"; {again.unsearched} in which the rule found no end"
+        left_out += f"; {again.unsearched} on which the rule timed out"
     terminal.print(Text(f"{plural(again.whole, 'whole reply', 'whole replies')} scored{left_out}"))
     for line in health_lines(again.health):
         terminal.print(Text(line))

@@ -55,7 +55,7 @@ _ACTIVITIES = (
 
 FAILURES: Final = (
     KnownFailure(
-        "it does not understand its options: {0}.",
+        "it rejects its options: {0}.",
         "`lmdeploy serve api_server --help` shows what may follow `--`.",
         telling=("error: (unrecognized arguments: .*|argument .*|the following arguments are required: .*)",),
     ),
@@ -176,9 +176,7 @@ class LmdeployEngine:
         # Its parser takes the beginning of an option for the option, so that --api-key would be --api-keys.
         names = option_names(job.engine_arguments)
         if taken := sorted(name for name in names if any(option.startswith(name) for option in _OURS)):
-            raise UsageError(
-                f"{', '.join(taken)}: these lmdeploy options are set by this program.", remedy="Leave them out."
-            )
+            raise UsageError(f"{', '.join(taken)}: these lmdeploy options are set by bundle.", remedy="Leave them out.")
         if version < _KEY_FOR_ALL_SINCE:
             require_loopback(job.host, f"lmdeploy {installed.version} answers some requests without its API key.")
         gpus, gpu_locks = reserve_gpus(job, self.name, max(self._number("--tp") or 1, 1), say)

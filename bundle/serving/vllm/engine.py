@@ -74,7 +74,7 @@ def _refused(text: str) -> str:
 
 FAILURES: Final = (
     KnownFailure(
-        "it does not understand its options: {0}.",
+        "it rejects its options: {0}.",
         "`python -m vllm.entrypoints.openai.api_server --help` shows what may follow `--`.",
         telling=("error: (unrecognized arguments: .*|argument .*|the following arguments are required: .*)",),
     ),
@@ -84,13 +84,13 @@ FAILURES: Final = (
         "`-- --max-num-seqs 64 --max-model-len 8192`.",
     ),
     KnownFailure(
-        "the GPU has less free memory than it was told to use: {0}.",
+        "the GPU has less free memory than it is configured to use: {0}.",
         "`nvidia-smi` shows what uses it; choose another GPU with --gpu, or use less of it with "
         "`-- --gpu-memory-utilization 0.5`.",
         telling=(_refused(r"Free memory on device .*?(\([\d.]+/[\d.]+ GiB\)) on startup is less than desired"),),
     ),
     KnownFailure(
-        "its KV cache is too small for the longest prompt and reply it should take ({0} tokens).",
+        "its KV cache is too small for the context length ({0} tokens).",
         _NO_SPACE,
         telling=(_refused(r"To serve at least one request with the model'?s'? max seq len \((\d+)\)"),),
     ),
@@ -105,7 +105,7 @@ FAILURES: Final = (
         telling=(_refused(r"Available memory on node \d+ (\([\d.]+/[\d.]+ GiB\)) on kv cache allocation is less"),),
     ),
     KnownFailure(
-        "it was asked to take longer prompts and replies than the model can: {0}.",
+        "it was given a longer context than the model's: {0}.",
         "Give a smaller number after `-- --max-model-len`.",
         telling=(_refused(r"(User-specified max_model_len \(\d+\) is greater than .*?=[\d.]+)"),),
     ),
@@ -129,7 +129,7 @@ FAILURES: Final = (
         telling=(r"Worker proc \S+ died unexpectedly \(exit code: -9\)",),
     ),
     KnownFailure(
-        "its engine's process ended without a word; probably the kernel killed it for lack of memory.",
+        "its engine's process ended without an error message; probably the kernel killed it for lack of memory.",
         _NO_MEMORY,
         telling=(r"\bEngineDeadError: EngineCore encountered an issue",),
         vague=True,
@@ -212,9 +212,7 @@ class VllmEngine:
         if version != _TESTED:
             say(f"vLLM {installed.version} is not the version tested (0.32)")
         if taken := sorted(name for name in option_names(self._arguments) if name in _OURS):
-            raise UsageError(
-                f"{', '.join(taken)}: these vLLM options are set by this program.", remedy="Leave them out."
-            )
+            raise UsageError(f"{', '.join(taken)}: these vLLM options are set by bundle.", remedy="Leave them out.")
         require_loopback(job.host, "vLLM answers some requests without its API key.")
         if self._on_cpu and job.gpu is not None:
             raise UsageError(

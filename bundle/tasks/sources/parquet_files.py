@@ -149,7 +149,7 @@ def _joint(paths: Sequence[Path], count: int) -> _Table:
         loaded = datasets.Dataset.from_parquet([str(link) for link in links], cache_dir=copy, keep_in_memory=True)
         joint: _Table = loaded.to_dict()
     if any(len(cells) != count for cells in joint.values()):
-        raise ValueError("the number of its rows is another than it says")
+        raise ValueError("it holds another number of rows than it declares")
     return joint
 
 

@@ -130,11 +130,13 @@ def _name(member: zipfile.ZipInfo) -> str:
 def _check_member(member: zipfile.ZipInfo, what: str) -> None:
     check_size(member.file_size, what)
     if stat.S_ISLNK(member.external_attr >> 16):
-        raise DataError(f"{what} is a symbolic link, which is not followed.", remedy="Pack the file itself.")
+        raise DataError(
+            f"{what} is a symbolic link, which is not followed.", remedy="Store the file itself, not a link to it."
+        )
     if member.flag_bits & _ENCRYPTED:
         raise DataError(f"{what} is encrypted.", remedy=_UNPACK)
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise DataError(f"{what} is compressed in an unusual way.", remedy=_UNPACK)
+        raise DataError(f"{what} uses an unsupported compression method.", remedy=_UNPACK)
 
 
 def _folder(members: Collection[str], names: Iterable[str], where: str) -> str:

@@ -270,7 +270,7 @@ def truncated(size: int) -> Callable[[Path], None]:
         ),
         pytest.param(
             config(num_key_value_heads=4),
-            r"tensors of another shape \(2\): model\.layers\.0\.attention\.wqkv\.weight is \[128, 64\]",
+            r"tensors with another shape \(2\): model\.layers\.0\.attention\.wqkv\.weight has the shape \[128, 64\]",
             id="config of another size",
         ),
         pytest.param(
