@@ -9,6 +9,9 @@ from hypothesis import settings
 
 SHARED = Path(__file__).parents[2] / "shared"
 
+# The language of the screen is the locale's.
+os.environ["LC_ALL"] = "C.UTF-8"
+
 settings.register_profile("busy machines too", deadline=None)
 settings.load_profile("busy machines too")
 

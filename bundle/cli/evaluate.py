@@ -37,7 +37,7 @@ def eval_local(
     from bundle.pipeline.signals import run_with_signals
     from bundle.reports.screen.console import Screen
 
-    screen, target = Screen(), Local(model_dir, served, context.obj or (), machine)
+    screen, target = Screen(language=asked.lang), Local(model_dir, served, context.obj or (), machine)
     command = typed_command()
     raise typer.Exit(
         run_with_signals(lambda: evaluate(asked, target, screen, command), say=screen.say, kill=target.kill)
@@ -65,7 +65,7 @@ def eval_remote(
     from bundle.pipeline.signals import run_with_signals
     from bundle.reports.screen.console import Screen
 
-    screen, target = Screen(), Remote(model, served)
+    screen, target = Screen(language=asked.lang), Remote(model, served)
     command = typed_command()
     raise typer.Exit(
         run_with_signals(lambda: evaluate(asked, target, screen, command), say=screen.say, kill=target.kill)

@@ -225,6 +225,9 @@ class EvaluationOptions:
 
     out: Path = _output(OUTPUTS, "Create the run's directory in DIR.", metavar="DIR")
     resume: Path | None = _output(None, "Resume a run: ask only what has no reply yet.", metavar="RUN")
+    lang: Literal["en", "zh"] | None = _output(
+        None, "Language of the results on the screen.", default="zh under a Chinese locale, otherwise en"
+    )
     all_subjects: bool = _output(False, "Show every subject's score.", "--all-subjects")
 
 

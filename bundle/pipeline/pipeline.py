@@ -82,7 +82,7 @@ async def evaluate(
             if session.run is not None and session.evaluation is not None:
                 name = shortest_name(session.run.directory, options.out)
                 how = f"add --resume {name}" if session.command is None else f"bundle resume {name}"
-                screen.say(f"interrupted; the answers so far are saved. To continue: {how}")
+                screen.say(screen.words("screen.interrupted", how=how))
             else:
                 screen.say("interrupted")
             return ExitCode.INTERRUPTED
@@ -334,8 +334,8 @@ def _report(session: _Session, code: int) -> int:
     assert session.record is not None
     asked = Counter(question.key.part for question in evaluation.questions)
     answered = (one.part for one in evaluation.predictions if one.error is None)
-    scopes = {name: one.text for name, one in task_scopes(session.record, asked, answered).items()}
-    results = evaluation.results(session.timing, scopes, session.earlier)
+    scopes = task_scopes(session.record, asked, answered)
+    results = evaluation.results(session.timing, {name: one.text for name, one in scopes.items()}, session.earlier)
     coverage = results.coverage
     try:
         run.flush()
@@ -373,7 +373,7 @@ def _write_page(run: Run, screen: Screen) -> None:
     except BundleError as error:
         screen.note(f"no report: {error.message}")
     else:
-        screen.note(f"report: {run.directory / page.name}")
+        screen.note(screen.words("screen.report", path=run.directory / page.name))
 
 
 def _conclude(conclusion: "Conclusion", run: Run, code: int, screen: Screen) -> int:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from bundle.runs.no_reply import NoReply, reasons
 from bundle.runs.predictions import Prediction
-from bundle.system.text import one_line, opening_mark, plural
+from bundle.system.text import one_line, opening_mark
 from bundle.tasks.benchmarks import BENCHMARKS
 from bundle.tasks.catalog import Question
 from bundle.tasks.options import is_option
@@ -185,18 +185,6 @@ class Health:
     def unparsed_percent(self) -> float:
         """Unparsed replies in percent of all."""
         return 100 * self.unparsed / self.replies if self.replies else 0.0
-
-    @property
-    def headline(self) -> str:
-        """The verdict in one line; "" without replies."""
-        if not self.replies:
-            return ""
-        if self.is_ok:
-            return "measurement: " + "; ".join(["ok", *(one.says for one in self.findings)])
-        if self.unparsed >= MINOR * self.replies:
-            unparsed = f"{self.unparsed} of {plural(self.replies, 'reply', 'replies')} ({self.unparsed_percent:.1f} %)"
-            return f"measurement: DOUBTFUL, no option found in {unparsed}"
-        return "measurement: DOUBTFUL"
 
     def to_json(self) -> dict[str, Any]:
         """For ``results.json``."""

@@ -104,6 +104,7 @@ class Headline:
     Attributes:
         name: The score's name if all subjects of the task were asked; otherwise what it is a mean of.
         whole: Whether all subjects of the task were asked.
+        asked: How many of its subjects were, and of how many.
     """
 
     task: str
@@ -111,6 +112,7 @@ class Headline:
     name: str
     score: Score
     whole: bool
+    asked: tuple[int, int]
 
 
 def headlines(tasks: Sequence[ScoredTask], scores: Mapping[str, Score]) -> list[Headline]:
@@ -122,13 +124,14 @@ def headlines(tasks: Sequence[ScoredTask], scores: Mapping[str, Score]) -> list[
             own = names[task.name]
             parts = [own[task.score_name(split, subject.name)] for subject in task.subjects]
             asked = [scores[name] for name in parts if name in scores]
+            counts = len(asked), len(parts)
             if own.get(prefix) in scores:
-                found.append(Headline(task.name, split, own[prefix], scores[own[prefix]], whole=True))
+                found.append(Headline(task.name, split, own[prefix], scores[own[prefix]], whole=True, asked=counts))
             elif asked:
                 name = f"mean of {len(asked)} of {len(parts)} subjects"
                 if len(tasks) > 1 or len(task.splits) > 1:
                     name = f"{prefix}, {name}"
-                found.append(Headline(task.name, split, name, mean(asked), whole=False))
+                found.append(Headline(task.name, split, name, mean(asked), whole=False, asked=counts))
     return found
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from scipy.stats import binomtest
 
+from bundle.reports.health import headline
 from bundle.runs.health import Fault, Finding, Health, _at_most, examine, known_options, options_of, unparsed
 from bundle.runs.predictions import Prediction
 
@@ -47,14 +48,14 @@ def only(health: Health) -> Finding:
 
 def test_of_a_good_run_one_short_line_is_said() -> None:
     health = examine(OPTIONS, good())
-    assert health.headline == "measurement: ok"
+    assert headline(health) == "measurement: ok"
     assert not health.findings
     assert health.unparsed == 0
 
 
 def test_without_replies_nothing_is_said() -> None:
     health = examine(OPTIONS, [row(reply=None, answer=None, correct=None, error="HTTP 500")])
-    assert health.headline == ""
+    assert headline(health) == ""
     assert health.unparsed_percent == 0
     assert not health.findings
 
@@ -102,7 +103,7 @@ def test_replies_without_an_option_are_counted_whatever_the_reason() -> None:
         Fault.NOT_AN_OPTION: 1,
         Fault.NO_OPTION: 1,
     }
-    assert health.headline == "measurement: DOUBTFUL, no option found in 3 of 4 replies (75.0 %)"
+    assert headline(health) == "measurement: DOUBTFUL, no option found in 3 of 4 replies (75.0 %)"
     assert [one.id for one in unparsed(OPTIONS, faulty)] == [0, 1, 3]
 
 
@@ -111,12 +112,12 @@ def test_a_few_odd_replies_among_many_are_mentioned_in_the_one_line() -> None:
     replies[7] = row(7, reply="不知道", answer="")
     health = examine(OPTIONS, replies)
     assert health.is_ok
-    assert health.headline == "measurement: ok; 1 of 1000 replies contain no option"
+    assert headline(health) == "measurement: ok; 1 of 1000 replies contain no option"
 
 
 def test_a_reply_stopped_early_is_not_cut() -> None:
     early = [replace(one, finish_reason=None, decided_early=True) for one in good()]
-    assert examine(OPTIONS, early).headline == "measurement: ok"
+    assert headline(examine(OPTIONS, early)) == "measurement: ok"
 
 
 def test_one_letter_for_nearly_everything_is_found() -> None:
@@ -127,7 +128,7 @@ def test_one_letter_for_nearly_everything_is_found() -> None:
 
 
 def test_one_letter_that_is_right_is_no_fault() -> None:
-    assert examine(OPTIONS, [row(n, "B", gold="B") for n in range(100)]).headline == "measurement: ok"
+    assert headline(examine(OPTIONS, [row(n, "B", gold="B") for n in range(100)])) == "measurement: ok"
 
 
 def test_one_letter_is_found_where_the_gold_answers_are_secret() -> None:

@@ -10,7 +10,7 @@ from bundle.reports.board.board import OVERALL, Board, BoardRun, Table, training
 from bundle.reports.comparison.page import write_page as write_comparison
 from bundle.reports.formats import FORMATS, Language, file_name, write_text
 from bundle.reports.html.content import chance
-from bundle.reports.html.texts import LANGUAGES, Texts, catalog
+from bundle.reports.texts import LANGUAGES, Texts, catalog
 from bundle.reports.templates import Inline, render
 from bundle.runs.files import PROMPTS
 from bundle.runs.listing import State

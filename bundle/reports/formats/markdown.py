@@ -7,7 +7,7 @@ from bundle.reports.comparison import Comparison, Row, verdict
 from bundle.reports.comparison.wording import between, left_out, p_value, points
 from bundle.reports.formats import Export, Language
 from bundle.reports.gates.gates import GateResult
-from bundle.reports.health import described, where
+from bundle.reports.health import described, headline, where
 from bundle.runs.health import Health
 from bundle.runs.recorded_run import RecordedRun
 from bundle.runs.scoring import Score, headlines, intervals
@@ -76,10 +76,10 @@ def _lines(run: RecordedRun, comparison: Comparison | None, gates: Sequence[Gate
 
 
 def _health(health: Health) -> Iterator[str]:
-    if not health.headline:
+    if not health.replies:
         return
     yield ""
-    yield _plain(health.headline) + (" ⚠️" if not health.is_ok else "")
+    yield _plain(headline(health)) + (" ⚠️" if not health.is_ok else "")
     if health.is_ok:
         return
     several = len({one.task for one in health.findings}) > 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from bundle.reports.formats import Language
-from bundle.reports.html.texts import catalog
+from bundle.reports.texts import catalog
 from bundle.runs.health import unparsed
 from bundle.runs.predictions import Prediction
 from bundle.runs.recorded_run import RecordedRun

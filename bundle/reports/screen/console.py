@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from bundle.errors import BundleError
-from bundle.reports.health import DOUBTFUL, health_lines, no_reply_lines
+from bundle.reports.health import health_lines, no_reply_lines
 from bundle.reports.screen.output import console, steady
 from bundle.reports.screen.progress import Progress
+from bundle.reports.texts import Words
 from bundle.runs.predictions import Prediction
 from bundle.runs.scoring import headlines, intervals
 from bundle.system.text import plural, printable
@@ -27,11 +28,14 @@ from bundle.tasks.scores import ScoredTask, score_names
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from bundle.reports.formats import Language
     from bundle.reports.screen.live import LiveLine
     from bundle.runs.health import Health
     from bundle.runs.results import Results
+    from bundle.runs.scope import Scope
 
 _PLAIN_INTERVAL_S = 10.0
+_PHASES = ("start_s", "load_s", "prove_s", "ask_s", "repeat_s", "stop_s", "total_s")
 
 
 class Screen:
@@ -40,9 +44,13 @@ class Screen:
     Args:
         out: Where results go; None for standard output.
         err: Where progress goes; None for standard error.
+        language: What tables and results are in; None for the locale's.
     """
 
-    def __init__(self, *, out: TextIO | None = None, err: TextIO | None = None) -> None:
+    def __init__(
+        self, *, out: TextIO | None = None, err: TextIO | None = None, language: "Language | None" = None
+    ) -> None:
+        self.words = Words(language)
         self._streams = out, err
         self._started = time.monotonic()
         self._lock = threading.Lock()
@@ -134,7 +142,7 @@ class Screen:
         health: "Health",
         *,
         all_subjects: bool = False,
-        scopes: Mapping[str, str] | None = None,
+        scopes: "Mapping[str, Scope] | None" = None,
     ) -> None:
         """Show a table for every task, with groups and some or all subjects, then the measurement's health and timing.
 
@@ -143,25 +151,27 @@ class Screen:
             results: Its scores and counts.
             health: Whether they say something about the model.
             all_subjects: Whether to show every subject.
-            scopes: What part of every task was asked, by its name; "" for all of it.
+            scopes: What part of every task was asked, by its name.
         """
         from bundle.reports.screen.tables import percent, results_table  # imported late, for rich
 
-        names = score_names(tasks)
+        names, words = score_names(tasks), self.words
         for task in tasks:
             scores = {own: results.scores[name] for own, name in names[task.name].items() if name in results.scores}
-            self._out.print(
-                results_table(task, scores, all_subjects=all_subjects, scope=(scopes or {}).get(task.name, ""))
-            )
+            scope = words.scope(scopes[task.name]) if scopes and task.name in scopes else ""
+            self._out.print(results_table(task, scores, all_subjects=all_subjects, scope=scope, words=words))
             if not set(task.splits.values()) & scores.keys():
                 for one in headlines([task], scores):
                     interval = intervals([task], scores).get(one.name)
-                    sure = "" if interval is None else f" (95 % interval {interval.low:.1f}–{interval.high:.1f})"
-                    self._out.print(f"{one.name[:1].upper()}{one.name[1:]}: {percent(one.score)}{sure}", markup=False)
-        for line in health_lines(health):
-            self._print(line, style=self._warning if line.startswith(DOUBTFUL) else "")
-        coverage, *facts = _summary(results)
-        for line in (coverage, *no_reply_lines(health), *facts):
+                    name = one.name if one.whole else words("screen.mean", n=one.asked[0], all=one.asked[1])
+                    key, ends = "screen.headline", {}
+                    if interval is not None:
+                        key, ends = "screen.headline_interval", {"low": interval.low, "high": interval.high}
+                    self._out.print(words(key, name=name, score=percent(one.score), **ends), markup=False)
+        for place, line in enumerate(health_lines(health, words)):
+            self._print(line, style="" if place or health.is_ok else self._warning)
+        coverage, *facts = _summary(results, words)
+        for line in (coverage, *no_reply_lines(health, words=words), *facts):
             self._print(line)
 
     def _print(self, line: str, *, style: str = "") -> None:
@@ -211,49 +221,38 @@ def _print_indented(console: "Console", text: str, indent: int, head: str = "", 
     console.print(Padding(Text(text, style=style), (0, 0, 0, indent)))
 
 
-def _summary(results: "Results") -> Iterator[str]:
+def _summary(results: "Results", words: Words) -> Iterator[str]:
     counts = results.coverage
-    coverage = f"{counts.answered} of {plural(counts.total, 'question')} answered"
+    coverage = words("screen.coverage", answered=counts.answered, total=counts.total)
     if counts.failed:
-        coverage += f", {counts.failed} without a reply"
+        coverage += words("screen.failed", n=counts.failed)
     if unasked := counts.total - counts.answered - counts.failed:
-        coverage += f", {unasked} not asked"
+        coverage += words("screen.unasked", n=unasked)
     yield coverage
     timing = results.timing
-    words = {
-        "start_s": "server start",
-        "load_s": "loading data",
-        "prove_s": "tokenizer check",
-        "ask_s": "asking",
-        "repeat_s": "asking again",
-        "stop_s": "server stop",
-        "total_s": "total",
-    }
-    sessions = f", over {results.sessions} sessions" if results.sessions > 1 else ""
-    yield "; ".join(f"{word} {timing[name]:.1f} s" for name, word in words.items() if name in timing) + sessions
+    sessions = words("screen.sessions", n=results.sessions) if results.sessions > 1 else ""
+    yield words.join(words(f"screen.{name}", s=timing[name]) for name in _PHASES if name in timing) + sessions
     if (seconds := timing.get("ask_s", 0)) > 0 and results.timed_answers != 0 and counts.answered:
-        yield _speed(results, seconds)
+        yield _speed(results, seconds, words)
     if (rate := results.server.get("prefix_cache_hit_rate")) is not None:
-        yield f"{100 * rate:.0f} % of prompt tokens were in the server's prefix cache"
-    if (repeat := results.repeat) is not None:
-        changed = f"{plural(repeat.answers_changed, 'answer')} and {plural(repeat.replies_changed, 'reply', 'replies')}"
-        failed = f", {plural(repeat.failed, 'request')} failed" if repeat.failed else ""
-        yield f"{plural(repeat.questions, 'question')} asked {repeat.times} times: {changed} changed{failed}"
+        yield words("screen.cache", percent=100 * rate)
+    if (again := results.repeat) is not None:
+        answers, replies = again.answers_changed, again.replies_changed
+        changed = words("screen.repeat", n=again.questions, times=again.times, answers=answers, replies=replies)
+        yield changed + (words("screen.repeat_failed", n=again.failed) if again.failed else "")
 
 
-def _speed(results: "Results", seconds: float) -> str:
+def _speed(results: "Results", seconds: float, words: Words) -> str:
     timed = results.coverage.answered if results.timed_answers is None else results.timed_answers
-    speed = f"{timed / seconds:.1f} questions/s"
+    speed = words("screen.speed", speed=timed / seconds)
     prompt, completion = results.tokens["prompt"], results.tokens["completion"]
     if cut := results.tokens["cut_replies"]:
         chunks = results.tokens.get("chunks_of_cut_replies")
-        after = f" after {plural(chunks, 'chunk')}" if chunks else ""
         counted = results.coverage.answered - results.tokens["uncounted_replies"]
-        tokens = f", {completion} completion tokens in the other {counted}" if counted else ""
-        return f"{speed}; {plural(cut, 'reply', 'replies')} stopped early{after}, with tokens not counted{tokens}"
+        stopped = words("screen.cut_after", n=cut, chunks=chunks) if chunks else words("screen.cut", n=cut)
+        return speed + stopped + (words("screen.cut_others", n=counted, completion=completion) if counted else "")
+    tokens = {"prompt": prompt, "completion": completion}
     if timed < results.coverage.answered:
-        return f"{speed}; {prompt} prompt tokens, {completion} completion tokens, in all sessions"
-    return (
-        f"{speed}; {prompt} prompt tokens ({prompt / seconds:.0f}/s), "
-        f"{completion} completion tokens ({completion / seconds:.0f}/s)"
-    )
+        return speed + words("screen.tokens_all", **tokens)
+    speeds = {"prompt_speed": prompt / seconds, "completion_speed": completion / seconds}
+    return speed + words("screen.tokens", **tokens, **speeds)

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from bundle.reports.health import health_lines
 from bundle.reports.screen.output import console, plain_table
+from bundle.reports.texts import Words
 from bundle.runs.recorded_run import RecordedRun
 from bundle.runs.rescoring import Rescored
 from bundle.runs.scoring import Score, headlines
@@ -38,7 +39,14 @@ class _Row:
     mark: Mark | None = None
 
 
-def results_table(task: ScoredTask, scores: Mapping[str, Score], *, all_subjects: bool, scope: str = "") -> Table:
+def results_table(
+    task: ScoredTask,
+    scores: Mapping[str, Score],
+    *,
+    all_subjects: bool,
+    scope: str = "",
+    words: Words | None = None,
+) -> Table:
     """A task's scores as a table.
 
     Args:
@@ -46,33 +54,35 @@ def results_table(task: ScoredTask, scores: Mapping[str, Score], *, all_subjects
         all_subjects: Whether to show every subject. Otherwise, if there are more than `FEW_SUBJECTS` and a group has a
             score, only the best and the worst are shown, with the number of ties.
         scope: What part of the task was asked and answered; "" for all of it.
+        words: In which language; None for English.
     """
+    words = words or Words("en")
     table = plain_table()
     table.title = Text(printable(task.name), style="bold")
     if scope:
-        table.title.append(f"\nPARTIAL: {printable(scope)}", style="yellow")
+        table.title.append("\n" + words("screen.partial", what=printable(scope)), style="yellow")
     table.add_column("", max_width=_NAME_WIDTH, overflow="fold")
     table.add_column("", no_wrap=True)
-    for header in ("score", "95 % CI", "answered"):
-        table.add_column(header, justify="right", no_wrap=True)
+    for header in ("score", "interval", "answered"):
+        table.add_column(words(f"screen.{header}"), justify="right", no_wrap=True)
     groups = [name for name in task.groups if name in scores]
     for place, name in enumerate(groups):
         members = len(task.groups[name])
-        label = f"{printable(name)}, {plural(members, 'subject')}"
+        label = words("screen.group", name=printable(name), n=members)
         table.add_row(Text(label), "", *_cells(scores[name]), style="bold" if place == 0 else None)
     left_out = [name for name in task.groups if name not in groups]
     if groups and left_out:
-        table.caption = Text(f"{plural(len(left_out), 'group')} left out: not all subjects asked")
+        table.caption = Text(words("screen.left_out", n=len(left_out)))
         table.caption_justify = "left"
-    rows = _subjects(task, scores)
+    rows = _subjects(task, scores, words)
     if groups and len(rows) == 1:
         return table  # the group says it already
     if all_subjects or not groups or len(rows) <= FEW_SUBJECTS:
         for split in task.splits:
-            _add_section(table, [row for row in rows if row.split == split])
+            _add_section(table, [row for row in rows if row.split == split], words)
     else:
-        hidden = len(rows) - sum(_add_extremes(table, rows, mark) for mark in _STYLES)
-        more = f"{hidden} more subjects: use --all-subjects or `bundle report`"
+        hidden = len(rows) - sum(_add_extremes(table, rows, mark, words) for mark in _STYLES)
+        more = words("screen.more", n=hidden)
         table.caption = Text(more if table.caption is None else f"{table.caption}\n{more}")
         table.caption_justify = "left"
     return table
@@ -88,10 +98,10 @@ def interval_of(score: Score) -> str:
     return "" if score.interval is None else f"{score.interval.low:.1f}–{score.interval.high:.1f}"
 
 
-def _subjects(task: ScoredTask, scores: Mapping[str, Score]) -> list[_Row]:
+def _subjects(task: ScoredTask, scores: Mapping[str, Score], words: Words) -> list[_Row]:
     """All subjects that were asked, with the best and the worst marked."""
     rows = [
-        _Row(_name(subject, split if len(task.splits) > 1 else None), scores[name], split)
+        _Row(_name(subject, split if len(task.splits) > 1 else None, words), scores[name], split)
         for split in task.splits
         for subject in task.subjects
         if (name := task.score_name(split, subject.name)) in scores
@@ -118,31 +128,33 @@ def _mark(accuracy: float | None, lowest: float, highest: float) -> Mark | None:
     return "best" if accuracy >= highest else "worst" if accuracy <= lowest else None
 
 
-def _add_extremes(table: Table, rows: Sequence[_Row], mark: Mark) -> int:
+def _add_extremes(table: Table, rows: Sequence[_Row], mark: Mark, words: Words) -> int:
     """Show a few of the best, best first, or of the worst, worst first, and the number of ties; return how many."""
     found = [row for row in rows if row.mark == mark]
     found.sort(key=lambda row: row.score.accuracy or 0.0, reverse=mark == "best")
     shown, tied = found[:_EXTREMES], found[_EXTREMES:]
-    _add_section(table, shown)
+    _add_section(table, shown, words)
     if tied:
-        table.add_row(f"and {len(tied)} more", _marked(mark), percent(tied[0].score))
+        table.add_row(words("screen.tied", n=len(tied)), _marked(mark, words), percent(tied[0].score))
     return len(shown)
 
 
-def _add_section(table: Table, rows: Sequence[_Row]) -> None:
+def _add_section(table: Table, rows: Sequence[_Row], words: Words) -> None:
     table.add_section()
     for row in rows:
-        table.add_row(Text(row.name), _marked(row.mark), *_cells(row.score))
+        table.add_row(Text(row.name), _marked(row.mark, words), *_cells(row.score))
 
 
-def _name(subject: Subject, split: str | None) -> str:
+def _name(subject: Subject, split: str | None, words: Words) -> str:
     english, chinese = printable(subject.english), printable(subject.chinese)
-    name = english if split is None else f"{english} ({printable(split)})"
-    return name if chinese == english else f"{name} {chinese}"
+    of = "" if split is None else f" ({printable(split)})"
+    if words.language == "zh":
+        return chinese + of
+    return english + of if chinese == english else f"{english}{of} {chinese}"
 
 
-def _marked(mark: Mark | None) -> Text:
-    return Text(mark or "", style=_STYLES[mark] if mark else "")
+def _marked(mark: Mark | None, words: Words) -> Text:
+    return Text(words(f"screen.{mark}") if mark else "", style=_STYLES[mark] if mark else "")
 
 
 def _cells(score: Score) -> tuple[str, str, str]:
@@ -151,11 +163,11 @@ def _cells(score: Score) -> tuple[str, str, str]:
 
 def show_rescored(run: RecordedRun, again: Rescored, rule: str | None, *, all_subjects: bool) -> None:
     """Print the new table, and beside each headline score the one on record."""
-    terminal = console(sys.stdout, width=200)
+    terminal, words = console(sys.stdout, width=200), Words()
     for task in run.tasks:
         scores = {own: again.scores[name] for own, name in run.score_names(task).items() if name in again.scores}
-        partial = run.scopes[task.name].text
-        terminal.print(results_table(task, scores, all_subjects=all_subjects, scope=partial))
+        partial = words.scope(run.scopes[task.name])
+        terminal.print(results_table(task, scores, all_subjects=all_subjects, scope=partial, words=words))
     recorded = {one.name: one for one in headlines(run.tasks, run.scores)}
     for one in headlines(run.tasks, again.scores):
         what = "the task's own rule" if rule is None else one_line(rule, 60)
@@ -165,5 +177,5 @@ def show_rescored(run: RecordedRun, again: Rescored, rule: str | None, *, all_su
     if again.unsearched:
         left_out += f"; {again.unsearched} on which the rule timed out"
     terminal.print(Text(f"{plural(again.whole, 'whole reply', 'whole replies')} scored{left_out}"))
-    for line in health_lines(again.health):
+    for line in health_lines(again.health, words):
         terminal.print(Text(line))

@@ -1,0 +1,114 @@
+"""What pages and the terminal say in both languages; a page marks each text with its key, so that it can switch."""
+
+import json
+import os
+import string
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from markupsafe import Markup, escape
+
+from bundle.reports.formats import Language
+from bundle.runs.health import MEANINGS
+from bundle.runs.no_reply import REMEDIES
+from bundle.runs.scope import Scope
+from bundle.system.text import plural
+
+LANGUAGES: Final[tuple[Language, ...]] = ("en", "zh")
+
+
+@cache
+def catalog() -> Mapping[str, Mapping[Language, str]]:
+    """All texts by key, with ``{name}`` for values."""
+    content: dict[str, dict[Language, str]] = json.loads(
+        Path(__file__).with_name("texts.json").read_text(encoding="utf-8")
+    )
+    for fault, (says, remedy) in MEANINGS.items():
+        content[f"fault.{fault}"]["en"], content[f"remedy.{fault}"]["en"] = says, remedy
+    for cause, remedy in REMEDIES.items():
+        content[f"cause.{cause}"]["en"] = remedy
+    return content
+
+
+def terminal_language() -> Language:
+    """Chinese under a Chinese locale, English elsewhere."""
+    locale = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), "")
+    return "zh" if locale.lower().startswith("zh") else "en"
+
+
+class Words(string.Formatter):
+    """The texts of a terminal, in its language; ``{n:reply|replies}`` is a number with its noun.
+
+    Args:
+        language: None for the locale's.
+    """
+
+    def __init__(self, language: Language | None = None) -> None:
+        self.language = language or terminal_language()
+
+    def __call__(self, key: str, **values: object) -> str:
+        """The text with its values."""
+        return self.vformat(catalog()[key][self.language], (), values)
+
+    def join(self, parts: Iterable[str]) -> str:
+        """A line of several parts."""
+        return ("；" if self.language == "zh" else "; ").join(parts)
+
+    def scope(self, scope: Scope) -> str:
+        """What part of a benchmark a run covers; "" for all of it."""
+        if self.language == "en":
+            return scope.text
+        parts = []
+        if scope.limit is not None:
+            parts.append(self("partial_limit", n=scope.limit))
+        if scope.sample is not None:
+            parts.append(self("partial_sample", n=scope.sample))
+        if scope.subjects is not None:
+            parts.append(self("partial_subjects", n=scope.subjects[0], all=scope.subjects[1]))
+        if parts and scope.available is not None:
+            parts.append(self("partial_of", n=scope.asked, all=scope.available))
+        if scope.answered < scope.asked:
+            parts.append(self("screen.coverage", answered=scope.answered, total=scope.asked))
+        return "，".join(part.rstrip("。") for part in parts)
+
+    def format_field(self, value: Any, spec: str) -> str:
+        """A value, and where two forms of a noun are given the one for its number."""
+        one, bar, several = spec.partition("|")
+        return plural(value, one, several) if bar else str(super().format_field(value, spec))
+
+
+class Texts:
+    """Inserts texts into a template."""
+
+    def __init__(self, language: Language) -> None:
+        self._language = language
+
+    def plain(self, key: str, **values: object) -> str:
+        """The text alone, for an element marked with `marks`."""
+        return catalog()[key][self._language].format_map(values)
+
+    def marks(self, key: str, **values: object) -> Markup:
+        """Attributes for an element with this text as its whole content."""
+        filled = json.dumps({name: str(value) for name, value in values.items()}, ensure_ascii=False)
+        return Markup('data-text="{}" data-values="{}"').format(key, filled) if values else self._key("text", key)
+
+    def text(self, key: str, **values: object) -> Markup:
+        """The text in its own element."""
+        return Markup("<span {}>{}</span>").format(self.marks(key, **values), self.plain(key, **values))
+
+    def label(self, key: str) -> Markup:
+        """The text as an accessible label."""
+        return Markup('aria-label="{}" {}').format(self.plain(key), self._key("label", key))
+
+    def both(self, english: str, chinese: str) -> Markup:
+        """A name in both languages."""
+        if english == chinese:
+            return escape(english)
+        shown = english if self._language == "en" else chinese
+        return Markup('<span data-en="{}" data-zh="{}">{}</span>').format(english, chinese, shown)
+
+    @staticmethod
+    def _key(kind: str, key: str) -> Markup:
+        return Markup('data-{}="{}"').format(kind, key)
