@@ -206,7 +206,7 @@ def test_a_tensor_of_another_shape_is_named_with_both_shapes() -> None:
     error = refusal(LLAMA, stored)
 
     assert "tensors with another shape (2)" in error.message
-    assert "lm_head.weight is [65, 32], config.json gives [64, 32]" in error.message
+    assert "lm_head.weight has the shape [65, 32], config.json gives [64, 32]" in error.message
 
 
 @pytest.mark.parametrize("layers", [2, 4])
