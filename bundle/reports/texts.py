@@ -32,6 +32,11 @@ def catalog() -> Mapping[str, Mapping[Language, str]]:
     return content
 
 
+def page_texts() -> Mapping[str, Mapping[Language, str]]:
+    """Those of them that a page may show."""
+    return {key: both for key, both in catalog().items() if not key.startswith("screen.")}
+
+
 def terminal_language() -> Language:
     """Chinese under a Chinese locale, English elsewhere."""
     locale = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), "")

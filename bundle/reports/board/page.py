@@ -10,8 +10,8 @@ from bundle.reports.board.board import OVERALL, Board, BoardRun, Table, training
 from bundle.reports.comparison.page import write_page as write_comparison
 from bundle.reports.formats import FORMATS, Language, file_name, write_text
 from bundle.reports.html.content import chance
-from bundle.reports.texts import LANGUAGES, Texts, catalog
 from bundle.reports.templates import Inline, render
+from bundle.reports.texts import LANGUAGES, Texts, catalog, page_texts
 from bundle.runs.files import PROMPTS
 from bundle.runs.listing import State
 from bundle.runs.scope import Scope
@@ -52,7 +52,7 @@ def render_board(
         place: Where it will be, for links to reports; None for one that is served and asks for its data again.
         links: Addresses of the tables' comparisons.
     """
-    data = board_data(board, place=place, links=links) | {"language": language, "texts": catalog()}
+    data = board_data(board, place=place, links=links) | {"language": language, "texts": page_texts()}
     return render(
         "board/page.html.jinja",
         style=Inline.from_files("html/page.css", "board/board.css"),

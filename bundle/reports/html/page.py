@@ -8,7 +8,7 @@ from bundle.reports.formats import Export, Language
 from bundle.reports.html.content import group_label, sections
 from bundle.reports.html.questions import CHUNK, OUTCOMES, question_data
 from bundle.reports.templates import Inline, render, seconds
-from bundle.reports.texts import LANGUAGES, Texts, catalog
+from bundle.reports.texts import LANGUAGES, Texts, page_texts
 from bundle.runs.recorded_run import RecordedRun
 
 _SCRIPTS: Final = (
@@ -35,7 +35,7 @@ def render_page(run: RecordedRun, *, language: Language | None = None) -> str:
     subjects = run.subjects
     data = {
         "language": language,
-        "texts": {key: text for key, text in catalog().items() if not key.startswith("screen.")},
+        "texts": page_texts(),
         "sections": [part.to_json() for part in parts],
         "timing": [
             {"phase": phase, "seconds": run.timing[phase], "shown": seconds(run.timing[phase])}
