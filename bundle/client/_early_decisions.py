@@ -46,7 +46,8 @@ class EarlyDecisions:
 
     A reply that begins with a mark that is not known may begin with thinking, and is read to its end. Where the first
     replies all begin with the same one, so are all others. So is one whose answer is no option, such as the T of "The
-    answer is B": the whole of it shows what happened, and another rule can read it.
+    answer is B", or begins a word, as in "Answer: B": the whole of it shows what happened, and another rule can read
+    it.
 
     Args:
         rule: What counts as the answer.

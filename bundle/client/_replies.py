@@ -148,8 +148,8 @@ class StreamedReply:
     Args:
         rule: What counts as the answer; None if only the complete reply matters.
         marks: What marks thinking.
-        options: What the answer may be; "" for anything. Any other answer is not taken for final: the whole reply
-            shows what was meant.
+        options: What the answer may be; "" for anything. Any other answer is not taken for final, nor is a letter that
+            begins a word: the whole reply shows what was meant.
 
     Attributes:
         pieces: How many events carried part of the reply: with most servers one per token; a busy lmdeploy puts many
@@ -278,8 +278,17 @@ class StreamedReply:
         piece, self._read = text[len(self._read) :], text
         if piece and self.pieces_to_decide is None and self._reader is not None:
             answer = self._reader.feed(piece)
-            if answer is not None and is_option(answer, self._options):
+            if answer is not None and is_option(answer, self._options) and _stands_alone(answer, text):
                 self.pieces_to_decide = self.pieces
+
+
+def _stands_alone(answer: str, text: str) -> bool:
+    """Whether a letter is known not to begin a word, as the A of "Answer: B" does: what follows it has come."""
+    begin = text.find(answer)
+    if begin < 0 or not (len(answer) == 1 and answer.isascii() and answer.isalpha()):
+        return True
+    following = text[begin + 1 : begin + 2]
+    return following != "" and not "a" <= following <= "z"
 
 
 def require_model(body: object, name: str | None) -> None:

@@ -21,7 +21,7 @@ from tests.openai_api import Call, Handler, Stream, chunk, chunks_of, completion
 from tests.patience import PATIENCE_S
 
 RULE = FirstCapital()
-EXPLAINED = ["答案是", "B", *("因为 x 。" for _ in range(40))]
+EXPLAINED = ["答案是", "B。", *("因为 x 。" for _ in range(40))]
 BRIEF = ["B"]
 
 
@@ -39,7 +39,7 @@ async def test_a_model_that_explains_itself_is_cut_at_its_answer_once_that_is_kn
     replies = await ask_all(lambda call: stream.send(call, chunks_of(EXPLAINED)), 20)
 
     assert [reply.decided_early for reply in replies] == [False] * 8 + [True] * 12
-    assert {reply.text for reply in replies[8:]} == {"答案是B"}
+    assert {reply.text for reply in replies[8:]} == {"答案是B。"}
     assert {reply.text for reply in replies[:8]} == {"".join(EXPLAINED)}
     assert stream.left == 12
     assert stream.sent < 8 * 44 + 12 * 12
@@ -157,7 +157,7 @@ async def test_what_is_thought_apart_from_the_text_decides_nothing() -> None:
 
     replies = await ask_all(lambda call: Stream().send(call, [*thought, *chunks_of(EXPLAINED)]), 9)
 
-    assert (replies[-1].text, replies[-1].thinking, replies[-1].decided_early) == ("答案是B", "Maybe A", True)
+    assert (replies[-1].text, replies[-1].thinking, replies[-1].decided_early) == ("答案是B。", "Maybe A", True)
 
 
 async def test_a_stream_that_breaks_off_is_no_reply_and_asked_again() -> None:
@@ -298,8 +298,9 @@ async def test_a_reply_whose_answer_is_no_option_is_read_to_its_end_and_others_a
     assert {RULE.extract(reply.text) for reply in replies[2::3]} == {"T"}
 
 
-async def test_where_every_answer_is_no_option_nothing_is_streamed() -> None:
-    spoken = ["The answer ", "is B", *(", because x" for _ in range(40))]
+@pytest.mark.parametrize("begin", [["The answer ", "is B"], ["A", "nswer", ": B"], ["Because of ", "B"]])
+async def test_where_every_answer_is_no_option_or_begins_a_word_nothing_is_streamed(begin: list[str]) -> None:
+    spoken = [*begin, *(", because x" for _ in range(40))]
     asked_to_stream: list[bool] = []
 
     async def handler(call: Call) -> web.StreamResponse:

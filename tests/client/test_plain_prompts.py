@@ -44,7 +44,7 @@ async def test_a_text_that_goes_on_is_stopped_at_its_answer() -> None:
 
     assert [reply.decided_early for reply in replies] == [False] * 8 + [True] * 4
     assert {reply.text for reply in replies[:8]} == {"".join(pieces)}
-    assert {reply.text for reply in replies[8:]} == {" B"}
+    assert {reply.text for reply in replies[8:]} == {" B\n"}
 
 
 @pytest.mark.parametrize("choice", [{"finish_reason": "stop"}, {"text": None, "finish_reason": None}])
