@@ -66,8 +66,10 @@ def main() -> None:
     target, *command = sys.argv[1:]
     console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"), force_terminal=True)  # noqa: SIM115, PTH123
     console.print(f"[bold green]$[/] [bold]{' '.join(command)}[/]", highlight=False)
-    console.print(Text.from_ansi(screen(record(command))))
-    Path(target).write_text(console.export_svg(title=command[0]), encoding="utf-8")
+    console.print(Text.from_ansi(screen(record(command)) + "\n"))  # the picture cuts what is below its last line
+    # Fonts from elsewhere are not loaded in a picture; the reader's own monospaced one is taken.
+    picture = re.sub(r"\s*@font-face \{.*?\}", "", console.export_svg(title=command[0]), flags=re.DOTALL)
+    Path(target).write_text(picture, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -324,7 +324,7 @@ def test_a_zip_with_any_byte_changed_gives_the_same_text_or_an_error(place: int,
 
 
 def test_a_benchmark_without_a_sample_is_an_error() -> None:
-    with pytest.raises(DataError, match="has no sample questions for nosuch"):
+    with pytest.raises(DataError, match="has no sample questions for C-Eval"):
         load_tables("sample", replace(CEVAL, name="nosuch"), WANTED)
 
 
