@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -18,6 +18,9 @@ import bundle
 from bundle.system.text import printable
 
 _HERE = Path(__file__).parent
+
+POLICY: Final = ("require-trusted-types-for 'script'", "trusted-types 'none'")
+"""Directives of pages with data: no text of theirs can become markup."""
 
 # ``<``, ``>`` and ``&`` could end the script or begin a comment in it, the separators once ended a line of JavaScript,
 # and half a surrogate pair cannot be written in UTF-8.

@@ -1,5 +1,6 @@
 """A run as its directory describes it. Everything a report shows comes from here."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -17,6 +18,7 @@ from bundle.runs.record import RunRecord
 from bundle.runs.results import Results
 from bundle.runs.scope import Scope, scope_text, task_scopes
 from bundle.runs.scoring import Score, headlines, score_run
+from bundle.runs.served import LocalModelRecord
 from bundle.tasks.benchmarks import Subject
 from bundle.tasks.prompts import cut
 from bundle.tasks.scores import Key, Part, ScoredTask, score_names
@@ -24,6 +26,10 @@ from bundle.tasks.scores import Key, Part, ScoredTask, score_names
 if TYPE_CHECKING:
     import pandas
 
+_STEP = re.compile(
+    r"[-_./]?(?:global[-_]?step|steps?|iter|checkpoint|ckpt|epoch)[-_]?(\d+)|[-_](\d{2,})$", re.IGNORECASE
+)
+"""A training step in a model's name: ``sft-step-1000``, ``checkpoint-2000``, ``iter_0004000-hf``, ``sft-1000``."""
 _NOTHING_KNOWN = dict.fromkeys(one.name for one in fields(Prediction))
 
 
@@ -108,6 +114,20 @@ class RecordedRun:
     def question(self, key: Key) -> str:
         """The text of a question alone, without its options and what is said before it."""
         return next((text.strip() for name, text in self.pieces(key) if name == "question"), "")
+
+    @property
+    def training_step(self) -> tuple[str, int] | None:
+        """The series of checkpoints that the model belongs to, and its training step, from its name; None for none.
+
+        A directory called ``checkpoint-2000`` alone belongs to the series of the directory it is in.
+        """
+        *_, match = [None, *_STEP.finditer(self.model)]
+        if match is None:
+            return None
+        series = (self.model[: match.start()] + self.model[match.end() :]).strip("-_./ ")
+        if not series and isinstance(self.record.model, LocalModelRecord):
+            series = Path(self.record.model.path).parent.name
+        return series, int(match[1] or match[2])
 
     @property
     def total(self) -> int:

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from bundle.errors import UsageError
-from bundle.reports.board.board import OVERALL, Reader, training_step
+from bundle.reports.board.board import OVERALL, Reader
 from bundle.reports.board.page import board_data, write_board
 from bundle.reports.board.server import BoardServer
 from bundle.reports.comparison import compare
@@ -66,7 +66,8 @@ def runs_of(out: Path) -> dict[str, Any]:
 def test_a_training_step_is_found_in_a_models_name(
     tmp_path: Path, model: str, expected: tuple[str, int] | None
 ) -> None:
-    assert training_step(read_recorded_run(write_run(tmp_path / "run", {"law": "1"}, model=model))) == expected
+    read = read_recorded_run(write_run(tmp_path / "run", {"law": "1"}, model=model))
+    assert read.training_step == expected
 
 
 def test_a_checkpoint_without_a_name_belongs_to_its_training(tmp_path: Path) -> None:
@@ -81,7 +82,7 @@ def test_a_checkpoint_without_a_name_belongs_to_its_training(tmp_path: Path) -> 
     }
     del local["requests"]
     write_run(tmp_path / "run", random_outcomes(TASK, 0.5, questions=1), record=local)
-    assert training_step(read_recorded_run(tmp_path / "run")) == ("dpo-7b", 500)
+    assert read_recorded_run(tmp_path / "run").training_step == ("dpo-7b", 500)
     assert "/runs" not in json.dumps(board_data(Reader(tmp_path).read()))
 
 

@@ -1,6 +1,5 @@
 """What stands on the board: for every task its runs, their scores, and their differences from a base."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,15 +10,9 @@ from bundle.reports.html.content import Line, Section, sections
 from bundle.runs.files import PREDICTIONS, PROMPTS, RECORD, RESULTS
 from bundle.runs.listing import ListedRun, State, list_runs
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
-from bundle.runs.served import LocalModelRecord
 
 OVERALL = ""
 """The column of the mean over all subjects; those of groups have the group's own name."""
-
-_STEP = re.compile(
-    r"[-_./]?(?:global[-_]?step|steps?|iter|checkpoint|ckpt|epoch)[-_]?(\d+)|[-_](\d{2,})$", re.IGNORECASE
-)
-"""A training step in a model's name: ``sft-step-1000``, ``checkpoint-2000``, ``iter_0004000-hf``, ``sft-1000``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,20 +168,6 @@ def _changes(base: BoardRun, parts: Sequence[Section], comparison: Comparison) -
     if len(parts) == len(comparison.overall):
         rows[OVERALL] = comparison.overall[parts.index(base.section)]
     return rows
-
-
-def training_step(run: RecordedRun) -> tuple[str, int] | None:
-    """The series of checkpoints that a run's model belongs to, and its training step, from its name; None for none.
-
-    A directory called ``checkpoint-2000`` alone belongs to the series of the directory it is in.
-    """
-    *_, match = [None, *_STEP.finditer(run.model)]
-    if match is None:
-        return None
-    series = (run.model[: match.start()] + run.model[match.end() :]).strip("-_./ ")
-    if not series and isinstance(run.record.model, LocalModelRecord):
-        series = Path(run.record.model.path).parent.name
-    return series, int(match[1] or match[2])
 
 
 def _stamp(directory: Path) -> object:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from bundle.reports.board.board import OVERALL, Board, BoardRun, Table, training_step
+from bundle.reports.board.board import OVERALL, Board, BoardRun, Table
 from bundle.reports.comparison.page import write_page as write_comparison
 from bundle.reports.formats import FORMATS, Language, file_name, write_text
 from bundle.reports.html.content import chance
-from bundle.reports.templates import Inline, render
+from bundle.reports.templates import POLICY, Inline, render
 from bundle.reports.texts import LANGUAGES, Texts, catalog, page_texts
 from bundle.runs.files import PROMPTS
 from bundle.runs.listing import State
@@ -22,7 +22,6 @@ _SCRIPTS: Final = (
     ("vendor/plot.umd.min.js",),
     ("texts.js", "switches.js", "charts.js", "../board/board.js"),
 )
-_POLICY: Final = ("require-trusted-types-for 'script'", "trusted-types 'none'")
 _MOST_COMPARED: Final = 12
 """Runs on one page of comparisons: the newest."""
 
@@ -38,7 +37,7 @@ def write_board(board: Board, path: Path, *, language: Language | None = None) -
         compared = table.comparisons[:_MOST_COMPARED]
         if compared:
             links[number] = f"{path.stem}-{file_name(_title(table))}.html"
-            write_comparison(compared, path.with_name(links[number]))
+            write_comparison(compared, path.with_name(links[number]), language=language)
     write_text(path, render_board(board, language=language, place=path.parent, links=links))
 
 
@@ -57,7 +56,7 @@ def render_board(
         "board/page.html.jinja",
         style=Inline.from_files("html/page.css", "board/board.css"),
         scripts=[Inline.from_files(*(f"html/{name}" for name in names)) for names in _SCRIPTS],
-        policy=(*_POLICY, "connect-src 'self'") if place is None else _POLICY,
+        policy=(*POLICY, "connect-src 'self'") if place is None else POLICY,
         board=board,
         t=Texts(language or LANGUAGES[0]),
         language=language or LANGUAGES[0],
@@ -105,7 +104,7 @@ def _comparison(table: Table, one: BoardRun) -> str | None:
 
 
 def _run(one: BoardRun, place: Path | None, comparison: str | None) -> dict[str, Any]:
-    run, step = one.run, training_step(one.run)
+    run, step = one.run, one.run.training_step
     going_on = one.listed.state is State.RUNNING
     return {
         "run": run.name,

@@ -73,7 +73,7 @@ class BoardServer(ThreadingHTTPServer):
             case ["runs", name] if (run := self._run(name)) is not None:
                 return render_report(run, language=self._language), _HTML
             case ["compare", base, new] if (before := self._run(base)) and (now := self._run(new)):
-                return render_comparison([compare(before, now)]), _HTML
+                return render_comparison([compare(before, now)], language=self._language), _HTML
         return None
 
     def _run(self, name: str) -> RecordedRun | None:

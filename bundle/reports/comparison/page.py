@@ -1,18 +1,22 @@
 """Comparisons as one page that needs nothing else, and as JSON for scripts."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from bundle.reports.comparison.comparison import Comparison, Flip
-from bundle.reports.comparison.rows import Row
-from bundle.reports.comparison.wording import between, left_out, p_value, points, settings, verdict
-from bundle.reports.formats import write_text
-from bundle.reports.templates import Inline, render
+from bundle.reports.comparison.rows import Row, Standing
+from bundle.reports.comparison.wording import between, p_says, p_value, points, settings, verdict
+from bundle.reports.formats import Language, write_text
+from bundle.reports.html.content import group_label
+from bundle.reports.templates import POLICY, Inline, render
+from bundle.reports.texts import LANGUAGES, Texts, catalog, page_texts
 from bundle.runs.recorded_run import RecordedRun
+from bundle.tasks.scores import Key
 
 _LONGEST_TEXT = 4000
+_SCRIPTS: Final = (("theme.js",), ("texts.js", "switches.js", "messages.js", "../comparison/flips.js"))
 
 
 def to_json(comparisons: Sequence[Comparison]) -> dict[str, Any]:
@@ -20,35 +24,150 @@ def to_json(comparisons: Sequence[Comparison]) -> dict[str, Any]:
     return {"base": _run(comparisons[0].base), "comparisons": [_comparison(one) for one in comparisons]}
 
 
-def write_page(comparisons: Sequence[Comparison], path: Path) -> None:
+def write_page(comparisons: Sequence[Comparison], path: Path, *, language: Language | None = None) -> None:
     """Write comparisons with the same base as a page.
 
     Raises:
         RunError: The file cannot be written.
     """
-    write_text(path, render_page(comparisons))
+    write_text(path, render_page(comparisons, language=language))
 
 
-def render_page(comparisons: Sequence[Comparison]) -> str:
-    """The page of comparisons with the same base."""
+def render_page(comparisons: Sequence[Comparison], *, language: Language | None = None) -> str:
+    """The page of comparisons with the same base, in a language; None for the browser's."""
     base = comparisons[0].base
-    names = base.part_names
+    comparisons, by_step = _ordered(comparisons)
     return render(
         "comparison/page.html.jinja",
-        style=Inline.from_files("html/page.css"),
-        scripts=[Inline.from_files("html/theme.js")],
+        style=Inline.from_files("html/page.css", "board/board.css", "comparison/comparison.css"),
+        scripts=[Inline.from_files(*(f"html/{name}" for name in names)) for names in _SCRIPTS],
+        policy=POLICY,
+        language=language or LANGUAGES[0],
+        t=Texts(language or LANGUAGES[0]),
+        data=_data(comparisons) | {"language": language, "texts": page_texts()},
         base=base,
         comparisons=comparisons,
-        labels={names[part]: subject for part, subject in base.subjects.items()},
+        matrices=list(_matrices(comparisons, by_step=by_step)) if len(comparisons) > 1 else [],
+        labels=_labels(base),
         points=points,
-        between=between,
+        between=lambda row: between(row).replace(" to ", " … "),
         p_value=p_value,
+        p_says=p_says,
         scale=_scale,
-        verdict=verdict,
-        left_out=left_out,
+        notes=_notes,
         settings=settings,
-        texts=_texts,
+        by_change=_by_change,
+        differing=lambda rows: sum(row.standing is not Standing.CHANCE for row in rows),
     )
+
+
+def _ordered(comparisons: Sequence[Comparison]) -> tuple[list[Comparison], bool]:
+    """The comparisons by training step if they are of one series of checkpoints, otherwise the largest gain first.
+
+    Also whether they are in the order of steps.
+    """
+    steps = [one.new.training_step for one in comparisons]
+    known = [step for step in steps if step is not None]
+    if len(known) == len(steps) and len({series for series, _ in known}) == 1:
+        return [one for _, one in sorted(zip(known, comparisons, strict=True), key=lambda pair: pair[0])], True
+    return sorted(comparisons, key=lambda one: one.overall[0].difference, reverse=True), False
+
+
+def _by_change(comparison: Comparison, kinds: Sequence[str]) -> list[Row]:
+    """Rows of these kinds, the largest gain first; means over all subjects before all others."""
+    rows = [row for row in comparison.rows if row.kind in kinds]
+    return sorted(rows, key=lambda row: (row.kind != "overall", -row.difference))
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A run in a matrix; None for a group that could not be compared."""
+
+    number: int
+    model: str
+    run: str
+    rows: list[Row | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Matrix:
+    """Several runs by groups, against the same base.
+
+    Attributes:
+        columns: Score names, that of the mean over all subjects first.
+        base: The base's accuracies, in percent; None where no run was compared.
+        unit: The length of a point.
+        trends: For each column its accuracies from step to step as the points of a line, in a box of 100 by 30; none
+            where runs are no series, or too few for a trend.
+    """
+
+    title: str
+    columns: list[str]
+    base: list[float | None]
+    lines: list[_Line]
+    unit: float
+    trends: list[str]
+
+
+def _matrices(comparisons: Sequence[Comparison], *, by_step: bool) -> Iterator[_Matrix]:
+    """One for each task and split."""
+    base = comparisons[0].base
+    asked = {part[:2] for part in base.questions}
+    splits = [
+        (task.name, split)
+        for task in base.tasks
+        for split in task.splits
+        if (task.name, split) in asked and split not in task.secret_splits
+    ]
+    if any(len(one.overall) != len(splits) for one in comparisons):
+        return  # not all runs have answers of every split
+    split_of = {
+        base.score_names(task)[group]: (task.name, members[0][0])
+        for task in base.tasks
+        for group, members in task.groups.items()
+    }
+    for place, first in enumerate(comparisons[0].overall):
+        groups = [
+            row.name for row in comparisons[0].rows if row.kind == "group" and split_of[row.name] == splits[place]
+        ]
+        lines = []
+        for number, one in enumerate(comparisons):
+            rows = {row.name: row for row in one.rows if row.kind == "group"}
+            lines.append(_Line(number, one.new.model, one.new.name, [one.overall[place], *map(rows.get, groups)]))
+        columns = list(zip(*(line.rows for line in lines), strict=True))
+        known = [row for line in lines for row in line.rows if row is not None]
+        yield _Matrix(
+            title=first.name,
+            columns=[first.name, *groups],
+            base=[next((row.base for row in column if row is not None), None) for column in columns],
+            lines=lines,
+            unit=_scale(known),
+            trends=[_trend(column) for column in columns] if by_step and len(comparisons) > 2 else [],
+        )
+
+
+def _trend(column: Sequence[Row | None]) -> str:
+    known = [(number, row.new) for number, row in enumerate(column) if row is not None]
+    if len(known) < 2:
+        return ""
+    low, high = min(value for _, value in known), max(value for _, value in known)
+    across, up = 96 / (len(column) - 1), 26 / ((high - low) or 1)
+    return " ".join(f"{2 + number * across:.1f},{28 - (value - low) * up:.1f}" for number, value in known)
+
+
+def _labels(base: RecordedRun) -> dict[str, Mapping[Language, str]]:
+    """What people call subjects, groups and the mean over all subjects, by score name."""
+    names = base.part_names
+    labels: dict[str, Mapping[Language, str]] = {
+        names[part]: {"en": subject.english, "zh": subject.chinese} for part, subject in base.subjects.items()
+    }
+    for task in base.tasks:
+        for group in task.groups:
+            prefix = next((one for one in task.splits.values() if group.startswith(f"{one}-")), "")
+            whole = group in task.splits.values()
+            name = base.score_names(task)[group]
+            labels[name] = catalog()["board.overall"] if whole else group_label(group.removeprefix(f"{prefix}-"))
+    return labels
 
 
 def _scale(rows: Sequence[Row]) -> float:
@@ -57,15 +176,62 @@ def _scale(rows: Sequence[Row]) -> float:
     return 95 / max(furthest, 0.01)
 
 
-def _texts(comparison: Comparison, flip: Flip) -> Iterator[tuple[str, str]]:
-    """The question and both replies."""
-    yield "Question", _short(comparison.base.prompts[flip.key].conversation[-1]["content"])
-    yield f"Base: {comparison.base.model}", _short(flip.base_reply)
-    yield f"New: {comparison.new.model}", _short(flip.new_reply)
+def _notes(comparison: Comparison) -> Iterator[tuple[str, dict[str, object]]]:
+    """The same as `left_out`, as texts of the page."""
+    if comparison.only_base + comparison.only_new + comparison.neither:
+        yield (
+            "compare.unanswered",
+            {"base": comparison.only_base, "new": comparison.only_new, "neither": comparison.neither},
+        )
+    if comparison.not_common:
+        yield "compare.not_common", {"n": comparison.not_common}
+    if comparison.secret:
+        yield "compare.secret", {"n": comparison.secret}
+    if any(comparison.unparsed):
+        yield "compare.unparsed", {"base": comparison.unparsed[0], "new": comparison.unparsed[1]}
+    if comparison.other_messages:
+        yield "compare.other_messages", {"n": comparison.other_messages}
+
+
+def _data(comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """The flips, and every question of theirs once."""
+    base = comparisons[0].base
+    parts = {part: number for number, part in enumerate(base.questions)}
+    places: dict[Key, int] = {}
+    questions: list[dict[str, Any]] = []
+    for flip in (flip for one in comparisons for flip in one.flips):
+        if flip.key not in places:
+            places[flip.key] = len(questions)
+            questions.append(
+                {
+                    "part": parts[flip.key.part],
+                    "id": flip.key.id,
+                    "content": base.pieces(flip.key),
+                    "gold": flip.gold,
+                    "answer": flip.base,
+                    "reply": _short(flip.base_reply),
+                }
+            )
+    subjects = base.subjects
+    return {
+        "base": base.model,
+        "parts": [{"en": subjects[part].english, "zh": subjects[part].chinese} for part in parts],
+        "questions": questions,
+        "comparisons": [
+            {
+                "model": one.new.model,
+                "flips": [
+                    {"q": places[flip.key], "lost": flip.lost, "answer": flip.new, "reply": _short(flip.new_reply)}
+                    for flip in one.flips
+                ],
+            }
+            for one in comparisons
+        ],
+    }
 
 
 def _short(text: str) -> str:
-    """Beginning and end of a long text: a question follows its examples, and often an answer its reasons."""
+    """Beginning and end of a long text: often an answer follows its reasons."""
     return text if len(text) <= _LONGEST_TEXT else f"{text[:1000]} … {text[1000 - _LONGEST_TEXT :]}"
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 from bundle.reports.formats import Export, Language
 from bundle.reports.html.content import group_label, sections
 from bundle.reports.html.questions import CHUNK, OUTCOMES, question_data
-from bundle.reports.templates import Inline, render, seconds
+from bundle.reports.templates import POLICY, Inline, render, seconds
 from bundle.reports.texts import LANGUAGES, Texts, page_texts
 from bundle.runs.recorded_run import RecordedRun
 
@@ -20,7 +20,6 @@ _SCRIPTS: Final = (
 QUANTILES: Final = {"minimum": 0.0, "p5": 0.05, "median": 0.5, "p95": 0.95, "p99": 0.99, "maximum": 1.0}
 _PHASES: Final = ("start_s", "load_s", "prove_s", "ask_s", "stop_s")
 _SHOWN_ELSEWHERE: Final = frozenset({"subject_names", "groups", "description"})
-_POLICY: Final = ("require-trusted-types-for 'script'", "trusted-types 'none'")
 
 
 def export(run: RecordedRun, language: Language | None = None) -> Export:
@@ -54,7 +53,7 @@ def render_page(run: RecordedRun, *, language: Language | None = None) -> str:
         "html/page.html.jinja",
         style=Inline.from_files("html/page.css"),
         scripts=[Inline.from_files(*(f"html/{name}" for name in names)) for names in _SCRIPTS],
-        policy=_POLICY,
+        policy=POLICY,
         run=run,
         language=language or LANGUAGES[0],
         t=Texts(language or LANGUAGES[0]),
