@@ -1,6 +1,6 @@
 """Errors a user can act on, and the exit codes. The command line prints an error without a traceback."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import ClassVar
@@ -21,6 +21,13 @@ class ExitCode(IntEnum):
     UNEXPECTED = 70
     """A fault of this program (``EX_SOFTWARE`` of sysexits.h)."""
     INTERRUPTED = 130
+
+
+def gravest(codes: Iterable[int]) -> int:
+    """The exit code of several runs: that of the one that needs attention most."""
+    order = (ExitCode.INTERRUPTED, ExitCode.UNEXPECTED, ExitCode.SERVER, ExitCode.USAGE, ExitCode.UNANSWERED)
+    found = set(codes)
+    return next((code for code in (*order, ExitCode.GATE_NOT_MET) if code in found), max(found, default=0))
 
 
 class BundleError(Exception):

@@ -14,15 +14,21 @@ from bundle.pipeline.options import EvaluationOptions, LocalOptions, RemoteOptio
 @with_options
 def eval_local(
     context: typer.Context,
-    model_dir: Annotated[
-        Path, typer.Argument(metavar="MODEL_DIR", help="Directory of the checkpoint.", show_default=False)
+    model_dirs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MODEL_DIR",
+            help="Directory of the checkpoint; several, or a directory of checkpoints, for a run each.",
+            show_default=False,
+        ),
     ],
     asked: EvaluationOptions,
     served: LocalOptions,
 ) -> None:
     """Serve a local checkpoint and evaluate it.
 
-    Arguments after -- are passed to the inference server, as in -- --backend pytorch.
+    Several are evaluated one after the other, or as many at once as there are GPUs; the same command again resumes what
+    is not finished. Arguments after -- are passed to the inference server, as in -- --backend pytorch.
     """
     from bundle.serving.machine import Machine  # imported late: `bundle --help` does not need it
 
@@ -32,12 +38,19 @@ def eval_local(
         machine.look("lmdeploy" if served.engine == "auto" else served.engine)
 
     # imported late: by now the GPUs are being asked
+    from bundle.pipeline.checkpoint_folder import several
     from bundle.pipeline.local import Local
     from bundle.pipeline.pipeline import evaluate
     from bundle.pipeline.signals import run_with_signals
     from bundle.reports.screen.console import Screen
 
-    screen, target = Screen(language=asked.lang), Local(model_dir, served, context.obj or (), machine)
+    checkpoints = several(model_dirs)
+    if checkpoints is not None and not asked.dry_run:
+        from bundle.cli.watch import sweep  # imported late: most runs are single
+
+        sweep(checkpoints, asked, served, context, machine)
+    target = Local((checkpoints or model_dirs)[0], served, context.obj or (), machine)
+    screen = Screen(language=asked.lang)
     command = typed_command()
     raise typer.Exit(
         run_with_signals(lambda: evaluate(asked, target, screen, command), say=screen.say, kill=target.kill)

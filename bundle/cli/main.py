@@ -22,6 +22,7 @@ from bundle.cli.report import report
 from bundle.cli.rescore import rescore
 from bundle.cli.resume import resume
 from bundle.cli.runs import runs
+from bundle.cli.watch import watch
 from bundle.errors import BundleError, ExitCode, UnexpectedError, UsageError
 from bundle.system.text import one_line
 
@@ -101,13 +102,14 @@ def _top(
     if version:
         typer.echo(f"bundle {__version__}")
         raise typer.Exit
-    if context.obj is not None and context.invoked_subcommand != "eval-local":
-        raise UsageError("Only eval-local takes arguments after --.", remedy="Leave them out.")
+    if context.obj is not None and context.invoked_subcommand not in ("eval-local", "watch"):
+        raise UsageError("Only eval-local and watch take arguments after --.", remedy="Leave them out.")
 
 
 _COMMANDS = (
     ("eval-local", eval_local, "eval-local ./internlm2_5-1_8b-chat --data sample"),
     ("eval-remote", eval_remote, "eval-remote puyu-api --task demo_cmmlu_chat_gen"),
+    ("watch", watch, "watch ./sft-output --until checkpoint-3000"),
     ("resume", resume, "resume latest"),
     ("report", report, "report latest --lang zh"),
     ("rescore", rescore, "rescore latest --rule first_option"),

@@ -143,10 +143,23 @@ class Local:
             arguments=self.arguments,
             trust_remote_code=self.trusted,
             gpu=options.gpu,
-            wait_s=options.wait,
+            wait_s=options.wait or 0.0,
             host=options.host,
         )
         return choose_engine(options.engine, self._named_model_file[1], job)
+
+    def record(self) -> LocalModelRecord:
+        """The checkpoint, for ``run.json``. Reads samples of its weights."""
+        checkpoint = self.checkpoint
+        path, adapter = self.given
+        return LocalModelRecord(
+            path=str(path),
+            architecture=checkpoint.architecture,
+            weight_bytes=checkpoint.weight_bytes,
+            quantization=checkpoint.quantization,
+            fingerprint=fingerprint(checkpoint),
+            adapter=None if adapter is None else str(adapter),
+        )
 
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "LocalModel":
         checkpoint, options, engine = self.checkpoint, self.options, self.engine
@@ -232,17 +245,9 @@ class LocalModel:
         return None if self._template is None else await self._template.prove(evaluation, client)
 
     def describe(self) -> Served:
-        checkpoint, spec = self._local.checkpoint, self._spec
-        path, adapter = self._local.given
+        spec = self._spec
         return Served(
-            LocalModelRecord(
-                path=str(path),
-                architecture=checkpoint.architecture,
-                weight_bytes=checkpoint.weight_bytes,
-                quantization=checkpoint.quantization,
-                fingerprint=fingerprint(checkpoint),
-                adapter=None if adapter is None else str(adapter),
-            ),
+            self._local.record(),
             EngineRecord(
                 name=spec.engine, version=spec.version, arguments=tuple(self._local.arguments), dtype=spec.dtype
             ),

@@ -111,11 +111,6 @@ def parse_duration(value: str | None) -> float | None:
     return seconds
 
 
-def parse_wait(value: str | None) -> float:
-    """`parse_duration`, 0 where nothing is given."""
-    return parse_duration(value) or 0.0
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationOptions:
     """What to ask and what to make of the replies, wherever the model is served."""
@@ -251,13 +246,13 @@ class LocalOptions:
     gpu: str | None = _server(
         None, "Indices or names of the GPUs to use.", metavar="A,B", default="those with the most free memory"
     )
-    wait: float = _server(
-        0.0,
+    wait: float | None = _server(
+        None,
         "Wait this long for a GPU that is not free, as in 90s, 30m or 1h.",
         metavar="TIME",
         default="do not wait",
         typed=str,
-        parse=parse_wait,
+        parse=parse_duration,
     )
     host: str = _server("127.0.0.1", "Address the server listens on.", metavar="ADDRESS")
     start_timeout: float = _server(600.0, "Time limit of the server's start.", metavar="SECONDS", minimum=1)

@@ -67,7 +67,7 @@ async def evaluate(
         BundleError: The run failed; what has been answered is saved and shown.
         UnexpectedError: This program is at fault; the same holds.
     """
-    session = _Session(options, screen, _conclusion(options), command)
+    session = _Session(options, screen, conclusion_of(options), command)
     with contextlib.ExitStack() as opened:
         try:
             with session.timing.phase("total_s"):
@@ -387,7 +387,7 @@ def _conclude(conclusion: "Conclusion", run: Run, code: int, screen: Screen) -> 
         return code
 
 
-def _conclusion(options: EvaluationOptions) -> "Conclusion | None":
+def conclusion_of(options: EvaluationOptions) -> "Conclusion | None":
     """What is made of the run when it is over; None for nothing but the table."""
     wanted = (options.baseline, options.max_drop, options.max_unparsed, options.summary, options.junit)
     if not options.min_score and all(one is None for one in wanted):

@@ -139,6 +139,14 @@ class Plan:
 
         return Loaded(list(tables.values()), questions, fit, fewer_examples)
 
+    def tables(self, say: Callable[[str], None]) -> list[Tables]:
+        """The rows of all tasks, without making questions of them.
+
+        Raises:
+            DataError: The rows cannot be found, downloaded or read.
+        """
+        return [task.load(self._source(task), self.subjects[task.name], say) for task in self.tasks]
+
     def shortened(self, questions: Sequence[Question]) -> int:
         """How many questions have fewer examples than their task asks for, because all of them would not fit."""
         examples = {task.name: task.examples for task in self.tasks}

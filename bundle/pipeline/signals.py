@@ -1,16 +1,22 @@
 """Run a coroutine of a command to its exit code: the first Ctrl-C stops it in order, the second at once."""
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from bundle.system import guardian
 from bundle.system.guarded import adopt_orphans
 from bundle.system.limits import allow_open_files, forbid_core_dumps
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 """SIGUSR1, SIGUSR2 and SIGXCPU are how batch systems (Slurm's ``--signal``) announce that a job's time is up."""
+
+
+PARENT = "BUNDLE_PARENT"
+"""The variable that holds the pid of a program of ours that runs this one, and whose end is this one's."""
 
 
 def run_with_signals(
@@ -27,6 +33,7 @@ def run_with_signals(
     """
     if sys.platform == "win32":
         return asyncio.run(work())
+    _end_with_parent()
     adopt_orphans()
     forbid_core_dumps()
     allow_open_files()
@@ -34,6 +41,15 @@ def run_with_signals(
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_with_signals(work(), say, kill))
+
+
+def _end_with_parent() -> None:
+    """Where another `bundle` runs this one, be asked to end when it dies, however that happens."""
+    parent = os.environ.pop(PARENT, None)
+    if parent is not None:
+        guardian.ask_to_end_with_parent()
+        if str(os.getppid()) != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def _with_signals(work: Coroutine[Any, Any, int], say: Callable[[str], None], kill: Callable[[], None]) -> int:

@@ -158,6 +158,14 @@ class Engine(Protocol):
     def context_options(self) -> Mapping[str, int | None]:
         """The options that set the server's context length, with their values in tokens; None where one isn't given."""
 
+    @property
+    def gpu_count(self) -> int:
+        """How many GPUs a server takes; 0 on the CPU.
+
+        Raises:
+            ServerError: The server isn't installed, or can't be used.
+        """
+
     def forecast(self) -> tuple[list[Finding], str | None]:
         """What ``bundle doctor`` says of the job without preparing it.
 

@@ -101,6 +101,10 @@ class TransformersEngine:
     def context_options(self) -> Mapping[str, int | None]:
         return {}
 
+    @property
+    def gpu_count(self) -> int:
+        return 0
+
     @staticmethod
     def checks(machine: Machine) -> tuple[Check, ...]:
         return (Check("cpu engine", partial(_check_packages, machine), "the disk that Python is on"),)

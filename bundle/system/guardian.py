@@ -81,6 +81,11 @@ def _prctl(option: int, argument: int) -> None:
         ctypes.CDLL(None).prctl(option, *(ctypes.c_ulong(value) for value in (argument, 0, 0, 0)))
 
 
+def ask_to_end_with_parent() -> None:
+    """Have the kernel send us SIGTERM when the process that started us dies."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 class Process(NamedTuple):
     """One row of the process table. ``group`` is the session on Linux, and the process group elsewhere."""
 

@@ -145,6 +145,10 @@ class LmdeployEngine:
         option = "--session-len"
         return {option: self._number(*(option[:end] for end in range(len("--ses"), len(option) + 1)))}
 
+    @property
+    def gpu_count(self) -> int:
+        return max(self._number("--tp") or 1, 1)
+
     @staticmethod
     def checks(machine: Machine) -> tuple[Check, ...]:
         from bundle.serving.lmdeploy.checks import lmdeploy_checks  # only ``bundle doctor`` needs it
@@ -179,7 +183,7 @@ class LmdeployEngine:
             raise UsageError(f"{', '.join(taken)}: these lmdeploy options are set by bundle.", remedy="Leave them out.")
         if version < _KEY_FOR_ALL_SINCE:
             require_loopback(job.host, f"lmdeploy {installed.version} answers some requests without its API key.")
-        gpus, gpu_locks = reserve_gpus(job, self.name, max(self._number("--tp") or 1, 1), say)
+        gpus, gpu_locks = reserve_gpus(job, self.name, self.gpu_count, say)
         found = servable_without_code(job.checkpoint, trust_remote_code=job.trust_remote_code, say=say)
         served_name = printable(job.checkpoint.name) or "model"
         say(f"lmdeploy {installed.version} on GPU {', '.join(map(str, gpus))}")

@@ -13,7 +13,7 @@ from bundle.errors import ServerError, UsageError
 from bundle.serving.conversion import INTERNLM2, cpu_dtype, servable
 from bundle.serving.diagnosis import NO_GPU, OUT_OF_GPU_MEMORY, KnownFailure, raised
 from bundle.serving.engine import Job, ServerSpec, is_given, option_names, option_value, require_loopback
-from bundle.serving.gpu_locks import GpuLocks, reserve_gpus
+from bundle.serving.gpu_locks import reserve_gpus
 from bundle.serving.gpus import Gpu
 from bundle.serving.machine import Installation, Machine
 from bundle.system.files import text_if_there
@@ -185,6 +185,16 @@ class VllmEngine:
         power = " kmg".index(value[2].lower() or " ")
         return {option: int(float(value[1]) * (1024 if value[2].isupper() else 1000) ** power)}
 
+    @property
+    def gpu_count(self) -> int:
+        if self._on_cpu:
+            return 0
+        tensor, pipeline = (
+            self._number("--tensor-parallel-size", "-tp"),
+            self._number("--pipeline-parallel-size", "-pp"),
+        )
+        return (tensor or 1) * (pipeline or 1)
+
     @staticmethod
     def checks(machine: Machine) -> tuple[Check, ...]:
         from bundle.serving.vllm.checks import check_vllm  # only ``bundle doctor`` needs it
@@ -219,7 +229,10 @@ class VllmEngine:
                 f"--gpu has no effect: vLLM {installed.version} is a build for the CPU.",
                 remedy="Leave it out, or put a build for CUDA on PATH.",
             )
-        gpus, gpu_locks = ((), None) if self._on_cpu else self._reserve_gpus(say)
+        gpus: tuple[Gpu, ...] = ()
+        gpu_locks = None
+        if not self._on_cpu:
+            gpus, gpu_locks = reserve_gpus(job, f"vLLM {installed.version}", self.gpu_count, say)
         found = servable(job.checkpoint, trust_remote_code=job.trust_remote_code, say=say)
         dtype = option_value(self._arguments, "--dtype")
         dtype = dtype or (cpu_dtype(job.checkpoint.config) if self._on_cpu else "auto")
@@ -287,13 +300,6 @@ class VllmEngine:
     def _number(self, *names: str) -> int | None:
         value = option_value(self._arguments, *names)
         return int(value) if value and value.isdigit() else None
-
-    def _reserve_gpus(self, say: Callable[[str], None]) -> tuple[tuple[Gpu, ...], GpuLocks]:
-        tensor, pipeline = (
-            self._number("--tensor-parallel-size", "-tp"),
-            self._number("--pipeline-parallel-size", "-pp"),
-        )
-        return reserve_gpus(self.job, f"vLLM {self._installed.version}", (tensor or 1) * (pipeline or 1), say)
 
     def _size_options(self, gpus: tuple[Gpu, ...], dtype: str, cache_gib: int) -> list[str]:
         """How long prompts and replies may be, and how much memory to take, as far as the user leaves that to us.

@@ -1,0 +1,102 @@
+"""Which checkpoints the user means, and which of a folder have been written to their end."""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from bundle.errors import CheckpointError, UsageError
+
+_CONFIG: Final = "config.json"
+_WEIGHTS: Final = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+_UNFINISHED: Final = re.compile(r"^(\.|tmp[-_.])|\.(tmp|part|incomplete)$", re.IGNORECASE)
+"""Names under which trainers write what they rename in the end."""
+
+Shape = frozenset[tuple[str, int, int]]
+"""Name, size and time of the last change (ns) of every file of a directory."""
+
+
+def several(given: Sequence[Path]) -> list[Path] | None:
+    """The checkpoints, where the command line names several, or one folder that holds some; None where it is one.
+
+    Raises:
+        UsageError: One is named twice.
+    """
+    if len(given) == 1:
+        return None if _may_be_one(given[0]) else (checkpoints_in(given[0]) or None)
+    resolved = [path.resolve() for path in given]
+    for number, path in enumerate(resolved):
+        if path in resolved[:number]:
+            raise UsageError(f"{given[number]} is named twice.", remedy="Name each checkpoint once.")
+    # A shell lists 1000 before 500; who has chosen an order has chosen the first one to compare with.
+    return by_number(given) if list(given) == sorted(given) else list(given)
+
+
+def _may_be_one(path: Path) -> bool:
+    """Whether it is a checkpoint, or one that lacks its configuration."""
+    try:
+        names = os.listdir(path)  # noqa: PTH208 - only names are wanted
+    except (OSError, ValueError):
+        return True  # whoever inspects it says why
+    return _CONFIG in names or any(name.endswith(_WEIGHTS) for name in names)
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The directories in a folder that look like checkpoints, by the numbers in their names."""
+    try:
+        found = [path for path in folder.iterdir() if (path / _CONFIG).is_file() and not _UNFINISHED.search(path.name)]
+    except OSError:
+        return []
+    return by_number(found)
+
+
+def by_number(paths: Iterable[Path]) -> list[Path]:
+    """In the order in which people count: ``checkpoint-500`` before ``checkpoint-1000``."""
+
+    def key(path: Path) -> list[tuple[int, int, str]]:
+        parts = re.split(r"(\d+)", str(path))
+        return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+
+    return sorted(paths, key=key)
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """What to call checkpoints: by their own names, or by as much of their paths as tells them apart."""
+    parts = [path.resolve().parts for path in paths]
+    for length in range(1, max(map(len, parts), default=1) + 1):
+        names = ["/".join(one[-length:]) for one in parts]
+        if len(set(names)) == len(names):
+            break
+    return names if paths else []
+
+
+def shape(directory: Path) -> Shape:
+    """What changes while a checkpoint is written.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    return frozenset(_files(directory, ""))
+
+
+def _files(directory: Path, prefix: str) -> Iterator[tuple[str, int, int]]:
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files(Path(entry.path), f"{prefix}{entry.name}/")
+            else:
+                status = entry.stat()
+                yield f"{prefix}{entry.name}", status.st_size, status.st_mtime_ns
+
+
+def require_folder(folder: Path) -> None:
+    """Refuse what checkpoints cannot appear in.
+
+    Raises:
+        CheckpointError: It is not a directory.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{folder} is not a directory.", remedy="Give the directory that the training writes its checkpoints to."
+        )

@@ -1,0 +1,63 @@
+"""The earlier run of the same checkpoint with the same settings, to be skipped or resumed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from bundle.errors import RunError
+from bundle.pipeline.plan import Plan
+from bundle.runs.files import RECORD
+from bundle.runs.finding import is_run
+from bundle.runs.record import RunRecord
+from bundle.runs.results import Results
+from bundle.runs.same_settings import require_same_plan
+from bundle.runs.served import LocalModelRecord, Served
+from bundle.tasks.sources import Tables
+
+
+class Wanted(NamedTuple):
+    """What a run must have asked to count.
+
+    Attributes:
+        plan: What is to be asked.
+        tables: Its rows.
+        model: The checkpoint; only its content counts, not where it is.
+        engine: The engine's name.
+        arguments: What follows ``--``.
+    """
+
+    plan: Plan
+    tables: Sequence[Tables]
+    model: LocalModelRecord
+    engine: str
+    arguments: Sequence[str]
+
+
+def earlier_run(out: Path, wanted: Wanted) -> Path | None:
+    """The newest such run in ``out``, finished or not; None if there is none."""
+    try:
+        directories = sorted((path for path in out.iterdir() if is_run(path)), reverse=True)
+    except OSError:
+        return None
+    return next((directory for directory in directories if _is_same(directory, wanted)), None)
+
+
+def unanswered(directory: Path) -> int | None:
+    """How many questions of a run have no reply; None where it was cut off before it could say."""
+    results = Results.read(directory)
+    return None if results is None else results.coverage.total - results.coverage.answered
+
+
+def _is_same(directory: Path, wanted: Wanted) -> bool:
+    try:
+        if wanted.model.fingerprint not in (directory / RECORD).read_text(encoding="utf-8", errors="replace"):
+            return False  # in a fraction of the time that reading it whole takes
+        then = RunRecord.read(directory)
+        if then.engine is None:
+            return False
+        engine = then.engine.model_copy(update={"name": wanted.engine, "arguments": tuple(wanted.arguments)})
+        tasks = wanted.plan.task_records(wanted.tables)
+        require_same_plan(then, tasks, wanted.plan.sampling({}), Served(wanted.model, engine))
+    except (OSError, RunError):
+        return False
+    return [one.data_fingerprint for one in then.tasks] == [one.data_fingerprint for one in tasks]

@@ -1,0 +1,274 @@
+"""Several checkpoints: an ordinary run for each, as many at once as there are GPUs for, and one table at the end.
+
+A run is a process of its own: ``bundle eval-local CHECKPOINT``, with the options of the sweep. So one that fails takes
+no other with it, and everything that holds for one run holds for each of these.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bundle.checkpoints import Checkpoint
+from bundle.errors import BundleError, ExitCode, UsageError, gravest
+from bundle.pipeline.earlier_runs import Wanted, earlier_run, unanswered
+from bundle.pipeline.local import Local
+from bundle.pipeline.options import EvaluationOptions, LocalOptions
+from bundle.pipeline.pipeline import conclusion_of
+from bundle.pipeline.plan import Plan, plan_tasks
+from bundle.pipeline.signals import PARENT
+from bundle.reports.screen.console import Screen
+from bundle.runs.finding import is_run
+from bundle.runs.record import RunRecord
+from bundle.runs.results import Results
+from bundle.runs.scoring import headlines
+from bundle.serving.gpu_locks import holder
+from bundle.serving.gpus import visible_gpus
+from bundle.serving.machine import Machine
+from bundle.system.background import first_fault_only, in_thread
+from bundle.system.guarded import undisturbed
+from bundle.tasks.sources import Tables
+
+_STAMP: Final = re.compile(r"^ *\d+\.\d s  ")
+_WAIT: Final = "1h"
+"""How long a run of a sweep waits for a GPU that somebody else has taken meanwhile."""
+_LONGEST_LINE: Final = 2**20
+_OF_MEMORY: Final = 2
+"""Weights are read ahead if they fit into this part of the free memory: half of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one checkpoint.
+
+    Attributes:
+        number: Its place in the order in which they were given.
+        name: What it is called.
+        code: The exit code of its run.
+        run: The run's directory; None if there is none.
+    """
+
+    number: int
+    name: str
+    path: Path
+    code: int
+    run: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Next:
+    """A checkpoint that has been inspected.
+
+    Attributes:
+        resume: The run to go on with; None for a new one.
+    """
+
+    number: int
+    name: str
+    path: Path
+    resume: Path | None
+
+
+class Sweep:
+    """Evaluates checkpoints as they are given.
+
+    Args:
+        asked: What to ask of each.
+        served: How to serve each.
+        arguments: What follows ``--``.
+        options: The options as they were typed, without the checkpoints and without what follows ``--``.
+
+    Raises:
+        UsageError: An option is for a single run.
+    """
+
+    def __init__(
+        self,
+        asked: EvaluationOptions,
+        served: LocalOptions,
+        arguments: Sequence[str],
+        options: Sequence[str],
+        machine: Machine,
+        screen: Screen,
+    ) -> None:
+        if asked.resume is not None:
+            raise UsageError(
+                "--resume is for a single checkpoint.",
+                remedy="Leave it out: the same command again resumes what is not finished.",
+            )
+        for option, value in (("--summary", asked.summary), ("--junit", asked.junit), ("--adapter", served.adapter)):
+            if value is not None:
+                raise UsageError(
+                    f"{option} is for a single checkpoint.", remedy="Leave it out, or name one checkpoint."
+                )
+        self._asked = asked
+        self._served = served
+        self._arguments = arguments
+        self._options = list(options)
+        self._machine = machine
+        self._screen = screen
+        self._gpus_each = 0
+        self._running: set[asyncio.subprocess.Process] = set()
+        self._tables: dict[tuple[str, ...], Sequence[Tables]] = {}
+        self.outcomes: list[Outcome] = []
+
+    async def evaluate(self, checkpoints: AsyncIterable[tuple[str, Path]]) -> int:
+        """Evaluate checkpoints, the next inspected while others are asked, and return the gravest exit code.
+
+        Cancelling it ends the runs in order.
+
+        Args:
+            checkpoints: What each is called, and its directory.
+        """
+        queue: asyncio.Queue[_Next | None] = asyncio.Queue(maxsize=1)
+        workers: list[asyncio.Task[None]] = []
+        async with first_fault_only(), asyncio.TaskGroup() as group:
+            number = 0
+            async for name, path in checkpoints:
+                number += 1
+                following = await self._prepare(number, name, path)
+                if following is None:
+                    continue
+                if not workers:
+                    workers = [group.create_task(self._work(queue, gpus)) for gpus in self._gpu_groups()]
+                await queue.put(following)
+            for _ in workers:
+                await queue.put(None)
+        return gravest(outcome.code for outcome in self.outcomes)
+
+    def interrupt(self) -> None:
+        """Interrupt every run: the first time in order, the second time at once."""
+        for process in self._running:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGINT)
+
+    def _gpu_groups(self) -> Sequence[str | None]:
+        """What follows ``--gpu`` for each of the runs that go on at once; None where they choose by themselves."""
+        each = self._gpus_each
+        if not each:
+            return [None]
+        if self._served.gpu is not None:
+            names = self._served.gpu.split(",")
+            return [",".join(names[start : start + each]) for start in range(0, len(names) - each + 1, each)] or [None]
+        free = [gpu for gpu in visible_gpus(self._machine.gpus) if holder(gpu) is None]
+        return [None] * max(1, len(free) // each)
+
+    async def _prepare(self, number: int, name: str, path: Path) -> _Next | None:
+        """Inspect a checkpoint and look for its earlier run; None if there is nothing to be done."""
+        try:
+            found, is_finished = await in_thread(lambda: self._look(path))
+            if found is None or not is_finished:
+                return _Next(number, name, path, found)
+            self._screen.say(f"{name}: evaluated before, in {found}")
+            self._end(Outcome(number, name, path, self._conclude(name, found), found))
+        except BundleError as error:
+            self._screen.say(f"{name}: {error}")
+            self._end(Outcome(number, name, path, error.exit_code, None))
+        return None
+
+    def _look(self, path: Path) -> tuple[Path | None, bool]:
+        """The earlier run of a checkpoint, and whether it is finished."""
+        target = Local(path, self._served, self._arguments, self._machine)
+        plan = plan_tasks(self._asked, target.model_file)
+        self._gpus_each = target.engine.gpu_count
+        wanted = Wanted(plan, self._tables_of(plan), target.record(), target.engine.name, self._arguments)
+        found = earlier_run(self._asked.out, wanted)
+        missing = None if found is None else unanswered(found)
+        is_finished = missing is not None and missing <= self._asked.allow_unanswered
+        if not is_finished:
+            _read_ahead(target.checkpoint)
+        return found, is_finished
+
+    def _tables_of(self, plan: Plan) -> Sequence[Tables]:
+        key = (plan.label, *plan.sources())
+        if key not in self._tables:
+            self._tables[key] = plan.tables(lambda _: None)
+        return self._tables[key]
+
+    def _conclude(self, name: str, run: Path) -> int:
+        """The exit code of a run that is finished, as its gates say now."""
+        conclusion = conclusion_of(self._asked)
+        if conclusion is None:
+            return ExitCode.DONE
+        return conclusion.conclude(run, ExitCode.DONE, lambda line: self._screen.say(f"{name}: {line}"))
+
+    def _end(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        results = None if outcome.run is None else Results.read(outcome.run)
+        if results is not None and outcome.run is not None:
+            found = headlines(RunRecord.read(outcome.run).scored_tasks, results.scores)
+            shown = (f"{one.name} {one.score.accuracy:.2f}" for one in found if one.score.accuracy is not None)
+            self._screen.say(f"{outcome.name}: {', '.join(shown)}")
+
+    async def _work(self, queue: "asyncio.Queue[_Next | None]", gpus: str | None) -> None:
+        while (following := await queue.get()) is not None:
+            await self._run(following, gpus)
+
+    async def _run(self, following: _Next, gpus: str | None) -> None:
+        name = following.name
+        self._screen.say(f"{name}: evaluating" if following.resume is None else f"{name}: resuming {following.resume}")
+        process = await asyncio.create_subprocess_exec(
+            *self._command(following, gpus),
+            env=os.environ | {PARENT: str(os.getpid())},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # a terminal's Ctrl-C is for us, who pass it on
+            limit=_LONGEST_LINE,
+        )
+        self._running.add(process)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        saying = asyncio.ensure_future(self._say_all(name, process.stderr))
+        printed = asyncio.ensure_future(process.stdout.read())
+        ended = asyncio.ensure_future(process.wait())
+        try:
+            await asyncio.wait({saying, printed, ended})
+        except asyncio.CancelledError:
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(asyncio.CancelledError):
+                await undisturbed(saying, printed, ended)
+            raise
+        finally:
+            self._running.discard(process)
+            if ended.done() and printed.done():
+                run = _named_run(printed.result())
+                self._end(Outcome(following.number, name, following.path, ended.result(), run))
+
+    def _command(self, following: _Next, gpus: str | None) -> list[str]:
+        # Of an option that is given twice the last one counts.
+        command = [sys.executable, "-m", "bundle", "eval-local", str(following.path), *self._options]
+        if self._served.wait is None and self._gpus_each:
+            command += ["--wait", _WAIT]
+        if gpus is not None:
+            command += ["--gpu", gpus]
+        if following.resume is not None:
+            command += ["--resume", str(following.resume.resolve())]
+        return [*command, "--", *self._arguments] if self._arguments else command
+
+    async def _say_all(self, name: str, stream: asyncio.StreamReader) -> None:
+        async for line in stream:
+            self._screen.say(f"{name}: {_STAMP.sub('', line.decode(errors='replace').rstrip())}")
+
+
+def _named_run(printed: bytes) -> Path | None:
+    """The run's directory: the last line of what a run prints."""
+    lines = printed.decode(errors="surrogateescape").splitlines()
+    return Path(lines[-1]) if lines and is_run(Path(lines[-1])) else None
+
+
+def _read_ahead(checkpoint: Checkpoint) -> None:
+    """Have the system read the weights while others are served, if there is room for them in memory."""
+    import psutil  # takes 20 ms, which a single run has no use for
+
+    if checkpoint.weight_bytes > psutil.virtual_memory().available // _OF_MEMORY or not hasattr(os, "posix_fadvise"):
+        return
+    for file in checkpoint.weight_files:
+        with contextlib.suppress(OSError), file.open("rb") as stream:
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)

@@ -1,0 +1,87 @@
+"""What a sweep leaves: the table on the screen, and a small directory that names its runs."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from bundle.errors import ExitCode, RunError
+from bundle.pipeline.sweep import Outcome, Sweep
+from bundle.reports.comparison.page import to_json, write_page
+from bundle.reports.comparison.series import Entry, make_series, show
+from bundle.reports.formats import file_name
+from bundle.reports.screen.console import Screen
+from bundle.reports.screen.output import console
+from bundle.runs.files import unwritable, write_json
+from bundle.runs.recorded_run import read_recorded_run
+
+_WHY: Final = {
+    ExitCode.GATE_NOT_MET: "a gate was not met",
+    ExitCode.USAGE: "not evaluated",
+    ExitCode.SERVER: "the server failed",
+    ExitCode.UNEXPECTED: "unexpected error",
+    ExitCode.INTERRUPTED: "interrupted",
+}
+
+
+async def evaluate_and_report(
+    sweep: Sweep, checkpoints: AsyncIterable[tuple[str, Path]], out: Path, label: str, screen: Screen
+) -> int:
+    """Evaluate checkpoints, report them, and return the exit code; what there is, where it is cancelled.
+
+    Raises:
+        RunError: The table cannot be written.
+    """
+    try:
+        code = await sweep.evaluate(checkpoints)
+    except asyncio.CancelledError:
+        code = ExitCode.INTERRUPTED
+        screen.say("interrupted; the same command goes on where it has ended")
+    if sweep.outcomes:
+        _report(sweep.outcomes, out, label, screen)
+    return code
+
+
+def _report(outcomes: Sequence[Outcome], out: Path, label: str, screen: Screen) -> None:
+    """Show the table of all checkpoints, and write it down."""
+    outcomes = sorted(outcomes, key=lambda one: one.number)
+    series = make_series([_entry(one) for one in outcomes])
+    screen.close()
+    show(console(sys.stdout, width=200), series)
+    directory = out / f"{datetime.now():%Y%m%d-%H%M%S}-sweep-{file_name(label)}"
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(directory, error) from None
+    comparisons = list(series.comparisons.values())
+    content = {
+        "checkpoints": [
+            {
+                "name": one.name,
+                "path": str(one.path.absolute()),
+                "run": None if one.run is None else one.run.name,
+                "exit_code": int(one.code),
+            }
+            for one in outcomes
+        ],
+        **(to_json(comparisons) if comparisons else {}),
+    }
+    write_json(directory / "sweep.json", content)
+    if comparisons:
+        write_page(comparisons, directory / "comparison.html")
+        screen.note(f"comparison: {directory / 'comparison.html'}")
+    screen.last(directory)
+
+
+def _entry(outcome: Outcome) -> Entry:
+    why = _WHY.get(ExitCode(outcome.code), "") if outcome.code in list(ExitCode) else "ended by a signal"
+    if why:
+        why = f"{why} (exit code {outcome.code})"
+    if outcome.run is None:
+        return Entry(outcome.name, None, why)
+    try:
+        return Entry(outcome.name, read_recorded_run(outcome.run), why)
+    except RunError as error:
+        return Entry(outcome.name, None, why or error.message)

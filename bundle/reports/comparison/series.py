@@ -1,0 +1,177 @@
+"""Several runs beside each other, such as those of a training's checkpoints, each compared with the first."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bundle.errors import RunError
+from bundle.reports.comparison.comparison import Comparison, compare
+from bundle.reports.comparison.rows import LEVEL, Standing
+from bundle.reports.comparison.wording import p_value, points
+from bundle.reports.health import headline
+from bundle.reports.screen.output import plain_table
+from bundle.runs.recorded_run import RecordedRun
+from bundle.runs.scoring import headlines
+from bundle.runs.statistics import holm
+from bundle.system.text import one_line, plural
+from bundle.tasks.scores import ScoredTask
+
+_STYLES = {Standing.BETTER: "green", Standing.WORSE: "red", Standing.UNCLEAR: "yellow", Standing.CHANCE: ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One run of a series.
+
+    Attributes:
+        name: What it is called.
+        run: The run; None if there is none.
+        why: Why it has no score; "" if it has one.
+    """
+
+    name: str
+    run: RecordedRun | None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How the headline of one run differs from that of the first.
+
+    Attributes:
+        points: The difference.
+        p: McNemar's exact p-value, with Holm's correction for the number of runs.
+        standing: By ``p`` and the interval together.
+    """
+
+    points: float
+    p: float
+    standing: Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Runs in their order.
+
+    Attributes:
+        comparisons: With the first run that answered anything, by name.
+        incomparable: Why there is no comparison, by name.
+        changes: (name, task, split) -> the change.
+    """
+
+    entries: tuple[Entry, ...]
+    comparisons: dict[str, Comparison] = field(default_factory=dict)
+    incomparable: dict[str, str] = field(default_factory=dict)
+    changes: dict[tuple[str, str, str], Change] = field(default_factory=dict)
+
+    @property
+    def base(self) -> Entry | None:
+        """What the others are compared with."""
+        return next((one for one in self.entries if one.run is not None and one.run.answered), None)
+
+
+def make_series(entries: Sequence[Entry]) -> Series:
+    """Compare every run with the first one."""
+    series = Series(tuple(entries))
+    base = series.base
+    if base is None or base.run is None:
+        return series
+    for entry in entries:
+        if entry is not base and entry.run is not None and entry.run.answered:
+            try:
+                series.comparisons[entry.name] = compare(base.run, entry.run)
+            except RunError as error:
+                series.incomparable[entry.name] = error.message
+    places = [(task.name, split) for task in base.run.tasks for split in _open_splits(task)]
+    rows = {name: one.overall for name, one in series.comparisons.items() if len(one.overall) == len(places)}
+    for number, place in enumerate(places):
+        corrected = holm([found[number].p for found in rows.values()])
+        for (name, found), p in zip(rows.items(), corrected, strict=True):
+            row = found[number]
+            is_significant = p < LEVEL or row.standing not in (Standing.BETTER, Standing.WORSE)
+            standing = row.standing if is_significant else Standing.CHANCE
+            series.changes[name, *place] = Change(row.difference, p, standing)
+    return series
+
+
+def show(console: Console, series: Series) -> None:
+    """Print a table for every task, and what is to be known of each run."""
+    base = series.base
+    for number, task in enumerate(() if base is None or base.run is None else base.run.tasks):
+        if number:
+            console.print()
+        console.print(_table(series, task))
+    for line in _notes(series):
+        console.print(Text(line))
+
+
+def _table(series: Series, task: ScoredTask) -> Table:
+    table = plain_table()
+    table.title = Text(one_line(task.name), style="bold")
+    table.add_column("", overflow="fold")
+    splits = _open_splits(task)
+    prefixes = list(splits.values())
+    groups = [name for name in task.groups if name not in task.splits.values()]
+    shown = [name for name in groups if any(name in _scores(entry, task) for entry in series.entries)]
+    for prefix in prefixes:
+        for header in (prefix, "change", "p"):
+            table.add_column(header, justify="right", no_wrap=True)
+        table.add_column("", no_wrap=True)
+    for name in shown:
+        short = next((name.removeprefix(f"{prefix}-") for prefix in prefixes if name.startswith(f"{prefix}-")), name)
+        table.add_column(one_line(short).replace("-", "\n"), justify="right", no_wrap=True)
+    for entry in series.entries:
+        cells: list[str | Text] = [Text(one_line(entry.name))]
+        for split in splits:
+            change = series.changes.get((entry.name, task.name, split))
+            cells.append(_headline(entry, task, split))
+            if change is None:
+                cells += ["", "", ""]
+                continue
+            style = _STYLES[change.standing]
+            mark = "" if change.standing is Standing.CHANCE else change.standing.value
+            cells += [Text(points(change.points), style=style), p_value(change.p), Text(mark, style=style)]
+        table.add_row(*cells, *(_scores(entry, task).get(name, "") for name in shown))
+    return table
+
+
+def _open_splits(task: ScoredTask) -> dict[str, str]:
+    """The splits whose gold answers are known, with the names of their scores."""
+    return {split: prefix for split, prefix in task.splits.items() if split not in task.secret_splits}
+
+
+def _headline(entry: Entry, task: ScoredTask, split: str) -> str:
+    if entry.run is None:
+        return ""
+    found = [one for one in headlines(entry.run.tasks, entry.run.scores) if one.task == task.name]
+    accuracy = next((one.score.accuracy for one in found if one.split == split), None)
+    return "–" if accuracy is None else f"{accuracy:.2f}" + ("*" if entry.run.partial else "")
+
+
+def _scores(entry: Entry, task: ScoredTask) -> dict[str, str]:
+    """Scores of a task's groups, by the task's own names for them."""
+    if entry.run is None or all(task.name != one.name for one in entry.run.tasks):
+        return {}
+    scores = entry.run.scores
+    found = {own: scores[name] for own, name in entry.run.score_names(task).items() if name in scores}
+    return {own: f"{one.accuracy:.2f}" for own, one in found.items() if one.accuracy is not None}
+
+
+def _notes(series: Series) -> Iterator[str]:
+    if series.changes and series.base is not None:
+        number = len({name for name, _, _ in series.changes})
+        corrected = f", corrected for {plural(number, 'comparison')}" if number > 1 else ""
+        yield f"change and p (McNemar's exact test{corrected}): against {one_line(series.base.name)}"
+    for entry in series.entries:
+        name = one_line(entry.name)
+        if entry.why:
+            yield f"{name}: {one_line(entry.why)}"
+        if entry.run is not None and entry.run.partial:
+            yield f"* {name}: {one_line(entry.run.partial)}"
+        if entry.run is not None and entry.run.answered and not entry.run.health.is_ok:
+            yield f"{name}: {one_line(headline(entry.run.health))}"
+        if entry.name in series.incomparable:
+            yield f"{name}: {one_line(series.incomparable[entry.name])}"

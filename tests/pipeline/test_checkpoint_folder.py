@@ -1,0 +1,73 @@
+"""Which checkpoints a command line means."""
+
+from pathlib import Path
+
+import pytest
+
+from bundle.errors import UsageError
+from bundle.pipeline.checkpoint_folder import checkpoints_in, several, shape, short_names
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("checkpoint-1000", "checkpoint-500", "tmp-checkpoint-1500", ".cache", "checkpoint-2000.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "notes.txt").write_text("")
+    return tmp_path
+
+
+def names(paths: list[Path] | None) -> list[str]:
+    assert paths is not None
+    return [path.name for path in paths]
+
+
+def test_a_folder_stands_for_its_checkpoints_as_people_count(folder: Path) -> None:
+    assert names(several([folder])) == ["checkpoint-500", "checkpoint-1000"]
+    assert names(checkpoints_in(folder)) == ["checkpoint-500", "checkpoint-1000"]
+
+
+def test_a_checkpoint_is_one_whatever_is_in_it(folder: Path) -> None:
+    (folder / "config.json").write_text("{}")
+    assert several([folder]) is None
+
+
+def test_a_checkpoint_that_lacks_its_configuration_is_no_folder_of_checkpoints(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"")
+    assert several([folder]) is None
+
+
+@pytest.mark.parametrize("name", ["nothing", "notes.txt", "logs"])
+def test_what_holds_no_checkpoint_is_left_to_its_inspection(folder: Path, name: str) -> None:
+    assert several([folder / name]) is None
+
+
+def test_a_shells_order_is_put_right_and_a_chosen_one_is_kept() -> None:
+    assert names(several([Path("c-1000"), Path("c-500")])) == ["c-500", "c-1000"]
+    assert names(several([Path("c-500"), Path("c-1000")])) == ["c-500", "c-1000"]
+    assert names(several([Path("c-2000"), Path("c-1000")])) == ["c-2000", "c-1000"]
+
+
+def test_none_is_named_twice(folder: Path) -> None:
+    with pytest.raises(UsageError, match="is named twice"):
+        several([folder / "logs", folder / "." / "logs"])
+
+
+def test_they_are_called_by_what_tells_them_apart() -> None:
+    assert short_names([Path("/a/x-1"), Path("/a/x-2")]) == ["x-1", "x-2"]
+    assert short_names([Path("/a/one/hf"), Path("/a/two/hf")]) == ["one/hf", "two/hf"]
+
+
+def test_every_change_of_a_file_is_a_change_of_shape(folder: Path) -> None:
+    directory = folder / "checkpoint-500"
+    seen = {shape(directory)}
+    (directory / "sub").mkdir()
+    (directory / "sub" / "weights").write_bytes(b"1")
+    seen.add(shape(directory))
+    (directory / "sub" / "weights").write_bytes(b"12")
+    seen.add(shape(directory))
+    (directory / "sub" / "weights").unlink()
+    (directory / "config.json").unlink()
+    seen.add(shape(directory))
+    assert len(seen) == 4

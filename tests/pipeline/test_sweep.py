@@ -1,0 +1,171 @@
+"""Several checkpoints in one command: a run each, one table, and the same command again for what is missing."""
+
+import json
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bundle.checkpoints.internlm2 import make_checkpoint
+from tests.faults.box import ALL, Box
+from tests.patience import PATIENCE_S, wait_until
+from tests.stand_ins.box import GPU
+
+TWO_GPUS = {"NVIDIA_SMI_STAND_IN": json.dumps({"gpus": [GPU, (1, "GPU-1", *GPU[2:])]})}
+
+MakeFolder = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    make_checkpoint(directory, like="tiny")
+    return directory
+
+
+@pytest.fixture
+def training(original: Path, tmp_path: Path) -> MakeFolder:
+    """Makes a folder with a checkpoint for each of these steps; their weights differ, and their tokenizers do not."""
+
+    def make(*steps: int) -> Path:
+        folder = tmp_path / "sft"
+        for step in steps:
+            copy = folder / f"checkpoint-{step}"
+            shutil.copytree(original, copy)
+            weights = copy / "model.safetensors"
+            weights.write_bytes(weights.read_bytes()[:-4] + step.to_bytes(4, "big"))
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Any:
+    made: list[Box] = []
+
+    def make(folder: Path, behaviour: str = "good", **more: str) -> Box:
+        made.append(Box(tmp_path, folder, behaviour, **more))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.end()
+
+
+def runs_of(box: Box) -> dict[str, Path]:
+    """The runs by the names of their checkpoints; there is one of each."""
+    found = {}
+    for path in box.out.glob("*/run.json"):
+        name = Path(json.loads(path.read_text())["model"]["path"]).name
+        assert name not in found
+        found[name] = path.parent
+    return found
+
+
+def sweeps_of(box: Box) -> list[dict[str, Any]]:
+    """What each command has written down, the latest last."""
+    return [json.loads(path.read_text()) for path in sorted(box.out.glob("*-sweep-*/sweep.json"))]
+
+
+def test_each_gets_a_run_of_its_own_and_what_fails_stops_no_other(
+    training: MakeFolder, box: Callable[..., Box]
+) -> None:
+    folder = training(100, 200, 1000)
+    broken = folder / "checkpoint-200" / "model.safetensors"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:1000])
+    machine = box(folder, **TWO_GPUS)
+
+    first = machine.run()
+
+    assert first.code == 2
+    assert set(runs_of(machine)) == {"checkpoint-100", "checkpoint-1000"}
+    assert set(machine.story.all_of("gpus")) <= {"0", "1"}
+    lines = [line.split()[:2] for line in first.shown.splitlines()]
+    assert [line[0] for line in lines if line and line[0].startswith("checkpoint-")] == [
+        *("checkpoint-100", "checkpoint-200", "checkpoint-1000"),
+        "checkpoint-200:",
+    ]
+    assert "checkpoint-200: not evaluated (exit code 2)" in first.shown
+    (written,) = sweeps_of(machine)
+    assert [(one["name"], one["exit_code"]) for one in written["checkpoints"]] == [
+        ("checkpoint-100", 0),
+        ("checkpoint-200", 2),
+        ("checkpoint-1000", 0),
+    ]
+    assert [one["new"]["run"] for one in written["comparisons"]] == [str(runs_of(machine)["checkpoint-1000"])]
+    assert first.shown.splitlines()[-1].endswith("-sweep-sft")
+
+    broken.write_bytes(whole)
+    lives = len(machine.story.lives)
+    again = machine.run()
+
+    assert again.code == 0
+    assert len(machine.story.lives) == lives + 1
+    assert again.said.count("evaluated before, in ") == 2
+    assert set(runs_of(machine)) == {"checkpoint-100", "checkpoint-200", "checkpoint-1000"}
+    machine.check_nothing_is_left()
+
+
+def test_other_settings_are_another_run(training: MakeFolder, box: Callable[..., Box]) -> None:
+    machine = box(training(1, 2))
+    assert machine.run("--subjects", "law").code == 0
+
+    assert machine.run("--subjects", "law", "--max-out-len", 100).code == 0
+
+    assert len(machine.story.lives) == 4
+    assert len(list(machine.out.glob("*/run.json"))) == 4
+
+
+def test_interrupted_it_goes_on_where_it_was(training: MakeFolder, box: Callable[..., Box]) -> None:
+    machine = box(training(1, 2), "silent", **TWO_GPUS)
+    process = machine.start()
+    wait_until(lambda: len(machine.story.lives) == 2 and len(list(machine.out.glob("*/predictions.jsonl"))) == 2)
+    wait_until(lambda: all(path.stat().st_size for path in machine.out.glob("*/predictions.jsonl")))
+    process.send_signal(signal.SIGINT)
+    assert machine.end_of(process).code == 130
+    machine.check_nothing_is_left()
+    before = {name: (run / "predictions.jsonl").read_bytes() for name, run in runs_of(machine).items()}
+
+    machine.environment["LMDEPLOY_STAND_IN"] = "good"
+    again = machine.run()
+
+    assert again.code == 0
+    assert again.said.count(": resuming ") == 2
+    for name, run in runs_of(machine).items():
+        rows = (run / "predictions.jsonl").read_bytes()
+        assert rows.startswith(before[name])
+        assert rows.count(b"\n") == ALL
+    machine.check_nothing_is_left()
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="only Linux tells a process that its parent has died")
+def test_killed_it_leaves_nothing_behind(training: MakeFolder, box: Callable[..., Box]) -> None:
+    machine = box(training(1, 2), "silent", **TWO_GPUS)
+    process = machine.start()
+    wait_until(lambda: len(machine.story.lives) == 2)
+
+    process.kill()
+    process.wait(PATIENCE_S)
+
+    machine.check_nothing_is_left()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--resume", "latest"], "error: --resume is for a single checkpoint."),
+        (["--junit", "x.xml"], "error: --junit is for a single checkpoint."),
+        (["--adapter", "lora"], "error: --adapter is for a single checkpoint."),
+    ],
+)
+def test_what_is_for_one_run_is_refused(
+    training: MakeFolder, box: Callable[..., Box], options: list[str], said: str
+) -> None:
+    machine = box(training(1, 2))
+    refused = machine.run(*options)
+    assert refused.code == 2
+    assert said in refused.said
