@@ -37,6 +37,7 @@ class AttemptError(Exception):
         status: The HTTP status; 0 if there is none.
         no_model: Whether it may be that the server does not have the model.
         too_long: Whether prompt and reply exceed the model's context: with fewer examples they may not.
+        is_shapeless: Whether what came is no reply in the API's form, or breaks off.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class AttemptError(Exception):
         status: int = 0,
         no_model: bool = False,
         too_long: bool = False,
+        is_shapeless: bool = False,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -66,6 +68,7 @@ class AttemptError(Exception):
         self.status = status
         self.no_model = no_model
         self.too_long = too_long
+        self.is_shapeless = is_shapeless
 
 
 _BUSY, _NOT_FOUND = 429, 404
@@ -223,7 +226,9 @@ def fault_of_body(body: object) -> AttemptError:
 
 def unexpected(what: str, *, heard: bool = True) -> AttemptError:
     """The fault of a response that is not one of the API's."""
-    return AttemptError(f"not a chat completion: {what}", Fate.AGAIN, remedy=_PAGE_REMEDY, heard=heard)
+    return AttemptError(
+        f"not a chat completion: {what}", Fate.AGAIN, remedy=_PAGE_REMEDY, heard=heard, is_shapeless=heard
+    )
 
 
 def retry_after_s(headers: Mapping[str, str], message: str = "") -> float | None:

@@ -1,5 +1,6 @@
 """What counts as a reply, whether it comes whole or in pieces."""
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks, ThinkingSplitter
 from bundle.errors import BundleError, ExitCode
 from bundle.system.text import one_line
 from bundle.tasks.answers import AnswerRule
-from bundle.tasks.options import is_option
+from bundle.tasks.options import begins_no_word, is_option
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,8 +247,8 @@ class StreamedReply:
             AttemptError: The reply broke off.
         """
         if not self.ended:
-            raise AttemptError("the reply broke off", Fate.AGAIN)
-        message = {"content": "".join(self._content), "reasoning_content": "".join(self._thinking) or None}
+            raise AttemptError("the reply broke off", Fate.AGAIN, is_shapeless=True)
+        message = {"content": _joined(self._content), "reasoning_content": "".join(self._thinking) or None}
         return {"choices": [{"message": message, "finish_reason": self._finish_reason}], "usage": self._usage}
 
     def stopped_early(self, *, latency_s: float, attempts: int) -> Reply:
@@ -278,17 +279,16 @@ class StreamedReply:
         piece, self._read = text[len(self._read) :], text
         if piece and self.pieces_to_decide is None and self._reader is not None:
             answer = self._reader.feed(piece)
-            if answer is not None and is_option(answer, self._options) and _stands_alone(answer, text):
+            if answer is not None and is_option(answer, self._options) and begins_no_word(answer, text):
                 self.pieces_to_decide = self.pieces
 
 
-def _stands_alone(answer: str, text: str) -> bool:
-    """Whether a letter is known not to begin a word, as the A of "Answer: B" does: what follows it has come."""
-    begin = text.find(answer)
-    if begin < 0 or not (len(answer) == 1 and answer.isascii() and answer.isalpha()):
-        return True
-    following = text[begin + 1 : begin + 2]
-    return following != "" and not "a" <= following <= "z"
+def _joined(pieces: list[str]) -> str:
+    """The text of a stream's pieces; some servers send in each all that came before, too."""
+    grows = len(pieces) > 2 and all(len(one) > len(before) for before, one in itertools.pairwise(pieces))
+    if grows and all(one.startswith(before) for before, one in itertools.pairwise(pieces)):
+        return pieces[-1]
+    return "".join(pieces)
 
 
 def require_model(body: object, name: str | None) -> None:
@@ -354,6 +354,8 @@ def _content_of(message: Any) -> tuple[str, str]:
         AttributeError: It is not a message.
     """
     content = message.get("content")
+    if content is None and isinstance(message.get("refusal"), str):
+        content = message["refusal"]  # what a model says that refuses (OpenAI)
     thinking = message.get("reasoning_content") or message.get("reasoning")
     thinking = thinking if isinstance(thinking, str) else ""
     if isinstance(content, str):

@@ -249,16 +249,20 @@ def _parsed(content: bytes, headers: Any) -> object:
         ValueError: The header says that it is JSON, and it is not.
     """
     content_type, _, parameters = headers.get("content-type", "").partition(";")
+    charset = parameters.partition("charset=")[2].strip("\"' ;") or "utf-8"
+    try:
+        codecs.lookup(charset)
+    except (LookupError, ValueError):
+        charset = "utf-8"
     try:
         return json.loads(content)
+    except UnicodeDecodeError:
+        if content_type.endswith("json"):
+            return json.loads(content.decode(charset))
     except (ValueError, RecursionError):
         if content_type.endswith("json"):
             raise
-    charset = parameters.partition("charset=")[2].strip("\"' ;") or "utf-8"
-    with contextlib.suppress(LookupError, ValueError):
-        codecs.lookup(charset)
-        return content.decode(charset, "replace")
-    return content.decode("utf-8", "replace")
+    return content.decode(charset, "replace")
 
 
 def _fault_of_connection(error: BaseException, timeout_s: float) -> AttemptError:

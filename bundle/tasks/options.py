@@ -49,6 +49,15 @@ def is_option(answer: str, options: str) -> bool:
     return bool(answer) and (not options or set(answer) <= set(options))
 
 
+def begins_no_word(answer: str, text: str) -> bool:
+    """Whether a letter is known not to begin a word, as the A of "Answer: B" does: what follows it has come."""
+    begin = text.find(answer)
+    if begin < 0 or not (len(answer) == 1 and answer.isascii() and answer.isalpha()):
+        return True
+    following = text[begin + 1 : begin + 2]
+    return following != "" and not "a" <= following <= "z"
+
+
 def options_in(value: object) -> Options | None:
     """The options in a JSON value: a list, an object by letter, or an object of "label" and "text" lists."""
     match value:

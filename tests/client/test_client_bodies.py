@@ -38,6 +38,16 @@ async def test_a_broken_answer_is_asked_again(answer: bytes) -> None:
     assert (reply.text, reply.attempts) == ("B", 2)
 
 
+async def test_a_body_in_the_encoding_that_its_header_names_is_read() -> None:
+    body = GOOD.replace(b"B", "答案是B".encode("gbk"))
+
+    async def handler(call: Call) -> web.Response:
+        return web.Response(body=body, headers={"Content-Type": "application/json; charset=gbk"})
+
+    async with loopback_api(handler) as api, client_of(api.url) as client:
+        assert (await ask(client)).text == "答案是B"
+
+
 @pytest.mark.parametrize(
     "body",
     [b"{", b"[]", b'{"choices": []}', b'{"choices": [{"message": {}}]}', b"null", b'{"choices": [{"message": null}]}'],

@@ -175,6 +175,32 @@ async def test_a_stream_that_ends_without_any_sign_of_its_end_is_no_reply() -> N
         await ask_all(lambda call: Stream().send(call, [chunk("B")], done=False), 1, retries=0)
 
 
+@pytest.mark.parametrize("kind", ["without an end", "no event stream"])
+async def test_a_server_whose_streams_can_never_be_read_is_asked_for_whole_replies(kind: str) -> None:
+    asked_to_stream: list[bool] = []
+
+    async def handler(call: Call) -> web.StreamResponse:
+        asked_to_stream.append(call.body["stream"])
+        if not asked_to_stream[-1]:
+            return completion("B")
+        if kind == "no event stream":  # as Ollama's own API
+            return web.Response(
+                text='{"message": {"content": "B"}}\n{"done": true}\n', content_type="application/x-ndjson"
+            )
+        return await Stream().send(call, [chunk("B")], done=False)
+
+    replies = await ask_all(handler, 3, retries=1)
+
+    assert [reply.text for reply in replies] == ["B"] * 3
+    assert asked_to_stream == [True, True, False, False, False]
+
+
+async def test_pieces_that_repeat_all_that_came_before_are_not_put_together() -> None:
+    pieces = ["答案是", "答案是B", "答案是B，因为", "答案是B，因为 x。"]
+    replies = await ask_all(lambda call: Stream().send(call, chunks_of(pieces)), 1)
+    assert replies[0].text == pieces[-1]
+
+
 async def test_an_error_among_the_events_is_no_reply() -> None:
     events = [chunk("B"), {"error": {"message": "out of memory", "code": 500}}]
 

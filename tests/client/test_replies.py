@@ -48,6 +48,11 @@ def test_text_with_an_unknown_end_is_a_reply(finish_reason: Any) -> None:
     assert reply.unusual_end is not None
 
 
+@pytest.mark.parametrize(("refusal", "text"), [("I can't.", "I can't."), (None, ""), (False, "")])
+def test_what_a_model_says_that_refuses_is_its_text(refusal: Any, text: str) -> None:
+    assert read(body_of({"content": None, "refusal": refusal})).text == text
+
+
 def test_text_without_any_end_is_a_reply() -> None:
     assert read({"choices": [{"message": {"content": "A"}}]}).finish_reason == "stop"
 
