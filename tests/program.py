@@ -1,5 +1,7 @@
 """The program itself as a process, and what it leaves behind."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -7,9 +9,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 
+from bundle.cli.main import main
+from bundle.system import guarded
 from tests.patience import PATIENCE_S
 
 
@@ -30,6 +35,29 @@ def run(
         timeout=limit_s,
         check=False,
     )
+
+
+def call(
+    *arguments: object, environment: Mapping[str, str], directory: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """`run` without a process of its own, which costs a second or two: for tests of what it does with its arguments."""
+    command = ["bundle", *map(str, arguments)]
+    out, said = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    with (
+        mock.patch.dict(os.environ, environment, clear=True),
+        mock.patch.object(sys, "argv", command),
+        mock.patch.object(guarded._orphans_are_ours, "adopts", False),  # a command sets it for its whole process
+        contextlib.chdir(directory or Path.cwd()),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(said),
+    ):
+        try:
+            main()
+            code = 0
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+    shown, told = (stream.buffer.getvalue().decode() for stream in (out, said))
+    return subprocess.CompletedProcess(command, code, shown, told)
 
 
 def start(*arguments: object, environment: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.checkpoints.internlm2 import make_checkpoint, rewrite_as_llama
+from bundle.checkpoints.internlm2 import rewrite_as_llama
 from bundle.serving.conversion import cpu_dtype
 from bundle.tasks.catalog import find_task
 from tests.patience import PATIENCE_S, wait_until
@@ -25,9 +26,9 @@ pytestmark = pytest.mark.timeout(2 * _LONGEST_S)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
     directory = tmp_path_factory.mktemp("real")
-    make_checkpoint(directory / "tiny")
+    shutil.copytree(tiny, directory / "tiny")
     return directory
 
 
@@ -88,6 +89,7 @@ def test_replies_are_those_of_greedy_generation_in_process(place: Path, out: Pat
         assert served[question.subject, question.id] == reply
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds processes by their environment")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_real_server_does_not_outlive_us(

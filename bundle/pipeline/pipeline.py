@@ -144,6 +144,8 @@ async def _serve_and_ask(session: _Session, plan: Plan, target: Target, opened: 
                         evaluation = await _begin(session, run, plan, model, loaded, asking)
                     with _garbage_rarely_searched():
                         trouble = await server.attend(_ask(session, plan, model, evaluation, server.client, asking))
+                    if trouble is None:  # in the time that it takes the server to stop
+                        group.create_task(in_thread(_prepare_page))
             if trouble is None or not _goes_on_after(trouble, model, evaluation, session.screen):
                 return
 
@@ -360,6 +362,12 @@ def _report(session: _Session, code: int) -> int:
         _write_page(run, screen)
     screen.last(run.directory)
     return code
+
+
+def _prepare_page() -> None:
+    from bundle.reports.html import prepare  # imported late: slow, and the server should start first
+
+    prepare()
 
 
 def _write_page(run: Run, screen: Screen) -> None:

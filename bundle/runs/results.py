@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from bundle.config.faults import first_fault
 from bundle.errors import RunError
@@ -14,28 +14,26 @@ from bundle.runs.files import RESULTS, read_json
 from bundle.runs.health import Health
 from bundle.runs.predictions import Prediction
 from bundle.runs.scoring import Score, score_run
-from bundle.runs.task_record import Text
+from bundle.runs.task_record import RecordPart, Text
 from bundle.tasks.scores import Key, ScoredTask
 
 _Count = Annotated[int, Field(ge=0, strict=True)]
 _Seconds = Annotated[float, Field(ge=0, le=1e9, strict=True)]
 
 
-class Coverage(BaseModel):
+class Coverage(RecordPart):
     """How many questions a run has, and how many of them have a reply.
 
     Attributes:
         failed: Questions that were asked and got no reply; the rest was never asked.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True)
-
     total: _Count
     answered: _Count
     failed: _Count
 
 
-class Repeat(BaseModel):
+class Repeat(RecordPart):
     """What asking a sample of the questions again has shown. No score depends on it.
 
     Attributes:
@@ -45,8 +43,6 @@ class Repeat(BaseModel):
         failed: Requests of this kind without a reply.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True)
-
     questions: _Count
     times: _Count
     answers_changed: _Count
@@ -54,7 +50,7 @@ class Repeat(BaseModel):
     failed: _Count
 
 
-class Results(BaseModel):
+class Results(RecordPart):
     """The content of ``results.json``.
 
     Attributes:
@@ -71,14 +67,12 @@ class Results(BaseModel):
             where all was.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True)
-
     scores: dict[Text, Score]
     coverage: Coverage
     timing: dict[str, _Seconds]
     tokens: dict[str, _Count]
     server: dict[str, float]
-    request_changes: list[str] = []
+    request_changes: list[str] = Field(default_factory=list)
     health: dict[str, Any] | None = None
     partial: dict[Text, Text] | None = None
     repeat: Repeat | None = None

@@ -16,9 +16,10 @@ Text = InstanceOf[str]
 
 
 class RecordPart(BaseModel):
-    """A part of the record. Keys that a later version added are kept."""
+    """A part of the record or the results. Keys that a later version added are kept."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    # Its validator is made on first use: of most parts only once the server has been started.
+    model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
 
 class SubjectNames(RecordPart):

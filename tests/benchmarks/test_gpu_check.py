@@ -1,6 +1,7 @@
 """``make gpu-check``, against stand-ins of lmdeploy and of the GPU."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,6 @@ import pytest
 
 from benchmarks.gpu.configurations import configurations, talkative
 from benchmarks.gpu.watching import GpuSample, carrying, while_between
-from bundle.checkpoints.internlm2 import make_checkpoint
 from tests.patience import PATIENCE_S
 from tests.stand_ins.box import GPU, ROOT, gpu_box
 
@@ -21,10 +21,10 @@ SAMPLE = ROOT / "bundle" / "tasks" / "sample" / "ceval"
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
     """Where the made checkpoint is kept: there is one from an earlier time, a small one."""
     directory = tmp_path_factory.mktemp("work")
-    make_checkpoint(directory / "internlm2_5-1_8b", like="tiny")
+    shutil.copytree(tiny, directory / "internlm2_5-1_8b")
     return directory
 
 
@@ -57,6 +57,7 @@ def test_without_lmdeploy_it_says_how_to_install_it_and_exits_2(tmp_path: Path) 
     assert result.stderr.startswith("gpu-check: lmdeploy is not installed. Install it with")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_figures_are_printed_and_kept_and_a_run_that_fails_does_not_keep_the_others_from_being_done(
     tmp_path: Path, work: Path
@@ -88,6 +89,7 @@ def test_figures_are_printed_and_kept_and_a_run_that_fails_does_not_keep_the_oth
     assert "it is too talkative" in (work / "logs" / "1-pytorch-talkative-server.log").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_signal_ends_the_run_under_way_and_what_was_known_is_kept(tmp_path: Path, work: Path) -> None:
     environment = gpu_box(tmp_path, behaviour="never ready")

@@ -10,6 +10,7 @@ from tests.patience import PATIENCE_S
 from tests.stand_ins.box import gpu_box
 
 
+@pytest.mark.slow
 def test_the_help_and_the_servers_start_command_are_timed(tmp_path: Path) -> None:
     start = measure_start(1, tmp_path / "scratch")
     assert 0 < start["help_s"] < PATIENCE_S

@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 
 from bundle.checkpoints import Checkpoint, inspect_checkpoint
 from bundle.checkpoints.adapter import inspect_adapter, merge_adapter
-from bundle.checkpoints.internlm2 import make_checkpoint
 from bundle.errors import CheckpointError
 from tests.checkpoints.checkpoints import write_json
 from tests.checkpoints.lora import ALPHA, MODULE, RANK, lora_adapter
@@ -22,10 +21,8 @@ Parts = dict[str, torch.Tensor]
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    directory = tmp_path_factory.mktemp("models") / "tiny"
-    make_checkpoint(directory, like="tiny")
-    return inspect_checkpoint(directory)
+def base(tiny: Path) -> Checkpoint:
+    return inspect_checkpoint(tiny)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import resource
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import pytest
 
 from bundle.checkpoints import prove_tokenizer, token_counter
 from bundle.checkpoints.confined import FILE_BYTES, MEMORY_BYTES, call_confined, run_confined
-from bundle.checkpoints.internlm2 import make_checkpoint
 from bundle.errors import CheckpointError, TokenizerError
 from bundle.tasks.prompts import Message
 
@@ -46,9 +46,8 @@ def sleep_for_ever() -> None:
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
-    make_checkpoint(tmp_path / "tiny")
-    return tmp_path / "tiny"
+def model(tmp_path: Path, tiny: Path) -> Path:
+    return shutil.copytree(tiny, tmp_path / "tiny")
 
 
 def doubled(model: Path, times: int) -> Path:

@@ -152,8 +152,12 @@ async def test_a_process_that_never_ends_is_killed_when_its_time_is_up(
     model: Path, interpreter: Callable[[str], str], tmp_path: Path
 ) -> None:
     pids = tmp_path / "pids"
-    error = await refusal(model, interpreter(f"sleep 600 &\necho $$ $! > {pids}\nwait"), limit=1)
-    assert "was not checked within 1 seconds" in error.message
+    python = interpreter(f"sleep 600 &\necho $$ $! > {pids}.part\nmv {pids}.part {pids}\nwait")
+    for limit in (1, 10, 60):  # a busy machine may not even have started it by then
+        error = await refusal(model, python, limit=limit)
+        assert f"was not checked within {limit} seconds" in error.message
+        if pids.exists():
+            break
     for pid in map(int, pids.read_text().split()):
         eventually(partial(gone, pid), f"{pid} is still alive")
 

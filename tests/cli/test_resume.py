@@ -8,7 +8,7 @@ import pytest
 
 from bundle.cli._command import typed_command
 from tests.openai_api import remote_api
-from tests.program import run
+from tests.program import call, run
 from tests.stand_ins.box import ROOT
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")} | {
@@ -31,7 +31,7 @@ def test_a_run_is_resumed_by_its_name_with_the_options_it_had(tmp_path: Path) ->
             "--out",
             "runs",
         ]
-        began = run("eval-remote", "the-model", *options, environment=ENVIRONMENT, directory=tmp_path)
+        began = call("eval-remote", "the-model", *options, environment=ENVIRONMENT, directory=tmp_path)
         assert began.returncode == 0, began.stderr
         (directory,) = out.iterdir()
         predictions = directory / "predictions.jsonl"
@@ -55,13 +55,13 @@ def test_a_run_is_resumed_by_its_name_with_the_options_it_had(tmp_path: Path) ->
 def test_a_run_that_does_not_say_how_it_was_started_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with remote_api() as api:
         options = ["--base-url", api.url, "--data", "sample", "--limit", "1", "--subjects", "law", "--out", tmp_path]
-        assert run("eval-remote", "the-model", *options, environment=ENVIRONMENT).returncode == 0
+        assert call("eval-remote", "the-model", *options, environment=ENVIRONMENT).returncode == 0
     (directory,) = tmp_path.iterdir()
     record = json.loads((directory / "run.json").read_text(encoding="utf-8"))
     del record["command"]
     (directory / "run.json").write_text(json.dumps(record), encoding="utf-8")
 
-    result = run("resume", directory, environment=ENVIRONMENT)
+    result = call("resume", directory, environment=ENVIRONMENT)
 
     assert result.returncode == 2
     assert f"Repeat its command with --resume {directory}" in result.stderr

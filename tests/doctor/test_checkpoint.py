@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from bundle.checkpoints.internlm2 import make_checkpoint
 from bundle.doctor.inputs import check_checkpoint
 from bundle.serving.gpus import Gpu, Nvidia
 from bundle.system.findings import Status
@@ -18,30 +17,23 @@ from tests.doctor.examined import bare_machine, examine
 from tests.doctor.test_gpu import Made
 
 
-@pytest.fixture(scope="module")
-def internlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("models") / "internlm2"
-    make_checkpoint(directory, like="tiny")
-    return directory
-
-
-def test_internlm_on_the_cpu_has_its_tokenizer_written_anew(internlm: Path) -> None:
-    whole, tokenizer = check_checkpoint(internlm, Made(Nvidia(installed=False)), limit_s=1)
+def test_internlm_on_the_cpu_has_its_tokenizer_written_anew(tiny: Path) -> None:
+    whole, tokenizer = check_checkpoint(tiny, Made(Nvidia(installed=False)), limit_s=1)
     assert "InternLM2ForCausalLM" in whole.text
     assert "converted for the CPU engine" in tokenizer.text
 
 
 @pytest.mark.parametrize(("free_mib", "status"), [(1000, Status.FAILING), (3000, Status.OK)])
-def test_the_memory_it_needs_is_held_against_what_is_free(internlm: Path, free_mib: int, status: Status) -> None:
+def test_the_memory_it_needs_is_held_against_what_is_free(tiny: Path, free_mib: int, status: Status) -> None:
     gpus = [Gpu(number, f"GPU-{number}", "A GPU", 80000, free, "580") for number, free in enumerate((500, free_mib))]
     machine = Made(Nvidia(installed=True, gpus=tuple(gpus)), lmdeploy="0.18.0")
-    _, memory = itertools.islice(check_checkpoint(internlm, machine, limit_s=1), 2)
+    _, memory = itertools.islice(check_checkpoint(tiny, machine, limit_s=1), 2)
     assert memory.status is status
     assert f"GPU 1 (A GPU, {free_mib / 1024:.1f} GiB of 78.1 GiB free)" in memory.text
 
 
-def test_a_base_model_is_told_apart_by_its_missing_chat_template(internlm: Path, tmp_path: Path) -> None:
-    base = shutil.copytree(internlm, tmp_path / "base")
+def test_a_base_model_is_told_apart_by_its_missing_chat_template(tiny: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(tiny, tmp_path / "base")
     settings = json.loads((base / "tokenizer_config.json").read_bytes())
     del settings["chat_template"]
     write_json(base / "tokenizer_config.json", settings)
@@ -50,8 +42,8 @@ def test_a_base_model_is_told_apart_by_its_missing_chat_template(internlm: Path,
     assert "it has no chat template: a base model" in finding.text
 
 
-def test_internlm_with_code_of_its_own_is_served_on_a_gpu_without_it(internlm: Path, tmp_path: Path) -> None:
-    published = shutil.copytree(internlm, tmp_path / "published")
+def test_internlm_with_code_of_its_own_is_served_on_a_gpu_without_it(tiny: Path, tmp_path: Path) -> None:
+    published = shutil.copytree(tiny, tmp_path / "published")
     (published / "configuration_internlm2.py").write_text("raise SystemExit")
     machine = Made(Nvidia(installed=True, gpus=(Gpu(0, "GPU-a", "A GPU", 80000, 70000, "580"),)), lmdeploy="0.18.0")
     _, _, code = check_checkpoint(published, machine, limit_s=1)

@@ -89,11 +89,6 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
-def test_help_has_an_example(tmp_path: Path) -> None:
-    result = run("doctor", "--help", environment=bare_machine(tmp_path))
-    assert "Example: bundle doctor" in result.stdout
-
-
 def test_what_others_wrote_cannot_take_over_the_terminal() -> None:
     finding = warning("GPU 0: \x1b[2J\x1b]0;owned\x07", "\u202ereboot", ["process 7, evil\rname"])
     shown = "\n".join(lines("gpu", finding))

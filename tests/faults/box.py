@@ -10,8 +10,8 @@ from typing import Any
 
 from bundle.runs.prompts import read_prompts
 from tests.patience import PATIENCE_S, wait_until
-from tests.program import carrying, run, start
-from tests.stand_ins.box import gpu_box, python_with_kept_probe
+from tests.program import call, carrying, start
+from tests.stand_ins.box import gpu_box
 from tests.stand_ins.journal import Story, read_journal
 
 ALL = 104
@@ -59,8 +59,7 @@ class Box:
         self.out = directory / "out"
         self.log = directory / "log"
         self._journal = directory / "journal"
-        python = python_with_kept_probe(model_dir.parent)
-        self.environment = gpu_box(directory, behaviour=behaviour, python=python)
+        self.environment = gpu_box(directory, behaviour=behaviour)
         self.environment["LMDEPLOY_STAND_IN_JOURNAL"] = str(self._journal)
         self.environment |= more
         self._started: list[subprocess.Popen[bytes]] = []
@@ -68,7 +67,7 @@ class Box:
 
     def run(self, *options: object) -> Ended:
         """Evaluate the checkpoint on this machine, to the end."""
-        result = run(*self._command, *options, environment=self.environment)
+        result = call(*self._command, *options, environment=self.environment)
         return Ended(result.returncode, result.stderr, result.stdout)
 
     def start(self, *options: object) -> "subprocess.Popen[bytes]":

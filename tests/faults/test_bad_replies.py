@@ -22,9 +22,9 @@ def hit_by(machine: Box) -> Hit:
 
 
 @pytest.fixture(scope="module")
-def passing(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Box:
+def passing(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Box:
     """A run in which a quarter of the questions meet a fault the first time they are asked."""
-    machine = Box(tmp_path_factory.mktemp("passing"), model_dir, "passing faults")
+    machine = Box(tmp_path_factory.mktemp("passing"), tiny, "passing faults")
     assert machine.run().code == 0
     machine.check(answered=ALL)
     return machine
@@ -39,10 +39,10 @@ def test_a_passing_fault_costs_one_more_attempt_and_nothing_else(passing: Box, f
 
 
 @pytest.fixture(scope="module")
-def lasting(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Box:
+def lasting(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Box:
     """A run in which some questions meet a fault each time they are asked."""
-    machine = Box(tmp_path_factory.mktemp("lasting"), model_dir, "lasting faults")
-    ended = machine.run("--request-timeout", 4, "--retries", 1)
+    machine = Box(tmp_path_factory.mktemp("lasting"), tiny, "lasting faults")
+    ended = machine.run("--request-timeout", 8, "--retries", 1)
     failed = sum("error" in row for row in machine.rows())
     assert ended.code == 4
     assert f"{ALL - failed} of {ALL} questions answered, {failed} without a reply" in ended.shown
@@ -54,8 +54,8 @@ def lasting(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Box:
     ("fault", "error", "attempts"),
     [
         ("huge", "the response is longer than 16 MB: not a chat completion", 1),
-        ("endless", "no reply within 4 s", 2),
-        ("trickle", "no reply within 4 s", 2),
+        ("endless", "no reply within 8 s", 2),
+        ("trickle", "no reply within 8 s", 2),
     ],
 )
 def test_an_impossible_reply_leaves_its_question_without_one(

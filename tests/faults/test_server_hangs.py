@@ -10,11 +10,14 @@ from tests.faults.box import ALL, MIDWAY
 from tests.faults.conftest import MakeBox
 from tests.patience import wait_until
 
+HANG_S = 8
+"""Longer than a good server's processes have to wait for a busy machine."""
+
 
 @pytest.mark.parametrize("health", ["answers", "is silent"])
 def test_replies_stop_coming(box: MakeBox, health: str) -> None:
     machine = box("silent; good")
-    process = machine.start("--hang-timeout", 3)
+    process = machine.start("--hang-timeout", HANG_S)
     machine.until_stuck()
     if health == "is silent":
         os.kill(machine.story.lives[0], signal.SIGSTOP)
@@ -22,7 +25,7 @@ def test_replies_stop_coming(box: MakeBox, health: str) -> None:
     ended = machine.end_of(process)
 
     assert ended.code == 0
-    assert "server hangs: no reply, not even a part of one, for 3 s" in ended.said
+    assert f"server hangs: no reply, not even a part of one, for {HANG_S} s" in ended.said
     assert f"restarting the server (1 of 2): {ALL - MIDWAY} questions left" in ended.said
     assert machine.restarts == 1
     machine.check(answered=ALL)
@@ -31,7 +34,7 @@ def test_replies_stop_coming(box: MakeBox, health: str) -> None:
 
 def test_request_timeouts_shorter_than_the_hang_timeout_do_not_hide_a_hang(box: MakeBox) -> None:
     machine = box("silent; good")
-    ended = machine.run("--hang-timeout", 3, "--request-timeout", 1, "--retries", 10)
+    ended = machine.run("--hang-timeout", HANG_S, "--request-timeout", 1, "--retries", 10)
 
     assert ended.code == 0
     assert "server hangs" in ended.said
@@ -41,11 +44,11 @@ def test_request_timeouts_shorter_than_the_hang_timeout_do_not_hide_a_hang(box: 
 def test_this_program_itself_was_suspended(box: MakeBox) -> None:
     """Ctrl-Z, or a laptop that was closed: nobody listened, so nobody can say that the server was silent."""
     machine = box("takes its time")
-    process = machine.start("--hang-timeout", 3)
+    process = machine.start("--hang-timeout", HANG_S)
     wait_until(lambda: len(machine.story.asked()) > MIDWAY)
 
     process.send_signal(signal.SIGSTOP)
-    time.sleep(4)  # longer than the silence that is allowed
+    time.sleep(HANG_S + 1)  # longer than the silence that is allowed
     process.send_signal(signal.SIGCONT)
 
     ended = machine.end_of(process)

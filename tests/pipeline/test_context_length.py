@@ -7,14 +7,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from bundle.checkpoints.internlm2 import make_checkpoint
 from bundle.runs.files import PREDICTIONS
 from bundle.runs.recorded_run import read_recorded_run
 from bundle.tasks.scores import Key
 from tests.client.quirks import letter as letter_of
 from tests.openai_api import Call, Handler, completion, error, remote_api
 from tests.pipeline.test_measurement import ENVIRONMENT
-from tests.program import results_of, run
+from tests.program import call, results_of
 
 
 def directory_of(out: Path) -> Path:
@@ -48,8 +47,8 @@ def with_context(characters: int) -> Handler:
 def test_what_the_server_finds_too_long_is_asked_with_fewer_examples(shape: str, tmp_path: Path) -> None:
     options = ["--data", "sample", "--out", tmp_path, "--max-out-len", 16, "--prompt-shape", shape]
     with remote_api(with_context(700)) as api:
-        result = run("eval-remote", "m", "--base-url", api.url, *options, environment=ENVIRONMENT)
-        shown = run("report", directory_of(tmp_path), environment=ENVIRONMENT)
+        result = call("eval-remote", "m", "--base-url", api.url, *options, environment=ENVIRONMENT)
+        shown = call("report", directory_of(tmp_path), environment=ENVIRONMENT)
     assert result.returncode == 0, result.stderr
     assert "104 of 104 questions answered" in result.stdout
     assert "some prompts are too long for the server (prompt and reply exceed the model's context: HTTP 400" in (
@@ -81,20 +80,19 @@ def test_what_the_server_finds_too_long_is_asked_with_fewer_examples(shape: str,
 def test_a_question_that_is_too_long_without_examples_has_no_reply_and_the_run_ends(tmp_path: Path) -> None:
     options = ["--data", "sample", "--out", tmp_path, "--max-out-len", 16]
     with remote_api(with_context(20)) as api:
-        result = run("eval-remote", "m", "--base-url", api.url, *options, environment=ENVIRONMENT)
+        result = call("eval-remote", "m", "--base-url", api.url, *options, environment=ENVIRONMENT)
     assert result.returncode == 3
     assert "The first 10 questions got no reply, all for the same reason: prompt and reply exceed" in result.stderr
     assert "Lower --max-out-len, or serve the model with a longer context." in result.stderr + result.stdout
 
 
-def test_a_limit_is_obeyed_by_an_estimate_or_with_a_tokenizer(tmp_path: Path) -> None:
-    make_checkpoint(tmp_path / "tiny")
+def test_a_limit_is_obeyed_by_an_estimate_or_with_a_tokenizer(tmp_path: Path, tiny: Path) -> None:
     options = ["--data", "sample", "--subjects", "law", "--max-out-len", 16, "--max-seq-len", 400]
     with remote_api(with_context(10_000)) as api:
         fixed = ["eval-remote", "m", "--base-url", api.url, *options]
-        estimated = run(*fixed, "--out", tmp_path / "a", environment=ENVIRONMENT)
-        counted = run(*fixed, "--out", tmp_path / "b", "--tokenizer", tmp_path / "tiny", environment=ENVIRONMENT)
-        nothing = run(*fixed, "--out", tmp_path / "c", "--tokenizer", tmp_path / "a", environment=ENVIRONMENT)
+        estimated = call(*fixed, "--out", tmp_path / "a", environment=ENVIRONMENT)
+        counted = call(*fixed, "--out", tmp_path / "b", "--tokenizer", tiny, environment=ENVIRONMENT)
+        nothing = call(*fixed, "--out", tmp_path / "c", "--tokenizer", tmp_path / "a", environment=ENVIRONMENT)
     assert "prompt lengths are estimated on the safe side: 2 tokens per Chinese character" in estimated.stderr
     assert "estimated" not in counted.stderr
     for result, out, source in ((estimated, "a", "estimated"), (counted, "b", "tokenizer.")):
@@ -111,12 +109,12 @@ def test_a_run_resumed_after_a_cut_keeps_what_was_sent(tmp_path: Path) -> None:
     options = ["--data", "sample", "--subjects", "law,logic", "--max-out-len", 16, "--full-replies"]
     with remote_api(with_context(700)) as api:
         fixed = ["eval-remote", "m", "--base-url", api.url, *options, "--out", tmp_path]
-        assert run(*fixed, environment=ENVIRONMENT).returncode == 0
+        assert call(*fixed, environment=ENVIRONMENT).returncode == 0
         directory = directory_of(tmp_path)
         before = read_recorded_run(directory)
         rows = (directory / PREDICTIONS).read_bytes().splitlines(keepends=True)
         (directory / PREDICTIONS).write_bytes(b"".join(rows[:2]))
-        again = run(*fixed, "--resume", directory, environment=ENVIRONMENT)
+        again = call(*fixed, "--resume", directory, environment=ENVIRONMENT)
     assert again.returncode == 0, again.stderr
     after = read_recorded_run(directory)
     assert {key: one.conversation for key, one in after.prompts.items()} == {
@@ -128,13 +126,13 @@ def test_a_run_resumed_after_a_cut_keeps_what_was_sent(tmp_path: Path) -> None:
 def test_a_resume_with_other_options_is_refused_before_anything_is_asked_or_loaded(tmp_path: Path) -> None:
     with remote_api(with_context(10_000)) as api:
         fixed = ["eval-remote", "m", "--base-url", api.url, "--out", tmp_path]
-        first = run(*fixed, "--data", "sample", "--subjects", "law", environment=ENVIRONMENT)
+        first = call(*fixed, "--data", "sample", "--subjects", "law", environment=ENVIRONMENT)
         asked = len(api.bodies)
         directory = first.stdout.splitlines()[-1]
         # Data that is not there would be an error of its own.
-        other = run(*fixed, "--data", tmp_path / "none", "--limit", 1, "--resume", directory, environment=ENVIRONMENT)
+        other = call(*fixed, "--data", tmp_path / "none", "--limit", 1, "--resume", directory, environment=ENVIRONMENT)
         elsewhere = ["eval-remote", "other", *fixed[2:], "--data", "sample", "--subjects", "law"]
-        model = run(*elsewhere, "--resume", directory, environment=ENVIRONMENT)
+        model = call(*elsewhere, "--resume", directory, environment=ENVIRONMENT)
     assert (other.returncode, model.returncode) == (2, 2)
     assert "--subjects: law then, all now" in other.stderr
     assert "--limit: all then, 1 now" in other.stderr

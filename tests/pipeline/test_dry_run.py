@@ -1,19 +1,19 @@
 """``--dry-run``: what a run would ask, without a server and without a request."""
 
 import re
+import shutil
 from pathlib import Path
 
-from bundle.checkpoints.internlm2 import make_checkpoint
 from tests.openai_api import remote_api
 from tests.pipeline.test_eval_remote import ENVIRONMENT
-from tests.program import run
+from tests.program import call
 
 
 def test_questions_tokens_and_time_are_said_and_nothing_is_asked(tmp_path: Path) -> None:
     out = tmp_path / "outputs"
     with remote_api() as api:
         options = ["--base-url", api.url, "--data", "sample", "--out", out, "--qps", "0.5", "--max-out-len", "100"]
-        result = run("eval-remote", "m", *options, "--limit", "1", "--dry-run", environment=ENVIRONMENT)
+        result = call("eval-remote", "m", *options, "--limit", "1", "--dry-run", environment=ENVIRONMENT)
     assert result.returncode == 0, result.stderr
     questions, prompts, replies, time, _ = result.stdout.splitlines()
     assert questions == "ceval_gen: 52 questions; data sample"
@@ -27,17 +27,17 @@ def test_questions_tokens_and_time_are_said_and_nothing_is_asked(tmp_path: Path)
 def test_a_task_of_likelihoods_takes_a_request_for_every_option(tmp_path: Path) -> None:
     options = ["--base-url", "http://127.0.0.1:1/v1", "--data", "sample", "--subjects", "law", "--limit", "1"]
     tasks = ["--task", "ceval_ppl", "--task", "ceval_gen"]
-    both = run("eval-remote", "m", *options, *tasks, "--dry-run", environment=ENVIRONMENT, directory=tmp_path)
-    one = run("eval-remote", "m", *options, "--dry-run", environment=ENVIRONMENT, directory=tmp_path)
+    both = call("eval-remote", "m", *options, *tasks, "--dry-run", environment=ENVIRONMENT, directory=tmp_path)
+    one = call("eval-remote", "m", *options, "--dry-run", environment=ENVIRONMENT, directory=tmp_path)
     assert "ceval_ppl: 1 question, 4 requests each" in both.stdout
     tokens = [int(re.findall(r"at most ([\d,]+)", text)[0].replace(",", "")) for text in (both.stdout, one.stdout)]
     assert tokens[0] > 4 * tokens[1]
 
 
-def test_tokens_are_counted_with_the_checkpoints_own_tokenizer(tmp_path: Path) -> None:
-    make_checkpoint(tmp_path / "tiny", like="tiny")
+def test_tokens_are_counted_with_the_checkpoints_own_tokenizer(tmp_path: Path, tiny: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "tiny")
     options = ["--engine", "transformers", "--data", "sample"]
-    result = run("eval-local", "tiny", *options, "--dry-run", environment=ENVIRONMENT, directory=tmp_path)
+    result = call("eval-local", "tiny", *options, "--dry-run", environment=ENVIRONMENT, directory=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "counted with tokenizer.json" in result.stdout
     assert list(tmp_path.iterdir()) == [tmp_path / "tiny"]

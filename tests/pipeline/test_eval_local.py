@@ -1,5 +1,6 @@
 """``bundle eval-local`` as a user types it, on a machine with a GPU and lmdeploy (stand-ins of both)."""
 
+import itertools
 import json
 import re
 import shutil
@@ -11,20 +12,12 @@ from typing import Any
 
 import pytest
 
-from bundle.checkpoints.internlm2 import make_checkpoint
 from tests.checkpoints.base_model import base_model
 from tests.checkpoints.lora import lora_adapter
 from tests.patience import PATIENCE_S, wait_until
-from tests.program import carrying, results_of, rows_of, run, start
+from tests.program import call, carrying, results_of, rows_of, run, start
 from tests.stand_ins.box import gpu_box
 from tests.stand_ins.journal import read_journal
-
-
-@pytest.fixture(scope="module")
-def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("models") / "tiny"
-    make_checkpoint(directory, like="tiny")
-    return directory
 
 
 @dataclass(frozen=True)
@@ -38,10 +31,10 @@ class Finished:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Finished:
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Finished:
     directory = tmp_path_factory.mktemp("finished")
     options = ["--data", "sample", "--out", directory / "out", "--concurrency", 16]
-    result = run("eval-local", model_dir, *options, "--", "--backend", "pytorch", environment=gpu_box(directory))
+    result = run("eval-local", tiny, *options, "--", "--backend", "pytorch", environment=gpu_box(directory))
     assert result.returncode == 0, result.stderr
     server = json.loads((directory / "record.json").read_text())["options"]
     return Finished(result.stdout, result.stderr, directory / "out", server)
@@ -114,10 +107,10 @@ def test_the_server_listens_on_loopback_only_and_its_port_is_free_afterwards(fin
         free.bind(("127.0.0.1", finished.server["server_port"]))
 
 
-def test_only_the_first_questions_of_the_chosen_subjects_are_asked(tmp_path: Path, model_dir: Path) -> None:
+def test_only_the_first_questions_of_the_chosen_subjects_are_asked(tmp_path: Path, tiny: Path) -> None:
     out = tmp_path / "out"
     options = ["--data", "sample", "--subjects", "law,logic", "--limit", "1", "--out", out]
-    result = run("eval-local", model_dir, *options, environment=gpu_box(tmp_path))
+    result = call("eval-local", tiny, *options, environment=gpu_box(tmp_path))
 
     assert {(row["subject"], row["id"]) for row in rows_of(out)} == {("law", 0), ("logic", 0)}
     assert "Mean of 2 of 52 subjects" in result.stdout
@@ -125,11 +118,11 @@ def test_only_the_first_questions_of_the_chosen_subjects_are_asked(tmp_path: Pat
 
 
 @pytest.mark.parametrize("where", ["after --", "config.json", "--max-seq-len"])
-def test_examples_are_dropped_for_the_smallest_context(tmp_path: Path, model_dir: Path, where: str) -> None:
-    directory, more = model_dir, []
+def test_examples_are_dropped_for_the_smallest_context(tmp_path: Path, tiny: Path, where: str) -> None:
+    directory, more = tiny, []
     if where == "config.json":
         directory = tmp_path / "short"
-        shutil.copytree(model_dir, directory)
+        shutil.copytree(tiny, directory)
         config = json.loads((directory / "config.json").read_text())
         (directory / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 400}))
     elif where == "after --":
@@ -138,7 +131,7 @@ def test_examples_are_dropped_for_the_smallest_context(tmp_path: Path, model_dir
         more = ["--max-seq-len", "400"]
     source = "--session-len" if where == "after --" else where
     options = ["--data", "sample", "--subjects", "law", "--max-out-len", 16, "--out", tmp_path / "out"]
-    result = run("eval-local", directory, *options, *more, environment=gpu_box(tmp_path))
+    result = call("eval-local", directory, *options, *more, environment=gpu_box(tmp_path))
     assert result.returncode == 0, result.stderr
     assert f"2 of 2 questions have fewer examples, to fit 400 tokens ({source})" in result.stderr
     assert "2 of 2 questions were sent with fewer examples" in result.stdout
@@ -149,24 +142,24 @@ def test_examples_are_dropped_for_the_smallest_context(tmp_path: Path, model_dir
     assert all(0 < row["examples_dropped"] < 5 for row in rows_of(tmp_path / "out"))
 
 
-def test_a_resume_with_other_options_is_refused_before_a_server_starts(tmp_path: Path, model_dir: Path) -> None:
+def test_a_resume_with_other_options_is_refused_before_a_server_starts(tmp_path: Path, tiny: Path) -> None:
     options = ["--data", "sample", "--subjects", "law", "--out", tmp_path / "out"]
-    first = run("eval-local", model_dir, *options, environment=gpu_box(tmp_path))
+    first = call("eval-local", tiny, *options, environment=gpu_box(tmp_path))
     directory = first.stdout.splitlines()[-1]
     (tmp_path / "record.json").unlink()
-    again = ["eval-local", model_dir, *options, "--resume", directory]
-    temperature = run(*again, "--temperature", "0.5", environment=gpu_box(tmp_path))
-    arguments = run(*again, "--", "--backend", "pytorch", environment=gpu_box(tmp_path))
+    again = ["eval-local", tiny, *options, "--resume", directory]
+    temperature = call(*again, "--temperature", "0.5", environment=gpu_box(tmp_path))
+    arguments = call(*again, "--", "--backend", "pytorch", environment=gpu_box(tmp_path))
     assert (temperature.returncode, arguments.returncode) == (2, 2)
     assert "--temperature: 0.0 then, 0.5 now" in temperature.stderr
     assert "arguments after --: none then, --backend pytorch now" in arguments.stderr
     assert not (tmp_path / "record.json").exists(), "a server was started"
 
 
-def test_questions_without_a_reply_are_shown_and_make_the_exit_code_4(tmp_path: Path, model_dir: Path) -> None:
+def test_questions_without_a_reply_are_shown_and_make_the_exit_code_4(tmp_path: Path, tiny: Path) -> None:
     out = tmp_path / "out"
-    result = run(
-        "eval-local", model_dir, "--data", "sample", "--out", out, environment=gpu_box(tmp_path, behaviour="fails some")
+    result = call(
+        "eval-local", tiny, "--data", "sample", "--out", out, environment=gpu_box(tmp_path, behaviour="fails some")
     )
     assert result.returncode == 4
     coverage = results_of(out)["coverage"]
@@ -188,9 +181,9 @@ def test_questions_without_a_reply_are_shown_and_make_the_exit_code_4(tmp_path: 
     ],
 )
 def test_a_mistyped_option_starts_no_server_and_is_explained(
-    tmp_path: Path, model_dir: Path, arguments: list[str], said: str
+    tmp_path: Path, tiny: Path, arguments: list[str], said: str
 ) -> None:
-    result = run("eval-local", model_dir, "--out", tmp_path / "out", *arguments, environment=gpu_box(tmp_path))
+    result = call("eval-local", tiny, "--out", tmp_path / "out", *arguments, environment=gpu_box(tmp_path))
     assert result.returncode in (2, 3)
     assert said in result.stderr
     assert "Traceback" not in result.stderr
@@ -208,10 +201,10 @@ def box(directory: Path, behaviour: str = "good") -> dict[str, str]:
     return environment | {"LMDEPLOY_STAND_IN_JOURNAL": str(directory / "journal")}
 
 
-def test_a_server_with_another_chat_template_is_asked_nothing(tmp_path: Path, model_dir: Path) -> None:
+def test_a_server_with_another_chat_template_is_asked_nothing(tmp_path: Path, tiny: Path) -> None:
     out = tmp_path / "out"
     options = ["--data", "sample", "--limit", "1", "--out", out]
-    result = run("eval-local", model_dir, *options, environment=box(tmp_path, "another template"))
+    result = call("eval-local", tiny, *options, environment=box(tmp_path, "another template"))
 
     assert result.returncode == 3
     assert "does not build prompts with the checkpoint's chat template" in result.stderr
@@ -235,11 +228,11 @@ def test_a_server_with_another_chat_template_is_asked_nothing(tmp_path: Path, mo
     ],
 )
 def test_a_template_of_the_users_choice_and_one_that_cannot_be_checked_are_warnings(
-    tmp_path: Path, model_dir: Path, behaviour: str, arguments: list[str], said: str, equal: bool | None
+    tmp_path: Path, tiny: Path, behaviour: str, arguments: list[str], said: str, equal: bool | None
 ) -> None:
     out = tmp_path / "out"
     options = ["--data", "sample", "--subjects", "law", "--out", out, *arguments]
-    result = run("eval-local", model_dir, *options, environment=box(tmp_path, behaviour))
+    result = call("eval-local", tiny, *options, environment=box(tmp_path, behaviour))
 
     assert result.returncode == 0, result.stderr
     assert f"warning: {said}" in result.stderr or said in result.stderr
@@ -247,11 +240,11 @@ def test_a_template_of_the_users_choice_and_one_that_cannot_be_checked_are_warni
     assert json.loads(path.read_text(encoding="utf-8"))["template"]["equal"] is equal
 
 
-def test_greedy_requests_say_so_and_an_end_of_turn_that_no_file_lists_is_sent(tmp_path: Path, model_dir: Path) -> None:
-    unlisted = shutil.copytree(model_dir, tmp_path / "unlisted")
+def test_greedy_requests_say_so_and_an_end_of_turn_that_no_file_lists_is_sent(tmp_path: Path, tiny: Path) -> None:
+    unlisted = shutil.copytree(tiny, tmp_path / "unlisted")
     (unlisted / "generation_config.json").write_text('{"eos_token_id": 2}')
     options = ["--data", "sample", "--subjects", "law", "--repeat", "2", "--out", tmp_path / "out"]
-    result = run("eval-local", unlisted, *options, environment=box(tmp_path))
+    result = call("eval-local", unlisted, *options, environment=box(tmp_path))
 
     assert result.returncode == 0, result.stderr
     fields = asked_with(tmp_path)
@@ -274,9 +267,9 @@ def test_greedy_requests_say_so_and_an_end_of_turn_that_no_file_lists_is_sent(tm
     "thinking", ["chat_template_kwargs = { enable_thinking = false }", "extra_body = { enable_thinking = false }"]
 )
 def test_the_model_files_template_arguments_are_sent_and_the_prompts_proved_with_them(
-    tmp_path: Path, model_dir: Path, thinking: str
+    tmp_path: Path, tiny: Path, thinking: str
 ) -> None:
-    model = shutil.copytree(model_dir, tmp_path / "model")
+    model = shutil.copytree(tiny, tmp_path / "model")
     path = model / "tokenizer_config.json"
     content = json.loads(path.read_text())
     content["chat_template"] += "{% if enable_thinking is false %}{{ '\\n\\n' }}{% endif %}"
@@ -286,28 +279,30 @@ def test_the_model_files_template_arguments_are_sent_and_the_prompts_proved_with
 
     # The stand-in's template knows nothing of the argument: only without it are the prompts those of the checkpoint.
     file.write_text('description = "m"\ntrust_remote_code = true\n[sampling]\ntop_p = 0.9')
-    plain = run("eval-local", model, *options, tmp_path / "plain", environment=gpu_box(tmp_path))
+    plain = call("eval-local", model, *options, tmp_path / "plain", environment=gpu_box(tmp_path))
     file.write_text(f"{file.read_text()}\n{thinking}")
-    brief = run("eval-local", model, *options, tmp_path / "brief", environment=gpu_box(tmp_path))
+    brief = call("eval-local", model, *options, tmp_path / "brief", environment=box(tmp_path))
 
     assert plain.returncode == 0, plain.stderr
     (record,) = (tmp_path / "plain").glob("*/run.json")
     assert json.loads(record.read_text())["sampling"]["extra_body"] == {"top_k": 1, "top_p": 0.9}
     assert brief.returncode == 3
-    assert asked_with(tmp_path)[-1]["chat_template_kwargs"] == {"enable_thinking": False}
+    assert asked_with(tmp_path) == []
+    counted = read_journal(tmp_path / "journal").all_of("counted")
+    assert counted[-1]["chat_template_kwargs"] == {"enable_thinking": False}
     assert "does not build prompts with the checkpoint's chat template" in brief.stderr
 
 
 @pytest.fixture
-def base_dir(tmp_path: Path, model_dir: Path) -> Path:
+def base_dir(tmp_path: Path, tiny: Path) -> Path:
     """A checkpoint without a chat template."""
-    return base_model(model_dir, tmp_path / "base")
+    return base_model(tiny, tmp_path / "base")
 
 
-def test_a_base_model_is_asked_to_continue_plain_text(tmp_path: Path, base_dir: Path, model_dir: Path) -> None:
+def test_a_base_model_is_asked_to_continue_plain_text(tmp_path: Path, base_dir: Path, tiny: Path) -> None:
     out = tmp_path / "out"
     options = ["--data", "sample", "--subjects", "law", "--out", out]
-    result = run("eval-local", base_dir, *options, environment=box(tmp_path))
+    result = call("eval-local", base_dir, *options, environment=box(tmp_path))
 
     assert result.returncode == 0, result.stderr
     assert "no chat template: prompting as a base model" in result.stderr
@@ -319,42 +314,42 @@ def test_a_base_model_is_asked_to_continue_plain_text(tmp_path: Path, base_dir: 
     assert record["template"] == {"checked": 2, "equal": True, "note": None}
 
     (tmp_path / "journal").unlink()
-    chat = run("eval-local", model_dir, *options, environment=box(tmp_path))
+    chat = call("eval-local", tiny, *options, environment=box(tmp_path))
     assert chat.returncode == 0, chat.stderr
-    compared = run("compare", *sorted(out.iterdir()), environment=box(tmp_path))
+    compared = call("compare", *sorted(out.iterdir()), environment=box(tmp_path))
     assert compared.returncode == 2
     assert "shape plain and turns" in compared.stderr
 
 
-def test_a_model_is_served_with_a_lora_adapter_merged_into_it(tmp_path: Path, model_dir: Path) -> None:
-    adapter, out = lora_adapter(model_dir, tmp_path / "sft-lora"), tmp_path / "out"
+def test_a_model_is_served_with_a_lora_adapter_merged_into_it(tmp_path: Path, tiny: Path) -> None:
+    adapter, out = lora_adapter(tiny, tmp_path / "sft-lora"), tmp_path / "out"
     options = ["--data", "sample", "--limit", "1", "--subjects", "law", "--out", out]
-    result = run("eval-local", model_dir, "--adapter", adapter, *options, environment=gpu_box(tmp_path))
+    result = call("eval-local", tiny, "--adapter", adapter, *options, environment=gpu_box(tmp_path))
 
     assert result.returncode == 0, result.stderr
-    assert f"checkpoint {model_dir} with adapter {adapter}" in result.stderr
+    assert f"checkpoint {tiny} with adapter {adapter}" in result.stderr
     assert "the adapter was trained on someone/another-model, by its own word" in result.stderr
     served = json.loads((tmp_path / "record.json").read_text())["options"]
     assert served["model_name"] == "sft-lora"
     (path,) = out.glob("*-sft-lora/run.json")
     model = json.loads(path.read_text(encoding="utf-8"))["model"]
-    assert (model["path"], model["adapter"]) == (str(model_dir), str(adapter))
+    assert (model["path"], model["adapter"]) == (str(tiny), str(adapter))
 
     # What was merged is what is resumed, and another adapter is another model.
     again = run("resume", path.parent, environment=gpu_box(tmp_path))
     assert again.returncode == 0, again.stderr
     (adapter / "adapter_model.safetensors").write_bytes(
-        (lora_adapter(model_dir, tmp_path / "other", seed=1) / "adapter_model.safetensors").read_bytes()
+        (lora_adapter(tiny, tmp_path / "other", seed=1) / "adapter_model.safetensors").read_bytes()
     )
     changed = run("resume", path.parent, environment=gpu_box(tmp_path))
     assert changed.returncode == 2
     assert "settings differ" in changed.stderr
 
 
-def test_an_adapter_that_does_not_fit_starts_no_server(tmp_path: Path, model_dir: Path) -> None:
-    adapter = lora_adapter(model_dir, tmp_path / "lora", module="model.layers.77.attention.wqkv")
+def test_an_adapter_that_does_not_fit_starts_no_server(tmp_path: Path, tiny: Path) -> None:
+    adapter = lora_adapter(tiny, tmp_path / "lora", module="model.layers.77.attention.wqkv")
     options = ["--adapter", adapter, "--data", "sample", "--out", tmp_path / "out"]
-    result = run("eval-local", model_dir, *options, environment=gpu_box(tmp_path))
+    result = call("eval-local", tiny, *options, environment=gpu_box(tmp_path))
 
     assert result.returncode == 2
     assert "the model has no model.layers.77.attention.wqkv.weight" in result.stderr
@@ -363,7 +358,7 @@ def test_an_adapter_that_does_not_fit_starts_no_server(tmp_path: Path, model_dir
 
 def test_a_base_model_starts_no_server_to_be_asked_as_a_chat_model(tmp_path: Path, base_dir: Path) -> None:
     options = ["--data", "sample", "--out", tmp_path / "out", "--prompt-shape", "turns"]
-    result = run("eval-local", base_dir, *options, environment=gpu_box(tmp_path))
+    result = call("eval-local", base_dir, *options, environment=gpu_box(tmp_path))
 
     assert result.returncode == 2
     assert "has no chat template, so it cannot be asked as a chat model" in result.stderr
@@ -373,7 +368,7 @@ def test_a_base_model_starts_no_server_to_be_asked_as_a_chat_model(tmp_path: Pat
 
 def test_a_task_that_the_engine_cannot_answer_starts_no_server(tmp_path: Path, base_dir: Path) -> None:
     options = ["--task", "ceval_ppl", "--data", "sample", "--out", tmp_path / "out"]
-    result = run("eval-local", base_dir, *options, environment=gpu_box(tmp_path))
+    result = call("eval-local", base_dir, *options, environment=gpu_box(tmp_path))
 
     assert result.returncode == 2
     assert "ceval_ppl needs log-probabilities of the prompt, which the lmdeploy server does not report" in result.stderr
@@ -383,7 +378,7 @@ def test_a_task_that_the_engine_cannot_answer_starts_no_server(tmp_path: Path, b
 
 def test_a_server_that_leaves_out_the_token_before_a_text_is_asked_nothing(tmp_path: Path, base_dir: Path) -> None:
     options = ["--data", "sample", "--limit", "1", "--out", tmp_path / "out"]
-    result = run("eval-local", base_dir, *options, environment=box(tmp_path, "no special token"))
+    result = call("eval-local", base_dir, *options, environment=box(tmp_path, "no special token"))
 
     assert result.returncode == 3
     assert "does not make the checkpoint's tokens of a text" in result.stderr
@@ -391,13 +386,13 @@ def test_a_server_that_leaves_out_the_token_before_a_text_is_asked_nothing(tmp_p
     assert asked_with(tmp_path) == []
 
 
-def test_a_broken_checkpoint_starts_no_server_and_is_explained(tmp_path: Path, model_dir: Path) -> None:
+def test_a_broken_checkpoint_starts_no_server_and_is_explained(tmp_path: Path, tiny: Path) -> None:
     broken = tmp_path / "broken"
-    shutil.copytree(model_dir, broken)
+    shutil.copytree(tiny, broken)
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
 
-    result = run("eval-local", broken, "--data", "sample", environment=gpu_box(tmp_path))
+    result = call("eval-local", broken, "--data", "sample", environment=gpu_box(tmp_path))
 
     assert result.returncode == 2
     assert "model.safetensors" in result.stderr
@@ -409,22 +404,22 @@ def test_a_broken_checkpoint_starts_no_server_and_is_explained(tmp_path: Path, m
     [("out of memory", "out of memory", PATIENCE_S), ("wrong key", "key", PATIENCE_S), ("never ready", "not ready", 4)],
 )
 def test_a_server_that_does_not_come_up_is_diagnosed(
-    tmp_path: Path, model_dir: Path, behaviour: str, said: str, limit_s: float
+    tmp_path: Path, tiny: Path, behaviour: str, said: str, limit_s: float
 ) -> None:
     options = ["--data", "sample", "--out", tmp_path, "--start-timeout", limit_s]
     environment = gpu_box(tmp_path, behaviour=behaviour)
-    result = run("eval-local", model_dir, *options, environment=environment)
+    result = call("eval-local", tiny, *options, environment=environment)
     assert result.returncode == 3
     assert said in result.stderr
     assert "Traceback" not in result.stderr.partition("hint")[2]
     assert not carrying(str(tmp_path))
 
 
-def test_a_server_that_dies_midway_ends_the_run_with_what_there_is(tmp_path: Path, model_dir: Path) -> None:
+def test_a_server_that_dies_midway_ends_the_run_with_what_there_is(tmp_path: Path, tiny: Path) -> None:
     out = tmp_path / "out"
-    result = run(
+    result = call(
         "eval-local",
-        model_dir,
+        tiny,
         *["--data", "sample", "--out", out, "--concurrency", 2],
         environment=gpu_box(tmp_path, behaviour="crash midway"),
     )
@@ -442,29 +437,31 @@ PHASES = {
 }
 
 
-@pytest.mark.parametrize("phase", PHASES)
+# The other signals are treated as SIGINT is.
 @pytest.mark.parametrize(
-    ("number", "exit_code"),
+    ("phase", "number"),
     [
-        *((number, 130) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)),
-        *((number, 130) for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)),
-        (signal.SIGKILL, -9),
+        *itertools.product(PHASES, (signal.SIGINT, signal.SIGKILL)),
+        *(("asking", number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)),
+        *(pytest.param("asking", number, marks=pytest.mark.slow) for number in (signal.SIGUSR2, signal.SIGXCPU)),
+        *(
+            pytest.param("starting", number, marks=pytest.mark.slow)
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+        ),
     ],
 )
-def test_however_it_is_ended_no_process_is_left(
-    tmp_path: Path, model_dir: Path, phase: str, number: signal.Signals, exit_code: int
-) -> None:
+def test_however_it_is_ended_no_process_is_left(tmp_path: Path, tiny: Path, phase: str, number: signal.Signals) -> None:
     behaviour, sign = PHASES[phase]
     log, out = tmp_path / "log", tmp_path / "out"
     environment = gpu_box(tmp_path, behaviour=behaviour)
-    process = start("eval-local", model_dir, "--data", "sample", "--out", out, environment=environment, log=log)
+    process = start("eval-local", tiny, "--data", "sample", "--out", out, environment=environment, log=log)
     wait_until(lambda: sign in log.read_text())
     if phase == "asking":
         wait_until(lambda: rows_of(out))
 
     process.send_signal(number)
 
-    assert process.wait(PATIENCE_S) == exit_code
+    assert process.wait(PATIENCE_S) == (-signal.SIGKILL if number == signal.SIGKILL else 130)
     wait_until(lambda: not carrying(str(tmp_path)))
     if number != signal.SIGKILL:
         assert "Traceback" not in log.read_text()
@@ -473,10 +470,10 @@ def test_however_it_is_ended_no_process_is_left(
             assert "questions answered" in log.read_text()
 
 
-def test_a_second_interrupt_ends_it_at_once_and_still_leaves_nothing(tmp_path: Path, model_dir: Path) -> None:
+def test_a_second_interrupt_ends_it_at_once_and_still_leaves_nothing(tmp_path: Path, tiny: Path) -> None:
     log = tmp_path / "log"
     environment = gpu_box(tmp_path, behaviour="never ready")
-    process = start("eval-local", model_dir, "--data", "sample", "--out", tmp_path, environment=environment, log=log)
+    process = start("eval-local", tiny, "--data", "sample", "--out", tmp_path, environment=environment, log=log)
     wait_until(lambda: "loading weights" in log.read_text())
 
     process.send_signal(signal.SIGINT)

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from tests.openai_api import Call, completion, error, letter, remote_api
 from tests.patience import PATIENCE_S, wait_until
-from tests.program import results_of, rows_of, run, start
+from tests.program import call, results_of, rows_of, run, start
 from tests.stand_ins.box import ROOT
 
 SAMPLE = ROOT / "bundle" / "tasks" / "sample" / "ceval"
@@ -44,7 +44,7 @@ def test_a_served_name_and_where_it_is_served_are_enough(tmp_path: Path) -> None
 def test_without_a_name_the_only_model_listed_is_asked(tmp_path: Path) -> None:
     with remote_api(models=["internlm2"]) as api:
         options = ["--base-url", api.url, "--data", "sample", "--subjects", "law", "--out", tmp_path]
-        result = run("eval-remote", *options, environment=ENVIRONMENT)
+        result = call("eval-remote", *options, environment=ENVIRONMENT)
 
     assert result.returncode == 0, result.stderr
     assert {body["model"] for body in api.bodies} == {"internlm2"}
@@ -53,7 +53,7 @@ def test_without_a_name_the_only_model_listed_is_asked(tmp_path: Path) -> None:
 def test_several_models_are_an_error_that_lists_them(tmp_path: Path) -> None:
     with remote_api(models=["one", "two"]) as api:
         options = ["--base-url", api.url, "--data", "sample", "--out", tmp_path]
-        result = run("eval-remote", *options, environment=ENVIRONMENT)
+        result = call("eval-remote", *options, environment=ENVIRONMENT)
 
     assert result.returncode == 2
     assert "one" in result.stderr
@@ -62,13 +62,13 @@ def test_several_models_are_an_error_that_lists_them(tmp_path: Path) -> None:
 
 
 def test_a_model_without_an_address_is_an_error(tmp_path: Path) -> None:
-    result = run("eval-remote", "the-model", "--data", "sample", environment=ENVIRONMENT)
+    result = call("eval-remote", "the-model", "--data", "sample", environment=ENVIRONMENT)
     assert result.returncode == 2
     assert "--base-url" in result.stderr
 
 
 def test_a_mistyped_model_file_is_answered_with_the_nearest() -> None:
-    result = run("eval-remote", "puyu-apii", "--data", "sample", environment=ENVIRONMENT)
+    result = call("eval-remote", "puyu-apii", "--data", "sample", environment=ENVIRONMENT)
     assert result.returncode == 2
     assert "Did you mean the model file puyu-api?" in result.stderr
 
@@ -79,7 +79,7 @@ def test_the_tutorials_demo_takes_a_model_file_a_task_and_a_key(tmp_path: Path, 
         options = ["--task", "demo_cmmlu_chat_gen", "--base-url", api.url, "--qps", 1000, "--data", data]
         chosen = ["--subjects", "agronomy,ancient_chinese,college_mathematics,world_religions", "--out", tmp_path]
         environment = with_key(INTERNLM_API_KEY=SECRET)
-        result = run("eval-remote", "puyu-api", *options, *chosen, environment=environment)
+        result = call("eval-remote", "puyu-api", *options, *chosen, environment=environment)
 
     assert result.returncode == 0, result.stderr
     sent = {json.dumps(body["messages"], ensure_ascii=False) for body in api.bodies}
@@ -97,7 +97,7 @@ def test_a_key_is_in_nothing_that_is_written_or_shown(tmp_path: Path) -> None:
     with remote_api(echoing) as api:
         options = ["--base-url", api.url, "--data", "sample", "--subjects", "law", "--out", tmp_path / "out"]
         environment = with_key(MY_API_KEY=SECRET)
-        result = run("eval-remote", "m", *options, "--api-key-env", "MY_API_KEY", environment=environment)
+        result = call("eval-remote", "m", *options, "--api-key-env", "MY_API_KEY", environment=environment)
 
     assert result.returncode == 4
     assert set(api.keys) == {f"Bearer {SECRET}"}
@@ -107,7 +107,7 @@ def test_a_key_is_in_nothing_that_is_written_or_shown(tmp_path: Path) -> None:
 
 
 def test_a_missing_key_is_an_error_that_names_its_variable(tmp_path: Path) -> None:
-    result = run("eval-remote", "puyu-api", "--data", "sample", "--out", tmp_path, environment=ENVIRONMENT)
+    result = call("eval-remote", "puyu-api", "--data", "sample", "--out", tmp_path, environment=ENVIRONMENT)
     assert result.returncode == 2
     assert "INTERNLM_API_KEY" in result.stderr
 
@@ -119,7 +119,7 @@ def test_a_refused_key_ends_the_run_at_once(tmp_path: Path) -> None:
     with remote_api(refusing) as api:
         options = ["--base-url", api.url, "--data", "sample", "--out", tmp_path, "--concurrency", 4]
         environment = with_key(MY_API_KEY=SECRET)
-        result = run("eval-remote", "m", *options, "--api-key-env", "MY_API_KEY", environment=environment)
+        result = call("eval-remote", "m", *options, "--api-key-env", "MY_API_KEY", environment=environment)
 
     assert result.returncode == 3
     assert "who are you?" in result.stderr
@@ -130,7 +130,7 @@ def test_a_refused_key_ends_the_run_at_once(tmp_path: Path) -> None:
 def test_the_prompts_shape_is_a_setting(tmp_path: Path, shape: str) -> None:
     with remote_api() as api:
         options = ["--base-url", api.url, "--data", "sample", "--subjects", "law", "--limit", 1, "--out", tmp_path]
-        run("eval-remote", "m", *options, "--prompt-shape", shape, environment=ENVIRONMENT)
+        call("eval-remote", "m", *options, "--prompt-shape", shape, environment=ENVIRONMENT)
 
     (body,) = api.bodies
     assert len(body["messages"]) == (11 if shape == "turns" else 1)
@@ -139,7 +139,7 @@ def test_the_prompts_shape_is_a_setting(tmp_path: Path, shape: str) -> None:
 def test_a_plain_prompt_is_a_text_for_the_model_to_continue(tmp_path: Path) -> None:
     with remote_api() as api:
         options = ["--base-url", f"{api.url}/completions", "--data", "sample", "--subjects", "law", "--out", tmp_path]
-        result = run("eval-remote", "m", *options, "--prompt-shape", "plain", environment=ENVIRONMENT)
+        result = call("eval-remote", "m", *options, "--prompt-shape", "plain", environment=ENVIRONMENT)
 
     assert result.returncode == 0, result.stderr
     assert set(api.paths) == {"/v1/completions"}
@@ -156,7 +156,7 @@ def test_several_tasks_are_one_run_and_their_scores_are_kept_apart(tmp_path: Pat
     with remote_api() as api:
         tasks = ["--task", "ceval_gen", "--task", "ceval_zero_shot_gen"]
         options = ["--base-url", api.url, "--data", "sample", "--subjects", "law", "--out", tmp_path]
-        result = run("eval-remote", "m", *tasks, *options, environment=ENVIRONMENT)
+        result = call("eval-remote", "m", *tasks, *options, environment=ENVIRONMENT)
 
     assert result.returncode == 0, result.stderr
     assert {body["max_tokens"] for body in api.bodies} == {2048, 256}
@@ -184,7 +184,7 @@ def test_answers_to_the_test_split_become_a_submission_in_which_nothing_is_guess
     with remote_api(reply) as api:
         options = ["--task", "ceval_gen_2daf24", "--subjects", "law", "--base-url", api.url]
         out = tmp_path / "out"
-        result = run("eval-remote", "m", *options, "--data", with_test_split, "--out", out, environment=ENVIRONMENT)
+        result = call("eval-remote", "m", *options, "--data", with_test_split, "--out", out, environment=ENVIRONMENT)
 
     assert result.returncode == 0, result.stderr
     (path,) = out.glob("*/submission.json")
@@ -199,7 +199,7 @@ def test_answers_to_the_test_split_become_a_submission_in_which_nothing_is_guess
 def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
     options = ["--data", "sample", "--concurrency", 3]
     with remote_api() as api:
-        run("eval-remote", "m", "--base-url", api.url, *options, "--out", tmp_path / "whole", environment=ENVIRONMENT)
+        call("eval-remote", "m", "--base-url", api.url, *options, "--out", tmp_path / "whole", environment=ENVIRONMENT)
 
         out, log = tmp_path / "out", tmp_path / "log"
         command = ["eval-remote", "m", "--base-url", api.url, *options, "--qps", 30, "--out", out]
@@ -222,10 +222,10 @@ def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(tmp_path: Path
 def test_resuming_with_other_options_is_refused_and_names_them(tmp_path: Path) -> None:
     with remote_api() as api:
         options = ["--base-url", api.url, "--data", "sample", "--subjects", "law", "--out", tmp_path]
-        result = run("eval-remote", "m", *options, environment=ENVIRONMENT)
+        result = call("eval-remote", "m", *options, environment=ENVIRONMENT)
         directory = result.stdout.splitlines()[-1]
-        again = run("eval-remote", "m", *options, "--temperature", 0.7, "--resume", directory, environment=ENVIRONMENT)
-        by_name = run("eval-remote", "m", *options, "--resume", Path(directory).name, environment=ENVIRONMENT)
+        again = call("eval-remote", "m", *options, "--temperature", 0.7, "--resume", directory, environment=ENVIRONMENT)
+        by_name = call("eval-remote", "m", *options, "--resume", Path(directory).name, environment=ENVIRONMENT)
 
     assert by_name.returncode == 0, by_name.stderr
     assert again.returncode == 2
@@ -244,14 +244,14 @@ def sorted_rows(out: Path) -> list[tuple[Any, ...]]:
 def test_gates_are_checked_and_reported(tmp_path: Path) -> None:
     with remote_api() as api:
         asked = ["eval-remote", "m", "--base-url", api.url, "--data", "sample", "--subjects", "law", "--out", tmp_path]
-        met = run(*asked, "--min-score", "ceval-law=0", environment=ENVIRONMENT)
+        met = call(*asked, "--min-score", "ceval-law=0", environment=ENVIRONMENT)
         baseline = met.stdout.splitlines()[-1]
         files = ["--summary", tmp_path / "summary.md", "--junit", tmp_path / "junit.xml"]
-        not_met = run(*asked, "--min-score", "ceval-law=101", environment=ENVIRONMENT)
+        not_met = call(*asked, "--min-score", "ceval-law=101", environment=ENVIRONMENT)
         drop = ["--baseline", baseline, "--max-drop", 0]
-        part = run(*asked, *drop, environment=ENVIRONMENT)
-        dropped = run(*asked, *drop, "--allow-partial", *files, environment=ENVIRONMENT)
-        mistyped = run(*asked, "--min-score", "ceval-low=1", environment=ENVIRONMENT)
+        part = call(*asked, *drop, environment=ENVIRONMENT)
+        dropped = call(*asked, *drop, "--allow-partial", *files, environment=ENVIRONMENT)
+        mistyped = call(*asked, "--min-score", "ceval-low=1", environment=ENVIRONMENT)
 
     assert (met.returncode, not_met.returncode, dropped.returncode, mistyped.returncode) == (0, 2, 0, 2)
     assert part.returncode == 2
@@ -266,7 +266,7 @@ def test_gates_are_checked_and_reported(tmp_path: Path) -> None:
 def test_a_gate_that_is_not_met_makes_the_exit_code_1(tmp_path: Path) -> None:
     with remote_api() as api:
         asked = ["eval-remote", "m", "--base-url", api.url, "--data", "sample", "--subjects", "law", "--out", tmp_path]
-        result = run(*asked, "--min-score", "ceval-law=100", environment=ENVIRONMENT)
+        result = call(*asked, "--min-score", "ceval-law=100", environment=ENVIRONMENT)
 
     assert result.returncode == 1
     assert "gate failed: ceval-law" in result.stdout

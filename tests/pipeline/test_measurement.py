@@ -12,7 +12,7 @@ from aiohttp import web
 
 from tests.client.quirks import letter as letter_of
 from tests.openai_api import Call, Handler, completion, error, remote_api
-from tests.program import results_of, run
+from tests.program import call, results_of
 from tests.stand_ins.box import ROOT
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")} | {
@@ -24,7 +24,7 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.end
 def evaluated(handler: Handler, out: Path, *options: object) -> "CompletedProcess[str]":
     with remote_api(handler) as api:
         fixed = ["--base-url", api.url, "--data", "sample", "--out", out]
-        return run("eval-remote", "the-model", *fixed, *options, environment=ENVIRONMENT)
+        return call("eval-remote", "the-model", *fixed, *options, environment=ENVIRONMENT)
 
 
 def saying(words: Callable[[str], str], finish: str = "stop") -> Handler:
@@ -119,13 +119,13 @@ def test_a_resume_that_asks_nothing_changes_nothing_and_stored_replies_can_be_re
         old = json.loads(before["run.json"])["model"]["base_url"]
         record.write_bytes(before["run.json"].replace(old.encode(), api.url.encode()))
         before["run.json"] = record.read_bytes()
-        result = run("eval-remote", "the-model", *options, environment=ENVIRONMENT)
+        result = call("eval-remote", "the-model", *options, environment=ENVIRONMENT)
         assert result.returncode == 0, result.stderr
         assert not api.bodies
     (directory / "report.html").unlink()
     assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
 
-    again = run("rescore", directory, "--rule", "first_option", environment=ENVIRONMENT)
+    again = call("rescore", directory, "--rule", "first_option", environment=ENVIRONMENT)
     assert again.returncode == 0, again.stderr
     assert "under first_option, 0.00 on record" in again.stdout
     assert "104 whole replies scored\n" in again.stdout

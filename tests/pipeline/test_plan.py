@@ -6,7 +6,6 @@ from typing import Literal
 import pytest
 
 from bundle.checkpoints import estimating_counter, token_counter
-from bundle.checkpoints.internlm2 import make_checkpoint
 from bundle.config.model_files import ModelFile, Sampling
 from bundle.errors import UsageError
 from bundle.pipeline.context import ContextLimit
@@ -99,9 +98,8 @@ def test_a_tasks_other_name_is_the_same_task() -> None:
         plan_tasks(EvaluationOptions(tasks=["ceval_gen", "ceval_gen_5f30c7"]), PLAIN)
 
 
-def test_examples_are_dropped_one_by_one_until_prompt_and_reply_fit(tmp_path: Path) -> None:
-    make_checkpoint(tmp_path / "tiny")
-    count = token_counter(tmp_path / "tiny")
+def test_examples_are_dropped_one_by_one_until_prompt_and_reply_fit(tiny: Path) -> None:
+    count = token_counter(tiny)
     assert count is not None
     request = EvaluationOptions(data={"": "sample"}, subjects=["law"], max_out_len=100)
     whole = plan_tasks(request, PLAIN).load(lambda _: None, lambda: count).questions
@@ -119,9 +117,8 @@ def test_examples_are_dropped_one_by_one_until_prompt_and_reply_fit(tmp_path: Pa
         assert list(question.messages) == [*full.messages[: 2 * question.examples], full.messages[-1]]
 
 
-def test_without_a_tokenizer_lengths_are_estimated_on_the_safe_side(tmp_path: Path) -> None:
-    make_checkpoint(tmp_path / "tiny")
-    count = token_counter(tmp_path / "tiny")
+def test_without_a_tokenizer_lengths_are_estimated_on_the_safe_side(tiny: Path) -> None:
+    count = token_counter(tiny)
     assert count is not None
     request = EvaluationOptions(data={"": "sample"}, subjects=["law"], max_out_len=20, max_seq_len=900)
     plan = plan_tasks(request, PLAIN)

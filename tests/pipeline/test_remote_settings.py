@@ -12,13 +12,13 @@ from aiohttp import web
 
 from tests.openai_api import Call, Handler, completion, error, letter, remote_api
 from tests.pipeline.test_eval_remote import ENVIRONMENT, SECRET
-from tests.program import results_of, rows_of, run
+from tests.program import call, results_of, rows_of
 
 LAW = ("--data", "sample", "--subjects", "law")
 
 
 def evaluated(out: Path, *arguments: object, **environment: str) -> "CompletedProcess[str]":
-    return run("eval-remote", *arguments, *LAW, "--out", out, environment=ENVIRONMENT | environment)
+    return call("eval-remote", *arguments, *LAW, "--out", out, environment=ENVIRONMENT | environment)
 
 
 def model_file(directory: Path, text: str) -> Path:

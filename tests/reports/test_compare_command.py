@@ -11,7 +11,7 @@ import pytest
 from rich.cells import cell_len
 
 from bundle.tasks.catalog import find_task
-from tests.program import run
+from tests.program import call
 from tests.reports.run_directories import random_outcomes, write_run
 from tests.stand_ins.box import ROOT
 
@@ -36,7 +36,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_runs_named_by_the_beginnings_of_their_names_are_compared(out: Path) -> None:
-    done = run("compare", "20250101", "20250102", "--out", out, environment=ENVIRONMENT)
+    done = call("compare", "20250101", "20250102", "--out", out, environment=ENVIRONMENT)
 
     assert done.returncode == 0, done.stderr
     assert "Statistically significant" in done.stdout
@@ -50,7 +50,7 @@ def test_two_runs_named_by_the_beginnings_of_their_names_are_compared(out: Path)
 
 
 def test_subjects_and_more_flips_are_shown_where_they_are_asked_for(out: Path) -> None:
-    done = run("compare", BASE, NEW, "--out", out, "--subjects", "--flips", "500", environment=ENVIRONMENT)
+    done = call("compare", BASE, NEW, "--out", out, "--subjects", "--flips", "500", environment=ENVIRONMENT)
 
     assert all(f"\n{subject.english} "[:20] in done.stdout for subject in find_task("ceval_gen").subjects)
     assert "more flips" not in done.stdout
@@ -75,8 +75,8 @@ def test_on_a_terminal_it_fits_80_columns(out: Path) -> None:
 
 
 def test_all_of_it_is_had_as_json(out: Path, tmp_path: Path) -> None:
-    done = run("compare", BASE, NEW, "--out", out, "--json", "-", environment=ENVIRONMENT)
-    written = run("compare", BASE, NEW, "--out", out, "--json", tmp_path / "c.json", environment=ENVIRONMENT)
+    done = call("compare", BASE, NEW, "--out", out, "--json", "-", environment=ENVIRONMENT)
+    written = call("compare", BASE, NEW, "--out", out, "--json", tmp_path / "c.json", environment=ENVIRONMENT)
 
     told = json.loads(done.stdout)
     assert told == json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))
@@ -91,14 +91,14 @@ def test_all_of_it_is_had_as_json(out: Path, tmp_path: Path) -> None:
 def test_each_of_several_runs_is_compared_with_the_base(out: Path, tmp_path: Path) -> None:
     again = write_run(tmp_path / "again", random_outcomes(find_task("ceval_gen"), 0.5, seed=1), model="again")
 
-    done = run("compare", out / BASE, out / NEW, again, environment=ENVIRONMENT)
+    done = call("compare", out / BASE, out / NEW, again, environment=ENVIRONMENT)
 
     assert done.stdout.count("base base") == 2
     assert "no difference: every question is correct in both runs or wrong in both." in done.stdout
 
 
 def test_runs_that_cannot_be_compared_are_refused_with_the_reason(out: Path) -> None:
-    done = run("compare", BASE, OTHER, "--out", out, environment=ENVIRONMENT)
+    done = call("compare", BASE, OTHER, "--out", out, environment=ENVIRONMENT)
 
     assert done.returncode == 2
     assert "they used different tasks" in done.stderr
@@ -115,7 +115,7 @@ def test_runs_that_cannot_be_compared_are_refused_with_the_reason(out: Path) -> 
     ],
 )
 def test_runs_that_are_not_there_or_the_same_are_refused(out: Path, arguments: tuple[str, str], said: str) -> None:
-    done = run("compare", *arguments, "--out", out, environment=ENVIRONMENT)
+    done = call("compare", *arguments, "--out", out, environment=ENVIRONMENT)
 
     assert done.returncode == 2
     assert said in done.stderr
@@ -123,15 +123,15 @@ def test_runs_that_are_not_there_or_the_same_are_refused(out: Path, arguments: t
 
 
 def test_a_page_that_cannot_be_written_is_an_error(out: Path) -> None:
-    done = run("compare", BASE, NEW, "--out", out, "--html", "/proc/nowhere/c.html", environment=ENVIRONMENT)
+    done = call("compare", BASE, NEW, "--out", out, "--html", "/proc/nowhere/c.html", environment=ENVIRONMENT)
 
     assert done.returncode == 2
     assert "cannot be written" in done.stderr
 
 
 def test_runs_are_listed_for_people_and_for_scripts(out: Path) -> None:
-    people = run("runs", "--out", out, environment=ENVIRONMENT)
-    scripts = run("runs", "--out", out, "--json", environment=ENVIRONMENT)
+    people = call("runs", "--out", out, environment=ENVIRONMENT)
+    scripts = call("runs", "--out", out, "--json", environment=ENVIRONMENT)
 
     assert [line.split()[0] for line in people.stdout.splitlines()[2:5]] == [
         "20250103-000000",
@@ -142,8 +142,8 @@ def test_runs_are_listed_for_people_and_for_scripts(out: Path) -> None:
 
 
 def test_no_runs_is_said_on_standard_error_and_is_an_empty_list_for_scripts(tmp_path: Path) -> None:
-    people = run("runs", "--out", tmp_path, environment=ENVIRONMENT)
-    scripts = run("runs", "--out", tmp_path, "--json", environment=ENVIRONMENT)
+    people = call("runs", "--out", tmp_path, environment=ENVIRONMENT)
+    scripts = call("runs", "--out", tmp_path, "--json", environment=ENVIRONMENT)
 
     assert (people.returncode, people.stdout) == (0, "")
     assert "no runs in" in people.stderr

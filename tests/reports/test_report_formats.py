@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.program import run
+from tests.program import call
 from tests.reports.run_directories import write_run
 
 REAL = {"data": {"source": "hub", "origin": "hub ceval/ceval-exam", "fingerprint": "f" * 64}}
@@ -32,7 +32,7 @@ def test_files_come_into_the_runs_directory_and_what_they_lack_is_said(
     directory: Path, name: str, written: str, remark: str
 ) -> None:
     allowed = ["--allow-partial"] if name == "model-card" else []
-    result = run("report", directory, "--format", name, *allowed, environment=os.environ)
+    result = call("report", directory, "--format", name, *allowed, environment=os.environ)
     assert result.returncode == 0, result.stderr
     assert "partial: 1 of 52 subjects: 4 questions, 3 of 4 answered" in result.stderr
     assert (directory / written).is_file()
@@ -41,7 +41,7 @@ def test_files_come_into_the_runs_directory_and_what_they_lack_is_said(
 
 
 def test_a_model_card_of_a_part_of_the_benchmark_is_refused(directory: Path) -> None:
-    result = run("report", directory, "--format", "model-card", environment=os.environ)
+    result = call("report", directory, "--format", "model-card", environment=os.environ)
     assert result.returncode == 2
     assert "covers only a part of the benchmark: 1 of 52 subjects" in result.stderr
     assert "--allow-partial" in result.stderr
@@ -50,14 +50,14 @@ def test_a_model_card_of_a_part_of_the_benchmark_is_refused(directory: Path) -> 
 
 def test_a_place_of_ones_own_is_taken(directory: Path, tmp_path: Path) -> None:
     place = tmp_path / "elsewhere" / "answers.json"
-    result = run("report", directory, "--format", "submission", "--out", place, environment=os.environ)
+    result = call("report", directory, "--format", "submission", "--out", place, environment=os.environ)
     assert result.returncode == 0, result.stderr
     assert json.loads(place.read_text()) == {"law": {"0": "A"}}
 
 
 def test_a_place_that_cannot_be_written_is_an_error_with_a_remedy(directory: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    result = run("report", directory, "--format", "opencompass", "--out", tmp_path / "file", environment=os.environ)
+    result = call("report", directory, "--format", "opencompass", "--out", tmp_path / "file", environment=os.environ)
     assert result.returncode == 2
     assert "cannot be written" in result.stderr
     assert "Traceback" not in result.stderr

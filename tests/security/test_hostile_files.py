@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bundle.checkpoints import inspect_checkpoint, token_counter
-from bundle.checkpoints.internlm2 import make_checkpoint, rewrite_as_llama
+from bundle.checkpoints.internlm2 import rewrite_as_llama
 from bundle.config.files import read_file
 from bundle.config.model_files import ModelFile, model_file
 from bundle.errors import BundleError, CheckpointError, ConfigError, DataError, TokenizerError
@@ -17,16 +17,7 @@ from bundle.tasks.sources.modelscope import load_from_modelscope
 from tests.checkpoints.checkpoints import write_checkpoint
 from tests.tasks.source_files import CEVAL
 
-pytestmark = pytest.mark.timeout(30)
-
 TASK = 'description = "x"\n[rows]\nfile = "rows.csv"\n[prompt]\nuser = "{question}"\n[answer]\nrule = "first_option"\n'
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("made") / "tiny"
-    make_checkpoint(directory, like="tiny", seed=0, say=lambda _: None)
-    return directory
 
 
 @pytest.fixture

@@ -20,8 +20,6 @@ from bundle.runs.results import Results
 from bundle.runs.run import Run
 from tests.reports.run_directories import write_run
 
-pytestmark = pytest.mark.timeout(60)
-
 NAMES = ("run.json", "prompts.jsonl", "predictions.jsonl", "results.json")
 
 

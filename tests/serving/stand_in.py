@@ -74,26 +74,29 @@ class Stage:
 
     def processes(self) -> set[int]:
         """The server and all that came of it, wherever they went: forks keep the argument list with its tag."""
-        found = set()
-        for process in psutil.process_iter(["cmdline", "status"]):
-            arguments = process.info["cmdline"] or []
-            if "--tag" in arguments and str(self.directory) in arguments and process.info["status"] != "zombie":
-                found.add(process.pid)
-        return found
+        return {pid for pid in alive() if {"--tag", str(self.directory)} <= set(arguments_of(pid))}
 
     def kill_what_is_left(self) -> set[int]:
         """For the end of a test: what should have been gone, and now is."""
-        left = self.guardians() | self.processes()
+        left = guardians_of(os.getpid()) | self.processes()
         guardian.send(left, signal.SIGKILL)
         return left
 
-    def guardians(self, parent: int | None = None) -> set[int]:
-        children = psutil.Process(parent or os.getpid()).children()
-        return {child.pid for child in children if is_guardian(child)}
+
+def alive(parent: int | None = None) -> set[int]:
+    """Processes of which there is more than an exit status: all, or the children of one, which may be gone itself."""
+    table = guardian.process_table()
+    return {pid for pid, one in table.items() if not one.zombie and parent in (None, one.parent)}
 
 
-def is_guardian(process: psutil.Process) -> bool:
+def arguments_of(pid: int) -> list[str]:
+    """A process's command line; empty where it is ending."""
     try:
-        return guardian.__file__ in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE
+        return psutil.Process(pid).cmdline()
     except psutil.Error:
-        return False
+        return []
+
+
+def guardians_of(parent: int) -> set[int]:
+    """The guardians that a process has started."""
+    return {pid for pid in alive(parent) if guardian.__file__ in arguments_of(pid)}

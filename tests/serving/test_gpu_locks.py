@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from bundle.checkpoints import Checkpoint, inspect_checkpoint
-from bundle.checkpoints.internlm2 import make_checkpoint
 from bundle.errors import ServerError
 from bundle.serving import gpu_locks
 from bundle.serving.engine import Job
@@ -45,10 +44,8 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    directory = tmp_path_factory.mktemp("models") / "tiny"
-    make_checkpoint(directory, like="tiny")
-    return inspect_checkpoint(directory)
+def checkpoint(tiny: Path) -> Checkpoint:
+    return inspect_checkpoint(tiny)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from bundle.checkpoints import Checkpoint, inspect_checkpoint
-from bundle.checkpoints.internlm2 import make_checkpoint
 from bundle.config.model_files import EngineSettings
 from bundle.errors import BundleError, ServerError, UsageError
 from bundle.serving.engine import Job, Launch, ServerSpec
@@ -22,10 +21,8 @@ KEY = "sk-of-our-own"
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    directory = tmp_path_factory.mktemp("models") / "tiny"
-    make_checkpoint(directory, like="tiny")
-    return inspect_checkpoint(directory)
+def checkpoint(tiny: Path) -> Checkpoint:
+    return inspect_checkpoint(tiny)
 
 
 @pytest.fixture

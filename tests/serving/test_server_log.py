@@ -134,7 +134,6 @@ def test_a_server_that_goes_on_writing_keeps_its_place(path: Path, bound: int) -
     assert path.read_bytes().endswith(b"after\n")
 
 
-@pytest.mark.timeout(10)
 @pytest.mark.parametrize("kind", ["pipe", "link", "directory"])
 def test_a_log_is_written_to_a_regular_file_only(path: Path, kind: str) -> None:
     match kind:

@@ -21,7 +21,7 @@ from bundle.serving.health import Readiness
 from bundle.serving.supervisor import server_environment
 from bundle.system import guarded
 from tests.patience import PATIENCE_S, eventually, fastest_of
-from tests.serving.stand_in import Stage
+from tests.serving.stand_in import Stage, guardians_of
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ async def test_a_server_that_is_ready_tells_how_to_reach_it(stage: Stage) -> Non
         assert server.api_key == stage.key
         assert server.api_key not in repr(server)
     assert not stage.processes()
-    assert not stage.guardians()
+    assert not guardians_of(os.getpid())
 
 
 def asked_twice(stage: Stage, path: str) -> bool:
@@ -336,7 +336,7 @@ class TestDeath:
 
     async def test_the_guardians_death_is_the_servers(self, stage: Stage) -> None:
         async with stage.supervisor("--worker", "daemon", "--worker", "session", "--worker", "stubborn") as server:
-            [guardian] = stage.guardians()
+            [guardian] = guardians_of(os.getpid())
             os.kill(guardian, signal.SIGKILL)
             error = await asyncio.wait_for(server.wait_for_death(), PATIENCE_S)
             assert error.message == "The stand-in server died: the process that guards it was killed."
@@ -346,7 +346,7 @@ class TestDeath:
 async def test_a_guardian_that_hangs_is_replaced_by_ourselves(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guarded, "_PATIENCE_WITH_GUARDIAN", 0.5)
     async with stage.supervisor("--worker", "daemon", "--worker", "stubborn"):
-        [guardian] = stage.guardians()
+        [guardian] = guardians_of(os.getpid())
         os.kill(guardian, signal.SIGSTOP)
     assert not stage.processes()
-    assert not stage.guardians()
+    assert not guardians_of(os.getpid())

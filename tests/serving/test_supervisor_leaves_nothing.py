@@ -1,27 +1,26 @@
 """However it ends, and in whatever phase: nothing of the server is alive afterwards."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from bundle.system import guarded, guardian
 from bundle.system.guarded import GuardedProcess
 from tests.patience import PATIENCE_S, eventually
-from tests.serving.stand_in import Stage
+from tests.serving.stand_in import Stage, alive, guardians_of
 
 WORKERS = ("--worker", "child", "--worker", "session", "--worker", "daemon", "--worker", "stubborn")
 TRACTABLE = ("--worker", "child", "--worker", "session")
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    monkeypatch.setattr(guarded._orphans_are_ours, "adopts", True)  # as in a command
     stage = Stage(tmp_path)
     yield stage
     assert not stage.kill_what_is_left()
@@ -67,8 +66,9 @@ async def test_stopping_what_was_never_started(stage: Stage) -> None:
 async def test_two_servers_at_once_do_not_end_each_other(stage: Stage, tmp_path: Path) -> None:
     other = Stage(tmp_path / "other")
     async with stage.supervisor(*TRACTABLE) as server:
+        before = guardians_of(os.getpid())
         async with other.supervisor(*TRACTABLE):
-            [guarding] = stage.guardians() - {min(stage.guardians())}
+            [guarding] = guardians_of(os.getpid()) - before
             os.kill(guarding, signal.SIGKILL)
             await eventually(lambda: not other.processes())
         assert server.pid in stage.processes()
@@ -85,7 +85,7 @@ class TestCancelled:
             with pytest.raises(asyncio.CancelledError):
                 await entering
             assert not stage.processes()
-            await eventually(lambda: not stage.guardians())
+            await eventually(lambda: not guardians_of(os.getpid()))
 
     async def test_while_it_starts(self, stage: Stage) -> None:
         entering = asyncio.ensure_future(stage.supervisor(*TRACTABLE, "--hang").__aenter__())
@@ -169,20 +169,15 @@ class Program:
         await eventually(lambda: len(self.stage.processes() - {self.process.pid}) == count)
 
     def kill(self, signum: int) -> None:
-        self.guardians |= self.stage.guardians(self.process.pid)
-        os.kill(self.process.pid, signum)
+        """Send it a signal, unless it came to its end before us, as on a busy machine."""
+        self.guardians |= guardians_of(self.process.pid)
+        if self.process.returncode is None:
+            self.process.send_signal(signum)
 
     async def leaves_nothing(self) -> None:
         """Nothing is alive in the end; the guardian is not, either."""
-        await eventually(lambda: not self.stage.processes() and not any(map(alive, self.guardians)))
+        await eventually(lambda: not self.stage.processes() and not self.guardians & alive())
         await asyncio.wait_for(self.process.wait(), PATIENCE_S)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 async def killed_while_it_starts(stage: Stage) -> None:
@@ -235,22 +230,20 @@ class TestTheProgramIsKilled:
     async def test_although_a_child_it_forked_holds_its_pipes_open(self, stage: Stage) -> None:
         program = await Program.start(stage, *TRACTABLE, forks=True)
         await program.becomes_ready()
-        [forked] = {child.pid for child in psutil.Process(program.process.pid).children()} - stage.guardians(
-            program.process.pid
-        )
+        [forked] = alive(program.process.pid) - guardians_of(program.process.pid)
         program.kill(signal.SIGKILL)
-        await eventually(lambda: not any(map(alive, program.guardians)))
+        await eventually(lambda: not program.guardians & alive())
         os.kill(forked, signal.SIGKILL)
         await program.leaves_nothing()
 
     async def test_at_the_same_instant_as_its_guardian(self, stage: Stage) -> None:
         program = await Program.start(stage)
         server = await program.becomes_ready()
-        [guarding] = stage.guardians(program.process.pid)
+        [guarding] = guardians_of(program.process.pid)
         os.kill(program.process.pid, signal.SIGSTOP)  # So that it cannot do anything about it.
         os.kill(guarding, signal.SIGKILL)
         os.kill(program.process.pid, signal.SIGKILL)
-        await eventually(lambda: not alive(server))
+        await eventually(lambda: server not in alive())
         await program.leaves_nothing()
 
 
@@ -266,7 +259,7 @@ class TestTheProgramIsEnded:
     async def test_ctrl_c_in_its_terminal_reaches_it_alone(self, stage: Stage) -> None:
         program = await Program.start(stage, *TRACTABLE)
         server = await program.becomes_ready()
-        [guarding] = stage.guardians(program.process.pid)
+        [guarding] = guardians_of(program.process.pid)
         groups = {os.getpgid(pid) for pid in (program.process.pid, guarding, server)}
         assert len(groups) == 3
         program.kill(signal.SIGTERM)
@@ -277,22 +270,12 @@ class TestTheProgramIsEnded:
 async def test_on_uvloop_a_death_is_noticed_and_nothing_is_left(stage: Stage, who: str) -> None:
     program = await Program.start(stage, *WORKERS)
     server = await program.becomes_ready()
-    [guarding] = stage.guardians(program.process.pid)
+    [guarding] = guardians_of(program.process.pid)
     os.kill({"server": server, "guardian": guarding}[who], signal.SIGKILL)
     assert await asyncio.wait_for(program.process.wait(), PATIENCE_S) == 0
     assert "died" in stage.read("death")
     assert not stage.processes()
-    assert not alive(guarding)
-
-
-def guardians() -> list[psutil.Process]:
-    """Those that guard for this process, also for tests before; a child may be ending."""
-    found = []
-    for child in psutil.Process().children():
-        with contextlib.suppress(psutil.Error):
-            if guardian.__file__ in " ".join(child.cmdline()):
-                found.append(child)
-    return found
+    assert guarding not in alive()
 
 
 class TestTheGuardianIsNotThereToHelp:
@@ -308,32 +291,31 @@ class TestTheGuardianIsNotThereToHelp:
             f"subprocess.Popen([sys.executable, '-S', '-c', {worker!r}], env={{}}, start_new_session=True); "
             "time.sleep(600)"
         )
-        process, before = GuardedProcess(), guardians()
+        process, before = GuardedProcess(), guardians_of(os.getpid())
         await process.start([sys.executable, "-S", "-c", server], dict(os.environ), log=2)
         await eventually(lambda: told.is_file() and told.read_text())
-        (guarding,) = (one for one in guardians() if one not in before)
+        [guarding] = guardians_of(os.getpid()) - before
 
-        guarding.kill()
+        os.kill(guarding, signal.SIGKILL)
 
         assert await asyncio.wait_for(process.gone, PATIENCE_S) == frozenset()
-        assert not alive(int(told.read_text()))
+        assert int(told.read_text()) not in alive()
 
     async def test_it_is_killed_in_a_program_that_has_children_of_its_own(self) -> None:
         """As in a notebook: these have sessions of their own, too, and live on."""
         own = await asyncio.create_subprocess_exec("sleep", "600", start_new_session=True)
-        process, before = GuardedProcess(), guardians()
+        process, before = GuardedProcess(), guardians_of(os.getpid())
         try:
             server = await process.start(["sleep", "600"], dict(os.environ), log=2)
             later = await asyncio.create_subprocess_exec("sleep", "600", start_new_session=True)
-            (guarding,) = (one for one in guardians() if one not in before)
+            [guarding] = guardians_of(os.getpid()) - before
 
-            guarding.kill()
+            os.kill(guarding, signal.SIGKILL)
 
             assert await asyncio.wait_for(process.gone, PATIENCE_S) == frozenset()
-            assert not alive(server)
+            assert server not in alive()
             assert own.returncode is later.returncode is None
-            assert alive(own.pid)
-            assert alive(later.pid)
+            assert {own.pid, later.pid} <= alive()
         finally:
             for one in (own, later):
                 one.kill()
@@ -343,7 +325,7 @@ class TestTheGuardianIsNotThereToHelp:
         """A parent's death wakes it, so that it does its work."""
         program = await Program.start(stage, *TRACTABLE)
         await program.becomes_ready()
-        [guarding] = stage.guardians(program.process.pid)
+        [guarding] = guardians_of(program.process.pid)
         os.kill(guarding, signal.SIGSTOP)
         program.kill(signal.SIGKILL)
         await program.leaves_nothing()

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from bundle.checkpoints import Checkpoint, inspect_checkpoint
-from bundle.checkpoints.internlm2 import make_checkpoint
 from bundle.config.model_files import EngineSettings, ModelFile
 from bundle.errors import ServerError, UsageError
 from bundle.serving import conversion
@@ -62,10 +61,8 @@ def processor(directory: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> 
 
 
 @pytest.fixture(scope="module")
-def internlm2(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    directory = tmp_path_factory.mktemp("models") / "tiny"
-    make_checkpoint(directory, like="tiny")
-    return inspect_checkpoint(directory)
+def internlm2(tiny: Path) -> Checkpoint:
+    return inspect_checkpoint(tiny)
 
 
 @pytest.fixture(scope="module")

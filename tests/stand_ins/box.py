@@ -19,13 +19,15 @@ ROOT = STAND_INS.parents[1]
 GPU = (0, "GPU-00000000-0000-0000-0000-000000000000", "NVIDIA H100 80GB HBM3", 81559, 80000, "570.86.15")
 
 
-# Importing transformers takes seconds of processor time. The tokenizer's probe is asked once for the same conversations
-# (its last argument is their file); what it said is kept.
+# Importing transformers takes seconds of processor time, so what the tokenizer's probe said is kept: of the same files
+# of a checkpoint (its first argument), asked about the same conversations (its last one, a file) with the same options.
 _PYTHON_WITH_KEPT_PROBE = """#!/bin/sh
 case "$*" in
 *tokenizer_probe.py*)
-    for conversations; do :; done
-    kept="{kept}-$(cksum <"$conversations" | cut -d " " -f 1)"
+    options=
+    for conversations; do case "$conversations" in --*) options="$options $conversations" ;; esac; done
+    kept="{kept}/$({{ echo "$options"; find -L "$2" -type f ! -name "*.safetensors" -exec cksum {{}} + |
+        sed "s|$2||" | sort; cat "$conversations"; }} | sha256sum | cut -d " " -f 1)"
     if [ ! -e "$kept" ]; then
         "{python}" "$@" >"$kept.$$" || exit
         mv "$kept.$$" "$kept"
@@ -34,6 +36,8 @@ case "$*" in
 esac
 exec "{python}" "$@"
 """
+KEPT_PROBES = "BUNDLE_TESTS_KEPT_PROBES"
+"""The variable that names a directory for what tokenizers' probes said; without it they are always asked."""
 
 
 def install(directory: Path, *names: str, python: str = sys.executable) -> Path:
@@ -45,11 +49,13 @@ def install(directory: Path, *names: str, python: str = sys.executable) -> Path:
     return directory
 
 
-def python_with_kept_probe(directory: Path) -> str:
-    """An interpreter that answers the tokenizer's probe as it did the first time: for one checkpoint."""
+def _interpreter(directory: Path) -> str:
+    """That of the stand-ins."""
+    kept = os.environ.get(KEPT_PROBES)
+    if kept is None:
+        return sys.executable
     script = directory / "python"
-    if not script.exists():
-        _write_executable(script, _PYTHON_WITH_KEPT_PROBE.format(python=sys.executable, kept=directory / "probed"))
+    _write_executable(script, _PYTHON_WITH_KEPT_PROBE.format(python=sys.executable, kept=kept))
     return str(script)
 
 
@@ -64,10 +70,9 @@ def gpu_box(
     behaviour: str = "good",
     gpus: Sequence[Sequence[object]] = (GPU,),
     processes: Sequence[Sequence[object]] = (),
-    python: str = sys.executable,
 ) -> dict[str, str]:
-    """The environment of such a machine; ``behaviour`` is that of its lmdeploy, ``python`` its interpreter."""
-    executables = install(directory / "bin", "lmdeploy", "nvidia-smi", python=python)
+    """The environment of such a machine; ``behaviour`` is that of its lmdeploy."""
+    executables = install(directory / "bin", "lmdeploy", "nvidia-smi", python=_interpreter(directory))
     environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     return environment | {
         "PATH": f"{executables}{os.pathsep}{os.environ['PATH']}",

@@ -189,13 +189,13 @@ class Handler(BaseHTTPRequestHandler):
         if not self.let_in():
             return
         text = text_of(question)
+        fields = {name: value for name, value in question.items() if name not in ("messages", "prompt")}
         if question["max_tokens"] == 1 and not Handler.sick:  # somebody wants to know whether it is ready, and for what
+            self.journal.note(counted=fields)
             self.answer(question)
             return
         number = next(Handler.numbers)
-        self.journal.note(
-            asked=text, fields={name: value for name, value in question.items() if name not in ("messages", "prompt")}
-        )
+        self.journal.note(asked=text, fields=fields)
         if number > MIDWAY:
             self.behave()
         if any(poison in text for poison in POISONS):

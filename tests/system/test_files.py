@@ -27,7 +27,6 @@ def test_of_a_longer_file_no_more_is_read_than_it_takes_to_know_that(tmp_path: P
     assert len(read_regular(tmp_path / "file", 100)) == 101
 
 
-@pytest.mark.timeout(10)
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert "is a pipe, a device or a socket" in refusal(tmp_path / "pipe")

@@ -1,5 +1,7 @@
 """`load_tables` in a process of its own, because huggingface_hub reads its environment once, when it is imported."""
 
+import atexit
+import functools
 import json
 import os
 import subprocess
@@ -9,25 +11,70 @@ from pathlib import Path
 
 from bundle.tasks.benchmarks import Benchmark
 from bundle.tasks.sources import Row
-from tests.patience import PATIENCE_S
 
+# What takes long to import and knows nothing of the Hub is imported once; every load is a fork of that.
 _PROGRAM = """
-import json, sys, time
+import contextlib, importlib, json, os, sys, tempfile, time
 from bundle.errors import DataError
 from bundle.tasks.benchmarks import BENCHMARKS
 from bundle.tasks.sources import load_tables
 
-asked = json.load(sys.stdin)
-benchmark = BENCHMARKS[asked["benchmark"]]
-said, begin, outcome = [], time.monotonic(), {}
-try:
-    tables = load_tables(asked["source"], benchmark, [tuple(pair) for pair in asked["wanted"]], said.append)
-    outcome |= {"origin": tables.origin, "fingerprint": tables.fingerprint,
-                "rows": [[*pair, rows] for pair, rows in tables.rows.items()]}
-except DataError as error:
-    outcome |= {"error": error.message, "remedy": error.remedy}
-json.dump(outcome | {"said": said, "seconds": time.monotonic() - begin, "modules": list(sys.modules)}, sys.stdout)
+for name in ("pandas", "pyarrow.dataset", "fsspec", "httpx", "httpx2", "httpcore2", "yaml", "multiprocess"):
+    with contextlib.suppress(ImportError):
+        importlib.import_module(name)
+assert not {"datasets", "huggingface_hub"} & set(sys.modules)
+
+def load(asked):
+    said, begin, outcome = [], time.monotonic(), {}
+    try:
+        benchmark, wanted = BENCHMARKS[asked["benchmark"]], [tuple(pair) for pair in asked["wanted"]]
+        tables = load_tables(asked["source"], benchmark, wanted, said.append)
+        outcome |= {"origin": tables.origin, "fingerprint": tables.fingerprint,
+                    "rows": [[*pair, rows] for pair, rows in tables.rows.items()]}
+    except DataError as error:
+        outcome |= {"error": error.message, "remedy": error.remedy}
+    return outcome | {"said": said, "seconds": time.monotonic() - begin, "modules": list(sys.modules)}
+
+for line in sys.stdin:
+    asked = json.loads(line)
+    with tempfile.TemporaryFile("w+") as answer, tempfile.TemporaryFile("w+") as printed:
+        if (child := os.fork()) == 0:
+            os.dup2(printed.fileno(), 1)
+            os.dup2(printed.fileno(), 2)
+            os.environ.clear()
+            os.environ.update(asked["environ"])
+            code = 1
+            try:
+                json.dump(load(asked), answer)
+                answer.flush()
+                code = 0
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        status = os.waitpid(child, 0)[1]
+        answer.seek(0)
+        printed.seek(0)
+        told = {"code": os.waitstatus_to_exitcode(status), "answer": answer.read(), "printed": printed.read()}
+        print(json.dumps(told), flush=True)
 """
+
+
+@functools.cache
+def _forking() -> "subprocess.Popen[str]":
+    """The process that forks."""
+    mine = ("HF_", "MODELSCOPE_", "HUGGING", "TRANSFORMERS_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(mine)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", _PROGRAM],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**kept, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    atexit.register(process.communicate)  # it ends with its input
+    return process
 
 
 @dataclass(frozen=True)
@@ -53,17 +100,15 @@ def load_in_fresh_process(source: str, benchmark: Benchmark, wanted: list[tuple[
         for name, value in os.environ.items()
         if not name.startswith(mine) and not name.lower().endswith("_proxy")
     }
-    asked = {"source": source, "wanted": wanted, "benchmark": benchmark.name}
-    done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM],
-        input=json.dumps(asked),
-        capture_output=True,
-        text=True,
-        timeout=2 * PATIENCE_S,
-        env={**kept, **environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
+    asked = {"source": source, "wanted": wanted, "benchmark": benchmark.name, "environ": {**kept, **environ}}
+    process = _forking()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps(asked) + "\n")
+    process.stdin.flush()
+    done = json.loads(process.stdout.readline())
+    assert done["code"] == 0, done["printed"]
+    answer = json.loads(done["answer"])
     return Outcome(
         rows={(subject, split): rows for subject, split, rows in answer.get("rows", [])},
         origin=answer.get("origin", ""),
@@ -73,5 +118,5 @@ def load_in_fresh_process(source: str, benchmark: Benchmark, wanted: list[tuple[
         said=answer["said"],
         seconds=answer["seconds"],
         modules=frozenset(answer["modules"]),
-        printed=done.stderr,
+        printed=done["printed"],
     )

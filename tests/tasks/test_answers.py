@@ -89,7 +89,6 @@ def test_answers_are_those_opencompass_s_own_functions_find() -> None:
 
 
 @pytest.mark.parametrize("name", RULES)
-@settings(max_examples=200)
 @given(reply=REPLIES, data=st.data())
 def test_pieces_give_the_answer_of_the_whole_and_what_was_said_never_changes(
     name: str, reply: str, data: st.DataObject
@@ -106,7 +105,6 @@ def test_pieces_give_the_answer_of_the_whole_and_what_was_said_never_changes(
 
 
 @pytest.mark.parametrize("name", RULES)
-@settings(max_examples=200)
 @given(reply=REPLIES, more=REPLIES)
 def test_an_answer_that_was_said_is_the_answer_of_every_longer_reply(name: str, reply: str, more: str) -> None:
     rule = RULES[name]
@@ -137,7 +135,7 @@ def test_an_answer_is_said_at_once_where_nothing_can_change_it_and_not_before(
     assert [reader.feed(character) for character in reply][-1] == said
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(REPLIES.map(str.strip))
 def test_what_is_looked_for_in_another_way_than_opencompass_does_is_found_the_same(text: str) -> None:
     expressions = [
@@ -169,14 +167,14 @@ def test_what_is_looked_for_in_another_way_than_opencompass_does_is_found_the_sa
     ],
 )
 def test_a_model_that_repeats_itself_costs_no_more_time_than_its_reply_is_long(rule: AnswerRule, refrain: str) -> None:
-    reply = refrain * (400_000 // len(refrain)) + " 完"
+    reply = refrain * (100_000 // len(refrain)) + " 完"
     began = time.process_time()
     rule.extract(reply)
     reader = rule.reader()
     for begin in range(0, len(reply), 4):
         reader.feed(reply[begin : begin + 4])
     assert reader.end() == rule.extract(reply)
-    assert time.process_time() - began < 20  # where time grows with the square of the length it is some hours
+    assert time.process_time() - began < 20  # where time grows with the square of the length it is half an hour
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """Questions from a directory, a .zip or the package."""
 
+import json
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +13,7 @@ from hypothesis import strategies as st
 
 from bundle.errors import DataError
 from bundle.tasks.sources import load_tables, tables
-from tests.tasks.fresh_process import load_in_fresh_process
+from tests.stand_ins.box import ROOT
 from tests.tasks.source_files import (
     CEVAL,
     CMMLU,
@@ -344,8 +347,12 @@ def test_a_subject_that_the_sample_lacks_is_an_error(tmp_path: Path, monkeypatch
 
 def test_reading_files_imports_none_of_the_heavy_packages(tmp_path: Path) -> None:
     write_files(tmp_path, FILES)
-    outcome = load_in_fresh_process(str(tmp_path), CEVAL, WANTED)
-    assert outcome.rows == ROWS
+    code = (
+        "import json, sys; from bundle.tasks.benchmarks import BENCHMARKS;"
+        "from bundle.tasks.sources import load_tables;"
+        f"load_tables({str(tmp_path)!r}, BENCHMARKS['ceval'], {WANTED!r}, print); print(json.dumps(list(sys.modules)))"
+    )
+    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT).stdout
     heavy = {
         "datasets",
         "pyarrow",
@@ -357,4 +364,4 @@ def test_reading_files_imports_none_of_the_heavy_packages(tmp_path: Path) -> Non
         "aiohttp",
         "urllib.request",
     }
-    assert not heavy & outcome.modules
+    assert not heavy & set(json.loads(output))

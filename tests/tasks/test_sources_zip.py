@@ -42,13 +42,11 @@ def test_a_chinese_folder_has_its_name_whatever_program_made_the_archive(
     assert tables.origin == f"zip file {path} (folder {folder}/)"
 
 
-@pytest.mark.timeout(10)
 def test_a_pipe_in_place_of_an_archive_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "exam.zip")
     assert "is a pipe, a device or a socket" in failure(tmp_path / "exam.zip").message
 
 
-@pytest.mark.timeout(10)
 def test_a_pipe_in_place_of_a_table_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "dev").mkdir()
     os.mkfifo(tmp_path / "dev" / "law_dev.csv")

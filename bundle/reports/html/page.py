@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 from bundle.reports.formats import Export, Language
 from bundle.reports.html.content import group_label, sections
 from bundle.reports.html.questions import CHUNK, OUTCOMES, question_data
-from bundle.reports.templates import POLICY, Inline, render, seconds
+from bundle.reports.templates import POLICY, Inline, compile_templates, render, seconds
 from bundle.reports.texts import LANGUAGES, Texts, page_texts
 from bundle.runs.recorded_run import RecordedRun
 
@@ -25,6 +25,11 @@ _SHOWN_ELSEWHERE: Final = frozenset({"subject_names", "groups", "description"})
 def export(run: RecordedRun, language: Language | None = None) -> Export:
     """The page of a run, as a file."""
     return Export({"report.html": render_page(run, language=language)})
+
+
+def prepare() -> None:
+    """Do what can be done before there is a run to show: a tenth of a second or two."""
+    compile_templates("html")
 
 
 def render_page(run: RecordedRun, *, language: Language | None = None) -> str:
