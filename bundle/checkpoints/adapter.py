@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bundle.checkpoints._files import list_names, listed, read_json_object, shown
 from bundle.checkpoints._tensors import FLOATS
 from bundle.checkpoints._weights import StoredTensor, read_safetensors_header
-from bundle.checkpoints.cache import cached_directory, content_key
+from bundle.checkpoints.cache import cached_directory, content_key, unwritable_cache
 from bundle.checkpoints.inspection import Checkpoint
 from bundle.errors import CheckpointError
 from bundle.system.files import model_name
@@ -235,10 +235,7 @@ def merge_adapter(
         files = [adapter.path / ADAPTER_CONFIG, adapter.path / _WEIGHTS, *beside, *base.weight_files]
         return cached_directory(cache_root, content_key(_VERSION, files), make, source=adapter.path, say=say)
     except OSError as error:
-        raise CheckpointError(
-            f"{shown(cache_root)}: cannot write the merged {shown(adapter.name)} ({shown(error.strerror)}).",
-            remedy="Free some space, or put the cache on another disk (BUNDLE_CACHE).",
-        ) from error
+        raise unwritable_cache(cache_root, error) from error
 
 
 def _beside_weights(base: Checkpoint) -> list[Path]:
@@ -257,7 +254,7 @@ def _require_space(target: Path, needed: int) -> None:
     if free < needed:
         raise CheckpointError(
             f"{shown(target.parent)} has {free / 1e9:.1f} GB free; the merged checkpoint needs {needed / 1e9:.1f} GB.",
-            remedy="Free some space, or put the cache on another disk (BUNDLE_CACHE).",
+            remedy="Free some space, or choose another disk with BUNDLE_CACHE=DIR.",
         )
 
 

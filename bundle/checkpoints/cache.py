@@ -6,6 +6,7 @@ which is locked while the directory is looked up, made or removed. A reader hold
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -17,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from bundle.checkpoints._files import shown
+from bundle.errors import CheckpointError
 from bundle.system.locks import Lock
 
 # Written last, into the finished directory: the size of every other file in it.
@@ -227,3 +230,14 @@ def _is_whole(directory: Path) -> bool:
         return all((directory / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, AttributeError):
         return False
+
+
+def unwritable_cache(root: Path, error: OSError) -> CheckpointError:
+    """The error for a cache that cannot be written."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return CheckpointError(
+        f"The cache {shown(root)} cannot be written: {shown(error.strerror or error)}.",
+        remedy="Free some space, or choose another disk with BUNDLE_CACHE=DIR."
+        if full
+        else "Choose a directory that can be written with BUNDLE_CACHE=DIR.",
+    )

@@ -4,6 +4,7 @@ import asyncio
 import codecs
 import contextlib
 import json
+import os
 import ssl
 import time
 from collections.abc import Iterator, Mapping
@@ -286,6 +287,8 @@ def _fault_of_connection(error: BaseException, timeout_s: float) -> AttemptError
 
 
 def _described(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno).lower()
     return one_line(f"{type(error).__name__}: {error}".removesuffix(": "))
 
 

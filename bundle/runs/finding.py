@@ -63,7 +63,7 @@ def find_run(path: Path, out: Path) -> Path:
         return newest
     names = [one.parent.name for one in out.glob(f"*/{RECORD}")]
     raise RunError(
-        f"No run {path}, neither at that path nor in {out}.",
+        f"There is no run {path}, neither at that path nor in {out}.",
         remedy=did_you_mean(path.name, names, "`bundle runs` lists the runs; --out sets where they are.", cutoff=0.5),
     )
 

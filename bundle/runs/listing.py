@@ -102,7 +102,9 @@ def remove_run(run: Path, out: Path) -> Path:
     """
     directory = run if run.is_absolute() or _looks_like_a_run(run) else out / run
     if directory.is_symlink() or not _looks_like_a_run(directory):
-        raise RunError(f"No run {run}, neither at that path nor in {out}.", remedy="`bundle runs` lists the runs.")
+        raise RunError(
+            f"There is no run {run}, neither at that path nor in {out}.", remedy="`bundle runs` lists the runs."
+        )
     lock = Lock(directory)
     try:
         lock.take()

@@ -110,7 +110,7 @@ def test_runs_that_cannot_be_compared_are_refused_with_the_reason(out: Path) -> 
     ("arguments", "said"),
     [
         ((BASE, BASE), "is named twice"),
-        ((BASE, "20250109"), "No run 20250109"),
+        ((BASE, "20250109"), "no run 20250109"),
         ((BASE, "2025"), "2025 is ambiguous: several runs"),
     ],
 )

@@ -94,5 +94,5 @@ def test_a_file_that_cannot_be_is_refused_at_once(tmp_path: Path, option: str, p
 
 
 def test_a_baseline_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="--baseline: No run nothing"):
+    with pytest.raises(RunError, match="--baseline: There is no run nothing"):
         parse_conclusion(baseline=Path("nothing"), out=tmp_path)

@@ -203,7 +203,7 @@ def test_a_failed_start_is_folded_away(tmp_path: Path) -> None:
 def test_a_run_is_deleted_by_its_full_name_only(tmp_path: Path) -> None:
     directory = write_run(tmp_path / "20260101-000000-a", {"law": "1"})
 
-    with pytest.raises(RunError, match="No run 20260101"):
+    with pytest.raises(RunError, match="no run 20260101"):
         remove_run(Path("20260101"), tmp_path)
     assert remove_run(Path(directory.name), tmp_path) == directory
     assert not directory.exists()
@@ -214,7 +214,7 @@ def test_a_run_that_is_going_on_and_a_directory_that_is_none_are_not_deleted(tmp
     with Run.create(tmp_path, "label") as run:
         with pytest.raises(RunError, match="is still running"):
             remove_run(run.directory, tmp_path)
-        with pytest.raises(RunError, match="No run other"):
+        with pytest.raises(RunError, match="no run other"):
             remove_run(Path("other"), tmp_path)
         assert run.directory.is_dir()
         assert (tmp_path / "other").is_dir()

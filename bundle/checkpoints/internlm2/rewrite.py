@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bundle.checkpoints._files import read_json_object, shown
 from bundle.checkpoints._tensors import FLOATS, Sizes, check_tensors, is_internlm2
 from bundle.checkpoints._weights import SAFETENSORS_INDEX, StoredTensor, Weights, inspect_weights
-from bundle.checkpoints.cache import cached_directory, content_key
+from bundle.checkpoints.cache import cached_directory, content_key, unwritable_cache
 from bundle.checkpoints.internlm2.sentencepiece import USE_LMDEPLOY
 from bundle.checkpoints.internlm2.tokenizer import convert_tokenizer
 from bundle.errors import CheckpointError
@@ -87,10 +87,7 @@ def rewrite_as_llama(source: Path, cache_root: Path, *, say: Callable[[str], Non
         key = content_key(_VERSION, [*settings, *weights.files])
         directory = cached_directory(cache_root, key, make, source=source, say=say)
     except OSError as error:
-        raise CheckpointError(
-            f"{shown(cache_root)}: cannot write the converted {shown(source.name)} ({shown(error.strerror)}).",
-            remedy="Free some space, or put the cache on another disk.",
-        ) from error
+        raise unwritable_cache(cache_root, error) from error
     if not made:
         say(f"using the converted checkpoint in {shown(directory)}")
     return directory
@@ -107,7 +104,7 @@ def _rewrite(
         raise CheckpointError(
             f"{shown(target.parent)} has {free / 1e9:.1f} GB free; the converted checkpoint needs "
             f"{needed / 1e9:.1f} GB.",
-            remedy="Free some space, or put the cache on another disk.",
+            remedy="Free some space, or choose another disk with BUNDLE_CACHE=DIR.",
         )
     say("converting the tokenizer")
     end_of_turn, note = convert_tokenizer(source, target, sizes.vocab)

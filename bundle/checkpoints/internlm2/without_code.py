@@ -15,7 +15,7 @@ from typing import Final
 from bundle.checkpoints._files import read_json_object, shown
 from bundle.checkpoints._tensors import Sizes
 from bundle.checkpoints._weights import inspect_weights
-from bundle.checkpoints.cache import cached_directory, content_key
+from bundle.checkpoints.cache import cached_directory, content_key, unwritable_cache
 from bundle.checkpoints.internlm2.rewrite import SETTINGS, generation_config
 from bundle.checkpoints.internlm2.tokenizer import convert_tokenizer
 from bundle.errors import CheckpointError
@@ -70,10 +70,7 @@ def without_code(source: Path, cache_root: Path, *, say: Callable[[str], None] =
         where = hashlib.sha256("\0".join([key, *map(str, linked)]).encode()).hexdigest()[:32]
         return cached_directory(cache_root, where, make, source=source, say=say)
     except OSError as error:
-        raise CheckpointError(
-            f"{shown(cache_root)}: cannot write files to serve {shown(source.name)} with ({shown(error.strerror)}).",
-            remedy="Free some space, or put the cache on another disk.",
-        ) from error
+        raise unwritable_cache(cache_root, error) from error
     except CheckpointError as error:
         raise CheckpointError(
             f"{shown(source)} cannot be served without its Python code: {error.message}",
