@@ -346,7 +346,7 @@ def _report(session: _Session, code: int) -> int:
         if results is not session.earlier:
             run.write(RESULTS, results.to_json())
     finally:
-        if coverage.answered or code in (ExitCode.DONE, ExitCode.INTERRUPTED):
+        if coverage.answered or code == ExitCode.DONE:
             shown = session.options.all_subjects
             screen.results(evaluation.tasks, results, evaluation.health, all_subjects=shown, scopes=scopes)
     from bundle.reports.formats.submission import write_submissions  # imported late: slow, and the server starts first

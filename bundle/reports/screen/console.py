@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from bundle.runs.scope import Scope
 
 _PLAIN_INTERVAL_S = 10.0
+_FEW_DETAILS = 3
 _PHASES = ("start_s", "load_s", "prove_s", "ask_s", "repeat_s", "stop_s", "total_s")
 
 
@@ -196,15 +197,26 @@ class Screen:
         self._out.print(shown, markup=False, soft_wrap=True)
 
     def error(self, error: BundleError) -> None:
-        """Show an error and its hint."""
+        """Show an error and its hint; on a terminal last, where many details would push it off the screen."""
         self.close()
-        self._err.print(
-            f"error: {printable(error.message)}", style="red" if self._err.is_terminal else "", markup=False
-        )
-        for detail in error.details:
-            self._err.print(f"  {printable(detail)}", markup=False)
-        if error.remedy:
-            self._err.print(f"hint: {printable(error.remedy)}", markup=False)
+        message, remedy = printable(error.message), printable(error.remedy or "")
+        details = [printable(detail) for detail in error.details]
+        if not self._err.is_terminal:
+            for line in (
+                f"error: {message}",
+                *(f"  {detail}" for detail in details),
+                *([f"hint: {remedy}"] * bool(remedy)),
+            ):
+                self._err.print(line, markup=False)
+            return
+        many = len(details) > _FEW_DETAILS
+        for detail in details if many else ():
+            _print_indented(self._err, detail, 2, style="dim")
+        _print_indented(self._err, message, len("error: "), "error: ", style="red")
+        for detail in () if many else details:
+            _print_indented(self._err, detail, 2)
+        if remedy:
+            _print_indented(self._err, remedy, len("hint: "), "hint: ")
 
 
 def _print_indented(console: "Console", text: str, indent: int, head: str = "", *, style: str = "") -> None:
@@ -214,7 +226,7 @@ def _print_indented(console: "Console", text: str, indent: int, head: str = "", 
 
     if head:
         first, *rest = Text(text, style=style).wrap(console, max(console.width - indent, 1))
-        console.print(Text(head) + first, soft_wrap=True)
+        console.print(Text(head, style=style) + first, soft_wrap=True)
         if not rest:
             return
         text = text[len(first) :].lstrip()
