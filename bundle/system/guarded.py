@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import re
@@ -196,8 +197,10 @@ class GuardedProcess(asyncio.SubprocessProtocol):
                 pass_fds=locks,
                 start_new_session=True,  # A terminal's Ctrl-C and hang-up are for us alone.
             )
-        except BaseException:
+        except BaseException as error:
             self._finish(frozenset())  # It has been told nothing, so it has started nothing.
+            if isinstance(error, OSError) and error.errno == -1:  # uvloop's number where no pair of sockets can be had
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE)) from error
             raise
         spec = {
             "command": list(command),
