@@ -42,6 +42,16 @@ def test_a_good_run_says_that_the_measurement_is_ok(tmp_path: Path) -> None:
     assert results_of(tmp_path)["health"]["ok"] is True
 
 
+def test_tokens_that_a_server_does_not_count_are_not_shown_as_none(tmp_path: Path) -> None:
+    async def handler(call: Call) -> web.Response:
+        return completion(letter_of(call.body), usage=None)
+
+    result = evaluated(handler, tmp_path, "--full-replies", "--subjects", "law")
+    assert result.returncode == 0, result.stderr
+    assert " questions/s\n" in result.stdout
+    assert "prompt tokens" not in result.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "finish", "unparsed", "said"),
     [

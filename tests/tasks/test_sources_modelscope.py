@@ -108,6 +108,17 @@ def test_a_refusal_is_not_tried_again(server: FakeModelScope) -> None:
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("place", ["/proc/cache", "file/cache"])
+def test_a_cache_that_cannot_be_written_is_an_error_that_names_its_variable(
+    server: FakeModelScope, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / place))
+    with pytest.raises(DataError, match=r"bundle/opencompass/ceval-exam cannot be written: N") as caught:
+        load()
+    assert caught.value.remedy == "Set MODELSCOPE_CACHE to a directory that can be written."
+
+
 def test_a_download_that_breaks_off_is_an_error_and_leaves_nothing(server: FakeModelScope, tmp_path: Path) -> None:
     server.cut = 100
     assert "the connection ended after" in failure().message

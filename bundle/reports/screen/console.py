@@ -263,6 +263,8 @@ def _speed(results: "Results", seconds: float, words: Words) -> str:
         counted = results.coverage.answered - results.tokens["uncounted_replies"]
         stopped = words("screen.cut_after", n=cut, chunks=chunks) if chunks else words("screen.cut", n=cut)
         return speed + stopped + (words("screen.cut_others", n=counted, completion=completion) if counted else "")
+    if not prompt and not completion:
+        return speed  # the server does not count them
     tokens = {"prompt": prompt, "completion": completion}
     if timed < results.coverage.answered:
         return speed + words("screen.tokens_all", **tokens)

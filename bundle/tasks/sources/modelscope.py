@@ -59,6 +59,11 @@ def load_from_modelscope(benchmark: Benchmark, wanted: Sequence[Pair], say: Call
         try:
             bounded(lambda _: download(url, path), stall_s=DOWNLOAD_LIMIT_S)
         except (OSError, http.client.HTTPException, ValueError) as error:
+            if isinstance(error, OSError) and not isinstance(error, urllib.error.URLError) and error.filename:
+                raise DataError(
+                    f"{path.parent} cannot be written: {error.strerror}.",
+                    remedy="Set MODELSCOPE_CACHE to a directory that can be written.",
+                ) from error
             raise DataError(f"{url} could not be downloaded: {_reason(error)}.", remedy=OPTIONS) from error
     try:
         folder, contents = read_archive(path, benchmark.file_names(wanted))
@@ -136,7 +141,8 @@ def _may_pass(error: Exception) -> bool:
     if isinstance(error, urllib.error.HTTPError):
         return error.code >= 500 or error.code == 429
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
-    return not isinstance(cause, ConnectionRefusedError | socket.gaierror | PermissionError)
+    not_there = ConnectionRefusedError | socket.gaierror
+    return not isinstance(cause, not_there | PermissionError | FileNotFoundError | NotADirectoryError)
 
 
 def _reason(error: Exception) -> str:
