@@ -91,7 +91,7 @@ def test_the_program_refuses_it_before_a_server_is_started(tmp_path: Path, tiny:
 
 @pytest.mark.parametrize("option", ["--api-keys", "--api-key", "--api", "--server-n", "--model-n=x", "--ss"])
 def test_abbreviated_engine_options_cannot_override_ours(option: str, checkpoint: Checkpoint) -> None:
-    with pytest.raises(UsageError, match="set by this program"):
+    with pytest.raises(UsageError, match="set by bundle"):
         lmdeploy(checkpoint, "0.18.0", option, "x")
 
 

@@ -121,7 +121,7 @@ def test_it_listens_on_loopback_alone_because_invocations_need_no_key(llama: Che
 
 @pytest.mark.parametrize("option", ["--api-key", "--api_key=x", "--served-model-name", "--port=1", "--model"])
 def test_what_this_program_sets_may_not_be_set_twice(llama: Checkpoint, option: str) -> None:
-    with pytest.raises(UsageError, match="set by this program"):
+    with pytest.raises(UsageError, match="set by bundle"):
         prepared(llama, option, "x")
 
 
