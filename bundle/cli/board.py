@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from bundle.cli import _completion
 from bundle.cli.options import RUN_HELP
 from bundle.reports.formats import Language
 from bundle.runs.finding import OUTPUTS
@@ -20,6 +21,7 @@ def board(
             metavar="RUN",
             help=f"Compare the others with it. {RUN_HELP}",
             show_default="the oldest whole run of each task",
+            autocompletion=_completion.runs,
         ),
     ] = None,
     output: Annotated[

@@ -93,7 +93,8 @@ def evaluate(
     else:
         target = Local(Path(model_dir), _options(LocalOptions, given), tuple(engine_arguments), Machine())
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - it is no path
-        screen = _Screen() if verbose else _Screen(out=nowhere, err=nowhere)
+        streams = {} if verbose else {"out": nowhere, "err": nowhere}
+        screen = _Screen(language=asked.lang, **streams)
         code = _in_own_loop(lambda: run_pipeline(asked, target, screen), kill=target.kill)
     if code == ExitCode.INTERRUPTED or screen.directory is None:
         raise KeyboardInterrupt
