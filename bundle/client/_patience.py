@@ -51,10 +51,11 @@ class Patience:
         patience_s = self.with_fault(fault) if fault.busy or fault.outage else 0.0
         if fault.pause_s <= (patience_s or _LONGEST_WAIT_S):
             return fault
+        longer = ", or wait longer with --patience TIME" if patience_s else ""
         return AttemptError(
             f"{fault.reason} (asks to wait {duration(fault.pause_s)})",
             Fate.KEY_SPENT if fault.busy or patience_s else Fate.UNANSWERED,
-            remedy=f"Continue later with --resume{', or wait longer with --patience TIME' if patience_s else ''}.",
+            remedy=f"Continue later with `bundle resume`{longer}.",
         )
 
     def is_used_up(self, fault: AttemptError) -> bool:

@@ -115,7 +115,7 @@ async def test_when_no_key_is_left_the_run_ends_and_says_what_the_last_one_met()
             await ask(client)
 
     assert "refuses all 3 keys; the last, key 3 of 3: HTTP 429: You exceeded your current quota" in str(caught.value)
-    assert "--resume" in str(caught.value)
+    assert "`bundle resume`" in str(caught.value)
     assert len(api.bodies) == 3
 
 

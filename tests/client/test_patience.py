@@ -158,7 +158,7 @@ def test_a_server_that_asks_to_wait_longer_than_the_patience_ends_the_run_and_sa
     with pytest.raises(RefusedError, match=rf"HTTP {status}: maintenance \(asks to wait 25 min\)") as caught:
         simulated(noting(times, fault), work, patience_s=90)
 
-    assert caught.value.remedy == "Continue later with --resume, or wait longer with --patience TIME."
+    assert caught.value.remedy == "Continue later with `bundle resume`, or wait longer with --patience TIME."
     assert len(times) == 1
 
 
