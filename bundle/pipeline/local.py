@@ -249,7 +249,11 @@ class LocalModel:
         return Served(
             self._local.record(),
             EngineRecord(
-                name=spec.engine, version=spec.version, arguments=tuple(self._local.arguments), dtype=spec.dtype
+                name=spec.engine,
+                version=spec.version,
+                arguments=tuple(self._local.arguments),
+                dtype=spec.dtype,
+                gpus=tuple(gpu.name for gpu in spec.gpus),
             ),
         )
 

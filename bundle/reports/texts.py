@@ -15,6 +15,7 @@ from bundle.runs.health import MEANINGS
 from bundle.runs.no_reply import REMEDIES
 from bundle.runs.scope import Scope
 from bundle.system.text import plural
+from bundle.tasks.scores import ScoredTask
 
 LANGUAGES: Final[tuple[Language, ...]] = ("en", "zh")
 
@@ -113,6 +114,12 @@ class Texts:
             return escape(english)
         shown = english if self._language == "en" else chinese
         return Markup('<span data-en="{}" data-zh="{}">{}</span>').format(english, chinese, shown)
+
+    @staticmethod
+    def description(task: ScoredTask) -> str:
+        """A task's description in Chinese, if it is one of this program's; otherwise as it is."""
+        known = catalog().get(f"task.{task.name}")
+        return known["zh"] if known is not None and known["en"] == task.description else task.description
 
     @staticmethod
     def _key(kind: str, key: str) -> Markup:

@@ -9,9 +9,9 @@ from bundle.runs.record import ContextRecord, RunRecord, SamplingRecord
 from bundle.runs.served import Served
 from bundle.runs.task_record import RecordPart, TaskRecord
 
-_INCIDENTAL: Final = re.compile(r"model\.path|engine\.version|tasks\[\d+\]\.available")
-"""What may differ: a checkpoint may have been moved, or its engine upgraded; the last follows from the data, and older
-records lack it."""
+_INCIDENTAL: Final = re.compile(r"model\.path|engine\.(version|gpus)|tasks\[\d+\]\.available")
+"""What may differ: a checkpoint may have been moved, its engine upgraded, and other GPUs be free; the last follows from
+the data, and older records lack it."""
 
 _LATER: Final = re.compile(r"tasks\[\d+\]\.data_fingerprint|sampling\.extra_body.*")
 """What is not known before the questions are loaded and the server is started."""

@@ -55,12 +55,14 @@ class EngineRecord(RecordPart):
         version: Its version.
         arguments: What followed ``--``.
         dtype: What it computed in, as far as this program chose it.
+        gpus: Product names of the GPUs it was started on; none on the CPU, and in older records.
     """
 
     name: str
     version: str
     arguments: tuple[Text, ...]
     dtype: str | None = None
+    gpus: tuple[Text, ...] = ()
 
 
 class RequestsRecord(RecordPart):

@@ -76,7 +76,8 @@ def test_what_was_asked_is_on_record(finished: Finished) -> None:
     assert re.fullmatch("[0-9a-f]{64}", record["data"]["fingerprint"])
     assert record["model"]["architecture"] == "InternLM2ForCausalLM"
     arguments = ["--backend", "pytorch"]
-    assert record["engine"] == {"name": "lmdeploy", "version": "0.18.0", "arguments": arguments, "dtype": None}
+    engine = {"name": "lmdeploy", "version": "0.18.0", "arguments": arguments, "dtype": None}
+    assert record["engine"] == engine | {"gpus": ["NVIDIA H100 80GB HBM3"]}
     assert record["sampling"]["temperature"] == 0.0
     assert record["sampling"]["max_out_len"] == 2048
     assert record["concurrency"] == 16

@@ -93,7 +93,8 @@ def test_what_nobody_would_see_is_written_out(browser: Browser, file: Path) -> N
             13: "lineU+2028separatorU+2029",
             14: "U+FEFFBU+FFFE",
         }.items():
-            opener = page.get_by_role("button", name=f"Law #{number}")
+            line = page.locator("#rows tr", has=page.get_by_role("cell", name=f"Law #{number}", exact=True))
+            opener = line.get_by_role("button")
             opener.click()
             expect(page.locator("#rows .detail .reply pre")).to_have_text(shown)
             opener.click()

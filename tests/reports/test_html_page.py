@@ -183,6 +183,36 @@ def test_a_name_that_is_not_text_for_people_is_made_so(tmp_path: Path) -> None:
     assert r"a\u202eb" in elements.text
 
 
+LOCAL = {
+    "model": {
+        "path": "/home/someone/secret-project/sft-2000",
+        "architecture": "LlamaForCausalLM",
+        "weight_bytes": 1,
+        "quantization": None,
+        "fingerprint": "0",
+    },
+    "engine": {"name": "lmdeploy", "version": "0.18.0", "arguments": [], "gpus": ["NVIDIA H100", "NVIDIA H100"]},
+    "data": {"source": "/data/private/ceval", "origin": "directory /data/private/ceval", "fingerprint": "0"},
+    "command": {"arguments": ["eval-local", "/home/someone/secret-project/sft-2000"], "directory": "/home/someone"},
+}
+"""What run.json says of a checkpoint on a machine with two GPUs."""
+
+
+def test_one_line_under_the_title_says_how_it_was_measured(tmp_path: Path) -> None:
+    found = " ".join(page(write_run(tmp_path / "20261124-024453-x", {"law": "10"}, record=LOCAL)).text.split())
+    assert (
+        "sft-2000 ceval_gen · data: ceval · 5-shot · chat turns · greedy · lmdeploy 0.18.0 · 2 × NVIDIA H100 "
+        "· 2026-11-24 02:44"
+    ) in found
+
+
+def test_no_path_of_the_machine_is_on_the_page(tmp_path: Path) -> None:
+    text = render_page(read_recorded_run(write_run(tmp_path / "run", {"law": "10"}, record=LOCAL)))
+    for part in ("/home", "someone", "secret-project", "private", str(tmp_path)):
+        assert part not in text
+    assert "…/sft-2000" in text
+
+
 def test_it_names_no_address_to_load_anything_from(tmp_path: Path) -> None:
     for tag, attributes in page(write_run(tmp_path / "run", {"law": "1"})).tags:
         loads = [attributes.get(name) for name in ("src", "href", "srcset", "action", "data", "poster", "style")]

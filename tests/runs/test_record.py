@@ -86,7 +86,7 @@ def test_the_same_run_can_be_resumed() -> None:
 
 def test_where_the_checkpoint_is_and_how_fast_it_is_asked_does_not_matter() -> None:
     moved = LOCAL.model_copy(update={"path": "/elsewhere/a"})
-    newer = ENGINE.model_copy(update={"version": "0.18.1"})
+    newer = ENGINE.model_copy(update={"version": "0.18.1", "gpus": ("NVIDIA H100",)})
     require_same(RECORD, changed(model=moved, engine=newer, concurrency=1))
 
 

@@ -1,6 +1,6 @@
 """From rows to messages."""
 
-from bundle.tasks.prompts import Prompt, fill, is_plain
+from bundle.tasks.prompts import Prompt, cut, fill, is_plain
 
 ROW = {"id": "0", "question": "1+1=?", "A": "1", "B": "2", "C": "3", "D": "4", "answer": "B", "explanation": ""}
 ASKED = {**ROW, "question": "2+2=?", "A": "seven", "answer": ""}
@@ -84,3 +84,27 @@ def test_flat_without_examples_begins_with_an_empty_line_where_the_template_has_
     assert with_place.messages("flat", [], ASKED)[0]["content"] == "\n2+2=?"
     assert without.messages("flat", [], ASKED)[0]["content"] == "2+2=?"
     assert with_place.messages("turns", [], ASKED) == without.messages("turns", [], ASKED)
+
+
+def test_the_cells_of_a_filled_template_are_found_again_whatever_examples_come_before() -> None:
+    template = "关于{subject}的题。\n{question}\nA. {A}\nB. {B}\n答案: "
+    example = fill(template, {"subject": "法学", "question": "例题", "A": "x", "B": "y"}) + "A\n"
+    asked = fill(template, {"subject": "法学", "question": "问\nA 与 B？", "A": "甲", "B": ""})
+
+    pieces = cut(template, example + asked)
+
+    assert "".join(text for _, text in pieces) == example + asked
+    assert [(name, text) for name, text in pieces if name] == [
+        ("subject", "法学"),
+        ("question", "问\nA 与 B？"),
+        ("A", "甲"),
+    ]
+
+
+def test_an_option_that_a_row_does_not_have_has_no_piece() -> None:
+    pieces = cut("{question}\nA. {A}\nB. {B}\nC. {C}", "问？\nA. 甲\nB. 乙")
+    assert [(name, text) for name, text in pieces if name] == [("question", "问？"), ("A", "甲"), ("B", "乙")]
+
+
+def test_text_that_was_not_made_from_the_template_is_one_piece() -> None:
+    assert cut("问题：{question}\n答案: ", "something else") == [("", "something else")]

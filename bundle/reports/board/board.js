@@ -261,7 +261,7 @@
     const words = (state.get("find") ?? "").toLowerCase().split(/\s+/).filter(Boolean);
     const runs = table.runs.filter((run) => words.every((word) => `${label(run)} ${run.run}`.toLowerCase().includes(word)));
     const section = element("section", { class: "card", "aria-labelledby": title.id }, title);
-    if (table.description) section.append(element("p", { class: "muted" }, table.description));
+    if (table.description.en) section.append(element("p", { class: "muted" }, texts.name(table.description)));
     if (seriesOf(table).length) {
       const current = chosen("line", OVERALL);
       const columns = table.columns.map((column) => option("line", column.key, texts.name(column), column.key === current));

@@ -86,7 +86,7 @@ def _table(table: Table, place: Path | None, comparisons: str | None) -> dict[st
     overall = {"en": catalog()["all"]["en"], "zh": catalog()["board.overall"]["zh"]}
     return {
         "title": _title(table),
-        "description": section.task.description,
+        "description": {"en": section.task.description, "zh": Texts.description(section.task)},
         "secret": section.secret,
         "chance": chance(section.letters),
         "columns": [

@@ -37,6 +37,11 @@ const charts = (() => {
     svg.querySelectorAll("[aria-label]").forEach((part) => part.removeAttribute("aria-label"));
     svg.setAttribute("role", "img");
     svg.setAttribute("aria-label", chart.label);
+    if (chart.onClick) {
+      // Plot keeps what the pointer is at as the value of the chart.
+      svg.classList.add("clickable");
+      svg.addEventListener("click", () => svg.value && chart.onClick(svg.value));
+    }
     if (chart.legend) holder.append(legend(chart.legend));
     holder.append(svg);
     if (chart.note) holder.append(element("p", { class: "muted" }, chart.note));

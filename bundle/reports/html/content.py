@@ -102,14 +102,19 @@ class Section:
 
     @property
     def group_names(self) -> list[str]:
-        """The groups that mark its subjects, in the order of the task."""
+        """The groups that mark its subjects, in the order of the bars."""
         present = {line.group for line in self.subjects}
-        return [name for name in dict.fromkeys(subject.group for subject in self.task.subjects) if name in present]
+        of_bars = [line.group for line in self.groups]
+        return [
+            name for name in dict.fromkeys((*of_bars, *(one.group for one in self.task.subjects))) if name in present
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """For the charts."""
         letters = self.letters
         return {
+            "task": self.task.name,
+            "split": self.split,
             "overall": self.overall.to_json(),
             "groups": [line.to_json() for line in self.groups],
             "subjects": [line.to_json() for line in self.subjects],

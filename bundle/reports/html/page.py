@@ -1,12 +1,14 @@
 """The page itself: template, style, scripts and data in one file."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from bundle.reports.formats import Export, Language
 from bundle.reports.html.content import group_label, sections
-from bundle.reports.html.questions import CHUNK, OUTCOMES, question_data
+from bundle.reports.html.questions import CHUNK, OUTCOMES, WORST_FIRST, question_data
 from bundle.reports.templates import POLICY, Inline, compile_templates, render, seconds
 from bundle.reports.texts import LANGUAGES, Texts, page_texts
 from bundle.runs.recorded_run import RecordedRun
@@ -15,11 +17,15 @@ _SCRIPTS: Final = (
     ("theme.js",),
     ("vendor/d3.min.js",),
     ("vendor/plot.umd.min.js",),
-    ("texts.js", "switches.js", "charts.js", "report_charts.js", "questions.js", "page.js"),
+    ("texts.js", "switches.js", "messages.js", "charts.js", "report_charts.js", "questions.js", "page.js"),
 )
 QUANTILES: Final = {"minimum": 0.0, "p5": 0.05, "median": 0.5, "p95": 0.95, "p99": 0.99, "maximum": 1.0}
 _PHASES: Final = ("start_s", "load_s", "prove_s", "ask_s", "stop_s")
 _SHOWN_ELSEWHERE: Final = frozenset({"subject_names", "groups", "description"})
+_NOT_SHOWN: Final = frozenset({"command"})
+"""What is full of paths, for a page that is passed on."""
+_PATH: Final = re.compile(r"(?<![\w:/.])~?/(?:[^/\0\n,;]+/)+(?=[^/\s])")
+"""The directories of an absolute path; no part of a URL."""
 
 
 def export(run: RecordedRun, language: Language | None = None) -> Export:
@@ -37,6 +43,7 @@ def render_page(run: RecordedRun, *, language: Language | None = None) -> str:
     questions = question_data(run)
     parts = sections(run)
     subjects = run.subjects
+    places = {part: number for number, part in enumerate(run.questions)}
     data = {
         "language": language,
         "texts": page_texts(),
@@ -51,6 +58,7 @@ def render_page(run: RecordedRun, *, language: Language | None = None) -> str:
             for part in run.questions
         ],
         "outcomes": OUTCOMES,
+        "worst_first": WORST_FIRST,
         "questions": questions.columns,
         "chunk": CHUNK,
     }
@@ -60,6 +68,8 @@ def render_page(run: RecordedRun, *, language: Language | None = None) -> str:
         scripts=[Inline.from_files(*(f"html/{name}" for name in names)) for names in _SCRIPTS],
         policy=POLICY,
         run=run,
+        how=_how(run),
+        part_places={name: places[part] for part, name in run.part_names.items() if part in places},
         language=language or LANGUAGES[0],
         t=Texts(language or LANGUAGES[0]),
         sections=parts,
@@ -69,12 +79,31 @@ def render_page(run: RecordedRun, *, language: Language | None = None) -> str:
         phases=_PHASES,
         quantiles=list(QUANTILES),
         settings=list(_settings(run.record.to_json())),
-        source=run.record.data.source,
+        source=_source(run.record.data.source),
         questions=questions,
-        outcomes=list(zip(OUTCOMES, questions.outcomes, strict=True)),
+        outcomes=sorted(zip(OUTCOMES, questions.outcomes, strict=True), key=lambda pair: WORST_FIRST.index(pair[0])),
         data=data,
         chunks=questions.chunks,
     )
+
+
+def _how(run: RecordedRun) -> list[tuple[str, dict[str, object]] | str]:
+    """How the run was made, in a few words each: keys of texts with their values, or names as they are."""
+    record = run.record
+    shots = sorted({task.examples for task in record.tasks})
+    words: list[tuple[str, dict[str, object]] | str] = [("how.shots", {"n": "/".join(map(str, shots))})]
+    words += [(f"how.{shape}", {}) for shape in dict.fromkeys(task.shape for task in record.tasks)]
+    temperature = record.sampling.temperature
+    words.append(("how.temperature", {"t": f"{temperature:g}"}) if temperature else ("how.greedy", {}))
+    if record.engine is not None:
+        words.append(f"{record.engine.name} {record.engine.version}".strip())
+        words += [name if n == 1 else f"{n} × {name}" for name, n in Counter(record.engine.gpus).items()]
+    return words
+
+
+def _source(source: str) -> str:
+    """Where the data is from; of a path its last part."""
+    return ", ".join(Path(one).name or one for one in source.split(","))
 
 
 class Distribution(NamedTuple):
@@ -115,6 +144,8 @@ def _settings(record: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, 
     if loose:
         yield "run", loose
     for name, value in record.items():
+        if name in _NOT_SHOWN:
+            continue
         if isinstance(value, Mapping):
             yield name, list(_leaves(value, ""))
         elif isinstance(value, tuple):
@@ -140,4 +171,4 @@ def _shown(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, list | tuple):
         return ", ".join(map(_shown, value))
-    return str(value)
+    return _PATH.sub("…/", str(value))

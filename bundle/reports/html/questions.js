@@ -1,7 +1,8 @@
 "use strict";
 // The table of questions: only the rows of one page exist, and long texts are parsed when they are first needed.
 const questions = (() => {
-  const PAGE = 50, EXCERPT = 120, LONG = 20000;
+  const PAGE = matchMedia("(max-width: 46rem)").matches ? 20 : 50, EXCERPT = 160, LONG = 20000;
+  const { visible, block, whole, questionOf, optionList, excerpt } = messages;
   const { part, id, outcome, answer, gold, characters, tokens, prompt_tokens, latency, attempts } = data.questions;
   const lengths = tokens.some((value) => value !== null) ? tokens : characters;
   const columns = { part, outcome, answer, gold, length: lengths, latency };
@@ -30,25 +31,51 @@ const questions = (() => {
   function matches(row, words) {
     const { messages, reply, thinking, error } = textsOf(row);
     const { en, zh, split, task } = data.parts[part[row]];
-    const all = [en, zh, split, task, id[row], answer[row], reply, thinking, error, ...(messages ?? []).map((one) => one[1])];
+    const all = [en, zh, split, task, id[row], answer[row], reply, thinking, error, ...messages.map((one) => whole(one[1]))];
     const text = all.join("\n").toLowerCase();
     return words.every((word) => text.includes(word));
   }
 
+  // What the reader chose is kept in the address: outcome, part, words, and a pair of letters, answer and gold.
+  const FILTERS = ["outcome", "part", "words", "answer", "gold"];
+  let wanted = {};
+  function readAddress() {
+    const given = new URLSearchParams(location.hash.slice(1));
+    wanted = Object.fromEntries(FILTERS.filter((name) => given.has(name)).map((name) => [name, given.get(name)]));
+    form.elements.part.value = wanted.part ?? "";
+    form.elements.words.value = wanted.words ?? "";
+    return Object.keys(wanted).length > 0;
+  }
+
+  function choose(changes) {
+    wanted = { ...wanted, ...changes };
+    for (const name of FILTERS) if (wanted[name] === undefined || (wanted[name] === "" && name !== "answer")) delete wanted[name];
+    history.replaceState(null, "", Object.keys(wanted).length ? `#${new URLSearchParams(wanted)}` : location.pathname + location.search);
+    filter();
+  }
+
   function filter() {
-    const wanted = new FormData(form);
-    const words = wanted.get("words").toLowerCase().split(/\s+/).filter(Boolean);
-    shown = d3.range(id.length).filter((row) =>
-      (wanted.get("part") === "" || part[row] === Number(wanted.get("part"))) &&
-      (wanted.get("outcome") === "" || data.outcomes[outcome[row]] === wanted.get("outcome")) &&
+    const words = (wanted.words ?? "").toLowerCase().split(/\s+/).filter(Boolean);
+    const here = d3.range(id.length).filter((row) =>
+      (wanted.part === undefined || part[row] === Number(wanted.part)) &&
+      (wanted.answer === undefined || (answer[row] !== null && (answer[row] === wanted.answer || (wanted.answer === "" && data.outcomes[outcome[row]] === "silent")))) &&
+      (wanted.gold === undefined || gold[row] === wanted.gold) &&
       (words.length === 0 || matches(row, words)));
+    shown = here.filter((row) => wanted.outcome === undefined || data.outcomes[outcome[row]] === wanted.outcome);
+    for (const chip of document.querySelectorAll(".chips button")) chip.setAttribute("aria-pressed", String(chip.dataset.outcome === (wanted.outcome ?? "")));
+    const letters = document.getElementById("letters-chosen");
+    letters.hidden = wanted.answer === undefined && wanted.gold === undefined;
+    letters.textContent = [["gold", wanted.gold], ["answer", wanted.answer]].filter(([, value]) => value !== undefined)
+      .map(([name, value]) => `${texts.text(name)}: ${value || texts.text("none")}`).join(" · ");
     sort();
   }
 
   function sort() {
     const { column, descending } = sorting;
     if (column === null) {
-      shown.sort(d3.ascending);
+      // What went wrong comes first.
+      const rank = data.outcomes.map((name) => data.worst_first.indexOf(name));
+      shown.sort((one, other) => rank[outcome[one]] - rank[outcome[other]] || one - other);
     } else {
       const values = column === "part" ? part.map((place, row) => `${partName(data.parts[place])} ${id[row]}`) : columns[column];
       const compare = column === "part" ? new Intl.Collator([], { numeric: true }).compare : d3.ascending;
@@ -79,19 +106,20 @@ const questions = (() => {
 
   function rowElement(row) {
     const name = data.outcomes[outcome[row]];
-    const { reply, error } = textsOf(row);
-    const opener = element("button", { type: "button", class: "opener", "aria-expanded": "false" }, `${partName(data.parts[part[row]])} #${id[row]}`);
+    const { messages, reply, error } = textsOf(row);
+    const opener = element("button", { type: "button", class: "opener", "aria-expanded": "false", dir: "auto" },
+      excerpt(questionOf(messages[messages.length - 1][1]), EXCERPT));
     const length = lengths[row] === null ? "" : texts.count(lengths[row]);
     const seconds = latency[row] === null ? "" : texts.text("seconds", { n: latency[row].toFixed(2) });
-    const excerpt = visible((reply ?? error ?? "").slice(0, EXCERPT).replace(/\s+/g, " "));
     const line = element("tr", { class: name },
-      element("th", { scope: "row", class: "column-part" }, opener),
+      element("th", { scope: "row", class: "column-question" }, opener,
+        element("span", { class: "muted small excerpt", dir: "auto" }, excerpt(reply ?? error ?? "", EXCERPT))),
+      element("td", { class: "column-part" }, `${partName(data.parts[part[row]])} #${id[row]}`),
       element("td", { class: "column-outcome" }, element("span", { class: `outcome ${name}` }, texts.text(`outcome.${name}`))),
-      element("td", { class: "column-answer" }, visible((answer[row] || "–").slice(0, EXCERPT))),
-      element("td", { class: "column-gold" }, visible((gold[row] || "–").slice(0, EXCERPT))),
+      element("td", { class: "column-answer" }, excerpt(answer[row] || "–", EXCERPT)),
+      element("td", { class: "column-gold" }, excerpt(gold[row] || "–", EXCERPT)),
       element("td", { class: "column-length" }, length),
-      element("td", { class: "column-latency" }, seconds),
-      element("td", { class: "column-reply" }, excerpt));
+      element("td", { class: "column-latency" }, seconds));
     let detail = null;
     opener.addEventListener("click", () => {
       const open = opener.getAttribute("aria-expanded") === "true";
@@ -108,23 +136,27 @@ const questions = (() => {
 
   function detailOf(row) {
     const { beginning, messages, reply, thinking, error, finish } = textsOf(row);
-    const parts = [];
-    const conversation = [...(messages ?? [])];
+    const conversation = [...messages];
     const examples = [...(beginnings[beginning] ?? [])];
-    if (examples.length && conversation.length && examples[examples.length - 1][0] === conversation[0][0]) {
+    if (examples.length && examples[examples.length - 1][0] === conversation[0][0]) {
       // A beginning that is part of a message, as in a flat prompt, is shown with the rest of it.
       const [role, start] = examples.pop();
-      conversation[0] = [role, start + conversation[0][1]];
+      conversation[0] = [role, start + whole(conversation[0][1])];
     }
-    if (examples.length) {
-      const closed = element("details", {}, element("summary", {}, texts.text("shared", { n: examples.length })));
-      closed.addEventListener("toggle", () => closed.append(...examples.map(messageElement)), { once: true });
-      parts.push(closed);
-    }
-    parts.push(...conversation.map(messageElement));
+    const asked = messages[messages.length - 1][1];
+    const options = optionList(asked, gold[row], [{ letter: answer[row], label: texts.text("option.chosen") }]);
+    const sent = options === null ? examples : [...examples, ...conversation];
+    const parts = [];
+    if (options !== null) parts.push(element("p", { class: "question", dir: "auto" }, visible(questionOf(asked))), options);
+    else parts.push(...conversation.map(messageElement));
     if (thinking !== null) parts.push(block(texts.text("thinking"), thinking, "thinking"));
     if (reply !== null) parts.push(block(texts.text("reply"), reply, "reply"));
     if (error !== null) parts.push(block(texts.text("error"), error, "error"));
+    if (sent.length) {
+      const closed = element("details", {}, element("summary", {}, texts.text(options === null ? "shared" : "sent", { n: sent.length })));
+      closed.addEventListener("toggle", () => closed.append(...sent.map(messageElement)), { once: true });
+      parts.push(closed);
+    }
     parts.push(factList(row, finish));
     return parts;
   }
@@ -145,38 +177,7 @@ const questions = (() => {
 
   function messageElement([role, content]) {
     const known = `role.${role}` in data.texts;
-    return block(known ? texts.text(`role.${role}`) : role, content, role === "assistant" ? "assistant" : "user");
-  }
-
-  // A text in a box; a very long one is cut, because laying it out would take the browser seconds.
-  function block(name, content, kind) {
-    const text = element("pre", { dir: "auto", tabindex: "0", role: "group", "aria-label": name });
-    text.append(content === "" ? element("span", { class: "muted" }, texts.text("empty")) : visible(content.slice(0, LONG)));
-    const made = element("div", { class: `message ${kind}` }, element("p", { class: "role" }, name), text);
-    if (content.length > LONG) {
-      const more = element("button", { type: "button" }, texts.text("show_all", { n: texts.count(content.length) }));
-      more.addEventListener("click", () => {
-        text.replaceChildren(visible(content));
-        more.remove();
-        text.focus();
-      });
-      made.append(more);
-    }
-    return made;
-  }
-
-  // Text with what nobody would see in it (control characters, bidirectional marks, half characters) written out.
-  const UNSEEN = /[\0-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\uffff\ud800-\udfff\u{e0000}-\u{e007f}]/gu;
-  function visible(text) {
-    const made = document.createDocumentFragment();
-    let end = 0;
-    for (const match of text.matchAll(UNSEEN)) {
-      const code = match[0].codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
-      made.append(text.slice(end, match.index), element("span", { class: "unseen-character" }, `U+${code}`));
-      end = match.index + match[0].length;
-    }
-    made.append(text.slice(end));
-    return made;
+    return block(known ? texts.text(`role.${role}`) : role, whole(content), role === "assistant" ? "assistant" : "user");
   }
 
   // Subjects in the order of the tasks.
@@ -192,14 +193,23 @@ const questions = (() => {
     let typing = null;
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("input", (event) => {
+      const { name } = event.target;
       clearTimeout(typing);
-      typing = setTimeout(filter, event.target.name === "words" ? 150 : 0);
+      typing = setTimeout(() => choose({ [name]: form.elements[name].value }), name === "words" ? 150 : 0);
     });
-    form.addEventListener("reset", () => setTimeout(filter, 0));
+    form.addEventListener("reset", () => setTimeout(() => choose({ outcome: undefined, part: undefined, words: undefined, answer: undefined, gold: undefined }), 0));
+    for (const chip of document.querySelectorAll(".chips button")) chip.addEventListener("click", () => choose({ outcome: chip.dataset.outcome }));
+    // Links such as those of the table of letters lead here.
+    const follow = () => {
+      if (!readAddress()) return;
+      filter();
+      document.getElementById("questions").scrollIntoView({ block: "start" });
+    };
+    addEventListener("hashchange", follow);
     for (const heading of document.querySelectorAll("th[data-sort]")) {
       heading.querySelector("button").addEventListener("click", () => {
         const column = heading.dataset.sort;
-        // A third press brings the order of the task back.
+        // A third press brings what went wrong to the top again.
         if (sorting.column !== column) sorting = { column, descending: false };
         else sorting = sorting.descending ? { column: null, descending: false } : { column, descending: true };
         sort();
@@ -212,9 +222,12 @@ const questions = (() => {
     };
     document.getElementById("previous").addEventListener("click", turn(-1));
     document.getElementById("next").addEventListener("click", turn(1));
+    let first = true;
     texts.onChange(() => {
       fillSubjects();
-      sort();
+      if (first && readAddress()) setTimeout(follow, 0);
+      first = false;
+      filter();
     });
   }
 

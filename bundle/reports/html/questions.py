@@ -31,6 +31,15 @@ class Outcome(StrEnum):
 
 
 OUTCOMES: Final = tuple(Outcome)
+WORST_FIRST: Final = (
+    Outcome.WRONG,
+    Outcome.SILENT,
+    Outcome.FAILED,
+    Outcome.UNASKED,
+    Outcome.UNSCORED,
+    Outcome.RIGHT,
+)
+"""The order in which questions are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +50,7 @@ class QuestionData:
         columns: One entry per question in each: ``part`` and ``outcome`` are indices, the rest is as in a prediction,
             None where unknown.
         chunks: `CHUNK` questions in each: name of the shared prefix, messages after it, reply, thinking, error, and
-            finish reason.
+            finish reason. The last message is cut in pieces, each with its column, as `RecordedRun.pieces` does.
         beginnings: The shared prefixes by name, each message as role and content.
     """
 
@@ -69,7 +78,7 @@ def question_data(run: RecordedRun) -> QuestionData:
         values = (places[key.part], key.id, *_values(prompt, prediction, lost))
         for column, value in zip(columns.values(), values, strict=True):
             column.append(value)
-        texts.append(_texts(prompt, prediction))
+        texts.append(_texts(prompt, run.pieces(key), prediction))
         if prompt.prefix_name is not None:
             beginnings.setdefault(prompt.prefix_name, _pairs(prompt.prefix))
     chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
@@ -105,8 +114,9 @@ def outcome(prediction: Prediction, lost: Set[Key]) -> Outcome:
     return Outcome.RIGHT if prediction.correct else Outcome.WRONG
 
 
-def _texts(prompt: RecordedPrompt, prediction: Prediction | None) -> list[Any]:
-    asked = [prompt.prefix_name, _pairs(prompt.own)]
+def _texts(prompt: RecordedPrompt, pieces: Sequence[tuple[str, str]], prediction: Prediction | None) -> list[Any]:
+    *before, last = prompt.own
+    asked = [prompt.prefix_name, [*_pairs(before), [last["role"], pieces]]]
     if prediction is None:
         return [*asked, None, None, None, None]
     return [*asked, prediction.reply, prediction.thinking, prediction.error, prediction.finish_reason]

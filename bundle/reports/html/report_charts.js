@@ -9,9 +9,11 @@ const reportCharts = (() => {
 
   const kinds = {
     groups: ({ width, section }) => {
-      const lines = data.sections[section].groups.filter((line) => line.accuracy !== null);
+      const { groups, overall } = data.sections[section];
+      const lines = groups.filter((line) => line.accuracy !== null);
       if (!lines.length) return null;
-      const rows = lines.map((line) => ({ ...line, label: texts.name(line) }));
+      const all = overall.accuracy === null ? [] : [{ ...overall, group: null, en: texts.text("board.overall"), zh: texts.text("board.overall") }];
+      const rows = [...all, ...lines].map((line) => ({ ...line, label: texts.name(line) }));
       return {
         label: texts.text("chart.groups", { n: rows.length }),
         plot: {
@@ -36,8 +38,10 @@ const reportCharts = (() => {
       const stroke = (row) => colour(section, row.group);
       const symbol = (row) => SYMBOLS[place(section, row.group) % SYMBOLS.length];
       const narrow = width < 560;
+      // Where names would be cut, each stands above its line.
+      const above = narrow && rows.some((row) => cut(row.label, 8.6) !== row.label);
       const lines = [];
-      if (chance !== null) lines.push({ at: chance, label: texts.text("chance_line") });
+      if (chance !== null) lines.push({ at: chance, label: texts.text(narrow ? "chance_short" : "chance_line") });
       if (overall.accuracy !== null) lines.push({ at: overall.accuracy, label: texts.text("mean_line", { value: points(overall.accuracy) }) });
       lines.sort((one, other) => one.at - other.at);
       // One to the left and one to the right of its line, so that they never meet.
@@ -51,14 +55,16 @@ const reportCharts = (() => {
           high: points(rows[0].accuracy), best: rows[0].label,
           low: points(rows[rows.length - 1].accuracy), worst: rows[rows.length - 1].label,
         }),
-        legend: marks.length > 1 ? marks.map((mark, number) => ({ mark: number % SYMBOLS.length, symbol: SYMBOLS[number % SYMBOLS.length], label: texts.name(mark) })) : null,
+        legend: marks.length > 1 ? marks.map((mark) => ({ mark: place(section, mark.group) % SYMBOLS.length, symbol: SYMBOLS[place(section, mark.group) % SYMBOLS.length], label: texts.name(mark) })) : null,
         plot: {
-          marginLeft: narrow ? 118 : 236, marginRight: 52, marginTop: 34, height: 19 * rows.length + 64,
+          marginLeft: above ? 12 : narrow ? 118 : 236, marginRight: 52, marginTop: 34, height: (above ? 34 : 19) * rows.length + 64,
           x: PERCENT,
-          y: { domain: rows.map((row) => row.label), label: null },
+          y: { domain: rows.map((row) => row.label), label: null, ...(above ? { axis: null } : {}) },
           symbol: { type: "identity" },
           marks: [
-            Plot.axisY({ tickSize: 0, tickFormat: (label) => cut(label, narrow ? 8.6 : 18.5) }),
+            above
+              ? Plot.text(rows, { y: "label", text: "label", frameAnchor: "left", textAnchor: "start", dy: -14, fill: MUTED })
+              : Plot.axisY({ tickSize: 0, tickFormat: (label) => cut(label, narrow ? 8.6 : 18.5) }),
             Plot.gridY({ strokeOpacity: 0.06 }),
             Plot.ruleX(lines, { x: "at", stroke: MUTED, strokeDasharray: "4 3" }),
             ...captions,
@@ -70,6 +76,11 @@ const reportCharts = (() => {
               title: (row) => `${row.label}\n${points(row.accuracy)} %  (${points(row.low)} – ${points(row.high)})\n${row.answered} / ${row.n}`,
             })),
           ],
+        },
+        // A subject's questions are a click away; the table below has links for the keyboard.
+        onClick: (row) => {
+          const { task, split } = data.sections[section];
+          location.hash = `part=${data.parts.findIndex((one) => one.task === task && one.split === split && one.en === row.en)}`;
         },
       };
     },
@@ -120,12 +131,17 @@ const reportCharts = (() => {
     },
   };
 
-  // Where a group stands among those that subjects are marked by; another, such as the hard ones, has no place.
+  // A group has the same colour and shape in every task: known ones have places of their own, others follow.
+  const KNOWN = ["stem", "social-science", "humanities", "other", "china-specific"];
   function place(section, group) {
-    return Math.max(0, data.sections[section].marks.findIndex((mark) => mark.group === group));
+    if (KNOWN.includes(group)) return KNOWN.indexOf(group);
+    const others = data.sections[section].marks.map((mark) => mark.group).filter((name) => !KNOWN.includes(name));
+    const before = others.length === data.sections[section].marks.length ? 0 : KNOWN.length;
+    return before + Math.max(0, others.indexOf(group));
   }
 
   function colour(section, group) {
+    if (group === null) return INK;
     const known = group === "" || data.sections[section].marks.some((mark) => mark.group === group);
     return known ? `var(--group-${place(section, group) % SYMBOLS.length})` : MUTED;
   }
