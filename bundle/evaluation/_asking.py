@@ -33,6 +33,23 @@ class FailingServerError(ServerError):
 
 
 @dataclass(frozen=True, slots=True)
+class AskingOptions:
+    """How questions are asked.
+
+    Attributes:
+        concurrency: Maximum concurrent requests.
+        adaptive: Whether to find out how many the server can handle; False for always that many.
+        full_replies: Whether replies are read to their end, even if their answer is final before.
+        prefix_order: Whether they are ordered so that the server's prefix cache helps.
+    """
+
+    concurrency: int
+    adaptive: bool
+    full_replies: bool
+    prefix_order: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Asking:
     """How the questions of one task are asked.
 

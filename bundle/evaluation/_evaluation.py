@@ -3,14 +3,15 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bundle.client import EarlyDecisions, NoReplyError
-from bundle.evaluation._asking import Asking, FirstRefusals, ask_all, require_working, unanswered
+from bundle.evaluation._asking import Asking, AskingOptions, FirstRefusals, ask_all, require_working, unanswered
 from bundle.evaluation._queue import PrefixQueue, Queue
 from bundle.evaluation._repeats import compare, spread_over_subjects
-from bundle.evaluation._suspects import Suspects
+from bundle.evaluation._sharing import Sharing
+from bundle.evaluation._suspects import AfterCrash, Suspects
 from bundle.evaluation._window import Window
 from bundle.runs.health import Health, examine, known_options, options_of
 from bundle.runs.predictions import Prediction
@@ -22,39 +23,6 @@ from bundle.tasks.scores import Key
 
 if TYPE_CHECKING:  # imported late: slow, and a local server should start first
     from bundle.client import ChatClient
-
-
-@dataclass(frozen=True, slots=True)
-class AskingOptions:
-    """How questions are asked.
-
-    Attributes:
-        concurrency: Maximum concurrent requests.
-        adaptive: Whether to find out how many the server can handle; False for always that many.
-        full_replies: Whether replies are read to their end, even if their answer is final before.
-        prefix_order: Whether they are ordered so that the server's prefix cache helps.
-    """
-
-    concurrency: int
-    adaptive: bool
-    full_replies: bool
-    prefix_order: bool
-
-
-@dataclass(frozen=True, slots=True)
-class AfterCrash:
-    """What follows from a crash of the server.
-
-    Attributes:
-        skipped: The questions that are asked no more, because they crash the server.
-        goes_on: Whether another server may be started for the others.
-        counted: The number of that restart among those that are limited; None if it is not, because the suspects have
-            become fewer.
-    """
-
-    skipped: Sequence[Question]
-    goes_on: bool
-    counted: int | None
 
 
 class Evaluation:
@@ -99,6 +67,12 @@ class Evaluation:
         self._known = {prediction.key for prediction in self.predictions}
         self._suspects = Suspects()
         self._failed_in_passing: set[Key] = set()
+        self._sharing: Sharing | None = None
+        self._shared_how: Mapping[str, Asking] | None = None
+
+    def share(self, servers: int) -> None:
+        """Have so many servers asked: number 0 by `ask`, the others by `help_asking`."""
+        self._sharing = Sharing(servers)
 
     @property
     def unanswered(self) -> Sequence[Question]:
@@ -108,7 +82,7 @@ class Evaluation:
     @property
     def in_flight(self) -> int:
         """How many questions wait for their reply."""
-        return self._suspects.in_flight
+        return self._suspects.in_flight + (self._sharing.in_flight if self._sharing is not None else 0)
 
     async def ask(
         self, client: "ChatClient", max_out_len: Mapping[str, int], options: AskingOptions, *, ours: bool = False
@@ -134,7 +108,8 @@ class Evaluation:
         try:
             while True:
                 await self._ask_unanswered(client, how, options, first, ours=ours)
-                if not self._forget_stopped_by_mistake(how):
+                # What another server has lost meanwhile is asked here.
+                if not self._forget_stopped_by_mistake(how) and not (self._sharing and self.unanswered):
                     break
         finally:
             self._request_changes = list(dict.fromkeys([*self._request_changes, *client.changes]))
@@ -142,6 +117,58 @@ class Evaluation:
         self._cache_hit_rate = _share_of_cached(self.predictions)
         if self._cache_hit_rate is None:
             self._cache_hit_rate = await client.prefix_cache_hit_rate()
+
+    async def help_asking(
+        self, server: int, client: "ChatClient", max_out_len: Mapping[str, int], options: AskingOptions
+    ) -> None:
+        """Ask the questions that fall to another server than that of `ask`, until it is cancelled.
+
+        Args:
+            server: Its number, from 1.
+            client: The server.
+            max_out_len: As in `ask`.
+            options: Likewise.
+
+        Raises:
+            RefusedError: The server refuses every question.
+            FailingServerError: Too many questions in a row failed.
+            RunError: An outcome cannot be written.
+        """
+        assert self._sharing is not None
+        while True:
+            await self._sharing.pool.has_work()
+            first = FirstRefusals(count_transient=False)
+            if any(one.error is None for one in self.predictions):
+                first.replied()
+            window = Window(options.concurrency, adaptive=options.adaptive)
+            await ask_all(
+                self._sharing.pool.queue(server, lambda window=window: window.limit),  # type: ignore[misc]
+                client,
+                self._how(client, max_out_len, options),
+                window=window,
+                suspects=self._sharing.suspects[server],
+                first=first,
+                passing=self._failed_in_passing,
+                record=partial(self._record, server=server),
+            )
+
+    def helper_lost(self, server: int) -> int:
+        """Note that a server of `help_asking` crashed or hangs: what it had in flight is asked by `ask`, last.
+
+        Returns:
+            How many questions that is.
+        """
+        assert self._sharing is not None
+        in_flight, failed = self._sharing.lost(server)
+        self._known -= failed
+        self.predictions = [one for one in self.predictions if one.key in self._known]
+        self._suspects.suspect(in_flight)
+        return len(in_flight)
+
+    async def others_done(self) -> None:
+        """Wait until the other servers have nothing left."""
+        assert self._sharing is not None
+        await self._sharing.pool.drained()
 
     def forget_failed_in_passing(self) -> int:
         """Have what failed for a reason that may have passed asked once more by `ask`; return how many that is."""
@@ -191,6 +218,14 @@ class Evaluation:
         return outcomes
 
     def _how(
+        self, client: "ChatClient", max_out_len: Mapping[str, int], options: AskingOptions
+    ) -> Mapping[str, Asking]:
+        """How each task is asked; the same for all servers, so that what one shows about replies holds for all."""
+        if self._shared_how is None or self._sharing is None:
+            self._shared_how = self._new_how(client, max_out_len, options)
+        return self._shared_how
+
+    def _new_how(
         self, client: "ChatClient", max_out_len: Mapping[str, int], options: AskingOptions
     ) -> Mapping[str, Asking]:
         return {
@@ -244,10 +279,15 @@ class Evaluation:
     ) -> None:
         # Suspects after the others, and group by group: a crash then has no suspects but those of one group.
         together, groups = self._suspects.apart(self.unanswered)
-        for questions in (together, *groups):
+        for number, questions in enumerate((together, *groups)):
             window = Window(options.concurrency, adaptive=options.adaptive)
+            if self._sharing is not None and number == 0:
+                self._sharing.pool.add(questions)
+                queue = self._sharing.pool.queue(0, lambda window=window: window.limit)  # type: ignore[misc]
+            else:
+                queue = _queue(questions, window, options)
             await ask_all(
-                _queue(questions, window, options),
+                queue,
                 client,
                 how,
                 window=window,
@@ -284,6 +324,8 @@ class Evaluation:
         Args:
             max_restarts: How many crashes without an explanation may be followed by a restart.
         """
+        if self._sharing is not None:
+            self._sharing.pool.lost(0)
         loss = self._suspects.server_died(max_restarts)
         if loss.goes_on:
             self._known -= loss.failed
@@ -326,6 +368,7 @@ class Evaluation:
             earlier=earlier,
             request_changes=self._request_changes,
             repeat=self._repeat or (earlier.repeat if earlier is not None else None),
+            replicas=None if self._sharing is None else self._sharing.to_json(),
         )
 
     @property
@@ -345,13 +388,17 @@ class Evaluation:
             return question
         return self._fewer_examples(question, examples)
 
-    def _record(self, prediction: Prediction) -> None:
+    def _record(self, prediction: Prediction, server: int = 0) -> None:
+        suspects = self._suspects
+        if self._sharing is not None:
+            self._sharing.recorded(server, prediction)
+            suspects = self._sharing.suspects.get(server, suspects)
         self._run.append(prediction)
         if prediction.examples_dropped:
             index = self._index[prediction.key]
             self.questions[index] = self._as_sent(self.questions[index], prediction.examples_dropped)
         self.new += 1
-        self._suspects.ended(prediction.key, replied=prediction.error is None)
+        suspects.ended(prediction.key, replied=prediction.error is None)
         self._known.add(prediction.key)
         self.predictions.append(prediction)
         self._on_prediction(prediction)

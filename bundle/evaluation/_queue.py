@@ -39,7 +39,7 @@ class PrefixQueue(Queue):
         super().__init__(())
         groups: dict[_Prefix, deque[Question]] = {}
         for question in questions:
-            groups.setdefault(_prefix(question), deque()).append(question)
+            groups.setdefault(prefix(question), deque()).append(question)
         self._width = width
         self._usual_size = len(questions) / max(1, len(groups))
         self._unopened = deque(groups.values())
@@ -56,7 +56,7 @@ class PrefixQueue(Queue):
                 group = self._unopened.popleft()
                 leader = group.popleft()
                 if group:
-                    self._leading.add(_prefix(leader))
+                    self._leading.add(prefix(leader))
                 return leader
             if self._open:
                 group = self._open[0]
@@ -72,7 +72,7 @@ class PrefixQueue(Queue):
             await turn
 
     def begun(self, question: Question) -> None:
-        key = _prefix(question)
+        key = prefix(question)
         if key not in self._leading:
             return
         self._leading.remove(key)
@@ -84,6 +84,6 @@ class PrefixQueue(Queue):
                 turn.set_result(None)
 
 
-def _prefix(question: Question) -> _Prefix:
+def prefix(question: Question) -> _Prefix:
     """The same for all questions that start with the same examples."""
     return question.task, question.subject, question.examples

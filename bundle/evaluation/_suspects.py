@@ -69,6 +69,22 @@ class Loss:
     counts: bool
 
 
+@dataclass(frozen=True, slots=True)
+class AfterCrash:
+    """What follows from a crash of the server.
+
+    Attributes:
+        skipped: The questions that are asked no more, because they crash the server.
+        goes_on: Whether another server may be started for the others.
+        counted: The number of that restart among those that are limited; None if it is not, because the suspects have
+            become fewer.
+    """
+
+    skipped: Sequence[Question]
+    goes_on: bool
+    counted: int | None
+
+
 class Suspects:
     """Finds the questions that crash the server, at little cost to the others.
 
@@ -189,6 +205,12 @@ class Suspects:
 
     def _deaths_without(self, key: Key) -> int:
         return self._by_chance + len(self._deaths) - self._deaths_with(key)
+
+    def suspect(self, keys: Iterable[Key]) -> None:
+        """Suspect what was in flight at the crash of another server, asked apart from the others from now on."""
+        known = {key for group in self._groups for key in group.keys}
+        if new := set(keys) - known:
+            self._groups.append(_Group(new, narrowed=False))
 
     def apart(self, questions: Iterable[Question]) -> tuple[Sequence[Question], Sequence[Sequence[Question]]]:
         """The questions that nothing is known against, and the groups of suspects to be asked after them, in order.

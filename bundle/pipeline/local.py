@@ -25,8 +25,9 @@ from bundle.checkpoints import (
 from bundle.config.model_files import ModelFile, model_file, model_file_for
 from bundle.errors import ServerError, UsageError
 from bundle.pipeline.context import ContextLimit
-from bundle.pipeline.options import LocalOptions
+from bundle.pipeline.options import ALL, LocalOptions
 from bundle.pipeline.plan import Loaded, Plan
+from bundle.pipeline.replicas import HelperScreen
 from bundle.pipeline.targets import Server, Timing
 from bundle.pipeline.template_proof import TemplateProof, Verdict, choose_prompts
 from bundle.reports.screen.console import Screen
@@ -34,7 +35,7 @@ from bundle.runs.served import EngineRecord, LocalModelRecord, Served
 from bundle.serving.conversion import CONVERTED, Held, cache_directory
 from bundle.serving.engine import Engine, Job, ServerSpec, is_given
 from bundle.serving.engines import choose_engine
-from bundle.serving.gpus import GpuMemory
+from bundle.serving.gpus import GpuMemory, groups_of
 from bundle.serving.health import wait_for_trouble
 from bundle.serving.machine import Machine
 from bundle.serving.missing_gpus import why_no_gpu
@@ -136,14 +137,43 @@ class Local:
 
     @cached_property
     def engine(self) -> Engine:
+        first = self._engine(self.options.gpu, self.options.wait or 0.0)
+        gpu = self.options.gpu
+        if gpu is None or self.options.replicas == 1 or not first.gpu_count:
+            return first
+        return self._engine(groups_of(gpu, first.gpu_count)[0], self.options.wait or 0.0)
+
+    async def _further_specs(self, spec: ServerSpec, screen: Screen, *, plain: bool) -> list[ServerSpec]:
+        """How to serve the checkpoint on further GPUs, as many as ``--replicas`` asks for and as there are."""
+        wanted, gpu, count = self.options.replicas, self.options.gpu, self.engine.gpu_count
+        groups = [] if gpu is None or not count else groups_of(gpu, count)[1:]
+        if wanted == ALL and not count:
+            return []  # one server takes all of the CPU
+        found: list[ServerSpec] = []
+        while wanted == ALL or len(found) + 1 < wanted:
+            if gpu is not None and count and not groups:
+                if wanted != ALL:
+                    screen.say(f"{len(found) + 1} of {wanted} servers: --gpu {gpu} names no more GPUs")
+                break
+            try:
+                engine = self._engine(groups.pop(0) if groups else None, 0.0)
+                say = HelperScreen(screen, len(found) + 2).say
+                found.append(await in_thread(lambda: engine.prepare(say, plain=plain)))  # noqa: B023 - waited for
+            except (ServerError, UsageError) as error:
+                if wanted != ALL:
+                    screen.say(f"{len(found) + 1} of {wanted} servers: {error.message}")
+                break
+        return found
+
+    def _engine(self, gpu: str | None, wait_s: float) -> Engine:
         options = self.options
         job = Job(
             self.checkpoint,
             self._machine,
             arguments=self.arguments,
             trust_remote_code=self.trusted,
-            gpu=options.gpu,
-            wait_s=options.wait or 0.0,
+            gpu=gpu,
+            wait_s=wait_s,
             host=options.host,
         )
         return choose_engine(options.engine, self._named_model_file[1], job)
@@ -163,6 +193,10 @@ class Local:
 
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "LocalModel":
         checkpoint, options, engine = self.checkpoint, self.options, self.engine
+        if options.replicas != 1 and plan.options.qps is not None:
+            raise UsageError(
+                "--qps cannot be kept by several servers together.", remedy="Leave out --qps or --replicas."
+            )
         if not engine.scores_texts and (scored := [task.name for task in plan.tasks if task.by_likelihood]):
             raise UsageError(
                 f"{', '.join(scored)} needs log-probabilities of the prompt, which the {engine.name} server does not "
@@ -188,7 +222,11 @@ class Local:
             screen.say("no chat template: prompting as a base model, with plain text (--prompt-shape plain)")
         elif not plan.is_plain and spec.chosen_template is None:
             require_chat_template(checkpoint)
-        return LocalModel(self, spec, plan, screen, timing)
+        further = await self._further_specs(spec, screen, plain=plan.is_plain) if options.replicas != 1 else []
+        helpers = [
+            LocalModel(self, one, plan, HelperScreen(screen, number), Timing()) for number, one in enumerate(further, 2)
+        ]
+        return LocalModel(self, spec, plan, screen, timing, helpers)
 
     def kill(self) -> None:
         for supervisor in self.running:
@@ -200,7 +238,16 @@ class LocalModel:
 
     ours = True
 
-    def __init__(self, local: Local, spec: ServerSpec, plan: Plan, screen: Screen, timing: Timing) -> None:
+    def __init__(
+        self,
+        local: Local,
+        spec: ServerSpec,
+        plan: Plan,
+        screen: Screen,
+        timing: Timing,
+        helpers: Sequence["LocalModel"] = (),
+    ) -> None:
+        self.helpers = helpers
         self.label = local.checkpoint.name
         self.max_restarts = local.options.max_restarts
         self.concurrency = spec.concurrency
@@ -260,6 +307,8 @@ class LocalModel:
     def close(self) -> None:
         if self._spec.gpu_locks is not None:
             self._spec.gpu_locks.release()
+        for helper in self.helpers:
+            helper.close()
 
     @contextlib.asynccontextmanager
     async def serve(self, log: Path, started: asyncio.Event) -> AsyncIterator[Server]:

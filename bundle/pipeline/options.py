@@ -111,6 +111,24 @@ def parse_duration(value: str | None) -> float | None:
     return seconds
 
 
+ALL = 0
+"""``--replicas all``."""
+
+
+def parse_replicas(value: str | None) -> int:
+    """Read ``--replicas``.
+
+    Raises:
+        UsageError: It is neither a number of servers nor "all".
+    """
+    text = "1" if value is None else value.strip().lower()
+    if text == "all":
+        return ALL
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--replicas {quoted(text)} is not a number of servers.", remedy="Give a number, or all.")
+    return int(text)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationOptions:
     """What to ask and what to make of the replies, wherever the model is served."""
@@ -245,6 +263,13 @@ class LocalOptions:
     )
     gpu: str | None = _server(
         None, "Indices or names of the GPUs to use.", metavar="A,B", default="those with the most free memory"
+    )
+    replicas: int = _server(
+        1,
+        "Serve the checkpoint N times, each on GPUs of its own, or on all that are free.",
+        metavar="N|all",
+        typed=str,
+        parse=parse_replicas,
     )
     wait: float | None = _server(
         None,

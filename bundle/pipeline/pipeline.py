@@ -4,14 +4,16 @@ import asyncio
 import contextlib
 import gc
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from bundle.errors import BundleError, ExitCode, ServerError, UnexpectedError
 from bundle.pipeline.dry_run import dry_run
+from bundle.pipeline.losses import goes_on_after
 from bundle.pipeline.options import EvaluationOptions
 from bundle.pipeline.plan import Loaded, Plan, plan_tasks
+from bundle.pipeline.replicas import Begun, help_asking
 from bundle.pipeline.targets import Prepared, Target, Timing
 from bundle.reports.screen.console import Screen
 from bundle.reports.screen.progress import Progress
@@ -127,6 +129,11 @@ async def _serve_and_ask(session: _Session, plan: Plan, target: Target, opened: 
         if session.options.resume is not None:
             served = await in_thread(model.describe)
             require_same_plan(RunRecord.read(run.directory), plan.task_records(), plan.sampling({}), served)
+        begun = Begun()
+        helping = [
+            group.create_task(help_asking(number, plan, model, begun, run, session.screen))
+            for number in range(1, 1 + len(model.helpers))
+        ]
         started = asyncio.Event()
         checking = group.create_task(model.check(started, loading))
         while True:
@@ -143,11 +150,21 @@ async def _serve_and_ask(session: _Session, plan: Plan, target: Target, opened: 
                         asking = _asking_options(session, model)
                         evaluation = await _begin(session, run, plan, model, loaded, asking)
                     with _garbage_rarely_searched():
-                        trouble = await server.attend(_ask(session, plan, model, evaluation, server.client, asking))
+                        trouble = await server.attend(
+                            _ask(session, plan, model, evaluation, server.client, asking, begun)
+                        )
                     if trouble is None:  # in the time that it takes the server to stop
                         group.create_task(in_thread(_prepare_page))
-            if trouble is None or not _goes_on_after(trouble, model, evaluation, session.screen):
+                        _send_home(helping)
+            if trouble is None or not await goes_on_after(trouble, model, evaluation, session.screen, helping):
+                _send_home(helping)
                 return
+
+
+def _send_home(helping: Iterable[asyncio.Task[None]]) -> None:
+    """Have the further servers stopped: they have nothing left, and one of them may still be starting."""
+    for task in helping:
+        task.cancel()
 
 
 async def _load(session: _Session, plan: Plan, target: Target) -> Loaded:
@@ -179,7 +196,8 @@ def _asking_options(session: _Session, model: Prepared) -> "AskingOptions":
     from bundle.evaluation import AskingOptions  # imported late: slow, and the server should start first
 
     options = session.options
-    wanted, allowed = options.concurrency or model.concurrency, connections_allowed()
+    wanted = options.concurrency or model.concurrency
+    allowed = max(1, connections_allowed() // (1 + len(model.helpers)))
     if wanted > allowed:
         session.screen.say(
             f"limiting concurrency to {allowed} (requested {wanted}): open-file limit reached (`ulimit -n`)"
@@ -206,6 +224,7 @@ async def _begin(
         plan.sampling(model.extra_body),
         context=None if loaded.context is None else loaded.context.record,
         command=session.command,
+        replicas=1 + len(model.helpers) if model.helpers else None,
         **asdict(asking),
     )
     if session.conclusion is not None:
@@ -216,6 +235,8 @@ async def _begin(
     # A resume that asks nothing changes nothing: neither versions nor times are this session's.
     nothing_to_ask = session.earlier is not None and all(one.key in answered for one in loaded.questions)
     evaluation = Evaluation(plan.tasks, loaded.questions, run, session.screen.answered, loaded.fewer_examples)
+    if model.helpers:
+        evaluation.share(1 + len(model.helpers))
     run.begin(record, await in_thread(lambda: prompt_file(evaluation.questions)), keep=nothing_to_ask)
     session.record, session.evaluation = record, evaluation
     if loaded.context is not None:
@@ -231,6 +252,7 @@ async def _ask(
     evaluation: "Evaluation",
     client: "ChatClient",
     asking: "AskingOptions",
+    begun: Begun,
 ) -> None:
     """Ask what has no reply yet."""
     client.send_always(model.extra_body)
@@ -238,6 +260,7 @@ async def _ask(
         if evaluation.unanswered:
             await _prove(session, model, evaluation, client)
         progress = Progress(len(evaluation.unanswered), lambda: client.learned_qps, lambda: evaluation.in_flight)
+        begun.set(evaluation, asking)
         with session.timing.phase("ask_s"), session.screen.asking(progress, len(evaluation.predictions)):
             await evaluation.ask(client, plan.max_out_len, asking, ours=model.ours)
             if not model.ours and (count := evaluation.forget_failed_in_passing()):
@@ -296,35 +319,6 @@ async def _repeat(
             await evaluation.repeat(client, plan.max_out_len, asking, session.options.repeat)
         except BundleError as error:
             session.screen.say(f"warning: could not repeat them: {error.message}")
-
-
-def _goes_on_after(trouble: ServerError, model: Prepared, evaluation: "Evaluation", screen: Screen) -> bool:
-    """Say what happened to the server and what becomes of its questions; whether there are any for the next one.
-
-    Raises:
-        ServerError: There are, but this was the last one.
-    """
-    suspected_before = evaluation.suspected
-    after = evaluation.server_lost(max_restarts=model.max_restarts)
-    for question in after.skipped:
-        screen.say(f"skipping {question.subject} #{question.id}: it keeps crashing the server")
-    left = len(evaluation.unanswered)
-    if left and not after.goes_on:
-        raise trouble
-    screen.say(trouble.message)
-    if left:
-        why = f"{after.counted} of {model.max_restarts}" if after.counted else "to find the question that crashes it"
-        screen.say(f"restarting the server ({why}): {plural(left, 'question')} left")
-    suspected, again = evaluation.suspected
-    if (suspected, again) == suspected_before:
-        return left > 0  # nothing new, as where it did not come up again
-    if suspected and again:
-        screen.say(f"{plural(suspected, 'question')} may be crashing it; asking them last, in small groups")
-    elif suspected:
-        screen.say(
-            f"{plural(suspected, 'question was', 'questions were')} in flight; asking them again after the others"
-        )
-    return left > 0
 
 
 def _report(session: _Session, code: int) -> int:

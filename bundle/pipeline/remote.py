@@ -181,6 +181,7 @@ class RemoteModel:
     connect: Callable[[], ChatClient]
     list_models: Callable[..., Awaitable[list[str]]]
     ours = False
+    helpers: ClassVar[tuple[()]] = ()
     max_restarts = 0
     extra_body: ClassVar[Mapping[str, Any]] = {}
 

@@ -29,7 +29,7 @@ from bundle.runs.record import RunRecord
 from bundle.runs.results import Results
 from bundle.runs.scoring import headlines
 from bundle.serving.gpu_locks import holder
-from bundle.serving.gpus import visible_gpus
+from bundle.serving.gpus import groups_of, visible_gpus
 from bundle.serving.machine import Machine
 from bundle.system.background import first_fault_only, in_thread
 from bundle.system.guarded import undisturbed
@@ -102,7 +102,9 @@ class Sweep:
                 "--resume is for a single checkpoint.",
                 remedy="Leave it out: the same command again resumes what is not finished.",
             )
-        for option, value in (("--summary", asked.summary), ("--junit", asked.junit), ("--adapter", served.adapter)):
+        replicas = None if served.replicas == 1 else served.replicas
+        single = {"--summary": asked.summary, "--junit": asked.junit, "--adapter": served.adapter}
+        for option, value in {**single, "--replicas": replicas}.items():
             if value is not None:
                 raise UsageError(
                     f"{option} is for a single checkpoint.", remedy="Leave it out, or name one checkpoint."
@@ -154,8 +156,7 @@ class Sweep:
         if not each:
             return [None]
         if self._served.gpu is not None:
-            names = self._served.gpu.split(",")
-            return [",".join(names[start : start + each]) for start in range(0, len(names) - each + 1, each)] or [None]
+            return groups_of(self._served.gpu, each)
         free = [gpu for gpu in visible_gpus(self._machine.gpus) if holder(gpu) is None]
         return [None] * max(1, len(free) // each)
 

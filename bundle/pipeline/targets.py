@@ -91,6 +91,10 @@ class Prepared(Protocol):
     concurrency: int
 
     @property
+    def helpers(self) -> Sequence["Prepared"]:
+        """The same model on further servers, which are asked at the same time."""
+
+    @property
     def extra_body(self) -> Mapping[str, Any]: ...
 
     async def check(self, started: asyncio.Event, loading: Awaitable[Loaded]) -> None:

@@ -17,6 +17,8 @@ PROMPTS: Final = "prompts.jsonl"
 PREDICTIONS: Final = "predictions.jsonl"
 RESULTS: Final = "results.json"
 SERVER_LOG: Final = "server.log"
+SERVER_LOGS: Final = "servers"
+"""Directory of the logs of further servers."""
 
 DAMAGED: Final = "The run is damaged; start a new one."
 

@@ -127,6 +127,7 @@ class RunRecord(RecordPart):
         full_replies: Whether replies were generated completely even if the answer was final before.
         prefix_order: Whether questions were ordered for the server's prefix cache.
         versions: Of this program, Python and the packages a result can depend on.
+        replicas: How many servers were asked at once; None for one. A resume may ask another number.
         command: What `bundle resume` repeats; None if a secret was on the command line.
     """
 
@@ -145,6 +146,7 @@ class RunRecord(RecordPart):
     prefix_order: StrictBool
     versions: dict[str, str]
     hardware: HardwareRecord
+    replicas: int | None = None
     command: CommandRecord | None = None
 
     @classmethod

@@ -63,6 +63,8 @@ class Results(RecordPart):
         timed_answers: Replies of the sessions that `timing` sums up: a session that was killed left no times. None in
             older files: all.
         sessions: How many these are.
+        replicas: Where several servers were asked, how many replies of this session came from each, and how many were
+            correct.
         partial: By task, what part of it was asked and answered, as in "first 5 of each subject: 260 of 1,346"; None
             where all was.
     """
@@ -78,6 +80,7 @@ class Results(RecordPart):
     repeat: Repeat | None = None
     timed_answers: _Count | None = None
     sessions: _Count = 1
+    replicas: list[dict[str, _Count]] | None = None
 
     @classmethod
     def of(
@@ -94,6 +97,7 @@ class Results(RecordPart):
         earlier: "Results | None" = None,
         request_changes: Sequence[str] = (),
         repeat: Repeat | None = None,
+        replicas: list[dict[str, int]] | None = None,
     ) -> Self:
         """Score and count what is known of a run.
 
@@ -125,6 +129,7 @@ class Results(RecordPart):
             health=health.to_json(),
             partial={name: text for name, text in (scopes or {}).items() if text} or None,
             repeat=repeat,
+            replicas=replicas,
         )
 
     @classmethod
@@ -147,7 +152,9 @@ class Results(RecordPart):
 
     def to_json(self) -> dict[str, Any]:
         """The file's content."""
-        absent = {name for name in ("request_changes", "health", "partial", "repeat") if not getattr(self, name)}
+        absent = {
+            name for name in ("request_changes", "health", "partial", "repeat", "replicas") if not getattr(self, name)
+        }
         if self.sessions == 1 and self.timed_answers in (None, self.coverage.answered):
             absent |= {"sessions", "timed_answers"}  # as they always are without --resume
         return self.model_dump(exclude=absent)

@@ -176,6 +176,12 @@ def select_gpus(gpus: Sequence[Gpu], wanted: str | None, count: int) -> list[Gpu
     return sorted(gpus, key=lambda gpu: -(gpu.free_mib or 0))[:count]
 
 
+def groups_of(wanted: str, count: int) -> list[str]:
+    """Divide what follows ``--gpu`` among servers that need ``count`` GPUs each; what is left over is not used."""
+    names = wanted.split(",")
+    return [",".join(names[start : start + count]) for start in range(0, len(names) - count + 1, count)] or [wanted]
+
+
 def needed_mib(weight_bytes: int, gpus: int = 1) -> int:
     """About how many MiB of each GPU's memory a server takes that spreads a checkpoint over so many."""
     return weight_bytes // (2**20 * gpus) + _OVERHEAD_MIB

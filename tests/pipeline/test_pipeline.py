@@ -61,6 +61,8 @@ class Mortal:
     async def open(self, screen: Screen) -> None:
         return None
 
+    helpers = ()
+
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "Mortal":
         return self
 

@@ -1,8 +1,9 @@
 """Stands in for the ``lmdeploy`` executable: its options, its endpoints and its ways to fail, without a GPU.
 
 ``LMDEPLOY_STAND_IN`` says how it behaves: in all of its lives, or, separated by semicolons, in one after the other; the
-last holds for all that follow. What it does while it serves begins after ``MIDWAY`` questions. A poison is a question
-that holds one of ``LMDEPLOY_STAND_IN_POISON``. What happens to it is written to ``LMDEPLOY_STAND_IN_JOURNAL``.
+last holds for all that follow. ``LMDEPLOY_STAND_IN_ON_0`` says it for those on GPU 0 alone. What it does while it
+serves begins after ``MIDWAY`` questions. A poison is a question that holds one of ``LMDEPLOY_STAND_IN_POISON``. What
+happens to it is written to ``LMDEPLOY_STAND_IN_JOURNAL``.
 
 It uses the standard library alone, so that it starts in a moment.
 """
@@ -24,7 +25,9 @@ from typing import Any
 from tests.stand_ins import faulty_replies as faults
 from tests.stand_ins.journal import Journal, read_journal
 
-BEHAVIOURS = os.environ.get("LMDEPLOY_STAND_IN", "good").split("; ")
+BEHAVIOURS = os.environ.get(
+    f"LMDEPLOY_STAND_IN_ON_{os.environ.get('CUDA_VISIBLE_DEVICES')}", os.environ.get("LMDEPLOY_STAND_IN", "good")
+).split("; ")
 JOURNAL = os.environ.get("LMDEPLOY_STAND_IN_JOURNAL")
 RECORD = os.environ.get("LMDEPLOY_STAND_IN_RECORD")
 

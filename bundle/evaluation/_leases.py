@@ -1,0 +1,216 @@
+"""Which of several servers is asked which question.
+
+A subject stays with the server that opened it, because the subject's examples are in that server's prefix cache. The
+largest are opened first. Once all are open, a server that has nothing left takes over half of the largest rest; and no
+server has more in flight than its share of what is left, so that the last replies do not wait for a slow one.
+"""
+
+import asyncio
+import math
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from bundle.evaluation._queue import Queue, prefix
+from bundle.tasks.catalog import Question
+from bundle.tasks.scores import Key
+
+
+@dataclass(slots=True)
+class _Subject:
+    """Questions with the same examples.
+
+    Attributes:
+        leader: The one that was sent ahead, until the server has read it; None afterwards.
+        rest: Those that have not been sent.
+    """
+
+    rest: deque[Question]
+    leader: Key | None = None
+
+
+class Leases:
+    """Hands out questions. Does nothing else: no clock, no tasks.
+
+    Args:
+        servers: How many there are; they are numbered from 0.
+    """
+
+    def __init__(self, servers: int) -> None:
+        self._servers = servers
+        self._unopened: deque[_Subject] = deque()
+        self._open: dict[int, list[_Subject]] = {server: [] for server in range(servers)}
+        self._in_flight: dict[int, dict[Key, Question]] = {server: {} for server in range(servers)}
+        self._known: set[Key] = set()
+        self._usual_size = 1.0
+
+    @property
+    def left(self) -> int:
+        """Questions that have not been asked, and those in flight."""
+        return len(self._known)
+
+    def add(self, questions: Iterable[Question]) -> None:
+        """Take in questions; those that are here already are passed over."""
+        subjects: dict[tuple[str, str, int], deque[Question]] = defaultdict(deque)
+        for question in questions:
+            if question.key not in self._known:
+                self._known.add(question.key)
+                subjects[prefix(question)].append(question)
+        if subjects:
+            self._usual_size = sum(map(len, subjects.values())) / len(subjects)
+        everything = [*self._unopened, *(_Subject(rest) for rest in subjects.values())]
+        self._unopened = deque(sorted(everything, key=lambda subject: -len(subject.rest)))
+
+    def next(self, server: int, width: int) -> Question | None:
+        """The next question for a server; None if there is none for it at present.
+
+        Args:
+            width: How many it may have in flight.
+        """
+        if len(self._in_flight[server]) >= max(1, math.ceil(self.left / self._servers)):
+            return None
+        mine = self._open[server]
+        ready = [subject for subject in mine if subject.leader is None]
+        coming = sum(len(subject.rest) for subject in ready) + (len(mine) - len(ready)) * self._usual_size
+        if self._unopened and coming < width:
+            return self._lead(server, self._unopened.popleft())
+        if ready:
+            question = ready[0].rest.popleft()
+            self._in_flight[server][question.key] = question
+            if not ready[0].rest:
+                mine.remove(ready[0])
+            return question
+        if mine:
+            return None
+        others = [subject for other, subjects in self._open.items() if other != server for subject in subjects]
+        largest = max(others, key=lambda subject: len(subject.rest), default=None)
+        if largest is None or not largest.rest:
+            return None
+        half = [largest.rest.pop() for _ in range(math.ceil(len(largest.rest) / 2))]
+        self._forget_empty()
+        return self._lead(server, _Subject(deque(reversed(half))))
+
+    def read(self, server: int, key: Key) -> None:
+        """Note that a server has read a question: it will have a reply, or none."""
+        for subject in self._open[server]:
+            if subject.leader == key:
+                subject.leader = None
+        self._forget_empty()
+
+    def ended(self, server: int, key: Key) -> None:
+        """Note that a question has an outcome."""
+        if self._in_flight[server].pop(key, None) is not None:
+            self._known.discard(key)
+
+    def lost(self, server: int) -> list[Question]:
+        """Take back all that a server had; return what was in flight, which is handed out no more."""
+        in_flight = list(self._in_flight[server].values())
+        self._in_flight[server].clear()
+        self._known.difference_update(question.key for question in in_flight)
+        for subject in self._open[server]:
+            if subject.rest:
+                self._unopened.appendleft(_Subject(subject.rest))
+        self._open[server] = []
+        return in_flight
+
+    def _lead(self, server: int, subject: _Subject) -> Question:
+        leader = subject.rest.popleft()
+        self._in_flight[server][leader.key] = leader
+        if subject.rest:
+            subject.leader = leader.key
+            self._open[server].append(subject)
+        return leader
+
+    def _forget_empty(self) -> None:
+        for subjects in self._open.values():
+            subjects[:] = [subject for subject in subjects if subject.rest]
+
+
+class Pool:
+    """Leases that workers wait for."""
+
+    def __init__(self, servers: int) -> None:
+        self._leases = Leases(servers)
+        self._waiting: dict[int, deque[asyncio.Future[None]]] = {server: deque() for server in range(servers)}
+        self._has_work = asyncio.Event()
+        self._is_drained = asyncio.Event()
+
+    def add(self, questions: Iterable[Question]) -> None:
+        """Take in questions."""
+        self._leases.add(questions)
+        self._changed()
+
+    def queue(self, server: int, width: Callable[[], int]) -> Queue:
+        """The questions of one server; its end is that of them all."""
+        return _Share(self, server, width)
+
+    async def has_work(self) -> None:
+        """Wait until there are questions."""
+        await self._has_work.wait()
+
+    def ended(self, server: int, key: Key) -> None:
+        """Note that a question has an outcome."""
+        self._leases.ended(server, key)
+        self._changed()
+
+    def lost(self, server: int) -> list[Question]:
+        """Have the others asked what a server has not been; return what it had in flight."""
+        in_flight = self._leases.lost(server)
+        self._waiting[server].clear()
+        self._changed()
+        return in_flight
+
+    async def drained(self) -> None:
+        """Wait until there is nothing left."""
+        await self._is_drained.wait()
+
+    def _changed(self) -> None:
+        if self._leases.left:
+            self._has_work.set()
+            self._is_drained.clear()
+        else:
+            self._has_work.clear()
+            self._is_drained.set()
+        for server in self._waiting:
+            self._wake(server, all_of_them=not self._leases.left)
+
+    def _wake(self, server: int, *, all_of_them: bool = False) -> None:
+        waiting = self._waiting[server]
+        while waiting:
+            turn = waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                if not all_of_them:
+                    return
+
+    async def next(self, server: int, width: int) -> Question | None:
+        """The next question for a server; None when there is nothing left for anybody."""
+        while self._leases.left:
+            if (question := self._leases.next(server, width)) is not None:
+                self._wake(server)  # there may be more
+                return question
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting[server].append(turn)
+            await turn
+        return None
+
+    def read(self, server: int, key: Key) -> None:
+        """Note that a server has read a question."""
+        self._leases.read(server, key)
+        self._wake(server)
+
+
+class _Share(Queue):
+    """What one server is asked."""
+
+    def __init__(self, pool: Pool, server: int, width: Callable[[], int]) -> None:
+        super().__init__(())
+        self._pool = pool
+        self._server = server
+        self._width = width
+
+    async def next(self) -> Question | None:
+        return await self._pool.next(self._server, self._width())
+
+    def begun(self, question: Question) -> None:
+        self._pool.read(self._server, question.key)

@@ -1,0 +1,121 @@
+"""Several servers are asked at once, and some of them die."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.faults.box import ALL, IN_FLIGHT, Box
+from tests.faults.conftest import MakeBox
+from tests.patience import PATIENCE_S, wait_until
+from tests.stand_ins.box import GPU
+
+TWO_GPUS = {"NVIDIA_SMI_STAND_IN": json.dumps({"gpus": [GPU, (1, "GPU-1", *GPU[2:])]})}
+ON_FIRST, ON_SECOND = "LMDEPLOY_STAND_IN_ON_0", "LMDEPLOY_STAND_IN_ON_1"
+POISON = "快速排序"
+
+
+def replies(machine: Box) -> dict[tuple[str, int], tuple[str, str]]:
+    return {key: (row["reply"], row["answer"]) for key, row in machine.answered().items()}
+
+
+def test_two_servers_give_what_one_gives_row_for_row_and_a_resume_may_have_another_number(
+    box: MakeBox, tmp_path: Path
+) -> None:
+    machine = box("good", **TWO_GPUS)
+    assert machine.run("--replicas", "all").code == 0
+    both = replies(machine)
+    asked = machine.story.asked()
+    counts = machine.results["replicas"]
+
+    machine.out = tmp_path / "one"
+    assert machine.run("--out", machine.out).code == 0
+
+    assert replies(machine) == both
+    assert len(asked) - asked.count("1") == len(set(asked) - {"1"}) == ALL
+    assert sum(one["answered"] for one in counts) == ALL
+    assert sorted(machine.story.all_of("gpus"))[:2] == ["0", "0"]
+    machine.check_nothing_is_left()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGSTOP])
+def test_both_are_lost_midway(box: MakeBox, stop: signal.Signals) -> None:
+    machine = box("silent; silent; good", **TWO_GPUS)
+    process = machine.start("--replicas", 2, "--hang-timeout", 3)
+    wait_until(lambda: len(machine.story.lives) == 2)
+    wait_until(lambda: len(machine.rows()) >= 2 * 20)
+    for pid in machine.story.lives[:2]:
+        os.kill(pid, stop)
+
+    ended = machine.end_of(process)
+
+    assert ended.code == 0
+    machine.check(answered=ALL)
+
+
+def test_one_that_never_comes_up_is_gone_on_without(box: MakeBox) -> None:
+    machine = box("good", **TWO_GPUS, **{ON_SECOND: "out of memory"})
+    ended = machine.run("--replicas", 2, "--max-restarts", 1)
+
+    assert ended.code == 0
+    assert "Going on without it" in ended.said or len(machine.story.lives) == 2
+    machine.check(answered=ALL)
+
+
+def test_the_first_is_lost_for_good_and_the_other_answers_the_rest(box: MakeBox) -> None:
+    machine = box("good", **TWO_GPUS, **{ON_FIRST: "crash midway; out of memory"})
+    ended = machine.run("--replicas", 2, "--max-restarts", 0)
+
+    assert ended.code == 3
+    assert "Going on with the other servers" in ended.said
+    assert len(machine.answered()) >= ALL - IN_FLIGHT
+    machine.check_nothing_is_left()
+
+    del machine.environment[ON_FIRST]
+    assert machine.run("--resume", machine.run_directory, "--replicas", 1).code == 0
+    machine.check(answered=ALL)
+
+
+def test_a_poisoned_question_costs_no_other_its_answer(box: MakeBox) -> None:
+    machine = box("good", LMDEPLOY_STAND_IN_POISON=POISON, **TWO_GPUS)
+    ended = machine.run("--replicas", 2)
+
+    assert ended.code == 4
+    machine.check(answered=ALL - 1, failed=1)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_interrupted_nothing_is_left_and_a_resume_asks_the_rest(box: MakeBox, times: int) -> None:
+    machine = box("silent; silent; good", **TWO_GPUS)
+    process = machine.start("--replicas", 2)
+    wait_until(lambda: len(machine.story.lives) == 2)
+    wait_until(lambda: len(machine.rows()) >= 2 * 20)
+    for _ in range(times):
+        process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE_S) == 130
+    machine.check_nothing_is_left()
+    before = machine.answered().keys()
+    asked = len(machine.story.asked())
+
+    assert machine.run("--resume", machine.run_directory).code == 0
+
+    again = [text for text in machine.story.asked()[asked:] if text != "1"]
+    assert len(again) == ALL - len(before)
+    machine.check(answered=ALL)
+
+
+def test_a_rate_for_several_servers_is_refused(box: MakeBox) -> None:
+    refused = box("good", **TWO_GPUS).run("--replicas", 2, "--qps", 1)
+    assert refused.code == 2
+    assert "--qps cannot be kept by several servers together" in refused.said
+
+
+def test_with_fewer_gpus_than_asked_for_it_begins_with_those(box: MakeBox) -> None:
+    machine = box("good", **TWO_GPUS)
+    ended = machine.run("--replicas", 3)
+
+    assert ended.code == 0
+    assert "2 of 3 servers: GPU 0 is in use" in ended.said
+    machine.check(answered=ALL)
