@@ -74,13 +74,13 @@ def inspect_adapter(path: Path, base: Checkpoint) -> Adapter:
     """Look at an adapter's directory, and hold it against the base. Only headers are read.
 
     Raises:
-        CheckpointError: It is no LoRA adapter, is damaged, does not fit the base, or cannot be merged by adding.
+        CheckpointError: It is not a LoRA adapter, is damaged, does not fit the base, or cannot be merged by adding.
     """
     path = path.expanduser().resolve()
     names = list_names(path)
     if ADAPTER_CONFIG not in names:
         raise CheckpointError(
-            f"{shown(path)} has no {ADAPTER_CONFIG}, so it is no LoRA adapter.",
+            f"{shown(path)} has no {ADAPTER_CONFIG}, so it is not a LoRA adapter.",
             remedy="Give a whole model as MODEL_DIR, without --adapter."
             if "config.json" in names
             else "Give the directory that peft saved the adapter to.",
@@ -149,7 +149,7 @@ def _held_against_base(
     for name, pair in factors.items():
         a, b, whole = pair.get("A"), pair.get("B"), tensors[name]
         if a is None or b is None:
-            raise _does_not_fit(path, base, f"{shown(name)} has one of its two factors alone")
+            raise _does_not_fit(path, base, f"{shown(name)} has only one of its two factors")
         if (
             len(a.shape) != 2
             or len(b.shape) != 2
@@ -195,7 +195,7 @@ def _pattern(path: Path, settings: Mapping[str, Any], name: str, module: str, ot
     patterns = settings.get(name) or {}
     if not isinstance(patterns, dict) or not all(_NAME_PATTERN.fullmatch(pattern) for pattern in patterns):
         raise CheckpointError(
-            f"{shown(path / ADAPTER_CONFIG)} has a {name} that is more than names of modules.", remedy=_MERGE_WITH_PEFT
+            f"{shown(path / ADAPTER_CONFIG)}: {name} has entries that are not module names.", remedy=_MERGE_WITH_PEFT
         )
     own = (value for key, value in patterns.items() if f".{module}".endswith(f".{key.strip('^$')}"))
     return next(own, otherwise)

@@ -266,7 +266,7 @@ def _quantization_config(
     if not isinstance(settings, Mapping) or not isinstance(settings.get("quant_method"), str):
         if config.get("quantization") == settings:
             raise CheckpointError(
-                f"{shown(directory)} is quantized in the format of MLX, which only Apple's processors run.",
+                f"{shown(directory)} is quantized in the format of MLX, which runs only on Apple silicon.",
                 remedy="Give the checkpoint it was converted from.",
             )
         raise CheckpointError(

@@ -102,7 +102,7 @@ def evaluate(
     if code == ExitCode.UNANSWERED:
         raise UnansweredError(
             f"{run.total - run.answered} of {run.total} questions have no reply.",
-            remedy=f"Go on with resume={str(run.directory)!r}, or read what there is with bundle.load.",
+            remedy=f"Continue with resume={str(run.directory)!r}, or read the answers so far with bundle.load.",
         )
     if code == ExitCode.GATE_NOT_MET:
         raise GateError(f"A gate is not met by {run!r}.", remedy=f"bundle.load({str(run.directory)!r}) reads the run.")

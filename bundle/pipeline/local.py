@@ -81,7 +81,9 @@ class Local:
         base = inspect_checkpoint(self._model_dir)
         adapter = inspect_adapter(directory, base)
         if adapter.base_name is not None and model_name(adapter.base_name) != base.name:
-            screen.say(f"the adapter was trained on {adapter.base_name}, by its own word; merging it into {base.path}")
+            screen.say(
+                f"the adapter was trained on {adapter.base_name}, according to its config; merging it into {base.path}"
+            )
         merged = merge_adapter(base, adapter, cache_directory() / CONVERTED, say=screen.say)
         return replace(inspect_checkpoint(merged), name=adapter.name), Held(hold(merged))
 

@@ -38,7 +38,7 @@ async def evaluate_and_report(
         code = await sweep.evaluate(checkpoints)
     except asyncio.CancelledError:
         code = ExitCode.INTERRUPTED
-        screen.say("interrupted; the same command goes on where it has ended")
+        screen.say("interrupted; run the same command again to continue")
     if sweep.outcomes:
         _report(sweep.outcomes, out, label, screen)
     return code

@@ -79,7 +79,7 @@ _CAUSES: Final[Mapping[Cause, tuple[re.Pattern[str], str]]] = {
     ),
     Cause.REQUEST: (
         re.compile(r"HTTP 4\d\d", re.IGNORECASE),
-        "The server refuses the question and says no more than this; it would do so again.",
+        "The server refuses the question without saying why, and would refuse it again.",
     ),
     Cause.OTHER: (re.compile(""), "Continue with `bundle resume` to ask them again."),
 }

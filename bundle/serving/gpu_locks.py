@@ -100,7 +100,7 @@ def reserve_gpus(job: "Job", engine: str, count: int, say: Callable[[str], None]
             nvidia, is_fresh = ask_for_gpus(job.machine.limit_s), True
         else:
             for device, why in locks.unlocked.items():
-                say(f"GPU {device} cannot be locked, so that another run may take it too: {why}")
+                say(f"GPU {device} cannot be locked, so another run may use it too: {why}")
             return gpus, locks
 
 

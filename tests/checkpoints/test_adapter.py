@@ -141,9 +141,11 @@ LORA_B = f"base_model.model.{MODULE}.lora_B.weight"
         pytest.param({"peft_type": "IA3"}, {}, "is not a LoRA adapter but IA3", id="another-method"),
         pytest.param({"use_dora": True}, {}, "uses DoRA", id="dora"),
         pytest.param({"init_lora_weights": "pissa_niter_16"}, {}, "changes the base's weights", id="pissa"),
-        pytest.param({"alpha_pattern": {".*wqkv": 3}}, {}, "more than names of modules", id="pattern"),
+        pytest.param(
+            {"alpha_pattern": {".*wqkv": 3}}, {}, "alpha_pattern has entries that are not module names", id="pattern"
+        ),
         pytest.param({"r": 8}, {}, "gives .* rank 8 .* its weights have rank 4", id="another-rank"),
-        pytest.param({}, {LORA_B: None}, "one of its two factors alone", id="half"),
+        pytest.param({}, {LORA_B: None}, "only one of its two factors", id="half"),
         pytest.param({}, {LORA_A: torch.zeros(RANK, 7)}, "its factors are", id="another-width"),
         pytest.param(
             {}, {"base_model.model.model.layers.99.attention.wo.lora_A.weight": torch.zeros(4, 4)}, "has no", id="layer"

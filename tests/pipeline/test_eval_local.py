@@ -329,7 +329,7 @@ def test_a_model_is_served_with_a_lora_adapter_merged_into_it(tmp_path: Path, ti
 
     assert result.returncode == 0, result.stderr
     assert f"checkpoint {tiny} with adapter {adapter}" in result.stderr
-    assert "the adapter was trained on someone/another-model, by its own word" in result.stderr
+    assert "the adapter was trained on someone/another-model, according to its config" in result.stderr
     served = json.loads((tmp_path / "record.json").read_text())["options"]
     assert served["model_name"] == "sft-lora"
     (path,) = out.glob("*-sft-lora/run.json")

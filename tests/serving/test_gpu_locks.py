@@ -223,7 +223,7 @@ def test_what_cannot_be_locked_is_used_and_said(job: Job, box: Path) -> None:
 
     assert numbers(gpus) == [0]
     assert len(said) == 1
-    assert said[0].startswith("GPU 0 cannot be locked, so that another run may take it too: ")
+    assert said[0].startswith("GPU 0 cannot be locked, so another run may use it too: ")
     assert said[0].endswith("it is not a regular file")
     assert not (box / "elsewhere").exists()
 

@@ -101,7 +101,9 @@ def test_lmdeploy_is_started_with_weights_that_it_takes(
 REFUSED = [
     pytest.param("bitsandbytes", BITSANDBYTES, (), "takes weights quantized by .*, not by bitsandbytes", id="nf4"),
     pytest.param("hqq", {}, (), "not by hqq", id="hqq"),
-    pytest.param("gptq", GPTQ | {"desc_act": True}, (), "symmetric and without desc_act", id="gptq-act-order"),
+    pytest.param(
+        "gptq", GPTQ | {"desc_act": True}, (), "only symmetric GPTQ weights without desc_act", id="gptq-act-order"
+    ),
     pytest.param(
         "gptq", GPTQ, ("--backend", "pytorch"), "its PyTorch backend takes .*, not by gptq", id="gptq-pytorch"
     ),

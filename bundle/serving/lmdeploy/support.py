@@ -66,7 +66,7 @@ def _unknown_to_turbomind(method: str, settings: Mapping[str, Any]) -> str | Non
     if method == "awq" and settings.get("version") != "gemm":
         return f'TurboMind takes AWQ weights of version "gemm", not {settings.get("version")!r}'
     if method == "gptq" and (settings.get("desc_act") or not settings.get("sym", True)):
-        return "TurboMind takes GPTQ weights that are symmetric and without desc_act alone"
+        return "TurboMind takes only symmetric GPTQ weights without desc_act"
     if method == "compressed-tensors":
         try:
             group = settings["config_groups"]["group_0"]
@@ -77,7 +77,7 @@ def _unknown_to_turbomind(method: str, settings: Mapping[str, Any]) -> str | Non
             return f"TurboMind cannot read this compressed-tensors configuration ({error!r} in its config_groups)"
         if stored != "pack-quantized" or kind != (4, "int"):
             return (
-                f"TurboMind takes compressed-tensors of format pack-quantized with 4-bit integers alone, not {stored}"
+                f"TurboMind takes compressed-tensors only as 4-bit integers in the format pack-quantized, not {stored}"
             )
     sizes = _GROUP_SIZES.get(method)
     if sizes and group_size is not None and group_size not in sizes:
