@@ -282,7 +282,7 @@ class Evaluation:
         for number, questions in enumerate((together, *groups)):
             window = Window(options.concurrency, adaptive=options.adaptive)
             if self._sharing is not None and number == 0:
-                self._sharing.pool.add(questions)
+                self._sharing.pool.add(questions, prefix_order=options.prefix_order)
                 queue = self._sharing.pool.queue(0, lambda window=window: window.limit)  # type: ignore[misc]
             else:
                 queue = _queue(questions, window, options)

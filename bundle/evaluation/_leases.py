@@ -49,13 +49,17 @@ class Leases:
         """Questions that have not been asked, and those in flight."""
         return len(self._known)
 
-    def add(self, questions: Iterable[Question]) -> None:
-        """Take in questions; those that are here already are passed over."""
-        subjects: dict[tuple[str, str, int], deque[Question]] = defaultdict(deque)
+    def add(self, questions: Iterable[Question], *, prefix_order: bool = True) -> None:
+        """Take in questions; those that are here already are passed over.
+
+        Args:
+            prefix_order: Whether those of a subject belong together. Otherwise they are handed out in this order.
+        """
+        subjects: dict[object, deque[Question]] = defaultdict(deque)
         for question in questions:
             if question.key not in self._known:
                 self._known.add(question.key)
-                subjects[prefix(question)].append(question)
+                subjects[prefix(question) if prefix_order else question.key].append(question)
         if subjects:
             self._usual_size = sum(map(len, subjects.values())) / len(subjects)
         everything = [*self._unopened, *(_Subject(rest) for rest in subjects.values())]
@@ -135,9 +139,9 @@ class Pool:
         self._has_work = asyncio.Event()
         self._is_drained = asyncio.Event()
 
-    def add(self, questions: Iterable[Question]) -> None:
-        """Take in questions."""
-        self._leases.add(questions)
+    def add(self, questions: Iterable[Question], *, prefix_order: bool = True) -> None:
+        """Take in questions, as `Leases.add`."""
+        self._leases.add(questions, prefix_order=prefix_order)
         self._changed()
 
     def queue(self, server: int, width: Callable[[], int]) -> Queue:
