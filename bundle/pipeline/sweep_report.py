@@ -1,6 +1,7 @@
 """What a sweep leaves: the table on the screen, and a small directory that names its runs."""
 
 import asyncio
+import shlex
 import sys
 from collections.abc import AsyncIterable, Sequence
 from datetime import datetime
@@ -15,6 +16,7 @@ from bundle.reports.formats import file_name
 from bundle.reports.screen.console import Screen
 from bundle.reports.screen.output import console
 from bundle.runs.files import unwritable, write_json
+from bundle.runs.finding import OUTPUTS
 from bundle.runs.recorded_run import read_recorded_run
 
 _WHY: Final = {
@@ -72,6 +74,8 @@ def _report(outcomes: Sequence[Outcome], out: Path, label: str, screen: Screen) 
     if comparisons:
         write_page(comparisons, directory / "comparison.html")
         screen.note(f"comparison: {directory / 'comparison.html'}")
+    where = "" if out == OUTPUTS else f" {shlex.quote(str(out))}"
+    screen.note(f"all runs on one page: bundle board{where}")
     screen.last(directory)
 
 

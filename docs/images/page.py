@@ -18,11 +18,12 @@ def main() -> None:
     parser.add_argument("page", type=Path)
     parser.add_argument("picture", type=Path)
     parser.add_argument("--lang", choices=("en", "zh"), default="en")
+    parser.add_argument("--height", type=int, default=HEIGHT)
     given = parser.parse_args()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         locale = "zh-CN" if given.lang == "zh" else "en-GB"
-        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, locale=locale)
+        page = browser.new_page(viewport={"width": WIDTH, "height": given.height}, locale=locale)
         page.goto(given.page.resolve().as_uri())
         page.screenshot(path=given.picture)
         browser.close()

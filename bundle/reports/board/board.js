@@ -93,7 +93,8 @@
     if (accuracy === undefined) {
       cell.append(element("span", { class: "muted" }, "–"));
     } else {
-      const bold = best.get(column.key) === run ? "best" : "";
+      const whole = !run.partial && run.state === "done";
+      const bold = whole && best.get(column.key) === accuracy ? "best" : "";
       cell.append(
         element("span", { class: `score ${bold}` }, points(accuracy)),
         interval(low, accuracy, high, scale, "neutral"),
@@ -172,7 +173,7 @@
     const different = view() === "change" && table.base !== null;
     const best = new Map(columns.map(({ key }) => {
       const whole = runs.filter((run) => run.scores[key] && !run.partial && run.state === "done");
-      return [key, whole.length > 1 ? whole[d3.maxIndex(whole, (run) => run.scores[key][0])] : null];
+      return [key, whole.length > 1 ? d3.max(whole, (run) => run.scores[key][0]) : null];
     }));
     const all = runs.flatMap((run) => columns.map(({ key }) => run.scores[key]).filter(Boolean));
     const scale = [d3.min(all, (one) => one[1]) ?? 0, d3.max(all, (one) => one[2]) ?? 100];
@@ -262,6 +263,7 @@
     const runs = table.runs.filter((run) => words.every((word) => `${label(run)} ${run.run}`.toLowerCase().includes(word)));
     const section = element("section", { class: "card", "aria-labelledby": title.id }, title);
     if (table.description.en) section.append(element("p", { class: "muted" }, texts.name(table.description)));
+    if (table.secret) section.append(element("p", { class: "muted" }, texts.text("secret")));
     if (seriesOf(table).length) {
       const current = chosen("line", OVERALL);
       const columns = table.columns.map((column) => option("line", column.key, texts.name(column), column.key === current));
