@@ -25,6 +25,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="`make test-lmdeploy` installs real lmdeploy and runs it"))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have measured. Nothing depends on it: a busy machine takes longer."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties if report.when == "call" else ():
+            terminalreporter.write_line(f"measured: {name}: {value}")
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A made checkpoint that replies with a letter."""
@@ -39,10 +46,19 @@ def made_box(directory: Path, version: str = NEWEST, **variables: str) -> Iterat
     assert INSTALLED is not None
     installation = Path(INSTALLED) / version
     if not (installation / "bin" / "lmdeploy").exists():
-        pytest.skip(f"pip's index had no lmdeploy {version}")
+        pytest.skip(f"lmdeploy {version} could not be installed")
     box = LmdeployBox(directory, installation, variables)
     yield box
     box.check_nothing_is_left()
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Iterator[LmdeployBox]:
+    """A run of the whole sample on the newest version."""
+    with made_box(tmp_path_factory.mktemp("whole")) as box:
+        result = box.run(tiny, "--", "--backend", "pytorch")
+        assert result.returncode == 0, result.stderr
+        yield box
 
 
 @pytest.fixture

@@ -3,32 +3,16 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from benchmarks.gpu.configurations import talkative
-from tests.real_lmdeploy.box import SAMPLE, VERSIONS, LmdeployBox
-from tests.real_lmdeploy.conftest import MakeBox, made_box
+from tests.real_lmdeploy.box import NEWEST, OLDEST, SAMPLE, VERSIONS, LmdeployBox
+from tests.real_lmdeploy.conftest import MakeBox
 
 FEW = ("--subjects", "law,logic,accountant")
 """Six questions."""
-
-
-def by_question(box: LmdeployBox, *fields: str) -> dict[tuple[str, int], tuple[Any, ...]]:
-    """These fields of each row, by subject and number."""
-    return {(row["subject"], row["id"]): tuple(row[field] for field in fields) for row in box.rows()}
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Iterator[LmdeployBox]:
-    """A run of the whole sample on the newest version."""
-    with made_box(tmp_path_factory.mktemp("whole")) as box:
-        result = box.run(tiny, "--", "--backend", "pytorch")
-        assert result.returncode == 0, result.stderr
-        yield box
 
 
 def test_a_whole_run_answers_every_question(whole: LmdeployBox) -> None:
@@ -37,35 +21,38 @@ def test_a_whole_run_answers_every_question(whole: LmdeployBox) -> None:
     assert {row["attempts"] for row in whole.rows()} == {1}
     assert {row["answer"] for row in whole.rows()} <= set("ABCD")
     record = json.loads(next(whole.out.glob("*/run.json")).read_text(encoding="utf-8"))
-    assert (record["engine"]["name"], record["engine"]["version"]) == ("lmdeploy", VERSIONS[-1])
+    assert (record["engine"]["name"], record["engine"]["version"]) == ("lmdeploy", NEWEST)
 
 
 def test_prompts_of_a_subject_share_the_servers_prefix_cache(whole: LmdeployBox) -> None:
-    cached = {key: hits for key, (hits,) in by_question(whole, "cached_tokens").items()}
+    cached = {key: hits for key, (hits,) in whole.by_question("cached_tokens").items()}
     # Of a subject's first question only those whose prompts were counted before.
     assert sum(hits > 0 for (_, number), hits in cached.items() if number == 0) <= 4
     # Nearly all second ones: the first has usually been computed by then.
     assert sum(hits >= 64 for (_, number), hits in cached.items() if number == 1) >= 0.9 * SAMPLE / 2
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+NAMES = ("llama2-study/ckpt-100", "internlm/my-chat", "vicuna/hf")
+
+
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [(OLDEST, name) for name in NAMES] + [(version, "/".join(NAMES)) for version in VERSIONS[1:]],
+)
 def test_a_misleading_path_changes_no_reply_on_any_version(
-    make_box: MakeBox, whole: LmdeployBox, tiny: Path, tmp_path: Path, version: str
+    make_box: MakeBox, whole: LmdeployBox, tiny: Path, tmp_path: Path, version: str, name: str
 ) -> None:
     """lmdeploy picks a built-in chat template by words in the path; the checkpoint's own must be used all the same."""
-    expected = by_question(whole, "reply", "prompt_tokens")
-    for name in ("llama2-study/ckpt-100", "internlm/my-chat", "vicuna/hf"):
-        misleading = tmp_path / name
-        shutil.copytree(tiny, misleading)
-        box = make_box(version)
-        result = box.run(misleading, *FEW, "--", "--backend", "pytorch")
-        assert result.returncode == 0, result.stderr
-        found = by_question(box, "reply", "prompt_tokens")
-        assert len(found) == 6
-        assert found == {key: expected[key] for key in found}, name
-        record = json.loads(next(box.out.glob("*/run.json")).read_text(encoding="utf-8"))
-        assert record["template"]["equal"] is True
-        assert record["sampling"]["extra_body"] == {"top_k": 1}
+    misleading = shutil.copytree(tiny, tmp_path / name)
+    box = make_box(version)
+    result = box.run(misleading, *FEW, "--", "--backend", "pytorch")
+    assert result.returncode == 0, result.stderr
+    expected, found = (one.by_question("reply", "prompt_tokens") for one in (whole, box))
+    assert len(found) == 6
+    assert found == {key: expected[key] for key in found}
+    record = json.loads(next(box.out.glob("*/run.json")).read_text(encoding="utf-8"))
+    assert record["template"]["equal"] is True
+    assert record["sampling"]["extra_body"] == {"top_k": 1}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -88,7 +75,7 @@ def test_a_checkpoint_with_code_gives_the_same_replies_and_none_of_its_code_runs
     assert result.returncode == 0, result.stderr
     assert "none of the checkpoint's own Python code runs" in result.stderr
     assert not was_here.exists()
-    expected, found = (by_question(one, "reply", "prompt_tokens") for one in (whole, box))
+    expected, found = (one.by_question("reply", "prompt_tokens") for one in (whole, box))
     assert len(found) == 6
     assert found == {key: expected[key] for key in found}
 
@@ -124,15 +111,34 @@ def test_turbomind_answers_every_question(make_box: MakeBox, tiny: Path) -> None
 def test_prompts_longer_than_the_session_lose_examples_until_the_server_takes_them(
     make_box: MakeBox, whole: LmdeployBox, tiny: Path
 ) -> None:
-    lengths = {key: tokens for key, (tokens,) in by_question(whole, "prompt_tokens").items() if key[0] in FEW[1]}
+    lengths = {key: tokens for key, (tokens,) in whole.by_question("prompt_tokens").items() if key[0] in FEW[1]}
     session = sorted(lengths.values())[len(lengths) // 2]
     box = make_box()
     result = box.run(tiny, *FEW, "--", "--backend", "pytorch", "--session-len", session)
     assert result.returncode == 0, result.stderr
     assert re.search(rf"[0-9] of 6 questions have fewer examples, to fit {session} tokens", result.stderr)
-    found = {key: tokens for key, (tokens,) in by_question(box, "prompt_tokens").items()}
+    found = {key: tokens for key, (tokens,) in box.by_question("prompt_tokens").items()}
     assert found.keys() == lengths.keys()
     assert all(tokens < session for tokens in found.values())
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+def test_a_prompt_that_somebody_elses_server_refuses_as_too_long_is_asked_with_fewer_examples(
+    make_box: MakeBox, whole: LmdeployBox, tiny: Path, version: str
+) -> None:
+    """Here nothing tells the length of the session beforehand, so it is the server's reply that must be understood."""
+    lengths = {key: tokens for key, (tokens,) in whole.by_question("prompt_tokens").items() if key[0] in FEW[1]}
+    session = sorted(lengths.values())[len(lengths) // 2]
+    too_long = {key for key, tokens in lengths.items() if tokens >= session}
+    box = make_box(version)
+    with box.server(tiny, "--session-len", session) as base_url:
+        result = box.run_remote(base_url, *FEW)
+    assert result.returncode == 0, result.stderr
+    found = box.by_question("prompt_tokens", "examples_dropped", "finish_reason")
+    assert found.keys() == lengths.keys()
+    assert {key for key, (_, dropped, _) in found.items() if dropped} == too_long
+    assert {finish_reason for _, _, finish_reason in found.values()} == {"stop"}
+    assert all(tokens < session for tokens, _, _ in found.values())
 
 
 def generated_tokens(box: LmdeployBox) -> float:
@@ -144,7 +150,7 @@ def test_a_decided_reply_is_closed_and_its_slot_is_free(make_box: MakeBox, tiny:
     """The checkpoint goes on to its limit after its letter; were slots not freed, the server would generate it all."""
     talks = talkative(tiny, tmp_path / "talks")
     early, full = make_box(), make_box()
-    limit = 300
+    limit = 200
     options = ("--concurrency", 8, "--max-out-len")
     result = early.run(talks, *options, limit, "--", "--backend", "pytorch", "--max-batch-size", 8)
     assert result.returncode == 0, result.stderr
@@ -155,5 +161,5 @@ def test_a_decided_reply_is_closed_and_its_slot_is_free(make_box: MakeBox, tiny:
     result = full.run(talks, *FEW, "--full-replies", *options, 32, "--", "--backend", "pytorch")
     assert result.returncode == 0, result.stderr
     assert {row["completion_tokens"] for row in full.rows()} == {32}
-    answers = by_question(early, "answer")
-    assert by_question(full, "answer") == {key: answers[key] for key in by_question(full)}
+    answers = early.by_question("answer")
+    assert full.by_question("answer") == {key: answers[key] for key in full.by_question()}
