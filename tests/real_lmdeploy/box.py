@@ -21,6 +21,8 @@ VERSIONS = ("0.12.3", "0.14.0", "0.16.0", "0.18.0")
 OLDEST, NEWEST = VERSIONS[0], VERSIONS[-1]
 SAMPLE = 104
 """Questions in the sample, two a subject."""
+FEW = ("--subjects", "law,logic,accountant", "--full-replies")
+"""Six of them. Replies are requested whole: a streamed one can end without its number of tokens on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,11 @@ class LmdeployBox:
             text=True,
         ) as process:
             assert process.stderr is not None
-            said = [(time.time(), line) for line in process.stderr]
+            try:
+                said = [(time.time(), line) for line in process.stderr]
+            except BaseException:  # Ctrl-C and time limits, too, end the run with its server
+                process.terminate()
+                raise
         return Ran(process.returncode, said)
 
     @contextlib.contextmanager

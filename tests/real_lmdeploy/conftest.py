@@ -56,7 +56,7 @@ def made_box(directory: Path, version: str = NEWEST, **variables: str) -> Iterat
 def whole(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Iterator[LmdeployBox]:
     """A run of the whole sample on the newest version."""
     with made_box(tmp_path_factory.mktemp("whole")) as box:
-        result = box.run(tiny, "--", "--backend", "pytorch")
+        result = box.run(tiny, "--full-replies", "--", "--backend", "pytorch")
         assert result.returncode == 0, result.stderr
         yield box
 

@@ -7,11 +7,8 @@ import pytest
 
 from benchmarks.gpu.configurations import talkative
 from tests.checkpoints.base_model import base_model
-from tests.real_lmdeploy.box import VERSIONS
+from tests.real_lmdeploy.box import FEW, VERSIONS
 from tests.real_lmdeploy.conftest import MakeBox
-
-FEW = ("--subjects", "law,logic,accountant")
-"""Six questions."""
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -33,7 +30,7 @@ def test_a_base_model_that_goes_on_is_stopped_at_its_answer(make_box: MakeBox, t
     base = base_model(talkative(tiny, tmp_path / "talks"), tmp_path / "base")
     early, full = make_box(), make_box()
     options = ("--max-out-len", 64, "--concurrency", 8)
-    for box, more in ((early, ("--limit", 1)), (full, (*FEW, "--full-replies"))):
+    for box, more in ((early, ("--limit", 1)), (full, FEW)):
         result = box.run(base, *options, *more, "--", "--backend", "pytorch", "--max-batch-size", 8)
         assert result.returncode == 0, result.stderr
     assert sum(row["decided_early"] for row in early.rows()) >= 16

@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from tests.real_lmdeploy.box import LmdeployBox
+from tests.real_lmdeploy.box import FEW, LmdeployBox
 from tests.real_lmdeploy.conftest import MakeBox
 
 
@@ -28,7 +28,7 @@ def test_a_trainer_s_checkpoint_in_pytorch_shards_replies_as_the_model_in_safete
     (trained / "trainer_state.json").write_text("{}", encoding="utf-8")
 
     box = make_box()
-    result = box.run(trained, "--subjects", "law,logic,accountant", "--", "--backend", "pytorch")
+    result = box.run(trained, *FEW, "--", "--backend", "pytorch")
     assert result.returncode == 0, result.stderr
     expected, found = (one.by_question("reply") for one in (whole, box))
     assert len(found) == 6

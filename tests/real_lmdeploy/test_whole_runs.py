@@ -8,11 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gpu.configurations import talkative
-from tests.real_lmdeploy.box import NEWEST, OLDEST, SAMPLE, VERSIONS, LmdeployBox
+from tests.real_lmdeploy.box import FEW, NEWEST, OLDEST, SAMPLE, VERSIONS, LmdeployBox
 from tests.real_lmdeploy.conftest import MakeBox
-
-FEW = ("--subjects", "law,logic,accountant")
-"""Six questions."""
 
 
 def test_a_whole_run_answers_every_question(whole: LmdeployBox) -> None:
@@ -111,7 +108,9 @@ def test_turbomind_answers_every_question(make_box: MakeBox, tiny: Path) -> None
 def test_prompts_longer_than_the_session_lose_examples_until_the_server_takes_them(
     make_box: MakeBox, whole: LmdeployBox, tiny: Path
 ) -> None:
-    lengths = {key: tokens for key, (tokens,) in whole.by_question("prompt_tokens").items() if key[0] in FEW[1]}
+    lengths = {
+        key: tokens for key, (tokens,) in whole.by_question("prompt_tokens").items() if key[0] in FEW[1].split(",")
+    }
     session = sorted(lengths.values())[len(lengths) // 2]
     box = make_box()
     result = box.run(tiny, *FEW, "--", "--backend", "pytorch", "--session-len", session)
@@ -127,7 +126,9 @@ def test_a_prompt_that_somebody_elses_server_refuses_as_too_long_is_asked_with_f
     make_box: MakeBox, whole: LmdeployBox, tiny: Path, version: str
 ) -> None:
     """Here nothing tells the length of the session beforehand, so it is the server's reply that must be understood."""
-    lengths = {key: tokens for key, (tokens,) in whole.by_question("prompt_tokens").items() if key[0] in FEW[1]}
+    lengths = {
+        key: tokens for key, (tokens,) in whole.by_question("prompt_tokens").items() if key[0] in FEW[1].split(",")
+    }
     session = sorted(lengths.values())[len(lengths) // 2]
     too_long = {key for key, tokens in lengths.items() if tokens >= session}
     box = make_box(version)
@@ -158,7 +159,7 @@ def test_a_decided_reply_is_closed_and_its_slot_is_free(make_box: MakeBox, tiny:
     assert len(decided) >= SAMPLE // 2
     assert generated_tokens(early) < SAMPLE * limit / 2
 
-    result = full.run(talks, *FEW, "--full-replies", *options, 32, "--", "--backend", "pytorch")
+    result = full.run(talks, *FEW, *options, 32, "--", "--backend", "pytorch")
     assert result.returncode == 0, result.stderr
     assert {row["completion_tokens"] for row in full.rows()} == {32}
     answers = early.by_question("answer")
