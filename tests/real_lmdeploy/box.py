@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -31,10 +32,12 @@ class Ran:
 
     Attributes:
         returncode: Its exit code.
+        stdout: What it printed.
         said: The lines of its standard error, each with the time at which it was said (seconds since the epoch).
     """
 
     returncode: int
+    stdout: str
     said: list[tuple[float, str]]
 
     @property
@@ -84,21 +87,26 @@ class LmdeployBox:
         return self._bundle("eval-remote", "--base-url", base_url, "--data", "sample", "--out", self.out, *options)
 
     def _bundle(self, *arguments: object) -> Ran:
-        with subprocess.Popen(
-            [sys.executable, "-m", "bundle", *map(str, arguments)],
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
+        with (
+            tempfile.TemporaryFile("w+") as stdout,
+            subprocess.Popen(
+                [sys.executable, "-m", "bundle", *map(str, arguments)],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                text=True,
+            ) as process,
+        ):
             assert process.stderr is not None
             try:
                 said = [(time.time(), line) for line in process.stderr]
             except BaseException:  # Ctrl-C and time limits, too, end the run with its server
                 process.terminate()
                 raise
-        return Ran(process.returncode, said)
+            process.wait()
+            stdout.seek(0)
+            return Ran(process.returncode, stdout.read(), said)
 
     @contextlib.contextmanager
     def server(self, model_dir: Path, *options: object) -> Iterator[str]:

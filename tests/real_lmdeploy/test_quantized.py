@@ -32,7 +32,7 @@ EXPECTED: list[tuple[Mapping[str, Any], str | None, str | None]] = [
 def test_every_version_says_which_it_takes(version: str) -> None:
     package = next((Path(INSTALLED or "") / version).glob("lib/python3*/site-packages/lmdeploy"), None)
     if package is None:
-        pytest.skip(f"pip's index had no lmdeploy {version}")
+        pytest.skip(f"lmdeploy {version} could not be installed")
     said = [
         support.refused_quantization(package, settings, "Qwen2ForCausalLM", backend)
         for settings, backend, _ in EXPECTED

@@ -105,13 +105,17 @@ def test_turbomind_answers_every_question(make_box: MakeBox, tiny: Path) -> None
     assert "Fallback" not in box.server_log()
 
 
+def lengths_and_their_median(whole: LmdeployBox) -> tuple[dict[tuple[str, int], int], int]:
+    """The tokens of the few questions' prompts, and a session's length for which half of them are too long."""
+    counted = whole.by_question("prompt_tokens").items()
+    lengths = {key: tokens for key, (tokens,) in counted if key[0] in FEW[1].split(",")}
+    return lengths, sorted(lengths.values())[len(lengths) // 2]
+
+
 def test_prompts_longer_than_the_session_lose_examples_until_the_server_takes_them(
     make_box: MakeBox, whole: LmdeployBox, tiny: Path
 ) -> None:
-    lengths = {
-        key: tokens for key, (tokens,) in whole.by_question("prompt_tokens").items() if key[0] in FEW[1].split(",")
-    }
-    session = sorted(lengths.values())[len(lengths) // 2]
+    lengths, session = lengths_and_their_median(whole)
     box = make_box()
     result = box.run(tiny, *FEW, "--", "--backend", "pytorch", "--session-len", session)
     assert result.returncode == 0, result.stderr
@@ -121,25 +125,35 @@ def test_prompts_longer_than_the_session_lose_examples_until_the_server_takes_th
     assert all(tokens < session for tokens in found.values())
 
 
-@pytest.mark.parametrize("version", [OLDEST, NEWEST])
 def test_a_prompt_that_somebody_elses_server_refuses_as_too_long_is_asked_with_fewer_examples(
-    make_box: MakeBox, whole: LmdeployBox, tiny: Path, version: str
+    make_box: MakeBox, whole: LmdeployBox, tiny: Path
 ) -> None:
     """Here nothing tells the length of the session beforehand, so it is the server's reply that must be understood."""
-    lengths = {
-        key: tokens for key, (tokens,) in whole.by_question("prompt_tokens").items() if key[0] in FEW[1].split(",")
-    }
-    session = sorted(lengths.values())[len(lengths) // 2]
-    too_long = {key for key, tokens in lengths.items() if tokens >= session}
-    box = make_box(version)
+    lengths, session = lengths_and_their_median(whole)
+    box = make_box()
     with box.server(tiny, "--session-len", session) as base_url:
         result = box.run_remote(base_url, *FEW)
     assert result.returncode == 0, result.stderr
     found = box.by_question("prompt_tokens", "examples_dropped", "finish_reason")
     assert found.keys() == lengths.keys()
+    too_long = {key for key, tokens in lengths.items() if tokens >= session}
     assert {key for key, (_, dropped, _) in found.items() if dropped} == too_long
     assert {finish_reason for _, _, finish_reason in found.values()} == {"stop"}
     assert all(tokens < session for tokens, _, _ in found.values())
+
+
+def test_a_prompt_that_a_server_refuses_without_a_reason_has_no_reply(
+    make_box: MakeBox, whole: LmdeployBox, tiny: Path
+) -> None:
+    """lmdeploy before 0.16 says of a prompt that is too long no more than ``finish_reason: error``."""
+    lengths, session = lengths_and_their_median(whole)
+    box = make_box(OLDEST)
+    with box.server(tiny, "--session-len", session) as base_url:
+        result = box.run_remote(base_url, *FEW)
+    assert result.returncode == 4, result.stderr
+    failed = {key: error for key, (error,) in box.by_question("error").items() if error}
+    assert failed.keys() == {key for key, tokens in lengths.items() if tokens > session}
+    assert set(failed.values()) == {"the server gave up: finish_reason 'error'"}
 
 
 def generated_tokens(box: LmdeployBox) -> float:

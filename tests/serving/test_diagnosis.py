@@ -154,6 +154,16 @@ TELLING = [
         "RuntimeError: Can not found rewrite for architectures: ['NewForCausalLM']",
         "does not know the architecture NewForCausalLM.",
     ),
+    ("TypeError: Unsupported quant method: gptq", "does not take weights quantized as config.json says: gptq."),
+    ("RuntimeError: Unsupported quant method: hqq", "does not take weights quantized as config.json says: hqq."),
+    (
+        "AssertionError: unsupported quant config: {'quant_method': 'gptq', 'desc_act': True}",
+        "config.json says: {'quant_method': 'gptq', 'desc_act': True}.",
+    ),
+    (
+        'ValueError: Unsupported group_size=32 for model_format="awq". The expected group_size is 128.',
+        'config.json says: Unsupported group_size=32 for model_format="awq".',
+    ),
     (
         "ValueError: Unrecognized configuration class <class 'transformers_modules.m-1.configuration_new.NewConfig'> "
         "for this kind of AutoModel: AutoModelForCausalLM.",
@@ -252,7 +262,7 @@ OF_VLLM = [
         "unexpectedly (exit code: -9), shutting down executor.",
         "a worker of its engine was killed",
     ),
-    (ENGINE_DEAD, "its engine's process ended without a word"),
+    (ENGINE_DEAD, "its engine's process ended without an error message"),
     ("torch._inductor.exc.InvalidCxxCompiler: No working C++ compiler found in", "needs a compiler"),
 ]
 TELLING += OF_VLLM
