@@ -52,7 +52,7 @@ test: $(TEST_STAMP)
 test-all: $(TEST_STAMP)
 	$(PYTEST) $(ARGS)
 
-# Real lmdeploy on the CPU: its own API server and engine, with only the device stood in for. About 10 minutes on two cores.
+# Real lmdeploy on the CPU: its own API server and engine, with only the device stood in for. About 12 minutes on two cores.
 # Every test starts servers and waits for them, so there is a worker more than there are cores, and each takes one test at a time.
 LMDEPLOY ?= .venv-lmdeploy
 LMDEPLOY_VERSIONS ?= 0.12.3 0.14.0 0.16.0 0.18.0
