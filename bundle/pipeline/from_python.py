@@ -25,6 +25,9 @@ from bundle.system.text import did_you_mean
 
 T = TypeVar("T")
 
+_COMMAND_ONLY = {"dry_run"}
+"""What makes no run."""
+
 
 def load(run: str | Path = LATEST, *, out: str | Path = OUTPUTS) -> RecordedRun:
     """Read a run: one that is done, was cut off, or still goes on.
@@ -83,7 +86,9 @@ def evaluate(
     given = {"tasks": tasks, "data": _data(data), "subjects": _names(subjects), "limit": limit, **options}
     if base_url is not None:
         given["base_url"] = base_url
-    known = {name for kind in (EvaluationOptions, target_class) for name in _declared(kind)}
+    if engine_arguments and model_dir is None:
+        raise UsageError("engine_arguments are for a server that is started here: give model_dir.")
+    known = {name for kind in (EvaluationOptions, target_class) for name in _declared(kind)} - _COMMAND_ONLY
     if unknown := next((name for name in given if name not in known), None):
         raise UsageError(f"evaluate() has no option {unknown!r}.", remedy=did_you_mean(unknown, known))
     asked = _options(EvaluationOptions, given)

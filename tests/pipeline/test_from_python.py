@@ -97,7 +97,7 @@ def test_questions_without_a_reply_and_gates_are_errors(tmp_path: Path) -> None:
         return error(400, "filtered", code="content_filter") if first else completion("B")
 
     options: dict[str, Any] = {"model": "the-model", "data": "sample", "subjects": "law", "retries": 0}
-    with remote_api(refuses) as api, pytest.raises(UnansweredError, match=r"1 of 2 questions have no reply\. Go on"):
+    with remote_api(refuses) as api, pytest.raises(UnansweredError, match=r"1 of 2 questions have no reply\. Continue with"):
         bundle.evaluate(base_url=api.url, out=tmp_path / "a", concurrency=1, **options)
     assert bundle.load(out=tmp_path / "a").failed == 1
     with remote_api(knows_nothing) as api, pytest.raises(GateError, match="A gate is not met"):
@@ -111,6 +111,8 @@ def test_questions_without_a_reply_and_gates_are_errors(tmp_path: Path) -> None:
         ({"model_dir": "./m", "base_url": "http://127.0.0.1:1/v1"}, "Give either model_dir"),
         ({"model": "m", "limits": 3}, "no option 'limits'. Did you mean limit"),
         ({"model": "m", "engine": "vllm"}, "no option 'engine'"),
+        ({"model": "m", "dry_run": True}, "no option 'dry_run'"),
+        ({"model": "m", "engine_arguments": ["--tp", "2"]}, "give model_dir"),
         ({"model": "m", "limit": 0}, "limit=0: must be at least 1"),
         ({"model": "m", "concurrency": "many"}, "concurrency='many': must be a valid integer"),
         ({"model": "m", "patience": "soon"}, "'soon' is not a valid time"),
