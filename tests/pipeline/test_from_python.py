@@ -97,7 +97,10 @@ def test_questions_without_a_reply_and_gates_are_errors(tmp_path: Path) -> None:
         return error(400, "filtered", code="content_filter") if first else completion("B")
 
     options: dict[str, Any] = {"model": "the-model", "data": "sample", "subjects": "law", "retries": 0}
-    with remote_api(refuses) as api, pytest.raises(UnansweredError, match=r"1 of 2 questions have no reply\. Continue with"):
+    with (
+        remote_api(refuses) as api,
+        pytest.raises(UnansweredError, match=r"1 of 2 questions have no reply\. Continue with"),
+    ):
         bundle.evaluate(base_url=api.url, out=tmp_path / "a", concurrency=1, **options)
     assert bundle.load(out=tmp_path / "a").failed == 1
     with remote_api(knows_nothing) as api, pytest.raises(GateError, match="A gate is not met"):
