@@ -90,6 +90,17 @@ def test_subjects_and_runs_come_in_the_order_of_their_change(tmp_path: Path) -> 
     assert '<tr class="trend">' not in text
 
 
+def test_settings_that_differ_are_in_words(tmp_path: Path) -> None:
+    def served(gpus: list[str]) -> dict[str, Any]:
+        return {"engine": {"name": "lmdeploy", "version": "0.18.0", "arguments": [], "gpus": gpus}}
+
+    base, new = (
+        read_recorded_run(write_run(tmp_path / name, {"law": "10"}, record=served(gpus)))
+        for name, gpus in [("a", []), ("b", ["NVIDIA H100", "NVIDIA H100"])]
+    )
+    assert "engine.gpus: none → NVIDIA H100, NVIDIA H100" in render_page([compare(base, new)])
+
+
 def test_runs_of_a_series_come_in_the_order_of_their_steps_with_the_trend(tmp_path: Path) -> None:
     outcomes = random_outcomes(find_task("ceval_gen"), 0.5, questions=1)
     base, *others = (

@@ -104,5 +104,7 @@ def _signed(value: float, digits: int) -> str:
 
 
 def _value(value: object) -> str:
+    if isinstance(value, list | tuple):
+        value = ", ".join(map(str, value)) or None
     text = "none" if value is None else one_line(str(value), 60)
     return text[:12] if _FINGERPRINT.match(text) else text
