@@ -239,8 +239,9 @@ class Sweep:
         finally:
             self._running.discard(process)
             if ended.done() and printed.done():
-                run = _named_run(printed.result())
-                self._end(Outcome(following.number, name, following.path, ended.result(), run))
+                # One that was killed has told nothing, and is no success.
+                code = ended.result() if ended.result() >= 0 else ExitCode.UNEXPECTED
+                self._end(Outcome(following.number, name, following.path, code, _named_run(printed.result())))
 
     def _command(self, following: _Next, gpus: str | None) -> list[str]:
         # Of an option that is given twice the last one counts.

@@ -3,7 +3,7 @@
 import asyncio
 import shlex
 import sys
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -19,11 +19,11 @@ from bundle.runs.files import unwritable, write_json
 from bundle.runs.finding import OUTPUTS
 from bundle.runs.recorded_run import read_recorded_run
 
-_WHY: Final = {
+_WHY: Final[Mapping[int, str]] = {
     ExitCode.GATE_NOT_MET: "a gate was not met",
     ExitCode.USAGE: "not evaluated",
     ExitCode.SERVER: "the server failed",
-    ExitCode.UNEXPECTED: "unexpected error",
+    ExitCode.UNEXPECTED: "it was killed, or met a fault of this program",
     ExitCode.INTERRUPTED: "interrupted",
 }
 
@@ -80,8 +80,7 @@ def _report(outcomes: Sequence[Outcome], out: Path, label: str, screen: Screen) 
 
 
 def _entry(outcome: Outcome) -> Entry:
-    why = _WHY.get(ExitCode(outcome.code), "") if outcome.code in list(ExitCode) else "ended by a signal"
-    if why:
+    if why := _WHY.get(outcome.code, ""):
         why = f"{why} (exit code {outcome.code})"
     if outcome.run is None:
         return Entry(outcome.name, None, why)

@@ -1,5 +1,6 @@
 """Several checkpoints in one command: a run each, one table, and the same command again for what is missing."""
 
+import contextlib
 import json
 import shutil
 import signal
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from bundle.checkpoints.internlm2 import make_checkpoint
@@ -139,6 +141,28 @@ def test_interrupted_it_goes_on_where_it_was(training: MakeFolder, box: Callable
         rows = (run / "predictions.jsonl").read_bytes()
         assert rows.startswith(before[name])
         assert rows.count(b"\n") == ALL
+    machine.check_nothing_is_left()
+
+
+def test_a_run_that_is_killed_is_no_success_and_stops_no_other(training: MakeFolder, box: Callable[..., Box]) -> None:
+    machine = box(training(1, 2), **TWO_GPUS, LMDEPLOY_STAND_IN_ON_0="silent")
+    process = machine.start()
+
+    def stuck() -> list[psutil.Process]:
+        """The run that asks a server which does not reply, once the other has ended."""
+        runs = []
+        for one in psutil.Process(process.pid).children():
+            with contextlib.suppress(psutil.Error):  # it has ended, and is about to be reaped
+                runs += [one] if "eval-local" in one.cmdline() else []
+        return runs if len(runs) == 1 and len(list(machine.out.glob("*/results.json"))) == 1 else []
+
+    wait_until(stuck)
+    stuck()[0].kill()
+
+    ended = machine.end_of(process)
+    assert ended.code == 70
+    (written,) = sweeps_of(machine)
+    assert sorted(one["exit_code"] for one in written["checkpoints"]) == [0, 70]
     machine.check_nothing_is_left()
 
 
