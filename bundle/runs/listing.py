@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -12,7 +13,7 @@ from bundle.errors import RunError
 from bundle.runs.files import PREDICTIONS
 from bundle.runs.finding import began, is_run
 from bundle.runs.record import RunRecord
-from bundle.runs.recorded_run import read_recorded_run
+from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 from bundle.runs.results import Results
 from bundle.runs.scope import scope_text, task_scope
 from bundle.runs.scoring import Headline, headlines
@@ -77,8 +78,11 @@ class ListedRun:
         }
 
 
-def list_runs(out: Path) -> list[ListedRun]:
+def list_runs(out: Path, look: Callable[[Path], ListedRun] | None = None) -> list[ListedRun]:
     """List all runs in ``out``, newest first; other directories are left out.
+
+    Args:
+        look: Looks at one run, as `list_run` does.
 
     Raises:
         RunError: ``out`` cannot be read.
@@ -90,7 +94,7 @@ def list_runs(out: Path) -> list[ListedRun]:
             f"{out} cannot be read: {error.strerror}.",
             remedy="Name the directory of runs with --out, or start a run: bundle eval-local MODEL_DIR.",
         ) from None
-    runs = [_listed(directory) for directory in directories]
+    runs = [(look or list_run)(directory) for directory in directories]
     return sorted(runs, key=lambda run: (run.began, run.directory.name), reverse=True)
 
 
@@ -124,7 +128,12 @@ def _looks_like_a_run(directory: Path) -> bool:
     return is_run(directory) or os.path.lexists(directory / PREDICTIONS)
 
 
-def _listed(directory: Path) -> ListedRun:
+def list_run(directory: Path, read: Callable[[Path], RecordedRun] = read_recorded_run) -> ListedRun:
+    """What a directory of runs shows of one.
+
+    Args:
+        read: Reads a run as a whole, where it has no results.
+    """
     when = began(directory)
     running = Lock(directory).is_held() is True
     if not is_run(directory):
@@ -134,16 +143,15 @@ def _listed(directory: Path) -> ListedRun:
         # Results may be from before the run was resumed: while it runs, only its rows say how far it is.
         results = None if running else Results.read(directory)
         if results is None:
-            return _unfinished(directory, when, State.RUNNING if running else State.CUT_OFF)
+            return _unfinished(read(directory), when, State.RUNNING if running else State.CUT_OFF)
         return _finished(directory, when, results)
     except RunError as error:
         return ListedRun(directory, when, State.DAMAGED, fault=error.message)
 
 
-def _unfinished(directory: Path, when: datetime, state: State) -> ListedRun:
-    run = read_recorded_run(directory)
+def _unfinished(run: RecordedRun, when: datetime, state: State) -> ListedRun:
     return ListedRun(
-        directory,
+        run.directory,
         when,
         state,
         model=run.model,

@@ -326,7 +326,9 @@
     }
   }
 
+  // Where reading takes long, it is done less often: the machine has other work.
   async function refresh() {
+    const began = performance.now();
     try {
       const reply = await fetch("board.json");
       if (reply.ok) {
@@ -340,7 +342,7 @@
       document.body.classList.add("lost");
       document.getElementById("status").textContent = texts.text("board.lost");
     }
-    setTimeout(refresh, REFRESH_MS);
+    setTimeout(refresh, Math.max(REFRESH_MS, 4 * (performance.now() - began)));
   }
 
   note();

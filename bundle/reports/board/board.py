@@ -8,8 +8,9 @@ from bundle.errors import RunError
 from bundle.reports.comparison import Comparison, Row, compare
 from bundle.reports.html.content import Line, Section, sections
 from bundle.runs.files import PREDICTIONS, PROMPTS, RECORD, RESULTS
-from bundle.runs.listing import ListedRun, State, list_runs
+from bundle.runs.listing import ListedRun, State, list_run, list_runs
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
+from bundle.system.locks import Lock
 
 OVERALL = ""
 """The column of the mean over all subjects; those of groups have the group's own name."""
@@ -21,6 +22,7 @@ class BoardRun:
 
     Attributes:
         section: Its scores for the table's task and split.
+        doubtful: Whether its measurement is.
         comparison: With the table's base; None for the base itself, and where they cannot be compared.
         changes: Its differences from the base, by column.
         incomparable: Why there are none; None where that goes without saying.
@@ -29,6 +31,7 @@ class BoardRun:
     listed: ListedRun
     run: RecordedRun
     section: Section
+    doubtful: bool
     comparison: Comparison | None = None
     changes: Mapping[str, Row] = field(default_factory=dict)
     incomparable: str | None = None
@@ -95,7 +98,8 @@ class Reader:
     def __init__(self, directory: Path, base: Path | None = None) -> None:
         self._directory = directory
         self._base = None if base is None else base.resolve()
-        self._runs: dict[Path, tuple[object, RecordedRun, list[Section]]] = {}
+        self._runs: dict[Path, tuple[object, RecordedRun, list[Section], bool]] = {}
+        self._listed: dict[Path, tuple[object, ListedRun]] = {}
         self._comparisons: dict[tuple[Path, Path], tuple[object, Comparison | RunError]] = {}
 
     def read(self) -> Board:
@@ -104,19 +108,19 @@ class Reader:
         Raises:
             RunError: The directory cannot be read.
         """
-        listed = list_runs(self._directory)
+        listed = list_runs(self._directory, self._look)
         damaged = [one for one in listed if one.state is State.DAMAGED]
         found: dict[tuple[str, str], list[BoardRun]] = {}
         for one in listed:
             if one.model is None:
                 continue
             try:
-                run, parts = self._read(one.directory)
+                run, parts, doubtful = self._read(one.directory)
             except RunError as error:
                 damaged.append(replace(one, state=State.DAMAGED, fault=error.message))
                 continue
             for part in parts:
-                found.setdefault((part.task.name, part.split), []).append(BoardRun(one, run, part))
+                found.setdefault((part.task.name, part.split), []).append(BoardRun(one, run, part, doubtful))
         return Board(
             directory=self._directory,
             tables=tuple(self._table(runs) for runs in found.values()),
@@ -125,11 +129,18 @@ class Reader:
             damaged=tuple(damaged),
         )
 
-    def _read(self, directory: Path) -> tuple[RecordedRun, list[Section]]:
+    def _look(self, directory: Path) -> ListedRun:
+        stamp = _stamp(directory), Lock(directory).is_held()
+        if directory not in self._listed or self._listed[directory][0] != stamp:
+            self._listed[directory] = stamp, list_run(directory, lambda path: self._read(path)[0])
+        return self._listed[directory][1]
+
+    def _read(self, directory: Path) -> tuple[RecordedRun, list[Section], bool]:
+        """A run, its parts, and whether its measurement is doubtful."""
         stamp = _stamp(directory)
         if directory not in self._runs or self._runs[directory][0] != stamp:
             run = read_recorded_run(directory)
-            self._runs[directory] = stamp, run, sections(run)
+            self._runs[directory] = stamp, run, sections(run), not run.health.is_ok
         return self._runs[directory][1:]
 
     def _table(self, runs: Sequence[BoardRun]) -> Table:
