@@ -12,9 +12,10 @@ from bundle.client._asked import Asked
 from bundle.client._early_decisions import EarlyDecisions, Receiver
 from bundle.client._faults import AttemptError, Fate, key_remedy, unexpected
 from bundle.client._keys import Key, KeyRing
+from bundle.client._model_name import other_model, require_model
 from bundle.client._pace import RateLimiter, SharedPause, pause_s
 from bundle.client._patience import Patience
-from bundle.client._replies import NoReplyError, RefusedError, Reply, reply_of, require_model
+from bundle.client._replies import NoReplyError, RefusedError, Reply, reply_of
 from bundle.client._request import Modes, RequestBody, Streaming
 from bundle.client._server_info import prefix_cache_hit_rate
 from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks
@@ -81,6 +82,7 @@ class ChatClient:
         self._base_url = base_url
         self._url, self._plain_url = (join(base_url, path) for path in ("/chat/completions", "/completions"))
         self._keys = KeyRing(keys, secrets)
+        self._model = model
         self._body = RequestBody(model, temperature, extra_body or {})
         self._modes = Modes(stream)
         self._retries = retries
@@ -225,7 +227,7 @@ class ChatClient:
         streamed = receiver.reply
         if streamed is not None and receiver.is_cut:
             receiver.learn(None)
-            return self._without_secrets(streamed.stopped_early(latency_s=latency_s, attempts=attempts))
+            return self._to_keep(streamed.stopped_early(latency_s=latency_s, attempts=attempts))
         body = answer if streamed is None else streamed.body()
         require_model(body, self._only_model)
         reply = reply_of(
@@ -236,16 +238,16 @@ class ChatClient:
             marks=self._marks,
         )
         receiver.learn(reply)
-        return self._without_secrets(reply)
+        return self._to_keep(reply)
 
-    def _without_secrets(self, reply: Reply) -> Reply:
-        text, thinking = (
-            self._keys.hide_in_reply(reply.text),
-            reply.thinking and self._keys.hide_in_reply(reply.thinking),
-        )
-        if text is reply.text and thinking is reply.thinking:
+    def _to_keep(self, reply: Reply) -> Reply:
+        """A reply without secrets, and without the name of the model if that is the one asked for."""
+        hide = self._keys.hide_in_reply
+        model = other_model(reply.model, self._model)
+        text, thinking, model = hide(reply.text), reply.thinking and hide(reply.thinking), model and hide(model)
+        if text is reply.text and thinking is reply.thinking and model is reply.model:
             return reply
-        return replace(reply, text=text, thinking=thinking)
+        return replace(reply, text=text, thinking=thinking, model=model)
 
     def _note_reply(self, question: "Asked", key: Key, reply: Reply) -> None:
         now = asyncio.get_running_loop().time()

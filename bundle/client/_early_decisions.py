@@ -5,7 +5,8 @@ import statistics
 from collections import deque
 from collections.abc import Callable
 
-from bundle.client._replies import Reply, StreamedReply, require_model
+from bundle.client._model_name import require_model
+from bundle.client._replies import Reply, StreamedReply
 from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks
 from bundle.system.text import opening_mark
 from bundle.tasks.answers import AnswerRule

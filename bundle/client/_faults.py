@@ -101,9 +101,17 @@ _QUOTA_WORDS = re.compile(
     r"|credit balance is too low|余额不足|账户余额|欠费|额度已用(完|尽)|配额已用(完|尽)",
     re.IGNORECASE,
 )
-_RATE_CODES = re.compile(r"rate_limit\w*|too_?many_?requests|throttling\w*", re.IGNORECASE)
+# AWS (ThrottlingException), Tencent (RequestLimitExceeded), Zhipu (1302, 1305), iFlytek (AppIdQpsOverFlowError).
+_RATE_CODES = re.compile(
+    r"rate_?limit\w*|too_?many_?requests|throttling\w*|request_?limit_?exceeded|\w*qps\w*|130[25]", re.IGNORECASE
+)
 # Gemini says "exceeded your current quota" of the requests a minute as well.
 _RATE_WORDS = re.compile(r"per[ _-]?(second|minute)|\b[rt]pm\b|(try again|retry) (in|after)|每(秒|分)", re.IGNORECASE)
+_TOO_OFTEN = re.compile(
+    r"too many requests|rate.?limit(s|ed)?\b|qps (request )?limit"
+    r"|(请求|调用|访问)(次数)?(过于|太|过)频繁|(频率|并发数?|流量)(过高|超限|超过)|限流",
+    re.IGNORECASE,
+)
 
 _NO_MODEL_CODES = re.compile(r"model_?not_?found|invalid_?model|model_?not_?exist\w*", re.IGNORECASE)
 _NO_MODEL_WORDS = re.compile(
@@ -171,7 +179,8 @@ def fault_of_status(status: int, body: object, headers: Mapping[str, str]) -> At
     error = _error_in(body)
     message = said(body) or "no message"
     reason = f"HTTP {status}: {message}"
-    pause_s = retry_after_s(headers, message if status == _BUSY else "")
+    is_busy = status == _BUSY or (status in (400, 403) and _is_rate_limit(error, message))
+    pause_s = retry_after_s(headers, message if is_busy else "")
     if 300 <= status < 400:
         return AttemptError(
             f"HTTP {status}: the server redirects to {one_line(headers.get('location', 'nowhere'), 200)}",
@@ -186,15 +195,15 @@ def fault_of_status(status: int, body: object, headers: Mapping[str, str]) -> At
         return AttemptError(reason, Fate.KEY_SPENT, remedy=_KEY_REMEDY)
     if status == 402 or (status in (400, 403, _BUSY) and _is_quota(error, message, pause_s)):
         return AttemptError(reason, Fate.KEY_SPENT, remedy=_QUOTA_REMEDY)
+    if is_busy:
+        return AttemptError(reason, Fate.AGAIN, pause_s=pause_s, busy=True, status=status)
     if status == 400 and _is_no_model(error, message):
         return AttemptError(reason, Fate.REFUSED, remedy=_MODEL_REMEDY, no_model=True)
     if status in _REFUSED:
         return AttemptError(reason, Fate.REFUSED, remedy=_REFUSED[status], no_model=status == _NOT_FOUND)
     if status not in _TRANSIENT and status < 500:
         return AttemptError(reason, Fate.UNANSWERED, parameter=str(error.get("param") or ""))
-    return AttemptError(
-        reason, Fate.AGAIN, pause_s=pause_s, busy=status == _BUSY, outage=status in _OUTAGE, status=status
-    )
+    return AttemptError(reason, Fate.AGAIN, pause_s=pause_s, outage=status in _OUTAGE, status=status)
 
 
 def key_remedy(fault: AttemptError, *, sends_a_key: bool) -> str:
@@ -220,8 +229,14 @@ def fault_of_body(body: object) -> AttemptError:
             return AttemptError(f"{TOO_LONG}: {said(body)}", Fate.UNANSWERED, too_long=True)
         if _is_quota(_error_in(body), said(body), None):
             return AttemptError(f"the server says: {said(body)}", Fate.KEY_SPENT, remedy=_QUOTA_REMEDY)
+    if isinstance(body, Mapping) and _is_rate_limit(_error_in(body), said(body)):
+        pause_s = retry_after_s({}, said(body))
+        return AttemptError(f"the server says: {said(body)}", Fate.AGAIN, pause_s=pause_s, busy=True)
+    if error:
         return AttemptError(f"the server says: {said(body)}", Fate.AGAIN)
-    return unexpected(said(body) or "empty body", heard=not (isinstance(body, str) and _is_html(body)))
+    is_page = isinstance(body, str) and _is_html(body)
+    what = f'the text "{said(body)}"' if isinstance(body, str) and body.strip() and not is_page else said(body)
+    return unexpected(what or "empty body", heard=not is_page)
 
 
 def unexpected(what: str, *, heard: bool = True) -> AttemptError:
@@ -300,6 +315,10 @@ def _is_quota(error: Mapping[str, Any], message: str, pause_s: float | None) -> 
     if pause_s is not None or any(_RATE_CODES.fullmatch(code) for code in codes) or _RATE_WORDS.search(message):
         return False
     return _QUOTA_WORDS.search(message) is not None
+
+
+def _is_rate_limit(error: Mapping[str, Any], message: str) -> bool:
+    return any(_RATE_CODES.fullmatch(code) for code in _codes(error)) or bool(_TOO_OFTEN.search(message))
 
 
 def _is_filtered(error: Mapping[str, Any], message: str) -> bool:

@@ -261,6 +261,7 @@ class _Workers:
             chunks=reply.chunks,
             examples_dropped=(how.examples - question.examples) or None,
             losses=None if losses is None else losses.by_option,
+            model=reply.model,
         )
 
 

@@ -16,12 +16,13 @@ from bundle.runs.predictions import Prediction
 from bundle.system.text import one_line, opening_mark
 from bundle.tasks.benchmarks import BENCHMARKS
 from bundle.tasks.catalog import Question
-from bundle.tasks.options import is_option
+from bundle.tasks.options import is_option, word_around
 
 MINOR: Final = 0.01
 """A fault in fewer of the replies than this share is mentioned, and is no reason to doubt the score."""
 
 _NEARLY_ALL: Final = 0.9
+_SOME: Final = 0.05
 _FEWEST: Final = 20
 """Replies from which on a share says something."""
 _RARE: Final = 0.005
@@ -29,16 +30,19 @@ _EXAMPLE_LENGTH: Final = 40
 
 
 class Fault(StrEnum):
-    """What can be wrong with the replies to a task. The first five are disjoint."""
+    """What can be wrong with the replies to a task. The first six are disjoint."""
 
     UNENDED_THINKING = "unended_thinking"
     EMPTY = "empty"
     CUT = "cut_at_length"
     NOT_AN_OPTION = "not_an_option"
     NO_OPTION = "no_option"
+    IN_A_WORD = "in_a_word"
     UNKNOWN_MARK = "unknown_mark"
     ONE_LETTER = "one_letter"
     BELOW_GUESSING = "below_guessing"
+    SEVERAL_MODELS = "several_models"
+    OTHER_MODEL = "other_model"
     FEWER_EXAMPLES = "fewer_examples"
 
 
@@ -63,6 +67,10 @@ MEANINGS: Final[Mapping[Fault, tuple[str, str]]] = {
         "{count} of {of} replies contain no option",
         "Read the example: does the prompt contain the question, and is the chat template the right one?",
     ),
+    Fault.IN_A_WORD: (
+        "{count} of {of} answers are a letter of a word, mostly {answer}",
+        "Try another answer rule on the stored replies: bundle rescore RUN --rule first_option.",
+    ),
     Fault.UNKNOWN_MARK: (
         "{count} of {of} replies begin with {mark}, which may start thinking",
         "If so, answers were extracted from the thinking: declare the marks under [thinking] in a model file.",
@@ -74,6 +82,14 @@ MEANINGS: Final[Mapping[Fault, tuple[str, str]]] = {
     Fault.BELOW_GUESSING: (
         "{count} of {of} answers are correct, {percent} %; guessing gives {chance} %",
         "This is unlikely to be chance: check the answer rule, the prompt and the data.",
+    ),
+    Fault.SEVERAL_MODELS: (
+        "{of} replies name {number} different models: {models}",
+        "The score is that of none of them alone: ask for one by its full name, and keep the server from falling back.",
+    ),
+    Fault.OTHER_MODEL: (
+        "{count} of {of} replies name the model {models}",
+        "Check that this is the model you asked for.",
     ),
     Fault.FEWER_EXAMPLES: (
         "{count} of {of} questions were sent with fewer examples, to fit the context ({dropped})",
@@ -123,7 +139,7 @@ class Finding:
     @property
     def is_minor(self) -> bool:
         """Whether it is too rare to doubt the score, or in the nature of the model."""
-        if self.fault is Fault.FEWER_EXAMPLES:
+        if self.fault in (Fault.FEWER_EXAMPLES, Fault.OTHER_MODEL):
             return True
         return self.fault is not Fault.BELOW_GUESSING and self.count < MINOR * self.of
 
@@ -247,8 +263,9 @@ def options_of(known: str, asked: Iterable[Question | Prediction]) -> str:
 
 
 def is_parsed(prediction: Prediction, options: str) -> bool:
-    """Whether a reply's answer is an option, or several; without known options, whether it has any."""
-    return is_option(prediction.answer or "", options)
+    """Whether a reply's answer is an option, or several, and no letter of a word; whether there is one if not known."""
+    answer = prediction.answer or ""
+    return is_option(answer, options) and not (options and word_around(answer, prediction.reply or "", options))
 
 
 def unparsed(known: Mapping[str, str], predictions: Sequence[Prediction]) -> list[Prediction]:
@@ -263,9 +280,9 @@ def _findings(
     task: str, options: str, replies: Sequence[Prediction], unparsed: Sequence[Prediction]
 ) -> Iterable[Finding]:
     lost = {one.key for one in unparsed}
-    kinds: dict[Fault, list[Prediction]] = {fault: [] for fault in list(Fault)[:5]}
+    kinds: dict[Fault, list[Prediction]] = {fault: [] for fault in list(Fault)[:6]}
     for one in replies:
-        if (fault := _fault(one, is_lost=one.key in lost)) is not None:
+        if (fault := _fault(one, options, is_lost=one.key in lost)) is not None:
             kinds[fault].append(one)
     for fault, found in kinds.items():
         if found:
@@ -275,24 +292,31 @@ def _findings(
             if fault is Fault.CUT:
                 values["unparsed"] = str(sum(one.key in lost for one in found))
             elif fault is Fault.NOT_AN_OPTION:
-                values["answer"] = _quoted(Counter(one.answer or "" for one in found).most_common(1)[0][0])
+                values["answer"] = _most_common(one.answer or "" for one in found)
+            elif fault is Fault.IN_A_WORD:
+                words = (word_around(one.answer or "", one.reply or "", options) for one in found)
+                values["answer"] = _most_common(words)
             yield Finding(fault, task, len(found), len(replies), _example(shown), values)
     yield from _unknown_mark(task, replies)
+    yield from _models(task, replies)
     yield from _fewer_examples(task, replies)
     if options:
         parsed = [one for one in replies if one.key not in lost]
-        yield from _one_letter(task, parsed)
+        if 2 * len(parsed) >= len(replies):
+            yield from _one_letter(task, parsed)
         yield from _below_guessing(task, options, replies)
 
 
-def _fault(one: Prediction, *, is_lost: bool) -> Fault | None:
+def _fault(one: Prediction, options: str, *, is_lost: bool) -> Fault | None:
     if not (one.reply or "").strip():
         return Fault.UNENDED_THINKING if one.thinking else Fault.EMPTY
     if one.finish_reason == "length":
         return Fault.CUT
     if not is_lost:
         return None
-    return Fault.NOT_AN_OPTION if one.answer else Fault.NO_OPTION
+    if not one.answer:
+        return Fault.NO_OPTION
+    return Fault.IN_A_WORD if is_option(one.answer, options) else Fault.NOT_AN_OPTION
 
 
 def _unknown_mark(task: str, replies: Sequence[Prediction]) -> Iterable[Finding]:
@@ -300,9 +324,22 @@ def _unknown_mark(task: str, replies: Sequence[Prediction]) -> Iterable[Finding]
     if not marks:
         return
     mark, count = Counter(mark for mark, _ in marks).most_common(1)[0]
-    if count >= max(_FEWEST / 2, _NEARLY_ALL * len(replies)):
+    if count >= max(_FEWEST / 2, _SOME * len(replies)):
         example = _first([one for found, one in marks if found == mark])
         yield Finding(Fault.UNKNOWN_MARK, task, count, len(replies), _example(example), {"mark": _quoted(mark)})
+
+
+def _models(task: str, replies: Sequence[Prediction]) -> Iterable[Finding]:
+    """Replies from another model than the one asked for: a server's fallback, or its full name for it."""
+    named = Counter(one.model for one in replies)
+    if not named.keys() - {None}:
+        return
+    models = ", ".join(f"{'the one asked for' if n is None else _quoted(n)} ({c})" for n, c in named.most_common())
+    if len(named) > 1:
+        rest, values = len(replies) - named.most_common(1)[0][1], {"number": str(len(named)), "models": models}
+        yield Finding(Fault.SEVERAL_MODELS, task, rest, len(replies), None, values)
+    else:
+        yield Finding(Fault.OTHER_MODEL, task, len(replies), len(replies), None, {"models": models.rpartition(" ")[0]})
 
 
 def _fewer_examples(task: str, replies: Sequence[Prediction]) -> Iterable[Finding]:
@@ -354,5 +391,9 @@ def _example(one: Prediction) -> Example:
     return Example(one.split, one.subject, one.id, one_line(text, _EXAMPLE_LENGTH))
 
 
+def _most_common(texts: Iterable[str]) -> str:
+    return _quoted(Counter(texts).most_common(1)[0][0])
+
+
 def _quoted(text: str) -> str:
-    return f'"{one_line(text, 20)}"'
+    return f'"{one_line(text, 40)}"'

@@ -88,10 +88,15 @@ _CAUSES: Final[Mapping[Cause, tuple[re.Pattern[str], str]]] = {
 REMEDIES: Final[Mapping[Cause, str]] = {cause: remedy for cause, (_, remedy) in _CAUSES.items()}
 
 _VARYING: Final = re.compile(r"(?<!HTTP )(?:[0-9a-f-]{8,}|\d+)", re.IGNORECASE)
+# What a body says that is no chat completion: the reply of another API differs from question to question.
+_SHAPELESS: Final = "not a chat completion: "
+_VALUE: Final = re.compile(r'(: |text |\[)"(?:[^"\\]|\\.)*"?')
 
 
 def kind_of(reason: str) -> str:
     """A reason without its numbers and identifiers: the same for questions that met the same."""
+    if reason.startswith(_SHAPELESS):
+        reason = _VALUE.sub(r"\1#", reason)
     return _VARYING.sub("#", reason)
 
 

@@ -10,7 +10,7 @@ from bundle.errors import RunError
 from bundle.runs.files import PREDICTIONS, parse_json, read_lines, to_json
 from bundle.tasks.scores import Key, Part
 
-_ONLY_WHERE_PRESENT = ("cached_tokens", "thinking", "error", "chunks", "examples_dropped", "losses")
+_ONLY_WHERE_PRESENT = ("cached_tokens", "thinking", "error", "chunks", "examples_dropped", "losses", "model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ class Prediction:
         chunks: Streamed chunks of a reply that was stopped early, whose tokens no server counts; None for others.
         examples_dropped: How many of the task's examples were left out because they did not fit; None for none.
         losses: The mean loss of the whole text with each option, in nats per token; None where a reply was asked for.
+        model: The model that the reply names; None where that is the one asked for, or it names none.
     """
 
     task: str
@@ -60,6 +61,7 @@ class Prediction:
     chunks: int | None = None
     examples_dropped: int | None = None
     losses: dict[str, float] | None = None
+    model: str | None = None
 
     @property
     def key(self) -> Key:

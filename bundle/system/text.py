@@ -116,7 +116,7 @@ def time_in(seconds: float) -> str:
     return then.strftime("%H:%M" if then.date() == now.date() else "%Y-%m-%d %H:%M")
 
 
-_MARK = re.compile(r"\s*(<\|?/?[A-Za-z][\w:.|-]{2,40}>|\[/?[A-Z][A-Z_]{3,40}\]|◁\w{3,40}▷)")
+_MARK = re.compile(r"\s*(<\|?/?[A-Za-z][\w:.|-]{2,40}>|\[/?[A-Z][A-Z_]{3,40}\]|◁\w{3,40}▷|【思[考维][^】]{0,10}】)")
 _NOT_THINKING = re.compile(r"answer|final|response|output|result|html|div|span|sub|sup|math", re.IGNORECASE)
 
 

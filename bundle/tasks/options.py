@@ -21,6 +21,7 @@ Options = dict[str, str]
 
 # What may stand around and between letters, after NFKC: "(A)", "A.", "A、C", "A and C".
 _LETTER_ALONE = re.compile(r"[(\[【<]*\s*([A-Za-z0-9])\s*[)\]】>.:、。,]*")
+_WORD = re.compile(r"[A-Za-z]+")
 _BETWEEN = r"(?:\s|[,、;/|&+()\[\]\"'。.]|和|与|及|以及|and\b)*"
 
 
@@ -56,6 +57,17 @@ def begins_no_word(answer: str, text: str) -> bool:
         return True
     following = text[begin + 1 : begin + 2]
     return following != "" and not "a" <= following <= "z"
+
+
+def word_around(letter: str, text: str, options: str) -> str:
+    """The word that a letter was taken from, such as "Answer" or "AI" for A; "" if the letter may be an answer.
+
+    It may be where it stands alone once, or with nothing but other options, as in "AC".
+    """
+    if not (len(letter) == 1 and letter.isascii() and letter.isalpha()):
+        return ""
+    words = [word for word in _WORD.findall(text) if letter in word]
+    return words[0] if words and not any(set(word) <= set(options) for word in words) else ""
 
 
 def options_in(value: object) -> Options | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -135,6 +136,14 @@ async def only_streams_thinking(call: Call) -> web.StreamResponse:
     )
 
 
+_TEXTS = itertools.cycle("ABCD")
+
+
+def of_another_api() -> web.Response:
+    """A reply of Anthropic's API: another text every time."""
+    return web.json_response({"type": "message", "content": [{"type": "text", "text": next(_TEXTS)}]})
+
+
 async def streams_by_default(call: Call) -> web.StreamResponse:
     if call.body.get("stream") is False:
         return await whole(call, {"content": letter(call.body)})
@@ -201,6 +210,15 @@ def one_in_four_refused() -> Handler:
         if call.number % 4 == 0:
             return error(429, "too many requests", code="rate_limit_exceeded")
         return await say(call, letter(call.body))
+
+    return handler
+
+
+def one_in_four_refused_by(status: int, body: dict[str, Any]) -> Handler:
+    """A rate limit that is not said by status 429."""
+
+    async def handler(call: Call) -> web.StreamResponse:
+        return web.json_response(body, status=status) if call.number % 4 == 0 else await say(call, letter(call.body))
 
     return handler
 
@@ -281,6 +299,9 @@ QUIRKS: dict[str, Callable[[], Handler]] = {
     "no stream_options": lambda: unless_refused(no_stream_options),
     "error with a cut body": cut_error_body,
     "one request in four refused": one_in_four_refused,
+    "rate limit as 400": lambda: one_in_four_refused_by(400, {"error": {"message": "请求过于频繁，请稍后再试"}}),
+    "rate limit as 403": lambda: one_in_four_refused_by(403, {"error": {"code": "rate_limit_exceeded"}}),
+    "rate limit as 200": lambda: one_in_four_refused_by(200, {"code": 1302, "msg": "并发数过高"}),
     "rate limit": lambda: so_many_per_window(9, 0.6),
     "outage": lambda: outage(12, 1.0),
     "outage at the start": lambda: outage(1, 1.0),
@@ -300,6 +321,8 @@ HOPELESS: dict[str, tuple[Callable[[], web.Response], str]] = {
         lambda: web.json_response({"code": "A0211", "msg": "token expired", "data": None}),
         "token expired",
     ),
+    "another API": (of_another_api, "not a chat completion: {"),
+    "text": (lambda: web.Response(text=next(_TEXTS)), 'not a chat completion: the text "'),
     "a proxy's page": (
         lambda: web.Response(status=503, text="<html><title>503</title>proxy error</html>", content_type="text/html"),
         'HTTP 503: an HTML page "503"',

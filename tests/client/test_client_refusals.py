@@ -1,6 +1,7 @@
 """What every question would meet ends the run at once; what only one meets does not."""
 
 import asyncio
+import json
 import socket
 from typing import Any
 
@@ -9,7 +10,7 @@ from aiohttp import web
 
 from bundle.client import ChatClient, NoReplyError, RefusedError
 from tests.evaluation.asking import ask, client_of
-from tests.openai_api import Call, completion, error, loopback_api
+from tests.openai_api import Call, chunk, completion, error, loopback_api
 from tests.patience import PATIENCE_S
 
 
@@ -163,12 +164,30 @@ async def test_a_server_of_our_own_that_answers_from_another_model_ends_the_run(
                 await ask(client)
 
 
-async def test_a_remote_api_may_name_the_version_that_answered() -> None:
+@pytest.mark.parametrize(
+    ("named", "kept"),
+    [
+        ("m-2026-11-23", "m-2026-11-23"),
+        ("fallback", "fallback"),
+        ("m", None),
+        ("Org/M@main", None),
+        (None, None),
+        (7, None),
+    ],
+)
+@pytest.mark.parametrize("streams", [False, True])
+async def test_a_remote_api_may_name_the_version_that_answered(
+    named: object, kept: str | None, *, streams: bool
+) -> None:
     async def handler(call: Call) -> web.Response:
-        return completion("A", model="m-2026-11-23")
+        if not streams:
+            return completion("A", model=named)
+        event = json.dumps(chunk("A", "stop") | {"model": named})
+        return web.Response(text=f"data: {event}\n\n", content_type="text/event-stream")
 
     async with loopback_api(handler) as api, client_of(api.url) as client:
-        assert (await ask(client)).text == "A"
+        reply = await ask(client)
+        assert (reply.text, reply.model) == ("A", kept)
 
 
 async def test_further_fields_are_sent_with_every_request_and_left_out_if_the_server_refuses_them() -> None:

@@ -66,6 +66,8 @@ def test_without_replies_nothing_is_said() -> None:
         (Fault.NO_OPTION, {"reply": "不知道。", "answer": ""}),
         (Fault.NOT_AN_OPTION, {"reply": "The answer is B.", "answer": "T"}),
         (Fault.NOT_AN_OPTION, {"reply": "答案是Ｂ。", "answer": "Ｂ"}),
+        (Fault.IN_A_WORD, {"reply": "As an AI model, I cannot answer.", "answer": "A"}),
+        (Fault.IN_A_WORD, {"reply": "Based on the text, it is C.", "answer": "B"}),
         (Fault.CUT, {"reply": "先看题，", "answer": "", "finish_reason": "length"}),
         (Fault.CUT, {"reply": "Let us see", "answer": "L", "finish_reason": "length"}),
         (Fault.CUT, {"reply": "A is tempting,", "answer": "A", "finish_reason": "length"}),
@@ -153,17 +155,36 @@ def test_the_chance_of_so_few_is_that_of_the_binomial_distribution(right: int, n
     assert _at_most(right, n, 0.25) == pytest.approx(expected if right < n / 4 else 1.0, rel=1e-6)
 
 
-@pytest.mark.parametrize("mark", ["<scratchpad>", "[REASON]", "◁thought▷", "<|thinking|>"])
-def test_a_mark_that_all_replies_begin_with_is_named(mark: str) -> None:
-    replies = [replace(one, reply=f"{mark}{one.reply}") for one in good()]
-    found = only(examine(OPTIONS, replies))
-    assert found.fault is Fault.UNKNOWN_MARK
-    assert mark in found.says
+@pytest.mark.parametrize("mark", ["<scratchpad>", "[REASON]", "◁thought▷", "<|thinking|>", "【思考】"])
+def test_a_mark_that_all_or_some_replies_begin_with_is_named(mark: str) -> None:
+    for share in (1, 4):
+        replies = [replace(one, reply=f"{mark}{one.reply}") if one.id % share == 0 else one for one in good()]
+        found = only(examine(OPTIONS, replies))
+        assert (found.fault, found.count) == (Fault.UNKNOWN_MARK, 100 / share)
+        assert mark in found.says
 
 
 @pytest.mark.parametrize("begin", ["<answer>", "[ANSWER]", "【答案】", "<B>", ""])
 def test_what_frames_an_answer_is_no_mark(begin: str) -> None:
     assert not examine(OPTIONS, [replace(one, reply=f"{begin}{one.reply}") for one in good()]).findings
+
+
+@pytest.mark.parametrize(
+    "reply", ["B", "B.", "选B", "(B)", "AB", "Bad: B", "B, because", "\\boxed{B}", "B是Bohr提出的"]
+)
+def test_a_letter_that_stands_alone_somewhere_is_an_answer(reply: str) -> None:
+    replies = good()
+    replies[1] = row(1, "B", reply=reply)
+    assert not examine(OPTIONS, replies).findings
+
+
+def test_replies_from_another_model_are_named_and_those_from_several_are_a_doubt() -> None:
+    health = examine(OPTIONS, [replace(one, model="gpt-4o-2024-08-06") for one in good()])
+    assert headline(health) == 'measurement: ok; 100 of 100 replies name the model "gpt-4o-2024-08-06"'
+
+    found = only(examine(OPTIONS, [replace(one, model="small") if one.id > 69 else one for one in good()]))
+    assert (found.fault, found.count, found.of, found.is_minor) == (Fault.SEVERAL_MODELS, 30, 100, False)
+    assert found.says == '100 replies name 2 different models: the one asked for (70), "small" (30)'
 
 
 def test_several_right_answers_are_options_and_guessing_has_no_rate() -> None:
