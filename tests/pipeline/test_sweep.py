@@ -2,8 +2,11 @@
 
 import contextlib
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -193,3 +196,31 @@ def test_what_is_for_one_run_is_refused(
     refused = machine.run(*options)
     assert refused.code == 2
     assert said in refused.said
+
+
+def test_watch_evaluates_what_appears_and_ends_with_the_one_that_was_named(
+    training: MakeFolder, box: Callable[..., Box], tmp_path: Path
+) -> None:
+    folder = training(1)
+    machine = box(folder)
+    machine.environment["PYTHONPATH"] += f"{os.pathsep}{tmp_path}"
+    (tmp_path / "hasty.py").write_text(
+        "import sys\nfrom bundle.pipeline.appearing import appearing\nfrom bundle.cli.main import main\n"
+        "appearing.__kwdefaults__['still_s'] = 0.0\nmain()\n"
+    )
+    options = ["--until", "checkpoint-2", "--data", "sample", "--subjects", "law", "--out", str(machine.out)]
+    with (tmp_path / "watch.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hasty", "watch", str(folder), *options],
+            env=machine.environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    wait_until(lambda: list(machine.out.glob("*/results.json")))
+    assert process.poll() is None
+    training(2)
+
+    assert process.wait(PATIENCE_S) == 0
+    assert set(runs_of(machine)) == {"checkpoint-1", "checkpoint-2"}
+    assert "against checkpoint-1" in (tmp_path / "watch.log").read_text()
+    machine.check_nothing_is_left()
