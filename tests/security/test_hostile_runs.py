@@ -225,5 +225,5 @@ def test_a_time_that_is_none_hides_no_run(name: str, age: int, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b", "\ud800", "a/" * 3000])
 def test_a_name_that_no_directory_can_have_is_an_error(name: str, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="No run"):
+    with pytest.raises(RunError, match="There is no run"):
         read_recorded_run(Path(name), tmp_path)

@@ -188,7 +188,7 @@ def test_examples_are_shown_with_the_options_they_have(tmp_path: Path) -> None:
         ("question,A,B,C,D,answer\nq,w,,y,z,B\n", "line 2: the right answer is B, and that option is empty"),
         ("question;A;B;C;D;answer\nq;w;x;y;z;B\n", "its columns are not separated by commas but by ';'"),
         ("question\tA\tB\tC\tD\tanswer\nq\tw\tx\ty\tz\tB\n", "separated by commas but by '\\\\t'"),
-        ("sep=,\nquestion,A,B,C,D,answer\n", "6 cells, but the header has 2"),
+        ("sep=,\nquestion,A,B,C,D,answer\n", 'it begins with a line "sep='),
         ("Question,A,B,C,D,answer\nq,w,x,y,z,B\n", "needs the column 'question'"),
         (csv_row("B") + ",,,,,\n", "line 3: the question is empty"),
     ],

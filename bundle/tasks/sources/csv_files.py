@@ -81,10 +81,13 @@ def read_records(data: bytes, where: str) -> tuple[list[str], list[tuple[int, li
 
 
 def _require_commas(header: list[str], where: str) -> None:
+    if header[0].lower().startswith("sep="):  # a line of Excel's own
+        raise DataError(f'{where}: it begins with a line "sep=…".', remedy="Delete that line, and save it with commas.")
     separator = next((one for one in ";\t|" if len(header) == 1 and one in header[0]), None)
-    if separator is not None or header[0].lower().startswith("sep="):
-        shown = "" if separator is None else f" but by {separator!r}"
-        raise DataError(f"{where}: its columns are not separated by commas{shown}.", remedy="Save it with commas.")
+    if separator is not None:
+        raise DataError(
+            f"{where}: its columns are not separated by commas but by {separator!r}.", remedy="Save it with commas."
+        )
 
 
 def decode(data: bytes, where: str) -> str:
