@@ -21,10 +21,16 @@ def several(given: Sequence[Path]) -> list[Path] | None:
     """The checkpoints, where the command line names several, or one folder that holds some; None where it is one.
 
     Raises:
-        UsageError: One is named twice.
+        UsageError: One is no directory, or is named twice.
     """
     if len(given) == 1:
         return None if _may_be_one(given[0]) else (checkpoints_in(given[0]) or None)
+    for path in given:
+        if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for some; it is most likely a mistyped option
+            raise UsageError(
+                f"{path} is not a directory.",
+                remedy="Name the directory of each checkpoint. Options begin with two hyphens, as in --limit 3.",
+            )
     resolved = [path.resolve() for path in given]
     for number, path in enumerate(resolved):
         if path in resolved[:number]:

@@ -43,10 +43,18 @@ def test_what_holds_no_checkpoint_is_left_to_its_inspection(folder: Path, name: 
     assert several([folder / name]) is None
 
 
-def test_a_shells_order_is_put_right_and_a_chosen_one_is_kept() -> None:
-    assert names(several([Path("c-1000"), Path("c-500")])) == ["c-500", "c-1000"]
-    assert names(several([Path("c-500"), Path("c-1000")])) == ["c-500", "c-1000"]
-    assert names(several([Path("c-2000"), Path("c-1000")])) == ["c-2000", "c-1000"]
+def test_a_shells_order_is_put_right_and_a_chosen_one_is_kept(tmp_path: Path) -> None:
+    for name in ("c-500", "c-1000", "c-2000"):
+        (tmp_path / name).mkdir()
+    at = tmp_path.joinpath
+    assert names(several([at("c-1000"), at("c-500")])) == ["c-500", "c-1000"]
+    assert names(several([at("c-500"), at("c-1000")])) == ["c-500", "c-1000"]
+    assert names(several([at("c-2000"), at("c-1000")])) == ["c-2000", "c-1000"]
+
+
+def test_a_word_that_is_no_directory_is_taken_for_a_mistyped_option(folder: Path) -> None:
+    with pytest.raises(UsageError, match="limit is not a directory"):
+        several([folder / "logs", Path("limit"), Path("3")])
 
 
 def test_none_is_named_twice(folder: Path) -> None:

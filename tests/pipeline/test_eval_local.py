@@ -178,7 +178,7 @@ def test_questions_without_a_reply_are_shown_and_make_the_exit_code_4(tmp_path: 
         (["--data", "nowhere/at/all"], "nowhere/at/all"),
         (["--gpu", "9"], "no such GPU"),
         (["--model-file", "internlm"], "There is no model internlm"),
-        (["limit", "3"], "unexpected extra argument"),
+        (["limit", "3"], "limit is not a directory"),
     ],
 )
 def test_a_mistyped_option_starts_no_server_and_is_explained(
