@@ -305,8 +305,8 @@ class ChatClient:
             question.attempts += 1
             return
         question.tries += 1
-        if self._may_only_send_whole(question, fault):
-            question.refusal, question.streams = fault, False
+        if self._may_send_only_the_other(question, fault):
+            question.refusal, question.streams = fault, not question.streams
             return
         if fault.fate is not Fate.AGAIN or question.tries > self._retries:
             if not self._heard:
@@ -319,10 +319,10 @@ class ChatClient:
         await asyncio.sleep(fault.pause_s if fault.pause_s is not None else pause_s(question.tries, busy=fault.busy))
         question.attempts += 1
 
-    def _may_only_send_whole(self, question: "Asked", fault: AttemptError) -> bool:
-        """Whether no stream of this server could be read yet, although this question was asked again and again."""
-        never_streamed = question.refusal is None and self._modes.may_be_refused(fault, streams=question.streams)
-        return fault.is_shapeless and question.tries > self._retries and never_streamed
+    def _may_send_only_the_other(self, question: "Asked", fault: AttemptError) -> bool:
+        """Whether no reply of this form could be read yet, although this question was asked again and again."""
+        never_read = question.refusal is None and self._modes.may_be_refused(fault, streams=question.streams)
+        return fault.is_shapeless and question.tries > self._retries and never_read
 
     def _pauses_all(self, question: "Asked", key: Key, fault: AttemptError) -> bool:
         """Pause all requests if it is the server's fault alone: a rate limit, or an outage without any reply.

@@ -10,8 +10,11 @@ from bundle.runs.recorded_run import RecordedRun
 from bundle.runs.scoring import Score, score_run
 from bundle.system.text import did_you_mean
 from bundle.tasks.answers import RULES, AnswerRule, make_rule
+from bundle.tasks.answers.likeliest import Likeliest
 from bundle.tasks.answers.rule import settings_of
 
+_SEARCHING = [name for name in RULES if name != Likeliest.name]
+"""The rules that search a reply."""
 _ONE_SETTING = {"pattern": "pattern", "labelled": "label"}
 
 
@@ -46,9 +49,9 @@ def parse_rule(value: str, options: str) -> AnswerRule:
         ConfigError: It cannot be used with these settings.
     """
     name, equals, setting = value.partition("=")
-    if name not in RULES:
-        known = f"The rules are {', '.join(RULES)}."
-        raise UsageError(f"--rule {name}: no such rule.", remedy=did_you_mean(name, RULES, known))
+    if name not in _SEARCHING:
+        known = f"The rules are {', '.join(_SEARCHING)}."
+        raise UsageError(f"--rule {name}: no such rule.", remedy=did_you_mean(name, _SEARCHING, known))
     settings = {_ONE_SETTING[name]: setting} if equals and name in _ONE_SETTING else {}
     if (equals != "") != (name in _ONE_SETTING):
         usage = f"--rule {name}={_ONE_SETTING[name].upper()}" if name in _ONE_SETTING else f"--rule {name}"

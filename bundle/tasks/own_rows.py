@@ -198,7 +198,8 @@ class OwnRows:
         """
         if not subject.strip():
             raise ValueError("the subject is empty")
-        if not any(cell.strip() for name, cell in row.items() if name != "answer"):
+        asked = [name for name in row if name != "answer" and name not in self.option_columns]
+        if not any(row[name].strip() for name in asked or self.option_columns):
             raise ValueError("the question is empty")
         if self.option_columns and len(options) < 2:
             raise ValueError("it has fewer than two options")

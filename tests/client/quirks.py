@@ -158,6 +158,12 @@ async def streams_always_as_json(call: Call) -> web.StreamResponse:
     return await streamed(call, [{"content": letter(call.body)}], content_type="application/json")
 
 
+async def whole_bodies_begin_with_comments(call: Call) -> web.StreamResponse:
+    if call.body.get("stream"):
+        return await say(call, letter(call.body))
+    return web.Response(text=': wait\n\n{"choices": []}', content_type="text/event-stream")
+
+
 async def never_streams(call: Call) -> web.StreamResponse:
     return await whole(call, {"content": letter(call.body)})
 
@@ -275,6 +281,7 @@ QUIRKS: dict[str, Callable[[], Handler]] = {
     "streams by default": lambda: streams_by_default,
     "streams always": lambda: streams_always,
     "streams always, as JSON": lambda: streams_always_as_json,
+    "whole bodies begin with comments": lambda: whole_bodies_begin_with_comments,
     "never streams": lambda: never_streams,
     "whole body called a stream": lambda: calls_a_whole_body_a_stream,
     "stream called JSON": lambda: streaming(content_type="application/json"),

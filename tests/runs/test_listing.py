@@ -169,10 +169,11 @@ def test_a_names_control_characters_do_not_reach_the_terminal(tmp_path: Path) ->
 
 def test_runs_of_the_same_second_are_shown_by_their_whole_names(tmp_path: Path) -> None:
     for name in ("20250102-030405-ceval_gen-a", "20250102-030405-ceval_gen-b"):
-        write_run(tmp_path / name, {"law": "1"})
+        write_run(tmp_path / name, {"law": "1"}, limit=1)
 
     text = shown(list_runs(tmp_path), terminal=False)
 
+    assert "* 20250102-030405-ceval_gen-a: first 1" in text
     assert "20250102-030405-ceval_gen-a" in text
     assert "20250102-030405-ceval_gen-b" in text
 

@@ -100,7 +100,9 @@ def test_a_reply_that_was_stopped_early_is_left_out_and_counted(tmp_path: Path) 
     assert (again.scores["ceval-law"].accuracy, again.scores["ceval-law"].answered) == (100, 7)
 
 
-@pytest.mark.parametrize("rule", ["labelled=answer is", "nonsense", "pattern", "first_option=AB", "pattern=("])
+@pytest.mark.parametrize(
+    "rule", ["labelled=answer is", "nonsense", "likeliest", "pattern", "first_option=AB", "pattern=("]
+)
 def test_a_rule_that_cannot_be_used_is_an_error(rule: str) -> None:
     with pytest.raises(BundleError):
         parse_rule(rule, "ABCD")

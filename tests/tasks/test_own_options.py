@@ -191,6 +191,7 @@ def test_examples_are_shown_with_the_options_they_have(tmp_path: Path) -> None:
         ("sep=,\nquestion,A,B,C,D,answer\n", 'it begins with a line "sep='),
         ("Question,A,B,C,D,answer\nq,w,x,y,z,B\n", "needs the column 'question'"),
         (csv_row("B") + ",,,,,\n", "line 3: the question is empty"),
+        (csv_row("B") + " ,w,x,y,z,A\n", "line 3: the question is empty"),
     ],
 )
 def test_an_answer_that_is_no_option_or_can_mean_two_is_an_error(tmp_path: Path, rows: str, fault: str) -> None:

@@ -25,9 +25,10 @@ def show_runs(console: Console, runs: Sequence[ListedRun], *, failed: bool = Fal
         failed: Whether to list those that ended before their first question, too.
     """
     all_runs, runs = runs, [run for run in runs if failed or run.state is not State.NEVER_ASKED]
+    names = _names(runs)
     if runs:
-        console.print(_table(runs, fits=console.is_terminal))
-    notes = [f"* {_stem(run)}: {one_line(run.partial)}" for run in runs if _is_marked(run)]
+        console.print(_table(runs, names, fits=console.is_terminal))
+    notes = [f"* {name}: {one_line(run.partial)}" for name, run in zip(names, runs, strict=True) if _is_marked(run)]
     notes += [f"{one_line(run.directory.name)}: {one_line(run.fault)}" for run in runs if run.fault]
     if hidden := len(all_runs) - len(runs):
         notes.append(f"{plural(hidden, 'run')} ended before the first question: --failed lists them")
@@ -35,7 +36,16 @@ def show_runs(console: Console, runs: Sequence[ListedRun], *, failed: bool = Fal
         console.print(Text(note))
 
 
-def _table(runs: Sequence[ListedRun], *, fits: bool) -> Table:
+def _names(runs: Sequence[ListedRun]) -> list[str]:
+    """What tells each run from the others: its time, or its whole name where several began in the same second."""
+    stems = [_stem(run) for run in runs]
+    how_often = Counter(stems)
+    return [
+        stem if how_often[stem] == 1 else one_line(run.directory.name) for run, stem in zip(runs, stems, strict=True)
+    ]
+
+
+def _table(runs: Sequence[ListedRun], names: Sequence[str], *, fits: bool) -> Table:
     table = plain_table()
     overflow = {"overflow": "fold"} if fits else {"no_wrap": True}
     table.add_column("run", no_wrap=True)  # it is typed again, so it is in one piece
@@ -43,11 +53,8 @@ def _table(runs: Sequence[ListedRun], *, fits: bool) -> Table:
     table.add_column("task", **overflow)
     for header in ("score", "answered", "time"):
         table.add_column(header, justify="right", no_wrap=True)
-    stems = [_stem(run) for run in runs]
-    how_often = Counter(stems)
     best = _best(runs)
-    for run, stem in zip(runs, stems, strict=True):
-        name = stem if how_often[stem] == 1 else run.directory.name
+    for run, name in zip(runs, names, strict=True):
         cells = (name, run.model or "", ", ".join(run.tasks), _scores(run), _coverage(run), _duration(run))
         table.add_row(
             *(Text(one_line(cell)) for cell in cells), style="bold" if run in best else _STYLES.get(run.state)
