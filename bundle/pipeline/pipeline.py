@@ -257,7 +257,7 @@ async def _ask(
     """Ask what has no reply yet."""
     client.send_always(model.extra_body)
     async with client:
-        if evaluation.unanswered:
+        if evaluation.unanswered and model.ours:
             await _prove(session, model, evaluation, client)
         progress = Progress(len(evaluation.unanswered), lambda: client.learned_qps, lambda: evaluation.in_flight)
         begun.set(evaluation, asking)

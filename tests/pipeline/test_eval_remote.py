@@ -36,6 +36,7 @@ def test_a_served_name_and_where_it_is_served_are_enough(tmp_path: Path) -> None
 
     assert result.returncode == 0, result.stderr
     assert "104 of 104 questions answered" in result.stdout
+    assert "tokenizer check" not in result.stdout  # that is the server's own
     assert results_of(tmp_path)["coverage"] == {"total": 104, "answered": 104, "failed": 0}
     assert {body["model"] for body in api.bodies} == {"the-model"}
     assert {(body["temperature"], body["max_tokens"]) for body in api.bodies} == {(0.0, 2048)}
