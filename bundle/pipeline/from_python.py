@@ -48,7 +48,7 @@ def evaluate(
     base_url: str | None = None,
     model: str | None = None,
     task: str | Path | Sequence[str] = "ceval_gen",
-    data: str | Mapping[str, str] | None = None,
+    data: str | Path | Mapping[str, str] | None = None,
     subjects: str | Sequence[str] | None = None,
     limit: int | None = None,
     engine_arguments: Sequence[str] = (),
@@ -124,8 +124,10 @@ class _Screen(Screen):
         super().last(directory)
 
 
-def _data(data: str | Mapping[str, str] | None) -> dict[str, str]:
-    return parse_data([data]) if isinstance(data, str) else {name: str(one) for name, one in (data or {}).items()}
+def _data(data: str | Path | Mapping[str, str] | None) -> dict[str, str]:
+    if isinstance(data, str | Path):
+        return parse_data([str(data)])
+    return {name: str(one) for name, one in (data or {}).items()}
 
 
 def _names(names: str | Sequence[str] | None) -> str | None:

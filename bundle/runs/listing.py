@@ -44,6 +44,7 @@ class ListedRun:
         answered: Questions with a reply; None if unknown.
         seconds: Total duration; None while it runs and where it was cut off.
         partial: What part of its tasks was asked and answered; "" for all of them.
+        doubtful: Whether its measurement is, see `bundle.runs.health`.
     """
 
     directory: Path
@@ -57,6 +58,7 @@ class ListedRun:
     seconds: float | None = None
     fault: str | None = None
     partial: str = ""
+    doubtful: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """For scripts."""
@@ -75,6 +77,7 @@ class ListedRun:
             "seconds": self.seconds,
             "fault": self.fault,
             "partial": self.partial or None,
+            "doubtful": self.doubtful,
         }
 
 
@@ -160,6 +163,7 @@ def _unfinished(run: RecordedRun, when: datetime, state: State) -> ListedRun:
         total=run.total,
         answered=run.answered,
         partial=run.partial,
+        doubtful=not run.health.is_ok,
     )
 
 
@@ -176,6 +180,7 @@ def _finished(directory: Path, when: datetime, results: Results) -> ListedRun:
         answered=coverage.answered,
         seconds=results.timing.get("total_s"),
         partial=_partial(record, results),
+        doubtful=results.health is not None and results.health.get("ok") is False,
     )
 
 

@@ -73,7 +73,8 @@ class RecordedRun:
             f"{one.name} {'–' if one.score.accuracy is None else f'{one.score.accuracy:.2f}'}"
             for one in headlines(self.tasks, self.scores)
         )
-        return f"<run {self.name}: {self.model}, {scores}, {self.answered} of {self.total} questions answered>"
+        doubt = "" if self.health.is_ok else ", doubtful measurement"
+        return f"<run {self.name}: {self.model}, {scores}, {self.answered} of {self.total} questions answered{doubt}>"
 
     @property
     def rows(self) -> list[dict[str, Any]]:

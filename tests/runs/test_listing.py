@@ -178,6 +178,19 @@ def test_runs_of_the_same_second_are_shown_by_their_whole_names(tmp_path: Path) 
     assert "20250102-030405-ceval_gen-b" in text
 
 
+@pytest.mark.parametrize("results", [False, True])
+def test_a_doubtful_measurement_is_marked(tmp_path: Path, *, results: bool) -> None:
+    write_run(tmp_path / "20250102-030405-ceval_gen-good", {"law": "10101"}, results=results)
+    write_run(tmp_path / "20250102-030406-ceval_gen-bad", {"law": "111-1"}, results=results)
+
+    bad, good = list_runs(tmp_path)
+
+    assert (bad.doubtful, good.doubtful, bad.to_json()["doubtful"]) == (True, False, True)
+    text = shown([bad, good], terminal=False)
+    assert "80.00?" in text.replace("*", "")
+    assert "? doubtful measurement; `bundle report` says why: 20250102-030406" in text
+
+
 def test_as_json_a_run_says_all_that_is_known_of_it(tmp_path: Path) -> None:
     write_run(tmp_path / "20250102-030405-ceval_gen-tiny", {"law": "11x"})
 

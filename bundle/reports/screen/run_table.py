@@ -29,6 +29,9 @@ def show_runs(console: Console, runs: Sequence[ListedRun], *, failed: bool = Fal
     if runs:
         console.print(_table(runs, names, fits=console.is_terminal))
     notes = [f"* {name}: {one_line(run.partial)}" for name, run in zip(names, runs, strict=True) if _is_marked(run)]
+    doubtful = [name for name, run in zip(names, runs, strict=True) if run.doubtful and run.headlines]
+    if doubtful:
+        notes.append(f"? doubtful measurement; `bundle report` says why: {', '.join(doubtful)}")
     notes += [f"{one_line(run.directory.name)}: {one_line(run.fault)}" for run in runs if run.fault]
     if hidden := len(all_runs) - len(runs):
         notes.append(f"{plural(hidden, 'run')} ended before the first question: --failed lists them")
@@ -67,7 +70,7 @@ def _best(runs: Sequence[ListedRun]) -> list[ListedRun]:
     whole: dict[tuple[str, ...], list[tuple[float, ListedRun]]] = {}
     for run in runs:
         scores = [one.score.accuracy for one in run.headlines if one.whole and one.score.accuracy is not None]
-        if run.state is State.DONE and not run.partial and scores:
+        if run.state is State.DONE and not run.partial and not run.doubtful and scores:
             whole.setdefault(run.tasks, []).append((sum(scores), run))
     return [max(same, key=lambda one: one[0])[1] for same in whole.values() if len(same) > 1]
 
@@ -81,7 +84,9 @@ def _stem(run: ListedRun) -> str:
 def _scores(run: ListedRun) -> str:
     # What was asked in part has not the score that carries the task's name.
     shown = [
-        ("–" if one.score.accuracy is None else f"{one.score.accuracy:.2f}") + ("*" if _is_marked(run) else "")
+        ("–" if one.score.accuracy is None else f"{one.score.accuracy:.2f}")
+        + ("*" if _is_marked(run) else "")
+        + ("?" if run.doubtful else "")
         for one in run.headlines
     ]
     return " ".join(shown)
