@@ -9,7 +9,7 @@ from bundle.cli import _completion
 from bundle.cli.options import RUN_HELP
 from bundle.errors import UsageError
 from bundle.reports.formats import FORMATS, Format, Language
-from bundle.runs.finding import LATEST
+from bundle.runs.finding import LATEST, OUTPUTS
 from bundle.system.text import did_you_mean
 
 
@@ -24,13 +24,15 @@ def report(
             autocompletion=_completion.formats,
         ),
     ] = "html",
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write it here.", show_default="in the run's directory")
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write it here.", show_default="in the run's directory"),
     ] = None,
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Write a model card of a part of the benchmark.")
     ] = False,
     lang: Annotated[Language | None, typer.Option(help="Language of the page.", show_default="the browser's")] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Look for runs in DIR.")] = OUTPUTS,
 ) -> None:
     """Write a run as a page, or in another tool's format.
 
@@ -39,10 +41,10 @@ def report(
     from bundle.runs.recorded_run import read_recorded_run  # imported late: `bundle --help` does not need it
 
     wanted = _find_format(format_name)
-    recorded = read_recorded_run(run)
-    path = recorded.directory / wanted.name if out is None else out
-    if out is not None and out.is_dir() and not wanted.is_directory:
-        path = out / wanted.name
+    recorded = read_recorded_run(run, out)
+    path = recorded.directory / wanted.name if output is None else output
+    if output is not None and output.is_dir() and not wanted.is_directory:
+        path = output / wanted.name
     for remark in wanted.write(recorded, path, language=lang, allow_partial=allow_partial):
         typer.echo(remark, err=True)
     typer.echo(path)

@@ -142,11 +142,11 @@ def write_whole(path: Path, content: bytes) -> None:
 def unwritable(path: Path, error: OSError) -> RunError:
     """The error for a file or directory that cannot be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        remedy = "Free some space, or choose another directory with --out."
+        remedy = "Free some space, or choose another directory with --out (reports: -o)."
     elif error.errno in (errno.EMFILE, errno.ENFILE):
         remedy = "Raise the limit on open files (`ulimit -n`)."
     elif error.errno == errno.ENAMETOOLONG:
-        remedy = "Choose a directory with a shorter path with --out."
+        remedy = "Choose a directory with a shorter path with --out (reports: -o)."
     else:
-        remedy = "Choose a writable directory with --out."
+        remedy = "Choose a writable directory with --out (reports: -o)."
     return RunError(f"{path} cannot be written: {error.strerror or error}.", remedy=remedy)

@@ -68,7 +68,7 @@ def test_it_fills_up_while_questions_are_asked(box: MakeBox) -> None:
     (machine.out / "filling").unlink()
     assert ended.code == 2
     assert "predictions.jsonl cannot be written: No space left on device." in ended.said.partition("error: ")[2]
-    assert "hint: Free some space, or choose another directory with --out." in ended.said
+    assert "hint: Free some space, or choose another directory with --out (reports: -o)." in ended.said
     assert ended.cleanly
     assert f" of {ALL} questions answered" in ended.shown
     assert 0 < len(machine.answered()) < ALL
@@ -91,7 +91,7 @@ def test_it_is_read_only(box: MakeBox) -> None:
 
     assert ended.code == 2
     assert "cannot be written: Read-only file system." in ended.said
-    assert "Choose a writable directory with --out." in ended.said
+    assert "Choose a writable directory with --out (reports: -o)." in ended.said
     assert not machine.story.lives  # no server was started for that
     machine.check_nothing_is_left()
 

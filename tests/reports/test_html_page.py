@@ -300,7 +300,7 @@ def test_the_command_says_why_it_cannot_write(tmp_path: Path) -> None:
     directory = write_run(tmp_path / "run", {"law": "10"})
     (tmp_path / "file").touch()
     out = tmp_path / "file" / "page.html"
-    result = run_program("report", directory, "--out", out, environment=os.environ)
+    result = run_program("report", directory, "-o", out, environment=os.environ)
     assert result.returncode == 2
     assert f"error: {out} cannot be written" in result.stderr
     assert "--out" in result.stderr

@@ -50,14 +50,22 @@ def test_a_model_card_of_a_part_of_the_benchmark_is_refused(directory: Path) -> 
 
 def test_a_place_of_ones_own_is_taken(directory: Path, tmp_path: Path) -> None:
     place = tmp_path / "elsewhere" / "answers.json"
-    result = call("report", directory, "--format", "submission", "--out", place, environment=os.environ)
+    result = call("report", directory, "--format", "submission", "-o", place, environment=os.environ)
     assert result.returncode == 0, result.stderr
     assert json.loads(place.read_text()) == {"law": {"0": "A"}}
 
 
+def test_the_run_is_looked_for_where_out_says(directory: Path, tmp_path: Path) -> None:
+    result = call(
+        "report", "--out", directory.parent, "--format", "markdown", environment=os.environ, directory=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == str(directory / "summary.md")
+
+
 def test_a_place_that_cannot_be_written_is_an_error_with_a_remedy(directory: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    result = call("report", directory, "--format", "opencompass", "--out", tmp_path / "file", environment=os.environ)
+    result = call("report", directory, "--format", "opencompass", "-o", tmp_path / "file", environment=os.environ)
     assert result.returncode == 2
     assert "cannot be written" in result.stderr
     assert "Traceback" not in result.stderr
