@@ -4,9 +4,10 @@ import contextlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,6 +15,7 @@ from unittest import mock
 import psutil
 
 from bundle.cli.main import main
+from bundle.pipeline.signals import SIGNALS
 from bundle.system import guarded
 from tests.patience import PATIENCE_S
 
@@ -47,6 +49,7 @@ def call(
         mock.patch.dict(os.environ, environment, clear=True),
         mock.patch.object(sys, "argv", command),
         mock.patch.object(guarded._orphans_are_ours, "adopts", False),  # a command sets it for its whole process
+        _signal_handlers_kept(),
         contextlib.chdir(directory or Path.cwd()),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(said),
@@ -58,6 +61,17 @@ def call(
             code = int(ended.code or 0)
     shown, told = (stream.buffer.getvalue().decode() for stream in (out, said))
     return subprocess.CompletedProcess(command, code, shown, told)
+
+
+@contextlib.contextmanager
+def _signal_handlers_kept() -> Iterator[None]:
+    """Put back those of the tests: a command sets its own for the whole process."""
+    before = {number: signal.getsignal(number) for number in (signal.Signals[name] for name in SIGNALS)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def start(*arguments: object, environment: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":

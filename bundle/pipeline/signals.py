@@ -11,7 +11,7 @@ from bundle.system import guardian
 from bundle.system.guarded import adopt_orphans
 from bundle.system.limits import allow_open_files, forbid_core_dumps
 
-_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 """SIGUSR1, SIGUSR2 and SIGXCPU are how batch systems (Slurm's ``--signal``) announce that a job's time is up."""
 
 
@@ -66,7 +66,7 @@ async def _with_signals(work: Coroutine[Any, Any, int], say: Callable[[str], Non
         stopping = True
         working.cancel()
 
-    for number in (signal.Signals[name] for name in _SIGNALS):
+    for number in (signal.Signals[name] for name in SIGNALS):
         # A user who starts us with `nohup` wants us to survive the terminal.
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, stop)
