@@ -66,7 +66,13 @@ def test_the_engine_is_on_record(out: Path) -> None:
     engine = record["engine"]
     assert record["template"]["equal"] is True
     dtype = cpu_dtype({"torch_dtype": "bfloat16"})
-    assert engine == {"name": "transformers", "version": transformers.__version__, "arguments": [], "dtype": dtype}
+    assert engine == {
+        "name": "transformers",
+        "version": transformers.__version__,
+        "arguments": [],
+        "dtype": dtype,
+        "gpus": [],
+    }
 
 
 def test_replies_are_those_of_greedy_generation_in_process(place: Path, out: Path) -> None:

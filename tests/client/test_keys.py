@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 from collections import Counter
 from typing import Any
 
@@ -155,6 +156,7 @@ async def test_a_key_that_the_server_repeats_is_shown_nowhere(
         shown = f"{caught.value} {caught.value!r} {client!r} {vars(client)} {caplog.text}"
 
     assert "***" in str(caught.value)
+    shown = re.sub(r"0x[0-9a-f]+", "", shown)  # addresses of objects, which may hold the same digits
     for secret in (KEYS[0], "4f7a91", "91c2"):
         assert secret not in shown
 

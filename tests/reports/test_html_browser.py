@@ -152,6 +152,7 @@ def test_a_question_is_opened_with_the_keyboard_and_shows_its_options_and_the_wh
 ) -> None:
     with opened(browser, file) as page:
         page.get_by_role("searchbox").fill("zebra")
+        expect(page.locator("#rows .opener")).to_have_count(1)  # the list is drawn anew a moment after the last letter
         opener = page.get_by_role("button", name="law 第 0 题")
         opener.focus()
         page.keyboard.press("Enter")
@@ -172,6 +173,7 @@ def test_a_question_is_opened_with_the_keyboard_and_shows_its_options_and_the_wh
 def test_a_very_long_reply_is_cut_until_it_is_asked_for(browser: Browser, file: Path) -> None:
     with opened(browser, file) as page:
         page.get_by_role("searchbox").fill("xxxxx")
+        expect(page.locator("#rows .opener")).to_have_count(1)
         page.get_by_role("button", name="law 第 1 题").click()
         text = page.locator(".detail .reply pre")
         assert len(text.inner_text()) == 20_000
@@ -223,6 +225,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(browser: Browser, file: Pat
     with opened(browser, file, width=360) as page:
         expect(page.locator(".chart svg.plot")).to_have_count(6)
         page.get_by_role("searchbox").fill("xxxxx")
+        expect(page.locator("#rows .opener")).to_have_count(1)
         page.get_by_role("button", name="law 第 1 题").click()
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
 

@@ -320,5 +320,5 @@ def test_a_tokenizer_json_with_marks_at_other_ids_is_refused(source: Path, cache
 def test_a_cache_that_cannot_be_written_is_an_error_with_a_remedy(source: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    with pytest.raises(CheckpointError, match=r"cannot be written: Not a directory\. Choose a directory"):
+    with pytest.raises(CheckpointError, match=r"cannot be written: File exists\. Choose a directory"):
         rewrite_as_llama(source, tmp_path / "file")
