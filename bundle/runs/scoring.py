@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from bundle.runs.predictions import Prediction
 from bundle.runs.statistics import Counts, Interval, accuracy_interval
@@ -20,6 +21,9 @@ class Score:
         stderr: Standard error of the accuracy in points; None where it cannot be determined.
         interval: 95 % interval of the accuracy, in percent; None without an accuracy.
     """
+
+    # What a later version may add is not known to this one; slots have no place for it.
+    __pydantic_config__: ClassVar = {"extra": "ignore"}
 
     accuracy: float | None
     stderr: float | None

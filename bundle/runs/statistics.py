@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import ClassVar
 
 Z95 = 1.959963984540054
 """The normal distribution's 97.5 % quantile."""
@@ -23,6 +24,8 @@ Z95 = 1.959963984540054
 @dataclass(frozen=True, slots=True)
 class Interval:
     """A 95 % interval."""
+
+    __pydantic_config__: ClassVar = {"extra": "ignore"}  # slots have no place for what a later version may add
 
     low: float
     high: float
