@@ -74,7 +74,9 @@ class RecordedRun:
             for one in headlines(self.tasks, self.scores)
         )
         doubt = "" if self.health.is_ok else ", doubtful measurement"
-        return f"<run {self.name}: {self.model}, {scores}, {self.answered} of {self.total} questions answered{doubt}>"
+        part = " of a part" if any(one.limit or one.sample for one in self.scopes.values()) else ""
+        told = f"{scores}, {self.answered} of {self.total} questions{part} answered"
+        return f"<run {self.name}: {self.model}, {told}{doubt}>"
 
     @property
     def rows(self) -> list[dict[str, Any]]:

@@ -1,11 +1,16 @@
 """A part of a benchmark is called a part."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bundle.errors import UsageError
+from bundle.reports.comparison import compare
+from bundle.reports.comparison.page import render_page as comparison_page
+from bundle.reports.comparison.page import to_json
+from bundle.reports.comparison.terminal import show
 from bundle.reports.formats.junit import junit
 from bundle.reports.formats.markdown import summary
 from bundle.reports.gates.conclusion import parse_conclusion
@@ -83,6 +88,32 @@ def test_a_partial_run_is_called_that_everywhere(tmp_path: Path, capsys: pytest.
     shown = capsys.readouterr().out
     assert "100.00*" in shown
     assert f"* 20260102-030405: {text}" in shown
+
+
+def test_a_comparison_of_parts_is_called_that_everywhere(tmp_path: Path) -> None:
+    outcomes = {one.name: "10" for one in TASK.subjects}
+    runs = [
+        read_recorded_run(write_run(tmp_path / name, outcomes, model=name, limit=limit))
+        for name, limit in (("base", 2), ("new", 2), ("whole", None))
+    ]
+    text = "first 2 of each subject: 104 questions"
+    assert [run.partial for run in runs] == [text, text, ""]
+
+    comparison = compare(runs[0], runs[1])
+    terminal = io.StringIO()
+    show(console(terminal, width=200), comparison, subjects=False, flips=0)
+    assert terminal.getvalue().count(f"\n     PARTIAL: {text}\n") == 2
+    assert f"(`base`, partial: `{text}`):" in summary(runs[1], comparison=comparison)
+    assert comparison_page([comparison]).count("first 2 questions of each subject.</span>") == 1
+    told = to_json([comparison])
+    assert (told["base"]["partial"], told["comparisons"][0]["new"]["partial"]) == (text, text)
+
+    other = compare(runs[2], runs[0], common=True)
+    assert to_json([other])["base"]["partial"] is None
+    assert comparison_page([other]).count("first 2 questions of each subject.</span>") == 1
+    assert "questions of each subject.</span>" not in comparison_page([compare(runs[2], runs[2])])
+    assert repr(runs[0]).endswith("104 of 104 questions of a part answered>")
+    assert repr(runs[2]).endswith("104 of 104 questions answered>")
 
 
 def planned(**fields: Any) -> list[TaskRecord]:

@@ -268,4 +268,5 @@ def _run(run: RecordedRun) -> dict[str, Any]:
         "began": run.began.isoformat(),
         "questions": run.total,
         "answered": run.answered,
+        "partial": run.partial or None,
     }

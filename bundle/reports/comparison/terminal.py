@@ -39,6 +39,8 @@ def show(console: Console, comparison: Comparison, *, subjects: bool, flips: int
 def _heading(comparison: Comparison) -> Iterator[str]:
     for label, run in (("base", comparison.base), ("new", comparison.new)):
         yield f"{label:5}{one_line(run.model)}  ({one_line(run.name)})"
+        if run.partial:
+            yield f"     PARTIAL: {one_line(run.partial)}"
     for line in settings(comparison):
         yield f"     {line}"
 

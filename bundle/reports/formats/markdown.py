@@ -52,7 +52,8 @@ def _lines(run: RecordedRun, comparison: Comparison | None, gates: Sequence[Gate
         yield from (f"- {'✅' if gate.met else '❌'} {_code(gate.line)}" for gate in gates)
     if comparison is not None:
         yield ""
-        yield f"Compared with {_code(comparison.base.model)} ({_code(comparison.base.name)}):"
+        part = f", partial: {_code(comparison.base.partial)}" if comparison.base.partial else ""
+        yield f"Compared with {_code(comparison.base.model)} ({_code(comparison.base.name)}{part}):"
         yield ""
         # Except for the score's name a verdict is all our own text.
         yield from (f"- {_code(row.name)}{verdict(row).removeprefix(row.name)}" for row in comparison.overall)
