@@ -24,6 +24,8 @@ class Rescored:
 
     Attributes:
         scores: By their names in ``results.json``.
+        recorded: What the same replies score on record: a part of the replies has another score than all of them,
+            because how a model replies depends on the question.
         health: Of the measurement under that rule.
         whole: Replies that were scored.
         cut: Replies left out because they were stopped early: what would have followed is not known.
@@ -31,6 +33,7 @@ class Rescored:
     """
 
     scores: dict[str, Score]
+    recorded: dict[str, Score]
     health: Health
     whole: int
     cut: int
@@ -84,8 +87,16 @@ def rescore(run: RecordedRun, rule: str | None = None) -> Rescored:
         answers = list(_answers(chosen, whole))
         unsearched += len(whole) - len(answers)
         found += answers
-    scores = score_run(run.tasks, run.questions, found)
-    return Rescored(scores, examine(run.options, found), len(found), cut, unsearched)
+    keys = {one.key for one in found}
+    recorded = [one for one in run.predictions if one.key in keys]
+    return Rescored(
+        score_run(run.tasks, run.questions, found),
+        score_run(run.tasks, run.questions, recorded),
+        examine(run.options, found),
+        len(found),
+        cut,
+        unsearched,
+    )
 
 
 def _answers(rule: AnswerRule, replies: Iterable[Prediction]) -> Iterable[Prediction]:

@@ -8,6 +8,7 @@ import pytest
 
 from bundle.errors import BundleError, UsageError
 from bundle.evaluation import Evaluation
+from bundle.reports.screen.tables import show_rescored
 from bundle.runs.files import PREDICTIONS, RESULTS
 from bundle.runs.recorded_run import read_recorded_run
 from bundle.runs.rescoring import parse_rule, rescore
@@ -98,6 +99,25 @@ def test_a_reply_that_was_stopped_early_is_left_out_and_counted(tmp_path: Path) 
     again = rescore(read_recorded_run(directory), "first_option")
     assert (again.whole, again.cut) == (7, 3)
     assert (again.scores["ceval-law"].accuracy, again.scores["ceval-law"].answered) == (100, 7)
+
+
+def test_replies_that_were_left_out_are_left_out_of_the_score_on_record_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Here wrong replies were stopped early: what is left is better than all, and the rule changes nothing."""
+    directory = write_run(tmp_path / "run", {one.name: "1100" for one in find_task("ceval_gen").subjects})
+    rows = [json.loads(line) for line in (directory / PREDICTIONS).read_text(encoding="utf-8").splitlines()]
+    for one in rows:
+        one["decided_early"] = not one["correct"]
+    (directory / PREDICTIONS).write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
+    run = read_recorded_run(directory)
+    again = rescore(run, "first_option")
+    assert [scores["ceval"].accuracy for scores in (run.scores, again.recorded, again.scores)] == [50, 100, 100]
+    show_rescored(run, again, "first_option", all_subjects=False)
+    shown = capsys.readouterr().out
+    assert "PARTIAL: 104 of 208 replies scored\n" in shown
+    assert "ceval: 100.00 under first_option, 100.00 on record for the same replies (50.00 for all)\n" in shown
+    assert "104 whole replies scored; 104 replies stopped early and left out\n" in shown
 
 
 @pytest.mark.parametrize(

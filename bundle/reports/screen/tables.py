@@ -166,12 +166,19 @@ def show_rescored(run: RecordedRun, again: Rescored, rule: str | None, *, all_su
     terminal, words = console(sys.stdout, width=200), Words()
     for task in run.tasks:
         scores = {own: again.scores[name] for own, name in run.score_names(task).items() if name in again.scores}
-        partial = words.scope(run.scopes[task.name])
+        parts = [words.scope(run.scopes[task.name])]
+        scored, of = (_answered(run, task, found) for found in (again.scores, run.scores))
+        if scored < of:
+            parts.append(words("screen.rescored_part", n=scored, of=of))
+        partial = words.join(part for part in parts if part)
         terminal.print(results_table(task, scores, all_subjects=all_subjects, scope=partial, words=words))
     recorded = {one.name: one for one in headlines(run.tasks, run.scores)}
+    same = {one.name: one for one in headlines(run.tasks, again.recorded)}
     for one in headlines(run.tasks, again.scores):
         what = "the task's own rule" if rule is None else one_line(rule, 60)
-        line = f"{one.name}: {percent(one.score)} under {what}, {percent(recorded[one.name].score)} on record"
+        line = f"{one.name}: {percent(one.score)} under {what}, {percent(same[one.name].score)} on record"
+        if again.cut or again.unsearched:
+            line += f" for the same replies ({percent(recorded[one.name].score)} for all)"
         terminal.print(Text(one_line(line)))
     left_out = f"; {plural(again.cut, 'reply', 'replies')} stopped early and left out" if again.cut else ""
     if again.unsearched:
@@ -179,3 +186,8 @@ def show_rescored(run: RecordedRun, again: Rescored, rule: str | None, *, all_su
     terminal.print(Text(f"{plural(again.whole, 'whole reply', 'whole replies')} scored{left_out}"))
     for line in health_lines(again.health, words):
         terminal.print(Text(line))
+
+
+def _answered(run: RecordedRun, task: ScoredTask, scores: Mapping[str, Score]) -> int:
+    names = [run.score_names(task)[task.score_name(*member)] for member in task.members()]
+    return sum(scores[name].answered for name in names if name in scores)
