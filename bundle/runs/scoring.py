@@ -134,7 +134,7 @@ def headlines(tasks: Sequence[ScoredTask], scores: Mapping[str, Score]) -> list[
             elif asked:
                 name = f"mean of {len(asked)} of {len(parts)} subjects"
                 if len(tasks) > 1 or len(task.splits) > 1:
-                    name = f"{prefix}, {name}"
+                    name = f"{own[prefix]}, {name}"  # no two headlines have the same
                 found.append(Headline(task.name, split, name, mean(asked), whole=False, asked=counts))
     return found
 

@@ -1,6 +1,7 @@
 """A part of a benchmark is called a part."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,22 @@ from bundle.reports.comparison.terminal import show
 from bundle.reports.formats.junit import junit
 from bundle.reports.formats.markdown import summary
 from bundle.reports.gates.conclusion import parse_conclusion
+from bundle.reports.html.content import sections
 from bundle.reports.html.page import render_page
 from bundle.reports.screen.output import console
 from bundle.reports.screen.run_table import show_runs
 from bundle.runs.listing import list_runs
+from bundle.runs.predictions import Prediction
 from bundle.runs.recorded_run import read_recorded_run
 from bundle.runs.same_settings import require_same
 from bundle.runs.scope import planned_selection, scope_text, task_scope
+from bundle.runs.scoring import headlines, intervals
+from bundle.runs.statistics import Counts, accuracy_interval
 from bundle.runs.task_record import TaskRecord
 from bundle.tasks.catalog import Task, find_task
 from bundle.tasks.sources import Tables
 from tests.reports.run_directories import describe, write_run
+from tests.reports.sample_run import sample_run
 
 TASK = find_task("ceval_gen")
 
@@ -114,6 +120,38 @@ def test_a_comparison_of_parts_is_called_that_everywhere(tmp_path: Path) -> None
     assert "questions of each subject.</span>" not in comparison_page([compare(runs[2], runs[2])])
     assert repr(runs[0]).endswith("104 of 104 questions of a part answered>")
     assert repr(runs[2]).endswith("104 of 104 questions answered>")
+
+
+def one_task_right(one: Prediction) -> Prediction:
+    right = one.task == "ceval_gen"
+    letter = one.gold if right else "ABCD"["BCDA".index(one.gold)]
+    return replace(one, reply=letter, answer=letter, correct=right)
+
+
+def test_parts_of_two_tasks_of_one_benchmark_have_their_own_names_and_intervals(tmp_path: Path) -> None:
+    """Everything is right in one of them, and wrong in the other."""
+    names = "ceval_gen", "ceval_zero_shot_gen"
+    right, wrong = (f"{name}/ceval, mean of 2 of 52 subjects" for name in names)
+    runs = [
+        sample_run(
+            tmp_path / model,
+            names,
+            subjects=("law", "logic"),
+            outcome=one_task_right,
+            model=model,
+        )
+        for model in ("one", "other")
+    ]
+    run = runs[0]
+    ends = {name: accuracy_interval([Counts(n, 2)] * 2) * 100 for name, n in ((right, 2), (wrong, 0))}
+    assert {one.name: one.score.accuracy for one in headlines(run.tasks, run.scores)} == {right: 100, wrong: 0}
+    assert {name: one for name, one in intervals(run.tasks, run.scores).items() if name in ends} == ends
+    text = summary(run)
+    assert f"**100.00** `{right}` (95 % interval {ends[right].low:.1f} – 100.0)\n" in text
+    assert f"**0.00** `{wrong}` (95 % interval 0.0 – {ends[wrong].high:.1f})\n" in text
+    shown = [(one.overall.low, one.overall.high) for one in sections(run)]
+    assert shown == [(one.low, one.high) for one in ends.values()]
+    assert [row.name for row in compare(*runs).overall] == [f"{name}/ceval, mean of 2 subjects" for name in names]
 
 
 def planned(**fields: Any) -> list[TaskRecord]:

@@ -212,7 +212,11 @@ def compare(base: RecordedRun, new: RecordedRun, *, common: bool = False) -> Com
     return Comparison(
         base=base,
         new=new,
-        rows=tuple(row for task in tasks for row in task_rows(task, base.score_names(task), pairs, without[1])),
+        rows=tuple(
+            row
+            for task in tasks
+            for row in task_rows(task, base.score_names(task), pairs, without[1], several=len(tasks) > 1)
+        ),
         flips=_flips(base.part_names, pairs),
         settings=differing_settings(base.record, new.record),
         only_base=len(answered[0] - answered[1]),

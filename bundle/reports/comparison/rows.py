@@ -69,7 +69,12 @@ class Row:
 
 
 def task_rows(
-    task: ScoredTask, names: Mapping[str, str], pairs: Sequence[Pair], unparsed: Collection[Key] = ()
+    task: ScoredTask,
+    names: Mapping[str, str],
+    pairs: Sequence[Pair],
+    unparsed: Collection[Key] = (),
+    *,
+    several: bool = False,
 ) -> Iterator[Row]:
     """The rows of a task: for each split the mean over all its subjects, then the groups; then all subjects.
 
@@ -79,6 +84,7 @@ def task_rows(
         names: The name in ``results.json`` of each of its scores.
         pairs: The questions that both runs answered, including those of other tasks.
         unparsed: Those whose reply in the new run holds no option.
+        several: Whether other tasks are compared, too, so that the name of a mean has to say of which it is.
     """
     row = partial(_row, unparsed)
     members: dict[Member, list[Pair]] = defaultdict(list)
@@ -93,6 +99,8 @@ def task_rows(
             continue
         whole = prefix in task.groups and set(task.groups[prefix]) == set(of_split)
         name = names[prefix] if whole else _partial(task, names, of_split)
+        if several and not whole and len(of_split) > 1:
+            name = f"{names.get(prefix, prefix)}, {name}"
         overall[prefix] = None
         yield row(name, "overall", [compared[member] for member in of_split])
     for group, of_group in task.groups_within(compared).items():
