@@ -312,7 +312,10 @@ async def _prove(session: _Session, model: Prepared, evaluation: "Evaluation", c
 async def _repeat(
     session: _Session, plan: Plan, evaluation: "Evaluation", client: "ChatClient", asking: "AskingOptions"
 ) -> None:
-    """Ask some of the questions again. If that fails, the run has not."""
+    """Ask some of the questions again, unless an earlier session did. If that fails, the run has not."""
+    done = None if session.earlier is None else session.earlier.repeat
+    if done is not None and done.times >= session.options.repeat and not done.failed:
+        return
     session.screen.say("repeating a sample of the questions")
     with session.timing.phase("repeat_s"):
         try:

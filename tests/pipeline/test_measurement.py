@@ -118,12 +118,14 @@ def test_a_gate_on_a_part_is_refused_before_anything_is_asked_and_a_part_is_call
 
 def test_a_resume_that_asks_nothing_changes_nothing_and_stored_replies_can_be_rescored(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert evaluated(saying("The answer is {}.".format), out, "--full-replies").returncode == 0
+    assert evaluated(saying("The answer is {}.".format), out, "--full-replies", "--repeat", "2").returncode == 0
+    assert results_of(out)["repeat"]["questions"] == 100
     (directory,) = out.iterdir()
     (directory / "report.html").unlink()  # it is written again, and shows the address
     before = {path.name: path.read_bytes() for path in directory.iterdir()}
     with remote_api(saying(str)) as api:
-        options = ["--base-url", api.url, "--data", "sample", "--out", out, "--full-replies", "--resume", directory]
+        options = ["--base-url", api.url, "--data", "sample", "--out", out, "--full-replies", "--repeat", "2"]
+        options += ["--resume", directory]
         # Its address is another one, so that the record has to say the same as before.
         record = directory / "run.json"
         old = json.loads(before["run.json"])["model"]["base_url"]

@@ -43,6 +43,14 @@ def test_a_score_must_reach_its_gate(tmp_path: Path, percent: str, met: bool) ->
     assert result.line == f"ceval-law 50.00, required: {percent}"
 
 
+def test_a_score_of_a_part_is_called_that(tmp_path: Path) -> None:
+    base, new = (a_run(tmp_path / name, {"law": "10"}, limit=2) for name in ("base", "new"))
+    results = check_gates(parse_gates(["ceval-law=40"], base.directory, 1.0, allow_partial=True), new)
+
+    assert results[0].line == "ceval-law 50.00, required: 40; partial: first 2 of each subject"
+    assert results[1].line.endswith("not statistically significant; partial: first 2 of each subject")
+
+
 def test_a_mean_that_is_a_round_number_reaches_it(tmp_path: Path) -> None:
     outcomes = {subject.name: "1110000000" if number % 2 else "1" for number, subject in enumerate(TASK.subjects)}
     run = a_run(tmp_path / "r", outcomes)

@@ -24,7 +24,7 @@ from bundle.runs.finding import OUTPUTS
 from bundle.runs.health import Health
 from bundle.runs.record import RunRecord
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
-from bundle.runs.scope import planned_selection
+from bundle.runs.scope import planned_selection, selection
 from bundle.runs.task_record import TaskRecord
 from bundle.system.text import did_you_mean, one_line, plural
 from bundle.tasks.benchmarks import Subject
@@ -248,6 +248,7 @@ def _at_least(gate: MinScore, run: RecordedRun, allowed: int) -> GateResult:
         return GateResult(name, False, f"{line}; but {missing} of {score.n} questions have no reply")
     if missing:
         line += f"; without {missing} of {score.n} questions that have no reply"
+    line += _of_a_part(run)
     met = score.accuracy is not None and score.accuracy >= gate.percent - _TOLERANCE
     return GateResult(name, met, line)
 
@@ -275,9 +276,15 @@ def _not_below(row: Row, most: float, comparison: Comparison, allowed: int) -> G
         return GateResult(name, False, f"{line}; but {missing} of {comparison.new.total} questions have no reply")
     if missing:
         line += f"; without {missing} of {comparison.new.total} questions that have no reply"
+    line += _of_a_part(comparison.new)
     if comparison.only_new:
         line += f"; {plural(comparison.only_new, 'question')} excluded because not answered in the baseline"
     return GateResult(name, drop <= most + _TOLERANCE, line)
+
+
+def _of_a_part(run: RecordedRun) -> str:
+    parts = [words for one in run.scopes.values() for words in selection(one.limit, one.sample, None)]
+    return f"; partial: {', '.join(dict.fromkeys(parts))}" if parts else ""
 
 
 def _points(number: float) -> str:
