@@ -80,7 +80,8 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     classes: dict[str, Any] = {
         name: one.annotation for name, one in signature.parameters.items() if is_dataclass(one.annotation)
     }
-    options = [(one, get_type_hints(kind)[one.name]) for kind in classes.values() for one in fields(kind)]
+    hints = {kind: get_type_hints(kind) for kind in classes.values()}
+    options = [(one, of_kind[one.name]) for kind, of_kind in hints.items() for one in fields(kind)]
     options.sort(key=lambda option: GROUPS.index(_declared(option[0]).group))
     parameters = [one for name, one in signature.parameters.items() if name not in classes]
     parameters += [_parameter(one, hint) for one, hint in options]
