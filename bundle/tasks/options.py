@@ -66,6 +66,9 @@ def word_around(letter: str, text: str, options: str) -> str:
     """
     if not (len(letter) == 1 and letter.isascii() and letter.isalpha()):
         return ""
+    # Most letters stand alone, which is seen in a tenth of the time that cutting a reply into words takes.
+    if letter in options and re.search(rf"{letter}(?<![A-Za-z]{letter})(?![A-Za-z])", text):
+        return ""
     words = [word for word in _WORD.findall(text) if letter in word]
     return words[0] if words and not any(set(word) <= set(options) for word in words) else ""
 
