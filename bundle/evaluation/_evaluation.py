@@ -2,14 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from typing import TYPE_CHECKING
 
 from bundle.client import EarlyDecisions, NoReplyError
 from bundle.evaluation._asking import Asking, AskingOptions, FirstRefusals, ask_all, require_working, unanswered
-from bundle.evaluation._queue import PrefixQueue, Queue
-from bundle.evaluation._repeats import compare, spread_over_subjects
+from bundle.evaluation._queue import make_queue
+from bundle.evaluation._repeats import ask_again, compare, spread_over_subjects
 from bundle.evaluation._sharing import Sharing
 from bundle.evaluation._suspects import AfterCrash, Suspects
 from bundle.evaluation._window import Window
@@ -102,9 +102,7 @@ class Evaluation:
             RunError: An outcome cannot be written.
         """
         how = self._how(client, max_out_len, options)
-        first = FirstRefusals(count_transient=not ours)
-        if any(one.error is None for one in self.predictions):
-            first.replied()
+        first = self._first_refusals(count_transient=not ours)
         try:
             while True:
                 await self._ask_unanswered(client, how, options, first, ours=ours)
@@ -137,9 +135,6 @@ class Evaluation:
         assert self._sharing is not None
         while True:
             await self._sharing.pool.has_work()
-            first = FirstRefusals(count_transient=False)
-            if any(one.error is None for one in self.predictions):
-                first.replied()
             window = Window(options.concurrency, adaptive=options.adaptive)
             await ask_all(
                 self._sharing.pool.queue(server, lambda window=window: window.limit),  # type: ignore[misc]
@@ -147,7 +142,7 @@ class Evaluation:
                 self._how(client, max_out_len, options),
                 window=window,
                 suspects=self._sharing.suspects[server],
-                first=first,
+                first=self._first_refusals(count_transient=False),
                 passing=self._failed_in_passing,
                 record=partial(self._record, server=server),
             )
@@ -160,8 +155,7 @@ class Evaluation:
         """
         assert self._sharing is not None
         in_flight, failed = self._sharing.lost(server)
-        self._known -= failed
-        self.predictions = [one for one in self.predictions if one.key in self._known]
+        self._forget(failed)
         self._suspects.suspect(in_flight)
         return len(in_flight)
 
@@ -173,8 +167,7 @@ class Evaluation:
     def forget_failed_in_passing(self) -> int:
         """Have what failed for a reason that may have passed asked once more by `ask`; return how many that is."""
         forgotten, self._failed_in_passing = self._failed_in_passing, set()
-        self._known -= forgotten
-        self.predictions = [one for one in self.predictions if one.key in self._known]
+        self._forget(forgotten)
         return len(forgotten)
 
     async def repeat(
@@ -195,27 +188,8 @@ class Evaluation:
         answered = {one.key: one for one in self.predictions if one.error is None}
         sample = spread_over_subjects(question for question in self.questions if question.key in answered)
         how = self._how(client, max_out_len, options)
-        passes = [await self._ask_again(client, how, options, sample) for _ in range(times - 1)]
+        passes = [await ask_again(client, how, options, sample) for _ in range(times - 1)]
         self._repeat = compare([answered[question.key] for question in sample], passes)
-
-    async def _ask_again(
-        self, client: "ChatClient", how: Mapping[str, Asking], options: AskingOptions, questions: Sequence[Question]
-    ) -> Sequence[Prediction]:
-        window = Window(options.concurrency, adaptive=options.adaptive)
-        queue = PrefixQueue(questions, lambda: window.limit) if options.prefix_order else Queue(questions)
-        first = FirstRefusals(count_transient=True)
-        outcomes: list[Prediction] = []
-        await ask_all(
-            queue,
-            client,
-            how,
-            window=window,
-            suspects=Suspects(),
-            first=first,
-            passing=set(),
-            record=outcomes.append,
-        )
-        return outcomes
 
     def _how(
         self, client: "ChatClient", max_out_len: Mapping[str, int], options: AskingOptions
@@ -285,7 +259,7 @@ class Evaluation:
                 self._sharing.pool.add(questions, prefix_order=options.prefix_order)
                 queue = self._sharing.pool.queue(0, lambda window=window: window.limit)  # type: ignore[misc]
             else:
-                queue = _queue(questions, window, options)
+                queue = make_queue(questions, window, prefix_order=options.prefix_order)
             await ask_all(
                 queue,
                 client,
@@ -311,8 +285,7 @@ class Evaluation:
         for task in mistaken:
             how[task].reading.mistaken = False  # type: ignore[union-attr]
         forgotten = {one.key for one in self.predictions if one.task in mistaken and one.decided_early}
-        self._known -= forgotten
-        self.predictions = [one for one in self.predictions if one.key in self._known]
+        self._forget(forgotten)
         return bool(forgotten)
 
     def server_lost(self, *, max_restarts: int = 0) -> AfterCrash:
@@ -328,8 +301,7 @@ class Evaluation:
             self._sharing.pool.lost(0)
         loss = self._suspects.server_died(max_restarts)
         if loss.goes_on:
-            self._known -= loss.failed
-            self.predictions = [one for one in self.predictions if one.key in self._known]
+            self._forget(loss.failed)
         guilty = [question for question in self.unanswered if question.key in loss.guilty]
         for question in guilty:
             crashes = loss.guilty[question.key]
@@ -382,6 +354,17 @@ class Evaluation:
             server["prefix_cache_hit_rate"] = round(self._cache_hit_rate, 4)
         return server
 
+    def _first_refusals(self, *, count_transient: bool) -> FirstRefusals:
+        first = FirstRefusals(count_transient=count_transient)
+        if any(one.error is None for one in self.predictions):
+            first.replied()
+        return first
+
+    def _forget(self, keys: Set[Key]) -> None:
+        """Have these questions asked again."""
+        self._known -= keys
+        self.predictions = [one for one in self.predictions if one.key in self._known]
+
     def _as_sent(self, question: Question, dropped: int) -> Question:
         examples = self._examples[question.task] - dropped
         if not dropped or self._fewer_examples is None or question.examples <= examples:
@@ -406,10 +389,6 @@ class Evaluation:
 
 def _known_options(task: Task) -> str:
     return known_options(task.benchmark.name, task.answer_rule.to_json())
-
-
-def _queue(questions: Sequence[Question], window: Window, options: AskingOptions) -> Queue:
-    return PrefixQueue(questions, lambda: window.limit) if options.prefix_order else Queue(questions)
 
 
 def _share_of_cached(predictions: Sequence[Prediction]) -> float | None:

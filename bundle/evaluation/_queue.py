@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
+from bundle.evaluation._window import Window
 from bundle.tasks.catalog import Question
 
 _Prefix = tuple[str, str, int]
@@ -82,6 +83,11 @@ class PrefixQueue(Queue):
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
+
+
+def make_queue(questions: Sequence[Question], window: Window, *, prefix_order: bool) -> Queue:
+    """The questions in the order for a prefix cache, or as they are."""
+    return PrefixQueue(questions, lambda: window.limit) if prefix_order else Queue(questions)
 
 
 def prefix(question: Question) -> _Prefix:

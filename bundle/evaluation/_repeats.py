@@ -1,12 +1,19 @@
 """Asking the same again: how many replies and answers of a model change although nothing was changed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, zip_longest
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from bundle.evaluation._asking import Asking, AskingOptions, FirstRefusals, ask_all
+from bundle.evaluation._queue import make_queue
+from bundle.evaluation._suspects import Suspects
+from bundle.evaluation._window import Window
 from bundle.runs.predictions import Prediction
 from bundle.runs.results import Repeat
 from bundle.tasks.catalog import Question
+
+if TYPE_CHECKING:  # imported late: slow, and a local server should start first
+    from bundle.client import ChatClient
 
 _SAMPLE: Final = 100
 
@@ -20,6 +27,30 @@ def spread_over_subjects(questions: Iterable[Question]) -> list[Question]:
     in_turn = [one for one in chain.from_iterable(zip_longest(*subjects.values())) if one is not None]
     chosen = {question.key for question in in_turn[:_SAMPLE]}
     return [question for question in asked if question.key in chosen]
+
+
+async def ask_again(
+    client: "ChatClient", how: Mapping[str, Asking], options: AskingOptions, questions: Sequence[Question]
+) -> Sequence[Prediction]:
+    """Ask questions whose outcomes are written nowhere.
+
+    Raises:
+        RefusedError: The server refuses every question.
+        FailingServerError: Too many questions in a row failed.
+    """
+    window = Window(options.concurrency, adaptive=options.adaptive)
+    outcomes: list[Prediction] = []
+    await ask_all(
+        make_queue(questions, window, prefix_order=options.prefix_order),
+        client,
+        how,
+        window=window,
+        suspects=Suspects(),
+        first=FirstRefusals(count_transient=True),
+        passing=set(),
+        record=outcomes.append,
+    )
+    return outcomes
 
 
 def compare(first: Sequence[Prediction], passes: Sequence[Sequence[Prediction]]) -> Repeat:
