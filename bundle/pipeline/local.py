@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from bundle.checkpoints import (
     Checkpoint,
     TokenCounter,
-    TokenizerProof,
     fingerprint,
     has_chat_template,
     inspect_checkpoint,
@@ -28,8 +27,9 @@ from bundle.pipeline.context import ContextLimit
 from bundle.pipeline.options import ALL, LocalOptions
 from bundle.pipeline.plan import Loaded, Plan
 from bundle.pipeline.replicas import HelperScreen
+from bundle.pipeline.request_fields import stop_fields, template_arguments, understood
 from bundle.pipeline.targets import Server, Timing
-from bundle.pipeline.template_proof import TemplateProof, Verdict, choose_prompts
+from bundle.pipeline.template_proof import TemplateProof, choose_prompts
 from bundle.reports.screen.console import Screen
 from bundle.runs.served import EngineRecord, LocalModelRecord, Served
 from bundle.serving.conversion import CONVERTED, Held, cache_directory
@@ -46,7 +46,6 @@ from bundle.system.files import model_name
 
 if TYPE_CHECKING:  # slow to import, and the server should start first
     from bundle.client import ChatClient
-    from bundle.evaluation import Evaluation
 
 _TIMEOUT_S, _RETRIES = 600.0, 3
 _MOST_PROOFS = 8
@@ -145,7 +144,7 @@ class Local:
             return first
         return self._engine(groups_of(gpu, first.gpu_count)[0], self.options.wait or 0.0)
 
-    async def _further_specs(self, spec: ServerSpec, screen: Screen, *, plain: bool) -> list[ServerSpec]:
+    async def _further_specs(self, screen: Screen, *, plain: bool) -> list[ServerSpec]:
         """How to serve the checkpoint on further GPUs, as many as ``--replicas`` asks for and as there are."""
         wanted, gpu, count = self.options.replicas, self.options.gpu, self.engine.gpu_count
         groups = [] if gpu is None or not count else groups_of(gpu, count)[1:]
@@ -224,7 +223,7 @@ class Local:
             screen.say("no chat template: prompting as a base model, with plain text (--prompt-shape plain)")
         elif not plan.is_plain and spec.chosen_template is None:
             require_chat_template(checkpoint)
-        further = await self._further_specs(spec, screen, plain=plan.is_plain) if options.replicas != 1 else []
+        further = await self._further_specs(screen, plain=plan.is_plain) if options.replicas != 1 else []
         helpers = [
             LocalModel(self, one, plan, HelperScreen(screen, number), Timing()) for number, one in enumerate(further, 2)
         ]
@@ -258,7 +257,7 @@ class LocalModel:
         self._plan = plan
         self._screen = screen
         self._timing = timing
-        self._template: TemplateProof | None = None
+        self.template: TemplateProof | None = None
         self._stop: Mapping[str, Any] = {}
 
     @property
@@ -276,22 +275,19 @@ class LocalModel:
             python=spec.interpreter,
             trust_remote_code=spec.own_code,
             conversations=[question.messages for question in chosen],
-            template_arguments=_template_arguments(_understood(self._plan.extra_body)),
+            template_arguments=template_arguments(understood(self._plan.extra_body)),
         )
         await importing
         rendered = dict(zip((question.key for question in chosen), proof.conversations, strict=True))
-        self._template = TemplateProof(spec.engine, spec.chosen_template, choices, rendered)
+        self.template = TemplateProof(spec.engine, spec.chosen_template, choices, rendered)
         if self._plan.is_plain:  # ends where the checkpoint's files say, as in OpenCompass's configs of base models
             return
-        self._stop = _stop(spec, proof)
+        self._stop = stop_fields(spec, proof)
         if proof.unlisted_end is not None:
             if self._stop:
                 self._screen.say(f"{proof.unlisted_end}: sending it with every request ({', '.join(self._stop)})")
             else:
                 self._screen.say(f"warning: {proof.unlisted_end}: replies may not stop there")
-
-    async def prove(self, evaluation: "Evaluation", client: "ChatClient") -> Verdict | None:
-        return None if self._template is None else await self._template.prove(evaluation, client)
 
     def describe(self) -> Served:
         spec = self._spec
@@ -369,37 +365,9 @@ class LocalModel:
             proxies=False,
             qps=asked.qps,
             stream=asked.stream,
-            extra_body=_understood(self._plan.extra_body),
+            extra_body=understood(self._plan.extra_body),
             answer_from_thinking=asked.answer_from_thinking,
             thinking=self._plan.thinking,
             only_this_model=True,
             say=self._screen.say,
         )
-
-
-def _understood(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields as every engine understands them: some remote APIs have ``enable_thinking`` as one of its own."""
-    fields = dict(fields)
-    if "enable_thinking" in fields:
-        thinking = {"enable_thinking": fields.pop("enable_thinking")}
-        fields["chat_template_kwargs"] = thinking | fields.get("chat_template_kwargs", {})
-    return fields
-
-
-def _template_arguments(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What the fields of a request hand the chat template; engines hand it how much to think as well."""
-    effort = {name: fields[name] for name in ("reasoning_effort",) if name in fields}
-    return {**fields.get("chat_template_kwargs", {}), **effort}
-
-
-def _stop(spec: ServerSpec, proof: TokenizerProof) -> dict[str, list[str] | list[int]]:
-    """What requests must hold so that replies stop where the chat template ends a turn; usually nothing."""
-    if not proof.stop_token_ids or proof.end_of_turn is None:
-        return {}
-    match spec.stop_field:
-        case "stop":
-            return {"stop": [proof.end_of_turn]}
-        case "stop_token_ids":
-            return {"stop_token_ids": list(proof.stop_token_ids)}
-        case None:
-            return {}

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from bundle.errors import BundleError, ExitCode, ServerError, UnexpectedError
 from bundle.pipeline.dry_run import dry_run
+from bundle.pipeline.ending import conclude, conclusion_of, prepare_page, write_page
 from bundle.pipeline.losses import goes_on_after
 from bundle.pipeline.options import EvaluationOptions
 from bundle.pipeline.plan import Loaded, Plan, plan_tasks
 from bundle.pipeline.replicas import Begun, help_asking
 from bundle.pipeline.targets import Prepared, Target, Timing
+from bundle.pipeline.template_proof import TemplateProof
 from bundle.reports.screen.console import Screen
 from bundle.reports.screen.progress import Progress
 from bundle.runs.files import RESULTS
@@ -154,7 +156,7 @@ async def _serve_and_ask(session: _Session, plan: Plan, target: Target, opened: 
                             _ask(session, plan, model, evaluation, server.client, asking, begun)
                         )
                     if trouble is None:  # in the time that it takes the server to stop
-                        group.create_task(in_thread(_prepare_page))
+                        group.create_task(in_thread(prepare_page))
                         _send_home(helping)
             if trouble is None or not await goes_on_after(trouble, model, evaluation, session.screen, helping):
                 _send_home(helping)
@@ -257,8 +259,8 @@ async def _ask(
     """Ask what has no reply yet."""
     client.send_always(model.extra_body)
     async with client:
-        if evaluation.unanswered and model.ours:
-            await _prove(session, model, evaluation, client)
+        if evaluation.unanswered and model.template is not None:
+            await _prove(session, model.template, evaluation, client)
         progress = Progress(len(evaluation.unanswered), lambda: client.learned_qps, lambda: evaluation.in_flight)
         begun.set(evaluation, asking)
         with session.timing.phase("ask_s"), session.screen.asking(progress, len(evaluation.predictions)):
@@ -290,14 +292,14 @@ def _garbage_rarely_searched() -> Iterator[None]:
         gc.unfreeze()  # what a lost server leaves is not kept
 
 
-async def _prove(session: _Session, model: Prepared, evaluation: "Evaluation", client: "ChatClient") -> None:
+async def _prove(session: _Session, template: TemplateProof, evaluation: "Evaluation", client: "ChatClient") -> None:
     """Have it proved that the server builds prompts as it should, and write down what came of it.
 
     Raises:
         TemplateError: It does not.
     """
     with session.timing.phase("prove_s"):
-        verdict = await model.prove(evaluation, client)
+        verdict = await template.prove(evaluation, client)
     if verdict is None:
         return
     if session.run is not None and session.record is not None:
@@ -354,59 +356,8 @@ def _report(session: _Session, code: int) -> int:
     if code == ExitCode.DONE and coverage.total - coverage.answered > session.options.allow_unanswered:
         code = ExitCode.UNANSWERED
     if session.conclusion is not None:
-        code = _conclude(session.conclusion, run, code, screen)
+        code = conclude(session.conclusion, run, code, screen)
     if coverage.answered:
-        _write_page(run, screen)
+        write_page(run, screen)
     screen.last(run.directory)
     return code
-
-
-def _prepare_page() -> None:
-    from bundle.reports.html import prepare  # imported late: slow, and the server should start first
-
-    prepare()
-
-
-def _write_page(run: Run, screen: Screen) -> None:
-    # imported late: slow, and the server should start first
-    from bundle.reports.formats import FORMATS
-    from bundle.runs.recorded_run import read_recorded_run
-
-    page = FORMATS["html"]
-    try:
-        page.write(read_recorded_run(run.directory), run.directory / page.name)
-    except BundleError as error:
-        screen.note(f"no report: {error.message}")
-    else:
-        screen.note(screen.words("screen.report", path=run.directory / page.name))
-
-
-def _conclude(conclusion: "Conclusion", run: Run, code: int, screen: Screen) -> int:
-    try:
-        run.flush()
-        return conclusion.conclude(run.directory, code, screen.note)
-    except BundleError as error:
-        if code == ExitCode.DONE:
-            raise
-        screen.note(error.message)  # what went wrong first is what ends the run
-        return code
-
-
-def conclusion_of(options: EvaluationOptions) -> "Conclusion | None":
-    """What is made of the run when it is over; None for nothing but the table."""
-    wanted = (options.baseline, options.max_drop, options.max_unparsed, options.summary, options.junit)
-    if not options.min_score and all(one is None for one in wanted):
-        return None
-    from bundle.reports.gates.conclusion import parse_conclusion  # imported late: slow, and most runs have no gates
-
-    return parse_conclusion(
-        min_scores=options.min_score or (),
-        baseline=options.baseline,
-        max_drop=options.max_drop,
-        max_unparsed=options.max_unparsed,
-        allow_unanswered=options.allow_unanswered,
-        allow_partial=options.allow_partial,
-        summary=options.summary,
-        junit=options.junit,
-        out=options.out,
-    )

@@ -184,12 +184,10 @@ class RemoteModel:
     helpers: ClassVar[tuple[()]] = ()
     max_restarts = 0
     extra_body: ClassVar[Mapping[str, Any]] = {}
+    template = None
 
     async def check(self, started: asyncio.Event, loading: Awaitable[Loaded]) -> None:
         """Nothing of it is here to be checked."""
-
-    async def prove(self, evaluation: object, client: object) -> None:
-        """Its tokenizer and chat template are the server's."""
 
     def describe(self) -> Served:
         return self.record

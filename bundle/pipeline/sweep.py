@@ -18,9 +18,9 @@ from typing import Final
 from bundle.checkpoints import Checkpoint
 from bundle.errors import BundleError, ExitCode, UsageError, gravest
 from bundle.pipeline.earlier_runs import Wanted, earlier_run, unanswered
+from bundle.pipeline.ending import conclusion_of
 from bundle.pipeline.local import Local
 from bundle.pipeline.options import EvaluationOptions, LocalOptions
-from bundle.pipeline.pipeline import conclusion_of
 from bundle.pipeline.plan import Plan, plan_tasks
 from bundle.pipeline.signals import PARENT
 from bundle.reports.screen.console import Screen

@@ -13,13 +13,12 @@ from bundle.config.model_files import ModelFile
 from bundle.errors import ServerError
 from bundle.pipeline.context import ContextLimit
 from bundle.pipeline.plan import Loaded, Plan
-from bundle.pipeline.template_proof import Verdict
+from bundle.pipeline.template_proof import TemplateProof
 from bundle.reports.screen.console import Screen
 from bundle.runs.served import Served
 
 if TYPE_CHECKING:  # slow to import, and the server should start first
     from bundle.client import ChatClient
-    from bundle.evaluation import Evaluation
 
 
 class Timing(dict[str, float]):
@@ -83,6 +82,8 @@ class Prepared(Protocol):
         max_restarts: How often a server that died may be followed by another, crashes that a question explains aside.
         concurrency: Maximum concurrent requests, unless the command line says otherwise.
         extra_body: Further fields of every request; known once `check` has returned.
+        template: Proves on a server that is ready that it builds prompts as it should; None where that is not to be
+            proved. Known once `check` has returned.
     """
 
     label: str
@@ -97,6 +98,9 @@ class Prepared(Protocol):
     @property
     def extra_body(self) -> Mapping[str, Any]: ...
 
+    @property
+    def template(self) -> TemplateProof | None: ...
+
     async def check(self, started: asyncio.Event, loading: Awaitable[Loaded]) -> None:
         """Do what must be done before the first question and can be done while the first server loads.
 
@@ -107,9 +111,6 @@ class Prepared(Protocol):
         Raises:
             BundleError: No score of this model could be trusted.
         """
-
-    async def prove(self, evaluation: "Evaluation", client: "ChatClient") -> Verdict | None:
-        """Prove on a server that is ready that it builds prompts as it should; None if there is nothing to prove."""
 
     def describe(self) -> Served:
         """The model and its server, for ``run.json``. May take seconds."""

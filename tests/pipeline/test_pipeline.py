@@ -62,6 +62,7 @@ class Mortal:
         return None
 
     helpers = ()
+    template = None
 
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "Mortal":
         return self
@@ -73,9 +74,6 @@ class Mortal:
         await started.wait()
         if self._check is not None:
             raise self._check
-
-    async def prove(self, evaluation: object, client: object) -> None:
-        return None
 
     def close(self) -> None:
         """Nothing was reserved."""
