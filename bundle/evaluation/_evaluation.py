@@ -14,7 +14,7 @@ from bundle.evaluation._sharing import Sharing
 from bundle.evaluation._suspects import AfterCrash, Suspects
 from bundle.evaluation._window import Window
 from bundle.runs.health import Health, examine, known_options, options_of
-from bundle.runs.predictions import Prediction
+from bundle.runs.predictions import Prediction, share_of_cached
 from bundle.runs.results import Repeat, Results
 from bundle.runs.run import Run
 from bundle.system.background import first_fault_only
@@ -112,7 +112,7 @@ class Evaluation:
         finally:
             self._request_changes = list(dict.fromkeys([*self._request_changes, *client.changes]))
         self._run.flush()
-        self._cache_hit_rate = _share_of_cached(self.predictions)
+        self._cache_hit_rate = share_of_cached(self.predictions)
         if self._cache_hit_rate is None:
             self._cache_hit_rate = await client.prefix_cache_hit_rate()
 
@@ -196,22 +196,17 @@ class Evaluation:
     ) -> Mapping[str, Asking]:
         """How each task is asked; the same for all servers, so that what one shows about replies holds for all."""
         if self._shared_how is None or self._sharing is None:
-            self._shared_how = self._new_how(client, max_out_len, options)
+            self._shared_how = {
+                task.name: Asking(
+                    task.answer_rule,
+                    max_out_len[task.name],
+                    None if options.full_replies or task.by_likelihood else self._early_decisions(task, tls=client.tls),
+                    task.examples,
+                    self._fewer_examples,
+                )
+                for task in self.tasks
+            }
         return self._shared_how
-
-    def _new_how(
-        self, client: "ChatClient", max_out_len: Mapping[str, int], options: AskingOptions
-    ) -> Mapping[str, Asking]:
-        return {
-            task.name: Asking(
-                task.answer_rule,
-                max_out_len[task.name],
-                None if options.full_replies or task.by_likelihood else self._early_decisions(task, tls=client.tls),
-                task.examples,
-                self._fewer_examples,
-            )
-            for task in self.tasks
-        }
 
     async def count_tokens(self, client: "ChatClient", questions: Sequence[Question]) -> list[int | None]:
         """The number of tokens that the server counts in each question's prompt; None where it does not say.
@@ -389,15 +384,3 @@ class Evaluation:
 
 def _known_options(task: Task) -> str:
     return known_options(task.benchmark.name, task.answer_rule.to_json())
-
-
-def _share_of_cached(predictions: Sequence[Prediction]) -> float | None:
-    """The share of prompt tokens that came from the server's prefix cache; None if too few replies say so.
-
-    Replies that were stopped early do not, and those read to their end at first are the first of their subjects.
-    """
-    told = [one for one in predictions if one.cached_tokens is not None]
-    prompts = sum(one.prompt_tokens or 0 for one in told)
-    if not prompts or 2 * len(told) < len(predictions):
-        return None
-    return sum(one.cached_tokens or 0 for one in told) / prompts

@@ -1,7 +1,7 @@
 """``predictions.jsonl``: one row per question, with its outcome."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, get_args, get_origin, get_type_hints
@@ -149,3 +149,15 @@ def one_per_question(predictions: Iterable[Prediction]) -> list[Prediction]:
         if one.error is None or one.key not in chosen or chosen[one.key].error is not None:
             chosen[one.key] = one
     return list(chosen.values())
+
+
+def share_of_cached(predictions: Sequence[Prediction]) -> float | None:
+    """The share of prompt tokens that came from the server's prefix cache; None if too few replies say so.
+
+    Replies that were stopped early do not, and those read to their end at first are the first of their subjects.
+    """
+    told = [one for one in predictions if one.cached_tokens is not None]
+    prompts = sum(one.prompt_tokens or 0 for one in told)
+    if not prompts or 2 * len(told) < len(predictions):
+        return None
+    return sum(one.cached_tokens or 0 for one in told) / prompts

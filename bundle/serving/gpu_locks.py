@@ -33,6 +33,7 @@ _LOCKS: Final = Path("/proc/locks")
 _CHOOSING: Final = "choosing"
 _CHOOSING_S: Final = 5.0
 """Others need milliseconds to choose."""
+_BETWEEN_TRIES_S: Final = 0.005
 _LOOK_AGAIN_S: Final = 1.0
 _ENDING_S: Final = guardian.LONGEST_STOP + 10.0
 """How long the server of a killed run may need to end, and the driver to take its memory back."""
@@ -178,8 +179,10 @@ def _one_at_a_time() -> Iterator[None]:
     choosing, deadline = None, time.monotonic() + _CHOOSING_S
     with contextlib.suppress(OSError):  # GPUs can't be locked either, then
         while choosing is None and time.monotonic() < deadline:
-            with contextlib.suppress(BlockingIOError):
+            try:
                 choosing = _lock(_CHOOSING)
+            except BlockingIOError:
+                time.sleep(_BETWEEN_TRIES_S)
     try:
         yield
     finally:
@@ -235,18 +238,6 @@ def _path(name: str) -> Path:
         for_all = [one for one in _SHARED_BY_ALL if one.is_dir() and one.stat().st_mode & stat.S_IWOTH]
         place = (for_all or _SHARED_BY_ALL)[0]
     return place / f"bundle-gpu-{re.sub(r'[^A-Za-z0-9-]', '-', name)}.lock"
-
-
-def _holder(path: Path) -> str | None:
-    """The process that holds a lock, for people; None if nobody does."""
-    if not Lock(path).is_held():
-        return None
-    pid = _locking_pid(path)
-    if pid is None:
-        return "a process that is hidden from here (another container)"
-    from bundle.system.processes import describe  # imported late: psutil takes 20 ms, and runs seldom meet
-
-    return describe(pid)
 
 
 def _locking_pid(path: Path) -> int | None:
