@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bundle.checkpoints._files import list_names, listed, read_json_object, shown
 from bundle.checkpoints._tensors import FLOATS
 from bundle.checkpoints._weights import StoredTensor, read_safetensors_header
-from bundle.checkpoints.cache import cached_directory, content_key, unwritable_cache
+from bundle.checkpoints.cache import cached_directory, content_key, require_space, unwritable_cache
 from bundle.checkpoints.inspection import Checkpoint
 from bundle.errors import CheckpointError
 from bundle.system.files import model_name
@@ -221,21 +221,27 @@ def merge_adapter(
         file for file in _beside_weights(base) if not (brings_tokenizer and _TOKENIZER_FILES.fullmatch(file.name))
     ]
     beside += own if brings_tokenizer else []
+    made: list[Path] = []
 
     def make(target: Path) -> None:
-        _require_space(target, base.weight_bytes)
+        made.append(target)
+        require_space(target, base.weight_bytes, "the merged checkpoint")
+        say("merging (kept for next time)")
         _write_merged(base, adapter, target, say)
         for file in beside:
             shutil.copyfile(file, target / file.name)
 
-    say(f"merging the adapter {shown(adapter.name)} into {shown(base.name)} (kept for next time)")
+    say(f"looking for an earlier merge of the adapter {shown(adapter.name)} into {shown(base.name)}")
     if brings_tokenizer:
         say("tokenizer and chat template are the adapter's")
     try:
         files = [adapter.path / ADAPTER_CONFIG, adapter.path / _WEIGHTS, *beside, *base.weight_files]
-        return cached_directory(cache_root, content_key(_VERSION, files), make, source=adapter.path, say=say)
+        directory = cached_directory(cache_root, content_key(_VERSION, files), make, source=adapter.path, say=say)
     except OSError as error:
         raise unwritable_cache(cache_root, error) from error
+    if not made:
+        say(f"using the merged checkpoint in {shown(directory)}")
+    return directory
 
 
 def _beside_weights(base: Checkpoint) -> list[Path]:
@@ -247,15 +253,6 @@ def _beside_weights(base: Checkpoint) -> list[Path]:
         for name in list_names(base.path)
         if name not in weights and name.endswith(suffixes) and (file := base.path / name).is_file()
     ]
-
-
-def _require_space(target: Path, needed: int) -> None:
-    free = shutil.disk_usage(target).free
-    if free < needed:
-        raise CheckpointError(
-            f"{shown(target.parent)} has {free / 1e9:.1f} GB free; the merged checkpoint needs {needed / 1e9:.1f} GB.",
-            remedy="Free some space, or choose another disk with BUNDLE_CACHE=DIR.",
-        )
 
 
 def _write_merged(base: Checkpoint, adapter: Adapter, target: Path, say: Callable[[str], None]) -> None:

@@ -24,6 +24,7 @@ from bundle.system.locks import Lock
 
 # Written last, into the finished directory: the size of every other file in it.
 _MANIFEST = "bundle-cache.json"
+_NO_SPACE = "Free some space, or choose another disk with BUNDLE_CACHE=DIR."
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,12 +233,29 @@ def _is_whole(directory: Path) -> bool:
         return False
 
 
+def require_space(target: Path, needed: int, what: str) -> None:
+    """Refuse to write what does not fit.
+
+    Args:
+        target: A directory that is being made.
+        needed: Bytes.
+        what: What they hold.
+
+    Raises:
+        CheckpointError: There is too little space.
+    """
+    free = shutil.disk_usage(target).free
+    if free < needed:
+        raise CheckpointError(
+            f"{shown(target.parent)} has {free / 1e9:.1f} GB free; {what} needs {needed / 1e9:.1f} GB.",
+            remedy=_NO_SPACE,
+        )
+
+
 def unwritable_cache(root: Path, error: OSError) -> CheckpointError:
     """The error for a cache that cannot be written."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return CheckpointError(
         f"The cache {shown(root)} cannot be written: {shown(error.strerror or error)}.",
-        remedy="Free some space, or choose another disk with BUNDLE_CACHE=DIR."
-        if full
-        else "Choose a directory that can be written with BUNDLE_CACHE=DIR.",
+        remedy=_NO_SPACE if full else "Choose a directory that can be written with BUNDLE_CACHE=DIR.",
     )

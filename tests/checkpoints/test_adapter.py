@@ -128,7 +128,8 @@ def test_it_is_merged_once(base: Checkpoint, save: Callable[..., Path], tmp_path
 
     again: list[str] = []
     assert merge_adapter(base, adapter, tmp_path / "cache", say=again.append) == first
-    assert not any(line.startswith("merging, file") for line in again)
+    assert not any(line.startswith("merging") for line in again)
+    assert again[-1] == f"using the merged checkpoint in {first}"
 
 
 LORA_A = f"base_model.model.{MODULE}.lora_A.weight"

@@ -4,7 +4,6 @@ InternLM2 computes what Llama does; its tensors have other names, and query, key
 tokenizer is Python code that silently goes wrong under transformers 5, so it is converted as well.
 """
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bundle.checkpoints._files import read_json_object, shown
 from bundle.checkpoints._tensors import FLOATS, Sizes, check_tensors, is_internlm2
 from bundle.checkpoints._weights import SAFETENSORS_INDEX, StoredTensor, Weights, inspect_weights
-from bundle.checkpoints.cache import cached_directory, content_key, unwritable_cache
+from bundle.checkpoints.cache import cached_directory, content_key, require_space, unwritable_cache
 from bundle.checkpoints.internlm2.sentencepiece import USE_LMDEPLOY
 from bundle.checkpoints.internlm2.tokenizer import convert_tokenizer
 from bundle.errors import CheckpointError
@@ -99,13 +98,7 @@ def _rewrite(
     llama = _llama_config(config)
     sizes = Sizes.from_config(config)
     check_tensors(source, config, _require_floats(source, weights))
-    needed, free = sum(path.stat().st_size for path in weights.files), shutil.disk_usage(target).free
-    if free < needed:
-        raise CheckpointError(
-            f"{shown(target.parent)} has {free / 1e9:.1f} GB free; the converted checkpoint needs "
-            f"{needed / 1e9:.1f} GB.",
-            remedy="Free some space, or choose another disk with BUNDLE_CACHE=DIR.",
-        )
+    require_space(target, weights.size, "the converted checkpoint")
     say("converting the tokenizer")
     end_of_turn, note = convert_tokenizer(source, target, sizes.vocab)
     if note is not None:
