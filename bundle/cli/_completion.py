@@ -44,13 +44,9 @@ def subjects(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def runs(ctx: typer.Context, incomplete: str) -> list[str]:
     """Runs in the directory that ``--out`` names, the newest first, and paths."""
-    from bundle.runs.finding import LATEST, OUTPUTS, is_run  # imported late: only Tab needs it
+    from bundle.runs.finding import LATEST, OUTPUTS, runs_in  # imported late: only Tab needs it
 
-    out = ctx.params.get("out")
-    try:
-        found = sorted((one for one in Path(out or OUTPUTS).iterdir() if is_run(one)), reverse=True)
-    except OSError:
-        found = []
+    found = runs_in(Path(ctx.params.get("out") or OUTPUTS))
     return _beginning([str(LATEST), *(one.name for one in found), *_paths(incomplete)], incomplete)
 
 

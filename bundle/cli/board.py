@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from bundle.cli import _completion
-from bundle.cli.options import RUN_HELP
-from bundle.reports.formats import Language
+from bundle.cli.options import RUN_HELP, LanguageOption
 from bundle.runs.finding import OUTPUTS
 
 _PORT = 8642
@@ -34,7 +33,7 @@ def board(
     port: Annotated[
         int, typer.Option(metavar="N", min=0, max=65535, help="Port for --serve; 0 for any free one.")
     ] = _PORT,
-    lang: Annotated[Language | None, typer.Option(help="Language of the page.", show_default="the browser's")] = None,
+    lang: LanguageOption = None,
 ) -> None:
     """Show all runs in a directory on one page.
 

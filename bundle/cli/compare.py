@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bundle.cli import _completion
-from bundle.cli.options import RUN_HELP
+from bundle.cli.options import RUN_HELP, OutOption
 from bundle.runs.finding import OUTPUTS
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def compare(
     html_file: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write the comparison as a page.", show_default=False)
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Look for runs in DIR.")] = OUTPUTS,
+    out: OutOption = OUTPUTS,
 ) -> None:
     """Compare runs question by question.
 

@@ -8,6 +8,7 @@ import typer
 from bundle.cli import _completion
 from bundle.cli._command import typed_command
 from bundle.cli.options import with_options
+from bundle.cli.watch import sweep
 from bundle.pipeline.options import EvaluationOptions, LocalOptions, RemoteOptions
 
 
@@ -46,8 +47,6 @@ def eval_local(
 
     checkpoints = several(model_dirs)
     if checkpoints is not None and not asked.dry_run:
-        from bundle.cli.watch import sweep  # imported late: most runs are single
-
         sweep(checkpoints, asked, served, context, machine)
     target = Local((checkpoints or model_dirs)[0], served, context.obj or (), machine)
     screen = Screen(language=asked.lang)

@@ -4,6 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -11,6 +12,7 @@ from typer.core import TyperCommand
 
 from bundle.cli import _completion
 from bundle.pipeline.options import GROUPS, Option
+from bundle.reports.formats import Language
 
 _WIDEST_HELP = 120
 """Columns; longer lines are hard to read, however wide the terminal."""
@@ -18,6 +20,11 @@ _WIDEST_NAMES = 28
 _NO_BRACES = str.maketrans("", "", "{}")
 
 RUN_HELP = "A run: its directory, its name or the beginning of it, its model's name, or latest."
+
+# Parameters of several commands.
+RunArgument = Annotated[Path, typer.Argument(metavar="[RUN]", help=RUN_HELP, autocompletion=_completion.runs)]
+OutOption = Annotated[Path, typer.Option(metavar="DIR", help="Look for runs in DIR.")]
+LanguageOption = Annotated[Language | None, typer.Option(help="Language of the page.", show_default="the browser's")]
 
 _COMPLETED = {
     "tasks": _completion.tasks,

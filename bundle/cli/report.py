@@ -6,15 +6,15 @@ from typing import Annotated
 import typer
 
 from bundle.cli import _completion
-from bundle.cli.options import RUN_HELP
+from bundle.cli.options import LanguageOption, OutOption, RunArgument
 from bundle.errors import UsageError
-from bundle.reports.formats import FORMATS, Format, Language
+from bundle.reports.formats import FORMATS, Format
 from bundle.runs.finding import LATEST, OUTPUTS
 from bundle.system.text import did_you_mean
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="[RUN]", help=RUN_HELP, autocompletion=_completion.runs)] = LATEST,
+    run: RunArgument = LATEST,
     format_name: Annotated[
         str,
         typer.Option(
@@ -31,8 +31,8 @@ def report(
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Write a model card of a part of the benchmark.")
     ] = False,
-    lang: Annotated[Language | None, typer.Option(help="Language of the page.", show_default="the browser's")] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Look for runs in DIR.")] = OUTPUTS,
+    lang: LanguageOption = None,
+    out: OutOption = OUTPUTS,
 ) -> None:
     """Write a run as a page, or in another tool's format.
 

@@ -1,17 +1,15 @@
 """``bundle rescore``: what another answer rule makes of the stored replies."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bundle.cli import _completion
-from bundle.cli.options import RUN_HELP
+from bundle.cli.options import OutOption, RunArgument
 from bundle.runs.finding import LATEST, OUTPUTS
 
 
 def rescore(
-    run: Annotated[Path, typer.Argument(metavar="[RUN]", help=RUN_HELP, autocompletion=_completion.runs)] = LATEST,
+    run: RunArgument = LATEST,
     rule: Annotated[
         str | None,
         typer.Option(
@@ -21,7 +19,7 @@ def rescore(
         ),
     ] = None,
     all_subjects: Annotated[bool, typer.Option("--all-subjects", help="Show every subject's score.")] = False,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Look for runs in DIR.")] = OUTPUTS,
+    out: OutOption = OUTPUTS,
 ) -> None:
     """Score stored replies again, under any answer rule.
 

@@ -2,20 +2,12 @@
 
 import os
 import sys
-from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from bundle.cli import _completion
-from bundle.cli.options import RUN_HELP
+from bundle.cli.options import OutOption, RunArgument
 from bundle.runs.finding import LATEST, OUTPUTS
 
 
-def resume(
-    run: Annotated[Path, typer.Argument(metavar="[RUN]", help=RUN_HELP, autocompletion=_completion.runs)] = LATEST,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Look for runs in DIR.")] = OUTPUTS,
-) -> None:
+def resume(run: RunArgument = LATEST, out: OutOption = OUTPUTS) -> None:
     """Resume a run with the options it was started with.
 
     Asks only the questions that have no reply yet.

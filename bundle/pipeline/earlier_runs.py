@@ -7,7 +7,7 @@ from typing import NamedTuple
 from bundle.errors import RunError
 from bundle.pipeline.plan import Plan
 from bundle.runs.files import RECORD
-from bundle.runs.finding import is_run
+from bundle.runs.finding import runs_in
 from bundle.runs.record import RunRecord
 from bundle.runs.results import Results
 from bundle.runs.same_settings import require_same_plan
@@ -35,11 +35,7 @@ class Wanted(NamedTuple):
 
 def earlier_run(out: Path, wanted: Wanted) -> Path | None:
     """The newest such run in ``out``, finished or not; None if there is none."""
-    try:
-        directories = sorted((path for path in out.iterdir() if is_run(path)), reverse=True)
-    except OSError:
-        return None
-    return next((directory for directory in directories if _is_same(directory, wanted)), None)
+    return next((directory for directory in runs_in(out) if _is_same(directory, wanted)), None)
 
 
 def unanswered(directory: Path) -> int | None:

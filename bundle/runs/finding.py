@@ -23,6 +23,14 @@ def is_run(directory: Path) -> bool:
     return os.path.lexists(directory / RECORD)
 
 
+def runs_in(out: Path) -> list[Path]:
+    """The directories of runs in ``out``, by their names the newest first; none where it cannot be read."""
+    try:
+        return sorted((path for path in out.iterdir() if is_run(path)), reverse=True)
+    except OSError:
+        return []
+
+
 def find_run(path: Path, out: Path) -> Path:
     """Find a run directory.
 
@@ -61,7 +69,7 @@ def find_run(path: Path, out: Path) -> Path:
         )
     if (newest := _newest(out, str(path))) is not None:
         return newest
-    names = [one.parent.name for one in out.glob(f"*/{RECORD}")]
+    names = [one.name for one in runs_in(out)]
     raise RunError(
         f"There is no run {path}, neither at that path nor in {out}.",
         remedy=did_you_mean(path.name, names, "`bundle runs` lists the runs; --out sets where they are.", cutoff=0.5),
@@ -77,8 +85,7 @@ def _newest(out: Path, model: str | None = None) -> Path | None:
     """The newest run of a model, or of all; damaged ones have no model."""
     from bundle.runs.record import RunRecord  # imported late: slow, and most runs are named in full
 
-    runs = [one.parent for one in out.glob(f"*/{RECORD}")]
-    for directory in sorted(runs, key=lambda run: (began(run), run.name), reverse=True):
+    for directory in sorted(runs_in(out), key=lambda run: (began(run), run.name), reverse=True):
         try:
             if model is None or RunRecord.read(directory).model.name == model:
                 return directory
