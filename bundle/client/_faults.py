@@ -8,6 +8,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from bundle.system.text import one_line
@@ -22,6 +23,7 @@ class Fate(enum.Enum):
     KEY_SPENT = "every question sent with this key would fail"
 
 
+@dataclass(eq=False)
 class AttemptError(Exception):
     """One attempt got no reply.
 
@@ -40,35 +42,36 @@ class AttemptError(Exception):
         is_shapeless: Whether what came is no reply in the API's form, or breaks off.
     """
 
-    def __init__(
-        self,
-        reason: str,
-        fate: Fate,
-        *,
-        remedy: str = "Check the base URL, the API key and the model name.",
-        pause_s: float | None = None,
-        busy: bool = False,
-        outage: bool = False,
-        heard: bool = True,
-        parameter: str = "",
-        status: int = 0,
-        no_model: bool = False,
-        too_long: bool = False,
-        is_shapeless: bool = False,
-    ) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.fate = fate
-        self.remedy = remedy
-        self.pause_s = pause_s
-        self.busy = busy
-        self.outage = outage
-        self.heard = heard
-        self.parameter = parameter
-        self.status = status
-        self.no_model = no_model
-        self.too_long = too_long
-        self.is_shapeless = is_shapeless
+    reason: str
+    fate: Fate
+    _: KW_ONLY
+    remedy: str = "Check the base URL, the API key and the model name."
+    pause_s: float | None = None
+    busy: bool = False
+    outage: bool = False
+    heard: bool = True
+    parameter: str = ""
+    status: int = 0
+    no_model: bool = False
+    too_long: bool = False
+    is_shapeless: bool = False
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class _Sign:
+    """What the code or the message of an error looks like that means one thing, whatever its case."""
+
+    def __init__(self, codes: str, words: str) -> None:
+        self._codes = re.compile(codes, re.IGNORECASE)
+        self.words = re.compile(words, re.IGNORECASE)
+
+    def has_code(self, error: Mapping[str, Any]) -> bool:
+        return any(self._codes.fullmatch(str(error[name])) for name in ("code", "type") if error.get(name))
+
+    def is_in(self, error: Mapping[str, Any], message: str) -> bool:
+        return self.has_code(error) or self.words.search(message) is not None
 
 
 _BUSY, _NOT_FOUND = 429, 404
@@ -91,46 +94,34 @@ _QUOTA_REMEDY = (
 )
 
 # Error codes of OpenAI, Moonshot, DashScope, Volcengine, Anthropic, OpenRouter, DeepSeek, Zhipu (1113).
-_QUOTA_CODES = re.compile(
+_QUOTA = _Sign(
     r"insufficient_?(quota|balance|credits?|funds)|exceeded_current_quota_error|billing_(hard_limit_reached|not_active)"
     r"|billing_error|arrearage|account_?overdue(error)?|1113",
-    re.IGNORECASE,
-)
-_QUOTA_WORDS = re.compile(
     r"insufficient_quota|exceeded your current quota|insufficient (account )?(balance|credits?|funds)"
     r"|credit balance is too low|余额不足|账户余额|欠费|额度已用(完|尽)|配额已用(完|尽)",
-    re.IGNORECASE,
 )
 # AWS (ThrottlingException), Tencent (RequestLimitExceeded), Zhipu (1302, 1305), iFlytek (AppIdQpsOverFlowError).
-_RATE_CODES = re.compile(
-    r"rate_?limit\w*|too_?many_?requests|throttling\w*|request_?limit_?exceeded|\w*qps\w*|130[25]", re.IGNORECASE
+_RATE_LIMIT = _Sign(
+    r"rate_?limit\w*|too_?many_?requests|throttling\w*|request_?limit_?exceeded|\w*qps\w*|130[25]",
+    r"too many requests|rate.?limit(s|ed)?\b|qps (request )?limit"
+    r"|(请求|调用|访问)(次数)?(过于|太|过)频繁|(频率|并发数?|流量)(过高|超限|超过)|限流",
 )
 # Gemini says "exceeded your current quota" of the requests a minute as well.
 _RATE_WORDS = re.compile(r"per[ _-]?(second|minute)|\b[rt]pm\b|(try again|retry) (in|after)|每(秒|分)", re.IGNORECASE)
-_TOO_OFTEN = re.compile(
-    r"too many requests|rate.?limit(s|ed)?\b|qps (request )?limit"
-    r"|(请求|调用|访问)(次数)?(过于|太|过)频繁|(频率|并发数?|流量)(过高|超限|超过)|限流",
-    re.IGNORECASE,
-)
 
-_NO_MODEL_CODES = re.compile(r"model_?not_?found|invalid_?model|model_?not_?exist\w*", re.IGNORECASE)
-_NO_MODEL_WORDS = re.compile(
+_NO_MODEL = _Sign(
+    r"model_?not_?found|invalid_?model|model_?not_?exist\w*",
     r"\bmodel\b.{0,100}?\b(does not|doesn't|not) exist\b|\bmodel\b.{0,100}?\bnot found\b"
     r"|\b(no such|unknown|invalid) model\b|模型.{0,50}?不存在",
-    re.IGNORECASE,
 )
 
 # OpenAI, Azure (content_filter, ResponsibleAIPolicyViolation), DashScope (data_inspection_failed), Volcengine
 # (SensitiveContentDetected), Zhipu (1301), Moonshot (content_filter), MiniMax ("input new_sensitive").
-_FILTER_CODES = re.compile(
+_CONTENT_FILTER = _Sign(
     r"content_?filter\w*|data_?inspection_?failed|content_?policy\w*|responsible_?ai\w*|\w*sensitive\w*|1301"
     r"|content_moderation\w*|moderation_blocked|prohibited_content",
-    re.IGNORECASE,
-)
-_FILTER_WORDS = re.compile(
     r"inappropriate content|content (filter|management policy|policy|moderation)|sensitive (content|information|words?)"
     r"|new_sensitive|considered (high risk|unsafe)|敏感|不当内容|违规内容|内容安全|不安全内容|审核(未|不)通过",
-    re.IGNORECASE,
 )
 _MAY_FILTER = frozenset({400, 403, 421, 422, 451})
 FILTERED = "the content filter refused the question"
@@ -138,17 +129,13 @@ FILTERED = "the content filter refused the question"
 # OpenAI (context_length_exceeded), vLLM, lmdeploy, SGLang, TGI ("`inputs` tokens + `max_new_tokens` must be"),
 # llama.cpp (exceed_context_size_error), DashScope ("Range of input length should be"), Zhipu (1261, "Prompt 超长"),
 # Moonshot ("exceeded model token limit"), Gemini, Anthropic ("prompt is too long").
-_TOO_LONG_CODES = re.compile(
+_CONTEXT_EXCEEDED = _Sign(
     r"context_?length_?exceeded|exceed_context_size_error|context_?window_?exceeded\w*|prompt_too_long|1261",
-    re.IGNORECASE,
-)
-_TOO_LONG_WORDS = re.compile(
     r"context.?(length|window|size|limit)|max(imum)? (model|input|sequence|prompt) length|max_(model|seq)_len"
     r"|\b(inputs?|prompts?|messages?)\b.{0,80}\b(too (long|large)|longer than|exceed(s|ed)?|must have less than)\b"
     r"|\binputs\b.{0,9}\+ `?max_new_tokens|range of input length|reduce the length of the (messages|input|prompt)"
     r"|token (count|length|limit)s?.{0,40}\bexceed|exceed\w*\b.{0,40}\b(token (limit|length)|message tokens)"
     r"|上下文.{0,10}(长度|超|限制)|(输入|提示词?|prompt|内容|token).{0,20}(超长|过长|超出|超过)",
-    re.IGNORECASE,
 )
 _MAY_BE_TOO_LONG = frozenset({400, 413, 422})
 TOO_LONG = "prompt and reply exceed the model's context"
@@ -179,7 +166,7 @@ def fault_of_status(status: int, body: object, headers: Mapping[str, str]) -> At
     error = _error_in(body)
     message = said(body) or "no message"
     reason = f"HTTP {status}: {message}"
-    is_busy = status == _BUSY or (status in (400, 403) and _is_rate_limit(error, message))
+    is_busy = status == _BUSY or (status in (400, 403) and _RATE_LIMIT.is_in(error, message))
     pause_s = retry_after_s(headers, message if is_busy else "")
     if 300 <= status < 400:
         return AttemptError(
@@ -187,9 +174,9 @@ def fault_of_status(status: int, body: object, headers: Mapping[str, str]) -> At
             Fate.REFUSED,
             remedy="Use the address it redirects to as the base URL, if you trust it.",
         )
-    if status in _MAY_FILTER and _is_filtered(error, message):
+    if status in _MAY_FILTER and _CONTENT_FILTER.is_in(error, message):
         return AttemptError(f"{FILTERED}: {reason}", Fate.UNANSWERED)
-    if status in _MAY_BE_TOO_LONG and _is_too_long(error, message):
+    if status in _MAY_BE_TOO_LONG and _CONTEXT_EXCEEDED.is_in(error, message):
         return AttemptError(f"{TOO_LONG}: {reason}", Fate.UNANSWERED, too_long=True)
     if status == 401:
         return AttemptError(reason, Fate.KEY_SPENT, remedy=_KEY_REMEDY)
@@ -197,7 +184,7 @@ def fault_of_status(status: int, body: object, headers: Mapping[str, str]) -> At
         return AttemptError(reason, Fate.KEY_SPENT, remedy=_QUOTA_REMEDY)
     if is_busy:
         return AttemptError(reason, Fate.AGAIN, pause_s=pause_s, busy=True, status=status)
-    if status == 400 and _is_no_model(error, message):
+    if status == 400 and _NO_MODEL.is_in(error, message):
         return AttemptError(reason, Fate.REFUSED, remedy=_MODEL_REMEDY, no_model=True)
     if status in _REFUSED:
         return AttemptError(reason, Fate.REFUSED, remedy=_REFUSED[status], no_model=status == _NOT_FOUND)
@@ -217,25 +204,26 @@ def key_remedy(fault: AttemptError, *, sends_a_key: bool) -> str:
 
 def fault_of_body(body: object) -> AttemptError:
     """The fault behind a body that came with a success status but is not a chat completion."""
-    error = body.get("error") if isinstance(body, Mapping) else None
-    if error:
+    has_error = isinstance(body, Mapping) and bool(body.get("error"))
+    error, message = _error_in(body), said(body)
+    if has_error:
         # Gateways such as OpenRouter pass on an error that occurred after they had sent the status.
-        code = _error_in(body).get("code")
+        code = error.get("code")
         if isinstance(code, int) and 400 <= code < 600:
             return fault_of_status(code, body, {})
-        if _is_filtered(_error_in(body), said(body)):
-            return AttemptError(f"{FILTERED}: {said(body)}", Fate.UNANSWERED)
-        if _is_too_long(_error_in(body), said(body)):
-            return AttemptError(f"{TOO_LONG}: {said(body)}", Fate.UNANSWERED, too_long=True)
-        if _is_quota(_error_in(body), said(body), None):
-            return AttemptError(f"the server says: {said(body)}", Fate.KEY_SPENT, remedy=_QUOTA_REMEDY)
-    if isinstance(body, Mapping) and _is_rate_limit(_error_in(body), said(body)):
-        pause_s = retry_after_s({}, said(body))
-        return AttemptError(f"the server says: {said(body)}", Fate.AGAIN, pause_s=pause_s, busy=True)
-    if error:
-        return AttemptError(f"the server says: {said(body)}", Fate.AGAIN)
+        if _CONTENT_FILTER.is_in(error, message):
+            return AttemptError(f"{FILTERED}: {message}", Fate.UNANSWERED)
+        if _CONTEXT_EXCEEDED.is_in(error, message):
+            return AttemptError(f"{TOO_LONG}: {message}", Fate.UNANSWERED, too_long=True)
+        if _is_quota(error, message, None):
+            return AttemptError(f"the server says: {message}", Fate.KEY_SPENT, remedy=_QUOTA_REMEDY)
+    if isinstance(body, Mapping) and _RATE_LIMIT.is_in(error, message):
+        pause_s = retry_after_s({}, message)
+        return AttemptError(f"the server says: {message}", Fate.AGAIN, pause_s=pause_s, busy=True)
+    if has_error:
+        return AttemptError(f"the server says: {message}", Fate.AGAIN)
     is_page = isinstance(body, str) and _is_html(body)
-    what = f'the text "{said(body)}"' if isinstance(body, str) and body.strip() and not is_page else said(body)
+    what = f'the text "{message}"' if isinstance(body, str) and body.strip() and not is_page else message
     return unexpected(what or "empty body", heard=not is_page)
 
 
@@ -308,33 +296,12 @@ def _is_html(text: str) -> bool:
 
 
 def _is_quota(error: Mapping[str, Any], message: str, pause_s: float | None) -> bool:
-    codes = _codes(error)
-    if any(_QUOTA_CODES.fullmatch(code) for code in codes):
+    if _QUOTA.has_code(error):
         return True
     # A rate limit is often worded like a spent quota; a server that says when to come back means the former.
-    if pause_s is not None or any(_RATE_CODES.fullmatch(code) for code in codes) or _RATE_WORDS.search(message):
+    if pause_s is not None or _RATE_LIMIT.has_code(error) or _RATE_WORDS.search(message):
         return False
-    return _QUOTA_WORDS.search(message) is not None
-
-
-def _is_rate_limit(error: Mapping[str, Any], message: str) -> bool:
-    return any(_RATE_CODES.fullmatch(code) for code in _codes(error)) or bool(_TOO_OFTEN.search(message))
-
-
-def _is_filtered(error: Mapping[str, Any], message: str) -> bool:
-    return any(_FILTER_CODES.fullmatch(code) for code in _codes(error)) or bool(_FILTER_WORDS.search(message))
-
-
-def _is_too_long(error: Mapping[str, Any], message: str) -> bool:
-    return any(_TOO_LONG_CODES.fullmatch(code) for code in _codes(error)) or bool(_TOO_LONG_WORDS.search(message))
-
-
-def _is_no_model(error: Mapping[str, Any], message: str) -> bool:
-    return any(_NO_MODEL_CODES.fullmatch(code) for code in _codes(error)) or bool(_NO_MODEL_WORDS.search(message))
-
-
-def _codes(error: Mapping[str, Any]) -> list[str]:
-    return [str(error[name]) for name in ("code", "type") if error.get(name)]
+    return _QUOTA.words.search(message) is not None
 
 
 def _dumped(body: object) -> str:

@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from bundle.client._events import DONE
@@ -52,6 +52,7 @@ class Reply:
     model: Any = None
 
 
+@dataclass(eq=False)
 class NoReplyError(Exception):
     """A question got no reply after as many attempts as were worthwhile.
 
@@ -63,15 +64,15 @@ class NoReplyError(Exception):
         too_long: Whether prompt and reply exceed the model's context.
     """
 
-    def __init__(
-        self, reason: str, attempts: int, latency_s: float, *, transient: bool, too_long: bool = False
-    ) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.attempts = attempts
-        self.latency_s = latency_s
-        self.transient = transient
-        self.too_long = too_long
+    reason: str
+    attempts: int
+    latency_s: float
+    _: KW_ONLY
+    transient: bool
+    too_long: bool = False
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class RefusedError(BundleError):
