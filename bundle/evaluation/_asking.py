@@ -102,44 +102,6 @@ class FirstRefusals:
             )
 
 
-async def ask_all(
-    queue: Queue,
-    client: "ChatClient",
-    how: Mapping[str, Asking],
-    *,
-    window: Window,
-    suspects: Suspects,
-    first: FirstRefusals,
-    passing: set[Key],
-    record: Callable[[Prediction], None],
-) -> None:
-    """Ask every question, as many at once as the window allows, with no barrier between tasks or subjects.
-
-    Args:
-        queue: The questions.
-        client: The server.
-        how: How the questions of each task are asked, by the task's name.
-        window: Limits the requests in flight.
-        suspects: Notes what is in flight and what fails.
-        first: Notes what the first questions meet.
-        passing: Gets the questions without a reply for a reason that may pass.
-        record: Called with every outcome as soon as it is known.
-
-    Raises:
-        RefusedError: The server refuses every question.
-        FailingServerError: Too many questions in a row failed.
-        BundleError: Whatever ``record`` raises.
-    """
-    workers = _Workers(queue, client, how, window, suspects, first, passing, record)
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(window.most):
-                group.create_task(workers.work())
-    except BaseExceptionGroup as faults:
-        # One fault that ends the run is one fault, however many workers met it.
-        raise faults.exceptions[0] from None
-
-
 async def require_working(client: "ChatClient", like: Question) -> None:
     """Ask the server something that every model can reply to, in the way in which a question is asked.
 
@@ -152,48 +114,65 @@ async def require_working(client: "ChatClient", like: Question) -> None:
         raise FailingServerError(f"Every request failed: {failure.reason}.", remedy=_KEPT) from None
 
 
-class _Workers:
-    """Take questions from one queue, each worker one at a time, until it is empty."""
+@dataclass(slots=True)
+class Workers:
+    """Take questions from one queue, each worker one at a time, until it is empty.
 
-    def __init__(
-        self,
-        queue: Queue,
-        client: "ChatClient",
-        how: Mapping[str, Asking],
-        window: Window,
-        suspects: Suspects,
-        first: FirstRefusals,
-        passing: set[Key],
-        record: Callable[[Prediction], None],
-    ) -> None:
-        self._queue = queue
-        self._client = client
-        self._how = how
-        self._window = window
-        self._suspects = suspects
-        self._first = first
-        self._passing = passing
-        self._record = record
-        self._failed_in_a_row = 0
-        self._in_flight = 0
+    Attributes:
+        queue: The questions.
+        client: The server.
+        how: How the questions of each task are asked, by the task's name.
+        window: Limits the requests in flight.
+        suspects: Notes what is in flight and what fails.
+        first: Notes what the first questions meet.
+        passing: Gets the questions without a reply for a reason that may pass.
+        record: Called with every outcome as soon as it is known.
+    """
 
-    async def work(self) -> None:
+    queue: Queue
+    client: "ChatClient"
+    how: Mapping[str, Asking]
+    window: Window
+    suspects: Suspects
+    first: FirstRefusals
+    passing: set[Key]
+    record: Callable[[Prediction], None]
+    _failed_in_a_row: int = 0
+    _in_flight: int = 0
+
+    async def ask_all(self) -> None:
+        """Ask every question, as many at once as the window allows, with no barrier between tasks or subjects.
+
+        Raises:
+            RefusedError: The server refuses every question.
+            FailingServerError: Too many questions in a row failed.
+            BundleError: Whatever ``record`` raises.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self.window.most):
+                    group.create_task(self._work())
+        except BaseExceptionGroup as faults:
+            # One fault that ends the run is one fault, however many workers met it.
+            raise faults.exceptions[0] from None
+
+    async def _work(self) -> None:
         while True:
-            async with self._window:
-                question = await self._queue.next()
+            async with self.window:
+                question = await self.queue.next()
                 if question is None:
                     return
-                self._suspects.begun(question)
+                self.suspects.begun(question)
                 try:
-                    outcome = await self._ask(question, self._how[question.task])
+                    outcome = await self._ask(question, self.how[question.task])
                 finally:
-                    self._queue.begun(question)
+                    self.queue.begun(question)
             if isinstance(outcome, Prediction):
-                self._record(outcome)
+                self.record(outcome)
                 continue
-            self._record(unanswered(question, outcome.reason, attempts=outcome.attempts, latency_s=outcome.latency_s))
-            self._first.refused(outcome)
-            if self._failed_in_a_row >= max(_FEWEST_FAILURES, _ROUNDS_OF_FAILURES * self._window.most):
+            self.record(unanswered(question, outcome.reason, attempts=outcome.attempts, latency_s=outcome.latency_s))
+            self.first.refused(outcome)
+            if self._failed_in_a_row >= max(_FEWEST_FAILURES, _ROUNDS_OF_FAILURES * self.window.most):
                 raise FailingServerError(
                     f"The last {self._failed_in_a_row} questions got no reply: {outcome.reason}.", remedy=_KEPT
                 )
@@ -214,38 +193,35 @@ class _Workers:
         in_flight_before = self._in_flight
         try:
             if isinstance(how.rule, Likeliest):
-                losses = await option_losses(self._client, question, how.rule, self._window.busy)
+                losses = await option_losses(self.client, question, how.rule, self.window.busy)
                 reply = losses.reply
             else:
                 losses = None
-                reply = await self._client.ask(
+                reply = await self.client.ask(
                     question.messages,
                     min(how.max_out_len, question.max_reply or how.max_out_len),
                     reading=how.reading,
-                    begun=lambda: self._queue.begun(question),
-                    busy=self._window.busy,
+                    begun=lambda: self.queue.begun(question),
+                    busy=self.window.busy,
                 )
         except NoReplyError as failure:
             if failure.transient:
                 self._failed_in_a_row += 1
-                self._passing.add(question.key)
-                self._suspects.failing(question)
+                self.passing.add(question.key)
+                self.suspects.failing(question)
             return failure
         finally:
             in_flight = (in_flight_before + self._in_flight) / 2
             self._in_flight -= 1
         self._failed_in_a_row = 0
-        self._first.replied()
-        self._window.replied(reply.latency_s, in_flight)
+        self.first.replied()
+        self.window.replied(reply.latency_s, in_flight)
         try:
             answer = how.rule.extract(reply.text)
         except AnswerError as error:
             return unanswered(question, error.message, attempts=attempts + reply.attempts, latency_s=reply.latency_s)
         return Prediction(
-            task=question.task,
-            split=question.split,
-            subject=question.subject,
-            id=question.id,
+            *question.key,
             reply=reply.text,
             answer=answer,
             gold=question.gold,
@@ -268,10 +244,7 @@ class _Workers:
 def unanswered(question: Question, reason: str, *, attempts: int, latency_s: float = 0.0) -> Prediction:
     """The outcome of a question without a reply, which is not a wrong answer."""
     return Prediction(
-        task=question.task,
-        split=question.split,
-        subject=question.subject,
-        id=question.id,
+        *question.key,
         reply=None,
         answer=None,
         gold=question.gold,

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bundle.client import EarlyDecisions, NoReplyError
-from bundle.evaluation._asking import Asking, AskingOptions, FirstRefusals, ask_all, require_working, unanswered
+from bundle.evaluation._asking import Asking, AskingOptions, FirstRefusals, Workers, require_working, unanswered
 from bundle.evaluation._queue import make_queue
 from bundle.evaluation._repeats import ask_again, compare, spread_over_subjects
 from bundle.evaluation._sharing import Sharing
@@ -136,8 +136,8 @@ class Evaluation:
         while True:
             await self._sharing.pool.has_work()
             window = Window(options.concurrency, adaptive=options.adaptive)
-            await ask_all(
-                self._sharing.pool.queue(server, lambda window=window: window.limit),  # type: ignore[misc]
+            await Workers(
+                self._sharing.queue(server, window),
                 client,
                 self._how(client, max_out_len, options),
                 window=window,
@@ -145,7 +145,7 @@ class Evaluation:
                 first=self._first_refusals(count_transient=False),
                 passing=self._failed_in_passing,
                 record=partial(self._record, server=server),
-            )
+            ).ask_all()
 
     def helper_lost(self, server: int) -> int:
         """Note that a server of `help_asking` crashed or hangs: what it had in flight is asked by `ask`, last.
@@ -252,10 +252,10 @@ class Evaluation:
             window = Window(options.concurrency, adaptive=options.adaptive)
             if self._sharing is not None and number == 0:
                 self._sharing.pool.add(questions, prefix_order=options.prefix_order)
-                queue = self._sharing.pool.queue(0, lambda window=window: window.limit)  # type: ignore[misc]
+                queue = self._sharing.queue(0, window)
             else:
                 queue = make_queue(questions, window, prefix_order=options.prefix_order)
-            await ask_all(
+            await Workers(
                 queue,
                 client,
                 how,
@@ -264,7 +264,7 @@ class Evaluation:
                 first=first,
                 passing=self._failed_in_passing,
                 record=self._record,
-            )
+            ).ask_all()
             if ours and self._suspects.is_failing:
                 await require_working(client, self.questions[0])
                 self._suspects.works()

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Final
 
-from bundle.evaluation._asking import Asking, AskingOptions, FirstRefusals, ask_all
+from bundle.evaluation._asking import Asking, AskingOptions, FirstRefusals, Workers
 from bundle.evaluation._queue import make_queue
 from bundle.evaluation._suspects import Suspects
 from bundle.evaluation._window import Window
@@ -40,7 +40,7 @@ async def ask_again(
     """
     window = Window(options.concurrency, adaptive=options.adaptive)
     outcomes: list[Prediction] = []
-    await ask_all(
+    await Workers(
         make_queue(questions, window, prefix_order=options.prefix_order),
         client,
         how,
@@ -49,7 +49,7 @@ async def ask_again(
         first=FirstRefusals(count_transient=True),
         passing=set(),
         record=outcomes.append,
-    )
+    ).ask_all()
     return outcomes
 
 

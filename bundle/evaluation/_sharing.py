@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 from bundle.evaluation._leases import Pool
+from bundle.evaluation._queue import Queue
 from bundle.evaluation._suspects import Suspects
+from bundle.evaluation._window import Window
 from bundle.runs.predictions import Prediction
 from bundle.tasks.scores import Key
 
@@ -20,6 +22,10 @@ class Sharing:
         self.pool = Pool(servers)
         self.suspects = {number: Suspects() for number in range(1, servers)}
         self._counts = [[0, 0] for _ in range(servers)]
+
+    def queue(self, server: int, window: Window) -> Queue:
+        """The questions of one server, as many at once as its window allows."""
+        return self.pool.queue(server, lambda: window.limit)
 
     @property
     def in_flight(self) -> int:
