@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -15,12 +15,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 import bundle
+from bundle.reports.formats import Language
+from bundle.reports.texts import LANGUAGES, Texts, page_texts
 from bundle.system.text import printable
 
 _HERE = Path(__file__).parent
-
-POLICY: Final = ("require-trusted-types-for 'script'", "trusted-types 'none'")
-"""Directives of pages with data: no text of theirs can become markup."""
+_PLOT: Final = ("vendor/d3.min.js", "vendor/plot.umd.min.js")
 
 # ``<``, ``>`` and ``&`` could end the script or begin a comment in it, the separators once ended a line of JavaScript,
 # and half a surrogate pair cannot be written in UTF-8.
@@ -59,30 +59,51 @@ def compile_templates(room: str) -> None:
 
 
 def render(
-    template: str, *, style: Inline, scripts: Sequence[Inline], policy: Sequence[str] = (), **context: Any
+    template: str,
+    data: Mapping[str, Any],
+    *,
+    language: Language | None,
+    styles: Sequence[str] = (),
+    scripts: Sequence[str],
+    plots: bool = False,
+    live: bool = False,
+    **context: Any,
 ) -> str:
-    """Render a page that asks the network for nothing and runs no script but its own.
+    """Render a page that runs no script but its own, and lets no text of its data become markup.
 
     Args:
-        policy: Further directives of its Content-Security-Policy.
+        data: For its scripts, besides the texts in both languages.
+        language: The one it opens in; None for the browser's.
+        styles: Files besides that of all pages.
+        scripts: Likewise.
+        plots: Whether they draw with Plot.
+        live: Whether it asks the server it is from for new data; otherwise it asks the network for nothing.
     """
+    style = Inline.from_files("html/page.css", *styles)
+    apart = (("theme.js",), *((name,) for name in _PLOT if plots), ("texts.js", "switches.js", *scripts))
+    inline = [Inline.from_files(*(f"html/{name}" for name in names)) for names in apart]
     directives = (
         "default-src 'none'",
-        f"script-src {' '.join(script.source for script in scripts)}",
+        f"script-src {' '.join(script.source for script in inline)}",
         f"style-src {style.source}",
         "img-src data:",
         "base-uri 'none'",
         "form-action 'none'",
-        *policy,
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+        *(["connect-src 'self'"] if live else []),
     )
     page = (
         _environment()
         .get_template(template)
         .render(
             style=style,
-            head=scripts[0],
-            scripts=scripts[1:],
+            head=inline[0],
+            scripts=inline[1:],
             policy="; ".join(directives),
+            data={**data, "language": language, "texts": page_texts()},
+            t=Texts(language or LANGUAGES[0]),
+            language=language or LANGUAGES[0],
             made=datetime.now().astimezone(),
             version=bundle.__version__,
             **context,

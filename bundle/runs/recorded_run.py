@@ -69,10 +69,7 @@ class RecordedRun:
         return self.record.model.name
 
     def __repr__(self) -> str:
-        scores = ", ".join(
-            f"{one.name} {'–' if one.score.accuracy is None else f'{one.score.accuracy:.2f}'}"
-            for one in headlines(self.tasks, self.scores)
-        )
+        scores = ", ".join(f"{one.name} {one.score.percent}" for one in headlines(self.tasks, self.scores))
         doubt = "" if self.health.is_ok else ", doubtful measurement"
         part = " of a part" if any(one.limit or one.sample for one in self.scopes.values()) else ""
         told = f"{scores}, {self.answered} of {self.total} questions{part} answered"

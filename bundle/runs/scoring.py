@@ -31,6 +31,11 @@ class Score:
     answered: int
     interval: Interval | None = None
 
+    @property
+    def percent(self) -> str:
+        """The accuracy with two decimals; a dash where there is none."""
+        return "–" if self.accuracy is None else f"{self.accuracy:.2f}"
+
 
 def score_run(
     tasks: Sequence[ScoredTask], questions: Mapping[Part, int], predictions: Iterable[Prediction]

@@ -10,18 +10,12 @@ from bundle.reports.board.board import OVERALL, Board, BoardRun, Table
 from bundle.reports.comparison.page import write_page as write_comparison
 from bundle.reports.formats import FORMATS, Language, file_name, write_text
 from bundle.reports.html.content import chance
-from bundle.reports.templates import POLICY, Inline, render
-from bundle.reports.texts import LANGUAGES, Texts, catalog, page_texts
+from bundle.reports.templates import render
+from bundle.reports.texts import Texts, catalog
 from bundle.runs.files import PROMPTS
 from bundle.runs.listing import State
 from bundle.runs.scope import Scope
 
-_SCRIPTS: Final = (
-    ("theme.js",),
-    ("vendor/d3.min.js",),
-    ("vendor/plot.umd.min.js",),
-    ("texts.js", "switches.js", "charts.js", "../board/board.js"),
-)
 _MOST_COMPARED: Final = 12
 """Runs on one page of comparisons: the newest."""
 
@@ -51,16 +45,15 @@ def render_board(
         place: Where it will be, for links to reports; None for one that is served and asks for its data again.
         links: Addresses of the tables' comparisons.
     """
-    data = board_data(board, place=place, links=links) | {"language": language, "texts": page_texts()}
     return render(
         "board/page.html.jinja",
-        style=Inline.from_files("html/page.css", "board/board.css"),
-        scripts=[Inline.from_files(*(f"html/{name}" for name in names)) for names in _SCRIPTS],
-        policy=(*POLICY, "connect-src 'self'") if place is None else POLICY,
+        board_data(board, place=place, links=links),
+        language=language,
+        styles=["board/board.css"],
+        scripts=["charts.js", "../board/board.js"],
+        plots=True,
+        live=place is None,
         board=board,
-        t=Texts(language or LANGUAGES[0]),
-        language=language or LANGUAGES[0],
-        data=data,
     )
 
 

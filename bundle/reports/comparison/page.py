@@ -3,20 +3,19 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from bundle.reports.comparison.comparison import Comparison, Flip
 from bundle.reports.comparison.rows import Row, Standing
 from bundle.reports.comparison.wording import between, p_says, p_value, points, settings, verdict
 from bundle.reports.formats import Language, write_text
 from bundle.reports.html.content import group_label
-from bundle.reports.templates import POLICY, Inline, render
-from bundle.reports.texts import LANGUAGES, Texts, catalog, page_texts
+from bundle.reports.templates import render
+from bundle.reports.texts import catalog
 from bundle.runs.recorded_run import RecordedRun
 from bundle.tasks.scores import Key
 
 _LONGEST_TEXT = 4000
-_SCRIPTS: Final = (("theme.js",), ("texts.js", "switches.js", "messages.js", "../comparison/flips.js"))
 
 
 def to_json(comparisons: Sequence[Comparison]) -> dict[str, Any]:
@@ -39,12 +38,10 @@ def render_page(comparisons: Sequence[Comparison], *, language: Language | None 
     comparisons, by_step = _ordered(comparisons)
     return render(
         "comparison/page.html.jinja",
-        style=Inline.from_files("html/page.css", "board/board.css", "comparison/comparison.css"),
-        scripts=[Inline.from_files(*(f"html/{name}" for name in names)) for names in _SCRIPTS],
-        policy=POLICY,
-        language=language or LANGUAGES[0],
-        t=Texts(language or LANGUAGES[0]),
-        data=_data(comparisons) | {"language": language, "texts": page_texts()},
+        _data(comparisons),
+        language=language,
+        styles=["board/board.css", "comparison/comparison.css"],
+        scripts=["messages.js", "../comparison/flips.js"],
         base=base,
         comparisons=comparisons,
         matrices=list(_matrices(comparisons, by_step=by_step)) if len(comparisons) > 1 else [],

@@ -147,8 +147,9 @@ def _headline(entry: Entry, task: ScoredTask, split: str) -> str:
     if entry.run is None:
         return ""
     found = [one for one in headlines(entry.run.tasks, entry.run.scores) if one.task == task.name]
-    accuracy = next((one.score.accuracy for one in found if one.split == split), None)
-    return "–" if accuracy is None else f"{accuracy:.2f}" + ("*" if entry.run.partial else "")
+    score = next((one.score for one in found if one.split == split), None)
+    mark = "*" if entry.run.partial and score is not None and score.accuracy is not None else ""
+    return ("–" if score is None else score.percent) + mark
 
 
 def _scores(entry: Entry, task: ScoredTask) -> dict[str, str]:

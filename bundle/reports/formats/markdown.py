@@ -34,7 +34,7 @@ def _lines(run: RecordedRun, comparison: Comparison | None, gates: Sequence[Gate
     yield ""
     for one in headlines(run.tasks, run.scores):
         interval = f" (95 % interval {_interval(sure.get(one.name))})" if one.name in sure else ""
-        yield f"**{_percent(one.score)}** {_code(one.name)}{interval}"
+        yield f"**{one.score.percent}** {_code(one.name)}{interval}"
     yield ""
     if run.partial:
         yield f"⚠️ **Partial**: {_code(run.partial)}"
@@ -108,7 +108,7 @@ def _table(
     yield f"|{'|'.join([':--'] + ['--:'] * (len(header) - 1))}|"
     for name in names:
         score = scores[name]
-        cells = [_code(name), _percent(score), _interval(sure.get(name)), f"{score.answered}/{score.n}"]
+        cells = [_code(name), score.percent, _interval(sure.get(name)), f"{score.answered}/{score.n}"]
         if compared is not None:
             cells += _change(compared.get(name))
         yield f"| {' | '.join(cells)} |"
@@ -118,10 +118,6 @@ def _change(row: Row | None) -> list[str]:
     if row is None:
         return ["–"] * 4
     return [f"{row.base:.2f}", points(row.difference), between(row), p_value(row.shown_p).replace("<", "&lt;")]
-
-
-def _percent(score: Score) -> str:
-    return "–" if score.accuracy is None else f"{score.accuracy:.2f}"
 
 
 def _interval(interval: Interval | None) -> str:

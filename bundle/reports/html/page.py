@@ -9,16 +9,10 @@ from typing import Any, Final, NamedTuple
 from bundle.reports.formats import Export, Language
 from bundle.reports.html.content import group_label, sections
 from bundle.reports.html.questions import CHUNK, OUTCOMES, WORST_FIRST, question_data
-from bundle.reports.templates import POLICY, Inline, compile_templates, render, seconds
-from bundle.reports.texts import LANGUAGES, Texts, page_texts
+from bundle.reports.templates import compile_templates, render, seconds
 from bundle.runs.recorded_run import RecordedRun
+from bundle.runs.same_settings import leaves
 
-_SCRIPTS: Final = (
-    ("theme.js",),
-    ("vendor/d3.min.js",),
-    ("vendor/plot.umd.min.js",),
-    ("texts.js", "switches.js", "messages.js", "charts.js", "report_charts.js", "questions.js", "page.js"),
-)
 QUANTILES: Final = {"minimum": 0.0, "p5": 0.05, "median": 0.5, "p95": 0.95, "p99": 0.99, "maximum": 1.0}
 _PHASES: Final = ("start_s", "load_s", "prove_s", "ask_s", "stop_s")
 _SHOWN_ELSEWHERE: Final = frozenset({"subject_names", "groups", "description"})
@@ -39,14 +33,12 @@ def prepare() -> None:
 
 
 def render_page(run: RecordedRun, *, language: Language | None = None) -> str:
-    """The page of a run, in a language; None for the browser\'s."""
+    """The page of a run, in a language; None for the browser's."""
     questions = question_data(run)
     parts = sections(run)
     subjects = run.subjects
     places = {part: number for number, part in enumerate(run.questions)}
     data = {
-        "language": language,
-        "texts": page_texts(),
         "sections": [part.to_json() for part in parts],
         "timing": [
             {"phase": phase, "seconds": run.timing[phase], "shown": seconds(run.timing[phase])}
@@ -64,14 +56,13 @@ def render_page(run: RecordedRun, *, language: Language | None = None) -> str:
     }
     return render(
         "html/page.html.jinja",
-        style=Inline.from_files("html/page.css"),
-        scripts=[Inline.from_files(*(f"html/{name}" for name in names)) for names in _SCRIPTS],
-        policy=POLICY,
+        data,
+        language=language,
+        scripts=["messages.js", "charts.js", "report_charts.js", "questions.js", "page.js"],
+        plots=True,
         run=run,
         how=_how(run),
         part_places={name: places[part] for part, name in run.part_names.items() if part in places},
-        language=language or LANGUAGES[0],
-        t=Texts(language or LANGUAGES[0]),
         sections=parts,
         group_label=group_label,
         facts=_facts(run),
@@ -82,7 +73,6 @@ def render_page(run: RecordedRun, *, language: Language | None = None) -> str:
         source=_source(run.record.data.source),
         questions=questions,
         outcomes=sorted(zip(OUTCOMES, questions.outcomes, strict=True), key=lambda pair: WORST_FIRST.index(pair[0])),
-        data=data,
         chunks=questions.chunks,
     )
 
@@ -147,21 +137,16 @@ def _settings(record: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, 
         if name in _NOT_SHOWN:
             continue
         if isinstance(value, Mapping):
-            yield name, list(_leaves(value, ""))
+            yield name, list(_lines(value))
         elif isinstance(value, tuple):
             for number, one in enumerate(value, 1):
                 title = name if len(value) == 1 else f"{name} {number}"
-                yield title, list(_leaves(one, "")) if isinstance(one, Mapping) else [(name, _shown(one))]
+                yield title, list(_lines(one)) if isinstance(one, Mapping) else [(name, _shown(one))]
 
 
-def _leaves(value: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
-    for name, inner in value.items():
-        if name in _SHOWN_ELSEWHERE:
-            continue
-        if isinstance(inner, Mapping):
-            yield from _leaves(inner, f"{path}{name}.")
-        else:
-            yield f"{path}{name}", _shown(inner)
+def _lines(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    shown = {name: inner for name, inner in value.items() if name not in _SHOWN_ELSEWHERE}
+    return ((path, _shown(inner)) for path, inner in leaves(shown))
 
 
 def _shown(value: Any) -> str:

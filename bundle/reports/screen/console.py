@@ -154,7 +154,7 @@ class Screen:
             all_subjects: Whether to show every subject.
             scopes: What part of every task was asked, by its name.
         """
-        from bundle.reports.screen.tables import percent, results_table  # imported late, for rich
+        from bundle.reports.screen.tables import results_table  # imported late, for rich
 
         names, words = score_names(tasks), self.words
         for task in tasks:
@@ -168,7 +168,7 @@ class Screen:
                     key, ends = "screen.headline", {}
                     if interval is not None:
                         key, ends = "screen.headline_interval", {"low": interval.low, "high": interval.high}
-                    self._out.print(words(key, name=name, score=percent(one.score), **ends), markup=False)
+                    self._out.print(words(key, name=name, score=one.score.percent, **ends), markup=False)
         for place, line in enumerate(health_lines(health, words)):
             self._print(line, style="" if place or health.is_ok else self._warning)
         coverage, *facts = _summary(results, words)

@@ -84,10 +84,7 @@ def _stem(run: ListedRun) -> str:
 def _scores(run: ListedRun) -> str:
     # What was asked in part has not the score that carries the task's name.
     shown = [
-        ("–" if one.score.accuracy is None else f"{one.score.accuracy:.2f}")
-        + ("*" if _is_marked(run) else "")
-        + ("?" if run.doubtful else "")
-        for one in run.headlines
+        one.score.percent + ("*" if _is_marked(run) else "") + ("?" if run.doubtful else "") for one in run.headlines
     ]
     return " ".join(shown)
 

@@ -88,11 +88,6 @@ def results_table(
     return table
 
 
-def percent(score: Score) -> str:
-    """The accuracy with two decimals; a dash where there is none."""
-    return "–" if score.accuracy is None else f"{score.accuracy:.2f}"
-
-
 def interval_of(score: Score) -> str:
     """The 95 % interval, as in "54.1–61.0"; "" where there is none."""
     return "" if score.interval is None else f"{score.interval.low:.1f}–{score.interval.high:.1f}"
@@ -135,7 +130,7 @@ def _add_extremes(table: Table, rows: Sequence[_Row], mark: Mark, words: Words) 
     shown, tied = found[:_EXTREMES], found[_EXTREMES:]
     _add_section(table, shown, words)
     if tied:
-        table.add_row(words("screen.tied", n=len(tied)), _marked(mark, words), percent(tied[0].score))
+        table.add_row(words("screen.tied", n=len(tied)), _marked(mark, words), tied[0].score.percent)
     return len(shown)
 
 
@@ -158,7 +153,7 @@ def _marked(mark: Mark | None, words: Words) -> Text:
 
 
 def _cells(score: Score) -> tuple[str, str, str]:
-    return percent(score), interval_of(score), f"{score.answered}/{score.n}"
+    return score.percent, interval_of(score), f"{score.answered}/{score.n}"
 
 
 def show_rescored(run: RecordedRun, again: Rescored, rule: str | None, *, all_subjects: bool) -> None:
@@ -176,9 +171,9 @@ def show_rescored(run: RecordedRun, again: Rescored, rule: str | None, *, all_su
     same = {one.name: one for one in headlines(run.tasks, again.recorded)}
     for one in headlines(run.tasks, again.scores):
         what = "the task's own rule" if rule is None else one_line(rule, 60)
-        line = f"{one.name}: {percent(one.score)} under {what}, {percent(same[one.name].score)} on record"
+        line = f"{one.name}: {one.score.percent} under {what}, {same[one.name].score.percent} on record"
         if again.cut or again.unsearched:
-            line += f" for the same replies ({percent(recorded[one.name].score)} for all)"
+            line += f" for the same replies ({recorded[one.name].score.percent} for all)"
         terminal.print(Text(one_line(line)))
     left_out = f"; {plural(again.cut, 'reply', 'replies')} stopped early and left out" if again.cut else ""
     if again.unsearched:
