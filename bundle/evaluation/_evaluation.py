@@ -341,7 +341,8 @@ class Evaluation:
     @property
     def health(self) -> Health:
         """Whether the outcomes so far say something about the model."""
-        return examine({task.name: _known_options(task) for task in self.tasks}, self.predictions)
+        sent = {one.key: one.messages for one in self.questions}
+        return examine({task.name: _known_options(task) for task in self.tasks}, self.predictions, sent)
 
     def _server(self) -> dict[str, float]:
         server: dict[str, float] = {"restarts": self.restarts} if self.restarts else {}

@@ -4,15 +4,16 @@ Pure functions from a run's rows to findings. They change no score: a reply with
 OpenCompass's rules, and stays wrong; here it is counted, shown with an example, and a way out is named.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from bundle.runs.cut_prompts import Sent, cut_prompts
 from bundle.runs.no_reply import NoReply, reasons
 from bundle.runs.predictions import Prediction
+from bundle.runs.statistics import at_most
 from bundle.system.text import one_line, opening_mark
 from bundle.tasks.benchmarks import BENCHMARKS
 from bundle.tasks.catalog import Question
@@ -44,6 +45,7 @@ class Fault(StrEnum):
     SEVERAL_MODELS = "several_models"
     OTHER_MODEL = "other_model"
     FEWER_EXAMPLES = "fewer_examples"
+    CUT_PROMPTS = "cut_prompts"
 
 
 MEANINGS: Final[Mapping[Fault, tuple[str, str]]] = {
@@ -95,6 +97,10 @@ MEANINGS: Final[Mapping[Fault, tuple[str, str]]] = {
         "{count} of {of} questions were sent with fewer examples, to fit the context ({dropped})",
         "The score is not that of the full prompt: raise the context length or --max-seq-len, or lower --max-out-len.",
     ),
+    Fault.CUT_PROMPTS: (
+        "at least {count} of {of} prompts were cut by the server, which counts no more than {most} tokens in any",
+        "Raise the server's context length (Ollama: num_ctx), or lower --max-seq-len, which drops examples instead.",
+    ),
 }
 """For each fault what it says, and what to do."""
 
@@ -141,7 +147,7 @@ class Finding:
         """Whether it is too rare to doubt the score, or in the nature of the model."""
         if self.fault in (Fault.FEWER_EXAMPLES, Fault.OTHER_MODEL):
             return True
-        return self.fault is not Fault.BELOW_GUESSING and self.count < MINOR * self.of
+        return self.fault not in (Fault.BELOW_GUESSING, Fault.CUT_PROMPTS) and self.count < MINOR * self.of
 
     @property
     def filled(self) -> dict[str, object]:
@@ -214,12 +220,13 @@ class Health:
         }
 
 
-def examine(options: Mapping[str, str], predictions: Iterable[Prediction]) -> Health:
+def examine(options: Mapping[str, str], predictions: Iterable[Prediction], sent: Sent | None = None) -> Health:
     """Examine the replies of a run.
 
     Args:
         options: The options of every task as far as they are known, see `known_options`; by the task's name, in order.
         predictions: At most one per question.
+        sent: The messages of every question, to see whether the server has cut any; None for unknown.
     """
     replies: dict[str, list[Prediction]] = {task: [] for task in options}
     predictions = list(predictions)
@@ -234,6 +241,9 @@ def examine(options: Mapping[str, str], predictions: Iterable[Prediction]) -> He
         unparsed += len(found)
         if of_task:
             findings += _findings(task, letters, of_task, found)
+            count, most = cut_prompts(of_task, sent or {})
+            if count:
+                findings.append(Finding(Fault.CUT_PROMPTS, task, count, len(of_task), None, {"most": str(most)}))
     return Health(sum(map(len, replies.values())), unparsed, tuple(findings), reasons(predictions))
 
 
@@ -365,20 +375,9 @@ def _below_guessing(task: str, options: str, replies: Sequence[Prediction]) -> I
     if len(options) < 2 or any(len(one.gold) != 1 for one in scored):
         return  # with several right answers, or none known, guessing has no rate that is known here
     right, chance = sum(one.correct is True for one in scored), 1 / len(options)
-    if scored and _at_most(right, len(scored), chance) < _RARE:
+    if scored and at_most(right, len(scored), chance) < _RARE:
         values = {"percent": f"{100 * right / len(scored):.1f}", "chance": f"{100 * chance:.0f}"}
         yield Finding(Fault.BELOW_GUESSING, task, right, len(scored), None, values)
-
-
-def _at_most(right: int, n: int, chance: float) -> float:
-    """The probability of at most so many successes in ``n`` trials (binomial distribution)."""
-    if right >= n * chance:
-        return 1.0
-    log_chance, log_rest, log_all = math.log(chance), math.log1p(-chance), math.lgamma(n + 1)
-    return math.fsum(
-        math.exp(log_all - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * log_chance + (n - k) * log_rest)
-        for k in range(right + 1)
-    )
 
 
 def _first(found: Sequence[Prediction]) -> Prediction:

@@ -13,7 +13,7 @@ from bundle.runs.files import DAMAGED, PREDICTIONS, PROMPTS, RECORD
 from bundle.runs.finding import OUTPUTS, began, find_run
 from bundle.runs.health import Health, examine
 from bundle.runs.predictions import Prediction, one_per_question, read_predictions
-from bundle.runs.prompts import RecordedPrompt, read_prompts
+from bundle.runs.prompts import Messages, RecordedPrompt, read_prompts
 from bundle.runs.record import RunRecord
 from bundle.runs.results import Results
 from bundle.runs.scope import Scope, scope_text, task_scopes
@@ -152,7 +152,12 @@ class RecordedRun:
     @property
     def health(self) -> Health:
         """Whether the replies say something about the model."""
-        return examine(self.options, self.predictions)
+        return examine(self.options, self.predictions, self.sent)
+
+    @property
+    def sent(self) -> dict[Key, Messages]:
+        """The messages of every question."""
+        return {key: prompt.conversation for key, prompt in self.prompts.items()}
 
     @property
     def scopes(self) -> dict[str, Scope]:

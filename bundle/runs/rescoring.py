@@ -92,7 +92,7 @@ def rescore(run: RecordedRun, rule: str | None = None) -> Rescored:
     return Rescored(
         score_run(run.tasks, run.questions, found),
         score_run(run.tasks, run.questions, recorded),
-        examine(run.options, found),
+        examine(run.options, found, run.sent),
         len(found),
         cut,
         unsearched,

@@ -186,3 +186,14 @@ def _mean(values: Sequence[float]) -> float:
     if not values:
         raise ValueError("no subject")
     return math.fsum(values) / len(values)
+
+
+def at_most(right: int, n: int, chance: float) -> float:
+    """The probability of at most so many successes in ``n`` trials (binomial distribution)."""
+    if right >= n * chance:
+        return 1.0
+    log_chance, log_rest, log_all = math.log(chance), math.log1p(-chance), math.lgamma(n + 1)
+    return math.fsum(
+        math.exp(log_all - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * log_chance + (n - k) * log_rest)
+        for k in range(right + 1)
+    )

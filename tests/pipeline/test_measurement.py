@@ -10,6 +10,7 @@ from subprocess import CompletedProcess
 import pytest
 from aiohttp import web
 
+from bundle.runs.recorded_run import read_recorded_run
 from tests.client.quirks import letter as letter_of
 from tests.openai_api import Call, Handler, completion, error, remote_api
 from tests.program import call, results_of
@@ -143,3 +144,41 @@ def test_a_resume_that_asks_nothing_changes_nothing_and_stored_replies_can_be_re
     assert "104 whole replies scored\n" in again.stdout
     assert "measurement: ok" in again.stdout
     assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+
+
+def reading_at_most(tokens: int, out: Path) -> "CompletedProcess[str]":
+    """Evaluate a task of long and short texts on a server that drops what is before its last so many tokens."""
+
+    async def handler(call: Call) -> web.Response:
+        counted = min(sum(len(one["content"]) for one in call.body["messages"]) // 2, tokens)
+        return completion(letter_of(call.body), usage={"prompt_tokens": counted, "completion_tokens": 1})
+
+    rows = [
+        {"text": "长文" * (30 + 7 * number), "A": "是", "B": "否", "answer": "AB"[number % 2]} for number in range(120)
+    ]
+    (out / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    (out / "long.toml").write_text(
+        'description = "long texts"\n[rows]\nfile = "rows.jsonl"\n[prompt]\nexamples = 0\n'
+        'user = "{text}\\nA. {A}\\nB. {B}\\n答案: "\n[answer]\nrule = "first_capital"\n',
+        encoding="utf-8",
+    )
+    with remote_api(handler) as api:
+        options = ["--base-url", api.url, "--task", out / "long.toml", "--full-replies", "--out", out / "runs"]
+        return call("eval-remote", "the-model", *options, environment=ENVIRONMENT)
+
+
+def test_a_server_that_cuts_prompts_without_a_word_makes_the_measurement_doubtful(tmp_path: Path) -> None:
+    result = reading_at_most(400, tmp_path)
+    assert "measurement: DOUBTFUL" in result.stdout, result.stderr
+    said = " ".join(result.stdout.split())
+    assert "of 120 prompts were cut by the server, which counts no more than 400 tokens in any" in said
+    assert "Raise the server's context length (Ollama: num_ctx)" in said
+    assert results_of(tmp_path / "runs")["health"]["ok"] is False
+    run = read_recorded_run(next(path for path in (tmp_path / "runs").iterdir() if path.is_dir()))
+    assert run.health.to_json() == results_of(tmp_path / "runs")["health"]
+
+
+def test_a_server_that_reads_all_of_them_does_not(tmp_path: Path) -> None:
+    result = reading_at_most(10**6, tmp_path)
+    assert "prompts were cut" not in result.stdout
+    assert result.returncode == 0, result.stderr

@@ -8,8 +8,9 @@ import pytest
 from scipy.stats import binomtest
 
 from bundle.reports.health import headline
-from bundle.runs.health import Fault, Finding, Health, _at_most, examine, known_options, options_of, unparsed
+from bundle.runs.health import Fault, Finding, Health, examine, known_options, options_of, unparsed
 from bundle.runs.predictions import Prediction
+from bundle.runs.statistics import at_most
 
 OPTIONS = {"ceval_gen": "ABCD"}
 
@@ -152,7 +153,7 @@ def test_a_score_below_guessing_is_found_only_where_chance_would_rarely_do_it() 
 @pytest.mark.parametrize(("right", "n"), [(0, 20), (2, 30), (20, 104), (300, 1346), (3300, 13948), (5, 20)])
 def test_the_chance_of_so_few_is_that_of_the_binomial_distribution(right: int, n: int) -> None:
     expected = binomtest(right, n, 0.25, alternative="less").pvalue
-    assert _at_most(right, n, 0.25) == pytest.approx(expected if right < n / 4 else 1.0, rel=1e-6)
+    assert at_most(right, n, 0.25) == pytest.approx(expected if right < n / 4 else 1.0, rel=1e-6)
 
 
 @pytest.mark.parametrize("mark", ["<scratchpad>", "[REASON]", "◁thought▷", "<|thinking|>", "【思考】"])

@@ -1,0 +1,115 @@
+"""Prompts that a server has cut without a word: it drops their beginning, answers, and counts what is left.
+
+Only the server's own counts of tokens are compared with each other, so neither its tokenizer matters nor what it adds
+to every prompt. Where it counts only what its cache lacked, counts in steps or not at all, or cuts all prompts alike,
+nothing is found: that looks no different from short prompts.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import StatisticsError, linear_regression
+from typing import Final, NamedTuple
+
+from bundle.runs.predictions import Prediction
+from bundle.tasks.prompts import Message
+from bundle.tasks.scores import Key, Part
+
+Sent = Mapping[Key, Sequence[Message]]
+"""The messages of every question, as they were sent."""
+
+_FEWEST: Final = 10
+"""Prompts that have to show the same before it is taken for more than chance."""
+_LONGER: Final = 1.6
+"""A prompt is clearly longer by this factor: tokens per character differ by 20 % either way within a language."""
+_LEAST: Final = 256
+"""No server's limit is lower, in tokens."""
+
+
+class _Counted(NamedTuple):
+    """A prompt with the server's count of its tokens, and its length in characters and in bytes of UTF-8.
+
+    Languages differ in their tokens per character and per byte, but not in both alike, so both have to agree.
+    """
+
+    part: Part
+    tokens: int
+    lengths: tuple[int, int]
+
+
+def cut_prompts(replies: Sequence[Prediction], sent: Sent) -> tuple[int, int]:
+    """How many prompts were surely cut, at least; and the largest number of tokens that the server counts in any.
+
+    Args:
+        replies: Of one task.
+        sent: The messages by question.
+    """
+    told = [
+        _Counted(one.part, one.prompt_tokens, _lengths(sent[one.key]))
+        for one in replies
+        if one.prompt_tokens and not one.cached_tokens and one.losses is None and one.key in sent
+    ]
+    counts = {one.tokens for one in told}
+    most = max(counts, default=0)
+    if len(told) < 4 * _FEWEST or len(counts) < 2 * _FEWEST or most < _LEAST:
+        return 0, most
+    cut = max(_at_the_limit(told, most), _beyond_it(told, most))
+    return cut if cut >= _FEWEST else 0, most
+
+
+def _lengths(messages: Sequence[Message]) -> tuple[int, int]:
+    text = "".join(one["content"] for one in messages)
+    return len(text), len(text.encode(errors="replace"))
+
+
+def _at_the_limit(told: Sequence[_Counted], most: int) -> int:
+    """Those that have exactly the largest count, as clearly shorter ones have: their texts were cut to the token."""
+    full = [one.lengths for one in told if one.tokens == most]
+    if len(full) < 2 * _FEWEST:
+        return 0
+    chars, octets = (sorted(lengths)[_FEWEST - 1] for lengths in zip(*full, strict=True))
+    return sum(one[0] > _LONGER * chars and one[1] > _LONGER * octets for one in full)
+
+
+def _beyond_it(told: Sequence[_Counted], most: int) -> int:
+    """Those that should have far more than the largest count: whole messages were dropped until the rest fitted.
+
+    They should by the tokens per length of the task's shortest prompts, and also by what each further character adds
+    within their subject, whose language and style they share. And prompts that should have less have no less.
+    """
+    rates = [_rate(told, unit) for unit in (0, 1)]
+    whole = sorted(one.tokens for one in told if _by(rates, one, max) <= most)
+    if len(whole) < _FEWEST:
+        return 0
+    subjects: dict[Part, list[_Counted]] = defaultdict(list)
+    for one in told:
+        subjects[one.part].append(one)
+    cut = 0
+    for of_subject in subjects.values():
+        slopes = [_slope(of_subject, unit) for unit in (0, 1)]
+        cut += sum(
+            # What has few tokens was rather in the server's cache.
+            most / 2 < one.tokens <= whole[-_FEWEST]
+            and _by(rates, one, min) > _LONGER * most
+            and _by(slopes, one, min) > most
+            for one in of_subject
+        )
+    return cut
+
+
+def _by(rates: Sequence[float], one: _Counted, either: Callable[[Iterable[float]], float]) -> float:
+    """The tokens that it has at these rates per character and per byte."""
+    return either(length * rate for length, rate in zip(one.lengths, rates, strict=True))
+
+
+def _rate(told: Sequence[_Counted], unit: int) -> float:
+    """Tokens per length of the shortest prompts, on the low side."""
+    shortest = sorted(told, key=lambda one: one.lengths[unit])[: max(2 * _FEWEST, len(told) // 10)]
+    return sorted(one.tokens / max(1, one.lengths[unit]) for one in shortest)[len(shortest) // 4]
+
+
+def _slope(told: Sequence[_Counted], unit: int) -> float:
+    """The tokens that a unit of length adds; 0 if that cannot be told."""
+    try:
+        return linear_regression([one.lengths[unit] for one in told], [one.tokens for one in told]).slope
+    except StatisticsError:
+        return 0.0
