@@ -120,14 +120,23 @@ class OwnRows:
         return Tables(source, f"file {path}", rows, fingerprint(rows, self.columns))
 
     def _by_subject(self, path: Path) -> dict[str, list[Row]]:
-        """The rows of a file, by subject; every answer can be found."""
+        """The rows of a file, by subject; every answer can be found, and none contradicts another."""
         rows: dict[str, list[Row]] = {}
+        told: dict[tuple[str, ...], tuple[str, str]] = {}
         for where, subject, row, gold in self._read(path):
             if not self.rule.can_find(gold.text):
                 raise DataError(
                     f"{where}: the answer is {quoted(gold.text)}, which the rule {self.rule.name} can never find in a "
                     "reply.",
                     remedy=_REMEDY,
+                )
+            question = (subject, *(cell.strip() for name, cell in row.items() if name != "answer"))
+            before, answer = told.setdefault(question, (where, gold.text))
+            if answer != gold.text:
+                raise DataError(
+                    f"{where}: the same question as in {before.removeprefix(f'{path}, ')}, whose answer is "
+                    f"{quoted(answer)}; here it is {quoted(gold.text)}.",
+                    remedy="Remove one of the two rows, or correct its answer.",
                 )
             rows.setdefault(subject, []).append(row | {"answer": gold.text})
         return rows

@@ -249,6 +249,28 @@ def test_a_mistake_in_a_jsonl_is_told_with_file_and_line(tmp_path: Path, line: s
     assert raised.match(fault)
 
 
+TWICE = """{"question": "1+1=?", "A": "1", "B": "2", "topic": "sums", "answer": "B"}
+{"question": "1+1=?", "A": "2", "B": "1", "topic": "sums", "answer": "A"}
+{"question": "1+1=? ", "A": "1", "B": "2", "topic": "sums", "answer": "b"}
+{"question": "1+1=?", "A": "1", "B": "2", "topic": "sums of letters", "answer": "A"}
+"""
+
+
+def test_a_question_with_two_different_answers_is_told_with_both_places(tmp_path: Path) -> None:
+    """Not one that has other options, the same answer, or another subject."""
+    task = BARE.replace('"{question}"', '"{subject}: {question} {A} {B}"').replace(
+        "[prompt]", 'subject = "topic"\n[prompt]'
+    )
+    path = write(tmp_path, task, questions_jsonl=TWICE)
+    assert len(load(find_task(path))[1]) == 4
+    again = '{"question": "1+1=?", "A": "1 ", "B": "2", "topic": "sums", "answer": "A"}\n'
+    write(tmp_path, task, questions_jsonl=TWICE + again)
+    fault = r"questions\.jsonl, line 5: the same question as in line 1, whose answer is 'B'; here it is 'A'"
+    with pytest.raises(DataError, match=fault) as error:
+        find_task(path)
+    assert error.value.remedy == "Remove one of the two rows, or correct its answer."
+
+
 def test_rows_that_are_not_there_or_of_another_kind_are_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"There is no file .*nowhere\.csv"):
         find_task(write(tmp_path, TASK.replace("questions.csv", "nowhere.csv")))
