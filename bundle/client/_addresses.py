@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from bundle.errors import UsageError
 from bundle.system.text import is_unicode, one_line
@@ -11,6 +11,7 @@ _EXAMPLE = "For example: --base-url https://api.example.com/v1."
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _VERSION = re.compile(r"v\d+(\.\d+)*((alpha|beta)\d*)?", re.IGNORECASE)
 _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", re.IGNORECASE)
+_ENDPOINTS = ("/chat/completions", "/completions", "/models")
 _ENDPOINT = re.compile(r"(/chat)?/completions$")
 _USER_MARK = re.compile(r"@|%40|\uff20|\ufe6b", re.IGNORECASE)
 _AZURE_QUERY = re.compile(r"api-version=[\w.-]{1,40}")
@@ -59,6 +60,28 @@ def join(base_url: str, path: str) -> str:
     """A path below a base URL, whose query stays at the end."""
     address, mark, query = base_url.partition("?")
     return f"{address}{path}{mark}{query}"
+
+
+def redirected(asked: str, location: str) -> tuple[str, str | None]:
+    """Where a redirect leads, and the base URL with which the same is asked there.
+
+    The base URL is None if the same is not to be found there, as on a login page, or no other base URL leads there.
+
+    Args:
+        asked: The address that was asked.
+        location: The address in the response, which may be relative.
+    """
+    try:
+        target = urljoin(asked, location)
+        address, _, query = target.partition("?")
+        endpoint = next(one for one in _ENDPOINTS if urlsplit(asked).path.endswith(one))
+        base = address.rstrip("/").removesuffix(endpoint)
+        if base == address.rstrip("/") or base == asked.partition("?")[0].removesuffix(endpoint):
+            return target, None
+        kept = f"?{query}" if _AZURE_QUERY.fullmatch(query) else ""
+        return target, normalise_base_url(f"{base}/chat/completions{kept}")
+    except (ValueError, UsageError, StopIteration):
+        return location, None
 
 
 def is_loopback(url: str) -> bool:

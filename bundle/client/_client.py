@@ -391,7 +391,7 @@ class ChatClient:
             message = (
                 f"{self._base_url} refuses all {self._keys.total} keys; the last, {self._keys.name(key)}: {reason}."
             )
-        remedy = key_remedy(fault, sends_a_key=self._keys.sends_a_key)
+        remedy = self._keys.hide(key_remedy(fault, sends_a_key=self._keys.sends_a_key))
         if waited_s:
             first = "" if fault.busy else f"{remedy} "
             remedy = f"{first}Continue later with `bundle resume`; --patience TIME waits longer."

@@ -10,7 +10,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
+from bundle.client._addresses import redirected
 from bundle.system.text import one_line
 
 
@@ -155,25 +157,22 @@ _ASKED = re.compile(
 )
 
 
-def fault_of_status(status: int, body: object, headers: Mapping[str, str]) -> AttemptError:
+def fault_of_status(status: int, body: object, headers: Mapping[str, str], asked: str = "") -> AttemptError:
     """The fault behind an HTTP error status.
 
     Args:
         status: The HTTP status, or the one a body with status 200 names.
         body: The body, or its ``error`` member.
         headers: The response's headers.
+        asked: The address that was asked, for redirects.
     """
+    if 300 <= status < 400:
+        return _redirect(status, headers.get("location", ""), asked)
     error = _error_in(body)
     message = said(body) or "no message"
     reason = f"HTTP {status}: {message}"
     is_busy = status == _BUSY or (status in (400, 403) and _RATE_LIMIT.is_in(error, message))
     pause_s = retry_after_s(headers, message if is_busy else "")
-    if 300 <= status < 400:
-        return AttemptError(
-            f"HTTP {status}: the server redirects to {one_line(headers.get('location', 'nowhere'), 200)}",
-            Fate.REFUSED,
-            remedy="Use the address it redirects to as the base URL, if you trust it.",
-        )
     if status in _MAY_FILTER and _CONTENT_FILTER.is_in(error, message):
         return AttemptError(f"{FILTERED}: {reason}", Fate.UNANSWERED)
     if status in _MAY_BE_TOO_LONG and _CONTEXT_EXCEEDED.is_in(error, message):
@@ -191,6 +190,24 @@ def fault_of_status(status: int, body: object, headers: Mapping[str, str]) -> At
     if status not in _TRANSIENT and status < 500:
         return AttemptError(reason, Fate.UNANSWERED, parameter=str(error.get("param") or ""))
     return AttemptError(reason, Fate.AGAIN, pause_s=pause_s, outage=status in _OUTAGE, status=status)
+
+
+def _redirect(status: int, location: str, asked: str) -> AttemptError:
+    """It is not followed: that would carry questions and keys to where nobody has sent them."""
+    target, base_url = redirected(asked, location)
+    if target == f"{asked}/":
+        remedy = "The server wants a slash at the end of this path, as no such API does: change that at the server."
+    elif base_url is None:
+        remedy = (
+            "It does not lead to the API: check the base URL, and whether the server or the network requires a login."
+        )
+    elif urlsplit(base_url).hostname == urlsplit(asked).hostname:
+        remedy = f"Use --base-url {base_url}."
+    else:
+        remedy = f"If you trust that server with the questions and the API key, use --base-url {base_url}."
+    return AttemptError(
+        f"HTTP {status}: the server redirects to {one_line(target, 200) or 'nowhere'}", Fate.REFUSED, remedy=remedy
+    )
 
 
 def key_remedy(fault: AttemptError, *, sends_a_key: bool) -> str:

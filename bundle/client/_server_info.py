@@ -48,7 +48,7 @@ async def served_models(
     try:
         body = await transport.get(join(base_url, "/models"), key)
     except AttemptError as fault:
-        remedy = key_remedy(fault, sends_a_key=keys.sends_a_key)
+        remedy = keys.hide(key_remedy(fault, sends_a_key=keys.sends_a_key))
         raise ServerError(
             f"{base_url} does not list its models: {keys.hide(fault.reason)}.",
             remedy=f"{remedy} If the server has no list of models, name the model on the command line.",

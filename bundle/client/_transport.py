@@ -194,8 +194,9 @@ class Transport:
             raise
         except openai.APIStatusError as error:
             heard = True
-            body_or_phrase = error.body or error.response.reason_phrase
-            fault = fault_of_status(error.status_code, body_or_phrase, error.response.headers)
+            response, asked = error.response, str(error.request.url)
+            body_or_phrase = error.body or response.reason_phrase
+            fault = fault_of_status(error.status_code, body_or_phrase, response.headers, asked)
             raise self._through_proxy(fault, is_page=isinstance(body_or_phrase, str)) from None
         except (ValueError, RecursionError) as error:
             raise unexpected(_described(error)) from None

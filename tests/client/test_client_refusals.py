@@ -123,15 +123,6 @@ async def test_after_the_run_has_ended_nothing_more_is_sent() -> None:
     assert len(api.bodies) == 1
 
 
-async def test_a_redirect_is_not_followed_but_named() -> None:
-    async def handler(call: Call) -> web.Response:
-        return web.Response(status=308, headers={"Location": "https://elsewhere.example/v1/chat/completions"})
-
-    async with loopback_api(handler) as api, client_of(api.url) as client:
-        with pytest.raises(RefusedError, match=r"HTTP 308: the server redirects to https://elsewhere\.example/v1"):
-            await ask(client)
-
-
 async def test_a_server_that_never_takes_the_connection_ends_the_run() -> None:
     # Nobody accepts; once the backlog is full, further connections hang as they do behind a firewall.
     with socket.socket() as listening:
