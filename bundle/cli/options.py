@@ -120,8 +120,11 @@ def _parameter(one: "Field[Any]", hint: Any) -> inspect.Parameter:
     if shown is not None:
         words = ", ".join(shown) if isinstance(shown, list) else f"{shown:g}" if isinstance(shown, float) else shown
         help_text += f" [default: {words}]"
+    names = option.names
+    if not names and option.metavar:  # typer 0.27 takes a metavar like ENGINE for the name of an option called engine
+        names = (f"--{one.name.replace('_', '-')}",)
     declared = typer.Option(
-        *option.names,
+        *names,
         help=help_text,
         metavar=option.metavar,
         min=option.minimum,

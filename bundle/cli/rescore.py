@@ -13,6 +13,7 @@ def rescore(
     rule: Annotated[
         str | None,
         typer.Option(
+            "--rule",
             metavar="RULE",
             help="Answer rule: first_capital, first_option, all_options, labelled=LABEL or pattern=REGEX.",
             show_default="the task's",

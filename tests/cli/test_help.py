@@ -1,11 +1,13 @@
 """The command line as a reader of its help sees it."""
 
+import inspect
 import shlex
 from dataclasses import fields
 from typing import Any
 
 import pytest
 import typer
+from typer.models import OptionInfo
 from typer.testing import CliRunner
 
 from bundle.cli.main import app
@@ -41,6 +43,15 @@ def test_every_commands_help_has_an_example_that_is_valid(name: str) -> None:
 def test_help_fits_the_terminal(name: str, columns: int) -> None:
     longest = max(map(len, help_of(name, columns=columns).splitlines()))
     assert longest <= columns
+
+
+@pytest.mark.parametrize("command", app.registered_commands, ids=lambda one: one.name or one.callback.__name__)
+def test_an_option_whose_metavar_is_its_name_is_named(command: Any) -> None:
+    # Else typer 0.27 makes --ENGINE of an option called engine.
+    for name, parameter in inspect.signature(command.callback, eval_str=True).parameters.items():
+        for declared in getattr(parameter.annotation, "__metadata__", ()):
+            if isinstance(declared, OptionInfo) and declared.metavar == name.upper():
+                assert declared.param_decls
 
 
 def test_help_uses_the_width_there_is() -> None:
