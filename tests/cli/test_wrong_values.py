@@ -6,10 +6,10 @@ from typer.testing import CliRunner
 from bundle.cli.main import app
 
 _WRONG = [
-    ("--limit", "x", "valid integer"),
+    ("--limit", "x", "valid int"),
     ("--limit", "0", "1"),
-    ("--concurrency", "1.5", "valid integer"),
-    ("--temperature", "hot", "valid number"),
+    ("--concurrency", "1.5", "valid int"),
+    ("--temperature", "hot", "valid "),
     ("--temperature", "3", "2"),
     ("--prompt-shape", "falt", "'plain'"),
     ("--stream", "maybe", "'always'"),
