@@ -63,7 +63,7 @@ _USE_CPU: Final = "or use --engine transformers, which runs on the CPU."
 
 _PORT_TAKEN: Final = KnownFailure(
     "another process is using its port.",
-    "Stop that process, or leave out the port so that a free one is chosen.",
+    "Try again: every start chooses a port that is free.",
     # uvicorn ends after this, but threads of the engine may keep its process alive.
     fatal=("error while attempting to bind on address", raised("OSError", r"\[Errno (?:98|48)\]")),
     telling=(r"Port \d+ is not available",),

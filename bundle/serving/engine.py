@@ -42,6 +42,13 @@ class Job:
         """The arguments of the model file and of the user, in the order in which they count."""
         return (*self.settings.args, *self.arguments)
 
+    def concurrency(self, slots: int) -> int:
+        """Maximum concurrent requests to a server that computes so many at once, unless the model file says it.
+
+        A few more wait there, so that a slot that becomes free is taken without a round trip to us.
+        """
+        return self.settings.concurrency or slots + slots // 4
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -203,6 +210,12 @@ def option_value(arguments: Sequence[str], *names: str) -> str | None:
         if name in names:
             value = rest if equals else following
     return value
+
+
+def option_number(arguments: Sequence[str], *names: str) -> int | None:
+    """The same of an option that takes a number; None also where it is given none."""
+    value = option_value(arguments, *names)
+    return int(value) if value and value.isdigit() else None
 
 
 def require_loopback(host: str, why: str) -> None:

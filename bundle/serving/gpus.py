@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from bundle.errors import ServerError, UsageError
 from bundle.system import guardian
 from bundle.system.background import in_thread
-from bundle.system.guarded import without_keys
+from bundle.system.guarded import ask_program
 
 _ANSWER_S = 30.0
 _GPU_QUERY = "--query-gpu=index,uuid,name,memory.total,memory.free,driver_version"
@@ -232,16 +232,7 @@ def _ask(query: str, limit_s: float) -> list[list[str]] | None:
     if command is None:
         return None
     try:
-        result = subprocess.run(
-            [command, query, "--format=csv,noheader,nounits"],
-            env=without_keys(os.environ),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=limit_s,
-            check=False,
-        )
+        result = ask_program([command, query, "--format=csv,noheader,nounits"], limit_s)
     except subprocess.TimeoutExpired:
         raise NvidiaSmiError(f"did not answer within {limit_s:g} s") from None
     except OSError as error:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from bundle.errors import EngineMissingError, ServerError
 from bundle.serving.gpus import Gpu, Nvidia, ask_for_gpus
 from bundle.system.findings import SLOW
-from bundle.system.guarded import without_keys
+from bundle.system.guarded import ask_program
 
 if TYPE_CHECKING:
     from bundle.serving.environments import Environment
@@ -63,6 +63,11 @@ class Installation:
     script: str
     version: str
     package: Path | None
+
+    @property
+    def release(self) -> tuple[int, ...]:
+        """The first two numbers of its version."""
+        return tuple(int(number) for number in re.findall(r"\d+", self.version)[:2])
 
 
 def find_installation(name: str, install: str) -> Installation:
@@ -146,16 +151,7 @@ def _asked(name: str, interpreter: str, script: str, install: str) -> tuple[str,
     commands.append([interpreter, script, "--version"])
     for command in commands:
         try:
-            result = subprocess.run(
-                command,
-                env=without_keys(os.environ),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=_TIMEOUT_S,
-                check=False,
-            )
+            result = ask_program(command, _TIMEOUT_S)
         except (OSError, subprocess.TimeoutExpired):
             continue
         reported = re.search(r"(\d+\.\d+\S*)(?: in (.*))?", result.stdout)

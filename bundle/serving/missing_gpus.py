@@ -5,7 +5,6 @@ The last is never answered with the CPU: hours later the user would find a run t
 
 import contextlib
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -43,11 +42,11 @@ class NoGpu:
     serve_on_cpu: bool
 
 
-def why_no_gpu(nvidia: Nvidia, environment: Mapping[str, str] = os.environ) -> NoGpu | None:
+def why_no_gpu(nvidia: Nvidia) -> NoGpu | None:
     """Why no GPU can be served on; None if there is one."""
-    if visible_gpus(nvidia.gpus, environment):
+    if visible_gpus(nvidia.gpus):
         return None
-    value = environment.get("CUDA_VISIBLE_DEVICES")
+    value = os.environ.get("CUDA_VISIBLE_DEVICES")
     if value is not None and _hides_all(value) and (nvidia.gpus or _is_plugged_in()):
         return NoGpu(f"CUDA_VISIBLE_DEVICES={value!r} hides every GPU", "`unset CUDA_VISIBLE_DEVICES`.", True)
     if nvidia.error is not None:

@@ -96,7 +96,6 @@ class Supervisor:
         spec: ServerSpec,
         *,
         log_path: Path,
-        port: int | None = None,
         start_timeout: float = 600.0,
         say: Callable[[str], None],
         launched: asyncio.Event | None = None,
@@ -104,7 +103,6 @@ class Supervisor:
         self._spec = spec
         self._log_path = log_path
         self._host = spec.host
-        self._port = port
         self._start_timeout = start_timeout
         self._say = say
         self.api_key = secrets.token_hex(32)
@@ -113,12 +111,10 @@ class Supervisor:
 
     async def __aenter__(self) -> Server:
         try:
-            return await self._start(self._port or _free_port(self._host))
+            return await self._start()
         except _PassingError as error:
-            if self._port is not None:
-                raise
             self._say(f"starting again: {error.message}")
-            return await self._start(_free_port(self._host))
+            return await self._start()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -161,7 +157,8 @@ class Supervisor:
         if self._process is not None:
             self._process.kill()
 
-    async def _start(self, port: int) -> Server:
+    async def _start(self) -> Server:
+        port = _free_port(self._host)
         address = f"[{self._host}]:{port}" if ":" in self._host else f"{self._host}:{port}"
         readiness = Readiness(
             f"http://{address}",

@@ -151,7 +151,7 @@ class TransformersEngine:
             concurrency=job.settings.concurrency or _CONCURRENCY,
             longest_silence_s=_LONGEST_SILENCE_S,
             activities=_ACTIVITIES,
-            failures=FAILURES,
+            failures=self.failures,
             dtype=dtype,
             keep=found.keep,
             plain=plain,

@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -36,6 +37,20 @@ def without_keys(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value for name, value in environment.items() if not _HOLDS_A_KEY.search(name) and not _LOGIN.search(value)
     }
+
+
+def ask_program(command: Sequence[str], limit_s: float, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """Run a program that only tells something and needs no key, as `subprocess.run` with a time limit."""
+    return subprocess.run(
+        command,
+        env=without_keys(os.environ) | variables,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=limit_s,
+        check=False,
+    )
 
 
 def private_directory(prefix: str) -> Path:

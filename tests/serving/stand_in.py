@@ -54,9 +54,9 @@ class Stage:
             vital="--worker child",
         )
 
-    def supervisor(self, *options: str, start_timeout: float = PATIENCE_S, port: int | None = None) -> Supervisor:
+    def supervisor(self, *options: str, start_timeout: float = PATIENCE_S) -> Supervisor:
         supervisor = Supervisor(
-            self.prepared(*options), log_path=self.log, start_timeout=start_timeout, port=port, say=self.said.append
+            self.prepared(*options), log_path=self.log, start_timeout=start_timeout, say=self.said.append
         )
         self.key = supervisor.api_key
         return supervisor

@@ -31,12 +31,10 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     assert not stage.kill_what_is_left()
 
 
-async def error_of(
-    stage: Stage, *options: str, start_timeout: float = PATIENCE_S, port: int | None = None
-) -> ServerError:
+async def error_of(stage: Stage, *options: str, start_timeout: float = PATIENCE_S) -> ServerError:
     """The error that entering raises; by then nothing of the server is left."""
     with pytest.raises(ServerError) as raised:
-        async with stage.supervisor(*options, start_timeout=start_timeout, port=port):
+        async with stage.supervisor(*options, start_timeout=start_timeout):
             pytest.fail("it was ready")
     assert not stage.processes()
     return raised.value
@@ -264,11 +262,15 @@ class TestPort:
         assert "another process is using its port" in error.message
         assert len(stage.ports) == 2
 
-    async def test_a_port_that_was_asked_for_is_not_replaced(self, stage: Stage) -> None:
+    async def test_one_taken_between_its_choice_and_its_use_is_replaced(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
-            error = await error_of(stage, port=taken.getsockname()[1])
-        assert "another process is using its port" in error.message
-        assert len(stage.ports) == 1
+            chosen = iter([taken.getsockname()[1], supervisor._free_port("127.0.0.1")])
+            monkeypatch.setattr(supervisor, "_free_port", lambda _: next(chosen))
+            async with stage.supervisor() as server:
+                assert stage.ports[0] == taken.getsockname()[1]
+                assert server.base_url.endswith(f":{stage.ports[1]}/v1")
 
 
 class TestRace:

@@ -1,7 +1,6 @@
 """lmdeploy's OpenAI-compatible server, 0.12 to 0.18."""
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +10,7 @@ from typing import ClassVar, Final
 from bundle.errors import ServerError, UsageError
 from bundle.serving.conversion import INTERNLM2, Servable, servable_without_code
 from bundle.serving.diagnosis import NO_GPU, OUT_OF_GPU_MEMORY, KnownFailure, raised
-from bundle.serving.engine import Job, ServerSpec, is_given, option_names, option_value, require_loopback
+from bundle.serving.engine import Job, ServerSpec, is_given, option_names, option_number, option_value, require_loopback
 from bundle.serving.gpu_locks import reserve_gpus
 from bundle.serving.gpus import gib, needed_mib, select_gpus, visible_gpus
 from bundle.serving.lmdeploy import support
@@ -34,8 +33,6 @@ _SLOTS = 256
 _SMALL_BATCH = 32
 """A second size to capture CUDA graphs for: enough for a run's last replies. Padding a small model's batch up to a
 captured size costs next to nothing, and every size captured costs part of a second before the server is ready."""
-_WAITING_PER_SLOT = 0.25
-"""Requests that wait at the server for a slot, so that one that becomes free is taken without a round trip to us."""
 _LONGEST_SILENCE_S = 180.0
 """The longest reply, 2,048 tokens of a large model, takes about a minute."""
 
@@ -169,7 +166,7 @@ class LmdeployEngine:
 
     def prepare(self, say: Callable[[str], None], *, plain: bool = False) -> ServerSpec:
         job, installed = self.job, self._installed
-        version = _numbers(installed.version)
+        version = installed.release
         if version < _OLDEST:
             raise ServerError(
                 f"lmdeploy {installed.version} is too old: 0.12 to 0.18 are supported.",
@@ -218,10 +215,10 @@ class LmdeployEngine:
             host=job.host,
             gpus=gpus,
             gpu_locks=gpu_locks,
-            concurrency=job.settings.concurrency or self.slots + int(self.slots * _WAITING_PER_SLOT),
+            concurrency=job.concurrency(self.slots),
             longest_silence_s=_LONGEST_SILENCE_S,
             activities=_ACTIVITIES,
-            failures=FAILURES,
+            failures=self.failures,
             deadly=ENGINE_DIED,
             vital=_ENGINE_PROCESS,
             # TurboMind takes temperature 0 for a scale: among equal logits it would draw by lot.
@@ -238,7 +235,7 @@ class LmdeployEngine:
 
     def _command(
         self,
-        version: tuple[int, int],
+        version: tuple[int, ...],
         served_name: str,
         found: Servable,
         backend: tuple[str, ...],
@@ -269,11 +266,4 @@ class LmdeployEngine:
         return is_given("--chat-template", self.job.engine_arguments)
 
     def _number(self, *names: str) -> int | None:
-        """The value given for an option that takes a number, by any of its names; the last one counts."""
-        value = option_value(self.job.engine_arguments, *names)
-        return int(value) if value and value.isdigit() else None
-
-
-def _numbers(version: str) -> tuple[int, int]:
-    major, minor = re.findall(r"\d+", version)[:2]
-    return int(major), int(minor)
+        return option_number(self.job.engine_arguments, *names)

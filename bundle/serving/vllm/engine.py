@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 from bundle.errors import ServerError, UsageError
 from bundle.serving.conversion import INTERNLM2, cpu_dtype, servable
 from bundle.serving.diagnosis import NO_GPU, OUT_OF_GPU_MEMORY, KnownFailure, raised
-from bundle.serving.engine import Job, ServerSpec, is_given, option_names, option_value, require_loopback
+from bundle.serving.engine import Job, ServerSpec, is_given, option_names, option_number, option_value, require_loopback
 from bundle.serving.gpu_locks import reserve_gpus
 from bundle.serving.gpus import Gpu
 from bundle.serving.machine import Installation, Machine
@@ -29,8 +29,6 @@ _OURS: Final = {"--host", "--port", "--uds", "--model", "--served-model-name", "
 _ENGINE_PROCESS: Final = r"^VLLM::EngineCore"
 
 _SLOTS_GPU, _SLOTS_CPU = 256, 64
-_WAITING_PER_SLOT: Final = 0.25
-"""Requests that wait at the server for a slot, so that one that becomes free is taken without a round trip to us."""
 _LONGEST_SILENCE_GPU_S, _LONGEST_SILENCE_CPU_S = 180.0, 900.0
 
 _GPU_SHARE: Final = 0.9
@@ -189,10 +187,8 @@ class VllmEngine:
     def gpu_count(self) -> int:
         if self._on_cpu:
             return 0
-        tensor, pipeline = (
-            self._number("--tensor-parallel-size", "-tp"),
-            self._number("--pipeline-parallel-size", "-pp"),
-        )
+        tensor = option_number(self._arguments, "--tensor-parallel-size", "-tp")
+        pipeline = option_number(self._arguments, "--pipeline-parallel-size", "-pp")
         return (tensor or 1) * (pipeline or 1)
 
     @staticmethod
@@ -209,17 +205,16 @@ class VllmEngine:
     @property
     def slots(self) -> int:
         """How many requests the server computes at once."""
-        return self._number("--max-num-seqs") or (_SLOTS_CPU if self._on_cpu else _SLOTS_GPU)
+        return option_number(self._arguments, "--max-num-seqs") or (_SLOTS_CPU if self._on_cpu else _SLOTS_GPU)
 
     def prepare(self, say: Callable[[str], None], *, plain: bool = False) -> ServerSpec:
         job, installed = self.job, self._installed
-        version = tuple(int(number) for number in re.findall(r"\d+", installed.version)[:2])
-        if version < _OLDEST:
+        if installed.release < _OLDEST:
             raise ServerError(
                 f"vLLM {installed.version} is too old: 0.14 or newer is needed.",
                 remedy="Upgrade it: `pip install --upgrade vllm`.",
             )
-        if version != _TESTED:
+        if installed.release != _TESTED:
             say(f"vLLM {installed.version} is not the version tested (0.32)")
         if taken := sorted(name for name in option_names(self._arguments) if name in _OURS):
             raise UsageError(f"{', '.join(taken)}: these vLLM options are set by bundle.", remedy="Leave them out.")
@@ -267,10 +262,10 @@ class VllmEngine:
             host=job.host,
             gpus=gpus,
             gpu_locks=gpu_locks,
-            concurrency=job.settings.concurrency or self.slots + int(self.slots * _WAITING_PER_SLOT),
+            concurrency=job.concurrency(self.slots),
             longest_silence_s=_LONGEST_SILENCE_CPU_S if self._on_cpu else _LONGEST_SILENCE_GPU_S,
             activities=_ACTIVITIES,
-            failures=FAILURES,
+            failures=self.failures,
             deadly=ENGINE_DIED,
             vital=_ENGINE_PROCESS,
             dtype=dtype,
@@ -296,10 +291,6 @@ class VllmEngine:
             re.sub(r"^--[^=]*", lambda name: name[0].replace("_", "-"), argument)
             for argument in self.job.engine_arguments
         ]
-
-    def _number(self, *names: str) -> int | None:
-        value = option_value(self._arguments, *names)
-        return int(value) if value and value.isdigit() else None
 
     def _size_options(self, gpus: tuple[Gpu, ...], dtype: str, cache_gib: int) -> list[str]:
         """How long prompts and replies may be, and how much memory to take, as far as the user leaves that to us.
