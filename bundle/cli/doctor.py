@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from bundle.runs.finding import OUTPUTS
+
 
 def doctor(
     data: Annotated[
@@ -19,9 +21,7 @@ def doctor(
     model_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Check this checkpoint as well.", show_default=False)
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Check the space in DIR, where runs are saved.")] = Path(
-        "outputs"
-    ),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Check the space in DIR, where runs are saved.")] = OUTPUTS,
     clean: Annotated[
         bool, typer.Option("--clean", help="End processes and remove files that earlier runs left behind.")
     ] = False,

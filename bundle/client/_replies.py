@@ -161,7 +161,6 @@ class StreamedReply:
             tokens into one.
         pieces_to_decide: How many of them it took until the answer was final; None until then.
         ended: Whether the server has said that the reply is complete.
-        has_usage: Whether it has counted the tokens.
         model: The model that it names first; None for none.
     """
 
@@ -178,7 +177,6 @@ class StreamedReply:
         self.pieces = 0
         self.pieces_to_decide: int | None = None
         self.ended = False
-        self.has_usage = False
         self.model: Any = None
 
     @property
@@ -220,7 +218,7 @@ class StreamedReply:
             if self.model is None:
                 self.model = event.get("model")
             if event.get("usage"):
-                self._usage, self.has_usage = event["usage"], True
+                self._usage = event["usage"]
             if not choices:
                 if event.get("error"):
                     raise fault_of_body(event)

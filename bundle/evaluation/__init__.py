@@ -1,6 +1,6 @@
 """Asks the questions of a run: in which order, how many at a time, what to do if the server dies, what is answered."""
 
-from bundle.evaluation._asking import AskingOptions, FailingServerError
+from bundle.evaluation._asking import AskingOptions
 from bundle.evaluation._evaluation import Evaluation
 
-__all__ = ["AskingOptions", "Evaluation", "FailingServerError"]
+__all__ = ["AskingOptions", "Evaluation"]

@@ -8,7 +8,7 @@ import pytest
 from bundle.errors import DataError
 from bundle.tasks.benchmarks import Benchmark
 from bundle.tasks.sources import Row, load_tables
-from bundle.tasks.sources.parquet_files import find_shards, read_parquet
+from bundle.tasks.sources.parquet_files import find_shards, read_shards
 from tests.tasks.source_files import (
     CEVAL,
     CMMLU,
@@ -26,7 +26,8 @@ NAME = "law/val-00000-of-00001.parquet"
 
 def read(root: Path, files: Mapping[str, bytes], benchmark: Benchmark = CEVAL, split: str = "val") -> list[Row]:
     write_files(root, files)
-    return read_parquet({name: root / name for name in files}, benchmark, split, "hub: ")
+    pair = "law", split
+    return read_shards({name: root / name for name in files}, {pair: list(files)}, benchmark, [pair], "hub: ")[pair]
 
 
 def with_number(row: Row, **cells: object) -> dict[str, object]:

@@ -273,8 +273,7 @@ def _give_habit(name: str, values: "npt.NDArray[np.float32]", std: float, sizes:
             values *= std
 
 
-TRAINED_PIECES: Final = 4608
-SPARE_PIECES: Final = 147  # InternLM2's own vocabulary ends with as many
+_TRAINED_PIECES: Final = 4608
 _PUNCTUATION: Final = (
     "，。、；：？！“”‘’（）《》〈〉【】〔〕［］｛｝—…·～￥％＋－×÷＝≠≤≥±°℃αβγδεθλμπρσφωΔΣΩ∞√∫∑∈∪∩→①②③④"
 )
@@ -282,7 +281,7 @@ _ASCII: Final = "".join(map(chr, range(0x21, 0x7F)))
 
 
 def make_vocabulary(size: int) -> bytes:
-    """A sentencepiece BPE model file with ``size`` pieces, at least ``TRAINED_PIECES + SPARE_PIECES``.
+    """A sentencepiece BPE model file with ``size`` pieces, at least those that are trained.
 
     It has what InternLM2's has: byte fallback, no dummy prefix, text taken as it is, ``<unk>``, ``<s>`` and ``</s>``
     at 0, 1 and 2, and pieces called ``[UNUSED_TOKEN_n]`` at the end, which no text becomes. All printable ASCII and
@@ -297,7 +296,7 @@ def make_vocabulary(size: int) -> bytes:
         sentence_iterator=iter(sentences.read_text(encoding="utf-8").splitlines()),
         model_writer=trained,
         model_type="bpe",
-        vocab_size=TRAINED_PIECES,
+        vocab_size=_TRAINED_PIECES,
         required_chars=_PUNCTUATION + _ASCII + _common_characters(),
         byte_fallback=True,
         normalization_rule_name="identity",
@@ -310,8 +309,8 @@ def make_vocabulary(size: int) -> bytes:
         minloglevel=2,
     )
     spare = model_message()()
-    for n in range(size - TRAINED_PIECES):
-        spare.pieces.add(piece=f"[UNUSED_TOKEN_{n}]", score=-TRAINED_PIECES - n, type=PieceType.NORMAL)
+    for n in range(size - _TRAINED_PIECES):
+        spare.pieces.add(piece=f"[UNUSED_TOKEN_{n}]", score=-_TRAINED_PIECES - n, type=PieceType.NORMAL)
     # A message followed by another is their union, repeated fields being joined.
     return trained.getvalue() + bytes(spare.SerializeToString())
 

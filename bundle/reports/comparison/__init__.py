@@ -2,8 +2,6 @@
 
 from bundle.reports.comparison.comparison import (
     Comparison,
-    Flip,
-    Setting,
     compare,
     require_comparable,
     require_comparable_tasks,
@@ -13,9 +11,7 @@ from bundle.reports.comparison.wording import verdict
 
 __all__ = [
     "Comparison",
-    "Flip",
     "Row",
-    "Setting",
     "Standing",
     "compare",
     "require_comparable",

@@ -43,30 +43,25 @@ def read_shards(
     wanted: Sequence[Pair],
     where: str,
 ) -> dict[Pair, list[Row]]:
-    """Read every wanted table, each from its files."""
-    tables = _read_files({name: files[name] for pair in wanted for name in shards[pair]}, where)
-    return {
-        pair: _rows({name: tables[name] for name in shards[pair]}, benchmark, pair[1], where)
-        for pair in dict.fromkeys(wanted)
-    }
-
-
-def read_parquet(shards: Mapping[str, Path], benchmark: Benchmark, split: str, where: str) -> list[Row]:
-    """The questions of one table, from its files in order.
+    """Read every wanted table, each from its files in order.
 
     Line ends inside a cell are "\\n" here as they are in a CSV file (see `csv_files`), and a table without ids is
     numbered from 0: Parquet editions of CMMLU leave out the unnamed column that numbers the rows of its CSV files.
 
     Args:
-        shards: Name -> file, in order.
+        files: By name.
+        shards: The names of each table's files, as `find_shards` gives them.
         benchmark: What the files must hold.
-        split: Decides whether answers may be missing.
         where: Goes before a file's name in errors.
 
     Raises:
         DataError: A file is damaged or does not hold the benchmark's columns as text.
     """
-    return _rows(_read_files(shards, where), benchmark, split, where)
+    tables = _read_files({name: files[name] for pair in wanted for name in shards[pair]}, where)
+    return {
+        pair: _rows({name: tables[name] for name in shards[pair]}, benchmark, pair[1], where)
+        for pair in dict.fromkeys(wanted)
+    }
 
 
 def _rows(tables: Mapping[str, _Table], benchmark: Benchmark, split: str, where: str) -> list[Row]:
