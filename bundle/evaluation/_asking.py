@@ -48,6 +48,10 @@ class AskingOptions:
     full_replies: bool
     prefix_order: bool
 
+    def window(self) -> Window:
+        """Limits the requests to a server."""
+        return Window(self.concurrency, adaptive=self.adaptive)
+
 
 @dataclass(frozen=True, slots=True)
 class Asking:

@@ -12,7 +12,6 @@ from bundle.evaluation._queue import make_queue
 from bundle.evaluation._repeats import ask_again, compare, spread_over_subjects
 from bundle.evaluation._sharing import Sharing
 from bundle.evaluation._suspects import AfterCrash, Suspects
-from bundle.evaluation._window import Window
 from bundle.runs.health import Health, examine, known_options, options_of
 from bundle.runs.predictions import Prediction, share_of_cached
 from bundle.runs.results import Repeat, Results
@@ -33,6 +32,8 @@ class Evaluation:
         questions: The questions of this run.
         run: Where every outcome is written at once. Questions with a reply in it are not asked again.
         on_prediction: Called with every new outcome after that.
+        max_out_len: Maximum tokens per reply, by task name.
+        asking: How many questions at once, in which order, and how replies are read.
         fewer_examples: Makes a question with so many examples, for a server that finds it too long.
 
     Attributes:
@@ -48,9 +49,14 @@ class Evaluation:
         questions: Sequence[Question],
         run: Run,
         on_prediction: Callable[[Prediction], None],
+        *,
+        max_out_len: Mapping[str, int],
+        asking: AskingOptions,
         fewer_examples: Callable[[Question, int], Question] | None = None,
     ) -> None:
         self.tasks = tasks
+        self._max_out_len = max_out_len
+        self._asking = asking
         self._fewer_examples = fewer_examples
         self._examples = {task.name: task.examples for task in tasks}
         dropped = {one.key: one.examples_dropped or 0 for one in run.known}
@@ -84,15 +90,11 @@ class Evaluation:
         """How many questions wait for their reply."""
         return self._suspects.in_flight + (self._sharing.in_flight if self._sharing is not None else 0)
 
-    async def ask(
-        self, client: "ChatClient", max_out_len: Mapping[str, int], options: AskingOptions, *, ours: bool = False
-    ) -> None:
+    async def ask(self, client: "ChatClient", *, ours: bool = False) -> None:
         """Ask the unanswered questions.
 
         Args:
             client: The server.
-            max_out_len: Maximum tokens per reply, by task name.
-            options: How many at once, in which order, and how replies are read.
             ours: Whether the server can be restarted. Then it is sent a test request if the last question failed, or
                 one that was asked alone: it may be the server that fails.
 
@@ -101,11 +103,11 @@ class Evaluation:
             FailingServerError: Too many questions in a row failed.
             RunError: An outcome cannot be written.
         """
-        how = self._how(client, max_out_len, options)
+        how = self._how(client)
         first = self._first_refusals(count_transient=not ours)
         try:
             while True:
-                await self._ask_unanswered(client, how, options, first, ours=ours)
+                await self._ask_unanswered(client, how, first, ours=ours)
                 # What another server has lost meanwhile is asked here.
                 if not self._forget_stopped_by_mistake(how) and not (self._sharing and self.unanswered):
                     break
@@ -116,16 +118,12 @@ class Evaluation:
         if self._cache_hit_rate is None:
             self._cache_hit_rate = await client.prefix_cache_hit_rate()
 
-    async def help_asking(
-        self, server: int, client: "ChatClient", max_out_len: Mapping[str, int], options: AskingOptions
-    ) -> None:
+    async def help_asking(self, server: int, client: "ChatClient") -> None:
         """Ask the questions that fall to another server than that of `ask`, until it is cancelled.
 
         Args:
             server: Its number, from 1.
             client: The server.
-            max_out_len: As in `ask`.
-            options: Likewise.
 
         Raises:
             RefusedError: The server refuses every question.
@@ -135,11 +133,11 @@ class Evaluation:
         assert self._sharing is not None
         while True:
             await self._sharing.pool.has_work()
-            window = Window(options.concurrency, adaptive=options.adaptive)
+            window = self._asking.window()
             await Workers(
                 self._sharing.queue(server, window),
                 client,
-                self._how(client, max_out_len, options),
+                self._how(client),
                 window=window,
                 suspects=self._sharing.suspects[server],
                 first=self._first_refusals(count_transient=False),
@@ -170,15 +168,11 @@ class Evaluation:
         self._forget(forgotten)
         return len(forgotten)
 
-    async def repeat(
-        self, client: "ChatClient", max_out_len: Mapping[str, int], options: AskingOptions, times: int
-    ) -> None:
+    async def repeat(self, client: "ChatClient", times: int) -> None:
         """Ask a sample of the answered questions again and compare the replies; no score changes.
 
         Args:
             client: The server.
-            max_out_len: Maximum tokens per reply, by task name.
-            options: As in `ask`.
             times: How many times each question is to be asked, counting the one before.
 
         Raises:
@@ -187,20 +181,19 @@ class Evaluation:
         """
         answered = {one.key: one for one in self.predictions if one.error is None}
         sample = spread_over_subjects(question for question in self.questions if question.key in answered)
-        how = self._how(client, max_out_len, options)
-        passes = [await ask_again(client, how, options, sample) for _ in range(times - 1)]
+        how = self._how(client)
+        passes = [await ask_again(client, how, self._asking, sample) for _ in range(times - 1)]
         self._repeat = compare([answered[question.key] for question in sample], passes)
 
-    def _how(
-        self, client: "ChatClient", max_out_len: Mapping[str, int], options: AskingOptions
-    ) -> Mapping[str, Asking]:
+    def _how(self, client: "ChatClient") -> Mapping[str, Asking]:
         """How each task is asked; the same for all servers, so that what one shows about replies holds for all."""
         if self._shared_how is None or self._sharing is None:
+            whole = self._asking.full_replies
             self._shared_how = {
                 task.name: Asking(
                     task.answer_rule,
-                    max_out_len[task.name],
-                    None if options.full_replies or task.by_likelihood else self._early_decisions(task, tls=client.tls),
+                    self._max_out_len[task.name],
+                    None if whole or task.by_likelihood else self._early_decisions(task, tls=client.tls),
                     task.examples,
                     self._fewer_examples,
                 )
@@ -238,23 +231,17 @@ class Evaluation:
         return sum(len(group) for group in groups), self._suspects.is_narrowing
 
     async def _ask_unanswered(
-        self,
-        client: "ChatClient",
-        how: Mapping[str, Asking],
-        options: AskingOptions,
-        first: FirstRefusals,
-        *,
-        ours: bool,
+        self, client: "ChatClient", how: Mapping[str, Asking], first: FirstRefusals, *, ours: bool
     ) -> None:
         # Suspects after the others, and group by group: a crash then has no suspects but those of one group.
         together, groups = self._suspects.apart(self.unanswered)
         for number, questions in enumerate((together, *groups)):
-            window = Window(options.concurrency, adaptive=options.adaptive)
+            window = self._asking.window()
             if self._sharing is not None and number == 0:
-                self._sharing.pool.add(questions, prefix_order=options.prefix_order)
+                self._sharing.pool.add(questions, prefix_order=self._asking.prefix_order)
                 queue = self._sharing.queue(0, window)
             else:
-                queue = make_queue(questions, window, prefix_order=options.prefix_order)
+                queue = make_queue(questions, window, prefix_order=self._asking.prefix_order)
             await Workers(
                 queue,
                 client,

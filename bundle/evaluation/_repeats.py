@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 from bundle.evaluation._asking import Asking, AskingOptions, FirstRefusals, Workers
 from bundle.evaluation._queue import make_queue
 from bundle.evaluation._suspects import Suspects
-from bundle.evaluation._window import Window
 from bundle.runs.predictions import Prediction
 from bundle.runs.results import Repeat
 from bundle.tasks.catalog import Question
@@ -38,7 +37,7 @@ async def ask_again(
         RefusedError: The server refuses every question.
         FailingServerError: Too many questions in a row failed.
     """
-    window = Window(options.concurrency, adaptive=options.adaptive)
+    window = options.window()
     outcomes: list[Prediction] = []
     await Workers(
         make_queue(questions, window, prefix_order=options.prefix_order),

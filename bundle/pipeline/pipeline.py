@@ -14,7 +14,7 @@ from bundle.pipeline.ending import conclude, conclusion_of, prepare_page, write_
 from bundle.pipeline.losses import goes_on_after
 from bundle.pipeline.options import EvaluationOptions
 from bundle.pipeline.plan import Loaded, Plan, plan_tasks
-from bundle.pipeline.replicas import Begun, help_asking
+from bundle.pipeline.replicas import help_asking
 from bundle.pipeline.targets import Prepared, Target, Timing
 from bundle.pipeline.template_proof import TemplateProof
 from bundle.reports.screen.console import Screen
@@ -131,9 +131,9 @@ async def _serve_and_ask(session: _Session, plan: Plan, target: Target, opened: 
         if session.options.resume is not None:
             served = await in_thread(model.describe)
             require_same_plan(RunRecord.read(run.directory), plan.task_records(), plan.sampling({}), served)
-        begun = Begun()
+        begun: asyncio.Future[Evaluation] = asyncio.get_running_loop().create_future()
         helping = [
-            group.create_task(help_asking(number, plan, model, begun, run, session.screen))
+            group.create_task(help_asking(number, model, begun, run, session.screen))
             for number in range(1, 1 + len(model.helpers))
         ]
         started = asyncio.Event()
@@ -149,12 +149,9 @@ async def _serve_and_ask(session: _Session, plan: Plan, target: Target, opened: 
                 else:
                     if evaluation is None:
                         loaded = await _ready(session, model, loading, checking)
-                        asking = _asking_options(session, model)
-                        evaluation = await _begin(session, run, plan, model, loaded, asking)
+                        evaluation = await _begin(session, run, plan, model, loaded)
                     with _garbage_rarely_searched():
-                        trouble = await server.attend(
-                            _ask(session, plan, model, evaluation, server.client, asking, begun)
-                        )
+                        trouble = await server.attend(_ask(session, model, evaluation, server.client, begun))
                     if trouble is None:  # in the time that it takes the server to stop
                         group.create_task(in_thread(prepare_page))
                         _send_home(helping)
@@ -212,12 +209,11 @@ def _asking_options(session: _Session, model: Prepared) -> "AskingOptions":
     )
 
 
-async def _begin(
-    session: _Session, run: Run, plan: Plan, model: Prepared, loaded: Loaded, asking: "AskingOptions"
-) -> "Evaluation":
+async def _begin(session: _Session, run: Run, plan: Plan, model: Prepared, loaded: Loaded) -> "Evaluation":
     """Record what is asked, and of which model."""
     from bundle.evaluation import Evaluation  # imported late: slow, and the server should start first
 
+    asking = _asking_options(session, model)
     served = await in_thread(model.describe)
     record = RunRecord.of(
         plan.task_records(loaded.tables),
@@ -236,7 +232,15 @@ async def _begin(
     answered = {one.key for one in run.known}
     # A resume that asks nothing changes nothing: neither versions nor times are this session's.
     nothing_to_ask = session.earlier is not None and all(one.key in answered for one in loaded.questions)
-    evaluation = Evaluation(plan.tasks, loaded.questions, run, session.screen.answered, loaded.fewer_examples)
+    evaluation = Evaluation(
+        plan.tasks,
+        loaded.questions,
+        run,
+        session.screen.answered,
+        max_out_len=plan.max_out_len,
+        asking=asking,
+        fewer_examples=loaded.fewer_examples,
+    )
     if model.helpers:
         evaluation.share(1 + len(model.helpers))
     run.begin(record, await in_thread(lambda: prompt_file(evaluation.questions)), keep=nothing_to_ask)
@@ -249,12 +253,10 @@ async def _begin(
 
 async def _ask(
     session: _Session,
-    plan: Plan,
     model: Prepared,
     evaluation: "Evaluation",
     client: "ChatClient",
-    asking: "AskingOptions",
-    begun: Begun,
+    begun: "asyncio.Future[Evaluation]",
 ) -> None:
     """Ask what has no reply yet."""
     client.send_always(model.extra_body)
@@ -262,16 +264,17 @@ async def _ask(
         if evaluation.unanswered and model.template is not None:
             await _prove(session, model.template, evaluation, client)
         progress = Progress(len(evaluation.unanswered), lambda: client.learned_qps, lambda: evaluation.in_flight)
-        begun.set(evaluation, asking)
+        if not begun.done():
+            begun.set_result(evaluation)
         with session.timing.phase("ask_s"), session.screen.asking(progress, len(evaluation.predictions)):
-            await evaluation.ask(client, plan.max_out_len, asking, ours=model.ours)
+            await evaluation.ask(client, ours=model.ours)
             if not model.ours and (count := evaluation.forget_failed_in_passing()):
                 session.screen.say(
                     f"asking {plural(count, 'question')} again that failed for a reason that may have passed"
                 )
-                await evaluation.ask(client, plan.max_out_len, asking)
+                await evaluation.ask(client)
         if session.options.repeat > 1:
-            await _repeat(session, plan, evaluation, client, asking)
+            await _repeat(session, evaluation, client)
     if session.options.rpm_verbose:
         session.screen.say(f"{client.achieved_qpm:.1f} requests in the last minute")
 
@@ -311,9 +314,7 @@ async def _prove(session: _Session, template: TemplateProof, evaluation: "Evalua
         session.screen.say(f"warning: {verdict.warning}")
 
 
-async def _repeat(
-    session: _Session, plan: Plan, evaluation: "Evaluation", client: "ChatClient", asking: "AskingOptions"
-) -> None:
+async def _repeat(session: _Session, evaluation: "Evaluation", client: "ChatClient") -> None:
     """Ask some of the questions again, unless an earlier session did. If that fails, the run has not."""
     done = None if session.earlier is None else session.earlier.repeat
     if done is not None and done.times >= session.options.repeat and not done.failed:
@@ -321,7 +322,7 @@ async def _repeat(
     session.screen.say("repeating a sample of the questions")
     with session.timing.phase("repeat_s"):
         try:
-            await evaluation.repeat(client, plan.max_out_len, asking, session.options.repeat)
+            await evaluation.repeat(client, session.options.repeat)
         except BundleError as error:
             session.screen.say(f"warning: could not repeat them: {error.message}")
 

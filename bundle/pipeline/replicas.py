@@ -4,7 +4,6 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from bundle.errors import ServerError
-from bundle.pipeline.plan import Plan
 from bundle.pipeline.targets import Prepared
 from bundle.reports.screen.console import Screen
 from bundle.runs.files import SERVER_LOGS
@@ -13,7 +12,7 @@ from bundle.system.text import plural
 
 if TYPE_CHECKING:  # slow to import, and the servers should start first
     from bundle.client import ChatClient
-    from bundle.evaluation import AskingOptions, Evaluation
+    from bundle.evaluation import Evaluation
 
 
 class HelperScreen(Screen):
@@ -31,46 +30,32 @@ class HelperScreen(Screen):
         """Its start is like that of the first."""
 
 
-class Begun:
-    """What helpers wait for: that the first server has been proved, and questions are about to be asked."""
-
-    def __init__(self) -> None:
-        self._evaluation: asyncio.Future[tuple[Evaluation, AskingOptions]] = asyncio.get_running_loop().create_future()
-
-    def set(self, evaluation: "Evaluation", asking: "AskingOptions") -> None:
-        """Let them begin."""
-        if not self._evaluation.done():
-            self._evaluation.set_result((evaluation, asking))
-
-    async def wait(self) -> "tuple[Evaluation, AskingOptions]":
-        """Wait for it."""
-        return await asyncio.shield(self._evaluation)
-
-
-async def help_asking(number: int, plan: Plan, model: Prepared, begun: Begun, run: Run, screen: Screen) -> None:
+async def help_asking(
+    number: int, model: Prepared, begun: "asyncio.Future[Evaluation]", run: Run, screen: Screen
+) -> None:
     """Serve the model once more and have it asked, again after each death of the server, until cancelled.
 
     A server that dies too often is given up: the others go on without it.
 
     Args:
         number: The server's, from 1.
-        begun: Says when to begin.
+        begun: Has a result once the first server has been proved, and questions are about to be asked.
     """
     helper, deaths = model.helpers[number - 1], 0
     log = run.directory / SERVER_LOGS / f"{number + 1}.log"
     log.parent.mkdir(exist_ok=True)
 
-    async def ask(evaluation: "Evaluation", client: "ChatClient", asking: "AskingOptions") -> None:
+    async def ask(evaluation: "Evaluation", client: "ChatClient") -> None:
         client.send_always(model.extra_body)
         async with client:
-            await evaluation.help_asking(number, client, plan.max_out_len, asking)
+            await evaluation.help_asking(number, client)
 
     while True:
         evaluation: Evaluation | None = None
         try:
             async with helper.serve(log, asyncio.Event()) as server:
-                evaluation, asking = await begun.wait()
-                trouble = await server.attend(ask(evaluation, server.client, asking))
+                evaluation = await asyncio.shield(begun)
+                trouble = await server.attend(ask(evaluation, server.client))
         except ServerError as error:
             trouble = error
         if trouble is None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -103,12 +103,6 @@ async def until_done_or_trouble(
             task.cancel()
         await asyncio.gather(working, watching, return_exceptions=True)
     return None
-
-
-async def after(event: asyncio.Event, work: Callable[[], Awaitable[T]]) -> T:
-    """Begin ``work`` when ``event`` is set, and return what it returns."""
-    await event.wait()
-    return await work()
 
 
 @contextlib.asynccontextmanager

@@ -142,9 +142,11 @@ async def test_what_was_cut_before_text_turned_out_to_be_thinking_is_asked_again
     questions = [Question("ceval_gen", "val", "law", number, MESSAGES, "C", 0) for number in range(40)]
     options = AskingOptions(4, adaptive=False, full_replies=False, prefix_order=False)
     with Run.create(tmp_path, "r") as run:
-        evaluation = Evaluation([find_task("ceval_gen")], questions, run, lambda _: None)
+        evaluation = Evaluation(
+            [find_task("ceval_gen")], questions, run, lambda _: None, max_out_len={"ceval_gen": 64}, asking=options
+        )
         async with loopback_api(late) as api, client_of(api.url) as client, asyncio.timeout(PATIENCE_S):
-            await evaluation.ask(client, {"ceval_gen": 64}, options)
+            await evaluation.ask(client)
         rows = {row.id: row for row in read_predictions(run.directory)}
 
     assert evaluation.results({}).coverage.answered == 40

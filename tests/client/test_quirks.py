@@ -29,7 +29,14 @@ async def evaluate(
     """The results, what the server has seen and what was said."""
     said: list[str] = []
     with Run.create(out, "r") as run:
-        evaluation = Evaluation([find_task("ceval_gen")], QUESTIONS[:count], run, lambda _: None)
+        evaluation = Evaluation(
+            [find_task("ceval_gen")],
+            QUESTIONS[:count],
+            run,
+            lambda _: None,
+            max_out_len={"ceval_gen": 64},
+            asking=options,
+        )
         async with loopback_api(handler) as api, asyncio.timeout(PATIENCE_S):
             client = ChatClient(
                 api.url,
@@ -44,7 +51,7 @@ async def evaluate(
                 say=said.append,
             )
             async with client:
-                await evaluation.ask(client, {"ceval_gen": 64}, options)
+                await evaluation.ask(client)
         return evaluation.results({}), api, said
 
 

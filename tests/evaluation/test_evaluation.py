@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from aiohttp import web
@@ -19,10 +21,16 @@ from tests.openai_api import Call, completion, error, loopback_api
 from tests.patience import PATIENCE_S
 
 TASK = find_task("ceval_gen")
+SHORT = {"ceval_gen": 8}
 
 
-def in_file_order(concurrency: int) -> AskingOptions:
-    return AskingOptions(concurrency, adaptive=False, full_replies=True, prefix_order=False)
+def evaluation_of(
+    run: Run, questions: Sequence[Question], concurrency: int, max_out_len: Mapping[str, int] = MappingProxyType(SHORT)
+) -> Evaluation:
+    """Of these tasks, in the order of the files."""
+    asking = AskingOptions(concurrency, adaptive=False, full_replies=True, prefix_order=False)
+    tasks = [find_task(name) for name in max_out_len]
+    return Evaluation(tasks, questions, run, lambda _: None, max_out_len=max_out_len, asking=asking)
 
 
 def question(subject: str, number: int, gold: str = "A") -> Question:
@@ -43,9 +51,9 @@ async def test_as_many_requests_are_in_flight_as_was_asked_for_with_no_barrier_b
 
     questions = [question(subject, number) for subject in ("law", "logic") for number in range(6)]
     with Run.create(tmp_path, "r") as run:
-        evaluation = Evaluation([TASK], questions, run, lambda _: None)
+        evaluation = evaluation_of(run, questions, 12)
         async with loopback_api(handler) as api, client_of(api.url) as client, asyncio.timeout(PATIENCE_S):
-            await evaluation.ask(client, {"ceval_gen": 8}, in_file_order(12))
+            await evaluation.ask(client)
 
     assert evaluation.results({}).coverage.answered == 12
 
@@ -62,9 +70,9 @@ async def test_never_more_requests_are_in_flight_than_was_asked_for(tmp_path: Pa
         return completion("A")
 
     with Run.create(tmp_path, "r") as run:
-        evaluation = Evaluation([TASK], [question("law", number) for number in range(40)], run, lambda _: None)
+        evaluation = evaluation_of(run, [question("law", number) for number in range(40)], 4)
         async with loopback_api(handler) as api, client_of(api.url) as client:
-            await evaluation.ask(client, {"ceval_gen": 8}, in_file_order(4))
+            await evaluation.ask(client)
 
     assert most <= 4
 
@@ -75,9 +83,9 @@ async def test_a_question_without_a_reply_is_unanswered_and_not_wrong(tmp_path: 
         return error(400, "too long") if asked == "law 1" else completion("A")
 
     with Run.create(tmp_path, "r") as run:
-        evaluation = Evaluation([TASK], [question("law", number) for number in range(3)], run, lambda _: None)
+        evaluation = evaluation_of(run, [question("law", number) for number in range(3)], 2)
         async with loopback_api(handler) as api, client_of(api.url) as client:
-            await evaluation.ask(client, {"ceval_gen": 8}, in_file_order(2))
+            await evaluation.ask(client)
 
     results = evaluation.results({"ask_s": 1.23456})
     assert results.coverage == Coverage(total=3, answered=2, failed=1)
@@ -96,10 +104,10 @@ async def test_a_refused_key_ends_the_run_at_once(tmp_path: Path) -> None:
         return error(401, "who are you?")
 
     with Run.create(tmp_path, "r") as run:
-        evaluation = Evaluation([TASK], [question("law", number) for number in range(50)], run, lambda _: None)
+        evaluation = evaluation_of(run, [question("law", number) for number in range(50)], 2)
         async with loopback_api(handler) as api, client_of(api.url) as client:
             with pytest.raises(RefusedError):
-                await evaluation.ask(client, {"ceval_gen": 8}, in_file_order(2))
+                await evaluation.ask(client)
 
     assert len(api.bodies) <= 2
     assert evaluation.results({}).coverage.answered == 0
@@ -113,9 +121,9 @@ async def test_a_row_is_on_disk_while_other_questions_are_still_asked(tmp_path: 
         return completion("B")
 
     with Run.create(tmp_path, "r") as run:
-        evaluation = Evaluation([TASK], [question("law", number) for number in range(2)], run, lambda _: None)
+        evaluation = evaluation_of(run, [question("law", number) for number in range(2)], 1)
         async with loopback_api(handler) as api, client_of(api.url) as client, asyncio.timeout(PATIENCE_S):
-            await evaluation.ask(client, {"ceval_gen": 8}, in_file_order(1))
+            await evaluation.ask(client)
 
         assert len(read_predictions(run.directory)) == 2
 
@@ -128,10 +136,10 @@ async def test_a_row_that_cannot_be_written_ends_the_run(tmp_path: Path) -> None
         full = os.open("/dev/full", os.O_WRONLY)
         os.dup2(full, run._predictions._file.fileno())
         os.close(full)
-        evaluation = Evaluation([TASK], [question("law", 0)], run, lambda _: None)
+        evaluation = evaluation_of(run, [question("law", 0)], 1)
         async with loopback_api(handler) as api, client_of(api.url) as client:
             with pytest.raises(RunError, match="No space left on device"):
-                await evaluation.ask(client, {"ceval_gen": 8}, in_file_order(1))
+                await evaluation.ask(client)
 
 
 async def test_what_a_run_knows_already_is_not_asked_again(tmp_path: Path) -> None:
@@ -141,14 +149,14 @@ async def test_what_a_run_knows_already_is_not_asked_again(tmp_path: Path) -> No
     questions = [question("law", number) for number in range(6)]
     with Run.create(tmp_path, "r") as run:
         run.write("run.json", {})
-        evaluation = Evaluation([TASK], questions[:4], run, lambda _: None)
+        evaluation = evaluation_of(run, questions[:4], 2)
         async with loopback_api(handler) as api, client_of(api.url) as client:
-            await evaluation.ask(client, {"ceval_gen": 8}, in_file_order(2))
+            await evaluation.ask(client)
 
     with Run.resume(run.directory) as again:
-        evaluation = Evaluation([TASK], questions, again, lambda _: None)
+        evaluation = evaluation_of(again, questions, 2)
         async with loopback_api(handler) as api, client_of(api.url) as client:
-            await evaluation.ask(client, {"ceval_gen": 8}, in_file_order(2))
+            await evaluation.ask(client)
 
     assert [body["messages"][0]["content"] for body in api.bodies] == ["law 4", "law 5"]
     assert evaluation.results({}).coverage.answered == 6
@@ -163,9 +171,9 @@ async def test_two_tasks_share_one_queue_and_keep_their_scores_apart(tmp_path: P
     message: Message = {"role": "user", "content": "law"}
     theirs = Question(other.name, "val", "law", 0, [message], "A", examples=0)
     with Run.create(tmp_path, "r") as run:
-        evaluation = Evaluation([TASK, other], [question("law", 0), theirs], run, lambda _: None)
+        evaluation = evaluation_of(run, [question("law", 0), theirs], 2, SHORT | {other.name: 256})
         async with loopback_api(handler) as api, client_of(api.url) as client:
-            await evaluation.ask(client, {"ceval_gen": 8, other.name: 256}, in_file_order(2))
+            await evaluation.ask(client)
 
     scores = evaluation.results({}).scores
     assert scores["ceval_gen/ceval-law"].accuracy == 100.0

@@ -43,9 +43,9 @@ def echo(text: str, logprobs: list[float | None]) -> web.Response:
 async def asked(directory: Path, handler: Handler) -> list[dict[str, Any]]:
     """Ask three questions; the bodies of the requests."""
     with Run.create(directory, "r") as run:
-        evaluation = Evaluation([TASK], QUESTIONS, run, lambda _: None)
+        evaluation = Evaluation([TASK], QUESTIONS, run, lambda _: None, max_out_len={"ceval_ppl": 1}, asking=OPTIONS)
         async with loopback_api(handler) as api, client_of(api.url) as client:
-            await evaluation.ask(client, {"ceval_ppl": 1}, OPTIONS)
+            await evaluation.ask(client)
     return api.bodies
 
 

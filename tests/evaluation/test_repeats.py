@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from bundle.evaluation import Evaluation
 from bundle.evaluation._repeats import compare, spread_over_subjects
 from bundle.runs.predictions import Prediction, read_predictions
 from bundle.runs.run import Run
-from tests.evaluation.test_evaluation import TASK, client_of, in_file_order, question
+from tests.evaluation.test_evaluation import client_of, evaluation_of, question
 from tests.openai_api import Call, completion, error, loopback_api
 
 
@@ -72,11 +71,11 @@ async def test_asking_again_changes_no_score_and_no_file(tmp_path: Path) -> None
 
     questions = [question("law", number) for number in range(6)]
     with Run.create(tmp_path, "r") as run:
-        evaluation = Evaluation([TASK], questions, run, lambda _: None)
+        evaluation = evaluation_of(run, questions, 1)
         async with loopback_api(handler) as api, client_of(api.url) as client:
-            await evaluation.ask(client, {"ceval_gen": 8}, in_file_order(1))
+            await evaluation.ask(client)
             before, rows = evaluation.results({}), read_predictions(run.directory)
-            await evaluation.repeat(client, {"ceval_gen": 8}, in_file_order(1), 2)
+            await evaluation.repeat(client, 2)
         after = evaluation.results({})
 
     assert (after.scores, after.coverage, read_predictions(run.directory)) == (before.scores, before.coverage, rows)
@@ -92,7 +91,7 @@ async def test_a_servers_counts_are_asked_for_with_one_token_each(tmp_path: Path
         return completion("A")
 
     with Run.create(tmp_path, "r") as run:
-        evaluation = Evaluation([TASK], [], run, lambda _: None)
+        evaluation = evaluation_of(run, [], 1)
         async with loopback_api(handler) as api, client_of(api.url) as client:
             counts = await evaluation.count_tokens(client, [question("law", number) for number in range(3)])
 

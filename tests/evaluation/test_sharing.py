@@ -25,7 +25,9 @@ def questions() -> list[Question]:
 
 async def asked_on_two(directory: Path, first: Handler, second: Handler, options: AskingOptions) -> Evaluation:
     with Run.create(directory, "r") as run:
-        evaluation = Evaluation([find_task("ceval_gen")], questions(), run, lambda _: None)
+        evaluation = Evaluation(
+            [find_task("ceval_gen")], questions(), run, lambda _: None, max_out_len={"ceval_gen": 64}, asking=options
+        )
         evaluation.share(2)
         async with (
             loopback_api(first) as one,
@@ -34,8 +36,8 @@ async def asked_on_two(directory: Path, first: Handler, second: Handler, options
             client_of(other.url) as helper,
             asyncio.timeout(PATIENCE_S),
         ):
-            helping = asyncio.create_task(evaluation.help_asking(1, helper, {"ceval_gen": 64}, options))
-            await evaluation.ask(lead, {"ceval_gen": 64}, options, ours=True)
+            helping = asyncio.create_task(evaluation.help_asking(1, helper))
+            await evaluation.ask(lead, ours=True)
             helping.cancel()
             await asyncio.wait({helping})
             assert helping.cancelled()

@@ -327,15 +327,17 @@ async def test_what_failed_while_the_server_was_failing_is_asked_again_of_the_ne
 
     options = AskingOptions(4, adaptive=False, full_replies=True, prefix_order=False)
     with Run.create(tmp_path, "r") as run:
-        evaluation = Evaluation([TASK], questions(60), run, lambda _: None)
+        evaluation = Evaluation(
+            [TASK], questions(60), run, lambda _: None, max_out_len={"ceval_gen": 8}, asking=options
+        )
         async with loopback_api(failing) as api, client_of(api.url, retries=0) as client:
             with pytest.raises(FailingServerError, match="CUDA error"):
-                await evaluation.ask(client, {"ceval_gen": 8}, options)
+                await evaluation.ask(client)
         failed = evaluation.results({}).coverage.failed
         after = evaluation.server_lost(max_restarts=1)
         left = len(evaluation.unanswered)
         async with loopback_api(well) as api, client_of(api.url) as client, asyncio.timeout(PATIENCE_S):
-            await evaluation.ask(client, {"ceval_gen": 8}, options)
+            await evaluation.ask(client)
 
     results = evaluation.results({})
     assert 32 <= failed < 60
@@ -349,8 +351,10 @@ async def test_a_question_too_long_for_the_model_is_no_sign_of_a_failing_server(
 
     options = AskingOptions(4, adaptive=False, full_replies=True, prefix_order=False)
     with Run.create(tmp_path, "r") as run:
-        evaluation = Evaluation([TASK], questions(60), run, lambda _: None)
+        evaluation = Evaluation(
+            [TASK], questions(60), run, lambda _: None, max_out_len={"ceval_gen": 8}, asking=options
+        )
         async with loopback_api(handler) as api, client_of(api.url, retries=0) as client:
-            await evaluation.ask(client, {"ceval_gen": 8}, options)
+            await evaluation.ask(client)
 
     assert evaluation.results({}).coverage.failed == 59

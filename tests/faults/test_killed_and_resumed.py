@@ -100,8 +100,10 @@ async def test_power_is_lost_at_any_byte_of_the_predictions(tmp_path: Path) -> N
     async with loopback_api(handler) as api, client_of(api.url) as client, asyncio.timeout(60):
         with Run.create(tmp_path, "r") as begun:
             begun.write("run.json", {})
-            evaluation = Evaluation([task], questions, begun, lambda _: None)
-            await evaluation.ask(client, {"ceval_gen": 8}, options)
+            evaluation = Evaluation(
+                [task], questions, begun, lambda _: None, max_out_len={"ceval_gen": 8}, asking=options
+            )
+            await evaluation.ask(client)
         scores = evaluation.results({}).scores
         path = begun.directory / "predictions.jsonl"
         whole = path.read_bytes()
@@ -110,7 +112,9 @@ async def test_power_is_lost_at_any_byte_of_the_predictions(tmp_path: Path) -> N
             path.write_bytes(whole[:cut])
             before = len(api.bodies)
             with Run.resume(begun.directory) as again:
-                evaluation = Evaluation([task], questions, again, lambda _: None)
-                await evaluation.ask(client, {"ceval_gen": 8}, options)
+                evaluation = Evaluation(
+                    [task], questions, again, lambda _: None, max_out_len={"ceval_gen": 8}, asking=options
+                )
+                await evaluation.ask(client)
             assert len(api.bodies) - before == 2 - whole[:cut].count(b"\n")
             assert evaluation.results({}).scores == scores

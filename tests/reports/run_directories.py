@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bundle.evaluation import Evaluation
+from bundle.evaluation import AskingOptions, Evaluation
 from bundle.runs.files import RESULTS
 from bundle.runs.predictions import Prediction
 from bundle.runs.prompts import prompt_lines
@@ -20,6 +20,7 @@ from bundle.tasks.sources import Tables
 
 TIMING = {"start_s": 12.5, "load_s": 0.25, "prove_s": 0.0, "ask_s": 30.0, "stop_s": 1.25, "total_s": 44.0}
 LETTERS = "ABCD"
+ASKING = AskingOptions(1, adaptive=False, full_replies=True, prefix_order=False)
 RIGHT, WRONG, SILENT, FAILED, UNASKED = "1", "0", "-", "x", "."
 """A question's outcome: right, wrong, a reply without an answer, no reply, not asked."""
 
@@ -63,7 +64,7 @@ def write_run(
     with Run(directory) as run:
         described = describe(task, model, _subjects(task, outcomes), limit).to_json() | dict(record or {})
         run.begin(RunRecord.model_validate(described), "".join(prompt_lines(questions)).encode())
-        evaluation = Evaluation([task], questions, run, lambda _: None)
+        evaluation = Evaluation([task], questions, run, lambda _: None, max_out_len={}, asking=ASKING)
         for one in predictions:
             run.append(one)
             evaluation.predictions.append(one)

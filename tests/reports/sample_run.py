@@ -14,7 +14,7 @@ from bundle.runs.run import Run
 from bundle.runs.task_record import TaskRecord
 from bundle.tasks.catalog import Question, Task, find_task
 from tests.reports.agreed_replies import reply_to
-from tests.reports.run_directories import record_of
+from tests.reports.run_directories import ASKING, record_of
 
 Outcome = Callable[[Prediction], Prediction | None]
 """What becomes of an answered question: it, another outcome, or none."""
@@ -56,7 +56,7 @@ def sample_run(
             for task, one in zip(tasks, named, strict=True)
         ]
         run.begin(record_of(described, named, model), "".join(prompt_lines(questions)).encode())
-        evaluation = Evaluation(tasks, questions, run, lambda _: None)
+        evaluation = Evaluation(tasks, questions, run, lambda _: None, max_out_len={}, asking=ASKING)
         by_name = {task.name: task for task in tasks}
         for question in questions:
             if (one := outcome(_answered(by_name[question.task], question))) is not None:

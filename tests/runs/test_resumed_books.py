@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bundle.errors import BundleError, UsageError
-from bundle.evaluation import Evaluation
+from bundle.evaluation import AskingOptions, Evaluation
 from bundle.reports.screen.tables import show_rescored
 from bundle.runs.files import PREDICTIONS, RESULTS
 from bundle.runs.recorded_run import read_recorded_run
@@ -19,6 +19,7 @@ from tests.reports.run_directories import write_run
 from tests.runs.test_health import row
 
 TASK = find_task("ceval_gen")
+ASKING = AskingOptions(1, adaptive=False, full_replies=True, prefix_order=False)
 QUESTIONS = [Question("ceval_gen", "val", "law", n, [{"role": "user", "content": f"{n}"}], "ABCD"[n % 4], 0)
              for n in range(10)]  # fmt: skip
 
@@ -29,7 +30,7 @@ def session(
     """Answer these questions in a session of its own."""
     with Run(directory) as run:
         earlier = Results.read(directory)
-        evaluation = Evaluation([TASK], QUESTIONS, run, lambda _: None)
+        evaluation = Evaluation([TASK], QUESTIONS, run, lambda _: None, max_out_len={}, asking=ASKING)
         evaluation.restarts = restarts
         for n in numbers:
             evaluation._record(row(n, "A"))
