@@ -39,8 +39,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _a_closed_terminal_is_heard_of() -> None:
-    """Programs that are started under nohup do not hear of it, and tests that close one would wait in vain."""
+def _what_a_terminal_sends_is_heard_of() -> None:
+    """Programs started under nohup ignore its closing, those started with & its Ctrl-C: tests would wait in vain."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
