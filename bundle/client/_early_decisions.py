@@ -25,13 +25,16 @@ _LONG = 32
 """Pieces after the answer that show that a model explains its answers, before the reply is complete."""
 
 _WINDOW = 32
-"""How many of the last replies are looked at to see whether a model has changed its habits."""
+"""How many of the last replies are looked at to see whether a model has changed its habits; and how many long replies
+are read whole, at first, after some that came in one piece: a server that is busy with the first prompts of a run sends
+nothing of a reply before it is complete, and later sends it token by token."""
 
 
 class _Habit(enum.Enum):
     UNKNOWN = "streaming replies; none is stopped early until their usual length is known"
     EXPLAINS = "replies go on long after the answer: streaming them and stopping early"
     BRIEF = "replies end soon after the answer: not streaming them"
+    IN_ONE_PIECE = "replies are long, but arrive in one piece: not streaming the next ones"
     UNKNOWN_MARK = "replies begin with a mark that may start thinking: not streaming them"
     THINKS_ALOUD = "any text may turn out to be thinking: not streaming replies"
 
@@ -67,7 +70,9 @@ class EarlyDecisions:
         self._worth_it = _WORTH_IT_HTTPS if tls else _WORTH_IT_HTTP
         self._habit = _Habit.UNKNOWN
         self._saved: list[float] = []
+        self._tokens_per_piece: list[float] = []
         self._brief_length = 0.0
+        self._whole, self._whole_before_next_look = 0, _WINDOW
         self._lengths: deque[int] = deque(maxlen=_WINDOW)
         self._cut: deque[bool] = deque(maxlen=_WINDOW)
         self._probes: set[StreamedReply] = set()
@@ -107,7 +112,8 @@ class EarlyDecisions:
             tokens, pieces = reply.completion_tokens, reply.pieces
             decided = pieces if reply.pieces_to_decide is None else reply.pieces_to_decide
             # A busy server sends few pieces of many tokens each: the tokens are what is saved.
-            self._saved.append((pieces - decided) * max(1.0, (tokens or 0) / max(1, pieces)))
+            self._tokens_per_piece.append(max(1.0, (tokens or 0) / max(1, pieces)))
+            self._saved.append((pieces - decided) * self._tokens_per_piece[-1])
             # Servers count the end of the turn as a token, and some send two tokens in one event.
             self._lengths.append(2 * pieces + 1 if tokens is None else tokens)
             if len(self._saved) >= _PROBES:
@@ -126,6 +132,11 @@ class EarlyDecisions:
             self._thinks_aloud()
         elif self._habit is _Habit.BRIEF and completion_tokens is not None:
             self._compare_length(completion_tokens)
+        elif self._habit is _Habit.IN_ONE_PIECE:
+            self._whole += 1
+            if self._whole >= self._whole_before_next_look:
+                self._whole, self._whole_before_next_look = 0, 2 * self._whole_before_next_look
+                self._look_again()
 
     def _note_mark(self, text: str) -> None:
         if len(self._first_marks) >= _PROBES:
@@ -146,10 +157,14 @@ class EarlyDecisions:
         self._has_cut = False
 
     def _settle(self) -> None:
-        saved = statistics.median(self._saved)
-        self._habit = _Habit.EXPLAINS if saved >= self._worth_it else _Habit.BRIEF
         self._brief_length = statistics.fmean(self._lengths)
+        if statistics.median(self._saved) >= self._worth_it:
+            self._habit = _Habit.EXPLAINS
+        else:
+            in_one_piece = statistics.median(self._tokens_per_piece) >= _LONG
+            self._habit = _Habit.IN_ONE_PIECE if in_one_piece else _Habit.BRIEF
         self._saved.clear()
+        self._tokens_per_piece.clear()
         self._lengths.clear()
         self._cut.clear()
 

@@ -240,7 +240,10 @@ _ERROR_LINE: Final = re.compile(
 _EXCEPTION: Final = re.compile(raised(r"\w*(?:Error|Exception)", ""))
 _TRACEBACK: Final = "Traceback (most recent call last):"
 _CHAINED: Final = ("The above exception was", "During handling of the above exception")
-_SEE_ABOVE: Final = re.compile(r"See (?:root cause|stack trace) \(?above")
+_SEE_ABOVE: Final = re.compile(r"See (?:root cause|stack trace) \(?above|engine process is not alive")
+"""What follows from an error that was printed before; the second is lmdeploy's, of a dead engine process."""
+_BARE_EXCEPTION: Final = re.compile(r"[\w.]+(?:Error|Exception)")
+_CARETS: Final = re.compile(r"[\s^~]*")
 
 # What to install for a missing module; any other has its package's name.
 _PACKAGES: Final = {
@@ -361,7 +364,11 @@ def _last_error(log_lines: Sequence[str]) -> Diagnosis:
     if not printed:
         return Diagnosis("it printed nothing that explains it.", "`bundle doctor` shows what is installed.")
     errors = [line for line in printed if _ERROR_LINE.search(line) and not _SEE_ABOVE.search(line)]
-    return Diagnosis(f"its last output was {(errors or printed)[-1]!r}.", "The lines before it may say more.")
+    last = (errors or printed)[-1]
+    if _BARE_EXCEPTION.fullmatch(last):  # as of an assertion: what was asserted stands before
+        before = [line for line in printed[: printed.index(last)] if not _CARETS.fullmatch(line)]
+        last = f"{last}: {before[-1]}" if before else last
+    return Diagnosis(f"its last output was {last!r}.", "The lines before it may say more.")
 
 
 def _signal_of(returncode: int) -> signal.Signals | None:

@@ -61,6 +61,22 @@ def test_tokens_count_and_not_pieces_where_a_busy_server_sends_many_in_one() -> 
     assert reading.is_enough(reply)
 
 
+def test_long_replies_in_one_piece_are_streamed_again_once_the_first_prompts_are_through() -> None:
+    """As lmdeploy 0.18 on a GPU while it reads the first 256 prompts: 128 tokens in one piece, and later in many."""
+    reading = EarlyDecisions(RULE, tls=False)
+    looks = []
+    for number in range(8 + 32 + 8 + 64 + 1):
+        if not reading.wants_stream():
+            reading.whole(128, "B. …", took_text_back=False)
+            continue
+        looks.append(number)
+        reply = reading.begin()
+        for event in (*chunks_of(["B. …"])[:-1], usage(7, 128, 3)):
+            reply.take(event)
+        reading.streamed(reply, cut=False)
+    assert looks == [*range(8), *range(40, 48), 112]
+
+
 async def test_a_reply_that_was_cut_says_so_and_has_no_counts_of_tokens() -> None:
     cut = (await ask_all(lambda call: Stream().send(call, chunks_of(EXPLAINED)), 9))[-1]
 

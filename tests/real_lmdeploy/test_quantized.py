@@ -17,7 +17,7 @@ EXPECTED: list[tuple[Mapping[str, Any], str | None, str | None]] = [
     (AWQ, "pytorch", None),
     (GPTQ, None, None),
     (GPTQ, "pytorch", "its PyTorch backend takes"),
-    (GPTQ | {"desc_act": True}, None, "symmetric and without desc_act"),
+    (GPTQ | {"desc_act": True}, None, "only symmetric GPTQ weights without desc_act"),
     ({"quant_method": "fp8", "weight_block_size": [128, 128]}, None, None),
     ({"quant_method": "smooth_quant"}, None, None),
     (
@@ -40,3 +40,8 @@ def test_every_version_says_which_it_takes(version: str) -> None:
     for (settings, backend, expected), why in zip(EXPECTED, said, strict=True):
         assert why is None if expected is None else why is not None and expected in why, (settings, backend, why)
     assert {"InternLM2ForCausalLM", "Qwen3ForCausalLM"} <= (support.architectures(package) or set())
+    fp8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    assert support.refused_quantization(package, fp8, "InternLM2ForCausalLM", "turbomind") is None
+    assert "of this architecture" in (
+        support.refused_quantization(package, fp8, "InternLM2ForCausalLM", "pytorch") or ""
+    )

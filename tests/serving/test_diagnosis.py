@@ -438,6 +438,24 @@ def test_a_crash_right_after_a_warning_is_the_cause() -> None:
     assert "cloudpickle" in diagnosis.diagnose(WARNED, 1).cause
 
 
+def test_the_end_of_an_engine_process_is_explained_by_what_it_printed() -> None:
+    """As lmdeploy 0.18 printed it for fp8 weights of InternLM2."""
+    lines = [
+        "Process mp_engine_proc:",
+        "Traceback (most recent call last):",
+        '  File "/site/lmdeploy/pytorch/nn/linear/blocked_fp8.py", line 382, in weight_spliter',
+        "    assert layout == 'default'",
+        "           ^^^^^^^^^^^^^^^^^^^",
+        "AssertionError",
+        "2026-11-26 17:14:32,815 - lmdeploy - ERROR - zmq_rpc.py:62 - PyTorch ZMQ engine process is not alive.",
+        "Traceback (most recent call last):",
+        *["  File x"] * 20,
+        "lmdeploy.pytorch.engine.mp_engine.zmq_rpc.RPCServerDeadError: PyTorch ZMQ engine process is not alive.",
+    ]
+    found = diagnosis.diagnose(lines, 1, ENGINES["lmdeploy"].failures)
+    assert found.cause == "its last output was \"AssertionError: assert layout == 'default'\"."
+
+
 def test_a_server_that_was_ready_did_not_fail_to_start() -> None:
     lines = ["lmdeploy.zmq_rpc.RPCServerDeadError: PyTorch ZMQ engine process is not alive.", "EOFError"]
     failures = ENGINES["lmdeploy"].failures

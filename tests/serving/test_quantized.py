@@ -52,7 +52,11 @@ def write(path: Path, text: str) -> None:
 def lmdeploy(tmp_path: Path) -> Path:
     """The lines of lmdeploy's source that say what it takes. tests/real_lmdeploy reads the whole of it."""
     package = tmp_path / "lmdeploy"
-    write(package / "pytorch/models/module_map.py", "'GlmForCausalLM': f'{LMDEPLOY_PYTORCH_MODEL_PATH}.glm',\n")
+    internlm2 = "'InternLM2ForCausalLM':\nf'{LMDEPLOY_PYTORCH_MODEL_PATH}.internlm2.InternLM2ForCausalLM',\n"
+    glm = "'GlmForCausalLM': f'{LMDEPLOY_PYTORCH_MODEL_PATH}.glm',\n"
+    write(package / "pytorch/models/module_map.py", internlm2 + glm)
+    write(package / "pytorch/models/internlm2.py", "param.weight_spliter(loaded_weight, layout='hgd')\n")
+    write(package / "pytorch/nn/linear/blocked_fp8.py", "        assert layout == 'default'\n")
     write(
         package / "turbomind/supported_models.py",
         "SUPPORTED_ARCHS = dict(\n    InternLM2ForCausalLM='internlm2',\n)\n",
@@ -107,6 +111,7 @@ REFUSED = [
     pytest.param(
         "gptq", GPTQ, ("--backend", "pytorch"), "its PyTorch backend takes .*, not by gptq", id="gptq-pytorch"
     ),
+    pytest.param("fp8", FP8, ("--backend", "pytorch"), "no fp8 weights of this architecture", id="fp8-pytorch"),
     pytest.param("awq", AWQ | {"version": "gemv"}, (), "'gemv'; its other backend may", id="awq-gemv"),
     pytest.param("awq", AWQ | {"group_size": 64}, (), "in groups of 128, not of 64; its other", id="awq-64"),
     pytest.param(

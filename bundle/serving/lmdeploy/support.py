@@ -53,7 +53,23 @@ def refused_quantization(
     if chosen == "turbomind":
         why = _unknown_to_turbomind(method, settings) if method in turbomind else _takes("TurboMind", turbomind, method)
         return f"{why}; its other backend may (`-- --backend pytorch`)" if why and method in pytorch else why
+    if method == "fp8" and _splits_its_attention_unusually(package, architecture):
+        return (
+            "its PyTorch backend takes no fp8 weights of this architecture; TurboMind does on GPUs that compute in fp8"
+        )
     return None if method in pytorch else _takes("PyTorch", pytorch, method)
+
+
+def _splits_its_attention_unusually(package: Path, architecture: str) -> bool:
+    """Whether the PyTorch backend would fail at an assertion while it loads fp8 weights, as for InternLM2's wqkv."""
+    pytorch = package / "pytorch"
+    named = re.search(
+        rf"'{architecture}':\s*f'\{{LMDEPLOY_PYTORCH_MODEL_PATH\}}\.(\w+)",
+        text_if_there(pytorch / "models" / "module_map.py"),
+    )
+    if named is None or "layout='hgd'" not in text_if_there(pytorch / "models" / f"{named[1]}.py"):
+        return False
+    return "assert layout == 'default'" in text_if_there(pytorch / "nn" / "linear" / "blocked_fp8.py")
 
 
 def _takes(backend: str, methods: frozenset[str], method: str) -> str:
