@@ -292,12 +292,13 @@ def make_vocabulary(size: int) -> bytes:
 
     sentences = resources.files("bundle.checkpoints.internlm2").joinpath("files", "sentences.txt")
     trained = io.BytesIO()
+    # Each a sentence of its own: before 0.2.3 `required_chars` end the process, and so they change no pair of pieces.
+    characters = _PUNCTUATION + _ASCII + _common_characters()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(sentences.read_text(encoding="utf-8").splitlines()),
+        sentence_iterator=iter([*sentences.read_text(encoding="utf-8").splitlines(), *characters]),
         model_writer=trained,
         model_type="bpe",
         vocab_size=_TRAINED_PIECES,
-        required_chars=_PUNCTUATION + _ASCII + _common_characters(),
         byte_fallback=True,
         normalization_rule_name="identity",
         add_dummy_prefix=False,
