@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-if __name__ == "__main__":  # a script's own directory comes first on the path; ``bundle`` is two above it
-    sys.path[0] = str(Path(__file__).parents[2])
+if __name__ == "__main__":  # started with -P, so that its own directory is not on the path; ``bundle`` is two above it
+    sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from bundle import errors
 from bundle.checkpoints._files import shown

@@ -16,6 +16,7 @@ def resume(run: RunArgument = LATEST, out: OutOption = OUTPUTS) -> None:
     from bundle.errors import RunError
     from bundle.runs.finding import find_run
     from bundle.runs.record import RunRecord
+    from bundle.system.guarded import this_program
 
     directory = find_run(run, out).resolve()
     command = RunRecord.read(directory).command
@@ -36,4 +37,4 @@ def resume(run: RunArgument = LATEST, out: OutOption = OUTPUTS) -> None:
     arguments[end:end] = ["--resume", str(directory)]
     sys.stdout.flush()
     # The same command line as the user would type it, in a process that is as fresh.
-    os.execv(sys.executable, [sys.executable, "-m", "bundle", *arguments])  # noqa: S606 - no shell is wanted
+    os.execv(sys.executable, this_program(*arguments))  # noqa: S606 - no shell is wanted

@@ -9,7 +9,6 @@ import contextlib
 import os
 import re
 import signal
-import sys
 from collections.abc import AsyncIterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +31,7 @@ from bundle.serving.gpu_locks import holder
 from bundle.serving.gpus import groups_of, visible_gpus
 from bundle.serving.machine import Machine
 from bundle.system.background import first_fault_only, in_thread
-from bundle.system.guarded import undisturbed
+from bundle.system.guarded import this_program, undisturbed
 from bundle.tasks.sources import Tables
 
 _STAMP: Final = re.compile(r"^ *\d+\.\d s  ")
@@ -245,7 +244,7 @@ class Sweep:
 
     def _command(self, following: _Next, gpus: str | None) -> list[str]:
         # Of an option that is given twice the last one counts.
-        command = [sys.executable, "-m", "bundle", "eval-local", str(following.path), *self._options]
+        command = this_program("eval-local", str(following.path), *self._options)
         if self._served.wait is None and self._gpus_each:
             command += ["--wait", _WAIT]
         if gpus is not None:

@@ -72,7 +72,8 @@ def look_at_torch() -> dict[str, Any]:
 def main() -> None:
     """Look, and print what was seen on what is standard output now."""
     # A script's own directory comes first on the path; the modules in this one are not for it to import.
-    del sys.path[0]
+    own = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != own]  # noqa: PTH100
     # What libraries print must not be taken for the result.
     result = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)

@@ -19,7 +19,7 @@ from bundle.serving import diagnosis
 from bundle.serving.engine import Launch, ServerSpec
 from bundle.serving.health import Readiness
 from bundle.serving.server_log import ServerLog
-from bundle.system.guarded import GuardedProcess, private_directory, undisturbed, without_keys
+from bundle.system.guarded import SAFE_PATH, GuardedProcess, private_directory, undisturbed, without_keys
 
 _LOOK_AT_LOG_SECONDS = 0.25
 _SAY_AT_LEAST_EVERY_SECONDS = 10.0
@@ -313,7 +313,7 @@ def server_environment(launch: Launch, ours: Mapping[str, str]) -> dict[str, str
     wait for GPUs that the cluster does not have.
     """
     ours = {name: value for name, value in without_keys(ours).items() if not name.startswith("RAY_")}
-    return {**ours, "RAY_ADDRESS": "local", **launch.environment, **launch.secrets}
+    return {**ours, "RAY_ADDRESS": "local", **SAFE_PATH, **launch.environment, **launch.secrets}
 
 
 def activity_in(line: str, activities: Sequence[tuple[str, str]]) -> str | None:

@@ -31,6 +31,9 @@ _HOLDS_A_KEY = re.compile(
 )
 _LOGIN = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 
+SAFE_PATH: Mapping[str, str] = {"PYTHONSAFEPATH": "1"}
+"""Lets Python import nothing from the current directory, which may be a downloaded checkpoint."""
+
 
 def without_keys(environment: Mapping[str, str]) -> dict[str, str]:
     """``environment`` without the variables that hold keys and passwords."""
@@ -43,7 +46,7 @@ def ask_program(command: Sequence[str], limit_s: float, **variables: str) -> "su
     """Run a program that only tells something and needs no key, as `subprocess.run` with a time limit."""
     return subprocess.run(
         command,
-        env=without_keys(os.environ) | variables,
+        env={**without_keys(os.environ), **SAFE_PATH, **variables},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -51,6 +54,12 @@ def ask_program(command: Sequence[str], limit_s: float, **variables: str) -> "su
         timeout=limit_s,
         check=False,
     )
+
+
+def this_program(*arguments: str) -> list[str]:
+    """The command that starts ``bundle`` anew. It imports modules from the current directory only where we do, too."""
+    safe_path = [] if {"", str(Path.cwd())} & set(sys.path) else ["-P"]
+    return [sys.executable, *safe_path, "-m", "bundle", *arguments]
 
 
 def private_directory(prefix: str) -> Path:

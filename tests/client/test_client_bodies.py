@@ -9,7 +9,7 @@ from aiohttp import web
 
 from bundle.client import NoReplyError, RefusedError
 from tests.evaluation.asking import ask, client_of
-from tests.openai_api import Call, completion, error, http, loopback_api, raw_api
+from tests.openai_api import Call, chunks_of, completion, error, http, loopback_api, raw_api
 from tests.patience import PATIENCE_S
 
 GOOD = json.dumps({"choices": [{"message": {"content": "B"}, "finish_reason": "stop"}]}).encode()
@@ -36,6 +36,20 @@ async def test_a_broken_answer_is_asked_again(answer: bytes) -> None:
         reply = await ask(client)
 
     assert (reply.text, reply.attempts) == ("B", 2)
+
+
+@pytest.mark.parametrize("garbage", [b"garbage\r\n\r\n", b"\x00\xff", http(b"{}")])
+@pytest.mark.parametrize("streams", [False, True])
+async def test_what_follows_a_chunked_body_costs_no_question_its_reply(streams: bool, garbage: bytes) -> None:
+    """Bytes that belong to no response, or to one that nobody asked for, are never taken for part of a reply."""
+    events = b"".join(f"data: {json.dumps(event)}\n\n".encode() for event in chunks_of(["B"]))
+    body = events + b"data: [DONE]\n\n" if streams else GOOD
+    head = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{len(body):x}\r\n".encode()
+    answer = head + body + b"\r\n0\r\n\r\n"
+    async with raw_api(answer + garbage, answer) as api, client_of(api.url, retries=1) as client:
+        replies = [await ask(client) for _ in range(2)]
+
+    assert [reply.text for reply in replies] == ["B", "B"]
 
 
 async def test_a_body_in_the_encoding_that_its_header_names_is_read() -> None:

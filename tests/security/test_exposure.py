@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,13 @@ from bundle.errors import UsageError
 from bundle.pipeline.local import Local
 from bundle.pipeline.options import LocalOptions
 from bundle.serving import transformers_engine
-from bundle.serving.engine import Job, ServerSpec
+from bundle.serving.engine import Job, Launch, ServerSpec
 from bundle.serving.gpus import Gpu, Nvidia
 from bundle.serving.lmdeploy.engine import LmdeployEngine
 from bundle.serving.machine import Installation, Machine
+from bundle.serving.supervisor import server_environment
 from bundle.serving.transformers_engine import TransformersEngine, hub_name
+from bundle.system.guarded import ask_program, this_program
 from tests.checkpoints.checkpoints import CONFIG, write_checkpoint, write_json
 from tests.program import call
 from tests.stand_ins.box import GPU, ROOT
@@ -106,6 +110,30 @@ def test_code_in_a_checkpoint_does_not_run_without_permission(tmp_path: Path) ->
     result = call("eval-local", model, *options, environment=_environment(tmp_path))
     assert result.returncode == 2
     assert "which needs --trust-remote-code" in result.stderr
+    assert not was_here.exists()
+
+
+def test_files_in_the_current_directory_are_run_by_nothing_that_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a user has changed into a downloaded checkpoint: a module there may have the name of any other."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("argparse", "typer", "bundle"):
+        Path(f"{name}.py").write_text("open('was-here', 'w')\n")
+    module = [sys.executable, "-m", "json.tool", "--help"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    subprocess.run(module, env=environment, capture_output=True, check=False)
+    was_here = Path("was-here")
+    assert was_here.exists(), "Python itself runs it"
+    was_here.unlink()
+
+    server = server_environment(Launch(()), environment)
+    assert "usage" in subprocess.run(module, env=server, capture_output=True, text=True, check=True).stdout
+    ask_program([sys.executable, "-c", "import argparse"], 60)
+    again = subprocess.run(
+        this_program("--help"), env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
+    )
+    assert "eval-local" in again.stdout
     assert not was_here.exists()
 
 

@@ -113,6 +113,7 @@ def test_keys_for_other_services_do_not_reach_the_server(stage: Stage) -> None:
         "HF_HOME": "/cache",
         "TOKENIZERS_PARALLELISM": "false",
         "RAY_ADDRESS": "local",
+        "PYTHONSAFEPATH": "1",
         "STAND_IN": "yes",
         "STAND_IN_KEY": "k",
     }

@@ -20,7 +20,8 @@ def main() -> None:
     script, *arguments = sys.argv[1:]
     key = os.environ.pop(KEY_VARIABLE)
     # A script finds its own folder first on the path, not ours.
-    del sys.path[0]
+    ours = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != ours]  # noqa: PTH100
     sys.argv = [script, *arguments, "--api-keys", key]
     if script == "-m":
         runpy.run_module("lmdeploy", run_name="__main__", alter_sys=True)

@@ -253,7 +253,6 @@ class VllmEngine:
                 "PYTHONUNBUFFERED": "1",
                 # What it compiles at run time it compiles with the ninja of its own environment.
                 "PATH": os.pathsep.join([str(Path(installed.interpreter).parent), os.environ.get("PATH", os.defpath)]),
-                "PYTHONSAFEPATH": "1",  # a folder vllm/ where the user happens to be is not vLLM
                 **cache,
                 **job.settings.env,
             },
