@@ -57,6 +57,7 @@ def test_tokens_that_a_server_does_not_count_are_not_shown_as_none(tmp_path: Pat
     ("words", "finish", "unparsed", "said"),
     [
         ("The answer is {}.", "stop", 104, '104 of 104 replies give an answer that is not an option, mostly "T"'),
+        ("Answer: {}", "stop", 78, '78 of 104 answers are a letter of a word, mostly "Answer"'),
         ("不知道", "stop", 104, "104 of 104 replies contain no option"),
         ("<think>先看题", "length", 104, "104 of 104 replies contain only unfinished thinking"),
         ("先看题，", "length", 104, "104 of 104 replies ended at their length limit, 104 of them without"),
@@ -72,6 +73,20 @@ def test_a_faulty_one_says_what_is_wrong(words: str, finish: str, unparsed: int,
     assert results_of(tmp_path)["health"]["unparsed"] == unparsed
     assert result.returncode == (1 if unparsed else 0)
     assert ("gate failed" in result.stdout) is bool(unparsed)
+
+
+def test_a_full_width_letter_is_no_option_as_in_opencompass(tmp_path: Path) -> None:
+    result = evaluated(saying(lambda letter: f"答案是{chr(ord(letter) + 0xFEE0)}。"), tmp_path, "--full-replies")
+    assert results_of(tmp_path)["scores"]["ceval"]["accuracy"] == 0
+    assert "measurement: DOUBTFUL, no option found in 104 of 104 replies (100.0 %)" in result.stdout
+
+
+@pytest.mark.parametrize("words", ["正确答案是 **{}**。", "所以选 $\\boxed{{{}}}$", "逐个排除其余选项。\n答案：{}"])
+def test_a_letter_in_a_sentence_scores_as_the_letter_alone(words: str, tmp_path: Path) -> None:
+    evaluated(saying(str), tmp_path / "alone", "--full-replies")
+    result = evaluated(saying(words.format), tmp_path / "sentence", "--full-replies")
+    assert results_of(tmp_path / "sentence")["scores"] == results_of(tmp_path / "alone")["scores"]
+    assert "measurement: ok\n" in result.stdout
 
 
 async def filtering(call: Call) -> web.Response:

@@ -1,5 +1,6 @@
 """The line of a terminal that tells how far a run is."""
 
+import re
 from io import StringIO
 
 import pytest
@@ -10,8 +11,10 @@ from bundle.reports.screen.progress import Progress
 from bundle.runs.predictions import Prediction
 
 
-def counted(total: int = 1346, *, right: int = 300, wrong: int = 120, failed: int = 2) -> Progress:
-    progress = Progress(total, in_flight=lambda: 64)
+def counted(
+    total: int = 1346, *, right: int = 300, wrong: int = 120, failed: int = 2, learned: float | None = None
+) -> Progress:
+    progress = Progress(total, lambda: learned, in_flight=lambda: 64)
     for number in range(right + wrong + failed):
         failing = number >= right + wrong
         prediction = Prediction(
@@ -68,6 +71,17 @@ def test_a_wide_terminal_has_room_for_a_bar_what_is_in_flight_and_retries(line: 
     assert text.count("━") == 24
     assert "64 in flight" in text
     assert "2 retries" in text
+
+
+def test_a_rate_limit_is_shown_with_the_time_that_it_leaves(line: LiveLine) -> None:
+    """924 questions at 20 a minute take 46 minutes, however fast the first ones were answered."""
+    line._progress = counted(learned=20 / 60)
+    text = shown(line, 160)
+    assert "limit 20/min" in text
+    assert "46 min left" in text
+    assert re.search(
+        r"the server allows about 20 a minute, 46 min left \(until about \d\d:\d\d\)", line._progress.line()
+    )
 
 
 def test_what_a_server_does_is_shortened_to_fit(line: LiveLine) -> None:
