@@ -1,6 +1,7 @@
 """Asks many questions at once, and scores every reply as it arrives."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -242,6 +243,7 @@ class Workers:
             examples_dropped=(how.examples - question.examples) or None,
             losses=None if losses is None else losses.by_option,
             model=reply.model,
+            ended_at=round(time.time(), 3),
         )
 
 

@@ -10,7 +10,16 @@ from bundle.errors import RunError
 from bundle.runs.files import PREDICTIONS, parse_json, read_lines, to_json
 from bundle.tasks.scores import Key, Part
 
-_ONLY_WHERE_PRESENT = ("cached_tokens", "thinking", "error", "chunks", "examples_dropped", "losses", "model")
+_ONLY_WHERE_PRESENT = (
+    "cached_tokens",
+    "thinking",
+    "error",
+    "chunks",
+    "examples_dropped",
+    "losses",
+    "model",
+    "ended_at",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +48,7 @@ class Prediction:
         examples_dropped: How many of the task's examples were left out because they did not fit; None for none.
         losses: The mean loss of the whole text with each option, in nats per token; None where a reply was asked for.
         model: The model that the reply names; None where that is the one asked for, or it names none.
+        ended_at: When the reply was complete, in seconds since the epoch; None without a reply.
     """
 
     task: str
@@ -62,6 +72,7 @@ class Prediction:
     examples_dropped: int | None = None
     losses: dict[str, float] | None = None
     model: str | None = None
+    ended_at: float | None = None
 
     @property
     def key(self) -> Key:

@@ -1,5 +1,6 @@
 """A run's page as its reader meets it: in a real browser, without a network."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -7,6 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from bundle.reports.formats import FORMATS
+from bundle.runs.predictions import Prediction
 from bundle.runs.recorded_run import read_recorded_run
 from bundle.tasks.catalog import find_task
 from tests.reports.browser import faults, opened
@@ -46,11 +48,12 @@ def column(page: Page, name: str) -> list[str]:
 
 def test_the_scores_are_shown_and_every_chart_is_drawn_and_told_in_words(browser: Browser, file: Path) -> None:
     with opened(browser, file) as page:
-        expect(page.locator(".chart svg.plot")).to_have_count(6)
+        expect(page.locator(".chart svg.plot")).to_have_count(8)
         for chart in page.locator(".chart").all():
             label = chart.locator("svg.plot").get_attribute("aria-label")
             assert label
-            assert label.split(";")[-1].strip().startswith("see the table")
+            over_time = chart.get_attribute("data-chart") in ("pace", "in_flight")
+            assert label.split(";")[-1].strip().startswith("see the table") or (over_time and "at most" in label)
         subjects = page.locator('[data-chart="subjects"] svg.plot')
         assert subjects.locator(".subject > *").count() == 52
         assert "52 subjects" in (subjects.get_attribute("aria-label") or "")
@@ -221,9 +224,26 @@ def test_nothing_keeps_anybody_from_using_it(browser: Browser, small: Path, sche
         assert faults(page) == []
 
 
+def test_accuracy_is_shown_by_the_length_of_replies(browser: Browser, tmp_path: Path) -> None:
+    def longer_where_wrong(one: Prediction) -> Prediction:
+        return replace(one, completion_tokens=one.id + (10 if one.correct else 100))
+
+    directory = tmp_path / "20260101-000000-ceval_gen-m"
+    sample_run(directory, outcome=longer_where_wrong)
+    with opened(browser, page_of(directory), width=390) as page:
+        chart = page.locator('[data-chart="by_length"]')
+        expect(chart.locator("svg.plot")).to_be_visible()
+        page.locator("figure", has=chart).get_by_text("Show as a table").click()
+        table = page.locator("table", has=page.locator("caption", has_text="Accuracy by reply length"))
+        expect(table.locator("tbody tr").first).to_contain_text("100.00")
+        expect(table.locator("tbody tr").last).to_contain_text("0.00")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert faults(page) == []
+
+
 def test_on_a_phone_nothing_is_wider_than_the_screen(browser: Browser, file: Path) -> None:
     with opened(browser, file, width=360) as page:
-        expect(page.locator(".chart svg.plot")).to_have_count(6)
+        expect(page.locator(".chart svg.plot")).to_have_count(8)
         page.get_by_role("searchbox").fill("xxxxx")
         expect(page.locator("#rows .opener")).to_have_count(1)
         page.get_by_role("button", name="law 第 1 题").click()

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from bundle.reports.formats import Export, Language
 from bundle.reports.html.content import group_label, sections
+from bundle.reports.html.curves import by_length, pace
 from bundle.reports.html.questions import CHUNK, OUTCOMES, WORST_FIRST, question_data
 from bundle.reports.templates import compile_templates, render, seconds
 from bundle.runs.recorded_run import RecordedRun
@@ -52,6 +53,8 @@ def render_page(run: RecordedRun, *, language: Language | None = None) -> str:
         "outcomes": OUTCOMES,
         "worst_first": WORST_FIRST,
         "questions": questions.columns,
+        "pace": (over_time := pace(run.predictions)),
+        "by_length": (lengths := by_length(run.predictions)),
         "chunk": CHUNK,
     }
     return render(
@@ -68,6 +71,8 @@ def render_page(run: RecordedRun, *, language: Language | None = None) -> str:
         facts=_facts(run),
         health=run.health,
         phases=_PHASES,
+        over_time=over_time,
+        lengths=lengths,
         quantiles=list(QUANTILES),
         settings=list(_settings(run.record.to_json())),
         source=_source(run.record.data.source),

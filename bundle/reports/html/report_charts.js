@@ -112,6 +112,30 @@ const reportCharts = (() => {
     characters: () => histogram(data.questions.characters, "characters"),
     latency: () => histogram(data.questions.latency, "latency"),
 
+    // Bins of equal numbers of replies, so the places are ranks, named by their lengths.
+    by_length: ({ width }) => {
+      const range = ({ low, high }) =>
+        low === high ? texts.count(low) : width < 600 ? `${texts.count(low)}+` : `${texts.count(low)}–${texts.count(high)}`;
+      const rows = data.by_length.bins.map((bin) => ({ ...bin, label: range(bin) }));
+      return {
+        label: texts.text("chart.by_length", { n: rows.length }),
+        plot: {
+          height: 235, marginTop: 24, marginLeft: 44, marginBottom: 44,
+          x: { type: "point", domain: rows.map((row) => row.label), padding: 0.5, label: texts.text(data.by_length.unit), labelAnchor: "center", labelArrow: "none", labelOffset: 38 },
+          y: { ...PERCENT, tickFormat: (value) => `${value} %` },
+          marks: [
+            Plot.ruleX(rows, { x: "label", y1: "from", y2: "to", stroke: MUTED, strokeWidth: 1.5 }),
+            Plot.dot(rows, { x: "label", y: "accuracy", r: 4.5, fill: ACCENT }),
+            Plot.text(rows, { x: "label", y: "to", dy: -9, text: (row) => `n ${texts.count(row.n)}`, fill: MUTED, fontSize: 10 }),
+            Plot.ruleY([0], { stroke: MUTED }),
+          ],
+        },
+      };
+    },
+
+    pace: () => overTime("rate", "pace"),
+    in_flight: () => overTime("in_flight", "in_flight"),
+
     timing: () => {
       const rows = data.timing.map((one) => ({ ...one, label: texts.text(`phase.${one.phase}`) }));
       if (!rows.length) return null;
@@ -149,6 +173,25 @@ const reportCharts = (() => {
   // The accuracies, at the right edge.
   function values(rows, y) {
     return Plot.text(rows, { y, text: (row) => points(row.accuracy), frameAnchor: "right", textAnchor: "end", dx: 44, fill: INK, className: "value" });
+  }
+
+  function overTime(column, key) {
+    const { width, breaks } = data.pace;
+    const rows = data.pace[column].map((value, place) => ({ value, begin: place * width, end: (place + 1) * width }));
+    return {
+      label: texts.text(`chart.${key}`, { most: short(d3.max(rows, (row) => row.value)) }),
+      note: breaks.length ? texts.text("breaks", { n: breaks.length }) : null,
+      plot: {
+        height: 200, marginTop: 12, marginLeft: 44, marginBottom: 40,
+        x: { domain: [0, rows.length * width], ticks: 6, label: texts.text("latency"), labelAnchor: "center", labelArrow: "none", labelOffset: 34 },
+        y: { grid: true, label: null, ticks: 4, nice: true, zero: true },
+        marks: [
+          Plot.rectY(rows, { x1: "begin", x2: "end", y: "value", fill: ACCENT, fillOpacity: 0.85, inset: 0.5 }),
+          Plot.ruleX(breaks, { stroke: INK, strokeDasharray: "4 3" }),
+          Plot.ruleY([0], { stroke: MUTED }),
+        ],
+      },
+    };
   }
 
   function histogram(column, unit) {
