@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from bundle.client import EarlyDecisions, NoReplyError, RefusedError
 from bundle.errors import AnswerError, ServerError
+from bundle.evaluation._leases import Queue
 from bundle.evaluation._likelihood import option_losses
-from bundle.evaluation._queue import Queue
 from bundle.evaluation._suspects import Suspects
 from bundle.evaluation._window import Window
 from bundle.runs.no_reply import REMEDIES, Cause, cause_of, kind_of
@@ -174,8 +174,10 @@ class Workers:
                     self.queue.begun(question)
             if isinstance(outcome, Prediction):
                 self.record(outcome)
+                self.queue.ended(question)
                 continue
             self.record(unanswered(question, outcome.reason, attempts=outcome.attempts, latency_s=outcome.latency_s))
+            self.queue.ended(question)
             self.first.refused(outcome)
             if self._failed_in_a_row >= max(_FEWEST_FAILURES, _ROUNDS_OF_FAILURES * self.window.most):
                 raise FailingServerError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bundle.client import EarlyDecisions, NoReplyError
 from bundle.evaluation._asking import Asking, AskingOptions, FirstRefusals, Workers, require_working, unanswered
-from bundle.evaluation._queue import make_queue
+from bundle.evaluation._leases import queue_of
 from bundle.evaluation._repeats import ask_again, compare, spread_over_subjects
 from bundle.evaluation._sharing import Sharing
 from bundle.evaluation._suspects import AfterCrash, Suspects
@@ -73,7 +73,7 @@ class Evaluation:
         self._known = {prediction.key for prediction in self.predictions}
         self._suspects = Suspects()
         self._failed_in_passing: set[Key] = set()
-        self._sharing: Sharing | None = None
+        self._sharing = Sharing(1)
         self._shared_how: Mapping[str, Asking] | None = None
 
     def share(self, servers: int) -> None:
@@ -88,7 +88,7 @@ class Evaluation:
     @property
     def in_flight(self) -> int:
         """How many questions wait for their reply."""
-        return self._suspects.in_flight + (self._sharing.in_flight if self._sharing is not None else 0)
+        return self._suspects.in_flight + self._sharing.in_flight
 
     async def ask(self, client: "ChatClient", *, ours: bool = False) -> None:
         """Ask the unanswered questions.
@@ -109,7 +109,7 @@ class Evaluation:
             while True:
                 await self._ask_unanswered(client, how, first, ours=ours)
                 # What another server has lost meanwhile is asked here.
-                if not self._forget_stopped_by_mistake(how) and not (self._sharing and self.unanswered):
+                if not self._forget_stopped_by_mistake(how) and not self.unanswered:
                     break
         finally:
             self._request_changes = list(dict.fromkeys([*self._request_changes, *client.changes]))
@@ -130,7 +130,6 @@ class Evaluation:
             FailingServerError: Too many questions in a row failed.
             RunError: An outcome cannot be written.
         """
-        assert self._sharing is not None
         while True:
             await self._sharing.pool.has_work()
             window = self._asking.window()
@@ -151,7 +150,6 @@ class Evaluation:
         Returns:
             How many questions that is.
         """
-        assert self._sharing is not None
         in_flight, failed = self._sharing.lost(server)
         self._forget(failed)
         self._suspects.suspect(in_flight)
@@ -159,7 +157,6 @@ class Evaluation:
 
     async def others_done(self) -> None:
         """Wait until the other servers have nothing left."""
-        assert self._sharing is not None
         await self._sharing.pool.drained()
 
     def forget_failed_in_passing(self) -> int:
@@ -187,7 +184,7 @@ class Evaluation:
 
     def _how(self, client: "ChatClient") -> Mapping[str, Asking]:
         """How each task is asked; the same for all servers, so that what one shows about replies holds for all."""
-        if self._shared_how is None or self._sharing is None:
+        if self._shared_how is None or not self._sharing.several:
             whole = self._asking.full_replies
             self._shared_how = {
                 task.name: Asking(
@@ -237,11 +234,11 @@ class Evaluation:
         together, groups = self._suspects.apart(self.unanswered)
         for number, questions in enumerate((together, *groups)):
             window = self._asking.window()
-            if self._sharing is not None and number == 0:
+            if self._sharing.several and number == 0:
                 self._sharing.pool.add(questions, prefix_order=self._asking.prefix_order)
                 queue = self._sharing.queue(0, window)
             else:
-                queue = make_queue(questions, window, prefix_order=self._asking.prefix_order)
+                queue = queue_of(questions, window, prefix_order=self._asking.prefix_order)
             await Workers(
                 queue,
                 client,
@@ -279,8 +276,7 @@ class Evaluation:
         Args:
             max_restarts: How many crashes without an explanation may be followed by a restart.
         """
-        if self._sharing is not None:
-            self._sharing.pool.lost(0)
+        self._sharing.pool.lost(0)
         loss = self._suspects.server_died(max_restarts)
         if loss.goes_on:
             self._forget(loss.failed)
@@ -322,7 +318,7 @@ class Evaluation:
             earlier=earlier,
             request_changes=self._request_changes,
             repeat=self._repeat or (earlier.repeat if earlier is not None else None),
-            replicas=None if self._sharing is None else self._sharing.to_json(),
+            replicas=self._sharing.to_json() if self._sharing.several else None,
         )
 
     @property
@@ -355,15 +351,13 @@ class Evaluation:
         return self._fewer_examples(question, examples)
 
     def _record(self, prediction: Prediction, server: int = 0) -> None:
-        suspects = self._suspects
-        if self._sharing is not None:
-            self._sharing.recorded(server, prediction)
-            suspects = self._sharing.suspects.get(server, suspects)
+        self._sharing.recorded(server, prediction)
         self._run.append(prediction)
         if prediction.examples_dropped:
             index = self._index[prediction.key]
             self.questions[index] = self._as_sent(self.questions[index], prediction.examples_dropped)
         self.new += 1
+        suspects = self._sharing.suspects.get(server, self._suspects)
         suspects.ended(prediction.key, replied=prediction.error is None)
         self._known.add(prediction.key)
         self.predictions.append(prediction)

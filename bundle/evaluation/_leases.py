@@ -1,17 +1,23 @@
-"""Which of several servers is asked which question.
+"""Which server is asked which question, in an order that helps the prefix caches.
 
-A subject stays with the server that opened it, because the subject's examples are in that server's prefix cache. The
-largest are opened first. Once all are open, a server that has nothing left takes over half of the largest rest; and no
-server has more in flight than its share of what is left, so that the last replies do not wait for a slow one.
+All questions of a subject start with the same examples, several thousand characters. If they were sent together, the
+server would compute the examples for each, as they enter the cache only once the first question has been read. So one
+is sent ahead, and the others once its prompt is in the cache. The next subject is opened if the open ones could not
+keep the server busy for another round: it is read while the last ones are asked, and no more are open than that takes,
+because their prefixes must stay in a cache that may be small.
+
+A subject stays with the server that opened it. Of several servers, the largest subjects are opened first; once all are
+open, a server that has nothing left takes over half of the largest rest; and none has more in flight than its share of
+what is left, so that the last replies do not wait for a slow one.
 """
 
 import asyncio
 import math
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from bundle.evaluation._queue import Queue, prefix
+from bundle.evaluation._window import Window
 from bundle.tasks.catalog import Question
 from bundle.tasks.scores import Key
 
@@ -59,11 +65,13 @@ class Leases:
         for question in questions:
             if question.key not in self._known:
                 self._known.add(question.key)
-                subjects[prefix(question) if prefix_order else question.key].append(question)
+                begins = (question.task, question.subject, question.examples)
+                subjects[begins if prefix_order else question.key].append(question)
         if subjects:
             self._usual_size = sum(map(len, subjects.values())) / len(subjects)
-        everything = [*self._unopened, *(_Subject(rest) for rest in subjects.values())]
-        self._unopened = deque(sorted(everything, key=lambda subject: -len(subject.rest)))
+        self._unopened += (_Subject(rest) for rest in subjects.values())
+        if self._servers > 1:
+            self._unopened = deque(sorted(self._unopened, key=lambda subject: -len(subject.rest)))
 
     def next(self, server: int, width: int) -> Question | None:
         """The next question for a server; None if there is none for it at present.
@@ -144,9 +152,9 @@ class Pool:
         self._leases.add(questions, prefix_order=prefix_order)
         self._changed()
 
-    def queue(self, server: int, width: Callable[[], int]) -> Queue:
+    def queue(self, server: int, width: Callable[[], int]) -> "Queue":
         """The questions of one server; its end is that of them all."""
-        return _Share(self, server, width)
+        return Queue(self, server, width)
 
     async def has_work(self) -> None:
         """Wait until there are questions."""
@@ -204,17 +212,29 @@ class Pool:
         self._wake(server)
 
 
-class _Share(Queue):
-    """What one server is asked."""
+class Queue:
+    """Hands out the questions that one server is asked, to workers of one event loop."""
 
     def __init__(self, pool: Pool, server: int, width: Callable[[], int]) -> None:
-        super().__init__(())
         self._pool = pool
         self._server = server
         self._width = width
 
     async def next(self) -> Question | None:
+        """The next question; None at the end."""
         return await self._pool.next(self._server, self._width())
 
     def begun(self, question: Question) -> None:
+        """Note that the server has read the question: its reply has started, or it will have none."""
         self._pool.read(self._server, question.key)
+
+    def ended(self, question: Question) -> None:
+        """Note that the question has an outcome."""
+        self._pool.ended(self._server, question.key)
+
+
+def queue_of(questions: Sequence[Question], window: Window, *, prefix_order: bool) -> Queue:
+    """These questions alone, for one server."""
+    pool = Pool(1)
+    pool.add(questions, prefix_order=prefix_order)
+    return pool.queue(0, lambda: window.limit)

@@ -5,7 +5,7 @@ from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Final
 
 from bundle.evaluation._asking import Asking, AskingOptions, FirstRefusals, Workers
-from bundle.evaluation._queue import make_queue
+from bundle.evaluation._leases import queue_of
 from bundle.evaluation._suspects import Suspects
 from bundle.runs.predictions import Prediction
 from bundle.runs.results import Repeat
@@ -40,7 +40,7 @@ async def ask_again(
     window = options.window()
     outcomes: list[Prediction] = []
     await Workers(
-        make_queue(questions, window, prefix_order=options.prefix_order),
+        queue_of(questions, window, prefix_order=options.prefix_order),
         client,
         how,
         window=window,

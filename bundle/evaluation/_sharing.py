@@ -1,9 +1,8 @@
-"""What an evaluation keeps for each of several servers that it has asked at once."""
+"""What an evaluation keeps for each of the servers that it has asked at once."""
 
 from collections.abc import Sequence
 
-from bundle.evaluation._leases import Pool
-from bundle.evaluation._queue import Queue
+from bundle.evaluation._leases import Pool, Queue
 from bundle.evaluation._suspects import Suspects
 from bundle.evaluation._window import Window
 from bundle.runs.predictions import Prediction
@@ -34,7 +33,6 @@ class Sharing:
 
     def recorded(self, server: int, outcome: Prediction) -> None:
         """Note an outcome."""
-        self.pool.ended(server, outcome.key)
         self._counts[server][0] += outcome.error is None
         self._counts[server][1] += outcome.correct is True
 
@@ -43,6 +41,11 @@ class Sharing:
         failed = self.suspects[server].server_died(0).failed
         self.suspects[server] = Suspects()
         return [question.key for question in self.pool.lost(server)], failed
+
+    @property
+    def several(self) -> bool:
+        """Whether there are further servers."""
+        return len(self._counts) > 1
 
     def to_json(self) -> list[dict[str, int]]:
         """Replies and correct ones by server."""

@@ -6,7 +6,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.evaluation._queue import PrefixQueue, Queue
+from bundle.evaluation._leases import Pool, Queue
 from bundle.tasks.catalog import Question
 from tests.patience import PATIENCE_S
 
@@ -20,24 +20,33 @@ def questions(*sizes: int, examples: int = 5) -> list[Question]:
     ]
 
 
+def queue_for(width: int, asked: list[Question], *, prefix_order: bool = True) -> Queue:
+    pool = Pool(1)
+    pool.add(asked, prefix_order=prefix_order)
+    return pool.queue(0, lambda: width)
+
+
 def name(question: Question | None) -> str:
     return "none" if question is None else f"{question.subject}{question.id}"
 
 
 async def test_without_an_order_questions_come_as_they_are() -> None:
-    queue = Queue(questions(2, 1))
+    queue = queue_for(8, asked := questions(1, 2), prefix_order=False)
 
-    assert [name(await queue.next()) for _ in range(4)] == ["a0", "a1", "b0", "none"]
+    assert [name(await queue.next()) for _ in range(3)] == ["a0", "b0", "b1"]
+    for question in asked:
+        queue.ended(question)
+    assert await queue.next() is None
 
 
 async def test_the_first_question_of_every_subject_comes_before_any_second() -> None:
-    queue = PrefixQueue(questions(3, 3, 3), lambda: 8)
+    queue = queue_for(8, questions(3, 3, 3))
 
     assert [name(await queue.next()) for _ in range(3)] == ["a0", "b0", "c0"]
 
 
 async def test_the_others_of_a_subject_come_when_its_first_has_been_read() -> None:
-    queue = PrefixQueue(asked := questions(2, 2), lambda: 8)
+    queue = queue_for(8, asked := questions(2, 2))
     assert [name(await queue.next()) for _ in range(2)] == ["a0", "b0"]
 
     waiting = asyncio.create_task(queue.next())
@@ -49,7 +58,7 @@ async def test_the_others_of_a_subject_come_when_its_first_has_been_read() -> No
 
 
 async def test_what_is_cached_comes_before_another_subject_is_begun() -> None:
-    queue = PrefixQueue(asked := questions(9, 9), lambda: 2)
+    queue = queue_for(2, asked := questions(9, 9))
     await queue.next()
     queue.begun(asked[0])
 
@@ -57,7 +66,7 @@ async def test_what_is_cached_comes_before_another_subject_is_begun() -> None:
 
 
 async def test_the_next_subject_is_begun_before_the_last_one_is_through() -> None:
-    queue = PrefixQueue(asked := questions(9, 9), lambda: 2)
+    queue = queue_for(2, asked := questions(9, 9))
     await queue.next()
     queue.begun(asked[0])
 
@@ -65,7 +74,7 @@ async def test_the_next_subject_is_begun_before_the_last_one_is_through() -> Non
 
 
 async def test_a_question_with_fewer_examples_begins_otherwise() -> None:
-    queue = PrefixQueue([*questions(2), *questions(2, examples=4)], lambda: 8)
+    queue = queue_for(8, [*questions(2), *questions(4, examples=4)[2:]])
 
     assert [(await queue.next()).examples for _ in range(2)] == [5, 4]  # type: ignore[union-attr]
 
@@ -75,14 +84,15 @@ def test_every_question_comes_once_however_many_ask(sizes: list[int], workers: i
     asked = questions(*sizes)
     seen: Counter[str] = Counter()
 
-    async def work(queue: PrefixQueue) -> None:
+    async def work(queue: Queue) -> None:
         while (question := await queue.next()) is not None:
             await asyncio.sleep(0)
             seen[name(question)] += 1
             queue.begun(question)
+            queue.ended(question)
 
     async def main() -> None:
-        queue = PrefixQueue(asked, lambda: workers)
+        queue = queue_for(workers, asked)
         async with asyncio.timeout(PATIENCE_S):
             await asyncio.gather(*(work(queue) for _ in range(workers)))
 
@@ -92,7 +102,7 @@ def test_every_question_comes_once_however_many_ask(sizes: list[int], workers: i
 
 
 async def test_no_more_subjects_are_open_than_keep_the_server_busy() -> None:
-    queue = PrefixQueue(questions(*[10] * 8), lambda: 11)
+    queue = queue_for(11, questions(*[10] * 8))
     begun = [await queue.next() for _ in range(2)]
 
     waiting = asyncio.create_task(queue.next())
