@@ -54,7 +54,6 @@ class MarkedProcess:
 
     @property
     def pid(self) -> int:
-        """Its pid."""
         return self.process.pid
 
 

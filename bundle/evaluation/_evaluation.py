@@ -34,6 +34,7 @@ class Evaluation:
         on_prediction: Called with every new outcome after that.
         max_out_len: Maximum tokens per reply, by task name.
         asking: How many questions at once, in which order, and how replies are read.
+        servers: How many are asked at once: number 0 by `ask`, the others by `help_asking`.
         fewer_examples: Makes a question with so many examples, for a server that finds it too long.
 
     Attributes:
@@ -52,6 +53,7 @@ class Evaluation:
         *,
         max_out_len: Mapping[str, int],
         asking: AskingOptions,
+        servers: int = 1,
         fewer_examples: Callable[[Question, int], Question] | None = None,
     ) -> None:
         self.tasks = tasks
@@ -73,12 +75,8 @@ class Evaluation:
         self._known = {prediction.key for prediction in self.predictions}
         self._suspects = Suspects()
         self._failed_in_passing: set[Key] = set()
-        self._sharing = Sharing(1)
-        self._shared_how: Mapping[str, Asking] | None = None
-
-    def share(self, servers: int) -> None:
-        """Have so many servers asked: number 0 by `ask`, the others by `help_asking`."""
         self._sharing = Sharing(servers)
+        self._shared_how: Mapping[str, Asking] | None = None
 
     @property
     def unanswered(self) -> Sequence[Question]:

@@ -239,10 +239,9 @@ async def _begin(session: _Session, run: Run, plan: Plan, model: Prepared, loade
         session.screen.answered,
         max_out_len=plan.max_out_len,
         asking=asking,
+        servers=1 + len(model.helpers),
         fewer_examples=loaded.fewer_examples,
     )
-    if model.helpers:
-        evaluation.share(1 + len(model.helpers))
     run.begin(record, await in_thread(lambda: prompt_file(evaluation.questions)), keep=nothing_to_ask)
     session.record, session.evaluation = record, evaluation
     if loaded.context is not None:

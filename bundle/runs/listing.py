@@ -22,8 +22,6 @@ from bundle.tasks.scores import score_names
 
 
 class State(StrEnum):
-    """The state of a run."""
-
     DONE = "done"
     INCOMPLETE = "incomplete"
     """It has ended, and some questions have no reply."""

@@ -92,12 +92,12 @@ class Results(RecordPart):
         timing: Mapping[str, float],
         server: Mapping[str, float],
         health: Health,
-        scopes: Mapping[str, str] | None = None,
-        new_answers: int | None = None,
-        earlier: "Results | None" = None,
-        request_changes: Sequence[str] = (),
-        repeat: Repeat | None = None,
-        replicas: list[dict[str, int]] | None = None,
+        scopes: Mapping[str, str],
+        new_answers: int | None,
+        earlier: "Results | None",
+        request_changes: Sequence[str],
+        repeat: Repeat | None,
+        replicas: list[dict[str, int]] | None,
     ) -> Self:
         """Score and count what is known of a run.
 
@@ -127,7 +127,7 @@ class Results(RecordPart):
             timed_answers=min(timed, answered),
             sessions=1 if earlier is None else earlier.sessions + 1,
             health=health.to_json(),
-            partial={name: text for name, text in (scopes or {}).items() if text} or None,
+            partial={name: text for name, text in scopes.items() if text} or None,
             repeat=repeat,
             replicas=replicas,
         )

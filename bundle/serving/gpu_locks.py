@@ -57,7 +57,6 @@ class GpuLocks:
         return tuple(lock.descriptor for lock in self._locks if lock.descriptor is not None)
 
     def release(self) -> None:
-        """Release them now."""
         _release(self._locks)
 
     def take(self, gpu: Gpu) -> bool:

@@ -26,9 +26,14 @@ def questions() -> list[Question]:
 async def asked_on_two(directory: Path, first: Handler, second: Handler, options: AskingOptions) -> Evaluation:
     with Run.create(directory, "r") as run:
         evaluation = Evaluation(
-            [find_task("ceval_gen")], questions(), run, lambda _: None, max_out_len={"ceval_gen": 64}, asking=options
+            [find_task("ceval_gen")],
+            questions(),
+            run,
+            lambda _: None,
+            max_out_len={"ceval_gen": 64},
+            asking=options,
+            servers=2,
         )
-        evaluation.share(2)
         async with (
             loopback_api(first) as one,
             loopback_api(second) as other,

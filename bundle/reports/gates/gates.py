@@ -117,8 +117,6 @@ class Gates:
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """The result of a gate."""
-
     name: str
     """What was required; the same from run to run."""
     met: bool

@@ -17,8 +17,6 @@ CHUNK: Final = 200
 
 
 class Outcome(StrEnum):
-    """The outcome of a question."""
-
     RIGHT = "right"
     WRONG = "wrong"
     SILENT = "silent"

@@ -170,7 +170,7 @@ class Screen:
                         key, ends = "screen.headline_interval", {"low": interval.low, "high": interval.high}
                     self._out.print(words(key, name=name, score=one.score.percent, **ends), markup=False)
         for place, line in enumerate(health_lines(health, words)):
-            self._print(line, style="" if place or health.is_ok else self._warning)
+            self._print(line, style="" if place or health.is_ok else "yellow")
         coverage, *facts = _summary(results, words)
         for line in (coverage, *no_reply_lines(health, words=words), *facts):
             self._print(line)
@@ -181,10 +181,6 @@ class Screen:
             _print_indented(self._out, text, len(line) - len(text), style=style)
         else:
             self._out.print(line, markup=False)
-
-    @property
-    def _warning(self) -> str:
-        return "yellow" if self._out.is_terminal else ""
 
     def note(self, line: str) -> None:
         """Show one more line of the results."""

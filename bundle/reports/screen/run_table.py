@@ -58,7 +58,8 @@ def _table(runs: Sequence[ListedRun], names: Sequence[str], *, fits: bool) -> Ta
         table.add_column(header, justify="right", no_wrap=True)
     best = _best(runs)
     for run, name in zip(runs, names, strict=True):
-        cells = (name, run.model or "", ", ".join(run.tasks), _scores(run), _coverage(run), _duration(run))
+        answered = "" if run.total is None else f"{run.answered}/{run.total}"
+        cells = (name, run.model or "", ", ".join(run.tasks), _scores(run), answered, _duration(run))
         table.add_row(
             *(Text(one_line(cell)) for cell in cells), style="bold" if run in best else _STYLES.get(run.state)
         )
@@ -91,10 +92,6 @@ def _scores(run: ListedRun) -> str:
 
 def _is_marked(run: ListedRun) -> bool:
     return bool(run.partial and run.headlines)
-
-
-def _coverage(run: ListedRun) -> str:
-    return "" if run.total is None else f"{run.answered}/{run.total}"
 
 
 def _duration(run: ListedRun) -> str:
