@@ -7,10 +7,10 @@ nothing is found: that looks no different from short prompts.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from statistics import StatisticsError, linear_regression
 from typing import Final, NamedTuple
 
 from bundle.runs.predictions import Prediction
+from bundle.runs.statistics import least_slope
 from bundle.tasks.prompts import Message
 from bundle.tasks.scores import Key, Part
 
@@ -85,7 +85,8 @@ def _beyond_it(told: Sequence[_Counted], most: int) -> int:
         subjects[one.part].append(one)
     cut = 0
     for of_subject in subjects.values():
-        slopes = [_slope(of_subject, unit) for unit in (0, 1)]
+        counts = [one.tokens for one in of_subject]
+        slopes = [least_slope(lengths, counts) for lengths in zip(*(one.lengths for one in of_subject), strict=True)]
         cut += sum(
             # What has few tokens was rather in the server's cache.
             most / 2 < one.tokens <= whole[-_FEWEST]
@@ -105,11 +106,3 @@ def _rate(told: Sequence[_Counted], unit: int) -> float:
     """Tokens per length of the shortest prompts, on the low side."""
     shortest = sorted(told, key=lambda one: one.lengths[unit])[: max(2 * _FEWEST, len(told) // 10)]
     return sorted(one.tokens / max(1, one.lengths[unit]) for one in shortest)[len(shortest) // 4]
-
-
-def _slope(told: Sequence[_Counted], unit: int) -> float:
-    """The tokens that a unit of length adds; 0 if that cannot be told."""
-    try:
-        return linear_regression([one.lengths[unit] for one in told], [one.tokens for one in told]).slope
-    except StatisticsError:
-        return 0.0

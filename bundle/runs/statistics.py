@@ -197,3 +197,14 @@ def at_most(right: int, n: int, chance: float) -> float:
         math.exp(log_all - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * log_chance + (n - k) * log_rest)
         for k in range(right + 1)
     )
+
+
+def least_slope(x: Sequence[float], y: Sequence[float]) -> float:
+    """The slope of the straight line through points, less three of its standard errors; 0 if it cannot be told."""
+    if len(x) < 3 or len(set(x)) < 2:
+        return 0.0
+    middle, height = math.fsum(x) / len(x), math.fsum(y) / len(y)
+    spread = math.fsum((a - middle) ** 2 for a in x)
+    slope = math.fsum((a - middle) * (b - height) for a, b in zip(x, y, strict=True)) / spread
+    missed = math.fsum((b - height - slope * (a - middle)) ** 2 for a, b in zip(x, y, strict=True))
+    return slope - 3 * math.sqrt(missed / (len(x) - 2) / spread)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bundle.runs.cut_prompts import cut_prompts
@@ -146,6 +146,7 @@ def test_texts_of_one_subject_are_compared_with_each_other() -> None:
     more=st.sampled_from([0, 20, 900, 5000]),
     step=st.sampled_from([1, 1, 16, 256]),
 )
+@example(1177865, "w+", {"examples": 5, "shortest": 100, "of_subjects": 3, "within": 1.02}, (2, 60), 0, 1)
 def test_a_server_that_counts_whole_prompts_never_looks_so(
     seed: int, languages: str, shape: dict[str, Any], sizes: tuple[int, int], more: int, step: int
 ) -> None:

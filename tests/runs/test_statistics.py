@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
+from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
@@ -19,6 +20,7 @@ from bundle.runs.statistics import (
     difference,
     difference_interval,
     holm,
+    least_slope,
     mcnemar,
     wilson,
 )
@@ -276,3 +278,20 @@ def test_it_covers_the_mean_of_subjects_that_are_unlike_each_other(seed: int) ->
 def test_subjects_of_two_that_are_all_right_or_all_wrong_leave_much_open() -> None:
     interval = accuracy_interval([Counts(2 * (k % 2), 2) for k in range(11)])
     assert interval.high - interval.low > 0.3
+
+
+# A line through points
+
+
+@given(points=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 5000)), min_size=3, max_size=50))
+def test_the_least_slope_of_a_line_is_three_standard_errors_below_its_slope(points: list[tuple[int, int]]) -> None:
+    x, y = zip(*points, strict=True)
+    if len(set(x)) < 2:
+        assert least_slope(x, y) == 0
+        return
+    fitted = OLS(y, np.column_stack([np.ones(len(x)), x])).fit()
+    assert least_slope(x, y) == pytest.approx(fitted.params[1] - 3 * fitted.bse[1], rel=1e-6, abs=1e-6)
+
+
+def test_two_points_tell_no_slope() -> None:
+    assert least_slope([1, 2], [1, 2]) == 0
