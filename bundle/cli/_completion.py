@@ -50,6 +50,13 @@ def runs(ctx: typer.Context, incomplete: str) -> list[str]:
     return _beginning([str(LATEST), *(one.name for one in found), *_paths(incomplete)], incomplete)
 
 
+def trackers(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Experiment trackers."""
+    from bundle.reports.trackers import TRACKERS  # imported late: only Tab needs it
+
+    return _beginning(TRACKERS, incomplete)
+
+
 def formats(ctx: typer.Context, incomplete: str) -> list[str]:
     """Formats of a report."""
     from bundle.reports.formats import FORMATS  # imported late: only Tab needs it

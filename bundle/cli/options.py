@@ -32,6 +32,7 @@ _COMPLETED = {
     "engine": _completion.engines,
     "model_file": _completion.models,
     "baseline": _completion.runs,
+    "log": _completion.trackers,
     "resume": _completion.runs,
 }
 """What completes an option, by its field."""

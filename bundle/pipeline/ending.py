@@ -53,6 +53,31 @@ def write_page(run: Run, screen: Screen) -> None:
         screen.note(screen.words("screen.report", path=run.directory / page.name))
 
 
+def require_trackers(options: EvaluationOptions) -> None:
+    """Check what the scores are to be logged to.
+
+    Raises:
+        UsageError: It is not known, or not installed.
+    """
+    if options.log:
+        from bundle.reports import trackers  # imported late: few runs need it
+
+        trackers.require(options.log)
+
+
+def log_scores(options: EvaluationOptions, run: Run, screen: Screen) -> None:
+    """Log the scores of a run where that is asked for; if it fails, the run has not."""
+    if not options.log:
+        return
+    # imported late: few runs need it
+    from bundle.reports import trackers
+    from bundle.runs.recorded_run import read_recorded_run
+
+    recorded = read_recorded_run(run.directory)
+    for name in options.log:
+        screen.note(trackers.log(recorded, name))
+
+
 def conclude(conclusion: "Conclusion", run: Run, code: int, screen: Screen) -> int:
     """Check the gates and write the files of a run that has ended with ``code``; return the exit code with gates.
 

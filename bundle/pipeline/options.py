@@ -238,6 +238,12 @@ class EvaluationOptions:
 
     out: Path = _output(OUTPUTS, "Create the run's directory in DIR.", metavar="DIR")
     resume: Path | None = _output(None, "Resume a run: ask only what has no reply yet.", metavar="RUN")
+    log: list[str] = _output(
+        list,
+        "Log the scores of a run without unanswered questions to tensorboard, wandb, mlflow or swanlab. Repeatable.",
+        metavar="TRACKER",
+        default="none",
+    )
     lang: Literal["en", "zh"] | None = _output(
         None, "Language of the results on the screen.", default="zh under a Chinese locale, otherwise en"
     )

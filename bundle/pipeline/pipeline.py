@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bundle.errors import BundleError, ExitCode, ServerError, UnexpectedError
 from bundle.pipeline.dry_run import dry_run
-from bundle.pipeline.ending import conclude, conclusion_of, prepare_page, write_page
+from bundle.pipeline.ending import conclude, conclusion_of, log_scores, prepare_page, require_trackers, write_page
 from bundle.pipeline.losses import goes_on_after
 from bundle.pipeline.options import EvaluationOptions
 from bundle.pipeline.plan import Loaded, Plan, plan_tasks
@@ -71,6 +71,7 @@ async def evaluate(
         BundleError: The run failed; what has been answered is saved and shown.
         UnexpectedError: This program is at fault; the same holds.
     """
+    require_trackers(options)
     session = _Session(options, screen, conclusion_of(options), command)
     with contextlib.ExitStack() as opened:
         try:
@@ -359,5 +360,6 @@ def _report(session: _Session, code: int) -> int:
         code = conclude(session.conclusion, run, code, screen)
     if coverage.answered:
         write_page(run, screen)
+        log_scores(session.options, run, screen)
     screen.last(run.directory)
     return code
