@@ -29,8 +29,13 @@ LONGEST = tuple(
 # The language of the screen is the locale's.
 os.environ["LC_ALL"] = "C.UTF-8"
 
-settings.register_profile("busy machines too", deadline=None)
-settings.load_profile("busy machines too")
+settings.register_profile("thorough", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=30)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """`make test`, which leaves out what is slow, tries fewer made-up examples as well."""
+    settings.load_profile("quick" if config.option.markexpr == "not slow" else "thorough")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

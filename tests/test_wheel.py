@@ -27,6 +27,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("command", "listed"),
     [("tasks", "ceval_gen"), ("models", "internlm2_5-1_8b"), ("models", "puyu-api")],
 )
+@pytest.mark.slow
 def test_model_and_task_files_are_found(installed: Path, command: str, listed: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     program = f"import sys; sys.path.insert(0, {str(installed)!r}); import bundle.cli.main; bundle.cli.main.main()"

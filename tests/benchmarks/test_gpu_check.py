@@ -112,6 +112,7 @@ def test_a_signal_ends_the_run_under_way_and_what_was_known_is_kept(tmp_path: Pa
     assert carrying(str(tmp_path / "record.json")) == []
 
 
+@pytest.mark.slow
 def test_what_no_longer_fits_the_budget_is_left_out_and_named(tmp_path: Path, work: Path) -> None:
     result = gpu_check("--quick", "--budget", 30, "--data", SAMPLE, "--work", work, environment=gpu_box(tmp_path))
     assert result.returncode == 0

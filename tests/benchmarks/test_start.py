@@ -17,6 +17,7 @@ def test_the_help_and_the_servers_start_command_are_timed(tmp_path: Path) -> Non
     assert 0 < start["command_s"] < PATIENCE_S
 
 
+@pytest.mark.slow
 def test_a_server_that_is_never_started_is_a_failure_that_shows_what_was_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

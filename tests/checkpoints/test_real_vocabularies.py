@@ -49,6 +49,7 @@ def published(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, int
     return tmp_path / "model", FAMILIES[request.param]
 
 
+@pytest.mark.slow
 def test_internlm2s_own_vocabulary_is_converted_exactly(internlm2: Path) -> None:
     sentencepiece = pytest.importorskip("sentencepiece")
     model = read_model(internlm2 / "tokenizer.model")
@@ -92,6 +93,7 @@ def test_published_tokenizers_pass_the_proof(published: tuple[Path, int], prober
     assert report["eos_token_id"] == ENDS[vocab_size][1]
 
 
+@pytest.mark.slow
 def test_a_published_tokenizer_with_a_mark_at_another_id_fails_the_proof(
     published: tuple[Path, int], prober: Prober
 ) -> None:

@@ -88,6 +88,7 @@ _CLOSED = ("<&-", ">&-", "2>&-")
         for place, closed in enumerate(_CLOSED)
     ],
 )
+@pytest.mark.slow
 def test_closed_streams_change_nothing(arguments: str, closed: str, workplace: Path) -> None:
     shutil.rmtree(workplace / "made", ignore_errors=True)
     ended = subprocess.run(

@@ -58,6 +58,7 @@ def lasting(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Box:
         ("trickle", "no reply within 8 s", 2),
     ],
 )
+@pytest.mark.slow
 def test_an_impossible_reply_leaves_its_question_without_one(
     lasting: Box, fault: str, error: str, attempts: int
 ) -> None:
@@ -76,6 +77,7 @@ def test_a_server_that_fails_every_request_is_restarted(box: MakeBox) -> None:
     machine.check(answered=ALL)
 
 
+@pytest.mark.slow
 def test_a_server_that_fails_every_request_after_each_restart_ends_the_run(box: MakeBox) -> None:
     machine = box("fails everything")
     ended = machine.run("--retries", 0, "--max-restarts", 1)

@@ -57,6 +57,7 @@ def fill(disk: Path) -> None:
 
 
 @pytest.mark.usefixtures("mounting")
+@pytest.mark.slow
 def test_it_fills_up_while_questions_are_asked(box: MakeBox) -> None:
     machine = box("takes its time")
     process, disk = start_on_its_own_disk(machine, "size=1m")

@@ -1,12 +1,14 @@
 """A run is not over before the driver has taken back the memory of its server."""
 
 import psutil
+import pytest
 
 from tests.faults.box import ALL
 from tests.faults.conftest import MakeBox
 from tests.patience import wait_until
 
 
+@pytest.mark.slow
 def test_the_driver_releases_the_memory_of_a_dead_server_late(box: MakeBox) -> None:
     machine = box("takes its time")
     held = machine.directory / "held"  # by the driver's account; the server adds itself, and nobody takes it away

@@ -69,6 +69,7 @@ def more_than(process: "subprocess.Popen[bytes]", api: ScriptedApi, requests: in
     return len(api.bodies) > requests or process.poll() is not None
 
 
+@pytest.mark.slow
 def test_killed_together_with_its_server(box: MakeBox) -> None:
     machine = box("silent; good")
     process = machine.start()

@@ -37,6 +37,7 @@ def test_too_few_from_the_beginning(box: MakeBox) -> None:
     assert not machine.out.exists()
 
 
+@pytest.mark.slow
 def test_fewer_than_the_wanted_concurrency(box: MakeBox) -> None:
     machine = box("good")
     ended = run_with_open_files(machine, 128, "--concurrency", 300)

@@ -1,5 +1,7 @@
 """A question that the server dies of is found, set aside and named; all others are answered."""
 
+import pytest
+
 from tests.faults.box import ALL
 from tests.faults.conftest import MakeBox
 
@@ -29,6 +31,7 @@ def test_it_crashes_the_server_every_time(box: MakeBox) -> None:
     machine.check(answered=ALL)
 
 
+@pytest.mark.slow
 def test_the_server_survives_and_fails_every_request_from_then_on(box: MakeBox) -> None:
     machine = box("sickens of poison", LMDEPLOY_STAND_IN_POISON=POISON)
     ended = machine.run("--retries", 0)
@@ -53,6 +56,7 @@ def test_it_is_found_among_all_within_six_crashes_although_two_restarts_are_allo
     machine.check(answered=ALL - 1, failed=1)
 
 
+@pytest.mark.slow
 def test_two_of_them_cost_no_other_question_its_answer(box: MakeBox) -> None:
     machine = box("good", LMDEPLOY_STAND_IN_POISON=f"{POISON}; {ANOTHER}")
     ended = machine.run("--concurrency", ALL, "--max-restarts", 5)

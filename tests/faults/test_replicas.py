@@ -44,6 +44,7 @@ def test_two_servers_give_what_one_gives_row_for_row_and_a_resume_may_have_anoth
 @pytest.mark.parametrize(
     ("stop", "options"), [(signal.SIGKILL, []), (signal.SIGSTOP, ["--hang-timeout", 3])], ids=["killed", "stopped"]
 )
+@pytest.mark.slow
 def test_both_are_lost_midway(box: MakeBox, stop: signal.Signals, options: list[object]) -> None:
     machine = box("silent; silent; good", **TWO_GPUS)
     process = machine.start("--replicas", 2, *options)
@@ -83,6 +84,7 @@ def test_the_first_is_lost_for_good_and_the_other_answers_the_rest(box: MakeBox)
     machine.check(answered=ALL)
 
 
+@pytest.mark.slow
 def test_a_poisoned_question_costs_no_other_its_answer(box: MakeBox) -> None:
     machine = box("good", LMDEPLOY_STAND_IN_POISON=POISON, **TWO_GPUS)
     ended = machine.run("--replicas", 2)
@@ -92,6 +94,7 @@ def test_a_poisoned_question_costs_no_other_its_answer(box: MakeBox) -> None:
 
 
 @pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.slow
 def test_interrupted_nothing_is_left_and_a_resume_asks_the_rest(box: MakeBox, times: int) -> None:
     machine = box("silent; silent; good", **TWO_GPUS)
     process = machine.start("--replicas", 2)

@@ -4,6 +4,7 @@ import os
 import signal
 
 import psutil
+import pytest
 
 from tests.faults.box import ALL, MIDWAY
 from tests.faults.conftest import MakeBox
@@ -28,6 +29,7 @@ def test_killed_from_outside(box: MakeBox) -> None:
     assert (machine.run_directory / "server.log").read_text().count("Loading weights") == 2
 
 
+@pytest.mark.slow
 def test_it_exits_and_does_not_come_up_again_at_once(box: MakeBox) -> None:
     """As where the driver has not yet given back what the dead one held."""
     machine = box("exits; out of memory; good")
@@ -41,6 +43,7 @@ def test_it_exits_and_does_not_come_up_again_at_once(box: MakeBox) -> None:
     machine.check_only_what_was_open_was_asked_again()
 
 
+@pytest.mark.slow
 def test_the_guardian_is_killed(box: MakeBox) -> None:
     machine = box("silent; good")
     process = machine.start()
@@ -82,6 +85,7 @@ def test_it_dies_and_no_restart_is_allowed(box: MakeBox) -> None:
     machine.check(answered=len(machine.answered()))
 
 
+@pytest.mark.slow
 def test_a_worker_that_ignores_signals_is_gone_before_the_next_server_starts(box: MakeBox) -> None:
     machine = box("leaves a worker and exits; good")
     ended = machine.run()

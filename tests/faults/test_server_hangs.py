@@ -32,6 +32,7 @@ def test_replies_stop_coming(box: MakeBox, health: str) -> None:
     machine.check_only_what_was_open_was_asked_again()
 
 
+@pytest.mark.slow
 def test_request_timeouts_shorter_than_the_hang_timeout_do_not_hide_a_hang(box: MakeBox) -> None:
     machine = box("silent; good")
     ended = machine.run("--hang-timeout", HANG_S, "--request-timeout", 1, "--retries", 10)
@@ -41,6 +42,7 @@ def test_request_timeouts_shorter_than_the_hang_timeout_do_not_hide_a_hang(box: 
     machine.check(answered=ALL)
 
 
+@pytest.mark.slow
 def test_this_program_itself_was_suspended(box: MakeBox) -> None:
     """Ctrl-Z, or a laptop that was closed: nobody listened, so nobody can say that the server was silent."""
     machine = box("takes its time")

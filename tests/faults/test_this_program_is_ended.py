@@ -25,6 +25,7 @@ from tests.stand_ins.box import ROOT
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
 
+@pytest.mark.slow
 def test_interrupted_twice_while_the_server_ignores_signals(box: MakeBox) -> None:
     machine = box("stubborn")
     process = machine.start()
@@ -91,6 +92,7 @@ def remote(api: ScriptedApi, out: Path) -> list[str]:
     return [sys.executable, "-m", "bundle", "eval-remote", "m", *options]
 
 
+@pytest.mark.slow
 def test_its_terminal_is_gone_without_a_signal(tmp_path: Path) -> None:
     """As after `disown` and logging out: it goes on to the end, with nobody to tell."""
     out = tmp_path / "out"
@@ -104,6 +106,7 @@ def test_its_terminal_is_gone_without_a_signal(tmp_path: Path) -> None:
     assert results_of(out)["coverage"]["answered"] == len(whole_rows(out)) == ALL
 
 
+@pytest.mark.slow
 def test_started_with_nohup_it_survives_its_terminal(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with remote_api(slow_letter) as api, (tmp_path / "log").open("wb") as log:

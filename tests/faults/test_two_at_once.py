@@ -3,6 +3,8 @@
 import json
 import signal
 
+import pytest
+
 from tests.faults.box import ALL
 from tests.faults.conftest import MakeBox
 from tests.patience import PATIENCE_S, wait_until
@@ -13,6 +15,7 @@ TWO_GPUS = {"NVIDIA_SMI_STAND_IN": json.dumps({"gpus": [GPU, (1, "GPU-1", *GPU[2
 """A variable of the environment."""
 
 
+@pytest.mark.slow
 def test_two_runs_share_a_machine_an_output_directory_and_a_cache(box: MakeBox) -> None:
     machine = box("slow start", **TWO_GPUS)
     one, other = machine.start(), machine.start()
@@ -29,6 +32,7 @@ def test_two_runs_share_a_machine_an_output_directory_and_a_cache(box: MakeBox) 
     machine.check_nothing_is_left()
 
 
+@pytest.mark.slow
 def test_a_gpu_that_a_run_uses_is_refused_or_waited_for(box: MakeBox) -> None:
     machine = box("silent; good")
     process = machine.start()

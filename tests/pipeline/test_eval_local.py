@@ -119,6 +119,7 @@ def test_only_the_first_questions_of_the_chosen_subjects_are_asked(tmp_path: Pat
 
 
 @pytest.mark.parametrize("where", ["after --", "config.json", "--max-seq-len"])
+@pytest.mark.slow
 def test_examples_are_dropped_for_the_smallest_context(tmp_path: Path, tiny: Path, where: str) -> None:
     directory, more = tiny, []
     if where == "config.json":
@@ -241,6 +242,7 @@ def test_a_template_of_the_users_choice_and_one_that_cannot_be_checked_are_warni
     assert json.loads(path.read_text(encoding="utf-8"))["template"]["equal"] is equal
 
 
+@pytest.mark.slow
 def test_greedy_requests_say_so_and_an_end_of_turn_that_no_file_lists_is_sent(tmp_path: Path, tiny: Path) -> None:
     unlisted = shutil.copytree(tiny, tmp_path / "unlisted")
     (unlisted / "generation_config.json").write_text('{"eos_token_id": 2}')
@@ -267,6 +269,7 @@ def test_greedy_requests_say_so_and_an_end_of_turn_that_no_file_lists_is_sent(tm
 @pytest.mark.parametrize(
     "thinking", ["chat_template_kwargs = { enable_thinking = false }", "extra_body = { enable_thinking = false }"]
 )
+@pytest.mark.slow
 def test_the_model_files_template_arguments_are_sent_and_the_prompts_proved_with_them(
     tmp_path: Path, tiny: Path, thinking: str
 ) -> None:
@@ -322,6 +325,7 @@ def test_a_base_model_is_asked_to_continue_plain_text(tmp_path: Path, base_dir: 
     assert "shape plain and turns" in compared.stderr
 
 
+@pytest.mark.slow
 def test_a_model_is_served_with_a_lora_adapter_merged_into_it(tmp_path: Path, tiny: Path) -> None:
     adapter, out = lora_adapter(tiny, tmp_path / "sft-lora"), tmp_path / "out"
     options = ["--data", "sample", "--limit", "1", "--subjects", "law", "--out", out]
@@ -451,6 +455,7 @@ PHASES = {
         ),
     ],
 )
+@pytest.mark.slow
 def test_however_it_is_ended_no_process_is_left(tmp_path: Path, tiny: Path, phase: str, number: signal.Signals) -> None:
     behaviour, sign = PHASES[phase]
     log, out = tmp_path / "log", tmp_path / "out"

@@ -197,6 +197,7 @@ def test_answers_to_the_test_split_become_a_submission_in_which_nothing_is_guess
     assert Path(result.stdout.splitlines()[-1]).is_dir()
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
     options = ["--data", "sample", "--concurrency", 3]
     with remote_api() as api:

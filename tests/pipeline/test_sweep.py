@@ -115,6 +115,7 @@ def test_each_gets_a_run_of_its_own_and_what_fails_stops_no_other(
     machine.check_nothing_is_left()
 
 
+@pytest.mark.slow
 def test_other_settings_are_another_run(training: MakeFolder, box: Callable[..., Box]) -> None:
     machine = box(training(1, 2))
     assert machine.run("--subjects", "law").code == 0
@@ -125,6 +126,7 @@ def test_other_settings_are_another_run(training: MakeFolder, box: Callable[...,
     assert len(list(machine.out.glob("*/run.json"))) == 4
 
 
+@pytest.mark.slow
 def test_interrupted_it_goes_on_where_it_was(training: MakeFolder, box: Callable[..., Box]) -> None:
     machine = box(training(1, 2), "silent", **TWO_GPUS)
     process = machine.start()
@@ -147,6 +149,7 @@ def test_interrupted_it_goes_on_where_it_was(training: MakeFolder, box: Callable
     machine.check_nothing_is_left()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_is_no_success_and_stops_no_other(training: MakeFolder, box: Callable[..., Box]) -> None:
     machine = box(training(1, 2), **TWO_GPUS, LMDEPLOY_STAND_IN_ON_0="silent")
     process = machine.start()
@@ -170,6 +173,7 @@ def test_a_run_that_is_killed_is_no_success_and_stops_no_other(training: MakeFol
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="only Linux tells a process that its parent has died")
+@pytest.mark.slow
 def test_killed_it_leaves_nothing_behind(training: MakeFolder, box: Callable[..., Box]) -> None:
     machine = box(training(1, 2), "silent", **TWO_GPUS)
     process = machine.start()

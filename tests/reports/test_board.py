@@ -205,6 +205,7 @@ def file(out: Path) -> Path:
     return out / "board.html"
 
 
+@pytest.mark.slow
 def test_runs_are_sorted_filtered_and_turned_to_differences(browser: Browser, file: Path) -> None:
     with opened(browser, file) as page:
         names = page.locator(".board tbody .name")
@@ -233,6 +234,7 @@ def test_nothing_keeps_anybody_from_using_it(browser: Browser, file: Path, schem
         assert faults(page) == []
 
 
+@pytest.mark.slow
 def test_a_page_that_is_served_shows_how_far_a_run_is(browser: Browser, tmp_path: Path) -> None:
     out = tmp_path / "outputs"
     going = write_run(out / "going", {"law": "11x.."}, results=False)

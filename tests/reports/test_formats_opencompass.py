@@ -156,6 +156,7 @@ def test_a_lone_surrogate_in_a_reply_is_no_hindrance(tmp_path: Path) -> None:
     assert json.loads(text)["0"]["prediction"] == "A 好 \ud83d"
 
 
+@pytest.mark.slow
 def test_opencompass_itself_scores_and_summarizes_the_files_to_the_same(whole: RecordedRun, tmp_path: Path) -> None:
     exports = {tmp_path / "whole": export(whole)}
     exports[tmp_path / "gaps"] = export(with_gaps(tmp_path / DIRECTORY))

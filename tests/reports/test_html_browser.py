@@ -260,6 +260,7 @@ def test_on_paper_it_is_black_on_white_and_without_controls(browser: Browser, fi
         expect(page.locator(".chart svg.plot").first).to_be_visible()
 
 
+@pytest.mark.slow
 def test_14_000_questions_make_no_more_rows_than_a_page_has(browser: Browser, tmp_path: Path) -> None:
     outcomes = random_outcomes(find_task("ceval_gen"), 0.6, questions=270)
     with opened(browser, page_of(write_run(tmp_path / "run", outcomes))) as page:

@@ -34,6 +34,7 @@ def test_every_line_of_the_screen_is_made_printable(capsys: pytest.CaptureFixtur
         assert line + SHOWN in captured.err.replace("\n", " ").replace("  ", "  ")
 
 
+@pytest.mark.slow
 def test_names_in_a_users_own_task_are_escaped(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"question": "q", "answer": "A", "subject": "la\\u001b[31mw\\u202e"}\n')
     (tmp_path / "own.toml").write_text(
@@ -63,6 +64,7 @@ def test_model_names_listed_by_a_server_are_escaped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "command", [["eval-local"], ["eval-remote", "m", "--base-url", "http://127.0.0.1:1", "--data"], ["tasks"]]
 )
+@pytest.mark.slow
 def test_strange_paths_are_escaped(command: list[str], name: str, tmp_path: Path) -> None:
     path = tmp_path / f"{name}.toml"
     path.mkdir()

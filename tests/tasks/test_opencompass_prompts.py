@@ -30,6 +30,7 @@ def _texts(task: Task, question: Question) -> list[Message]:
 
 
 @pytest.mark.parametrize("name", TASKS)
+@pytest.mark.slow
 def test_every_message_of_every_subject_is_opencompass_s(shared: Path, name: str) -> None:
     task = find_task(name)
     tables = task.load(str(shared / "data" / task.benchmark.name), task.subjects, lambda _: None)

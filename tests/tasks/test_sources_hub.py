@@ -48,6 +48,7 @@ def has_options(outcome: Outcome) -> bool:
     return all(way in outcome.remedy for way in ("--data modelscope", "--data PATH", "HF_ENDPOINT", "--data sample"))
 
 
+@pytest.mark.slow
 def test_the_hubs_parquet_files_give_the_text_of_the_csv_files(hub: FakeHub, tmp_path: Path) -> None:
     outcome = load(tmp_path / "hf", hub.url)
     directory = load_tables(str(write_files(tmp_path / "ceval", ceval_files(ROWS))), CEVAL, WANTED)
@@ -77,6 +78,7 @@ def test_what_is_cached_is_not_fetched_again(hub: FakeHub, tmp_path: Path) -> No
     assert second.said == []
 
 
+@pytest.mark.slow
 def test_a_new_commit_is_noticed_and_only_what_changed_is_fetched(hub: FakeHub, tmp_path: Path) -> None:
     first = load(tmp_path, hub.url)
     changed = ROWS | {("law", "val"): [question(0, A="changed")]}
@@ -89,6 +91,7 @@ def test_a_new_commit_is_noticed_and_only_what_changed_is_fetched(hub: FakeHub, 
     assert len([request for request in of_data_set(hub) if request.startswith("GET /datasets/")]) == 1
 
 
+@pytest.mark.slow
 def test_of_several_commits_in_the_cache_the_one_fetched_last_is_used(hub: FakeHub, tmp_path: Path) -> None:
     commits = []
     for answer in "AB":
@@ -123,6 +126,7 @@ def test_offline_mode_with_an_empty_cache_is_an_error_with_the_ways_out(tmp_path
     assert has_options(outcome)
 
 
+@pytest.mark.slow
 def test_offline_mode_with_only_some_of_the_files_is_an_error(hub: FakeHub, tmp_path: Path) -> None:
     load_in_fresh_process("hub", CEVAL, WANTED[:2], HF_HOME=str(tmp_path), HF_ENDPOINT=hub.url)
     assert "does not have all the files needed" in load(tmp_path, hub.url, HF_HUB_OFFLINE="1").error
@@ -143,6 +147,7 @@ def test_a_hub_whose_name_is_unknown_is_an_error_with_the_ways_out(tmp_path: Pat
     assert has_options(outcome)
 
 
+@pytest.mark.slow
 def test_a_hub_that_never_answers_is_given_up_on(hub: FakeHub, tmp_path: Path) -> None:
     hub.silent = True
     outcome = load(tmp_path, hub.url, HF_HUB_ETAG_TIMEOUT="1")
@@ -151,6 +156,7 @@ def test_a_hub_that_never_answers_is_given_up_on(hub: FakeHub, tmp_path: Path) -
     assert outcome.seconds < PATIENCE_S
 
 
+@pytest.mark.slow
 def test_a_hub_that_cannot_be_reached_any_more_leaves_the_cached_copy_and_this_is_said(
     hub: FakeHub, tmp_path: Path
 ) -> None:
@@ -201,6 +207,7 @@ def test_an_endpoint_without_a_scheme_is_an_error_that_gives_the_right_one(endpo
     assert "hunter2" not in outcome.error + outcome.remedy + outcome.printed
 
 
+@pytest.mark.slow
 def test_progress_is_reported_while_many_files_are_downloaded(hub: FakeHub, tmp_path: Path) -> None:
     rows = {(f"subject{number}", "val"): [question(0)] for number in range(60)}
     hub.repos[REPO] = parquet_files(rows)

@@ -37,6 +37,7 @@ def test_all_of_cmmlu_is_read(data: Path) -> None:
     assert sum(map(len, tables.rows.values())) == 11582
 
 
+@pytest.mark.slow
 def test_a_directory_a_zip_and_the_hub_give_the_same_fingerprint(data: Path, tmp_path: Path) -> None:
     wanted = ceval(data, "dev", "val")
     directory = load_tables(str(data / "ceval"), CEVAL, wanted)
@@ -51,6 +52,7 @@ def test_a_directory_a_zip_and_the_hub_give_the_same_fingerprint(data: Path, tmp
     assert fetched.fingerprint == directory.fingerprint == packed.fingerprint
 
 
+@pytest.mark.slow
 def test_folders_as_people_have_them_give_the_same_fingerprint(shared: Path, tmp_path: Path) -> None:
     wanted = ceval(shared / "data", "dev", "val")
     maker = shared / "cases" / "folders" / "make_folders.py"
