@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bundle.checkpoints.families import make_family_checkpoint
 from bundle.checkpoints.internlm2 import rewrite_as_llama
 from bundle.serving.conversion import cpu_dtype
 from bundle.tasks.catalog import find_task
@@ -110,3 +111,26 @@ def test_a_real_server_does_not_outlive_us(
 
     assert process.wait(PATIENCE_S) in (130, -signal.SIGKILL)
     wait_until(lambda: not carrying(str(tmp_path)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [("llama3", ()), ("qwen3", ()), ("qwen3", ("--model-file", "qwen3-no-thinking"))],
+)
+def test_checkpoints_of_other_families_are_evaluated(
+    tmp_path: Path, environment: Mapping[str, str], family: str, options: tuple[str, ...]
+) -> None:
+    make_family_checkpoint(tmp_path / family, family)
+    few = ("--subjects", "law,logic,accountant", "--limit", "1")
+    asked = ("eval-local", tmp_path / family, "--data", "sample", "--out", tmp_path / "out", *few, *options)
+
+    result = run(*asked, environment=environment, limit_s=_LONGEST_S)
+
+    assert result.returncode == 0, result.stderr
+    record = json.loads(next((tmp_path / "out").glob("*/run.json")).read_text(encoding="utf-8"))
+    assert record["template"]["equal"] is True
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == 3
+    assert {row["reply"] for row in rows} <= set("ABCD")
+    assert {row["finish_reason"] for row in rows} == {"stop"}

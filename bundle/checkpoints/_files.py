@@ -1,10 +1,13 @@
 """Reading a checkpoint's files so that anything wrong with one becomes an error a user can act on."""
 
+import contextlib
 import json
+import shutil
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 from bundle.errors import CheckpointError
 from bundle.system.text import printable
@@ -180,3 +183,37 @@ def _head(path: Path) -> tuple[int, bytes]:
             return status.st_size, file.read(64)
     except OSError as error:
         raise unreadable(path, error) from error
+
+
+@contextlib.contextmanager
+def new_directory(directory: Path, needed: int) -> Iterator[Path]:
+    """A directory to write a checkpoint of ``needed`` bytes to, which becomes ``directory`` once it is complete.
+
+    Raises:
+        CheckpointError: ``directory`` exists and is not empty, the disk is too full, or it cannot be written.
+    """
+    directory = directory.absolute()
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise CheckpointError(
+            f"{shown(directory)} exists and is not an empty directory.", remedy="Name a new one, or remove it first."
+        )
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(directory.parent).free
+        if free < needed:
+            raise CheckpointError(
+                f"{shown(directory.parent)} has {free / 1e9:.1f} GB free; {needed / 1e9:.1f} GB are needed.",
+                remedy="Free some space, or name a directory on another disk.",
+            )
+        partial = directory.with_name(f".{directory.name}.{uuid4().hex[:8]}.partial")
+        try:
+            partial.mkdir()
+            yield partial
+            partial.replace(directory)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"{shown(directory)} cannot be written: {shown(error.strerror)}.",
+            remedy="Free some space, or choose another directory.",
+        ) from error

@@ -5,18 +5,56 @@ from typing import Annotated, Literal
 
 import typer
 
+Like = Literal[
+    "tiny",
+    "internlm2_5-1_8b",
+    "qwen2.5",
+    "qwen3",
+    "llama3",
+    "mistral",
+    "internlm3",
+    "deepseek-r1-distill-qwen",
+    "glm4",
+]
+
 
 def make_checkpoint(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory to create.", show_default=False)],
     like: Annotated[
-        Literal["tiny", "internlm2_5-1_8b"], typer.Option(help="Model shape; internlm2_5-1_8b takes 3.6 GB.")
+        Like,
+        typer.Option(
+            help="Model shape: InternLM2.5's, tiny or of full size (3.6 GB), or a tiny one of another family."
+        ),
     ] = "tiny",
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="For another family: take the tokenizer in this directory.", show_default=False
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Random seed; the same seed gives the same weights.")] = 0,
 ) -> None:
-    """Write an InternLM2 checkpoint with random weights."""
+    """Write a checkpoint with random weights."""
     # imported late: `bundle --help` needs none of it
+    from bundle.checkpoints.families import make_family_checkpoint
     from bundle.checkpoints.internlm2 import make_checkpoint
+    from bundle.errors import UsageError
     from bundle.reports.screen.console import Screen
 
-    make_checkpoint(directory, like=like, seed=seed, say=Screen().say)
+    say = Screen().say
+    if tokenizer is not None and like in ("tiny", "internlm2_5-1_8b"):
+        raise UsageError(
+            "InternLM2.5's shapes are made with a tokenizer of their own.",
+            remedy="Leave out --tokenizer, or add --like.",
+        )
+    try:
+        if like == "tiny" or like == "internlm2_5-1_8b":
+            make_checkpoint(directory, like=like, seed=seed, say=say)
+        else:
+            make_family_checkpoint(directory, like, tokenizer=tokenizer, seed=seed, say=say)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"Making a checkpoint takes {error.name}, which is not installed.",
+            remedy="Install the CPU engine, which brings it: pip install '.[cpu]'.",
+        ) from error
     typer.echo(directory)

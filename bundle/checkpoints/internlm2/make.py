@@ -11,7 +11,6 @@ towards the letters; the second is large for the letters only, and pulls harder 
 
 import io
 import os
-import shutil
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +18,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
-from uuid import uuid4
 
-from bundle.checkpoints._files import shown
+from bundle.checkpoints._files import new_directory
 from bundle.checkpoints._tensors import INTERNLM2, Sizes, internlm2_tensors, parameter_count
 from bundle.checkpoints._weights import SAFETENSORS_INDEX
 from bundle.checkpoints.internlm2.sentencepiece import (
@@ -33,7 +31,6 @@ from bundle.checkpoints.internlm2.sentencepiece import (
 )
 from bundle.checkpoints.internlm2.tokenizer_proof import prove_equal
 from bundle.checkpoints.internlm2.without_code import CONFIGURATION, configuration_code
-from bundle.errors import CheckpointError
 from bundle.system.files import write_json
 
 if TYPE_CHECKING:
@@ -73,11 +70,11 @@ _CHAT_TEMPLATE: Final = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
-_CARRIER: Final = 8.0  # of the two numbers kept free of noise, where the embeddings' others spread by 1
-_FAINT: Final = 0.02
-_SHARP: Final = 8.0  # attention looks at few tokens, so the letter depends on which these are
+CARRIER: Final = 8.0  # of the two numbers kept free of noise, where the embeddings' others spread by 1
+FAINT: Final = 0.02
+SHARP: Final = 8.0  # attention looks at few tokens, so the letter depends on which these are
 # In units of a logit's spread: the letters are above all others, and the end of the turn above the letters.
-_LETTERS_SPREAD, _LETTERS_PULL, _END_PULL = 2.0, 10.0, 30.0
+LETTERS_SPREAD, LETTERS_PULL, END_PULL = 2.0, 10.0, 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,38 +126,15 @@ def make_checkpoint(
     Raises:
         CheckpointError: The directory is not empty, the disk is too full, or it cannot be written.
     """
-    directory = directory.absolute()
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise CheckpointError(
-            f"{shown(directory)} exists and is not an empty directory.", remedy="Name a new one, or remove it first."
-        )
     config = made_config(like)
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        needed = 2 * parameter_count(internlm2_tensors(config)) + 32 * 2**20
-        free = shutil.disk_usage(directory.parent).free
-        if free < needed:
-            raise CheckpointError(
-                f"{shown(directory.parent)} has {free / 1e9:.1f} GB free; {needed / 1e9:.1f} GB are needed.",
-                remedy="Free some space, or name a directory on another disk.",
-            )
-        partial = directory.with_name(f".{directory.name}.{uuid4().hex[:8]}.partial")
-        try:
-            partial.mkdir()
-            habit = _write_tokenizer(partial, config["vocab_size"], say)
-            _write_weights(partial, config, seed, habit, say)
-            ends = {"bos_token_id": 1, "eos_token_id": [2, habit.end_of_turn], "pad_token_id": 2}
-            write_json(partial / "generation_config.json", ends)
-            (partial / CONFIGURATION).write_bytes(configuration_code())
-            write_json(partial / "config.json", config)
-            partial.replace(directory)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        raise CheckpointError(
-            f"{shown(directory)} cannot be written: {shown(error.strerror)}.",
-            remedy="Free some space, or choose another directory.",
-        ) from error
+    needed = 2 * parameter_count(internlm2_tensors(config)) + 32 * 2**20
+    with new_directory(directory, needed) as partial:
+        habit = _write_tokenizer(partial, config["vocab_size"], say)
+        _write_weights(partial, config, seed, habit, say)
+        ends = {"bos_token_id": 1, "eos_token_id": [2, habit.end_of_turn], "pad_token_id": 2}
+        write_json(partial / "generation_config.json", ends)
+        (partial / CONFIGURATION).write_bytes(configuration_code())
+        write_json(partial / "config.json", config)
 
 
 def _write_tokenizer(directory: Path, vocab_size: int, say: Callable[[str], None]) -> _Habit:
@@ -251,21 +225,21 @@ def _give_habit(name: str, values: "npt.NDArray[np.float32]", std: float, sizes:
     letters = list(habit.letters)
     match name.removesuffix(".weight").rpartition(".")[2]:
         case "tok_embeddings":
-            values[habit.before_reply] *= _FAINT
-            values[:, 0] = _CARRIER
+            values[habit.before_reply] *= FAINT
+            values[:, 0] = CARRIER
             values[:, 1] = 0
-            values[letters, 1] = _CARRIER
+            values[letters, 1] = CARRIER
         case "output":
             spread = std * sizes.hidden**0.5
             values *= std
-            values[letters] *= _LETTERS_SPREAD
+            values[letters] *= LETTERS_SPREAD
             values[:, :2] = 0
-            values[letters, 0] = _LETTERS_PULL * spread
-            values[habit.end_of_turn, 1] = _END_PULL * spread
+            values[letters, 0] = LETTERS_PULL * spread
+            values[habit.end_of_turn, 1] = END_PULL * spread
         case "wqkv":
             values *= std
             grouped = values.reshape(sizes.kv_heads, -1, sizes.head_dim, sizes.hidden)  # a view
-            grouped[:, :-1] *= _SHARP
+            grouped[:, :-1] *= SHARP
         case "wo" | "w2":
             values *= std
             values[:2] = 0
@@ -290,12 +264,9 @@ def make_vocabulary(size: int) -> bytes:
     """
     import sentencepiece  # imported late: a tenth of a second
 
-    sentences = resources.files("bundle.checkpoints.internlm2").joinpath("files", "sentences.txt")
     trained = io.BytesIO()
-    # Each a sentence of its own: before 0.2.3 `required_chars` end the process, and so they change no pair of pieces.
-    characters = _PUNCTUATION + _ASCII + _common_characters()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([*sentences.read_text(encoding="utf-8").splitlines(), *characters]),
+        sentence_iterator=iter(training_texts()),
         model_writer=trained,
         model_type="bpe",
         vocab_size=_TRAINED_PIECES,
@@ -314,6 +285,16 @@ def make_vocabulary(size: int) -> bytes:
         spare.pieces.add(piece=f"[UNUSED_TOKEN_{n}]", score=-_TRAINED_PIECES - n, type=PieceType.NORMAL)
     # A message followed by another is their union, repeated fields being joined.
     return trained.getvalue() + bytes(spare.SerializeToString())
+
+
+def training_texts() -> list[str]:
+    """Original sentences in the shapes of evaluation prompts, then each character that is to be a token by itself.
+
+    The characters are texts of their own: sentencepiece before 0.2.3 ends the process over `required_chars`, and so
+    they change no pair of pieces.
+    """
+    sentences = resources.files("bundle.checkpoints.internlm2").joinpath("files", "sentences.txt")
+    return [*sentences.read_text(encoding="utf-8").splitlines(), *_PUNCTUATION, *_ASCII, *_common_characters()]
 
 
 def _common_characters() -> str:
