@@ -116,7 +116,13 @@ def test_a_real_server_does_not_outlive_us(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "options"),
-    [("llama3", ()), ("qwen3", ()), ("qwen3", ("--model-file", "qwen3-no-thinking"))],
+    [
+        ("llama3", ()),
+        ("qwen3", ()),
+        ("qwen3", ("--model-file", "qwen3-no-thinking")),
+        ("qwen3", ("--model-file", "qwen3-thinking")),
+        ("deepseek-r1-distill-qwen", ()),  # Qwen's model with a template that is not Qwen's
+    ],
 )
 def test_checkpoints_of_other_families_are_evaluated(
     tmp_path: Path, environment: Mapping[str, str], family: str, options: tuple[str, ...]

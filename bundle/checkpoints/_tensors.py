@@ -23,6 +23,8 @@ INTERNLM2: Final = "InternLM2ForCausalLM"
 _SIZES: Final = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
 _NEEDED: Final[dict[str, tuple[str, ...]]] = {
     INTERNLM2: _SIZES,
+    "Glm4ForCausalLM": (*_SIZES, "num_key_value_heads"),
+    "InternLM3ForCausalLM": (*_SIZES, "num_key_value_heads"),
     "LlamaForCausalLM": _SIZES,
     "MistralForCausalLM": (*_SIZES, "num_key_value_heads"),
     "MixtralForCausalLM": (*_SIZES, "num_key_value_heads", "num_local_experts"),
@@ -172,15 +174,22 @@ def internlm2_tensors(config: Mapping[str, Any]) -> Shapes:
 
 def _llama_tensors(config: Mapping[str, Any], architecture: str) -> Shapes:
     """The tensors of Llama and its kind; defaults are those of transformers' configuration classes."""
-    if architecture == "Qwen3ForCausalLM":
+    if architecture in ("Qwen3ForCausalLM", "Glm4ForCausalLM"):
         config = {"head_dim": 128, **config}
     s = Sizes.from_config(config)
     q_rows, kv_rows = s.heads * s.head_dim, s.kv_heads * s.head_dim
     optional_bias = architecture in ("LlamaForCausalLM", "Qwen3ForCausalLM", "Qwen3MoeForCausalLM")
     o_bias = optional_bias and bool(config.get("attention_bias"))
-    always = {"Qwen2ForCausalLM": True, "Qwen2MoeForCausalLM": bool(config.get("qkv_bias", True))}
-    qkv_bias = always.get(architecture, o_bias)
     mlp_bias = architecture == "LlamaForCausalLM" and bool(config.get("mlp_bias"))
+    if architecture == "InternLM3ForCausalLM":
+        o_bias = mlp_bias = bool(config.get("bias"))
+    own_qkv_bias = {
+        "Glm4ForCausalLM": bool(config.get("attention_bias", True)),
+        "InternLM3ForCausalLM": bool(config.get("qkv_bias")),
+        "Qwen2ForCausalLM": True,
+        "Qwen2MoeForCausalLM": bool(config.get("qkv_bias", True)),
+    }
+    qkv_bias = own_qkv_bias.get(architecture, o_bias)
     shapes: Shapes = {"model.embed_tokens.weight": (s.vocab, s.hidden)}
     for n in range(s.layers):
         layer = f"model.layers.{n}"
@@ -203,11 +212,14 @@ def _llama_tensors(config: Mapping[str, Any], architecture: str) -> Shapes:
                 width = _size(config, "shared_expert_intermediate_size")
                 _mlp(shapes, f"{layer}.mlp.shared_expert", s.hidden, width, _GATED)
                 _linear(shapes, f"{layer}.mlp.shared_expert_gate", 1, s.hidden)
-        elif architecture == "Phi3ForCausalLM":
+        elif architecture in ("Phi3ForCausalLM", "Glm4ForCausalLM"):
             _linear(shapes, f"{layer}.mlp.gate_up_proj", 2 * s.intermediate, s.hidden)
             _linear(shapes, f"{layer}.mlp.down_proj", s.hidden, s.intermediate)
         else:
             _mlp(shapes, f"{layer}.mlp", s.hidden, s.intermediate, _GATED, bias=mlp_bias)
+        if architecture == "Glm4ForCausalLM":
+            shapes[f"{layer}.post_self_attn_layernorm.weight"] = (s.hidden,)
+            shapes[f"{layer}.post_mlp_layernorm.weight"] = (s.hidden,)
         shapes[f"{layer}.input_layernorm.weight"] = shapes[f"{layer}.post_attention_layernorm.weight"] = (s.hidden,)
     shapes["model.norm.weight"] = (s.hidden,)
     shapes["lm_head.weight"] = (s.vocab, s.hidden)

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import json
 import re
 import sys
 import tempfile
@@ -9,15 +10,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
+from bundle.checkpoints.tokenizer_probe import declared_tokens, read_json
 from bundle.errors import EngineMissingError, ServerError, UsageError
 from bundle.serving.conversion import INTERNLM2, cache_directory, cpu_dtype, servable
 from bundle.serving.diagnosis import KnownFailure, raised
 from bundle.serving.engine import Job, ServerSpec, option_names, option_value, require_loopback
 from bundle.serving.gpus import visible_gpus
 from bundle.serving.machine import Machine
-from bundle.system.files import text_if_there
+from bundle.system.files import text_if_there, write_json
 from bundle.system.findings import Check, Finding, failing, ok
 
 _INSTALL: Final = "Install the CPU engine with `pip install '.[cpu]'` in a checkout of this project"
@@ -35,6 +37,7 @@ _ACTIVITIES: Final = (
     ("Application startup complete", "the HTTP server is up"),
 )
 _ARCHITECTURE: Final = re.compile(r'"(\w+(?:ForCausalLM|LMHeadModel|ForConditionalGeneration))"')
+_QWEN_REPLY: Final = re.compile(r"<\|im_start\|>assistant(?:\n|\\n)")
 _QUANTIZER: Final = re.compile(r'^ +"([\w-]+)": \w+,$', re.MULTILINE)
 _NEEDS: Final = {
     "awq": ("gptqmodel",),
@@ -132,6 +135,7 @@ class TransformersEngine:
         found = servable(job.checkpoint, trust_remote_code=job.trust_remote_code, say=say)
         dtype = option_value(job.engine_arguments, "--dtype") or cpu_dtype(job.checkpoint.config)
         served_name = hub_name(job.checkpoint.name)
+        own = {} if plain else _unparsed_replies(found.directory)
         say(f"transformers {version} on the CPU, {dtype}")
         return ServerSpec(
             engine=self.name,
@@ -142,7 +146,7 @@ class TransformersEngine:
             own_code=found.own_code,
             command=partial(self._command, served_name, dtype, found.own_code),
             environment={
-                "HF_HUB_CACHE": str(_hub_view(found.directory, served_name, cache_directory())),
+                "HF_HUB_CACHE": str(_hub_view(found.directory, served_name, cache_directory(), own)),
                 "HF_HUB_OFFLINE": "1",
                 "PYTHONUNBUFFERED": "1",
                 **job.settings.env,
@@ -206,14 +210,35 @@ def _version() -> str:
         raise EngineMissingError("transformers is not installed.", remedy=f"{_INSTALL}.") from None
 
 
-def _hub_view(directory: Path, name: str, cache: Path) -> Path:
+def _unparsed_replies(directory: Path) -> dict[str, Any]:
+    """A tokenizer_config.json with which replies come as they are generated; empty if the checkpoint's own will do.
+
+    ``transformers serve`` takes what Qwen2 and Qwen3 generate apart by Qwen's marks (``get_response_template``). Where
+    the chat template has others, as that of DeepSeek-R1's distills, it finds none in the prompt, and the whole prompt
+    becomes a part of the reply.
+    """
+    config, settings = read_json(str(directory), "config.json"), read_json(str(directory), "tokenizer_config.json")
+    template = text_if_there(directory / "chat_template.jinja") or str(settings.get("chat_template"))
+    parsed = str(config.get("model_type")).startswith(("qwen2", "qwen3")) and "response_template" not in settings
+    if not parsed or _QWEN_REPLY.search(template):
+        return {}
+    ends = {"eos_token_id": None, **config, **read_json(str(directory), "generation_config.json")}["eos_token_id"]
+    tokens = declared_tokens(str(directory))
+    marks = [str(tokens[end]["content"]) for end in (ends if isinstance(ends, list) else [ends]) if end in tokens]
+    content = {"content": "text", **({"close": marks} if marks else {})}
+    return {**settings, "response_template": {"start_anchor_pattern": r"\Z", "fields": {"content": content}}}
+
+
+def _hub_view(directory: Path, name: str, cache: Path, tokenizer_config: dict[str, Any]) -> Path:
     """A directory in the layout of the Hub's cache that holds ``directory`` as the model ``name``.
+
+    If ``tokenizer_config`` is not empty, it takes the place of the file of this name.
 
     ``transformers serve`` lists the models of that cache and no others, and a model it lists is one it can be seen to
     have loaded under its name.
     """
     files = sorted(file for file in directory.iterdir() if file.is_file())
-    key = hashlib.sha256("\0".join([name, *map(str, files)]).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\0".join([name, *map(str, files), json.dumps(tokenizer_config)]).encode()).hexdigest()[:16]
     view = cache / HUB_VIEWS / key
     if view.is_dir():
         return view
@@ -225,6 +250,10 @@ def _hub_view(directory: Path, name: str, cache: Path) -> Path:
         (model / "refs" / "main").write_text(_REVISION)
         for file in files:
             (model / "snapshots" / _REVISION / file.name).symlink_to(file)
+        if tokenizer_config:
+            own = model / "snapshots" / _REVISION / "tokenizer_config.json"
+            own.unlink(missing_ok=True)
+            write_json(own, tokenizer_config)
         try:
             (Path(scratch) / "hub").replace(view)
         except OSError:

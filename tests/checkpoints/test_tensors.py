@@ -90,6 +90,20 @@ PUBLISHED: dict[str, tuple[dict[str, Any], float]] = {
         },
         7.24e9,
     ),
+    "GLM-4-9B": (
+        {
+            "model_type": "glm4",
+            "vocab_size": 151552,
+            "hidden_size": 4096,
+            "intermediate_size": 13696,
+            "num_hidden_layers": 40,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 2,
+            "head_dim": 128,
+            "attention_bias": True,
+        },
+        9.4e9,
+    ),
     "Phi-3-mini": (
         {
             "model_type": "phi3",
@@ -144,6 +158,8 @@ def test_published_models_have_the_tensors_of_transformers_own_model(name: str) 
 @pytest.mark.parametrize(
     ("model_type", "changes"),
     [
+        ("glm4", {"head_dim": 16}),
+        ("glm4", {"attention_bias": False}),
         ("llama", {}),
         ("llama", {"attention_bias": True}),
         ("llama", {"mlp_bias": True}),

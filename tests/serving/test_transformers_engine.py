@@ -1,0 +1,59 @@
+"""What a checkpoint looks like to ``transformers serve``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bundle.serving.transformers_engine import _hub_view, _unparsed_replies
+from tests.checkpoints.checkpoints import write_json
+
+QWEN = "{% for m in messages %}...{% endfor %}{{ '<|im_start|>assistant\\n' }}"
+DEEPSEEK = "{% for m in messages %}...{% endfor %}{{ '<｜Assistant｜><think>\\n' }}"
+
+
+def checkpoint(directory: Path, model_type: str, template: str, **settings: Any) -> Path:
+    directory.mkdir()
+    write_json(directory / "config.json", {"model_type": model_type, "eos_token_id": 7})
+    write_json(directory / "generation_config.json", {"eos_token_id": [7, 8]})
+    tokens = {"7": {"content": "<｜end▁of▁sentence｜>"}, "9": {"content": "<think>"}}
+    write_json(
+        directory / "tokenizer_config.json", {"added_tokens_decoder": tokens, "chat_template": template, **settings}
+    )
+    return directory
+
+
+def test_a_qwen_model_with_another_template_gets_its_replies_unparsed(tmp_path: Path) -> None:
+    directory = checkpoint(tmp_path / "model", "qwen2", DEEPSEEK)
+
+    view = _hub_view(directory, "local/model", tmp_path / "cache", _unparsed_replies(directory))
+
+    (snapshot,) = view.glob("models--local--model/snapshots/*")
+    own = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert json.loads((snapshot / "tokenizer_config.json").read_text(encoding="utf-8")) == {
+        **own,
+        "response_template": {
+            "start_anchor_pattern": r"\Z",
+            "fields": {"content": {"content": "text", "close": ["<｜end▁of▁sentence｜>"]}},
+        },
+    }
+    assert "response_template" not in own
+    assert (snapshot / "config.json").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("model_type", "template", "settings"),
+    [
+        ("qwen2", QWEN, {}),
+        ("qwen3", QWEN.replace("\\n", "\n"), {}),
+        ("llama", DEEPSEEK, {}),
+        ("qwen2", DEEPSEEK, {"response_template": {"start_anchor": "x"}}),
+    ],
+)
+def test_any_other_is_served_as_it_is(tmp_path: Path, model_type: str, template: str, settings: dict[str, Any]) -> None:
+    directory = checkpoint(tmp_path / "model", model_type, template, **settings)
+
+    view = _hub_view(directory, "local/model", tmp_path / "cache", _unparsed_replies(directory))
+
+    assert all(path.is_symlink() for path in view.glob("models--local--model/snapshots/*/*"))
