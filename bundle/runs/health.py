@@ -291,8 +291,9 @@ def _findings(
 ) -> Iterable[Finding]:
     lost = {one.key for one in unparsed}
     kinds: dict[Fault, list[Prediction]] = {fault: [] for fault in list(Fault)[:6]}
+    stops = any(one.decided_early for one in replies)  # nor would the answers of those that were read on have changed
     for one in replies:
-        if (fault := _fault(one, options, is_lost=one.key in lost)) is not None:
+        if (fault := _fault(one, options, is_lost=one.key in lost, stops=stops)) is not None:
             kinds[fault].append(one)
     for fault, found in kinds.items():
         if found:
@@ -317,10 +318,10 @@ def _findings(
         yield from _below_guessing(task, options, replies)
 
 
-def _fault(one: Prediction, options: str, *, is_lost: bool) -> Fault | None:
+def _fault(one: Prediction, options: str, *, is_lost: bool, stops: bool) -> Fault | None:
     if not (one.reply or "").strip():
         return Fault.UNENDED_THINKING if one.thinking else Fault.EMPTY
-    if one.finish_reason == "length":
+    if one.finish_reason == "length" and (is_lost or not stops):
         return Fault.CUT
     if not is_lost:
         return None

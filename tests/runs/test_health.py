@@ -54,6 +54,15 @@ def test_of_a_good_run_one_short_line_is_said() -> None:
     assert health.unparsed == 0
 
 
+def test_a_few_replies_read_to_their_limit_are_no_doubt_where_others_were_stopped_at_the_same_answer() -> None:
+    stopped = [replace(one, finish_reason=None, decided_early=True) for one in good()]
+    read = [row(100 + n, "A", finish_reason="length") for n in range(8)]
+    assert not examine(OPTIONS, [*stopped, *read]).findings
+    assert only(examine(OPTIONS, [*good(), *read])).fault is Fault.CUT
+    lost = [row(200 + n, "", reply="先看题，", finish_reason="length") for n in range(8)]
+    assert only(examine(OPTIONS, [*stopped, *read, *lost])).count == 8
+
+
 def test_without_replies_nothing_is_said() -> None:
     health = examine(OPTIONS, [row(reply=None, answer=None, correct=None, error="HTTP 500")])
     assert headline(health) == ""
