@@ -47,7 +47,7 @@ def configurations(*, turbomind: bool, made: bool, quick: bool) -> list[Configur
             save is then measured with a talkative one.
         quick: Only what the program does by itself, and what early decisions save.
     """
-    backends: list[Backend] = ["pytorch", "turbomind"] if turbomind else ["pytorch"]
+    backends: list[Backend] = ["turbomind", "pytorch"] if turbomind else ["pytorch"]
     chosen = [Configuration(backend, backend) for backend in backends]
     if made:
         bound = (f"--max-out-len={TALKATIVE_TOKENS}",)

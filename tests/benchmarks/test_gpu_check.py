@@ -124,7 +124,7 @@ def test_what_no_longer_fits_the_budget_is_left_out_and_named(tmp_path: Path, wo
 
 def test_what_tells_most_is_run_first_and_turbomind_where_it_loads() -> None:
     names = [one.name for one in configurations(turbomind=True, made=True, quick=False)]
-    assert names[:4] == ["pytorch", "turbomind", "pytorch, talkative", "pytorch, talkative, whole replies"]
+    assert names[:4] == ["turbomind", "pytorch", "turbomind, talkative", "turbomind, talkative, whole replies"]
     assert len(set(names)) == len(names)
     backends = {one.backend for one in configurations(turbomind=False, made=True, quick=False)}
     assert backends == {"pytorch"}
