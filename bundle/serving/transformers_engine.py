@@ -37,7 +37,6 @@ _ACTIVITIES: Final = (
     ("Application startup complete", "the HTTP server is up"),
 )
 _ARCHITECTURE: Final = re.compile(r'"(\w+(?:ForCausalLM|LMHeadModel|ForConditionalGeneration))"')
-_QWEN_REPLY: Final = re.compile(r"<\|im_start\|>assistant(?:\n|\\n)")
 _QUANTIZER: Final = re.compile(r'^ +"([\w-]+)": \w+,$', re.MULTILINE)
 _NEEDS: Final = {
     "awq": ("gptqmodel",),
@@ -213,14 +212,12 @@ def _version() -> str:
 def _unparsed_replies(directory: Path) -> dict[str, Any]:
     """A tokenizer_config.json with which replies come as they are generated; empty if the checkpoint's own will do.
 
-    ``transformers serve`` takes what Qwen2 and Qwen3 generate apart by Qwen's marks (``get_response_template``). Where
-    the chat template has others, as that of DeepSeek-R1's distills, it finds none in the prompt, and the whole prompt
-    becomes a part of the reply.
+    ``transformers serve`` takes what Qwen's architectures generate apart by Qwen's marks (``get_response_template``).
+    What the chat template writes after the last of them becomes a part of the reply: two newlines where Qwen3 is not to
+    think, and the whole prompt where a template has none of these marks, as that of DeepSeek-R1's distills.
     """
     config, settings = read_json(str(directory), "config.json"), read_json(str(directory), "tokenizer_config.json")
-    template = text_if_there(directory / "chat_template.jinja") or str(settings.get("chat_template"))
-    parsed = str(config.get("model_type")).startswith(("qwen2", "qwen3")) and "response_template" not in settings
-    if not parsed or _QWEN_REPLY.search(template):
+    if not str(config.get("model_type")).startswith(("qwen2", "qwen3")) or "response_template" in settings:
         return {}
     ends = {"eos_token_id": None, **config, **read_json(str(directory), "generation_config.json")}["eos_token_id"]
     tokens = declared_tokens(str(directory))

@@ -9,23 +9,21 @@ import pytest
 from bundle.serving.transformers_engine import _hub_view, _unparsed_replies
 from tests.checkpoints.checkpoints import write_json
 
-QWEN = "{% for m in messages %}...{% endfor %}{{ '<|im_start|>assistant\\n' }}"
-DEEPSEEK = "{% for m in messages %}...{% endfor %}{{ '<｜Assistant｜><think>\\n' }}"
 
-
-def checkpoint(directory: Path, model_type: str, template: str, **settings: Any) -> Path:
+def checkpoint(directory: Path, model_type: str, **settings: Any) -> Path:
     directory.mkdir()
     write_json(directory / "config.json", {"model_type": model_type, "eos_token_id": 7})
     write_json(directory / "generation_config.json", {"eos_token_id": [7, 8]})
     tokens = {"7": {"content": "<｜end▁of▁sentence｜>"}, "9": {"content": "<think>"}}
     write_json(
-        directory / "tokenizer_config.json", {"added_tokens_decoder": tokens, "chat_template": template, **settings}
+        directory / "tokenizer_config.json",
+        {"added_tokens_decoder": tokens, "chat_template": "{{ messages }}", **settings},
     )
     return directory
 
 
-def test_a_qwen_model_with_another_template_gets_its_replies_unparsed(tmp_path: Path) -> None:
-    directory = checkpoint(tmp_path / "model", "qwen2", DEEPSEEK)
+def test_qwens_models_get_their_replies_unparsed(tmp_path: Path) -> None:
+    directory = checkpoint(tmp_path / "model", "qwen2")
 
     view = _hub_view(directory, "local/model", tmp_path / "cache", _unparsed_replies(directory))
 
@@ -43,16 +41,10 @@ def test_a_qwen_model_with_another_template_gets_its_replies_unparsed(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("model_type", "template", "settings"),
-    [
-        ("qwen2", QWEN, {}),
-        ("qwen3", QWEN.replace("\\n", "\n"), {}),
-        ("llama", DEEPSEEK, {}),
-        ("qwen2", DEEPSEEK, {"response_template": {"start_anchor": "x"}}),
-    ],
+    ("model_type", "settings"), [("llama", {}), ("qwen2", {"response_template": {"start_anchor": "x"}})]
 )
-def test_any_other_is_served_as_it_is(tmp_path: Path, model_type: str, template: str, settings: dict[str, Any]) -> None:
-    directory = checkpoint(tmp_path / "model", model_type, template, **settings)
+def test_any_other_is_served_as_it_is(tmp_path: Path, model_type: str, settings: dict[str, Any]) -> None:
+    directory = checkpoint(tmp_path / "model", model_type, **settings)
 
     view = _hub_view(directory, "local/model", tmp_path / "cache", _unparsed_replies(directory))
 
