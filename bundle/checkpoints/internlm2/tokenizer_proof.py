@@ -71,7 +71,12 @@ def prove_equal(
         ) from error
     # Sentencepiece knows nothing of the added tokens.
     incomparable = [*(mark.content for mark in marks.values()), *(t.replace(SPACE, " ") for t in model.inexpressible)]
+    # InternLM2's vocabulary holds a NUL, which is a piece to sentencepiece before 0.2.3 and a byte since.
+    nul = {number for number, piece in enumerate(model.pieces) if piece.text == "\0"}
+    without_nul = not nul.isdisjoint(processor.encode("\0"))
     for text in (*TEXTS, *_texts_of_pieces(model)):
+        if without_nul:
+            text = text.replace("\0", "")
         if any(content in text for content in incomparable):
             continue
         expected = processor.encode(text)
