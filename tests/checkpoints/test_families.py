@@ -37,7 +37,13 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
+# Each takes seconds to make, and two show what all have in common.
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=() if name in ("qwen3", "llama3") else pytest.mark.slow) for name in ARCHITECTURES
+    ],
+)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     if TABLE[request.param]["model_type"] not in transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES:
         pytest.skip(f"transformers {transformers.__version__} does not know {request.param}")
@@ -204,3 +210,15 @@ def test_internlm2s_shapes_take_no_other_tokenizer(tmp_path: Path) -> None:
 
     assert result.returncode == 2
     assert "made with a tokenizer of their own" in result.stderr
+
+
+def test_a_package_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(families, "make_family_checkpoint", missing)
+
+    result = call("make-checkpoint", tmp_path / "model", "--like", "qwen3", environment=os.environ)
+
+    assert result.returncode == 2
+    assert "Making a checkpoint takes torch, which is not installed." in result.stderr
