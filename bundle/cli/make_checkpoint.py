@@ -1,7 +1,7 @@
 """``bundle make-checkpoint``: a checkpoint with random weights, for trying things out."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 
@@ -23,7 +23,9 @@ def make_checkpoint(
     like: Annotated[
         Like,
         typer.Option(
-            help="Model shape: InternLM2.5's, tiny or of full size (3.6 GB), or a tiny one of another family."
+            metavar="NAME",
+            help="Model shape: InternLM2.5's, tiny or of full size (internlm2_5-1_8b, 3.6 GB), or a tiny one of "
+            f"another family: {', '.join(get_args(Like)[2:])}.",
         ),
     ] = "tiny",
     tokenizer: Annotated[
