@@ -100,7 +100,7 @@ def test_a_process_is_measured_with_its_exit_code_and_killed_when_it_takes_too_l
     assert usage.exit_code == 3
     assert usage.wall_s >= 0.2
     assert usage.cpu_s >= 0.2
-    assert 1 < usage.peak_mb < 1000
+    assert usage.peak_mb > 1  # at most what this process had when it started that one, which Linux counts in
     assert (tmp_path / "log").read_text() == "done\n"
 
     started = time.monotonic()
