@@ -87,6 +87,7 @@ def test_killed_together_with_its_server(box: MakeBox) -> None:
     machine.check(answered=ALL)
 
 
+@pytest.mark.slow
 async def test_power_is_lost_at_any_byte_of_the_predictions(tmp_path: Path) -> None:
     task = find_task("ceval_gen")
     questions = [

@@ -14,7 +14,7 @@ HANG_S = 8
 """Longer than a good server's processes have to wait for a busy machine."""
 
 
-@pytest.mark.parametrize("health", ["answers", "is silent"])
+@pytest.mark.parametrize("health", ["answers", pytest.param("is silent", marks=pytest.mark.slow)])
 def test_replies_stop_coming(box: MakeBox, health: str) -> None:
     machine = box("silent; good")
     process = machine.start("--hang-timeout", HANG_S)

@@ -75,6 +75,7 @@ def sweeps_of(box: Box) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(box.out.glob("*-sweep-*/sweep.json"))]
 
 
+@pytest.mark.slow
 def test_each_gets_a_run_of_its_own_and_what_fails_stops_no_other(
     training: MakeFolder, box: Callable[..., Box]
 ) -> None:
