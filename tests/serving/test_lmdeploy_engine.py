@@ -4,6 +4,7 @@ import itertools
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from bundle.config.model_files import EngineSettings
 from bundle.errors import BundleError, ServerError, UsageError
 from bundle.serving.engine import Job, Launch, ServerSpec
 from bundle.serving.lmdeploy.engine import LmdeployEngine
+from bundle.serving.machine import Machine
 from bundle.serving.supervisor import Supervisor, activity_in
 from tests.patience import PATIENCE_S
 from tests.stand_ins.box import GPU, ROOT, gpu_box, without_servers_of_our_own
@@ -127,10 +129,10 @@ def test_slots_of_the_users_own_decide_how_many_requests_are_sent(
 
 
 def test_an_lmdeploy_that_captures_every_size_anyway_is_not_told_which(
-    box: dict[str, str], checkpoint: Checkpoint, tmp_path: Path
+    box: dict[str, str], checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = tmp_path / "bin" / "lmdeploy"
-    script.write_text(script.read_text().replace("lmdeploy 0.18.0", "lmdeploy 0.13.0"))
+    found = Machine.installation
+    monkeypatch.setattr(Machine, "installation", lambda *asked: replace(found(*asked), version="0.13.0"))
     assert "--cudagraph-capture-batch-sizes" not in launched(checkpoint).command
 
 
