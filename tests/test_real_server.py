@@ -30,6 +30,10 @@ pytestmark = pytest.mark.timeout(2 * _LONGEST_S)
 def place(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
     directory = tmp_path_factory.mktemp("real")
     shutil.copytree(tiny, directory / "tiny")
+    # As Qwen2.5 has a penalty in it: the server would apply it to greedy replies.
+    generation = directory / "tiny" / "generation_config.json"
+    sampling = {"repetition_penalty": 5.0, "min_new_tokens": 4}
+    generation.write_text(json.dumps(json.loads(generation.read_bytes()) | sampling))
     return directory
 
 
@@ -86,6 +90,8 @@ def test_replies_are_those_of_greedy_generation_in_process(place: Path, out: Pat
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
     model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, cpu_dtype(config)))
+    ends = transformers.GenerationConfig.from_pretrained(directory).eos_token_id
+    model.generation_config = transformers.GenerationConfig(eos_token_id=ends, pad_token_id=2)
     assert len(questions) == 6
     for question in questions:
         inputs = tokenizer.apply_chat_template(

@@ -134,7 +134,7 @@ class TransformersEngine:
         found = servable(job.checkpoint, trust_remote_code=job.trust_remote_code, say=say)
         dtype = option_value(job.engine_arguments, "--dtype") or cpu_dtype(job.checkpoint.config)
         served_name = hub_name(job.checkpoint.name)
-        own = {} if plain else _unparsed_replies(found.directory)
+        instead = _only_ids(found.directory) | ({} if plain else _unparsed_replies(found.directory))
         say(f"transformers {version} on the CPU, {dtype}")
         return ServerSpec(
             engine=self.name,
@@ -145,7 +145,7 @@ class TransformersEngine:
             own_code=found.own_code,
             command=partial(self._command, served_name, dtype, found.own_code),
             environment={
-                "HF_HUB_CACHE": str(_hub_view(found.directory, served_name, cache_directory(), own)),
+                "HF_HUB_CACHE": str(_hub_view(found.directory, served_name, cache_directory(), instead)),
                 "HF_HUB_OFFLINE": "1",
                 "PYTHONUNBUFFERED": "1",
                 **job.settings.env,
@@ -209,8 +209,8 @@ def _version() -> str:
         raise EngineMissingError("transformers is not installed.", remedy=f"{_INSTALL}.") from None
 
 
-def _unparsed_replies(directory: Path) -> dict[str, Any]:
-    """A tokenizer_config.json with which replies come as they are generated; empty if the checkpoint's own will do.
+def _unparsed_replies(directory: Path) -> dict[str, dict[str, Any]]:
+    """A tokenizer_config.json with which replies come as they are generated; none if the checkpoint's own will do.
 
     ``transformers serve`` takes what Qwen's architectures generate apart by Qwen's marks (``get_response_template``).
     What the chat template writes after the last of them becomes a part of the reply: two newlines where Qwen3 is not to
@@ -223,19 +223,31 @@ def _unparsed_replies(directory: Path) -> dict[str, Any]:
     tokens = declared_tokens(str(directory))
     marks = [str(tokens[end]["content"]) for end in (ends if isinstance(ends, list) else [ends]) if end in tokens]
     content = {"content": "text", **({"close": marks} if marks else {})}
-    return {**settings, "response_template": {"start_anchor_pattern": r"\Z", "fields": {"content": content}}}
+    template = {"start_anchor_pattern": r"\Z", "fields": {"content": content}}
+    return {"tokenizer_config.json": {**settings, "response_template": template}}
 
 
-def _hub_view(directory: Path, name: str, cache: Path, tokenizer_config: dict[str, Any]) -> Path:
+def _only_ids(directory: Path) -> dict[str, dict[str, Any]]:
+    """A generation_config.json that does not change what is generated; none if the checkpoint's own will do.
+
+    ``transformers serve`` applies the checkpoint's own to every request, whatever the temperature: Qwen2.5's has a
+    repetition penalty. What it says about token ids, such as those that end a reply, holds all the same.
+    """
+    own = read_json(str(directory), "generation_config.json")
+    ids = {name: value for name, value in own.items() if name.endswith("_token_id") and not name.startswith("forced")}
+    return {} if ids == own else {"generation_config.json": ids}
+
+
+def _hub_view(directory: Path, name: str, cache: Path, instead: Mapping[str, dict[str, Any]]) -> Path:
     """A directory in the layout of the Hub's cache that holds ``directory`` as the model ``name``.
 
-    If ``tokenizer_config`` is not empty, it takes the place of the file of this name.
+    What ``instead`` holds takes the place of the files of these names.
 
     ``transformers serve`` lists the models of that cache and no others, and a model it lists is one it can be seen to
     have loaded under its name.
     """
     files = sorted(file for file in directory.iterdir() if file.is_file())
-    key = hashlib.sha256("\0".join([name, *map(str, files), json.dumps(tokenizer_config)]).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\0".join([name, *map(str, files), json.dumps(instead)]).encode()).hexdigest()[:16]
     view = cache / HUB_VIEWS / key
     if view.is_dir():
         return view
@@ -247,10 +259,10 @@ def _hub_view(directory: Path, name: str, cache: Path, tokenizer_config: dict[st
         (model / "refs" / "main").write_text(_REVISION)
         for file in files:
             (model / "snapshots" / _REVISION / file.name).symlink_to(file)
-        if tokenizer_config:
-            own = model / "snapshots" / _REVISION / "tokenizer_config.json"
+        for file_name, content in instead.items():
+            own = model / "snapshots" / _REVISION / file_name
             own.unlink(missing_ok=True)
-            write_json(own, tokenizer_config)
+            write_json(own, content)
         try:
             (Path(scratch) / "hub").replace(view)
         except OSError:

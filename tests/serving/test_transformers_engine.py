@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bundle.serving.transformers_engine import _hub_view, _unparsed_replies
+from bundle.serving.transformers_engine import _hub_view, _only_ids, _unparsed_replies
 from tests.checkpoints.checkpoints import write_json
 
 
@@ -49,3 +49,15 @@ def test_any_other_is_served_as_it_is(tmp_path: Path, model_type: str, settings:
     view = _hub_view(directory, "local/model", tmp_path / "cache", _unparsed_replies(directory))
 
     assert all(path.is_symlink() for path in view.glob("models--local--model/snapshots/*/*"))
+
+
+def test_what_a_checkpoint_says_about_sampling_changes_no_reply(tmp_path: Path) -> None:
+    directory = checkpoint(tmp_path / "model", "qwen2")
+    ids = {"eos_token_id": [7, 8], "pad_token_id": 8}
+    sampling = {"repetition_penalty": 1.1, "no_repeat_ngram_size": 3, "min_new_tokens": 5, "forced_eos_token_id": 8}
+    write_json(directory / "generation_config.json", {**ids, **sampling, "suppress_tokens": [9]})
+
+    view = _hub_view(directory, "local/model", tmp_path / "cache", _only_ids(directory))
+
+    (snapshot,) = view.glob("models--local--model/snapshots/*")
+    assert json.loads((snapshot / "generation_config.json").read_bytes()) == ids
