@@ -177,6 +177,7 @@ async def loopback_api(
     app = web.Application(client_max_size=2**26)
     app.router.add_post("/v1/chat/completions", chat)
     app.router.add_post("/v1/completions", chat)
+    app.router.add_post("/generate", chat)
     if models is not None:
         app.router.add_get("/v1/models", listed)
     if metrics is not None:

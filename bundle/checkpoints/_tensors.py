@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from bundle.checkpoints._files import listed, shown
+from bundle.checkpoints._quantized import QuantizedLayout
 from bundle.checkpoints._weights import StoredTensor
 from bundle.errors import CheckpointError
 
@@ -23,7 +24,11 @@ INTERNLM2: Final = "InternLM2ForCausalLM"
 _SIZES: Final = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
 _NEEDED: Final[dict[str, tuple[str, ...]]] = {
     INTERNLM2: _SIZES,
+    "Gemma2ForCausalLM": (*_SIZES, "num_key_value_heads", "head_dim"),
+    "Gemma3ForCausalLM": (*_SIZES, "num_key_value_heads", "head_dim"),
+    "GemmaForCausalLM": (*_SIZES, "num_key_value_heads", "head_dim"),
     "Glm4ForCausalLM": (*_SIZES, "num_key_value_heads"),
+    "GlmForCausalLM": (*_SIZES, "num_key_value_heads"),
     "InternLM3ForCausalLM": (*_SIZES, "num_key_value_heads"),
     "LlamaForCausalLM": _SIZES,
     "MistralForCausalLM": (*_SIZES, "num_key_value_heads"),
@@ -37,21 +42,11 @@ _NEEDED: Final[dict[str, tuple[str, ...]]] = {
     "Qwen3ForCausalLM": (*_SIZES, "num_key_value_heads"),
     "Qwen3MoeForCausalLM": (*_SIZES, "num_key_value_heads", "num_experts", "moe_intermediate_size"),
 }
+_TIED_BY_DEFAULT: Final = ("GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM")
 _MOST_LAYERS: Final = 10_000  # a table of every tensor is made, whatever the file says
 _MOST_EXPERTS: Final = 200_000  # in all layers together
 _LAYER: Final = re.compile(r"model\.layers\.(\d+)\.")
 FLOATS: Final = {"BF16", "F16", "F32", "F64"}
-# What published checkpoints hold beside, or in place of, a quantized weight, by quant_method.
-_KV_SCALES: Final = {"k_scale", "v_scale"}
-_QUANTIZED: Final[dict[str, set[str]]] = {
-    "awq": {"qweight", "qzeros", "scales", "bias"},
-    "gptq": {"qweight", "qzeros", "scales", "g_idx", "bias"},
-    "fp8": {"weight_scale", "weight_scale_inv", "input_scale", "activation_scale", *_KV_SCALES},
-    "compressed-tensors": {
-        *("weight_packed", "weight_shape", "weight_scale", "weight_zero_point", "weight_g_idx", "weight_global_scale"),
-        *("input_scale", "input_zero_point", "input_global_scale", "output_scale", "output_zero_point", *_KV_SCALES),
-    },
-}
 _REMEDY: Final = "Compare config.json with the one the model was published with."
 
 
@@ -130,10 +125,7 @@ def implied_tensors(config: Mapping[str, Any]) -> Shapes | str:
     Raises:
         CheckpointError: As `Sizes.from_config`.
     """
-    architectures = config.get("architectures")
-    architecture = architectures[0] if isinstance(architectures, list) and architectures else None
-    if is_internlm2(config):
-        architecture = INTERNLM2
+    architecture = _architecture(config)
     if not isinstance(architecture, str) or architecture not in _NEEDED:
         return f"unknown tensor layout of the architecture {shown(architecture)}"
     if config.get("num_experts") is None and "num_local_experts" in config:  # as transformers 5 writes it
@@ -143,6 +135,13 @@ def implied_tensors(config: Mapping[str, Any]) -> Shapes | str:
     if architecture == INTERNLM2:
         return internlm2_tensors(config)
     return _llama_tensors(config, architecture)
+
+
+def _architecture(config: Mapping[str, Any]) -> object:
+    architectures = config.get("architectures")
+    if is_internlm2(config):
+        return INTERNLM2
+    return architectures[0] if isinstance(architectures, list) and architectures else None
 
 
 def internlm2_tensors(config: Mapping[str, Any]) -> Shapes:
@@ -174,17 +173,19 @@ def internlm2_tensors(config: Mapping[str, Any]) -> Shapes:
 
 def _llama_tensors(config: Mapping[str, Any], architecture: str) -> Shapes:
     """The tensors of Llama and its kind; defaults are those of transformers' configuration classes."""
-    if architecture in ("Qwen3ForCausalLM", "Glm4ForCausalLM"):
+    gemma, glm = architecture.startswith("Gemma"), architecture.startswith("Glm")
+    if architecture == "Qwen3ForCausalLM" or glm:
         config = {"head_dim": 128, **config}
     s = Sizes.from_config(config)
     q_rows, kv_rows = s.heads * s.head_dim, s.kv_heads * s.head_dim
-    optional_bias = architecture in ("LlamaForCausalLM", "Qwen3ForCausalLM", "Qwen3MoeForCausalLM")
+    optional_bias = gemma or architecture in ("LlamaForCausalLM", "Qwen3ForCausalLM", "Qwen3MoeForCausalLM")
     o_bias = optional_bias and bool(config.get("attention_bias"))
     mlp_bias = architecture == "LlamaForCausalLM" and bool(config.get("mlp_bias"))
     if architecture == "InternLM3ForCausalLM":
         o_bias = mlp_bias = bool(config.get("bias"))
     own_qkv_bias = {
         "Glm4ForCausalLM": bool(config.get("attention_bias", True)),
+        "GlmForCausalLM": bool(config.get("attention_bias", True)),
         "InternLM3ForCausalLM": bool(config.get("qkv_bias")),
         "Qwen2ForCausalLM": True,
         "Qwen2MoeForCausalLM": bool(config.get("qkv_bias", True)),
@@ -200,7 +201,7 @@ def _llama_tensors(config: Mapping[str, Any], architecture: str) -> Shapes:
             _linear(shapes, f"{layer}.self_attn.k_proj", kv_rows, s.hidden, bias=qkv_bias)
             _linear(shapes, f"{layer}.self_attn.v_proj", kv_rows, s.hidden, bias=qkv_bias)
         _linear(shapes, f"{layer}.self_attn.o_proj", s.hidden, q_rows, bias=o_bias)
-        if architecture.startswith("Qwen3"):
+        if architecture.startswith(("Qwen3", "Gemma3")):
             shapes[f"{layer}.self_attn.q_norm.weight"] = shapes[f"{layer}.self_attn.k_norm.weight"] = (s.head_dim,)
         if architecture == "MixtralForCausalLM":
             _experts(
@@ -212,7 +213,7 @@ def _llama_tensors(config: Mapping[str, Any], architecture: str) -> Shapes:
                 width = _size(config, "shared_expert_intermediate_size")
                 _mlp(shapes, f"{layer}.mlp.shared_expert", s.hidden, width, _GATED)
                 _linear(shapes, f"{layer}.mlp.shared_expert_gate", 1, s.hidden)
-        elif architecture in ("Phi3ForCausalLM", "Glm4ForCausalLM"):
+        elif architecture == "Phi3ForCausalLM" or glm:
             _linear(shapes, f"{layer}.mlp.gate_up_proj", 2 * s.intermediate, s.hidden)
             _linear(shapes, f"{layer}.mlp.down_proj", s.hidden, s.intermediate)
         else:
@@ -220,6 +221,9 @@ def _llama_tensors(config: Mapping[str, Any], architecture: str) -> Shapes:
         if architecture == "Glm4ForCausalLM":
             shapes[f"{layer}.post_self_attn_layernorm.weight"] = (s.hidden,)
             shapes[f"{layer}.post_mlp_layernorm.weight"] = (s.hidden,)
+        if architecture in ("Gemma2ForCausalLM", "Gemma3ForCausalLM"):
+            shapes[f"{layer}.pre_feedforward_layernorm.weight"] = (s.hidden,)
+            shapes[f"{layer}.post_feedforward_layernorm.weight"] = (s.hidden,)
         shapes[f"{layer}.input_layernorm.weight"] = shapes[f"{layer}.post_attention_layernorm.weight"] = (s.hidden,)
     shapes["model.norm.weight"] = (s.hidden,)
     shapes["lm_head.weight"] = (s.vocab, s.hidden)
@@ -284,13 +288,10 @@ def check_tensors(directory: Path, config: Mapping[str, Any], stored: Mapping[st
         return implied
     if stored is None:
         return "the tensors in PyTorch .bin files cannot be listed without running them"
-    quantization = config.get("quantization_config")
-    if not isinstance(quantization, Mapping):
-        quantization = {}
-    method = quantization.get("quant_method")
-    if method is not None and (not isinstance(method, str) or method not in _QUANTIZED):
-        return f"unknown tensor layout of the quantization method {shown(method)}"
-    problems = _problems(config, implied, stored, quantization, method)
+    layout = QuantizedLayout(config.get("quantization_config"))
+    if layout.unknown is not None:
+        return layout.unknown
+    problems = _problems(config, implied, stored, layout)
     if problems:
         raise CheckpointError(
             f"The weights in {shown(directory)} do not match config.json: {problems[0]}.",
@@ -301,38 +302,30 @@ def check_tensors(directory: Path, config: Mapping[str, Any], stored: Mapping[st
 
 
 def _problems(
-    config: Mapping[str, Any],
-    implied: Shapes,
-    stored: Mapping[str, StoredTensor],
-    quantization: Mapping[str, Any],
-    method: str | None,
+    config: Mapping[str, Any], implied: Shapes, stored: Mapping[str, StoredTensor], layout: QuantizedLayout
 ) -> list[str]:
     """What is wrong with the stored tensors, the most telling first."""
-    beside = _QUANTIZED[method] if method else set()
-    optional = {"lm_head.weight", "output.weight"} if config.get("tie_word_embeddings") else set()
+    tied = config.get("tie_word_embeddings", _architecture(config) in _TIED_BY_DEFAULT)
+    optional = {"lm_head.weight", "output.weight"} if tied else set()
     missing: list[str] = []
     reshaped: list[str] = []
     for name, shape in implied.items():
         module = name.removesuffix(".weight")
-        packed = f"{module}.{'qweight' if 'qweight' in beside else 'weight_packed'}"
-        if name in stored:
-            found = stored[name]
-            if found.dtype.startswith("F8") and not any(f"{module}.{kind}" in stored for kind in beside):
-                missing.append(f"{module}.weight_scale")
-        elif beside and packed in stored and len(shape) == 2:
-            name, found = packed, stored[packed]
-            shape = _packed_shape(method, quantization, shape) or found.shape
-            missing += [f"{module}.scales"] if "scales" in beside and f"{module}.scales" not in stored else []
-        else:
+        found = layout.find(module, shape, stored) if name.endswith(".weight") else (name, shape)
+        if found is None or found[0] not in stored:
             missing += [] if name in optional else [name]
             continue
-        if found.shape != shape:
-            reshaped.append(f"{name} has the shape {list(found.shape)}, config.json gives {list(shape)}")
+        missing += layout.lacking(module, shape, stored) if name.endswith(".weight") else ()
+        name, expected = found
+        if expected is not None and stored[name].shape != expected:
+            reshaped.append(f"{name} has the shape {list(stored[name].shape)}, config.json gives {list(expected)}")
     extra = [
         name
         for name in stored
         # Old checkpoints hold RoPE's frequencies, which follow from the configuration.
-        if name not in implied and name.rpartition(".")[2] not in beside and not name.endswith("rotary_emb.inv_freq")
+        if name not in implied
+        and name.rpartition(".")[2] not in layout.beside
+        and not name.endswith("rotary_emb.inv_freq")
     ]
     odd = [f"{name} is {found.dtype}" for name, found in stored.items() if found.dtype not in FLOATS]
     layers = {int(match[1]) for name in stored if (match := _LAYER.match(name))}
@@ -340,22 +333,10 @@ def _problems(
     told = {
         f"they have {found_layers} layers, config.json gives {config['num_hidden_layers']}": found_layers
         != config["num_hidden_layers"],
+        f"non-floating-point tensors without a quantization_config ({len(odd)}): {listed(odd)}": odd
+        and layout.method is None,
         f"missing tensors ({len(missing)} of {len(implied)}): {listed(missing)}": missing,
         f"unexpected tensors ({len(extra)}): {listed(extra)}": extra,
         f"tensors with another shape ({len(reshaped)}): {listed(reshaped)}": reshaped,
-        f"non-floating-point tensors without a quantization_config ({len(odd)}): {listed(odd)}": odd and not method,
     }
     return [problem for problem, applies in told.items() if applies]
-
-
-def _packed_shape(
-    method: str | None, quantization: Mapping[str, Any], shape: tuple[int, ...]
-) -> tuple[int, ...] | None:
-    """The shape of a packed weight (int32 of several numbers each); None if it does not follow from the settings."""
-    rows, columns = shape
-    bits = quantization.get("bits", quantization.get("w_bit", 4))
-    if type(bits) is not int or quantization.get("version", "gemm") not in ("gemm", "GEMM"):
-        return None
-    if method == "awq":
-        return columns, rows * bits // 32
-    return (columns * bits // 32, rows) if method == "gptq" else None

@@ -37,6 +37,7 @@ class RenderedPrompt:
             conversation.
         beginning: How the text begins.
         error: Why it cannot be rendered; None if it can.
+        ending: How the text ends.
     """
 
     tokens: int | None
@@ -44,6 +45,7 @@ class RenderedPrompt:
     beginning: str = ""
     bare: int | None = None
     error: str | None = None
+    ending: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,7 @@ def _rendered(conversation: Mapping[str, Any]) -> RenderedPrompt:
         int(conversation["with_special"]),
         str(conversation["beginning"]),
         None if bare is None else int(bare),
+        ending=str(conversation["ending"]),
     )
 
 

@@ -25,7 +25,7 @@ from typing import Any
 
 RESULT = b"\x1eresult "  # as in ``confined``; no other line begins like this
 PROBLEM_LIMIT = 20
-BEGINNING = 400  # characters
+SHOWN = 400  # characters
 SENTENCEPIECE_NEEDS = (("sentencepiece", "sentencepiece"), ("protobuf", "google.protobuf"))
 
 # What C-Eval prompts and replies are made of. Texts that `clean_up_tokenization` would tidy (" ." or " n't") are left
@@ -235,20 +235,25 @@ def count_tokens(tokenizer: Any, messages: list[dict[str, str]], arguments: dict
             text = messages[0]["content"]
             whole = len(tokenizer.encode(text))
             bare = len(encode(tokenizer, text))
-            return {"tokens": whole, "with_special": whole, "bare": bare, "beginning": text[:BEGINNING]}
+            return {"tokens": whole, "with_special": whole, "bare": bare, **both_ends(text)}
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **arguments)
         special = [int(token) for token in tokenizer.encode(text)]
         doubled = len(special) > 1 and special[0] == special[1] == getattr(tokenizer, "bos_token_id", None)
         return {
             "tokens": len(encode(tokenizer, text)),
             "with_special": len(special) - doubled,
-            "beginning": text[:BEGINNING],
+            **both_ends(text),
         }
     except MemoryError:  # of the server it would take as much
         raise
     # Whatever else a template or a checkpoint's own code raises is a finding.
     except Exception as error:
         return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"}
+
+
+def both_ends(text: str) -> dict[str, str]:
+    """How a prompt begins and ends."""
+    return {"beginning": text[:SHOWN], "ending": text[-SHOWN:]}
 
 
 def check_vocabulary(tokenizer: Any, report: Report) -> None:

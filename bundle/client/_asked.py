@@ -14,6 +14,7 @@ class Asked:
     """One question on its way.
 
     Attributes:
+        url: Where it is asked.
         fields: Further fields of its requests.
         body: Its request, but for the end, as built by the `RequestBody` of this ``version``.
         streams: Whether its last attempt asked for a stream.
@@ -23,6 +24,7 @@ class Asked:
         sent_at: When it was last sent, on the event loop's clock.
     """
 
+    url: str
     messages: Sequence[Message]
     max_out_len: int
     fields: Mapping[str, Any]

@@ -7,7 +7,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Self
 from urllib.parse import urljoin
 
-from bundle.client._addresses import is_loopback, join
+from bundle.client._addresses import join
 from bundle.client._asked import Asked
 from bundle.client._early_decisions import EarlyDecisions, Receiver
 from bundle.client._faults import AttemptError, Fate, key_remedy, unexpected
@@ -17,7 +17,8 @@ from bundle.client._pace import RateLimiter, SharedPause, pause_s
 from bundle.client._patience import Patience
 from bundle.client._replies import NoReplyError, RefusedError, Reply, reply_of
 from bundle.client._request import Modes, RequestBody, Streaming
-from bundle.client._server_info import prefix_cache_hit_rate
+from bundle.client._scoring import SCORING, ScoringRoad, as_completion
+from bundle.client._server_info import own_metrics, prefix_cache_hit_rate
 from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks
 from bundle.client._transport import Transport
 from bundle.system.text import duration, time_in
@@ -28,7 +29,6 @@ _WORTH_A_TIME_S = 60.0
 """A pause from which on it is said when it ends."""
 _WORTH_SAYING = 4
 """Pauses in vain after which an outage is mentioned: some seconds."""
-_METRICS_TIMEOUT_S = 1.0
 
 
 class ChatClient:
@@ -55,6 +55,7 @@ class ChatClient:
         only_this_model: Whether to refuse a reply that names another model. A server of our own names the model that
             was asked for; others answer "gpt-4o" with "gpt-4o-2024-08-06".
         thinking: The opening and the closing mark around thinking, where the user declares them.
+        scoring: How the server is asked how likely a text is.
         say: Shows one line to the user.
     """
 
@@ -77,11 +78,13 @@ class ChatClient:
         answer_from_thinking: bool = False,
         only_this_model: bool = False,
         thinking: tuple[str, str] | None = None,
+        scoring: ScoringRoad = "echo",
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._base_url = base_url
         self._url, self._plain_url = (join(base_url, path) for path in ("/chat/completions", "/completions"))
         self._keys = KeyRing(keys, secrets)
+        self.scoring = SCORING[scoring]
         self._model = model
         self._body = RequestBody(model, temperature, extra_body or {})
         self._modes = Modes(stream)
@@ -139,14 +142,8 @@ class ChatClient:
 
         None if it does not report it, or runs elsewhere: then its figures are not those of this run.
         """
-        if not is_loopback(self._base_url):
-            return None
-        try:
-            async with asyncio.timeout(_METRICS_TIMEOUT_S):
-                metrics = await self._transport.get(urljoin(self._base_url, "/metrics"), self._keys.take().value)
-        except (AttemptError, TimeoutError):
-            return None
-        return prefix_cache_hit_rate(metrics) if isinstance(metrics, str) else None
+        metrics = await own_metrics(self._transport, self._base_url, self._keys)
+        return None if metrics is None else prefix_cache_hit_rate(metrics)
 
     async def ask(
         self,
@@ -155,6 +152,7 @@ class ChatClient:
         *,
         fields: Mapping[str, Any] = MappingProxyType({}),
         reading: EarlyDecisions | None = None,
+        path: str | None = None,
         begun: Callable[[], None] = lambda: None,
         busy: Callable[[], None] = lambda: None,
     ) -> Reply:
@@ -165,6 +163,7 @@ class ChatClient:
             max_out_len: Maximum tokens of the reply.
             fields: Further fields of this request.
             reading: Decides how the reply is read; None for complete replies.
+            path: Where to ask, from the server's root; None for the usual.
             begun: Called when the reply starts to arrive, if that can be seen.
             busy: Called when the server says that it is asked too often.
 
@@ -173,7 +172,9 @@ class ChatClient:
             RefusedError: The server refuses all keys, the model or the address, or cannot be reached; every question
                 would meet that.
         """
-        question = Asked(messages, max_out_len, fields, reading, begun)
+        usual = self._plain_url if is_plain(messages) else self._url
+        url = usual if path is None else urljoin(self._base_url, path)
+        question = Asked(url, messages, max_out_len, fields, reading, begun)
         while True:
             key = await self._turn()
             try:
@@ -215,8 +216,7 @@ class ChatClient:
         question.sent_at = now()
         receiver = question.receiver = Receiver(question.reading, question.begun, self._only_model, self._marks)
         body = question.body + self._body.ending(streams=question.streams)
-        url = self._plain_url if is_plain(question.messages) else self._url
-        answer = await self._transport.post(url, body, key.value, receiver)
+        answer = await self._transport.post(question.url, body, key.value, receiver)
         latency_s = now() - question.sent_at
         try:
             return self._read(answer, receiver, latency_s, question.attempts)
@@ -228,7 +228,7 @@ class ChatClient:
         if streamed is not None and receiver.is_cut:
             receiver.learn(None)
             return self._to_keep(streamed.stopped_early(latency_s=latency_s, attempts=attempts))
-        body = answer if streamed is None else streamed.body()
+        body = as_completion(answer) if streamed is None else streamed.body()
         require_model(body, self._only_model)
         reply = reply_of(
             body,

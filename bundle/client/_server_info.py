@@ -1,10 +1,13 @@
 """What a server says about itself: the models it lists, and how well its prefix cache works."""
 
+import asyncio
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urljoin
 
-from bundle.client._addresses import join
+from bundle.client._addresses import is_loopback, join
 from bundle.client._faults import AttemptError, key_remedy
 from bundle.client._keys import KeyRing
 from bundle.client._transport import Transport
@@ -13,6 +16,7 @@ from bundle.system.text import one_line
 
 _SHOWN = 20
 _TIMEOUT_S = 30.0
+_METRICS_TIMEOUT_S = 1.0
 
 # A sample in Prometheus' text format.
 _SAMPLE = re.compile(r"^([A-Za-z_:][\w:]*)(?:\{[^}]*\})? ([-+.\deE]+)\s*$", re.MULTILINE)
@@ -86,6 +90,17 @@ def listed(models: Sequence[str]) -> str:
     """Names of models in a line of bounded length."""
     shown = ", ".join(one_line(name, 100) for name in models[:_SHOWN])
     return f"{shown} and {len(models) - _SHOWN} more" if len(models) > _SHOWN else shown
+
+
+async def own_metrics(transport: Transport, base_url: str, keys: KeyRing) -> str | None:
+    """The body of ``/metrics`` of a server on this machine; None if it has none, or is elsewhere."""
+    if not is_loopback(base_url):
+        return None
+    with contextlib.suppress(AttemptError, TimeoutError):
+        async with asyncio.timeout(_METRICS_TIMEOUT_S):
+            metrics = await transport.get(urljoin(base_url, "/metrics"), keys.take().value)
+            return metrics if isinstance(metrics, str) else None
+    return None
 
 
 def prefix_cache_hit_rate(metrics: str) -> float | None:

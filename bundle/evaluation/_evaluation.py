@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bundle.client import EarlyDecisions, NoReplyError
+from bundle.client import EarlyDecisions, NoReplyError, Reply
 from bundle.evaluation._asking import Asking, AskingOptions, FirstRefusals, Workers, require_working, unanswered
 from bundle.evaluation._leases import queue_of
 from bundle.evaluation._repeats import ask_again, compare, spread_over_subjects
@@ -196,27 +196,27 @@ class Evaluation:
             }
         return self._shared_how
 
-    async def count_tokens(self, client: "ChatClient", questions: Sequence[Question]) -> list[int | None]:
-        """The number of tokens that the server counts in each question's prompt; None where it does not say.
+    async def first_tokens(self, client: "ChatClient", questions: Sequence[Question]) -> list[Reply | None]:
+        """Replies of one token; None where there is none.
 
         Args:
-            client: The server, which is asked for replies of one token.
+            client: The server.
             questions: A few. Those in flight at a crash are suspects, as always.
 
         Raises:
             RefusedError: The server refuses every question.
         """
 
-        async def count(question: Question) -> int | None:
+        async def ask(question: Question) -> Reply | None:
             self._suspects.begun(question)
-            tokens = None
+            reply = None
             with contextlib.suppress(NoReplyError):
-                tokens = (await client.ask(question.messages, 1)).prompt_tokens
+                reply = await client.ask(question.messages, 1)
             self._suspects.ended(question.key, replied=False)
-            return tokens
+            return reply
 
         async with first_fault_only(), asyncio.TaskGroup() as group:
-            tasks = [group.create_task(count(question)) for question in questions]
+            tasks = [group.create_task(ask(question)) for question in questions]
         return [task.result() for task in tasks]
 
     @property

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from bundle.client import RefusedError, Reply
 from bundle.tasks.answers import Likeliest
@@ -13,8 +13,6 @@ from bundle.tasks.prompts import Message
 
 if TYPE_CHECKING:  # imported late: slow, and a local server should start first
     from bundle.client import ChatClient
-
-_FIELDS: Final = {"echo": True, "logprobs": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +38,10 @@ async def option_losses(
         RefusedError: It says it of no text, or refuses every question.
     """
     (message,) = question.messages
-    replies: list[Reply] = []
+    how, replies = client.scoring, list[Reply]()
     for option in rule.options:  # one after the other: a question is one of the requests in flight, as any other
         text: Message = {"role": "text", "content": message["content"] + option}
-        replies.append(await client.ask([text], 1, fields=_FIELDS, busy=busy))
+        replies.append(await client.ask([text], how.max_out_len, fields=how.fields, path=how.path, busy=busy))
     losses = {option: _mean_loss(reply) for option, reply in zip(rule.options, replies, strict=True)}
     likeliest = min(losses, key=losses.__getitem__)
     return OptionLosses(
@@ -75,6 +73,11 @@ def _mean_loss(reply: Reply) -> float:
     count = reply.prompt_tokens
     if isinstance(values, list) and count and len(values) >= count:
         known = [value for value in values[1:count] if isinstance(value, int | float) and not math.isnan(value)]
+        if any(value > 0 for value in known):
+            raise RefusedError(
+                "The server reports logits or other numbers above 0 as log-probabilities.",
+                remedy="Leave out --logprobs-mode, which makes it do so.",
+            )
         if len(known) == count - 1:
             return -math.fsum(known) / count
     raise RefusedError(

@@ -144,7 +144,7 @@ class Local:
             return first
         return self._engine(groups_of(gpu, first.gpu_count)[0], self.options.wait or 0.0)
 
-    async def _further_specs(self, screen: Screen, *, plain: bool) -> list[ServerSpec]:
+    async def _further_specs(self, screen: Screen, *, plain: bool, scores: bool) -> list[ServerSpec]:
         """How to serve the checkpoint on further GPUs, as many as ``--replicas`` asks for and as there are."""
         wanted, gpu, count = self.options.replicas, self.options.gpu, self.engine.gpu_count
         groups = [] if gpu is None or not count else groups_of(gpu, count)[1:]
@@ -159,7 +159,7 @@ class Local:
             try:
                 engine = self._engine(groups.pop(0) if groups else None, 0.0)
                 say = HelperScreen(screen, len(found) + 2).say
-                found.append(await in_thread(lambda: engine.prepare(say, plain=plain)))  # noqa: B023 - waited for
+                found.append(await in_thread(lambda: engine.prepare(say, plain=plain, scores=scores)))  # noqa: B023 - waited for
             except (ServerError, UsageError) as error:
                 if wanted != ALL:
                     screen.say(f"{len(found) + 1} of {wanted} servers: {error.message}")
@@ -198,11 +198,12 @@ class Local:
             raise UsageError(
                 "--qps cannot be kept by several servers together.", remedy="Leave out --qps or --replicas."
             )
-        if not engine.scores_texts and (scored := [task.name for task in plan.tasks if task.by_likelihood]):
+        scored = [task.name for task in plan.tasks if task.by_likelihood]
+        if scored and not engine.scores_texts:
             raise UsageError(
                 f"{', '.join(scored)} needs log-probabilities of the prompt, which the {engine.name} server does not "
                 "report.",
-                remedy="Use --engine vllm, or the same benchmark's _gen task.",
+                remedy="Use lmdeploy 0.18 (its PyTorch engine), --engine vllm, or the same benchmark's _gen task.",
             )
         if options.engine == "auto" and (none := why_no_gpu(self._machine.nvidia)) is not None:
             screen.say(f"serving on the CPU (slow): {none.why}")
@@ -213,8 +214,9 @@ class Local:
             screen.say(f"weights not compared with config.json: {checkpoint.weights_unchecked}")
         if not plan.is_plain and not self._has_template:
             require_chat_template(checkpoint)
+        asked = {"plain": plan.is_plain, "scores": bool(scored)}
         with timing.phase("start_s"):
-            spec = await in_thread(lambda: engine.prepare(screen.say, plain=plan.is_plain))
+            spec = await in_thread(lambda: engine.prepare(screen.say, **asked))
         if spec.own_code and checkpoint.remote_code and self.trusted:
             source = "--trust-remote-code" if options.trust_remote_code else f"model file {self._named_model_file[0]}"
             names = ", ".join(checkpoint.remote_code_names)
@@ -223,7 +225,7 @@ class Local:
             screen.say("no chat template: prompting as a base model, with plain text (--prompt-shape plain)")
         elif not plan.is_plain and spec.chosen_template is None:
             require_chat_template(checkpoint)
-        further = await self._further_specs(screen, plain=plan.is_plain) if options.replicas != 1 else []
+        further = await self._further_specs(screen, **asked) if options.replicas != 1 else []
         helpers = [
             LocalModel(self, one, plan, HelperScreen(screen, number), Timing()) for number, one in enumerate(further, 2)
         ]
@@ -279,7 +281,7 @@ class LocalModel:
         )
         await importing
         rendered = dict(zip((question.key for question in chosen), proof.conversations, strict=True))
-        self.template = TemplateProof(spec.engine, spec.chosen_template, choices, rendered)
+        self.template = TemplateProof(spec.engine, spec.chosen_template, choices, rendered, spec.tokenizer_directory)
         if self._plan.is_plain:  # ends where the checkpoint's files say, as in OpenCompass's configs of base models
             return
         self._stop = stop_fields(spec, proof)
@@ -368,6 +370,7 @@ class LocalModel:
             extra_body=understood(self._plan.extra_body),
             answer_from_thinking=asked.answer_from_thinking,
             thinking=self._plan.thinking,
+            scoring=self._spec.scoring,
             only_this_model=True,
             say=self._screen.say,
         )

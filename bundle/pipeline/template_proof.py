@@ -1,25 +1,30 @@
 """Whether a server builds prompts as the checkpoint's chat template and tokenizer do, by their numbers of tokens.
 
 A plain prompt knows no template: there the server must make of it the tokens that the tokenizer makes, BOS included.
+The replies, of one token each, must be what the model said: a server may take the prompt's end for a part of it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bundle.checkpoints import RenderedPrompt
+from bundle.checkpoints import RenderedPrompt, token_counter
 from bundle.errors import TemplateError
 from bundle.runs.record import TemplateRecord
+from bundle.system.background import in_thread
 from bundle.system.text import one_line
 from bundle.tasks.catalog import Question
 from bundle.tasks.scores import Key
 
 if TYPE_CHECKING:  # slow to import, and the server should start first
-    from bundle.client import ChatClient
+    from bundle.client import ChatClient, Reply
     from bundle.evaluation import Evaluation
 
 _SHOWN: Final = 300
 """Characters of a prompt's beginning in an error."""
+_NO_TOKEN: Final = 20
+"""Characters of a question that are more than one token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,7 @@ class TemplateProof:
         option: The option with which the user chose another template; None if not.
         choices: Prompts for the first server, for the second if the first dies of them, and so on.
         rendered: What the checkpoint's tokenizer gives for these.
+        vocabulary: The directory of that tokenizer.
         verdict: None until there is one.
     """
 
@@ -73,6 +79,7 @@ class TemplateProof:
     option: str | None
     choices: list[list[Question]]
     rendered: Mapping[Key, RenderedPrompt]
+    vocabulary: Path
     verdict: Verdict | None = field(default=None, init=False)
 
     async def prove(self, evaluation: "Evaluation", client: "ChatClient") -> Verdict | None:
@@ -80,14 +87,45 @@ class TemplateProof:
         if self.verdict is not None:
             return None
         questions = self.choices.pop(0) if self.choices else []  # a prompt that crashed a server is not tried again
-        counted = await evaluation.count_tokens(client, questions)
+        replies = await evaluation.first_tokens(client, questions)
         pairs = [
-            (question, count, self.rendered[question.key])
-            for question, count in zip(questions, counted, strict=True)
-            if count is not None and self.rendered[question.key].tokens is not None
+            (question, reply.prompt_tokens, self.rendered[question.key])
+            for question, reply in zip(questions, replies, strict=True)
+            if reply is not None and reply.prompt_tokens is not None and self.rendered[question.key].tokens is not None
         ]
         self.verdict = self._judge(pairs) if pairs else self._unknown(questions)
+        answered = [(one, reply) for one, reply in zip(questions, replies, strict=True) if reply is not None]
+        if self.verdict.error is None and (error := await in_thread(lambda: self._repeated_prompt(answered))):
+            self.verdict = replace(self.verdict, error=error)
         return self.verdict
+
+    def _repeated_prompt(self, answered: "Sequence[tuple[Question, Reply]]") -> TemplateError | None:
+        """What is wrong with replies that begin with text of the prompt; None if none does."""
+        found = next((pair for pair in answered if self._repeats_prompt(*pair)), None)
+        if found is None:
+            return None
+        question, reply = found
+        return TemplateError(
+            f"The {self.engine} server returns text of the prompt as part of the reply: {_name(question)}, asked for "
+            f"one token, got {reply.text[:_SHOWN]!r}.",
+            remedy="Answers would be read from the prompt. Remove options after -- that change how replies are read; "
+            f"if there are none, use another version of {self.engine} or another --engine.",
+        )
+
+    def _repeats_prompt(self, question: Question, reply: "Reply") -> bool:
+        """Whether a reply begins with text of the prompt: more than the one token that the model has said."""
+        text, said, ending = reply.text, reply.completion_tokens or 1, self.rendered[question.key].ending
+        asked = question.messages[-1]["content"].strip()
+        if said > 2:  # it goes on as long as it likes; some count the end of a reply as well
+            return False
+        if len(asked) >= _NO_TOKEN and asked in text:
+            return True
+        taken = max((end for end in range(1, len(text)) if ending.endswith(text[:end])), default=0)
+        # Only then is it worth to load the vocabulary. A part of a character is a token, and shown as more.
+        if not taken or not text[taken:].strip() or "\ufffd" in text:
+            return False
+        counter = token_counter(self.vocabulary)
+        return counter is not None and counter.of_texts([text])[0] > said
 
     def _judge(self, pairs: Sequence[tuple[Question, int, RenderedPrompt]]) -> Verdict:
         different = [pair for pair in pairs if pair[1] not in (pair[2].tokens, pair[2].with_special)]

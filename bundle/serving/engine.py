@@ -90,6 +90,7 @@ class ServerSpec:
             ``stop_token_ids``; None if there is none.
         chosen_template: The option with which the user chose another chat template than the checkpoint's; None if not.
         plain: Whether it is only asked to continue text: no chat template is used, and there may be none.
+        scoring: How its server is asked how likely a text is, as in the client.
         keep: Something to be kept alive as long as servers run, such as a lock on what they read.
     """
 
@@ -118,6 +119,7 @@ class ServerSpec:
     stop_field: Literal["stop", "stop_token_ids"] | None = None
     chosen_template: str | None = None
     plain: bool = False
+    scoring: Literal["echo", "generate"] = "echo"
     keep: Any = field(default=None, repr=False, compare=False)
 
     def launch(self, port: int, api_key: str, directory: Path) -> Launch:
@@ -136,8 +138,6 @@ class Engine(Protocol):
     name: ClassVar[str]
     failures: ClassVar[tuple[KnownFailure, ...]]
     """Known failures, the special before the vague."""
-    scores_texts: ClassVar[bool]
-    """Whether its server says how likely a text is that it is given (``echo`` with ``logprobs``)."""
 
     @staticmethod
     def checks(machine: Machine) -> tuple[Check, ...]:
@@ -173,6 +173,14 @@ class Engine(Protocol):
             ServerError: The server isn't installed, or can't be used.
         """
 
+    @property
+    def scores_texts(self) -> bool:
+        """Whether the installed server says how likely a text is that it is given.
+
+        Raises:
+            ServerError: It isn't installed, or can't be used.
+        """
+
     def forecast(self) -> tuple[list[Finding], str | None]:
         """What ``bundle doctor`` says of the job without preparing it.
 
@@ -180,12 +188,13 @@ class Engine(Protocol):
             Findings, and the interpreter to check the tokenizer with; None if it is only made when the job is prepared.
         """
 
-    def prepare(self, say: Callable[[str], None], *, plain: bool = False) -> ServerSpec:
+    def prepare(self, say: Callable[[str], None], *, plain: bool = False, scores: bool = False) -> ServerSpec:
         """Do what must be done once, before the first server starts; say what takes time.
 
         Args:
             say: Shows the user a line.
             plain: As in `ServerSpec`.
+            scores: Whether it will be asked how likely texts are.
 
         Raises:
             BundleError: The checkpoint can't be served, or not with what this machine has.

@@ -71,7 +71,6 @@ class TransformersEngine:
 
     name: ClassVar[str] = "transformers"
     failures: ClassVar[tuple[KnownFailure, ...]] = FAILURES
-    scores_texts: ClassVar[bool] = False
 
     @property
     def architectures(self) -> frozenset[str] | None:
@@ -107,6 +106,10 @@ class TransformersEngine:
     def gpu_count(self) -> int:
         return 0
 
+    @property
+    def scores_texts(self) -> bool:
+        return False
+
     @staticmethod
     def checks(machine: Machine) -> tuple[Check, ...]:
         return (Check("cpu engine", partial(_check_packages, machine), "the disk that Python is on"),)
@@ -116,7 +119,7 @@ class TransformersEngine:
             return [ok("its tokenizer is converted for the CPU engine, and checked then")], None
         return [], sys.executable
 
-    def prepare(self, say: Callable[[str], None], *, plain: bool = False) -> ServerSpec:
+    def prepare(self, say: Callable[[str], None], *, plain: bool = False, scores: bool = False) -> ServerSpec:
         job, version = self.job, _version()
         if job.gpu is not None:
             raise UsageError("--gpu has no effect on the CPU.", remedy="Leave it out, or use --engine lmdeploy.")

@@ -104,6 +104,20 @@ PUBLISHED: dict[str, tuple[dict[str, Any], float]] = {
         },
         9.4e9,
     ),
+    "Gemma-2-2B": (
+        {
+            "model_type": "gemma2",
+            "vocab_size": 256000,
+            "hidden_size": 2304,
+            "intermediate_size": 9216,
+            "num_hidden_layers": 26,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "head_dim": 256,
+            "tie_word_embeddings": True,
+        },
+        2.61e9,
+    ),
     "Phi-3-mini": (
         {
             "model_type": "phi3",
@@ -158,6 +172,12 @@ def test_published_models_have_the_tensors_of_transformers_own_model(name: str) 
 @pytest.mark.parametrize(
     ("model_type", "changes"),
     [
+        ("gemma", {"head_dim": 16}),
+        ("gemma", {"head_dim": 16, "tie_word_embeddings": False, "attention_bias": True}),
+        ("gemma2", {"head_dim": 16}),
+        ("gemma3_text", {"head_dim": 16}),
+        ("glm", {"head_dim": 16}),
+        ("glm", {"head_dim": 16, "attention_bias": False}),
         ("glm4", {"head_dim": 16}),
         ("glm4", {"attention_bias": False}),
         ("llama", {}),
@@ -255,83 +275,6 @@ def test_quantized_weights_without_a_quantization_config_are_refused(dtype: str)
     error = refusal(LLAMA, stored)
     said = [error.message, *error.details]
     assert any("without a quantization_config (1): model.layers.0.mlp.up_proj.weight" in line for line in said)
-
-
-# Quantized checkpoints, with the names and shapes of published ones
-
-
-def awq(rows: int, columns: int) -> dict[str, StoredTensor]:
-    return {
-        "qweight": StoredTensor("I32", (columns, rows // 8)),
-        "qzeros": StoredTensor("I32", (columns // 16, rows // 8)),
-        "scales": StoredTensor("F16", (columns // 16, rows)),
-    }
-
-
-def gptq(rows: int, columns: int) -> dict[str, StoredTensor]:
-    return {
-        "qweight": StoredTensor("I32", (columns // 8, rows)),
-        "qzeros": StoredTensor("I32", (columns // 16, rows // 8)),
-        "scales": StoredTensor("F16", (columns // 16, rows)),
-        "g_idx": StoredTensor("I32", (columns,)),
-        "bias": StoredTensor("F16", (rows,)),
-    }
-
-
-def fp8(rows: int, columns: int) -> dict[str, StoredTensor]:
-    return {"weight": StoredTensor("F8_E4M3", (rows, columns)), "weight_scale_inv": StoredTensor("BF16", (1, 1))}
-
-
-def compressed(rows: int, columns: int) -> dict[str, StoredTensor]:
-    return {
-        "weight_packed": StoredTensor("I32", (rows, columns // 8)),
-        "weight_scale": StoredTensor("BF16", (rows, columns // 16)),
-        "weight_shape": StoredTensor("I64", (2,)),
-    }
-
-
-METHODS = {"awq": (awq, "qweight"), "gptq": (gptq, "qweight"), "fp8": (fp8, "weight_scale_inv")}
-METHODS["compressed-tensors"] = (compressed, "weight_packed")
-
-
-def quantized(method: str) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
-    """Qwen2's projections quantized; embeddings, norms and output projection are left alone, as is usual."""
-    config = {
-        **LLAMA,
-        "architectures": ["Qwen2ForCausalLM"],
-        "quantization_config": {"quant_method": method, "bits": 4},
-    }
-    stored: dict[str, StoredTensor] = {}
-    for name, tensor in stored_as(implied(config), "F16").items():
-        module, _, kind = name.rpartition(".")
-        if kind == "weight" and "_proj" in module:
-            stored |= {f"{module}.{part}": entry for part, entry in METHODS[method][0](*tensor.shape).items()}
-        else:
-            stored[name] = tensor
-    return config, stored
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_quantized_checkpoints_are_known_by_their_own_names(method: str) -> None:
-    config, stored = quantized(method)
-
-    assert check_tensors(Path("model"), config, stored) is None
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_a_quantized_projection_that_is_missing_is_named(method: str) -> None:
-    config, stored = quantized(method)
-    del stored[f"model.layers.2.mlp.down_proj.{METHODS[method][1]}"]
-
-    assert "missing tensors (1 of 39): model.layers.2.mlp.down_proj.weight" in refusal(config, stored).message
-
-
-@pytest.mark.parametrize("method", ["awq", "gptq"])
-def test_a_quantized_projection_of_another_size_is_named(method: str) -> None:
-    config, stored = quantized(method)
-    config["intermediate_size"] = 64
-
-    assert "tensors with another shape (9): model.layers.0.mlp.gate_proj.qweight" in refusal(config, stored).message
 
 
 # Where it cannot be told

@@ -203,6 +203,7 @@ def test_a_conversation_is_counted_as_the_chat_template_renders_it(prober: Probe
     assert (long["tokens"], long["with_special"]) == (len(ids), len(ids))
     assert short["tokens"] < long["tokens"]
     assert long["beginning"].startswith("<|im_start|>system\n你是一个助手<|im_end|>\n<|im_start|>user\n")
+    assert long["ending"].endswith("<|im_start|>assistant\n")
 
 
 @pytest.mark.parametrize(("template", "more"), [(CHAT_TEMPLATE, 1), ("{{ bos_token }}" + CHAT_TEMPLATE, 0)])
@@ -223,7 +224,7 @@ def test_a_bos_token_that_the_tokenizer_adds_is_counted_apart_and_never_twice(
     counted, plain = prober.probe(directory, conversations=[TURNS, text])["conversations"]
     assert counted["with_special"] == counted["tokens"] + more
     assert plain["tokens"] == plain["with_special"] == plain["bare"] + 1
-    assert plain["beginning"] == "1+1="
+    assert plain["beginning"] == plain["ending"] == "1+1="
 
 
 def test_a_conversation_that_a_template_refuses_is_no_fault_of_the_tokenizer(prober: Prober, tmp_path: Path) -> None:

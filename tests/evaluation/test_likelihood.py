@@ -40,11 +40,18 @@ def echo(text: str, logprobs: list[float | None]) -> web.Response:
     return web.json_response(body)
 
 
-async def asked(directory: Path, handler: Handler) -> list[dict[str, Any]]:
+def generate(logprobs: list[float]) -> web.Response:
+    """As lmdeploy answers: a pair for every token of the text but the first."""
+    pairs = [[value, token] for token, value in enumerate(logprobs)]
+    meta = {"prompt_tokens": 1 + len(pairs), "completion_tokens": 0, "finish_reason": {"type": "stop"}}
+    return web.json_response({"text": "", "output_ids": [], "meta_info": {**meta, "input_token_logprobs": pairs}})
+
+
+async def asked(directory: Path, handler: Handler, **client_options: Any) -> list[dict[str, Any]]:
     """Ask three questions; the bodies of the requests."""
     with Run.create(directory, "r") as run:
         evaluation = Evaluation([TASK], QUESTIONS, run, lambda _: None, max_out_len={"ceval_ppl": 1}, asking=OPTIONS)
-        async with loopback_api(handler) as api, client_of(api.url) as client:
+        async with loopback_api(handler) as api, client_of(api.url, **client_options) as client:
             await evaluation.ask(client)
     return api.bodies
 
@@ -67,6 +74,31 @@ async def test_the_option_with_the_lowest_mean_loss_is_the_answer(tmp_path: Path
     # The first token has no loss and counts all the same, as in OpenCompass.
     assert rows[0].losses == pytest.approx({"A": 4 / 3, "B": 4 / 5, "C": 3.5 / 3, "D": 9 / 2})
     assert (rows[0].prompt_tokens, rows[0].completion_tokens) == (13, 4)
+
+
+async def test_lmdeploy_is_asked_in_its_own_way(tmp_path: Path) -> None:
+    losses = {"A": [-2.0, -2.0], "B": [-1.5, -2.0], "C": [-1.0, -1.0, -1.0, -1.0], "D": [-9.0]}
+
+    async def handler(call: Call) -> web.Response:
+        assert call.request.path == "/generate"
+        return generate(losses[call.body["prompt"][-1]])
+
+    bodies = await asked(tmp_path, handler, scoring="generate")
+
+    assert len(bodies) == 12
+    wanted = {"max_tokens": 0, "return_logprob": True, "logprob_start_len": 0, "stream": False}
+    assert all(wanted.items() <= body.items() for body in bodies)
+    rows = read_predictions(next(tmp_path.iterdir()))
+    assert {(row.answer, row.prompt_tokens) for row in rows} == {("C", 13)}
+    assert rows[0].losses == pytest.approx({"A": 4 / 3, "B": 3.5 / 3, "C": 4 / 5, "D": 9 / 2})
+
+
+async def test_logits_are_not_taken_for_log_probabilities(tmp_path: Path) -> None:
+    async def handler(call: Call) -> web.Response:
+        return echo(call.body["prompt"], [None, -1.0, 12.5])
+
+    with pytest.raises(RefusedError, match="logits or other numbers above 0"):
+        await asked(tmp_path, handler)
 
 
 async def test_no_more_requests_are_in_flight_than_questions(tmp_path: Path) -> None:

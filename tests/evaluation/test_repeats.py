@@ -84,7 +84,7 @@ async def test_asking_again_changes_no_score_and_no_file(tmp_path: Path) -> None
     assert "repeat" not in before.to_json()
 
 
-async def test_a_servers_counts_are_asked_for_with_one_token_each(tmp_path: Path) -> None:
+async def test_a_servers_counts_come_with_replies_of_one_token_each(tmp_path: Path) -> None:
     async def handler(call: Call) -> web.Response:
         if "law 1" in call.body["messages"][-1]["content"]:
             return error(400, "too long")
@@ -93,7 +93,7 @@ async def test_a_servers_counts_are_asked_for_with_one_token_each(tmp_path: Path
     with Run.create(tmp_path, "r") as run:
         evaluation = evaluation_of(run, [], 1)
         async with loopback_api(handler) as api, client_of(api.url) as client:
-            counts = await evaluation.count_tokens(client, [question("law", number) for number in range(3)])
+            replies = await evaluation.first_tokens(client, [question("law", number) for number in range(3)])
 
-    assert counts == [7, None, 7]
+    assert [reply and (reply.text, reply.prompt_tokens) for reply in replies] == [("A", 7), None, ("A", 7)]
     assert [body["max_tokens"] for body in api.bodies] == [1, 1, 1]

@@ -1,15 +1,19 @@
 """Whether a server uses the checkpoint's own chat template, judged by the numbers of tokens it gives."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from bundle.checkpoints import RenderedPrompt
+from bundle.client import Reply
 from bundle.errors import ExitCode
 from bundle.pipeline.template_proof import TemplateProof, Verdict, choose_prompts
 from bundle.tasks.catalog import Question
 from bundle.tasks.prompts import Message
+from tests.checkpoints.tokenizers import write_bpe
 
 
 def question(number: int, length: int, turns: int = 1) -> Question:
@@ -27,17 +31,34 @@ class Counting:
         self._counts = list(counts)
         self.asked: list[list[int]] = []
 
-    async def count_tokens(self, client: object, questions: Sequence[Question]) -> list[int | None]:
+    async def first_tokens(self, client: object, questions: Sequence[Question]) -> list[Reply]:
         self.asked.append([one.id for one in questions])
         counts = self._counts.pop(0)
         if counts is None:
             raise ConnectionError
-        return [*counts][: len(questions)]
+        return [first_token("B", count) for count in counts][: len(questions)]
 
 
-def proof_of(rendered: RenderedPrompt, *, option: str | None = None, lives: int = 1) -> TemplateProof:
+class Saying(Counting):
+    """One that counts right, and replies the same to everything."""
+
+    def __init__(self, text: str, completion_tokens: int | None = 1) -> None:
+        super().__init__()
+        self._reply = replace(first_token(text, 40), completion_tokens=completion_tokens)
+
+    async def first_tokens(self, client: object, questions: Sequence[Question]) -> list[Reply]:
+        return [self._reply for _ in questions]
+
+
+def first_token(text: str, prompt_tokens: int | None) -> Reply:
+    return Reply(text, "length", prompt_tokens, 1, None, latency_s=0.1, attempts=1)
+
+
+def proof_of(
+    rendered: RenderedPrompt, *, option: str | None = None, lives: int = 1, vocabulary: Path = Path("none")
+) -> TemplateProof:
     choices = choose_prompts(QUESTIONS, lives)
-    return TemplateProof("lmdeploy", option, choices, {one.key: rendered for one in QUESTIONS})
+    return TemplateProof("lmdeploy", option, choices, {one.key: rendered for one in QUESTIONS}, vocabulary)
 
 
 async def verdict_of(proof: TemplateProof, *counts: Sequence[int | None]) -> Verdict:
@@ -137,3 +158,46 @@ async def test_prompts_that_a_server_died_of_are_not_tried_on_the_next_and_an_eq
     assert verdict.record.equal is True
     assert await proof.prove(cast(Any, evaluation), cast(Any, None)) is None
     assert not set(evaluation.asked[0]) & set(evaluation.asked[1])
+
+
+# What a server returns besides what the model has said
+
+NOT_TO_THINK = RenderedPrompt(40, 40, ending="<|im_start|>assistant\n<think>\n\n</think>\n\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("\n\nA", id="what the template writes last"),
+        pytest.param("assistant\n<think>\n\n</think>\n\nA", id="the beginning of the turn"),
+        pytest.param("<|im_start|>user\n" + "x" * 90 + "<|im_end|>\nA", id="the whole prompt"),
+    ],
+)
+async def test_text_of_the_prompt_in_a_reply_of_one_token_is_an_error(tmp_path: Path, text: str) -> None:
+    proof = proof_of(NOT_TO_THINK, vocabulary=write_bpe(tmp_path / "bpe"))
+    verdict = await proof.prove(cast(Any, Saying(text)), cast(Any, None))
+    assert verdict is not None
+    assert verdict.error is not None
+    assert "text of the prompt as part of the reply: law #" in verdict.error.message
+    assert repr(text)[:20] in verdict.error.message
+    assert verdict.error.exit_code == ExitCode.SERVER
+
+
+@pytest.mark.parametrize(
+    ("text", "completion_tokens"),
+    [
+        pytest.param("A", 1, id="a letter"),
+        pytest.param("", 1, id="nothing"),
+        pytest.param("\n", 1, id="a token that the prompt ends with"),
+        pytest.param("\n\n\n", 1, id="more of what the prompt ends with"),
+        pytest.param("\n\ufffd", 1, id="a part of a character"),
+        pytest.param("\n\nA: because of the law", 9, id="more tokens than it was asked for"),
+        pytest.param("x" * 90, 90, id="a question said again, by a server that does not stop"),
+        pytest.param("B" * 9, 1, id="several tokens of no prompt"),
+    ],
+)
+async def test_what_the_model_says_is_none(tmp_path: Path, text: str, completion_tokens: int | None) -> None:
+    proof = proof_of(NOT_TO_THINK, vocabulary=write_bpe(tmp_path / "bpe"))
+    verdict = await proof.prove(cast(Any, Saying(text, completion_tokens)), cast(Any, None))
+    assert verdict is not None
+    assert verdict.error is None

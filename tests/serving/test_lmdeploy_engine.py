@@ -53,6 +53,16 @@ def launched(checkpoint: Checkpoint, *arguments: str) -> Launch:
     return prepared(checkpoint, *arguments, settings=settings).launch(23334, KEY, Path("/tmp/private"))
 
 
+def test_texts_are_scored_by_its_pytorch_engine(box: dict[str, str], checkpoint: Checkpoint) -> None:
+    said: list[str] = []
+    with pytest.raises(UsageError, match="--logprobs-mode is set by bundle"):
+        engine_for(checkpoint, "--logprobs-mode", "raw_logits").prepare(said.append, scores=True)
+    spec = engine_for(checkpoint).prepare(said.append, scores=True)
+    command = " ".join(spec.launch(23334, KEY, Path("/tmp/private")).command)
+    assert "--backend pytorch --logprobs-mode raw_logprobs" in command
+    assert "its TurboMind does not say how likely a text is: using its PyTorch engine (--backend pytorch)" in said
+
+
 def test_it_serves_on_loopback_under_our_name_with_prefix_caching_and_abort_handling(
     box: dict[str, str], checkpoint: Checkpoint
 ) -> None:

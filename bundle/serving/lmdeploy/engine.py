@@ -114,7 +114,6 @@ class LmdeployEngine:
 
     name: ClassVar[str] = "lmdeploy"
     failures: ClassVar[tuple[KnownFailure, ...]] = FAILURES
-    scores_texts: ClassVar[bool] = False
 
     @property
     def architectures(self) -> frozenset[str] | None:
@@ -146,6 +145,11 @@ class LmdeployEngine:
     def gpu_count(self) -> int:
         return max(self._number("--tp") or 1, 1)
 
+    @property
+    def scores_texts(self) -> bool:
+        package, backend = self._installed.package, option_value(self.job.engine_arguments, "--backend")
+        return package is not None and support.scores_texts(package) and backend != "turbomind"
+
     @staticmethod
     def checks(machine: Machine) -> tuple[Check, ...]:
         from bundle.serving.lmdeploy.checks import lmdeploy_checks  # only ``bundle doctor`` needs it
@@ -164,7 +168,7 @@ class LmdeployEngine:
             return [memory, ok("none of its Python code runs: its tokenizer is converted, and checked then")], None
         return [memory], self._installed.interpreter
 
-    def prepare(self, say: Callable[[str], None], *, plain: bool = False) -> ServerSpec:
+    def prepare(self, say: Callable[[str], None], *, plain: bool = False, scores: bool = False) -> ServerSpec:
         job, installed = self.job, self._installed
         version = installed.release
         if version < _OLDEST:
@@ -178,6 +182,8 @@ class LmdeployEngine:
         names = option_names(job.engine_arguments)
         if taken := sorted(name for name in names if any(option.startswith(name) for option in _OURS)):
             raise UsageError(f"{', '.join(taken)}: these lmdeploy options are set by bundle.", remedy="Leave them out.")
+        if scores and is_given("--logprobs-mode", job.engine_arguments):
+            raise UsageError("--logprobs-mode is set by bundle where texts are scored.", remedy="Leave it out.")
         if version < _KEY_FOR_ALL_SINCE:
             require_loopback(job.host, f"lmdeploy {installed.version} answers some requests without its API key.")
         gpus, gpu_locks = reserve_gpus(job, self.name, self.gpu_count, say)
@@ -185,11 +191,13 @@ class LmdeployEngine:
         served_name = printable(job.checkpoint.name) or "model"
         say(f"lmdeploy {installed.version} on GPU {', '.join(map(str, gpus))}")
         backend: tuple[str, ...] = ()
-        if not is_given("--backend", job.engine_arguments) and (
-            lacks := without_turbomind(gpus, job.machine.nvidia.capabilities, version)
-        ):
-            say(f"its TurboMind has no code for {lacks}: using its PyTorch engine (--backend pytorch)")
-            backend = ("--backend", "pytorch")
+        if not is_given("--backend", job.engine_arguments):
+            lacks = without_turbomind(gpus, job.machine.nvidia.capabilities, version)
+            if why := f"has no code for {lacks}" if lacks else "does not say how likely a text is" if scores else None:
+                say(f"its TurboMind {why}: using its PyTorch engine (--backend pytorch)")
+                backend = ("--backend", "pytorch")
+        if scores:
+            backend += ("--logprobs-mode", "raw_logprobs")
         return ServerSpec(
             engine=self.name,
             version=installed.version,
@@ -226,6 +234,7 @@ class LmdeployEngine:
             stop_field="stop",  # each text must be one token, and ends a reply by its id
             chosen_template="--chat-template" if self._template_chosen else None,
             plain=plain,
+            scoring="generate",
             keep=found.keep,
         )
 

@@ -60,6 +60,11 @@ def refused_quantization(
     return None if method in pytorch else _takes("PyTorch", pytorch, method)
 
 
+def scores_texts(package: Path) -> bool:
+    """Whether the PyTorch backend says how likely a text is that it is given, as it does since 0.18."""
+    return "logprob_start_len" in text_if_there(package / "serve" / "openai" / "endpoints" / "generate.py")
+
+
 def _splits_its_attention_unusually(package: Path, architecture: str) -> bool:
     """Whether the PyTorch backend would fail at an assertion while it loads fp8 weights, as for InternLM2's wqkv."""
     pytorch = package / "pytorch"

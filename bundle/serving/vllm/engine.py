@@ -151,7 +151,6 @@ class VllmEngine:
 
     name: ClassVar[str] = "vllm"
     failures: ClassVar[tuple[KnownFailure, ...]] = FAILURES
-    scores_texts: ClassVar[bool] = True
 
     @property
     def architectures(self) -> frozenset[str] | None:
@@ -191,6 +190,10 @@ class VllmEngine:
         pipeline = option_number(self._arguments, "--pipeline-parallel-size", "-pp")
         return (tensor or 1) * (pipeline or 1)
 
+    @property
+    def scores_texts(self) -> bool:
+        return True
+
     @staticmethod
     def checks(machine: Machine) -> tuple[Check, ...]:
         from bundle.serving.vllm.checks import check_vllm  # only ``bundle doctor`` needs it
@@ -207,7 +210,7 @@ class VllmEngine:
         """How many requests the server computes at once."""
         return option_number(self._arguments, "--max-num-seqs") or (_SLOTS_CPU if self._on_cpu else _SLOTS_GPU)
 
-    def prepare(self, say: Callable[[str], None], *, plain: bool = False) -> ServerSpec:
+    def prepare(self, say: Callable[[str], None], *, plain: bool = False, scores: bool = False) -> ServerSpec:
         job, installed = self.job, self._installed
         if installed.release < _OLDEST:
             raise ServerError(

@@ -1,0 +1,157 @@
+"""How quantized weights are stored: what takes the place of a module's ``weight``, and what that cannot do without.
+
+Layouts are those of published checkpoints, as vLLM's and transformers' loaders read them. Which modules were left alone
+(``modules_to_not_convert``, ``ignored_layers``, ``ignore``, ``dynamic``) need not be known: a module may have either.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from bundle.checkpoints._files import shown
+from bundle.checkpoints._weights import StoredTensor
+
+_KV_SCALES: Final = {"k_scale", "v_scale", "q_scale", "kv_scale", "k_zero_point", "v_zero_point", "output_scale"}
+_BESIDE: Final[dict[str, set[str]]] = {
+    "awq": {"qweight", "qzeros", "scales", "bias"},
+    "gptq": {"qweight", "qzeros", "scales", "g_idx", "bias"},
+    "fp8": {"weight_scale", "weight_scale_inv", "input_scale", "activation_scale", "act_scale"},
+    "compressed-tensors": {
+        *("weight_packed", "weight_shape", "weight_scale", "weight_zero_point", "weight_g_idx", "weight_global_scale"),
+        *("input_scale", "input_zero_point", "input_global_scale", "output_zero_point"),
+    },
+    "bitsandbytes": {
+        *("absmax", "quant_map", "nested_absmax", "nested_quant_map", "bitsandbytes__nf4", "bitsandbytes__fp4"),
+        *("SCB", "weight_format"),
+    },
+}
+"""The last parts of the names of tensors that stand beside, or in place of, a weight, by ``quant_method``."""
+_PACKED: Final = {"awq": "qweight", "gptq": "qweight", "compressed-tensors": "weight_packed"}
+_FORMATS: Final = {
+    *("dense", "pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "mixed-precision"),
+    *("nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp8-quantized"),
+}
+_STATE: Final = ("quant_state.bitsandbytes__nf4", "quant_state.bitsandbytes__fp4")
+
+
+class QuantizedLayout:
+    """The layout of a ``quantization_config``; without one, that of weights that are not quantized.
+
+    Attributes:
+        method: Its ``quant_method``; None without one.
+        unknown: Why nothing can be said of it; None if something can.
+        beside: What the names of tensors beside weights end with.
+    """
+
+    def __init__(self, settings: object) -> None:
+        self._settings: Mapping[str, Any] = settings if isinstance(settings, Mapping) else {}
+        method = self._settings.get("quant_method")
+        self.method: str | None = None if method is None else shown(method)
+        self.unknown = None if method is None else self._why_unknown()
+        self.beside = _KV_SCALES | _BESIDE[self.method] if self.method in _BESIDE else frozenset[str]()
+        groups = self._settings.get("config_groups")
+        weights = [
+            one.get("weights") or {}
+            for one in (groups.values() if isinstance(groups, Mapping) else ())
+            if isinstance(one, Mapping)
+        ]
+        self._weights: list[Mapping[str, Any]] = [one for one in weights if isinstance(one, Mapping)]
+
+    def _why_unknown(self) -> str | None:
+        settings, method = self._settings, self.method
+        if method not in _BESIDE:
+            return f"unknown tensor layout of the quantization method {method}"
+        stored: object = None
+        if method == "gptq":
+            stored = "marlin" if settings.get("is_marlin_format") else settings.get("checkpoint_format")
+            stored = None if stored in ("gptq", "gptq_v2", "") else stored
+        elif method == "compressed-tensors":
+            sparsity = settings.get("sparsity_config")
+            formats = [settings.get("format"), sparsity.get("format") if isinstance(sparsity, Mapping) else None]
+            stored = next((one for one in formats if one is not None and one not in _FORMATS), None)
+        return None if stored is None else f"unknown tensor layout of {method} weights in the format {shown(stored)}"
+
+    def find(
+        self, module: str, shape: tuple[int, ...], tensors: Mapping[str, StoredTensor]
+    ) -> tuple[str, tuple[int, ...] | None] | None:
+        """The tensor that holds a module's weight, and the shape it should have.
+
+        Args:
+            shape: That of the weight as it was before it was quantized.
+
+        Returns:
+            Its name and shape, where that does not follow from the settings None; None if it is not there.
+        """
+        name = f"{module}.weight"
+        if name in tensors:
+            packed = self.method == "bitsandbytes" and any(f"{name}.{part}" in tensors for part in _STATE)
+            return name, None if packed else shape
+        packed_name = f"{module}.{_PACKED.get(self.method or '')}"
+        if packed_name in tensors and len(shape) == 2:
+            return packed_name, self._packed_shape(*shape)
+        return None
+
+    def lacking(self, module: str, shape: tuple[int, ...], tensors: Mapping[str, StoredTensor]) -> list[str]:
+        """The tensors without which a module's weight, which is there, cannot be read."""
+        weight = tensors.get(f"{module}.weight")
+        if weight is None:
+            needed = self._beside_packed()
+        elif self.method == "bitsandbytes":
+            needed = self._beside_bitsandbytes(f"{module}.weight", shape, tensors)
+        elif self.method is not None and weight.dtype.startswith(("F8", "I8")):
+            scales = ("weight_scale", "weight_scale_inv")  # the second with blocks, as DeepSeek has introduced it
+            needed = [scales[::-1] if self._settings.get("weight_block_size") else scales]
+            if self.method == "fp8" and self._settings.get("activation_scheme") == "static":
+                needed.append(("input_scale", "activation_scale", "act_scale"))
+        else:
+            return []
+        return [f"{module}.{names[0]}" for names in needed if not any(f"{module}.{one}" in tensors for one in names)]
+
+    def _beside_packed(self) -> list[tuple[str, ...]]:
+        """Kinds of tensors of which a packed weight needs one each, by the names it may have."""
+        settings = self._settings
+        if self.method == "compressed-tensors":
+            asymmetric = self._weights and all(one.get("symmetric") is False for one in self._weights)
+            return [
+                ("weight_scale",),
+                *([("weight_global_scale",)] if settings.get("format") == "nvfp4-pack-quantized" else []),
+                *([("weight_zero_point",)] if asymmetric else []),
+            ]
+        # The zeros of symmetric weights follow, and without act-order the groups are in their order.
+        no_zeros = settings.get("sym", True) if self.method == "gptq" else settings.get("zero_point") is False
+        return [
+            ("scales",),
+            *([] if no_zeros else [("qzeros",)]),
+            *([("g_idx",)] if settings.get("desc_act") else []),
+        ]
+
+    @staticmethod
+    def _beside_bitsandbytes(
+        name: str, shape: tuple[int, ...], tensors: Mapping[str, StoredTensor]
+    ) -> list[tuple[str, ...]]:
+        if tensors[name].dtype == "I8":
+            return [("SCB",)]
+        if tensors[name].shape == shape and not any(f"{name}.{part}" in tensors for part in _STATE):
+            return []  # one of those left alone
+        scales = tensors.get(f"{name}.absmax")
+        nested = ("nested_absmax", "nested_quant_map") if scales is not None and scales.dtype == "U8" else ()
+        return [
+            *((f"weight.{part}",) for part in ("absmax", "quant_map", *nested)),
+            tuple(f"weight.{s}" for s in _STATE),
+        ]
+
+    def _packed_shape(self, rows: int, columns: int) -> tuple[int, ...] | None:
+        """The shape of a packed weight (int32 of several numbers each); None if it does not follow."""
+        settings = self._settings
+        if self.method == "compressed-tensors":
+            bits = [one.get("num_bits") for one in self._weights]
+            if settings.get("format") != "pack-quantized" or bits not in ([4] * len(bits), [8] * len(bits)) or not bits:
+                return None
+            return rows, math.ceil(columns * bits[0] / 32)
+        each = settings.get("bits", settings.get("w_bit", 4))
+        if type(each) is not int or settings.get("version", "gemm") not in ("gemm", "GEMM"):
+            return None
+        # Rules for single modules, as GPTQModel writes them, may give them other numbers of bits.
+        if "bits" in str(settings.get("dynamic")) or settings.get("pack_dtype") not in (None, "int32"):
+            return None
+        return (columns, rows * each // 32) if self.method == "awq" else (columns * each // 32, rows)
