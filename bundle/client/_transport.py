@@ -15,9 +15,9 @@ import aiohttp
 import openai
 from openai import AsyncOpenAI, Omit
 
+from bundle.client._connections import LONGEST_BODY, Answer, Connections, Prepared, TooLongError, httpx
 from bundle.client._events import BLANK, EventDecoder, is_event_stream
 from bundle.client._faults import NETWORK_REMEDY, AttemptError, Fate, fault_of_status, unexpected
-from bundle.client._http_client import LONGEST_BODY, BoundedHttpClient, TooLongError, httpx
 from bundle.system.proxies import proxy_for
 from bundle.system.text import one_line
 
@@ -63,8 +63,9 @@ class EventSink(Protocol):
 class Transport:
     """Sends requests with the ``openai`` package, each once and within bounds.
 
-    The package's typed call spends most of its time on validating messages that are known to be valid, and most of the
-    rest, about a millisecond a request, on headers: so bodies come serialised, with no more headers than needed.
+    The package's typed call spends most of its time on validating messages that are known to be valid, and its plain
+    one on headers and options that are the same every time. So bodies come serialised, and what the package made of
+    the first request to a path with a key is sent again with every other body.
 
     Args:
         base_url: What paths are appended to.
@@ -85,15 +86,24 @@ class Transport:
         self._host = urlsplit(base_url).hostname
         self._in_flight = 0
         self._silent_since: float | None = None
+        self._prepared: dict[tuple[str, str | None], Prepared] = {}
+        connect_timeout_s = min(_CONNECT_TIMEOUT_S, timeout_s / 2)
+        self._connections = Connections(
+            self._proxy, tls=base_url.startswith("https:"), connect_timeout_s=connect_timeout_s
+        )
         # Retrying is left to the caller, who counts attempts, keeps the rate and also retries after a broken body. The
         # package requires a key; which one is sent, if any, is decided for every request.
         self._openai = AsyncOpenAI(
             base_url=base_url.partition("?")[0],
             api_key="none",
-            timeout=openai.Timeout(timeout_s, connect=min(_CONNECT_TIMEOUT_S, timeout_s / 2)),
+            timeout=openai.Timeout(timeout_s, connect=connect_timeout_s),
             max_retries=0,
             default_headers=_HEADERS,
-            http_client=BoundedHttpClient(self._proxy, tls=base_url.startswith("https:")),
+            http_client=openai.DefaultAsyncHttpxClient(
+                transport=self._connections,
+                trust_env=False,  # what is taken from it is read by us: proxies, certificates
+                follow_redirects=False,
+            ),
         )
 
     async def close(self) -> None:
@@ -136,14 +146,11 @@ class Transport:
         with self._exchange():
             try:
                 async with asyncio.timeout(self._timeout_s) as limit:
-                    # The typed `chat.completions.create` validates every message and costs four times as much.
-                    response = await self._openai.post(
-                        path, content=body, cast_to=httpx.Response, options={"headers": self._headers_with(key)}
-                    )
+                    answer = await self._send(path, body, key)
                     try:
-                        return await self._receive(response, sink, limit)
+                        return await self._receive(answer, sink, limit)
                     finally:
-                        await response.aclose()
+                        await answer.aclose()
             except AttemptError:
                 raise
             except Exception:
@@ -151,12 +158,34 @@ class Transport:
                     raise
                 return None  # what went wrong after the end of the reply does not matter
 
-    async def _receive(self, response: Any, sink: EventSink, limit: asyncio.Timeout) -> object | None:
-        declared = response.headers.get("content-type", "").startswith("text/event-stream")
+    async def _send(self, path: str, body: bytes, key: str | None) -> Answer:
+        prepared = self._prepared.get((path, key))
+        if prepared is None:
+            # The typed `chat.completions.create` validates every message and costs four times as much.
+            response = await self._openai.post(
+                path, content=body, cast_to=httpx.Response, options={"headers": self._headers_with(key)}
+            )
+            self._prepared[path, key] = self._connections.prepared(response.request)
+            answer: Answer = response.stream
+            return answer
+        answer = await self._connections.send(prepared, body)
+        if answer.is_success:
+            return answer
+        content = b"".join([piece async for piece in answer])
+        await answer.aclose()
+        try:
+            said = _parsed(content, answer.headers)
+        except (ValueError, RecursionError):
+            said = content.decode("utf-8", "replace")
+        said = said.get("error", said) if isinstance(said, Mapping) else said
+        raise self._fault_of_status(answer.status, said or answer.reason, answer.headers, prepared.url)
+
+    async def _receive(self, answer: Answer, sink: EventSink, limit: asyncio.Timeout) -> object | None:
+        declared = answer.headers.get("content-type", "").startswith("text/event-stream")
         events: EventDecoder | None = None
         pieces: list[bytes] = []
         is_whole = False
-        async for piece in response.stream:
+        async for piece in answer:
             if is_whole:
                 pieces.append(piece)
                 continue
@@ -172,7 +201,7 @@ class Transport:
             if not _pass_on(events.feed(piece), sink, limit):
                 return None
         if events is None:
-            return _parsed(b"".join(pieces), response.headers)
+            return _parsed(b"".join(pieces), answer.headers)
         _pass_on(events.end(), sink, limit)
         return None
 
@@ -195,9 +224,8 @@ class Transport:
         except openai.APIStatusError as error:
             heard = True
             response, asked = error.response, str(error.request.url)
-            body_or_phrase = error.body or response.reason_phrase
-            fault = fault_of_status(error.status_code, body_or_phrase, response.headers, asked)
-            raise self._through_proxy(fault, is_page=isinstance(body_or_phrase, str)) from None
+            said = error.body or response.reason_phrase
+            raise self._fault_of_status(error.status_code, said, response.headers, asked) from None
         except (ValueError, RecursionError) as error:
             raise unexpected(_described(error)) from None
         except Exception as error:
@@ -211,6 +239,9 @@ class Transport:
             self._in_flight -= 1
             if heard:
                 self._silent_since = time.monotonic() if self._in_flight else None
+
+    def _fault_of_status(self, status: int, said: object, headers: Mapping[str, str], asked: str) -> AttemptError:
+        return self._through_proxy(fault_of_status(status, said, headers, asked), is_page=isinstance(said, str))
 
     def _through_proxy(self, fault: AttemptError, *, is_page: bool = True) -> AttemptError:
         """The fault, which names the proxy if it may be the proxy's.

@@ -198,6 +198,15 @@ class Workers:
     async def _ask_as_it_is(self, question: Question, how: Asking, attempts: int) -> Prediction | NoReplyError:
         self._in_flight += 1
         in_flight_before = self._in_flight
+        has_begun = False
+
+        def begun() -> None:
+            nonlocal has_begun
+            self.queue.begun(question)
+            if not has_begun:
+                has_begun = True
+                self.window.begun()
+
         try:
             if isinstance(how.rule, Likeliest):
                 losses = await option_losses(self.client, question, how.rule, self.window.busy)
@@ -208,7 +217,7 @@ class Workers:
                     question.messages,
                     min(how.max_out_len, question.max_reply or how.max_out_len),
                     reading=how.reading,
-                    begun=lambda: self.queue.begun(question),
+                    begun=begun,
                     busy=self.window.busy,
                 )
         except NoReplyError as failure:
@@ -220,6 +229,8 @@ class Workers:
         finally:
             in_flight = (in_flight_before + self._in_flight) / 2
             self._in_flight -= 1
+            if has_begun:
+                self.window.ended()
         self._failed_in_a_row = 0
         self.first.replied()
         self.window.replied(reply.latency_s, in_flight)

@@ -26,7 +26,8 @@ class Window:
     it, as congestion control does:
 
     - It starts small and doubles as long as that gives a fifth more replies per second, or quadruples if the last step
-      gave nearly as many more as it could.
+      gave nearly as many more as it could. It doubles before the first reply, too, when replies to all requests in
+      flight have begun to arrive: then none of them is queueing at the server. Long replies are not waited for.
     - When two rounds in a row gain nothing, it returns to the last useful width, and tries again eight rounds later.
     - When replies take three times as long as in the quickest round without a higher rate, requests are queueing at the
       server: the window shrinks by a quarter.
@@ -55,6 +56,7 @@ class Window:
         self._quickest_s = float("inf")
         self._was_busy = False
         self._of_a_wider_window = 0
+        self._arriving = 0
         self._begin_round()
 
     async def __aenter__(self) -> None:
@@ -74,6 +76,18 @@ class Window:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._leave()
+
+    def begun(self) -> None:
+        """Learn that a reply begins to arrive; `ended` says when it is over."""
+        self._arriving += 1
+        if self._adaptive and self._growth is _Growth.DOUBLING and not self._best_rate and self._arriving >= self.limit:
+            self._last_worthwhile = self.limit
+            self._set(2 * self.limit)
+            self._begin_round()
+
+    def ended(self) -> None:
+        """Learn that a reply which had begun to arrive no longer does."""
+        self._arriving -= 1
 
     def replied(self, latency_s: float, in_flight: float) -> None:
         """Learn from a reply.

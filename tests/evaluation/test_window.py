@@ -99,6 +99,28 @@ def test_never_more_are_in_flight_than_is_allowed_and_never_none() -> None:
     assert len(seen) >= 3000
 
 
+@pytest.mark.parametrize(("slots", "limit"), [(128, 128), (8, 16)])
+def test_long_replies_are_not_waited_for_where_all_of_them_have_begun_to_arrive(slots: int, limit: int) -> None:
+    window, server = Window(128, adaptive=True), asyncio.Semaphore(slots)
+
+    async def work() -> None:
+        async with window, server:
+            await asyncio.sleep(0.1)
+            window.begun()
+            await asyncio.sleep(10)
+            window.ended()
+
+    async def limit_after_a_second() -> int:
+        workers = [asyncio.create_task(work()) for _ in range(128)]
+        await asyncio.sleep(1)
+        limit = window.limit
+        for worker in workers:
+            worker.cancel()
+        return limit
+
+    assert run_simulated(limit_after_a_second()) == limit
+
+
 async def test_whoever_gives_up_waiting_takes_no_place() -> None:
     window = Window(1, adaptive=False)
 

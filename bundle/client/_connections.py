@@ -1,0 +1,180 @@
+"""The connections to a server: what is sent over them, trusted and read is bounded."""
+
+import importlib
+import os
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import aiohttp
+import openai
+
+from bundle.errors import UsageError
+from bundle.system.proxies import Proxy
+from bundle.system.text import one_line
+
+LONGEST_BODY = 16 * 1024 * 1024
+"""Bytes. A reply of 32,768 tokens is about a tenth of a megabyte."""
+
+_LONGEST_ERROR = 64 * 1024
+_MOST_CONNECTIONS = 1000
+_IDLE_S = 4.0
+"""How long an idle connection is kept: uvicorn closes it after 5 s, and a request sent just then is lost."""
+_OF_THE_BODY = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+
+httpx: Any = importlib.import_module(
+    next(
+        base.__module__ for base in openai.DefaultAsyncHttpxClient.__mro__ if base.__name__ == "AsyncClient"
+    ).partition(".")[0]
+)
+"""The HTTP package that the installed ``openai`` is built on: httpx, or httpx2 from version 3."""
+
+
+class TooLongError(Exception):
+    """A server sends more than any reply can be."""
+
+
+class Answer(httpx.AsyncByteStream):  # type: ignore[misc]
+    """A response whose body is still to be read, once; of an error's, only as much as its message needs.
+
+    Attributes:
+        status: The HTTP status.
+        reason: The phrase beside it.
+        headers: The response's headers; their names have no case.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status = response.status
+        self.reason = response.reason or ""
+        self.headers: Mapping[str, str] = response.headers
+        self.is_success = 200 <= self.status < 300
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """The body in pieces as they come.
+
+        Raises:
+            TooLongError: It is longer than any reply.
+        """
+        left = LONGEST_BODY if self.is_success else _LONGEST_ERROR
+        try:
+            async for piece in self._response.content.iter_any():
+                if len(piece) > left:
+                    if self.is_success:
+                        raise TooLongError
+                    yield piece[:left]
+                    return
+                left -= len(piece)
+                yield piece
+        except aiohttp.ClientError:
+            if self.is_success:
+                raise  # the body of an error may break off
+
+    async def aclose(self) -> None:
+        """Close the connection, unless the body has been read to its end."""
+        self._response.close()
+
+
+class Prepared(NamedTuple):
+    """All of a request but its body."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+
+
+class Connections(httpx.AsyncBaseTransport):  # type: ignore[misc]
+    """What the ``openai`` package sends its requests over.
+
+    No redirect is followed: one would turn the POST into a GET, or carry the question to another host.
+
+    Args:
+        proxy: The proxy to use, if any.
+        tls: Whether the server has a certificate to be checked.
+        connect_timeout_s: Maximum duration of connecting, in seconds.
+
+    Raises:
+        UsageError: The certificates that the environment names cannot be read.
+    """
+
+    def __init__(self, proxy: Proxy | None, *, tls: bool, connect_timeout_s: float) -> None:
+        self._proxy = None if proxy is None else proxy.address
+        self._proxy_login = None if proxy is None else _login(proxy.url)
+        # Loading the certificates takes a tenth of a second, and is only needed for TLS.
+        self._certificates = _certificates() if tls or (self._proxy or "").startswith("https:") else None
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s)
+        self._session: aiohttp.ClientSession | None = None
+
+    @staticmethod
+    def prepared(request: Any) -> Prepared:
+        """What a request of the package has in common with others like it."""
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in _OF_THE_BODY}
+        return Prepared(request.method, str(request.url), headers)
+
+    async def send(self, request: Prepared, body: bytes) -> Answer:
+        """Send a request with its body."""
+        if self._session is None:  # a session belongs to the event loop
+            connector = aiohttp.TCPConnector(
+                limit=_MOST_CONNECTIONS, keepalive_timeout=_IDLE_S, ssl=self._certificates or False
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector, timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar()
+            )
+        response = await self._session.request(
+            request.method,
+            request.url,
+            headers=request.headers,
+            data=body or None,
+            allow_redirects=False,
+            proxy=self._proxy,
+            proxy_auth=self._proxy_login,
+        )
+        return Answer(response)
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Send a request of the package."""
+        answer = await self.send(self.prepared(request), await request.aread())
+        headers = [(name, value) for name, value in answer.headers.items() if name.lower() not in _OF_THE_BODY]
+        reason = {"reason_phrase": answer.reason.encode()}
+        return httpx.Response(answer.status, headers=headers, stream=answer, request=request, extensions=reason)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+
+def _login(proxy: str) -> aiohttp.BasicAuth | None:
+    parts = urlsplit(proxy)
+    if parts.username is None:
+        return None
+    return aiohttp.BasicAuth(unquote(parts.username), unquote(parts.password or ""), "utf-8")
+
+
+def _certificates() -> ssl.SSLContext:
+    """The certificates that servers are checked against: those that the environment names, or the usual ones.
+
+    Raises:
+        UsageError: They cannot be read.
+    """
+    named = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)] or ["REQUESTS_CA_BUNDLE"]
+    places = {name: Path(os.environ[name]).expanduser() for name in named if os.environ.get(name)}
+    if not places:
+        usual: ssl.SSLContext = httpx.create_ssl_context(trust_env=False)
+        return usual
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for name, place in places.items():
+        try:
+            if place.is_dir():
+                context.load_verify_locations(capath=place)
+            else:
+                context.load_verify_locations(cafile=place)
+        except (OSError, ValueError) as error:
+            why = "it holds no certificate" if isinstance(error, ssl.SSLError) else getattr(error, "strerror", error)
+            raise UsageError(
+                f"The certificates in {name}={one_line(str(place), 200)} cannot be read: {why}.",
+                remedy=f"Set {name} to a PEM file or a directory of certificates, or unset it.",
+            ) from None
+    return context
