@@ -99,11 +99,7 @@ class Transport:
             timeout=openai.Timeout(timeout_s, connect=connect_timeout_s),
             max_retries=0,
             default_headers=_HEADERS,
-            http_client=openai.DefaultAsyncHttpxClient(
-                transport=self._connections,
-                trust_env=False,  # what is taken from it is read by us: proxies, certificates
-                follow_redirects=False,
-            ),
+            http_client=self._connections,
         )
 
     async def close(self) -> None:
@@ -168,7 +164,7 @@ class Transport:
             self._prepared[path, key] = self._connections.prepared(response.request)
             answer: Answer = response.stream
             return answer
-        answer = await self._connections.send(prepared, body)
+        answer = await self._connections.again(prepared, body)
         if answer.is_success:
             return answer
         content = b"".join([piece async for piece in answer])
