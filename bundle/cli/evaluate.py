@@ -1,5 +1,6 @@
 """``bundle eval-local`` and ``bundle eval-remote``: serve a checkpoint here, or call an API, and evaluate the model."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -28,8 +29,9 @@ def eval_local(
 ) -> None:
     """Serve a local checkpoint and evaluate it.
 
-    Several are evaluated one after the other, or as many at once as there are GPUs; the same command again resumes what
-    is not finished. Arguments after -- are passed to the inference server, as in -- --backend pytorch.
+    Several, or one with several adapters, are evaluated one after the other, or as many at once as there are GPUs; the
+    same command again resumes what is not finished. Arguments after -- are passed to the inference server, as in
+    -- --backend pytorch.
     """
     from bundle.serving.machine import Machine  # imported late: `bundle --help` does not need it
 
@@ -39,16 +41,18 @@ def eval_local(
         machine.look("lmdeploy" if served.engine == "auto" else served.engine)
 
     # imported late: by now the GPUs are being asked
-    from bundle.pipeline.checkpoint_folder import several
+    from bundle.pipeline.checkpoint_folder import models_of, several
     from bundle.pipeline.local import Local
     from bundle.pipeline.pipeline import evaluate
     from bundle.pipeline.signals import run_with_signals
     from bundle.reports.screen.console import Screen
 
     checkpoints = several(model_dirs)
-    if checkpoints is not None and not asked.dry_run:
-        sweep(checkpoints, asked, served, context, machine)
-    target = Local((checkpoints or model_dirs)[0], served, context.obj or (), machine)
+    models = models_of(checkpoints or model_dirs, served.adapter)
+    if (checkpoints is not None or len(models) > 1) and not asked.dry_run:
+        sweep(models, asked, served, context, machine)
+    served = replace(served, adapter=[models[0].adapter])
+    target = Local(models[0].path, served, context.obj or (), machine)
     screen = Screen(language=asked.lang)
     command = typed_command()
     raise typer.Exit(

@@ -8,9 +8,11 @@ import typer
 
 from bundle.cli._command import typed_options
 from bundle.cli.options import with_options
+from bundle.errors import UsageError
 from bundle.pipeline.options import EvaluationOptions, LocalOptions
 
 if TYPE_CHECKING:
+    from bundle.pipeline.checkpoint_folder import Model
     from bundle.reports.screen.console import Screen
     from bundle.serving.machine import Machine
 
@@ -47,6 +49,8 @@ def watch(
     from bundle.reports.screen.console import Screen
     from bundle.serving.machine import Machine
 
+    if served.adapter:
+        raise UsageError("--adapter is for a single checkpoint.", remedy="Evaluate it with `bundle eval-local`.")
     require_folder(folder)
     screen = Screen(language=asked.lang)
     screen.say(f"watching {folder}" + (f" until {until}" if until else ""))
@@ -54,27 +58,27 @@ def watch(
 
 
 def sweep(
-    checkpoints: Sequence[Path],
+    models: "Sequence[Model]",
     asked: EvaluationOptions,
     served: LocalOptions,
     context: typer.Context,
     machine: "Machine",
 ) -> NoReturn:
-    """Evaluate several checkpoints, show one table, and exit."""
+    """Evaluate several models, show one table, and exit."""
     # imported late: `bundle --help` needs none of it
-    from bundle.pipeline.checkpoint_folder import short_names
     from bundle.reports.screen.console import Screen
 
-    async def all_of_them() -> AsyncIterator[tuple[str, Path]]:
-        for one in zip(short_names(checkpoints), checkpoints, strict=True):
+    async def all_of_them() -> "AsyncIterator[Model]":
+        for one in models:
             yield one
 
-    label = checkpoints[0].resolve().parent.name
+    base = models[0].path.resolve()
+    label = base.name if served.adapter else base.parent.name
     _sweep(all_of_them(), label, Screen(language=asked.lang), asked, served, context, machine)
 
 
 def _sweep(
-    checkpoints: AsyncIterable[tuple[str, Path]],
+    models: "AsyncIterable[Model]",
     label: str,
     screen: "Screen",
     asked: EvaluationOptions,
@@ -87,11 +91,11 @@ def _sweep(
     from bundle.pipeline.sweep import Sweep
     from bundle.pipeline.sweep_report import evaluate_and_report
 
-    options = typed_options(context, but=(_UNTIL,))
+    options = typed_options(context, but=(_UNTIL, "--adapter"))
     runs = Sweep(asked, served, context.obj or (), options, machine, screen)
     raise typer.Exit(
         run_with_signals(
-            lambda: evaluate_and_report(runs, checkpoints, asked.out, label, screen),
+            lambda: evaluate_and_report(runs, models, asked.out, label, screen),
             say=screen.say,
             kill=runs.interrupt,
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bundle.checkpoints import inspect_checkpoint
 from bundle.errors import CheckpointError
-from bundle.pipeline.checkpoint_folder import Shape, checkpoints_in, shape
+from bundle.pipeline.checkpoint_folder import Model, Shape, checkpoints_in, shape
 from bundle.system.background import in_thread
 
 _LOOK_EVERY_S = 5.0
@@ -23,8 +23,8 @@ async def appearing(
     still_s: float = _STILL_S,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> AsyncIterator[tuple[str, Path]]:
-    """The name and directory of every checkpoint in a folder, once it is whole and nothing of it changes any more.
+) -> AsyncIterator[Model]:
+    """Every checkpoint in a folder, once it is whole and nothing of it changes any more.
 
     Args:
         until: The last checkpoint's name; None to go on for ever.
@@ -48,7 +48,7 @@ async def appearing(
                 settled[path] = now
                 if await _is_whole(path, say) and _shape(path) == now:
                     settled[path] = None
-                    yield path.name, path
+                    yield Model(path.name, path)
         if any(path.name == until for path, left in settled.items() if left is None):
             return
         await pause(_LOOK_EVERY_S)

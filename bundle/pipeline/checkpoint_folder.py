@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from bundle.errors import CheckpointError, UsageError
 
@@ -15,6 +15,40 @@ _UNFINISHED: Final = re.compile(r"^(\.|tmp[-_.])|\.(tmp|part|incomplete)$", re.I
 
 Shape = frozenset[tuple[str, int, int]]
 """Name, size and time of the last change (ns) of every file of a directory."""
+
+
+class Model(NamedTuple):
+    """One of several models that are evaluated by one command.
+
+    Attributes:
+        name: What it is called.
+        path: Its directory, or its base model's.
+        adapter: The directory of its LoRA adapter; None if it has none.
+    """
+
+    name: str
+    path: Path
+    adapter: Path | None = None
+
+    @property
+    def given(self) -> Path:
+        """The directory that tells it from the others."""
+        return self.adapter or self.path
+
+
+def models_of(checkpoints: Sequence[Path], adapters: Sequence[Path | None]) -> list[Model]:
+    """The models that the command line names: checkpoints, or one checkpoint with several adapters.
+
+    Raises:
+        UsageError: There are several of both.
+    """
+    if adapters and len(checkpoints) > 1:
+        raise UsageError(
+            "--adapter is for a single checkpoint.", remedy="Leave it out, or name the one that it was trained on."
+        )
+    models = [(path, adapter) for path in checkpoints for adapter in adapters or [None]]
+    names = short_names([adapter or path for path, adapter in models])
+    return [Model(name, *model) for name, model in zip(names, models, strict=True)]
 
 
 def several(given: Sequence[Path]) -> list[Path] | None:

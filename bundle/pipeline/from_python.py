@@ -14,7 +14,7 @@ import pydantic
 from bundle.config.faults import value_fault
 from bundle.errors import ExitCode, GateError, UnansweredError, UsageError
 from bundle.pipeline.local import Local
-from bundle.pipeline.options import EvaluationOptions, LocalOptions, Option, RemoteOptions, parse_data
+from bundle.pipeline.options import EvaluationOptions, LocalOptions, Option, RemoteOptions, parse_adapters, parse_data
 from bundle.pipeline.pipeline import evaluate as run_pipeline
 from bundle.pipeline.remote import Remote
 from bundle.reports.screen.console import Screen
@@ -84,6 +84,10 @@ def evaluate(
     target_class = RemoteOptions if model_dir is None else LocalOptions
     tasks = [str(task)] if isinstance(task, str | Path) else list(task)
     given = {"tasks": tasks, "data": _data(data), "subjects": _names(subjects), "limit": limit, **options}
+    if (adapter := given.pop("adapter", None)) is not None:
+        given["adapter"] = parse_adapters(
+            [str(adapter)] if isinstance(adapter, str | Path) else list(map(str, adapter))
+        )
     if base_url is not None:
         given["base_url"] = base_url
     if engine_arguments and model_dir is None:

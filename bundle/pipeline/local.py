@@ -26,7 +26,7 @@ from bundle.errors import ServerError, UsageError
 from bundle.pipeline.context import ContextLimit
 from bundle.pipeline.options import ALL, LocalOptions
 from bundle.pipeline.plan import Loaded, Plan
-from bundle.pipeline.replicas import HelperScreen
+from bundle.pipeline.replicas import PrefixedScreen
 from bundle.pipeline.request_fields import stop_fields, template_arguments, understood
 from bundle.pipeline.targets import Server, Timing
 from bundle.pipeline.template_proof import TemplateProof, choose_prompts
@@ -70,8 +70,19 @@ class Local:
         self._merged: tuple[Checkpoint, Held] | None = None
 
     async def open(self, screen: Screen) -> None:
-        if (adapter := self.options.adapter) is not None:
+        if (adapter := self._adapter) is not None:
             self._merged = await in_thread(lambda: self._merge(adapter, screen))
+
+    @property
+    def _adapter(self) -> Path | None:
+        """The adapter's directory.
+
+        Raises:
+            UsageError: There are several, which are models of their own.
+        """
+        if len(self.options.adapter) > 1:
+            raise UsageError("A run has one --adapter.", remedy="Name one, or `bundle eval-local` them all.")
+        return self.options.adapter[0] if self.options.adapter else None
 
     def _merge(self, directory: Path, screen: Screen) -> tuple[Checkpoint, Held]:
         from bundle.checkpoints.adapter import inspect_adapter, merge_adapter  # most runs need neither
@@ -110,7 +121,7 @@ class Local:
     @cached_property
     def given(self) -> tuple[Path, Path | None]:
         """The directories that the user gave: the checkpoint's, and an adapter's."""
-        adapter = self.options.adapter
+        adapter = self._adapter
         if adapter is None:
             return self.checkpoint.path, None
         return self._model_dir.expanduser().resolve(), adapter.expanduser().resolve()
@@ -158,7 +169,7 @@ class Local:
                 break
             try:
                 engine = self._engine(groups.pop(0) if groups else None, 0.0)
-                say = HelperScreen(screen, len(found) + 2).say
+                say = PrefixedScreen(screen, f"server {len(found) + 2}").say
                 found.append(await in_thread(lambda: engine.prepare(say, plain=plain, scores=scores)))  # noqa: B023 - waited for
             except (ServerError, UsageError) as error:
                 if wanted != ALL:
@@ -227,7 +238,8 @@ class Local:
             require_chat_template(checkpoint)
         further = await self._further_specs(screen, **asked) if options.replicas != 1 else []
         helpers = [
-            LocalModel(self, one, plan, HelperScreen(screen, number), Timing()) for number, one in enumerate(further, 2)
+            LocalModel(self, one, plan, PrefixedScreen(screen, f"server {number}"), Timing())
+            for number, one in enumerate(further, 2)
         ]
         return LocalModel(self, spec, plan, screen, timing, helpers)
 

@@ -250,12 +250,31 @@ class EvaluationOptions:
     all_subjects: bool = _output(False, "Show every subject's score.", "--all-subjects")
 
 
+def parse_adapters(values: Sequence[str] | None) -> list[Path | None]:
+    """Read ``--adapter``: a directory, or "none" for the model as it is.
+
+    Raises:
+        UsageError: One is named twice.
+    """
+    adapters = [None if value == "none" else Path(value) for value in values or ()]
+    for number, adapter in enumerate(adapters):
+        if adapter in adapters[:number]:
+            raise UsageError(f"--adapter {adapter or 'none'} is given twice.", remedy="Name each adapter once.")
+    return adapters
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalOptions:
     """How a checkpoint is served here."""
 
-    adapter: Path | None = _server(
-        None, "Evaluate the model with the LoRA adapter in DIR merged into it.", metavar="DIR", default="none"
+    adapter: Sequence[Path | None] = _server(
+        list,
+        "Evaluate the model with the LoRA adapter in DIR merged into it; none for the model alone. Repeatable: a run "
+        "each, and one table.",
+        metavar="DIR",
+        default="none",
+        typed=list[str],
+        parse=parse_adapters,
     )
     engine: str = _server("auto", "Inference engine: auto, lmdeploy, vllm or transformers.", metavar="ENGINE")
     model_file: str | None = _server(

@@ -15,16 +15,16 @@ if TYPE_CHECKING:  # slow to import, and the servers should start first
     from bundle.evaluation import Evaluation
 
 
-class HelperScreen(Screen):
-    """Shows what one of several servers says under its number, and not what it does while it starts."""
+class PrefixedScreen(Screen):
+    """Shows what one of several says under its name, and not what its server does while it starts."""
 
-    def __init__(self, screen: Screen, number: int) -> None:
+    def __init__(self, screen: Screen, name: str) -> None:
         super().__init__()
         self._screen = screen
-        self._number = number
+        self._name = name
 
     def say(self, text: str) -> None:
-        self._screen.say(f"server {self._number}: {text}")
+        self._screen.say(f"{self._name}: {text}")
 
     def server(self, activity: str) -> None:
         """Its start is like that of the first."""

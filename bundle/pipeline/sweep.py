@@ -1,4 +1,4 @@
-"""Several checkpoints: an ordinary run for each, as many at once as there are GPUs for, and one table at the end.
+"""Several checkpoints, or one with several adapters: a run for each, as many at once as there are GPUs, and one table.
 
 A run is a process of its own: ``bundle eval-local CHECKPOINT``, with the options of the sweep. So one that fails takes
 no other with it, and everything that holds for one run holds for each of these.
@@ -10,17 +10,19 @@ import os
 import re
 import signal
 from collections.abc import AsyncIterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from bundle.checkpoints import Checkpoint
 from bundle.errors import BundleError, ExitCode, UsageError, gravest
+from bundle.pipeline.checkpoint_folder import Model
 from bundle.pipeline.earlier_runs import Wanted, earlier_run, unanswered
 from bundle.pipeline.ending import conclusion_of
 from bundle.pipeline.local import Local
 from bundle.pipeline.options import EvaluationOptions, LocalOptions
 from bundle.pipeline.plan import Plan, plan_tasks
+from bundle.pipeline.replicas import PrefixedScreen
 from bundle.pipeline.signals import PARENT
 from bundle.reports.screen.console import Screen
 from bundle.runs.finding import is_run
@@ -44,33 +46,30 @@ _OF_MEMORY: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one checkpoint.
+    """What became of one model.
 
     Attributes:
         number: Its place in the order in which they were given.
-        name: What it is called.
         code: The exit code of its run.
         run: The run's directory; None if there is none.
     """
 
     number: int
-    name: str
-    path: Path
+    model: Model
     code: int
     run: Path | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Next:
-    """A checkpoint that has been inspected.
+    """A model that has been inspected.
 
     Attributes:
         resume: The run to go on with; None for a new one.
     """
 
     number: int
-    name: str
-    path: Path
+    model: Model
     resume: Path | None
 
 
@@ -81,7 +80,7 @@ class Sweep:
         asked: What to ask of each.
         served: How to serve each.
         arguments: What follows ``--``.
-        options: The options as they were typed, without the checkpoints and without what follows ``--``.
+        options: The options as they were typed, without the checkpoints, the adapters and what follows ``--``.
 
     Raises:
         UsageError: An option is for a single run.
@@ -102,7 +101,7 @@ class Sweep:
                 remedy="Leave it out: the same command again resumes what is not finished.",
             )
         replicas = None if served.replicas == 1 else served.replicas
-        single = {"--summary": asked.summary, "--junit": asked.junit, "--adapter": served.adapter}
+        single = {"--summary": asked.summary, "--junit": asked.junit}
         for option, value in {**single, "--replicas": replicas}.items():
             if value is not None:
                 raise UsageError(
@@ -119,21 +118,18 @@ class Sweep:
         self._tables: dict[tuple[str, ...], Sequence[Tables]] = {}
         self.outcomes: list[Outcome] = []
 
-    async def evaluate(self, checkpoints: AsyncIterable[tuple[str, Path]]) -> int:
-        """Evaluate checkpoints, the next inspected while others are asked, and return the gravest exit code.
+    async def evaluate(self, models: AsyncIterable[Model]) -> int:
+        """Evaluate models, the next inspected while others are asked, and return the gravest exit code.
 
         Cancelling it ends the runs in order.
-
-        Args:
-            checkpoints: What each is called, and its directory.
         """
         queue: asyncio.Queue[_Next | None] = asyncio.Queue(maxsize=1)
         workers: list[asyncio.Task[None]] = []
         async with first_fault_only(), asyncio.TaskGroup() as group:
             number = 0
-            async for name, path in checkpoints:
+            async for model in models:
                 number += 1
-                following = await self._prepare(number, name, path)
+                following = await self._prepare(number, model)
                 if following is None:
                     continue
                 if not workers:
@@ -159,22 +155,24 @@ class Sweep:
         free = [gpu for gpu in visible_gpus(self._machine.gpus) if holder(gpu) is None]
         return [None] * max(1, len(free) // each)
 
-    async def _prepare(self, number: int, name: str, path: Path) -> _Next | None:
-        """Inspect a checkpoint and look for its earlier run; None if there is nothing to be done."""
+    async def _prepare(self, number: int, model: Model) -> _Next | None:
+        """Inspect a model and look for its earlier run; None if there is nothing to be done."""
         try:
-            found, is_finished = await in_thread(lambda: self._look(path))
+            served = replace(self._served, adapter=[model.adapter])
+            target = Local(model.path, served, self._arguments, self._machine)
+            await target.open(PrefixedScreen(self._screen, model.name))
+            found, is_finished = await in_thread(lambda: self._look(target))
             if found is None or not is_finished:
-                return _Next(number, name, path, found)
-            self._screen.say(f"{name}: evaluated before, in {found}")
-            self._end(Outcome(number, name, path, self._conclude(name, found), found))
+                return _Next(number, model, found)
+            self._screen.say(f"{model.name}: evaluated before, in {found}")
+            self._end(Outcome(number, model, self._conclude(model.name, found), found))
         except BundleError as error:
-            self._screen.say(f"{name}: {error}")
-            self._end(Outcome(number, name, path, error.exit_code, None))
+            self._screen.say(f"{model.name}: {error}")
+            self._end(Outcome(number, model, error.exit_code, None))
         return None
 
-    def _look(self, path: Path) -> tuple[Path | None, bool]:
-        """The earlier run of a checkpoint, and whether it is finished."""
-        target = Local(path, self._served, self._arguments, self._machine)
+    def _look(self, target: Local) -> tuple[Path | None, bool]:
+        """The earlier run of a model, and whether it is finished."""
         plan = plan_tasks(self._asked, target.model_file)
         self._gpus_each = target.engine.gpu_count
         wanted = Wanted(plan, self._tables_of(plan), target.record(), target.engine.name, self._arguments)
@@ -204,14 +202,14 @@ class Sweep:
         if results is not None and outcome.run is not None:
             found = headlines(RunRecord.read(outcome.run).scored_tasks, results.scores)
             shown = (f"{one.name} {one.score.accuracy:.2f}" for one in found if one.score.accuracy is not None)
-            self._screen.say(f"{outcome.name}: {', '.join(shown)}")
+            self._screen.say(f"{outcome.model.name}: {', '.join(shown)}")
 
     async def _work(self, queue: "asyncio.Queue[_Next | None]", gpus: str | None) -> None:
         while (following := await queue.get()) is not None:
             await self._run(following, gpus)
 
     async def _run(self, following: _Next, gpus: str | None) -> None:
-        name = following.name
+        name = following.model.name
         self._screen.say(f"{name}: evaluating" if following.resume is None else f"{name}: resuming {following.resume}")
         process = await asyncio.create_subprocess_exec(
             *self._command(following, gpus),
@@ -240,11 +238,13 @@ class Sweep:
             if ended.done() and printed.done():
                 # One that was killed has told nothing, and is no success.
                 code = ended.result() if ended.result() >= 0 else ExitCode.UNEXPECTED
-                self._end(Outcome(following.number, name, following.path, code, _named_run(printed.result())))
+                self._end(Outcome(following.number, following.model, code, _named_run(printed.result())))
 
     def _command(self, following: _Next, gpus: str | None) -> list[str]:
         # Of an option that is given twice the last one counts.
-        command = this_program("eval-local", str(following.path), *self._options)
+        command = this_program("eval-local", str(following.model.path), *self._options)
+        if following.model.adapter is not None:
+            command += ["--adapter", str(following.model.adapter)]
         if self._served.wait is None and self._gpus_each:
             command += ["--wait", _WAIT]
         if gpus is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from bundle.errors import ExitCode, RunError
+from bundle.pipeline.checkpoint_folder import Model
 from bundle.pipeline.sweep import Outcome, Sweep
 from bundle.reports.comparison.page import to_json, write_page
 from bundle.reports.comparison.series import Entry, make_series, show
@@ -28,16 +29,14 @@ _WHY: Final[Mapping[int, str]] = {
 }
 
 
-async def evaluate_and_report(
-    sweep: Sweep, checkpoints: AsyncIterable[tuple[str, Path]], out: Path, label: str, screen: Screen
-) -> int:
-    """Evaluate checkpoints, report them, and return the exit code; what there is, where it is cancelled.
+async def evaluate_and_report(sweep: Sweep, models: AsyncIterable[Model], out: Path, label: str, screen: Screen) -> int:
+    """Evaluate models, report them, and return the exit code; what there is, where it is cancelled.
 
     Raises:
         RunError: The table cannot be written.
     """
     try:
-        code = await sweep.evaluate(checkpoints)
+        code = await sweep.evaluate(models)
     except asyncio.CancelledError:
         code = ExitCode.INTERRUPTED
         screen.say("interrupted; run the same command again to continue")
@@ -47,7 +46,7 @@ async def evaluate_and_report(
 
 
 def _report(outcomes: Sequence[Outcome], out: Path, label: str, screen: Screen) -> None:
-    """Show the table of all checkpoints, and write it down."""
+    """Show the table of all models, and write it down."""
     outcomes = sorted(outcomes, key=lambda one: one.number)
     series = make_series([_entry(one) for one in outcomes])
     screen.close()
@@ -61,8 +60,8 @@ def _report(outcomes: Sequence[Outcome], out: Path, label: str, screen: Screen) 
     content = {
         "checkpoints": [
             {
-                "name": one.name,
-                "path": str(one.path.absolute()),
+                "name": one.model.name,
+                "path": str(one.model.given.absolute()),
                 "run": None if one.run is None else one.run.name,
                 "exit_code": int(one.code),
             }
@@ -83,8 +82,8 @@ def _entry(outcome: Outcome) -> Entry:
     if why := _WHY.get(outcome.code, ""):
         why = f"{why} (exit code {outcome.code})"
     if outcome.run is None:
-        return Entry(outcome.name, None, why)
+        return Entry(outcome.model.name, None, why)
     try:
-        return Entry(outcome.name, read_recorded_run(outcome.run), why)
+        return Entry(outcome.model.name, read_recorded_run(outcome.run), why)
     except RunError as error:
-        return Entry(outcome.name, None, why or error.message)
+        return Entry(outcome.model.name, None, why or error.message)

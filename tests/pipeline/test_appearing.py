@@ -31,7 +31,7 @@ class Watched:
         self._now = 0.0
 
     async def until(self, name: str) -> list[str]:
-        async for taken, _ in appearing(
+        async for taken, *_ in appearing(
             self._folder, name, self.said.append, still_s=10.0, clock=lambda: self._now, pause=self._pause
         ):
             self.taken.append((taken, self._now))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bundle.errors import UsageError
-from bundle.pipeline.checkpoint_folder import checkpoints_in, several, shape, short_names
+from bundle.pipeline.checkpoint_folder import Model, checkpoints_in, models_of, several, shape, short_names
 
 
 @pytest.fixture
@@ -65,6 +65,19 @@ def test_none_is_named_twice(folder: Path) -> None:
 def test_they_are_called_by_what_tells_them_apart() -> None:
     assert short_names([Path("/a/x-1"), Path("/a/x-2")]) == ["x-1", "x-2"]
     assert short_names([Path("/a/one/hf"), Path("/a/two/hf")]) == ["one/hf", "two/hf"]
+
+
+def test_adapters_of_one_checkpoint_are_models_and_so_is_the_checkpoint_alone(tmp_path: Path) -> None:
+    base, one, two = (tmp_path / name for name in ("base", "sft/step-2", "sft/step-1"))
+    assert models_of([base], []) == [Model("base", base)]
+    assert models_of([base], [None, one, two]) == [
+        Model("base", base),
+        Model("step-2", base, one),
+        Model("step-1", base, two),
+    ]
+    assert [model.name for model in models_of([base], [tmp_path / "a/hf", tmp_path / "b/hf"])] == ["a/hf", "b/hf"]
+    with pytest.raises(UsageError, match="--adapter is for a single checkpoint"):
+        models_of([base, one], [two])
 
 
 def test_every_change_of_a_file_is_a_change_of_shape(folder: Path) -> None:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from bundle.checkpoints.internlm2 import make_checkpoint
+from tests.checkpoints.lora import lora_adapter
 from tests.faults.box import ALL, Box
 from tests.patience import PATIENCE_S, wait_until
 from tests.stand_ins.box import GPU
@@ -113,6 +114,41 @@ def test_each_gets_a_run_of_its_own_and_what_fails_stops_no_other(
     assert len(machine.story.lives) == lives + 1
     assert again.said.count("evaluated before, in ") == 2
     assert set(runs_of(machine)) == {"checkpoint-100", "checkpoint-200", "checkpoint-1000"}
+    machine.check_nothing_is_left()
+
+
+def test_several_adapters_are_several_models_in_one_table(
+    original: Path, tmp_path: Path, box: Callable[..., Box]
+) -> None:
+    for number, name in enumerate(("lora-a", "lora-b")):
+        lora_adapter(original, tmp_path / name, seed=number)
+    lora_adapter(original, tmp_path / "other", module="model.layers.77.attention.wqkv")
+    machine = box(original, **TWO_GPUS)
+    adapters = [word for name in ("lora-b", "other", "lora-a") for word in ("--adapter", tmp_path / name)]
+
+    first = machine.run("--adapter", "none", *adapters, "--subjects", "law")
+
+    assert first.code == 2
+    assert "other: not evaluated (exit code 2)" in first.shown
+    assert "other: The adapter" in first.said
+    assert "the model has no model.layers.77.attention.wqkv.weight" in first.said
+    (written,) = sweeps_of(machine)
+    assert [(one["name"], one["exit_code"]) for one in written["checkpoints"]] == [
+        *(("tiny", 0), ("lora-b", 0), ("other", 2), ("lora-a", 0)),
+    ]
+    assert written["base"]["model"] == "tiny"
+    assert [one["new"]["model"] for one in written["comparisons"]] == ["lora-b", "lora-a"]
+    records = [json.loads(path.read_text()) for path in machine.out.glob("*/run.json")]
+    assert {(one["model"]["path"], one["model"].get("adapter")) for one in records} == {
+        (str(original), adapter) for adapter in (None, str(tmp_path / "lora-a"), str(tmp_path / "lora-b"))
+    }
+
+    # Alone it is the same model, and so it has been evaluated.
+    lives = len(machine.story.lives)
+    again = machine.run("--adapter", tmp_path / "lora-a", "--adapter", tmp_path / "lora-b", "--subjects", "law")
+    assert again.code == 0
+    assert again.said.count("evaluated before, in ") == 2
+    assert len(machine.story.lives) == lives == 3
     machine.check_nothing_is_left()
 
 
