@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bundle.cli import _completion
-from bundle.cli.options import RUN_HELP, OutOption
+from bundle.cli.options import RUN_HELP, OutOption, ScreenLanguageOption
 from bundle.runs.finding import OUTPUTS
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def compare(
     html_file: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write the comparison as a page.", show_default=False)
     ] = None,
+    lang: ScreenLanguageOption = None,
     out: OutOption = OUTPUTS,
 ) -> None:
     """Compare runs question by question.
@@ -61,6 +62,7 @@ def compare(
     from bundle.reports.comparison import compare as lay_side_by_side
     from bundle.reports.comparison.terminal import show
     from bundle.reports.screen.output import console
+    from bundle.reports.texts import Words
     from bundle.runs.finding import find_run
     from bundle.runs.recorded_run import read_recorded_run
 
@@ -75,14 +77,14 @@ def compare(
     if html_file is not None:
         from bundle.reports.comparison.page import write_page  # imported late: slow, and rarely wanted
 
-        write_page(comparisons, html_file)
+        write_page(comparisons, html_file, language=lang)
     if json_file == _STANDARD_OUTPUT:
         return
-    terminal = console(sys.stdout, width=200)
+    terminal, words = console(sys.stdout, width=200), Words(lang)
     for number, comparison in enumerate(comparisons):
         if number:
             terminal.print()
-        show(terminal, comparison, subjects=subjects, flips=flips)
+        show(terminal, comparison, words, subjects=subjects, flips=flips)
 
 
 def _write_json(path: Path, comparisons: "list[Comparison]") -> None:

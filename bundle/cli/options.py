@@ -25,6 +25,9 @@ RUN_HELP = "A run: its directory, its name or the beginning of it, its model's n
 RunArgument = Annotated[Path, typer.Argument(metavar="[RUN]", help=RUN_HELP, autocompletion=_completion.runs)]
 OutOption = Annotated[Path, typer.Option(metavar="DIR", help="Look for runs in DIR.")]
 LanguageOption = Annotated[Language | None, typer.Option(help="Language of the page.", show_default="the browser's")]
+ScreenLanguageOption = Annotated[
+    Language | None, typer.Option(help="Language of the table.", show_default="the locale's")
+]
 
 _COMPLETED = {
     "tasks": _completion.tasks,

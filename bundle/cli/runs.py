@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bundle.cli import _completion
+from bundle.cli.options import ScreenLanguageOption
 from bundle.runs.finding import OUTPUTS
 
 
@@ -32,6 +33,7 @@ def runs(
             autocompletion=_completion.runs,
         ),
     ] = None,
+    lang: ScreenLanguageOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything known about them as JSON.")] = False,
 ) -> None:
     """List the runs, newest first.
@@ -40,11 +42,14 @@ def runs(
     in bold. Other commands take a run's name, any unambiguous beginning of it, a model's name for its newest run, or
     latest.
     """
-    from bundle.runs.listing import list_runs, remove_run  # imported late: `bundle --help` does not need it
+    # imported late: `bundle --help` needs none of it
+    from bundle.reports.texts import Words
+    from bundle.runs.listing import list_runs, remove_run
 
+    words = Words(lang)
     if remove:
         for directory in [remove_run(one, out) for one in remove]:
-            typer.echo(f"deleted {directory}")
+            typer.echo(words("screen.deleted", run=directory))
         return
     found = list_runs(out)
     if model is not None or task is not None:
@@ -53,11 +58,11 @@ def runs(
         typer.echo(json.dumps([run.to_json() for run in found], indent=1))
         return
     if not found:
-        such = "no such runs" if model is not None or task is not None else "no runs"
-        typer.echo(f"{such} in {out}", err=True)
+        filtered = model is not None or task is not None
+        typer.echo(words("screen.no_such_runs" if filtered else "screen.no_runs", out=out), err=True)
         return
     # imported late: `bundle --help` needs none of it
     from bundle.reports.screen.output import console
     from bundle.reports.screen.run_table import show_runs
 
-    show_runs(console(sys.stdout, width=500), found, failed=failed)
+    show_runs(console(sys.stdout, width=500), found, words, failed=failed)

@@ -266,6 +266,7 @@ class LocalModel:
         self.label = local.checkpoint.name
         self.max_restarts = local.options.max_restarts
         self.concurrency = spec.concurrency
+        self.gpus = spec.gpus
         self._local = local
         self._spec = spec
         self._plan = plan

@@ -14,7 +14,7 @@ from bundle.pipeline.ending import conclude, conclusion_of, log_scores, prepare_
 from bundle.pipeline.losses import goes_on_after
 from bundle.pipeline.options import EvaluationOptions
 from bundle.pipeline.plan import Loaded, Plan, plan_tasks
-from bundle.pipeline.replicas import help_asking
+from bundle.pipeline.replicas import help_asking, note_gpu_loads
 from bundle.pipeline.targets import Prepared, Target, Timing
 from bundle.pipeline.template_proof import TemplateProof
 from bundle.reports.screen.console import Screen
@@ -139,6 +139,7 @@ async def _serve_and_ask(session: _Session, plan: Plan, target: Target, opened: 
         ]
         started = asyncio.Event()
         checking = group.create_task(model.check(started, loading))
+        others = [*helping, group.create_task(note_gpu_loads(model, begun, run))]
         while True:
             async with contextlib.AsyncExitStack() as serving:
                 try:
@@ -155,15 +156,15 @@ async def _serve_and_ask(session: _Session, plan: Plan, target: Target, opened: 
                         trouble = await server.attend(_ask(session, model, evaluation, server.client, begun))
                     if trouble is None:  # in the time that it takes the server to stop
                         group.create_task(in_thread(prepare_page))
-                        _send_home(helping)
+                        _send_home(others)
             if trouble is None or not await goes_on_after(trouble, model, evaluation, session.screen, helping):
-                _send_home(helping)
+                _send_home(others)
                 return
 
 
-def _send_home(helping: Iterable[asyncio.Task[None]]) -> None:
+def _send_home(others: Iterable[asyncio.Task[None]]) -> None:
     """Have the further servers stopped: they have nothing left, and one of them may still be starting."""
-    for task in helping:
+    for task in others:
         task.cancel()
 
 

@@ -182,6 +182,7 @@ class RemoteModel:
     list_models: Callable[..., Awaitable[list[str]]]
     ours = False
     helpers: ClassVar[tuple[()]] = ()
+    gpus: ClassVar[tuple[()]] = ()
     max_restarts = 0
     extra_body: ClassVar[Mapping[str, Any]] = {}
     template = None

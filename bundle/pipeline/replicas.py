@@ -1,13 +1,18 @@
-"""The further servers of a run that is asked on several."""
+"""What goes on beside the first server of a run: the further ones, and a look at the GPUs of all."""
 
 import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from bundle.errors import ServerError
 from bundle.pipeline.targets import Prepared
 from bundle.reports.screen.console import Screen
 from bundle.runs.files import SERVER_LOGS
+from bundle.runs.gpu_load import GpuLoad, append_gpu_loads
 from bundle.runs.run import Run
+from bundle.serving.gpu_load import Load, watch
 from bundle.system.text import plural
 
 if TYPE_CHECKING:  # slow to import, and the servers should start first
@@ -67,3 +72,16 @@ async def help_asking(
             screen.say(f"server {number + 1}: {trouble.message} Going on without it{again}")
             return
         screen.say(f"server {number + 1}: {trouble.message} Restarting it ({deaths} of {helper.max_restarts}){again}")
+
+
+async def note_gpu_loads(model: Prepared, begun: "asyncio.Future[Evaluation]", run: Run) -> None:
+    """Write down how busy the GPUs are while questions are asked, until cancelled."""
+    gpus = [gpu for one in (model, *model.helpers) for gpu in one.gpus]
+
+    def write(loads: Sequence[Load]) -> None:
+        now = time.time()
+        append_gpu_loads(run.directory, [GpuLoad(at=now, **asdict(one)) for one in loads])
+
+    if gpus:
+        await asyncio.shield(begun)
+        await watch(gpus, write)

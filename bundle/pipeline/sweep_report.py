@@ -16,16 +16,17 @@ from bundle.reports.comparison.series import Entry, make_series, show
 from bundle.reports.formats import file_name
 from bundle.reports.screen.console import Screen
 from bundle.reports.screen.output import console
+from bundle.reports.texts import Words
 from bundle.runs.files import unwritable, write_json
 from bundle.runs.finding import OUTPUTS
 from bundle.runs.recorded_run import read_recorded_run
 
 _WHY: Final[Mapping[int, str]] = {
-    ExitCode.GATE_NOT_MET: "a gate was not met",
-    ExitCode.USAGE: "not evaluated",
-    ExitCode.SERVER: "the server failed",
-    ExitCode.UNEXPECTED: "it was killed, or met a fault of this program",
-    ExitCode.INTERRUPTED: "interrupted",
+    ExitCode.GATE_NOT_MET: "gate_not_met",
+    ExitCode.USAGE: "not_evaluated",
+    ExitCode.SERVER: "server_failed",
+    ExitCode.UNEXPECTED: "killed",
+    ExitCode.INTERRUPTED: "was_interrupted",
 }
 
 
@@ -39,7 +40,7 @@ async def evaluate_and_report(sweep: Sweep, models: AsyncIterable[Model], out: P
         code = await sweep.evaluate(models)
     except asyncio.CancelledError:
         code = ExitCode.INTERRUPTED
-        screen.say("interrupted; run the same command again to continue")
+        screen.say(screen.words("screen.sweep_interrupted"))
     if sweep.outcomes:
         _report(sweep.outcomes, out, label, screen)
     return code
@@ -48,9 +49,9 @@ async def evaluate_and_report(sweep: Sweep, models: AsyncIterable[Model], out: P
 def _report(outcomes: Sequence[Outcome], out: Path, label: str, screen: Screen) -> None:
     """Show the table of all models, and write it down."""
     outcomes = sorted(outcomes, key=lambda one: one.number)
-    series = make_series([_entry(one) for one in outcomes])
+    series = make_series([_entry(one, screen.words) for one in outcomes])
     screen.close()
-    show(console(sys.stdout, width=200), series)
+    show(console(sys.stdout, width=200), series, screen.words)
     directory = out / f"{datetime.now():%Y%m%d-%H%M%S}-sweep-{file_name(label)}"
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -72,15 +73,15 @@ def _report(outcomes: Sequence[Outcome], out: Path, label: str, screen: Screen) 
     write_json(directory / "sweep.json", content)
     if comparisons:
         write_page(comparisons, directory / "comparison.html")
-        screen.note(f"comparison: {directory / 'comparison.html'}")
+        screen.note(screen.words("screen.comparison", path=directory / "comparison.html"))
     where = "" if out == OUTPUTS else f" {shlex.quote(str(out))}"
-    screen.note(f"all runs on one page: bundle board{where}")
+    screen.note(screen.words("screen.board", where=where))
     screen.last(directory)
 
 
-def _entry(outcome: Outcome) -> Entry:
+def _entry(outcome: Outcome, words: Words) -> Entry:
     if why := _WHY.get(outcome.code, ""):
-        why = f"{why} (exit code {outcome.code})"
+        why = words("screen.exit_code", why=words(f"screen.{why}"), code=outcome.code)
     if outcome.run is None:
         return Entry(outcome.model.name, None, why)
     try:

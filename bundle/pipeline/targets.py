@@ -16,6 +16,7 @@ from bundle.pipeline.plan import Loaded, Plan
 from bundle.pipeline.template_proof import TemplateProof
 from bundle.reports.screen.console import Screen
 from bundle.runs.served import Served
+from bundle.serving.gpus import Gpu
 
 if TYPE_CHECKING:  # slow to import, and the server should start first
     from bundle.client import ChatClient
@@ -94,6 +95,10 @@ class Prepared(Protocol):
     @property
     def helpers(self) -> Sequence["Prepared"]:
         """The same model on further servers, which are asked at the same time."""
+
+    @property
+    def gpus(self) -> Sequence[Gpu]:
+        """The GPUs of its server."""
 
     @property
     def extra_body(self) -> Mapping[str, Any]: ...

@@ -2,14 +2,12 @@
 
 from collections.abc import Iterator
 
-from bundle.reports.texts import Words
+from bundle.reports.texts import ENGLISH, Words
 from bundle.runs.health import MINOR, Example, Finding, Health
 from bundle.system.text import printable
 
-_ENGLISH = Words("en")
 
-
-def headline(health: Health, words: Words = _ENGLISH) -> str:
+def headline(health: Health, words: Words = ENGLISH) -> str:
     """The verdict in one line; "" without replies."""
     if not health.replies:
         return ""
@@ -21,7 +19,7 @@ def headline(health: Health, words: Words = _ENGLISH) -> str:
     return words("screen.doubtful_unparsed", **counts)
 
 
-def health_lines(health: Health, words: Words = _ENGLISH) -> Iterator[str]:
+def health_lines(health: Health, words: Words = ENGLISH) -> Iterator[str]:
     """One line where all is well; otherwise each fault with an example and what to do."""
     if not health.replies:
         return
@@ -38,7 +36,7 @@ def health_lines(health: Health, words: Words = _ENGLISH) -> Iterator[str]:
         yield f"    {words(f'remedy.{one.fault}')}"
 
 
-def no_reply_lines(health: Health, *, most: int = 5, words: Words = _ENGLISH) -> Iterator[str]:
+def no_reply_lines(health: Health, *, most: int = 5, words: Words = ENGLISH) -> Iterator[str]:
     """Why questions have no reply, the most frequent reasons first, each with what to do."""
     shown = health.no_reply[:most]
     for one in shown:
@@ -48,7 +46,7 @@ def no_reply_lines(health: Health, *, most: int = 5, words: Words = _ENGLISH) ->
         yield words("screen.other_reasons", n=sum(one.count for one in rest), reasons=len(rest))
 
 
-def described(finding: Finding, *, task: bool, words: Words = _ENGLISH) -> str:
+def described(finding: Finding, *, task: bool, words: Words = ENGLISH) -> str:
     """What is wrong, where a run has several tasks with the task's name."""
     said = _said(finding, words)
     return f"{printable(finding.task)}: {said}" if task else said

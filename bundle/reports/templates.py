@@ -106,6 +106,7 @@ def render(
             language=language or LANGUAGES[0],
             made=datetime.now().astimezone(),
             version=bundle.__version__,
+            live=live,
             **context,
         )
     )

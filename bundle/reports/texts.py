@@ -79,10 +79,20 @@ class Words(string.Formatter):
             parts.append(self("screen.coverage", answered=scope.answered, total=scope.asked))
         return "，".join(part.rstrip("。") for part in parts)
 
+    def scopes(self, scopes: Mapping[str, Scope]) -> str:
+        """The same for all tasks of a run."""
+        partial = {name: self.scope(one) for name, one in scopes.items() if one.is_partial}
+        if len(scopes) == 1:
+            return "".join(partial.values())
+        return self.join(f"{name}: {text}" for name, text in partial.items())
+
     def format_field(self, value: Any, spec: str) -> str:
         """A value, and where two forms of a noun are given the one for its number."""
         one, bar, several = spec.partition("|")
         return plural(value, one, several) if bar else str(super().format_field(value, spec))
+
+
+ENGLISH: Final = Words("en")
 
 
 class Texts:

@@ -2,8 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +15,7 @@ from bundle.runs.finding import began, is_run
 from bundle.runs.record import RunRecord
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 from bundle.runs.results import Results
-from bundle.runs.scope import scope_text, task_scope
+from bundle.runs.scope import Scope, scope_text, task_scope
 from bundle.runs.scoring import Headline, headlines
 from bundle.system.locks import Lock
 from bundle.tasks.scores import score_names
@@ -41,7 +41,7 @@ class ListedRun:
         model: The model's name; None if unknown.
         answered: Questions with a reply; None if unknown.
         seconds: Total duration; None while it runs and where it was cut off.
-        partial: What part of its tasks was asked and answered; "" for all of them.
+        scopes: What part of every task was asked and answered, by its name.
         doubtful: Whether its measurement is, see `bundle.runs.health`.
     """
 
@@ -55,8 +55,13 @@ class ListedRun:
     answered: int | None = None
     seconds: float | None = None
     fault: str | None = None
-    partial: str = ""
+    scopes: Mapping[str, Scope] = field(default_factory=dict)
     doubtful: bool = False
+
+    @property
+    def partial(self) -> str:
+        """What part of its tasks was asked and answered; "" for all of them."""
+        return scope_text(self.scopes)
 
     def to_json(self) -> dict[str, Any]:
         """For scripts."""
@@ -160,7 +165,7 @@ def _unfinished(run: RecordedRun, when: datetime, state: State) -> ListedRun:
         headlines=tuple(headlines(run.tasks, run.scores)),
         total=run.total,
         answered=run.answered,
-        partial=run.partial,
+        scopes=run.scopes,
         doubtful=not run.health.is_ok,
     )
 
@@ -177,12 +182,12 @@ def _finished(directory: Path, when: datetime, results: Results) -> ListedRun:
         total=coverage.total,
         answered=coverage.answered,
         seconds=results.timing.get("total_s"),
-        partial=_partial(record, results),
+        scopes=_scopes(record, results),
         doubtful=results.health is not None and results.health.get("ok") is False,
     )
 
 
-def _partial(record: RunRecord, results: Results) -> str:
+def _scopes(record: RunRecord, results: Results) -> dict[str, Scope]:
     names = score_names(record.scored_tasks)
     scopes = {}
     for task in record.tasks:
@@ -190,4 +195,4 @@ def _partial(record: RunRecord, results: Results) -> str:
         members = [own[task.scored.score_name(*member)] for member in task.scored.members()]
         parts = [results.scores[name] for name in members if name in results.scores]
         scopes[task.name] = task_scope(task, sum(one.n for one in parts), sum(one.answered for one in parts))
-    return scope_text(scopes)
+    return scopes

@@ -19,6 +19,7 @@ from bundle.runs.results import Results
 from bundle.runs.scope import Scope, scope_text, task_scopes
 from bundle.runs.scoring import Score, headlines, score_run
 from bundle.runs.served import LocalModelRecord
+from bundle.system.locks import Lock
 from bundle.tasks.benchmarks import Subject
 from bundle.tasks.prompts import cut
 from bundle.tasks.scores import Key, Part, ScoredTask, score_names
@@ -128,6 +129,11 @@ class RecordedRun:
         if not series and isinstance(self.record.model, LocalModelRecord):
             series = Path(self.record.model.path).parent.name
         return series, int(match[1] or match[2])
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a process writes to it now."""
+        return Lock(self.directory).is_held() is True
 
     @property
     def total(self) -> int:

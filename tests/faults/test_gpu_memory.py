@@ -1,11 +1,15 @@
-"""A run is not over before the driver has taken back the memory of its server."""
+"""What a run sees of its GPUs: how busy they are, and that their memory is free when it ends."""
+
+import json
+import signal
 
 import psutil
 import pytest
 
 from tests.faults.box import ALL
 from tests.faults.conftest import MakeBox
-from tests.patience import wait_until
+from tests.patience import PATIENCE_S, wait_until
+from tests.stand_ins.box import GPU
 
 
 @pytest.mark.slow
@@ -24,3 +28,20 @@ def test_the_driver_releases_the_memory_of_a_dead_server_late(box: MakeBox) -> N
     assert ended.code == 0
     assert "the driver still counts" not in ended.said
     machine.check(answered=ALL)
+
+
+def test_how_busy_the_gpus_of_all_servers_are_is_written_down(box: MakeBox) -> None:
+    two = json.dumps({"gpus": [GPU, (1, "GPU-1", *GPU[2:])]})
+    machine = box("silent", NVIDIA_SMI_STAND_IN=two)
+    process = machine.start("--replicas", 2)
+    file = "*/gpus.jsonl"
+    wait_until(lambda: any(path.read_text().endswith("}\n") for path in machine.out.glob(file)))
+    process.send_signal(signal.SIGINT)
+
+    assert process.wait(PATIENCE_S) == 130
+    (path,) = machine.out.glob(file)
+    first, second, *_ = map(json.loads, path.read_text().splitlines())
+    assert [one["gpu"] for one in (first, second)] == [0, 1]
+    assert (first["utilization"], first["used_mib"], first["total_mib"]) == (50, GPU[3] - GPU[4], GPU[3])
+    assert '"gpus"' in (path.parent / "report.html").read_text(encoding="utf-8")
+    machine.check_nothing_is_left()

@@ -47,7 +47,7 @@ def test_a_run_ends_with_a_table_and_its_directory(finished: Finished) -> None:
     directory = Path(finished.stdout.splitlines()[-1])
     assert directory.parent == finished.out
     files = {"run.json", "prompts.jsonl", "predictions.jsonl", "results.json", "report.html", "server.log"}
-    assert {path.name for path in directory.iterdir()} == files
+    assert {path.name for path in directory.iterdir()} - {"gpus.jsonl"} == files  # there may be no time to see GPUs
     assert finished.stdout.splitlines()[-2] == f"report: {directory / 'report.html'}"
 
 

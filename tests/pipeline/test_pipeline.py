@@ -62,6 +62,7 @@ class Mortal:
         return None
 
     helpers = ()
+    gpus = ()
     template = None
 
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "Mortal":

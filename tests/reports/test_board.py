@@ -5,6 +5,7 @@ import json
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from bundle.reports.board.page import board_data, write_board
 from bundle.reports.board.server import BoardServer
 from bundle.reports.comparison import compare
 from bundle.runs.files import PREDICTIONS, RECORD
+from bundle.runs.gpu_load import GpuLoad, append_gpu_loads
 from bundle.runs.recorded_run import read_recorded_run
 from bundle.system.locks import Lock
 from bundle.tasks.catalog import find_task
@@ -109,6 +111,11 @@ def test_what_cannot_be_compared_says_why_and_a_part_is_called_one(out: Path) ->
 
 def test_runs_that_go_on_that_are_damaged_and_that_never_asked_are_told_apart(tmp_path: Path) -> None:
     going = write_run(tmp_path / "going", {"law": "11."}, results=False)
+    loads = [(0, 50), (0, 70), (1000, 1), (0, None)]  # seconds ago
+    append_gpu_loads(
+        going,
+        [GpuLoad(at=time.time() - ago, gpu=0, utilization=busy, used_mib=1, total_mib=1) for ago, busy in loads],
+    )
     (write_run(tmp_path / "damaged", {"law": "1"}) / RECORD).write_text("{")
     (tmp_path / "never").mkdir()
     (tmp_path / "never" / PREDICTIONS).touch()
@@ -121,6 +128,7 @@ def test_runs_that_go_on_that_are_damaged_and_that_never_asked_are_told_apart(tm
     (one,) = data["tables"][0]["runs"]
     assert (one["state"], one["answered"], one["total"]) == ("running", 2, 3)
     assert one["since"] is not None
+    assert one["gpu"] == pytest.approx(60)
     assert data["tables"][0]["base"] is None
     assert data["never_asked"] == ["never"]
     assert data["damaged"][0]["run"] == "damaged"
@@ -187,6 +195,7 @@ def test_the_server_gives_its_own_pages_to_this_machine_and_nothing_else(out: Pa
         assert "connect-src 'self'" in text.replace("&#39;", "'")
         assert json.loads(ask("/board.json")[1])["tables"][0]["base"] == base
         assert base in ask(f"/runs/{base}")[1]
+        assert json.loads(ask(f"/runs/{base}/now.json")[1])["running"] is False
         assert new in ask(f"/compare/{base}/{new}")[1]
         assert ask("/board.json", host="example.com")[0] == 403
         for nothing in ("/runs/none", "/runs/..", "/runs/%2E%2E%2Foutputs", f"/runs/{base}/run.json", "/etc/passwd"):
@@ -251,6 +260,58 @@ def test_a_page_that_is_served_shows_how_far_a_run_is(browser: Browser, tmp_path
                 file.write(line + "\n")
             expect(page.locator(".progress")).to_contain_text("4 / 5")
         expect(page.locator("#status")).to_contain_text("no longer served")
+    finally:
+        lock.release()
+        page.close()
+
+
+def test_the_page_of_a_run_that_goes_on_follows_it_and_shows_its_end(browser: Browser, tmp_path: Path) -> None:
+    out = tmp_path / "outputs"
+    going = write_run(out / "20260101-000000-going", {"law": "1101x" + "." * 15, "logic": "1" * 10}, results=False)
+    more = write_run(tmp_path / "x", {"law": "1" * 20}) / PREDICTIONS
+    append_gpu_loads(going, [GpuLoad(at=1_700_000_003.0, gpu=0, utilization=91, used_mib=1, total_mib=1024)])
+    lock = Lock(going)
+    lock.take()
+    page = browser.new_page()
+    try:
+        with served(out) as server:
+            page.goto(server.url)
+            page.get_by_role("link", name="tiny").click()
+            live = page.locator("#live")
+            expect(live).to_contain_text("15 of 30 questions")
+            expect(live.locator("svg.plot")).to_have_count(4)
+            expect(live).to_contain_text("1 failed")
+            assert faults(page) == []
+            page.get_by_role("button", name="中文").click()
+            page.get_by_role("button", name="深色").click()
+            with (going / PREDICTIONS).open("a") as file:
+                file.writelines(line + "\n" for line in more.read_text().splitlines()[5:])
+            expect(live).to_contain_text("30 / 30 题")
+            expect(live).to_contain_text("目前 29 题中答对 96.6%")
+            lock.release()
+            expect(live).to_have_count(0)
+            expect(page.get_by_role("button", name="浅色")).to_be_visible()  # as it was chosen before
+            expect(page.locator("#time svg.plot")).to_have_count(4)
+    finally:
+        lock.release()
+        page.close()
+
+
+def test_a_reader_of_a_reply_is_not_torn_out_of_it_by_the_end(browser: Browser, tmp_path: Path) -> None:
+    out = tmp_path / "outputs"
+    going = write_run(out / "20260101-000000-going", {"law": "1101x."}, results=False)
+    lock = Lock(going)
+    lock.take()
+    page = browser.new_page()
+    try:
+        with served(out) as server:
+            page.goto(f"{server.url}runs/{going.name}")
+            page.locator("#rows .opener").first.click()
+            lock.release()
+            expect(page.locator("#live-says")).to_have_text("The run has ended. Press Update to see its results.")
+            expect(page.locator("#rows .detail")).to_be_visible()
+            page.get_by_role("button", name="Update").click()
+            expect(page.locator("#live")).to_have_count(0)
     finally:
         lock.release()
         page.close()

@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from bundle.reports.formats import FORMATS
+from bundle.runs.gpu_load import GpuLoad, append_gpu_loads
 from bundle.runs.predictions import Prediction
 from bundle.runs.recorded_run import read_recorded_run
 from bundle.tasks.catalog import find_task
@@ -238,6 +239,30 @@ def test_accuracy_is_shown_by_the_length_of_replies(browser: Browser, tmp_path: 
         expect(table.locator("tbody tr").first).to_contain_text("100.00")
         expect(table.locator("tbody tr").last).to_contain_text("0.00")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert faults(page) == []
+
+
+@pytest.mark.parametrize(("gpus", "width"), [(1, 1200), (2, 390)])
+def test_how_busy_gpus_were_is_drawn_below_replies_a_second(
+    browser: Browser, tmp_path: Path, gpus: int, width: int
+) -> None:
+    directory = tmp_path / "20260101-000000-ceval_gen-m"
+    begin = min(one.ended_at or 0 for one in sample_run(directory).predictions)
+    for gpu in range(gpus):
+        loads = [
+            GpuLoad(at=begin + n / 500, gpu=gpu, utilization=90 - 10 * gpu, used_mib=40960 + n, total_mib=81559)
+            for n in range(10)
+        ]
+        append_gpu_loads(directory, loads)
+    with opened(browser, page_of(directory), width=width) as page:
+        charts = page.locator("#time .over-time .chart")
+        expect(charts.locator("svg.plot")).to_have_count(4)
+        assert [one.get_attribute("data-chart") for one in charts.all()] == ["pace", "in_flight", "gpu", "gpu_memory"]
+        label = charts.nth(2).locator("svg.plot").get_attribute("aria-label") or ""
+        assert "GPU 0: mean 90 %" in label
+        assert ("GPU 1: mean 80 %" in label) == (gpus == 2)
+        expect(charts.nth(3)).to_contain_text("at most 40.0 of 79.6 GiB")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert faults(page) == []
 
 

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundle.reports import html
+from bundle.reports.formats import FORMATS
 from bundle.reports.html import render_page
 from bundle.reports.html.content import sections
 from bundle.reports.html.page import distribution
@@ -23,9 +24,11 @@ from bundle.reports.templates import json_for_script
 from bundle.reports.texts import catalog
 from bundle.runs.recorded_run import read_recorded_run
 from bundle.runs.statistics import Counts, accuracy_interval
+from bundle.system.locks import Lock
 from bundle.tasks.catalog import find_task
 from tests.program import run as run_program
 from tests.reports.run_directories import random_outcomes, write_run
+from tests.reports.sample_run import sample_run
 
 HTML = Path(html.__file__).parent
 VENDORED = tomllib.loads((HTML / "vendor" / "vendored.toml").read_text(encoding="utf-8"))
@@ -132,7 +135,7 @@ def test_a_subject_without_any_reply_leaves_the_mean_open(tmp_path: Path) -> Non
 
 def test_a_run_that_was_cut_off_says_so(tmp_path: Path) -> None:
     text = page(write_run(tmp_path / "run", {"law": "11.."}, results=False)).text
-    assert "The run was cut off or is still running" in text
+    assert "The run was cut off: scores cover" in text
     assert "cut off before its timing was saved" in text
     assert "2 of 4 questions have a reply" in text
 
@@ -204,6 +207,43 @@ def test_one_line_under_the_title_says_how_it_was_measured(tmp_path: Path) -> No
         "sft-2000 ceval_gen · data: ceval · 5-shot · chat turns · greedy · lmdeploy 0.18.0 · 2 × NVIDIA H100 "
         "· 2026-11-24 02:44"
     ) in found
+
+
+def test_settings_are_told_in_words(tmp_path: Path) -> None:
+    outcomes = random_outcomes(find_task("ceval_gen"), 0.5, questions=1)
+    words = page(write_run(tmp_path / "run", outcomes, record=LOCAL)).text.rpartition("Settings and versions")[2]
+    for said in (
+        "5-shot · examples as chat turns",
+        "greedy · at most 2,048 new tokens per reply",
+        "read as they come, and stopped once the answer can no longer change",
+        "the first capital letter of the reply · first_capital",
+        "sft-2000 · LlamaForCausalLM",
+        "lmdeploy 0.18.0 · 2 × NVIDIA H100",
+        "at most 8 at once, fewer where the server has no room for them · ordered for the server's prefix cache",
+    ):
+        assert said in words, said
+    assert words.index("Machine") < words.index("As recorded in run.json") < words.index("sampling")
+
+
+def test_tasks_that_differ_have_a_line_each(tmp_path: Path) -> None:
+    tasks = ("ceval_gen", "ceval_zero_shot_gen")
+    FORMATS["html"].write(sample_run(tmp_path / "run", tasks, subjects=("law",)), tmp_path / "page.html", language="zh")
+    text = Elements((tmp_path / "page.html").read_text(encoding="utf-8")).text
+    assert "ceval_gen · 5-shot · 示例作为多轮对话ceval_zero_shot_gen · 0-shot · 全部内容放在一条用户消息中" in text
+    assert "贪心解码 · 单条回复最多 2,048 个 token" in text
+
+
+def test_a_run_that_goes_on_says_so(tmp_path: Path) -> None:
+    directory = write_run(tmp_path / "run", {"law": "10-x."}, results=False)
+    assert "was cut off" in page(directory).text
+    lock = Lock(directory)
+    lock.take()
+    try:
+        text = page(directory).text
+    finally:
+        lock.release()
+    assert "The run was still going on at" in text
+    assert "was cut off" not in text
 
 
 def test_no_path_of_the_machine_is_on_the_page(tmp_path: Path) -> None:

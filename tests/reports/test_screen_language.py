@@ -1,5 +1,6 @@
 """The results on the screen, in Chinese."""
 
+import os
 import re
 from io import StringIO
 from pathlib import Path
@@ -7,14 +8,17 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
+from bundle.reports.comparison.series import Entry, make_series, show
 from bundle.reports.screen.console import Screen
-from bundle.reports.texts import terminal_language
+from bundle.reports.screen.output import console
+from bundle.reports.texts import Words, terminal_language
 from bundle.runs.recorded_run import read_recorded_run
 from bundle.tasks.catalog import find_task
 from tests.openai_api import remote_api
 from tests.pipeline.test_eval_remote import ENVIRONMENT
+from tests.program import call
 from tests.program import run as run_program
-from tests.reports.run_directories import write_run
+from tests.reports.run_directories import random_outcomes, write_run
 
 
 @pytest.mark.parametrize(
@@ -70,3 +74,65 @@ def test_the_option_chooses_it(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert "共 2 题，已答 2 题" in result.stdout
     assert "报告：" in result.stdout
+
+
+ENGLISH = re.compile(
+    r"(?<!-)\b(answered|questions?|subjects?|base|new|won|lost|score|better|change|time|of|in|run)\b|model(?!\.)"
+)
+"""Words of the English tables; names of scores, options and commands hold none of them."""
+
+
+def chinese(*arguments: object) -> str:
+    """What a command prints under a Chinese locale."""
+    result = call(*arguments, environment=dict(os.environ) | {"LC_ALL": "zh_CN.UTF-8"})
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two whole runs, a part, one without an option in its replies, and one that never asked."""
+    out, task = tmp_path_factory.mktemp("out"), find_task("ceval_gen")
+    for number, share in enumerate((0.4, 0.9)):
+        outcomes = random_outcomes(task, share, seed=number, questions=4) | {"law": "10-x"}
+        write_run(out / f"2026010{number + 1}-000000-{'ab'[number]}", outcomes, model="ab"[number], limit=4)
+    write_run(out / "20260103-000000-c", {"law": "-" * 20, "logic": "10"}, model="c", results=False)
+    (out / "20260104-000000-d").mkdir()
+    (out / "20260104-000000-d" / "predictions.jsonl").touch()
+    return out
+
+
+def test_the_list_of_runs_is_in_chinese(out: Path) -> None:
+    text = chinese("runs", "--out", out)
+    assert re.search("评测 +模型 +任务 +得分 +已答 +用时", text)
+    assert "已中断" in text
+    assert "* 20260102-000000: 每科前 4 题" in text
+    assert "1 次评测在提问前就已结束：--failed 可列出" in text
+    assert "? 测量存疑，原因见 bundle report：20260103-000000" in text
+    assert not ENGLISH.search(text)
+    assert "score" in call("runs", "--out", out, "--lang", "en", environment=os.environ).stdout
+
+
+def test_a_comparison_is_in_chinese(out: Path) -> None:
+    text = chinese("compare", "20260101", "20260102", "--out", out)
+    assert re.search("基准 +新 +变化 +95% 区间 +变对 +变错 +p", text)
+    assert re.search(r"ceval：提高 \d+\.\d\d 分，.*（95% 区间 .* 至 .*；\d+ 题变对，\d+ 题变错，p .*）。差异显著", text)
+    assert "1 题未计入，因为没有在两次评测中都得到回复" in text
+    assert "未提取到选项的回复：基准 1 条，新评测 1 条。" in text
+    assert re.search("变化 +科目 +题号 +标准 +基准 +新", text)
+    assert not ENGLISH.search(text)
+    few = chinese("compare", "20260101", "20260103", "--out", out, "--common")
+    assert "2 科平均：" in few
+    assert "测量存疑（新评测）" in few
+
+
+def test_the_table_of_a_sweep_is_in_chinese(out: Path) -> None:
+    runs = [read_recorded_run(out / name) for name in ("20260101-000000-a", "20260102-000000-b", "20260103-000000-c")]
+    entries = [Entry(run.model, run, "") for run in runs] + [Entry("d", None, "服务失败（退出码 3）")]
+    stream = StringIO()
+    show(console(stream, width=200), make_series(entries), Words("zh"))
+    text = stream.getvalue()
+    assert re.search("ceval +变化 +p", text)
+    assert "变化与 p（McNemar 精确检验）：对比 a" in text
+    assert "* b: 每科前 4 题" in text
+    assert "c: 测量：存疑" in text

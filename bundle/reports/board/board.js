@@ -150,6 +150,7 @@
     const done = run.answered + run.failed, speed = data.live ? rate(run) : null;
     const parts = [`${texts.count(done)} / ${texts.count(run.total)}`];
     if (speed !== null) parts.push(texts.text("board.rate", { n: speed.toFixed(1) }));
+    if (data.live && run.gpu !== null) parts.push(texts.text("board.gpu", { n: run.gpu.toFixed(0) }));
     if (run.failed) parts.push(texts.text("board.failed", { n: texts.count(run.failed) }));
     if (speed) parts.push(texts.text("board.left", { time: seconds((run.total - done) / speed) }));
     return element("span", { class: "progress" },

@@ -13,6 +13,7 @@ from bundle.reports.html.content import chance
 from bundle.reports.templates import render
 from bundle.reports.texts import Texts, catalog
 from bundle.runs.files import PROMPTS
+from bundle.runs.gpu_load import recent_utilization
 from bundle.runs.listing import State
 from bundle.runs.scope import Scope
 
@@ -112,6 +113,7 @@ def _run(one: BoardRun, place: Path | None, comparison: str | None) -> dict[str,
         "answered": one.section.overall.score.answered,
         "failed": run.failed,
         "since": _asking_since(run.directory) if going_on else None,
+        "gpu": recent_utilization(run.directory) if going_on else None,
         "whole": one.section.complete,
         "scores": {
             group: [line.score.accuracy, line.low, line.high]

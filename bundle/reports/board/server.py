@@ -14,6 +14,7 @@ from bundle.reports.board.page import board_data, render_board
 from bundle.reports.comparison import compare
 from bundle.reports.comparison.page import render_page as render_comparison
 from bundle.reports.formats import Language
+from bundle.reports.html.live import live_data
 from bundle.reports.html.page import render_page as render_report
 from bundle.runs.finding import is_run
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
@@ -71,7 +72,9 @@ class BoardServer(ThreadingHTTPServer):
                 with self._lock:
                     return json.dumps(board_data(self._reader.read())), _JSON
             case ["runs", name] if (run := self._run(name)) is not None:
-                return render_report(run, language=self._language), _HTML
+                return render_report(run, language=self._language, live=run.is_running), _HTML
+            case ["runs", name, "now.json"] if (run := self._run(name)) is not None:
+                return json.dumps(live_data(run, going_on=run.is_running)), _JSON
             case ["compare", base, new] if (before := self._run(base)) and (now := self._run(new)):
                 return render_comparison([compare(before, now)], language=self._language), _HTML
         return None

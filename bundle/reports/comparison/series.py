@@ -13,10 +13,11 @@ from bundle.reports.comparison.rows import LEVEL, Standing
 from bundle.reports.comparison.wording import p_value, points
 from bundle.reports.health import headline
 from bundle.reports.screen.output import plain_table
+from bundle.reports.texts import ENGLISH, Words
 from bundle.runs.recorded_run import RecordedRun
 from bundle.runs.scoring import headlines
 from bundle.runs.statistics import holm
-from bundle.system.text import one_line, plural
+from bundle.system.text import one_line
 from bundle.tasks.scores import ScoredTask
 
 _STYLES = {Standing.BETTER: "green", Standing.WORSE: "red", Standing.UNCLEAR: "yellow", Standing.CHANCE: ""}
@@ -97,18 +98,18 @@ def make_series(entries: Sequence[Entry]) -> Series:
     return series
 
 
-def show(console: Console, series: Series) -> None:
+def show(console: Console, series: Series, words: Words = ENGLISH) -> None:
     """Print a table for every task, and what is to be known of each run."""
     base = series.base
     for number, task in enumerate(() if base is None or base.run is None else base.run.tasks):
         if number:
             console.print()
-        console.print(_table(series, task))
-    for line in _notes(series):
+        console.print(_table(series, task, words))
+    for line in _notes(series, words):
         console.print(Text(line))
 
 
-def _table(series: Series, task: ScoredTask) -> Table:
+def _table(series: Series, task: ScoredTask, words: Words) -> Table:
     table = plain_table()
     table.title = Text(one_line(task.name), style="bold")
     table.add_column("", overflow="fold")
@@ -117,7 +118,7 @@ def _table(series: Series, task: ScoredTask) -> Table:
     groups = [name for name in task.groups if name not in task.splits.values()]
     shown = [name for name in groups if any(name in _scores(entry, task) for entry in series.entries)]
     for prefix in prefixes:
-        for header in (prefix, "change", "p"):
+        for header in (prefix, words("screen.change"), "p"):
             table.add_column(header, justify="right", no_wrap=True)
         table.add_column("", no_wrap=True)
     for name in shown:
@@ -132,7 +133,7 @@ def _table(series: Series, task: ScoredTask) -> Table:
                 cells += ["", "", ""]
                 continue
             style = _STYLES[change.standing]
-            mark = "" if change.standing is Standing.CHANCE else change.standing.value
+            mark = "" if change.standing is Standing.CHANCE else words(f"standing.{change.standing.value}")
             cells += [Text(points(change.points), style=style), p_value(change.p), Text(mark, style=style)]
         table.add_row(*cells, *(_scores(entry, task).get(name, "") for name in shown))
     return table
@@ -161,18 +162,18 @@ def _scores(entry: Entry, task: ScoredTask) -> dict[str, str]:
     return {own: f"{one.accuracy:.2f}" for own, one in found.items() if one.accuracy is not None}
 
 
-def _notes(series: Series) -> Iterator[str]:
+def _notes(series: Series, words: Words) -> Iterator[str]:
     if series.changes and series.base is not None:
         number = len({name for name, _, _ in series.changes})
-        corrected = f", corrected for {plural(number, 'comparison')}" if number > 1 else ""
-        yield f"change and p (McNemar's exact test{corrected}): against {one_line(series.base.name)}"
+        key = "screen.against_corrected" if number > 1 else "screen.against"
+        yield words(key, n=number, base=one_line(series.base.name))
     for entry in series.entries:
         name = one_line(entry.name)
         if entry.why:
             yield f"{name}: {one_line(entry.why)}"
         if entry.run is not None and entry.run.partial:
-            yield f"* {name}: {one_line(entry.run.partial)}"
+            yield f"* {name}: {one_line(words.scopes(entry.run.scopes))}"
         if entry.run is not None and entry.run.answered and not entry.run.health.is_ok:
-            yield f"{name}: {one_line(headline(entry.run.health))}"
+            yield f"{name}: {one_line(headline(entry.run.health, words))}"
         if entry.name in series.incomparable:
             yield f"{name}: {one_line(series.incomparable[entry.name])}"

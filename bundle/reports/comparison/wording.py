@@ -6,36 +6,48 @@ from collections.abc import Iterator
 from bundle.reports.comparison.comparison import Comparison
 from bundle.reports.comparison.rows import Row, Standing
 from bundle.reports.health import described
-from bundle.system.text import one_line, plural
+from bundle.reports.texts import ENGLISH, Words
+from bundle.system.text import one_line
 
+_MEAN = re.compile(r"mean of (\d+) subjects")
+"""As `rows` names it."""
+_VERDICTS = {
+    Standing.BETTER: "screen.significant",
+    Standing.WORSE: "screen.significant",
+    Standing.CHANCE: "verdict.chance",
+    Standing.UNCLEAR: "verdict.unclear",
+}
 _FINGERPRINT = re.compile(r"[0-9a-f]{40}")
 
 
-def verdict(row: Row) -> str:
+def verdict(row: Row, words: Words = ENGLISH) -> str:
     """Whether a difference is statistically significant, in one or two sentences."""
+    name = named(row, words)
     if row.lost + row.won == 0:
-        return f"{row.name}: no difference: every question is correct in both runs or wrong in both."
-    moved = (
-        f"{row.name}: {_direction(row)} (95 % interval {between(row)}; "
-        f"{row.won} won, {lost(row)}, {p_says(row.shown_p)})."
+        return words("screen.no_difference", name=name)
+    return words(
+        "screen.verdict",
+        name=name,
+        moved=_direction(row, words),
+        between=between(row, words),
+        won=row.won,
+        lost=lost(row, words),
+        p=p_says(row.shown_p),
+        verdict=words(_VERDICTS[row.standing]),
     )
-    match row.standing:
-        case Standing.BETTER | Standing.WORSE:
-            return f"{moved} Statistically significant: chance alone would rarely make such a difference."
-        case Standing.UNCLEAR:
-            return (
-                f"{moved} Unclear: the test, which gives every question the same weight, and the interval of the mean, "
-                "which gives every subject the same weight, disagree."
-            )
-        case _:
-            return f"{moved} Not statistically significant: it may be due to chance."
 
 
-def lost(row: Row) -> str:
+def named(row: Row, words: Words) -> str:
+    """What a row is called: its score's name, or that it is a mean over some of the subjects."""
+    return row.name if words.language == "en" else _MEAN.sub(lambda of: words("screen.mean_of", n=of[1]), row.name)
+
+
+def lost(row: Row, words: Words = ENGLISH) -> str:
     """The questions lost, and how: "8 lost", or "168 lost (12 to another letter, 156 to no letter)"."""
     if not row.lost_without:
-        return f"{row.lost} lost"
-    return f"{row.lost} lost ({row.lost - row.lost_without} to another letter, {row.lost_without} to no letter)"
+        return words("screen.lost", n=row.lost)
+    other = row.lost - row.lost_without
+    return words("screen.lost_without", n=row.lost, other=other, none=row.lost_without)
 
 
 def points(value: float) -> str:
@@ -43,9 +55,9 @@ def points(value: float) -> str:
     return _signed(value, 2)
 
 
-def between(row: Row) -> str:
+def between(row: Row, words: Words = ENGLISH) -> str:
     """The interval: "−1.2 to +3.4"."""
-    return f"{_signed(row.interval.low, 1)} to {_signed(row.interval.high, 1)}"
+    return words("screen.between", low=_signed(row.interval.low, 1), high=_signed(row.interval.high, 1))
 
 
 def p_value(p: float) -> str:
@@ -63,26 +75,24 @@ def p_says(p: float) -> str:
     return f"p {shown}" if shown.startswith("<") else f"p = {shown}"
 
 
-def left_out(comparison: Comparison) -> Iterator[str]:
+def left_out(comparison: Comparison, words: Words = ENGLISH) -> Iterator[str]:
     """What was not compared, and what else to know before relying on the numbers; one sentence each."""
-    unanswered = comparison.only_base + comparison.only_new + comparison.neither
-    if unanswered:
-        yield (
-            f"{plural(unanswered, 'question')} excluded because not answered in both runs: {comparison.only_base} "
-            f"answered only in the base, {comparison.only_new} only in the new run, {comparison.neither} in neither."
-        )
+    base, new, neither = comparison.only_base, comparison.only_new, comparison.neither
+    if unanswered := base + new + neither:
+        yield words("screen.unanswered_in_both", n=unanswered, base=base, new=new, neither=neither)
     if comparison.not_common:
-        yield f"{plural(comparison.not_common, 'question')} excluded because only one of the runs includes them."
+        yield words("screen.not_common", n=comparison.not_common)
     if comparison.secret:
-        yield f"{plural(comparison.secret, 'question')} excluded because the gold answers are secret."
+        yield words("screen.secret", n=comparison.secret)
     before, now = comparison.unparsed
     if before or now:
-        yield f"Replies without an option: {before} in the base, {now} in the new run."
+        yield words("screen.unparsed", base=before, new=now)
     for label, run in (("base", comparison.base), ("new", comparison.new)):
         for one in run.health.grave:
-            yield f"Doubtful measurement ({label}): {described(one, task=len(run.tasks) > 1)}. {one.remedy}"
+            said = described(one, task=len(run.tasks) > 1, words=words)
+            yield words(f"screen.doubtful_{label}", said=said, remedy=words(f"remedy.{one.fault}"))
     if comparison.other_messages:
-        yield f"{plural(comparison.other_messages, 'question')} sent with different messages, such as fewer examples."
+        yield words("screen.other_messages", n=comparison.other_messages)
 
 
 def settings(comparison: Comparison) -> Iterator[str]:
@@ -91,11 +101,11 @@ def settings(comparison: Comparison) -> Iterator[str]:
         yield f"{one.name}: {_value(one.base)} → {_value(one.new)}"
 
 
-def _direction(row: Row) -> str:
+def _direction(row: Row, words: Words) -> str:
     if float(f"{row.difference:.2f}") == 0:
-        return f"the same score, {row.new:.2f}"
-    better = "better" if row.difference > 0 else "worse"
-    return f"{abs(row.difference):.2f} points {better}, {row.base:.2f} → {row.new:.2f}"
+        return words("screen.same_score", new=row.new)
+    key = "screen.points_better" if row.difference > 0 else "screen.points_worse"
+    return words(key, points=abs(row.difference), base=row.base, new=row.new)
 
 
 def _signed(value: float, digits: int) -> str:

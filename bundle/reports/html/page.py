@@ -1,26 +1,20 @@
 """The page itself: template, style, scripts and data in one file."""
 
-import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from bundle.reports.formats import Export, Language
 from bundle.reports.html.content import group_label, sections
-from bundle.reports.html.curves import by_length, pace
+from bundle.reports.html.curves import by_length
+from bundle.reports.html.live import over_time, page_address, progress
 from bundle.reports.html.questions import CHUNK, OUTCOMES, WORST_FIRST, question_data
+from bundle.reports.html.settings import as_recorded, in_short, in_words, source_of
 from bundle.reports.templates import compile_templates, render, seconds
 from bundle.runs.recorded_run import RecordedRun
-from bundle.runs.same_settings import leaves
 
 QUANTILES: Final = {"minimum": 0.0, "p5": 0.05, "median": 0.5, "p95": 0.95, "p99": 0.99, "maximum": 1.0}
 _PHASES: Final = ("start_s", "load_s", "prove_s", "ask_s", "stop_s")
-_SHOWN_ELSEWHERE: Final = frozenset({"subject_names", "groups", "description"})
-_NOT_SHOWN: Final = frozenset({"command"})
-"""What is full of paths, for a page that is passed on."""
-_PATH: Final = re.compile(r"(?<![\w:/.])~?/(?:[^/\0\n,;]+/)+(?=[^/\s])")
-"""The directories of an absolute path; no part of a URL."""
 
 
 def export(run: RecordedRun, language: Language | None = None) -> Export:
@@ -33,12 +27,18 @@ def prepare() -> None:
     compile_templates("html")
 
 
-def render_page(run: RecordedRun, *, language: Language | None = None) -> str:
-    """The page of a run, in a language; None for the browser's."""
+def render_page(run: RecordedRun, *, language: Language | None = None, live: bool = False) -> str:
+    """The page of a run.
+
+    Args:
+        language: The one it opens in; None for the browser's.
+        live: Whether the run goes on, and the page is served by what tells how far it is; see `live_data`.
+    """
     questions = question_data(run)
     parts = sections(run)
     subjects = run.subjects
     places = {part: number for number, part in enumerate(run.questions)}
+    curves = over_time(run, going_on=live)
     data = {
         "sections": [part.to_json() for part in parts],
         "timing": [
@@ -53,7 +53,8 @@ def render_page(run: RecordedRun, *, language: Language | None = None) -> str:
         "outcomes": OUTCOMES,
         "worst_first": WORST_FIRST,
         "questions": questions.columns,
-        "pace": (over_time := pace(run.predictions)),
+        **curves,
+        "live": {**progress(run), "address": page_address(run)} if live else None,
         "by_length": (lengths := by_length(run.predictions)),
         "chunk": CHUNK,
     }
@@ -61,44 +62,28 @@ def render_page(run: RecordedRun, *, language: Language | None = None) -> str:
         "html/page.html.jinja",
         data,
         language=language,
-        scripts=["messages.js", "charts.js", "report_charts.js", "questions.js", "page.js"],
+        scripts=["messages.js", "charts.js", "report_charts.js", "questions.js", "live.js", "page.js"],
         plots=True,
+        live=live,
         run=run,
-        how=_how(run),
+        how=in_short(run.record),
         part_places={name: places[part] for part, name in run.part_names.items() if part in places},
         sections=parts,
         group_label=group_label,
         facts=_facts(run),
         health=run.health,
         phases=_PHASES,
-        over_time=over_time,
+        over_time=curves["pace"],
+        gpus=curves["gpus"],
         lengths=lengths,
         quantiles=list(QUANTILES),
-        settings=list(_settings(run.record.to_json())),
-        source=_source(run.record.data.source),
+        settings=list(in_words(run.record)),
+        recorded=list(as_recorded(run.record)),
+        source=source_of(run.record),
         questions=questions,
         outcomes=sorted(zip(OUTCOMES, questions.outcomes, strict=True), key=lambda pair: WORST_FIRST.index(pair[0])),
         chunks=questions.chunks,
     )
-
-
-def _how(run: RecordedRun) -> list[tuple[str, dict[str, object]] | str]:
-    """How the run was made, in a few words each: keys of texts with their values, or names as they are."""
-    record = run.record
-    shots = sorted({task.examples for task in record.tasks})
-    words: list[tuple[str, dict[str, object]] | str] = [("how.shots", {"n": "/".join(map(str, shots))})]
-    words += [(f"how.{shape}", {}) for shape in dict.fromkeys(task.shape for task in record.tasks)]
-    temperature = record.sampling.temperature
-    words.append(("how.temperature", {"t": f"{temperature:g}"}) if temperature else ("how.greedy", {}))
-    if record.engine is not None:
-        words.append(f"{record.engine.name} {record.engine.version}".strip())
-        words += [name if n == 1 else f"{n} × {name}" for name, n in Counter(record.engine.gpus).items()]
-    return words
-
-
-def _source(source: str) -> str:
-    """Where the data is from; of a path its last part."""
-    return ", ".join(Path(one).name or one for one in source.split(","))
 
 
 class Distribution(NamedTuple):
@@ -131,34 +116,3 @@ def distribution(numbers: Sequence[float]) -> Distribution | None:
     ranked = sorted(numbers)
     values = {name: ranked[max(0, -(-int(share * 100) * len(ranked) // 100) - 1)] for name, share in QUANTILES.items()}
     return Distribution(len(ranked), values)
-
-
-def _settings(record: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """A run's record as titled lists of names and values, without what other parts of the page show."""
-    loose = [(name, _shown(value)) for name, value in record.items() if not isinstance(value, Mapping | tuple)]
-    if loose:
-        yield "run", loose
-    for name, value in record.items():
-        if name in _NOT_SHOWN:
-            continue
-        if isinstance(value, Mapping):
-            yield name, list(_lines(value))
-        elif isinstance(value, tuple):
-            for number, one in enumerate(value, 1):
-                title = name if len(value) == 1 else f"{name} {number}"
-                yield title, list(_lines(one)) if isinstance(one, Mapping) else [(name, _shown(one))]
-
-
-def _lines(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    shown = {name: inner for name, inner in value.items() if name not in _SHOWN_ELSEWHERE}
-    return ((path, _shown(inner)) for path, inner in leaves(shown))
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_shown, value))
-    return _PATH.sub("…/", str(value))

@@ -135,6 +135,8 @@ const reportCharts = (() => {
 
     pace: () => overTime("rate", "pace"),
     in_flight: () => overTime("in_flight", "in_flight"),
+    gpu: () => ofGpus("utilization", "gpu", [0, 100]),
+    gpu_memory: () => ofGpus("used", "gpu_memory", [0, d3.max(data.gpus, (one) => one.memory ?? one.most)]),
 
     timing: () => {
       const rows = data.timing.map((one) => ({ ...one, label: texts.text(`phase.${one.phase}`) }));
@@ -175,22 +177,52 @@ const reportCharts = (() => {
     return Plot.text(rows, { y, text: (row) => points(row.accuracy), frameAnchor: "right", textAnchor: "end", dx: 44, fill: INK, className: "value" });
   }
 
-  function overTime(column, key) {
-    const { width, breaks } = data.pace;
-    const rows = data.pace[column].map((value, place) => ({ value, begin: place * width, end: (place + 1) * width }));
+  // What charts over the time of asking share, with a scale of seconds, minutes or hours.
+  function timeOfAsking(y, marks) {
+    const seconds = data.pace.width * data.pace.rate.length;
+    const [unit, key] = seconds > 7200 ? [3600, "hours"] : seconds > 300 ? [60, "minutes"] : [1, "latency"];
+    const breaks = data.pace.breaks.map((place) => place / unit);
     return {
-      label: texts.text(`chart.${key}`, { most: short(d3.max(rows, (row) => row.value)) }),
       note: breaks.length ? texts.text("breaks", { n: breaks.length }) : null,
       plot: {
         height: 200, marginTop: 12, marginLeft: 44, marginBottom: 40,
-        x: { domain: [0, rows.length * width], ticks: 6, label: texts.text("latency"), labelAnchor: "center", labelArrow: "none", labelOffset: 34 },
-        y: { grid: true, label: null, ticks: 4, nice: true, zero: true },
-        marks: [
-          Plot.rectY(rows, { x1: "begin", x2: "end", y: "value", fill: ACCENT, fillOpacity: 0.85, inset: 0.5 }),
-          Plot.ruleX(breaks, { stroke: INK, strokeDasharray: "4 3" }),
-          Plot.ruleY([0], { stroke: MUTED }),
-        ],
+        x: { domain: [0, seconds / unit], ticks: 6, label: texts.text(key), labelAnchor: "center", labelArrow: "none", labelOffset: 34 },
+        y: { grid: true, label: null, ticks: 4, ...y },
+        marks: [...marks(unit), Plot.ruleX(breaks, { stroke: INK, strokeDasharray: "4 3" }), Plot.ruleY([0], { stroke: MUTED })],
       },
+    };
+  }
+
+  function overTime(column, key) {
+    const rows = (data.pace?.[column] ?? []).map((value, place) => ({ value, begin: place, end: place + 1 })).filter((row) => row.value !== null);
+    if (!rows.length) return null;
+    const bars = (unit) => Plot.rectY(rows, {
+      x1: (row) => row.begin * data.pace.width / unit, x2: (row) => row.end * data.pace.width / unit, y: "value", fill: ACCENT, fillOpacity: 0.85, inset: 0.5,
+    });
+    return {
+      ...timeOfAsking({ nice: true, zero: true }, (unit) => [bars(unit)]),
+      label: texts.text(`chart.${key}`, { most: short(d3.max(rows, (row) => row.value)) }),
+    };
+  }
+
+  function ofGpus(column, key, domain) {
+    const gpus = data.gpus.filter((one) => one[column].length);
+    if (!gpus.length || data.pace === null) return null;
+    const rows = gpus.flatMap((one, place) => one[column].map(([at, value]) => ({ at, value, place, gpu: one.gpu })));
+    const colour = (row) => (gpus.length > 1 ? `var(--group-${row.place % SYMBOLS.length})` : ACCENT);
+    const says = ({ mean, most, memory }) =>
+      column === "utilization" ? texts.text("gpu.mean", { mean })
+        : memory === null ? texts.text("gpu.used", { most: points(most) }) : texts.text("gpu.used_of", { most: points(most), memory: points(memory) });
+    const alone = gpus.length === 1;
+    return {
+      ...timeOfAsking({ domain, tickFormat: (value) => (column === "utilization" ? `${value} %` : value) }, (unit) => [
+        ...(alone ? [Plot.areaY(rows, { x: (row) => row.at / unit, y: "value", fill: ACCENT, fillOpacity: 0.18 })] : []),
+        Plot.lineY(rows, { x: (row) => row.at / unit, y: "value", z: "gpu", stroke: colour, strokeWidth: 1.8 }),
+        ...(rows.length <= 40 * gpus.length ? [Plot.dot(rows, { x: (row) => row.at / unit, y: "value", r: 2.2, fill: colour })] : []),
+      ]),
+      label: `${texts.text(`chart.${key}`)} ${gpus.map((one) => `GPU ${one.gpu}: ${says(one)}`).join("; ")}`,
+      legend: alone ? null : gpus.map((one, place) => ({ mark: place % SYMBOLS.length, symbol: "circle", label: `GPU ${one.gpu}: ${says(one)}` })),
+      note: alone ? says(gpus[0]) : null,
     };
   }
 

@@ -4,7 +4,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 // The page's own words: every element that has a key is given its text in the language that is chosen.
 const texts = (() => {
   const listeners = [];
-  let language = data.language ?? preferred();
+  let language = remembered("language") ?? data.language ?? preferred();
 
   // Of the languages the reader's browser asks for, the first that this page has.
   function preferred() {
@@ -40,7 +40,7 @@ const texts = (() => {
   }
 
   function toggle() {
-    language = language === "zh" ? "en" : "zh";
+    language = remember("language", language === "zh" ? "en" : "zh");
     apply();
   }
 

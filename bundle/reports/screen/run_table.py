@@ -9,32 +9,35 @@ from rich.table import Table
 from rich.text import Text
 
 from bundle.reports.screen.output import plain_table
+from bundle.reports.texts import ENGLISH, Words
 from bundle.runs.listing import ListedRun, State
-from bundle.system.text import one_line, plural
+from bundle.system.text import one_line
 
 _BEGAN = re.compile(r"\d{8}-\d{6}(?=-)")
 _STYLES = {State.DAMAGED: "red", State.RUNNING: "green", State.INCOMPLETE: "yellow", State.CUT_OFF: "yellow"}
 
 
-def show_runs(console: Console, runs: Sequence[ListedRun], *, failed: bool = False) -> None:
+def show_runs(console: Console, runs: Sequence[ListedRun], words: Words = ENGLISH, *, failed: bool = False) -> None:
     """Print the list, its legend, and what is wrong with damaged runs.
 
     Args:
         console: Where to.
         runs: The runs, newest first.
+        words: In which language.
         failed: Whether to list those that ended before their first question, too.
     """
     all_runs, runs = runs, [run for run in runs if failed or run.state is not State.NEVER_ASKED]
     names = _names(runs)
     if runs:
-        console.print(_table(runs, names, fits=console.is_terminal))
-    notes = [f"* {name}: {one_line(run.partial)}" for name, run in zip(names, runs, strict=True) if _is_marked(run)]
+        console.print(_table(runs, names, words, fits=console.is_terminal))
+    marked = [(name, run) for name, run in zip(names, runs, strict=True) if _is_marked(run)]
+    notes = [f"* {name}: {one_line(words.scopes(run.scopes))}" for name, run in marked]
     doubtful = [name for name, run in zip(names, runs, strict=True) if run.doubtful and run.headlines]
     if doubtful:
-        notes.append(f"? doubtful measurement; `bundle report` says why: {', '.join(doubtful)}")
+        notes.append(words("screen.doubtful_runs", names=", ".join(doubtful)))
     notes += [f"{one_line(run.directory.name)}: {one_line(run.fault)}" for run in runs if run.fault]
     if hidden := len(all_runs) - len(runs):
-        notes.append(f"{plural(hidden, 'run')} ended before the first question: --failed lists them")
+        notes.append(words("screen.failed_runs", n=hidden))
     for note in notes:
         console.print(Text(note))
 
@@ -48,18 +51,18 @@ def _names(runs: Sequence[ListedRun]) -> list[str]:
     ]
 
 
-def _table(runs: Sequence[ListedRun], names: Sequence[str], *, fits: bool) -> Table:
+def _table(runs: Sequence[ListedRun], names: Sequence[str], words: Words, *, fits: bool) -> Table:
     table = plain_table()
     overflow = {"overflow": "fold"} if fits else {"no_wrap": True}
-    table.add_column("run", no_wrap=True)  # it is typed again, so it is in one piece
-    table.add_column("model", **overflow)
-    table.add_column("task", **overflow)
+    table.add_column(words("screen.run"), no_wrap=True)  # it is typed again, so it is in one piece
+    table.add_column(words("screen.model"), **overflow)
+    table.add_column(words("screen.task"), **overflow)
     for header in ("score", "answered", "time"):
-        table.add_column(header, justify="right", no_wrap=True)
+        table.add_column(words(f"screen.{header}"), justify="right", no_wrap=True)
     best = _best(runs)
     for run, name in zip(runs, names, strict=True):
         answered = "" if run.total is None else f"{run.answered}/{run.total}"
-        cells = (name, run.model or "", ", ".join(run.tasks), _scores(run), answered, _duration(run))
+        cells = (name, run.model or "", ", ".join(run.tasks), _scores(run), answered, _duration(run, words))
         table.add_row(
             *(Text(one_line(cell)) for cell in cells), style="bold" if run in best else _STYLES.get(run.state)
         )
@@ -94,9 +97,9 @@ def _is_marked(run: ListedRun) -> bool:
     return bool(run.partial and run.headlines)
 
 
-def _duration(run: ListedRun) -> str:
+def _duration(run: ListedRun, words: Words) -> str:
     if run.seconds is None:
-        return run.state.value
+        return words(f"screen.state.{run.state.value}")
     minutes, seconds = divmod(round(run.seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

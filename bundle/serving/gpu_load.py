@@ -1,0 +1,107 @@
+"""How busy GPUs are while a server is asked: seen now and then, at next to no cost."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import time
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bundle.serving.gpus import Gpu
+from bundle.system.guarded import SAFE_PATH, without_keys
+
+_QUERY = "--query-gpu=uuid,utilization.gpu,memory.used,memory.total"
+_LONGEST_ANSWER_S = 10.0
+_SHORTEST_PAUSE_S = 2.0
+_MOST_OF_THE_TIME = 1 / 20
+"""Of the time, the share that ``nvidia-smi`` may run, which takes seconds on some machines."""
+_RESOLUTION = 1 / 200
+"""Of the time since the beginning, the length of a pause: a long run has not more to show than a short one."""
+_MOST_FAILURES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a GPU does, as far as the driver says.
+
+    Attributes:
+        gpu: The GPU, as in `Gpu.index`.
+        utilization: Percent of the last moment in which a kernel ran on it.
+        used_mib: Memory in use, whoever uses it.
+        total_mib: All its memory.
+    """
+
+    gpu: int
+    utilization: int | None
+    used_mib: int | None
+    total_mib: int | None
+
+
+async def watch(gpus: Sequence[Gpu], seen: Callable[[Sequence[Load]], None]) -> None:
+    """Look at GPUs now and then until cancelled; parts of GPUs, and a driver that does not answer, show nothing.
+
+    Args:
+        gpus: Those to look at.
+        seen: Called with what was seen, each time with at least one number.
+    """
+    places = {gpu.uuid: gpu.index for gpu in gpus if gpu.index is not None}
+    command = shutil.which("nvidia-smi")
+    began, failures = time.monotonic(), 0
+    while places and command is not None and failures < _MOST_FAILURES:
+        asked = time.monotonic()
+        loads = _loads(await _answer(command, [*places]), places)
+        if loads:
+            seen(loads)
+        failures = 0 if loads else failures + 1
+        now = time.monotonic()
+        pause_s = max(_SHORTEST_PAUSE_S, (now - asked) / _MOST_OF_THE_TIME, (now - began) * _RESOLUTION)
+        await asyncio.sleep(pause_s)
+
+
+async def _answer(command: str, uuids: Sequence[str]) -> str:
+    """What ``nvidia-smi`` says of these GPUs; "" where it fails or takes long. Cancelled, it leaves no process."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            command,
+            _QUERY,
+            "--format=csv,noheader,nounits",
+            f"--id={','.join(uuids)}",
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=DEVNULL,
+            env={**without_keys(os.environ), **SAFE_PATH},
+        )
+    except OSError:
+        return ""
+    try:
+        async with asyncio.timeout(_LONGEST_ANSWER_S):
+            said, _ = await process.communicate()
+        return said.decode(errors="replace") if process.returncode == 0 else ""
+    except TimeoutError:
+        return ""
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            # One that is stuck in the driver dies when that lets go of it.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await process.wait()
+
+
+def _loads(said: str, places: dict[str, int]) -> list[Load]:
+    loads = []
+    for line in said.splitlines():
+        uuid, *cells = (cell.strip() for cell in line.split(","))
+        if uuid in places and len(cells) == 3:
+            busy, used, total = map(_number, cells)
+            if busy is not None or used is not None:
+                loads.append(Load(places[uuid], busy, used, total))
+    return loads
+
+
+def _number(cell: str) -> int | None:
+    """A number; None for "[N/A]", "[Insufficient Permissions]" and the like."""
+    return int(cell) if cell.isascii() and cell.isdigit() else None
