@@ -13,7 +13,7 @@ _MOST_BINS: Final = 60
 _BREAK_S: Final = 30.0
 """Longer without a request in flight is a break, as between the parts of a run that was resumed; it is left out."""
 _MOST_LENGTHS: Final = 8
-_MOST_POINTS: Final = 200
+_MOST_POINTS: Final = 120
 _NEARLY_ALL: Final = 0.99
 _ROUNDED: Final = 1 + 1e-9
 """Makes up for the rounding of a last bin that ends with the time of asking."""

@@ -58,7 +58,8 @@ def in_words(record: RunRecord) -> Iterator[tuple[str, list[Line]]]:
         says = {True: "set.template_equal", False: "set.template_differs", None: "set.template_unknown"}[template.equal]
         yield "set.template", [[(says, {"n": template.checked}), *([template.note] if template.note else [])]]
     if (context := record.context) is not None:
-        counted: Line = [without_paths(context.counted_with)] if context.counted_with else []
+        by = context.counted_with
+        counted: Line = [("set.counted", {"by": without_paths(by)})] if by else []
         yield "set.context", [[("set.most_tokens", {"n": f"{context.max_tokens:,}", "by": context.set_by}), *counted]]
     yield "set.requests", [_requests(record)]
     machine = record.hardware
