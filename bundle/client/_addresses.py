@@ -5,7 +5,7 @@ import re
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from bundle.errors import UsageError
-from bundle.system.text import is_unicode, one_line
+from bundle.system.text import one_line, printable
 
 _EXAMPLE = "For example: --base-url https://api.example.com/v1."
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -14,6 +14,7 @@ _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", re.IGNORECASE)
 _ENDPOINTS = ("/chat/completions", "/completions", "/models")
 _ENDPOINT = re.compile(r"(/chat)?/completions$")
 _USER_MARK = re.compile(r"@|%40|\uff20|\ufe6b", re.IGNORECASE)
+_STRAY = re.compile(r"[\s\\\"`“”]")
 _AZURE_QUERY = re.compile(r"api-version=[\w.-]{1,40}")
 
 
@@ -43,10 +44,8 @@ def normalise_base_url(url: str) -> str:
             "The base URL has a query or a fragment (the part after ? or #), which would not be sent.",
             remedy=f"Leave it out; a key is read from the environment variable that --api-key-env names. {_EXAMPLE}",
         )
-    if re.search(r"[\s\x00-\x1f\x7f\\]", url) or not is_unicode(url):
-        raise UsageError(
-            f"The base URL {one_line(url)!r} contains a space or another stray character.", remedy=_EXAMPLE
-        )
+    if _STRAY.search(url) or printable(url) != url:
+        raise UsageError(f"The base URL {one_line(url)} contains a space or another stray character.", remedy=_EXAMPLE)
     parts = _split(_with_scheme(url))
     path = parts.path.rstrip("/")
     if _ENDPOINT.search(path):
@@ -131,14 +130,16 @@ def _split(url: str) -> SplitResult:
 
 
 def _host(parts: SplitResult) -> str:
-    """Host and port as in a request: in ASCII, an IPv6 address in brackets.
+    """Host and port as in a request: in ASCII, an IPv6 address in brackets, its zone as name look-ups take it.
 
     Raises:
         UsageError: They are not valid.
     """
     named = parts.hostname or ""
     try:
-        host = f"[{ipaddress.IPv6Address(named)}]" if ":" in named else named.encode("idna").decode()
+        host = (
+            f"[{ipaddress.IPv6Address(named.replace('%25', '%'))}]" if ":" in named else named.encode("idna").decode()
+        )
     except ValueError:
         host = ""
     if not host or (":" not in host and not _HOST.fullmatch(host)):

@@ -20,9 +20,12 @@ from bundle.client._events import BLANK, EventDecoder, is_event_stream
 from bundle.client._faults import NETWORK_REMEDY, AttemptError, Fate, fault_of_status, unexpected
 from bundle.system.proxies import proxy_for
 from bundle.system.text import one_line
+from bundle.system.tls import wrong_scheme
 
 _CONNECT_TIMEOUT_S = 15.0
 _PROXY_LOGIN = 407
+_ENOUGH = 4000
+"""Characters of a server's text in which it says what is wrong."""
 _AFTER_THE_END_S = 1.0
 """How long to wait for token counts and [DONE] after a reply's end."""
 
@@ -80,11 +83,13 @@ class Transport:
     def __init__(
         self, base_url: str, *, timeout_s: float, proxies: bool, headers: Mapping[str, str] | None = None
     ) -> None:
+        self._base_url = base_url
         self._timeout_s = timeout_s
         self._headers = {**_OMITTED_PER_REQUEST, **{name.title(): value for name, value in (headers or {}).items()}}
         self._proxy = proxy_for(base_url) if proxies else None
         self._host = urlsplit(base_url).hostname
         self._in_flight = 0
+        self._has_replied = False
         self._silent_since: float | None = None
         self._prepared: dict[tuple[str, str | None], Prepared] = {}
         connect_timeout_s = min(_CONNECT_TIMEOUT_S, timeout_s / 2)
@@ -230,14 +235,24 @@ class Transport:
             if any(isinstance(one, TooLongError) for one in _chain(error)):
                 reason = f"the response is longer than {LONGEST_BODY >> 20} MB: not a chat completion"
                 raise AttemptError(reason, Fate.UNANSWERED) from None
-            raise self._through_proxy(_fault_of_connection(error, self._timeout_s)) from None
+            self._require_scheme(" ".join(str(one)[:_ENOUGH] for one in _chain(error)))
+            tls, silent = self._base_url.startswith("https:"), not self._has_replied
+            raise self._through_proxy(_fault_of_connection(error, self._timeout_s, tls=tls, silent=silent)) from None
         finally:
             self._in_flight -= 1
             if heard:
+                self._has_replied = True
                 self._silent_since = time.monotonic() if self._in_flight else None
 
     def _fault_of_status(self, status: int, said: object, headers: Mapping[str, str], asked: str) -> AttemptError:
+        self._require_scheme(str(said)[:_ENOUGH])
         return self._through_proxy(fault_of_status(status, said, headers, asked), is_page=isinstance(said, str))
+
+    def _require_scheme(self, said: str) -> None:
+        """Raise what is wrong with the scheme of the base URL, if that is what an error says."""
+        if wrong := wrong_scheme(self._base_url, "--base-url ", said, self._proxy):
+            what, remedy = wrong
+            raise AttemptError(what, Fate.REFUSED, remedy=remedy, heard=False) from None
 
     def _through_proxy(self, fault: AttemptError, *, is_page: bool = True) -> AttemptError:
         """The fault, which names the proxy if it may be the proxy's.
@@ -294,8 +309,13 @@ def _parsed(content: bytes, headers: Any) -> object:
     return content.decode(charset, "replace")
 
 
-def _fault_of_connection(error: BaseException, timeout_s: float) -> AttemptError:
-    """The fault behind a connection that was not established, broke off or took too long."""
+def _fault_of_connection(error: BaseException, timeout_s: float, *, tls: bool, silent: bool) -> AttemptError:
+    """The fault behind a connection that was not established, broke off or took too long.
+
+    Args:
+        tls: Whether the base URL asks for TLS.
+        silent: Whether there has been no response yet.
+    """
     errors = _chain(error)
     cause = errors[-1]
     if isinstance(cause, ssl.SSLCertVerificationError):
@@ -311,10 +331,17 @@ def _fault_of_connection(error: BaseException, timeout_s: float) -> AttemptError
         return AttemptError(f"no reply within {timeout_s:g} s", Fate.AGAIN)
     connected = not any(isinstance(one, aiohttp.ClientConnectorError) for one in errors)
     reason = f"connection failed: {_described(cause)}"
-    return AttemptError(reason, Fate.AGAIN, remedy=NETWORK_REMEDY, outage=True, heard=connected)
+    remedy = NETWORK_REMEDY
+    if isinstance(cause, ssl.SSLError):
+        remedy = f"{remedy} If the server does not use TLS, write http:// in the base URL."
+    elif not tls and silent and isinstance(cause, aiohttp.ServerDisconnectedError | ConnectionResetError):
+        reason = f"{reason} (if it uses TLS, write https:// in the base URL)"  # most such servers close without a word
+    return AttemptError(reason, Fate.AGAIN, remedy=remedy, outage=True, heard=connected)
 
 
 def _described(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLError):  # its number is OpenSSL's and not the system's
+        return f"TLS: {one_line(error.reason or str(error)).lower().replace('_', ' ')}"
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno).lower()
     return one_line(f"{type(error).__name__}: {error}".removesuffix(": "))

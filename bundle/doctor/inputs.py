@@ -23,6 +23,7 @@ from bundle.tasks.sources import load_tables
 from bundle.tasks.sources.hub import cached_commit, look_at_hub
 from bundle.tasks.sources.modelscope import cache as modelscope_cache
 from bundle.tasks.sources.modelscope import endpoint as modelscope_endpoint
+from bundle.tasks.sources.modelscope import wrong_endpoint
 
 _DEFAULT_BENCHMARK: Final = "ceval"
 
@@ -127,10 +128,12 @@ def _look_at_modelscope(benchmark: Benchmark, limit_s: float) -> str:
     try:
         urllib.request.urlopen(request, timeout=limit_s).close()  # noqa: S310 - see the check above
     except urllib.error.HTTPError as error:
-        raise DataError(f"{shown} cannot be downloaded: HTTP {error.code} {error.reason}.", remedy=remedy) from None
+        said = f"{shown} cannot be downloaded: HTTP {error.code} {error.reason}."
+        raise (wrong_endpoint(url, error) or DataError(said, remedy=remedy)) from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
-        raise DataError(f"{shown} cannot be reached: {without_users(str(reason))}.", remedy=remedy) from None
+        said = f"{shown} cannot be reached: {without_users(str(reason))}."
+        raise (wrong_endpoint(url, error) or DataError(said, remedy=remedy)) from None
     return f"{benchmark.modelscope} at {url.split('/')[2].rpartition('@')[2]}"
 
 

@@ -6,12 +6,14 @@ from typing import NamedTuple
 
 from bundle.errors import RunError
 from bundle.pipeline.plan import Plan
-from bundle.runs.files import RECORD
+from bundle.runs.files import LARGEST_JSON, RECORD
 from bundle.runs.finding import runs_in
+from bundle.runs.predictions import count_rows
 from bundle.runs.record import RunRecord
 from bundle.runs.results import Results
 from bundle.runs.same_settings import require_same_plan
 from bundle.runs.served import LocalModelRecord, Served
+from bundle.system.files import read_regular
 from bundle.tasks.sources import Tables
 
 
@@ -39,14 +41,21 @@ def earlier_run(out: Path, wanted: Wanted) -> Path | None:
 
 
 def unanswered(directory: Path) -> int | None:
-    """How many questions of a run have no reply; None where it was cut off before it could say."""
+    """How many questions of a run have no reply; None where it was cut off before it could say.
+
+    Raises:
+        RunError: It is damaged.
+    """
     results = Results.read(directory)
-    return None if results is None else results.coverage.total - results.coverage.answered
+    if results is None:
+        return None
+    results.require_replies(directory, count_rows(directory))
+    return results.coverage.total - results.coverage.answered
 
 
 def _is_same(directory: Path, wanted: Wanted) -> bool:
     try:
-        if wanted.model.fingerprint not in (directory / RECORD).read_text(encoding="utf-8", errors="replace"):
+        if wanted.model.fingerprint.encode() not in read_regular(directory / RECORD, LARGEST_JSON):
             return False  # in a fraction of the time that reading it whole takes
         then = RunRecord.read(directory)
         if then.engine is None:

@@ -77,7 +77,7 @@ async def evaluate(
         try:
             with session.timing.phase("total_s"):
                 await target.open(screen)
-                plan = _plan(session, target)
+                plan = _plan(session, target, opened)
                 if options.dry_run:
                     await dry_run(plan, target, screen)
                     return ExitCode.DONE
@@ -104,9 +104,10 @@ async def evaluate(
         return _report(session, ExitCode.DONE)
 
 
-def _plan(session: _Session, target: Target) -> Plan:
+def _plan(session: _Session, target: Target, opened: contextlib.ExitStack) -> Plan:
+    """Decide what will be asked; a run that cannot be resumed is refused before anything is started for it."""
     resumed = session.options.resume
-    directory = None if resumed is None else find_run(resumed, session.options.out)  # before anything is started for it
+    directory = None if resumed is None else find_run(resumed, session.options.out)
     plan = plan_tasks(session.options, target.model_file)
     if directory is not None:
         require_unused(directory)
@@ -115,6 +116,9 @@ def _plan(session: _Session, target: Target) -> Plan:
         require_same_plan(then, plan.task_records(), plan.sampling({}))
     if session.conclusion is not None:
         session.conclusion.require_possible(plan.tasks, plan.subjects, plan.task_records())
+    if directory is not None:
+        session.run = opened.enter_context(Run.resume(directory))
+        session.earlier = session.run.earlier
     if selected := planned_selection(plan.task_records()):
         session.screen.say(f"partial: {', '.join(selected)}")
     return plan
@@ -128,8 +132,10 @@ async def _serve_and_ask(session: _Session, plan: Plan, target: Target, opened: 
         loading = group.create_task(_load(session, plan, target))
         model = await target.prepare(plan, session.screen, session.timing)
         opened.callback(model.close)
-        run = session.run = opened.enter_context(_open_run(session.options, f"{plan.label}-{model.label}"))
-        if session.options.resume is not None:
+        run = session.run
+        if run is None:
+            run = session.run = opened.enter_context(Run.create(session.options.out, f"{plan.label}-{model.label}"))
+        else:
             served = await in_thread(model.describe)
             require_same_plan(RunRecord.read(run.directory), plan.task_records(), plan.sampling({}), served)
         begun: asyncio.Future[Evaluation] = asyncio.get_running_loop().create_future()
@@ -171,12 +177,6 @@ def _send_home(others: Iterable[asyncio.Task[None]]) -> None:
 async def _load(session: _Session, plan: Plan, target: Target) -> Loaded:
     with session.timing.phase("load_s"):
         return await in_thread(lambda: plan.load(session.screen.say, target.token_counter, target.context_limits()))
-
-
-def _open_run(options: EvaluationOptions, label: str) -> Run:
-    if options.resume is None:
-        return Run.create(options.out, label)
-    return Run.resume(find_run(options.resume, options.out))
 
 
 async def _ready(
@@ -229,8 +229,6 @@ async def _begin(session: _Session, run: Run, plan: Plan, model: Prepared, loade
     )
     if session.conclusion is not None:
         session.conclusion.gates.require_comparable(record)
-    if session.options.resume is not None:
-        session.earlier = Results.read(run.directory)
     answered = {one.key for one in run.known}
     # A resume that asks nothing changes nothing: neither versions nor times are this session's.
     nothing_to_ask = session.earlier is not None and all(one.key in answered for one in loaded.questions)

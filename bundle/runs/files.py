@@ -23,7 +23,8 @@ SERVER_LOGS: Final = "servers"
 
 DAMAGED: Final = "The run is damaged; start a new one."
 
-_LARGEST_JSON = 64 * 2**20
+LARGEST_JSON: Final = 64 * 2**20
+"""Bytes."""
 _LONGEST_LINE = 64 * 2**20
 """Bytes. A reply has at most 16 million, and no more than twice as many where they must be escaped."""
 _LARGEST_NUMBER = 2**63
@@ -36,11 +37,11 @@ def read_json(path: Path) -> dict[str, Any]:
         RunError: It cannot be read, or is not a JSON object.
     """
     try:
-        data = read_regular(path, _LARGEST_JSON)
+        data = read_regular(path, LARGEST_JSON)
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror or error}.", remedy=DAMAGED) from None
-    if len(data) > _LARGEST_JSON:
-        raise RunError(f"{path} cannot be read: it is larger than {_LARGEST_JSON:,} bytes.", remedy=DAMAGED)
+    if len(data) > LARGEST_JSON:
+        raise RunError(f"{path} cannot be read: it is larger than {LARGEST_JSON:,} bytes.", remedy=DAMAGED)
     try:
         content = parse_json(data)
     except ValueError as error:

@@ -12,6 +12,7 @@ from typing import Any
 from bundle.errors import RunError
 from bundle.runs.files import PREDICTIONS
 from bundle.runs.finding import began, is_run
+from bundle.runs.predictions import count_rows
 from bundle.runs.record import RunRecord
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 from bundle.runs.results import Results
@@ -172,6 +173,7 @@ def _unfinished(run: RecordedRun, when: datetime, state: State) -> ListedRun:
 
 def _finished(directory: Path, when: datetime, results: Results) -> ListedRun:
     record, coverage = RunRecord.read(directory), results.coverage
+    results.require_replies(directory, count_rows(directory))
     return ListedRun(
         directory,
         when,

@@ -1,14 +1,16 @@
 """``predictions.jsonl``: one row per question, with its outcome."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, get_args, get_origin, get_type_hints
+from typing import Self, TypeVar, get_args, get_origin, get_type_hints
 
 from bundle.errors import RunError
-from bundle.runs.files import PREDICTIONS, parse_json, read_lines, to_json
+from bundle.runs.files import PREDICTIONS, RESULTS, parse_json, read_lines, to_json
 from bundle.tasks.scores import Key, Part
+
+T = TypeVar("T")
 
 _ONLY_WHERE_PRESENT = (
     "cached_tokens",
@@ -128,6 +130,7 @@ _TYPES = {
     for name, hint in get_type_hints(Prediction).items()
 }
 _REQUIRED = _TYPES.keys() - set(_ONLY_WHERE_PRESENT)
+_ASK_AGAIN = f"Where there is a {RESULTS}, remove it; `bundle resume` then asks {{}} again."
 
 
 def read_predictions(directory: Path) -> list[Prediction]:
@@ -136,21 +139,51 @@ def read_predictions(directory: Path) -> list[Prediction]:
     Raises:
         RunError: They cannot be read, or a row is damaged.
     """
+    return list(_rows(directory, Prediction.from_json))
+
+
+def count_rows(directory: Path) -> int:
+    """How many rows a run has, with and without a reply, in a fraction of the time that it takes to read them.
+
+    Raises:
+        RunError: They cannot be read, or a row is damaged so badly that it shows.
+    """
+    return sum(1 for _ in _rows(directory, _require_text))
+
+
+def _rows(directory: Path, read: Callable[[bytes], T]) -> Iterator[T]:
     path = directory / PREDICTIONS
-    rows = []
+    number = 0
     try:
-        for line in read_lines(path):
+        for number, line in enumerate(read_lines(path), 1):
             if line.endswith(b"\n"):
-                rows.append(Prediction.from_json(line))  # noqa: PERF401 - their number tells which is damaged
+                yield read(line)
+            else:
+                _require_cut_off(line, alone=number == 1)
     except FileNotFoundError:
-        raise RunError(f"{path} does not exist.", remedy="Name the directory of a run.") from None
+        raise RunError(f"{path} does not exist.", remedy=_ASK_AGAIN.format("all questions")) from None
     except (ValueError, RecursionError) as error:
         why = "not JSON" if isinstance(error, json.JSONDecodeError | RecursionError) else str(error)
         raise RunError(
-            f"{path}, line {len(rows) + 1}, is damaged: {why}.",
-            remedy="Remove that line; its question will be asked again when the run is resumed.",
+            f"{path}, line {number}, is damaged: {why}.",
+            remedy=f"Remove that line. {_ASK_AGAIN.format('its question')}",
         ) from None
-    return rows
+
+
+def _require_text(line: bytes) -> None:
+    if not line.startswith(b"{") or b"\0" in line:
+        raise ValueError("not JSON")
+
+
+def _require_cut_off(line: bytes, *, alone: bool) -> None:
+    """Require that a last line without its newline is the beginning of a row.
+
+    After a crash, a file system may leave zeros at the end of a file, in place of what it had not written yet. Where
+    there is nothing else, whatever was there is lost.
+    """
+    text = line.rstrip(b"\0")
+    if b"\0" in text or text[:1] not in (b"", b"{") or (alone and not text):
+        raise ValueError("not JSON")
 
 
 def one_per_question(predictions: Iterable[Prediction]) -> list[Prediction]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bundle.errors import RunError
-from bundle.runs.files import DAMAGED, PREDICTIONS, PROMPTS, RECORD
+from bundle.runs.files import DAMAGED, PREDICTIONS, PROMPTS, RECORD, RESULTS
 from bundle.runs.finding import OUTPUTS, began, find_run
 from bundle.runs.health import Health, examine
 from bundle.runs.predictions import Prediction, one_per_question, read_predictions
@@ -19,6 +19,7 @@ from bundle.runs.results import Results
 from bundle.runs.scope import Scope, scope_text, task_scopes
 from bundle.runs.scoring import Score, headlines, score_run
 from bundle.runs.served import LocalModelRecord
+from bundle.runs.task_record import TaskRecord
 from bundle.system.locks import Lock
 from bundle.tasks.benchmarks import Subject
 from bundle.tasks.prompts import cut
@@ -229,7 +230,7 @@ def read_recorded_run(path: Path, out: Path = OUTPUTS) -> RecordedRun:
     directory = find_run(path, out)
     record, results = RunRecord.read(directory), Results.read(directory)
     tasks = record.scored_tasks
-    prompts = _in_order(tasks, read_prompts(directory), directory / PROMPTS)
+    prompts = _in_order(record.tasks, read_prompts(directory), directory / PROMPTS)
     rows = read_predictions(directory)
     for number, row in enumerate(rows, 1):
         if row.key not in prompts:
@@ -237,10 +238,15 @@ def read_recorded_run(path: Path, out: Path = OUTPUTS) -> RecordedRun:
                 f"{directory / PREDICTIONS}, line {number}: {PROMPTS} has no question {'/'.join(map(str, row.key))}.",
                 remedy=DAMAGED,
             )
+        if row.gold != prompts[row.key].gold:
+            raise RunError(
+                f"{directory / PREDICTIONS}, line {number}: its gold answer is not that of the question in {PROMPTS}.",
+                remedy=DAMAGED,
+            )
     outcomes = {row.key: row for row in one_per_question(rows)}
     predictions = tuple(outcomes[key] for key in prompts if key in outcomes)
     questions = Counter(key.part for key in prompts)
-    return RecordedRun(
+    run = RecordedRun(
         directory=directory,
         record=record,
         results=results,
@@ -250,12 +256,34 @@ def read_recorded_run(path: Path, out: Path = OUTPUTS) -> RecordedRun:
         questions=questions,
         scores=score_run(tasks, questions, predictions),
     )
+    _require_all_questions(run)
+    if results is not None:
+        results.require_same(directory, tasks, predictions)
+    return run
+
+
+def _require_all_questions(run: RecordedRun) -> None:
+    """Refuse a run whose prompts are fewer than were to be asked: what is left would pass for all of it."""
+    expected = {f"in {RESULTS}": (run.total, None if run.results is None else run.results.coverage.total)}
+    for task in run.record.tasks:
+        there = sum(n for part, n in run.questions.items() if part[0] == task.name)
+        expected[f"of {task.name} in {RECORD}"] = there, None if task.limit or task.sample else task.available
+    for where, (there, wanted) in expected.items():
+        if wanted is not None and there != wanted:
+            raise RunError(
+                f"{run.directory / PROMPTS} has {there:,} questions, not the {wanted:,} {where}.", remedy=DAMAGED
+            )
 
 
 def _in_order(
-    tasks: Iterable[ScoredTask], prompts: Mapping[Key, RecordedPrompt], path: Path
+    tasks: Iterable[TaskRecord], prompts: Mapping[Key, RecordedPrompt], path: Path
 ) -> dict[Key, RecordedPrompt]:
-    parts: dict[Part, list[int]] = {(task.name, *member): [] for task in tasks for member in task.members()}
+    parts: dict[Part, list[int]] = {
+        (task.name, *member): []
+        for task in tasks
+        for member in task.scored.members()
+        if task.subjects is None or member[1] in task.subjects
+    }
     for key in prompts:
         if key.part not in parts:
             raise RunError(f"{path}: {RECORD} has no subject {'/'.join(key.part)}.", remedy=DAMAGED)

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from bundle.config.faults import first_fault
 from bundle.errors import RunError
-from bundle.runs.files import RESULTS, read_json
+from bundle.runs.files import DAMAGED, PREDICTIONS, RECORD, RESULTS, read_json
 from bundle.runs.health import Health
 from bundle.runs.predictions import Prediction
 from bundle.runs.scoring import Score, score_run
@@ -150,6 +150,47 @@ class Results(RecordPart):
         except ValidationError as error:
             raise RunError(f"{path} is damaged: {first_fault(error, cls)}", remedy=remedy) from None
 
+    def require_replies(self, directory: Path, replies: int) -> None:
+        """Refuse a run that has lost replies since: what is left scores something else than what was measured.
+
+        More replies are those of a later session that was killed.
+
+        Args:
+            directory: The run's.
+            replies: How many it has, or at most has.
+
+        Raises:
+            RunError: They are fewer than were counted.
+        """
+        if replies < self.coverage.answered:
+            raise _disagree(directory, f"has {replies:,} of the {self.coverage.answered:,} replies", "counts")
+
+    def require_same(self, directory: Path, tasks: Sequence[ScoredTask], predictions: Iterable[Prediction]) -> None:
+        """Refuse a run whose replies are not those that were scored.
+
+        Args:
+            directory: The run's.
+            tasks: Its tasks.
+            predictions: Its rows, at most one per question.
+
+        Raises:
+            RunError: They are fewer, of other tasks, or as many with other scores.
+        """
+        replies = [one for one in predictions if one.error is None]
+        self.require_replies(directory, len(replies))
+        asked = Counter(one.part for one in replies)
+        parts = {(task.name, *member) for task in tasks for member in task.members()}
+        if unknown := asked.keys() - parts:
+            raise RunError(
+                f"{directory / PREDICTIONS}: {RECORD} has no subject {'/'.join(min(unknown))}.", remedy=DAMAGED
+            )
+        if len(replies) > self.coverage.answered:
+            return
+        for name, score in score_run(tasks, asked, replies).items():
+            then = self.scores.get(name)
+            if then is not None and then.percent != score.percent and then.accuracy is not None:
+                raise _disagree(directory, f"scores {score.percent} in {name}, not the {then.percent}", "says")
+
     def to_json(self) -> dict[str, Any]:
         """The file's content."""
         absent = {
@@ -158,6 +199,14 @@ class Results(RecordPart):
         if self.sessions == 1 and self.timed_answers in (None, self.coverage.answered):
             absent |= {"sessions", "timed_answers"}  # as they always are without --resume
         return self.model_dump(exclude=absent)
+
+
+def _disagree(directory: Path, found: str, verb: str) -> RunError:
+    return RunError(
+        f"{directory / PREDICTIONS} {found} that {RESULTS} {verb}.",
+        remedy=f"Restore it from a copy. Or remove {RESULTS}: reports then show what there is, and `bundle resume` "
+        "asks the rest again.",
+    )
 
 
 def _tokens(predictions: Iterable[Prediction]) -> dict[str, int]:

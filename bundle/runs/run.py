@@ -14,6 +14,7 @@ from bundle.runs.files import PREDICTIONS, PROMPTS, RECORD, SERVER_LOG, unwritab
 from bundle.runs.finding import is_run
 from bundle.runs.predictions import Prediction, read_predictions
 from bundle.runs.record import RunRecord
+from bundle.runs.results import Results
 from bundle.runs.row_writer import RowWriter
 from bundle.runs.same_settings import require_same
 from bundle.system.files import read_regular
@@ -27,6 +28,7 @@ class Run:
     Attributes:
         directory: The directory.
         known: The predictions with a reply that it held when it was opened.
+        earlier: The results of the sessions before; None without any.
 
     Args:
         directory: An existing directory.
@@ -41,7 +43,8 @@ class Run:
         try:
             self._lock.take()
             try:
-                self.known = _keep_replies(directory / PREDICTIONS)
+                self.earlier = Results.read(directory)
+                self.known = _keep_replies(directory / PREDICTIONS, self.earlier)
                 self._predictions = RowWriter(directory / PREDICTIONS)
             except BaseException:
                 self._lock.release()
@@ -86,7 +89,12 @@ class Run:
                 f"Cannot resume {directory}: it contains no {RECORD}.",
                 remedy="Use the directory that the run printed on its last line.",
             )
-        return cls(directory)
+        with contextlib.ExitStack() as opened:
+            run = opened.enter_context(cls(directory))
+            if run.earlier is not None:
+                run.earlier.require_same(directory, RunRecord.read(directory).scored_tasks, run.known)
+            opened.pop_all()
+        return run
 
     def __enter__(self) -> Self:
         return self
@@ -120,17 +128,19 @@ class Run:
         Args:
             record: What, of which model, and how.
             prompts: The content of ``prompts.jsonl``.
-            keep: Whether what an earlier session wrote stays, because nothing will be asked.
+            keep: Whether what an earlier session wrote of it stays, because nothing will be asked.
 
         Raises:
             RunError: The run was started with other settings, or a file cannot be written.
         """
         if (self.directory / RECORD).exists():
             require_same(RunRecord.read(self.directory), record)
-            if keep:
+            if keep and _holds(self.directory / PROMPTS, prompts):
                 return
         # The record comes last: where there is one, it is known which questions the run has.
         write_whole(self.directory / PROMPTS, prompts)
+        if keep:
+            return
         write_json(self.directory / RECORD, record.to_json())
 
     def write_prompts(self, prompts: bytes) -> None:
@@ -194,17 +204,26 @@ def _in_use(directory: Path) -> RunError:
     return RunError(f"{directory} is in use by another process.", remedy="Wait until that one has ended.")
 
 
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return read_regular(path, len(content)) == content
+    except OSError:
+        return False
+
+
 def _file_name(label: str) -> str:
     return shortened(re.sub(r"[^\w.-]+", "-", label).strip("-.") or "run")
 
 
-def _keep_replies(path: Path) -> Sequence[Prediction]:
+def _keep_replies(path: Path, earlier: Results | None) -> Sequence[Prediction]:
     """The rows with a reply, the last of every question; the others are removed, so that they are asked again."""
-    if not os.path.lexists(path):
-        return ()
+    exists = os.path.lexists(path)
+    rows = read_predictions(path.parent) if exists else []
     # The last one counts: a question is asked again where its first reply turned out to be none.
-    known = tuple({row.key: row for row in read_predictions(path.parent) if row.error is None}.values())
+    known = tuple({row.key: row for row in rows if row.error is None}.values())
+    if earlier is not None:
+        earlier.require_replies(path.parent, len(known))
     content = b"".join(row.to_json().encode() + b"\n" for row in known)
-    if content != read_regular(path, len(content)):
+    if exists and content != read_regular(path, len(content)):
         write_whole(path, content)
     return known

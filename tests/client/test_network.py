@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from bundle.client import RefusedError
+from bundle.client import NoReplyError, RefusedError
 from bundle.errors import UsageError
 from tests.certificates import self_signed, serving_with
 from tests.evaluation.asking import ask, client_of
-from tests.openai_api import Call, completion, error, letter, loopback_api
+from tests.openai_api import Call, completion, error, http, letter, loopback_api, raw_api
 
 ELSEWHERE = "http://model.example/v1"
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
@@ -96,6 +96,59 @@ async def test_a_certificate_that_nobody_vouches_for_ends_the_run(tmp_path: Path
 
     assert caught.value.remedy is not None
     assert "SSL_CERT_FILE" in caught.value.remedy
+
+
+async def test_https_at_a_server_without_tls_is_answered_with_the_right_base_url() -> None:
+    async with loopback_api(letter) as api, client_of(api.url.replace("http:", "https:")) as client:
+        with pytest.raises(RefusedError, match="the server does not use TLS") as caught:
+            await ask(client)
+
+    assert caught.value.remedy == f"Use --base-url {api.url}."
+
+
+NGINX = b"<html><head><title>400 The plain HTTP request was sent to HTTPS port</title></head></html>"
+APACHE = b"<p>Reason: You're speaking plain HTTP to an SSL-enabled server port.<br /></p>"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        http(NGINX, status="400 Bad Request"),
+        http(APACHE, status="400 Bad Request"),
+        b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n",
+        b"\x15\x03\x03\x00\x02\x02\x32",
+    ],
+    ids=["nginx", "Apache", "Go", "alert"],
+)
+async def test_http_at_a_server_with_tls_is_answered_with_the_right_base_url(answer: bytes) -> None:
+    async with raw_api(answer) as api, client_of(api.url) as client:
+        with pytest.raises(RefusedError, match="the server uses TLS") as caught:
+            await ask(client)
+
+    assert caught.value.remedy == f"Use --base-url {api.url.replace('http:', 'https:')}."
+    assert len(api.bodies) == 1
+
+
+async def test_https_is_suggested_where_a_server_with_tls_says_nothing(tmp_path: Path) -> None:
+    tls = serving_with(self_signed(tmp_path))
+    async with (
+        loopback_api(letter, tls=tls) as api,
+        client_of(api.url.replace("https:", "http:"), retries=0) as client,
+    ):
+        with pytest.raises(NoReplyError, match="if it uses TLS, write https:// in the base URL"):
+            await ask(client)
+
+
+async def test_a_proxy_with_https_that_does_not_use_tls_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with loopback_api(page) as proxy:
+        address = proxy.url.removesuffix("/v1").replace("http:", "https:")
+        monkeypatch.setenv("http_proxy", address.replace("://", "://me:s3cret@"))
+        async with client_of(ELSEWHERE, proxies=True) as client:
+            with pytest.raises(RefusedError, match=f"the proxy {address} .from http_proxy. does not use TLS") as caught:
+                await ask(client)
+
+    assert caught.value.remedy == "Write http:// in place of https:// in http_proxy."
+    assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])

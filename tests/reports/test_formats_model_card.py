@@ -21,7 +21,7 @@ REAL = {"data": {"source": "hub", "origin": HUB, "fingerprint": "f" * 64}}
 
 def read_back(run: RecordedRun, directory: Path) -> Sequence[EvalResult]:
     """Write the file, and load it as the hub's package does."""
-    export(run).write(directory, is_directory=True)
+    export(run).write(directory, is_directory=True, run=directory)
     card = ModelCard.load(directory / FILE)
     assert card.data.model_name == run.model
     model_index = metadata_load(directory / FILE)

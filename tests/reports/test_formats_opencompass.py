@@ -143,7 +143,9 @@ def test_two_subjects_that_would_be_one_file_are_refused(tmp_path: Path) -> None
 def test_what_an_earlier_export_left_and_is_no_longer_true_is_removed(tmp_path: Path) -> None:
     for outcomes in ({"law": "10", "logic": "1"}, {"law": "10", "logic": "x"}):
         directory = tmp_path / outcomes["logic"] / DIRECTORY
-        export(read_recorded_run(write_run(directory, outcomes))).write(tmp_path / "out", is_directory=True)
+        export(read_recorded_run(write_run(directory, outcomes))).write(
+            tmp_path / "out", is_directory=True, run=tmp_path
+        )
     assert [path.name for path in (tmp_path / "out" / "predictions" / "tiny").iterdir()] == ["ceval-law.json"]
 
 
@@ -151,7 +153,7 @@ def test_a_lone_surrogate_in_a_reply_is_no_hindrance(tmp_path: Path) -> None:
     directory = write_run(tmp_path / DIRECTORY, {"law": "1"}, replies={("law", 0): "A 好 \ud83d"})
     assert (directory / PREDICTIONS).exists()
     written = export(read_recorded_run(directory))
-    written.write(tmp_path / "out", is_directory=True)
+    written.write(tmp_path / "out", is_directory=True, run=tmp_path)
     text = (tmp_path / "out" / "predictions" / "tiny" / "ceval-law.json").read_text(encoding="utf-8")
     assert json.loads(text)["0"]["prediction"] == "A 好 \ud83d"
 
@@ -161,7 +163,7 @@ def test_opencompass_itself_scores_and_summarizes_the_files_to_the_same(whole: R
     exports = {tmp_path / "whole": export(whole)}
     exports[tmp_path / "gaps"] = export(with_gaps(tmp_path / DIRECTORY))
     for directory, written in exports.items():
-        written.write(directory, is_directory=True)
+        written.write(directory, is_directory=True, run=tmp_path)
     subjects = ("law", "logic", "college_economics")
     answers = ask("opencompass", "tests.reports.read_by_opencompass", "simulated", ",".join(subjects), *exports)
     for read, written in zip(answers, exports.values(), strict=True):

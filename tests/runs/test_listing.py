@@ -116,7 +116,7 @@ def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
 def test_hundreds_of_runs_are_listed_without_reading_their_predictions(tmp_path: Path) -> None:
     outcomes = random_outcomes(find_task("ceval_gen"), 0.5, questions=1)
     one = write_run(tmp_path / "20250101-000000-0", outcomes)
-    (one / "predictions.jsonl").write_text("these would be refused\n", encoding="utf-8")
+    (one / "predictions.jsonl").write_text('{"they are": "counted"}\n' * len(outcomes), encoding="utf-8")
     for number in range(1, 300):
         other = tmp_path / f"20250101-000000-{number}"
         other.mkdir()

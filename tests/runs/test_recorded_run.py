@@ -73,7 +73,7 @@ def test_a_last_row_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
 
 
 def test_of_several_rows_for_a_question_the_last_with_a_reply_counts(tmp_path: Path) -> None:
-    directory = write_run(tmp_path / "r", {"law": "1"})
+    directory = write_run(tmp_path / "r", {"law": "1"}, results=False)
     (first,) = read_predictions(directory)
     with Run(directory) as run:
         run.append(replace(first, reply="B", answer="B", correct=False))

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from bundle.cli.main import app
 from bundle.errors import RunError
+from bundle.reports.formats import FORMATS
 from bundle.reports.screen.output import console
 from bundle.reports.screen.run_table import show_runs
 from bundle.runs.files import write_json
@@ -55,21 +56,21 @@ def test_whatever_is_in_place_of_a_run_s_file_is_an_error_of_that_run_alone(name
     (damaged / name).unlink()
     IN_PLACE_OF_A_FILE[kind](damaged / name)
 
-    if (name, kind) != ("predictions.jsonl", "empty"):  # a run whose first question has no reply yet
-        with pytest.raises(RunError) as caught:
-            read_recorded_run(damaged)
-        assert name in caught.value.message
-        assert caught.value.remedy
+    with pytest.raises(RunError) as caught:
+        read_recorded_run(damaged)
+    assert name in caught.value.message
+    assert caught.value.remedy
 
     listed = {run.directory.name: run.state for run in list_runs(runs)}
     assert listed["20250102-000000-sound"] is State.DONE
-    assert (listed["20250101-000000-damaged"] is State.DAMAGED) == (name in ("run.json", "results.json"))
+    assert (listed["20250101-000000-damaged"] is State.DAMAGED) == (name != "prompts.jsonl")
     assert CliRunner().invoke(app, ["runs", "--out", str(runs)]).exit_code == 0
 
 
 @pytest.mark.parametrize("kind", IN_PLACE_OF_A_FILE)
 def test_a_run_whose_replies_are_no_file_is_not_resumed(kind: str, runs: Path) -> None:
     damaged = runs / "20250101-000000-damaged"
+    (damaged / "results.json").unlink()
     (damaged / "predictions.jsonl").unlink()
     IN_PLACE_OF_A_FILE[kind](damaged / "predictions.jsonl")
     if kind == "empty":
@@ -110,6 +111,30 @@ def test_a_report_is_not_written_through_a_link_in_the_run_s_directory(runs: Pat
     assert outcome.exit_code == 0
     assert (runs / "elsewhere").read_text() == "precious"
     assert "<html" in (run / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "linked", ["opencompass", "opencompass/predictions", "opencompass/predictions/tiny/ceval-law.json"]
+)
+def test_nor_are_the_files_of_a_format(linked: str, runs: Path) -> None:
+    run = runs / "20250102-000000-sound"
+    elsewhere = runs / "elsewhere"
+    if linked.endswith(".json"):
+        elsewhere.write_text("precious")
+    else:
+        elsewhere.mkdir()
+    (run / linked).parent.mkdir(parents=True, exist_ok=True)
+    (run / linked).symlink_to(elsewhere)
+    assert CliRunner().invoke(app, ["report", str(run), "--format", "opencompass"]).exit_code == 0
+    assert (elsewhere.read_text() == "precious") if elsewhere.is_file() else not list(elsewhere.iterdir())
+    assert (run / "opencompass/predictions/tiny/ceval-law.json").is_file()
+
+
+def test_a_pipe_in_place_of_a_report_is_not_waited_for(runs: Path) -> None:
+    run = runs / "20250102-000000-sound"
+    os.mkfifo(run / "report.html")
+    with pytest.raises(RunError, match=r"report\.html cannot be written"):
+        FORMATS["html"].write(read_recorded_run(run), run / "report.html")
 
 
 def change(path: Path, **values: Any) -> None:

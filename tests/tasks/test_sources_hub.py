@@ -207,6 +207,14 @@ def test_an_endpoint_without_a_scheme_is_an_error_that_gives_the_right_one(endpo
     assert "hunter2" not in outcome.error + outcome.remedy + outcome.printed
 
 
+def test_an_endpoint_with_https_at_a_hub_without_tls_is_an_error_that_gives_the_right_one(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    outcome = load(tmp_path, hub.url.replace("http:", "https:"))
+    assert "cannot be used: the server does not use TLS" in outcome.error
+    assert f"Use HF_ENDPOINT={hub.url}." in outcome.remedy
+
+
 @pytest.mark.slow
 def test_progress_is_reported_while_many_files_are_downloaded(hub: FakeHub, tmp_path: Path) -> None:
     rows = {(f"subject{number}", "val"): [question(0)] for number in range(60)}

@@ -50,6 +50,15 @@ def test_the_archive_gives_the_same_as_a_directory(server: FakeModelScope, tmp_p
     assert tables.fingerprint == directory.fingerprint
 
 
+def test_https_at_a_server_without_tls_is_an_error_that_gives_the_right_address(
+    server: FakeModelScope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", server.url.replace("http:", "https:"))
+    error = failure()
+    assert "cannot be used: the server does not use TLS" in error.message
+    assert f"Use MODELSCOPE_ENDPOINT={server.url}." in str(error.remedy)
+
+
 def test_the_second_time_nothing_is_asked(server: FakeModelScope) -> None:
     first = load()
     said: list[str] = []

@@ -5,6 +5,7 @@ A question without a reply is not a wrong answer: where a format cannot say so, 
 """
 
 import importlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,18 +35,24 @@ class Export:
     remarks: tuple[str, ...] = ()
     obsolete: tuple[str, ...] = ()
 
-    def write(self, path: Path, *, is_directory: bool) -> None:
+    def write(self, path: Path, *, is_directory: bool, run: Path) -> None:
         """Write all files, at ``path`` or in it; several where one was expected are put beside it.
+
+        Links in the directory of the run are not followed: it may come from anyone, and they may lead anywhere.
 
         Raises:
             RunError: One cannot be written.
         """
-        if not is_directory and len(self.files) == 1:
-            write_text(path, next(iter(self.files.values())))
-            return
         directory = path if is_directory else path.parent
-        for name, text in self.files.items():
-            write_text(directory / name, text)
+        texts = {directory / name: text for name, text in self.files.items()}
+        if not is_directory and len(texts) == 1:
+            texts = {path: next(iter(self.files.values()))}
+        for file, text in texts.items():
+            if run in file.parents:
+                for one in (file, *file.parents[: file.parents.index(run)]):
+                    if one.is_symlink():
+                        one.unlink()
+            write_text(file, text)
         for name in self.obsolete:
             (directory / name).unlink(missing_ok=True)
 
@@ -58,7 +65,12 @@ def write_text(path: Path, text: str) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="")
+        # A pipe that nobody reads is not waited for.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(path, flags, 0o666)
+        os.set_blocking(descriptor, True)
+        with open(descriptor, "w", encoding="utf-8", newline="") as file:  # noqa: PTH123 - a descriptor, not a path
+            file.write(text)
     except OSError as error:
         raise RunError(
             f"{path} cannot be written: {error.strerror or error}.",
@@ -110,9 +122,7 @@ class Format:
                 remedy="Report a run of all questions, or add --allow-partial.",
             )
         export: Export = importlib.import_module(self.module).export(run, language)
-        if path.parent == run.directory and path.is_symlink():
-            path.unlink()  # a run directory may come from anyone, and lead anywhere
-        export.write(path, is_directory=self.is_directory)
+        export.write(path, is_directory=self.is_directory, run=run.directory)
         if run.partial and self.name != FORMATS["html"].name:
             return (f"partial: {run.partial}", *export.remarks)
         return export.remarks

@@ -18,6 +18,7 @@ from bundle.errors import DataError, UsageError
 from bundle.system.background import bounded
 from bundle.system.files import expanded
 from bundle.system.proxies import proxy_for, without_users
+from bundle.system.tls import wrong_scheme
 from bundle.tasks.benchmarks import Benchmark
 from bundle.tasks.sources.csv_files import read_tables
 from bundle.tasks.sources.parquet_files import find_shards, read_shards
@@ -227,6 +228,7 @@ def _reached() -> Iterator[None]:
     Any exception is caught, because the HTTP client under `huggingface_hub`, and so its errors, differ between the
     versions we allow, and a proxy's login page in place of an answer can cause anything.
     """
+    from huggingface_hub import constants  # imported late: slow
     from huggingface_hub.errors import LocalEntryNotFoundError  # imported late: slow
 
     try:
@@ -234,7 +236,12 @@ def _reached() -> Iterator[None]:
     except Exception as error:
         cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ else error
         text = without_users(" ".join(str(cause).split()))
-        status = getattr(getattr(cause, "response", None), "status_code", None)
+        response = getattr(cause, "response", None)
+        said = f"{text} {getattr(response, 'text', '')}"
+        proxy = proxy_for(constants.ENDPOINT, only_http=False)
+        if wrong := wrong_scheme(constants.ENDPOINT, "HF_ENDPOINT=", said, proxy):
+            raise _NotReachedError(f"{_host()} cannot be used: {wrong[0]}", f"{wrong[1]} {OPTIONS}") from error
+        status = getattr(response, "status_code", None)
         login = "If the dataset requires a login, run `hf auth login` or set HF_TOKEN. " if status in (401, 403) else ""
         raise _NotReachedError(
             f"{_host()} failed ({text[:300].rstrip('.') or type(cause).__name__})", login + OPTIONS

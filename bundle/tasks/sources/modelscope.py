@@ -19,6 +19,7 @@ from bundle.errors import DataError
 from bundle.system.background import bounded
 from bundle.system.files import expanded, home_cache
 from bundle.system.proxies import proxy_for, without_users
+from bundle.system.tls import wrong_scheme
 from bundle.tasks.benchmarks import Benchmark
 from bundle.tasks.sources.csv_files import read_tables
 from bundle.tasks.sources.tables import Pair, Rows
@@ -28,6 +29,8 @@ MAX_DOWNLOAD_BYTES = 64 * 2**20
 READ_TIMEOUT_S = 20.0
 DOWNLOAD_LIMIT_S = 300.0
 RETRY_AFTER_S = (1.0, 3.0)
+_ENOUGH = 4000
+"""Bytes of a server's text in which it says what is wrong."""
 
 OPTIONS = (
     "Options: `--data hub` downloads the benchmark from the Hugging Face Hub; `--data PATH` reads a directory or .zip; "
@@ -64,7 +67,10 @@ def load_from_modelscope(benchmark: Benchmark, wanted: Sequence[Pair], say: Call
                     f"{path.parent} cannot be written: {error.strerror}.",
                     remedy="Set MODELSCOPE_CACHE to a directory that can be written.",
                 ) from error
-            raise DataError(f"{url} could not be downloaded: {_reason(error)}.", remedy=OPTIONS) from error
+            raise (
+                wrong_endpoint(url, error)
+                or DataError(f"{url} could not be downloaded: {_reason(error)}.", remedy=OPTIONS)
+            ) from error
     try:
         folder, contents = read_archive(path, benchmark.file_names(wanted))
     except DataError as error:
@@ -76,6 +82,14 @@ def endpoint() -> str:
     """The server, with its scheme and without a slash at the end."""
     server = os.environ.get("MODELSCOPE_ENDPOINT") or os.environ.get("MODELSCOPE_DOMAIN") or "www.modelscope.cn"
     return (server if "://" in server else f"https://{server}").rstrip("/")
+
+
+def wrong_endpoint(url: str, error: Exception) -> DataError | None:
+    """The error for an address with http for https, or the other way round; None if ``error`` does not say so."""
+    body = error.read(_ENOUGH) if isinstance(error, urllib.error.HTTPError) else ""
+    if wrong := wrong_scheme(endpoint(), "MODELSCOPE_ENDPOINT=", f"{error} {body!r}", proxy_for(url, only_http=False)):
+        return DataError(f"{without_users(url)} cannot be used: {wrong[0]}.", remedy=f"{wrong[1]} {OPTIONS}")
+    return None
 
 
 def cache() -> Path:
