@@ -37,6 +37,7 @@ def test_a_run_is_resumed_by_its_name_with_the_options_it_had(tmp_path: Path) ->
         predictions = directory / "predictions.jsonl"
         first, _ = predictions.read_bytes().splitlines(keepends=True)
         predictions.write_bytes(first)
+        (directory / "results.json").unlink()
         asked = len(api.bodies)
 
         resumed = run("resume", directory.name, "--out", out, environment=ENVIRONMENT, directory=ROOT)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from bundle.runs.files import PREDICTIONS
+from bundle.runs.files import PREDICTIONS, RESULTS
 from bundle.runs.recorded_run import read_recorded_run
 from bundle.tasks.scores import Key
 from tests.client.quirks import letter as letter_of
@@ -114,6 +114,7 @@ def test_a_run_resumed_after_a_cut_keeps_what_was_sent(tmp_path: Path) -> None:
         before = read_recorded_run(directory)
         rows = (directory / PREDICTIONS).read_bytes().splitlines(keepends=True)
         (directory / PREDICTIONS).write_bytes(b"".join(rows[:2]))
+        (directory / RESULTS).unlink()
         again = call(*fixed, "--resume", directory, environment=ENVIRONMENT)
     assert again.returncode == 0, again.stderr
     after = read_recorded_run(directory)

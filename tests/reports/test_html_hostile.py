@@ -57,10 +57,10 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     predictions.append(replace(failed, error=HOSTILE[3]))
     content = "".join(one.to_json() + "\n" for one in predictions)
     (directory / PREDICTIONS).write_text(content, encoding="utf-8")
-    prompts = read_prompts(directory)
+    gold = {one.key: one.gold for one in predictions}
     questions = [
-        Question(*key, [{"role": "user", "content": f"{text} {key[3]}"}], prompts[key].gold, 0)
-        for key, text in zip(prompts, [*HOSTILE, HOSTILE[0]], strict=True)
+        Question(*key, [{"role": "user", "content": f"{text} {key[3]}"}], gold[key], 0)
+        for key, text in zip(read_prompts(directory), [*HOSTILE, HOSTILE[0]], strict=True)
     ]
     (directory / PROMPTS).write_text("".join(prompt_lines(questions)), encoding="utf-8")
     page = directory / "report.html"
