@@ -11,6 +11,7 @@ _EXAMPLE = "For example: --base-url https://api.example.com/v1."
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _VERSION = re.compile(r"v\d+(\.\d+)*((alpha|beta)\d*)?", re.IGNORECASE)
 _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", re.IGNORECASE)
+_NUMERIC = re.compile(r"[\d.]+")
 _ENDPOINTS = ("/chat/completions", "/completions", "/models")
 _ENDPOINT = re.compile(r"(/chat)?/completions$")
 _USER_MARK = re.compile(r"@|%40|\uff20|\ufe6b", re.IGNORECASE)
@@ -137,9 +138,12 @@ def _host(parts: SplitResult) -> str:
     """
     named = parts.hostname or ""
     try:
-        host = (
-            f"[{ipaddress.IPv6Address(named.replace('%25', '%'))}]" if ":" in named else named.encode("idna").decode()
-        )
+        if ":" in named:
+            host = f"[{ipaddress.IPv6Address(named.replace('%25', '%'))}]"
+        else:
+            host = named.encode("idna").decode()
+        if _NUMERIC.fullmatch(host):
+            ipaddress.IPv4Address(host)  # 127.1 and 0177.0.0.1 are taken in different ways, or not at all
     except ValueError:
         host = ""
     if not host or (":" not in host and not _HOST.fullmatch(host)):

@@ -18,6 +18,7 @@ from openai import AsyncOpenAI, Omit
 from bundle.client._connections import LONGEST_BODY, Answer, Connections, Prepared, TooLongError, httpx
 from bundle.client._events import BLANK, EventDecoder, is_event_stream
 from bundle.client._faults import NETWORK_REMEDY, AttemptError, Fate, fault_of_status, unexpected
+from bundle.errors import UsageError
 from bundle.system.proxies import proxy_for
 from bundle.system.text import one_line
 from bundle.system.tls import wrong_scheme
@@ -77,7 +78,7 @@ class Transport:
         headers: Sent with every request.
 
     Raises:
-        UsageError: A proxy or a file of certificates that the environment names cannot be used.
+        UsageError: The base URL, or a proxy or a file of certificates that the environment names, cannot be used.
     """
 
     def __init__(
@@ -98,14 +99,18 @@ class Transport:
         )
         # Retrying is left to the caller, who counts attempts, keeps the rate and also retries after a broken body. The
         # package requires a key; which one is sent, if any, is decided for every request.
-        self._openai = AsyncOpenAI(
-            base_url=base_url.partition("?")[0],
-            api_key="none",
-            timeout=openai.Timeout(timeout_s, connect=connect_timeout_s),
-            max_retries=0,
-            default_headers=_HEADERS,
-            http_client=self._connections,
-        )
+        try:
+            self._openai = AsyncOpenAI(
+                base_url=base_url.partition("?")[0],
+                api_key="none",
+                timeout=openai.Timeout(timeout_s, connect=connect_timeout_s),
+                max_retries=0,
+                default_headers=_HEADERS,
+                http_client=self._connections,
+            )
+        except httpx.InvalidURL as error:
+            why = one_line(str(error), 200)
+            raise UsageError(f"The base URL is not valid: {why}.", remedy="Check it, character by character.") from None
 
     async def close(self) -> None:
         """Close all connections."""

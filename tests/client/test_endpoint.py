@@ -67,6 +67,9 @@ def test_a_base_url_is_understood_as_it_is_written(written: str, meant: str) -> 
         ("http://127.0.0.1:8000/v1\u200b", "stray character"),
         ("\ufeffhttp://127.0.0.1:8000/v1", r"\\ufeffhttp.* stray character"),
         ('"http://127.0.0.1:8000/v1"', "stray character"),
+        ("http://127.1:8000/v1", "is not a valid host"),
+        ("http://0177.0.0.1/v1", "is not a valid host"),
+        ("http://999.999.999.999/v1", "is not a valid host"),
         ("http:///v1", "is not a valid host"),
         ("http://127.0.0.1:port/v1", "is not valid"),
         ("http://127.0.0.1:0/v1", "is not a valid port"),
@@ -134,6 +137,11 @@ def test_whatever_is_written_is_a_url_that_can_be_used_or_an_error_with_a_remedy
         Transport(url, timeout_s=1, proxies=False)
         assert not url.endswith("/")
         assert insecure(url) == (url.startswith("http://") and not is_loopback(url))
+
+
+def test_a_url_that_is_too_long_to_be_sent_is_an_error() -> None:
+    with pytest.raises(UsageError, match="too long"):
+        Transport(f"http://127.0.0.1/{'a' * 70_000}/v1", timeout_s=1, proxies=False)
 
 
 @pytest.mark.parametrize(
