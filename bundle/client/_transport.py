@@ -250,7 +250,8 @@ class Transport:
                 self._silent_since = time.monotonic() if self._in_flight else None
 
     def _fault_of_status(self, status: int, said: object, headers: Mapping[str, str], asked: str) -> AttemptError:
-        self._require_scheme(str(said)[:_ENOUGH])
+        if 400 <= status < 500:
+            self._require_scheme(str(said)[:_ENOUGH])
         return self._through_proxy(fault_of_status(status, said, headers, asked), is_page=isinstance(said, str))
 
     def _require_scheme(self, said: str) -> None:
