@@ -90,7 +90,7 @@ class Run:
                 remedy="Use the directory that the run printed on its last line.",
             )
         with contextlib.ExitStack() as opened:
-            run = opened.enter_context(cls(directory))
+            opened.enter_context(run := cls(directory))
             if run.earlier is not None:
                 run.earlier.require_same(directory, RunRecord.read(directory).scored_tasks, run.known)
             opened.pop_all()
