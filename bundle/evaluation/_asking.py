@@ -3,8 +3,8 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
 
 from bundle.client import EarlyDecisions, NoReplyError, RefusedError
 from bundle.errors import AnswerError, ServerError
@@ -144,6 +144,8 @@ class Workers:
     record: Callable[[Prediction], None]
     _failed_in_a_row: int = 0
     _in_flight: int = 0
+    _working: dict[Key, "asyncio.Task[None]"] = field(default_factory=dict)
+    _called_off: set[Key] = field(default_factory=set)
 
     async def ask_all(self) -> None:
         """Ask every question, as many at once as the window allows, with no barrier between tasks or subjects.
@@ -154,6 +156,7 @@ class Workers:
             BundleError: Whatever ``record`` raises.
         """
         try:
+            self.queue.when_called_off(self._call_off)
             async with asyncio.TaskGroup() as group:
                 for _ in range(self.window.most):
                     group.create_task(self._work())
@@ -168,10 +171,10 @@ class Workers:
                 if question is None:
                     return
                 self.suspects.begun(question)
-                try:
-                    outcome = await self._ask(question, self.how[question.task])
-                finally:
-                    self.queue.begun(question)
+                outcome = await self._ask_unless_called_off(question)
+            if outcome is None:
+                self.suspects.ended(question.key, replied=False)
+                continue
             if isinstance(outcome, Prediction):
                 self.record(outcome)
                 self.queue.ended(question)
@@ -183,6 +186,30 @@ class Workers:
                 raise FailingServerError(
                     f"The last {self._failed_in_a_row} questions got no reply: {outcome.reason}.", remedy=_KEPT
                 )
+
+    async def _ask_unless_called_off(self, question: Question) -> Prediction | NoReplyError | None:
+        """Ask; None where the outcome is that of another server, which was asked as well because this one was silent."""
+        task = self._working[question.key] = cast("asyncio.Task[None]", asyncio.current_task())
+        try:
+            outcome = await self._ask(question, self.how[question.task])
+        except asyncio.CancelledError:
+            if question.key not in self._called_off or task.uncancel():
+                raise
+            return None
+        finally:
+            del self._working[question.key]
+            if question.key in self._called_off:
+                self._called_off.remove(question.key)
+            else:
+                self.queue.begun(question)
+        if isinstance(outcome, NoReplyError) and self.queue.is_asked_elsewhere(question):
+            return None
+        return outcome
+
+    def _call_off(self, key: Key) -> None:
+        if (task := self._working.get(key)) is not None:  # else this server is being given up
+            self._called_off.add(key)
+            task.cancel()
 
     async def _ask(self, question: Question, how: Asking) -> Prediction | NoReplyError:
         """Ask; where the server finds a question too long, ask it with one example fewer, as long as it has any."""

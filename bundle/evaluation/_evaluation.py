@@ -149,7 +149,7 @@ class Evaluation:
             How many questions that is.
         """
         in_flight, failed = self._sharing.lost(server)
-        self._forget(failed)
+        self._forget_failed(failed)
         self._suspects.suspect(in_flight)
         return len(in_flight)
 
@@ -230,7 +230,8 @@ class Evaluation:
     ) -> None:
         # Suspects after the others, and group by group: a crash then has no suspects but those of one group.
         together, groups = self._suspects.apart(self.unanswered)
-        for number, questions in enumerate((together, *groups)):
+        for number, group in enumerate((together, *groups)):
+            questions = [one for one in group if one.key not in self._known]  # another server may have answered it
             window = self._asking.window()
             if self._sharing.several and number == 0:
                 self._sharing.pool.add(questions, prefix_order=self._asking.prefix_order)
@@ -277,7 +278,7 @@ class Evaluation:
         self._sharing.pool.lost(0)
         loss = self._suspects.server_died(max_restarts)
         if loss.goes_on:
-            self._forget(loss.failed)
+            self._forget_failed(loss.failed)
         guilty = [question for question in self.unanswered if question.key in loss.guilty]
         for question in guilty:
             crashes = loss.guilty[question.key]
@@ -341,6 +342,10 @@ class Evaluation:
         """Have these questions asked again."""
         self._known -= keys
         self.predictions = [one for one in self.predictions if one.key in self._known]
+
+    def _forget_failed(self, keys: Set[Key]) -> None:
+        """The same for those of them that no other server has answered meanwhile."""
+        self._forget({one.key for one in self.predictions if one.error is not None and one.key in keys})
 
     def _as_sent(self, question: Question, dropped: int) -> Question:
         examples = self._examples[question.task] - dropped

@@ -9,17 +9,25 @@ because their prefixes must stay in a cache that may be small.
 A subject stays with the server that opened it. Of several servers, the largest subjects are opened first; once all are
 open, a server that has nothing left takes over half of the largest rest; and none has more in flight than its share of
 what is left, so that the last replies do not wait for a slow one.
+
+When all have been sent, what a silent server holds is sent to one that has nothing to do, once: the server may hang or
+have been stopped, which is only certain much later. The first outcome counts, and the other request is called off.
 """
 
 import asyncio
 import math
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from bundle.evaluation._window import Window
 from bundle.tasks.catalog import Question
 from bundle.tasks.scores import Key
+
+_LOOK_EVERY_S = 1.0
+_SILENT_S = 10.0
+_SILENT_LATENCIES = 3.0
+"""A server is silent after so many seconds, and so many times the longest that a reply has taken, without a reply."""
 
 
 @dataclass(slots=True)
@@ -48,6 +56,7 @@ class Leases:
         self._open: dict[int, list[_Subject]] = {server: [] for server in range(servers)}
         self._in_flight: dict[int, dict[Key, Question]] = {server: {} for server in range(servers)}
         self._known: set[Key] = set()
+        self._copied: set[Key] = set()
         self._usual_size = 1.0
 
     @property
@@ -73,11 +82,12 @@ class Leases:
         if self._servers > 1:
             self._unopened = deque(sorted(self._unopened, key=lambda subject: -len(subject.rest)))
 
-    def next(self, server: int, width: int) -> Question | None:
+    def next(self, server: int, width: int, silent: Collection[int] = ()) -> Question | None:
         """The next question for a server; None if there is none for it at present.
 
         Args:
             width: How many it may have in flight.
+            silent: The servers from which nothing comes.
         """
         if len(self._in_flight[server]) >= max(1, math.ceil(self.left / self._servers)):
             return None
@@ -97,7 +107,7 @@ class Leases:
         others = [subject for other, subjects in self._open.items() if other != server for subject in subjects]
         largest = max(others, key=lambda subject: len(subject.rest), default=None)
         if largest is None or not largest.rest:
-            return None
+            return self._copy(server, silent)
         half = [largest.rest.pop() for _ in range(math.ceil(len(largest.rest) / 2))]
         self._forget_empty()
         return self._lead(server, _Subject(deque(reversed(half))))
@@ -109,21 +119,51 @@ class Leases:
                 subject.leader = None
         self._forget_empty()
 
-    def ended(self, server: int, key: Key) -> None:
-        """Note that a question has an outcome."""
-        if self._in_flight[server].pop(key, None) is not None:
-            self._known.discard(key)
+    def ended(self, server: int, key: Key) -> list[int]:
+        """Note that a question has an outcome; return the other servers that were asked it and need not answer."""
+        if self._in_flight[server].pop(key, None) is None:
+            return []
+        others = self.others_asked(server, key)
+        for other in others:
+            del self._in_flight[other][key]
+        self._known.discard(key)
+        self._copied.discard(key)
+        return others
+
+    def others_asked(self, server: int, key: Key) -> list[int]:
+        """The other servers that have a question in flight."""
+        if key not in self._copied:
+            return []
+        return [other for other, held in self._in_flight.items() if other != server and key in held]
+
+    def dropped(self, server: int, key: Key) -> None:
+        """Note that a server has no reply to a question that another one still has in flight."""
+        self._in_flight[server].pop(key, None)
 
     def lost(self, server: int) -> list[Question]:
-        """Take back all that a server had; return what was in flight, which is handed out no more."""
-        in_flight = list(self._in_flight[server].values())
-        self._in_flight[server].clear()
+        """Take back all that a server had; return what only it had in flight, which is handed out no more."""
+        held = self._in_flight[server]
+        in_flight = [question for key, question in held.items() if not self.others_asked(server, key)]
+        held.clear()
+        self._copied.difference_update(question.key for question in in_flight)
         self._known.difference_update(question.key for question in in_flight)
         for subject in self._open[server]:
             if subject.rest:
                 self._unopened.appendleft(_Subject(subject.rest))
         self._open[server] = []
         return in_flight
+
+    def _copy(self, server: int, silent: Collection[int]) -> Question | None:
+        """What a silent server holds, for one that has nothing of its own."""
+        if not silent or not self._copied.issuperset(self._in_flight[server]):
+            return None
+        for other in silent:
+            for key, question in self._in_flight[other].items() if other != server else ():
+                if key not in self._copied:
+                    self._copied.add(key)
+                    self._in_flight[server][key] = question
+                    return question
+        return None
 
     def _lead(self, server: int, subject: _Subject) -> Question:
         leader = subject.rest.popleft()
@@ -144,6 +184,11 @@ class Pool:
     def __init__(self, servers: int) -> None:
         self._leases = Leases(servers)
         self._waiting: dict[int, deque[asyncio.Future[None]]] = {server: deque() for server in range(servers)}
+        self._called_off: dict[int, Callable[[Key], None]] = {}
+        self._began: dict[tuple[int, Key], float] = {}
+        self._longest_s = 0.0
+        self._silence_s = dict.fromkeys(range(servers), 0.0)
+        self._is_looking = False
         self._has_work = asyncio.Event()
         self._is_drained = asyncio.Event()
 
@@ -162,13 +207,32 @@ class Pool:
 
     def ended(self, server: int, key: Key) -> None:
         """Note that a question has an outcome."""
-        self._leases.ended(server, key)
+        self._heard(server)
+        if (began := self._began.pop((server, key), None)) is not None:
+            self._longest_s = max(self._longest_s, asyncio.get_running_loop().time() - began)
+        for other in self._leases.ended(server, key):
+            self._began.pop((other, key), None)
+            self._called_off[other](key)
         self._changed()
+
+    def is_asked_elsewhere(self, server: int, key: Key) -> bool:
+        """Whether another server has the question in flight. If so, this one's failure is no outcome, and forgotten."""
+        if not self._leases.others_asked(server, key):
+            return False
+        self._began.pop((server, key), None)
+        self._leases.dropped(server, key)
+        return True
+
+    def when_called_off(self, server: int, do: Callable[[Key], None]) -> None:
+        """Have ``do`` called with each question that another server has answered before this one."""
+        self._called_off[server] = do
 
     def lost(self, server: int) -> list[Question]:
         """Have the others asked what a server has not been; return what it had in flight."""
         in_flight = self._leases.lost(server)
         self._waiting[server].clear()
+        self._began = {key: began for key, began in self._began.items() if key[0] != server}
+        self._heard(server)
         self._changed()
         return in_flight
 
@@ -198,18 +262,48 @@ class Pool:
     async def next(self, server: int, width: int) -> Question | None:
         """The next question for a server; None when there is nothing left for anybody."""
         while self._leases.left:
-            if (question := self._leases.next(server, width)) is not None:
+            if (question := self._leases.next(server, width, self._silent)) is not None:
+                self._heard(server)
+                if len(self._waiting) > 1:
+                    self._began[server, question.key] = asyncio.get_running_loop().time()
                 self._wake(server)  # there may be more
                 return question
             turn = asyncio.get_running_loop().create_future()
             self._waiting[server].append(turn)
+            self._look_later()
             await turn
         return None
 
     def read(self, server: int, key: Key) -> None:
         """Note that a server has read a question."""
         self._leases.read(server, key)
+        self._heard(server)
         self._wake(server)
+
+    def _heard(self, server: int) -> None:
+        self._silence_s[server] = 0.0
+
+    @property
+    def _silent(self) -> Collection[int]:
+        limit_s = max(_SILENT_S, _SILENT_LATENCIES * self._longest_s)
+        return [server for server, silence_s in self._silence_s.items() if silence_s >= limit_s]
+
+    def _look_later(self) -> None:
+        if not self._is_looking and len(self._waiting) > 1:
+            self._is_looking = True
+            asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look)
+
+    def _look(self) -> None:
+        """Count how long nothing has come, in looks and not by the clock: this program may have been stopped."""
+        self._is_looking = False
+        if not self._leases.left or not any(self._waiting.values()):
+            return
+        for server in self._silence_s:
+            self._silence_s[server] += _LOOK_EVERY_S
+        if self._silent:
+            for server in self._waiting:
+                self._wake(server)
+        self._look_later()
 
 
 class Queue:
@@ -231,6 +325,14 @@ class Queue:
     def ended(self, question: Question) -> None:
         """Note that the question has an outcome."""
         self._pool.ended(self._server, question.key)
+
+    def is_asked_elsewhere(self, question: Question) -> bool:
+        """Whether another server is asked the question. If so, this one's failure is no outcome, and forgotten."""
+        return self._pool.is_asked_elsewhere(self._server, question.key)
+
+    def when_called_off(self, do: Callable[[Key], None]) -> None:
+        """Have ``do`` called with each question that another server has answered before this one."""
+        self._pool.when_called_off(self._server, do)
 
 
 def queue_of(questions: Sequence[Question], window: Window, *, prefix_order: bool) -> Queue:

@@ -110,7 +110,9 @@ class Servers:
         self._pool = pool
         self._latencies = latencies
         self._width = width
+        self._replies: dict[tuple[int, object], asyncio.Event] = {}
         self.asked: Counter[object] = Counter()
+        self.outcomes: Counter[object] = Counter()
         self.by_server: Counter[int] = Counter()
 
     async def run(self) -> float:
@@ -123,12 +125,19 @@ class Servers:
 
     async def _work(self, server: int) -> None:
         queue = self._pool.queue(server, lambda: self._width)
+        queue.when_called_off(lambda key: self._replies.pop((server, key)).set())
         while (question := await queue.next()) is not None:
             self.asked[question.key] += 1
             self.by_server[server] += 1
             queue.begun(question)
-            await asyncio.sleep(self._latencies[server])
-            self._pool.ended(server, question.key)
+            called_off = self._replies[server, question.key] = asyncio.Event()
+            try:
+                async with asyncio.timeout(self._latencies[server]):
+                    await called_off.wait()
+            except TimeoutError:
+                del self._replies[server, question.key]
+                self.outcomes[question.key] += 1
+                queue.ended(question)
 
 
 def test_a_server_four_times_slower_costs_less_than_a_fifth_of_the_time() -> None:
@@ -157,3 +166,53 @@ def test_alone_it_asks_everything_too() -> None:
         return servers
 
     assert run_simulated(main()).asked.total() == 10
+
+
+def test_what_a_silent_server_holds_is_asked_once_more_by_one_that_has_nothing_to_do() -> None:
+    leases = Leases(3)
+    leases.add(questions(1, 1, 1))
+    stopped, busy, free = (leases.next(server, 1) for server in range(3))
+    assert stopped is not None
+    assert busy is not None
+    assert free is not None
+    assert leases.next(1, 2, silent=[0]) is None, "it has something of its own"
+    leases.ended(2, free.key)
+    assert leases.next(2, 2, silent=[]) is None
+    assert leases.next(2, 2, silent=[2]) is None, "not its own"
+
+    assert leases.next(2, 2, silent=[0]) == stopped
+    leases.ended(1, busy.key)
+    assert leases.next(1, 2, silent=[0]) is None, "it may be what hangs every server that is asked it"
+    assert leases.ended(2, stopped.key) == [0]
+    assert leases.ended(0, stopped.key) == []
+    assert leases.left == 0
+
+
+def test_what_two_hold_is_lost_with_the_second() -> None:
+    leases = Leases(2)
+    leases.add(questions(1))
+    question = leases.next(0, 1)
+    assert question is not None
+    assert leases.next(1, 1, silent=[0]) == question
+
+    assert leases.lost(0) == []
+    assert leases.left == 1
+    assert leases.lost(1) == [question]
+    assert leases.left == 0
+
+
+def test_a_stopped_server_holds_nobody_up() -> None:
+    """What it holds is asked elsewhere once all else has been, and its requests are called off."""
+    everything = questions(9, 9, 9)
+
+    async def main() -> Servers:
+        pool = Pool(2)
+        pool.add(everything)
+        servers = Servers(pool, [1.0, 1e9], 4)
+        await servers.run()
+        return servers
+
+    servers = run_simulated(main())
+
+    assert servers.outcomes == Counter(question.key for question in everything)
+    assert servers.by_server[1] == 4
