@@ -188,7 +188,7 @@ class Workers:
                 )
 
     async def _ask_unless_called_off(self, question: Question) -> Prediction | NoReplyError | None:
-        """Ask; None where the outcome is that of another server, which was asked as well because this one was silent."""
+        """Ask; None where another server's outcome counts, which was asked as well because this one was silent."""
         task = self._working[question.key] = cast("asyncio.Task[None]", asyncio.current_task())
         try:
             outcome = await self._ask(question, self.how[question.task])

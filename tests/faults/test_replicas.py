@@ -60,6 +60,22 @@ def test_both_are_lost_midway(box: MakeBox, stop: signal.Signals, options: list[
     machine.check(answered=ALL)
 
 
+@pytest.mark.slow
+def test_one_is_stopped_and_what_it_holds_is_asked_elsewhere(box: MakeBox) -> None:
+    """Long before it counts as hung."""
+    machine = box("silent; good", **TWO_GPUS)
+    process = machine.start("--replicas", 2)
+    wait_until(lambda: len(machine.rows()) >= ALL - IN_FLIGHT)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(machine.story.lives[0], signal.SIGSTOP)
+
+    ended = machine.end_of(process)
+
+    assert ended.code == 0
+    assert "hangs" not in ended.said
+    machine.check(answered=ALL)
+
+
 def test_one_that_never_comes_up_is_gone_on_without(box: MakeBox) -> None:
     machine = box("good", **TWO_GPUS, **{ON_SECOND: "out of memory"})
     ended = machine.run("--replicas", 2, "--max-restarts", 1)
