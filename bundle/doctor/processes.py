@@ -26,7 +26,8 @@ from bundle.system.processes import arguments_of, describe
 _GUARDIAN: Final = ("bundle", "system", "guardian.py")
 _ASKED_S: Final = 3.0
 _KILLED_S: Final = 3.0
-_TRACKERS_S: Final = 1.0
+_TRACKERS_S: Final = 10.0
+"""A busy machine takes seconds to let one run; where none is stuck, it is gone at once."""
 _LOOKS: Final = 3
 _CLOCKS_DIFFER_S: Final = 2.0
 
