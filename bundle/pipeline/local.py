@@ -303,6 +303,8 @@ class LocalModel:
                 self._screen.say(f"{proof.unlisted_end}: sending it with every request ({', '.join(self._stop)})")
             else:
                 self._screen.say(f"warning: {proof.unlisted_end}: replies may not stop there")
+            # So it is with Qwen2.5's base models, which have a chat template and were never trained on it.
+            self._screen.say("if this is a base model, ask it as one: --prompt-shape plain")
 
     def describe(self) -> Served:
         spec = self._spec

@@ -93,6 +93,7 @@ def test_a_reply_ends_where_the_template_ends_a_turn_although_no_file_says_so(
     result = box.run(unlisted, "--subjects", "law", "--full-replies", "--", "--backend", "pytorch")
     assert result.returncode == 0, result.stderr
     assert "sending it with every request (stop)" in result.stderr
+    assert "if this is a base model, ask it as one: --prompt-shape plain" in result.stderr
     assert {row["finish_reason"] for row in box.rows()} == {"stop"}
     assert {row["reply"] for row in box.rows()} <= set("ABCD")
 
