@@ -8,7 +8,7 @@ import re
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 
@@ -40,11 +40,13 @@ class Diagnosis:
 
     Attributes:
         passing: Whether a second start may well succeed.
+        line: The line of the log that shows it; None if it is no certain cause.
     """
 
     cause: str
     remedy: str
     passing: bool = False
+    line: str | None = field(default=None, compare=False)
 
 
 def raised(kinds: str, text: str) -> str:
@@ -320,7 +322,7 @@ def _revealed(lines: Sequence[str], failures: Sequence[KnownFailure]) -> Diagnos
             for line in serious:
                 if match := re.search(pattern, line):
                     what = match.group(1).strip().rstrip(".") if match.re.groups else ""
-                    return Diagnosis(failure.cause.replace("{0}", what), failure.remedy, failure.passing)
+                    return Diagnosis(failure.cause.replace("{0}", what), failure.remedy, failure.passing, line)
     return None
 
 
@@ -355,7 +357,9 @@ def _module_missing(log_lines: Sequence[str]) -> Diagnosis | None:
         if match := _MODULE_MISSING.search(line):
             module = match.group(1)
             package = _PACKAGES.get(module.partition(".")[0], module.partition(".")[0])
-            return Diagnosis(f"the Python module {module} is not installed.", f"Install it: `pip install {package}`.")
+            return Diagnosis(
+                f"the Python module {module} is not installed.", f"Install it: `pip install {package}`.", line=line
+            )
     return None
 
 

@@ -20,6 +20,7 @@ from bundle.serving.engine import Launch, ServerSpec
 from bundle.serving.health import Readiness
 from bundle.serving.server_log import ServerLog
 from bundle.system.guarded import SAFE_PATH, GuardedProcess, private_directory, undisturbed, without_keys
+from bundle.system.text import one_line
 
 _LOOK_AT_LOG_SECONDS = 0.25
 _SAY_AT_LEAST_EVERY_SECONDS = 10.0
@@ -72,7 +73,7 @@ class Server:
             remedy = f"{found.remedy} Full log: {self.log.path}"
         elif anything and (last := diagnosis.last_exception(lines)) is not None:
             message = f"{message} The last error in its log: {last!r}."
-        return ServerError(message, remedy=remedy, details=lines[-_LOG_LINES_SHOWN:])
+        return ServerError(message, remedy=remedy, details=_shown(lines, found))
 
 
 class Supervisor:
@@ -302,8 +303,13 @@ def _post_mortem(
     return kind(
         f"The {spec.engine} server {what}{end}: {found.cause}",
         remedy=f"{found.remedy} Full log: {log.path}",
-        details=lines[-_LOG_LINES_SHOWN:],
+        details=_shown(lines, found),
     )
+
+
+def _shown(lines: Sequence[str], found: diagnosis.Diagnosis | None) -> Sequence[str]:
+    """The lines of a log to show: of a known cause the one that says it, which tells more than a traceback's end."""
+    return [one_line(found.line)] if found is not None and found.line is not None else lines[-_LOG_LINES_SHOWN:]
 
 
 def server_environment(launch: Launch, ours: Mapping[str, str]) -> dict[str, str]:
