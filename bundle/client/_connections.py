@@ -61,16 +61,15 @@ class Answer(httpx.AsyncByteStream):  # type: ignore[misc]
         left = LONGEST_BODY if self.is_success else _LONGEST_ERROR
         try:
             async for piece in self._response.content.iter_any():
-                if len(piece) > left:
-                    if self.is_success:
-                        raise TooLongError
-                    yield piece[:left]
-                    return
+                yield piece[:left]
                 left -= len(piece)
-                yield piece
-        except aiohttp.ClientError:
+                if left < 0:
+                    break
+        except Exception:
             if self.is_success:
-                raise  # the body of an error may break off
+                raise  # the body of an error may break off, in whatever way
+        if left < 0 and self.is_success:
+            raise TooLongError
 
     async def aclose(self) -> None:
         """Close the connection, unless the body has been read to its end."""
