@@ -207,6 +207,30 @@ def test_an_endpoint_without_a_scheme_is_an_error_that_gives_the_right_one(endpo
     assert "hunter2" not in outcome.error + outcome.remedy + outcome.printed
 
 
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "http://[::1",
+        "http://host:99999",
+        "http://host:s3cret",
+        "http://host:0",
+        "http://host /",
+        "https://",
+        "http://h\ni",
+    ],
+)
+def test_an_endpoint_that_is_no_address_is_an_error(endpoint: str, tmp_path: Path) -> None:
+    outcome = load(tmp_path, endpoint)
+    assert outcome.error == "HF_ENDPOINT is not a valid address."
+    assert "unset it" in outcome.remedy
+
+
+def test_an_empty_endpoint_is_an_error_that_says_so(tmp_path: Path) -> None:
+    outcome = load(tmp_path, "")
+    assert "HF_ENDPOINT is ''" in outcome.error
+    assert "unset it" in outcome.remedy
+
+
 def test_an_endpoint_with_https_at_a_hub_without_tls_is_an_error_that_gives_the_right_one(
     hub: FakeHub, tmp_path: Path
 ) -> None:

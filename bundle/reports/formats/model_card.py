@@ -14,6 +14,7 @@ from bundle.runs.recorded_run import RecordedRun
 from bundle.runs.scoring import Score
 from bundle.runs.task_record import TaskRecord
 from bundle.tasks.benchmarks import BENCHMARKS
+from bundle.tasks.sources.hub import require_endpoint
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -26,7 +27,9 @@ def export(run: RecordedRun, language: str | None = None) -> Export:
 
     Raises:
         RunError: Nothing has a score, or the questions are the sample's, which say nothing about a model.
+        DataError: HF_ENDPOINT cannot be used.
     """
+    require_endpoint()
     # imported late: slow, and only this format needs it
     from huggingface_hub.repocard_data import eval_results_to_model_index
     from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]

@@ -18,6 +18,7 @@ from bundle.errors import DataError, UsageError
 from bundle.system.background import bounded
 from bundle.system.files import expanded
 from bundle.system.proxies import proxy_for, without_users
+from bundle.system.text import one_line, printable, quoted
 from bundle.system.tls import wrong_scheme
 from bundle.tasks.benchmarks import Benchmark
 from bundle.tasks.sources.csv_files import read_tables
@@ -35,6 +36,7 @@ OPTIONS = (
     "HF_ENDPOINT=URL uses a mirror of the Hub; HF_HOME=DIR uses a cache that already has it. "
     "`--data sample` uses the few questions in the package, to try the pipeline."
 )
+_LONGEST_URL = 2000
 _TRUE = ("1", "ON", "YES", "TRUE")
 
 
@@ -44,6 +46,7 @@ def load_from_hub(benchmark: Benchmark, wanted: Sequence[Pair], say: Callable[[s
     Raises:
         DataError: The Hub cannot be reached and the cache does not have them, or the dataset does not contain them.
     """
+    require_endpoint()
     with _quiet():
         if _offline():
             why, remedy = "offline mode is on", f"HF_HUB_OFFLINE or HF_DATASETS_OFFLINE is set. {OPTIONS}"
@@ -69,6 +72,7 @@ def look_at_hub(benchmark: Benchmark, limit_s: float) -> str:
     Raises:
         DataError: The Hub cannot be reached within ``limit_s`` seconds, refuses, or offline mode is on.
     """
+    require_endpoint()
     if _offline():
         raise DataError("Offline mode is on.", remedy=f"HF_HUB_OFFLINE or HF_DATASETS_OFFLINE is set. {OPTIONS}")
     try:
@@ -85,8 +89,39 @@ def cached_commit(benchmark: Benchmark, wanted: Sequence[Pair]) -> str | None:
     return cached and cached[0]
 
 
+def require_endpoint() -> None:
+    """Check HF_ENDPOINT. Some of what is no address ends the import of huggingface_hub.
+
+    Raises:
+        DataError: It cannot be used.
+    """
+    endpoint = os.environ.get("HF_ENDPOINT")
+    if endpoint is None:
+        return
+    if not endpoint.startswith(("http://", "https://")):
+        shown = endpoint.rpartition("@")[2]  # without a password, should it hold one
+        raise DataError(
+            f"HF_ENDPOINT is {quoted(shown)}, which does not begin with https:// or http://.",
+            remedy=f"Set HF_ENDPOINT=https://{one_line(shown.rpartition('://')[2]) or 'HOST'}, or unset it.",
+        )
+    try:
+        parts = urlsplit(endpoint)
+        usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or printable(endpoint) != endpoint or " " in endpoint or len(endpoint) > _LONGEST_URL:
+        # It is not repeated: it may hold a password anywhere.
+        raise DataError("HF_ENDPOINT is not a valid address.", remedy="Set HF_ENDPOINT=https://HOST, or unset it.")
+
+
 def hub_cache() -> Path:
-    """The directory that holds what was downloaded from the Hub."""
+    """The directory that holds what was downloaded from the Hub.
+
+    Raises:
+        DataError: HF_ENDPOINT cannot be used.
+        UsageError: The user has no home directory.
+    """
+    require_endpoint()
     from huggingface_hub import constants  # imported late: slow
 
     return expanded(constants.HF_HUB_CACHE, "HF_HOME")
@@ -132,7 +167,6 @@ def _look_up(benchmark: Benchmark, limit_s: float) -> tuple[str, list[str]]:
     """The current commit and the names of its files."""
     from huggingface_hub import HfApi, constants  # imported late: slow
 
-    _require_scheme()
     try:
         proxy_for(constants.ENDPOINT, only_http=False)
     except UsageError as error:  # the HTTP client's own message would repeat a piece of its password
@@ -246,17 +280,6 @@ def _reached() -> Iterator[None]:
         raise _NotReachedError(
             f"{_host()} failed ({text[:300].rstrip('.') or type(cause).__name__})", login + OPTIONS
         ) from error
-
-
-def _require_scheme() -> None:
-    from huggingface_hub import constants  # imported late: slow
-
-    if not constants.ENDPOINT.startswith(("http://", "https://")):
-        shown = constants.ENDPOINT.rpartition("@")[2]  # without a password, should it hold one
-        raise DataError(
-            f"HF_ENDPOINT is {shown!r}, which does not begin with https:// or http://.",
-            remedy=f"Set HF_ENDPOINT=https://{shown.rpartition('://')[2]}, or unset it.",
-        )
 
 
 def _offline() -> bool:
