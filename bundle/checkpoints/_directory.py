@@ -9,6 +9,7 @@ from typing import Final
 from bundle.checkpoints._files import list_names, listed, shown, unfinished_files, unreadable
 from bundle.checkpoints._training import training_state
 from bundle.errors import CheckpointError
+from bundle.system.files import user_path
 from bundle.system.text import is_unicode, nearest
 
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -21,7 +22,7 @@ def require_model_directory(path: Path) -> Path:
     Raises:
         CheckpointError: The directory does not exist, or holds something other than a checkpoint.
     """
-    directory = _require_directory(_expanded(path))
+    directory = _require_directory(user_path(path))
     if not is_unicode(str(directory)):
         raise CheckpointError(
             f"The path {shown(directory)} is not valid UTF-8, so the engines cannot open it.",
@@ -41,13 +42,6 @@ def require_model_directory(path: Path) -> Path:
     if "config.json" not in names:
         raise _no_config(directory, names)
     return directory
-
-
-def _expanded(path: Path) -> Path:
-    try:
-        return path.expanduser()
-    except RuntimeError:
-        raise CheckpointError(f"No home directory is known for {shown(path)}.", remedy="Give the full path.") from None
 
 
 def _require_directory(path: Path) -> Path:

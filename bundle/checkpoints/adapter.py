@@ -18,7 +18,7 @@ from bundle.checkpoints._weights import StoredTensor, read_safetensors_header
 from bundle.checkpoints.cache import cached_directory, content_key, require_space, unwritable_cache
 from bundle.checkpoints.inspection import Checkpoint
 from bundle.errors import CheckpointError
-from bundle.system.files import model_name
+from bundle.system.files import model_name, user_path
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +76,7 @@ def inspect_adapter(path: Path, base: Checkpoint) -> Adapter:
     Raises:
         CheckpointError: It is not a LoRA adapter, is damaged, does not fit the base, or cannot be merged by adding.
     """
-    path = path.expanduser().resolve()
+    path = user_path(path).resolve()
     names = list_names(path)
     if ADAPTER_CONFIG not in names:
         raise CheckpointError(

@@ -16,6 +16,7 @@ from bundle.checkpoints._files import read_json_object, shown
 from bundle.checkpoints.confined import run_confined
 from bundle.checkpoints.inspection import language_configs, vocab_size
 from bundle.errors import TokenizerError
+from bundle.system.files import user_path
 
 Conversation = Sequence[Mapping[str, Any]]
 """Messages, each with its role and its content."""
@@ -180,7 +181,7 @@ def _eos_ids(directory: Path, config: Mapping[str, Any]) -> set[object]:
 
 
 def _absolute(directory: Path) -> Path:
-    return directory.expanduser().resolve()
+    return user_path(directory).resolve()
 
 
 def _judge(

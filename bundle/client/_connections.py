@@ -1,19 +1,16 @@
 """The connections to a server: what is sent over them, trusted and read is bounded."""
 
 import importlib
-import os
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import aiohttp
 import openai
 
-from bundle.errors import UsageError
 from bundle.system.proxies import Proxy
-from bundle.system.text import one_line
+from bundle.system.tls import named_certificates
 
 LONGEST_BODY = 16 * 1024 * 1024
 """Bytes. A reply of 32,768 tokens is about a tenth of a megabyte."""
@@ -103,7 +100,9 @@ class Connections(openai.DefaultAsyncHttpxClient):
         self._proxy = None if proxy is None else proxy.address
         self._proxy_login = None if proxy is None else _login(proxy.url)
         # Loading the certificates takes a tenth of a second, and is only needed for TLS.
-        self._certificates = _certificates() if tls or (self._proxy or "").startswith("https:") else None
+        self._certificates: ssl.SSLContext | None = None
+        if tls or (self._proxy or "").startswith("https:"):
+            self._certificates = named_certificates() or httpx.create_ssl_context(trust_env=False)
         self._time_limits = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s)
         self._session: aiohttp.ClientSession | None = None
 
@@ -158,30 +157,3 @@ def _login(proxy: str) -> aiohttp.BasicAuth | None:
     if parts.username is None:
         return None
     return aiohttp.BasicAuth(unquote(parts.username), unquote(parts.password or ""), "utf-8")
-
-
-def _certificates() -> ssl.SSLContext:
-    """The certificates that servers are checked against: those that the environment names, or the usual ones.
-
-    Raises:
-        UsageError: They cannot be read.
-    """
-    named = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)] or ["REQUESTS_CA_BUNDLE"]
-    places = {name: Path(os.environ[name]).expanduser() for name in named if os.environ.get(name)}
-    if not places:
-        usual: ssl.SSLContext = httpx.create_ssl_context(trust_env=False)
-        return usual
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    for name, place in places.items():
-        try:
-            if place.is_dir():
-                context.load_verify_locations(capath=place)
-            else:
-                context.load_verify_locations(cafile=place)
-        except (OSError, ValueError) as error:
-            why = "it holds no certificate" if isinstance(error, ssl.SSLError) else getattr(error, "strerror", error)
-            raise UsageError(
-                f"The certificates in {name}={one_line(str(place), 200)} cannot be read: {why}.",
-                remedy=f"Set {name} to a PEM file or a directory of certificates, or unset it.",
-            ) from None
-    return context

@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from bundle.serving.conversion import cache_directory
+from bundle.system.files import user_path
 from bundle.system.findings import Finding, failing, ok, warning
 from bundle.system.text import size
 from bundle.tasks.sources.hub import hub_cache
@@ -45,7 +46,7 @@ def _place(what: str, path: Path, needed: int, remedy: str, *, fatal: bool, much
     """Whether a directory exists or can be made, can be written, and has space."""
     bad = failing if fatal else warning
     try:
-        existing = _nearest_existing(path.expanduser())
+        existing = _nearest_existing(user_path(path))
         if not existing.is_dir():
             return bad(f"{what}: {existing} is a file", remedy)
         _write_in(existing)

@@ -42,7 +42,7 @@ from bundle.serving.missing_gpus import why_no_gpu
 from bundle.serving.supervisor import Server as ReadyServer
 from bundle.serving.supervisor import Supervisor
 from bundle.system.background import in_thread, until_done_or_trouble
-from bundle.system.files import model_name
+from bundle.system.files import model_name, user_path
 
 if TYPE_CHECKING:  # slow to import, and the server should start first
     from bundle.client import ChatClient
@@ -124,7 +124,7 @@ class Local:
         adapter = self._adapter
         if adapter is None:
             return self.checkpoint.path, None
-        return self._model_dir.expanduser().resolve(), adapter.expanduser().resolve()
+        return user_path(self._model_dir).resolve(), user_path(adapter).resolve()
 
     @cached_property
     def _named_model_file(self) -> tuple[str, ModelFile]:

@@ -30,6 +30,7 @@ from bundle.pipeline.plan import Loaded, Plan
 from bundle.pipeline.targets import Server, Timing
 from bundle.reports.screen.console import Screen
 from bundle.runs.served import RemoteModelRecord, RequestsRecord, Served
+from bundle.system.files import user_path
 from bundle.system.proxies import proxy_for
 from bundle.system.text import nearest
 
@@ -72,7 +73,7 @@ class Remote:
         directory = self._options.tokenizer
         if directory is None:
             return None
-        counter = token_counter(directory.expanduser())
+        counter = token_counter(user_path(directory))
         if counter is None:
             raise UsageError(
                 f"--tokenizer {directory}: it contains no readable tokenizer.json or tokenizer.model.",

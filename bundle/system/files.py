@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
 from bundle.errors import UsageError
+from bundle.system.text import quoted
 
 
 def expanded(path: str, variable: str) -> Path:
@@ -21,6 +22,18 @@ def expanded(path: str, variable: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         raise _homeless(variable) from None
+
+
+def user_path(path: Path) -> Path:
+    """A path as a user writes it, which may begin with ``~`` or ``~NAME``.
+
+    Raises:
+        UsageError: There is no such home directory.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise UsageError(f"No home directory is known for {quoted(path)}.", remedy="Give the full path.") from None
 
 
 def home_cache(variable: str) -> Path:

@@ -1,8 +1,13 @@
-"""https where the server does not use TLS, and http where it does: what to write instead."""
+"""Certificates that the environment names; and https where the server does not use TLS, or http where it does."""
 
+import os
 import re
+import ssl
+from pathlib import Path
 
+from bundle.errors import UsageError
 from bundle.system.proxies import Proxy, without_users
+from bundle.system.text import one_line
 
 _NOT_TLS = re.compile(r"\[SSL: (WRONG_VERSION_NUMBER|UNKNOWN_PROTOCOL|PACKET_LENGTH_TOO_LONG|HTTP_REQUEST)\]")
 """What OpenSSL says of an answer that is not TLS."""
@@ -35,3 +40,30 @@ def wrong_scheme(url: str, setting: str, said: str, proxy: Proxy | None) -> tupl
     if url.startswith("http:") and _TLS.search(said):
         return "the server uses TLS", f"Use {setting}https{without_users(url)[4:]}."
     return None
+
+
+def named_certificates() -> ssl.SSLContext | None:
+    """The certificates that the environment names for checking servers; None for the usual ones.
+
+    Raises:
+        UsageError: They cannot be read.
+    """
+    named = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)] or ["REQUESTS_CA_BUNDLE"]
+    places = {name: Path(os.environ[name]) for name in named if os.environ.get(name)}
+    if not places:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for name, written in places.items():
+        try:
+            place = written.expanduser()
+            if place.is_dir():
+                context.load_verify_locations(capath=place)
+            else:
+                context.load_verify_locations(cafile=place)
+        except (OSError, ValueError, RuntimeError) as error:
+            why = "it holds no certificate" if isinstance(error, ssl.SSLError) else getattr(error, "strerror", error)
+            raise UsageError(
+                f"The certificates in {name}={one_line(str(written), 200)} cannot be read: {one_line(str(why))}.",
+                remedy=f"Set {name} to a PEM file or a directory of certificates, or unset it.",
+            ) from None
+    return context

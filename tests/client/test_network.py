@@ -194,3 +194,9 @@ def test_certificates_that_cannot_be_read_are_named_before_the_run(
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
     with pytest.raises(UsageError, match=f"SSL_CERT_FILE=.*{why}"):
         client_of("https://127.0.0.1:1/v1")
+
+
+def test_certificates_in_the_home_of_nobody_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "~nobody-of-this-name/ca.pem")
+    with pytest.raises(UsageError, match=r"SSL_CERT_FILE=~nobody-of-this-name/ca\.pem cannot be read"):
+        client_of("https://127.0.0.1:1/v1")

@@ -225,6 +225,14 @@ def test_an_endpoint_that_is_no_address_is_an_error(endpoint: str, tmp_path: Pat
     assert "unset it" in outcome.remedy
 
 
+def test_certificates_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    outcome = load(tmp_path, "https://127.0.0.1:9", SSL_CERT_FILE="/nowhere/ca.pem")
+    assert (
+        "The certificates in SSL_CERT_FILE=/nowhere/ca.pem cannot be read: No such file or directory" in outcome.error
+    )
+    assert "unset it" in outcome.remedy
+
+
 def test_an_empty_endpoint_is_an_error_that_says_so(tmp_path: Path) -> None:
     outcome = load(tmp_path, "")
     assert "HF_ENDPOINT is ''" in outcome.error

@@ -19,7 +19,7 @@ from bundle.system.background import bounded
 from bundle.system.files import expanded
 from bundle.system.proxies import proxy_for, without_users
 from bundle.system.text import one_line, printable, quoted
-from bundle.system.tls import wrong_scheme
+from bundle.system.tls import named_certificates, wrong_scheme
 from bundle.tasks.benchmarks import Benchmark
 from bundle.tasks.sources.csv_files import read_tables
 from bundle.tasks.sources.parquet_files import find_shards, read_shards
@@ -270,6 +270,12 @@ def _reached() -> Iterator[None]:
     except Exception as error:
         cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ else error
         text = without_users(" ".join(str(cause).split()))
+        if isinstance(cause, OSError) and not isinstance(cause, ConnectionError):
+            try:
+                named_certificates()  # the HTTP client does not say which file it cannot read
+            except UsageError as unreadable:
+                message = unreadable.message.rstrip(".")
+                raise _NotReachedError(message, f"{unreadable.remedy} {OPTIONS}") from error
         response = getattr(cause, "response", None)
         said = f"{text} {getattr(response, 'text', '')}"
         proxy = proxy_for(constants.ENDPOINT, only_http=False)
