@@ -233,6 +233,12 @@ def test_certificates_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     assert "unset it" in outcome.remedy
 
 
+def test_a_cache_with_a_name_that_no_directory_can_have_has_nothing(tmp_path: Path) -> None:
+    outcome = load(Path("/" + "a" * 300), UNREACHABLE)
+    assert "does not have all the files needed" in outcome.error
+    assert "HF_HOME=DIR" in outcome.remedy
+
+
 def test_an_empty_endpoint_is_an_error_that_says_so(tmp_path: Path) -> None:
     outcome = load(tmp_path, "")
     assert "HF_ENDPOINT is ''" in outcome.error

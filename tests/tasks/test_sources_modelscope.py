@@ -59,6 +59,15 @@ def test_https_at_a_server_without_tls_is_an_error_that_gives_the_right_address(
     assert f"Use MODELSCOPE_ENDPOINT={server.url}." in str(error.remedy)
 
 
+def test_a_cache_with_a_name_that_no_directory_can_have_is_named(
+    server: FakeModelScope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELSCOPE_CACHE", "/" + "a" * 300)
+    with pytest.raises(DataError, match="cannot be written: File name too long") as caught:
+        load()
+    assert "Set MODELSCOPE_CACHE" in str(caught.value.remedy)
+
+
 def test_the_second_time_nothing_is_asked(server: FakeModelScope) -> None:
     first = load()
     said: list[str] = []

@@ -226,9 +226,11 @@ def _progress(files: int, report: Callable[[str], None]) -> type[Any]:
 def _cached_files(benchmark: Benchmark, wanted: Sequence[Pair]) -> tuple[str, dict[str, Path]] | None:
     """The newest commit in the cache that has all the wanted files, and its files; None if there is none."""
     snapshots = hub_cache() / f"datasets--{benchmark.hub.replace('/', '--')}" / "snapshots"
-    if not snapshots.is_dir():
+    try:
+        folders = sorted(snapshots.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    except OSError:  # there is none, or no place with such a name
         return None
-    for folder in sorted(snapshots.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True):
+    for folder in folders:
         files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
         if _choose(files, benchmark, wanted):
             return folder.name, files
