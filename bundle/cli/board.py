@@ -28,7 +28,8 @@ def board(
         typer.Option("-o", "--output", metavar="FILE", help="Write it here.", show_default="DIR/board.html"),
     ] = None,
     serve: Annotated[
-        bool, typer.Option("--serve", help="Serve it on this machine instead, and show how far runs are.")
+        bool,
+        typer.Option("--serve", help="Serve the page on this machine instead, with running runs and their pages live."),
     ] = False,
     port: Annotated[
         int, typer.Option(metavar="N", min=0, max=65535, help="Port for --serve; 0 for any free one.")
@@ -38,7 +39,7 @@ def board(
     """Show all runs in a directory on one page.
 
     Scores of every run with intervals, differences from a base with their test, and lines over training steps where the
-    models' names have one (sft-step-1000, checkpoint-2000). The page works offline.
+    models' names have one, such as step_1000. The page works offline; --serve shows running ones live.
     """
     # imported late: `bundle --help` needs none of it
     from bundle.errors import UsageError

@@ -1,11 +1,12 @@
 """``bundle tasks`` and ``bundle models``: what there is to choose from."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 
 from bundle.cli import _completion
-from bundle.system.text import printable
+from bundle.system.text import hanging, printable
 
 
 def tasks(
@@ -21,8 +22,7 @@ def tasks(
     from bundle.tasks.catalog import find_task
 
     if name is None:
-        for known in file_names("configs"):
-            typer.echo(f"{known}  {find_task(known).description}")
+        _list({known: find_task(known).description for known in file_names("configs")})
     else:
         for subject in find_task(name).subjects:
             typer.echo(printable(f"{subject.name}  {subject.english}  {subject.chinese}"))
@@ -33,5 +33,10 @@ def models() -> None:
     from bundle.config.files import file_names  # imported late: `bundle --help` needs no model files
     from bundle.config.model_files import model_file
 
-    for known in file_names("models"):
-        typer.echo(f"{known}  {model_file(known).description}")
+    _list({known: model_file(known).description for known in file_names("models")})
+
+
+def _list(descriptions: Mapping[str, str]) -> None:
+    width = max(map(len, descriptions)) + 2
+    for name, description in descriptions.items():
+        typer.echo(hanging(f"{name:<{width}}{description}", width))

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from bundle.reports.formats import Language
 _WIDEST_HELP = 120
 """Columns; longer lines are hard to read, however wide the terminal."""
 _WIDEST_NAMES = 28
+_RANGE = re.compile(r"(?:\.0)?; [\d.<=]*x[\d.<>=]*\]$")
+"""What typer adds to a default: the range of an option. A value outside of it is answered with the range."""
 _NO_BRACES = str.maketrans("", "", "{}")
 
 RUN_HELP = "A run: its directory, its name or the beginning of it, its model's name, or latest."
@@ -59,8 +62,9 @@ class GroupedHelp(TyperCommand):
             raise
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """What follows the command's name on the usage line; some versions of typer put arguments in braces."""
-        return [piece.translate(_NO_BRACES) for piece in super().collect_usage_pieces(ctx)]
+        """What follows the command's name on the usage line; typer brackets arguments that are bracketed already."""
+        pieces = (piece.translate(_NO_BRACES) for piece in super().collect_usage_pieces(ctx))
+        return [piece.replace("[[", "[").replace("]]", "]") for piece in pieces]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments and options, group by group in the order of their declaration."""
@@ -73,7 +77,7 @@ class GroupedHelp(TyperCommand):
                 text = parameter.help  # has the default already, in fewer words
             elif parameter.param_type_name == "argument":
                 names, group = parameter.metavar, "Arguments"
-            text = text.replace("[default: (", "[default: ").replace(")]", "]")
+            text = _RANGE.sub("]", text.replace("[default: (", "[default: ").replace(")]", "]"))
             groups.setdefault(group or "Other options", []).append((names.lstrip(" /"), text))
         width = min(_WIDEST_NAMES, max(len(names) for records in groups.values() for names, _ in records))
         for group, records in groups.items():

@@ -20,7 +20,7 @@ from bundle.errors import BundleError
 from bundle.runs.finding import OUTPUTS
 from bundle.serving.machine import Machine
 from bundle.system.findings import SLOW, Check, Finding, Status, failing, warning, worst
-from bundle.system.text import one_line
+from bundle.system.text import hanging, one_line
 
 # What waits for a program gives up a little before its check does, for it can say what it waited for.
 _OF_LIMIT: Final = 0.9
@@ -175,6 +175,8 @@ def lines(topic: str, finding: Finding) -> list[str]:
 def show(topic: str, finding: Finding) -> None:
     """Print a finding; on a terminal its status is coloured."""
     first, *others = lines(topic, finding)
+    first = hanging(first, len(_INDENT))
+    others = [hanging(line, len(line) - len(line.lstrip()) + 2) for line in others]
     if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
         word = finding.status.value
         first = typer.style(word, fg=_COLOURS[finding.status], bold=True) + first[len(word) :]

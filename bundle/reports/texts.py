@@ -73,8 +73,10 @@ class Words(string.Formatter):
             parts.append(self("partial_sample", n=scope.sample))
         if scope.subjects is not None:
             parts.append(self("partial_subjects", n=scope.subjects[0], all=scope.subjects[1]))
-        if parts and scope.available is not None:
+        if parts and scope.available not in (None, scope.asked):
             parts.append(self("partial_of", n=scope.asked, all=scope.available))
+        elif parts:
+            parts.append(self("partial_asked", n=scope.asked))
         if scope.answered < scope.asked:
             parts.append(self("screen.coverage", answered=scope.answered, total=scope.asked))
         return "，".join(part.rstrip("。") for part in parts)

@@ -35,8 +35,8 @@ def find_run(path: Path, out: Path) -> Path:
     """Find a run directory.
 
     Args:
-        path: The directory, its name in ``out``, the beginning of one name there, a model's name for the newest of its
-            runs there, or ``latest`` for the newest of all.
+        path: The directory, its name in ``out``, the beginning of one name there, a model's name or its checkpoint's
+            directory for the newest of its runs there, or ``latest`` for the newest of all.
         out: The directory that contains runs.
 
     Raises:
@@ -47,13 +47,17 @@ def find_run(path: Path, out: Path) -> Path:
         if is_run(place):
             return place
     for place in places:
-        if os.path.isdir(place):  # noqa: PTH112 - Path.is_dir raises for some names
-            raise RunError(
-                f"{place} is not a run that can be read: it contains no {RECORD}.",
-                remedy="The run ended before its first question; see its server.log."
-                if (place / PREDICTIONS).exists()
-                else "Use the directory that the run printed on its last line.",
-            )
+        if not os.path.isdir(place):  # noqa: PTH112 - Path.is_dir raises for some names
+            continue
+        ended_early = (place / PREDICTIONS).exists()
+        if not ended_early and (newest := _newest(out, str(path), place.resolve())) is not None:
+            return newest
+        raise RunError(
+            f"{place} is not a run that can be read: it contains no {RECORD}.",
+            remedy="The run ended before its first question; see its server.log."
+            if ended_early
+            else f"It is no checkpoint that a run in {out} evaluated, either; `bundle runs` lists the runs.",
+        )
     if path == LATEST:
         if (newest := _newest(out)) is None:
             raise RunError(f"There are no runs in {out}.", remedy="Start one: bundle eval-local MODEL_DIR.")
@@ -81,16 +85,19 @@ def shortest_name(directory: Path, out: Path) -> str:
     return directory.name if out == OUTPUTS else shlex.quote(str(directory))
 
 
-def _newest(out: Path, model: str | None = None) -> Path | None:
-    """The newest run of a model, or of all; damaged ones have no model."""
+def _newest(out: Path, model: str | None = None, checkpoint: Path | None = None) -> Path | None:
+    """The newest run of a model of this name or from this directory, or of all; damaged ones have no model."""
     from bundle.runs.record import RunRecord  # imported late: slow, and most runs are named in full
 
     for directory in sorted(runs_in(out), key=lambda run: (began(run), run.name), reverse=True):
         try:
-            if model is None or RunRecord.read(directory).model.name == model:
+            if model is None:
                 return directory
+            of = RunRecord.read(directory).model
         except RunError:
             continue
+        if of.name == model or (checkpoint is not None and of.directory == checkpoint):
+            return directory
     return None
 
 

@@ -26,6 +26,10 @@ class RemoteModelRecord(RecordPart):
     base_url: Text
     headers: dict[Text, Text] = Field(default_factory=dict)
 
+    @property
+    def directory(self) -> None:
+        """It is not here."""
+
 
 class LocalModelRecord(RecordPart):
     """A checkpoint served here.
@@ -45,6 +49,11 @@ class LocalModelRecord(RecordPart):
     def name(self) -> str:
         """The name of the model in the checkpoint's directory, or of its adapter."""
         return model_name(self.adapter or self.path)
+
+    @property
+    def directory(self) -> Path | None:
+        """The checkpoint's directory, or its adapter's."""
+        return Path(self.adapter or self.path)
 
 
 class EngineRecord(RecordPart):

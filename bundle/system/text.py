@@ -9,6 +9,9 @@ Chinese, emoji and combining text stay as they are.
 import datetime
 import hashlib
 import re
+import shutil
+import sys
+import textwrap
 import unicodedata
 from collections.abc import Iterable
 from typing import Final
@@ -79,6 +82,14 @@ def did_you_mean(written: str, names: Iterable[str], otherwise: str = "", *, cut
     """A suggestion for a mistyped name, or ``otherwise`` where none is near."""
     near = nearest(written, names, cutoff=cutoff)
     return f"Did you mean {printable(near[0])}?" if near else otherwise
+
+
+def hanging(line: str, indent: int) -> str:
+    """``line``; on a terminal broken between words, its further lines ``indent`` columns from the left."""
+    if not sys.stdout.isatty():
+        return line
+    width, indented = shutil.get_terminal_size().columns, " " * indent
+    return "\n".join(textwrap.wrap(line, width, subsequent_indent=indented, break_on_hyphens=False))
 
 
 def shortened(name: str, longest: int = 120) -> str:

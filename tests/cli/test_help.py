@@ -1,6 +1,7 @@
 """The command line as a reader of its help sees it."""
 
 import inspect
+import re
 import shlex
 from dataclasses import fields
 from typing import Any
@@ -52,6 +53,11 @@ def test_an_option_whose_metavar_is_its_name_is_named(command: Any) -> None:
         for declared in getattr(parameter.annotation, "__metadata__", ()):
             if isinstance(declared, OptionInfo) and declared.metavar == name.upper():
                 assert declared.default is not ...  # typer keeps the first name there
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_it_shows_what_is_typed_and_not_how_it_is_declared(name: str) -> None:
+    assert not re.search(r"\[\[|x<|x>|<x|default: \(", help_of(name))
 
 
 def test_help_uses_the_width_there_is() -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from bundle.errors import RunError
 from bundle.runs.finding import LATEST, find_run, shortest_name
-from tests.reports.run_directories import write_run
+from bundle.tasks.catalog import find_task
+from tests.reports.run_directories import describe, write_run
 
 
 @pytest.fixture
@@ -31,6 +32,27 @@ def out(tmp_path: Path) -> Path:
 )
 def test_a_run_is_found_by_name_beginning_and_model(out: Path, called: str, day: str) -> None:
     assert find_run(Path(called), out).name.startswith(day)
+
+
+def test_checkpoints_beside_the_runs_are_no_obstacle_to_naming_their_models(
+    out: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path_factory.mktemp("here")
+    monkeypatch.chdir(here)
+    for name in ("sft-1000", "checkpoint-2000", "untried"):
+        (here / name).mkdir()
+    model = {"architecture": "Llama", "weight_bytes": 1, "quantization": None, "fingerprint": "0"}
+    for day, series in ((5, here), (6, "/elsewhere")):
+        local = describe(find_task("ceval_gen"), "x", ["law"]).to_json()
+        local["model"] = model | {"path": f"{series}/checkpoint-2000"}
+        write_run(out / f"2026010{day}-000000-ceval_gen-x", {"law": "1"}, record=local)
+
+    assert find_run(Path("sft-1000"), out).name.startswith("20260102")
+    assert find_run(Path("./sft-1000"), out).name.startswith("20260102")
+    assert find_run(here / "checkpoint-2000", out).name.startswith("20260105")
+    with pytest.raises(RunError, match=r"contains no run\.json") as raised:
+        find_run(Path("untried"), out)
+    assert "no checkpoint that a run" in str(raised.value.remedy)
 
 
 def test_latest_is_the_newest_run_even_if_it_is_damaged(out: Path) -> None:

@@ -119,7 +119,8 @@ class Screen:
     def answered(self, prediction: Prediction) -> None:
         """Count one outcome."""
         self._progress.count(prediction)
-        if self._live is None and time.monotonic() - self._shown_at >= _PLAIN_INTERVAL_S:
+        due = time.monotonic() - self._shown_at >= _PLAIN_INTERVAL_S and self._progress.done < self._progress.total
+        if self._live is None and due:
             self._shown_at = time.monotonic()
             self.say(self._progress.line())
 
