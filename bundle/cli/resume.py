@@ -15,11 +15,16 @@ def resume(run: RunArgument = LATEST, out: OutOption = OUTPUTS) -> None:
     # Imported late: `bundle --help` does not need them.
     from bundle.errors import RunError
     from bundle.runs.finding import find_run
+    from bundle.runs.predictions import count_rows
     from bundle.runs.record import RunRecord
+    from bundle.runs.results import Results
     from bundle.system.guarded import this_program
 
     directory = find_run(run, out).resolve()
     command = RunRecord.read(directory).command
+    # What is so damaged that it shows is refused before all of this program is loaded.
+    if (results := Results.read(directory)) is not None:
+        results.require_replies(directory, count_rows(directory))
     if command is None:
         raise RunError(
             f"{directory.name} does not say how it was started.",

@@ -9,6 +9,7 @@ import pytest
 from bundle.cli._command import typed_command
 from tests.openai_api import remote_api
 from tests.program import call, run
+from tests.reports.run_directories import write_run
 from tests.stand_ins.box import ROOT
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")} | {
@@ -66,6 +67,22 @@ def test_a_run_that_does_not_say_how_it_was_started_is_refused_with_what_to_do(t
 
     assert result.returncode == 2
     assert f"Repeat its command with --resume {directory}" in result.stderr
+
+
+def test_a_run_that_has_lost_replies_is_refused_before_the_command_is_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def repeated(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(os, "execv", repeated)
+    directory = write_run(tmp_path / "run", {"law": "10"})
+    (directory / "predictions.jsonl").write_bytes(b"")
+
+    result = call("resume", directory, environment=ENVIRONMENT)
+
+    assert result.returncode == 2
+    assert "has 0 of the 2 replies that results.json counts" in result.stderr
 
 
 @pytest.mark.parametrize(
