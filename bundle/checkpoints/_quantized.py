@@ -24,6 +24,7 @@ _BESIDE: Final[dict[str, set[str]]] = {
         *("absmax", "quant_map", "nested_absmax", "nested_quant_map", "bitsandbytes__nf4", "bitsandbytes__fp4"),
         *("SCB", "weight_format"),
     },
+    "smooth_quant": {"scale"},  # lmdeploy's own (``QLinear``)
 }
 """The last parts of the names of tensors that stand beside, or in place of, a weight, by ``quant_method``."""
 _PACKED: Final = {"awq": "qweight", "gptq": "qweight", "compressed-tensors": "weight_packed"}
@@ -88,7 +89,8 @@ class QuantizedLayout:
             return name, None if packed else shape
         packed_name = f"{module}.{_PACKED.get(self.method or '')}"
         if packed_name in tensors and len(shape) == 2:
-            return packed_name, self._packed_shape(*shape)
+            # Some pack into bytes, or into 16 bits.
+            return packed_name, self._packed_shape(*shape) if tensors[packed_name].dtype == "I32" else None
         return None
 
     def lacking(self, module: str, shape: tuple[int, ...], tensors: Mapping[str, StoredTensor]) -> list[str]:
@@ -99,7 +101,8 @@ class QuantizedLayout:
         elif self.method == "bitsandbytes":
             needed = self._beside_bitsandbytes(f"{module}.weight", shape, tensors)
         elif self.method is not None and weight.dtype.startswith(("F8", "I8")):
-            scales = ("weight_scale", "weight_scale_inv")  # the second with blocks, as DeepSeek has introduced it
+            # The second with blocks, as DeepSeek has introduced it.
+            scales = ("scale",) if self.method == "smooth_quant" else ("weight_scale", "weight_scale_inv")
             needed = [scales[::-1] if self._settings.get("weight_block_size") else scales]
             if self.method == "fp8" and self._settings.get("activation_scheme") == "static":
                 needed.append(("input_scale", "activation_scale", "act_scale"))

@@ -103,6 +103,10 @@ def w8a8(rows: int, columns: int) -> Stored:
     return {"weight": StoredTensor("I8", (rows, columns)), "weight_scale": StoredTensor("BF16", (rows, 1))}
 
 
+def smooth_quant(rows: int, columns: int) -> Stored:
+    return {"weight": StoredTensor("I8", (rows, columns)), "scale": StoredTensor("F32", (rows, 1))}
+
+
 def nvfp4(rows: int, columns: int) -> Stored:
     return {
         "weight_packed": StoredTensor("U8", (rows, columns // 2)),
@@ -158,6 +162,11 @@ LAYOUTS: dict[str, tuple[dict[str, Any], Maker, tuple[str, ...]]] = {
         ("weight_packed", "weight_scale", "weight_zero_point"),
     ),
     "w8a8-int8": (compressed("int-quantized", 8, "int"), w8a8, ("weight", "weight_scale")),
+    "w8a8-lmdeploy": (
+        {"quant_method": "smooth_quant", "quant_dtype": "int8"},
+        smooth_quant,
+        ("weight", "scale"),
+    ),
     "w8a8-fp8": (compressed("float-quantized", 8, "float"), static_fp8, ("weight", "weight_scale")),
     "nvfp4": (
         compressed("nvfp4-pack-quantized", 4, "float"),
@@ -259,6 +268,25 @@ def test_single_modules_may_have_other_numbers_of_bits() -> None:
         stored[name] = StoredTensor("I32", (256 // 4, 128))
 
     assert check_tensors(Path("model"), config, stored) is None
+
+
+def test_weights_may_be_packed_into_bytes() -> None:
+    config, stored = quantized(QWEN2, "w4a16")
+    for name in [name for name in stored if name.endswith(".weight_packed")]:
+        rows, columns = stored[name].shape
+        stored[name] = StoredTensor("U8", (rows, columns * 4))
+
+    assert check_tensors(Path("model"), config, stored) is None
+
+
+def test_gemma_ties_its_embeddings_where_its_configuration_does_not_say() -> None:
+    gemma = {**QWEN2, "architectures": ["GemmaForCausalLM"], "head_dim": 32}
+    config, stored = quantized(gemma, "awq")
+    del stored["lm_head.weight"]
+
+    assert check_tensors(Path("model"), config, stored) is None
+    with pytest.raises(CheckpointError, match=r"lm_head\.weight"):
+        check_tensors(Path("model"), {**config, "tie_word_embeddings": False}, stored)
 
 
 @pytest.mark.parametrize(
