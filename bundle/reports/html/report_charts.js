@@ -62,12 +62,12 @@ const reportCharts = (() => {
           y: { domain: rows.map((row) => row.label), label: null, ...(above ? { axis: null } : {}) },
           symbol: { type: "identity" },
           marks: [
-            above
-              ? Plot.text(rows, { y: "label", text: "label", frameAnchor: "left", textAnchor: "start", dy: -14, fill: MUTED })
-              : Plot.axisY({ tickSize: 0, tickFormat: (label) => cut(label, narrow ? 8.6 : 18.5) }),
             Plot.gridY({ strokeOpacity: 0.06 }),
             Plot.ruleX(lines, { x: "at", stroke: MUTED, strokeDasharray: "4 3" }),
             ...captions,
+            above
+              ? Plot.text(rows, { y: "label", text: "label", frameAnchor: "left", textAnchor: "start", dy: -14, fill: MUTED, stroke: "var(--surface)", strokeWidth: 5 })
+              : Plot.axisY({ tickSize: 0, tickFormat: (label) => cut(label, narrow ? 8.6 : 18.5) }),
             Plot.ruleY(rows, { x1: "low", x2: "high", y: "label", stroke, strokeWidth: 2, strokeOpacity: 0.45 }),
             Plot.dot(rows, { x: "accuracy", y: "label", fill: stroke, symbol, r: 4.5, className: "subject" }),
             values(rows, "label"),
