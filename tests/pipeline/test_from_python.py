@@ -117,6 +117,8 @@ def test_questions_without_a_reply_and_gates_are_errors(tmp_path: Path) -> None:
         ({"model": "m", "engine": "vllm"}, "no option 'engine'"),
         ({"model": "m", "dry_run": True}, "no option 'dry_run'"),
         ({"model": "m", "engine_arguments": ["--tp", "2"]}, "give model_dir"),
+        ({"model_dir": "./m", "adapter": ["a", "b"]}, "A run has one --adapter"),
+        ({"model": "m", "adapter": "a"}, "no option 'adapter'"),
         ({"model": "m", "limit": 0}, "limit=0: must be at least 1"),
         ({"model": "m", "concurrency": "many"}, "concurrency='many': must be a valid integer"),
         ({"model": "m", "patience": "soon"}, "'soon' is not a valid time"),

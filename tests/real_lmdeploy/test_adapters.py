@@ -1,5 +1,6 @@
 """LoRA adapters: merged as peft merges them, and served by real lmdeploy."""
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -52,12 +53,17 @@ def test_it_is_merged_bit_for_bit_as_peft_does(tmp_path: Path) -> None:
     assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
 
 
-def test_real_lmdeploy_serves_the_model_with_its_adapter(make_box: MakeBox, tiny: Path, tmp_path: Path) -> None:
+def test_real_lmdeploy_serves_the_model_without_and_with_its_adapter(
+    make_box: MakeBox, tiny: Path, tmp_path: Path
+) -> None:
     box = make_box()
     adapter = lora_adapter(tiny, tmp_path / "sft-lora")
-    options = ["--adapter", str(adapter), "--subjects", "law", "--", "--backend", "pytorch"]
+    options = ["--adapter", "none", "--adapter", str(adapter), "--subjects", "law", "--", "--backend", "pytorch"]
     result = box.run(tiny, *options)
 
     assert result.returncode == 0, result.stderr
-    assert "2 of 2 questions answered" in result.stdout
     assert f"with adapter {adapter}" in result.stderr
+    assert "against tiny" in result.stdout
+    (written,) = box.out.glob("*-sweep-tiny/sweep.json")
+    (comparison,) = json.loads(written.read_text(encoding="utf-8"))["comparisons"]
+    assert (comparison["new"]["model"], comparison["new"]["answered"]) == ("sft-lora", 2)
