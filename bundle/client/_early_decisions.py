@@ -60,7 +60,7 @@ class EarlyDecisions:
         has_cut: Whether replies were stopped early in the part of the run that is being resumed.
 
     Attributes:
-        mistaken: Whether replies were stopped early that should not have been; to be reset by whoever asks them again.
+        mistaken: Whether replies were stopped early that should not have been; to be reset by whoever forgets them.
         unknown_mark: The mark that the first replies all begin with; None for none.
     """
 

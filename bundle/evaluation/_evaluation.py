@@ -24,6 +24,9 @@ if TYPE_CHECKING:  # imported late: slow, and a local server should start first
     from bundle.client import ChatClient
 
 
+_STOPPED_BY_MISTAKE = "the reply was stopped before its text turned out to be thinking"
+
+
 class Evaluation:
     """Asks the questions of one or several tasks and keeps their outcomes.
 
@@ -77,6 +80,7 @@ class Evaluation:
         self._failed_in_passing: set[Key] = set()
         self._sharing = Sharing(servers)
         self._shared_how: Mapping[str, Asking] | None = None
+        self._thinks_aloud: set[str] = set()
 
     @property
     def unanswered(self) -> Sequence[Question]:
@@ -106,8 +110,8 @@ class Evaluation:
         try:
             while True:
                 await self._ask_unanswered(client, how, first, ours=ours)
-                # What another server has lost meanwhile is asked here.
-                if not self._forget_stopped_by_mistake(how) and not self.unanswered:
+                # What another server has lost meanwhile is asked here, and what was stopped by mistake.
+                if not self.unanswered:
                     break
         finally:
             self._request_changes = list(dict.fromkeys([*self._request_changes, *client.changes]))
@@ -183,12 +187,13 @@ class Evaluation:
     def _how(self, client: "ChatClient") -> Mapping[str, Asking]:
         """How each task is asked; the same for all servers, so that what one shows about replies holds for all."""
         if self._shared_how is None or not self._sharing.several:
-            whole = self._asking.full_replies
+            whole = {task.name for task in self.tasks if self._asking.full_replies or task.by_likelihood}
+            whole |= self._thinks_aloud
             self._shared_how = {
                 task.name: Asking(
                     task.answer_rule,
                     self._max_out_len[task.name],
-                    None if whole or task.by_likelihood else self._early_decisions(task, tls=client.tls),
+                    None if task.name in whole else self._early_decisions(task, tls=client.tls),
                     task.examples,
                     self._fewer_examples,
                 )
@@ -257,14 +262,22 @@ class Evaluation:
         options = options_of(_known_options(task), (one for one in self.questions if one.task == task.name))
         return EarlyDecisions(task.answer_rule, tls=tls, options=options, has_cut=has_cut)
 
-    def _forget_stopped_by_mistake(self, how: Mapping[str, Asking]) -> bool:
-        """Forget replies that were stopped before text turned out to be thinking; return whether there are any."""
-        mistaken = {task for task, asking in how.items() if asking.reading is not None and asking.reading.mistaken}
-        for task in mistaken:
-            how[task].reading.mistaken = False  # type: ignore[union-attr]
-        forgotten = {one.key for one in self.predictions if one.task in mistaken and one.decided_early}
-        self._forget(forgotten)
-        return bool(forgotten)
+    def _forget_stopped_by_mistake(self, new: Prediction) -> None:
+        """Forget replies that were stopped before text turned out to be thinking, on disk as well."""
+        asking = (self._shared_how or {}).get(new.task)
+        if asking is None or asking.reading is None:
+            return
+        stopped = [new] if new.decided_early and new.task in self._thinks_aloud else []
+        if asking.reading.mistaken:
+            asking.reading.mistaken = False
+            self._thinks_aloud.add(new.task)
+            stopped = [one for one in self.predictions if one.task == new.task and one.decided_early]
+        for one in stopped:
+            self._run.append(
+                unanswered(self.questions[self._index[one.key]], _STOPPED_BY_MISTAKE, attempts=one.attempts)
+            )
+        if stopped:
+            self._forget({one.key for one in stopped})
 
     def server_lost(self, *, max_restarts: int = 0) -> AfterCrash:
         """Note that the server crashed or hangs; `ask` may be called again with another one, if the result says so.
@@ -365,6 +378,7 @@ class Evaluation:
         self._known.add(prediction.key)
         self.predictions.append(prediction)
         self._on_prediction(prediction)
+        self._forget_stopped_by_mistake(prediction)
 
 
 def _known_options(task: Task) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bundle.client._early_decisions import EarlyDecisions
 from bundle.client._replies import NoReplyError, Reply, StreamedReply
 from bundle.evaluation import AskingOptions, Evaluation
-from bundle.runs.predictions import read_predictions
+from bundle.runs.predictions import Prediction, read_predictions
 from bundle.runs.run import Run
 from bundle.tasks.answers import AnswerRule, FirstCapital, FirstOption, Labelled, Pattern
 from bundle.tasks.catalog import Question, find_task
@@ -168,6 +168,44 @@ async def test_what_was_cut_before_text_turned_out_to_be_thinking_is_asked_again
     assert evaluation.results({}).coverage.answered == 40
     assert not any(one.decided_early for one in evaluation.predictions)
     assert not any(row.decided_early for row in rows.values())
+
+
+async def test_what_was_cut_before_text_turned_out_to_be_thinking_counts_no_more_if_the_run_is_interrupted_then(
+    tmp_path: Path,
+) -> None:
+    thought = asyncio.Event()
+
+    async def handler(call: Call) -> web.StreamResponse:
+        if call.number < 30:
+            return await Stream().send(call, chunks_of(EXPLAINED))
+        if call.number == 30:
+            return await Stream().send(call, chunks_of(["hm", "</think>", "C"]))
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    def note(outcome: Prediction) -> None:
+        if outcome.thinking is not None:
+            thought.set()
+
+    questions = [Question("ceval_gen", "val", "law", number, MESSAGES, "C", 0) for number in range(40)]
+    options = AskingOptions(1, adaptive=False, full_replies=False, prefix_order=False)
+    with Run.create(tmp_path, "r") as run:
+        evaluation = Evaluation(
+            [find_task("ceval_gen")], questions, run, note, max_out_len={"ceval_gen": 64}, asking=options
+        )
+        async with loopback_api(handler) as api, client_of(api.url) as client, asyncio.timeout(PATIENCE_S):
+            asking = asyncio.create_task(evaluation.ask(client))
+            await thought.wait()
+            asking.cancel()
+            await asyncio.wait({asking})
+        run.flush()
+        rows = {row.id: row for row in read_predictions(run.directory)}
+
+    assert not any(one.decided_early for one in evaluation.predictions)
+    assert not any(row.decided_early for row in rows.values())
+    assert sum(row.error is not None for row in rows.values()) >= 20
+    answered = sum(row.error is None for row in rows.values())
+    assert evaluation.results({}).coverage.answered == answered < 12
 
 
 async def test_what_is_thought_apart_from_the_text_decides_nothing() -> None:

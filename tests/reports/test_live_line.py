@@ -38,6 +38,27 @@ def counted(
     return progress
 
 
+def test_a_question_that_is_asked_again_counts_once() -> None:
+    progress = counted(right=1, wrong=0, failed=0)
+    again = Prediction(
+        *("ceval_gen", "val", "law", 0),
+        reply="B",
+        answer="B",
+        gold="A",
+        correct=False,
+        finish_reason="stop",
+        decided_early=False,
+        prompt_tokens=1,
+        completion_tokens=1,
+        latency_s=0.1,
+        attempts=1,
+    )
+
+    progress.count(again)
+
+    assert "0.0 % of 1 correct" in [text for _, text in progress.labels()]
+
+
 def shown(line: LiveLine, width: int) -> str:
     stream = StringIO()
     console = Console(file=stream, width=width, color_system=None, force_terminal=True)

@@ -30,6 +30,7 @@ class Progress:
         self._in_flight = in_flight
         self._asked: set[Key] = set()
         self._failed: set[Key] = set()
+        self._replies: dict[Key, bool] = {}
         self._answered: Counter[str] = Counter()
         self._right: Counter[str] = Counter()
         self._subjects: set[Part] = set()
@@ -44,11 +45,15 @@ class Progress:
     def count(self, prediction: Prediction) -> None:
         """Count one outcome."""
         self._asked.add(prediction.key)
+        if (was_right := self._replies.pop(prediction.key, None)) is not None:  # asked again
+            self._answered[prediction.task] -= 1
+            self._right[prediction.task] -= was_right
         self._retries += max(prediction.attempts - 1, 0)
         if prediction.error is not None:
             self._failed.add(prediction.key)
             return
         self._failed.discard(prediction.key)
+        self._replies[prediction.key] = prediction.correct is True
         self._answered[prediction.task] += 1
         self._right[prediction.task] += prediction.correct is True
         self._subjects.add(prediction.part)
@@ -106,4 +111,5 @@ class Progress:
         several = len(self._answered) > 1
         for task, count in list(self._answered.items()):  # another thread counts, too
             name = f"{printable(task)} " if several else ""
-            yield f"{name}{100 * self._right[task] / count:.1f} % of {count:,}"
+            if count:
+                yield f"{name}{100 * self._right[task] / count:.1f} % of {count:,}"
