@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import os
 import shutil
+import subprocess
+import threading
 import time
-from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bundle.serving.gpus import Gpu
+from bundle.system.background import in_thread
 from bundle.system.guarded import SAFE_PATH, without_keys
 
 _QUERY = "--query-gpu=uuid,utilization.gpu,memory.used,memory.total"
@@ -48,10 +50,13 @@ async def watch(gpus: Sequence[Gpu], seen: Callable[[Sequence[Load]], None]) -> 
     """
     places = {gpu.uuid: gpu.index for gpu in gpus if gpu.index is not None}
     command = shutil.which("nvidia-smi")
+    if command is None or not places:
+        return
+    query = [command, _QUERY, "--format=csv,noheader,nounits", f"--id={','.join(places)}"]
     began, failures = time.monotonic(), 0
-    while places and command is not None and failures < _MOST_FAILURES:
+    while failures < _MOST_FAILURES:
         asked = time.monotonic()
-        loads = _loads(await _answer(command, [*places]), places)
+        loads = _loads(await _Query(query).answer(), places)
         if loads:
             seen(loads)
         failures = 0 if loads else failures + 1
@@ -60,35 +65,51 @@ async def watch(gpus: Sequence[Gpu], seen: Callable[[Sequence[Load]], None]) -> 
         await asyncio.sleep(pause_s)
 
 
-async def _answer(command: str, uuids: Sequence[str]) -> str:
-    """What ``nvidia-smi`` says of these GPUs; "" where it fails or takes long. Cancelled, it leaves no process."""
-    try:
-        process = await asyncio.create_subprocess_exec(
-            command,
-            _QUERY,
-            "--format=csv,noheader,nounits",
-            f"--id={','.join(uuids)}",
-            stdin=DEVNULL,
-            stdout=PIPE,
-            stderr=DEVNULL,
-            env={**without_keys(os.environ), **SAFE_PATH},
-        )
-    except OSError:
-        return ""
-    try:
-        async with asyncio.timeout(_LONGEST_ANSWER_S):
-            said, _ = await process.communicate()
-        return said.decode(errors="replace") if process.returncode == 0 else ""
-    except TimeoutError:
-        return ""
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+class _Query:
+    """One question to ``nvidia-smi``, asked in a thread, where starting a program does not hold up the event loop."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = command
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._called_off = False
+
+    async def answer(self) -> str:
+        """What it says; "" where it fails or takes long. Cancelled, it leaves no process."""
+        try:
+            return await in_thread(self._ask)
+        finally:
+            self._call_off()
+
+    def _ask(self) -> str:
+        with self._lock, contextlib.suppress(OSError):
+            if not self._called_off:
+                self._process = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    text=True,
+                    errors="replace",
+                    env={**without_keys(os.environ), **SAFE_PATH},
+                )
+        if (process := self._process) is None:
+            return ""
+        try:
+            said, _ = process.communicate(timeout=_LONGEST_ANSWER_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
             # One that is stuck in the driver dies when that lets go of it.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1):
-                    await process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=1)
+            return ""
+        return said if process.returncode == 0 else ""
+
+    def _call_off(self) -> None:
+        with self._lock:
+            self._called_off = True
+            if self._process is not None:
+                self._process.kill()
 
 
 def _loads(said: str, places: dict[str, int]) -> list[Load]:

@@ -101,15 +101,20 @@ def test_settings_that_differ_are_in_words(tmp_path: Path) -> None:
     assert "engine.gpus: none → NVIDIA H100, NVIDIA H100" in render_page([compare(base, new)])
 
 
-def test_runs_of_a_series_come_in_the_order_of_their_steps_with_the_trend(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("base_name", "points"), [("base", 3), ("sft-100", 4)])
+def test_runs_of_a_series_come_in_the_order_of_their_steps_with_the_trend(
+    tmp_path: Path, base_name: str, points: int
+) -> None:
     outcomes = random_outcomes(find_task("ceval_gen"), 0.5, questions=1)
     base, *others = (
         read_recorded_run(write_run(tmp_path / name, outcomes | {"law": law}, model=name))
-        for name, law in [("base", "0000"), ("sft-900", "1111"), ("sft-1000", "0000"), ("sft-800", "1000")]
+        for name, law in [(base_name, "0000"), ("sft-900", "1111"), ("sft-1000", "0000"), ("sft-800", "1000")]
     )
     text = render_page([compare(base, other) for other in others])
     assert re.findall(r'id="title-\d">([\w-]+)', text) == ["sft-800", "sft-900", "sft-1000"]
-    assert text.count("<polyline") == 6
+    lines = re.findall(r'<polyline points="([\d., ]+)"', text)
+    assert len(lines) == 6
+    assert {len(line.split()) for line in lines} == {points}
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 390)])

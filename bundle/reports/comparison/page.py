@@ -123,6 +123,8 @@ def _matrices(comparisons: Sequence[Comparison], *, by_step: bool) -> Iterator[_
         for task in base.tasks
         for group, members in task.groups.items()
     }
+    leads = _begins_series(base, comparisons[0].new)
+    steps = len(comparisons) + leads
     for place, first in enumerate(comparisons[0].overall):
         groups = [
             row.name for row in comparisons[0].rows if row.kind == "group" and split_of[row.name] == splits[place]
@@ -139,16 +141,25 @@ def _matrices(comparisons: Sequence[Comparison], *, by_step: bool) -> Iterator[_
             base=[next((row.base for row in column if row is not None), None) for column in columns],
             lines=lines,
             unit=_scale(known),
-            trends=[_trend(column) for column in columns] if by_step and len(comparisons) > 2 else [],
+            trends=[_trend(column, with_base=leads) for column in columns] if by_step and steps > 2 else [],
         )
 
 
-def _trend(column: Sequence[Row | None]) -> str:
-    known = [(number, row.new) for number, row in enumerate(column) if row is not None]
+def _begins_series(base: RecordedRun, first: RecordedRun) -> bool:
+    """Whether the base is an earlier checkpoint of the same training."""
+    before, then = base.training_step, first.training_step
+    return before is not None and then is not None and before[0] == then[0] and before[1] < then[1]
+
+
+def _trend(column: Sequence[Row | None], *, with_base: bool) -> str:
+    values = [None if row is None else row.new for row in column]
+    if with_base:
+        values.insert(0, next((row.base for row in column if row is not None), None))
+    known = [(number, value) for number, value in enumerate(values) if value is not None]
     if len(known) < 2:
         return ""
     low, high = min(value for _, value in known), max(value for _, value in known)
-    across, up = 96 / (len(column) - 1), 26 / ((high - low) or 1)
+    across, up = 96 / (len(values) - 1), 26 / ((high - low) or 1)
     return " ".join(f"{2 + number * across:.1f},{28 - (value - low) * up:.1f}" for number, value in known)
 
 
