@@ -154,7 +154,7 @@ class ChatClient:
         reading: EarlyDecisions | None = None,
         path: str | None = None,
         begun: Callable[[], None] = lambda: None,
-        busy: Callable[[], None] = lambda: None,
+        busy: Callable[[int], None] = lambda in_hand: None,
     ) -> Reply:
         """Ask; retry after a transient fault, or with another key if one is refused.
 
@@ -165,7 +165,7 @@ class ChatClient:
             reading: Decides how the reply is read; None for complete replies.
             path: Where to ask, from the server's root; None for the usual.
             begun: Called when the reply starts to arrive, if that can be seen.
-            busy: Called when the server says that it is asked too often.
+            busy: Called when the server says that it is asked too often, with how many other requests it has.
 
         Raises:
             NoReplyError: There is no reply, and asking again is not worthwhile.
@@ -182,7 +182,7 @@ class ChatClient:
             except AttemptError as fault:
                 self._heard |= fault.heard
                 if fault.busy:
-                    busy()
+                    busy(self._transport.in_flight)
                 if not self._is_to_be_asked_differently(question, fault):
                     await self._prepare_retry(question, key, fault)
             else:

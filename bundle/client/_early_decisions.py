@@ -21,8 +21,12 @@ Stopping a reply means closing its connection, so the next request opens a new o
 two or three round trips plus a handshake with TLS. Streaming itself costs 0.03 ms of CPU per event. A reply of one
 letter and an end of turn is cheaper to read whole."""
 
-_LONG = 32
-"""Pieces after the answer that show that a model explains its answers, before the reply is complete."""
+_LONG = 8
+"""Pieces after the answer that show that a model explains its answers, before the reply is complete; more where more
+must be saved. All replies in flight go on until it shows."""
+
+_IN_ONE_PIECE = 32
+"""Tokens in a piece from which on a reply does not come token by token."""
 
 _WINDOW = 32
 """How many of the last replies are looked at to see whether a model has changed its habits; and how many long replies
@@ -36,6 +40,7 @@ class _Habit(enum.Enum):
     BRIEF = "replies end soon after the answer: not streaming them"
     IN_ONE_PIECE = "replies are long, but arrive in one piece: not streaming the next ones"
     UNKNOWN_MARK = "replies begin with a mark that may start thinking: not streaming them"
+    UNWANTED = "complete replies are wanted: the first were streamed to see when the server begins with them"
     THINKS_ALOUD = "any text may turn out to be thinking: not streaming replies"
 
 
@@ -58,16 +63,21 @@ class EarlyDecisions:
         tls: Whether connections are encrypted.
         options: What the answer may be; "" for anything.
         has_cut: Whether replies were stopped early in the part of the run that is being resumed.
+        stops: Whether any reply may be stopped early. Otherwise the first ones are streamed all the same, to their end:
+            that they have begun to arrive shows how many requests the server works on at once.
 
     Attributes:
         mistaken: Whether replies were stopped early that should not have been; to be reset by whoever forgets them.
         unknown_mark: The mark that the first replies all begin with; None for none.
     """
 
-    def __init__(self, rule: AnswerRule, *, tls: bool, options: str = "", has_cut: bool = False) -> None:
+    def __init__(
+        self, rule: AnswerRule, *, tls: bool, options: str = "", has_cut: bool = False, stops: bool = True
+    ) -> None:
         self._rule = rule
         self._options = options
         self._worth_it = _WORTH_IT_HTTPS if tls else _WORTH_IT_HTTP
+        self._long = max(_LONG, self._worth_it)
         self._habit = _Habit.UNKNOWN
         self._saved: list[float] = []
         self._tokens_per_piece: list[float] = []
@@ -77,6 +87,7 @@ class EarlyDecisions:
         self._cut: deque[bool] = deque(maxlen=_WINDOW)
         self._probes: set[StreamedReply] = set()
         self._has_cut = has_cut
+        self._stops = stops
         self._first_marks: list[str | None] = []
         self.mistaken = False
         self.unknown_mark: str | None = None
@@ -91,9 +102,9 @@ class EarlyDecisions:
 
     def is_enough(self, reply: StreamedReply) -> bool:
         """Whether a reply that has grown by a piece can be stopped now."""
-        if reply.pieces_to_decide is None or reply.ended or opening_mark(reply.text) is not None:
+        if not self._stops or reply.pieces_to_decide is None or reply.ended or opening_mark(reply.text) is not None:
             return False
-        if self._habit is _Habit.UNKNOWN and reply.pieces - reply.pieces_to_decide == _LONG:
+        if self._habit is _Habit.UNKNOWN and reply.pieces - reply.pieces_to_decide == self._long:
             self._probes.add(reply)
             if len(self._probes) >= _PROBES:
                 self._habit = _Habit.EXPLAINS
@@ -139,7 +150,7 @@ class EarlyDecisions:
                 self._look_again()
 
     def _note_mark(self, text: str) -> None:
-        if len(self._first_marks) >= _PROBES:
+        if not self._stops or len(self._first_marks) >= _PROBES:
             return
         self._first_marks.append(opening_mark(text))
         if len(self._first_marks) == _PROBES and len(set(self._first_marks)) == 1:
@@ -158,10 +169,12 @@ class EarlyDecisions:
 
     def _settle(self) -> None:
         self._brief_length = statistics.fmean(self._lengths)
-        if statistics.median(self._saved) >= self._worth_it:
+        if not self._stops:
+            self._habit = _Habit.UNWANTED
+        elif statistics.median(self._saved) >= self._worth_it:
             self._habit = _Habit.EXPLAINS
         else:
-            in_one_piece = statistics.median(self._tokens_per_piece) >= _LONG
+            in_one_piece = statistics.median(self._tokens_per_piece) >= _IN_ONE_PIECE
             self._habit = _Habit.IN_ONE_PIECE if in_one_piece else _Habit.BRIEF
         self._saved.clear()
         self._tokens_per_piece.clear()

@@ -77,6 +77,9 @@ class Transport:
         proxies: Whether to use the proxies set in the environment; a server on loopback is never behind one.
         headers: Sent with every request.
 
+    Attributes:
+        in_flight: Requests whose response is not complete.
+
     Raises:
         UsageError: The base URL, or a proxy or a file of certificates that the environment names, cannot be used.
     """
@@ -89,7 +92,7 @@ class Transport:
         self._headers = {**_OMITTED_PER_REQUEST, **{name.title(): value for name, value in (headers or {}).items()}}
         self._proxy = proxy_for(base_url) if proxies else None
         self._host = urlsplit(base_url).hostname
-        self._in_flight = 0
+        self.in_flight = 0
         self._has_replied = False
         self._silent_since: float | None = None
         self._prepared: dict[tuple[str, str | None], Prepared] = {}
@@ -219,7 +222,7 @@ class Transport:
         """Track a request in flight, and raise whatever it fails with as `AttemptError`."""
         if self._silent_since is None:
             self._silent_since = time.monotonic()
-        self._in_flight += 1
+        self.in_flight += 1
         heard = False
         try:
             yield
@@ -244,10 +247,10 @@ class Transport:
             tls, silent = self._base_url.startswith("https:"), not self._has_replied
             raise self._through_proxy(_fault_of_connection(error, self._timeout_s, tls=tls, silent=silent)) from None
         finally:
-            self._in_flight -= 1
+            self.in_flight -= 1
             if heard:
                 self._has_replied = True
-                self._silent_since = time.monotonic() if self._in_flight else None
+                self._silent_since = time.monotonic() if self.in_flight else None
 
     def _fault_of_status(self, status: int, said: object, headers: Mapping[str, str], asked: str) -> AttemptError:
         if 400 <= status < 500:

@@ -187,13 +187,11 @@ class Evaluation:
     def _how(self, client: "ChatClient") -> Mapping[str, Asking]:
         """How each task is asked; the same for all servers, so that what one shows about replies holds for all."""
         if self._shared_how is None or not self._sharing.several:
-            whole = {task.name for task in self.tasks if self._asking.full_replies or task.by_likelihood}
-            whole |= self._thinks_aloud
             self._shared_how = {
                 task.name: Asking(
                     task.answer_rule,
                     self._max_out_len[task.name],
-                    None if task.name in whole else self._early_decisions(task, tls=client.tls),
+                    self._reading(task, tls=client.tls),
                     task.examples,
                     self._fewer_examples,
                 )
@@ -257,10 +255,13 @@ class Evaluation:
                 await require_working(client, self.questions[0])
                 self._suspects.works()
 
-    def _early_decisions(self, task: Task, *, tls: bool) -> EarlyDecisions:
+    def _reading(self, task: Task, *, tls: bool) -> EarlyDecisions | None:
+        stops = not (self._asking.full_replies or task.name in self._thinks_aloud)
+        if task.by_likelihood or not (stops or self._asking.adaptive):
+            return None
         has_cut = any(one.decided_early and one.task == task.name for one in self.predictions)
         options = options_of(_known_options(task), (one for one in self.questions if one.task == task.name))
-        return EarlyDecisions(task.answer_rule, tls=tls, options=options, has_cut=has_cut)
+        return EarlyDecisions(task.answer_rule, tls=tls, options=options, has_cut=has_cut, stops=stops)
 
     def _forget_stopped_by_mistake(self, new: Prediction) -> None:
         """Forget replies that were stopped before text turned out to be thinking, on disk as well."""

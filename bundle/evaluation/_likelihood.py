@@ -29,7 +29,7 @@ class OptionLosses:
 
 
 async def option_losses(
-    client: "ChatClient", question: Question, rule: Likeliest, busy: Callable[[], None]
+    client: "ChatClient", question: Question, rule: Likeliest, busy: Callable[[int], None]
 ) -> OptionLosses:
     """Ask how likely a question's text is with each of the options.
 

@@ -7,7 +7,7 @@ from types import TracebackType
 
 _FIRST_LIMIT = 16
 _WORTHWHILE_GAIN, _FULL_GAIN = 1.2, 1.7
-_SLOW = 3.0
+_SLOW, _SHRUNK, _LOSS = 3.0, 0.75, 0.88
 _MISSES = 2
 _PATIENCE = 8
 _MANY = 0.4
@@ -26,13 +26,15 @@ class Window:
     it, as congestion control does:
 
     - It starts small and doubles as long as that gives a fifth more replies per second, or quadruples if the last step
-      gave nearly as many more as it could. It doubles before the first reply, too, when replies to all requests in
+      gave nearly as many more as it could. It quadruples before the first reply, too, when replies to all requests in
       flight have begun to arrive: then none of them is queueing at the server. Long replies are not waited for.
     - When two rounds in a row gain nothing, it returns to the last useful width, and tries again eight rounds later.
     - When replies take three times as long as in the quickest round without a higher rate, requests are queueing at the
-      server: the window shrinks by a quarter.
-    - When the server refuses many requests of a round as too many, it halves, and grows by an eighth per round from
-      then on. Fewer refusals say something about the rate of requests, which the client slows, not about their number.
+      server: the window shrinks by a quarter. If that makes replies no quicker, the server has become slower, and the
+      window is what it was.
+    - When the server refuses many requests of a round as too many, it shrinks to as many as the server has in hand, or
+      to half, and grows by an eighth per round from then on. Fewer refusals say something about the rate of requests,
+      which the client slows, not about their number.
 
     A round is as many replies as the window is wide, so every figure is a mean over all requests in flight. The rate of
     replies follows from how many were in flight and how long they took (Little's law); if counted, it would rise and
@@ -54,7 +56,8 @@ class Window:
         self._last_worthwhile = self.limit
         self._best_rate = 0.0
         self._quickest_s = float("inf")
-        self._was_busy = False
+        self._shrunk_from, self._rate_then = 0, 0.0
+        self._narrowest = 0
         self._of_a_wider_window = 0
         self._arriving = 0
         self._begin_round()
@@ -82,7 +85,7 @@ class Window:
         self._arriving += 1
         if self._adaptive and self._growth is _Growth.DOUBLING and not self._best_rate and self._arriving >= self.limit:
             self._last_worthwhile = self.limit
-            self._set(2 * self.limit)
+            self._set(4 * self.limit)
             self._begin_round()
 
     def ended(self) -> None:
@@ -106,15 +109,22 @@ class Window:
         if self._replies >= self.limit:
             self._end_round()
 
-    def busy(self) -> None:
-        """Learn that the server refused a request as one too many."""
+    def busy(self, in_hand: int) -> None:
+        """Learn that the server refused a request as one too many.
+
+        Args:
+            in_hand: How many others it has not refused or answered yet.
+        """
         self._refused += 1
-        # All requests in flight may meet that: halving once a round is enough.
-        if self._adaptive and not self._was_busy and self._refused > _MANY * self.limit:
+        if not self._adaptive:
+            return
+        if not self._narrowest and self._refused > _MANY * self.limit:
             self._growth = _Growth.CREEPING
-            self._set(self.limit // 2)
             self._begin_round()
-            self._was_busy = True
+            # All requests in flight may meet that: halving once a round is enough.
+            self._narrowest = max(1, self.limit // 2)
+        if self._narrowest:
+            self._set(min(self.limit, max(self._narrowest, in_hand)))
 
     def _end_round(self) -> None:
         latency_s = max(self._latency_s / self._replies, 1e-6)
@@ -123,8 +133,13 @@ class Window:
         gained, full = rate > self._best_rate * _WORTHWHILE_GAIN, rate > self._best_rate * _FULL_GAIN
         self._best_rate = max(self._best_rate, rate)
         self._rounds_without_gain = 0 if gained else self._rounds_without_gain + 1
-        if not gained and latency_s > _SLOW * self._quickest_s and self._growth is not _Growth.DOUBLING:
-            self._set(3 * self.limit // 4)
+        shrunk_from, self._shrunk_from = self._shrunk_from, 0
+        if shrunk_from and rate < _LOSS * self._rate_then:
+            self._quickest_s, self._best_rate = latency_s, rate
+            self._set(shrunk_from)
+        elif not gained and latency_s > _SLOW * self._quickest_s and self._growth is not _Growth.DOUBLING:
+            self._shrunk_from, self._rate_then = self.limit, rate
+            self._set(int(_SHRUNK * self.limit))
         elif self._growth is _Growth.CREEPING:
             self._set(self.limit + max(1, self.limit // 8))
         elif self._growth is _Growth.DOUBLING and gained:
@@ -144,7 +159,7 @@ class Window:
         self._latency_s = 0.0
         self._in_flight_then = 0.0
         self._refused = 0
-        self._was_busy = False
+        self._narrowest = 0
 
     def _set(self, limit: int) -> None:
         limit = max(1, min(limit, self.most))

