@@ -121,11 +121,14 @@ class TemplateProof:
         if len(asked) >= _NO_TOKEN and asked in text:
             return True
         taken = max((end for end in range(1, len(text)) if ending.endswith(text[:end])), default=0)
-        # Only then is it worth to load the vocabulary. A part of a character is a token, and shown as more.
-        if not taken or not text[taken:].strip() or "\ufffd" in text:
+        # White space changes no answer. A part of a character is a token, and shown as more.
+        if not text[:taken].strip() or not text[taken:].strip() or "\ufffd" in text:
             return False
-        counter = token_counter(self.vocabulary)
-        return counter is not None and counter.of_texts([text])[0] > said
+        counter = token_counter(self.vocabulary)  # takes part of a second
+        if counter is None:
+            return False
+        before, whole = counter.of_texts(["\n", f"\n{text}"])  # sentencepiece counts a space before a text
+        return whole - before > said
 
     def _judge(self, pairs: Sequence[tuple[Question, int, RenderedPrompt]]) -> Verdict:
         different = [pair for pair in pairs if pair[1] not in (pair[2].tokens, pair[2].with_special)]

@@ -168,7 +168,7 @@ NOT_TO_THINK = RenderedPrompt(40, 40, ending="<|im_start|>assistant\n<think>\n\n
 @pytest.mark.parametrize(
     "text",
     [
-        pytest.param("\n\nA", id="what the template writes last"),
+        pytest.param("</think>\n\nA", id="what the template writes last"),
         pytest.param("assistant\n<think>\n\n</think>\n\nA", id="the beginning of the turn"),
         pytest.param("<|im_start|>user\n" + "x" * 90 + "<|im_end|>\nA", id="the whole prompt"),
     ],
@@ -190,6 +190,7 @@ async def test_text_of_the_prompt_in_a_reply_of_one_token_is_an_error(tmp_path: 
         pytest.param("", 1, id="nothing"),
         pytest.param("\n", 1, id="a token that the prompt ends with"),
         pytest.param("\n\n\n", 1, id="more of what the prompt ends with"),
+        pytest.param("\n\nA", 1, id="white space, which changes no answer"),
         pytest.param("\n\ufffd", 1, id="a part of a character"),
         pytest.param("\n\nA: because of the law", 9, id="more tokens than it was asked for"),
         pytest.param("x" * 90, 90, id="a question said again, by a server that does not stop"),
