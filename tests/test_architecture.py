@@ -16,9 +16,11 @@ EVERYWHERE = frozenset({"config", "system", "errors"})
 
 ARROWS = {
     "cli": {"pipeline", "doctor", "reports"},
-    "pipeline": {"reports", "evaluation", "serving", "checkpoints", "runs", "tasks", "client"},
+    "worker": {"pipeline", "fleet"},
+    "pipeline": {"fleet", "reports", "evaluation", "serving", "checkpoints", "runs", "tasks", "client"},
+    "fleet": {"client", "tasks"},
     "reports": {"runs"},
-    "doctor": {"serving", "checkpoints", "tasks", "runs"},
+    "doctor": {"fleet", "serving", "checkpoints", "tasks", "runs"},
     "evaluation": {"client", "runs", "tasks"},
     "serving": {"checkpoints"},
     "checkpoints": set(),

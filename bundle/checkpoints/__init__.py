@@ -12,10 +12,11 @@ from bundle.checkpoints.inspection import (
     require_trust,
 )
 from bundle.checkpoints.token_count import TokenCounter, estimating_counter, token_counter
-from bundle.checkpoints.tokenizer import RenderedPrompt, TokenizerProof, prove_tokenizer
+from bundle.checkpoints.tokenizer import Conversation, RenderedPrompt, TokenizerProof, prove_tokenizer
 
 __all__ = [
     "Checkpoint",
+    "Conversation",
     "RenderedPrompt",
     "TokenCounter",
     "TokenizerProof",

@@ -42,6 +42,7 @@ def eval_local(
 
     # imported late: by now the GPUs are being asked
     from bundle.pipeline.checkpoint_folder import models_of, several
+    from bundle.pipeline.cluster import where_served
     from bundle.pipeline.local import Local
     from bundle.pipeline.pipeline import evaluate
     from bundle.pipeline.signals import run_with_signals
@@ -52,7 +53,8 @@ def eval_local(
     if (checkpoints is not None or len(models) > 1) and not asked.dry_run:
         sweep(models, asked, served, context, machine)
     served = replace(served, adapter=[models[0].adapter])
-    target = Local(models[0].path, served, context.obj or (), machine)
+    local = Local(models[0].path, served, context.obj or (), machine)
+    target = local if asked.dry_run else where_served(local)
     screen = Screen(language=asked.lang)
     command = typed_command()
     raise typer.Exit(

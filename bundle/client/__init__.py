@@ -11,18 +11,24 @@ from bundle.client._addresses import insecure, is_loopback, normalise_base_url
 from bundle.client._early_decisions import EarlyDecisions
 from bundle.client._keys import KeyRing
 from bundle.client._replies import NoReplyError, RefusedError, Reply
+from bundle.client._scoring import SCORING, Scoring, ScoringRoad
 
 if TYPE_CHECKING:
     from bundle.client._client import ChatClient
+    from bundle.client._interface import Client
     from bundle.client._server_info import listed, only_model, served_models
 
 __all__ = [
+    "SCORING",
     "ChatClient",
+    "Client",
     "EarlyDecisions",
     "KeyRing",
     "NoReplyError",
     "RefusedError",
     "Reply",
+    "Scoring",
+    "ScoringRoad",
     "insecure",
     "is_loopback",
     "listed",
@@ -31,7 +37,9 @@ __all__ = [
     "served_models",
 ]
 
-_IMPORTED_LATE = {"ChatClient": "_client"} | dict.fromkeys(("listed", "only_model", "served_models"), "_server_info")
+_IMPORTED_LATE = {"ChatClient": "_client", "Client": "_interface"} | dict.fromkeys(
+    ("listed", "only_model", "served_models"), "_server_info"
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ import enum
 import statistics
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from bundle.client._model_name import require_model
 from bundle.client._replies import Reply, StreamedReply
@@ -95,6 +96,21 @@ class EarlyDecisions:
     def wants_stream(self) -> bool:
         """Whether the next reply should be streamed."""
         return self._habit in (_Habit.UNKNOWN, _Habit.EXPLAINS)
+
+    def to_json(self) -> dict[str, Any]:
+        """The rule and its options, from which another process can make one that starts anew."""
+        return {**self._rule.to_json(), "of": self._options}
+
+    @property
+    def thinks_aloud(self) -> bool:
+        """Whether no reply is to be stopped early any more, since any text may turn out to be thinking."""
+        return self._habit is _Habit.THINKS_ALOUD
+
+    def heard(self, reply: Reply) -> None:
+        """Learn from a reply that was read elsewhere; all else about it was learned there."""
+        self._has_cut |= reply.decided_early
+        if reply.took_text_back or self.thinks_aloud:
+            self._thinks_aloud()
 
     def begin(self, marks: ThinkingMarks = KNOWN_MARKS) -> StreamedReply:
         """What collects the events of the next reply."""

@@ -19,7 +19,7 @@ from bundle.tasks.catalog import Question
 from bundle.tasks.scores import Key
 
 if TYPE_CHECKING:  # imported late: slow, and a local server should start first
-    from bundle.client import ChatClient
+    from bundle.client import Client
 
 _FEWEST_FAILURES = 32
 _ROUNDS_OF_FAILURES = 2
@@ -107,7 +107,7 @@ class FirstRefusals:
             )
 
 
-async def require_working(client: "ChatClient", like: Question) -> None:
+async def require_working(client: "Client", like: Question) -> None:
     """Ask the server something that every model can reply to, in the way in which a question is asked.
 
     Raises:
@@ -135,7 +135,7 @@ class Workers:
     """
 
     queue: Queue
-    client: "ChatClient"
+    client: "Client"
     how: Mapping[str, Asking]
     window: Window
     suspects: Suspects

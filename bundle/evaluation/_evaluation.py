@@ -21,7 +21,7 @@ from bundle.tasks.catalog import Question, Task
 from bundle.tasks.scores import Key
 
 if TYPE_CHECKING:  # imported late: slow, and a local server should start first
-    from bundle.client import ChatClient
+    from bundle.client import Client
 
 
 _STOPPED_BY_MISTAKE = "the reply was stopped before its text turned out to be thinking"
@@ -92,7 +92,7 @@ class Evaluation:
         """How many questions wait for their reply."""
         return self._suspects.in_flight + self._sharing.in_flight
 
-    async def ask(self, client: "ChatClient", *, ours: bool = False) -> None:
+    async def ask(self, client: "Client", *, ours: bool = False) -> None:
         """Ask the unanswered questions.
 
         Args:
@@ -120,7 +120,7 @@ class Evaluation:
         if self._cache_hit_rate is None:
             self._cache_hit_rate = await client.prefix_cache_hit_rate()
 
-    async def help_asking(self, server: int, client: "ChatClient") -> None:
+    async def help_asking(self, server: int, client: "Client") -> None:
         """Ask the questions that fall to another server than that of `ask`, until it is cancelled.
 
         Args:
@@ -167,7 +167,7 @@ class Evaluation:
         self._forget(forgotten)
         return len(forgotten)
 
-    async def repeat(self, client: "ChatClient", times: int) -> None:
+    async def repeat(self, client: "Client", times: int) -> None:
         """Ask a sample of the answered questions again and compare the replies; no score changes.
 
         Args:
@@ -184,7 +184,7 @@ class Evaluation:
         passes = [await ask_again(client, how, self._asking, sample) for _ in range(times - 1)]
         self._repeat = compare([answered[question.key] for question in sample], passes)
 
-    def _how(self, client: "ChatClient") -> Mapping[str, Asking]:
+    def _how(self, client: "Client") -> Mapping[str, Asking]:
         """How each task is asked; the same for all servers, so that what one shows about replies holds for all."""
         if self._shared_how is None or not self._sharing.several:
             self._shared_how = {
@@ -199,7 +199,7 @@ class Evaluation:
             }
         return self._shared_how
 
-    async def first_tokens(self, client: "ChatClient", questions: Sequence[Question]) -> list[Reply | None]:
+    async def first_tokens(self, client: "Client", questions: Sequence[Question]) -> list[Reply | None]:
         """Replies of one token; None where there is none.
 
         Args:
@@ -229,7 +229,7 @@ class Evaluation:
         return sum(len(group) for group in groups), self._suspects.is_narrowing
 
     async def _ask_unanswered(
-        self, client: "ChatClient", how: Mapping[str, Asking], first: FirstRefusals, *, ours: bool
+        self, client: "Client", how: Mapping[str, Asking], first: FirstRefusals, *, ours: bool
     ) -> None:
         # Suspects after the others, and group by group: a crash then has no suspects but those of one group.
         together, groups = self._suspects.apart(self.unanswered)

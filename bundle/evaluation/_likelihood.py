@@ -12,7 +12,7 @@ from bundle.tasks.catalog import Question
 from bundle.tasks.prompts import Message
 
 if TYPE_CHECKING:  # imported late: slow, and a local server should start first
-    from bundle.client import ChatClient
+    from bundle.client import Client
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class OptionLosses:
 
 
 async def option_losses(
-    client: "ChatClient", question: Question, rule: Likeliest, busy: Callable[[int], None]
+    client: "Client", question: Question, rule: Likeliest, busy: Callable[[int], None]
 ) -> OptionLosses:
     """Ask how likely a question's text is with each of the options.
 

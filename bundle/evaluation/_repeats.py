@@ -12,7 +12,7 @@ from bundle.runs.results import Repeat
 from bundle.tasks.catalog import Question
 
 if TYPE_CHECKING:  # imported late: slow, and a local server should start first
-    from bundle.client import ChatClient
+    from bundle.client import Client
 
 _SAMPLE: Final = 100
 
@@ -29,7 +29,7 @@ def spread_over_subjects(questions: Iterable[Question]) -> list[Question]:
 
 
 async def ask_again(
-    client: "ChatClient", how: Mapping[str, Asking], options: AskingOptions, questions: Sequence[Question]
+    client: "Client", how: Mapping[str, Asking], options: AskingOptions, questions: Sequence[Question]
 ) -> Sequence[Prediction]:
     """Ask questions whose outcomes are written nowhere.
 

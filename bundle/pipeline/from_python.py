@@ -13,10 +13,12 @@ import pydantic
 
 from bundle.config.faults import value_fault
 from bundle.errors import ExitCode, GateError, UnansweredError, UsageError
+from bundle.pipeline.cluster import where_served
 from bundle.pipeline.local import Local
 from bundle.pipeline.options import EvaluationOptions, LocalOptions, Option, RemoteOptions, parse_adapters, parse_data
 from bundle.pipeline.pipeline import evaluate as run_pipeline
 from bundle.pipeline.remote import Remote
+from bundle.pipeline.targets import Target
 from bundle.reports.screen.console import Screen
 from bundle.runs.finding import LATEST, OUTPUTS
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
@@ -96,11 +98,12 @@ def evaluate(
     if unknown := next((name for name in given if name not in known), None):
         raise UsageError(f"evaluate() has no option {unknown!r}.", remedy=did_you_mean(unknown, known))
     asked = _options(EvaluationOptions, given)
-    target: Local | Remote
+    target: Target
     if model_dir is None:
         target = Remote(model, _options(RemoteOptions, given))
     else:
-        target = Local(Path(model_dir), _options(LocalOptions, given), tuple(engine_arguments), Machine())
+        local = Local(Path(model_dir), _options(LocalOptions, given), tuple(engine_arguments), Machine())
+        target = where_served(local)
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - it is no path
         streams = {} if verbose else {"out": nowhere, "err": nowhere}
         screen = _Screen(language=asked.lang, **streams)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from bundle.checkpoints import (
     Checkpoint,
+    Conversation,
+    RenderedPrompt,
     TokenCounter,
     fingerprint,
     has_chat_template,
@@ -21,11 +23,11 @@ from bundle.checkpoints import (
     require_trust,
     token_counter,
 )
-from bundle.config.model_files import ModelFile, model_file, model_file_for
+from bundle.config.model_files import EngineSettings, ModelFile, model_file, model_file_for
 from bundle.errors import ServerError, UsageError
 from bundle.pipeline.context import ContextLimit
 from bundle.pipeline.options import ALL, LocalOptions
-from bundle.pipeline.plan import Loaded, Plan
+from bundle.pipeline.plan import Loaded, Plan, Requests
 from bundle.pipeline.replicas import PrefixedScreen
 from bundle.pipeline.request_fields import stop_fields, template_arguments, understood
 from bundle.pipeline.targets import Server, Timing
@@ -34,7 +36,7 @@ from bundle.reports.screen.console import Screen
 from bundle.runs.served import EngineRecord, LocalModelRecord, Served
 from bundle.serving.conversion import CONVERTED, Held, cache_directory
 from bundle.serving.engine import Engine, Job, ServerSpec, is_given
-from bundle.serving.engines import choose_engine
+from bundle.serving.engines import ENGINES, choose_engine
 from bundle.serving.gpus import GpuMemory, groups_of
 from bundle.serving.health import wait_for_trouble
 from bundle.serving.machine import Machine
@@ -48,7 +50,7 @@ if TYPE_CHECKING:  # slow to import, and the server should start first
     from bundle.client import ChatClient
 
 _TIMEOUT_S, _RETRIES = 600.0, 3
-_MOST_PROOFS = 8
+MOST_PROOFS = 8
 """Restarts for which other prompts are kept ready."""
 _USUAL_REPLY = 2048
 """Tokens of the longest reply that ``longest_silence_s`` is meant for."""
@@ -62,12 +64,15 @@ class Local:
     """
 
     def __init__(self, model_dir: Path, options: LocalOptions, arguments: Sequence[str], machine: Machine) -> None:
-        self._model_dir = model_dir
+        self.model_dir = model_dir
         self.options = options
         self.arguments = arguments
         self._machine = machine
         self.running: set[Supervisor] = set()
         self._merged: tuple[Checkpoint, Held] | None = None
+
+    async def aclose(self) -> None:
+        """Nothing was opened that stays open."""
 
     async def open(self, screen: Screen) -> None:
         if (adapter := self._adapter) is not None:
@@ -88,7 +93,7 @@ class Local:
         from bundle.checkpoints.adapter import inspect_adapter, merge_adapter  # most runs need neither
         from bundle.checkpoints.cache import hold
 
-        base = inspect_checkpoint(self._model_dir)
+        base = inspect_checkpoint(self.model_dir)
         adapter = inspect_adapter(directory, base)
         if adapter.base_name is not None and model_name(adapter.base_name) != base.name:
             screen.say(
@@ -116,7 +121,7 @@ class Local:
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
-        return inspect_checkpoint(self._model_dir) if self._merged is None else self._merged[0]
+        return inspect_checkpoint(self.model_dir) if self._merged is None else self._merged[0]
 
     @cached_property
     def given(self) -> tuple[Path, Path | None]:
@@ -124,7 +129,7 @@ class Local:
         adapter = self._adapter
         if adapter is None:
             return self.checkpoint.path, None
-        return user_path(self._model_dir).resolve(), user_path(adapter).resolve()
+        return user_path(self.model_dir).resolve(), user_path(adapter).resolve()
 
     @cached_property
     def _named_model_file(self) -> tuple[str, ModelFile]:
@@ -151,13 +156,26 @@ class Local:
     def engine(self) -> Engine:
         first = self._engine(self.options.gpu, self.options.wait or 0.0)
         gpu = self.options.gpu
-        if gpu is None or self.options.replicas == 1 or not first.gpu_count:
+        if gpu is None or self.options.servers == 1 or not first.gpu_count:
             return first
         return self._engine(groups_of(gpu, first.gpu_count)[0], self.options.wait or 0.0)
 
+    def elsewhere(self, *, on_gpus: bool) -> tuple[str, int]:
+        """The engine for other machines, with or without GPUs, and how many GPUs it takes, as far as the options say.
+
+        Raises:
+            BundleError: The engine must be installed here to know.
+        """
+        name = self.options.engine
+        if name == "auto":
+            name = "lmdeploy" if on_gpus else "transformers"
+        settings = getattr(self._named_model_file[1], name, EngineSettings())
+        job = Job(self.checkpoint, self._machine, settings=settings, arguments=self.arguments)
+        return name, ENGINES[name](job).gpu_count if name in ENGINES else 0
+
     async def _further_specs(self, screen: Screen, *, plain: bool, scores: bool) -> list[ServerSpec]:
         """How to serve the checkpoint on further GPUs, as many as ``--replicas`` asks for and as there are."""
-        wanted, gpu, count = self.options.replicas, self.options.gpu, self.engine.gpu_count
+        wanted, gpu, count = self.options.servers, self.options.gpu, self.engine.gpu_count
         groups = [] if gpu is None or not count else groups_of(gpu, count)[1:]
         if wanted == ALL and not count:
             return []  # one server takes all of the CPU
@@ -203,45 +221,66 @@ class Local:
             adapter=None if adapter is None else str(adapter),
         )
 
-    async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "LocalModel":
-        checkpoint, options, engine = self.checkpoint, self.options, self.engine
-        if options.replicas != 1 and plan.options.qps is not None:
+    def begin(self, plan: Plan, engine: str, *, scores_texts: bool, screen: Screen) -> None:
+        """Announce the run, once it is known to be possible.
+
+        Args:
+            engine: The engine's name.
+            scores_texts: As `Engine.scores_texts`.
+
+        Raises:
+            BundleError: It is not.
+        """
+        if self.options.servers != 1 and plan.options.qps is not None:
             raise UsageError(
                 "--qps cannot be kept by several servers together.", remedy="Leave out --qps or --replicas."
             )
-        scored = [task.name for task in plan.tasks if task.by_likelihood]
-        if scored and not engine.scores_texts:
+        if not scores_texts and (scored := [task.name for task in plan.tasks if task.by_likelihood]):
             raise UsageError(
-                f"{', '.join(scored)} needs log-probabilities of the prompt, which the {engine.name} server does not "
+                f"{', '.join(scored)} needs log-probabilities of the prompt, which the {engine} server does not "
                 "report.",
                 remedy="Use lmdeploy 0.18 (its PyTorch engine), --engine vllm, or the same benchmark's _gen task.",
             )
-        if options.engine == "auto" and (none := why_no_gpu(self._machine.nvidia)) is not None:
-            screen.say(f"serving on the CPU (slow): {none.why}")
         path, adapter = self.given
         named = f"checkpoint {path}" + (f" with adapter {adapter}" if adapter else "")
-        screen.heading(plan.tasks, f"{named}, engine {engine.name}", plan.sources())
-        if checkpoint.weights_unchecked is not None:
-            screen.say(f"weights not compared with config.json: {checkpoint.weights_unchecked}")
+        screen.heading(plan.tasks, f"{named}, engine {engine}", plan.sources())
+        if self.checkpoint.weights_unchecked is not None:
+            screen.say(f"weights not compared with config.json: {self.checkpoint.weights_unchecked}")
         if not plan.is_plain and not self._has_template:
-            require_chat_template(checkpoint)
-        asked = {"plain": plan.is_plain, "scores": bool(scored)}
+            require_chat_template(self.checkpoint)
+
+    async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "LocalModel":
+        self.begin(plan, self.engine.name, scores_texts=self.engine.scores_texts, screen=screen)
+        requests = plan.requests
+        model = await self.model(requests, screen, timing)
+        if self.options.servers != 1:
+            further = await self._further_specs(screen, plain=requests.plain, scores=requests.scores)
+            model.helpers = [
+                LocalModel(self, one, requests, PrefixedScreen(screen, f"server {number}"), Timing())
+                for number, one in enumerate(further, 2)
+            ]
+        return model
+
+    async def model(self, requests: Requests, screen: Screen, timing: Timing) -> "LocalModel":
+        """Prepare one server.
+
+        Raises:
+            BundleError: The model cannot be served, or not be asked like this.
+        """
+        checkpoint, options, engine = self.checkpoint, self.options, self.engine
+        if options.engine == "auto" and (none := why_no_gpu(self._machine.nvidia)) is not None:
+            screen.say(f"serving on the CPU (slow): {none.why}")
         with timing.phase("start_s"):
-            spec = await in_thread(lambda: engine.prepare(screen.say, **asked))
+            spec = await in_thread(lambda: engine.prepare(screen.say, plain=requests.plain, scores=requests.scores))
         if spec.own_code and checkpoint.remote_code and self.trusted:
             source = "--trust-remote-code" if options.trust_remote_code else f"model file {self._named_model_file[0]}"
             names = ", ".join(checkpoint.remote_code_names)
             screen.say(f"allowing the checkpoint's own Python code ({source}): {names}")
-        if plan.is_plain and not self._has_template:
+        if requests.plain and not self._has_template:
             screen.say("no chat template: prompting as a base model, with plain text (--prompt-shape plain)")
-        elif not plan.is_plain and spec.chosen_template is None:
+        elif not requests.plain and spec.chosen_template is None:
             require_chat_template(checkpoint)
-        further = await self._further_specs(screen, **asked) if options.replicas != 1 else []
-        helpers = [
-            LocalModel(self, one, plan, PrefixedScreen(screen, f"server {number}"), Timing())
-            for number, one in enumerate(further, 2)
-        ]
-        return LocalModel(self, spec, plan, screen, timing, helpers)
+        return LocalModel(self, spec, requests, screen, timing)
 
     def kill(self) -> None:
         for supervisor in self.running:
@@ -257,19 +296,18 @@ class LocalModel:
         self,
         local: Local,
         spec: ServerSpec,
-        plan: Plan,
+        requests: Requests,
         screen: Screen,
         timing: Timing,
-        helpers: Sequence["LocalModel"] = (),
     ) -> None:
-        self.helpers = helpers
+        self.helpers: Sequence[LocalModel] = ()
         self.label = local.checkpoint.name
         self.max_restarts = local.options.max_restarts
         self.concurrency = spec.concurrency
         self.gpus = spec.gpus
         self._local = local
-        self._spec = spec
-        self._plan = plan
+        self.spec = spec
+        self._requests = requests
         self._screen = screen
         self._timing = timing
         self.template: TemplateProof | None = None
@@ -277,26 +315,36 @@ class LocalModel:
 
     @property
     def extra_body(self) -> Mapping[str, Any]:
-        return {**(self._spec.greedy if self._plan.temperature == 0 else {}), **self._stop}
+        return {**(self.spec.greedy if self._requests.temperature == 0 else {}), **self._stop}
 
     async def check(self, started: asyncio.Event, loading: Awaitable[Loaded]) -> None:
         """Prove the tokenizer, and import the client. Each takes a second or two, as does the server."""
         await started.wait()
         importing = asyncio.ensure_future(in_thread(lambda: importlib.import_module("bundle.client._client")))
-        spec, choices = self._spec, choose_prompts((await loading).questions, 1 + min(self.max_restarts, _MOST_PROOFS))
+        choices = choose_prompts((await loading).questions, 1 + min(self.max_restarts, MOST_PROOFS))
         chosen = [question for choice in choices for question in choice]
+        conversations = await self.prove([question.messages for question in chosen])
+        await importing
+        rendered = dict(zip((question.key for question in chosen), conversations, strict=True))
+        spec = self.spec
+        self.template = TemplateProof(spec.engine, spec.chosen_template, choices, rendered, spec.tokenizer_directory)
+
+    async def prove(self, conversations: Sequence[Conversation]) -> Sequence[RenderedPrompt]:
+        """Prove the tokenizer; return what it makes of these prompts.
+
+        Raises:
+            BundleError: It does not pass.
+        """
+        spec = self.spec
         proof = await prove_tokenizer(
             spec.tokenizer_directory,
             python=spec.interpreter,
             trust_remote_code=spec.own_code,
-            conversations=[question.messages for question in chosen],
-            template_arguments=template_arguments(understood(self._plan.extra_body)),
+            conversations=conversations,
+            template_arguments=template_arguments(understood(self._requests.extra_body)),
         )
-        await importing
-        rendered = dict(zip((question.key for question in chosen), proof.conversations, strict=True))
-        self.template = TemplateProof(spec.engine, spec.chosen_template, choices, rendered, spec.tokenizer_directory)
-        if self._plan.is_plain:  # ends where the checkpoint's files say, as in OpenCompass's configs of base models
-            return
+        if self._requests.plain:  # ends where the checkpoint's files say, as in OpenCompass's configs of base models
+            return proof.conversations
         self._stop = stop_fields(spec, proof)
         if proof.unlisted_end is not None:
             if self._stop:
@@ -305,9 +353,10 @@ class LocalModel:
                 self._screen.say(f"warning: {proof.unlisted_end}: replies may not stop there")
             # So it is with Qwen2.5's base models, which have a chat template and were never trained on it.
             self._screen.say("if this is a base model, ask it as one: --prompt-shape plain")
+        return proof.conversations
 
     def describe(self) -> Served:
-        spec = self._spec
+        spec = self.spec
         return Served(
             self._local.record(),
             EngineRecord(
@@ -320,22 +369,22 @@ class LocalModel:
         )
 
     def close(self) -> None:
-        if self._spec.gpu_locks is not None:
-            self._spec.gpu_locks.release()
+        if self.spec.gpu_locks is not None:
+            self.spec.gpu_locks.release()
         for helper in self.helpers:
             helper.close()
 
     @contextlib.asynccontextmanager
     async def serve(self, log: Path, started: asyncio.Event) -> AsyncIterator[Server]:
         screen, options, running = self._screen, self._local.options, self._local.running
-        memory = GpuMemory(self._spec.gpus)
+        memory = GpuMemory(self.spec.gpus)
 
         async def until_memory_is_free() -> None:
             if (held := await memory.wait_until_free()) is not None:
                 screen.say(f"warning: {held}")
 
         supervisor = Supervisor(
-            self._spec,
+            self.spec,
             log_path=log,
             start_timeout=options.start_timeout,
             say=screen.server,
@@ -351,8 +400,8 @@ class LocalModel:
             noting = asyncio.create_task(memory.note(process.pid))
             cleanup.callback(noting.cancel)
             client = self._client(process)
-            longer_replies = max(1.0, max(self._plan.max_out_len.values()) / _USUAL_REPLY)
-            silence_s = options.hang_timeout or self._spec.longest_silence_s * longer_replies
+            longer_replies = max(1.0, self._requests.longest_reply / _USUAL_REPLY)
+            silence_s = options.hang_timeout or self.spec.longest_silence_s * longer_replies
 
             async def attend(work: Coroutine[Any, Any, None]) -> ServerError | None:
                 watch = wait_for_trouble(process, client.silent_for, silence_s)
@@ -371,21 +420,21 @@ class LocalModel:
     def _client(self, server: ReadyServer) -> "ChatClient":
         from bundle.client import ChatClient  # imported late: slow, and the server should start first
 
-        asked = self._plan.options
+        asked = self._requests
         return ChatClient(
             server.base_url,
             [server.api_key],
             server.model,
-            temperature=self._plan.temperature,
-            timeout_s=asked.request_timeout or _TIMEOUT_S,
+            temperature=asked.temperature,
+            timeout_s=asked.timeout_s or _TIMEOUT_S,
             retries=_RETRIES if asked.retries is None else asked.retries,
             proxies=False,
             qps=asked.qps,
             stream=asked.stream,
-            extra_body=understood(self._plan.extra_body),
+            extra_body=understood(asked.extra_body),
             answer_from_thinking=asked.answer_from_thinking,
-            thinking=self._plan.thinking,
-            scoring=self._spec.scoring,
+            thinking=asked.thinking,
+            scoring=self.spec.scoring,
             only_this_model=True,
             say=self._screen.say,
         )

@@ -115,13 +115,15 @@ ALL = 0
 """``--replicas all``."""
 
 
-def parse_replicas(value: str | None) -> int:
-    """Read ``--replicas``.
+def parse_replicas(value: str | None) -> int | None:
+    """Read ``--replicas``; None where it is not given.
 
     Raises:
         UsageError: It is neither a number of servers nor "all".
     """
-    text = "1" if value is None else value.strip().lower()
+    if value is None:
+        return None
+    text = value.strip().lower()
     if text == "all":
         return ALL
     if not text.isdecimal() or int(text) < 1:
@@ -289,12 +291,19 @@ class LocalOptions:
     gpu: str | None = _server(
         None, "Indices or names of the GPUs to use.", metavar="A,B", default="those with the most free memory"
     )
-    replicas: int = _server(
-        1,
+    replicas: int | None = _server(
+        None,
         "Serve the checkpoint N times, each on GPUs of its own, or on all that are free.",
         metavar="N|all",
+        default="1; all with --cluster",
         typed=str,
         parse=parse_replicas,
+    )
+    cluster: str | None = _server(
+        None,
+        "Serve on the machines of a Ray cluster: its address, or auto for the one that this machine belongs to.",
+        metavar="HOST:PORT|auto",
+        default="this machine alone",
     )
     wait: float | None = _server(
         None,
@@ -314,6 +323,13 @@ class LocalOptions:
         default="depends on the engine",
         minimum=1,
     )
+
+    @property
+    def servers(self) -> int:
+        """How many servers to start, or `ALL`."""
+        if self.replicas is None:
+            return 1 if self.cluster is None else ALL
+        return self.replicas
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,7 @@ from bundle.system.limits import connections_allowed
 from bundle.system.text import plural
 
 if TYPE_CHECKING:  # slow to import, and the server should start first
-    from bundle.client import ChatClient
+    from bundle.client import Client
     from bundle.evaluation import AskingOptions, Evaluation
     from bundle.reports.gates.conclusion import Conclusion
 
@@ -75,13 +75,14 @@ async def evaluate(
     session = _Session(options, screen, conclusion_of(options), command)
     with contextlib.ExitStack() as opened:
         try:
-            with session.timing.phase("total_s"):
-                await target.open(screen)
-                plan = _plan(session, target, opened)
-                if options.dry_run:
-                    await dry_run(plan, target, screen)
-                    return ExitCode.DONE
-                await _serve_and_ask(session, plan, target, opened)
+            async with contextlib.aclosing(target):
+                with session.timing.phase("total_s"):
+                    await target.open(screen)
+                    plan = _plan(session, target, opened)
+                    if options.dry_run:
+                        await dry_run(plan, target, screen)
+                        return ExitCode.DONE
+                    await _serve_and_ask(session, plan, target, opened)
         except asyncio.CancelledError:
             _report(session, ExitCode.INTERRUPTED)
             if session.run is not None and session.evaluation is not None:
@@ -254,7 +255,7 @@ async def _ask(
     session: _Session,
     model: Prepared,
     evaluation: "Evaluation",
-    client: "ChatClient",
+    client: "Client",
     begun: "asyncio.Future[Evaluation]",
 ) -> None:
     """Ask what has no reply yet."""
@@ -294,7 +295,7 @@ def _garbage_rarely_searched() -> Iterator[None]:
         gc.unfreeze()  # what a lost server leaves is not kept
 
 
-async def _prove(session: _Session, template: TemplateProof, evaluation: "Evaluation", client: "ChatClient") -> None:
+async def _prove(session: _Session, template: TemplateProof, evaluation: "Evaluation", client: "Client") -> None:
     """Have it proved that the server builds prompts as it should, and write down what came of it.
 
     Raises:
@@ -313,7 +314,7 @@ async def _prove(session: _Session, template: TemplateProof, evaluation: "Evalua
         session.screen.say(f"warning: {verdict.warning}")
 
 
-async def _repeat(session: _Session, evaluation: "Evaluation", client: "ChatClient") -> None:
+async def _repeat(session: _Session, evaluation: "Evaluation", client: "Client") -> None:
     """Ask some of the questions again, unless an earlier session did. If that fails, the run has not."""
     done = None if session.earlier is None else session.earlier.repeat
     if done is not None and done.times >= session.options.repeat and not done.failed:

@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from bundle.checkpoints import TokenCounter
 from bundle.config.model_files import ModelFile
@@ -49,6 +49,33 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
+class Requests:
+    """What is the same in every request to a server of our own, and how long one may take.
+
+    Attributes:
+        plain: Whether no prompt is a chat's: all are text for the model to continue.
+        scores: Whether it is asked how likely texts are.
+        temperature: 0 is greedy.
+        longest_reply: Maximum tokens of the longest reply.
+        extra_body: Further fields, from the model file.
+        thinking: The marks around thinking that the model file declares.
+        timeout_s: Maximum seconds of an attempt; None for the default, as of ``retries``.
+    """
+
+    plain: bool
+    scores: bool
+    temperature: float
+    longest_reply: int
+    extra_body: Mapping[str, Any]
+    thinking: tuple[str, str] | None
+    timeout_s: float | None
+    retries: int | None
+    qps: float | None
+    stream: Literal["auto", "always", "never"]
+    answer_from_thinking: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What will be asked.
 
@@ -80,6 +107,24 @@ class Plan:
     def is_plain(self) -> bool:
         """Whether no prompt is a chat's: all are text for the model to continue."""
         return set(self.shapes.values()) == {"plain"}
+
+    @property
+    def requests(self) -> Requests:
+        """What every request has in common."""
+        options = self.options
+        return Requests(
+            plain=self.is_plain,
+            scores=any(task.by_likelihood for task in self.tasks),
+            temperature=self.temperature,
+            longest_reply=max(self.max_out_len.values()),
+            extra_body=self.extra_body,
+            thinking=self.thinking,
+            timeout_s=options.request_timeout,
+            retries=options.retries,
+            qps=options.qps,
+            stream=options.stream,
+            answer_from_thinking=options.answer_from_thinking,
+        )
 
     @property
     def label(self) -> str:

@@ -55,6 +55,9 @@ class Remote:
     async def open(self, screen: object) -> None:
         """Nothing of it is here to be looked at."""
 
+    async def aclose(self) -> None:
+        """Nothing was opened."""
+
     @cached_property
     def model_file(self) -> ModelFile:
         """The model file that is named, or one for the served name that is."""

@@ -16,7 +16,7 @@ from bundle.serving.gpu_load import Load, watch
 from bundle.system.text import plural
 
 if TYPE_CHECKING:  # slow to import, and the servers should start first
-    from bundle.client import ChatClient
+    from bundle.client import Client
     from bundle.evaluation import Evaluation
 
 
@@ -50,7 +50,7 @@ async def help_asking(
     log = run.directory / SERVER_LOGS / f"{number + 1}.log"
     log.parent.mkdir(exist_ok=True)
 
-    async def ask(evaluation: "Evaluation", client: "ChatClient") -> None:
+    async def ask(evaluation: "Evaluation", client: "Client") -> None:
         client.send_always(model.extra_body)
         async with client:
             await evaluation.help_asking(number, client)

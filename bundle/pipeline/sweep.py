@@ -100,8 +100,8 @@ class Sweep:
                 "--resume is for a single checkpoint.",
                 remedy="Leave it out: the same command again resumes what is not finished.",
             )
-        replicas = None if served.replicas == 1 else served.replicas
-        single = {"--summary": asked.summary, "--junit": asked.junit}
+        replicas = None if served.servers == 1 else served.servers
+        single = {"--summary": asked.summary, "--junit": asked.junit, "--cluster": served.cluster}
         for option, value in {**single, "--replicas": replicas}.items():
             if value is not None:
                 raise UsageError(

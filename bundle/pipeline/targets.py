@@ -19,7 +19,7 @@ from bundle.runs.served import Served
 from bundle.serving.gpus import Gpu
 
 if TYPE_CHECKING:  # slow to import, and the server should start first
-    from bundle.client import ChatClient
+    from bundle.client import Client
 
 
 class Timing(dict[str, float]):
@@ -44,6 +44,9 @@ class Target(Protocol):
         Raises:
             BundleError: What the user named cannot be evaluated.
         """
+
+    async def aclose(self) -> None:
+        """Undo what `open` did, however far that came."""
 
     @property
     def model_file(self) -> ModelFile:
@@ -145,5 +148,5 @@ class Server:
             server can go on with it.
     """
 
-    client: "ChatClient"
+    client: "Client"
     attend: Callable[[Coroutine[Any, Any, None]], Awaitable[ServerError | None]]

@@ -18,7 +18,7 @@ from bundle.tasks.catalog import Question
 from bundle.tasks.scores import Key
 
 if TYPE_CHECKING:  # slow to import, and the server should start first
-    from bundle.client import ChatClient, Reply
+    from bundle.client import Client, Reply
     from bundle.evaluation import Evaluation
 
 _SHOWN: Final = 300
@@ -82,7 +82,7 @@ class TemplateProof:
     vocabulary: Path
     verdict: Verdict | None = field(default=None, init=False)
 
-    async def prove(self, evaluation: "Evaluation", client: "ChatClient") -> Verdict | None:
+    async def prove(self, evaluation: "Evaluation", client: "Client") -> Verdict | None:
         """Ask the server, unless that was done before; None then."""
         if self.verdict is not None:
             return None

@@ -52,6 +52,9 @@ class Mortal:
         self.served = self.stopped = 0
         self.most_in_flight = self._in_flight = 0
 
+    async def aclose(self) -> None:
+        pass
+
     def token_counter(self) -> None:
         return None
 

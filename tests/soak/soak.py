@@ -1,9 +1,10 @@
 """A long run against a server that fails all the time, to see that nothing is lost, asked for nothing or left behind.
 
-    python -m tests.soak.soak [--questions N] [--kill-every N] [--seed N]
+    python -m tests.soak.soak [--questions N] [--replicas N] [--kill-every N] [--seed N]
 
 ``bundle eval-local`` asks a stand-in of lmdeploy that fails one request in twenty, each in a random way, and is
-killed after so many requests. It prints what happened and exits with 1 where anything is wrong.
+killed after so many requests. Of several replicas one is, at random, or is stopped instead. It prints what happened and
+exits with 1 where anything is wrong.
 """
 
 import argparse
@@ -25,12 +26,14 @@ import psutil
 
 from bundle.checkpoints.internlm2 import make_checkpoint
 from tests.program import carrying
-from tests.stand_ins.box import ROOT, gpu_box
+from tests.stand_ins.box import GPU, ROOT, gpu_box
 from tests.stand_ins.journal import Story, read_journal
 
 CONCURRENCY = 64
 
 _LOOK_EVERY_S = 0.25
+_STOPPED = 0.25
+"""The share of servers that are stopped instead of killed."""
 _TASK = """description = "Random questions"
 
 [rows]
@@ -50,12 +53,14 @@ class Watched:
     """What was seen of the program while it ran.
 
     Attributes:
-        kills: How often its server was killed.
+        kills: How often a server was killed.
+        stops: How often one was stopped.
         memory: Its resident memory in bytes, by the number of rows it had written.
         descriptors: How many files and connections it had open, likewise.
     """
 
     kills: int = 0
+    stops: int = 0
     memory: list[tuple[int, int]] = field(default_factory=list)
     descriptors: list[tuple[int, int]] = field(default_factory=list)
 
@@ -76,20 +81,25 @@ class Outcome:
     grown: Sequence[str]
 
 
-def soak(directory: Path, questions: int, kill_every: int, seed: int) -> Outcome:
+def soak(directory: Path, questions: int, kill_every: int, seed: int, replicas: int = 1) -> Outcome:
     """Run it.
 
     Args:
         directory: An empty one.
         questions: How many are asked.
-        kill_every: After how many requests the server is killed.
+        kill_every: After how many requests a server is killed, or stopped if there are several.
         seed: Of what is random.
+        replicas: How many servers there are at once.
     """
     golds = _write_task(directory, questions, seed)
     make_checkpoint(directory / "tiny", like="tiny")
     journal = directory / "journal"
-    environment = gpu_box(directory, behaviour="fails at random") | {"LMDEPLOY_STAND_IN_JOURNAL": str(journal)}
+    gpus = [(number, f"GPU-{number}", *GPU[2:]) for number in range(replicas)]
+    environment = gpu_box(directory, behaviour="fails at random", gpus=gpus)
+    environment["LMDEPLOY_STAND_IN_JOURNAL"] = str(journal)
     options = ["--concurrency", str(CONCURRENCY), "--max-restarts", "1000000", "--out", str(directory / "out")]
+    if replicas > 1:
+        options += ["--replicas", str(replicas), "--hang-timeout", "20"]
     command = [sys.executable, "-m", "bundle", "eval-local", str(directory / "tiny")]
     began = time.monotonic()
     with (directory / "log").open("wb") as log:
@@ -102,9 +112,10 @@ def soak(directory: Path, questions: int, kill_every: int, seed: int) -> Outcome
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    watched = _watch(process, directory, journal, kill_every)
+    lot = random.Random(seed) if replicas > 1 else None
+    watched = _watch(process, directory, journal, kill_every, lot)
     took_s = time.monotonic() - began
-    return _judge(directory, golds, watched, read_journal(journal), process.returncode, took_s)
+    return _judge(directory, golds, watched, read_journal(journal), process.returncode, took_s, replicas)
 
 
 def _write_task(directory: Path, questions: int, seed: int) -> dict[int, str]:
@@ -116,8 +127,10 @@ def _write_task(directory: Path, questions: int, seed: int) -> dict[int, str]:
     return golds
 
 
-def _watch(process: "subprocess.Popen[bytes]", directory: Path, journal: Path, kill_every: int) -> Watched:
-    """Look at the program until it ends, and kill its servers."""
+def _watch(
+    process: "subprocess.Popen[bytes]", directory: Path, journal: Path, kill_every: int, lot: random.Random | None
+) -> Watched:
+    """Look at the program until it ends, and kill its servers; ``lot`` chooses among several."""
     watched = Watched()
     program = psutil.Process(process.pid)
     while process.poll() is None:
@@ -133,16 +146,44 @@ def _watch(process: "subprocess.Popen[bytes]", directory: Path, journal: Path, k
             break
         story = read_journal(journal)
         life = len(story.lives)
-        if life > watched.kills and len(story.asked(life)) >= kill_every:
-            with contextlib.suppress(ProcessLookupError):  # the run has ended in this moment
+        with contextlib.suppress(ProcessLookupError):  # the run has ended in this moment
+            if lot is not None:
+                if len(story.asked()) >= kill_every * (watched.kills + watched.stops + 1):
+                    stops = lot.random() < _STOPPED
+                    os.kill(lot.choice(_alive(story.lives)), signal.SIGSTOP if stops else signal.SIGKILL)
+                    watched.stops += stops
+                    watched.kills += not stops
+            elif life > watched.kills and len(story.asked(life)) >= kill_every:
                 os.kill(story.lives[-1], signal.SIGKILL)
                 watched.kills += 1
     process.wait()
     return watched
 
 
+def _alive(pids: Sequence[int]) -> list[int]:
+    """Those that are there and run.
+
+    Raises:
+        ProcessLookupError: None is.
+    """
+    found = []
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            if psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED):
+                found.append(pid)
+    if not found:
+        raise ProcessLookupError
+    return found
+
+
 def _judge(
-    directory: Path, golds: Mapping[int, str], watched: Watched, story: Story, exit_code: int, took_s: float
+    directory: Path,
+    golds: Mapping[int, str],
+    watched: Watched,
+    story: Story,
+    exit_code: int,
+    took_s: float,
+    replicas: int,
 ) -> Outcome:
     rows = [json.loads(line) for line in _predictions(directory).splitlines()]
     replies = [row for row in rows if "error" not in row]
@@ -159,7 +200,7 @@ def _judge(
     if more_memory > _MEMORY_AT_FIRST + _MEMORY_A_ROW * more_rows:
         grown.append(f"memory has grown by {more_memory} bytes with {more_rows} rows")
     descriptors = [count for _, count in watched.descriptors]
-    if descriptors and max(descriptors) > 3 * CONCURRENCY + 64:
+    if descriptors and max(descriptors) > (3 * CONCURRENCY + 64) * replicas:
         wrong.append(f"{max(descriptors)} files and connections open at once")
     left = carrying(str(directory))
     if left:
@@ -170,7 +211,7 @@ def _judge(
         "rows with a reply, one a question": f"{len(replies):,}",
         "requests that arrived": f"{len(story.asked()):,}",
         "of these failed at random": f"{len(faults):,} ({_kinds(faults)})",
-        "server killed": f"{watched.kills} times, started {len(story.lives)} times",
+        "server killed": f"{watched.kills} times, stopped {watched.stops} times, started {len(story.lives)} times",
         "time": f"{took_s:.0f} s",
         "most memory": f"{max(memory for _, memory in watched.memory) / 1e6:.0f} MB",
         "memory's growth": f"{more_memory / max(1, more_rows):.0f} bytes a question",
@@ -212,10 +253,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A long run against a server that fails all the time.")
     parser.add_argument("--questions", type=int, default=50_000)
     parser.add_argument("--kill-every", type=int, default=1200, metavar="N", help="after so many requests")
+    parser.add_argument("--replicas", type=int, default=1, metavar="N", help="so many servers at once")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bundle-soak-") as folder:
-        outcome = soak(Path(folder), arguments.questions, arguments.kill_every, arguments.seed)
+        outcome = soak(Path(folder), arguments.questions, arguments.kill_every, arguments.seed, arguments.replicas)
     for name, value in outcome.figures.items():
         print(f"{name:34} {value}")
     wrong = [*outcome.wrong, *outcome.grown]

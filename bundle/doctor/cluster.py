@@ -1,0 +1,74 @@
+"""``bundle doctor --cluster``: the same checks on every machine of a cluster, and what the machines differ in."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+
+from bundle.errors import ServerError
+from bundle.fleet import Host, Machine
+from bundle.system.findings import Finding, Status, failing, warning
+
+Topics = list[tuple[str, Finding]]
+
+_SAME_EVERYWHERE = frozenset({"packages", "checkpoint"})
+"""Topics in which machines that share a run must agree."""
+
+
+def examine_cluster(address: str, arguments: Sequence[str]) -> dict[str, Topics]:
+    """Examine the machines of a cluster, all at the same time.
+
+    Args:
+        address: As in ``--cluster``.
+        arguments: The options of ``bundle doctor`` there.
+
+    Returns:
+        What was found, by machine; under "cluster" what concerns several.
+
+    Raises:
+        BundleError: The cluster cannot be joined.
+    """
+    return asyncio.run(_examine_all(address, arguments))
+
+
+async def _examine_all(address: str, arguments: Sequence[str]) -> dict[str, Topics]:
+    host = await Host.join(address)
+    try:
+        found = await asyncio.gather(*(_examine(host, machine, arguments) for machine in host.machines))
+    finally:
+        await host.close()
+    names = [machine.name for machine in host.machines]
+    # Several raylets of one machine share its name.
+    shown = [
+        f"{name} ({machine.node[:8]})" if names.count(name) > 1 else name
+        for name, machine in zip(names, host.machines, strict=True)
+    ]
+    machines = dict(zip(shown, found, strict=True))
+    return {**machines, "cluster": _differences(machines)}
+
+
+async def _examine(host: Host, machine: Machine, arguments: Sequence[str]) -> Topics:
+    try:
+        program = await host.start("-m", "bundle", "doctor", "--json", *arguments, node=machine.node)
+        output = await program.output()
+        return [
+            (one["topic"], Finding(Status(one["status"]), one["text"], one["remedy"], tuple(one["details"])))
+            for one in json.loads(output)["findings"]
+        ]
+    except (ServerError, ValueError, KeyError, TypeError):
+        remedy = "Install this program in the environment with which `ray start` was run there."
+        return [("system", failing("bundle cannot be run on this machine", remedy))]
+
+
+def _differences(machines: dict[str, Topics]) -> Topics:
+    found: Topics = []
+    for topic in sorted(_SAME_EVERYWHERE):
+        told: dict[tuple[str, ...], list[str]] = {}
+        for machine, topics in machines.items():
+            texts = tuple(text for own, finding in topics if own == topic for text in (finding.text, *finding.details))
+            told.setdefault(texts, []).append(machine)
+        if len(told) > 1:
+            details = [f"{', '.join(names)}: {'; '.join(texts) or 'nothing'}" for texts, names in told.items()]
+            found.append(
+                (topic, warning("machines differ", "A run uses only those that agree with the first.", details))
+            )
+    return found

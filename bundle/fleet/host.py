@@ -1,0 +1,246 @@
+"""The process that speaks to a cluster, and what it runs there."""
+
+import asyncio
+import contextlib
+import importlib.util
+import itertools
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Self
+
+from bundle.errors import ServerError, UsageError
+from bundle.fleet.link import Link
+from bundle.system.guarded import undisturbed
+
+_JOIN_S: Final = 60.0
+_END_S: Final = 30.0
+_LAST_WORDS: Final = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One machine of a cluster.
+
+    Attributes:
+        node: What the cluster calls it.
+        gpus: How many GPUs the cluster may use there.
+        cpus: Likewise, cores.
+    """
+
+    name: str
+    node: str
+    gpus: int
+    cpus: int
+
+
+class Host:
+    """Places programs on the machines of a cluster. Made by `join`.
+
+    Attributes:
+        machines: Those of the cluster.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.machines: list[Machine] = []
+        self._numbers = itertools.count(1)
+        self._programs: dict[int, Program] = {}
+        self._to_write: list[bytes] = []
+        self._why: str | None = None
+        self._said = b""
+        self._listening = asyncio.ensure_future(self._listen())
+        self._reading = asyncio.ensure_future(self._read())
+        self._joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @classmethod
+    async def join(cls, address: str) -> Self:
+        """Join the cluster at an address; ``auto`` for the one that this machine belongs to.
+
+        Raises:
+            UsageError: Ray is missing, or the address is not a cluster's.
+            ServerError: The cluster cannot be joined.
+        """
+        if "://" in address:
+            raise UsageError(
+                f"--cluster {address}: an address is HOST:PORT, without a protocol.",
+                remedy="Give the address that `ray start` printed, or auto, on a machine of the cluster.",
+            )
+        if importlib.util.find_spec("ray") is None:
+            raise UsageError(
+                "--cluster needs Ray, which is not installed here.",
+                remedy="Install this program with it in the cluster's own environment, on every machine: "
+                "pip install 'bundle[cluster]', with the version of Ray that the cluster runs.",
+            )
+        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "bundle.fleet.ray_host", address),
+            env=environment,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # a terminal's Ctrl-C is for us alone
+        )
+        host = cls(process)
+        try:
+            await host._join(address)
+        except BaseException:
+            await host.close()
+            raise
+        return host
+
+    async def _join(self, address: str) -> None:
+        await asyncio.wait({self._joined, self._reading}, timeout=_JOIN_S, return_when=asyncio.FIRST_COMPLETED)
+        if not self._joined.done():
+            why = self._why or f"no answer within {_JOIN_S:.0f} s"
+            raise ServerError(
+                f"The cluster {address} cannot be joined: {why.rstrip('.')}.",
+                remedy="This machine must belong to it (`ray status`), with the same versions of Ray and Python.",
+            )
+
+    async def start(
+        self, *arguments: str, gpus: int = 0, cpus: int = 0, node: str | None = None, wait_s: float | None = None
+    ) -> "Program":
+        """Run Python with these arguments on some machine that has so many GPUs and cores free.
+
+        Args:
+            node: The machine; None for any.
+            wait_s: Maximum seconds until there is one; None for any time.
+
+        Raises:
+            TimeoutError: There was none.
+            ServerError: It cannot be started.
+        """
+        number = next(self._numbers)
+        program = self._programs[number] = Program(lambda word, data: self._write(word, number, data))
+        told = {"command": ["-P", *arguments], "gpus": gpus, "cpus": cpus, "node": node}
+        self._write("start", number, json.dumps(told).encode())
+        try:
+            await program.until_placed(wait_s)
+        except BaseException:
+            await program.end()
+            raise
+        return program
+
+    async def close(self) -> None:
+        """Leave the cluster; whatever still runs is ended."""
+        self._flush()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        if self._joined.done():
+            await undisturbed(asyncio.ensure_future(asyncio.wait({self._reading}, timeout=_END_S)))
+        self.kill()
+        await undisturbed(asyncio.ensure_future(self._process.wait()), self._listening)
+
+    def kill(self) -> None:
+        """Leave it at once. The cluster then ends what was started, and workers end when they hear of us no more."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGKILL)
+
+    def _write(self, word: str, number: int, data: bytes) -> None:
+        if not self._to_write:  # what is written in one turn of the loop goes out at once
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._to_write.append(b"%s %d %d\n%s" % (word.encode(), number, len(data), data))
+
+    def _flush(self) -> None:
+        pipe = self._process.stdin
+        if pipe is not None and not pipe.is_closing():
+            pipe.write(b"".join(self._to_write))
+        self._to_write.clear()
+
+    async def _listen(self) -> None:
+        assert self._process.stderr is not None
+        while data := await self._process.stderr.read(_LAST_WORDS):
+            self._said = (self._said + data)[-_LAST_WORDS:]
+
+    async def _read(self) -> None:
+        frames = self._process.stdout
+        assert frames is not None
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while header := await frames.readline():
+                word, number, length = header.split()
+                self._heard(word, int(number), await frames.readexactly(int(length)))
+        await self._listening
+        said = self._said.decode(errors="replace").strip().splitlines()
+        self._why = self._why or (said[-1] if said else "its helper process ended")
+        for program in self._programs.values():
+            program.heard(b"gone", f"the connection to the cluster was lost ({self._why.rstrip('.')})".encode())
+
+    def _heard(self, word: bytes, number: int, data: bytes) -> None:
+        match word:
+            case b"cluster":
+                self.machines = [Machine(**one) for one in json.loads(data)]
+                self._joined.set_result(None)
+            case b"failed":
+                self._why = data.decode()
+            case _:
+                self._programs[number].heard(word, data)
+
+
+class Program:
+    """A program on a machine of the cluster.
+
+    Attributes:
+        placed: Has a result, the machine's name, once it runs.
+        gone: Has a result once it does not, or never will: why, or nothing where it ended by itself and all was well.
+    """
+
+    def __init__(self, send: Callable[[str, bytes], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self.placed: asyncio.Future[str] = loop.create_future()
+        self.gone: asyncio.Future[str] = loop.create_future()
+        self._send = send
+        self._written: list[bytes] = []
+        self._take: Callable[[bytes], None] = self._written.append
+
+    @property
+    def machine(self) -> str:
+        return self.placed.result()
+
+    async def until_placed(self, limit_s: float | None) -> None:
+        """Wait until it runs.
+
+        Raises:
+            TimeoutError: It still does not.
+            ServerError: It never will.
+        """
+        await asyncio.wait({self.placed, self.gone}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        if self.placed.done():
+            return
+        if self.gone.done():
+            raise ServerError(f"A worker could not be started on the cluster: {self.gone.result().rstrip('.')}.")
+        raise TimeoutError
+
+    def link(self) -> Link:
+        """Speak to it, if it is a worker."""
+        link = Link(partial(self._send, "send"), self.machine)
+        self._take = link.received
+        for data in self._written:
+            link.received(data)
+        self._written.clear()
+        self.gone.add_done_callback(
+            lambda gone: link.lose(f"{self.machine}: the worker is gone: {gone.result().rstrip('.')}.")
+        )
+        return link
+
+    async def output(self) -> bytes:
+        """All that it writes until its end."""
+        await asyncio.wait({self.gone})
+        return b"".join(self._written)
+
+    def heard(self, word: bytes, data: bytes) -> None:
+        """Take what the host tells of it."""
+        if word == b"data":
+            self._take(data)
+        elif not (known := self.placed if word == b"placed" else self.gone).done():
+            known.set_result(data.decode())
+
+    async def end(self) -> None:
+        """End it without asking, and wait until its GPUs are free for others."""
+        if not self.gone.done():
+            self._send("end", b"")
+            await undisturbed(asyncio.ensure_future(asyncio.wait({self.gone}, timeout=_END_S)))

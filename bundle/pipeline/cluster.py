@@ -1,0 +1,375 @@
+"""A checkpoint, served on machines of a Ray cluster, each server beside a worker that asks it.
+
+The questions, the run's directory and the scores stay here. What a server needs of this program on its machine, the
+worker does there, and each server has a worker of its own.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from bundle.checkpoints import RenderedPrompt, TokenCounter
+from bundle.config.model_files import ModelFile
+from bundle.errors import BundleError, ServerError, UsageError
+from bundle.fleet import DistantClient, Host, Link, Program
+from bundle.pipeline.context import ContextLimit
+from bundle.pipeline.local import MOST_PROOFS, Local
+from bundle.pipeline.options import ALL
+from bundle.pipeline.plan import Loaded, Plan
+from bundle.pipeline.replicas import PrefixedScreen
+from bundle.pipeline.targets import Server, Target, Timing
+from bundle.pipeline.template_proof import TemplateProof, choose_prompts
+from bundle.reports.screen.console import Screen
+from bundle.runs.served import EngineRecord, LocalModelRecord, Served, versions
+from bundle.serving.gpus import Gpu
+from bundle.system.background import in_thread, until_done_or_trouble
+from bundle.system.files import open_for_writing, user_path
+from bundle.system.guarded import undisturbed
+from bundle.system.text import plural
+
+_WAIT_S: Final = 60.0
+"""How long the first server waits for a free GPU unless ``--wait`` says it."""
+_SAY_AFTER_S: Final = 10.0
+_STOP_S: Final = 90.0
+"""How long a worker may take to stop its server and see its memory free."""
+
+
+@dataclass(slots=True)
+class _Worker:
+    """One that has opened the checkpoint.
+
+    Attributes:
+        versions: What it runs with.
+        found: What it said of the checkpoint and the engine.
+        prepared: What it said of its server to be.
+    """
+
+    program: Program
+    link: Link
+    versions: Mapping[str, str]
+    found: Mapping[str, Any]
+    prepared: Mapping[str, Any]
+
+    async def stop(self) -> None:
+        """Have it stop its server and end, and see to that."""
+        self.link.tell("stop")
+        ended: set[asyncio.Future[Any]] = {self.program.gone, self.link.lost}
+        stopping = asyncio.wait(ended, timeout=_STOP_S, return_when=asyncio.FIRST_COMPLETED)
+        await undisturbed(asyncio.ensure_future(stopping))
+        await self.program.end()
+
+
+def where_served(local: Local) -> Target:
+    """The target for a checkpoint: this machine, or the cluster that the options name."""
+    return local if local.options.cluster is None else Cluster(local, local.options.cluster)
+
+
+class Cluster:
+    """The target of ``bundle eval-local --cluster``.
+
+    Args:
+        local: The checkpoint, as this machine sees it.
+        address: The cluster's.
+    """
+
+    def __init__(self, local: Local, address: str) -> None:
+        self.local = local
+        self._address = address
+        self._host: Host | None = None
+        self._model: LocalModelRecord | None = None
+        self._engine, self._gpus = "auto", 0
+        self._first: _Worker | None = None
+        self._helping: list[_Worker] = []
+        self._refused: list[Program] = []
+        self._requests: Mapping[str, Any] | None = None
+
+    async def open(self, screen: Screen) -> None:
+        options = self.local.options
+        if options.gpu is not None:
+            raise UsageError("--gpu has no effect with --cluster.", remedy="Leave it out: Ray assigns GPUs.")
+        await self.local.open(screen)
+        self._model = await in_thread(self.local.record)
+        host = self._host = await Host.join(self._address)
+        gpus, cpus = (sum(getattr(machine, what) for machine in host.machines) for what in ("gpus", "cpus"))
+        there = f"{plural(gpus, 'GPU')}, {plural(cpus, 'core')}"
+        screen.say(f"Ray cluster {self._address}: {plural(len(host.machines), 'machine')}, {there}")
+        self._engine, self._gpus = self.local.elsewhere(on_gpus=gpus > 0)
+        if self._most() == 0:
+            raise ServerError(
+                f"No machine of the cluster has {plural(self._gpus, 'GPU') if self._gpus else 'a core'}.",
+                remedy="`ray status` shows what it has.",
+            )
+        self._first = await self.worker(screen, leads=True)
+
+    async def aclose(self) -> None:
+        if self._host is not None:
+            await self._host.close()
+
+    @property
+    def model_file(self) -> ModelFile:
+        return self.local.model_file
+
+    @property
+    def qps(self) -> None:
+        """Servers of our own need no limit."""
+
+    def token_counter(self) -> TokenCounter | None:
+        return self.local.token_counter()
+
+    def context_limits(self) -> Sequence[ContextLimit]:
+        return [ContextLimit(tokens, source) for tokens, source in self.first.found["context"]]
+
+    @property
+    def first(self) -> _Worker:
+        """The worker that all others must agree with."""
+        assert self._first is not None
+        return self._first
+
+    async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "ClusterModel":
+        first = self.first
+        self.local.begin(plan, first.found["engine"], scores_texts=first.found["scores_texts"], screen=screen)
+        self._requests = asdict(plan.requests)
+        with timing.phase("start_s"):
+            first.prepared = await first.link.call("prepare", self._requests)
+        wanted, most = self.local.options.servers, self._most()
+        if wanted > most:
+            screen.say(f"{most} of {wanted} servers: the cluster has room for no more")
+        servers = most if wanted == ALL else min(wanted, most)
+        return ClusterModel(self, screen, timing, helpers=servers - 1)
+
+    def kill(self) -> None:
+        if self._host is not None:
+            self._host.kill()
+
+    def _most(self) -> int:
+        """How many servers the cluster has room for: one on the CPU takes all of a machine."""
+        assert self._host is not None
+        machines = self._host.machines
+        if self._gpus:
+            return sum(machine.gpus // self._gpus for machine in machines)
+        asked = self.local.options.servers
+        return max(asked, 1) if asked != ALL else sum(machine.cpus > 0 for machine in machines)
+
+    async def worker(self, screen: Screen, *, leads: bool) -> _Worker:
+        """One that agrees with the first, placed where there is room; what it says is shown.
+
+        One that does not agree is passed over, and keeps its place until the end, so that the next is put elsewhere.
+
+        Args:
+            leads: Whether it is for the first server, which asks what no other may: it waits for so long only, and
+                takes another one's place if it must.
+
+        Raises:
+            BundleError: There is no room, or it cannot serve the model.
+        """
+        while True:
+            program = await self._place(screen, leads=leads)
+            try:
+                worker = await self._begin(program, screen)
+                differs = self._difference(worker)
+                if differs is None:
+                    if self._requests is not None:
+                        worker.prepared = await worker.link.call("prepare", self._requests)
+                    return worker
+                screen.say(f"not using {program.machine}: {differs}")
+                self._refused.append(program)
+            except BaseException:
+                await program.end()
+                raise
+
+    async def _place(self, screen: Screen, *, leads: bool) -> Program:
+        assert self._host is not None
+        given = self.local.options.wait
+        wait_s = None if not leads else _WAIT_S if given is None else given
+        what = plural(self._gpus, "GPU") if self._gpus else "a core"
+        cpus = 0 if self._gpus else 1
+        starting = asyncio.ensure_future(
+            self._host.start("-m", "bundle.worker", gpus=self._gpus, cpus=cpus, wait_s=wait_s)
+        )
+        try:
+            if not (await asyncio.wait({starting}, timeout=_SAY_AFTER_S))[0]:
+                limit = "" if wait_s is None else f", at most {wait_s:.0f} s"
+                screen.say(f"waiting until {what} of the cluster is free{limit}")
+                if leads and self._helping:
+                    one = self._helping.pop()
+                    one.link.lose(f"{one.link.machine}: its place is needed by the first server.")
+            return await starting
+        except TimeoutError:
+            raise ServerError(
+                f"{plural(self._gpus, 'GPU') if self._gpus else 'A core'} of the cluster did not become free in time.",
+                remedy="Wait longer with --wait TIME; `ray status` shows what is in use.",
+            ) from None
+        finally:
+            starting.cancel()
+
+    @contextlib.contextmanager
+    def helped_by(self, worker: _Worker) -> Iterator[None]:
+        """Know a worker of a further server, for as long as the block lasts."""
+        self._helping.append(worker)
+        try:
+            yield
+        finally:
+            if worker in self._helping:
+                self._helping.remove(worker)
+
+    async def _begin(self, program: Program, screen: Screen) -> _Worker:
+        link = program.link()
+        link.heard = _Heard(screen, link.machine)
+        options = replace(self.local.options, cluster=None, replicas=None, engine=self._engine)
+        adapter = [one and str(user_path(one).resolve()) for one in options.adapter]
+        model_dir = str(user_path(self.local.model_dir).resolve())
+        told = await link.hello()
+        # What another version would make of the call is not known.
+        found: Mapping[str, Any] = {}
+        if told.get("bundle") == versions()["bundle"]:
+            found = await link.call("open", model_dir, {**asdict(options), "adapter": adapter}, self.local.arguments)
+        return _Worker(program, link, told, found, {})
+
+    def _difference(self, worker: _Worker) -> str | None:
+        """What makes a worker unfit; None if nothing does."""
+        ours = versions() if self._first is None else self._first.versions
+        checked = ("bundle",) if self._first is None else sorted({*ours, *worker.versions})
+        for name in checked:
+            if worker.versions.get(name) != ours.get(name):
+                return f"{name} {worker.versions.get(name, 'is missing')} there, {ours.get(name, 'none')} elsewhere"
+        assert self._model is not None
+        if worker.found["fingerprint"] != self._model.fingerprint:
+            return f"{self.local.model_dir} is another checkpoint there"
+        if self._first is not None and worker.found != self._first.found:
+            return f"it would serve with {worker.found['engine']}, others with {self._first.found['engine']}"
+        return None
+
+
+class ClusterModel:
+    """A checkpoint and how to have servers for it. See `Prepared`.
+
+    Args:
+        lead: The model of the first server, for that of a further one.
+        helpers: How many further servers are asked at the same time.
+    """
+
+    ours = True
+    gpus: Sequence[Gpu] = ()
+    """Those of other machines cannot be watched from here."""
+
+    def __init__(
+        self, cluster: Cluster, screen: Screen, timing: Timing, *, lead: "ClusterModel | None" = None, helpers: int = 0
+    ) -> None:
+        self._cluster = cluster
+        self._screen = screen
+        self._timing = timing
+        self._lead = lead
+        first = cluster.first
+        self.label = cluster.local.checkpoint.name
+        self.max_restarts = cluster.local.options.max_restarts
+        self.concurrency: int = first.prepared["concurrency"]
+        self.template: TemplateProof | None = None
+        self._engine = EngineRecord(**first.prepared["engine"])
+        self._unused = first if lead is None else None
+        self._proof: asyncio.Future[tuple[Sequence[Any], Mapping[str, Any]]] = asyncio.Future()
+        self.helpers = [
+            ClusterModel(cluster, PrefixedScreen(screen, f"server {number}"), Timing(), lead=self)
+            for number in range(2, 2 + helpers)
+        ]
+
+    @property
+    def extra_body(self) -> Mapping[str, Any]:
+        extra: Mapping[str, Any] = self._proof.result()[1]["extra_body"] if self._proof.done() else {}
+        return extra
+
+    async def check(self, started: asyncio.Event, loading: Awaitable[Loaded]) -> None:
+        """Have the first worker prove the tokenizer; every other proves its own before it is asked anything."""
+        await started.wait()
+        first, local = self._cluster.first, self._cluster.local
+        choices = choose_prompts((await loading).questions, 1 + min(self.max_restarts, MOST_PROOFS))
+        chosen = [question for choice in choices for question in choice]
+        conversations = [question.messages for question in chosen]
+        proof = await first.link.call("prove", conversations)
+        prompts = (RenderedPrompt(**one) for one in proof["rendered"])
+        rendered = dict(zip((question.key for question in chosen), prompts, strict=True))
+        option = first.prepared["chosen_template"]
+        self.template = TemplateProof(self._engine.name, option, choices, rendered, local.checkpoint.path)
+        self._proof.set_result((conversations, proof))
+
+    def describe(self) -> Served:
+        return Served(self._cluster.local.record(), self._engine)
+
+    def close(self) -> None:
+        """Nothing is reserved here."""
+
+    @contextlib.asynccontextmanager
+    async def serve(self, log: Path, started: asyncio.Event) -> AsyncIterator[Server]:
+        worker, self._unused = self._unused, None
+        with self._timing.phase("start_s"):
+            worker = worker or await self._cluster.worker(self._screen, leads=self._lead is None)
+        async with contextlib.AsyncExitStack() as cleanup:
+            cleanup.push_async_callback(worker.stop)
+            if self._lead is not None:
+                cleanup.enter_context(self._cluster.helped_by(worker))
+            link = worker.link
+            link.heard = _Heard(self._screen, link.machine, log)
+            started.set()
+            with self._timing.phase("start_s"):
+                await link.call("serve", str(log))
+            if worker is not self._cluster.first:
+                await self._require_same(worker)
+            client = DistantClient(link, worker.prepared["scoring"])
+            yield Server(client, lambda work: _attend(link, work))
+            with self._timing.phase("stop_s"):
+                await cleanup.aclose()
+
+    async def _require_same(self, worker: _Worker) -> None:
+        """Have a worker prove its tokenizer as well.
+
+        Raises:
+            ServerError: It gives something else than on the first machine.
+        """
+        machine, first = worker.link.machine, self._cluster.first.link.machine
+        gpus = EngineRecord(**worker.prepared["engine"]).gpus
+        if gpus != self._engine.gpus:
+            self._screen.say(f"{machine} has other GPUs than {first}: {', '.join(gpus)}")
+        conversations, proof = await asyncio.shield((self._lead or self)._proof)
+        if await worker.link.call("prove", conversations) != proof:
+            raise ServerError(
+                f"{machine}: the tokenizer gives other tokens than on {first}.",
+                remedy="Install the same packages on every machine.",
+            )
+
+
+class _Heard:
+    """Shows what a worker says, and writes down what its server prints."""
+
+    def __init__(self, screen: Screen, machine: str, log: Path | None = None) -> None:
+        self._screen = screen
+        self._machine = machine
+        self._log = log
+
+    def __call__(self, kind: str, text: str) -> None:
+        if kind == "say":
+            self._screen.say(f"{self._machine}: {text}")
+        elif kind == "activity":
+            self._screen.server(text)
+        elif text and self._log is not None:
+            with contextlib.suppress(OSError):
+                descriptor = open_for_writing(self._log, os.O_CREAT | os.O_APPEND)
+                with os.fdopen(descriptor, "a", encoding="utf-8") as file:
+                    file.write(text)
+
+
+async def _attend(link: Link, work: Coroutine[Any, Any, None]) -> ServerError | None:
+    return await until_done_or_trouble(work, _trouble(link))
+
+
+async def _trouble(link: Link) -> ServerError:
+    """Wait for what goes wrong with the server or its worker."""
+    try:
+        await link.call("attend")
+    except ServerError as error:
+        return error
+    except BundleError as error:
+        return ServerError(error.message, remedy=error.remedy, details=error.details)
+    return ServerError(f"{link.machine}: the worker no longer watches its server.")

@@ -1,0 +1,153 @@
+"""One run on the machines of a Ray cluster, and what happens to it."""
+
+import contextlib
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.box import ClusterBox
+from tests.faults.box import ALL, MIDWAY, Box
+from tests.patience import PATIENCE_S, wait_until
+from tests.program import call
+
+
+def replies(machine: Box) -> dict[tuple[str, int], tuple[str, str]]:
+    return {key: (row["reply"], row["answer"]) for key, row in machine.answered().items()}
+
+
+def test_two_machines_give_what_one_server_gives_row_for_row(box: ClusterBox, tmp_path: Path, tiny: Path) -> None:
+    ended = box.run()
+    assert ended.code == 0, ended.said
+    box.check(answered=ALL)
+    there = replies(box)
+    counts = box.results["replicas"]
+    assert len(counts) == 2
+    assert sum(one["answered"] for one in counts) == ALL
+    assert (box.run_directory / "server.log").read_text(encoding="utf-8")
+
+    (tmp_path / "here").mkdir()
+    here = Box(tmp_path / "here", tiny)
+    assert here.run().code == 0
+    assert replies(here) == there
+
+
+@pytest.mark.parametrize("what", ["lmdeploy", "bundle.worker", "ray::Carrier"], ids=["server", "worker", "actor"])
+def test_one_is_killed_midway(box: ClusterBox, what: str) -> None:
+    box.nodes.set("silent; silent; good")
+    process = box.start()
+    wait_until(lambda: len(box.story.lives) >= 2)
+    wait_until(lambda: len(box.rows()) >= 2 * MIDWAY)
+    for pid in box.nodes.pids(what):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+    ended = box.end_of(process)
+
+    assert ended.code == 0, ended.said
+    box.check(answered=ALL)
+
+
+def test_a_machine_is_lost_midway(box: ClusterBox) -> None:
+    box.nodes.set("silent; silent; silent; good")
+    third = box.nodes.add()
+    process = box.start()
+    wait_until(lambda: len(box.story.lives) >= 3)
+    wait_until(lambda: len(box.rows()) >= 3 * MIDWAY)
+    box.nodes.remove(third)
+    for pid in box.nodes.pids("lmdeploy"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+    ended = box.end_of(process)
+
+    assert ended.code == 0, ended.said
+    box.check(answered=ALL)
+
+
+def test_what_a_stopped_worker_holds_is_asked_elsewhere(box: ClusterBox) -> None:
+    box.nodes.set("takes its time")
+    process = box.start()
+    wait_until(lambda: len(box.story.lives) >= 2 and len(box.rows()) >= MIDWAY)
+    os.kill(box.nodes.pids("bundle.worker")[0], signal.SIGSTOP)
+
+    ended = box.end_of(process)
+
+    assert ended.code == 0, ended.said
+    box.check(answered=ALL)
+
+
+def test_the_driver_is_killed_and_resumes_with_another_number(box: ClusterBox) -> None:
+    box.nodes.set("silent; silent; good")
+    process = box.start()
+    wait_until(lambda: len(box.story.lives) >= 2)
+    wait_until(lambda: len(box.rows()) >= 2 * MIDWAY)
+    process.kill()
+    process.wait()
+    box.check_nothing_is_left()
+    before = box.answered().keys()
+
+    ended = box.run("--resume", box.run_directory, "--replicas", 1)
+
+    assert ended.code == 0, ended.said
+    assert before <= box.answered().keys()
+    box.check(answered=ALL)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_interrupted_nothing_is_left(box: ClusterBox, times: int) -> None:
+    box.nodes.set("silent; silent; good")
+    process = box.start()
+    wait_until(lambda: len(box.story.lives) >= 2)
+    wait_until(lambda: len(box.rows()) >= 2 * MIDWAY)
+    for _ in range(times):
+        process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE_S) == 130
+    box.check_nothing_is_left()
+
+
+def test_another_version_on_one_machine_is_passed_over(box: ClusterBox, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import bundle\nbundle.__version__ = '0.0'\n")
+    paths = f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"
+    other = box.nodes.add(PYTHONPATH=paths)
+    try:
+        ended = box.run()
+    finally:
+        box.nodes.remove(other)
+
+    assert ended.code == 0, ended.said
+    assert "bundle 0.0 there" in ended.said
+    box.check(answered=ALL)
+
+
+def test_where_no_gpu_becomes_free_it_says_so(box: ClusterBox) -> None:
+    box.nodes.set("silent")
+    process = box.start()
+    wait_until(lambda: len(box.story.lives) >= 2)
+    wait_until(lambda: len(box.rows()) >= 2 * MIDWAY)
+
+    ended = box.run("--wait", "1s")
+    process.send_signal(signal.SIGINT)
+    process.wait(PATIENCE_S)
+
+    assert ended.code == 3
+    assert "1 GPU of the cluster did not become free in time" in ended.said
+
+
+def test_an_address_without_a_cluster_is_said(box: ClusterBox) -> None:
+    ended = box.run("--cluster", "127.0.0.1:1")
+    assert ended.code == 3
+    assert "The cluster 127.0.0.1:1 cannot be joined" in ended.said
+
+
+def test_doctor_looks_at_every_machine(box: ClusterBox, tiny: Path) -> None:
+    ended = call("doctor", "--cluster", box.nodes.address, "--data", "sample", "--json", environment=box.environment)
+
+    machines = json.loads(ended.stdout)
+    assert machines.pop("cluster")["findings"] == []
+    assert len(machines) >= 3
+    for found in machines.values():
+        assert any(one["topic"] == "gpu" and "H100" in one["text"] for one in found["findings"])
+    box.check_nothing_is_left()
