@@ -117,6 +117,7 @@ def test_each_gets_a_run_of_its_own_and_what_fails_stops_no_other(
     machine.check_nothing_is_left()
 
 
+@pytest.mark.slow
 def test_several_adapters_are_several_models_in_one_table(
     original: Path, tmp_path: Path, box: Callable[..., Box]
 ) -> None:
