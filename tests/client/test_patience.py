@@ -25,11 +25,13 @@ class Server:
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
-        self.requests = 0
+        self.requests = self.in_flight = 0
 
     async def post(self, *_: object) -> object:
         self.requests += 1
+        self.in_flight += 1
         await asyncio.sleep(0.1)
+        self.in_flight -= 1
         answer = self._answer(asyncio.get_running_loop().time())
         if isinstance(answer, AttemptError):
             raise answer
