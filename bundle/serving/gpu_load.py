@@ -15,6 +15,8 @@ from bundle.system.background import in_thread
 from bundle.system.guarded import SAFE_PATH, without_keys
 
 _QUERY = "--query-gpu=uuid,utilization.gpu,memory.used,memory.total"
+_MOST = (100, 2**40, 2**40)
+"""What the numbers can be, in percent and MiB."""
 _LONGEST_ANSWER_S = 10.0
 _SHORTEST_PAUSE_S = 2.0
 _MOST_OF_THE_TIME = 1 / 20
@@ -70,6 +72,7 @@ class _Query:
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
+        self._environment = {**without_keys(os.environ), **SAFE_PATH}
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._called_off = False
@@ -91,7 +94,7 @@ class _Query:
                     stderr=subprocess.DEVNULL,
                     text=True,
                     errors="replace",
-                    env={**without_keys(os.environ), **SAFE_PATH},
+                    env=self._environment,
                 )
         if (process := self._process) is None:
             return ""
@@ -117,12 +120,13 @@ def _loads(said: str, places: dict[str, int]) -> list[Load]:
     for line in said.splitlines():
         uuid, *cells = (cell.strip() for cell in line.split(","))
         if uuid in places and len(cells) == 3:
-            busy, used, total = map(_number, cells)
+            busy, used, total = (_number(cell, most) for cell, most in zip(cells, _MOST, strict=True))
             if busy is not None or used is not None:
                 loads.append(Load(places[uuid], busy, used, total))
     return loads
 
 
-def _number(cell: str) -> int | None:
-    """A number; None for "[N/A]", "[Insufficient Permissions]" and the like."""
-    return int(cell) if cell.isascii() and cell.isdigit() else None
+def _number(cell: str, most: int) -> int | None:
+    """A number; None for "[N/A]", "[Insufficient Permissions]", and one that cannot be."""
+    known = cell.isascii() and cell.isdigit() and len(cell) <= len(str(most)) and int(cell) <= most
+    return int(cell) if known else None

@@ -79,7 +79,12 @@ async def test_each_gpu_of_the_server_is_seen_again_and_again_and_no_other() -> 
 
 @pytest.mark.parametrize(
     ("cells", "utilization", "used"),
-    [("93, 41000, 81559", 93, 41000), ("[N/A], 41000, 81559", None, 41000), ("7, [N/A], [N/A]", 7, None)],
+    [
+        ("93, 41000, 81559", 93, 41000),
+        ("[N/A], 41000, 81559", None, 41000),
+        ("7, [N/A], [N/A]", 7, None),
+        ("101, 7, 9", None, 7),
+    ],
 )
 async def test_what_the_driver_does_not_say_is_not_a_number(
     box: Path, monkeypatch: pytest.MonkeyPatch, cells: str, utilization: int | None, used: int | None
