@@ -4,7 +4,7 @@ import ipaddress
 import os
 import re
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
 from bundle.errors import UsageError
@@ -71,6 +71,7 @@ def _split(value: str) -> SplitResult | None:
     try:
         parts = urlsplit(value if "://" in value else f"http://{value}")
         usable = bool(parts.hostname) and not parts.fragment and (parts.port is None or parts.port > 0)
+        usable &= ":" not in unquote(parts.username or "")  # no login can hold one (RFC 7617)
     except ValueError:
         return None
     return parts if usable else None

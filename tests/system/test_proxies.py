@@ -22,6 +22,7 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ALL_PROXY", "socks5://127.0.0.1:7897", "only HTTP proxies"),
         ("https_proxy", "http://user:s3c#ret@127.0.0.1:3128", "not a valid address"),
         ("https_proxy", "http://user:s3c/ret@127.0.0.1:3128", "not a valid address"),
+        ("https_proxy", "http://user%3As3cret@127.0.0.1:3128", "not a valid address"),
         ("https_proxy", "http://127.0.0.1:port", "not a valid address"),
         ("HTTPS_PROXY", "http://", "not a valid address"),
     ],
