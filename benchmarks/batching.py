@@ -5,7 +5,8 @@ follow the same rules.
 
 The rules: requests get slots in the order they came. One with a slot has its prompt computed, and then takes part in
 decoding. A decoding step brings every request in the batch one token; who becomes ready during a step joins with the
-next one. A request that has all its tokens, or whose client has gone, frees its slot at once.
+next one. A request that has all its tokens frees its slot at once. So does one whose client has gone, but for the
+decoding step that is under way: it is not broken off, and its token counts (vLLM: none to two tokens per request).
 """
 
 import heapq
@@ -113,17 +114,21 @@ class Engine:
         self._admit(now)
 
     def cancel(self, request: Request, now: float) -> None:
-        """A request's client has gone: its slot is free at once. The engine must have been brought up to ``now``."""
+        """A request's client has gone: its slot is free as soon as the decoding step that it is part of is over.
+
+        The engine must have been brought up to ``now``.
+        """
         if request.state in (State.FINISHED, State.CANCELLED):
             return
         state, request.state = request.state, State.CANCELLED
         self.counters.cancelled += 1
+        if request in self._decoding:
+            return  # until the end of the step
         self.counters.tokens_cancelled += request.steps - request.generated
         if state is State.WAITING:
             return  # it is passed over when its turn comes
         if state is State.PREFILLING:
             self._prefills_running -= 1
-        self._decoding.pop(request, None)
         self._leave(request, now)
         self._admit(now)
 
@@ -202,12 +207,15 @@ class Engine:
         ended = []
         for request in self._decoding:
             request.generated += 1
-            if request.generated == request.steps:
+            if request.generated == request.steps or request.state is State.CANCELLED:
                 ended.append(request)
         for request in ended:
             del self._decoding[request]
-            request.state = State.FINISHED
-            self.counters.finished += 1
+            if request.state is State.CANCELLED:
+                self.counters.tokens_cancelled += request.steps - request.generated
+            else:
+                request.state = State.FINISHED
+                self.counters.finished += 1
             self._leave(request, now)
 
     def _leave(self, request: Request, now: float) -> None:

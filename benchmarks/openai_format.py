@@ -74,14 +74,14 @@ def completion(
     ).encode()
 
 
-def first_chunk(number: int, model: str, token: str) -> bytes:
+def first_chunk(number: int, model: str, text: str) -> bytes:
     """The piece of a streamed reply that begins it."""
-    return _chunk(number, model, f'{{"role":"assistant","content":{_string(token)}}}')
+    return _chunk(number, model, f'{{"role":"assistant","content":{_string(text)}}}')
 
 
-def next_chunk(number: int, model: str, token: str) -> bytes:
+def next_chunk(number: int, model: str, text: str) -> bytes:
     """A later piece."""
-    return _chunk(number, model, f'{{"content":{_string(token)}}}')
+    return _chunk(number, model, f'{{"content":{_string(text)}}}')
 
 
 def last_chunks(

@@ -188,10 +188,11 @@ class SimulatedServer:
             generation.exchange.reply(200, body)
             return
         events = b""
-        for token in generation.tokens[generation.sent : request.generated]:
+        # As vLLM and lmdeploy do: what has been generated since the last event is in the next one.
+        if text := "".join(generation.tokens[generation.sent : request.generated]):
             chunk = openai_format.next_chunk if generation.sent else openai_format.first_chunk
-            events += chunk(number, model, token)
-            generation.sent += 1
+            events = chunk(number, model, text)
+            generation.sent = min(request.generated, len(generation.tokens))
         if generation.sent >= generation.decided_after:
             self._answered.add(hash(generation.chat.prompt))
         if ends:

@@ -72,16 +72,16 @@ async def test_a_whole_reply_has_its_usage_and_finish_reason(ask: AsyncOpenAI) -
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (105, 5)
 
 
-async def test_a_streamed_reply_comes_token_by_token_and_ends_with_its_usage(ask: AsyncOpenAI) -> None:
+async def test_tokens_that_are_there_at_once_come_in_one_piece_which_the_usage_follows(ask: AsyncOpenAI) -> None:
     stream = await ask.chat.completions.create(
         model="m", messages=messages(), stream=True, stream_options={"include_usage": True}
     )
     chunks = [chunk async for chunk in stream]
 
     deltas = [chunk.choices[0].delta for chunk in chunks if chunk.choices]
-    assert [delta.content for delta in deltas] == ["答案", "是", letter_for(QUESTION), "。", None]
+    assert [delta.content for delta in deltas] == [f"答案是{letter_for(QUESTION)}。", None]
     assert deltas[0].role == "assistant"
-    assert [chunk.choices[0].finish_reason for chunk in chunks[:-1]] == [None, None, None, None, "stop"]
+    assert [chunk.choices[0].finish_reason for chunk in chunks[:-1]] == [None, "stop"]
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens == 5
     assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
@@ -142,7 +142,7 @@ async def test_a_question_counts_as_answered_once_its_letter_was_sent(slow: Runn
         for question in ("甲", "乙", "乙"):  # once more, as after a fault
             stream = await client.chat.completions.create(model="m", messages=messages(question), stream=True)
             async for chunk in stream:
-                if chunk.choices[0].delta.content == letter_for(question):
+                if (chunk.choices[0].delta.content or "").startswith(letter_for(question)):
                     break
             await stream.response.aclose()
         asked = asyncio.create_task(client.chat.completions.create(model="m", messages=messages("丙")))
