@@ -5,6 +5,7 @@ after it refer to it; five-shot C-Eval takes a sixth of the space that way.
 """
 
 import hashlib
+import io
 import itertools
 import json
 from collections import defaultdict
@@ -51,7 +52,10 @@ class RecordedPrompt:
 
 def prompt_file(questions: Sequence[Question]) -> bytes:
     """The content of ``prompts.jsonl``; see `prompt_lines`."""
-    return "".join(prompt_lines(questions)).encode()
+    content = io.BytesIO()  # a list of a million lines would take as much again
+    for line in prompt_lines(questions):
+        content.write(line.encode())
+    return content.getvalue()
 
 
 def prompt_lines(questions: Sequence[Question]) -> Iterator[str]:

@@ -1,10 +1,10 @@
 """A long run against a server that fails all the time, to see that nothing is lost, asked for nothing or left behind.
 
-    python -m tests.soak.soak [--questions N] [--replicas N] [--kill-every N] [--seed N]
+    python -m tests.soak.soak [--questions N] [--replicas N | --cluster] [--kill-every N] [--seed N]
 
 ``bundle eval-local`` asks a stand-in of lmdeploy that fails one request in twenty, each in a random way, and is
-killed after so many requests. Of several replicas one is, at random, or is stopped instead. It prints what happened and
-exits with 1 where anything is wrong.
+killed after so many requests. Of several replicas one is, at random, or is stopped instead; of a Ray cluster of two
+machines on this one a server, a worker or an actor. It prints what happened and exits with 1 where anything is wrong.
 """
 
 import argparse
@@ -20,20 +20,25 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from bundle.checkpoints.internlm2 import make_checkpoint
+from tests.patience import wait_until
 from tests.program import carrying
 from tests.stand_ins.box import GPU, ROOT, gpu_box
 from tests.stand_ins.journal import Story, read_journal
+
+if TYPE_CHECKING:
+    from tests.cluster.box import Nodes
 
 CONCURRENCY = 64
 
 _LOOK_EVERY_S = 0.25
 _STOPPED = 0.25
 """The share of servers that are stopped instead of killed."""
+_ON_A_CLUSTER = ("lmdeploy", "bundle.worker", "ray::Carrier")
 _TASK = """description = "Random questions"
 
 [rows]
@@ -81,7 +86,9 @@ class Outcome:
     grown: Sequence[str]
 
 
-def soak(directory: Path, questions: int, kill_every: int, seed: int, replicas: int = 1) -> Outcome:
+def soak(
+    directory: Path, questions: int, kill_every: int, seed: int, replicas: int = 1, nodes: "Nodes | None" = None
+) -> Outcome:
     """Run it.
 
     Args:
@@ -90,15 +97,19 @@ def soak(directory: Path, questions: int, kill_every: int, seed: int, replicas: 
         kill_every: After how many requests a server is killed, or stopped if there are several.
         seed: Of what is random.
         replicas: How many servers there are at once.
+        nodes: A cluster to do it on; None for this machine.
     """
     golds = _write_task(directory, questions, seed)
     make_checkpoint(directory / "tiny", like="tiny")
-    journal = directory / "journal"
+    journal = directory / "journal" if nodes is None else nodes.journal
     gpus = [(number, f"GPU-{number}", *GPU[2:]) for number in range(replicas)]
     environment = gpu_box(directory, behaviour="fails at random", gpus=gpus)
     environment["LMDEPLOY_STAND_IN_JOURNAL"] = str(journal)
     options = ["--concurrency", str(CONCURRENCY), "--max-restarts", "1000000", "--out", str(directory / "out")]
-    if replicas > 1:
+    if nodes is not None:
+        nodes.set("fails at random")
+        options += ["--cluster", nodes.address, "--hang-timeout", "20"]
+    elif replicas > 1:
         options += ["--replicas", str(replicas), "--hang-timeout", "20"]
     command = [sys.executable, "-m", "bundle", "eval-local", str(directory / "tiny")]
     began = time.monotonic()
@@ -112,10 +123,13 @@ def soak(directory: Path, questions: int, kill_every: int, seed: int, replicas: 
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    lot = random.Random(seed) if replicas > 1 else None
-    watched = _watch(process, directory, journal, kill_every, lot)
+    lot = random.Random(seed) if replicas > 1 or nodes is not None else None
+    watched = _watch(process, directory, journal, kill_every, lot, nodes)
     took_s = time.monotonic() - began
-    return _judge(directory, golds, watched, read_journal(journal), process.returncode, took_s, replicas)
+    outcome = _judge(directory, golds, watched, read_journal(journal), process.returncode, took_s, replicas)
+    if nodes is not None:
+        wait_until(lambda: not nodes.processes())
+    return outcome
 
 
 def _write_task(directory: Path, questions: int, seed: int) -> dict[int, str]:
@@ -128,7 +142,12 @@ def _write_task(directory: Path, questions: int, seed: int) -> dict[int, str]:
 
 
 def _watch(
-    process: "subprocess.Popen[bytes]", directory: Path, journal: Path, kill_every: int, lot: random.Random | None
+    process: "subprocess.Popen[bytes]",
+    directory: Path,
+    journal: Path,
+    kill_every: int,
+    lot: random.Random | None,
+    nodes: "Nodes | None",
 ) -> Watched:
     """Look at the program until it ends, and kill its servers; ``lot`` chooses among several."""
     watched = Watched()
@@ -150,7 +169,8 @@ def _watch(
             if lot is not None:
                 if len(story.asked()) >= kill_every * (watched.kills + watched.stops + 1):
                     stops = lot.random() < _STOPPED
-                    os.kill(lot.choice(_alive(story.lives)), signal.SIGSTOP if stops else signal.SIGKILL)
+                    victims = story.lives if nodes is None else nodes.pids(lot.choice(_ON_A_CLUSTER))
+                    os.kill(lot.choice(_alive(victims)), signal.SIGSTOP if stops else signal.SIGKILL)
                     watched.stops += stops
                     watched.kills += not stops
             elif life > watched.kills and len(story.asked(life)) >= kill_every:
@@ -248,16 +268,28 @@ def _count_rows(directory: Path) -> int:
     return _predictions(directory).count(b"\n")
 
 
+def _cluster(cleanup: contextlib.ExitStack) -> "Nodes":
+    from tests.cluster.box import Nodes  # Ray is not everywhere
+
+    nodes = Nodes(Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp"))))
+    cleanup.callback(nodes.shut_down)
+    return nodes
+
+
 def main() -> None:
     """Parse the command line, run and tell."""
     parser = argparse.ArgumentParser(description="A long run against a server that fails all the time.")
     parser.add_argument("--questions", type=int, default=50_000)
     parser.add_argument("--kill-every", type=int, default=1200, metavar="N", help="after so many requests")
     parser.add_argument("--replicas", type=int, default=1, metavar="N", help="so many servers at once")
+    parser.add_argument("--cluster", action="store_true", help="on a Ray cluster, whose workers are killed as well")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="bundle-soak-") as folder:
-        outcome = soak(Path(folder), arguments.questions, arguments.kill_every, arguments.seed, arguments.replicas)
+    with tempfile.TemporaryDirectory(prefix="bundle-soak-") as folder, contextlib.ExitStack() as cleanup:
+        nodes = _cluster(cleanup) if arguments.cluster else None
+        outcome = soak(
+            Path(folder), arguments.questions, arguments.kill_every, arguments.seed, arguments.replicas, nodes
+        )
     for name, value in outcome.figures.items():
         print(f"{name:34} {value}")
     wrong = [*outcome.wrong, *outcome.grown]
