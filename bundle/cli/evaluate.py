@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from bundle.cli._command import typed_command
 from bundle.cli.options import with_options
 from bundle.cli.watch import sweep
 from bundle.pipeline.options import EvaluationOptions, LocalOptions, RemoteOptions
+
+if TYPE_CHECKING:
+    from bundle.pipeline.targets import Target
 
 
 @with_options
@@ -42,7 +45,6 @@ def eval_local(
 
     # imported late: by now the GPUs are being asked
     from bundle.pipeline.checkpoint_folder import models_of, several
-    from bundle.pipeline.cluster import where_served
     from bundle.pipeline.local import Local
     from bundle.pipeline.pipeline import evaluate
     from bundle.pipeline.signals import run_with_signals
@@ -54,7 +56,12 @@ def eval_local(
         sweep(models, asked, served, context, machine)
     served = replace(served, adapter=[models[0].adapter])
     local = Local(models[0].path, served, context.obj or (), machine)
-    target = local if asked.dry_run else where_served(local)
+    target: Target = local
+    if served.cluster is not None and not asked.dry_run:
+        # imported late: few runs need it, and it imports the client before the server starts
+        from bundle.pipeline.cluster import Cluster
+
+        target = Cluster(local, served.cluster)
     screen = Screen(language=asked.lang)
     command = typed_command()
     raise typer.Exit(

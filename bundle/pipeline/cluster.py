@@ -21,7 +21,7 @@ from bundle.pipeline.local import MOST_PROOFS, Local
 from bundle.pipeline.options import ALL
 from bundle.pipeline.plan import Loaded, Plan
 from bundle.pipeline.replicas import PrefixedScreen
-from bundle.pipeline.targets import Server, Target, Timing
+from bundle.pipeline.targets import Server, Timing
 from bundle.pipeline.template_proof import TemplateProof, choose_prompts
 from bundle.reports.screen.console import Screen
 from bundle.runs.served import EngineRecord, LocalModelRecord, Served, versions
@@ -61,11 +61,6 @@ class _Worker:
         stopping = asyncio.wait(ended, timeout=_STOP_S, return_when=asyncio.FIRST_COMPLETED)
         await undisturbed(asyncio.ensure_future(stopping))
         await self.program.end()
-
-
-def where_served(local: Local) -> Target:
-    """The target for a checkpoint: this machine, or the cluster that the options name."""
-    return local if local.options.cluster is None else Cluster(local, local.options.cluster)
 
 
 class Cluster:

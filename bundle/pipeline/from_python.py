@@ -13,7 +13,6 @@ import pydantic
 
 from bundle.config.faults import value_fault
 from bundle.errors import ExitCode, GateError, UnansweredError, UsageError
-from bundle.pipeline.cluster import where_served
 from bundle.pipeline.local import Local
 from bundle.pipeline.options import EvaluationOptions, LocalOptions, Option, RemoteOptions, parse_adapters, parse_data
 from bundle.pipeline.pipeline import evaluate as run_pipeline
@@ -102,8 +101,11 @@ def evaluate(
     if model_dir is None:
         target = Remote(model, _options(RemoteOptions, given))
     else:
-        local = Local(Path(model_dir), _options(LocalOptions, given), tuple(engine_arguments), Machine())
-        target = where_served(local)
+        target = local = Local(Path(model_dir), _options(LocalOptions, given), tuple(engine_arguments), Machine())
+        if local.options.cluster is not None:
+            from bundle.pipeline.cluster import Cluster  # few runs need it, and it imports the client
+
+            target = Cluster(local, local.options.cluster)
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - it is no path
         streams = {} if verbose else {"out": nowhere, "err": nowhere}
         screen = _Screen(language=asked.lang, **streams)
