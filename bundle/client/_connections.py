@@ -16,10 +16,12 @@ LONGEST_BODY = 16 * 1024 * 1024
 """Bytes. A reply of 32,768 tokens is about a tenth of a megabyte."""
 
 _LONGEST_ERROR = 64 * 1024
+_LONGEST_HEADER = 64 * 1024
 _MOST_CONNECTIONS = 1000
 _IDLE_S = 4.0
 """How long an idle connection is kept: uvicorn closes it after 5 s, and a request sent just then is lost."""
 _OF_THE_BODY = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+_OF_THE_BODY_RAW = frozenset(name.encode() for name in _OF_THE_BODY)
 
 httpx: Any = importlib.import_module(
     next(
@@ -47,6 +49,7 @@ class Answer(httpx.AsyncByteStream):  # type: ignore[misc]
         self.status = response.status
         self.reason = response.reason or ""
         self.headers: Mapping[str, str] = response.headers
+        self.raw_headers = response.raw_headers  # of any bytes
         self.is_success = 200 <= self.status < 300
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -119,7 +122,11 @@ class Connections(openai.DefaultAsyncHttpxClient):
                 limit=_MOST_CONNECTIONS, keepalive_timeout=_IDLE_S, ssl=self._certificates or False
             )
             self._session = aiohttp.ClientSession(
-                connector=connector, timeout=self._time_limits, cookie_jar=aiohttp.DummyCookieJar()
+                connector=connector,
+                timeout=self._time_limits,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                max_line_size=_LONGEST_HEADER,
+                max_field_size=_LONGEST_HEADER,
             )
         response = await self._session.request(
             request.method,
@@ -138,8 +145,8 @@ class Connections(openai.DefaultAsyncHttpxClient):
         What this class would do besides takes a quarter of all that a question costs.
         """
         answer = await self.again(self.prepared(request), request.content)
-        headers = [(name, value) for name, value in answer.headers.items() if name.lower() not in _OF_THE_BODY]
-        reason = {"reason_phrase": answer.reason.encode()}
+        headers = [(name, value) for name, value in answer.raw_headers if name.lower() not in _OF_THE_BODY_RAW]
+        reason = {"reason_phrase": answer.reason.encode("utf-8", "surrogateescape")}
         response = httpx.Response(answer.status, headers=headers, stream=answer, request=request, extensions=reason)
         if not answer.is_success:
             await response.aread()

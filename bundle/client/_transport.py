@@ -8,6 +8,7 @@ import os
 import ssl
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -25,6 +26,8 @@ from bundle.system.tls import wrong_scheme
 
 _CONNECT_TIMEOUT_S = 15.0
 _PROXY_LOGIN = 407
+_BROKEN_OFF = (aiohttp.http_exceptions.TransferEncodingError, aiohttp.http_exceptions.ContentLengthError)
+"""What aiohttp calls a body that ends too soon."""
 _ENOUGH = 4000
 """Characters of a server's text in which it says what is wrong."""
 _AFTER_THE_END_S = 1.0
@@ -243,6 +246,10 @@ class Transport:
             if any(isinstance(one, TooLongError) for one in _chain(error)):
                 reason = f"the response is longer than {LONGEST_BODY >> 20} MB: not a chat completion"
                 raise AttemptError(reason, Fate.UNANSWERED) from None
+            refused = next((one for one in _chain(error) if isinstance(one, aiohttp.ClientHttpProxyError)), None)
+            if refused is not None:
+                fault = fault_of_status(refused.status, refused.message, refused.headers or {})
+                raise self._through_proxy(replace(fault, status=refused.status), is_proxys=True) from None
             self._require_scheme(" ".join(str(one)[:_ENOUGH] for one in _chain(error)))
             tls, silent = self._base_url.startswith("https:"), not self._has_replied
             raise self._through_proxy(_fault_of_connection(error, self._timeout_s, tls=tls, silent=silent)) from None
@@ -263,21 +270,24 @@ class Transport:
             what, remedy = wrong
             raise AttemptError(what, Fate.REFUSED, remedy=remedy, heard=False) from None
 
-    def _through_proxy(self, fault: AttemptError, *, is_page: bool = True) -> AttemptError:
+    def _through_proxy(self, fault: AttemptError, *, is_page: bool = True, is_proxys: bool = False) -> AttemptError:
         """The fault, which names the proxy if it may be the proxy's.
 
         Args:
             fault: What went wrong.
             is_page: Whether there was no body that only the API itself would send.
+            is_proxys: Whether it is certainly the proxy's.
         """
-        if self._proxy is None or not (is_page and (fault.outage or fault.status == _PROXY_LOGIN)):
+        needs_login = fault.status == _PROXY_LOGIN
+        if self._proxy is None or not (is_proxys or needs_login or (is_page and fault.outage)):
             return fault
         variable = self._proxy.variable
+        login = f"Put a valid user name and password into {variable} (http://USER:PASSWORD@HOST:PORT)"
+        check = login if needs_login else f"Check that the proxy works, set {variable} to another one"
         return AttemptError(
             f"{fault.reason}, through the proxy {self._proxy.address} (from {variable})",
             fault.fate,
-            remedy=f"Check that the proxy works, set {variable} to another one, or skip it for this server: "
-            f"NO_PROXY={self._host}.",
+            remedy=f"{check}, or skip it for this server: NO_PROXY={self._host}.",
             outage=fault.outage,
             heard=False,
             status=fault.status,
@@ -338,6 +348,8 @@ def _fault_of_connection(error: BaseException, timeout_s: float, *, tls: bool, s
         return AttemptError(reason, Fate.AGAIN, remedy=NETWORK_REMEDY, outage=True, heard=False)
     if isinstance(cause, TimeoutError | asyncio.CancelledError):
         return AttemptError(f"no reply within {timeout_s:g} s", Fate.AGAIN)
+    if isinstance(cause, aiohttp.http_exceptions.HttpProcessingError) and not isinstance(cause, _BROKEN_OFF):
+        return AttemptError(f"the server's response is not valid HTTP: {one_line(cause.message, 200)}", Fate.AGAIN)
     connected = not any(isinstance(one, aiohttp.ClientConnectorError) for one in errors)
     reason = f"connection failed: {_described(cause)}"
     remedy = NETWORK_REMEDY

@@ -188,3 +188,36 @@ async def test_fields_and_headers_of_the_users_are_sent_with_every_request_and_n
     assert "top_k" not in adapted
     assert set(sent) == {("bundle", "me")}
     assert api.queries[:2] == ["api-version=2024-10-21"] * 2
+
+
+@pytest.mark.parametrize(
+    ("status", "header"),
+    [
+        ("200 OK", "X-Message: 成功"),
+        ("200 OK", "Set-Cookie: 城市=北京"),
+        ("200 OK", f"Content-Security-Policy: {'x' * 20_000}"),
+        ("200 好的", "X-Message: ok"),
+    ],
+)
+async def test_whatever_headers_hold_costs_no_reply(status: str, header: str) -> None:
+    answer = http(GOOD, status=status, headers=[header, "Connection: close"])
+    async with raw_api(answer) as api, client_of(api.url, retries=0) as client:
+        assert [(await ask(client)).text for _ in range(2)] == ["B", "B"]  # the first is the package's own
+
+
+async def test_whatever_headers_hold_a_refusal_is_told() -> None:
+    refusal = http(b'{"error": {"message": "no such key"}}', status="401 Unauthorized", headers=["X-Message: 失败"])
+    async with raw_api(refusal) as api, client_of(api.url) as client:
+        with pytest.raises(RefusedError, match="HTTP 401: no such key"):
+            await ask(client)
+
+
+async def test_a_response_that_is_not_valid_http_is_told_as_that() -> None:
+    twice = http(GOOD, headers=[f"Content-Length: {len(GOOD)}"])
+    async with (
+        raw_api(http(GOOD, headers=["Connection: close"]), twice) as api,
+        client_of(api.url, retries=0) as client,
+    ):
+        await ask(client)
+        with pytest.raises(NoReplyError, match=r"the server.s response is not valid HTTP: .*Content-Length"):
+            await ask(client)

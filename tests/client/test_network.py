@@ -1,5 +1,6 @@
 """What lies between the client and the server: proxies and certificates."""
 
+import asyncio
 import subprocess
 from pathlib import Path
 
@@ -73,6 +74,28 @@ async def test_a_proxy_that_refuses_a_tunnel_is_named(monkeypatch: pytest.Monkey
                 await ask(client)
 
     require_named(caught.value, address, "https_proxy")
+
+
+async def test_a_proxy_that_wants_another_login_for_a_tunnel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    tunnels = 0
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal tunnels
+        tunnels += (await reader.readuntil(b"\r\n\r\n")).startswith(b"CONNECT model.example:443 ")
+        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as proxy:
+        address = named_proxy(monkeypatch, f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}/v1")
+        async with client_of("https://model.example/v1", proxies=True, retries=2) as client:
+            with pytest.raises(RefusedError, match="HTTP 407: Proxy Authentication Required") as caught:
+                await ask(client)
+
+    require_named(caught.value, address, "https_proxy")
+    assert caught.value.remedy is not None
+    assert "valid user name and password into https_proxy" in caught.value.remedy
+    assert tunnels == 1
 
 
 async def test_a_servers_own_refusal_is_not_the_proxys(monkeypatch: pytest.MonkeyPatch) -> None:
