@@ -11,6 +11,7 @@ _SLOW, _SHRUNK, _LOSS = 3.0, 0.75, 0.88
 _MISSES = 2
 _PATIENCE = 8
 _MANY = 0.4
+_REST_S, _LONGEST_REST_S = 15.0, 240.0
 
 
 class _Growth(enum.Enum):
@@ -33,8 +34,9 @@ class Window:
       server: the window shrinks by a quarter. If that makes replies no quicker, the server has become slower, and the
       window is what it was.
     - When the server refuses many requests of a round as too many, it shrinks to as many as the server has in hand, or
-      to half, and grows by an eighth per round from then on. Fewer refusals say something about the rate of requests,
-      which the client slows, not about their number.
+      to half. A quarter of a minute later it grows by an eighth per round, until the server refuses again with as many
+      in hand; then it shrinks again and waits twice as long, for every refusal makes all requests pause. Fewer
+      refusals say something about the rate of requests, which the client slows, not about their number.
 
     A round is as many replies as the window is wide, so every figure is a mean over all requests in flight. The rate of
     replies follows from how many were in flight and how long they took (Little's law); if counted, it would rise and
@@ -57,6 +59,7 @@ class Window:
         self._best_rate = 0.0
         self._quickest_s = float("inf")
         self._shrunk_from, self._rate_then = 0, 0.0
+        self._rest_s, self._next_rest_s = 0.0, _REST_S
         self._narrowest = 0
         self._of_a_wider_window = 0
         self._arriving = 0
@@ -118,13 +121,17 @@ class Window:
         self._refused += 1
         if not self._adaptive:
             return
-        if not self._narrowest and self._refused > _MANY * self.limit:
+        as_before = self._growth is _Growth.CREEPING and in_hand >= self._last_worthwhile
+        if not self._narrowest and (as_before or self._refused > _MANY * self.limit):
             self._growth = _Growth.CREEPING
+            self._rest_s = self._next_rest_s
+            self._next_rest_s = min(2 * self._next_rest_s, _LONGEST_REST_S)
             self._begin_round()
             # All requests in flight may meet that: halving once a round is enough.
             self._narrowest = max(1, self.limit // 2)
         if self._narrowest:
             self._set(min(self.limit, max(self._narrowest, in_hand)))
+            self._last_worthwhile = self.limit
 
     def _end_round(self) -> None:
         latency_s = max(self._latency_s / self._replies, 1e-6)
@@ -141,7 +148,9 @@ class Window:
             self._shrunk_from, self._rate_then = self.limit, rate
             self._set(int(_SHRUNK * self.limit))
         elif self._growth is _Growth.CREEPING:
-            self._set(self.limit + max(1, self.limit // 8))
+            self._rest_s -= latency_s  # which is about how long a round takes
+            if self._rest_s <= 0:
+                self._set(self.limit + max(1, self.limit // 8))
         elif self._growth is _Growth.DOUBLING and gained:
             self._last_worthwhile = self.limit
             self._set((4 if full else 2) * self.limit)
