@@ -5,6 +5,7 @@ import codecs
 import contextlib
 import json
 import os
+import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
@@ -363,6 +364,8 @@ def _fault_of_connection(error: BaseException, timeout_s: float, *, tls: bool, s
 def _described(error: BaseException) -> str:
     if isinstance(error, ssl.SSLError):  # its number is OpenSSL's and not the system's
         return f"TLS: {one_line(error.reason or str(error)).lower().replace('_', ' ')}"
+    if isinstance(error, socket.gaierror):
+        return f"its host name cannot be resolved ({one_line(str(error.strerror)).lower()})"
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno).lower()
     return one_line(f"{type(error).__name__}: {error}".removesuffix(": "))

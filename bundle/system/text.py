@@ -81,7 +81,10 @@ def nearest(written: str, names: Iterable[str], *, count: int = 1, cutoff: float
 def did_you_mean(written: str, names: Iterable[str], otherwise: str = "", *, cutoff: float = 0.6) -> str:
     """A suggestion for a mistyped name, or ``otherwise`` where none is near."""
     near = nearest(written, names, cutoff=cutoff)
-    return f"Did you mean {printable(near[0])}?" if near else otherwise
+    if not near:
+        return otherwise
+    meant = printable(near[0])
+    return f"Did you mean {meant if meant.strip() == near[0] else quoted(near[0])}?"  # white space is shown in quotes
 
 
 def hanging(line: str, indent: int) -> str:

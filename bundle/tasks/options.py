@@ -180,6 +180,8 @@ def read_gold(answer: str, options: Options, letters: str, *, texts: bool, how: 
         return Gold(found, is_options=True, index=int(plain) if kind == "index" else None)
     if not texts:
         return Gold(str(answer))
+    if len(by_text) > 1:
+        raise ValueError(f"the answer {quoted(answer)} is the text of several options: {', '.join(sorted(by_text))}")
     raise ValueError(f"the answer is {quoted(answer)}, which is not one of the options {', '.join(letters)}")
 
 

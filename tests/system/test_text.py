@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.system.text import is_unicode, one_line, printable, quoted
+from bundle.system.text import did_you_mean, is_unicode, one_line, printable, quoted
 
 TEXT = st.text(st.characters(codec=None), max_size=40)  # halves of characters as well
 
@@ -83,3 +83,10 @@ def test_quoted_text_is_printable_and_short(text: str) -> None:
 def test_a_name_whose_bytes_are_no_text_is_told_from_one_that_is() -> None:
     assert is_unicode("模型")
     assert not is_unicode(b"\xff".decode("utf-8", "surrogateescape"))
+
+
+@pytest.mark.parametrize(
+    ("name", "suggested"), [("question", "Did you mean question?"), ("question ", "Did you mean 'question '?")]
+)
+def test_a_suggestion_shows_white_space(name: str, suggested: str) -> None:
+    assert did_you_mean("questoin", [name, "answer"]) == suggested

@@ -180,7 +180,7 @@ def test_examples_are_shown_with_the_options_they_have(tmp_path: Path) -> None:
     [
         ("question,A,B,C,D,answer\nq,1,2,,,C\n", "the answer is 'C', which is not one of the options A, B"),
         ("question,A,B,C,D,answer\nq,1,,,,A\n", "it has fewer than two options"),
-        ("question,A,B,C,D,answer\nq,x,x,y,z,x\n", "the answer is 'x', which is not one of the options"),
+        ("question,A,B,C,D,answer\nq,x,x,y,z,x\n", "the answer 'x' is the text of several options: A, B"),
         ("question,A,B,C,D,answer\nq,x,y,z,w,AE\n", "the answer is 'AE', which is not one of the options"),
         ("question,A,B,C,D,answer\nq,1,2,3,4,2\n", r"the answer '2' can mean B \(as text\) or C \(as index\)"),
         ("question,A,B,C,D,answer\nq,AC,BD,x,y,AC\n", r"can mean AC \(as letter\) or A \(as text\)"),
