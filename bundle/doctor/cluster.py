@@ -10,8 +10,8 @@ from bundle.system.findings import Finding, Status, failing, warning
 
 Topics = list[tuple[str, Finding]]
 
-_SAME_EVERYWHERE = frozenset({"packages", "checkpoint"})
-"""Topics in which machines that share a run must agree."""
+_SAME_EVERYWHERE = ("packages", "lmdeploy", "vllm", "cpu engine")
+"""Topics in which machines that share a run should agree."""
 
 
 def examine_cluster(address: str, arguments: Sequence[str]) -> dict[str, Topics]:
@@ -61,10 +61,10 @@ async def _examine(host: Host, machine: Machine, arguments: Sequence[str]) -> To
 
 def _differences(machines: dict[str, Topics]) -> Topics:
     found: Topics = []
-    for topic in sorted(_SAME_EVERYWHERE):
+    for topic in _SAME_EVERYWHERE:
         told: dict[tuple[str, ...], list[str]] = {}
         for machine, topics in machines.items():
-            texts = tuple(text for own, finding in topics if own == topic for text in (finding.text, *finding.details))
+            texts = tuple(finding.text for own, finding in topics if own == topic)
             told.setdefault(texts, []).append(machine)
         if len(told) > 1:
             details = [f"{', '.join(names)}: {'; '.join(texts) or 'nothing'}" for texts, names in told.items()]
