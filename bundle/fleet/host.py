@@ -17,6 +17,7 @@ from bundle.errors import ServerError, UsageError
 from bundle.fleet.link import Link
 from bundle.system.guarded import undisturbed
 
+_REACH_S: Final = 10.0
 _JOIN_S: Final = 60.0
 _END_S: Final = 30.0
 _LAST_WORDS: Final = 4000
@@ -65,7 +66,8 @@ class Host:
             UsageError: Ray is missing, or the address is not a cluster's.
             ServerError: The cluster cannot be joined.
         """
-        if "://" in address:
+        name, _, port = address.rpartition(":")
+        if address != "auto" and ("/" in name or not name or not port.isdecimal()):
             raise UsageError(
                 f"--cluster {address}: an address is HOST:PORT, without a protocol.",
                 remedy="Give the address that `ray start` printed, or auto, on a machine of the cluster.",
@@ -76,7 +78,9 @@ class Host:
                 remedy="Install this program with it in the cluster's own environment, on every machine: "
                 "pip install 'bundle[cluster]', with the version of Ray that the cluster runs.",
             )
-        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        if address != "auto":
+            await _require_reachable(name.strip("[]"), int(port))
+        environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "bundle.fleet.ray_host", address),
             env=environment,
@@ -179,6 +183,23 @@ class Host:
                 self._why = data.decode()
             case _:
                 self._programs[number].heard(word, data)
+
+
+async def _require_reachable(host: str, port: int) -> None:
+    """Refuse at once an address where nothing listens: Ray takes a minute to say so.
+
+    Raises:
+        ServerError: It cannot be reached.
+    """
+    try:
+        async with asyncio.timeout(_REACH_S):
+            _, writer = await asyncio.open_connection(host, port)
+    except (OSError, OverflowError, TimeoutError) as error:
+        why = getattr(error, "strerror", None) or "no answer"
+        raise ServerError(
+            f"The cluster {host}:{port} cannot be reached: {why}.", remedy="`ray status` shows a cluster's address."
+        ) from None
+    writer.close()
 
 
 class Program:

@@ -33,6 +33,7 @@ def test_without_ray_it_says_how_to_install_it(command: list[str], tiny: Path, t
     [
         (["--gpu", "0"], "--gpu has no effect with --cluster"),
         (["--cluster", "ray://head:10001"], "an address is HOST:PORT"),
+        (["--cluster", "head"], "an address is HOST:PORT"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(options: list[str], said: str, tiny: Path, tmp_path: Path) -> None:
