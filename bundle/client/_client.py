@@ -263,11 +263,8 @@ class ChatClient:
             self._outage.end()
         has_streamed = question.receiver is not None and question.receiver.reply is not None
         self._modes.note(question.streams, has_streamed=has_streamed, only=question.refusal is not None)
-        if question.reading is not None and (mark := question.reading.unknown_mark) is not None:
-            self._say_once(
-                f"replies begin with {mark}, which may start thinking: generating complete replies; "
-                "if it does, declare its start and end marks under [thinking] in a model file"
-            )
+        if question.reading is not None and (doubt := question.reading.unknown_mark) is not None:
+            self._say_once(doubt)
         if reply.unusual_end is not None:
             end = self._keys.hide(reply.unusual_end)
             self._say_once(f"treating finish_reason {end!r} as {reply.finish_reason!r}")

@@ -2,14 +2,14 @@
 
 import enum
 import statistics
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
 from bundle.client._model_name import require_model
 from bundle.client._replies import Reply, StreamedReply
 from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks
-from bundle.system.text import opening_mark
+from bundle.system.unknown_marks import closing_mark, opening_mark
 from bundle.tasks.answers import AnswerRule
 
 _PROBES = 8
@@ -49,10 +49,10 @@ class EarlyDecisions:
     """Chooses for every request of one task how its reply is read, and learns from every reply.
 
     Stopping early changes no score: a rule only decides when nothing that could follow can change its answer. The one
-    exception is text that turns out to be thinking (`ThinkingSplitter`); that depends on the chat template, so it shows
-    in the first replies. These are therefore read to their end, even once later ones are stopped early. If it shows
-    later all the same, every question that was stopped early must be asked again (`mistaken`), and no reply is stopped
-    early any more.
+    exception is text that turns out to be thinking (`ThinkingSplitter`), or may be as an unknown mark ends it
+    (`closing_mark`); that depends on the chat template, so it shows in the first replies. These are therefore read to
+    their end, even once later ones are stopped early. If it shows later all the same, every question that was stopped
+    early must be asked again (`mistaken`), and no reply is stopped early any more.
 
     A reply that begins with a mark that is not known may begin with thinking, and is read to its end. Where the first
     replies all begin with the same one, so are all others. So is one whose answer is no option, such as the T of "The
@@ -69,7 +69,8 @@ class EarlyDecisions:
 
     Attributes:
         mistaken: Whether replies were stopped early that should not have been; to be reset by whoever forgets them.
-        unknown_mark: The mark that the first replies all begin with; None for none.
+        unknown_mark: What to say of a mark that the first replies all begin with, or half of them contain; None for
+            nothing.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class EarlyDecisions:
         self._has_cut = has_cut
         self._stops = stops
         self._first_marks: list[str | None] = []
+        self._closing_marks: Counter[str] = Counter()
         self.mistaken = False
         self.unknown_mark: str | None = None
 
@@ -109,6 +111,8 @@ class EarlyDecisions:
     def heard(self, reply: Reply) -> None:
         """Learn from a reply that was read elsewhere; all else about it was learned there."""
         self._has_cut |= reply.decided_early
+        if not reply.decided_early:
+            self._note_marks(reply.text)
         if reply.took_text_back or self.thinks_aloud:
             self._thinks_aloud()
 
@@ -130,8 +134,9 @@ class EarlyDecisions:
         """Learn from a streamed reply; ``cut`` says whether it was stopped early."""
         self._probes.discard(reply)
         self._has_cut |= cut
-        self._note_mark(reply.text)
-        if reply.took_text_back:
+        if not cut:
+            self._note_marks(reply.text)
+        if reply.took_text_back or self.thinks_aloud:
             self._thinks_aloud()
         elif self.unknown_mark is not None:
             self._habit = _Habit.UNKNOWN_MARK
@@ -154,8 +159,8 @@ class EarlyDecisions:
 
     def whole(self, completion_tokens: int | None, text: str, *, took_text_back: bool) -> None:
         """Learn from a reply that was not streamed."""
-        self._note_mark(text)
-        if took_text_back:
+        self._note_marks(text)
+        if took_text_back or self.thinks_aloud:
             self._thinks_aloud()
         elif self._habit is _Habit.BRIEF and completion_tokens is not None:
             self._compare_length(completion_tokens)
@@ -165,12 +170,30 @@ class EarlyDecisions:
                 self._whole, self._whole_before_next_look = 0, 2 * self._whole_before_next_look
                 self._look_again()
 
-    def _note_mark(self, text: str) -> None:
-        if not self._stops or len(self._first_marks) >= _PROBES:
+    def _note_marks(self, text: str) -> None:
+        """Look at a reply that was read to its end."""
+        if not self._stops:
+            return
+        closing = closing_mark(text)
+        if closing is not None:
+            self._thinks_aloud()
+        if len(self._first_marks) >= _PROBES:
             return
         self._first_marks.append(opening_mark(text))
-        if len(self._first_marks) == _PROBES and len(set(self._first_marks)) == 1:
-            self.unknown_mark = self._first_marks[0]
+        if closing is not None and closing["answer"] is None:
+            self._closing_marks[closing[0]] += 1
+        if len(self._first_marks) < _PROBES:
+            return
+        said = (
+            "replies {}: generating complete replies; "
+            "if it does, declare its start and end marks under [thinking] in a model file"
+        )
+        opening = self._first_marks[0]
+        if opening is not None and len(set(self._first_marks)) == 1:
+            self.unknown_mark = said.format(f"begin with {opening}, which may start thinking")
+        for mark, count in self._closing_marks.most_common(1):
+            if 2 * count >= _PROBES:
+                self.unknown_mark = said.format(f"contain {mark}, which may end thinking")
 
     def _compare_length(self, length: int) -> None:
         self._lengths.append(length)

@@ -11,8 +11,8 @@ from typing import Any, Final
 from markupsafe import Markup, escape
 
 from bundle.reports.formats import Language
-from bundle.runs.health import MEANINGS
 from bundle.runs.no_reply import REMEDIES
+from bundle.runs.reply_faults import MEANINGS
 from bundle.runs.scope import Scope
 from bundle.system.text import plural
 from bundle.tasks.scores import ScoredTask

@@ -7,14 +7,15 @@ OpenCompass's rules, and stays wrong; here it is counted, shown with an example,
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from enum import StrEnum
 from typing import Any, Final
 
 from bundle.runs.cut_prompts import Sent, cut_prompts
 from bundle.runs.no_reply import NoReply, reasons
 from bundle.runs.predictions import Prediction
+from bundle.runs.reply_faults import MEANINGS, Fault
 from bundle.runs.statistics import at_most
-from bundle.system.text import one_line, opening_mark
+from bundle.system.text import one_line
+from bundle.system.unknown_marks import closing_mark, opening_mark
 from bundle.tasks.benchmarks import BENCHMARKS
 from bundle.tasks.catalog import Question
 from bundle.tasks.options import is_option, word_around
@@ -28,81 +29,6 @@ _FEWEST: Final = 20
 """Replies from which on a share says something."""
 _RARE: Final = 0.005
 _EXAMPLE_LENGTH: Final = 40
-
-
-class Fault(StrEnum):
-    """What can be wrong with the replies to a task. The first six are disjoint."""
-
-    UNENDED_THINKING = "unended_thinking"
-    EMPTY = "empty"
-    CUT = "cut_at_length"
-    NOT_AN_OPTION = "not_an_option"
-    NO_OPTION = "no_option"
-    IN_A_WORD = "in_a_word"
-    UNKNOWN_MARK = "unknown_mark"
-    ONE_LETTER = "one_letter"
-    BELOW_GUESSING = "below_guessing"
-    SEVERAL_MODELS = "several_models"
-    OTHER_MODEL = "other_model"
-    FEWER_EXAMPLES = "fewer_examples"
-    CUT_PROMPTS = "cut_prompts"
-
-
-MEANINGS: Final[Mapping[Fault, tuple[str, str]]] = {
-    Fault.UNENDED_THINKING: (
-        "{count} of {of} replies contain only unfinished thinking",
-        "Raise --max-out-len, turn thinking off, or use --answer-from-thinking.",
-    ),
-    Fault.EMPTY: (
-        "{count} of {of} replies are empty",
-        "Check the server's log, its chat template and its stop words.",
-    ),
-    Fault.CUT: (
-        "{count} of {of} replies ended at their length limit, {unparsed} of them without an option",
-        "Raise --max-out-len.",
-    ),
-    Fault.NOT_AN_OPTION: (
-        "{count} of {of} replies give an answer that is not an option, mostly {answer}",
-        "Try another answer rule on the stored replies: bundle rescore RUN --rule first_option.",
-    ),
-    Fault.NO_OPTION: (
-        "{count} of {of} replies contain no option",
-        "Read the example: does the prompt contain the question, and is the chat template the right one?",
-    ),
-    Fault.IN_A_WORD: (
-        "{count} of {of} answers are a letter of a word, mostly {answer}",
-        "Try another answer rule on the stored replies: bundle rescore RUN --rule first_option.",
-    ),
-    Fault.UNKNOWN_MARK: (
-        "{count} of {of} replies begin with {mark}, which may start thinking",
-        "If so, answers were extracted from the thinking: declare the marks under [thinking] in a model file.",
-    ),
-    Fault.ONE_LETTER: (
-        "{count} of {of} answers are {answer}",
-        "Check the chat template and the weights: a model that reads the questions gives different letters.",
-    ),
-    Fault.BELOW_GUESSING: (
-        "{count} of {of} answers are correct, {percent} %; guessing gives {chance} %",
-        "This is unlikely to be chance: check the answer rule, the prompt and the data.",
-    ),
-    Fault.SEVERAL_MODELS: (
-        "{of} replies name {number} different models: {models}",
-        "The score is that of none of them alone: ask for one by its full name, and keep the server from falling back.",
-    ),
-    Fault.OTHER_MODEL: (
-        "{count} of {of} replies name the model {models}",
-        "Check that this is the model you asked for.",
-    ),
-    Fault.FEWER_EXAMPLES: (
-        "{count} of {of} questions were sent with fewer examples, to fit the context ({dropped})",
-        "The score is not that of the full prompt: raise the context length or --max-seq-len, or lower --max-out-len.",
-    ),
-    Fault.CUT_PROMPTS: (
-        "at least {count} of {of} prompts were cut by the server, which counts no more than {most} tokens in any",
-        "Raise the server's context length (Ollama: num_ctx), or lower --max-seq-len, which drops examples instead.",
-    ),
-}
-"""For each fault what it says, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +234,8 @@ def _findings(
                 words = (word_around(one.answer or "", one.reply or "", options) for one in found)
                 values["answer"] = _most_common(words)
             yield Finding(fault, task, len(found), len(replies), _example(shown), values)
-    yield from _unknown_mark(task, replies)
+    yield from _unknown_mark(task, Fault.UNKNOWN_MARK, replies, ((opening_mark(x.reply or ""), x) for x in replies))
+    yield from _unknown_mark(task, Fault.UNKNOWN_END, replies, ((_ends_thinking(x, options), x) for x in replies))
     yield from _models(task, replies)
     yield from _fewer_examples(task, replies)
     if options:
@@ -330,14 +257,26 @@ def _fault(one: Prediction, options: str, *, is_lost: bool, stops: bool) -> Faul
     return Fault.IN_A_WORD if is_option(one.answer, options) else Fault.NOT_AN_OPTION
 
 
-def _unknown_mark(task: str, replies: Sequence[Prediction]) -> Iterable[Finding]:
-    marks = [(mark, one) for one in replies if (mark := opening_mark(one.reply or "")) is not None]
-    if not marks:
+def _unknown_mark(
+    task: str, fault: Fault, replies: Sequence[Prediction], marks: Iterable[tuple[str | None, Prediction]]
+) -> Iterable[Finding]:
+    marked = [(mark, one) for mark, one in marks if mark is not None]
+    if not marked:
         return
-    mark, count = Counter(mark for mark, _ in marks).most_common(1)[0]
-    if count >= max(_FEWEST / 2, _SOME * len(replies)):
-        example = _first([one for found, one in marks if found == mark])
-        yield Finding(Fault.UNKNOWN_MARK, task, count, len(replies), _example(example), {"mark": _quoted(mark)})
+    mark, count = Counter(mark for mark, _ in marked).most_common(1)[0]
+    if count >= max(min(_FEWEST, len(replies)) / 2, _SOME * len(replies)):
+        example = _first([one for found, one in marked if found == mark])
+        yield Finding(fault, task, count, len(replies), _example(example), {"mark": _quoted(mark)})
+
+
+def _ends_thinking(one: Prediction, options: str) -> str | None:
+    """A mark that may end thinking; None too if the answer is the first option after it, as after ``<answer>``."""
+    reply, answer = one.reply or "", one.answer or ""
+    if (mark := closing_mark(reply)) is None:
+        return None
+    rest = reply[mark.end() :].lstrip()
+    begin = next((place for place, letter in enumerate(rest) if letter in options), 0)
+    return None if answer and rest.startswith(answer, begin) else mark[0]
 
 
 def _models(task: str, replies: Sequence[Prediction]) -> Iterable[Finding]:

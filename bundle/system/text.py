@@ -130,16 +130,6 @@ def time_in(seconds: float) -> str:
     return then.strftime("%H:%M" if then.date() == now.date() else "%Y-%m-%d %H:%M")
 
 
-_MARK = re.compile(r"\s*(<\|?/?[A-Za-z][\w:.|-]{2,40}>|\[/?[A-Z][A-Z_]{3,40}\]|◁\w{3,40}▷|【思[考维][^】]{0,10}】)")
-_NOT_THINKING = re.compile(r"answer|final|response|output|result|html|div|span|sub|sup|math", re.IGNORECASE)
-
-
-def opening_mark(reply: str) -> str | None:
-    """A tag or token that a reply begins with and that may open a model's thinking; None for none."""
-    found = _MARK.match(reply)
-    return None if found is None or _NOT_THINKING.search(found[1]) else found[1]
-
-
 def _shown(match: re.Match[str]) -> str:
     found = match[0]
     if len(found) > 1 or (found in _JOINERS and _joins(match.string, match.start())):

@@ -352,6 +352,51 @@ async def test_what_begins_with_an_unknown_mark_is_read_to_its_end_and_said_once
     assert not reading.wants_stream()
 
 
+REFLECTED = ["D is tempting", *(", or not" for _ in range(40)), "\n</reflection>", "\n\nB"]
+
+
+@pytest.mark.parametrize("mark", ["</reflection>", "<|end_of_thought|>", "<answer>"])
+async def test_an_unknown_mark_that_ends_what_was_never_opened_keeps_every_reply_whole(mark: str) -> None:
+    said: list[str] = []
+    pieces = [piece.replace("</reflection>", mark) for piece in REFLECTED]
+    async with (
+        loopback_api(lambda call: Stream().send(call, chunks_of(pieces))) as api,
+        client_of(api.url, say=said.append) as client,
+    ):
+        reading = EarlyDecisions(RULE, tls=False, options="ABCD")
+        replies = [await client.ask(MESSAGES, 64, reading=reading) for _ in range(12)]
+
+    assert {reply.text for reply in replies} == {"".join(pieces)}
+    if mark == "<answer>":
+        assert said == []  # it may be what the prompt asks for
+    else:
+        (line,) = said
+        assert line.startswith(f"replies contain {mark}, which may end thinking: generating complete replies")
+
+
+async def test_what_was_stopped_while_the_first_replies_had_not_come_to_an_unknown_mark_is_asked_again() -> None:
+    """Long thinking, slow and all at once: others are stopped before the first ones end."""
+    reading = EarlyDecisions(RULE, tls=False, options="ABCD")
+    probes = [reading.begin() for _ in range(8)]
+    for event in chunks_of(REFLECTED)[:30]:
+        for probe in probes:
+            probe.take(event)
+            assert not reading.is_enough(probe)
+    stopped = reading.begin()
+    for event in chunks_of(REFLECTED)[:2]:
+        stopped.take(event)
+    assert reading.is_enough(stopped)
+    reading.streamed(stopped, cut=True)
+    assert not reading.mistaken
+
+    for event in chunks_of(REFLECTED)[30:]:
+        probes[0].take(event)
+    reading.streamed(probes[0], cut=False)
+    assert reading.mistaken
+    assert reading.thinks_aloud
+    assert not reading.wants_stream()
+
+
 async def test_marks_that_are_declared_are_thinking_and_nothing_is_said() -> None:
     said: list[str] = []
     async with (

@@ -18,8 +18,8 @@ from bundle.reports.html.content import sections
 from bundle.reports.html.page import render_page
 from bundle.reports.html.questions import OUTCOMES, Outcome, question_data
 from bundle.runs.files import PREDICTIONS, RESULTS
-from bundle.runs.health import MEANINGS, Fault
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
+from bundle.runs.reply_faults import MEANINGS, Fault
 from tests.reports.run_directories import write_run
 
 

@@ -10,8 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bundle.runs.cut_prompts import cut_prompts
-from bundle.runs.health import Fault, examine
+from bundle.runs.health import examine
 from bundle.runs.predictions import Prediction
+from bundle.runs.reply_faults import Fault
 from bundle.tasks.prompts import Message
 from bundle.tasks.scores import Key
 from tests.runs.test_health import OPTIONS, row

@@ -8,8 +8,9 @@ import pytest
 from scipy.stats import binomtest
 
 from bundle.reports.health import headline
-from bundle.runs.health import Fault, Finding, Health, examine, known_options, options_of, unparsed
+from bundle.runs.health import Finding, Health, examine, known_options, options_of, unparsed
 from bundle.runs.predictions import Prediction
+from bundle.runs.reply_faults import Fault
 from bundle.runs.statistics import at_most
 
 OPTIONS = {"ceval_gen": "ABCD"}
@@ -177,6 +178,31 @@ def test_a_mark_that_all_or_some_replies_begin_with_is_named(mark: str) -> None:
 @pytest.mark.parametrize("begin", ["<answer>", "[ANSWER]", "【答案】", "<B>", ""])
 def test_what_frames_an_answer_is_no_mark(begin: str) -> None:
     assert not examine(OPTIONS, [replace(one, reply=f"{begin}{one.reply}") for one in good()]).findings
+
+
+@pytest.mark.parametrize("mark", ["</reflection>", "<|end_of_thought|>", "<answer>"])
+def test_answers_from_before_a_mark_that_may_end_thinking_are_counted(mark: str) -> None:
+    """Those whose answer is the first option after the mark as well are not."""
+    replies = [
+        replace(one, reply=f"{one.answer} is tempting.\n{mark}\n\n{'ABCD'[n % 4]}") for n, one in enumerate(good())
+    ]
+    found = only(examine(OPTIONS, replies))
+    others = sum(one.answer != "ABCD"[n % 4] for n, one in enumerate(replies))
+    assert (found.fault, found.count, found.of, found.is_minor) == (Fault.UNKNOWN_END, others, 100, False)
+    assert mark in found.says
+    assert "[thinking]" in found.remedy
+
+
+def test_an_answer_rule_that_reads_past_the_mark_is_no_doubt() -> None:
+    replies = [replace(one, reply=f"B 还是 C？\n<answer>{one.answer}</answer>") for one in good()]
+    assert not examine(OPTIONS, replies).findings
+
+
+def test_a_mark_in_few_replies_is_none() -> None:
+    replies = good()
+    for number in range(4):
+        replies[number] = replace(replies[number], reply=f"{replies[number].answer}：\n</catalog>\n就是这样。")
+    assert not examine(OPTIONS, replies).findings
 
 
 @pytest.mark.parametrize(
