@@ -17,7 +17,8 @@ from bundle.config.model_files import ModelFile
 from bundle.errors import BundleError, ServerError, UsageError
 from bundle.fleet import DistantClient, Host, Link, Program
 from bundle.pipeline.context import ContextLimit
-from bundle.pipeline.local import MOST_PROOFS, Local
+from bundle.pipeline.local import Local
+from bundle.pipeline.local_model import MOST_PROOFS
 from bundle.pipeline.options import ALL
 from bundle.pipeline.plan import Loaded, Plan
 from bundle.pipeline.replicas import PrefixedScreen

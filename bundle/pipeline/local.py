@@ -1,24 +1,18 @@
 """A checkpoint, served on this machine: a fresh server after each death."""
 
-import asyncio
-import contextlib
-import importlib
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bundle.checkpoints import (
     Checkpoint,
-    Conversation,
-    RenderedPrompt,
     TokenCounter,
     fingerprint,
     has_chat_template,
     inspect_checkpoint,
     is_internlm2,
-    prove_tokenizer,
     require_chat_template,
     require_trust,
     token_counter,
@@ -26,34 +20,25 @@ from bundle.checkpoints import (
 from bundle.config.model_files import EngineSettings, ModelFile, model_file, model_file_for
 from bundle.errors import ServerError, UsageError
 from bundle.pipeline.context import ContextLimit
+from bundle.pipeline.local_model import LocalModel
 from bundle.pipeline.options import ALL, LocalOptions
-from bundle.pipeline.plan import Loaded, Plan, Requests
+from bundle.pipeline.plan import Plan, Requests
 from bundle.pipeline.replicas import PrefixedScreen
-from bundle.pipeline.request_fields import stop_fields, template_arguments, understood
-from bundle.pipeline.targets import Server, Timing
-from bundle.pipeline.template_proof import TemplateProof, choose_prompts
+from bundle.pipeline.targets import Timing
 from bundle.reports.screen.console import Screen
-from bundle.runs.served import EngineRecord, LocalModelRecord, Served
+from bundle.runs.served import LocalModelRecord
 from bundle.serving.conversion import CONVERTED, Held, cache_directory
 from bundle.serving.engine import Engine, Job, ServerSpec, is_given
 from bundle.serving.engines import ENGINES, choose_engine
-from bundle.serving.gpus import GpuMemory, groups_of
-from bundle.serving.health import wait_for_trouble
+from bundle.serving.gpus import groups_of
 from bundle.serving.machine import Machine
 from bundle.serving.missing_gpus import why_no_gpu
-from bundle.serving.supervisor import Server as ReadyServer
 from bundle.serving.supervisor import Supervisor
-from bundle.system.background import in_thread, until_done_or_trouble
+from bundle.system.background import in_thread
 from bundle.system.files import model_name, user_path
 
 if TYPE_CHECKING:  # slow to import, and the server should start first
-    from bundle.client import ChatClient
-
-_TIMEOUT_S, _RETRIES = 600.0, 3
-MOST_PROOFS = 8
-"""Restarts for which other prompts are kept ready."""
-_USUAL_REPLY = 2048
-"""Tokens of the longest reply that ``longest_silence_s`` is meant for."""
+    pass
 
 
 class Local:
@@ -249,7 +234,7 @@ class Local:
         if not plan.is_plain and not self._has_template:
             require_chat_template(self.checkpoint)
 
-    async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "LocalModel":
+    async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> LocalModel:
         self.begin(plan, self.engine.name, scores_texts=self.engine.scores_texts, screen=screen)
         requests = plan.requests
         model = await self.model(requests, screen, timing)
@@ -261,7 +246,7 @@ class Local:
             ]
         return model
 
-    async def model(self, requests: Requests, screen: Screen, timing: Timing) -> "LocalModel":
+    async def model(self, requests: Requests, screen: Screen, timing: Timing) -> LocalModel:
         """Prepare one server.
 
         Raises:
@@ -285,156 +270,3 @@ class Local:
     def kill(self) -> None:
         for supervisor in self.running:
             supervisor.kill()
-
-
-class LocalModel:
-    """A checkpoint and how to start servers for it. See `Prepared`."""
-
-    ours = True
-
-    def __init__(
-        self,
-        local: Local,
-        spec: ServerSpec,
-        requests: Requests,
-        screen: Screen,
-        timing: Timing,
-    ) -> None:
-        self.helpers: Sequence[LocalModel] = ()
-        self.label = local.checkpoint.name
-        self.max_restarts = local.options.max_restarts
-        self.concurrency = spec.concurrency
-        self.gpus = spec.gpus
-        self._local = local
-        self.spec = spec
-        self._requests = requests
-        self._screen = screen
-        self._timing = timing
-        self.template: TemplateProof | None = None
-        self._stop: Mapping[str, Any] = {}
-
-    @property
-    def extra_body(self) -> Mapping[str, Any]:
-        return {**(self.spec.greedy if self._requests.temperature == 0 else {}), **self._stop}
-
-    async def check(self, started: asyncio.Event, loading: Awaitable[Loaded]) -> None:
-        """Prove the tokenizer, and import the client. Each takes a second or two, as does the server."""
-        await started.wait()
-        importing = asyncio.ensure_future(in_thread(lambda: importlib.import_module("bundle.client._client")))
-        choices = choose_prompts((await loading).questions, 1 + min(self.max_restarts, MOST_PROOFS))
-        chosen = [question for choice in choices for question in choice]
-        conversations = await self.prove([question.messages for question in chosen])
-        await importing
-        rendered = dict(zip((question.key for question in chosen), conversations, strict=True))
-        spec = self.spec
-        self.template = TemplateProof(spec.engine, spec.chosen_template, choices, rendered, spec.tokenizer_directory)
-
-    async def prove(self, conversations: Sequence[Conversation]) -> Sequence[RenderedPrompt]:
-        """Prove the tokenizer; return what it makes of these prompts.
-
-        Raises:
-            BundleError: It does not pass.
-        """
-        spec = self.spec
-        proof = await prove_tokenizer(
-            spec.tokenizer_directory,
-            python=spec.interpreter,
-            trust_remote_code=spec.own_code,
-            conversations=conversations,
-            template_arguments=template_arguments(understood(self._requests.extra_body)),
-        )
-        if self._requests.plain:  # ends where the checkpoint's files say, as in OpenCompass's configs of base models
-            return proof.conversations
-        self._stop = stop_fields(spec, proof)
-        if proof.unlisted_end is not None:
-            if self._stop:
-                self._screen.say(f"{proof.unlisted_end}: sending it with every request ({', '.join(self._stop)})")
-            else:
-                self._screen.say(f"warning: {proof.unlisted_end}: replies may not stop there")
-            # So it is with Qwen2.5's base models, which have a chat template and were never trained on it.
-            self._screen.say("if this is a base model, ask it as one: --prompt-shape plain")
-        return proof.conversations
-
-    def describe(self) -> Served:
-        spec = self.spec
-        return Served(
-            self._local.record(),
-            EngineRecord(
-                name=spec.engine,
-                version=spec.version,
-                arguments=tuple(self._local.arguments),
-                dtype=spec.dtype,
-                gpus=tuple(gpu.name for gpu in spec.gpus),
-            ),
-        )
-
-    def close(self) -> None:
-        if self.spec.gpu_locks is not None:
-            self.spec.gpu_locks.release()
-        for helper in self.helpers:
-            helper.close()
-
-    @contextlib.asynccontextmanager
-    async def serve(self, log: Path, started: asyncio.Event) -> AsyncIterator[Server]:
-        screen, options, running = self._screen, self._local.options, self._local.running
-        memory = GpuMemory(self.spec.gpus)
-
-        async def until_memory_is_free() -> None:
-            if (held := await memory.wait_until_free()) is not None:
-                screen.say(f"warning: {held}")
-
-        supervisor = Supervisor(
-            self.spec,
-            log_path=log,
-            start_timeout=options.start_timeout,
-            say=screen.server,
-            launched=started,
-        )
-        async with contextlib.AsyncExitStack() as cleanup:
-            running.add(supervisor)
-            cleanup.callback(running.discard, supervisor)
-            cleanup.push_async_callback(until_memory_is_free)
-            with self._timing.phase("start_s"):
-                process = await cleanup.enter_async_context(supervisor)
-            screen.say(f"server ready after {process.seconds_to_ready:.1f} s")
-            noting = asyncio.create_task(memory.note(process.pid))
-            cleanup.callback(noting.cancel)
-            client = self._client(process)
-            longer_replies = max(1.0, self._requests.longest_reply / _USUAL_REPLY)
-            silence_s = options.hang_timeout or self.spec.longest_silence_s * longer_replies
-
-            async def attend(work: Coroutine[Any, Any, None]) -> ServerError | None:
-                watch = wait_for_trouble(process, client.silent_for, silence_s)
-                trouble = await until_done_or_trouble(work, watch)
-                if trouble is not None:
-                    with self._timing.phase("stop_s"):
-                        await supervisor.stop(at_once=True)  # it may hang, and has nothing left to say
-                    return process.explained(trouble)
-                return None
-
-            yield Server(client, attend)
-            screen.server("stopping the server")
-            with self._timing.phase("stop_s"):
-                await cleanup.aclose()
-
-    def _client(self, server: ReadyServer) -> "ChatClient":
-        from bundle.client import ChatClient  # imported late: slow, and the server should start first
-
-        asked = self._requests
-        return ChatClient(
-            server.base_url,
-            [server.api_key],
-            server.model,
-            temperature=asked.temperature,
-            timeout_s=asked.timeout_s or _TIMEOUT_S,
-            retries=_RETRIES if asked.retries is None else asked.retries,
-            proxies=False,
-            qps=asked.qps,
-            stream=asked.stream,
-            extra_body=understood(asked.extra_body),
-            answer_from_thinking=asked.answer_from_thinking,
-            thinking=asked.thinking,
-            scoring=self.spec.scoring,
-            only_this_model=True,
-            say=self._screen.say,
-        )
