@@ -19,6 +19,7 @@ class Asked:
         body: Its request, but for the end, as built by the `RequestBody` of this ``version``.
         streams: Whether its last attempt asked for a stream.
         refusal: What it met before it was asked the other way, with or without a stream.
+        is_trial: Whether it is the one question that is asked the other way to see whether the server takes that.
         attempts: How many times it was asked, not counting another key or another form.
         tries: How many of these failed and count towards its retries.
         sent_at: When it was last sent, on the event loop's clock.
@@ -34,6 +35,7 @@ class Asked:
     version: int = -1
     streams: bool = False
     refusal: AttemptError | None = None
+    is_trial: bool = False
     attempts: int = 1
     tries: int = 0
     sent_at: float = 0.0

@@ -13,10 +13,11 @@ from bundle.client._early_decisions import EarlyDecisions, Receiver
 from bundle.client._faults import AttemptError, Fate, key_remedy, unexpected
 from bundle.client._keys import Key, KeyRing
 from bundle.client._model_name import other_model, require_model
+from bundle.client._modes import Modes, Streaming
 from bundle.client._pace import RateLimiter, SharedPause, pause_s
 from bundle.client._patience import Patience
 from bundle.client._replies import NoReplyError, RefusedError, Reply, reply_of
-from bundle.client._request import Modes, RequestBody, Streaming
+from bundle.client._request import RequestBody
 from bundle.client._scoring import SCORING, ScoringRoad, as_completion
 from bundle.client._server_info import own_metrics, prefix_cache_hit_rate
 from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks
@@ -29,6 +30,8 @@ _WORTH_A_TIME_S = 60.0
 """A pause from which on it is said when it ends."""
 _WORTH_SAYING = 4
 """Pauses in vain after which an outage is mentioned: some seconds."""
+_STREAMS_ONLY = "complete replies fail: streaming all replies; --stream always does so from the start"
+_NO_STREAMS = "streaming fails: requesting complete replies; --stream never does so from the start"
 
 
 class ChatClient:
@@ -87,7 +90,7 @@ class ChatClient:
         self.scoring = SCORING[scoring]
         self._model = model
         self._body = RequestBody(model, temperature, extra_body or {})
-        self._modes = Modes(stream)
+        self._modes = Modes(stream, retries)
         self._retries = retries
         self._patience = Patience(patience_s)
         self._answer_from_thinking = answer_from_thinking
@@ -175,19 +178,23 @@ class ChatClient:
         usual = self._plain_url if is_plain(messages) else self._url
         url = usual if path is None else urljoin(self._base_url, path)
         question = Asked(url, messages, max_out_len, fields, reading, begun)
-        while True:
-            key = await self._turn()
-            try:
-                reply = await self._attempt(question, key)
-            except AttemptError as fault:
-                self._heard |= fault.heard
-                if fault.busy:
-                    busy(self._transport.in_flight)
-                if not self._is_to_be_asked_differently(question, fault):
-                    await self._prepare_retry(question, key, fault)
-            else:
-                self._note_reply(question, key, reply)
-                return reply
+        try:
+            while True:
+                key = await self._turn()
+                try:
+                    reply = await self._attempt(question, key)
+                except AttemptError as fault:
+                    self._heard |= fault.heard
+                    if fault.busy:
+                        busy(self._transport.in_flight)
+                    if not await self._is_to_be_asked_differently(question, fault):
+                        await self._prepare_retry(question, key, fault)
+                else:
+                    if not self._modes.doubts(question, reply):
+                        self._note_reply(question, key, reply)
+                        return reply
+        finally:
+            self._modes.end(question)
 
     async def _turn(self) -> Key:
         """Wait until a request may be sent; return the key to send."""
@@ -261,30 +268,28 @@ class ChatClient:
             if self._outage.in_vain >= _WORTH_SAYING:
                 self._say("the server is replying again")
             self._outage.end()
-        has_streamed = question.receiver is not None and question.receiver.reply is not None
-        self._modes.note(question.streams, has_streamed=has_streamed, only=question.refusal is not None)
+        if self._modes.note(question, reply) and question.refusal is not None:
+            line = _STREAMS_ONLY if question.streams else _NO_STREAMS
+            self._say_once(line, f" ({self._keys.hide(question.refusal.reason)})")
         if question.reading is not None and (doubt := question.reading.unknown_mark) is not None:
             self._say_once(doubt)
         if reply.unusual_end is not None:
             end = self._keys.hide(reply.unusual_end)
             self._say_once(f"treating finish_reason {end!r} as {reply.finish_reason!r}")
 
-    def _is_to_be_asked_differently(self, question: "Asked", fault: AttemptError) -> bool:
+    async def _is_to_be_asked_differently(self, question: "Asked", fault: AttemptError) -> bool:
         """Whether to ask again in another form, as it may be the form that was refused and not the question."""
-        if fault.fate is not Fate.UNANSWERED or fault.too_long:
+        if fault.busy or fault.too_long or fault.fate is Fate.KEY_SPENT:
             return False
-        if question.version != self._body.version:
-            return True  # meanwhile the parameters have been adapted
-        if question.refusal is None and self._modes.only not in (None, question.streams):
-            return True  # meanwhile it has turned out how this server must be asked
-        if (change := self._body.adapt(fault, streams=question.streams)) is not None:
-            self._say(f"the server refuses a parameter: {change} ({self._keys.hide(fault.reason)})")
+        if self._modes.has_changed(question):
             return True
-        if question.refusal is None and self._modes.may_be_refused(fault, streams=question.streams):
-            question.refusal = fault
-            question.streams = not question.streams
-            return True
-        return False
+        if fault.fate is Fate.UNANSWERED:
+            if question.version != self._body.version:
+                return True  # meanwhile the parameters have been adapted
+            if (change := self._body.adapt(fault, streams=question.streams)) is not None:
+                self._say(f"the server refuses a parameter: {change} ({self._keys.hide(fault.reason)})")
+                return True
+        return await self._modes.turns(question, fault)
 
     async def _prepare_retry(self, question: "Asked", key: Key, fault: AttemptError) -> None:
         """Wait as long as a fault demands.
@@ -293,18 +298,13 @@ class ChatClient:
             NoReplyError: The question is not to be asked again.
             RefusedError: No question is.
         """
-        if question.refusal is not None and fault.fate is Fate.UNANSWERED:
-            fault = question.refusal  # it is refused either way
-        fault = self._patience.bounded(fault)
+        fault = self._patience.bounded(self._modes.blamed(question, fault))
         if self._is_done_with(key, fault):
             return  # another key is left, and that this one is refused is not the question's fault
         if (fault.busy or fault.outage) and self._pauses_all(question, key, fault):
             question.attempts += 1
             return
         question.tries += 1
-        if self._may_send_only_the_other(question, fault):
-            question.refusal, question.streams = fault, not question.streams
-            return
         if fault.fate is not Fate.AGAIN or question.tries > self._retries:
             if not self._heard:
                 raise self._refused(fault)
@@ -315,11 +315,6 @@ class ChatClient:
             raise NoReplyError(reason, question.attempts, latency_s, transient=transient, too_long=fault.too_long)
         await asyncio.sleep(fault.pause_s if fault.pause_s is not None else pause_s(question.tries, busy=fault.busy))
         question.attempts += 1
-
-    def _may_send_only_the_other(self, question: "Asked", fault: AttemptError) -> bool:
-        """Whether no reply of this form could be read yet, although this question was asked again and again."""
-        never_read = question.refusal is None and self._modes.may_be_refused(fault, streams=question.streams)
-        return fault.is_shapeless and question.tries > self._retries and never_read
 
     def _pauses_all(self, question: "Asked", key: Key, fault: AttemptError) -> bool:
         """Pause all requests if it is the server's fault alone: a rate limit, or an outage without any reply.

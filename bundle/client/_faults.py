@@ -167,7 +167,14 @@ def fault_of_status(status: int, body: object, headers: Mapping[str, str], asked
         asked: The address that was asked, for redirects.
     """
     if 300 <= status < 400:
-        return _redirect(status, headers.get("location", ""), asked)
+        fault = _redirect(status, headers.get("location", ""), asked)
+    else:
+        fault = _error_of_status(status, body, headers)
+    fault.status = status
+    return fault
+
+
+def _error_of_status(status: int, body: object, headers: Mapping[str, str]) -> AttemptError:
     error = _error_in(body)
     message = said(body) or "no message"
     reason = f"HTTP {status}: {message}"
@@ -182,14 +189,14 @@ def fault_of_status(status: int, body: object, headers: Mapping[str, str], asked
     if status == 402 or (status in (400, 403, _BUSY) and _is_quota(error, message, pause_s)):
         return AttemptError(reason, Fate.KEY_SPENT, remedy=_QUOTA_REMEDY)
     if is_busy:
-        return AttemptError(reason, Fate.AGAIN, pause_s=pause_s, busy=True, status=status)
+        return AttemptError(reason, Fate.AGAIN, pause_s=pause_s, busy=True)
     if status == 400 and _NO_MODEL.is_in(error, message):
         return AttemptError(reason, Fate.REFUSED, remedy=_MODEL_REMEDY, no_model=True)
     if status in _REFUSED:
         return AttemptError(reason, Fate.REFUSED, remedy=_REFUSED[status], no_model=status == _NOT_FOUND)
     if status not in _TRANSIENT and status < 500:
         return AttemptError(reason, Fate.UNANSWERED, parameter=str(error.get("param") or ""))
-    return AttemptError(reason, Fate.AGAIN, pause_s=pause_s, outage=status in _OUTAGE, status=status)
+    return AttemptError(reason, Fate.AGAIN, pause_s=pause_s, outage=status in _OUTAGE)
 
 
 def _redirect(status: int, location: str, asked: str) -> AttemptError:

@@ -3,13 +3,10 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from bundle.client._early_decisions import EarlyDecisions
 from bundle.client._faults import AttemptError
 from bundle.tasks.prompts import Message, is_plain
-
-Streaming = Literal["auto", "always", "never"]
 
 _REFUSED = re.compile(
     r"unsupported|unknown|unrecogni[sz]ed|unexpected|extra|invalid|deprecated|illegal|must (be|not)|should be"
@@ -109,49 +106,3 @@ class RequestBody:
             True: b',"stream":true' + options + b"}",
             False: b',"stream":false}' if self._with_stream else b"}",
         }
-
-
-class Modes:
-    """Whether a server takes requests for streams, for whole replies, or both.
-
-    Args:
-        wanted: What the user says.
-
-    Attributes:
-        only: The one it takes or is to be asked for, True for streams; None if it may take both.
-    """
-
-    def __init__(self, wanted: Streaming) -> None:
-        self.only: bool | None = None if wanted == "auto" else wanted == "always"
-        self._is_settled = self.only is not None
-        self._has_streamed = False
-        self._has_sent_whole = False
-
-    def streams(self, reading: EarlyDecisions | None) -> bool:
-        """Whether to ask for a stream."""
-        return self.only if self.only is not None else reading is not None and reading.wants_stream()
-
-    def may_be_refused(self, fault: AttemptError, *, streams: bool) -> bool:
-        """Whether a refusal may be due to the mode rather than to the question."""
-        if self._is_settled:
-            return False
-        if streams:
-            return not self._has_streamed
-        return not self._has_sent_whole and (self._has_streamed or "stream" in fault.reason.lower())
-
-    def note(self, streams: bool, *, has_streamed: bool, only: bool) -> None:
-        """Learn from a reply.
-
-        Args:
-            streams: Whether a stream was asked for.
-            has_streamed: Whether it came as one.
-            only: Whether the other mode has been refused.
-        """
-        if self._is_settled:
-            return
-        if only:
-            self.only = streams
-        elif streams and not has_streamed and not self._has_streamed:
-            self.only = False
-        self._has_streamed |= streams and has_streamed
-        self._has_sent_whole |= not streams

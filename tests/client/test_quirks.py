@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bundle.client import ChatClient, RefusedError
-from bundle.client._request import Streaming
+from bundle.client._modes import Streaming
 from bundle.evaluation import AskingOptions, Evaluation
 from bundle.runs.results import Results
 from bundle.runs.run import Run
