@@ -1,11 +1,11 @@
 """What counts as a reply, whether it comes whole or in pieces."""
 
 import itertools
-import re
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
+from bundle.client._ends import end_of
 from bundle.client._events import DONE
 from bundle.client._faults import TOO_LONG, AttemptError, Fate, fault_of_body, unexpected
 from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks, ThinkingSplitter, split_thinking
@@ -99,12 +99,12 @@ def reply_of(
 ) -> Reply:
     """Read the reply from a response body.
 
-    - A reply needs ``choices``; several are alternatives, of which the first one counts. It holds a ``message``, or
-      the ``text`` that continues a prompt.
-    - How it ended: see `_end_of`.
-    - Null or missing content is an empty reply: a model that spends all its tokens on thinking has none. A list of
-      parts is joined. Content of any other type is a fault, never an empty reply. Nor is it a reply where the server
-      says that it ended at its length after no token.
+    - A reply needs ``choices``, which may be wrapped (`_unwrapped`); several are alternatives, of which the first one
+      counts. It holds a ``message``, or the ``text`` that continues a prompt.
+    - How it ended: see `end_of`.
+    - Null or missing content is an empty reply: a model that spends all its tokens on thinking has none. Parts are
+      joined. Content of any other type is a fault, never an empty reply. Nor is it a reply where the server says that
+      it ended at its length after no token.
     - Thinking is ``reasoning_content`` or ``reasoning``, parts of that type, and what the text marks as such (see
       `bundle.client._thinking`). It becomes the text only if there is no other and ``answer_from_thinking`` is set.
 
@@ -112,18 +112,22 @@ def reply_of(
         AttemptError: There is no reply.
     """
     try:
+        body = _unwrapped(body)
         choice = _first(body["choices"])
         message = choice.get("message")
         if message is None:
             message = choice.get("delta")
-        content, thinking_apart = _content_of({"content": choice["text"]} if message is None else message)
+        if message is None:
+            message = {"content": choice["text"]}
+        content, thinking_apart = _content_of(message)
     except (KeyError, IndexError, TypeError, AttributeError):
         raise fault_of_body(body) from None
     splitter = split_thinking(content, marks)
     text, thinking = splitter.text, thinking_apart + splitter.thinking
     if choice.get("finish_reason") is None and not text.strip():
         raise fault_of_body(body)  # nothing says that there is a reply
-    finish_reason, unusual_end = _end_of(choice.get("finish_reason"), has_text=bool(text.strip()))
+    no_calls = message.get("tool_calls") == []
+    finish_reason, unusual_end = end_of(choice.get("finish_reason"), has_text=bool(text.strip()), no_calls=no_calls)
     usage = body.get("usage") if isinstance(body.get("usage"), Mapping) else None
     completion_tokens = _count(usage, "completion_tokens")
     if finish_reason == "length" and completion_tokens == 0 and not (text + thinking).strip():
@@ -168,10 +172,14 @@ class StreamedReply:
         self._rule = rule
         self._options = options
         self._reader = None if rule is None else rule.reader()
+        self._marks = marks
         self._splitter = ThinkingSplitter(marks)
         self._read = ""
         self._content: list[str] = []
+        self._may_repeat = True  # so far every piece begins with the one before
+        self._grows = False  # and one is longer, so that each holds the whole text
         self._thinking: list[str] = []
+        self._calls: list[object] | None = None
         self._finish_reason: Any = None
         self._usage: Any = None
         self.pieces = 0
@@ -196,7 +204,7 @@ class StreamedReply:
     @property
     def thinking(self) -> str | None:
         """The thinking so far; None if there is none."""
-        thinking = "".join(self._thinking) + self._splitter.thinking
+        thinking = _joined(self._thinking) + self._splitter.thinking
         return thinking if thinking.strip() else None
 
     @property
@@ -214,6 +222,8 @@ class StreamedReply:
             self.ended = True
             return
         try:
+            if "choices" not in event:
+                event = _unwrapped(event)
             choices = event["choices"]
             if self.model is None:
                 self.model = event.get("model")
@@ -233,6 +243,8 @@ class StreamedReply:
                 said_at_once = choice.get("message") or {}
                 delta = {"content": choice["text"]} if "text" in choice else self._unsaid(said_at_once)
             content, thinking = _content_of(delta)
+            if isinstance(calls := delta.get("tool_calls"), list):
+                self._calls = [*(self._calls or []), *calls]
             finish_reason = choice.get("finish_reason")
         except (KeyError, IndexError, TypeError, AttributeError):
             raise fault_of_body(event) from None
@@ -254,7 +266,11 @@ class StreamedReply:
         """
         if not self.ended:
             raise AttemptError("the reply broke off", Fate.AGAIN, is_shapeless=True)
-        message = {"content": _joined(self._content), "reasoning_content": "".join(self._thinking) or None}
+        message = {
+            "content": self._content[-1] if self._grows else "".join(self._content),
+            "reasoning_content": _joined(self._thinking) or None,
+            "tool_calls": self._calls,
+        }
         choice = {"message": message, "finish_reason": self._finish_reason}
         return {"choices": [choice], "usage": self._usage, "model": self.model}
 
@@ -279,9 +295,16 @@ class StreamedReply:
         return {} if self._content and message.get("content") == "".join(self._content) else message
 
     def _decide(self, content: str) -> None:
+        if self._may_repeat and len(self._content) > 1:
+            before, grew = self._content[-2], self._grows
+            self._may_repeat = content.startswith(before)
+            self._grows = self._may_repeat and (grew or len(content) > len(before))
+            if self._grows or grew:  # what has been read is not the text of the pieces
+                self._splitter = ThinkingSplitter(self._marks)
+                content = content if self._grows else "".join(self._content)
         text = self._splitter.feed(content)
-        if self._rule is None:
-            return
+        if self._rule is None or (self._may_repeat and len(self._content) > 1):
+            return  # in the second case it is not certain what the text is
         if not text.startswith(self._read):
             self._reader, self._read, self.pieces_to_decide = self._rule.reader(), "", None
         piece, self._read = text[len(self._read) :], text
@@ -292,44 +315,27 @@ class StreamedReply:
 
 
 def _joined(pieces: list[str]) -> str:
-    """The text of a stream's pieces; some servers send in each all that came before, too."""
-    grows = len(pieces) > 2 and all(len(one) > len(before) for before, one in itertools.pairwise(pieces))
+    """The text of a stream's pieces; some servers send in each all that came before, too.
+
+    Such pieces begin with the one before and grow. Nothing else does but repetitions of the very first piece, such as
+    "A" and "AA", which are taken for the text "AA".
+    """
+    grows = len(pieces) > 1 and len(pieces[-1]) > len(pieces[0])
     if grows and all(one.startswith(before) for before, one in itertools.pairwise(pieces)):
         return pieces[-1]
     return "".join(pieces)
 
 
 _MOST_TOKENS = 10**9
-_LENGTH = re.compile(r"length|max\w*tokens|token\w*limit|limit\w*tokens|context_window|truncat", re.IGNORECASE)
-_FILTERED = re.compile(
-    r"filter|sensitive|safety|block|prohibit|recitation|moderat|inspection|refus|risk", re.IGNORECASE
-)
-_TOOLS = frozenset({"tool_calls", "function_call", "tool_use"})
-# DeepSeek has "insufficient_system_resource", Zhipu "network_error".
-_GIVEN_UP = re.compile(r"error|abort|cancel|insufficient|interrupt|fail|time_?out", re.IGNORECASE)
 
 
-def _end_of(finish_reason: object, *, has_text: bool) -> tuple[str, str | None]:
-    """How a reply ended, "stop" or "length", and the server's own word if that is not one of the API's.
-
-    Servers have many words for the end of a turn ("eos", "end_turn", "STOP", "", null), so text with an unknown one is
-    a reply. Without text, nothing says that there is one.
-
-    Raises:
-        AttemptError: The server gave up, withheld the text or offers something else; the last two would happen again.
-    """
-    if finish_reason == "stop" or finish_reason == "length":
-        return str(finish_reason), None
-    word = "null" if finish_reason is None else one_line(str(finish_reason), 50)
-    if word in _TOOLS:
-        raise AttemptError(f"not a reply: finish_reason {word!r}", Fate.UNANSWERED)
-    if _FILTERED.search(word):
-        raise AttemptError(f"the content filter withheld the reply: finish_reason {word!r}", Fate.UNANSWERED)
-    if _LENGTH.search(word):
-        return "length", word
-    if _GIVEN_UP.search(word) or not has_text:
-        raise AttemptError(f"the server gave up: finish_reason {word!r}", Fate.AGAIN)
-    return "stop", word
+def _unwrapped(body: Any) -> Any:
+    """What is wrapped in a gateway's own object, as in ``{"code": 200, "msg": "ok", "data": {"choices": …}}``."""
+    if "choices" in body:
+        return body
+    inner = (body.get(name) for name in ("data", "result", "output", "response"))
+    found = next((one for one in inner if isinstance(one, Mapping) and "choices" in one), {})
+    return {**body, **found}
 
 
 def _first(choices: Any) -> Any:
@@ -342,7 +348,7 @@ def _content_of(message: Any) -> tuple[str, str]:
     """The text and the separate thinking of a message or delta.
 
     Raises:
-        AttemptError: The content is neither text nor a list of parts.
+        AttemptError: The content is neither text nor parts.
         AttributeError: It is not a message.
     """
     content = message.get("content")
@@ -354,11 +360,11 @@ def _content_of(message: Any) -> tuple[str, str]:
         return content, thinking
     if content is None:
         return "", thinking
-    if not isinstance(content, list):
+    if not isinstance(content, list | Mapping):
         raise unexpected(f"content of type {type(content).__name__}")
     texts: list[str] = []
     thoughts = [thinking]
-    for part in content:
+    for part in [content] if isinstance(content, Mapping) else content:
         is_thinking, text = _part(part)
         (thoughts if is_thinking else texts).append(text)
     return "".join(texts), "".join(thoughts)
@@ -367,17 +373,21 @@ def _content_of(message: Any) -> tuple[str, str]:
 def _part(part: Any, *, is_inner: bool = False) -> tuple[bool, str]:
     """One part of a content list: whether it is thinking, and its text.
 
-    OpenAI's are ``{"type": "text", "text": …}``; Mistral's ``{"type": "thinking", "thinking": [parts]}``.
+    OpenAI's are ``{"type": "text", "text": …}``; Mistral's ``{"type": "thinking", "thinking": [parts]}``. Thinking may
+    come without text, encrypted (Anthropic's ``redacted_thinking``) or with a ``summary``.
     """
     if isinstance(part, str):
         return False, part
     if isinstance(part, Mapping):
         kind = str(part.get("type", "text"))
-        value = next((part[name] for name in ("text", kind, "content") if part.get(name) is not None), None)
+        is_thinking = "think" in kind or "reason" in kind
+        names = ("text", kind, "content", "summary") if is_thinking else ("text", kind, "content")
+        value = next((part[name] for name in names if part.get(name) is not None), None)
         if isinstance(value, list) and not is_inner:
-            value = "".join(_part(one, is_inner=True)[1] for one in value)
-        if isinstance(value, str):
-            return "think" in kind or "reason" in kind, value
+            inner = (one for one in value if not is_thinking or isinstance(one, str | Mapping))
+            value = "".join(_part(one, is_inner=True)[1] for one in inner)
+        if is_thinking or isinstance(value, str):
+            return is_thinking, value if isinstance(value, str) else ""
     raise unexpected(f"a content part {one_line(str(part), 80)}")
 
 

@@ -251,12 +251,6 @@ async def test_a_server_whose_streams_can_never_be_read_is_asked_for_whole_repli
     assert asked_to_stream == [True, True, False, False, False]
 
 
-async def test_pieces_that_repeat_all_that_came_before_are_not_put_together() -> None:
-    pieces = ["答案是", "答案是B", "答案是B，因为", "答案是B，因为 x。"]
-    replies = await ask_all(lambda call: Stream().send(call, chunks_of(pieces)), 1)
-    assert replies[0].text == pieces[-1]
-
-
 async def test_an_error_among_the_events_is_no_reply() -> None:
     events = [chunk("B"), {"error": {"message": "out of memory", "code": 500}}]
 

@@ -66,6 +66,31 @@ def test_synonyms_of_length_are_length(finish_reason: str) -> None:
     assert (reply.finish_reason, reply.unusual_end) == ("length", finish_reason)
 
 
+@pytest.mark.parametrize(
+    ("finish_reason", "meaning"),
+    [
+        ("超长截断", "length"),
+        ("达到最大长度", "length"),
+        ("no_risk", "stop"),
+        ("risk-free", "stop"),
+        ("unfiltered", "stop"),
+        ("未命中敏感词", "stop"),
+        ("审核通过", "stop"),
+        ("正常结束", "stop"),
+    ],
+)
+def test_words_of_any_language_say_how_a_reply_ended(finish_reason: str, meaning: str) -> None:
+    reply = read(body_of({"content": "A"}, finish_reason))
+    assert (reply.text, reply.finish_reason, reply.unusual_end) == ("A", meaning, finish_reason)
+
+
+def test_text_that_ends_with_a_call_of_no_tool_is_a_reply() -> None:
+    assert read(body_of({"content": "A", "tool_calls": []}, "tool_calls")).text == "A"
+    for message in ({"content": "", "tool_calls": []}, {"content": "A", "tool_calls": [{"type": "function"}]}):
+        with pytest.raises(AttemptError, match="tool_calls"):
+            read(body_of(message, "tool_calls"))
+
+
 @pytest.mark.parametrize("finish_reason", ["eos", "", None])
 def test_no_text_and_no_known_end_is_no_reply(finish_reason: Any) -> None:
     with pytest.raises(AttemptError) as caught:
@@ -74,7 +99,13 @@ def test_no_text_and_no_known_end_is_no_reply(finish_reason: Any) -> None:
     assert caught.value.fate is Fate.AGAIN
 
 
-@pytest.mark.parametrize("finish_reason", ["content_filter", "sensitive", "SAFETY", "tool_calls", "function_call"])
+@pytest.mark.parametrize(
+    "finish_reason",
+    [
+        *("content_filter", "sensitive", "SAFETY", "risk", "moderation_not_passed", "tool_calls", "function_call"),
+        *("命中敏感词", "审核未通过", "未通过审核", "不良信息拦截"),
+    ],
+)
 def test_what_would_be_withheld_again_is_not_asked_for_again(finish_reason: str) -> None:
     with pytest.raises(AttemptError, match=f"finish_reason '{finish_reason}'") as caught:
         read(body_of({"content": "A"}, finish_reason))
@@ -92,6 +123,37 @@ def test_thinking_in_a_field_of_its_own_is_kept_apart(field: str) -> None:
     reply = read(body_of({"content": "答案: B", field: "Is it A? No."}))
 
     assert (reply.text, reply.thinking) == ("答案: B", "Is it A? No.")
+
+
+@pytest.mark.parametrize(
+    "thought",
+    [
+        {"type": "redacted_thinking", "data": "zz"},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "A or C"}]},
+        {"type": "reasoning", "summary": []},
+        {"type": "thinking", "thinking": {"steps": 3}, "signature": "x"},
+        {"type": "reasoning", "content": [3, None, {"type": "text", "text": "A or C"}]},
+    ],
+)
+def test_thinking_in_a_part_is_kept_apart_whatever_it_holds(thought: dict[str, Any]) -> None:
+    reply = read(body_of({"content": [thought, {"type": "text", "text": "B"}]}))
+    assert reply.text == "B"
+    assert reply.thinking in (None, "A or C")
+
+
+def test_a_single_part_needs_no_list() -> None:
+    assert read(body_of({"content": {"type": "text", "text": "B"}})).text == "B"
+    with pytest.raises(AttemptError, match="a content part"):
+        read(body_of({"content": {"type": "image_url"}}))
+
+
+def test_a_body_may_be_wrapped_in_an_object_of_the_gateway() -> None:
+    body = body_of({"content": "B"}, usage={"prompt_tokens": 9})
+    reply = read({"code": 200, "msg": "ok", "data": body})
+    assert (reply.text, reply.prompt_tokens) == ("B", 9)
+    assert read({"output": {"choices": body["choices"]}, "usage": body["usage"]}).prompt_tokens == 9
+    with pytest.raises(AttemptError, match="busy"):
+        read({"code": 500, "msg": "busy", "data": {"choices": []}})
 
 
 def test_thinking_in_the_text_is_kept_apart() -> None:
