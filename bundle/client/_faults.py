@@ -102,12 +102,18 @@ _QUOTA = _Sign(
     r"insufficient_quota|exceeded your current quota|insufficient (account )?(balance|credits?|funds)"
     r"|credit balance is too low|余额不足|账户余额|欠费|额度已用(完|尽)|配额已用(完|尽)",
 )
-# AWS (ThrottlingException), Tencent (RequestLimitExceeded), Zhipu (1302, 1305), iFlytek (AppIdQpsOverFlowError).
+# AWS (ThrottlingException), Tencent (RequestLimitExceeded), Zhipu (1302, 1305), iFlytek (AppIdQpsOverFlowError,
+# 10007, 11202, 11203: "秒级流控超限"; a day's limit, "日流控超限", is a quota).
 _RATE_LIMIT = _Sign(
-    r"rate_?limit\w*|too_?many_?requests|throttling\w*|request_?limit_?exceeded|\w*qps\w*|130[25]",
-    r"too many requests|rate.?limit(s|ed)?\b|qps (request )?limit"
-    r"|(请求|调用|访问)(次数)?(过于|太|过)频繁|(频率|并发数?|流量)(过高|超限|超过)|限流",
+    r"rate_?limit\w*|too_?many_?requests|throttling\w*|request_?limit_?exceeded|slow_?down|\w*qps\w*|130[25]|10007"
+    r"|1120[23]",
+    r"too many (concurrent |simultaneous )?requests|rate.?limit(s|ed)?\b|qps (request )?limit|\bslow down\b"
+    r"|concurren(cy|t requests?) limit|reduce your request rate"
+    r"|(请求|调用|访问)(次数)?(过于|太|过)(频繁|快|多)|(频率|速率|并发数?|流量)(已?达到?|过高|超限|超过|超出|受限|限制|上限)"
+    r"|限流|限速|(?<!日)流控|每(秒|分钟?).{0,16}(上限|限制|超)|控制.{0,4}(频率|速率|并发)",
 )
+_MAY_LIMIT = frozenset({400, 401, 403, 418, 420})
+_OF_A_KEY = re.compile(r"\bkeys?\b|token|credential|密钥|鉴权|认证", re.IGNORECASE)
 # Gemini says "exceeded your current quota" of the requests a minute as well.
 _RATE_WORDS = re.compile(r"per[ _-]?(second|minute)|\b[rt]pm\b|(try again|retry) (in|after)|每(秒|分)", re.IGNORECASE)
 
@@ -142,10 +148,14 @@ _CONTEXT_EXCEEDED = _Sign(
 _MAY_BE_TOO_LONG = frozenset({400, 413, 422})
 TOO_LONG = "prompt and reply exceed the model's context"
 
+_CODE_KEYS = ("code", "status", "status_code", "error_code")
+_STATUS = re.compile("[45][0-9]{2}")
 _MESSAGE_KEYS = ("message", "detail", "msg", "error_msg", "error", "status_msg")
 _HTML = re.compile(r"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
-_NUMBER = re.compile(r"\d{1,12}(\.\d*)?")
+_NUMBER = re.compile(r"\d{1,13}(\.\d*)?")
+_LEAST_TIME_S, _LEAST_TIME_MS = 1e9, 1e12
+"""From these numbers on it is a time since 1970, in seconds or in milliseconds, and no duration."""
 _DURATION = re.compile(
     r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hours?|秒|分钟?)(?![a-z])",
     re.IGNORECASE,
@@ -153,7 +163,8 @@ _DURATION = re.compile(
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "秒": 1.0, "分": 60.0}
 # "Please try again in 6m0s", "Retry after 2 minutes", "请在 20 秒后重试".
 _ASKED = re.compile(
-    r"(?:\b(?:again|retry|wait)\s+(?:in|after|for)?\s*|请在?\s*)((?:\d[\d.]*\s*[a-z秒分]+\s?)+)", re.IGNORECASE
+    r"(?:\b(?:again|retry|wait)\s+(?:in|after|for)?\s*|请(?:在|等待?)?\s*)((?:\d[\d.]*\s*[a-z秒分]+\s?)+)",
+    re.IGNORECASE,
 )
 
 
@@ -178,13 +189,15 @@ def _error_of_status(status: int, body: object, headers: Mapping[str, str]) -> A
     error = _error_in(body)
     message = said(body) or "no message"
     reason = f"HTTP {status}: {message}"
-    is_busy = status == _BUSY or (status in (400, 403) and _RATE_LIMIT.is_in(error, message))
+    is_busy = status == _BUSY or (status in _MAY_LIMIT and _RATE_LIMIT.is_in(error, message))
+    if status == 401 and _OF_A_KEY.search(message):
+        is_busy = False  # a wrong key that was tried too often is waited for in vain
     pause_s = retry_after_s(headers, message if is_busy else "")
     if status in _MAY_FILTER and _CONTENT_FILTER.is_in(error, message):
         return AttemptError(f"{FILTERED}: {reason}", Fate.UNANSWERED)
-    if status in _MAY_BE_TOO_LONG and _CONTEXT_EXCEEDED.is_in(error, message):
+    if status in _MAY_BE_TOO_LONG and not is_busy and _CONTEXT_EXCEEDED.is_in(error, message):
         return AttemptError(f"{TOO_LONG}: {reason}", Fate.UNANSWERED, too_long=True)
-    if status == 401:
+    if status == 401 and not is_busy:
         return AttemptError(reason, Fate.KEY_SPENT, remedy=_KEY_REMEDY)
     if status == 402 or (status in (400, 403, _BUSY) and _is_quota(error, message, pause_s)):
         return AttemptError(reason, Fate.KEY_SPENT, remedy=_QUOTA_REMEDY)
@@ -230,18 +243,20 @@ def fault_of_body(body: object) -> AttemptError:
     """The fault behind a body that came with a success status but is not a chat completion."""
     has_error = isinstance(body, Mapping) and bool(body.get("error"))
     error, message = _error_in(body), said(body)
+    # Gateways such as OpenRouter pass on an error that occurred after they had sent the status, and some APIs never
+    # send another one than 200.
+    codes = (str(one.get(name)) for one in (error, body) if isinstance(one, Mapping) for name in _CODE_KEYS)
+    if (code := next(filter(_STATUS.fullmatch, codes), None)) is not None:
+        return fault_of_status(int(code), body, {})
+    is_busy = isinstance(body, Mapping) and _RATE_LIMIT.is_in(error, message)
     if has_error:
-        # Gateways such as OpenRouter pass on an error that occurred after they had sent the status.
-        code = error.get("code")
-        if isinstance(code, int) and 400 <= code < 600:
-            return fault_of_status(code, body, {})
         if _CONTENT_FILTER.is_in(error, message):
             return AttemptError(f"{FILTERED}: {message}", Fate.UNANSWERED)
-        if _CONTEXT_EXCEEDED.is_in(error, message):
+        if not is_busy and _CONTEXT_EXCEEDED.is_in(error, message):
             return AttemptError(f"{TOO_LONG}: {message}", Fate.UNANSWERED, too_long=True)
         if _is_quota(error, message, None):
             return AttemptError(f"the server says: {message}", Fate.KEY_SPENT, remedy=_QUOTA_REMEDY)
-    if isinstance(body, Mapping) and _RATE_LIMIT.is_in(error, message):
+    if is_busy:
         pause_s = retry_after_s({}, message)
         return AttemptError(f"the server says: {message}", Fate.AGAIN, pause_s=pause_s, busy=True)
     if has_error:
@@ -261,15 +276,16 @@ def unexpected(what: str, *, heard: bool = True) -> AttemptError:
 def retry_after_s(headers: Mapping[str, str], message: str = "") -> float | None:
     """Seconds the server asks to wait, in its headers or else in its message; None if it does not say.
 
-    ``Retry-After`` holds seconds or a date (RFC 9110, 10.2.3). ``retry-after-ms`` is OpenAI's, and finer. Of
+    ``Retry-After`` holds seconds or a date (RFC 9110, 10.2.3), with some servers seconds or milliseconds since 1970, or
+    a number with a unit. ``retry-after-ms`` is OpenAI's, and finer. Of
     ``x-ratelimit-reset-requests`` and ``-tokens`` ("1s", "6m0s", "20ms") the longer one counts whose limit is used up.
     """
     milliseconds = headers.get("retry-after-ms", "").strip()
     if _NUMBER.fullmatch(milliseconds):
         return float(milliseconds) / 1000
     value = headers.get("retry-after", "").strip()
-    if _NUMBER.fullmatch(value):
-        return float(value)
+    if _NUMBER.fullmatch(value) or _DURATION.fullmatch(value):
+        return _duration_s(value)
     with contextlib.suppress(ValueError, TypeError, OverflowError, OSError):
         return max(email.utils.parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
     if not message:
@@ -285,9 +301,12 @@ def retry_after_s(headers: Mapping[str, str], message: str = "") -> float | None
 
 
 def _duration_s(text: str) -> float | None:
-    """Seconds in "6m0s", "1.5 s", "20ms", "30 seconds", "2 minutes" or "12"."""
+    """Seconds in "6m0s", "1.5 s", "20ms", "30 seconds", "2 minutes" or "12", or until a time since 1970."""
     if _NUMBER.fullmatch(text.strip()):
-        return float(text)
+        number = float(text)
+        if number < _LEAST_TIME_S:
+            return number
+        return max((number if number < _LEAST_TIME_MS else number / 1000) - time.time(), 0.0)
     parts = [(float(number), unit.lower()) for number, unit in _DURATION.findall(text)]
     if not parts:
         return None

@@ -310,6 +310,8 @@ QUIRKS: dict[str, Callable[[], Handler]] = {
     "rate limit as 400": lambda: one_in_four_refused_by(400, {"error": {"message": "请求过于频繁，请稍后再试"}}),
     "rate limit as 403": lambda: one_in_four_refused_by(403, {"error": {"code": "rate_limit_exceeded"}}),
     "rate limit as 200": lambda: one_in_four_refused_by(200, {"code": 1302, "msg": "并发数过高"}),
+    "429 in a body with 200": lambda: one_in_four_refused_by(200, {"code": 429, "msg": "slow"}),
+    "rate limit as 401": lambda: one_in_four_refused_by(401, {"error": {"message": "too many requests, slow down"}}),
     "rate limit": lambda: so_many_per_window(9, 0.6),
     "outage": lambda: outage(12, 1.0),
     "outage at the start": lambda: outage(1, 1.0),

@@ -36,6 +36,8 @@ def test_questions_that_failed_together_do_not_come_back_together() -> None:
         ({"retry-after-ms": "250", "retry-after": "60"}, 0.25),
         ({"retry-after-ms": "soon", "retry-after": "60"}, 60),
         ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
+        ({"retry-after": "9.5s"}, 9.5),
+        ({"retry-after": "1000000000"}, 0),  # in 2001
         ({"retry-after": "-1"}, None),
         ({"retry-after": "nan"}, None),
         ({"retry-after": "1e9"}, None),
@@ -55,6 +57,7 @@ def test_what_the_server_asks_for(headers: dict[str, str], seconds: float | None
         ({}, "Please retry after 2 minutes", 120),
         ({}, "Retry in 34.5s", 34.5),
         ({}, "请在 20 秒后重试", 20),
+        ({}, "请求过快，请等待3秒后再试", 3),
         ({}, "Limit 3 / min.", None),
         ({"retry-after": "7"}, "try again in 20s", 7),
         ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m30s"}, "slow down", 90),
@@ -80,6 +83,15 @@ def test_a_date_is_counted_from_now() -> None:
 
     assert seconds is not None
     assert 90 < seconds <= 100
+
+
+@pytest.mark.parametrize("per_s", [1, 1000], ids=["seconds", "milliseconds"])
+@pytest.mark.parametrize("header", ["retry-after", "x-ratelimit-reset-requests"])
+def test_a_time_since_1970_is_counted_from_now(header: str, per_s: int) -> None:
+    seconds = retry_after_s({header: str(round(per_s * (time.time() + 100)))}, "slow down")
+
+    assert seconds is not None
+    assert 90 < seconds <= 101
 
 
 @given(st.text() | st.from_regex(r"(\w{3}, )?\d{1,9} \w{3} \d{1,9} \d\d:\d\d:\d\d [-+]?\w{1,9}"))

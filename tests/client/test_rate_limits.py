@@ -1,0 +1,79 @@
+"""What says that a server is asked too often, whatever the status; what sounds like it and is not."""
+
+from typing import Any
+
+import pytest
+
+from bundle.client._faults import Fate, fault_of_body, fault_of_status
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (400, "触发每分钟请求数上限，请稍后再试"),
+        (400, "您的请求已达到速率限制，请控制请求频率"),
+        (400, "每分钟 token 数超过限制"),
+        (400, "请求过快"),
+        (400, "秒级流控超限"),
+        (401, "too many requests, slow down"),
+        (403, "Concurrency limit reached"),
+        (418, "too many requests"),
+    ],
+)
+def test_a_rate_limit_is_told_by_its_words(status: int, message: str) -> None:
+    fault = fault_of_status(status, {"error": {"message": message}}, {})
+
+    assert (fault.busy, fault.fate, fault.status) == (True, Fate.AGAIN, status)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"code": 10007, "message": "用户流量受限：服务正在处理用户当前的问题，需等待处理完成后再发送新的请求"},
+        {"code": 11203, "message": "licc limit"},
+        {"code": 429, "msg": "slow"},
+        {"status": "429", "message": "slow"},
+        {"error": "slow", "code": 429},
+        {"error": {"code": 429, "message": "slow"}},
+        {"base_resp": {"status_code": 1002, "status_msg": "rate limit"}, "choices": None},
+    ],
+)
+def test_a_rate_limit_may_come_with_status_200(body: dict[str, Any]) -> None:
+    fault = fault_of_body(body)
+
+    assert (fault.busy, fault.fate) == (True, Fate.AGAIN)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "fate"),
+    [
+        (401, "Too many requests with an invalid API key", Fate.KEY_SPENT),
+        (400, "输入长度超过上限", Fate.UNANSWERED),
+        (400, "日流控超限", Fate.UNANSWERED),
+        (404, "there is no page on rate limits", Fate.REFUSED),
+    ],
+)
+def test_what_waiting_does_not_help_is_no_rate_limit(status: int, message: str, fate: Fate) -> None:
+    fault = fault_of_status(status, {"error": {"message": message}}, {})
+
+    assert (fault.busy, fault.fate) == (False, fate)
+
+
+@pytest.mark.parametrize(
+    ("body", "fate"),
+    [
+        ({"code": 401, "msg": "no"}, Fate.KEY_SPENT),
+        ({"status_code": 404, "message": "no"}, Fate.REFUSED),
+        ({"error_code": "503", "error_msg": "no"}, Fate.AGAIN),
+    ],
+)
+def test_a_code_that_is_a_status_counts_as_it(body: dict[str, Any], fate: Fate) -> None:
+    fault = fault_of_body(body)
+
+    assert fault.fate is fate
+    assert fault.reason == f"HTTP {fault.status}: no"
+
+
+@pytest.mark.parametrize("status", [302, 400, 401, 402, 403, 404, 407, 429, 451, 500, 503])
+def test_every_fault_of_a_status_has_it(status: int) -> None:
+    assert fault_of_status(status, {"error": {"message": "no"}}, {}).status == status
