@@ -98,6 +98,19 @@ async def test_a_proxy_that_wants_another_login_for_a_tunnel_is_named(monkeypatc
     assert tunnels == 1
 
 
+async def test_a_proxy_that_wants_a_login_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refusing(call: Call) -> web.Response:
+        return web.Response(status=407, text="<html><title>Log in</title></html>", content_type="text/html")
+
+    async with loopback_api(refusing) as proxy:
+        address = named_proxy(monkeypatch, proxy.url)
+        async with client_of(ELSEWHERE, proxies=True) as client:
+            with pytest.raises(RefusedError, match="HTTP 407") as caught:
+                await ask(client)
+
+    require_named(caught.value, address, "http_proxy")
+
+
 async def test_a_servers_own_refusal_is_not_the_proxys(monkeypatch: pytest.MonkeyPatch) -> None:
     async def refusing(call: Call) -> web.Response:
         return error(401, "who are you?")
