@@ -180,6 +180,7 @@ class StreamedReply:
         self._grows = False  # and one is longer, so that each holds the whole text
         self._thinking: list[str] = []
         self._calls: list[object] | None = None
+        self._is_done = False
         self._finish_reason: Any = None
         self._usage: Any = None
         self.pieces = 0
@@ -219,7 +220,9 @@ class StreamedReply:
             AttemptError: It is an error, or not part of a chat completion.
         """
         if event is DONE:
-            self.ended = True
+            self.ended = self._is_done = True
+            return
+        if self.ended and (self._is_done or not isinstance(event, dict)):
             return
         try:
             if "choices" not in event:

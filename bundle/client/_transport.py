@@ -1,9 +1,7 @@
 """One HTTP request to an OpenAI-compatible server: its parsed body, its events, or why there is neither."""
 
 import asyncio
-import codecs
 import contextlib
-import json
 import os
 import socket
 import ssl
@@ -20,6 +18,7 @@ from openai import AsyncOpenAI, Omit
 from bundle.client._connections import LONGEST_BODY, Answer, Connections, Prepared, TooLongError, httpx
 from bundle.client._events import BLANK, EventDecoder, is_event_stream
 from bundle.client._faults import NETWORK_REMEDY, AttemptError, Fate, fault_of_status, unexpected
+from bundle.client._json import charset_of, from_json
 from bundle.errors import UsageError
 from bundle.system.proxies import proxy_for
 from bundle.system.text import one_line
@@ -209,7 +208,8 @@ class Transport:
                 if not is_stream:
                     pieces = [begin]
                     continue
-                events, piece = EventDecoder(), begin
+                events = EventDecoder(charset_of(answer.headers.get("content-type", "")))
+                piece = begin
             self._silent_since = time.monotonic()
             if not _pass_on(events.feed(piece), sink, limit):
                 return None
@@ -312,19 +312,12 @@ def _parsed(content: bytes, headers: Any) -> object:
     Raises:
         ValueError: The header says that it is JSON, and it is not.
     """
-    content_type, _, parameters = headers.get("content-type", "").partition(";")
-    charset = parameters.partition("charset=")[2].strip("\"' ;") or "utf-8"
+    content_type = headers.get("content-type", "")
+    charset = charset_of(content_type)
     try:
-        codecs.lookup(charset)
-    except (LookupError, ValueError):
-        charset = "utf-8"
-    try:
-        return json.loads(content)
-    except UnicodeDecodeError:
-        if content_type.endswith("json"):
-            return json.loads(content.decode(charset))
+        return from_json(content, charset)
     except (ValueError, RecursionError):
-        if content_type.endswith("json"):
+        if content_type.partition(";")[0].strip().endswith("json"):
             raise
     return content.decode(charset, "replace")
 

@@ -46,10 +46,14 @@ async def streamed(
     finish: object = "stop",
     member: str = "delta",
     content_type: str = "text/event-stream",
+    begin: bytes = b"data: ",
     before: bytes = b"",
     between: bytes = b"",
     newline: bytes = b"\n",
+    gap: int = 2,
+    charset: str = "utf-8",
     done: bool = True,
+    done_is: bytes = b"[DONE]",
     after: bytes = b"",
     stays_open: bool = False,
     others: Sequence[str] = (),
@@ -60,8 +64,8 @@ async def streamed(
     await response.prepare(call.request)
 
     async def send(choices: list[dict[str, Any]], **more: Any) -> None:
-        data = json.dumps({"choices": choices, **more}, ensure_ascii=False).encode()
-        await response.write(b"data: " + data + 2 * newline + between)
+        data = json.dumps({"choices": choices, **more}, ensure_ascii=False).encode(charset)
+        await response.write(begin + data + gap * newline + between)
 
     try:
         await response.write(before)
@@ -75,7 +79,7 @@ async def streamed(
         if stays_open:
             await asyncio.Event().wait()
         if done:
-            await response.write(b"data: [DONE]" + 2 * newline + after)
+            await response.write(begin + done_is + gap * newline + after)
     except ConnectionError:
         pass  # the client has what it wanted
     return response
@@ -295,6 +299,13 @@ QUIRKS: dict[str, Callable[[], Handler]] = {
     ),
     "retry": lambda: streaming(before=b"retry: 3000\n\n"),
     "comments": lambda: streaming(before=b": hello\n\n", between=b"id: 7\n: again\n\n"),
+    "null and words to stay open": lambda: streaming(before=b"data: keep-alive\n\n", between=b"data: null\n\n"),
+    "DONE": lambda: streaming(done_is=b"DONE"),
+    "DONE in quotes": lambda: streaming(done_is=b'"[DONE]"'),
+    "one line end between events": lambda: streaming(gap=1),
+    "JSON in lines": lambda: streaming(begin=b"", gap=1, done=False, content_type="application/x-ndjson"),
+    "GBK": lambda: streaming(charset="gbk", content_type="text/event-stream; charset=GBK", others=["错"]),
+    "a page after the end": lambda: streaming(after=b"data: <html>\n\n"),
     "byte order mark": lambda: streaming(before=BOM),
     "CRLF": lambda: streaming(newline=b"\r\n"),
     "CR": lambda: streaming(newline=b"\r"),

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bundle.client._events import DONE
 from bundle.client._faults import AttemptError
 from bundle.client._replies import StreamedReply, reply_of
 from bundle.tasks.answers import AllOptions, AnswerRule, FirstCapital, FirstOption, Labelled
@@ -96,3 +97,10 @@ async def test_text_with_calls_of_tools_is_no_reply_in_a_stream_either() -> None
                 reply_of(reply.body(), latency_s=0, attempts=1, answer_from_thinking=False)
         else:
             assert reply_of(reply.body(), latency_s=0, attempts=1, answer_from_thinking=False).text == text
+
+
+def test_nothing_is_read_after_the_end_of_a_stream() -> None:
+    reply = StreamedReply()
+    for event in (chunk("A", finish_reason="stop"), DONE, chunk("ZZ"), "<html>"):
+        reply.take(event)
+    assert reply.text == "A"

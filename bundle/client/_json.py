@@ -1,0 +1,38 @@
+"""JSON as servers write it."""
+
+import json
+
+_UTF_8 = "utf-8"
+
+
+def charset_of(content_type: str) -> str:
+    """The charset that a ``Content-Type`` names; UTF-8 where it names none that is known."""
+    charset = content_type.partition("charset=")[2].partition(";")[0].strip("\"' ") or _UTF_8
+    try:
+        b"  ".decode(charset)
+    except (LookupError, ValueError):
+        return _UTF_8
+    return charset
+
+
+def from_json(data: bytes, charset: str = _UTF_8) -> object:
+    """Parse JSON: in a form of Unicode, as it must be, or else in ``charset``. Its numbers may have any length.
+
+    Raises:
+        ValueError: It is not JSON.
+        RecursionError: It is nested too deep.
+    """
+    text: bytes | str = data
+    try:
+        return json.loads(data)
+    except json.JSONDecodeError:
+        raise
+    except UnicodeDecodeError:
+        text = data.decode(charset)
+    except ValueError:
+        pass  # Python converts no integer of more than 4,300 digits
+    return json.loads(text, parse_int=_number)
+
+
+def _number(digits: str) -> float:
+    return int(digits) if len(digits) < 20 else float(digits)
