@@ -283,7 +283,7 @@ class ChatClient:
             return False
         if self._modes.has_changed(question):
             return True
-        if fault.fate is Fate.UNANSWERED:
+        if fault.fate is Fate.UNANSWERED or fault.status >= 500:
             if question.version != self._body.version:
                 return True  # meanwhile the parameters have been adapted
             if (change := self._body.adapt(fault, streams=question.streams)) is not None:

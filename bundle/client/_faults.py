@@ -150,6 +150,11 @@ TOO_LONG = "prompt and reply exceed the model's context"
 
 _CODE_KEYS = ("code", "status", "status_code", "error_code")
 _STATUS = re.compile("[45][0-9]{2}")
+_MORE_TOKENS = re.compile(
+    r"(max_(completion_|new_|output_)?tokens\b|最大(输出|生成|回复)?\s*(长度|token)|最大输出).{0,60}"
+    r"(at least|greater than or equal|minimum|too (small|low)|至少|不低于|不(能|得|可|应)?小于|过小|太小|大于等于)",
+    re.IGNORECASE,
+)
 _MESSAGE_KEYS = ("message", "detail", "msg", "error_msg", "error", "status_msg")
 _HTML = re.compile(r"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
@@ -208,6 +213,8 @@ def _error_of_status(status: int, body: object, headers: Mapping[str, str]) -> A
     if status in _REFUSED:
         return AttemptError(reason, Fate.REFUSED, remedy=_REFUSED[status], no_model=status == _NOT_FOUND)
     if status not in _TRANSIENT and status < 500:
+        if _MORE_TOKENS.search(message):
+            return AttemptError(f"the server wants a larger --max-out-len: {reason}", Fate.UNANSWERED)
         return AttemptError(reason, Fate.UNANSWERED, parameter=str(error.get("param") or ""))
     return AttemptError(reason, Fate.AGAIN, pause_s=pause_s, outage=status in _OUTAGE)
 

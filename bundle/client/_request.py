@@ -10,17 +10,37 @@ from bundle.tasks.prompts import Message, is_plain
 
 _REFUSED = re.compile(
     r"unsupported|unknown|unrecogni[sz]ed|unexpected|extra|invalid|deprecated|illegal|must (be|not)|should be"
-    r"|\bonly\b|\bnot\b.{0,20}(support|permit|allow|accept|recogni[sz]ed|valid)|不支持|非法|无效|未知|必须|取值",
+    r"|\bonly\b|\bnot\b.{0,20}(support|permit|allow|accept|recogni[sz]ed|valid)"
+    r"|不(被|再)?(支持|允许|合法|接受)|非法|无效|未知|未定义|有误|错误|必须|取值|应(该|当|为|大于|小于|在)|不(能|可|得)|只能|仅",
     re.IGNORECASE,
 )
-_TOO_LONG = re.compile(
-    r"context|too (large|long|big|many)|exceed|less than|at most|larger|上下文|超过|超出", re.IGNORECASE
+_UNKNOWN = re.compile(
+    r"unexpected keyword|un(known|expected|recogni[sz]ed|supported) (\w+ )?(parameter|argument|field|key)"
+    r"|extra (fields|inputs)|未知|未定义|不支持",
+    re.IGNORECASE,
 )
+"""What a 5xx must say, since it names much that is not to blame."""
+_OF_VALUE = re.compile(
+    r"context|too (large|long|big|many|small|short|low)|exceed|less than|at (most|least)|larger|greater|below|minim"
+    r"|上下文|超过|超出|小于|大于|不低于|至少|最小|过(小|大|长|短)|太(小|大|长|短)",
+    re.IGNORECASE,
+)
+"""Says of a number of tokens that another one would be taken."""
 _ABOVE_ZERO = re.compile(
-    r"\(0(\.0)?\s*,|greater than 0|> ?0|above 0|positive|(0(\.0)? is )?exclusive|大于 ?0|（0", re.IGNORECASE
+    r"\(0(\.0)?\s*,|greater than 0|> ?0|above 0|positive|(0(\.0)? is )?exclusive|大于 ?0"
+    r"|不(能|可|得)(为|是|等于) ?0|（0",
+    re.IGNORECASE,
 )
-_WANTS_STREAM = re.compile(r"true|enable|only|must", re.IGNORECASE)
+_WANTS_STREAM = re.compile(r"true|enable|only|must|仅|只|必须|需要?|开启|请使用", re.IGNORECASE)
+_LENGTH_NAMES = r"最大(输出|生成|回复)?\s*(长度|[Tt]oken)|最大输出"
+_CHINESE_NAMES = {
+    "temperature": "温度",
+    "max_tokens": _LENGTH_NAMES,
+    "max_completion_tokens": _LENGTH_NAMES,
+    "stream": "(?<!非)流式",
+}
 _ALMOST_GREEDY = 0.01
+_BROKEN = 500
 
 
 class RequestBody:
@@ -69,7 +89,8 @@ class RequestBody:
 
     def adapt(self, fault: AttemptError, *, streams: bool) -> str | None:
         """Rename or leave out the parameter that a refusal names; say what has changed, None for nothing."""
-        change = self._change(fault, streams) if _REFUSED.search(fault.reason) or fault.parameter else None
+        is_about_one = (_UNKNOWN if fault.status >= _BROKEN else _REFUSED).search(fault.reason) or fault.parameter
+        change = self._change(fault, streams) if is_about_one else None
         if change is not None:
             self.version += 1
             self.changes.append(change)
@@ -78,12 +99,13 @@ class RequestBody:
 
     def _change(self, fault: AttemptError, streams: bool) -> str | None:
         def names(parameter: str) -> bool:
-            return fault.parameter == parameter or bool(re.search(rf"\b{parameter}\b", fault.reason))
+            name = rf"\b{parameter}\b|{_CHINESE_NAMES.get(parameter, '(?!)')}"
+            return fault.parameter == parameter or bool(re.search(name, fault.reason, re.ASCII))
 
         if self._with_options and names("stream_options"):
             self._with_options = False
             return "stream_options left out"
-        if self._length is not None and names(self._length) and not _TOO_LONG.search(fault.reason):
+        if self._length is not None and names(self._length) and not _OF_VALUE.search(fault.reason):
             refused, self._length = self._length, "max_completion_tokens" if self._length == "max_tokens" else None
             return f"{refused} {'left out' if self._length is None else f'renamed to {self._length}'}"
         if "temperature" in self._sampling and names("temperature"):

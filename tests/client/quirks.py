@@ -201,6 +201,17 @@ def no_stream_options(body: dict[str, Any]) -> web.Response | None:
     return error(422, "stream_options: extra fields not permitted") if "stream_options" in body else None
 
 
+def crash_on_stream_options(body: dict[str, Any]) -> web.Response | None:
+    """What a server says that passes every field on to a function."""
+    said = "create() got an unexpected keyword argument 'stream_options'"
+    return error(500, said) if "stream_options" in body else None
+
+
+def no_temperature_0_in_chinese(body: dict[str, Any]) -> web.Response | None:
+    """A refusal of greedy decoding that does not name the parameter as it was sent."""
+    return error(400, "温度参数不合法：应大于0") if body.get("temperature") == 0 else None
+
+
 def cut_error_body() -> Handler:
     async def handler(call: Call) -> web.StreamResponse:
         if call.number not in (3, 20):
@@ -316,6 +327,8 @@ QUIRKS: dict[str, Callable[[], Handler]] = {
     "max_completion_tokens": lambda: unless_refused(no_max_tokens),
     "no temperature of 0": lambda: unless_refused(no_temperature_0),
     "no stream_options": lambda: unless_refused(no_stream_options),
+    "no stream_options, as 500": lambda: unless_refused(crash_on_stream_options),
+    "no temperature of 0, in Chinese": lambda: unless_refused(no_temperature_0_in_chinese),
     "error with a cut body": cut_error_body,
     "one request in four refused": one_in_four_refused,
     "rate limit as 400": lambda: one_in_four_refused_by(400, {"error": {"message": "请求过于频繁，请稍后再试"}}),
