@@ -191,6 +191,7 @@ class EarlyDecisions:
         opening = self._first_marks[0]
         if opening is not None and len(set(self._first_marks)) == 1:
             self.unknown_mark = said.format(f"begin with {opening}, which may start thinking")
+            return
         for mark, count in self._closing_marks.most_common(1):
             if 2 * count >= _PROBES:
                 self.unknown_mark = said.format(f"contain {mark}, which may end thinking")

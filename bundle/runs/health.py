@@ -270,9 +270,9 @@ def _unknown_mark(
 
 
 def _ends_thinking(one: Prediction, options: str) -> str | None:
-    """A mark that may end thinking; None too if the answer is the first option after it, as after ``<answer>``."""
+    """A mark that may end thinking which no mark opens; None too if the answer is the first option after it."""
     reply, answer = one.reply or "", one.answer or ""
-    if (mark := closing_mark(reply)) is None:
+    if (mark := closing_mark(reply)) is None or opening_mark(reply) is not None:
         return None
     rest = reply[mark.end() :].lstrip()
     begin = next((place for place, letter in enumerate(rest) if letter in options), 0)

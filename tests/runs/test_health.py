@@ -198,6 +198,12 @@ def test_an_answer_rule_that_reads_past_the_mark_is_no_doubt() -> None:
     assert not examine(OPTIONS, replies).findings
 
 
+def test_a_pair_of_unknown_marks_is_one_finding() -> None:
+    replies = [replace(one, reply=f"<|channel>thought\n{one.answer}?\n<channel|>C") for one in good()]
+    found = only(examine(OPTIONS, replies))
+    assert (found.fault, found.count) == (Fault.UNKNOWN_MARK, 100)
+
+
 def test_a_mark_in_few_replies_is_none() -> None:
     replies = good()
     for number in range(4):
