@@ -41,7 +41,6 @@ class AttemptError(Exception):
         status: The HTTP status; 0 if there is none.
         no_model: Whether it may be that the server does not have the model.
         too_long: Whether prompt and reply exceed the model's context: with fewer examples they may not.
-        is_shapeless: Whether what came is no reply in the API's form, or breaks off.
     """
 
     reason: str
@@ -56,7 +55,6 @@ class AttemptError(Exception):
     status: int = 0
     no_model: bool = False
     too_long: bool = False
-    is_shapeless: bool = False
 
     def __str__(self) -> str:
         return self.reason
@@ -275,9 +273,7 @@ def fault_of_body(body: object) -> AttemptError:
 
 def unexpected(what: str, *, heard: bool = True) -> AttemptError:
     """The fault of a response that is not one of the API's."""
-    return AttemptError(
-        f"not a chat completion: {what}", Fate.AGAIN, remedy=_PAGE_REMEDY, heard=heard, is_shapeless=heard
-    )
+    return AttemptError(f"not a chat completion: {what}", Fate.AGAIN, remedy=_PAGE_REMEDY, heard=heard)
 
 
 def retry_after_s(headers: Mapping[str, str], message: str = "") -> float | None:

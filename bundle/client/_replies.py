@@ -268,7 +268,7 @@ class StreamedReply:
             AttemptError: The reply broke off.
         """
         if not self.ended:
-            raise AttemptError("the reply broke off", Fate.AGAIN, is_shapeless=True)
+            raise AttemptError("the reply broke off", Fate.AGAIN)
         message = {
             "content": self._content[-1] if self._grows else "".join(self._content),
             "reasoning_content": _joined(self._thinking) or None,

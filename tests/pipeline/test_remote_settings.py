@@ -228,7 +228,9 @@ def failing_at_first(questions: int, refusals: int) -> Handler:
 @pytest.mark.parametrize(("refusals", "code"), [(2, 0), (4, 4)])
 def test_what_failed_in_passing_is_asked_once_more_at_the_end(tmp_path: Path, refusals: int, code: int) -> None:
     with remote_api(failing_at_first(1, refusals)) as api:
-        result = evaluated(tmp_path, "m", "--base-url", api.url, "--retries", 1, "--concurrency", 1)
+        result = evaluated(
+            tmp_path, "m", "--base-url", api.url, "--retries", 1, "--concurrency", 1, "--stream", "never"
+        )
 
     assert result.returncode == code, result.stderr
     assert "asking 1 question again that failed for a reason that may have passed" in result.stderr
