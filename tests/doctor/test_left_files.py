@@ -109,11 +109,11 @@ def test_half_written_files_go_but_not_from_a_run_that_is_under_way(
     for directory in (over, alive):
         directory.mkdir()
         (directory / ".results.json.part").write_text("{")
-        (directory / "results.json").write_text("{}")
+        (directory / "report.html").touch()
         age(directory, DAY)
     with Run(alive):
         clean()
-    assert [path.name for path in over.iterdir()] == ["results.json"]
+    assert [path.name for path in over.iterdir()] == ["report.html"]
     assert (alive / ".results.json.part").exists()
 
 
