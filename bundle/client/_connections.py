@@ -76,6 +76,18 @@ class Answer(httpx.AsyncByteStream):  # type: ignore[misc]
         self._response.close()
 
 
+class _StrayDataError(Exception):
+    """On an idle connection something has come that no request asked for."""
+
+
+class _Request(aiohttp.ClientRequest):
+    async def send(self, conn: Any) -> aiohttp.ClientResponse:
+        # A response that was sent twice, say: the second would be taken for that to the next request.
+        if conn.protocol is None or conn.protocol.should_close:
+            raise _StrayDataError
+        return await super().send(conn)
+
+
 class Prepared(NamedTuple):
     """All of a request but its body."""
 
@@ -123,21 +135,26 @@ class Connections(openai.DefaultAsyncHttpxClient):
             )
             self._session = aiohttp.ClientSession(
                 connector=connector,
+                request_class=_Request,
                 timeout=self._time_limits,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 max_line_size=_LONGEST_HEADER,
                 max_field_size=_LONGEST_HEADER,
             )
-        response = await self._session.request(
-            request.method,
-            request.url,
-            headers=request.headers,
-            data=body or None,
-            allow_redirects=False,
-            proxy=self._proxy,
-            proxy_auth=self._proxy_login,
-        )
-        return Answer(response)
+        while True:
+            try:
+                response = await self._session.request(
+                    request.method,
+                    request.url,
+                    headers=request.headers,
+                    data=body or None,
+                    allow_redirects=False,
+                    proxy=self._proxy,
+                    proxy_auth=self._proxy_login,
+                )
+            except _StrayDataError:
+                continue  # that connection is closed
+            return Answer(response)
 
     async def send(self, request: Any, **_options: Any) -> Any:
         """Send a request of the package; the body of the response is still to be read, unless it is an error's.

@@ -1,7 +1,11 @@
 """Bodies that come with a good status and are no reply, over real connections."""
 
 import asyncio
+import contextlib
+import fcntl
 import json
+import struct
+import termios
 from typing import Any
 
 import pytest
@@ -221,3 +225,37 @@ async def test_a_response_that_is_not_valid_http_is_told_as_that() -> None:
         await ask(client)
         with pytest.raises(NoReplyError, match=r"the server.s response is not valid HTTP: .*Content-Length"):
             await ask(client)
+
+
+async def test_a_response_that_comes_twice_is_not_taken_for_the_next_one() -> None:
+    connections: list[asyncio.StreamWriter] = []
+
+    def response_to(question: str) -> bytes:
+        return http(GOOD.replace(b"B", question.encode()))
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = int(head.lower().partition(b"content-length:")[2].split()[0])
+                question = json.loads(await reader.readexactly(length))
+                writer.write(response_to(question["messages"][-1]["content"]))
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    async with server, client_of(url, stream="never") as client:
+        for question in "0123":
+            reply = await client.ask([{"role": "user", "content": question}], 64)
+            assert reply.text == question
+            connections[-1].write(response_to(question))
+            await until_arrived(connections[-1])
+    assert len(connections) == 4
+
+
+async def until_arrived(connection: asyncio.StreamWriter) -> None:
+    """Wait until the other end, which is in the same event loop, has what was written."""
+    socket = connection.get_extra_info("socket")
+    while struct.unpack("i", fcntl.ioctl(socket, termios.TIOCOUTQ, bytes(4)))[0]:  # noqa: ASYNC110 - there is no event
+        await asyncio.sleep(0)
+    for _ in range(2):  # one turn of the loop sees it, the next reads it
+        await asyncio.sleep(0)

@@ -34,3 +34,5 @@ def box(tmp_path: Path, tiny: Path, nodes: Nodes) -> Iterator[ClusterBox]:
     machine = ClusterBox(tmp_path, tiny, nodes)
     yield machine
     machine.end()
+    if machine.log.exists():  # pytest shows it where the test has failed
+        print(machine.log.read_text(encoding="utf-8"))
