@@ -22,10 +22,12 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import ray
+from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bundle.fleet.wire import BEAT_S
@@ -33,6 +35,9 @@ from bundle.fleet.wire import BEAT_S
 _READ = 2**20
 _LAST_WORDS = 2000
 _UNTIL_DEAD_S = 10.0
+_UNTIL_NOTICED_S = 90.0
+"""By then Ray has noticed that a machine is lost; a cut cable took it 63 s."""
+_AGAIN_S = 2.0
 
 
 class Carrier:
@@ -131,9 +136,9 @@ class Host:
     async def _start(self, number: int, command: list[str], gpus: int, cpus: int, node: str | None) -> None:
         strategy: Any = "SPREAD" if node is None else NodeAffinitySchedulingStrategy(node, soft=False)
         options = {"num_gpus": gpus, "num_cpus": cpus, "max_restarts": 0, "scheduling_strategy": strategy}
+        carrier = ray.remote(Carrier).options(**options)
         try:
-            actor = self._actors[number] = ray.remote(Carrier).options(**options).remote()
-            machine = await actor.start.remote(command, gpus)
+            actor, machine = await self._place(number, carrier, command, gpus)
             self._tell("placed", number, machine.encode())
             self._to_send[number] = bytearray()
             while data := await actor.receive.remote():
@@ -142,6 +147,23 @@ class Host:
         except Exception as error:  # Ray's errors have no common class
             why = _last_line(error)
         await self._end(number, why)
+
+    async def _place(self, number: int, carrier: Any, command: list[str], gpus: int) -> tuple[Any, str]:
+        """Start the program in an actor that lives; return that and the machine's name.
+
+        For a while Ray does not know that a machine is lost, and places actors there, which die.
+        """
+        began = time.monotonic()
+        actor = self._actors[number] = carrier.remote()
+        while True:
+            try:
+                return actor, await actor.start.remote(command, gpus)
+            except RayActorError:
+                if number not in self._actors or time.monotonic() - began > _UNTIL_NOTICED_S:
+                    raise
+            await asyncio.sleep(_AGAIN_S)
+            if number in self._actors:
+                actor = self._actors[number] = carrier.remote()
 
     def _send(self, number: int, data: bytes) -> None:
         """Send soon, with all that is written until what was sent before has arrived."""

@@ -139,6 +139,15 @@ def test_where_no_gpu_becomes_free_it_says_so(box: ClusterBox) -> None:
     assert "1 GPU of the cluster did not become free in time" in ended.said
 
 
+def test_a_machine_that_ray_does_not_know_to_be_lost_is_passed_over(box: ClusterBox) -> None:
+    box.nodes.remove(box.nodes.add())
+
+    ended = box.run("--replicas", 2)
+
+    assert ended.code == 0, ended.said
+    box.check(answered=ALL)
+
+
 def test_an_address_without_a_cluster_is_said(box: ClusterBox) -> None:
     ended = box.run("--cluster", "127.0.0.1:1")
     assert ended.code == 3
