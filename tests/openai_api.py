@@ -5,6 +5,7 @@ processes; `raw_api` sends any bytes.
 """
 
 import asyncio
+import contextlib
 import json
 import ssl
 import threading
@@ -117,33 +118,16 @@ def chunks_of(pieces: Sequence[str], finish_reason: str = "stop") -> list[dict[s
     return [*(chunk(piece) for piece in pieces), chunk(finish_reason=finish_reason), usage(7, len(pieces) + 1, 3)]
 
 
-class Stream:
-    """Sends a streamed reply event by event, and knows how far the client let it come.
-
-    Attributes:
-        sent: Events sent to clients that were still there.
-        left: How many clients went before the end.
-    """
-
-    def __init__(self) -> None:
-        self.sent = 0
-        self.left = 0
-
-    async def send(self, call: Call, events: Sequence[object], *, done: bool = True) -> web.StreamResponse:
-        """Answer a call; without ``done`` the stream just ends."""
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(call.request)
-        try:
-            for event in events:
-                await response.write(f"data: {json.dumps(event)}\n\n".encode())
-                self.sent += 1
-                for _ in range(20):  # lets a client that has enough be heard of
-                    await asyncio.sleep(0)
-            if done:
-                await response.write(b"data: [DONE]\n\n")
-        except ConnectionResetError:
-            self.left += 1
-        return response
+async def send_stream(call: Call, events: Sequence[object], *, done: bool = True) -> web.StreamResponse:
+    """Answer a call with a stream of these events; the client may leave. Without ``done`` the stream just ends."""
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(call.request)
+    with contextlib.suppress(ConnectionResetError):
+        for event in events:
+            await response.write(f"data: {json.dumps(event)}\n\n".encode())
+        if done:
+            await response.write(b"data: [DONE]\n\n")
+    return response
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bundle.client import NoReplyError, RefusedError
 from bundle.client._keys import KeyRing
 from tests.evaluation.asking import ask, client_of
-from tests.openai_api import Call, Stream, chunks_of, completion, error, loopback_api
+from tests.openai_api import Call, chunks_of, completion, error, loopback_api, send_stream
 from tests.patience import PATIENCE_S
 
 KEYS = ["sk-first-4f7a91c2", "sk-second-8b03de55", "sk-third-c61e7f90"]
@@ -222,7 +222,7 @@ async def test_a_key_in_a_reply_is_masked_and_the_rest_stays(streams: bool) -> N
 
     async def handler(call: Call) -> web.StreamResponse:
         if streams:
-            return await Stream().send(call, chunks_of([said[:9], said[9:]]))
+            return await send_stream(call, chunks_of([said[:9], said[9:]]))
         return completion(said, message={"reasoning_content": f"my key is {KEYS[1]}"})
 
     how = "always" if streams else "never"

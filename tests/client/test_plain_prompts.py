@@ -9,7 +9,7 @@ from bundle.client import EarlyDecisions, NoReplyError
 from bundle.tasks.answers import FirstCapital
 from bundle.tasks.prompts import Message
 from tests.evaluation.asking import MESSAGES, client_of
-from tests.openai_api import Call, Stream, continuation, loopback_api, usage
+from tests.openai_api import Call, continuation, loopback_api, send_stream, usage
 
 TEXT: list[Message] = [{"role": "text", "content": "1+1=?\n答案: "}]
 
@@ -35,10 +35,9 @@ async def test_a_text_is_sent_as_it_stands_beside_conversations() -> None:
 
 
 async def test_a_text_that_goes_on_is_stopped_at_its_answer() -> None:
-    stream = Stream()
     # A base model invents the next question, and says the same letter again.
     pieces = [" ", "B", "\n", "B", *("题" for _ in range(60))]
-    async with loopback_api(lambda call: stream.send(call, chunks_of(pieces))) as api, client_of(api.url) as client:
+    async with loopback_api(lambda call: send_stream(call, chunks_of(pieces))) as api, client_of(api.url) as client:
         reading = EarlyDecisions(FirstCapital(), tls=False)
         replies = [await client.ask(TEXT, 64, reading=reading) for _ in range(12)]
 

@@ -11,7 +11,7 @@ from bundle.client._faults import AttemptError
 from bundle.client._replies import StreamedReply, reply_of
 from bundle.tasks.answers import AllOptions, AnswerRule, FirstCapital, FirstOption, Labelled
 from tests.client.test_early_decisions import RULE, ask_all
-from tests.openai_api import Stream, chunk, chunks_of
+from tests.openai_api import chunk, chunks_of, send_stream
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from tests.openai_api import Stream, chunk, chunks_of
     ],
 )
 async def test_pieces_that_repeat_all_that_came_before_are_not_put_together(pieces: list[str]) -> None:
-    replies = await ask_all(lambda call: Stream().send(call, chunks_of(pieces)), 1)
+    replies = await ask_all(lambda call: send_stream(call, chunks_of(pieces)), 1)
     assert replies[0].text == pieces[-1]
 
 
@@ -82,7 +82,7 @@ def test_no_answer_is_taken_for_final_that_the_whole_of_the_stream_does_not_have
 
 async def test_thinking_whose_pieces_hold_the_whole_of_it_is_kept_once() -> None:
     thought = [chunk(reasoning_content=piece) for piece in ("A", "A or", "A or C", "A or C")]
-    (reply,) = await ask_all(lambda call: Stream().send(call, [*thought, *chunks_of(["B", "B"])]), 1)
+    (reply,) = await ask_all(lambda call: send_stream(call, [*thought, *chunks_of(["B", "B"])]), 1)
     assert reply.thinking == "A or C"
 
 

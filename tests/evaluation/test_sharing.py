@@ -11,7 +11,7 @@ from bundle.runs.predictions import read_predictions
 from bundle.runs.run import Run
 from bundle.tasks.catalog import Question, find_task
 from tests.evaluation.asking import MESSAGES, client_of
-from tests.openai_api import Call, Handler, Stream, chunks_of, completion, loopback_api
+from tests.openai_api import Call, Handler, chunks_of, completion, loopback_api, send_stream
 from tests.patience import PATIENCE_S
 
 EXPLAINED = ["答案是", "B。", *("因为 x 。" for _ in range(40))]
@@ -56,7 +56,7 @@ async def test_text_that_turns_out_to_be_thinking_on_one_server_ends_early_stopp
 
     async def reply(call: Call) -> web.StreamResponse:
         if call.body.get("stream"):
-            return await Stream().send(call, chunks_of(EXPLAINED))
+            return await send_stream(call, chunks_of(EXPLAINED))
         return completion("".join(THOUGHT))
 
     async def first(call: Call) -> web.StreamResponse:
@@ -71,7 +71,7 @@ async def test_text_that_turns_out_to_be_thinking_on_one_server_ends_early_stopp
         calls += 1
         if calls > 20 and not shown.is_set():
             shown.set()
-            return await Stream().send(call, chunks_of(["hm", "</think>", "C"]))
+            return await send_stream(call, chunks_of(["hm", "</think>", "C"]))
         return await reply(call)
 
     options = AskingOptions(4, adaptive=False, full_replies=False, prefix_order=True)
