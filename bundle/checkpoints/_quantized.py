@@ -5,7 +5,7 @@ Layouts are those of published checkpoints, as vLLM's and transformers' loaders 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bundle.checkpoints._files import shown
@@ -32,7 +32,46 @@ _FORMATS: Final = {
     *("dense", "pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "mixed-precision"),
     *("nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp8-quantized"),
 }
+_QUANTIZED_BY_ENGINES: Final = {"bitnet", "experts_int8", "fouroversix", "fp_quant"}
+"""Methods whose checkpoints may hold full-precision weights, which an engine then quantizes as it loads them."""
+_LEFT_ALONE: Final = ("modules_to_not_convert", "ignored_layers", "llm_int8_skip_modules", "dynamic")
+"""Settings that say which modules are not quantized."""
 _STATE: Final = ("quant_state.bitsandbytes__nf4", "quant_state.bitsandbytes__fp4")
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and value > 0
+
+
+def _is_list_of(kind: Callable[[object], bool], value: object, length: int | None = None) -> bool:
+    return isinstance(value, list) and all(map(kind, value)) and length in (None, len(value))
+
+
+def _is(kind: type) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, kind)
+
+
+_SETTINGS: Final[Mapping[str, tuple[str, Callable[[object], bool]]]] = {
+    **dict.fromkeys(("bits", "w_bit"), ("a positive integer", _is_size)),
+    **dict.fromkeys(("group_size", "q_group_size"), ("a positive integer or -1", lambda x: x == -1 or _is_size(x))),
+    **dict.fromkeys(("zero_point", "sym", "desc_act", "load_in_4bit", "load_in_8bit"), ("true or false", _is(bool))),
+    **dict.fromkeys(_LEFT_ALONE[:3], ("a list of names", lambda x: _is_list_of(_is(str), x))),
+    **dict.fromkeys(("config_groups", "dynamic"), ("an object", _is(dict))),
+    "activation_scheme": ('"dynamic" or "static"', lambda x: x in ("dynamic", "static")),
+    "weight_block_size": ("two positive integers", lambda x: _is_list_of(_is_size, x, 2)),
+}
+"""What the methods' settings must be; without one, or with null, engines have a default."""
+
+
+def wrong_setting(settings: Mapping[str, Any]) -> str | None:
+    """What is wrong with a setting of a ``quantization_config``; None if nothing is, as far as is known."""
+    if settings.get("quant_method") not in _BESIDE:
+        return None
+    for name, (what, is_right) in _SETTINGS.items():
+        value = settings.get(name)
+        if value is not None and not is_right(value):
+            return f"{name} must be {what}, not {shown(repr(value), 80)}"
+    return None
 
 
 class QuantizedLayout:
@@ -57,6 +96,23 @@ class QuantizedLayout:
             if isinstance(one, Mapping)
         ]
         self._weights: list[Mapping[str, Any]] = [one for one in weights if isinstance(one, Mapping)]
+
+    @property
+    def is_of_weights(self) -> bool:
+        """Whether the weights must be quantized where they are stored: not the cache alone, and not by the engine."""
+        if self.method is None or self.method in _QUANTIZED_BY_ENGINES:
+            return False
+        if self.method == "compressed-tensors":
+            return any(self._weights)
+        return not _names_the_cache(self._settings)
+
+    def leaves_alone(self, module: str) -> bool:
+        """Whether a module may have its full-precision weight, as far as the settings say which are quantized."""
+        if self.method in (None, "compressed-tensors") or self._settings.get("modules_in_block_to_quantize"):
+            return True
+        names = [self._settings.get(name) or () for name in _LEFT_ALONE]
+        # Patterns are left to the engine.
+        return any(isinstance(some, Mapping) or any("*" in one or one in module for one in some) for some in names)
 
     def _why_unknown(self) -> str | None:
         settings, method = self._settings, self.method
@@ -158,3 +214,10 @@ class QuantizedLayout:
         if "bits" in str(settings.get("dynamic")) or settings.get("pack_dtype") not in (None, "int32"):
             return None
         return (columns, rows * each // 32) if self.method == "awq" else (columns * each // 32, rows)
+
+
+def _names_the_cache(settings: object) -> bool:
+    """Whether settings say how the cache of keys and values is quantized."""
+    return isinstance(settings, Mapping) and any(
+        (value and "kv_cache" in str(key)) or _names_the_cache(value) for key, value in settings.items()
+    )

@@ -46,6 +46,7 @@ _TIED_BY_DEFAULT: Final = ("GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCa
 _MOST_LAYERS: Final = 10_000  # a table of every tensor is made, whatever the file says
 _MOST_EXPERTS: Final = 200_000  # in all layers together
 _LAYER: Final = re.compile(r"model\.layers\.(\d+)\.")
+_PROJECTION: Final = re.compile(r"\.layers\.\d+\..*(?:_proj|\.w\d|\.wqkv|\.wo)$")
 FLOATS: Final = {"BF16", "F16", "F32", "F64"}
 _REMEDY: Final = "Compare config.json with the one the model was published with."
 
@@ -271,11 +272,11 @@ def parameter_count(shapes: Shapes) -> int:
     return sum(map(math.prod, shapes.values()))
 
 
-def check_tensors(directory: Path, config: Mapping[str, Any], stored: Mapping[str, StoredTensor] | None) -> str | None:
+def check_tensors(directory: Path, config: Mapping[str, Any], stored: Mapping[str, StoredTensor]) -> str | None:
     """Compare the weights with config.json.
 
     Args:
-        stored: Its tensors; None if they cannot be listed.
+        stored: Its tensors.
 
     Returns:
         Why they could not be compared; None if they were, and are whole.
@@ -283,12 +284,18 @@ def check_tensors(directory: Path, config: Mapping[str, Any], stored: Mapping[st
     Raises:
         CheckpointError: Tensors are missing, left over, or of another shape or kind.
     """
+    layout = QuantizedLayout(config.get("quantization_config"))
+    dtypes = {tensor.dtype for tensor in stored.values()}
+    if layout.is_of_weights and stored and dtypes <= FLOATS:
+        raise CheckpointError(
+            f"{shown(directory)}: quantization_config says that the weights are quantized by {layout.method}, but all "
+            f"{len(stored)} tensors are {' or '.join(sorted(dtypes))}.",
+            remedy="If they are the model in full precision, remove quantization_config from config.json (or delete "
+            "hf_quant_config.json); else give the quantized weights.",
+        )
     implied = implied_tensors(config)
     if isinstance(implied, str):
         return implied
-    if stored is None:
-        return "the tensors in PyTorch .bin files cannot be listed without running them"
-    layout = QuantizedLayout(config.get("quantization_config"))
     if layout.unknown is not None:
         return layout.unknown
     problems = _problems(config, implied, stored, layout)
@@ -309,6 +316,7 @@ def _problems(
     optional = {"lm_head.weight", "output.weight"} if tied else set()
     missing: list[str] = []
     reshaped: list[str] = []
+    plain: list[str] = []
     for name, shape in implied.items():
         module = name.removesuffix(".weight")
         found = layout.find(module, shape, stored) if name.endswith(".weight") else (name, shape)
@@ -317,6 +325,8 @@ def _problems(
             continue
         missing += layout.lacking(module, shape, stored) if name.endswith(".weight") else ()
         name, expected = found
+        if _PROJECTION.search(module) and stored[name] == (stored[name].dtype, shape) and stored[name].dtype in FLOATS:
+            plain += [] if layout.leaves_alone(module) else [name]
         if expected is not None and stored[name].shape != expected:
             reshaped.append(f"{name} has the shape {list(stored[name].shape)}, config.json gives {list(expected)}")
     extra = [
@@ -336,6 +346,7 @@ def _problems(
         f"non-floating-point tensors without a quantization_config ({len(odd)}): {listed(odd)}": odd
         and layout.method is None,
         f"missing tensors ({len(missing)} of {len(implied)}): {listed(missing)}": missing,
+        f"weights in full precision that quantization_config does not except ({len(plain)}): {listed(plain)}": plain,
         f"unexpected tensors ({len(extra)}): {listed(extra)}": extra,
         f"tensors with another shape ({len(reshaped)}): {listed(reshaped)}": reshaped,
     }

@@ -2,15 +2,14 @@
 
 Of safetensors files only the header is read (https://github.com/huggingface/safetensors#format): eight bytes with the
 header's length, little-endian; the header, a JSON object from a tensor's name to its dtype, shape and place in the
-data; the data, without a gap.
+data; the data, without a gap. For PyTorch's own files see `_pytorch`.
 """
 
 import json
 import math
 import os
 import re
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -36,7 +35,7 @@ _OTHER_FORMATS: Final = ("*.gguf", "*.pth", "*.pt", "*.h5", "*.msgpack", "*.onnx
 
 
 _HEADER_LIMIT: Final = 100_000_000  # safetensors' own MAX_HEADER_SIZE
-_BITS: Final = {
+BITS: Final = {
     "F4": 4,
     "F6_E2M3": 6,
     "F6_E3M2": 6,
@@ -45,6 +44,7 @@ _BITS: Final = {
     **dict.fromkeys(("I32", "U32", "F32"), 32),
     **dict.fromkeys(("I64", "U64", "F64", "C64"), 64),
 }
+"""How many each element of a dtype takes."""
 _REMEDY: Final = "The file is damaged: download or save it again."
 
 
@@ -56,14 +56,14 @@ class StoredTensor(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class SafetensorsHeader:
+class StoredFile:
     """One file's tensors by name, and the size of their data in bytes."""
 
     tensors: Mapping[str, StoredTensor]
     data_bytes: int
 
 
-def read_safetensors_header(path: Path) -> SafetensorsHeader:
+def read_safetensors_header(path: Path) -> StoredFile:
     """Read and check one file's header.
 
     Raises:
@@ -96,7 +96,7 @@ def read_safetensors_header(path: Path) -> SafetensorsHeader:
     if size > expected:
         raise _broken(path, f"{size - expected:,} bytes longer than its header says ({size:,}, not {expected:,})")
     tensors = {name: StoredTensor(entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
-    return SafetensorsHeader(tensors, data_bytes)
+    return StoredFile(tensors, data_bytes)
 
 
 def _check_layout(path: Path, header: dict[str, Any]) -> int:
@@ -122,7 +122,7 @@ def _place(path: Path, name: str, entry: object) -> tuple[int, int]:
     if stop < begin:
         raise _broken(path, f"broken: tensor {shown(name)} ends at byte {stop:,}, before it begins ({begin:,})")
     # A dtype newer than this table is left to the server to judge.
-    bits = _BITS.get(dtype)
+    bits = BITS.get(dtype)
     if bits is not None and (stop - begin) * 8 != math.prod(shape) * bits:
         raise _broken(
             path,
@@ -148,15 +148,15 @@ class Weights:
     Attributes:
         files: The files they are in, in name order.
         size: Their size in bytes.
-        tensors: All tensors in them, by name; None for pickled files, which would have to be run to know.
+        tensors: All tensors in them, by name.
     """
 
     files: tuple[Path, ...]
     size: int
-    tensors: Mapping[str, StoredTensor] | None = None
+    tensors: Mapping[str, StoredTensor]
 
 
-_Reader = Callable[[Path, frozenset[str]], SafetensorsHeader | int]
+_Reader = Callable[[Sequence[Path]], Iterable[StoredFile]]
 
 
 def inspect_weights(directory: Path) -> Weights:
@@ -167,15 +167,15 @@ def inspect_weights(directory: Path) -> Weights:
     """
     names = list_names(directory)
     if SAFETENSORS_INDEX in names:
-        return _indexed(directory, names, SAFETENSORS_INDEX, _check_safetensors)
+        return _indexed(directory, names, SAFETENSORS_INDEX, _read_safetensors)
     if plain := [name for name in names if fnmatchcase(name, "model*.safetensors")]:
-        return _unindexed(directory, plain, _check_safetensors)
+        return _unindexed(directory, plain, _read_safetensors)
     if _PYTORCH_INDEX in names:
-        return _indexed(directory, names, _PYTORCH_INDEX, _check_pytorch)
+        return _indexed(directory, names, _PYTORCH_INDEX, _read_pytorch)
     if pickled := [name for name in names if fnmatchcase(name, "pytorch_model*.bin")]:
-        return _unindexed(directory, pickled, _check_pytorch)
+        return _unindexed(directory, pickled, _read_pytorch)
     if other := [name for name in names if name.endswith(".safetensors") and name != _ADAPTER]:
-        return _unindexed(directory, other, _check_safetensors)
+        return _unindexed(directory, other, _read_safetensors)
     if (state := training_state(directory, names)) is not None:
         raise CheckpointError(
             f"{shown(directory)} has a config.json but no weights: it holds {state.what}.",
@@ -190,7 +190,7 @@ def inspect_weights(directory: Path) -> Weights:
     )
 
 
-def _indexed(directory: Path, names: tuple[str, ...], index_name: str, check: _Reader) -> Weights:
+def _indexed(directory: Path, names: tuple[str, ...], index_name: str, read: _Reader) -> Weights:
     """Check the shards that an index lists, and that each holds the tensors the index says."""
     index = directory / index_name
     weight_map = read_json_object(index).get("weight_map")
@@ -218,10 +218,10 @@ def _indexed(directory: Path, names: tuple[str, ...], index_name: str, check: _R
             if whole in names
             else download_hint(directory) or "Download the missing files.",
         )
-    return _checked([directory / shard for shard in sorted(tensors)], check, tensors)
+    return _checked([directory / shard for shard in sorted(tensors)], read, tensors, index_name)
 
 
-def _unindexed(directory: Path, names: list[str], check: _Reader) -> Weights:
+def _unindexed(directory: Path, names: list[str], read: _Reader) -> Weights:
     """Check files that no index lists; the numbers in their names still show whether one is missing."""
     for match in filter(None, map(_NUMBERED_SHARD.fullmatch, names)):
         stem, total, suffix = match[1], int(match[3]), match[4]
@@ -233,53 +233,47 @@ def _unindexed(directory: Path, names: list[str], check: _Reader) -> Weights:
                 f"{listed(name for name in missing if name not in names)}.",
                 remedy=download_hint(directory) or "Download the missing files, and the index that lists them.",
             )
-    return _checked([directory / name for name in names], check, {})
+    return _checked([directory / name for name in names], read, {})
 
 
-def _checked(files: list[Path], check: _Reader, expected: Mapping[str, set[str]]) -> Weights:
+def _checked(files: list[Path], read: _Reader, expected: Mapping[str, set[str]], index: str = "") -> Weights:
     require_content(files)
     size = 0
     tensors: dict[str, StoredTensor] = {}
-    for file in files:
-        found = check(file, frozenset(expected.get(file.name, ())))
-        if isinstance(found, int):
-            size += found
-        else:
-            size += found.data_bytes
-            if twice := sorted(tensors.keys() & found.tensors.keys()):
-                raise CheckpointError(
-                    f"{shown(file)} holds {len(twice)} tensors that another weight file holds too: {listed(twice)}.",
-                    remedy="Keep only one set of weight files in the directory.",
-                )
-            tensors |= found.tensors
-    return Weights(tuple(files), size, tensors or None)
+    for file, found in zip(files, read(files), strict=True):
+        listed_for_it = expected.get(file.name, set())
+        if not found.tensors:
+            raise CheckpointError(f"{shown(file)} holds no tensors.", remedy="Download or save it again.")
+        if absent := sorted(listed_for_it - found.tensors.keys()):
+            raise CheckpointError(
+                f"{shown(file)} lacks {len(absent)} of the {len(listed_for_it)} tensors that {index} lists for it: "
+                f"{listed(absent)}.",
+                remedy="The index and the files are from different versions: download both again.",
+            )
+        if twice := sorted(tensors.keys() & found.tensors.keys()):
+            raise CheckpointError(
+                f"{shown(file)} holds {len(twice)} tensors that another weight file holds too: {listed(twice)}.",
+                remedy="Keep only one set of weight files in the directory.",
+            )
+        size += found.data_bytes
+        tensors |= found.tensors
+    return Weights(tuple(files), size, tensors)
 
 
-def _check_safetensors(path: Path, expected: frozenset[str]) -> SafetensorsHeader:
-    header = read_safetensors_header(path)
-    if not header.tensors:
-        raise CheckpointError(f"{shown(path)} holds no tensors.", remedy="Download or save it again.")
-    absent = sorted(expected - header.tensors.keys())
-    if absent:
-        raise CheckpointError(
-            f"{shown(path)} lacks {len(absent)} of the {len(expected)} tensors that {SAFETENSORS_INDEX} lists for it: "
-            f"{listed(absent)}.",
-            remedy="The index and the files are from different versions: download both again.",
-        )
-    return header
+def _read_safetensors(files: Sequence[Path]) -> Iterator[StoredFile]:
+    return map(read_safetensors_header, files)
 
 
-def _check_pytorch(path: Path, expected: frozenset[str]) -> int:
-    """Check a pickled file's outside only: its content cannot be known without running it."""
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-        # A zip's directory is its last part, so a truncated one has none.
-        whole = zipfile.is_zipfile(path) if magic == b"PK\x03\x04" else magic[:1] == b"\x80"
-        size = path.stat().st_size
-    except OSError as error:
-        raise unreadable(path, error) from error
-    if not whole:
-        fault = "is truncated" if magic == b"PK\x03\x04" else "is not a PyTorch file"
-        raise CheckpointError(f"{shown(path)} {fault} ({size:,} bytes).", remedy="Download or save it again.")
-    return size
+def _read_pytorch(files: Sequence[Path]) -> Iterator[StoredFile]:
+    """Read what is not data, in a confined process: it is a program."""
+    from bundle.checkpoints.confined import call_confined  # most checkpoints have no such file
+
+    described = call_confined(
+        "bundle.checkpoints._pytorch",
+        "describe",
+        list(map(str, files)),
+        what=f"the weights in {shown(files[0].parent)}",
+    )
+    for path, tensors in zip(files, described, strict=True):
+        stored = {name: StoredTensor(dtype, tuple(shape)) for name, (dtype, shape) in tensors.items()}
+        yield StoredFile(stored, path.stat().st_size)

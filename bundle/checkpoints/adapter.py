@@ -122,7 +122,7 @@ def _held_against_base(
     path: Path, settings: Mapping[str, Any], stored: Mapping[str, StoredTensor], base: Checkpoint
 ) -> tuple[dict[str, float], tuple[str, ...]]:
     tensors = base.tensors
-    if tensors is None:
+    if any(file.suffix != ".safetensors" for file in base.weight_files):
         raise CheckpointError(
             f"The weights in {shown(base.path)} are PyTorch .bin files; only safetensors can be merged.",
             remedy="Save the model again as safetensors.",

@@ -92,7 +92,9 @@ async def run_confined(command: Sequence[str], given: object, *, limit_s: float)
     return Outcome(result, ended, tail)
 
 
-def call_confined(module: str, function: str, *arguments: object, limit_s: float = 120.0) -> Any:
+def call_confined(
+    module: str, function: str, *arguments: object, limit_s: float = 120.0, what: str = "the tokenizer's files"
+) -> Any:
     """Call a function of ``bundle`` in a confined process. Not for threads in which an event loop runs.
 
     Args:
@@ -100,6 +102,7 @@ def call_confined(module: str, function: str, *arguments: object, limit_s: float
         function: Its name.
         arguments: JSON; it must return JSON.
         limit_s: The longest it may take, in seconds.
+        what: What it reads, for people.
 
     Raises:
         BundleError: The function raised one, with the same message; or it did not return.
@@ -109,7 +112,7 @@ def call_confined(module: str, function: str, *arguments: object, limit_s: float
         outcome = asyncio.run(run_confined(command, [module, function, arguments], limit_s=limit_s))
     except TimeoutError:
         raise TokenizerError(
-            f"Reading the tokenizer's files took longer than {limit_s:g} seconds.",
+            f"Reading {what} took longer than {limit_s:g} seconds.",
             remedy="They may be damaged or malicious: download them again from a source you trust.",
         ) from None
     except OSError as error:
@@ -120,7 +123,7 @@ def call_confined(module: str, function: str, *arguments: object, limit_s: float
         case {"error": str(kind), "message": str(message), "remedy": remedy, "details": list(details)}:
             raise getattr(errors, kind)(message, remedy=remedy, details=details)
     raise TokenizerError(
-        f"The tokenizer's files could not be read ({outcome.ended}).",
+        f"{what[0].upper()}{what[1:]} could not be read ({outcome.ended}).",
         remedy="They may be damaged: download them again.",
         details=outcome.tail,
     )

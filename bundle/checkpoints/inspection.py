@@ -23,6 +23,7 @@ from bundle.checkpoints._files import (
     require_whole_json,
     shown,
 )
+from bundle.checkpoints._quantized import wrong_setting
 from bundle.checkpoints._remote_code import CODE_CONFIGS, find_remote_code
 from bundle.checkpoints._tensors import check_tensors
 from bundle.checkpoints._weights import StoredTensor, inspect_weights
@@ -51,7 +52,7 @@ class Checkpoint:
     Attributes:
         name: The model's name: the directory's, or that of the repository whose snapshot it is.
         architecture: The model class, as in ``InternLM2ForCausalLM``.
-        tensors: Name -> dtype and shape; None for PyTorch's .bin files, which would have to be run to know.
+        tensors: Name -> dtype and shape.
         weights_unchecked: Why names and shapes of the tensors could not be compared with the configuration; None if
             they were.
         remote_code: The Python files that loading it would run.
@@ -66,7 +67,7 @@ class Checkpoint:
     architecture: str
     weight_files: tuple[Path, ...]
     weight_bytes: int
-    tensors: Mapping[str, StoredTensor] | None
+    tensors: Mapping[str, StoredTensor]
     weights_unchecked: str | None
     tokenizer_files: tuple[Path, ...]
     remote_code: tuple[Path, ...]
@@ -272,6 +273,11 @@ def _quantization_config(
         raise CheckpointError(
             f"{shown(directory / 'config.json')} has a quantization_config without a quant_method.",
             remedy='Add the method the weights are quantized with, such as "quant_method": "awq".',
+        )
+    if (wrong := wrong_setting(settings)) is not None:
+        raise CheckpointError(
+            f"{shown(directory / 'config.json')}: in quantization_config, {wrong}.",
+            remedy="Compare it with the one the model was published with.",
         )
     return settings
 

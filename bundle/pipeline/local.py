@@ -62,6 +62,9 @@ class Local:
     async def open(self, screen: Screen) -> None:
         if (adapter := self._adapter) is not None:
             self._merged = await in_thread(lambda: self._merge(adapter, screen))
+        await in_thread(
+            lambda: self.checkpoint
+        )  # .bin files are read in a process that a loop's own thread can't await
 
     @property
     def _adapter(self) -> Path | None:

@@ -95,7 +95,8 @@ class TransformersEngine:
         missing = [name for name in _NEEDS.get(method, ()) if importlib.util.find_spec(name) is None]
         if missing:
             packages = " ".join(name.replace("_", "-") for name in missing)
-            return f"transformers loads weights quantized by {method} with packages that are missing: {packages}"
+            install = f"`{sys.executable} -m pip install {packages}`"
+            return f"transformers loads weights quantized by {method} with packages that are missing ({install})"
         return None
 
     @property

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 CONFIG: dict[str, Any] = {
     "architectures": ["InternLM2ForCausalLM"],
     "model_type": "internlm2",
@@ -14,6 +16,7 @@ CONFIG: dict[str, Any] = {
     "max_position_embeddings": 2048,
 }
 TENSORS: dict[str, tuple[str, list[int]]] = {"embed": ("BF16", [64, 4]), "norm": ("F32", [4])}
+QUANTIZED: dict[str, tuple[str, list[int]]] = TENSORS | {"packed": ("U8", [4])}
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 3780000000\n"
 INDEX = "model.safetensors.index.json"
 _BYTES = {"BF16": 2, "F32": 4, "U8": 1}
@@ -46,13 +49,23 @@ def write_safetensors(path: Path, tensors: Mapping[str, tuple[str, Sequence[int]
     return path
 
 
+def write_pytorch(path: Path, tensors: Mapping[str, Any] | None = None, *, legacy: bool = False) -> Path:
+    """What ``torch.save`` writes of tensors, or of those of `TENSORS`; ``legacy``: as before torch 1.6."""
+    torch = pytest.importorskip("torch")
+    dtypes = {"BF16": torch.bfloat16, "F32": torch.float32}
+    whole = {name: torch.zeros(shape, dtype=dtypes[dtype]) for name, (dtype, shape) in TENSORS.items()}
+    torch.save(whole if tensors is None else tensors, path, _use_new_zipfile_serialization=not legacy)
+    return path
+
+
 def write_checkpoint(directory: Path, *, config: Mapping[str, Any] = CONFIG, shards: int = 1) -> Path:
     """A complete checkpoint: one weight file, or as many shards as asked, each with one tensor, and their index."""
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / "config.json", config)
     write_json(directory / "tokenizer.json", {"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": []}})
     if shards == 1:
-        write_safetensors(directory / "model.safetensors")
+        quantized = "quantization_config" in json.dumps(config)
+        write_safetensors(directory / "model.safetensors", QUANTIZED if quantized else TENSORS)
         return directory
     names = [f"model-{number:05}-of-{shards:05}.safetensors" for number in range(1, shards + 1)]
     for number, name in enumerate(names):

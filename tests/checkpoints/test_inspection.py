@@ -61,7 +61,7 @@ def test_sizes_that_the_configuration_does_not_give_are_not_made_up(model: Path)
 
 
 def test_the_quantization_method_is_known(model: Path) -> None:
-    write_json(model / "config.json", {**CONFIG, "quantization_config": {"quant_method": "awq", "bits": 4}})
+    write_checkpoint(model, config={**CONFIG, "quantization_config": {"quant_method": "awq", "bits": 4}})
     assert inspect_checkpoint(model).quantization == "awq"
 
 

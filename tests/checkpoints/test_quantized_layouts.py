@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from bundle.checkpoints import inspect_checkpoint
 from bundle.checkpoints._tensors import check_tensors, implied_tensors
 from bundle.checkpoints._weights import StoredTensor
 from bundle.errors import CheckpointError
+from tests.checkpoints.checkpoints import write_checkpoint
 
 Stored = dict[str, StoredTensor]
 
@@ -226,8 +228,83 @@ def test_tied_embeddings_are_stored_once_and_those_left_alone_as_they_are(layout
     name = "model.layers.1.mlp.down_proj"
     stored = {key: tensor for key, tensor in stored.items() if not key.startswith(f"{name}.")}
     stored[f"{name}.weight"] = StoredTensor("BF16", (128, 256))
+    excepted = {**config["quantization_config"], "modules_to_not_convert": [name]}
 
-    assert check_tensors(Path("model"), config, stored) is None
+    assert check_tensors(Path("model"), {**config, "quantization_config": excepted}, stored) is None
+
+
+@pytest.mark.parametrize("layout", ["awq", "gptq", "fp8-blockwise", "w8a8-lmdeploy", "nf4", "llm-int8"])
+def test_a_weight_in_full_precision_that_no_setting_excepts_is_refused(layout: str) -> None:
+    config, stored = quantized(QWEN2, layout)
+    name = "model.layers.1.mlp.down_proj"
+    stored = {key: tensor for key, tensor in stored.items() if not key.startswith(f"{name}.")}
+    stored[f"{name}.weight"] = StoredTensor("BF16", (128, 256))
+
+    with pytest.raises(CheckpointError, match=rf"full precision .* does not except \(1\): {name}\.weight"):
+        check_tensors(Path("model"), config, stored)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *((AWQ, GPTQ, FP8, BITSANDBYTES, compressed("pack-quantized", 4, "int"))),
+        *({"quant_method": method} for method in ("torchao", "hqq", "quanto", "mxfp4", "smooth_quant", "foo")),
+        {"quant_method": "modelopt", "quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": None}},
+    ],
+    ids=lambda one: str(one["quant_method"]),
+)
+@pytest.mark.parametrize("architecture", ["Qwen2ForCausalLM", "BaichuanForCausalLM"])
+def test_weights_in_full_precision_that_are_said_to_be_quantized_are_refused(
+    settings: dict[str, Any], architecture: str
+) -> None:
+    shapes = implied_tensors(QWEN2)
+    assert isinstance(shapes, dict)
+    config = {**QWEN2, "architectures": [architecture], "quantization_config": settings}
+    stored = {name: StoredTensor("BF16", shape) for name, shape in shapes.items()}
+
+    with pytest.raises(
+        CheckpointError, match=rf"are quantized by {settings['quant_method']}, but all \d+ tens"
+    ) as told:
+        check_tensors(Path("model"), config, stored)
+    assert "remove quantization_config from config.json" in str(told.value.remedy)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"quant_method": "bitnet", "quantization_mode": "online", "linear_class": "autobitlinear"},
+        {"quant_method": "modelopt", "quantization": {"quant_algo": None, "kv_cache_quant_algo": "FP8"}},
+        {"quant_method": "compressed-tensors", "config_groups": {}, "kv_cache_scheme": {"num_bits": 8}},
+    ],
+    ids=lambda one: str(one["quant_method"]),
+)
+def test_a_quantized_cache_and_weights_that_an_engine_quantizes_are_no_contradiction(settings: dict[str, Any]) -> None:
+    shapes = implied_tensors(QWEN2)
+    assert isinstance(shapes, dict)
+    stored = {name: StoredTensor("BF16", shape) for name, shape in shapes.items()}
+
+    check_tensors(Path("model"), {**QWEN2, "quantization_config": settings}, stored)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (FP8 | {"weight_block_size": "x"}, "weight_block_size must be two positive integers, not 'x'"),
+        (FP8 | {"weight_block_size": [128]}, "weight_block_size must be two positive integers"),
+        (FP8 | {"activation_scheme": 1}, 'activation_scheme must be "dynamic" or "static"'),
+        (FP8 | {"modules_to_not_convert": "lm_head"}, "modules_to_not_convert must be a list of names"),
+        (AWQ | {"bits": "four"}, "bits must be a positive integer, not 'four'"),
+        (AWQ | {"group_size": 0}, "group_size must be a positive integer or -1, not 0"),
+        (GPTQ | {"desc_act": "no"}, "desc_act must be true or false"),
+        (BITSANDBYTES | {"load_in_4bit": 1}, "load_in_4bit must be true or false"),
+        (compressed("dense", 8, "int") | {"config_groups": [1]}, "config_groups must be an object"),
+    ],
+)
+def test_a_setting_of_another_type_is_named(tmp_path: Path, settings: dict[str, Any], told: str) -> None:
+    directory = write_checkpoint(tmp_path, config={**QWEN2, "quantization_config": settings})
+    with pytest.raises(CheckpointError) as caught:
+        inspect_checkpoint(directory)
+    assert f"config.json: in quantization_config, {told}" in caught.value.message
 
 
 @pytest.mark.parametrize(("layout", "part"), [(name, part) for name, one in LAYOUTS.items() for part in one[2]])

@@ -1,7 +1,5 @@
 """What trainers leave: a directory is served, or one line says which command makes a model of it."""
 
-import pickle
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +7,7 @@ import pytest
 
 from bundle.checkpoints import inspect_checkpoint
 from bundle.errors import CheckpointError
-from tests.checkpoints.checkpoints import write_checkpoint, write_json
+from tests.checkpoints.checkpoints import write_checkpoint, write_json, write_pytorch
 
 TRAINER = ("optimizer.pt", "scheduler.pt", "rng_state_0.pth", "rng_state_1.pth", "training_args.bin")
 """What transformers' Trainer writes beside a model."""
@@ -47,10 +45,10 @@ def test_optimizer_shards_beside_the_weights_do_not_matter(tmp_path: Path, names
 def test_pytorch_shards_are_weights(tmp_path: Path) -> None:
     directory = write_checkpoint(tmp_path / "checkpoint-500")
     (directory / "model.safetensors").unlink()
+    torch = pytest.importorskip("torch")
     names = [f"pytorch_model-0000{number}-of-00002.bin" for number in (1, 2)]
-    for name in names:
-        with zipfile.ZipFile(directory / name, "w") as archive:
-            archive.writestr("archive/data.pkl", pickle.dumps({}))
+    write_pytorch(directory / names[0], {"embed": torch.zeros(2)})
+    write_pytorch(directory / names[1], {"norm": torch.zeros(2)})
     write_json(directory / "pytorch_model.bin.index.json", {"weight_map": {"embed": names[0], "norm": names[1]}})
     assert [file.name for file in inspect_checkpoint(directory).weight_files] == names
 

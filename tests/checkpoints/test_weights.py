@@ -2,18 +2,19 @@
 
 import json
 import pickle
-import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bundle.checkpoints._weights import Weights, inspect_weights
+from bundle.checkpoints._weights import StoredTensor, inspect_weights
 from bundle.errors import CheckpointError
 from tests.checkpoints.checkpoints import (
     INDEX,
     LFS_POINTER,
     write_checkpoint,
     write_json,
+    write_pytorch,
     write_safetensors,
 )
 
@@ -132,14 +133,6 @@ def test_git_lfs_pointers_in_place_of_weights_are_met_with_git_lfs_pull(sharded:
 # PyTorch files
 
 
-def write_pytorch(path: Path) -> Path:
-    """The outside of what ``torch.save`` writes: a zip with a pickle in it."""
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", pickle.dumps({}))
-        archive.writestr("archive/data/0", bytes(1000))
-    return path
-
-
 @pytest.fixture
 def pytorch(model: Path) -> Path:
     (model / "model.safetensors").unlink()
@@ -147,11 +140,52 @@ def pytorch(model: Path) -> Path:
     return model
 
 
-def test_pytorch_files_are_weights_where_there_is_no_safetensors_file(pytorch: Path) -> None:
+def tensors(torch: Any, **shapes: tuple[int, ...]) -> dict[str, Any]:
+    return {name: torch.zeros(shape, dtype=torch.bfloat16) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "before torch 1.6"])
+def test_pytorch_files_are_weights_whose_tensors_are_known_without_running_them(pytorch: Path, *, legacy: bool) -> None:
+    torch = pytest.importorskip("torch")
     path = pytorch / "pytorch_model.bin"
-    assert inspect_weights(pytorch) == Weights((path,), path.stat().st_size)
-    path.write_bytes(pickle.dumps({"weight": [1, 2]}, protocol=2))
-    assert inspect_weights(pytorch).files == (path,)
+    transposed = torch.zeros(3, 5).T
+    made = tensors(torch, plain=(2, 3), scalar=()) | {"transposed": transposed, "view": transposed[1:]}
+    write_pytorch(path, made | {"parameter": torch.nn.Parameter(torch.zeros(4)), "epoch": 3}, legacy=legacy)
+    found = inspect_weights(pytorch)
+    assert (found.files, found.size) == ((path,), path.stat().st_size)
+    assert found.tensors == {
+        "plain": StoredTensor("BF16", (2, 3)),
+        "scalar": StoredTensor("BF16", ()),
+        "transposed": StoredTensor("F32", (5, 3)),
+        "view": StoredTensor("F32", (4, 3)),
+        "parameter": StoredTensor("F32", (4,)),
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "uint16", "int32", "float16"])
+def test_dtypes_have_safetensors_names(pytorch: Path, dtype: str) -> None:
+    torch = pytest.importorskip("torch")
+    names = {"float8_e4m3fn": "F8_E4M3", "uint16": "U16", "int32": "I32", "float16": "F16"}
+    write_pytorch(pytorch / "pytorch_model.bin", {"a": torch.zeros(4, dtype=getattr(torch, dtype))})
+    assert inspect_weights(pytorch).tensors == {"a": StoredTensor(names[dtype], (4,))}
+
+
+class Harmful:
+    """Leaves a file where it is run."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+def test_nothing_that_a_pickle_names_is_run(pytorch: Path, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    mark = tmp_path / "run"
+    write_pytorch(pytorch / "pytorch_model.bin", tensors(torch, a=(2,)) | {"b": Harmful(mark)})
+    assert "the engines load nothing but tensors" in refusal(pytorch).message
+    assert not mark.exists()
 
 
 def test_safetensors_files_are_preferred(pytorch: Path) -> None:
@@ -163,7 +197,8 @@ def test_safetensors_files_are_preferred(pytorch: Path) -> None:
     ("content", "complaint"),
     [
         (b"", "is empty"),
-        (b"<html>404</html>", "is not a PyTorch file"),
+        (b"<html>404</html>", "is damaged, or not a file of torch.save"),
+        (pickle.dumps({"a": 1}, protocol=2), "is damaged, or not a file of torch.save"),
         (LFS_POINTER.encode(), "git-lfs pointers"),
     ],
 )
@@ -172,16 +207,33 @@ def test_a_pytorch_file_that_is_none_is_an_error(pytorch: Path, content: bytes, 
     assert complaint in refusal(pytorch).message
 
 
-def test_a_cut_off_pytorch_file_is_an_error(pytorch: Path) -> None:
-    path = pytorch / "pytorch_model.bin"
-    path.write_bytes(path.read_bytes()[:-60])
-    assert "pytorch_model.bin is truncated" in refusal(pytorch).message
+@pytest.mark.parametrize(
+    ("legacy", "cut", "told"), [(False, 60, "it is truncated"), (True, 60, "its data has"), (True, 900, "")]
+)
+def test_a_cut_off_pytorch_file_is_an_error(pytorch: Path, *, legacy: bool, cut: int, told: str) -> None:
+    path = write_pytorch(pytorch / "pytorch_model.bin", legacy=legacy)
+    path.write_bytes(path.read_bytes()[:-cut])
+    error = refusal(pytorch)
+    assert "pytorch_model.bin is " in error.message
+    assert told in error.message
+
+
+def test_tensors_one_level_down_are_none(pytorch: Path) -> None:
+    torch = pytest.importorskip("torch")
+    write_pytorch(pytorch / "pytorch_model.bin", {"state_dict": tensors(torch, a=(2,)), "epoch": 3})
+    error = refusal(pytorch)
+    assert "is not a table of tensors by name; it has state_dict, epoch" in error.message
+    assert "torch.save(model.state_dict(), FILE)" in str(error.remedy)
 
 
 def test_pytorch_shards_are_checked_against_their_index(pytorch: Path) -> None:
-    (pytorch / "pytorch_model.bin").rename(pytorch / "pytorch_model-00001-of-00002.bin")
-    weight_map = {"a": "pytorch_model-00001-of-00002.bin", "b": "pytorch_model-00002-of-00002.bin"}
-    write_json(pytorch / "pytorch_model.bin.index.json", {"weight_map": weight_map})
+    torch = pytest.importorskip("torch")
+    first, second = (f"pytorch_model-0000{number}-of-00002.bin" for number in (1, 2))
+    (pytorch / "pytorch_model.bin").unlink()
+    write_pytorch(pytorch / first, tensors(torch, a=(2,)))
+    write_json(pytorch / "pytorch_model.bin.index.json", {"weight_map": {"a": first, "b": second, "c": second}})
     assert "lacks 1 of the 2 weight files" in refusal(pytorch).message
-    write_pytorch(pytorch / "pytorch_model-00002-of-00002.bin")
+    write_pytorch(pytorch / second, tensors(torch, b=(2,)))
+    assert "lacks 1 of the 2 tensors that pytorch_model.bin.index.json lists for it: c" in refusal(pytorch).message
+    write_pytorch(pytorch / second, tensors(torch, b=(2,), c=(2,)))
     assert len(inspect_weights(pytorch).files) == 2

@@ -128,9 +128,9 @@ def _require_floats(source: Path, weights: Weights) -> Mapping[str, StoredTensor
     """The tensors, which must be in plain floating point.
 
     Raises:
-        CheckpointError: They are not, or cannot be listed.
+        CheckpointError: They are not, or are not in safetensors files.
     """
-    if weights.tensors is None:
+    if any(file.suffix != ".safetensors" for file in weights.files):
         raise CheckpointError(
             f"{shown(source)}: its weights are PyTorch .bin files; only safetensors can be converted.",
             remedy="Download the safetensors version, or save the model again with safe_serialization=True.",
