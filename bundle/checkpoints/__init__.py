@@ -1,6 +1,7 @@
 """A model directory: what it holds, whether it is whole, and whether its tokenizer works."""
 
 from bundle.checkpoints._tensors import is_internlm2
+from bundle.checkpoints._values import require_values
 from bundle.checkpoints.inspection import (
     Checkpoint,
     fingerprint,
@@ -30,5 +31,6 @@ __all__ = [
     "require_chat_template",
     "require_quantization",
     "require_trust",
+    "require_values",
     "token_counter",
 ]

@@ -22,7 +22,7 @@ def require_model_directory(path: Path) -> Path:
     Raises:
         CheckpointError: The directory does not exist, or holds something other than a checkpoint.
     """
-    directory = _require_directory(user_path(path))
+    directory = require_directory(path, "MODEL_DIR", "config.json and the weights")
     if not is_unicode(str(directory)):
         raise CheckpointError(
             f"The path {shown(directory)} is not valid UTF-8, so the engines cannot open it.",
@@ -44,7 +44,17 @@ def require_model_directory(path: Path) -> Path:
     return directory
 
 
-def _require_directory(path: Path) -> Path:
+def require_directory(given: Path, argument: str, content: str) -> Path:
+    """The directory, resolved, that the user gave.
+
+    Args:
+        argument: What it was given as.
+        content: What it should hold.
+
+    Raises:
+        CheckpointError: It is not there, or is no directory.
+    """
+    path = user_path(given)
     try:
         status = path.stat()
     except ValueError:  # half a character, or a NUL
@@ -52,7 +62,7 @@ def _require_directory(path: Path) -> Path:
     except (FileNotFoundError, NotADirectoryError) as error:
         if path.is_symlink():
             raise unreadable(path, FileNotFoundError(error.errno, error.strerror)) from error
-        raise _nothing_there(path) from error
+        raise _nothing_there(path, argument) from error
     except OSError as error:
         raise unreadable(path, error) from error
     if stat.S_ISDIR(status.st_mode):
@@ -62,18 +72,18 @@ def _require_directory(path: Path) -> Path:
             f"{shown(path)} is a GGUF file, which the engines do not serve.",
             remedy="Give the directory of the original checkpoint (config.json and safetensors files).",
         )
-    remedy = "Give the directory that holds config.json and the weights"
-    if path.suffix in _SINGLE_FILE_SUFFIXES:
-        remedy += f": {shown(path.parent)}"
-    raise CheckpointError(f"{shown(path)} is a file, not a model directory.", remedy=remedy + ".")
+    where = f": {shown(path.parent)}" if path.suffix in _SINGLE_FILE_SUFFIXES else ""
+    raise CheckpointError(
+        f"{shown(path)} is a file, not a directory.", remedy=f"Give the directory that holds {content}{where}."
+    )
 
 
-def _nothing_there(path: Path) -> CheckpointError:
+def _nothing_there(path: Path, argument: str) -> CheckpointError:
     given = str(path)
     if _HUB_ID.fullmatch(given) and not path.parent.exists():
         name = path.name
         return CheckpointError(
-            f"{given} does not exist. It looks like the name of a model on the Hub, but MODEL_DIR must be a local "
+            f"{given} does not exist. It looks like the name of a model on the Hub, but {argument} must be a local "
             "directory.",
             remedy=f"Download it first: `hf download {given} --local-dir {name}` (`huggingface-cli download …` where "
             f"there is no hf), or `modelscope download --model {given} --local_dir {name}`; then give ./{name}.",
@@ -110,7 +120,7 @@ def _no_config(directory: Path, names: tuple[str, ...]) -> CheckpointError:
             f"{shown(directory)} is a TurboMind workspace (triton_models/, from `lmdeploy convert`), not a checkpoint.",
             remedy="bundle cannot inspect it: give the original checkpoint's directory.",
         )
-    candidates = _directories_with_config(directory, names)
+    candidates = directories_with("config.json", directory, names)
     if candidates:
         return CheckpointError(
             f"{shown(directory)} has no config.json, but "
@@ -142,12 +152,12 @@ def _step(name: str) -> int:
     return int((re.search(r"\d{1,18}$", name, re.ASCII) or [0])[0])
 
 
-def _directories_with_config(directory: Path, names: tuple[str, ...]) -> list[Path]:
-    """Directories below this one that hold a ``config.json``: a hub cache's newest snapshot, or all children."""
+def directories_with(file: str, directory: Path, names: tuple[str, ...]) -> list[Path]:
+    """Directories below this one that hold a file of this name: a hub cache's newest snapshot, or all children."""
     snapshots = directory / "snapshots"
     parent = snapshots if "snapshots" in names and snapshots.is_dir() else directory
     try:
-        found = [child for child in parent.iterdir() if (child / "config.json").is_file()]
+        found = [child for child in parent.iterdir() if (child / file).is_file()]
         found.sort(
             key=lambda child: (-child.stat().st_mtime if parent is snapshots else -_step(child.name), child.name)
         )

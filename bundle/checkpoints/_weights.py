@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeGuard
@@ -57,10 +57,11 @@ class StoredTensor(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """One file's tensors by name, and the size of their data in bytes."""
+    """One file's tensors by name, the size of their data in bytes, and, of safetensors, where each begins and ends."""
 
     tensors: Mapping[str, StoredTensor]
     data_bytes: int
+    places: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def read_safetensors_header(path: Path) -> StoredFile:
@@ -96,7 +97,11 @@ def read_safetensors_header(path: Path) -> StoredFile:
     if size > expected:
         raise _broken(path, f"{size - expected:,} bytes longer than its header says ({size:,}, not {expected:,})")
     tensors = {name: StoredTensor(entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
-    return StoredFile(tensors, data_bytes)
+    data = 8 + length
+    places = {
+        name: (data + entry["data_offsets"][0], data + entry["data_offsets"][1]) for name, entry in header.items()
+    }
+    return StoredFile(tensors, data_bytes, places)
 
 
 def _check_layout(path: Path, header: dict[str, Any]) -> int:

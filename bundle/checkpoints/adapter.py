@@ -1,53 +1,35 @@
-"""A LoRA adapter, merged into the model it was trained on, as peft's ``merge_and_unload`` does.
+"""A LoRA adapter: what its directory holds, and whether it can be merged into the model it was trained on."""
 
-Every engine serves the merged checkpoint, and with the same speed as any other. The base is not loaded: its weight
-files are written again, one after the other, with the adapter's product added where it has one.
-"""
-
-import math
 import re
-import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final, NamedTuple
 
-from bundle.checkpoints._files import list_names, listed, read_json_object, shown
+from bundle.checkpoints._directory import directories_with, require_directory
+from bundle.checkpoints._files import list_names, listed, shown
+from bundle.checkpoints._lora_config import ADAPTER_CONFIG, LoraConfig, read_lora_config
 from bundle.checkpoints._tensors import FLOATS
-from bundle.checkpoints._weights import StoredTensor, read_safetensors_header
-from bundle.checkpoints.cache import cached_directory, content_key, require_space, unwritable_cache
+from bundle.checkpoints._values import is_finite, is_zero, read_values
+from bundle.checkpoints._weights import StoredFile, StoredTensor, read_safetensors_header
 from bundle.checkpoints.inspection import Checkpoint
 from bundle.errors import CheckpointError
-from bundle.system.files import model_name, user_path
+from bundle.system.files import model_name
 
-if TYPE_CHECKING:
-    import torch
-
-ADAPTER_CONFIG: Final = "adapter_config.json"
-_WEIGHTS: Final = "adapter_model.safetensors"
-# Goes up with every change to what is written.
-_VERSION: Final = "merged-lora 1"
+ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 _PREFIX: Final = "base_model.model."
-_TOKENIZER_FILES: Final = re.compile(
-    r"tokenizer.*\.json|tokenizer\.model|vocab\.(?:json|txt)|merges\.txt|special_tokens_map\.json|added_tokens\.json|"
-    r"chat_template\.jinja|tokenization_\w+\.py"
-)
-_NAME_PATTERN: Final = re.compile(r"\^?[\w.]+\$?")
-_MERGE_WITH_PEFT: Final = (
-    "Merge it with peft (`PeftModel.from_pretrained(base, DIR).merge_and_unload().save_pretrained(OUT)`, and save the "
-    "tokenizer there too); then give that directory."
-)
-_UNLIKE_LORA: Final = {
-    "use_dora": "uses DoRA",
-    "fan_in_fan_out": "is for transposed weights (fan_in_fan_out)",
-    "layer_replication": "replicates layers",
-    "alora_invocation_tokens": "is an activated LoRA",
-    "arrow_config": "is a mixture of adapters",
-    "use_bdlora": "is block-diagonal",
-}
-"""Settings with which merging is more than adding a product, and what they make of the adapter."""
-_BASE_UNCHANGED: Final = (None, True, False, "gaussian", "eva", "orthogonal")
-"""Ways to initialize an adapter that leave the base's weights as they are; PiSSA, OLoRA, CorDA and LoftQ do not."""
+_NOT_ALWAYS_ADAPTED: Final = re.compile(r"\.experts\.|\.gate$|(?:^|\.)(?:embed_tokens|tok_embeddings|lm_head|output)$")
+"""Modules that are none in every release of transformers, and those that "all-linear" leaves out."""
+_INCOMPLETE: Final = "The file is incomplete: save or copy the adapter again."
+_ONE_RUN: Final = "Take both files from the same training run."
+
+
+class Product(NamedTuple):
+    """What is added to a tensor of the base: its factors' names in the adapter's file, and their product's scale."""
+
+    a: str
+    b: str
+    scale: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +37,15 @@ class Adapter:
     """A LoRA adapter.
 
     Attributes:
-        base_name: The model that it was trained on, by its own word; None if it does not say.
-        scales: Name of a tensor of the base -> what the product of its two factors is multiplied by.
-        replaced: Names of tensors of the base that it brings as a whole.
+        products: Name of a tensor of the base -> what is added to it.
+        replaced: Name of a tensor of the base -> that of the tensor that takes its place.
+        notes: What the user should know of it.
     """
 
     path: Path
-    base_name: str | None
-    scales: Mapping[str, float]
-    replaced: tuple[str, ...]
+    products: Mapping[str, Product]
+    replaced: Mapping[str, str]
+    notes: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -71,25 +53,21 @@ class Adapter:
 
 
 def inspect_adapter(path: Path, base: Checkpoint) -> Adapter:
-    """Look at an adapter's directory, and hold it against the base. Only headers are read.
+    """Look at an adapter's directory, and hold it against its configuration and the base.
+
+    The adapter's own tensors, which are small, are read; of the base's only what its headers say.
 
     Raises:
         CheckpointError: It is not a LoRA adapter, is damaged, does not fit the base, or cannot be merged by adding.
     """
-    path = user_path(path).resolve()
+    path = require_directory(path, "--adapter", f"{ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}")
     names = list_names(path)
     if ADAPTER_CONFIG not in names:
+        raise _no_adapter(path, names)
+    config = read_lora_config(path)
+    if ADAPTER_WEIGHTS not in names:
         raise CheckpointError(
-            f"{shown(path)} has no {ADAPTER_CONFIG}, so it is not a LoRA adapter.",
-            remedy="Give a whole model as MODEL_DIR, without --adapter."
-            if "config.json" in names
-            else "Give the directory that peft saved the adapter to.",
-        )
-    settings = read_json_object(path / ADAPTER_CONFIG)
-    _require_plain_lora(path, settings)
-    if _WEIGHTS not in names:
-        raise CheckpointError(
-            f"{shown(path)} has no {_WEIGHTS}.",
+            f"{shown(path)} has no {ADAPTER_WEIGHTS}.",
             remedy="Save the adapter again as safetensors (`model.save_pretrained(DIR)` with a peft since 0.7)."
             if "adapter_model.bin" in names
             else "Copy or save the adapter's weights as well.",
@@ -99,70 +77,112 @@ def inspect_adapter(path: Path, base: Checkpoint) -> Adapter:
             f"{shown(base.path)} is quantized ({base.quantization}), so no adapter can be merged into it.",
             remedy="Give the checkpoint that it was quantized from.",
         )
-    stored = read_safetensors_header(path / _WEIGHTS).tensors
-    scales, replaced = _held_against_base(path, settings, stored, base)
-    base_name = settings.get("base_model_name_or_path")
-    return Adapter(path, base_name if isinstance(base_name, str) and base_name else None, scales, replaced)
-
-
-def _require_plain_lora(path: Path, settings: Mapping[str, Any]) -> None:
-    if settings.get("peft_type") != "LORA":
-        raise CheckpointError(
-            f"{shown(path)} is not a LoRA adapter but {shown(settings.get('peft_type'))}.", remedy=_MERGE_WITH_PEFT
-        )
-    unlike = next((what for setting, what in _UNLIKE_LORA.items() if settings.get(setting)), None)
-    start = settings.get("init_lora_weights")
-    if unlike is None and start not in _BASE_UNCHANGED:
-        unlike = f"was initialized by {shown(start)}, which changes the base's weights"
-    if unlike is not None:
-        raise CheckpointError(f"The adapter {shown(path)} {unlike}.", remedy=_MERGE_WITH_PEFT)
-
-
-def _held_against_base(
-    path: Path, settings: Mapping[str, Any], stored: Mapping[str, StoredTensor], base: Checkpoint
-) -> tuple[dict[str, float], tuple[str, ...]]:
-    tensors = base.tensors
     if any(file.suffix != ".safetensors" for file in base.weight_files):
         raise CheckpointError(
             f"The weights in {shown(base.path)} are PyTorch .bin files; only safetensors can be merged.",
             remedy="Save the model again as safetensors.",
         )
-    factors: dict[str, dict[str, StoredTensor]] = {}
-    replaced, strange = [], []
+    header = read_safetensors_header(path / ADAPTER_WEIGHTS)
+    zeros = _zeros(path / ADAPTER_WEIGHTS, header)
+    products, replaced = _held_against_base(path, config, header.tensors, base)
+    notes = _held_against_config(path, config, products, replaced, base)
+    if not replaced and all(one.a in zeros or one.b in zeros for one in products.values()):
+        notes.append(
+            f"warning: the adapter changes nothing: all of its lora_B (or lora_A) are zero, as before training; "
+            f"the score is that of {base.name}"
+        )
+    return Adapter(path, products, replaced, tuple(notes))
+
+
+def _no_adapter(path: Path, names: tuple[str, ...]) -> CheckpointError:
+    if "config.json" in names:
+        remedy = "Give a whole model as MODEL_DIR, without --adapter; --adapter none is the model alone."
+    elif inside := directories_with(ADAPTER_CONFIG, path, names):
+        remedy = f"Give {listed(inside)}."
+    else:
+        remedy = "Give the directory that peft saved the adapter to."
+    return CheckpointError(f"{shown(path)} has no {ADAPTER_CONFIG}, so it is not a LoRA adapter.", remedy=remedy)
+
+
+def _zeros(file: Path, header: StoredFile) -> set[str]:
+    """The tensors of an adapter that are zero everywhere.
+
+    Raises:
+        CheckpointError: There are values that none can have after training.
+    """
+    zeros = set()
+    for name, tensor in header.tensors.items():
+        if 0 in tensor.shape:
+            raise CheckpointError(
+                f"{shown(file)} holds no values of {shown(name)}, whose shape is {list(tensor.shape)}.",
+                remedy="DeepSpeed ZeRO-3 leaves such files where its shards are not gathered: save the adapter again.",
+            )
+        if tensor.dtype not in FLOATS:
+            raise CheckpointError(
+                f"{shown(file)}: {shown(name)} is {shown(tensor.dtype)}, not floating point.",
+                remedy="Save the adapter again, in float32 or bfloat16.",
+            )
+        values = read_values(file, header, name)
+        if not is_finite(tensor.dtype, values):
+            raise CheckpointError(
+                f"{shown(file)}: {shown(name)} holds values that are not finite (NaN or infinite).",
+                remedy="The training run has diverged: give an adapter that was saved before.",
+            )
+        if is_zero(values):
+            zeros.add(name)
+    return zeros
+
+
+def _held_against_base(
+    path: Path,
+    config: LoraConfig,
+    stored: Mapping[str, StoredTensor],
+    base: Checkpoint,
+) -> tuple[dict[str, Product], dict[str, str]]:
+    tensors = base.tensors
+    factors: dict[str, dict[str, str]] = {}
+    replaced: dict[str, str] = {}
+    strange = []
     for name, tensor in stored.items():
         own = name.removeprefix(_PREFIX)
+        whole = _whole(own)
         if match := re.fullmatch(r"(.+)\.lora_([AB])\.weight", own):
-            factors.setdefault(f"{match[1]}.weight", {})[match[2]] = tensor
-        elif ".lora_" in own or tensors.get(_whole(own), tensor).shape != tensor.shape:
-            strange.append(name)
-        elif _whole(own) in tensors:
-            replaced.append(_whole(own))
+            factors.setdefault(match[1], {})[match[2]] = name
+        elif whole in tensors and tensors[whole].shape == tensor.shape:
+            replaced[whole] = name
         else:
             strange.append(name)
-    if absent := [name for name in factors if name not in tensors]:
+    if absent := [f"{module}.weight" for module in factors if f"{module}.weight" not in tensors]:
         raise _does_not_fit(path, base, f"the model has no {listed(absent)}")
     if strange:
         raise _does_not_fit(path, base, f"{listed(strange)} cannot be placed in it")
     if not factors:
-        raise CheckpointError(f"{shown(path / _WEIGHTS)} holds no LoRA weights.", remedy="Save the adapter again.")
-    scales = {}
-    for name, pair in factors.items():
-        a, b, whole = pair.get("A"), pair.get("B"), tensors[name]
-        if a is None or b is None:
-            raise _does_not_fit(path, base, f"{shown(name)} has only one of its two factors")
-        if (
-            len(a.shape) != 2
-            or len(b.shape) != 2
-            or (b.shape[0], a.shape[1]) != whole.shape
-            or a.shape[0] != b.shape[1]
-        ):
-            raise _does_not_fit(
-                path, base, f"{shown(name)} is {list(whole.shape)}, its factors are {list(b.shape)} x {list(a.shape)}"
+        raise CheckpointError(
+            f"{shown(path / ADAPTER_WEIGHTS)} holds no LoRA weights.", remedy="Save the adapter again."
+        )
+    products = {}
+    for module, pair in factors.items():
+        if lacking := {"A", "B"} - pair.keys():
+            raise CheckpointError(
+                f"{shown(path / ADAPTER_WEIGHTS)} lacks lora_{lacking.pop()} of {shown(module)}.", remedy=_INCOMPLETE
             )
-        if whole.dtype not in FLOATS:
-            raise _does_not_fit(path, base, f"{shown(name)} is {shown(whole.dtype)}, not plain floating point")
-        scales[name] = _scale(path, settings, name.removesuffix(".weight"), a.shape[0])
-    return scales, tuple(replaced)
+        a, b, whole_tensor = stored[pair["A"]], stored[pair["B"]], tensors[f"{module}.weight"]
+        if (*b.shape, *a.shape) != (whole_tensor.shape[0], a.shape[0], a.shape[0], *whole_tensor.shape[1:]):
+            raise _does_not_fit(
+                path,
+                base,
+                f"{shown(module)} is {list(whole_tensor.shape)}, its factors are {list(b.shape)} x {list(a.shape)}",
+            )
+        if whole_tensor.dtype not in FLOATS:
+            raise _does_not_fit(path, base, f"{shown(module)} is {shown(whole_tensor.dtype)}, not floating point")
+        if config.rank(module) != a.shape[0]:
+            raise CheckpointError(
+                f"{shown(path / ADAPTER_CONFIG)} gives {shown(module)} rank {config.rank(module)}; its weights have "
+                f"rank {a.shape[0]}.",
+                remedy=_ONE_RUN,
+            )
+        products[f"{module}.weight"] = Product(pair["A"], pair["B"], config.scale(module))
+    return products, replaced
 
 
 def _whole(name: str) -> str:
@@ -177,115 +197,58 @@ def _does_not_fit(path: Path, base: Checkpoint, why: str) -> CheckpointError:
     )
 
 
-def _scale(path: Path, settings: Mapping[str, Any], module: str, rank: int) -> float:
-    """What the product of a module's factors is multiplied by (``LoraLayer.update_layer`` in peft)."""
-    alpha = _pattern(path, settings, "alpha_pattern", module, settings.get("lora_alpha"))
-    expected = _pattern(path, settings, "rank_pattern", module, settings.get("r"))
-    if type(alpha) not in (int, float) or expected != rank:
+def _held_against_config(
+    path: Path,
+    config: LoraConfig,
+    products: Mapping[str, Product],
+    replaced: Mapping[str, str],
+    base: Checkpoint,
+) -> list[str]:
+    """Check that an adapter's file holds what its configuration names; returns what the user should know."""
+    tensors, notes = base.tensors, []
+    named = config.base_model_name_or_path
+    if named and model_name(named).casefold() != base.name.casefold():
+        notes.append(f"the adapter was trained on {named}, according to its config, not on {base.path}")
+    modules = [name.removesuffix(".weight") for name in products]
+    targets = config.target_modules
+    if targets is None:  # then the modules' own names are all that there is to go by
+        targets = tuple({module.rpartition(".")[2] for module in modules})
+    if other := [module for module in modules if not config.targets(module, targets)]:
         raise CheckpointError(
-            f"{shown(path / ADAPTER_CONFIG)} gives {shown(module)} rank {shown(expected)} and lora_alpha "
-            f"{shown(alpha)}; its weights have rank {rank}.",
-            remedy="Take both files from the same training run.",
+            f"{shown(path / ADAPTER_WEIGHTS)} holds factors of {listed(other)}, but {ADAPTER_CONFIG} does not target "
+            f"{'these' if len(other) > 1 else 'it'} (target_modules: {_as_written(targets)}).",
+            remedy=_ONE_RUN,
         )
-    return float(alpha) / (math.sqrt(rank) if settings.get("use_rslora") else rank)
-
-
-def _pattern(path: Path, settings: Mapping[str, Any], name: str, module: str, otherwise: object) -> Any:
-    """A module's own value, or the one for all (``get_pattern_key`` in peft, for patterns that are names)."""
-    patterns = settings.get(name) or {}
-    if not isinstance(patterns, dict) or not all(_NAME_PATTERN.fullmatch(pattern) for pattern in patterns):
-        raise CheckpointError(
-            f"{shown(path / ADAPTER_CONFIG)}: {name} has entries that are not module names.", remedy=_MERGE_WITH_PEFT
-        )
-    own = (value for key, value in patterns.items() if f".{module}".endswith(f".{key.strip('^$')}"))
-    return next(own, otherwise)
-
-
-def merge_adapter(
-    base: Checkpoint, adapter: Adapter, cache_root: Path, *, say: Callable[[str], None] = lambda line: None
-) -> Path:
-    """The directory of the base with the adapter merged into it, or the one made earlier.
-
-    It is kept under ``cache_root`` by the content of both. A tokenizer in the adapter's directory, which is the one it
-    was trained with, takes the place of the base's.
-
-    Returns:
-        The merged checkpoint's directory. It is shared: read it, change nothing in it.
-
-    Raises:
-        CheckpointError: The cache cannot be written, or has too little space.
-    """
-    own = [adapter.path / name for name in list_names(adapter.path) if _TOKENIZER_FILES.fullmatch(name)]
-    brings_tokenizer = any(file.name in ("tokenizer.json", "tokenizer.model", "vocab.json") for file in own)
-    beside = [
-        file for file in _beside_weights(base) if not (brings_tokenizer and _TOKENIZER_FILES.fullmatch(file.name))
+    targeted = [
+        module
+        for name, tensor in tensors.items()
+        if len(tensor.shape) == 2
+        and not _NOT_ALWAYS_ADAPTED.search(module := name.removesuffix(".weight"))
+        and config.targets(module, targets)
     ]
-    beside += own if brings_tokenizer else []
-    made: list[Path] = []
-
-    def make(target: Path) -> None:
-        made.append(target)
-        require_space(target, base.weight_bytes, "the merged checkpoint")
-        say("merging (kept for next time)")
-        _write_merged(base, adapter, target, say)
-        for file in beside:
-            shutil.copyfile(file, target / file.name)
-
-    say(f"looking for an earlier merge of the adapter {shown(adapter.name)} into {shown(base.name)}")
-    if brings_tokenizer:
-        say("tokenizer and chat template are the adapter's")
-    try:
-        files = [adapter.path / ADAPTER_CONFIG, adapter.path / _WEIGHTS, *beside, *base.weight_files]
-        directory = cached_directory(cache_root, content_key(_VERSION, files), make, source=adapter.path, say=say)
-    except OSError as error:
-        raise unwritable_cache(cache_root, error) from error
-    if not made:
-        say(f"using the merged checkpoint in {shown(directory)}")
-    return directory
-
-
-def _beside_weights(base: Checkpoint) -> list[Path]:
-    """The base's files besides its weights and what is no part of a model."""
-    weights = {file.name for file in base.weight_files}
-    suffixes = (".json", ".py", ".model", ".txt", ".jinja", ".tiktoken")
-    return [
-        file
-        for name in list_names(base.path)
-        if name not in weights and name.endswith(suffixes) and (file := base.path / name).is_file()
-    ]
-
-
-def _write_merged(base: Checkpoint, adapter: Adapter, target: Path, say: Callable[[str], None]) -> None:
-    from safetensors.torch import load_file, save_file  # imported late: takes seconds, and only a new merge needs it
-
-    parts = load_file(adapter.path / _WEIGHTS)
-    whole = {_whole(name.removeprefix(_PREFIX)): part for name, part in parts.items() if ".lora_" not in name}
-    for number, file in enumerate(base.weight_files, start=1):
-        say(f"merging, file {number} of {len(base.weight_files)} ({file.stat().st_size / 1e6:,.0f} MB)")
-        merged = dict(_merged(load_file(file), adapter, parts, whole))
-        save_file(merged, target / file.name, metadata={"format": "pt"})
-
-
-def _merged(
-    tensors: Mapping[str, "torch.Tensor"],
-    adapter: Adapter,
-    parts: Mapping[str, "torch.Tensor"],
-    whole: Mapping[str, "torch.Tensor"],
-) -> Iterator[tuple[str, "torch.Tensor"]]:
-    for name, tensor in tensors.items():
-        if name in adapter.replaced:
-            yield name, whole[name].to(tensor.dtype).contiguous()
-        elif (scale := adapter.scales.get(name)) is not None:
-            module = name.removesuffix(".weight")
-            a, b = (
-                next(
-                    parts[key]
-                    for key in (f"{_PREFIX}{module}.lora_{factor}.weight", f"{module}.lora_{factor}.weight")
-                    if key in parts
-                )
-                for factor in "AB"
+    if absent := [module for module in targeted if f"{module}.weight" not in products]:
+        said = f"lacks the factors of {len(absent)} of the {len(targeted)} modules that {ADAPTER_CONFIG} targets"
+        # A file of an unknown layout may hold more modules than the model has.
+        if base.weights_unchecked is None:
+            raise CheckpointError(f"{shown(path / ADAPTER_WEIGHTS)} {said}: {listed(absent)}.", remedy=_INCOMPLETE)
+        notes.append(f"warning: the adapter {said}, if the model has them: {listed(absent)}")
+    for name in config.modules_to_save or ():
+        if not any(f"{name}." in one for one in replaced) and any(f"{name}." in one for one in tensors):
+            raise CheckpointError(
+                f"{shown(path / ADAPTER_WEIGHTS)} lacks {shown(name)}, one of modules_to_save in {ADAPTER_CONFIG}.",
+                remedy=_INCOMPLETE,
             )
-            # peft loads factors as float32, whatever they are stored in, and rounds once.
-            yield name, (tensor.float() + (b.float() @ a.float()) * scale).to(tensor.dtype)
-        else:
-            yield name, tensor
+    if config.bias != "none":
+        biases = [one for one in tensors if one.endswith(".bias")]
+        if config.bias == "lora_only":
+            biases = [one for one in biases if one.removesuffix(".bias") in modules]
+        if kept := [one for one in biases if one not in replaced]:
+            notes.append(
+                f"warning: the adapter lacks {len(kept)} biases that were trained with it (bias: {config.bias}); "
+                "the base's stay"
+            )
+    return notes
+
+
+def _as_written(names: str | tuple[str, ...]) -> str:
+    return shown(repr(names)) if isinstance(names, str) else listed(names) or "none"

@@ -55,7 +55,7 @@ def eval_local(
     if (checkpoints is not None or len(models) > 1) and not asked.dry_run:
         sweep(models, asked, served, context, machine)
     served = replace(served, adapter=[models[0].adapter])
-    local = Local(models[0].path, served, context.obj or (), machine)
+    local = Local(models[0].path, served, context.obj or (), machine, dry_run=asked.dry_run)
     target: Target = local
     if served.cluster is not None and not asked.dry_run:
         # imported late: few runs need it, and it imports the client before the server starts

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from bundle.checkpoints import (
@@ -15,6 +16,7 @@ from bundle.checkpoints import (
     is_internlm2,
     require_chat_template,
     require_trust,
+    require_values,
     token_counter,
 )
 from bundle.config.model_files import EngineSettings, ModelFile, model_file, model_file_for
@@ -35,7 +37,7 @@ from bundle.serving.machine import Machine
 from bundle.serving.missing_gpus import why_no_gpu
 from bundle.serving.supervisor import Supervisor
 from bundle.system.background import in_thread
-from bundle.system.files import model_name, user_path
+from bundle.system.files import user_path
 
 if TYPE_CHECKING:  # slow to import, and the server should start first
     pass
@@ -46,15 +48,25 @@ class Local:
 
     Args:
         arguments: Passed on to the server's own command line.
+        dry_run: Whether nothing is to be served, so that an adapter need not be merged.
     """
 
-    def __init__(self, model_dir: Path, options: LocalOptions, arguments: Sequence[str], machine: Machine) -> None:
+    def __init__(
+        self,
+        model_dir: Path,
+        options: LocalOptions,
+        arguments: Sequence[str],
+        machine: Machine,
+        *,
+        dry_run: bool = False,
+    ) -> None:
         self.model_dir = model_dir
         self.options = options
         self.arguments = arguments
         self._machine = machine
         self.running: set[Supervisor] = set()
-        self._merged: tuple[Checkpoint, Held] | None = None
+        self._is_dry = dry_run
+        self._merged: tuple[Checkpoint, object] | None = None
 
     async def aclose(self) -> None:
         """Nothing was opened that stays open."""
@@ -62,9 +74,8 @@ class Local:
     async def open(self, screen: Screen) -> None:
         if (adapter := self._adapter) is not None:
             self._merged = await in_thread(lambda: self._merge(adapter, screen))
-        await in_thread(
-            lambda: self.checkpoint
-        )  # .bin files are read in a process that a loop's own thread can't await
+        # Not on the loop's own thread, which cannot wait for the process that reads .bin files.
+        await in_thread(lambda: require_values(self.checkpoint.weight_files))
 
     @property
     def _adapter(self) -> Path | None:
@@ -77,18 +88,25 @@ class Local:
             raise UsageError("A run has one --adapter.", remedy="Name one, or `bundle eval-local` them all.")
         return self.options.adapter[0] if self.options.adapter else None
 
-    def _merge(self, directory: Path, screen: Screen) -> tuple[Checkpoint, Held]:
-        from bundle.checkpoints.adapter import inspect_adapter, merge_adapter  # most runs need neither
+    def _merge(self, directory: Path, screen: Screen) -> tuple[Checkpoint, object]:
+        # imported late: most runs need none of it
+        from bundle.checkpoints.adapter import inspect_adapter
         from bundle.checkpoints.cache import hold
+        from bundle.checkpoints.merge import link_unmerged, merge_adapter
 
         base = inspect_checkpoint(self.model_dir)
         adapter = inspect_adapter(directory, base)
-        if adapter.base_name is not None and model_name(adapter.base_name) != base.name:
-            screen.say(
-                f"the adapter was trained on {adapter.base_name}, according to its config; merging it into {base.path}"
-            )
-        merged = merge_adapter(base, adapter, cache_directory() / CONVERTED, say=screen.say)
-        return replace(inspect_checkpoint(merged), name=adapter.name), Held(hold(merged))
+        for note in adapter.notes:
+            screen.say(note)
+        kept: object
+        if self._is_dry:
+            kept = TemporaryDirectory(prefix="bundle-")
+            merged = Path(kept.name)
+            link_unmerged(base, adapter, merged)
+        else:
+            merged = merge_adapter(base, adapter, cache_directory() / CONVERTED, say=screen.say)
+            kept = Held(hold(merged))
+        return replace(inspect_checkpoint(merged), name=adapter.name), kept
 
     @property
     def model_file(self) -> ModelFile:

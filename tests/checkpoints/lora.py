@@ -31,7 +31,7 @@ def lora_adapter(
         parts: Tensors beside or instead of the usual ones; None leaves one out.
     """
     directory.mkdir()
-    usual = {"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA, "target_modules": ["wqkv"], "bias": "none"}
+    usual = {"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA, "target_modules": [module], "bias": "none"}
     base_name = {"base_model_name_or_path": "someone/another-model"}
     write_json(directory / "adapter_config.json", {**usual, **base_name, **(settings or {})})
     outputs, inputs = load_file(base / "model.safetensors")[f"{MODULE}.weight"].shape

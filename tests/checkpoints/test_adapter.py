@@ -1,7 +1,8 @@
-"""LoRA adapters: held against the base by their headers, and merged into it."""
+"""LoRA adapters: held against their configuration and the base, and merged into it."""
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from bundle.checkpoints import Checkpoint, inspect_checkpoint
-from bundle.checkpoints.adapter import inspect_adapter, merge_adapter
+from bundle.checkpoints._weights import StoredTensor
+from bundle.checkpoints.adapter import inspect_adapter
+from bundle.checkpoints.merge import link_unmerged, merge_adapter
 from bundle.errors import CheckpointError
 from tests.checkpoints.checkpoints import write_json
 from tests.checkpoints.lora import ALPHA, MODULE, RANK, lora_adapter
@@ -62,6 +65,8 @@ def factors(directory: Path) -> tuple[torch.Tensor, torch.Tensor]:
         pytest.param({}, ALPHA / RANK, id="alpha-over-rank"),
         pytest.param({"use_rslora": True}, ALPHA / RANK**0.5, id="rank-stabilized"),
         pytest.param({"alpha_pattern": {"attention.wqkv": 2}}, 2 / RANK, id="alpha-of-the-module"),
+        pytest.param({"alpha_pattern": {r"layers\.[0-3]\.(attention|x).*": 3}}, 3 / RANK, id="alpha-by-expression"),
+        pytest.param({"alpha_pattern": None, "rank_pattern": None}, ALPHA / RANK, id="no-patterns"),
         pytest.param(
             {"r": 64, "rank_pattern": {"^model.layers.0.attention.wqkv": RANK}}, ALPHA / RANK, id="rank-of-it"
         ),
@@ -134,42 +139,224 @@ def test_it_is_merged_once(base: Checkpoint, save: Callable[..., Path], tmp_path
 
 LORA_A = f"base_model.model.{MODULE}.lora_A.weight"
 LORA_B = f"base_model.model.{MODULE}.lora_B.weight"
+NAN, INFINITE = float("nan"), float("inf")
+HEAD = torch.ones(4, 4)
 
 
 @pytest.mark.parametrize(
-    ("settings", "parts", "told"),
+    ("settings", "told"),
     [
-        pytest.param({"peft_type": "IA3"}, {}, "is not a LoRA adapter but IA3", id="another-method"),
-        pytest.param({"use_dora": True}, {}, "uses DoRA", id="dora"),
-        pytest.param({"init_lora_weights": "pissa_niter_16"}, {}, "changes the base's weights", id="pissa"),
-        pytest.param(
-            {"alpha_pattern": {".*wqkv": 3}}, {}, "alpha_pattern has entries that are not module names", id="pattern"
+        ({"peft_type": "IA3"}, "is not a LoRA adapter but IA3"),
+        ({"peft_type": None}, "names no peft_type"),
+        ({"use_dora": True}, "uses DoRA"),
+        ({"lora_bias": True}, "has biases of its own"),
+        ({"target_parameters": ["experts.gate_up_proj"]}, "changes parameters that are no modules"),
+        (
+            {"init_lora_weights": "pissa_niter_16"},
+            "was initialized by pissa_niter_16, which changes the base's weights",
         ),
-        pytest.param({"r": 8}, {}, "gives .* rank 8 .* its weights have rank 4", id="another-rank"),
-        pytest.param({}, {LORA_B: None}, "only one of its two factors", id="half"),
-        pytest.param({}, {LORA_A: torch.zeros(RANK, 7)}, "its factors are", id="another-width"),
-        pytest.param(
-            {}, {"base_model.model.model.layers.99.attention.wo.lora_A.weight": torch.zeros(4, 4)}, "has no", id="layer"
+        ({"lora_alpha": NAN}, "'lora_alpha': must be a finite number, not nan"),
+        ({"lora_alpha": INFINITE}, "'lora_alpha': must be a finite number, not inf"),
+        ({"lora_alpha": 0}, "'lora_alpha': must be greater than 0, not 0"),
+        ({"lora_alpha": -6}, "'lora_alpha': must be greater than 0, not -6"),
+        ({"lora_alpha": 1e300}, "'lora_alpha': must be at most 1e+06, not 1e+300"),
+        ({"lora_alpha": "6"}, "'lora_alpha': must be a valid number, not '6'"),
+        ({"lora_alpha": None}, "'lora_alpha': must be a valid number"),
+        ({"r": "4"}, "'r': must be a valid integer, not '4'"),
+        ({"r": 0}, "'r': must be at least 1, not 0"),
+        ({"r": -4}, "'r': must be at least 1, not -4"),
+        ({"r": 10**9}, f"gives {MODULE} rank 1000000000; its weights have rank 4"),
+        ({"rank_pattern": {"wqkv": 8}}, f"gives {MODULE} rank 8; its weights have rank 4"),
+        ({"rank_pattern": {"wqkv": 4.5}}, "'rank_pattern.wqkv': must be a valid integer, not 4.5"),
+        ({"rank_pattern": [4]}, "'rank_pattern': must be a JSON object, not [4]"),
+        ({"alpha_pattern": {"wqkv": NAN}}, "'alpha_pattern.wqkv': must be a finite number, not nan"),
+        ({"alpha_pattern": {"(": 6}}, "'alpha_pattern': '(' is not a valid regular expression"),
+        ({"use_rslora": "yes"}, "'use_rslora': must be a valid boolean, true or false, not 'yes'"),
+        ({"bias": "some"}, "'bias': must be 'none' or 'all' or 'lora_only'"),
+        ({"target_modules": ["wo"]}, f"holds factors of {MODULE}, but adapter_config.json does not target it"),
+        ({"target_modules": []}, "does not target it (target_modules: none)"),
+        ({"target_modules": "wqkv"}, "does not target it (target_modules: 'wqkv')"),
+        ({"target_modules": r".*\.(wo|w1)"}, "does not target it"),
+        ({"target_modules": "((("}, "'target_modules': '(((' is not a valid regular expression"),
+        ({"target_modules": 4}, "'target_modules': must be a list of module names, or a regular expression, not 4"),
+        ({"exclude_modules": "wqkv|.*0.*"}, "does not target it"),
+        ({"layers_to_transform": [1], "target_modules": ["wqkv"]}, "does not target it"),
+        ({"modules_to_save": ["wqkv"]}, "does not target it"),
+        (
+            {"target_modules": ["wqkv"]},
+            "lacks the factors of 1 of the 2 modules that adapter_config.json targets: model.l",
         ),
-        pytest.param({}, {"base_model.model.output.weight": torch.zeros(3, 3)}, "cannot be placed", id="resized"),
-        pytest.param(
-            {}, {LORA_A: None, LORA_B: None, "base_model.model.model.norm.weight": torch.zeros(1)}, "fit", id="none"
-        ),
+        ({"target_modules": None}, "lacks the factors of 1 of the 2 modules"),
+        ({"target_modules": "all-linear"}, "lacks the factors of 9 of the 10 modules"),
+        ({"target_modules": r"model.*attention\.w.*"}, "lacks the factors of 3 of the 4 modules"),
+        ({"modules_to_save": ["output"]}, "lacks output, one of modules_to_save"),
+    ],
+    ids=str,
+)
+def test_a_configuration_that_cannot_be_that_of_the_weights_is_refused(
+    base: Checkpoint, save: Callable[..., Path], settings: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        inspect_adapter(save(settings), base)
+    assert told in caught.value.message
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"target_modules": ["wqkv"], "layers_to_transform": [0]},
+        {"target_modules": ["wqkv"], "layers_to_transform": 0, "layers_pattern": "layers"},
+        {"target_modules": ["wqkv"], "layers_to_transform": [0], "layers_pattern": ["h", "layers"]},
+        {"target_modules": ["wqkv"], "exclude_modules": ["layers.1.attention.wqkv"]},
+        {"target_modules": r"model\.layers\.0\.attention\.wqkv"},
+        {"target_modules": None, "layers_to_transform": [0]},
+        {"init_lora_weights": "gaussian", "lora_alpha": 0.5, "task_type": "CAUSAL_LM", "peft_version": "0.21.2"},
+    ],
+    ids=str,
+)
+def test_a_configuration_that_is_that_of_the_weights_is_taken(
+    base: Checkpoint, save: Callable[..., Path], settings: dict[str, Any]
+) -> None:
+    assert list(inspect_adapter(save(settings), base).products) == [WHOLE]
+
+
+def filled(value: float, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Factors of which a single value is this one."""
+    factor = torch.ones(RANK, RANK, dtype=dtype)
+    factor[1, 2] = value
+    return factor
+
+
+@pytest.mark.parametrize(
+    ("parts", "told", "remedy"),
+    [
+        ({LORA_B: None}, f"lacks lora_B of {MODULE}", "The file is incomplete"),
+        ({LORA_A: None}, f"lacks lora_A of {MODULE}", "The file is incomplete"),
+        ({LORA_A: torch.zeros(0)}, f"holds no values of {LORA_A}", "ZeRO-3"),
+        ({LORA_A: filled(NAN)}, f"{LORA_A} holds values that are not finite", "diverged"),
+        ({LORA_A: filled(-INFINITE, torch.bfloat16)}, f"{LORA_A} holds values that are not finite", "diverged"),
+        ({LORA_A: filled(INFINITE, torch.float16)}, f"{LORA_A} holds values that are not finite", "diverged"),
+        ({LORA_A: filled(NAN, torch.float64)}, f"{LORA_A} holds values that are not finite", "diverged"),
+        ({LORA_A: torch.ones(RANK, 7, dtype=torch.int32)}, f"{LORA_A} is I32, not floating point", "bfloat16"),
+        ({LORA_A: torch.zeros(RANK, 7)}, "its factors are", "base model"),
+        ({LORA_A: torch.zeros(RANK)}, "its factors are", "base model"),
+        ({LORA_A.replace("0", "99", 1): HEAD}, "the model has no model.layers.99.attention.wqkv.weight", "base model"),
+        ({"base_model.model.output.weight": HEAD}, "base_model.model.output.weight cannot be placed", "base model"),
+        ({f"base_model.model.{MODULE}.lora_magnitude_vector": HEAD}, "cannot be placed", "base model"),
+        ({LORA_A: None, LORA_B: None}, "holds no LoRA weights", "again"),
+    ],
+    ids=str,
+)
+def test_weights_that_cannot_be_merged_are_refused_before_anything_is_written(
+    base: Checkpoint, save: Callable[..., Path], parts: dict[str, Any], told: str, remedy: str
+) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        inspect_adapter(save({}, parts), base)
+    assert told in caught.value.message
+    assert remedy in (caught.value.remedy or "")
+
+
+def test_what_the_factors_make_of_a_tensor_must_be_finite_too(base: Checkpoint, save: Callable[..., Path]) -> None:
+    large = {LORA_A: torch.full((RANK, weights_shape(base)[1]), 1e30)}
+    adapter = save({}, large | {LORA_B: torch.full((weights_shape(base)[0], RANK), 1e30)})
+    with pytest.raises(CheckpointError, match=f"{WHOLE} is not finite any more"):
+        merged(base, adapter)
+    assert not any((adapter.parent / "cache").glob("*/model.safetensors"))
+
+
+def weights_shape(base: Checkpoint) -> tuple[int, ...]:
+    return base.tensors[WHOLE].shape
+
+
+@pytest.mark.parametrize(
+    ("settings", "zeroed", "told"),
+    [
+        ({}, None, "the adapter was trained on someone/another-model, according to its config, not on "),
+        ({"base_model_name_or_path": "internlm/Tiny"}, None, ""),
+        ({"base_model_name_or_path": None}, None, ""),
+        ({"base_model_name_or_path": None}, LORA_B, "warning: the adapter changes nothing: all of its lora_B"),
+        ({"base_model_name_or_path": None}, LORA_A, "warning: the adapter changes nothing: "),
     ],
 )
-def test_an_adapter_that_does_not_fit_is_refused_before_anything_is_written(
-    base: Checkpoint, save: Callable[..., Path], settings: dict[str, Any], parts: dict[str, Any], told: str
+def test_what_the_user_should_know_of_an_adapter_is_said(
+    base: Checkpoint, save: Callable[..., Path], settings: dict[str, Any], zeroed: str | None, told: str
 ) -> None:
-    with pytest.raises(CheckpointError, match=told) as caught:
-        inspect_adapter(save(settings, parts), base)
-    assert caught.value.remedy
+    parts = {}
+    if zeroed is not None:
+        rows, columns = weights_shape(base)
+        parts[zeroed] = torch.zeros(*((rows, RANK) if zeroed == LORA_B else (RANK, columns)))
+    notes = inspect_adapter(save(settings, parts), base).notes
+    assert "; ".join(notes).startswith(told)
+    assert len(notes) == bool(told)
+
+
+def test_an_untrained_adapter_changes_nothing_unless_it_brings_whole_tensors(
+    base: Checkpoint, save: Callable[..., Path]
+) -> None:
+    rows, _ = weights_shape(base)
+    norm = torch.ones(rows)[: base.config["hidden_size"]]
+    parts = {LORA_B: torch.zeros(rows, RANK), "base_model.model.model.norm.weight": norm}
+    adapter = save({"modules_to_save": ["norm"], "base_model_name_or_path": "tiny"}, parts)
+    assert inspect_adapter(adapter, base).notes == ()
+
+
+@pytest.mark.parametrize(("bias", "lacking"), [("none", 0), ("lora_only", 1), ("all", 2)])
+def test_biases_that_were_trained_and_not_saved_are_said(
+    base: Checkpoint, save: Callable[..., Path], bias: str, lacking: int
+) -> None:
+    biases = {f"{module}.bias": StoredTensor("BF16", (4,)) for module in (MODULE, MODULE.replace("0", "1"))}
+    biased = replace(base, tensors={**base.tensors, **biases})
+    said = inspect_adapter(save({"bias": bias, "base_model_name_or_path": "tiny"}), biased).notes
+    assert [f"lacks {lacking} biases" in note for note in said] == [True] * bool(lacking)
+
+
+def test_modules_that_only_the_files_may_hold_are_not_asked_for(base: Checkpoint, save: Callable[..., Path]) -> None:
+    """As those of a layer for predicting several tokens, in files of a layout that is not known here."""
+    adapter = save({"target_modules": ["wqkv"], "base_model_name_or_path": "tiny"})
+    (note,) = inspect_adapter(adapter, replace(base, weights_unchecked="unknown tensor layout")).notes
+    assert note.startswith("warning: the adapter lacks the factors of 1 of the 2 modules")
+
+
+def test_without_a_merge_its_directory_shows_the_same_tokenizer_and_writes_nothing_else(
+    base: Checkpoint, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    adapter = save()
+    (adapter / "tokenizer.model").write_bytes((base.path / "tokenizer.model").read_bytes())
+    write_json(adapter / "tokenizer_config.json", {"chat_template": "{{ messages }}"})
+    shown = tmp_path / "shown"
+    shown.mkdir()
+
+    link_unmerged(base, inspect_adapter(adapter, base), shown)
+
+    assert inspect_checkpoint(shown).tensors == base.tensors
+    assert (shown / "tokenizer_config.json").samefile(adapter / "tokenizer_config.json")
+    assert {path.name for path in shown.iterdir()} == {path.name for path in merged(base, adapter)[0].iterdir()} - {
+        "bundle-cache.json"
+    }
 
 
 def test_a_directory_that_is_no_adapter_is_refused(base: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has no adapter_config\.json") as caught:
         inspect_adapter(base.path, base)
-    assert caught.value.remedy == "Give a whole model as MODEL_DIR, without --adapter."
-    write_json(tmp_path / "adapter_config.json", {"peft_type": "LORA"})
+    assert (
+        caught.value.remedy == "Give a whole model as MODEL_DIR, without --adapter; --adapter none is the model alone."
+    )
+    write_json(tmp_path / "adapter_config.json", {"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA})
     (tmp_path / "adapter_model.bin").write_bytes(b"\x80")
     with pytest.raises(CheckpointError, match=r"has no adapter_model\.safetensors"):
         inspect_adapter(tmp_path, base)
+
+
+def test_a_file_and_a_directory_above_are_told_from_an_adapter(
+    base: Checkpoint, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    adapter = save()
+    for given, told, remedy in (
+        (adapter / "adapter_model.safetensors", "is a file, not a directory", f"{adapter}."),
+        (tmp_path, "has no adapter_config.json", f"Give {adapter}."),
+        (tmp_path / "adaptor", "does not exist", f"Did you mean {adapter}?"),
+    ):
+        with pytest.raises(CheckpointError, match=told) as caught:
+            inspect_adapter(given, base)
+        assert (caught.value.remedy or "").endswith(remedy)

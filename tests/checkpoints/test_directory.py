@@ -51,7 +51,7 @@ def test_a_relative_path_is_not_taken_for_a_hub_name_where_its_first_part_exists
 def test_a_file_of_a_checkpoint_is_met_with_its_directory(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"x")
     error = refusal(tmp_path / name)
-    assert "is a file, not a model directory" in error.message
+    assert "is a file, not a directory" in error.message
     assert str(tmp_path) in str(error.remedy)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests.checkpoints.base_model import base_model
 from tests.checkpoints.lora import lora_adapter
@@ -358,6 +359,35 @@ def test_an_adapter_that_does_not_fit_starts_no_server(tmp_path: Path, tiny: Pat
 
     assert result.returncode == 2
     assert "the model has no model.layers.77.attention.wqkv.weight" in result.stderr
+    assert not (tmp_path / "record.json").exists()
+
+
+def test_a_dry_run_checks_an_adapter_and_merges_nothing(tmp_path: Path, tiny: Path) -> None:
+    adapter = lora_adapter(tiny, tmp_path / "lora")
+    options = ["--adapter", adapter, "--data", "sample", "--subjects", "law", "--dry-run"]
+    cache = {"BUNDLE_CACHE": str(tmp_path / "cache")}
+    result = call("eval-local", tiny, *options, environment=gpu_box(tmp_path) | cache)
+
+    assert result.returncode == 0, result.stderr
+    assert "nothing was started: --dry-run" in result.stdout
+    assert "merg" not in result.stderr
+    assert not (tmp_path / "cache").exists()
+
+    (adapter / "adapter_model.safetensors").unlink()
+    refused = call("eval-local", tiny, *options, environment=gpu_box(tmp_path) | cache)
+    assert refused.returncode == 2
+    assert "has no adapter_model.safetensors" in refused.stderr
+
+
+def test_weights_that_are_not_numbers_start_no_server(tmp_path: Path, tiny: Path) -> None:
+    diverged = tmp_path / "diverged"
+    shutil.copytree(tiny, diverged)
+    weights = load_file(diverged / "model.safetensors")
+    save_file({name: one * float("nan") for name, one in weights.items()}, diverged / "model.safetensors")
+    result = call("eval-local", diverged, "--data", "sample", "--out", tmp_path / "out", environment=gpu_box(tmp_path))
+
+    assert result.returncode == 2
+    assert "holds values that are not finite (NaN or infinite)" in result.stderr
     assert not (tmp_path / "record.json").exists()
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from bundle.checkpoints import inspect_checkpoint
-from bundle.checkpoints.adapter import inspect_adapter, merge_adapter
+from bundle.checkpoints.adapter import inspect_adapter
+from bundle.checkpoints.merge import merge_adapter
 from tests.checkpoints.lora import lora_adapter
 from tests.real_lmdeploy.conftest import INSTALLED, MakeBox
 

@@ -1,0 +1,101 @@
+"""Whether stored values are numbers that a model can have, told from their bytes without a library for tensors.
+
+A training run that diverged, or a save that never got the weights, leaves files whose names and shapes are right.
+Engines load them and reply: with the first token of the vocabulary, again and again, or with what sampling makes of it.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final, TypeVar
+
+from bundle.checkpoints._files import shown, unreadable
+from bundle.checkpoints._weights import StoredFile, read_safetensors_header
+from bundle.errors import CheckpointError
+
+_LARGEST: Final = {
+    "BF16": (2, b"\x7f\xff"),
+    "F16": (2, bytes([*range(0x7C, 0x80), *range(0xFC, 0x100)])),
+    "F32": (4, b"\x7f\xff"),
+    "F64": (8, b"\x7f\xff"),
+}
+"""The bytes of a value, and what the highest of them (sign and exponent) is in no finite one, or only beyond 1e38."""
+_Item = TypeVar("_Item")
+_FILES, _TENSORS, _SAMPLE_BYTES = 8, 16, 4096
+
+
+def is_finite(dtype: str, data: bytes) -> bool:
+    """Whether all values are finite, and not beyond 1e38, where a product no longer is.
+
+    Args:
+        dtype: safetensors' name of a floating-point type of 16 bits or more.
+        data: The values as they are stored.
+    """
+    size, largest = _LARGEST[dtype]
+    highest = data[size - 1 :: size]
+    return not any(byte in highest for byte in largest)
+
+
+def is_zero(data: bytes) -> bool:
+    """Whether all values are zero."""
+    return data.count(0) == len(data)
+
+
+def read_values(path: Path, header: StoredFile, name: str, most: int | None = None) -> bytes:
+    """A tensor's values as they are stored, or as many bytes of them as asked, from its middle.
+
+    Raises:
+        CheckpointError: The file cannot be read.
+    """
+    begin, end = header.places[name]
+    if most is not None and end - begin > most:
+        begin += (end - begin - most) // 2 // 8 * 8
+        end = begin + most
+    try:
+        with path.open("rb") as file:
+            return os.pread(file.fileno(), end - begin, begin)
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def require_values(files: Iterable[Path]) -> None:
+    """Look at samples of a checkpoint's weights; it takes milliseconds, however large the model is.
+
+    Args:
+        files: Weight files; of others than safetensors nothing is looked at.
+
+    Raises:
+        CheckpointError: Weights are not finite, or all of those looked at are zero.
+    """
+    zeros, looked_at = 0, 0
+    for file in _spread([file for file in files if file.suffix == ".safetensors"], _FILES):
+        header = read_safetensors_header(file)
+        weights = [
+            name
+            for name, tensor in sorted(header.tensors.items())
+            if name.endswith(".weight") and tensor.dtype in _LARGEST and 0 not in tensor.shape
+        ]
+        for name in _spread(weights, _TENSORS):
+            tensor = header.tensors[name]
+            values = read_values(file, header, name, _SAMPLE_BYTES)
+            if not is_finite(tensor.dtype, values):
+                raise CheckpointError(
+                    f"{shown(file)} holds values that are not finite (NaN or infinite), in {shown(name)}: no model "
+                    "replies sensibly with these.",
+                    remedy="Training or conversion has diverged or overflowed: give an earlier checkpoint, or save in "
+                    "bfloat16 what does not fit float16.",
+                )
+            if len(tensor.shape) > 1:  # a norm's weight may be an offset from one, and zero
+                looked_at += 1
+                zeros += is_zero(values)
+    if zeros == looked_at > 0:
+        raise CheckpointError(
+            f"The weights in {shown(file.parent)} are zeros ({zeros} tensors looked at).",
+            remedy="They were saved before they were there (as from sharded or meta tensors): save the model again.",
+        )
+
+
+def _spread(items: Sequence[_Item], most: int) -> list[_Item]:
+    """At most this many, the first and the last among them."""
+    step = (len(items) - 1) / (most - 1)
+    return list(items) if step <= 1 else [items[round(number * step)] for number in range(most)]

@@ -1,0 +1,119 @@
+"""A LoRA adapter, merged into the model it was trained on, as peft's ``merge_and_unload`` does.
+
+Every engine serves the merged checkpoint, and with the same speed as any other. The base is not loaded: its weight
+files are written again, one after the other, with the adapter's product added where it has one.
+"""
+
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from bundle.checkpoints._files import list_names, shown
+from bundle.checkpoints._lora_config import ADAPTER_CONFIG
+from bundle.checkpoints.adapter import ADAPTER_WEIGHTS, Adapter
+from bundle.checkpoints.cache import cached_directory, content_key, require_space, unwritable_cache
+from bundle.checkpoints.inspection import Checkpoint
+from bundle.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+
+# Goes up with every change to what is written.
+_VERSION: Final = "merged-lora 1"
+_TOKENIZER_FILES: Final = re.compile(
+    r"tokenizer.*\.json|tokenizer\.model|vocab\.(?:json|txt)|merges\.txt|special_tokens_map\.json|added_tokens\.json|"
+    r"chat_template\.jinja|tokenization_\w+\.py"
+)
+
+
+def merge_adapter(
+    base: Checkpoint, adapter: Adapter, cache_root: Path, *, say: Callable[[str], None] = lambda line: None
+) -> Path:
+    """The directory of the base with the adapter merged into it, or the one made earlier.
+
+    It is kept under ``cache_root`` by the content of both. A tokenizer in the adapter's directory, which is the one it
+    was trained with, takes the place of the base's.
+
+    Returns:
+        The merged checkpoint's directory. It is shared: read it, change nothing in it.
+
+    Raises:
+        CheckpointError: The cache cannot be written, or has too little space.
+    """
+    beside = _beside_weights(base, adapter)
+    made: list[Path] = []
+
+    def make(target: Path) -> None:
+        made.append(target)
+        require_space(target, base.weight_bytes, "the merged checkpoint")
+        say("merging (kept for next time)")
+        _write_merged(base, adapter, target, say)
+        for file in beside:
+            shutil.copyfile(file, target / file.name)
+
+    say(f"looking for an earlier merge of the adapter {shown(adapter.name)} into {shown(base.name)}")
+    if any(file.parent == adapter.path for file in beside):
+        say("tokenizer and chat template are the adapter's")
+    try:
+        files = [adapter.path / ADAPTER_CONFIG, adapter.path / ADAPTER_WEIGHTS, *beside, *base.weight_files]
+        directory = cached_directory(cache_root, content_key(_VERSION, files), make, source=adapter.path, say=say)
+    except OSError as error:
+        raise unwritable_cache(cache_root, error) from error
+    if not made:
+        say(f"using the merged checkpoint in {shown(directory)}")
+    return directory
+
+
+def link_unmerged(base: Checkpoint, adapter: Adapter, directory: Path) -> None:
+    """Fill a directory with links to what the merged checkpoint would hold, but with the base's weights."""
+    for file in (*_beside_weights(base, adapter), *base.weight_files):
+        (directory / file.name).symlink_to(file)
+
+
+def _beside_weights(base: Checkpoint, adapter: Adapter) -> list[Path]:
+    """The files of a merged checkpoint besides its weights: the base's, and the adapter's tokenizer if it has one."""
+    own = [adapter.path / name for name in list_names(adapter.path) if _TOKENIZER_FILES.fullmatch(name)]
+    if not any(file.name in ("tokenizer.json", "tokenizer.model", "vocab.json") for file in own):
+        own = []
+    weights = {file.name for file in base.weight_files}
+    suffixes = (".json", ".py", ".model", ".txt", ".jinja", ".tiktoken")
+    return own + [
+        file
+        for name in list_names(base.path)
+        if name not in weights
+        and name.endswith(suffixes)
+        and not (own and _TOKENIZER_FILES.fullmatch(name))
+        and (file := base.path / name).is_file()
+    ]
+
+
+def _write_merged(base: Checkpoint, adapter: Adapter, target: Path, say: Callable[[str], None]) -> None:
+    from safetensors.torch import load_file, save_file  # imported late: takes seconds, and only a new merge needs it
+
+    parts = load_file(adapter.path / ADAPTER_WEIGHTS)
+    for number, file in enumerate(base.weight_files, start=1):
+        say(f"merging, file {number} of {len(base.weight_files)} ({file.stat().st_size / 1e6:,.0f} MB)")
+        merged = dict(_merged(load_file(file), adapter, parts))
+        save_file(merged, target / file.name, metadata={"format": "pt"})
+
+
+def _merged(
+    tensors: Mapping[str, "torch.Tensor"], adapter: Adapter, parts: Mapping[str, "torch.Tensor"]
+) -> Iterator[tuple[str, "torch.Tensor"]]:
+    for name, tensor in tensors.items():
+        if name in adapter.replaced:
+            yield name, parts[adapter.replaced[name]].to(tensor.dtype).contiguous()
+        elif (product := adapter.products.get(name)) is not None:
+            # peft loads factors as float32, whatever they are stored in, and rounds once.
+            added = (parts[product.b].float() @ parts[product.a].float()) * product.scale
+            merged = (tensor.float() + added).to(tensor.dtype)
+            if not merged.isfinite().all():
+                raise CheckpointError(
+                    f"{shown(name)} is not finite any more with the adapter {shown(adapter.path)} merged into it.",
+                    remedy="Its factors or its lora_alpha are too large: check the training run.",
+                )
+            yield name, merged
+        else:
+            yield name, tensor

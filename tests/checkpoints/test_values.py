@@ -1,0 +1,82 @@
+"""Weights of the right names and shapes whose values no model can have are found before a server loads them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from bundle.checkpoints._values import is_finite, is_zero, require_values
+from bundle.errors import CheckpointError
+
+DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
+
+
+@given(
+    dtype=st.sampled_from(sorted(DTYPES)),
+    values=st.lists(st.floats(-1e30, 1e30) | st.just(0.0), min_size=1, max_size=40),
+    strange=st.none() | st.sampled_from([float("nan"), float("inf"), float("-inf")]),
+    place=st.integers(0, 39),
+)
+def test_values_are_judged_by_their_bytes_as_torch_judges_them(
+    dtype: str, values: list[float], strange: float | None, place: int
+) -> None:
+    if strange is not None:
+        values[place % len(values)] = strange
+    tensor = torch.tensor(values, dtype=torch.float64).to(DTYPES[dtype])
+    data = bytes(tensor.view(torch.uint8).tolist())
+
+    assert is_finite(dtype, data) == bool(tensor.isfinite().all())
+    assert is_zero(data) == all(byte == 0 for byte in data)
+
+
+def save(directory: Path, **tensors: torch.Tensor) -> list[Path]:
+    save_file({name.replace("__", "."): one for name, one in tensors.items()}, directory / "model.safetensors")
+    return [directory / "model.safetensors"]
+
+
+WIDE = torch.ones(64, 64)
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "told"),
+    [
+        ({"head__weight": WIDE * NAN}, "not finite (NaN or infinite), in head.weight"),
+        ({"head__weight": WIDE, "norm__weight": torch.ones(8) * NAN}, "not finite (NaN or infinite), in norm.weight"),
+        ({"head__weight": WIDE.to(torch.bfloat16) / 0}, "not finite (NaN or infinite), in head.weight"),
+        ({"head__weight": WIDE * 0, "norm__weight": torch.ones(8)}, "are zeros (1 tensors looked at)"),
+        # A norm may be an offset from one, biases start at zero, and buffers hold what they like.
+        ({"head__weight": WIDE, "norm__weight": torch.zeros(8)}, None),
+        ({"head__weight": WIDE, "head__bias": torch.zeros(8), "mask": WIDE * float("-inf")}, None),
+        ({"head__weight": WIDE, "unused__weight": WIDE * 0}, None),
+        ({"head__weight": (WIDE * 0).to(torch.int8), "head__scales": WIDE}, None),
+        ({"norm__weight": torch.zeros(8)}, None),
+    ],
+)
+def test_what_no_model_can_reply_with_is_refused(
+    tmp_path: Path, tensors: dict[str, torch.Tensor], told: str | None
+) -> None:
+    files = save(tmp_path, **tensors)
+    if told is None:
+        require_values(files)
+        return
+    with pytest.raises(CheckpointError) as caught:
+        require_values(files)
+    assert told in caught.value.message
+    assert caught.value.remedy
+
+
+def test_of_many_files_the_first_and_the_last_are_looked_at(tmp_path: Path) -> None:
+    files = []
+    for shard in range(12):
+        (tmp_path / str(shard)).mkdir()
+        files += save(tmp_path / str(shard), **{f"layer{shard}__weight": WIDE})
+    require_values(files)
+    for strange in (files[0], files[-1]):
+        save(strange.parent, head__weight=WIDE * NAN)
+        with pytest.raises(CheckpointError, match="not finite"):
+            require_values(files)
+        save(strange.parent, head__weight=WIDE)
