@@ -2,13 +2,12 @@
 
 from bundle.checkpoints._tensors import is_internlm2
 from bundle.checkpoints._values import require_values
+from bundle.checkpoints.chat_template import has_chat_template, require_chat_template
 from bundle.checkpoints.inspection import (
     Checkpoint,
     fingerprint,
-    has_chat_template,
     inspect_checkpoint,
     require_architecture,
-    require_chat_template,
     require_quantization,
     require_trust,
 )

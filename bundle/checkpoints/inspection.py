@@ -6,7 +6,6 @@ Only small files and headers are read, so it takes well under a second however l
 import contextlib
 import hashlib
 import os
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,11 +36,6 @@ _VOCABULARIES: Final = ("tokenizer.json", "tokenizer.model", "vocab.txt", "spiec
 _TOKENIZER_SETTINGS: Final = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _CHAT_TEMPLATES: Final = ("chat_template.jinja", "chat_template.json", "additional_chat_templates", "tekken.json")
 _MODELOPT: Final = "hf_quant_config.json"
-# Some bring it in Python: an attribute of the tokenizer's class, or a method of it. Code that uses one is everywhere.
-_TEMPLATE_IN_CODE: Final = re.compile(
-    rb"\bdef\s+(?:default_|apply_)?chat_template\b|^[ \t]*(?:\w+\.)?chat_template[ \t]*(?::[^=\n]*)?=(?!=)",
-    re.MULTILINE,
-)
 _SAMPLES, _SAMPLE_BYTES = 16, 64 * 1024
 
 
@@ -161,35 +155,6 @@ def require_trust(checkpoint: Checkpoint, *, trusted: bool) -> None:
         "model's file in models/.",
         details=[shown(file) for file in checkpoint.remote_code],
     )
-
-
-def has_chat_template(checkpoint: Checkpoint) -> bool:
-    """Whether a checkpoint says how a chat becomes a prompt; a base model's does not.
-
-    Raises:
-        CheckpointError: ``tokenizer_config.json`` cannot be read.
-    """
-    directory, names = checkpoint.path, list_names(checkpoint.path)
-    config = directory / "tokenizer_config.json"
-    if any(name in names for name in _CHAT_TEMPLATES) or (
-        config.name in names and read_json_object(config).get("chat_template")
-    ):
-        return True
-    return any(_TEMPLATE_IN_CODE.search(file.read_bytes()) for file in checkpoint.remote_code)
-
-
-def require_chat_template(checkpoint: Checkpoint) -> None:
-    """Check that a checkpoint can be asked as a chat model.
-
-    Raises:
-        CheckpointError: It has no chat template.
-    """
-    if not has_chat_template(checkpoint):
-        raise CheckpointError(
-            f"{shown(checkpoint.path)} has no chat template, so it cannot be asked as a chat model.",
-            remedy="Ask it as the base model it looks like (--prompt-shape plain), name the chat or instruct model's "
-            "directory, or copy chat_template from its tokenizer_config.json.",
-        )
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:

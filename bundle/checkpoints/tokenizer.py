@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bundle.checkpoints._files import read_json_object, shown
+from bundle.checkpoints.chat_template import find_chat_template, unusable_template
 from bundle.checkpoints.confined import run_confined
 from bundle.checkpoints.inspection import language_configs, vocab_size
 from bundle.errors import TokenizerError
@@ -91,6 +92,7 @@ async def prove_tokenizer(
     trust_remote_code: bool,
     conversations: Sequence[Conversation] = (),
     template_arguments: Mapping[str, Any] | None = None,
+    uses_template: bool = True,
     timeout: float = 120,  # noqa: ASYNC109 - it bounds a process, which must be ended before this returns
 ) -> TokenizerProof:
     """Prove that a tokenizer gives back what it is given, keeps its added tokens' ids, and fits the model.
@@ -102,6 +104,7 @@ async def prove_tokenizer(
         trust_remote_code: Whether the checkpoint's Python code may run.
         conversations: Prompts to be rendered with the checkpoint's chat template, and their tokens counted.
         template_arguments: What the template is given besides, such as ``enable_thinking``.
+        uses_template: Whether prompts will be made with that template, which then must render them, whole.
         timeout: The longest it may take, in seconds.
 
     Raises:
@@ -138,6 +141,13 @@ async def prove_tokenizer(
             details=tail,
         )
     _judge(result, directory, config, python, trust_remote_code, tail)
+    rendered = tuple(map(_rendered, result.get("conversations", ())))
+    if uses_template:
+        fault = result.get("template")
+        if fault is None and find_chat_template(directory) is not None:
+            fault = next((one.error for one in rendered if one.error is not None), None)
+        if fault is not None:
+            raise unusable_template(directory, str(fault))
     mark: str | None = None
     stop: tuple[int, ...] = ()
     if (end := result.get("end_of_turn")) is not None:
@@ -151,7 +161,7 @@ async def prove_tokenizer(
         seconds=time.monotonic() - started,
         end_of_turn=mark,
         stop_token_ids=stop,
-        conversations=tuple(map(_rendered, result.get("conversations", ()))),
+        conversations=rendered,
     )
 
 

@@ -5,7 +5,8 @@ used, and nothing of ``bundle``. The line of its output that begins with ``RESUL
 (its version, or null), ``checked`` (how many things were), ``problems`` (what failed, at most ``PROBLEM_LIMIT``),
 ``failed`` (how many did), ``error`` (null, or why the tokenizer could not even be loaded and asked), ``missing``
 (packages that reading a sentencepiece model takes and that are not installed; transformers 5 then complains of a third
-one), ``end_of_turn`` (the token that the chat template writes after a reply, and its id; null if none),
+one), ``template`` (null, or why the chat template makes no prompt of a conversation), ``end_of_turn`` (the token that
+the chat template writes after a reply, and its id; null if none),
 ``eos_token_id`` (the tokenizer's own) and ``conversations`` (for each conversation it was given: ``tokens``, how many
 the chat template makes of it, ``with_special``, how many if the tokenizer adds its own special tokens, too, ``bare``,
 how many a text that is no conversation has without these, and
@@ -167,13 +168,27 @@ def check_added_tokens(tokenizer: Any, declared: dict[int, dict[str, Any]], repo
         report.check(None if whole else f"{name} is not one token within other text: {shown(texts[0])} is {found[0]}")
 
 
+class TemplateError(Exception):
+    """A chat template that does not make a prompt of a conversation."""
+
+
+def render(tokenizer: Any, messages: list[dict[str, str]], **arguments: Any) -> str:
+    """The prompt that the chat template makes of a conversation. Every message must be in it."""
+    text = str(tokenizer.apply_chat_template(messages, tokenize=False, **arguments))
+    for message in messages:
+        content = message["content"].strip()
+        if content not in text:
+            raise TemplateError(f"it leaves out text of a message: {shown(content)} becomes {shown(text, 200)}")
+    return text
+
+
 def check_chat(tokenizer: Any, declared: dict[int, dict[str, Any]], report: Report) -> None:
     """A rendered conversation keeps its messages, and each mark in it is one token."""
     template = getattr(tokenizer, "chat_template", None)
     if not template or (isinstance(template, dict) and "default" not in template):
         return
     messages = [{"role": role, "content": content} for role, content in CHAT]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    text = render(tokenizer, messages, add_generation_prompt=True)
     ids = encode(tokenizer, text)
     report.see(ids, "a conversation")
     got = decode(tokenizer, ids)
@@ -194,7 +209,7 @@ def end_of_turn(tokenizer: Any, declared: dict[int, dict[str, Any]]) -> tuple[st
     reply = "这是一个回答"
     contents = [*CHAT[:1], ("assistant", reply), *CHAT[2:]]
     messages = [{"role": role, "content": content} for role, content in contents]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
+    text = render(tokenizer, messages, add_generation_prompt=False)
     after = text.rpartition(reply)[2]
     marks = {str(entry["content"]): token for token, entry in declared.items()}
     marks = {**dict.fromkeys(tokenizer.all_special_tokens, 0), **marks}
@@ -236,7 +251,7 @@ def count_tokens(tokenizer: Any, messages: list[dict[str, str]], arguments: dict
             whole = len(tokenizer.encode(text))
             bare = len(encode(tokenizer, text))
             return {"tokens": whole, "with_special": whole, "bare": bare, **both_ends(text)}
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **arguments)
+        text = render(tokenizer, messages, add_generation_prompt=True, **arguments)
         special = [int(token) for token in tokenizer.encode(text)]
         doubled = len(special) > 1 and special[0] == special[1] == getattr(tokenizer, "bos_token_id", None)
         return {
@@ -248,7 +263,13 @@ def count_tokens(tokenizer: Any, messages: list[dict[str, str]], arguments: dict
         raise
     # Whatever else a template or a checkpoint's own code raises is a finding.
     except Exception as error:
-        return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"}
+        return {"error": told(error)}
+
+
+def told(error: Exception) -> str:
+    """An error as one line."""
+    text = " ".join(str(error).split())[:400].rstrip(".")
+    return text if isinstance(error, TemplateError) else f"{type(error).__name__}: {text}"
 
 
 def both_ends(text: str) -> dict[str, str]:
@@ -271,7 +292,7 @@ def probe(
 ) -> dict[str, Any]:
     """Load the tokenizer in ``directory``, check it, and count the tokens of conversations."""
     result: dict[str, Any] = {"transformers": None, "error": None, "missing": []}
-    result |= {"end_of_turn": None, "eos_token_id": None, "conversations": []}
+    result |= {"template": None, "end_of_turn": None, "eos_token_id": None, "conversations": []}
     report = Report(vocab_size)
     step = "transformers could not be imported"
     if not brings_code(directory):
@@ -290,10 +311,13 @@ def probe(
         check_added_tokens(tokenizer, declared, report)
         step = "its vocabulary could not be read"
         check_vocabulary(tokenizer, report)
-        step = "its chat template could not be rendered"
         adopt_template(tokenizer, directory)
-        check_chat(tokenizer, declared, report)
-        result["end_of_turn"] = end_of_turn(tokenizer, declared)
+        try:
+            check_chat(tokenizer, declared, report)
+            result["end_of_turn"] = end_of_turn(tokenizer, declared)
+        except Exception as error:
+            result["template"] = told(error)
+        step = "its prompts could not be counted"
         result["eos_token_id"] = getattr(tokenizer, "eos_token_id", None)
         arguments = template_arguments or {}
         result["conversations"] = [count_tokens(tokenizer, messages, arguments) for messages in conversations or ()]

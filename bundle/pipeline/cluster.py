@@ -113,6 +113,9 @@ class Cluster:
     def qps(self) -> None:
         """Servers of our own need no limit."""
 
+    def require_possible(self, plan: Plan) -> None:
+        self.local.require_possible(plan)
+
     def token_counter(self) -> TokenCounter | None:
         return self.local.token_counter()
 

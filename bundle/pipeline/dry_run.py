@@ -15,7 +15,7 @@ async def dry_run(plan: Plan, target: Target, screen: Screen) -> None:
 
     Raises:
         DataError: The questions cannot be loaded.
-        TokenizerError: The tokenizer's files are damaged.
+        BundleError: A run is not possible.
     """
     lines = await in_thread(lambda: list(_lines(plan, target, screen)))
     for line in lines:
@@ -23,6 +23,7 @@ async def dry_run(plan: Plan, target: Target, screen: Screen) -> None:
 
 
 def _lines(plan: Plan, target: Target, screen: Screen) -> Iterator[str]:
+    target.require_possible(plan)
     counter = target.token_counter() or estimating_counter()
     loaded = plan.load(screen.say, lambda: counter, target.context_limits())
     texts = {message["content"]: 0 for question in loaded.questions for message in question.messages}

@@ -122,8 +122,12 @@ class Local:
     @cached_property
     def _has_template(self) -> bool:
         """Whether there is a chat template to ask with: the checkpoint's, or one that the user chose for the server."""
+        return self._chosen_template or has_chat_template(self.checkpoint)
+
+    @property
+    def _chosen_template(self) -> bool:
         given = [argument.replace("_", "-") for argument in self.arguments]  # vLLM takes both
-        return is_given("--chat-template", given) or has_chat_template(self.checkpoint)
+        return is_given("--chat-template", given)
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
@@ -227,6 +231,9 @@ class Local:
             adapter=None if adapter is None else str(adapter),
         )
 
+    def require_possible(self, plan: Plan) -> None:
+        self._require_possible(plan, self.engine.name, scores_texts=self.engine.scores_texts)
+
     def begin(self, plan: Plan, engine: str, *, scores_texts: bool, screen: Screen) -> None:
         """Announce the run, once it is known to be possible.
 
@@ -237,6 +244,14 @@ class Local:
         Raises:
             BundleError: It is not.
         """
+        self._require_possible(plan, engine, scores_texts=scores_texts)
+        path, adapter = self.given
+        named = f"checkpoint {path}" + (f" with adapter {adapter}" if adapter else "")
+        screen.heading(plan.tasks, f"{named}, engine {engine}", plan.sources())
+        if self.checkpoint.weights_unchecked is not None:
+            screen.say(f"weights not compared with config.json: {self.checkpoint.weights_unchecked}")
+
+    def _require_possible(self, plan: Plan, engine: str, *, scores_texts: bool) -> None:
         if self.options.servers != 1 and plan.options.qps is not None:
             raise UsageError(
                 "--qps cannot be kept by several servers together.", remedy="Leave out --qps or --replicas."
@@ -247,12 +262,7 @@ class Local:
                 "report.",
                 remedy="Use lmdeploy 0.18 (its PyTorch engine), --engine vllm, or the same benchmark's _gen task.",
             )
-        path, adapter = self.given
-        named = f"checkpoint {path}" + (f" with adapter {adapter}" if adapter else "")
-        screen.heading(plan.tasks, f"{named}, engine {engine}", plan.sources())
-        if self.checkpoint.weights_unchecked is not None:
-            screen.say(f"weights not compared with config.json: {self.checkpoint.weights_unchecked}")
-        if not plan.is_plain and not self._has_template:
+        if not plan.is_plain and not self._chosen_template:
             require_chat_template(self.checkpoint)
 
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> LocalModel:
@@ -284,8 +294,6 @@ class Local:
             screen.say(f"allowing the checkpoint's own Python code ({source}): {names}")
         if requests.plain and not self._has_template:
             screen.say("no chat template: prompting as a base model, with plain text (--prompt-shape plain)")
-        elif not requests.plain and spec.chosen_template is None:
-            require_chat_template(checkpoint)
         return LocalModel(self, spec, requests, screen, timing)
 
     def kill(self) -> None:

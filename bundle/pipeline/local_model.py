@@ -91,6 +91,7 @@ class LocalModel:
             python=spec.interpreter,
             trust_remote_code=spec.own_code,
             conversations=conversations,
+            uses_template=not self._requests.plain and spec.chosen_template is None,
             template_arguments=template_arguments(understood(self._requests.extra_body)),
         )
         if self._requests.plain:  # ends where the checkpoint's files say, as in OpenCompass's configs of base models

@@ -71,6 +71,9 @@ class Remote:
     def qps(self) -> float | None:
         return self.model_file.remote.qps
 
+    def require_possible(self, plan: Plan) -> None:
+        """Only the server knows."""
+
     def token_counter(self) -> TokenCounter | None:
         """With the tokenizer that the user names: the server's own is not here."""
         directory = self._options.tokenizer

@@ -66,6 +66,13 @@ class Target(Protocol):
     def context_limits(self) -> Sequence[ContextLimit]:
         """Maximum tokens of a prompt and its reply together, as far as the target itself says so."""
 
+    def require_possible(self, plan: Plan) -> None:
+        """Check what can be checked of a run without preparing it.
+
+        Raises:
+            BundleError: It is not possible.
+        """
+
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "Prepared":
         """Do what comes before the first server, while the questions are being loaded.
 

@@ -119,13 +119,23 @@ def test_a_mark_that_is_split_in_a_conversation_is_found_out(prober: Prober, tmp
 
 def test_a_chat_template_that_drops_a_message_is_found_out(prober: Prober, tmp_path: Path) -> None:
     directory = write_bpe(tmp_path / "bpe", chat_template="{{ messages[-1]['content'] }}<|im_end|>")
-    assert "a conversation loses the message '“时间就是金钱”" in problems(prober.probe(directory))
+    assert "it leaves out text of a message: '“时间就是金钱”" in prober.probe(directory)["template"]
 
 
 @pytest.mark.parametrize("template", ["{% for", "{{ raise_exception('only one turn') }}"])
 def test_a_chat_template_that_cannot_be_rendered_is_an_error(prober: Prober, tmp_path: Path, template: str) -> None:
     report = prober.probe(write_bpe(tmp_path / "bpe", chat_template=template))
-    assert report["error"].startswith("its chat template could not be rendered: Template")
+    assert report["template"].startswith("Template")
+    assert (report["error"], report["failed"]) == (None, 0)
+
+
+@pytest.mark.parametrize("cut", ["content[:20]", "content | truncate(20)", "content | replace('x', '')"])
+def test_text_that_a_chat_template_cuts_off_or_changes_is_missed(prober: Prober, tmp_path: Path, cut: str) -> None:
+    directory = write_bpe(tmp_path / "bpe", chat_template=CHAT_TEMPLATE.replace("['content']", f".{cut}"))
+    short, long = [[{"role": "user", "content": "x" * length}] for length in (0, 30)]
+    whole, less = prober.probe(directory, conversations=[short, long])["conversations"]
+    assert "error" not in whole
+    assert less["error"].startswith("it leaves out text of a message: 'xxx")
 
 
 def test_a_base_model_without_a_chat_template_passes(prober: Prober, tmp_path: Path) -> None:

@@ -401,6 +401,31 @@ def test_a_base_model_starts_no_server_to_be_asked_as_a_chat_model(tmp_path: Pat
     assert not (tmp_path / "record.json").exists()
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"]], ids=["run", "dry run"])
+def test_a_broken_chat_template_starts_no_server(tmp_path: Path, tiny: Path, more: list[str]) -> None:
+    broken = shutil.copytree(tiny, tmp_path / "broken")
+    (broken / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content ")
+    options = ["--data", "sample", "--out", tmp_path / "out", *more]
+    result = call("eval-local", broken, *options, environment=gpu_box(tmp_path))
+
+    assert result.returncode == 2
+    assert f"The chat template in {broken}/chat_template.jinja cannot be used: line 1: unexpected end" in result.stderr
+    assert not (tmp_path / "record.json").exists()
+
+
+def test_a_chat_template_that_loses_text_of_a_prompt_ends_the_run_before_a_question(tmp_path: Path, tiny: Path) -> None:
+    cutting = shutil.copytree(tiny, tmp_path / "cutting")
+    template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content[:60] }}<|im_end|>\n{% endfor %}"
+    (cutting / "chat_template.jinja").write_text(template)
+    result = call(
+        "eval-local", cutting, "--data", "sample", "--out", tmp_path / "out", environment=box(tmp_path, "never ready")
+    )
+
+    assert result.returncode == 2
+    assert "chat_template.jinja cannot be used: it leaves out text of a message" in result.stderr
+    assert asked_with(tmp_path) == []
+
+
 def test_a_task_that_the_engine_cannot_answer_starts_no_server(tmp_path: Path, base_dir: Path) -> None:
     options = ["--task", "ceval_ppl", "--data", "sample", "--out", tmp_path / "out"]
     result = call("eval-local", base_dir, *options, environment=gpu_box(tmp_path))

@@ -61,6 +61,8 @@ class Mortal:
     def context_limits(self) -> tuple[()]:
         return ()
 
+    def require_possible(self, plan: Plan) -> None: ...
+
     async def open(self, screen: Screen) -> None:
         return None
 
