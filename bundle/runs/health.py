@@ -4,6 +4,7 @@ Pure functions from a run's rows to findings. They change no score: a reply with
 OpenCompass's rules, and stays wrong; here it is counted, shown with an example, and a way out is named.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -29,6 +30,8 @@ _FEWEST: Final = 20
 """Replies from which on a share says something."""
 _RARE: Final = 0.005
 _EXAMPLE_LENGTH: Final = 40
+_REPEATED: Final = re.compile(r"(\S.{0,11}?)\s*(?:\1\s*){3,}", re.DOTALL)
+"""What a server generates from logits that are not finite: one token, mostly the vocabulary's first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +219,7 @@ def _findings(
     task: str, options: str, replies: Sequence[Prediction], unparsed: Sequence[Prediction]
 ) -> Iterable[Finding]:
     lost = {one.key for one in unparsed}
-    kinds: dict[Fault, list[Prediction]] = {fault: [] for fault in list(Fault)[:6]}
+    kinds: dict[Fault, list[Prediction]] = {fault: [] for fault in list(Fault)[:7]}
     stops = any(one.decided_early for one in replies)  # nor would the answers of those that were read on have changed
     for one in replies:
         if (fault := _fault(one, options, is_lost=one.key in lost, stops=stops)) is not None:
@@ -228,6 +231,8 @@ def _findings(
             values = {}
             if fault is Fault.CUT:
                 values["unparsed"] = str(sum(one.key in lost for one in found))
+            elif fault is Fault.REPEATED:
+                values["text"] = _most_common(match[1] for one in found if (match := _repeated(one)))
             elif fault is Fault.NOT_AN_OPTION:
                 values["answer"] = _most_common(one.answer or "" for one in found)
             elif fault is Fault.IN_A_WORD:
@@ -248,6 +253,8 @@ def _findings(
 def _fault(one: Prediction, options: str, *, is_lost: bool, stops: bool) -> Fault | None:
     if not (one.reply or "").strip():
         return Fault.UNENDED_THINKING if one.thinking else Fault.EMPTY
+    if is_lost and _repeated(one):
+        return Fault.REPEATED
     if one.finish_reason == "length" and (is_lost or not stops):
         return Fault.CUT
     if not is_lost:
@@ -255,6 +262,11 @@ def _fault(one: Prediction, options: str, *, is_lost: bool, stops: bool) -> Faul
     if not one.answer:
         return Fault.NO_OPTION
     return Fault.IN_A_WORD if is_option(one.answer, options) else Fault.NOT_AN_OPTION
+
+
+def _repeated(one: Prediction) -> re.Match[str] | None:
+    """A reply that is one short text over and over."""
+    return _REPEATED.fullmatch((one.reply or "").strip())
 
 
 def _unknown_mark(

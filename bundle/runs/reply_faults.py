@@ -6,10 +6,11 @@ from typing import Final
 
 
 class Fault(StrEnum):
-    """What can be wrong with the replies to a task. The first six are disjoint."""
+    """What can be wrong with the replies to a task. The first seven are disjoint."""
 
     UNENDED_THINKING = "unended_thinking"
     EMPTY = "empty"
+    REPEATED = "repeated"
     CUT = "cut_at_length"
     NOT_AN_OPTION = "not_an_option"
     NO_OPTION = "no_option"
@@ -31,7 +32,11 @@ MEANINGS: Final[Mapping[Fault, tuple[str, str]]] = {
     ),
     Fault.EMPTY: (
         "{count} of {of} replies are empty",
-        "Check the server's log, its chat template and its stop words.",
+        "Check the server's log, its chat template, its stop words and the weights.",
+    ),
+    Fault.REPEATED: (
+        "{count} of {of} replies are {text} over and over",
+        "Weights or results that are not finite (NaN) end so: check the weights, and try another dtype than float16.",
     ),
     Fault.CUT: (
         "{count} of {of} replies ended at their length limit, {unparsed} of them without an option",
