@@ -15,17 +15,9 @@ _SAME_EVERYWHERE = ("packages", "lmdeploy", "vllm", "cpu engine")
 
 
 def examine_cluster(address: str, arguments: Sequence[str]) -> dict[str, Topics]:
-    """Examine the machines of a cluster, all at the same time.
+    """Examine the machines of a cluster, all at the same time. Raises BundleError if the cluster cannot be joined.
 
-    Args:
-        address: As in ``--cluster``.
-        arguments: The options of ``bundle doctor`` there.
-
-    Returns:
-        What was found, by machine; under "cluster" what concerns several.
-
-    Raises:
-        BundleError: The cluster cannot be joined.
+    Returns what was found, by machine; under "cluster" what concerns several.
     """
     return asyncio.run(_examine_all(address, arguments))
 
@@ -62,12 +54,12 @@ async def _examine(host: Host, machine: Machine, arguments: Sequence[str]) -> To
 def _differences(machines: dict[str, Topics]) -> Topics:
     found: Topics = []
     for topic in _SAME_EVERYWHERE:
-        told: dict[tuple[str, ...], list[str]] = {}
+        said: dict[tuple[str, ...], list[str]] = {}
         for machine, topics in machines.items():
             texts = tuple(finding.text for own, finding in topics if own == topic)
-            told.setdefault(texts, []).append(machine)
-        if len(told) > 1:
-            details = [f"{', '.join(names)}: {'; '.join(texts) or 'nothing'}" for texts, names in told.items()]
+            said.setdefault(texts, []).append(machine)
+        if len(said) > 1:
+            details = [f"{', '.join(names)}: {'; '.join(texts) or 'nothing'}" for texts, names in said.items()]
             found.append(
                 (topic, warning("machines differ", "A run uses only those that agree with the first.", details))
             )

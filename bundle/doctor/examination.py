@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +25,7 @@ from bundle.system.text import hanging, one_line
 
 # What waits for a program gives up a little before its check does, for it can say what it waited for.
 _OF_LIMIT: Final = 0.9
-# Ending processes takes seconds, and removing gigabytes more: neither is to be given up halfway.
+# Ending processes takes seconds, removing gigabytes longer: neither should be given up halfway.
 _CLEANING_S: Final = 120.0
 
 
@@ -32,9 +33,7 @@ _CLEANING_S: Final = 120.0
 class Options:
     """What to look at besides the machine.
 
-    Attributes:
-        data: As in ``--data``; None for the default.
-        limit_s: The time limit of a check; slow ones have three times as long.
+    ``limit_s`` is the time limit of a check; slow ones have three times as long.
     """
 
     data: str | None = None
@@ -85,22 +84,15 @@ def run_checks(checks: Sequence[Check], limit_s: float) -> Iterator[tuple[str, t
 
     The threads are daemons: a driver that hangs in the kernel, or a disk that does not answer, must not keep this
     program from ending.
-
-    Args:
-        limit_s: The time limit of a check of usual patience.
     """
     began = time.monotonic()
-    running = [(check, _Running(check)) for check in checks]
-    for check, examination in running:
+    for check, started in [(check, _started(check)) for check in checks]:
         limit = limit_s * check.patience
-        found = examination.result(max(0.0, began + limit - time.monotonic()))
-        if found is None:
-            found = (
-                warning(
-                    f"unknown: {check.waits_for} did not answer within {limit:g} s",
-                    "If it is only slow, allow more time with --time-limit SECONDS.",
-                ),
-            )
+        try:
+            found = started.result(max(0.0, began + limit - time.monotonic()))
+        except TimeoutError:
+            waited = f"unknown: {check.waits_for} did not answer within {limit:g} s"
+            found = (warning(waited, "If it is only slow, allow more time with --time-limit SECONDS."),)
         yield check.topic, found
 
 
@@ -124,30 +116,22 @@ def _engines(machine: Machine) -> list[Check]:
     return [check for engine in ENGINES.values() for check in engine.checks(machine)]
 
 
-class _Running:
-    """A check in a thread of its own."""
+def _started(check: Check) -> Future[tuple[Finding, ...]]:
+    """What a check finds, in a thread of its own."""
+    found: Future[tuple[Finding, ...]] = Future()
 
-    def __init__(self, check: Check) -> None:
-        self._check = check
-        self._done = threading.Event()
-        self._found: tuple[Finding, ...] = ()
-        threading.Thread(target=self._run, daemon=True, name=f"check {check.topic}").start()
-
-    def result(self, seconds: float) -> tuple[Finding, ...] | None:
-        """What was found; None if that takes longer than ``seconds`` from now."""
-        return self._found if self._done.wait(seconds) else None
-
-    def _run(self) -> None:
+    def run() -> None:
         try:
-            self._found = tuple(self._check.look())
+            found.set_result(tuple(check.look()))
         except BundleError as error:
-            self._found = (failing(error.message, error.remedy, error.details),)
+            found.set_result((failing(error.message, error.remedy, error.details),))
         except ModuleNotFoundError as error:
-            self._found = (_missing(error),)
+            found.set_result((_missing(error),))
         except Exception as error:  # one check that fails must not hide what the others found
-            self._found = (warning(f"cannot be checked: {type(error).__name__}: {error}", None),)
-        finally:
-            self._done.set()
+            found.set_result((warning(f"cannot be checked: {type(error).__name__}: {error}", None),))
+
+    threading.Thread(target=run, daemon=True, name=f"check {check.topic}").start()
+    return found
 
 
 def _missing(error: ModuleNotFoundError) -> Finding:

@@ -1,15 +1,10 @@
 """What a run would be given: a checkpoint, and a source of questions."""
 
 import asyncio
-import http.client
-import os
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from bundle import __version__
 from bundle.checkpoints import has_chat_template, inspect_checkpoint, is_internlm2, prove_tokenizer, require_trust
 from bundle.config.model_files import ModelFile, model_file_for
 from bundle.errors import BundleError, DataError, ServerError, TokenizerError, UsageError
@@ -17,14 +12,11 @@ from bundle.serving.engine import Job
 from bundle.serving.engines import choose_engine
 from bundle.serving.machine import Machine
 from bundle.system.findings import Finding, failing, ok, warning
-from bundle.system.proxies import proxy_for, without_users
 from bundle.system.text import size
 from bundle.tasks.benchmarks import BENCHMARKS, Benchmark
 from bundle.tasks.sources import load_tables
 from bundle.tasks.sources.hub import cached_commit, look_at_hub
-from bundle.tasks.sources.modelscope import cache as modelscope_cache
-from bundle.tasks.sources.modelscope import endpoint as modelscope_endpoint
-from bundle.tasks.sources.modelscope import wrong_endpoint
+from bundle.tasks.sources.modelscope import look_at_modelscope
 
 _DEFAULT_BENCHMARK: Final = "ceval"
 
@@ -32,11 +24,7 @@ _DEFAULT_BENCHMARK: Final = "ceval"
 def check_checkpoint(directory: Path, machine: Machine, limit_s: float) -> Iterator[Finding]:
     """Everything a run looks at before its first question, except for the server itself.
 
-    Args:
-        limit_s: The time limit for the check of its tokenizer.
-
-    Raises:
-        BundleError: It cannot be served.
+    Raises BundleError if it cannot be served.
     """
     checkpoint = inspect_checkpoint(directory)
     named = model_file_for(checkpoint.architecture)
@@ -77,9 +65,7 @@ def check_checkpoint(directory: Path, machine: Machine, limit_s: float) -> Itera
 def check_data(source: str | None, limit_s: float) -> Iterator[Finding]:
     """Whether questions can be read from a source.
 
-    Args:
-        source: As in ``--data``: ``SOURCE`` or ``BENCHMARK=SOURCE``; None for the Hub, or else what there is.
-        limit_s: The time limit for a server's answer.
+    ``source``: as in ``--data``: ``SOURCE`` or ``BENCHMARK=SOURCE``; None for the Hub, or else what there is.
     """
     if source is None:
         yield from _without_choice(BENCHMARKS[_DEFAULT_BENCHMARK], limit_s)
@@ -92,7 +78,7 @@ def check_data(source: str | None, limit_s: float) -> Iterator[Finding]:
         case "hub":
             yield ok(look_at_hub(benchmark, limit_s))
         case "modelscope":
-            yield ok(_look_at_modelscope(benchmark, limit_s))
+            yield ok(look_at_modelscope(benchmark, limit_s))
         case _:
             yield _read(given, [named] if named else list(BENCHMARKS.values()))
 
@@ -107,35 +93,12 @@ def _without_choice(benchmark: Benchmark, limit_s: float) -> Iterator[Finding]:
             yield ok(f"using the earlier download of {benchmark.hub} @ {commit[:8]}: {no_hub.message}")
             return
         try:
-            other = _look_at_modelscope(benchmark, limit_s)
+            other = look_at_modelscope(benchmark, limit_s)
         except BundleError as no_modelscope:
             yield failing(no_hub.message, no_hub.remedy, [no_modelscope.message])
         else:
             yield warning(no_hub.message, no_hub.remedy)
             yield ok(f"with --data modelscope: {other}")
-
-
-def _look_at_modelscope(benchmark: Benchmark, limit_s: float) -> str:
-    kept = modelscope_cache() / benchmark.modelscope / benchmark.archive
-    if os.path.isfile(kept):  # noqa: PTH113 - Path.is_file raises for some names
-        return f"{kept}, downloaded from ModelScope earlier"
-    url = f"{modelscope_endpoint()}/datasets/{benchmark.modelscope}/resolve/master/{benchmark.archive}"
-    remedy = "MODELSCOPE_ENDPOINT=URL chooses another server; `--data hub` or `--data PATH` does not need it."
-    if not url.startswith(("http://", "https://")):
-        raise DataError(f"{without_users(url)} is not a valid address.", remedy=remedy)
-    request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": f"bundle/{__version__}"})  # noqa: S310
-    proxy_for(url, only_http=False)
-    shown = without_users(url)
-    try:
-        urllib.request.urlopen(request, timeout=limit_s).close()  # noqa: S310 - see the check above
-    except urllib.error.HTTPError as error:
-        said = f"{shown} cannot be downloaded: HTTP {error.code} {error.reason}."
-        raise (wrong_endpoint(url, error) or DataError(said, remedy=remedy)) from None
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        said = f"{shown} cannot be reached: {without_users(str(reason))}."
-        raise (wrong_endpoint(url, error) or DataError(said, remedy=remedy)) from None
-    return f"{benchmark.modelscope} at {url.split('/')[2].rpartition('@')[2]}"
 
 
 def _read(source: str, benchmarks: list[Benchmark]) -> Finding:

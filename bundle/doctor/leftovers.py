@@ -12,12 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from bundle.checkpoints import cache
-from bundle.doctor.processes import (
-    ProcessesUnknownError,
-    end_orphans,
-    marked_processes,
-    session_is_alive,
-)
+from bundle.doctor.processes import ProcessesUnknownError, end_orphans, marked_processes, session_is_alive
 from bundle.serving.conversion import CONVERTED, cache_directory
 from bundle.serving.transformers_engine import HUB_VIEWS
 from bundle.system.findings import Finding, ok, warning
@@ -43,17 +38,6 @@ class Leftover:
     path: Path
     size: int
     age_s: float
-
-    def remove(self) -> None:
-        """Remove it.
-
-        Raises:
-            OSError: It cannot be removed.
-        """
-        if self.path.is_dir() and not self.path.is_symlink():
-            shutil.rmtree(self.path)
-        else:
-            self.path.unlink(missing_ok=True)
 
 
 def check_processes(clean: bool) -> Iterator[Finding]:
@@ -163,10 +147,13 @@ def _why_unneeded(entry: cache.Entry) -> str | None:
 
 
 def _remove_all(found: Iterable[Leftover]) -> Iterator[str]:
-    """Remove each; tell those that cannot be."""
+    """Remove each, and yield what could not be removed."""
     for one in found:
         try:
-            one.remove()
+            if one.path.is_dir() and not one.path.is_symlink():
+                shutil.rmtree(one.path)
+            else:
+                one.path.unlink(missing_ok=True)
         except OSError as error:
             yield f"{one.path}: {error.strerror}"
 
@@ -193,7 +180,6 @@ def half_written_results(out: Path) -> Iterator[Leftover]:
 
 
 def half_written_downloads(cache: Path) -> Iterator[Leftover]:
-    """Unfinished downloads from ModelScope."""
     for path in cache.glob("*/*/*.part"):
         yield from _left(path, _HALF_WRITTEN_S, directory=False)
 

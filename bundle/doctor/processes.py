@@ -1,6 +1,6 @@
 """Processes of servers that this program started: those of runs in progress, and those left behind.
 
-A server and whatever comes of it carry the guardian's mark in their environment. While a run lasts, every one of them
+A server and its descendants carry the guardian's mark in their environment. While a run lasts, every one of them
 descends from its guardian or, should that be killed, from this program itself; on Linux also those that daemonise. One
 that carries the mark and descends from neither is left over from a run that was killed together with its guardian.
 
@@ -45,7 +45,6 @@ class MarkedProcess:
 
     Attributes:
         process: It; knows its start time, so that another process with its pid is not taken for it.
-        orphaned: Whether the run that started it is gone.
         guardian_stopped: Whether its guardian lives but is stopped (SIGSTOP), so that it will do nothing.
     """
 
@@ -59,11 +58,7 @@ class MarkedProcess:
 
 
 def marked_processes() -> list[MarkedProcess]:
-    """All processes of this user that carry the mark.
-
-    Raises:
-        ProcessesUnknownError: The system does not list them.
-    """
+    """All processes of this user that carry the mark. Raises ProcessesUnknownError if the system does not list them."""
     processes = list(_own_processes())
     sessions = frozenset(_sessions(processes))
     return [marked for process in processes if (marked := _marked(process, sessions)) is not None]
@@ -79,13 +74,8 @@ def end_orphans(say: Callable[[str], None]) -> list[MarkedProcess]:
     """End what was left behind: SIGTERM, and SIGKILL for what is still there after some seconds.
 
     Each is looked at again right before it is signalled, so that nothing else is hit that has its pid by then. What it
-    forks meanwhile is found by looking again.
-
-    Returns:
-        Those that are still there, normally none.
-
-    Raises:
-        ProcessesUnknownError: The system does not list them.
+    forks meanwhile is found by looking again. Raises ProcessesUnknownError if the system does not list them. Returns
+    those that are still there, normally none.
     """
     orphans: list[MarkedProcess] = []
     # Once, for those that show which sessions are ours may be the first to end.
@@ -120,7 +110,7 @@ def end_orphans(say: Callable[[str], None]) -> list[MarkedProcess]:
 
 
 def _own_processes() -> Iterator[psutil.Process]:
-    # psutil says nothing of use where there is no /proc.
+    # psutil gives no useful error without /proc.
     if psutil.LINUX and not Path("/proc/self/stat").exists():
         raise ProcessesUnknownError("there is no /proc")
     me, pid = os.getuid(), os.getpid()
@@ -168,10 +158,9 @@ def _session_of(pid: int) -> int | None:
 
 
 def _marked(process: psutil.Process, sessions: Collection[int]) -> MarkedProcess | None:
-    """What is known of a process if it carries the mark; None where it does not, has ended or does not tell.
+    """A process that carries the mark; None where it does not, has ended or cannot be inspected.
 
-    Args:
-        sessions: Those of servers; a process in one of them without the mark has overwritten its environment.
+    ``sessions``: those of servers; a process in one of them without the mark has overwritten its environment.
     """
     try:
         environment = process.environ()

@@ -78,8 +78,7 @@ def _nearest_existing(path: Path) -> Path:
 def _write_in(directory: Path) -> None:
     """Write a file that has no name or loses it at once, so that nothing stays.
 
-    Raises:
-        OSError: It cannot be written.
+    Raises OSError if it cannot be written.
     """
     with tempfile.TemporaryFile(dir=directory, prefix=".bundle-doctor-") as file:
         file.write(bytes(4096))
@@ -155,11 +154,7 @@ def check_descriptors() -> Iterator[Finding]:
 
 
 def _address(url: str) -> str:
-    """Host and port of a proxy, without the user name and password it may contain.
-
-    Raises:
-        ValueError: It has none.
-    """
+    """Host and port of a proxy, without the user name and password it may contain. Raises ValueError if it has none."""
     parts = urlsplit(url)
     port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
     if not parts.hostname or port is None:

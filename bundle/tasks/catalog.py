@@ -20,9 +20,8 @@ __all__ = ["Question", "Task", "find_task"]
 def find_task(name: str) -> Task:
     """The task of this name or alias in ``configs/``, or written in the file at this path.
 
-    Raises:
-        ConfigError: There is none, or its file cannot be used as written.
-        DataError: It has its own rows, and they cannot be used.
+    Raises ConfigError if there is none, or its file cannot be used as written; DataError if it has its own rows, and
+    they cannot be used.
     """
     path = find_file("configs", name)
     file = read_file(path, TaskFile)
@@ -50,7 +49,8 @@ def _benchmark_task(path: Path, file: TaskFile, known: Benchmark) -> Task:
                 remedy=did_you_mean(column, known.prompt_columns, f"It has {', '.join(known.prompt_columns)}."),
             )
     _require_likelihood(file)
-    prefixes = {split: known.score_prefix(split, file.scores or known.name) for split in splits}
+    scores = file.scores or known.name
+    prefixes = {split: scores if split == known.main_split else f"{scores}-{split}" for split in splits}
     groups: dict[str, tuple[tuple[str, str], ...]] = {}
     for split, prefix in prefixes.items():
         groups[prefix] = tuple((split, subject.name) for subject in known.subjects)
@@ -114,7 +114,7 @@ def _own_task(path: Path, file: TaskFile, rows: RowsFile) -> Task:
 
 
 def _require_likelihood(file: TaskFile) -> None:
-    """Check that a prompt ends where an option can follow, if the model is to say how likely each is."""
+    """Check that a prompt scored by likelihood ends where an option can follow."""
     if file.answer.rule == Likeliest.name and not (
         file.prompt.assistant.endswith("{answer}") and file.prompt.shape == "plain"
     ):
@@ -129,6 +129,6 @@ def _prompt(file: PromptFile) -> Prompt:
 
 
 def _placeholders(prompt: PromptFile) -> list[str]:
-    """The columns a prompt names, in order: what stands in braces, if it could be a name."""
+    """The columns a prompt names, in order: identifiers in braces."""
     found = re.findall(r"\{([^{}]*)\}", prompt.user + prompt.assistant)
     return [name for name in dict.fromkeys(found) if name.isidentifier() and name != "subject"]

@@ -114,8 +114,7 @@ def numbered(options: Options) -> str:
 def several(text: str, letters: str, *, ignore_case: bool = True) -> str:
     """The options that a text consists of, in their order: "CA", "A、C" and "(A) and (C)" are "AC".
 
-    Returns:
-        "" if there is anything else in the text, or an option twice.
+    Returns "" if there is anything else in the text, or an option twice.
     """
     plain = unicodedata.normalize("NFKC", text).strip()
     form = rf"{_BETWEEN}(?:[{letters}]{_BETWEEN})+"
@@ -127,23 +126,15 @@ def several(text: str, letters: str, *, ignore_case: bool = True) -> str:
 
 
 def in_order(found: "list[str] | set[str] | str", letters: str) -> str:
-    """Options in their order."""
     return "".join(letter for letter in letters if letter in found)
 
 
 def read_gold(answer: str, options: Options, letters: str, *, texts: bool, how: AnswerAs | None, base: int) -> Gold:
-    """Which option a file's answer means.
+    """Which option a file's answer means. Raises ValueError if it means none, or several.
 
     Args:
         answer: As in the file; a `Number` where it is one in JSON.
-        options: The row's; empty where only ``letters`` are known.
-        letters: What an answer may be.
         texts: Whether an option's own text stands for its letter; otherwise such an answer stays as it is.
-        how: How the file writes answers; None to find out.
-        base: The index of the first option.
-
-    Raises:
-        ValueError: It is no option's, or it can mean several.
     """
     plain = _plain(answer)
     if not letters:

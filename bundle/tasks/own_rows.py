@@ -48,7 +48,6 @@ class OwnRows:
 
     Attributes:
         file: The questions, ``.csv`` or ``.jsonl``.
-        examples_file: The same for the examples; None if none are shown.
         renames: Name there -> name in the file, where they differ.
         subject: The file's column that divides the rows into subjects; None for a single subject, named after the file.
         answer_as: How the file writes answers; None to find out row by row.
@@ -74,8 +73,7 @@ class OwnRows:
     def with_rule_for_answers(self) -> Self:
         """The same, with a rule that can find the answers there are: several options where they are several.
 
-        Raises:
-            DataError: As `load`.
+        Raises DataError as `load` does.
         """
         golds = [gold for _, _, _, gold in self._read(self.file)]
         letters = "".join(
@@ -89,21 +87,13 @@ class OwnRows:
         return self
 
     def subjects(self) -> list[str]:
-        """The names of the subjects, in the order they come in the file.
-
-        Raises:
-            DataError: As `load`.
-        """
+        """The names of the subjects, in the order they come in the file. Raises DataError as `load` does."""
         return list(self._by_subject(self.file))
 
     def load(self, source: str, wanted: Sequence[Pair]) -> Tables:
         """The wanted tables.
 
-        Args:
-            source: The path of the questions: `file`, or another with the same columns.
-
-        Raises:
-            DataError: A file is missing or malformed, with its name and line, or has no rows of a subject.
+        Raises DataError if a file is missing or malformed, with its name and line, or has no rows of a subject.
         """
         path = path_of(source)
         files = {QUESTIONS: path, EXAMPLES: self.examples_file}
@@ -122,7 +112,7 @@ class OwnRows:
     def _by_subject(self, path: Path) -> dict[str, list[Row]]:
         """The rows of a file, by subject; every answer can be found, and none contradicts another."""
         rows: dict[str, list[Row]] = {}
-        told: dict[tuple[str, ...], tuple[str, str]] = {}
+        known_answers: dict[tuple[str, ...], tuple[str, str]] = {}
         for where, subject, row, gold in self._read(path):
             if not self.rule.can_find(gold.text):
                 raise DataError(
@@ -131,7 +121,7 @@ class OwnRows:
                     remedy=_REMEDY,
                 )
             question = (subject, *(cell.strip() for name, cell in row.items() if name != "answer"))
-            before, answer = told.setdefault(question, (where, gold.text))
+            before, answer = known_answers.setdefault(question, (where, gold.text))
             if answer != gold.text:
                 raise DataError(
                     f"{where}: the same question as in {before.removeprefix(f'{path}, ')}, whose answer is "
@@ -200,11 +190,7 @@ class OwnRows:
         return row, {letter: row[letter] for letter in letters}
 
     def _gold(self, record: Record, row: Row, options: Options, subject: str) -> Gold:
-        """The right answer.
-
-        Raises:
-            ValueError: The row is not a question that can be asked and scored.
-        """
+        """The right answer. Raises ValueError if the row is not a question that can be asked and scored."""
         if not subject.strip():
             raise ValueError("the subject is empty")
         asked = [name for name in row if name != "answer" and name not in self.option_columns]
@@ -247,8 +233,7 @@ def _options(column: str, value: object) -> Options | None:
 def path_of(written: str) -> Path:
     """The path that a user or a task file means; ``~`` is the home directory.
 
-    Raises:
-        DataError: There is no such home directory.
+    Raises DataError if there is no such home directory.
     """
     try:
         return Path(written).expanduser()
@@ -260,7 +245,6 @@ def path_of(written: str) -> Path:
 
 
 def _read_file(path: Path) -> list[tuple[int, Record]]:
-    """The line and the cells of every row."""
     where = str(path)
     if not is_unicode(where):
         raise DataError(f"The path {where!r} is not valid UTF-8.", remedy="Rename the file.")

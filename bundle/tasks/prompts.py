@@ -32,7 +32,6 @@ class Prompt:
 
     Attributes:
         user: Template of what the user says: ``{subject}`` is the subject's name, any other ``{column}`` a cell.
-        assistant: Template of what the assistant replies in an example.
         place_for_examples: Whether OpenCompass's template has a place for examples. Where none are put there, it
             leaves an empty line at the beginning of a flat prompt.
         may_be_absent: Columns of options that a row may do without: what would show an empty one, and every one after
@@ -48,16 +47,11 @@ class Prompt:
     def about(self, subject: str) -> "Prompt":
         """The prompt for one subject, by the name it has in prompts."""
         return replace(
-            self,
-            user=self.user.replace("{subject}", subject),
-            assistant=self.assistant.replace("{subject}", subject),
+            self, user=self.user.replace("{subject}", subject), assistant=self.assistant.replace("{subject}", subject)
         )
 
     def messages(self, shape: str, examples: Sequence[Mapping[str, str]], question: Mapping[str, str]) -> list[Message]:
         """What is sent.
-
-        Args:
-            shape: One of `SHAPES`.
 
         The question's cells are put into the examples as well, where a ``{column}`` is still left in these: OpenCompass
         fills the examples first and then the whole conversation (``PromptTemplate.generate_item``).
@@ -132,7 +126,7 @@ def cut(template: str, text: str) -> list[tuple[str, str]]:
         text: Ends with the filled template; examples may stand before it, and a few words after it.
 
     Returns:
-        All of the text in pieces, each with its column's name; "" for what is no cell. A column that is not found, as
+        All of the text in pieces, each with its column's name ("" between cells). A column that is not found, as
         an option that a row does not have, has no piece.
     """
     pieces = re.split(r"\{(\w+)\}", template)

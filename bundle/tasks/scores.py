@@ -24,7 +24,6 @@ class Key(NamedTuple):
 
     @property
     def part(self) -> Part:
-        """All but the row number."""
         return self[:3]
 
 
@@ -35,7 +34,6 @@ class ScoredTask:
     Attributes:
         name: As in ``--task``; for a task file of the user's own, its name without ``.toml``.
         splits: The splits asked, each with the prefix of its score names.
-        secret_splits: Splits whose gold answers are not public.
         groups: The members of every group, by the group's score name. A group's score is the mean over its members;
             the group of all subjects comes first in each split.
     """
@@ -46,6 +44,11 @@ class ScoredTask:
     secret_splits: frozenset[str]
     subjects: tuple[Subject, ...]
     groups: Mapping[str, tuple[Member, ...]]
+
+    @property
+    def open_splits(self) -> dict[str, str]:
+        """The splits whose gold answers are public."""
+        return {split: prefix for split, prefix in self.splits.items() if split not in self.secret_splits}
 
     def score_name(self, split: str, subject: str) -> str:
         """The name of a subject's score, as OpenCompass writes it ("ceval-test-law")."""
@@ -67,8 +70,7 @@ class ScoredTask:
 def score_names(tasks: Iterable[ScoredTask]) -> dict[str, dict[str, str]]:
     """The names in ``results.json`` of the scores of all tasks of a run.
 
-    Returns:
-        By task name and the score's own name: the latter, or "TASK/NAME" where several of the tasks share it.
+    By task name and the score's own name: that name, or "TASK/NAME" where several of the tasks share it.
     """
     own = {task.name: task.own_score_names() for task in tasks}
     uses: dict[str, int] = {}

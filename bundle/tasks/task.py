@@ -20,13 +20,7 @@ class Question:
     """One question, ready to be asked.
 
     Attributes:
-        task: The task's name.
-        split: The split it is from.
-        subject: The subject's name.
         id: Row number in the split, from 0.
-        messages: What is sent.
-        gold: The right answer; "" where it is secret.
-        examples: How many examples it has.
         max_reply: Tokens that its prompt leaves for a reply; None where that is enough for the longest one.
     """
 
@@ -50,13 +44,8 @@ class Task(ScoredTask):
     """A benchmark, or the user's own questions, asked in one way.
 
     Attributes:
-        benchmark: Where the rows come from.
-        example_split: The split the examples are taken from.
         first: Ask only this many questions of every subject, from the first; None for all.
-        columns: The columns a prompt can use, in the order they are filled in.
-        prompt: How a question is asked.
         shape: The prompt's shape unless another is asked for, one of `SHAPES`.
-        answer_rule: Finds the answer in a reply.
         max_out_len: Maximum tokens per reply; None leaves it to the model.
     """
 
@@ -92,12 +81,8 @@ class Task(ScoredTask):
     def select(self, names: Sequence[str] | None) -> tuple[Subject, ...]:
         """The subjects meant by these names, in the task's order; all of them for None.
 
-        Args:
-            names: A subject's name as in files, on the screen or in Chinese, a group's, or a score's ("law", "法学",
-                "stem", "ceval-law"); case does not matter.
-
-        Raises:
-            UsageError: A name is not known.
+        Raises UsageError if a name is not known. ``names`` holds a subject's name as in files, on the screen or in
+        Chinese, a group's, or a score's ("law", "法学", "stem", "ceval-law"); case does not matter.
         """
         if names is None:
             return self.subjects
@@ -127,14 +112,9 @@ class Task(ScoredTask):
     def load(self, source: str, subjects: Sequence[Subject], say: Callable[[str], None]) -> Tables:
         """Load the rows this task needs of these subjects.
 
-        Args:
-            source: Where from; `default_source` where the user names none. A task with its own rows takes the path of
-                another file with the same columns.
-            subjects: Some or all of `subjects`.
-            say: Called with a line about anything that takes time.
-
-        Raises:
-            DataError: They cannot be found, downloaded or read, or are fewer than the examples the prompt shows.
+        Raises DataError if they cannot be found, downloaded or read, or are fewer than the examples the prompt shows.
+        ``source``: where from; `default_source` where the user names none. A task with its own rows takes the path of
+        another file with the same columns.
         """
         splits = [self.example_split, *self.splits] if self.examples else list(self.splits)
         wanted = [(subject.name, split) for subject in subjects for split in dict.fromkeys(splits)]
@@ -165,18 +145,14 @@ class Task(ScoredTask):
     ) -> Iterator[Question]:
         """The questions of these subjects, split by split and subject by subject.
 
+        Raises UsageError if there is no such shape.
+
         Args:
-            tables: What `load` returned for them.
-            subjects: Some or all of `subjects`.
-            limit: Only so many questions of every subject, the first ones.
-            shape: One of `SHAPES`; None for the task's own.
+            limit: Maximum questions of every subject, the first ones.
             fits: Whether these messages leave room for a reply. Until they do, the last example is left out, and the
                 next to last, and so on, as in OpenCompass's ``GenInferencer``; a question without any is asked anyway.
             left: How many tokens they leave for it; None where that is enough for the longest one.
-            sample: Only so many questions of every subject, drawn from all of them: always the same ones.
-
-        Raises:
-            UsageError: There is no such shape.
+            sample: Maximum questions of every subject, drawn at random but always the same.
         """
         shape = self.shape if shape is None else shape
         if shape not in SHAPES:
@@ -195,14 +171,7 @@ class Task(ScoredTask):
                     yield question if left is None else replace(question, max_reply=left(question.messages))
 
     def with_examples(self, question: Question, examples: int, tables: Tables, shape: str) -> Question:
-        """A question of this task with fewer examples, the first ones.
-
-        Args:
-            question: As `questions` gives it.
-            examples: How many.
-            tables: What `load` returned.
-            shape: The one it was asked in.
-        """
+        """A question of this task with fewer examples, the first ones."""
         prompt = next(self.prompt.about(one.chinese) for one in self.subjects if one.name == question.subject)
         shown = self._examples(tables, question.subject)[:examples]
         row = tables.rows[question.subject, question.split][question.id]

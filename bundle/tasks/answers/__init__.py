@@ -41,14 +41,7 @@ RULES: Mapping[str, type[AnswerRule]] = {
 
 
 def make_rule(name: str, settings: Mapping[str, object]) -> AnswerRule:
-    """The rule that a task file asks for.
-
-    Args:
-        settings: The other keys of the table ``[answer]``.
-
-    Raises:
-        ConfigError: Unknown rule, or settings it cannot use.
-    """
+    """The rule that a task file asks for. Raises ConfigError if there is none, or it cannot use the settings."""
     rule = RULES.get(name)
     if rule is None:
         known = f"The rules are {', '.join(RULES)}."
@@ -70,8 +63,7 @@ def make_rule(name: str, settings: Mapping[str, object]) -> AnswerRule:
 def for_several_answers(rule: AnswerRule, options: str) -> AllOptions:
     """The rule that looks where another does, for questions with several right answers.
 
-    Args:
-        options: What the answers may be, where the other rule does not say it.
+    ``options``: what the answers may be, where the other rule does not say it.
     """
     match rule:
         case AllOptions():

@@ -22,9 +22,7 @@ class AllOptions(AnswerRule):
 
     Looked for in this order: where ``pattern`` says; a reply of nothing but options; after a label such as "答案是" or
     "故选"; at the beginning; the only options that are named anywhere. A reply that leaves it open has no answer.
-
-    Attributes:
-        pattern: A regular expression whose first group is where the answer begins; "" for none.
+    ``pattern`` is a regular expression whose first group is where the answer begins; "" for none.
     """
 
     name: ClassVar[str] = "all_options"
@@ -36,11 +34,6 @@ class AllOptions(AnswerRule):
     _labelled: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Compile the expressions.
-
-        Raises:
-            ConfigError: The options or the expression cannot be used.
-        """
         check_options(self.options)
         object.__setattr__(self, "_pattern", Pattern(self.pattern) if self.pattern else None)
         letter = rf"[(\[]?[{self.options}](?=[{self.options}]|[^A-Za-z0-9]|$)[)\]]?"

@@ -96,11 +96,6 @@ class FirstOption(AnswerRule):
     _final: FirstMatch = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Put the options into the patterns.
-
-        Raises:
-            ConfigError: They are not distinct ASCII letters or digits.
-        """
         check_options(self.options)
         object.__setattr__(self, "_searches", searches(self.options))
         final = re.compile(_FINAL.format(options=self.options))

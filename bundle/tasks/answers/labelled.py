@@ -17,8 +17,6 @@ class FirstMatch:
 
     Attributes:
         expression: A label without fillers in it, any number of fillers, one character that is the answer (group 1).
-        is_filler: Whether a character is one.
-        label_length: Maximum characters of a label.
     """
 
     expression: re.Pattern[str]
@@ -80,7 +78,6 @@ class Labelled(AnswerRule):
     Attributes:
         label: Letters and digits of any script.
         colon: The colons that may follow the label, one or both of ":" and "：".
-        ignore_case: Whether the case of the label and the option is ignored.
     """
 
     name: ClassVar[str] = "labelled"
@@ -92,11 +89,6 @@ class Labelled(AnswerRule):
     _first: FirstMatch = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Compile the expression.
-
-        Raises:
-            ConfigError: The label, the options or the colon cannot be used.
-        """
         check_options(self.options)
         if not re.fullmatch(r"\w+", self.label):
             raise ConfigError(

@@ -12,9 +12,6 @@ class Likeliest(AnswerRule):
 
     OpenCompass's ``PPLInferencer`` (``opencompass/openicl/icl_inferencer/icl_ppl_inferencer.py``) with the loss of
     ``HuggingFaceBaseModel.get_ppl``. What is kept as the reply is that option.
-
-    Attributes:
-        options: The letters or digits that are options.
     """
 
     name: ClassVar[str] = "likeliest"
@@ -22,11 +19,6 @@ class Likeliest(AnswerRule):
     options: str = "ABCD"
 
     def __post_init__(self) -> None:
-        """Check the options.
-
-        Raises:
-            ConfigError: They cannot be used.
-        """
         check_options(self.options)
 
     def extract(self, reply: str) -> str:

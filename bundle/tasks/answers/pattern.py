@@ -37,8 +37,7 @@ class Pattern(AnswerRule):
     def __post_init__(self) -> None:
         """Compile the expression.
 
-        Raises:
-            ConfigError: It is not valid, or has no group; or the options cannot be used.
+        Raises ConfigError if it is not valid, or has no group; or the options cannot be used.
         """
         if self.options:
             check_options(self.options)
@@ -123,10 +122,8 @@ _timer = _Timer()
 def search(expression: re.Pattern[str], text: str, *, seconds: float) -> re.Match[str] | None:
     """What ``expression.search(text)`` finds.
 
-    Only the main thread can be interrupted; in any other there is no limit.
-
-    Raises:
-        SearchTimeoutError: It has found nothing after so many seconds of processor time.
+    Only the main thread can be interrupted; in any other there is no limit. Raises SearchTimeoutError if it has found
+    nothing after ``seconds`` of processor time.
     """
     if threading.current_thread() is not threading.main_thread():
         return expression.search(text)

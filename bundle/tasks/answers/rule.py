@@ -28,11 +28,7 @@ class AnswerRule(ABC):
 
     @abstractmethod
     def extract(self, reply: str) -> str:
-        """The answer in a whole reply, or "" if it has none.
-
-        Raises:
-            AnswerError: The search took too long.
-        """
+        """The answer in a whole reply, or "" if it has none. Raises AnswerError if the search took too long."""
 
     @abstractmethod
     def can_find(self, answer: str) -> bool:
@@ -43,7 +39,6 @@ class AnswerRule(ABC):
         return _WholeReplyReader(self)
 
     def to_json(self) -> dict[str, Any]:
-        """The rule and its settings, for a run's record."""
         return {"rule": self.name} | {field.name: getattr(self, field.name) for field in settings_of(type(self))}
 
 
@@ -53,11 +48,7 @@ def settings_of(rule: type[AnswerRule]) -> list["dataclasses.Field[Any]"]:
 
 
 def check_options(options: str) -> None:
-    """Check what a rule may find.
-
-    Raises:
-        ConfigError: They are not distinct ASCII letters or digits.
-    """
+    """Check what a rule may find. Raises ConfigError if they are not distinct ASCII letters or digits."""
     if not (options.isascii() and options.isalnum() and len(set(options)) == len(options)):
         raise ConfigError(
             f"The options {options!r} are not distinct ASCII letters or digits.", remedy='For example, "ABCD".'
@@ -65,8 +56,6 @@ def check_options(options: str) -> None:
 
 
 class _WholeReplyReader:
-    """Waits for the end of the reply."""
-
     def __init__(self, rule: AnswerRule) -> None:
         self._rule = rule
         self._pieces: list[str] = []

@@ -37,15 +37,9 @@ SOURCES: Mapping[str, Loader] = {"hub": _hub, "modelscope": _modelscope, "sample
 def load_tables(source: str, benchmark: Benchmark, wanted: Sequence[Pair], say: Say = lambda _: None) -> Tables:
     """Load the wanted tables of a benchmark, all of them or none.
 
-    Args:
-        source: One of `SOURCES`, or the path of a directory or .zip. A directory that has one of these names is written
-            ``./hub``.
-        benchmark: Where its files are and what they must hold.
-        wanted: Pairs of subject and split.
-        say: Called with one plain line about anything that takes time, such as a download.
-
-    Raises:
-        DataError: The questions cannot be found, downloaded or read; it names the file and, inside one, the line.
+    Raises DataError if the questions cannot be found, downloaded or read; it names the file and, inside one, the line.
+    ``source``: one of `SOURCES`, or the path of a directory or .zip. A directory that has one of these names is written
+    ``./hub``.
     """
     loader = SOURCES.get(source)
     origin, rows = loader(benchmark, wanted, say) if loader else load_path(source, benchmark, wanted, say)

@@ -24,8 +24,7 @@ def read_tables(
 ) -> dict[tuple[str, str], list[Row]]:
     """Read the CSV file of every wanted pair; ``prefix`` goes before its name in errors.
 
-    Raises:
-        DataError: A file is malformed.
+    Raises DataError if a file is malformed.
     """
     names = benchmark.file_names(wanted)
     return {pair: read_csv(contents[pair], prefix + name, benchmark, pair[1]) for pair, name in names.items()}
@@ -34,8 +33,7 @@ def read_tables(
 def read_csv(data: bytes, where: str, benchmark: Benchmark, split: str) -> list[Row]:
     """The questions of one file.
 
-    Raises:
-        DataError: The file is malformed, with its name and the line a faulty row begins in.
+    Raises DataError if the file is malformed, with its name and the line a faulty row begins in.
     """
     header, records = read_records(data, where)
     places = place_columns(header, benchmark, split, where)
@@ -46,8 +44,7 @@ def read_csv(data: bytes, where: str, benchmark: Benchmark, split: str) -> list[
 def read_records(data: bytes, where: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """A file's header, and the line and the cells of every row below it.
 
-    Raises:
-        DataError: The file is malformed, with its name and the line a faulty row begins in.
+    Raises DataError if the file is malformed, with its name and the line a faulty row begins in.
     """
     # Strict, or a quote left open would swallow questions in silence.
     reader = csv.reader(io.StringIO(decode(data, where)), strict=True)
@@ -93,8 +90,7 @@ def _require_commas(header: list[str], where: str) -> None:
 def decode(data: bytes, where: str) -> str:
     """UTF-8 to text, with line ends translated as text mode does.
 
-    Raises:
-        DataError: It is not UTF-8, or holds a NUL.
+    Raises DataError if it is not UTF-8, or holds a NUL.
     """
     data = data.removeprefix(codecs.BOM_UTF8)
     try:

@@ -43,8 +43,8 @@ _TRUE = ("1", "ON", "YES", "TRUE")
 def load_from_hub(benchmark: Benchmark, wanted: Sequence[Pair], say: Callable[[str], None]) -> tuple[str, Rows]:
     """The wanted tables, and where they came from.
 
-    Raises:
-        DataError: The Hub cannot be reached and the cache does not have them, or the dataset does not contain them.
+    Raises DataError if the Hub cannot be reached and the cache does not have them, or the dataset does not contain
+    them.
     """
     require_endpoint()
     with _quiet():
@@ -69,8 +69,7 @@ def load_from_hub(benchmark: Benchmark, wanted: Sequence[Pair], say: Callable[[s
 def look_at_hub(benchmark: Benchmark, limit_s: float) -> str:
     """Ask the Hub for a benchmark's current commit, and nothing else. Returns one line about it for people.
 
-    Raises:
-        DataError: The Hub cannot be reached within ``limit_s`` seconds, refuses, or offline mode is on.
+    Raises DataError if the Hub cannot be reached within ``limit_s`` seconds, refuses, or offline mode is on.
     """
     require_endpoint()
     if _offline():
@@ -90,10 +89,9 @@ def cached_commit(benchmark: Benchmark, wanted: Sequence[Pair]) -> str | None:
 
 
 def require_endpoint() -> None:
-    """Check HF_ENDPOINT. Some of what is no address ends the import of huggingface_hub.
+    """Check HF_ENDPOINT: some malformed addresses make the import of huggingface_hub fail.
 
-    Raises:
-        DataError: It cannot be used.
+    Raises DataError if it cannot be used.
     """
     endpoint = os.environ.get("HF_ENDPOINT")
     if endpoint is None:
@@ -117,9 +115,7 @@ def require_endpoint() -> None:
 def hub_cache() -> Path:
     """The directory that holds what was downloaded from the Hub.
 
-    Raises:
-        DataError: HF_ENDPOINT cannot be used.
-        UsageError: The user has no home directory.
+    Raises DataError if HF_ENDPOINT cannot be used; UsageError if the user has no home directory.
     """
     require_endpoint()
     from huggingface_hub import constants  # imported late: slow

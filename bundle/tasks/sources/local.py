@@ -51,8 +51,7 @@ def load_path(
 ) -> tuple[str, Rows]:
     """The wanted tables from a directory or a .zip, and where they came from.
 
-    Raises:
-        DataError: There is nothing of this benchmark, several copies of it, or files that cannot be read.
+    Raises DataError if there is nothing of this benchmark, several copies of it, or files that cannot be read.
     """
     path = _resolve(source, next(iter(benchmark.file_names(wanted).values())))
     try:
@@ -168,12 +167,7 @@ def _places(root: Path, benchmark: Benchmark, wanted: Sequence[Pair]) -> list[_P
 
 
 def _look(
-    folder: Path,
-    benchmark: Benchmark,
-    names: Sequence[str],
-    wanted: Sequence[Pair],
-    subjects: set[str],
-    tops: set[str],
+    folder: Path, benchmark: Benchmark, names: Sequence[str], wanted: Sequence[Pair], subjects: set[str], tops: set[str]
 ) -> _Place | None:
     entries = set(_list(folder, ""))
     if entries & tops and any(_is_file(folder / name) for name in names):
@@ -208,8 +202,7 @@ def _is_file(path: Path) -> bool:
 def _read_directory(root: Traversable, names: Mapping[Pair, str], where: str) -> dict[Pair, bytes]:
     """Read every named file below a directory.
 
-    Raises:
-        DataError: Some are missing or cannot be read; it says what is there instead.
+    Raises DataError if some are missing or cannot be read; it says what is there instead.
     """
     contents: dict[Pair, bytes] = {}
     absent: list[str] = []

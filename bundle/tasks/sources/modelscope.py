@@ -42,16 +42,14 @@ OPTIONS = (
 def load_from_modelscope(benchmark: Benchmark, wanted: Sequence[Pair], say: Callable[[str], None]) -> tuple[str, Rows]:
     """The wanted tables, and where they came from.
 
-    Raises:
-        DataError: ModelScope cannot be reached, sends something else, or the .zip does not have them.
-        UsageError: The proxy that the environment names cannot be used.
+    Raises DataError if ModelScope cannot be reached, sends something else, or the .zip does not have them; UsageError
+    if the proxy that the environment names cannot be used.
     """
     origin = f"modelscope {benchmark.modelscope}, {benchmark.archive}"
-    path = cache() / benchmark.modelscope / benchmark.archive
+    path, url = _path_and_url(benchmark)
     if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for some names
         origin += " (cached)"
     else:
-        url = f"{endpoint()}/datasets/{benchmark.modelscope}/resolve/master/{benchmark.archive}"
         if "@" in url:
             raise DataError(
                 "MODELSCOPE_ENDPOINT contains a user name or password, which would be shown and recorded.",
@@ -67,15 +65,43 @@ def load_from_modelscope(benchmark: Benchmark, wanted: Sequence[Pair], say: Call
                     f"{path.parent} cannot be written: {error.strerror}.",
                     remedy="Set MODELSCOPE_CACHE to a directory that can be written.",
                 ) from error
-            raise (
-                wrong_endpoint(url, error)
-                or DataError(f"{url} could not be downloaded: {_reason(error)}.", remedy=OPTIONS)
-            ) from error
+            said = f"{url} could not be downloaded: {_reason(error)}."
+            raise (_wrong_endpoint(url, error) or DataError(said, remedy=OPTIONS)) from error
     try:
         folder, contents = read_archive(path, benchmark.file_names(wanted))
     except DataError as error:
         raise DataError(error.message, remedy=f"Remove {path} to download it again. {OPTIONS}") from error
     return origin, read_tables(contents, benchmark, wanted, f"{benchmark.archive}: {folder}")
+
+
+def look_at_modelscope(benchmark: Benchmark, limit_s: float) -> str:
+    """Ask whether a benchmark's .zip can be downloaded. Returns one line about it for people.
+
+    Raises DataError if it cannot, or no answer comes within ``limit_s`` seconds.
+    """
+    path, url = _path_and_url(benchmark)
+    if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for some names
+        return f"{path}, downloaded from ModelScope earlier"
+    shown = without_users(url)
+    remedy = "MODELSCOPE_ENDPOINT=URL chooses another server; `--data hub` or `--data PATH` does not need it."
+    if not url.startswith(("http://", "https://")):
+        raise DataError(f"{shown} is not a valid address.", remedy=remedy)
+    proxy_for(url, only_http=False)
+    try:
+        urllib.request.urlopen(_request(url, "HEAD"), timeout=limit_s).close()  # noqa: S310 - see the check above
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            said = f"{shown} cannot be downloaded: HTTP {error.code} {error.reason}."
+        else:
+            said = f"{shown} cannot be reached: {_reason(error)}."
+        raise (_wrong_endpoint(url, error) or DataError(said, remedy=remedy)) from None
+    return f"{benchmark.modelscope} at {url.split('/')[2].rpartition('@')[2]}"
+
+
+def _path_and_url(benchmark: Benchmark) -> tuple[Path, str]:
+    """Where a benchmark's .zip is kept, and where it is downloaded from."""
+    name = benchmark.archive
+    return cache() / benchmark.modelscope / name, f"{endpoint()}/datasets/{benchmark.modelscope}/resolve/master/{name}"
 
 
 def endpoint() -> str:
@@ -84,7 +110,11 @@ def endpoint() -> str:
     return (server if "://" in server else f"https://{server}").rstrip("/")
 
 
-def wrong_endpoint(url: str, error: Exception) -> DataError | None:
+def _request(url: str, method: str) -> urllib.request.Request:
+    return urllib.request.Request(url, method=method, headers={"User-Agent": f"bundle/{__version__}"})  # noqa: S310
+
+
+def _wrong_endpoint(url: str, error: Exception) -> DataError | None:
     """The error for an address with http for https, or the other way round; None if ``error`` does not say so."""
     body = error.read(_ENOUGH) if isinstance(error, urllib.error.HTTPError) else ""
     if wrong := wrong_scheme(endpoint(), "MODELSCOPE_ENDPOINT=", f"{error} {body!r}", proxy_for(url, only_http=False)):
@@ -93,7 +123,6 @@ def wrong_endpoint(url: str, error: Exception) -> DataError | None:
 
 
 def cache() -> Path:
-    """Where downloads are kept."""
     named = os.environ.get("MODELSCOPE_CACHE")
     if named:
         return expanded(named, "MODELSCOPE_CACHE") / "bundle"
@@ -103,9 +132,7 @@ def cache() -> Path:
 def download(url: str, path: Path) -> None:
     """Download a .zip, with retries where they may help; at ``path`` there is then the whole file or nothing.
 
-    Raises:
-        OSError: It could not be downloaded or written.
-        DataError: What came is too large or no sound .zip.
+    Raises OSError if it could not be downloaded or written; DataError if what came is too large or no sound .zip.
     """
     for pause in (*RETRY_AFTER_S, None):
         try:
@@ -121,14 +148,13 @@ def download(url: str, path: Path) -> None:
 def _download_once(url: str, path: Path) -> None:
     if not url.startswith(("http://", "https://")):
         raise ValueError("not an HTTP address")
-    request = urllib.request.Request(url, headers={"User-Agent": f"bundle/{__version__}"})  # noqa: S310
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
     part = Path(name)
     try:
         with (
             open(handle, "wb") as file,  # noqa: PTH123 - a descriptor, not a path
-            urllib.request.urlopen(request, timeout=READ_TIMEOUT_S) as response,  # noqa: S310 - see the check above
+            urllib.request.urlopen(_request(url, "GET"), timeout=READ_TIMEOUT_S) as response,  # noqa: S310 - checked above
         ):
             _copy(response, file)
         if not is_sound(part):

@@ -47,15 +47,8 @@ def read_shards(
 
     Line ends inside a cell are "\\n" here as they are in a CSV file (see `csv_files`), and a table without ids is
     numbered from 0: Parquet editions of CMMLU leave out the unnamed column that numbers the rows of its CSV files.
-
-    Args:
-        files: By name.
-        shards: The names of each table's files, as `find_shards` gives them.
-        benchmark: What the files must hold.
-        where: Goes before a file's name in errors.
-
-    Raises:
-        DataError: A file is damaged or does not hold the benchmark's columns as text.
+    Raises DataError if a file is damaged or does not hold the benchmark's columns as text. ``shards`` are
+    those of `find_shards`.
     """
     tables = _read_files({name: files[name] for pair in wanted for name in shards[pair]}, where)
     return {
@@ -117,7 +110,7 @@ def _read_files(files: Mapping[str, Path], where: str) -> dict[str, _Table]:
 
 
 def _read_alike(files: Mapping[str, Path], counts: Mapping[str, int], where: str) -> dict[str, _Table]:
-    """The content of files with the same columns, of which each has so many rows."""
+    """The content of files with the same columns and these numbers of rows."""
     try:
         joint = _joint([files[name] for name in counts], sum(counts.values()))
     except Exception as error:  # what a damaged file raises differs from version to version

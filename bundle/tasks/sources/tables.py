@@ -37,9 +37,7 @@ class Tables:
     """The rows that were asked for, no more and no less.
 
     Attributes:
-        source: As the user gave it.
         origin: Where they really came from, for the screen and run.json ("hub ceval/ceval-exam @ COMMIT").
-        rows: (subject, split) -> rows in file order.
         fingerprint: See `fingerprint`: equal for equal questions, wherever they came from.
     """
 
@@ -66,8 +64,7 @@ def fingerprint(rows: Mapping[Pair, Sequence[Row]], columns: Sequence[str]) -> s
 def place_columns(header: Sequence[str], benchmark: Benchmark, split: str, where: str) -> dict[str, int]:
     """Where in a file's header each of the benchmark's columns is; other columns are left out.
 
-    Raises:
-        DataError: A required column is missing, or one is there twice.
+    Raises DataError if a required column is missing, or one is there twice.
     """
     known = {*benchmark.columns, *benchmark.optional}
     places: dict[str, int] = {}
@@ -100,15 +97,8 @@ def make_row(cells: Sequence[str], places: dict[str, int], benchmark: Benchmark)
 def check_rows(rows: Sequence[tuple[int, Row]], benchmark: Benchmark, split: str, where: str, unit: str) -> list[Row]:
     """The rows, if every one of them is a question that can be asked and scored.
 
-    Args:
-        rows: Every row with its number in the file.
-        benchmark: What the rows must hold.
-        split: Decides whether answers may be missing.
-        where: The file, for errors.
-        unit: What the numbers count: "line" or "row".
-
-    Raises:
-        DataError: There are none, or one has no id, an id used before, no question, or no valid answer.
+    Raises DataError if there are none, or one has no id, an id used before, no question, or no valid answer. ``unit``
+    is what the numbers count: "line" or "row".
     """
     if not rows:
         raise DataError(f"{where} has a header and no questions.", remedy=REMEDY)
@@ -131,11 +121,7 @@ def check_rows(rows: Sequence[tuple[int, Row]], benchmark: Benchmark, split: str
 
 
 def check_size(size: int, what: str) -> None:
-    """Refuse a file that cannot be a table of questions.
-
-    Raises:
-        DataError: It is too large.
-    """
+    """Refuse a file that cannot be a table of questions. Raises DataError if it is too large."""
     if size > MAX_FILE_BYTES:
         raise DataError(
             f"{what} is larger than {MAX_FILE_BYTES:,} bytes, too large for a table of questions.",
@@ -144,11 +130,7 @@ def check_size(size: int, what: str) -> None:
 
 
 def check_total(size: int, where: str) -> None:
-    """Refuse files that, all together, cannot be a benchmark.
-
-    Raises:
-        DataError: They are too large.
-    """
+    """Refuse files that, all together, cannot be a benchmark. Raises DataError if they are too large."""
     if size > MAX_TOTAL_BYTES:
         raise DataError(
             f"The files of {where} take more than the {MAX_TOTAL_BYTES:,} bytes allowed.",

@@ -30,11 +30,8 @@ _DAMAGE: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError,
 def read_archive(path: Path, names: Mapping[Pair, str]) -> tuple[str, dict[Pair, bytes]]:
     """Read every named file in a .zip; they may be in one folder inside it.
 
-    Returns:
-        That folder ("ceval-exam/", or "" if there is none), and the files' contents.
-
-    Raises:
-        DataError: It is not a .zip, is damaged, encrypted or too large, has names that point outside, or lacks files.
+    Raises DataError if it is not a .zip, is damaged, encrypted or too large, has names that point outside, or lacks
+    files. Returns that folder ("ceval-exam/", or "" if there is none), and the files' contents.
     """
     where = f"zip file {path}"
     contents: dict[Pair, bytes] = {}
