@@ -33,8 +33,7 @@ _ENDS_ELEMENT = re.compile(r"</(?:script|style)|<!--", re.IGNORECASE)
 class Inline:
     """The content of a script or style element.
 
-    Attributes:
-        source: The source in a Content-Security-Policy that allows this text and no other.
+    ``source`` is for a Content-Security-Policy that allows this text and no other.
     """
 
     content: Markup
@@ -73,9 +72,7 @@ def render(
 
     Args:
         data: For its scripts, besides the texts in both languages.
-        language: The one it opens in; None for the browser's.
         styles: Files besides that of all pages.
-        scripts: Likewise.
         plots: Whether they draw with Plot.
         live: Whether it asks the server it is from for new data; otherwise it asks the network for nothing.
     """
@@ -126,11 +123,7 @@ def seconds(value: float) -> str:
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
         "json_for_script": json_for_script,

@@ -47,15 +47,13 @@ def terminal_language() -> Language:
 class Words(string.Formatter):
     """The texts of a terminal, in its language; ``{n:reply|replies}`` is a number with its noun.
 
-    Args:
-        language: None for the locale's.
+    ``language``: None for the locale's.
     """
 
     def __init__(self, language: Language | None = None) -> None:
         self.language = language or terminal_language()
 
     def __call__(self, key: str, **values: object) -> str:
-        """The text with its values."""
         return self.vformat(catalog()[key][self.language], (), values)
 
     def join(self, parts: Iterable[str]) -> str:
@@ -82,7 +80,6 @@ class Words(string.Formatter):
         return "，".join(part.rstrip("。") for part in parts)
 
     def scopes(self, scopes: Mapping[str, Scope]) -> str:
-        """The same for all tasks of a run."""
         partial = {name: self.scope(one) for name, one in scopes.items() if one.is_partial}
         if len(scopes) == 1:
             return "".join(partial.values())

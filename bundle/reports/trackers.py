@@ -1,7 +1,7 @@
 """A run's scores for the experiment trackers that people have: ``--log``.
 
 To add one, write a function that takes a `Logged` and says where it went, and add it to `TRACKERS`. Their packages are
-imported on use, find their settings in their own environment variables, and are nobody's dependency but their extra's.
+imported on use, find their settings in their own environment variables, and are optional dependencies.
 """
 
 import contextlib
@@ -26,12 +26,10 @@ class Logged:
     """What is logged of a run.
 
     Attributes:
-        name: The run's.
         series: What its checkpoint is a step of, or else its model's name.
         step: The training step in its model's name; 0 for none.
         metrics: Accuracies in percent, by the names of ``results.json``; "partial/" stands before those of a part of
             the benchmark.
-        facts: What a reader of the numbers should know.
         out: The directory of the run's directory, for trackers that keep files.
     """
 
@@ -126,8 +124,7 @@ TRACKERS: Final[Mapping[str, Callable[[Logged], str]]] = {
 def require(names: Sequence[str]) -> None:
     """Check that these trackers are known and installed, before anything is started for them.
 
-    Raises:
-        UsageError: One is not.
+    Raises UsageError if one is not.
     """
     for name in names:
         if name not in TRACKERS:
@@ -143,9 +140,9 @@ def log(run: RecordedRun, name: str) -> str:
     if run.answered < run.total:
         return f"not logged to {name}: {run.total - run.answered} of {run.total} questions have no reply"
     try:
-        # What trackers print would stand amid the table.
+        # What trackers print would end up in the middle of the table.
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             where = TRACKERS[name](Logged.of(run))
-    except Exception as error:  # of any kind: the package is somebody else's
+    except Exception as error:  # of any kind: it is third-party code
         return f"not logged to {name}: {type(error).__name__}: {one_line(str(error))[:300]}"
     return f"logged to {name}: {where}"

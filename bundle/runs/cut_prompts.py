@@ -1,8 +1,8 @@
-"""Prompts that a server has cut without a word: it drops their beginning, answers, and counts what is left.
+"""Prompts that a server silently truncated: it dropped their beginning, answered, and counted what was left.
 
-Only the server's own counts of tokens are compared with each other, so neither its tokenizer matters nor what it adds
-to every prompt. Where it counts only what its cache lacked, counts in steps or not at all, or cuts all prompts alike,
-nothing is found: that looks no different from short prompts.
+Only the server's own token counts are compared with each other, so neither its tokenizer matters nor what it adds to
+every prompt. Nothing is found where it counts only what its cache lacked, counts in steps or not at all, or truncates
+all prompts alike: that looks like short prompts.
 """
 
 from collections import defaultdict
@@ -37,22 +37,17 @@ class _Counted(NamedTuple):
 
 
 def cut_prompts(replies: Sequence[Prediction], sent: Sent) -> tuple[int, int]:
-    """How many prompts were surely cut, at least; and the largest number of tokens that the server counts in any.
-
-    Args:
-        replies: Of one task.
-        sent: The messages by question.
-    """
-    told = [
+    """How many prompts were surely cut, at least; and the largest number of tokens that the server counts in any."""
+    counted = [
         _Counted(one.part, one.prompt_tokens, _lengths(sent[one.key]))
         for one in replies
         if one.prompt_tokens and not one.cached_tokens and one.losses is None and one.key in sent
     ]
-    counts = {one.tokens for one in told}
+    counts = {one.tokens for one in counted}
     most = max(counts, default=0)
-    if len(told) < 4 * _FEWEST or len(counts) < 2 * _FEWEST or most < _LEAST:
+    if len(counted) < 4 * _FEWEST or len(counts) < 2 * _FEWEST or most < _LEAST:
         return 0, most
-    cut = max(_at_the_limit(told, most), _beyond_it(told, most))
+    cut = max(_at_the_limit(counted, most), _beyond_it(counted, most))
     return cut if cut >= _FEWEST else 0, most
 
 
@@ -61,34 +56,34 @@ def _lengths(messages: Sequence[Message]) -> tuple[int, int]:
     return len(text), len(text.encode(errors="replace"))
 
 
-def _at_the_limit(told: Sequence[_Counted], most: int) -> int:
+def _at_the_limit(counted: Sequence[_Counted], most: int) -> int:
     """Those that have exactly the largest count, as clearly shorter ones have: their texts were cut to the token."""
-    full = [one.lengths for one in told if one.tokens == most]
+    full = [one.lengths for one in counted if one.tokens == most]
     if len(full) < 2 * _FEWEST:
         return 0
     chars, octets = (sorted(lengths)[_FEWEST - 1] for lengths in zip(*full, strict=True))
     return sum(one[0] > _LONGER * chars and one[1] > _LONGER * octets for one in full)
 
 
-def _beyond_it(told: Sequence[_Counted], most: int) -> int:
+def _beyond_it(counted: Sequence[_Counted], most: int) -> int:
     """Those that should have far more than the largest count: whole messages were dropped until the rest fitted.
 
     They should by the tokens per length of the task's shortest prompts, and also by what each further character adds
     within their subject, whose language and style they share. And prompts that should have less have no less.
     """
-    rates = [_rate(told, unit) for unit in (0, 1)]
-    whole = sorted(one.tokens for one in told if _by(rates, one, max) <= most)
+    rates = [_rate(counted, unit) for unit in (0, 1)]
+    whole = sorted(one.tokens for one in counted if _by(rates, one, max) <= most)
     if len(whole) < _FEWEST:
         return 0
     subjects: dict[Part, list[_Counted]] = defaultdict(list)
-    for one in told:
+    for one in counted:
         subjects[one.part].append(one)
     cut = 0
     for of_subject in subjects.values():
         counts = [one.tokens for one in of_subject]
         slopes = [least_slope(lengths, counts) for lengths in zip(*(one.lengths for one in of_subject), strict=True)]
         cut += sum(
-            # What has few tokens was rather in the server's cache.
+            # A low count more likely means that the rest was in the server's cache.
             most / 2 < one.tokens <= whole[-_FEWEST]
             and _by(rates, one, min) > _LONGER * most
             and _by(slopes, one, min) > most
@@ -102,7 +97,7 @@ def _by(rates: Sequence[float], one: _Counted, either: Callable[[Iterable[float]
     return either(length * rate for length, rate in zip(one.lengths, rates, strict=True))
 
 
-def _rate(told: Sequence[_Counted], unit: int) -> float:
+def _rate(counted: Sequence[_Counted], unit: int) -> float:
     """Tokens per length of the shortest prompts, on the low side."""
-    shortest = sorted(told, key=lambda one: one.lengths[unit])[: max(2 * _FEWEST, len(told) // 10)]
+    shortest = sorted(counted, key=lambda one: one.lengths[unit])[: max(2 * _FEWEST, len(counted) // 10)]
     return sorted(one.tokens / max(1, one.lengths[unit]) for one in shortest)[len(shortest) // 4]

@@ -31,34 +31,30 @@ _LARGEST_NUMBER = 2**63
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read one of a run's JSON files.
-
-    Raises:
-        RunError: It cannot be read, or is not a JSON object.
-    """
+    """Read one of a run's JSON files. Raises RunError if it cannot be read, or is not a JSON object."""
     try:
         data = read_regular(path, LARGEST_JSON)
+        content = parse_json(data) if len(data) <= LARGEST_JSON else None
     except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror or error}.", remedy=DAMAGED) from None
-    if len(data) > LARGEST_JSON:
-        raise RunError(f"{path} cannot be read: it is larger than {LARGEST_JSON:,} bytes.", remedy=DAMAGED)
-    try:
-        content = parse_json(data)
-    except ValueError as error:
-        raise RunError(f"{path} cannot be read: {error}.", remedy=DAMAGED) from None
+        why = error.strerror or str(error)
     except RecursionError:
-        raise RunError(f"{path} cannot be read: nested too deeply.", remedy=DAMAGED) from None
-    if not isinstance(content, dict):
-        raise RunError(f"{path} is damaged: not a JSON object.", remedy=DAMAGED)
-    return content
+        why = "nested too deeply"
+    except ValueError as error:
+        why = str(error)
+    else:
+        if isinstance(content, dict):
+            return content
+        if len(data) <= LARGEST_JSON:
+            raise RunError(f"{path} is damaged: not a JSON object.", remedy=DAMAGED)
+        why = f"it is larger than {LARGEST_JSON:,} bytes"
+    raise RunError(f"{path} cannot be read: {why}.", remedy=DAMAGED)
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
     """The lines of a run's file, each with its newline, which only the last may lack.
 
-    Raises:
-        FileNotFoundError: It does not exist.
-        RunError: It cannot be read, or has a line that is longer than any that this program writes.
+    Raises FileNotFoundError if it does not exist; RunError if it cannot be read, or has a line that is longer than any
+    that this program writes.
     """
     try:
         with open_regular(path) as file:
@@ -79,8 +75,7 @@ def read_lines(path: Path) -> Iterator[bytes]:
 def parse_json(text: bytes | str) -> Any:
     """Read JSON as strictly as this program writes it: numbers are finite and take 64 bits.
 
-    Raises:
-        ValueError: It is not such JSON.
+    Raises ValueError if it is not such JSON.
     """
     return json.loads(text, parse_constant=_not_finite, parse_float=_finite, parse_int=_whole)
 
@@ -113,20 +108,12 @@ def to_json(content: Any, *, indent: int | None = None) -> str:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file completely or not at all.
-
-    Raises:
-        RunError: It cannot be written.
-    """
+    """Write a JSON file completely or not at all. Raises RunError if it cannot be written."""
     write_whole(path, to_json(content, indent=1).encode() + b"\n")
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file completely or not at all.
-
-    Raises:
-        RunError: It cannot be written.
-    """
+    """Write a file completely or not at all. Raises RunError if it cannot be written."""
     part = path.with_name(f".{path.name}.part")
     try:
         part.unlink(missing_ok=True)  # of a process that was killed, or a link to somewhere else

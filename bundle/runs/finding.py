@@ -13,7 +13,7 @@ from bundle.runs.files import PREDICTIONS, RECORD
 from bundle.system.text import did_you_mean
 
 OUTPUTS: Final = Path("outputs")
-"""Where commands look for runs unless they are told."""
+"""Where commands look for runs by default."""
 LATEST: Final = Path("latest")
 """Stands for the newest run."""
 
@@ -32,15 +32,11 @@ def runs_in(out: Path) -> list[Path]:
 
 
 def find_run(path: Path, out: Path) -> Path:
-    """Find a run directory.
+    """Find a run directory. Raises RunError if there is no such run; the message suggests the nearest name.
 
     Args:
         path: The directory, its name in ``out``, the beginning of one name there, a model's name or its checkpoint's
             directory for the newest of its runs there, or ``latest`` for the newest of all.
-        out: The directory that contains runs.
-
-    Raises:
-        RunError: There is no such run; the message suggests the nearest name.
     """
     places = [path] if path.is_absolute() else [path, out / path]
     for place in places:

@@ -22,7 +22,7 @@ from bundle.tasks.catalog import Question
 from bundle.tasks.options import is_option, word_around
 
 MINOR: Final = 0.01
-"""A fault in fewer of the replies than this share is mentioned, and is no reason to doubt the score."""
+"""A fault in a smaller share of the replies is mentioned, but does not make the score doubtful."""
 
 _NEARLY_ALL: Final = 0.9
 _SOME: Final = 0.05
@@ -38,11 +38,7 @@ _REPEATED: Final = re.compile(r"(\S.{0,11}?)\s*(?:\1\s*){3,}", re.DOTALL)
 class Example:
     """A reply that shows a fault.
 
-    Attributes:
-        split: The split of its question.
-        subject: Its subject.
-        id: Its row number.
-        text: The beginning of the reply, or of the thinking where there is nothing else; printable.
+    ``text`` is the beginning of the reply, or of the thinking where there is nothing else; printable.
     """
 
     split: str
@@ -56,8 +52,6 @@ class Finding:
     """A fault of the replies to a task.
 
     Attributes:
-        fault: Which.
-        task: The task's name.
         count: Replies that have it; for a score below guessing the correct ones.
         of: Replies considered.
         example: One of them; None where a single reply shows nothing.
@@ -94,7 +88,6 @@ class Finding:
         return MEANINGS[self.fault][1]
 
     def to_json(self) -> dict[str, Any]:
-        """For ``results.json``."""
         return {
             "fault": self.fault.value,
             "task": self.task,
@@ -111,10 +104,7 @@ class Health:
     """What is known of a run's measurement.
 
     Attributes:
-        replies: Questions with a reply.
         unparsed: Replies whose answer is none of the options.
-        findings: Faults, by task.
-        no_reply: Questions that were asked and have no reply, by reason.
     """
 
     replies: int
@@ -134,11 +124,9 @@ class Health:
 
     @property
     def unparsed_percent(self) -> float:
-        """Unparsed replies in percent of all."""
         return 100 * self.unparsed / self.replies if self.replies else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """For ``results.json``."""
         return {
             "ok": self.is_ok,
             "replies": self.replies,
@@ -154,7 +142,6 @@ def examine(options: Mapping[str, str], predictions: Iterable[Prediction], sent:
 
     Args:
         options: The options of every task as far as they are known, see `known_options`; by the task's name, in order.
-        predictions: At most one per question.
         sent: The messages of every question, to see whether the server has cut any; None for unknown.
     """
     replies: dict[str, list[Prediction]] = {task: [] for task in options}
@@ -179,12 +166,8 @@ def examine(options: Mapping[str, str], predictions: Iterable[Prediction], sent:
 def known_options(benchmark: str, rule: Mapping[str, Any]) -> str:
     """The options that a task's questions have, as far as the task says so.
 
-    Args:
-        benchmark: The benchmark's name.
-        rule: The answer rule with its settings, as in ``run.json``.
-
-    Returns:
-        Letters or digits; "" if the task does not say it.
+    ``rule`` is the answer rule with its settings, as in ``run.json``. Returns letters or digits; "" if the task does
+    not say it.
     """
     return str(rule.get("options") or ("ABCD" if benchmark in BENCHMARKS else ""))
 

@@ -39,7 +39,6 @@ class ListedRun:
     """One run.
 
     Attributes:
-        model: The model's name; None if unknown.
         answered: Questions with a reply; None if unknown.
         seconds: Total duration; None while it runs and where it was cut off.
         scopes: What part of every task was asked and answered, by its name.
@@ -65,7 +64,6 @@ class ListedRun:
         return scope_text(self.scopes)
 
     def to_json(self) -> dict[str, Any]:
-        """For scripts."""
         return {
             "run": self.directory.name,
             "directory": str(self.directory),
@@ -88,11 +86,7 @@ class ListedRun:
 def list_runs(out: Path, look: Callable[[Path], ListedRun] | None = None) -> list[ListedRun]:
     """List all runs in ``out``, newest first; other directories are left out.
 
-    Args:
-        look: Looks at one run, as `list_run` does.
-
-    Raises:
-        RunError: ``out`` cannot be read.
+    Raises RunError if ``out`` cannot be read.
     """
     try:
         directories = [path for path in out.iterdir() if _looks_like_a_run(path)]
@@ -108,8 +102,7 @@ def list_runs(out: Path, look: Callable[[Path], ListedRun] | None = None) -> lis
 def remove_run(run: Path, out: Path) -> Path:
     """Delete a run, named in full so that no other is meant, and return its directory.
 
-    Raises:
-        RunError: There is no such run, it is running, or it cannot be deleted.
+    Raises RunError if there is no such run, it is running, or it cannot be deleted.
     """
     directory = run if run.is_absolute() or _looks_like_a_run(run) else out / run
     if directory.is_symlink() or not _looks_like_a_run(directory):
@@ -136,11 +129,7 @@ def _looks_like_a_run(directory: Path) -> bool:
 
 
 def list_run(directory: Path, read: Callable[[Path], RecordedRun] = read_recorded_run) -> ListedRun:
-    """What a directory of runs shows of one.
-
-    Args:
-        read: Reads a run as a whole, where it has no results.
-    """
+    """What a directory of runs shows of one."""
     when = began(directory)
     running = Lock(directory).is_held() is True
     if not is_run(directory):

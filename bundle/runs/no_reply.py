@@ -88,7 +88,7 @@ _CAUSES: Final[Mapping[Cause, tuple[re.Pattern[str], str]]] = {
 REMEDIES: Final[Mapping[Cause, str]] = {cause: remedy for cause, (_, remedy) in _CAUSES.items()}
 
 _VARYING: Final = re.compile(r"(?<!HTTP )(?:[0-9a-f-]{8,}|\d+)", re.IGNORECASE)
-# What a body says that is no chat completion: the reply of another API differs from question to question.
+# The body is not a chat completion: the reply of another API differs from question to question.
 _SHAPELESS: Final = "not a chat completion: "
 _VALUE: Final = re.compile(r'(: |text |\[)"(?:[^"\\]|\\.)*"?')
 
@@ -117,11 +117,9 @@ class NoReply:
 
     @property
     def remedy(self) -> str:
-        """What to do, as a sentence."""
         return REMEDIES[self.cause]
 
     def to_json(self) -> dict[str, Any]:
-        """For ``results.json``."""
         return {
             "reason": self.reason,
             "count": self.count,
@@ -145,5 +143,4 @@ def reasons(predictions: Iterable[Prediction]) -> tuple[NoReply, ...]:
 
 
 def cause_of(reason: str) -> Cause:
-    """What a reason is about."""
     return next(cause for cause, (pattern, _) in _CAUSES.items() if pattern.search(reason))

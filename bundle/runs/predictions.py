@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Self, TypeVar, get_args, get_origin, get_type_hints
 
@@ -12,40 +12,21 @@ from bundle.tasks.scores import Key, Part
 
 T = TypeVar("T")
 
-_ONLY_WHERE_PRESENT = (
-    "cached_tokens",
-    "thinking",
-    "error",
-    "chunks",
-    "examples_dropped",
-    "losses",
-    "model",
-    "ended_at",
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """The outcome of a question.
 
     Attributes:
-        task: The task's name.
-        split: The split's name.
-        subject: The subject's name.
         id: Row number in the split, from 0.
         reply: The reply's text; None without a reply.
         answer: The answer that the task's rule found in it, "" for none; None without a reply.
-        gold: The gold answer; "" where it is secret.
         correct: Whether they agree; None without a reply, which is not a wrong answer, and where the gold is secret.
-        finish_reason: As the server gave it.
         decided_early: Whether the reply was stopped because its answer was final.
         prompt_tokens: As counted by the server; None where it did not say.
-        completion_tokens: Likewise.
         latency_s: Seconds from the start of the last attempt to the end of the reply.
-        attempts: How often it was asked.
         cached_tokens: Prompt tokens found in the server's prefix cache; None where it did not say.
         thinking: A reasoning model's thoughts before its reply; None without any.
-        error: Why there is no reply; None if there is one.
         chunks: Streamed chunks of a reply that was stopped early, whose tokens no server counts; None for others.
         examples_dropped: How many of the task's examples were left out because they did not fit; None for none.
         losses: The mean loss of the whole text with each option, in nats per token; None where a reply was asked for.
@@ -83,7 +64,6 @@ class Prediction:
 
     @property
     def part(self) -> Part:
-        """Its task, split and subject."""
         return self.task, self.split, self.subject
 
     @property
@@ -94,18 +74,11 @@ class Prediction:
     def to_json(self) -> str:
         """The line, without its newline."""
         content = {name: getattr(self, name) for name in _TYPES}
-        for name in _ONLY_WHERE_PRESENT:
-            if content[name] is None:
-                del content[name]
-        return to_json(content)
+        return to_json({name: value for name, value in content.items() if value is not None or name in _REQUIRED})
 
     @classmethod
     def from_json(cls, line: bytes | str) -> Self:
-        """Read a line.
-
-        Raises:
-            ValueError: It is not a prediction.
-        """
+        """Read a line. Raises ValueError if it is not a prediction."""
         content = parse_json(line)
         if not isinstance(content, dict) or not _REQUIRED <= content.keys() <= _TYPES.keys():
             raise ValueError("not the fields of a prediction")
@@ -129,15 +102,15 @@ _TYPES = {
     name: (*(get_origin(one) or one for one in get_args(hint) or (hint,)), *((int,) if hint is float else ()))
     for name, hint in get_type_hints(Prediction).items()
 }
-_REQUIRED = _TYPES.keys() - set(_ONLY_WHERE_PRESENT)
+_REQUIRED = {one.name for one in fields(Prediction) if one.default is MISSING}
+"""The other fields are written only where they are known."""
 _ASK_AGAIN = f"Where there is a {RESULTS}, remove it; `bundle resume` then asks {{}} again."
 
 
 def read_predictions(directory: Path) -> list[Prediction]:
     """Read the rows of a run, in the order they were written; an incomplete last row is left out.
 
-    Raises:
-        RunError: They cannot be read, or a row is damaged.
+    Raises RunError if they cannot be read, or a row is damaged.
     """
     return list(_rows(directory, Prediction.from_json))
 
@@ -145,8 +118,7 @@ def read_predictions(directory: Path) -> list[Prediction]:
 def count_rows(directory: Path) -> int:
     """How many rows a run has, with and without a reply, in a fraction of the time that it takes to read them.
 
-    Raises:
-        RunError: They cannot be read, or a row is damaged so badly that it shows.
+    Raises RunError if they cannot be read, or a row is damaged so badly that it shows.
     """
     return sum(1 for _ in _rows(directory, _require_text))
 
@@ -200,8 +172,8 @@ def share_of_cached(predictions: Sequence[Prediction]) -> float | None:
 
     Replies that were stopped early do not, and those read to their end at first are the first of their subjects.
     """
-    told = [one for one in predictions if one.cached_tokens is not None]
-    prompts = sum(one.prompt_tokens or 0 for one in told)
-    if not prompts or 2 * len(told) < len(predictions):
+    known = [one for one in predictions if one.cached_tokens is not None]
+    prompts = sum(one.prompt_tokens or 0 for one in known)
+    if not prompts or 2 * len(known) < len(predictions):
         return None
-    return sum(one.cached_tokens or 0 for one in told) / prompts
+    return sum(one.cached_tokens or 0 for one in known) / prompts

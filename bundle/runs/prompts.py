@@ -30,7 +30,6 @@ class RecordedPrompt:
     """What was sent for one question.
 
     Attributes:
-        gold: The gold answer; "" where it is secret.
         prefix_name: Identifies the prefix within the run; None where there is none.
         prefix: The same object in all questions that share it.
         own: What follows. Where it continues in the role in which the prefix ends, it continues that message.
@@ -59,11 +58,7 @@ def prompt_file(questions: Sequence[Question]) -> bytes:
 
 
 def prompt_lines(questions: Sequence[Question]) -> Iterator[str]:
-    """The lines of ``prompts.jsonl``, each with its newline.
-
-    Args:
-        questions: All questions of the run, in the order of the task.
-    """
+    """The lines of ``prompts.jsonl``, each with its newline."""
     shared = _shared_prefixes(questions)
     written: set[str] = set()
     for question, prefix in zip(questions, shared, strict=True):
@@ -89,15 +84,14 @@ def prompt_lines(questions: Sequence[Question]) -> Iterator[str]:
 def read_prompts(directory: Path) -> dict[Key, RecordedPrompt]:
     """Read what was sent in a run: all its questions, in the order of the tasks.
 
-    Raises:
-        RunError: The file is missing or damaged, so it is not known which questions the run has.
+    Raises RunError if the file is missing or damaged, so it is not known which questions the run has.
     """
     path = directory / PROMPTS
     prefixes: dict[str | None, Messages] = {None: ()}
     prompts: dict[Key, RecordedPrompt] = {}
     number = 0
     try:
-        for number, line in enumerate(read_lines(path), 1):  # noqa: B007 - it tells which is damaged
+        for number, line in enumerate(read_lines(path), 1):  # noqa: B007 - used where a line is damaged
             _read_row(parse_json(line), prefixes, prompts)
     except FileNotFoundError:
         raise RunError(f"{path} does not exist.", remedy=_REMEDY) from None

@@ -41,7 +41,6 @@ class DataRecord(RecordPart):
 
     @classmethod
     def of(cls, tables: Sequence[Tables]) -> Self:
-        """Describe the data of all tasks."""
         prints = [one.fingerprint for one in tables]
         return cls(
             source=",".join(dict.fromkeys(one.source for one in tables)),
@@ -93,7 +92,7 @@ class TemplateRecord(RecordPart):
     Attributes:
         checked: How many prompts were compared, by their numbers of tokens.
         equal: Whether all of them were equal; None if none could be compared.
-        note: What else is to be said, such as why none could be.
+        note: Anything else, such as why none could be compared.
     """
 
     checked: StrictInt
@@ -118,11 +117,8 @@ class RunRecord(RecordPart):
 
     Attributes:
         task: Names of all tasks, separated by commas.
-        engine: Of a local server.
-        requests: How a remote server was asked.
         context: What prompts and replies had to fit; None where no limit is known.
         template: Of a local server; None before its first question.
-        concurrency: Maximum concurrent requests.
         adaptive: Whether concurrency was reduced to what the server has room for.
         full_replies: Whether replies were generated completely even if the answer was final before.
         prefix_order: Whether questions were ordered for the server's prefix cache.
@@ -158,15 +154,7 @@ class RunRecord(RecordPart):
         sampling: SamplingRecord,
         **options: Any,
     ) -> Self:
-        """Describe a run of this program on this machine.
-
-        Args:
-            tasks: What is asked.
-            tables: Its rows, those of each task.
-            served: The model and its server.
-            sampling: How replies are generated.
-            options: The other fields.
-        """
+        """Describe a run of this program on this machine."""
         return cls(
             task=",".join(task.name for task in tasks),
             data=DataRecord.of(tables),
@@ -182,11 +170,7 @@ class RunRecord(RecordPart):
 
     @classmethod
     def read(cls, directory: Path) -> Self:
-        """Read the record of the run in ``directory``.
-
-        Raises:
-            RunError: It is missing or damaged.
-        """
+        """Read the record of the run in ``directory``. Raises RunError if it is missing or damaged."""
         path = directory / RECORD
         content = read_json(path)
         try:
@@ -195,12 +179,10 @@ class RunRecord(RecordPart):
             raise RunError(f"{path} is damaged: {first_fault(error, cls)}", remedy="Start a new run.") from None
 
     def to_json(self) -> dict[str, Any]:
-        """The file's content."""
         return {key: value for key, value in self.model_dump().items() if value is not None}
 
     @property
     def served(self) -> Served:
-        """The model, and its engine or how it was asked."""
         return Served(self.model, self.engine, self.requests)
 
     @property

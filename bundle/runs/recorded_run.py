@@ -40,10 +40,7 @@ class RecordedRun:
     """A run that is complete, was cut off, or is still running.
 
     Attributes:
-        directory: Its directory.
-        record: ``run.json``.
         results: ``results.json``; None where the run was cut off before it was written.
-        tasks: In the order they were asked.
         prompts: What was sent for every question of the run, in the order of its tasks, splits, subjects and rows.
         predictions: At most one per question, the last one with a reply where there are several; in the same order,
             whatever order they were answered in. Text may hold lone surrogates.
@@ -62,7 +59,6 @@ class RecordedRun:
 
     @property
     def name(self) -> str:
-        """The directory's name."""
         return self.directory.name
 
     @property
@@ -74,12 +70,12 @@ class RecordedRun:
         scores = ", ".join(f"{one.name} {one.score.percent}" for one in headlines(self.tasks, self.scores))
         doubt = "" if self.health.is_ok else ", doubtful measurement"
         part = " of a part" if any(one.limit or one.sample for one in self.scopes.values()) else ""
-        told = f"{scores}, {self.answered} of {self.total} questions{part} answered"
-        return f"<run {self.name}: {self.model}, {told}{doubt}>"
+        answered = f"{self.answered} of {self.total} questions{part} answered"
+        return f"<run {self.name}: {self.model}, {scores}, {answered}{doubt}>"
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """Every question as a dict, in the order of `prompts`: what was sent, and what came of it.
+        """Every question as a dict, in the order of `prompts`: what was sent, and the outcome.
 
         ``question`` is its text alone, ``messages`` all that was sent; the other keys are the fields of `Prediction`,
         None where a question was not asked.
@@ -95,8 +91,7 @@ class RecordedRun:
     def to_pandas(self) -> "pandas.DataFrame":
         """The `rows` as a frame; ``correct`` is a nullable boolean, whose mean leaves out what has no reply.
 
-        Raises:
-            ImportError: pandas is not installed.
+        Raises ImportError if pandas is not installed.
         """
         import pandas  # imported late: slow, and only this needs it
 
@@ -133,17 +128,14 @@ class RecordedRun:
 
     @property
     def is_running(self) -> bool:
-        """Whether a process writes to it now."""
         return Lock(self.directory).is_held() is True
 
     @property
     def total(self) -> int:
-        """Questions of the run."""
         return len(self.prompts)
 
     @property
     def answered(self) -> int:
-        """Questions with a reply."""
         return sum(one.error is None for one in self.predictions)
 
     @property
@@ -158,12 +150,10 @@ class RecordedRun:
 
     @property
     def health(self) -> Health:
-        """Whether the replies say something about the model."""
         return examine(self.options, self.predictions, self.sent)
 
     @property
     def sent(self) -> dict[Key, Messages]:
-        """The messages of every question."""
         return {key: prompt.conversation for key, prompt in self.prompts.items()}
 
     @property
@@ -189,7 +179,6 @@ class RecordedRun:
 
     @property
     def began(self) -> datetime:
-        """When the run was started, in local time."""
         return began(self.directory)
 
     def score_names(self, task: ScoredTask) -> Mapping[str, str]:
@@ -220,12 +209,7 @@ class RecordedRun:
 def read_recorded_run(path: Path, out: Path = OUTPUTS) -> RecordedRun:
     """Read a run's directory.
 
-    Args:
-        path: As `find_run` takes it.
-        out: The directory that contains runs.
-
-    Raises:
-        RunError: There is no such run, or it is damaged; the message names file and line.
+    Raises RunError if there is no such run, or it is damaged; the message names file and line.
     """
     directory = find_run(path, out)
     record, results = RunRecord.read(directory), Results.read(directory)

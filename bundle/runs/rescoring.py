@@ -23,11 +23,8 @@ class Rescored:
     """What another rule makes of a run's replies.
 
     Attributes:
-        scores: By their names in ``results.json``.
         recorded: What the same replies score on record: a part of the replies has another score than all of them,
             because how a model replies depends on the question.
-        health: Of the measurement under that rule.
-        whole: Replies that were scored.
         cut: Replies left out because they were stopped early: what would have followed is not known.
         unsearched: Replies left out because the rule did not come to an end in time.
     """
@@ -43,13 +40,7 @@ class Rescored:
 def parse_rule(value: str, options: str) -> AnswerRule:
     """Read ``--rule``: a rule's name, ``pattern=REGEX`` or ``labelled=LABEL``.
 
-    Args:
-        value: What was typed.
-        options: The options of the questions; "" if they are not known.
-
-    Raises:
-        UsageError: There is no such rule.
-        ConfigError: It cannot be used with these settings.
+    Raises UsageError if there is no such rule; ConfigError if it cannot be used with these settings.
     """
     name, equals, setting = value.partition("=")
     if name not in _SEARCHING:
@@ -67,13 +58,7 @@ def parse_rule(value: str, options: str) -> AnswerRule:
 def rescore(run: RecordedRun, rule: str | None = None) -> Rescored:
     """Score the whole replies of a run again.
 
-    Args:
-        run: The run.
-        rule: As `parse_rule` takes it; None for the rule of each task.
-
-    Raises:
-        UsageError: There is no such rule.
-        ConfigError: It cannot be used with these settings.
+    Raises UsageError if there is no such rule; ConfigError if it cannot be used with these settings.
     """
     found: list[Prediction] = []
     cut = unsearched = 0

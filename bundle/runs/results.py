@@ -24,8 +24,7 @@ _Seconds = Annotated[float, Field(ge=0, le=1e9, strict=True)]
 class Coverage(RecordPart):
     """How many questions a run has, and how many of them have a reply.
 
-    Attributes:
-        failed: Questions that were asked and got no reply; the rest was never asked.
+    ``failed``: questions that were asked and got no reply; the rest was never asked.
     """
 
     total: _Count
@@ -134,11 +133,7 @@ class Results(RecordPart):
 
     @classmethod
     def read(cls, directory: Path) -> Self | None:
-        """Read the results of the run in ``directory``; None where it has none.
-
-        Raises:
-            RunError: They are damaged.
-        """
+        """Read the results of the run in ``directory``; None where it has none. Raises RunError if they are damaged."""
         path = directory / RESULTS
         if not os.path.lexists(path):
             return None
@@ -153,14 +148,7 @@ class Results(RecordPart):
     def require_replies(self, directory: Path, replies: int) -> None:
         """Refuse a run that has lost replies since: what is left scores something else than what was measured.
 
-        More replies are those of a later session that was killed.
-
-        Args:
-            directory: The run's.
-            replies: How many it has, or at most has.
-
-        Raises:
-            RunError: They are fewer than were counted.
+        More replies are those of a later session that was killed. Raises RunError if they are fewer than were counted.
         """
         if replies < self.coverage.answered:
             raise _disagree(directory, f"has {replies:,} of the {self.coverage.answered:,} replies", "counts")
@@ -168,13 +156,7 @@ class Results(RecordPart):
     def require_same(self, directory: Path, tasks: Sequence[ScoredTask], predictions: Iterable[Prediction]) -> None:
         """Refuse a run whose replies are not those that were scored.
 
-        Args:
-            directory: The run's.
-            tasks: Its tasks.
-            predictions: Its rows, at most one per question.
-
-        Raises:
-            RunError: They are fewer, of other tasks, or as many with other scores.
+        Raises RunError if they are fewer, of other tasks, or as many with other scores.
         """
         replies = [one for one in predictions if one.error is None]
         self.require_replies(directory, len(replies))
@@ -192,7 +174,6 @@ class Results(RecordPart):
                 raise _disagree(directory, f"scores {score.percent} in {name}, not the {then.percent}", "says")
 
     def to_json(self) -> dict[str, Any]:
-        """The file's content."""
         absent = {
             name for name in ("request_changes", "health", "partial", "repeat", "replicas") if not getattr(self, name)
         }

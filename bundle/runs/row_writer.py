@@ -16,13 +16,8 @@ class RowWriter:
     """Writes whole rows in the order they come.
 
     Rows that come within a fiftieth of a second are written together; from then on, killing this process does not lose
-    them. A row that a full disk took only in part is removed.
-
-    Args:
-        path: Appended to; made where there is none.
-
-    Raises:
-        OSError: It cannot be opened, or is not a regular file.
+    them. A row that a full disk took only in part is removed. Raises OSError if it cannot be opened, or is not a
+    regular file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,14 +31,7 @@ class RowWriter:
         self._thread.start()
 
     def put(self, row: Callable[[], str]) -> None:
-        """Queue a row.
-
-        Args:
-            row: Makes the line, without its newline; called in the writer's thread.
-
-        Raises:
-            OSError: An earlier row could not be written; none is written after it.
-        """
+        """Queue a row. Raises OSError if an earlier row could not be written; none is written after it."""
         with self._changed:
             if self._error is not None:
                 raise self._error
@@ -53,11 +41,7 @@ class RowWriter:
                 self._changed.notify_all()
 
     def flush(self) -> None:
-        """Wait until all rows are written.
-
-        Raises:
-            OSError: One could not be written.
-        """
+        """Wait until all rows are written. Raises OSError if one could not be written."""
         with self._changed:
             self._changed.wait_for(lambda: self._written or self._error is not None)
             if self._error is not None:

@@ -25,16 +25,11 @@ from bundle.system.text import shortened
 class Run:
     """A run directory that this process writes to, and no other. Use it as a context manager.
 
+    Raises RunError if it is in use, or cannot be read or written.
+
     Attributes:
-        directory: The directory.
         known: The predictions with a reply that it held when it was opened.
         earlier: The results of the sessions before; None without any.
-
-    Args:
-        directory: An existing directory.
-
-    Raises:
-        RunError: It is in use, or cannot be read or written.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -58,8 +53,7 @@ class Run:
     def create(cls, out: Path, label: str) -> Self:
         """Create a new directory in ``out``, named after the time and ``label``.
 
-        Raises:
-            RunError: It cannot be created.
+        Raises RunError if it cannot be created.
         """
         stem = datetime.now().strftime("%Y%m%d-%H%M%S-") + _file_name(label)
         attempt = 1
@@ -81,8 +75,7 @@ class Run:
     def resume(cls, directory: Path) -> Self:
         """Open the directory of an earlier run to continue it.
 
-        Raises:
-            RunError: It is not a run's, is in use, or is damaged.
+        Raises RunError if it is not a run's, is in use, or is damaged.
         """
         if not is_run(directory):
             raise RunError(
@@ -119,19 +112,13 @@ class Run:
 
     @property
     def server_log(self) -> Path:
-        """Where the server's output goes."""
         return self.directory / SERVER_LOG
 
     def begin(self, record: RunRecord, prompts: bytes, *, keep: bool = False) -> None:
         """Write down what is about to be asked.
 
-        Args:
-            record: What, of which model, and how.
-            prompts: The content of ``prompts.jsonl``.
-            keep: Whether what an earlier session wrote of it stays, because nothing will be asked.
-
-        Raises:
-            RunError: The run was started with other settings, or a file cannot be written.
+        Raises RunError if the run was started with other settings, or a file cannot be written. ``keep`` leaves
+        what an earlier session wrote, because nothing will be asked.
         """
         if (self.directory / RECORD).exists():
             require_same(RunRecord.read(self.directory), record)
@@ -144,26 +131,17 @@ class Run:
         write_json(self.directory / RECORD, record.to_json())
 
     def write_prompts(self, prompts: bytes) -> None:
-        """Write ``prompts.jsonl`` again, where questions were sent with fewer examples than planned.
-
-        Raises:
-            RunError: The file cannot be written.
-        """
+        """Write ``prompts.jsonl`` again, where questions were sent with fewer examples than planned."""
         write_whole(self.directory / PROMPTS, prompts)
 
     def amend(self, record: RunRecord) -> None:
-        """Write down more about what is asked than was known in `begin`.
-
-        Raises:
-            RunError: The file cannot be written.
-        """
+        """Write down more about what is asked than was known in `begin`."""
         write_json(self.directory / RECORD, record.to_json())
 
     def append(self, prediction: Prediction) -> None:
         """Write a row within a fiftieth of a second; from then on, killing this process does not lose it.
 
-        Raises:
-            RunError: This row or an earlier one cannot be written, as on a full disk.
+        Raises RunError if this row or an earlier one cannot be written, as on a full disk.
         """
         try:
             self._predictions.put(prediction.to_json)
@@ -171,31 +149,19 @@ class Run:
             raise unwritable(self.directory / PREDICTIONS, error) from None
 
     def flush(self) -> None:
-        """Wait until all rows are written.
-
-        Raises:
-            RunError: One cannot be.
-        """
+        """Wait until all rows are written. Raises RunError if one cannot be."""
         try:
             self._predictions.flush()
         except OSError as error:
             raise unwritable(self.directory / PREDICTIONS, error) from None
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write a JSON file completely or not at all.
-
-        Raises:
-            RunError: It cannot be written.
-        """
+        """Write a JSON file completely or not at all. Raises RunError if it cannot be written."""
         write_json(self.directory / name, content)
 
 
 def require_unused(directory: Path) -> None:
-    """Refuse a run that another process writes to, before anything is started for it.
-
-    Raises:
-        RunError: One does.
-    """
+    """Refuse a run that another process writes to, before anything is started for it. Raises RunError if one does."""
     if Lock(directory).is_held():
         raise _in_use(directory)
 

@@ -45,8 +45,7 @@ _OPTIONS: Final[Mapping[str, tuple[str, str]]] = {
 def require_same(then: RunRecord, now: RunRecord) -> None:
     """Refuse to resume a run with other settings.
 
-    Raises:
-        RunError: Task, data, model or sampling differ; the message says which.
+    Raises RunError if task, data, model or sampling differ; the message says which.
     """
     known = then.context is not None  # older records have none
     before, after = (
@@ -58,14 +57,7 @@ def require_same(then: RunRecord, now: RunRecord) -> None:
 def require_same_plan(
     then: RunRecord, tasks: Sequence[TaskRecord], sampling: SamplingRecord, served: Served | None = None
 ) -> None:
-    """The same, of what is known before anything is started.
-
-    Args:
-        then: The original run.
-        tasks: What is to be asked, without its data.
-        sampling: How.
-        served: Of which model; None if that is not known yet.
-    """
+    """The same, of what is known before anything is started; ``served`` is None where the model is not known yet."""
     before = _settings(then.tasks, then.sampling, None if served is None else then.served)
     free = re.compile(f"{_INCIDENTAL.pattern}|{_LATER.pattern}")
     _require_equal(before, _settings(tasks, sampling, served), then, free)
@@ -84,10 +76,7 @@ def leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _settings(
-    tasks: Sequence[TaskRecord],
-    sampling: SamplingRecord,
-    served: Served | None,
-    context: ContextRecord | None = None,
+    tasks: Sequence[TaskRecord], sampling: SamplingRecord, served: Served | None, context: ContextRecord | None = None
 ) -> dict[str, Any]:
     parts: dict[str, RecordPart | None] = {"sampling": sampling, "context": context}
     if served is not None:

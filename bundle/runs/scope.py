@@ -29,7 +29,6 @@ class Scope:
 
     @property
     def is_selected(self) -> bool:
-        """Whether questions were left out on purpose."""
         return bool(self.limit or self.sample or self.subjects)
 
     @property
@@ -50,7 +49,6 @@ class Scope:
 
 
 def selection(limit: int | None, sample: int | None, subjects: tuple[int, int] | None) -> list[str]:
-    """What was selected, in words."""
     words = []
     if limit is not None:
         words.append(f"first {limit} of each subject")
@@ -67,24 +65,14 @@ def planned_selection(tasks: Sequence[TaskRecord]) -> list[str]:
 
 
 def task_scope(task: TaskRecord, asked: int, answered: int) -> Scope:
-    """The scope of one task of a run."""
     cuts = task.available is None or asked < task.available
     return Scope(
-        task.limit if cuts else None,
-        task.sample if cuts else None,
-        _subjects(task),
-        asked,
-        task.available,
-        answered,
+        task.limit if cuts else None, task.sample if cuts else None, _subjects(task), asked, task.available, answered
     )
 
 
 def task_scopes(record: RunRecord, asked: Mapping[Part, int], answered: Iterable[Part]) -> dict[str, Scope]:
-    """The scope of every task of a run, by its name.
-
-    Args:
-        asked: How many questions of every task, split and subject the run has.
-    """
+    """The scope of every task of a run, by its name."""
     replies = [part[0] for part in answered]
     return {
         task.name: task_scope(

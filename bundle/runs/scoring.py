@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from bundle.runs.predictions import Prediction
@@ -40,11 +40,7 @@ class Score:
 def score_run(
     tasks: Sequence[ScoredTask], questions: Mapping[Part, int], predictions: Iterable[Prediction]
 ) -> dict[str, Score]:
-    """Score all tasks of a run, under the names their scores have in ``results.json``.
-
-    Args:
-        questions: How many questions of every task, split and subject the run has.
-    """
+    """Score all tasks of a run, under the names their scores have in ``results.json``."""
     names = score_names(tasks)
     of_task: dict[str, list[Prediction]] = {task.name: [] for task in tasks}
     for one in predictions:
@@ -54,23 +50,16 @@ def score_run(
         asked = {(split, subject): n for (name, split, subject), n in questions.items() if name == task.name}
         own = score(task, asked, of_task[task.name])
         scores |= {names[task.name][name]: one for name, one in own.items()}
-    sure = intervals(tasks, scores)
-    return {name: replace(one, interval=sure.get(name)) for name, one in scores.items()}
+    return scores
 
 
 def score(task: ScoredTask, asked: Mapping[Member, int], predictions: Iterable[Prediction]) -> dict[str, Score]:
-    """Score a task's subjects and groups.
+    """Score a task's groups, as the task lists them, and its subjects, by the task's own names.
 
-    Args:
-        predictions: What came of them, at most one per question; a question without one counts as unanswered.
-
-    Returns:
-        Scores by the task's own names: the groups first, as the task lists them, then the subjects. A group is scored
-        only where all its subjects were asked, as in OpenCompass: a mean over some of them would carry the name of
-        another number.
+    A question without a prediction counts as unanswered. A group is scored only where all its subjects were asked, as
+    in OpenCompass: a mean over some of them would carry the name of another number.
     """
-    answered = dict.fromkeys(asked, 0)
-    right = dict.fromkeys(asked, 0)
+    answered, right = dict.fromkeys(asked, 0), dict.fromkeys(asked, 0)
     for prediction in predictions:
         if prediction.error is None:
             member = prediction.split, prediction.subject
@@ -95,7 +84,10 @@ def mean(subjects: Iterable[Score]) -> Score:
     if not scores or len(accuracies) < len(scores):
         return Score(None, None, n, answered)
     stderr = math.sqrt(sum(s * s for s in stderrs)) / len(scores) if len(stderrs) == len(scores) else None
-    return Score(sum(accuracies) / len(scores), stderr, n, answered)
+    interval = accuracy_interval(
+        [Counts(round((one.accuracy or 0) * one.answered / 100), one.answered) for one in scores]
+    )
+    return Score(sum(accuracies) / len(scores), stderr, n, answered, interval * 100)
 
 
 def _share(n: int, answered: int, right: int) -> Score:
@@ -103,7 +95,7 @@ def _share(n: int, answered: int, right: int) -> Score:
         return Score(None, None, n, 0)
     share = right / answered
     stderr = 100 * math.sqrt(share * (1 - share) / (answered - 1)) if answered > 1 else None
-    return Score(100 * share, stderr, n, answered)
+    return Score(100 * share, stderr, n, answered, accuracy_interval([Counts(right, answered)]) * 100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,26 +134,3 @@ def headlines(tasks: Sequence[ScoredTask], scores: Mapping[str, Score]) -> list[
                     name = f"{own[prefix]}, {name}"  # no two headlines have the same
                 found.append(Headline(task.name, split, name, mean(asked), whole=False, asked=counts))
     return found
-
-
-def intervals(tasks: Sequence[ScoredTask], scores: Mapping[str, Score]) -> dict[str, Interval]:
-    """The 95 % interval of every score with an accuracy, in percent, by its name; including those of `headlines`."""
-    found: dict[str, Interval] = {}
-    names = score_names(tasks)
-    for task in tasks:
-        own = names[task.name]
-        of_member = {member: own[task.score_name(*member)] for member in task.members()}
-        asked = {member: scores[name] for member, name in of_member.items() if name in scores}
-        members_of: dict[str, tuple[Member, ...]] = {of_member[member]: (member,) for member in asked}
-        members_of |= {own[group]: members for group, members in task.groups_within(asked).items()}
-        for headline in headlines(tasks, scores):
-            if headline.task == task.name:
-                members_of.setdefault(headline.name, tuple(one for one in asked if one[0] == headline.split))
-        for name, members in members_of.items():
-            if all(asked[member].accuracy is not None for member in members):
-                found[name] = accuracy_interval([_counts(asked[member]) for member in members]) * 100
-    return found
-
-
-def _counts(score: Score) -> Counts:
-    return Counts(round((score.accuracy or 0) * score.answered / 100), score.answered)

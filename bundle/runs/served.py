@@ -18,8 +18,7 @@ _PACKAGES = ("openai", "datasets", "lmdeploy", "transformers", "torch")
 class RemoteModelRecord(RecordPart):
     """A model served elsewhere.
 
-    Attributes:
-        headers: Further headers of every request; of a secret one only the variable that holds it, as in "$NAME".
+    ``headers``: further headers of every request; of a secret one only the variable that holds it, as in "$NAME".
     """
 
     name: Text
@@ -34,8 +33,7 @@ class RemoteModelRecord(RecordPart):
 class LocalModelRecord(RecordPart):
     """A checkpoint served here.
 
-    Attributes:
-        adapter: The directory of the LoRA adapter that was merged into it; None if there was none.
+    ``adapter`` is the directory of the LoRA adapter that was merged into it; None if there was none.
     """
 
     path: Text
@@ -52,7 +50,6 @@ class LocalModelRecord(RecordPart):
 
     @property
     def directory(self) -> Path | None:
-        """The checkpoint's directory, or its adapter's."""
         return Path(self.adapter or self.path)
 
 
@@ -60,8 +57,6 @@ class EngineRecord(RecordPart):
     """The inference engine of a local server.
 
     Attributes:
-        name: As in ``--engine``.
-        version: Its version.
         arguments: What followed ``--``.
         dtype: What it computed in, as far as this program chose it.
         gpus: Product names of the GPUs it was started on; none on the CPU, and in older records.
@@ -91,8 +86,6 @@ class Served(NamedTuple):
 
 
 class HardwareRecord(RecordPart):
-    """The machine that ran this program."""
-
     system: str
     processor: str
     cores: StrictInt | None

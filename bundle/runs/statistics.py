@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from statistics import fmean, linear_regression
 from typing import ClassVar
 
 Z95 = 1.959963984540054
@@ -23,8 +24,6 @@ Z95 = 1.959963984540054
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A 95 % interval."""
-
     __pydantic_config__: ClassVar = {"extra": "ignore"}  # slots have no place for what a later version may add
 
     low: float
@@ -37,11 +36,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many of a subject's questions are correct.
-
-    Attributes:
-        n: All, at least one.
-    """
+    """How many of a subject's questions are correct. There is at least one."""
 
     right: int
     n: int
@@ -73,8 +68,7 @@ def wilson(share: float, n: float) -> Interval:
 def accuracy_interval(subjects: Sequence[Counts]) -> Interval:
     """The interval of the plain mean of these subjects' accuracies: of one subject, Wilson's.
 
-    Raises:
-        ValueError: There is no subject.
+    Raises ValueError if there is no subject.
     """
     shares = [one.right / one.n for one in subjects]
     sizes = [one.n for one in subjects]
@@ -114,8 +108,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def difference(subjects: Sequence[Pairs]) -> float:
     """The difference of the two plain means over these subjects, now minus before.
 
-    Raises:
-        ValueError: There is no subject.
+    Raises ValueError if there is no subject.
     """
     return _mean([(one.won - one.lost) / one.n for one in subjects])
 
@@ -127,10 +120,7 @@ def difference_interval(subjects: Sequence[Pairs]) -> Interval:
     paired data", J. Educational and Behavioral Statistics 37), which Fagerland, Lydersen and Laake (2014, "Recommended
     tests and confidence intervals for paired binomial proportions", Statistics in Medicine 33) recommend; for several
     subjects with their effective size. One more question is counted as lost and one as won, so that the interval has a
-    width where nothing changed.
-
-    Raises:
-        ValueError: There is no subject.
+    width where nothing changed. Raises ValueError if there is no subject.
     """
     sizes = [one.n for one in subjects]
     changes = [(one.won - one.lost) / one.n for one in subjects]
@@ -167,8 +157,6 @@ def _effective_size(
     """The size of a simple random sample whose mean would vary as much as the plain mean of the subjects' means.
 
     Args:
-        sizes: Questions of each subject.
-        means: The mean of each.
         variances: How much a question of each varies, as the mean square about that mean.
         variance_overall: How much a question drawn of all subjects alike varies.
     """
@@ -185,7 +173,7 @@ def _effective_size(
 def _mean(values: Sequence[float]) -> float:
     if not values:
         raise ValueError("no subject")
-    return math.fsum(values) / len(values)
+    return fmean(values)
 
 
 def at_most(right: int, n: int, chance: float) -> float:
@@ -200,11 +188,11 @@ def at_most(right: int, n: int, chance: float) -> float:
 
 
 def least_slope(x: Sequence[float], y: Sequence[float]) -> float:
-    """The slope of the straight line through points, less three of its standard errors; 0 if it cannot be told."""
+    """The slope of the straight line through points, less three of its standard errors; 0 for too few points."""
     if len(x) < 3 or len(set(x)) < 2:
         return 0.0
-    middle, height = math.fsum(x) / len(x), math.fsum(y) / len(y)
+    middle = math.fsum(x) / len(x)
     spread = math.fsum((a - middle) ** 2 for a in x)
-    slope = math.fsum((a - middle) * (b - height) for a, b in zip(x, y, strict=True)) / spread
-    missed = math.fsum((b - height - slope * (a - middle)) ** 2 for a, b in zip(x, y, strict=True))
+    slope, intercept = linear_regression(x, y)
+    missed = math.fsum((b - intercept - slope * a) ** 2 for a, b in zip(x, y, strict=True))
     return slope - 3 * math.sqrt(missed / (len(x) - 2) / spread)

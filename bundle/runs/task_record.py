@@ -33,19 +33,9 @@ class TaskRecord(RecordPart):
     """A task as it was asked: everything a prompt, a reply, a score or its name depends on.
 
     Attributes:
-        benchmark: The benchmark's name.
-        example_split: The split the examples were taken from.
         first: The task's own limit on the questions of every subject.
-        columns: Columns a prompt can name.
-        user: Template of a question.
-        assistant: Template of an example's answer.
-        examples: Examples per question.
-        place_for_examples: Whether the prompt has a place for examples.
-        shape: The prompt's shape.
-        answer: The answer rule and its settings.
         max_out_len: The task's own limit on a reply's tokens.
         subjects: Names of the subjects selected with ``--subjects``; None for all.
-        limit: ``--limit``.
         data_fingerprint: Of the rows; None while they are not loaded yet.
         sample: How many questions were drawn from every subject, with ``--quick``; None for all.
         available: How many questions these subjects have in the data, asked or not; None where it is not known.
@@ -87,16 +77,7 @@ class TaskRecord(RecordPart):
         tables: Tables | None = None,
         sample: int | None = None,
     ) -> Self:
-        """Describe a task.
-
-        Args:
-            task: The task.
-            shape: The prompt's shape.
-            subjects: The subjects selected; None for all.
-            limit: Maximum questions per subject.
-            tables: Its rows; None while they are not loaded yet.
-            sample: Questions drawn from every subject; None for all.
-        """
+        """Describe a task. ``tables`` are its rows; None while they are not loaded yet."""
         return cls(
             name=task.name,
             description=task.description,

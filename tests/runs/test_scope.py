@@ -24,7 +24,7 @@ from bundle.runs.predictions import Prediction
 from bundle.runs.recorded_run import read_recorded_run
 from bundle.runs.same_settings import require_same
 from bundle.runs.scope import planned_selection, scope_text, task_scope
-from bundle.runs.scoring import headlines, intervals
+from bundle.runs.scoring import headlines
 from bundle.runs.statistics import Counts, accuracy_interval
 from bundle.runs.task_record import TaskRecord
 from bundle.tasks.catalog import Task, find_task
@@ -145,7 +145,7 @@ def test_parts_of_two_tasks_of_one_benchmark_have_their_own_names_and_intervals(
     run = runs[0]
     ends = {name: accuracy_interval([Counts(n, 2)] * 2) * 100 for name, n in ((right, 2), (wrong, 0))}
     assert {one.name: one.score.accuracy for one in headlines(run.tasks, run.scores)} == {right: 100, wrong: 0}
-    assert {name: one for name, one in intervals(run.tasks, run.scores).items() if name in ends} == ends
+    assert {one.name: one.score.interval for one in headlines(run.tasks, run.scores)} == ends
     text = summary(run)
     assert f"**100.00** `{right}` (95 % interval {ends[right].low:.1f} – 100.0)\n" in text
     assert f"**0.00** `{wrong}` (95 % interval 0.0 – {ends[wrong].high:.1f})\n" in text

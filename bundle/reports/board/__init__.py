@@ -1,1 +1,1 @@
-"""All runs in a directory side by side, as one page: written once, or served while runs go on."""
+"""All runs in a directory side by side, as one page: written once, or served live."""

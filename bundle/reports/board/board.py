@@ -21,8 +21,6 @@ class BoardRun:
     """A run in one of the tables.
 
     Attributes:
-        section: Its scores for the table's task and split.
-        doubtful: Whether its measurement is.
         comparison: With the table's base; None for the base itself, and where they cannot be compared.
         changes: Its differences from the base, by column.
         incomparable: Why there are none; None where that goes without saying.
@@ -46,8 +44,7 @@ class BoardRun:
 class Table:
     """The runs of one task and split, newest first.
 
-    Attributes:
-        base: The run that the others are compared with; None for none.
+    ``base`` is the run that the others are compared with; None for none.
     """
 
     base: BoardRun | None
@@ -76,8 +73,6 @@ class Board:
     Attributes:
         tables: One for each task and split, that with the newest run first.
         starting: Runs that have not asked anything yet.
-        never_asked: Runs that ended before their first question.
-        damaged: Runs that cannot be read.
     """
 
     directory: Path
@@ -90,9 +85,7 @@ class Board:
 class Reader:
     """Reads a board again and again, and of it only what has changed.
 
-    Args:
-        directory: The directory of runs.
-        base: The run that the others are compared with; None for the oldest whole run of each task.
+    ``base`` is the run that the others are compared with; None for the oldest whole run of each task.
     """
 
     def __init__(self, directory: Path, base: Path | None = None) -> None:
@@ -103,11 +96,7 @@ class Reader:
         self._comparisons: dict[tuple[Path, Path], tuple[object, Comparison | RunError]] = {}
 
     def read(self) -> Board:
-        """The board as it is now.
-
-        Raises:
-            RunError: The directory cannot be read.
-        """
+        """The board as it is now. Raises RunError if the directory cannot be read."""
         listed = list_runs(self._directory, self._look)
         damaged = [one for one in listed if one.state is State.DAMAGED]
         found: dict[tuple[str, str], list[BoardRun]] = {}
@@ -148,7 +137,7 @@ class Reader:
             base = next((one for one in runs if one.run.directory.resolve() == self._base), None)
         else:
             done = [one for one in runs if one.listed.state is State.DONE]
-            # A few questions are no base for runs of all of them.
+            # A run of a few questions is not a fair base for whole ones.
             base = next((one for one in reversed(done) if not one.run.partial), done[-1] if done else None)
         if base is None or base.section.secret:
             return Table(None, tuple(runs))

@@ -24,8 +24,7 @@ _MOST_COMPARED: Final = 12
 def write_board(board: Board, path: Path, *, language: Language | None = None) -> None:
     """Write the board, and beside it a page of comparisons for every table with a base.
 
-    Raises:
-        RunError: A file cannot be written.
+    Raises RunError if a file cannot be written.
     """
     links: dict[int, str] = {}
     for number, table in enumerate(board.tables):
@@ -44,7 +43,6 @@ def render_board(
     Args:
         language: The one it opens in; None for the browser's.
         place: Where it will be, for links to reports; None for one that is served and asks for its data again.
-        links: Addresses of the tables' comparisons.
     """
     return render(
         "board/page.html.jinja",
@@ -59,7 +57,6 @@ def render_board(
 
 
 def board_data(board: Board, *, place: Path | None = None, links: dict[int, str] | None = None) -> dict[str, Any]:
-    """What the page shows."""
     return {
         "live": place is None,
         "now": datetime.now().astimezone().timestamp(),

@@ -1,4 +1,4 @@
-"""The board served on this machine alone: read anew whenever a page asks, so runs that go on are seen to go on."""
+"""The board served on this machine only: read again at every request, so that running runs are shown live."""
 
 import json
 import threading
@@ -24,15 +24,9 @@ _HTML, _JSON = "text/html; charset=utf-8", "application/json"
 
 
 class BoardServer(ThreadingHTTPServer):
-    """Serves the board, the page of every run, and comparisons of two.
+    """Serves the board, the page of every run, and comparisons of two. Raises UsageError if the port cannot be had.
 
-    Args:
-        reader: Reads the board.
-        out: The directory of its runs.
-        port: 0 for any that is free.
-
-    Raises:
-        UsageError: The port cannot be had.
+    ``port``: 0 for any that is free.
     """
 
     daemon_threads = True
@@ -61,8 +55,7 @@ class BoardServer(ThreadingHTTPServer):
     def page(self, parts: list[str]) -> tuple[str, str] | None:
         """Content and type of what has an address; None where there is nothing.
 
-        Raises:
-            BundleError: It cannot be read.
+        Raises BundleError if it cannot be read.
         """
         match parts:
             case [""]:
@@ -119,7 +112,6 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def serve(server: BoardServer, begun: Callable[[], None]) -> None:
-    """Serve until interrupted."""
     with server:
         begun()
         try:

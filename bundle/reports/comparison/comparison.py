@@ -39,46 +39,20 @@ class Setting:
     new: Any
 
 
-def require_comparable(base: RunRecord, new: RunRecord, *, common: bool = False) -> bool:
-    """Refuse to compare runs that did not ask the same.
+def require_comparable(base: RunRecord, new: RunRecord | Sequence[TaskRecord], *, common: bool = False) -> bool:
+    """Refuse to compare runs that did not ask the same; of a planned run there are only its tasks.
 
     The model, its server and how replies are sampled may differ: that is what is compared. So may a task's description.
-
-    Args:
-        common: Whether the common questions are enough, where tasks, subjects or their number of questions differ.
-
-    Returns:
-        Whether they have all their questions in common.
-
-    Raises:
-        RunError: They cannot be compared; the message says why.
+    Raises RunError if they cannot be compared; the message says why. With ``common``, tasks, subjects and their
+    numbers of questions may differ. Returns whether the runs have all their questions in common.
     """
-    return _require_comparable(base.tasks, new.tasks, f": {base.data.origin} and {new.data.origin}", common=common)
-
-
-def require_comparable_tasks(base: RunRecord, planned: Sequence[TaskRecord]) -> None:
-    """Refuse to compare a run with one that is planned; its data is not considered where it is not loaded yet.
-
-    Raises:
-        RunError: They cannot be compared; the message says why.
-    """
-    _require_comparable(base.tasks, planned, "", common=False)
-
-
-def differing_settings(base: RunRecord, new: RunRecord) -> tuple[Setting, ...]:
-    """The settings of two comparable runs that differ and can matter: model, engine and sampling."""
-    before, now = (
-        dict(leaves({key: value for key, value in record.to_json().items() if key in _SHOWN})) for record in (base, new)
+    tasks, origins = (
+        (new.tasks, f": {base.data.origin} and {new.data.origin}") if isinstance(new, RunRecord) else (new, "")
     )
-    names = [name for name in (before | now) if name not in _ONLY_HERE]
-    return tuple(Setting(name, before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name))
-
-
-def _require_comparable(base: Sequence[TaskRecord], new: Sequence[TaskRecord], origins: str, *, common: bool) -> bool:
     # The order in which subjects were named does not matter.
     before, now = (
-        {one.name: one.model_dump() | {"subjects": one.subjects and sorted(one.subjects)} for one in tasks}
-        for tasks in (base, new)
+        {one.name: one.model_dump() | {"subjects": one.subjects and sorted(one.subjects)} for one in of_run}
+        for of_run in (base.tasks, tasks)
     )
     shared = [name for name in before if name in now]
     reasons: list[str] = []
@@ -90,7 +64,9 @@ def _require_comparable(base: Sequence[TaskRecord], new: Sequence[TaskRecord], o
         where = "" if len(shared) == 1 else f" in {name}"
         reasons += _differences(_SAME, one, other, where)
         parts += _differences(_PARTS, one, other, where)
-        if _other_data(one, other):
+        # Other subjects make for another fingerprint; their questions are then compared one by one.
+        prints = one["data_fingerprint"], other["data_fingerprint"]
+        if one["subjects"] == other["subjects"] and None not in prints and prints[0] != prints[1]:
             reasons.append(f"different questions{where}{origins}")
     if reasons or (parts and not common):
         first, *others = [*reasons, *parts]
@@ -104,6 +80,15 @@ def _require_comparable(base: Sequence[TaskRecord], new: Sequence[TaskRecord], o
     return not parts
 
 
+def _differing_settings(base: RunRecord, new: RunRecord) -> tuple[Setting, ...]:
+    """The settings of two comparable runs that differ and can matter: model, engine and sampling."""
+    before, now = (
+        dict(leaves({key: value for key, value in record.to_json().items() if key in _SHOWN})) for record in (base, new)
+    )
+    names = [name for name in (before | now) if name not in _ONLY_HERE]
+    return tuple(Setting(name, before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name))
+
+
 def _differences(
     kinds: Sequence[tuple[str, tuple[str, ...]]], one: Mapping[str, Any], other: Mapping[str, Any], where: str
 ) -> list[str]:
@@ -112,12 +97,6 @@ def _differences(
         if key := next((key for key in keys if one[key] != other[key]), None):
             found.append(f"{what}{where}: {key} {_short(one[key])} and {_short(other[key])}")
     return found
-
-
-def _other_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    # Other subjects make for another fingerprint; their questions are then compared one by one.
-    fingerprints = one["data_fingerprint"], other["data_fingerprint"]
-    return one["subjects"] == other["subjects"] and None not in fingerprints and fingerprints[0] != fingerprints[1]
 
 
 def _short(value: Any) -> str:
@@ -134,11 +113,6 @@ class Flip:
 
     Attributes:
         name: Its subject's score name.
-        key: Identifies it within the run.
-        base: The base's answer; "" for a reply without one.
-        new: Likewise.
-        base_reply: The base's reply.
-        new_reply: Likewise.
         lost: Whether it was correct in the base.
     """
 
@@ -157,16 +131,14 @@ class Comparison:
     """A run compared with a base.
 
     Attributes:
-        rows: For each task first the mean over all subjects, then the groups, then the subjects.
         flips: Lost questions first; in the order of the tasks.
-        settings: Settings in which the runs differ.
         only_base: Common questions that only the base answered.
         only_new: Common questions that only the new run answered.
         neither: Common questions that neither answered.
         not_common: Questions that only one of the runs has.
         other_messages: Questions compared although their messages differ, as with fewer examples.
         secret: Questions excluded because their gold answers are secret.
-        unparsed: Replies to the questions compared whose answer is no option, in the base and in the new run.
+        unparsed: Replies to the questions compared whose answer is not an option, in the base and in the new run.
     """
 
     base: RecordedRun
@@ -191,11 +163,8 @@ class Comparison:
 def compare(base: RecordedRun, new: RecordedRun, *, common: bool = False) -> Comparison:
     """Compare two runs on the questions that both have answered.
 
-    Args:
-        common: Whether the common questions are enough, where tasks, subjects or their number of questions differ.
-
-    Raises:
-        RunError: They cannot be compared, or no question was answered in both; the message says why.
+    Raises RunError if they cannot be compared, or no question was answered in both; the message says why. With
+    ``common``, tasks, subjects and their numbers of questions may differ: the common questions are compared.
     """
     same_asked = require_comparable(base.record, new.record, common=common)
     before, now = ({one.key: one for one in run.predictions} for run in (base, new))
@@ -206,7 +175,15 @@ def compare(base: RecordedRun, new: RecordedRun, *, common: bool = False) -> Com
     answered = [{key for key in known if key in one and one[key].error is None} for one in (before, now)]
     pairs = [(before[key], now[key]) for key in known if key in answered[0] and key in answered[1]]
     if not pairs:
-        raise _nothing_to_compare(secret=bool(keys) and not known)
+        if keys and not known:
+            raise RunError(
+                "The runs cannot be compared: the gold answers of their questions are secret.",
+                remedy="Compare runs on a split with public answers, such as C-Eval's val.",
+            )
+        raise RunError(
+            "The runs cannot be compared: they have no answered question in common.",
+            remedy="Finish the run with `bundle resume`, then compare again.",
+        )
     _require_same_questions(base, new, pairs)
     without = [{one.key for one in unparsed(run.options, run.predictions)} for run in (base, new)]
     return Comparison(
@@ -218,7 +195,7 @@ def compare(base: RecordedRun, new: RecordedRun, *, common: bool = False) -> Com
             for row in task_rows(task, base.score_names(task), pairs, without[1], several=len(tasks) > 1)
         ),
         flips=_flips(base.part_names, pairs),
-        settings=differing_settings(base.record, new.record),
+        settings=_differing_settings(base.record, new.record),
         only_base=len(answered[0] - answered[1]),
         only_new=len(answered[1] - answered[0]),
         neither=len(known) - len(answered[0] | answered[1]),
@@ -226,18 +203,6 @@ def compare(base: RecordedRun, new: RecordedRun, *, common: bool = False) -> Com
         other_messages=sum(base.prompts[one.key].conversation != new.prompts[one.key].conversation for one, _ in pairs),
         secret=len(keys) - len(known),
         unparsed=(sum(one.key in without[0] for one, _ in pairs), sum(one.key in without[1] for one, _ in pairs)),
-    )
-
-
-def _nothing_to_compare(*, secret: bool) -> RunError:
-    if secret:
-        return RunError(
-            "The runs cannot be compared: the gold answers of their questions are secret.",
-            remedy="Compare runs on a split with public answers, such as C-Eval's val.",
-        )
-    return RunError(
-        "The runs cannot be compared: they have no answered question in common.",
-        remedy="Finish the run with `bundle resume`, then compare again.",
     )
 
 

@@ -24,11 +24,7 @@ def to_json(comparisons: Sequence[Comparison]) -> dict[str, Any]:
 
 
 def write_page(comparisons: Sequence[Comparison], path: Path, *, language: Language | None = None) -> None:
-    """Write comparisons with the same base as a page.
-
-    Raises:
-        RunError: The file cannot be written.
-    """
+    """Write comparisons with the same base as a page. Raises RunError if the file cannot be written."""
     write_text(path, render_page(comparisons, language=language))
 
 
@@ -78,7 +74,7 @@ def _by_change(comparison: Comparison, kinds: Sequence[str]) -> list[Row]:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A run in a matrix; None for a group that could not be compared."""
+    """A run in a matrix; its row is None for a group that could not be compared."""
 
     number: int
     model: str
@@ -95,7 +91,7 @@ class _Matrix:
         base: The base's accuracies, in percent; None where no run was compared.
         unit: The length of a point.
         trends: For each column its accuracies from step to step as the points of a line, in a box of 100 by 30; none
-            where runs are no series, or too few for a trend.
+            where the runs are not a series, or too few for a trend.
     """
 
     title: str
@@ -107,15 +103,9 @@ class _Matrix:
 
 
 def _matrices(comparisons: Sequence[Comparison], *, by_step: bool) -> Iterator[_Matrix]:
-    """One for each task and split."""
     base = comparisons[0].base
     asked = {part[:2] for part in base.questions}
-    splits = [
-        (task.name, split)
-        for task in base.tasks
-        for split in task.splits
-        if (task.name, split) in asked and split not in task.secret_splits
-    ]
+    splits = [(task.name, split) for task in base.tasks for split in task.open_splits if (task.name, split) in asked]
     if any(len(one.overall) != len(splits) for one in comparisons):
         return  # not all runs have answers of every split
     split_of = {

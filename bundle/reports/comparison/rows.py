@@ -36,10 +36,7 @@ class Row:
         name: Its score name; for a mean over some of the subjects, "mean of 3 subjects".
         kind: "overall" for the mean over all subjects compared, one per split.
         base: Accuracy in percent; except for a subject, the plain mean over its subjects.
-        new: Likewise.
-        difference: ``new`` minus ``base``, in points.
         interval: Its 95 % interval, in points.
-        questions: Number of questions.
         lost: Questions correct in the base and wrong in the new run.
         won: The reverse.
         lost_without: Of the questions lost, those whose reply in the new run holds no option.

@@ -10,6 +10,7 @@ from rich.text import Text
 from bundle.errors import RunError
 from bundle.reports.comparison.comparison import Comparison, compare
 from bundle.reports.comparison.rows import LEVEL, Standing
+from bundle.reports.comparison.terminal import mark, styled
 from bundle.reports.comparison.wording import p_value, points
 from bundle.reports.health import headline
 from bundle.reports.screen.output import plain_table
@@ -20,15 +21,12 @@ from bundle.runs.statistics import holm
 from bundle.system.text import one_line
 from bundle.tasks.scores import ScoredTask
 
-_STYLES = {Standing.BETTER: "green", Standing.WORSE: "red", Standing.UNCLEAR: "yellow", Standing.CHANCE: ""}
-
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One run of a series.
 
     Attributes:
-        name: What it is called.
         run: The run; None if there is none.
         why: Why it has no score; "" if it has one.
     """
@@ -43,7 +41,6 @@ class Change:
     """How the headline of one run differs from that of the first.
 
     Attributes:
-        points: The difference.
         p: McNemar's exact p-value, with Holm's correction for the number of runs.
         standing: By ``p`` and the interval together.
     """
@@ -86,7 +83,7 @@ def make_series(entries: Sequence[Entry]) -> Series:
                 series.comparisons[entry.name] = compare(base.run, entry.run)
             except RunError as error:
                 series.incomparable[entry.name] = error.message
-    places = [(task.name, split) for task in base.run.tasks for split in _open_splits(task)]
+    places = [(task.name, split) for task in base.run.tasks for split in task.open_splits]
     rows = {name: one.overall for name, one in series.comparisons.items() if len(one.overall) == len(places)}
     for number, place in enumerate(places):
         corrected = holm([found[number].p for found in rows.values()])
@@ -99,7 +96,7 @@ def make_series(entries: Sequence[Entry]) -> Series:
 
 
 def show(console: Console, series: Series, words: Words = ENGLISH) -> None:
-    """Print a table for every task, and what is to be known of each run."""
+    """Print a table for every task, and notes on the runs."""
     base = series.base
     for number, task in enumerate(() if base is None or base.run is None else base.run.tasks):
         if number:
@@ -113,7 +110,7 @@ def _table(series: Series, task: ScoredTask, words: Words) -> Table:
     table = plain_table()
     table.title = Text(one_line(task.name), style="bold")
     table.add_column("", overflow="fold")
-    splits = _open_splits(task)
+    splits = task.open_splits
     prefixes = list(splits.values())
     groups = [name for name in task.groups if name not in task.splits.values()]
     shown = [name for name in groups if any(name in _scores(entry, task) for entry in series.entries)]
@@ -132,25 +129,19 @@ def _table(series: Series, task: ScoredTask, words: Words) -> Table:
             if change is None:
                 cells += ["", "", ""]
                 continue
-            style = _STYLES[change.standing]
-            mark = "" if change.standing is Standing.CHANCE else words(f"standing.{change.standing.value}")
-            cells += [Text(points(change.points), style=style), p_value(change.p), Text(mark, style=style)]
+            cells += [styled(points(change.points), change.standing), p_value(change.p), mark(change.standing, words)]
         table.add_row(*cells, *(_scores(entry, task).get(name, "") for name in shown))
     return table
-
-
-def _open_splits(task: ScoredTask) -> dict[str, str]:
-    """The splits whose gold answers are known, with the names of their scores."""
-    return {split: prefix for split, prefix in task.splits.items() if split not in task.secret_splits}
 
 
 def _headline(entry: Entry, task: ScoredTask, split: str) -> str:
     if entry.run is None:
         return ""
-    found = [one for one in headlines(entry.run.tasks, entry.run.scores) if one.task == task.name]
-    score = next((one.score for one in found if one.split == split), None)
-    mark = "*" if entry.run.partial and score is not None and score.accuracy is not None else ""
-    return ("–" if score is None else score.percent) + mark
+    found = {(one.task, one.split): one.score for one in headlines(entry.run.tasks, entry.run.scores)}
+    score = found.get((task.name, split))
+    if score is None or score.accuracy is None:
+        return "–"
+    return score.percent + ("*" if entry.run.partial else "")
 
 
 def _scores(entry: Entry, task: ScoredTask) -> dict[str, str]:

@@ -19,7 +19,6 @@ _STYLES = {Standing.BETTER: "green", Standing.WORSE: "red", Standing.UNCLEAR: "y
 
 
 def show(console: Console, comparison: Comparison, words: Words = ENGLISH, *, subjects: bool, flips: int) -> None:
-    """Print a comparison."""
     labels = {
         comparison.base.part_names[part]: subject.chinese if words.language == "zh" else subject.english
         for part, subject in comparison.base.subjects.items()
@@ -66,25 +65,32 @@ def _table(comparison: Comparison, labels: Mapping[str, str], words: Words, *, s
     return table
 
 
+def styled(text: str, standing: Standing) -> Text:
+    return Text(text, style=_STYLES[standing])
+
+
+def mark(standing: Standing, words: Words) -> Text:
+    """The standing in a word, where the difference is significant or unclear."""
+    return styled("" if standing is Standing.CHANCE else words(f"standing.{standing.value}"), standing)
+
+
 def _cells(row: Row, name: str, words: Words) -> tuple[str | Text, ...]:
-    style = _STYLES[row.standing]
-    mark = "" if row.standing is Standing.CHANCE else words(f"standing.{row.standing.value}")
     return (
         Text(printable(name)),
         f"{row.base:.2f}",
         f"{row.new:.2f}",
-        Text(points(row.difference), style=style),
+        styled(points(row.difference), row.standing),
         between(row, words),
         str(row.won),
         str(row.lost),
         p_value(row.shown_p),
-        Text(mark, style=style),
+        mark(row.standing, words),
     )
 
 
 def _text(comparison: Comparison, words: Words, *, subjects: bool) -> Iterator[Text]:
     for row in comparison.overall:
-        yield Text(printable(verdict(row, words)), style=_STYLES[row.standing])
+        yield styled(printable(verdict(row, words)), row.standing)
     of_subjects = [row for row in comparison.rows if row.kind == "subject"]
     if len(of_subjects) > 1:
         differing = sum(row.standing is not Standing.CHANCE for row in of_subjects)

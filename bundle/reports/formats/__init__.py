@@ -28,7 +28,7 @@ class Export:
     Attributes:
         files: Text by path, relative to the directory it is for, with "/" between parts.
         remarks: What the reader must know and the files do not say, one line each.
-        obsolete: Paths of files that an earlier export of the same run may have left and that are no longer right.
+        obsolete: Paths of files that an earlier export of the same run may have left and that are now wrong.
     """
 
     files: Mapping[str, str]
@@ -38,10 +38,8 @@ class Export:
     def write(self, path: Path, *, is_directory: bool, run: Path) -> None:
         """Write all files, at ``path`` or in it; several where one was expected are put beside it.
 
-        Links in the directory of the run are not followed: it may come from anyone, and they may lead anywhere.
-
-        Raises:
-            RunError: One cannot be written.
+        Links in the directory of the run are not followed: it may come from anyone, and they may lead anywhere. Raises
+        RunError if one cannot be written.
         """
         directory = path if is_directory else path.parent
         texts = {directory / name: text for name, text in self.files.items()}
@@ -60,12 +58,11 @@ class Export:
 def write_text(path: Path, text: str) -> None:
     """Write a file and the directories it needs, in UTF-8, with newlines as they are.
 
-    Raises:
-        RunError: It cannot be written.
+    Raises RunError if it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A pipe that nobody reads is not waited for.
+        # Opening a pipe without a reader must not block.
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK
         descriptor = os.open(path, flags, 0o666)
         os.set_blocking(descriptor, True)
@@ -73,8 +70,7 @@ def write_text(path: Path, text: str) -> None:
             file.write(text)
     except OSError as error:
         raise RunError(
-            f"{path} cannot be written: {error.strerror or error}.",
-            remedy="Choose another path with --out.",
+            f"{path} cannot be written: {error.strerror or error}.", remedy="Choose another path with --out."
         ) from None
 
 
@@ -109,12 +105,9 @@ class Format:
     ) -> tuple[str, ...]:
         """Write a run.
 
-        ``language`` is the one a page opens in, None for the browser's; ``allow_partial`` lets a part of a benchmark
-        be written in a format that presents it as the whole. Returns what the reader must know and the files do not
-        say, one line each.
-
-        Raises:
-            RunError: The run lacks what the format needs, or a file cannot be written.
+        ``language`` is the one a page opens in, None for the browser's; ``allow_partial`` lets a part of a benchmark be
+        written in a format that presents it as the whole. Returns what the reader must know and the files do not say,
+        one line each. Raises RunError if the run lacks what the format needs, or a file cannot be written.
         """
         if self.whole_only and run.partial and not allow_partial:
             raise RunError(

@@ -10,7 +10,7 @@ from bundle.reports.gates.gates import GateResult
 from bundle.reports.health import described, headline, where
 from bundle.runs.health import Health
 from bundle.runs.recorded_run import RecordedRun
-from bundle.runs.scoring import Score, headlines, intervals
+from bundle.runs.scoring import Score, headlines
 from bundle.runs.statistics import Interval
 from bundle.system.text import one_line, plural
 
@@ -29,11 +29,10 @@ def summary(run: RecordedRun, *, comparison: Comparison | None = None, gates: Se
 
 
 def _lines(run: RecordedRun, comparison: Comparison | None, gates: Sequence[GateResult]) -> Iterator[str]:
-    sure = intervals(run.tasks, run.scores)
     yield f"### {' + '.join(_code(task.name) for task in run.tasks)}: {_code(run.model)}"
     yield ""
     for one in headlines(run.tasks, run.scores):
-        interval = f" (95 % interval {_interval(sure.get(one.name))})" if one.name in sure else ""
+        interval = "" if one.score.interval is None else f" (95 % interval {_interval(one.score.interval)})"
         yield f"**{one.score.percent}** {_code(one.name)}{interval}"
     yield ""
     if run.partial:
@@ -64,12 +63,12 @@ def _lines(run: RecordedRun, comparison: Comparison | None, gates: Sequence[Gate
     subjects = [name for name in run.scores if name not in groups]
     if groups:
         yield ""
-        yield from _table(groups, run.scores, sure, compared)
+        yield from _table(groups, run.scores, compared)
     if subjects:
         yield ""
         yield f"<details><summary>{plural(len(subjects), 'subject')}</summary>"
         yield ""
-        yield from _table(subjects, run.scores, sure, compared)
+        yield from _table(subjects, run.scores, compared)
         yield ""
         yield "</details>"
     yield ""
@@ -95,12 +94,7 @@ def _plain(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>#|@~&!])", r"\\\1", text)
 
 
-def _table(
-    names: Sequence[str],
-    scores: Mapping[str, Score],
-    sure: Mapping[str, Interval],
-    compared: Mapping[str, Row] | None,
-) -> Iterator[str]:
+def _table(names: Sequence[str], scores: Mapping[str, Score], compared: Mapping[str, Row] | None) -> Iterator[str]:
     header = ["", "score", "95 % interval", "answered"]
     if compared is not None:
         header += ["base", "change", "95 % interval", "p"]
@@ -108,7 +102,7 @@ def _table(
     yield f"|{'|'.join([':--'] + ['--:'] * (len(header) - 1))}|"
     for name in names:
         score = scores[name]
-        cells = [_code(name), score.percent, _interval(sure.get(name)), f"{score.answered}/{score.n}"]
+        cells = [_code(name), score.percent, _interval(score.interval), f"{score.answered}/{score.n}"]
         if compared is not None:
             cells += _change(compared.get(name))
         yield f"| {' | '.join(cells)} |"

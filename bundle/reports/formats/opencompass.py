@@ -36,11 +36,7 @@ Result = Mapping[str, Any] | None
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """One subject.
-
-    Attributes:
-        version: The beginning of the prompt's hash, or "-".
-    """
+    """One subject. ``version`` is the beginning of the prompt's hash, or "-"."""
 
     name: str
     version: str
@@ -64,10 +60,7 @@ def export(run: RecordedRun, language: str | None = None) -> Export:
     """The run as OpenCompass would have left it.
 
     Where tasks of the run share score names, as ``ceval_gen`` and ``ceval_zero_shot_gen`` do, each has its own working
-    directory, named after it.
-
-    Raises:
-        RunError: Two subjects would have the same file, or a task asked for no replies.
+    directory, named after it. Raises RunError if two subjects would have the same file, or a task asked for no replies.
     """
     for task in run.record.tasks:
         if task.answer["rule"] == "likeliest":
@@ -170,7 +163,6 @@ _PADDING = 2  # tabulate.MIN_PADDING: what a column is wider than its header
 
 
 def summary_csv(datasets: Sequence[Dataset], groups: Sequence[Group], model: str) -> str:
-    """The table, separated by commas."""
     return "".join(f"{','.join(row)}\n" for row in _table(datasets, groups, model))
 
 

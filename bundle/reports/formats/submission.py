@@ -29,7 +29,6 @@ class Submission:
     unanswered: int
 
     def describe(self) -> str:
-        """A line for people."""
         letters = [letter for one in self.answers.values() for letter in one.values()]
         silent = letters.count("") - self.unanswered
         return f"{self.file}: answers to {len(letters) - letters.count('')} of {len(letters)} questions" + (
@@ -39,11 +38,7 @@ class Submission:
 
 
 def export(run: RecordedRun, language: str | None = None) -> Export:
-    """The answers to the questions of a secret split.
-
-    Raises:
-        RunError: The run has none.
-    """
+    """The answers to the questions of a secret split. Raises RunError if the run has none."""
     found = submissions(run.tasks, run.prompts, run.predictions)
     if not found:
         raise RunError(

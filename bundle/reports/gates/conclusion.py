@@ -36,9 +36,8 @@ class Conclusion:
     ) -> None:
         """Refuse what the planned run (subjects by task name) cannot have, before anything is started for it.
 
-        Raises:
-            UsageError: A gate is on a score that the run will not have, or only a part of its questions is asked.
-            RunError: The baseline was asked something else.
+        Raises UsageError if a gate is on a score that the run will not have, or only a part of its questions is asked;
+        RunError if the baseline was asked something else.
         """
         self.gates.require_whole(planned)
         self.gates.require_scored(expected_scores(tasks, subjects))
@@ -48,9 +47,7 @@ class Conclusion:
         """Check the gates and write the files of a run that has ended, complete or not.
 
         Calls ``note`` with one line per gate, and returns the exit code with gates: 1 in place of 0 if one fails.
-
-        Raises:
-            RunError: A file cannot be written, or the run cannot be compared with the baseline.
+        Raises RunError if a file cannot be written, or the run cannot be compared with the baseline.
         """
         if self == Conclusion():
             return code
@@ -69,9 +66,7 @@ class Conclusion:
 def parse_conclusion(*, summary: Path | None = None, junit: Path | None = None, **gates: Any) -> Conclusion:
     """Parse the options of the same names; those of gates are as in `parse_gates`.
 
-    Raises:
-        UsageError: They cannot be used as given.
-        RunError: The baseline cannot be read.
+    Raises UsageError if they cannot be used as given; RunError if the baseline cannot be read.
     """
     for option, path in (("--summary", summary), ("--junit", junit)):
         if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):

@@ -11,14 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bundle.errors import ExitCode, RunError, UsageError
-from bundle.reports.comparison import (
-    Comparison,
-    Row,
-    Standing,
-    compare,
-    require_comparable,
-    require_comparable_tasks,
-)
+from bundle.reports.comparison import Comparison, Row, Standing, compare, require_comparable
 from bundle.reports.comparison.wording import p_says
 from bundle.runs.finding import OUTPUTS
 from bundle.runs.health import Health
@@ -45,7 +38,6 @@ class Gates:
     """All that is required of a run.
 
     Attributes:
-        min_scores: Minimum scores, by their names in ``results.json``.
         max_drop: Maximum drop in the mean over all subjects of each task, in points; None to compare only.
         max_unparsed: Maximum share of replies whose answer is none of the options, in percent; None for any.
         allow_partial: Whether scores of a part of the questions are judged.
@@ -61,10 +53,8 @@ class Gates:
     def require_whole(self, planned: Sequence[TaskRecord]) -> None:
         """Refuse to judge a part of the benchmark as if it were all of it.
 
-        A subject that is asked as a whole may be judged, whatever the others.
-
-        Raises:
-            UsageError: Only some of the questions will be asked.
+        A subject that is asked as a whole may be judged, whatever the others. Raises UsageError if only some of the
+        questions will be asked.
         """
         if self.allow_partial or not (self.min_scores or self.max_drop is not None):
             return
@@ -80,33 +70,25 @@ class Gates:
     def require_scored(self, names: Collection[str]) -> None:
         """Refuse gates on scores that are not among ``names``, those the run will have.
 
-        Raises:
-            UsageError: There is one; the message suggests the nearest name.
+        Raises UsageError if there is one; the message suggests the nearest name.
         """
         for one in self.min_scores:
             if one.name not in names:
+                hint = "`bundle tasks TASK` lists the subjects; a group needs all its subjects to have a score."
                 raise UsageError(
                     f"--min-score: this run will have no score {one.name!r}.",
-                    remedy=did_you_mean(
-                        one.name,
-                        names,
-                        "`bundle tasks TASK` lists the subjects; a group needs all its subjects to have a score.",
-                    ),
+                    remedy=did_you_mean(one.name, names, hint),
                 )
 
     def require_comparable(self, run: RunRecord | Sequence[TaskRecord]) -> None:
         """Refuse a baseline that was asked something else than this run: its record, or the tasks it is planned with.
 
-        Raises:
-            RunError: They cannot be compared; the message says why.
+        Raises RunError if they cannot be compared; the message says why.
         """
         if self.baseline is None:
             return
         try:
-            if isinstance(run, RunRecord):
-                require_comparable(self.baseline.record, run)
-            else:
-                require_comparable_tasks(self.baseline.record, run)
+            require_comparable(self.baseline.record, run)
         except RunError as error:
             raise RunError(
                 f"--baseline {self.baseline.name}: {error.message}",
@@ -117,11 +99,16 @@ class Gates:
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
+    """Whether a gate was met.
+
+    Attributes:
+        name: What was required; the same from run to run.
+        line: The numbers.
+    """
+
     name: str
-    """What was required; the same from run to run."""
     met: bool
     line: str
-    """The numbers."""
 
 
 def parse_gates(
@@ -136,9 +123,7 @@ def parse_gates(
 ) -> Gates:
     """Read ``--min-score NAME=PERCENT`` and the other options of gates.
 
-    Raises:
-        UsageError: They cannot be used as given.
-        RunError: There is no such baseline, or it has no reply.
+    Raises UsageError if they cannot be used as given; RunError if there is no such baseline, or it has no reply.
     """
     if max_drop is not None and baseline is None:
         raise UsageError("--max-drop needs a run to compare with.", remedy="Name it with --baseline RUN.")
@@ -159,10 +144,7 @@ def parse_gates(
         if names.count(name) > 1:
             raise UsageError(f"--min-score names {name} twice.", remedy="Name each score once.")
     if gates.baseline is not None and not gates.baseline.answered:
-        raise RunError(
-            f"--baseline {gates.baseline.name} has no answered questions.",
-            remedy="Name a complete run.",
-        )
+        raise RunError(f"--baseline {gates.baseline.name} has no answered questions.", remedy="Name a complete run.")
     return gates
 
 
@@ -171,20 +153,14 @@ def expected_scores(tasks: Sequence[ScoredTask], subjects: Mapping[str, Sequence
     names = score_names(tasks)
     found: list[str] = []
     for task in tasks:
-        asked = [
-            (split, one.name) for split in task.splits if split not in task.secret_splits for one in subjects[task.name]
-        ]
+        asked = [(split, one.name) for split in task.open_splits for one in subjects[task.name]]
         own = [*task.groups_within(asked), *(task.score_name(*member) for member in asked)]
         found += [names[task.name][name] for name in own]
     return found
 
 
 def check_gates(gates: Gates, run: RecordedRun) -> list[GateResult]:
-    """Check a run that has ended against its gates.
-
-    Raises:
-        RunError: It cannot be compared with the baseline.
-    """
+    """Check a run that has ended against its gates. Raises RunError if it cannot be compared with the baseline."""
     results = [_at_least(one, run, gates.allow_unanswered) for one in gates.min_scores]
     if gates.max_unparsed is not None:
         results.append(_parsed(gates.max_unparsed, run.health))
@@ -199,8 +175,7 @@ def check_gates(gates: Gates, run: RecordedRun) -> list[GateResult]:
 def compare_with_baseline(gates: Gates, run: RecordedRun) -> Comparison | None:
     """Compare a run that has ended with the baseline; None if there is none, or no common question is answered yet.
 
-    Raises:
-        RunError: They cannot be compared, however complete the run is.
+    Raises RunError if they cannot be compared, however complete the run is.
     """
     if gates.baseline is None:
         return None
@@ -269,11 +244,11 @@ def _not_below(row: Row, most: float, comparison: Comparison, allowed: int) -> G
         f"{scored} {_decimals(row.new, row.base)} is {moved} {_decimals(row.base, row.new)} in "
         f"{one_line(comparison.base.name)}, allowed drop: {most:g}; {p_says(row.p)}, {_MEANINGS[row.standing]}"
     )
-    missing = comparison.new.total - comparison.new.answered
+    missing, total = comparison.new.total - comparison.new.answered, comparison.new.total
     if missing > allowed:
-        return GateResult(name, False, f"{line}; but {missing} of {comparison.new.total} questions have no reply")
+        return GateResult(name, False, f"{line}; but {missing} of {total} questions have no reply")
     if missing:
-        line += f"; without {missing} of {comparison.new.total} questions that have no reply"
+        line += f"; without {missing} of {total} questions that have no reply"
     line += _of_a_part(comparison.new)
     if comparison.only_new:
         line += f"; {plural(comparison.only_new, 'question')} excluded because not answered in the baseline"
@@ -298,7 +273,7 @@ _MEANINGS = {
 
 
 def _decimals(value: float, other: float) -> str:
-    """With enough decimals to tell two different numbers apart."""
+    """With enough decimals to distinguish two different numbers."""
     for digits in range(2, 7):
         if f"{value:.{digits}f}" != f"{other:.{digits}f}":
             return f"{value:.{digits}f}"

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from bundle.reports.formats import Language
@@ -10,8 +10,7 @@ from bundle.reports.texts import catalog
 from bundle.runs.health import unparsed
 from bundle.runs.predictions import Prediction
 from bundle.runs.recorded_run import RecordedRun
-from bundle.runs.scoring import Headline, Score, headlines, intervals
-from bundle.runs.statistics import Interval
+from bundle.runs.scoring import Headline, Score, headlines
 from bundle.tasks.scores import Key, Member, ScoredTask
 
 _MOST_OPTIONS: Final = 10
@@ -25,24 +24,26 @@ class Line:
 
     Attributes:
         name: Its score name.
-        english: Its English name.
-        chinese: Its Chinese name.
         group: The group that marks a subject, or a group's own short name; "" for none.
-        score: Its score.
-        low: Lower end of the 95 % interval, in percent; None without an accuracy.
-        high: Upper end.
     """
 
     name: str
-    english: str
-    chinese: str
-    group: str
     score: Score
-    low: float | None
-    high: float | None
+    english: str = ""
+    chinese: str = ""
+    group: str = ""
+
+    @property
+    def low(self) -> float | None:
+        """Lower end of the 95 % interval, in percent; None without an accuracy."""
+        return None if self.score.interval is None else self.score.interval.low
+
+    @property
+    def high(self) -> float | None:
+        """Its upper end."""
+        return None if self.score.interval is None else self.score.interval.high
 
     def to_json(self) -> dict[str, Any]:
-        """For the charts."""
         return {
             "en": self.english,
             "zh": self.chinese,
@@ -61,9 +62,7 @@ class Letters:
 
     Attributes:
         options: Possible answers; `NOTHING` is last.
-        answers: Replies by answer.
         golds: Questions by gold answer; none where these are secret.
-        pairs: Replies by gold answer and answer.
     """
 
     options: tuple[str, ...]
@@ -77,13 +76,8 @@ class Section:
     """A split of a task.
 
     Attributes:
-        task: The task.
-        split: The split.
-        secret: Whether its gold answers are secret.
         overall: The mean over all subjects that were asked.
         complete: Whether these are all subjects of the task.
-        right: Questions answered correctly.
-        unparsed: Replies whose answer is none of the options, or that have none.
         groups: The other groups with a score, in the order of the task.
         subjects: The subjects asked, best first; those without a score last.
         letters: None where answers are not a choice among a few letters.
@@ -110,7 +104,6 @@ class Section:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """For the charts."""
         letters = self.letters
         return {
             "task": self.task.name,
@@ -137,15 +130,13 @@ def sections(run: RecordedRun) -> list[Section]:
         if one.error is None:
             replies.setdefault((one.task, one.split), []).append(one)
     lost = frozenset(one.key for one in unparsed(run.options, run.predictions))
-    lines = _Lines(run.scores, intervals(run.tasks, run.scores), lost)
     return [
-        _section(run, tasks[headline.task], headline, lines, replies.get((headline.task, headline.split), []))
+        _section(run, tasks[headline.task], headline, lost, replies.get((headline.task, headline.split), []))
         for headline in headlines(run.tasks, run.scores)
     ]
 
 
 def group_label(name: str) -> Mapping[Language, str]:
-    """A group's name in both languages."""
     return catalog().get(f"group.{name}", {"en": name, "zh": name})
 
 
@@ -154,20 +145,8 @@ def chance(letters: Letters | None) -> float | None:
     return 25.0 if letters is not None and set(letters.golds) == set("ABCD") else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Lines:
-    scores: Mapping[str, Score]
-    intervals: Mapping[str, Interval]
-    unparsed: Set[Key]
-
-    def line(self, name: str, english: str = "", chinese: str = "", group: str = "") -> Line:
-        interval = self.intervals.get(name)
-        low, high = (None, None) if interval is None else (interval.low, interval.high)
-        return Line(name, english, chinese, group, self.scores[name], low, high)
-
-
 def _section(
-    run: RecordedRun, task: ScoredTask, headline: Headline, lines: _Lines, replies: Sequence[Prediction]
+    run: RecordedRun, task: ScoredTask, headline: Headline, lost: Set[Key], replies: Sequence[Prediction]
 ) -> Section:
     split, prefix, names = headline.split, task.splits[headline.split], run.score_names(task)
     groups = []
@@ -175,28 +154,25 @@ def _section(
         if group != prefix and names[group] in run.scores and {of for of, _ in members} == {split}:
             short = group.removeprefix(f"{prefix}-")
             label = group_label(short)
-            groups.append(lines.line(names[group], label["en"], label["zh"], short))
+            groups.append(Line(names[group], run.scores[names[group]], label["en"], label["zh"], short))
     subjects = [
-        lines.line(names[task.score_name(split, one.name)], one.english, one.chinese, one.group)
+        Line(name := names[task.score_name(split, one.name)], run.scores[name], one.english, one.chinese, one.group)
         for one in task.subjects
         if (task.name, split, one.name) in run.questions
     ]
+    subjects.sort(key=lambda line: (line.score.accuracy is None, -(line.score.accuracy or 0)))
     return Section(
         task=task,
         split=split,
         secret=split in task.secret_splits,
-        overall=replace(lines, scores={headline.name: headline.score}).line(headline.name),
+        overall=Line(headline.name, headline.score),
         complete=headline.whole,
         right=sum(one.correct is True for one in replies),
-        unparsed=sum(one.key in lines.unparsed for one in replies),
+        unparsed=sum(one.key in lost for one in replies),
         groups=tuple(groups),
-        subjects=tuple(sorted(subjects, key=_best_first)),
+        subjects=tuple(subjects),
         letters=_letters(replies),
     )
-
-
-def _best_first(line: Line) -> tuple[bool, float]:
-    return line.score.accuracy is None, -(line.score.accuracy or 0)
 
 
 def _letters(replies: Sequence[Prediction]) -> Letters | None:

@@ -22,9 +22,7 @@ _ROUNDED: Final = 1 + 1e-9
 class Asking:
     """The time in which questions were asked, without breaks.
 
-    Args:
-        rows: The run's predictions.
-        going_on: Whether questions are being asked still: then it is not known how many wait for their reply now.
+    ``going_on`` says whether questions are being asked still: then it is not known how many wait for their reply now.
     """
 
     def __init__(self, rows: Sequence[Prediction], *, going_on: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""What the page of a run shows while that goes on, asked for again and again."""
+"""What the page of a running run shows, and polls."""
 
 import time
 from typing import Any, Final
@@ -12,11 +12,7 @@ _RECENT_S: Final = 30.0
 
 
 def live_data(run: RecordedRun, *, going_on: bool) -> dict[str, Any]:
-    """How far a run is, and what its charts over time show.
-
-    Args:
-        going_on: Whether it is running.
-    """
+    """How far a run is, and what its charts over time show."""
     return {"running": going_on, **progress(run), **over_time(run, going_on=going_on)}
 
 

@@ -8,7 +8,7 @@ from bundle.reports.formats import Export, Language
 from bundle.reports.html.content import group_label, sections
 from bundle.reports.html.curves import by_length
 from bundle.reports.html.live import over_time, page_address, progress
-from bundle.reports.html.questions import CHUNK, OUTCOMES, WORST_FIRST, question_data
+from bundle.reports.html.questions import CHUNK, OUTCOMES, question_data
 from bundle.reports.html.settings import as_recorded, in_short, in_words, source_of
 from bundle.reports.templates import compile_templates, render, seconds
 from bundle.runs.recorded_run import RecordedRun
@@ -18,7 +18,6 @@ _PHASES: Final = ("start_s", "load_s", "prove_s", "ask_s", "stop_s")
 
 
 def export(run: RecordedRun, language: Language | None = None) -> Export:
-    """The page of a run, as a file."""
     return Export({"report.html": render_page(run, language=language)})
 
 
@@ -32,7 +31,7 @@ def render_page(run: RecordedRun, *, language: Language | None = None, live: boo
 
     Args:
         language: The one it opens in; None for the browser's.
-        live: Whether the run goes on, and the page is served by what tells how far it is; see `live_data`.
+        live: Whether the run is running, and the page is served by what provides `live_data`.
     """
     questions = question_data(run)
     parts = sections(run)
@@ -51,7 +50,6 @@ def render_page(run: RecordedRun, *, language: Language | None = None, live: boo
             for part in run.questions
         ],
         "outcomes": OUTCOMES,
-        "worst_first": WORST_FIRST,
         "questions": questions.columns,
         **curves,
         "live": {**progress(run), "address": page_address(run)} if live else None,
@@ -81,7 +79,7 @@ def render_page(run: RecordedRun, *, language: Language | None = None, live: boo
         recorded=list(as_recorded(run.record)),
         source=source_of(run.record),
         questions=questions,
-        outcomes=sorted(zip(OUTCOMES, questions.outcomes, strict=True), key=lambda pair: WORST_FIRST.index(pair[0])),
+        outcomes=list(zip(OUTCOMES, questions.outcomes, strict=True)),
         chunks=questions.chunks,
     )
 

@@ -73,9 +73,7 @@ const questions = (() => {
   function sort() {
     const { column, descending } = sorting;
     if (column === null) {
-      // What went wrong comes first.
-      const rank = data.outcomes.map((name) => data.worst_first.indexOf(name));
-      shown.sort((one, other) => rank[outcome[one]] - rank[outcome[other]] || one - other);
+      shown.sort((one, other) => outcome[one] - outcome[other] || one - other); // what went wrong comes first
     } else {
       const values = column === "part" ? part.map((place, row) => `${partName(data.parts[place])} ${id[row]}`) : columns[column];
       const compare = column === "part" ? new Intl.Collator([], { numeric: true }).compare : d3.ascending;

@@ -17,27 +17,20 @@ CHUNK: Final = 200
 
 
 class Outcome(StrEnum):
-    RIGHT = "right"
+    """What came of a question; in the order in which questions are listed, the worst first."""
+
     WRONG = "wrong"
     SILENT = "silent"
     """A reply without an answer that is an option, which counts as wrong."""
-    UNSCORED = "unscored"
-    """An answer whose gold answer is secret."""
     FAILED = "failed"
     """No reply, which does not count as wrong."""
     UNASKED = "unasked"
+    UNSCORED = "unscored"
+    """An answer whose gold answer is secret."""
+    RIGHT = "right"
 
 
 OUTCOMES: Final = tuple(Outcome)
-WORST_FIRST: Final = (
-    Outcome.WRONG,
-    Outcome.SILENT,
-    Outcome.FAILED,
-    Outcome.UNASKED,
-    Outcome.UNSCORED,
-    Outcome.RIGHT,
-)
-"""The order in which questions are listed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from bundle.reports.screen.output import console, steady
 from bundle.reports.screen.progress import Progress
 from bundle.reports.texts import Words
 from bundle.runs.predictions import Prediction
-from bundle.runs.scoring import headlines, intervals
+from bundle.runs.scoring import headlines
 from bundle.system.text import plural, printable
 from bundle.tasks.scores import ScoredTask, score_names
 
@@ -83,7 +83,6 @@ class Screen:
             self.say("sample questions test the pipeline, not the model: ignore the score")
 
     def say(self, text: str) -> None:
-        """Show one line."""
         stamp, text = f"{time.monotonic() - self._started:7.1f} s  ", printable(text)
         with self._lock:
             if self._stderr.isatty():
@@ -92,7 +91,6 @@ class Screen:
                 print(stamp + text, file=self._stderr, flush=True)
 
     def server(self, activity: str) -> None:
-        """Show what the server is doing."""
         if (live := self._live_line()) is not None:
             live.server(printable(activity))
         else:
@@ -117,7 +115,6 @@ class Screen:
             self.say(self._progress.line())
 
     def answered(self, prediction: Prediction) -> None:
-        """Count one outcome."""
         self._progress.count(prediction)
         due = time.monotonic() - self._shown_at >= _PLAIN_INTERVAL_S and self._progress.done < self._progress.total
         if self._live is None and due:
@@ -148,12 +145,7 @@ class Screen:
     ) -> None:
         """Show a table for every task, with groups and some or all subjects, then the measurement's health and timing.
 
-        Args:
-            tasks: The run's tasks.
-            results: Its scores and counts.
-            health: Whether they say something about the model.
-            all_subjects: Whether to show every subject.
-            scopes: What part of every task was asked, by its name.
+        ``scopes``: what part of every task was asked, by its name.
         """
         from bundle.reports.screen.tables import results_table  # imported late, for rich
 
@@ -165,10 +157,9 @@ class Screen:
             self._out.print(results_table(task, scores, all_subjects=all_subjects, scope=scope, words=words))
             if not set(task.splits.values()) & scores.keys():
                 for one in headlines([task], scores):
-                    interval = intervals([task], scores).get(one.name)
                     name = one.name if one.whole else words("screen.mean", n=one.asked[0], all=one.asked[1])
                     key, ends = "screen.headline", {}
-                    if interval is not None:
+                    if (interval := one.score.interval) is not None:
                         key, ends = "screen.headline_interval", {"low": interval.low, "high": interval.high}
                     self._out.print(words(key, name=name, score=one.score.percent, **ends), markup=False)
         self._set_apart()
@@ -191,7 +182,6 @@ class Screen:
             self._out.print(line, markup=False)
 
     def note(self, line: str) -> None:
-        """Show one more line of the results."""
         self._out.print(printable(line), markup=False)
 
     def last(self, directory: Path) -> None:

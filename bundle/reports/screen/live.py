@@ -1,4 +1,4 @@
-"""One line of a terminal that is redrawn in place while a run goes on."""
+"""One line of a terminal that is redrawn in place during a run."""
 
 import time
 
@@ -33,7 +33,6 @@ class LiveLine:
         )
 
     def server(self, activity: str) -> None:
-        """Show what the server does."""
         if self._progress is not None:  # a restart, or the end: its time is another
             self._started = time.monotonic()
         self._activity, self._progress = activity, None
@@ -45,7 +44,6 @@ class LiveLine:
         self._live.start()
 
     def close(self) -> None:
-        """Remove the line."""
         self._live.stop()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

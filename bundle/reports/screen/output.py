@@ -1,4 +1,4 @@
-"""Consoles and tables on standard output and standard error, whether or not anybody still reads them.
+"""Consoles and tables on standard output and standard error, whether or not they still have a reader.
 
 rich is imported on use: the first lines are shown before the server is started, which should not wait for it.
 """
@@ -14,11 +14,7 @@ if TYPE_CHECKING:
 
 
 def console(stream: TextIO, *, width: int | None = None) -> "Console":
-    """A console that shows text as it is.
-
-    Args:
-        width: Its width in columns where it is not a terminal.
-    """
+    """A console that shows text as it is. ``width`` is its width in columns where it is not a terminal."""
     from rich.console import Console  # imported late: slow, and the server should start first
 
     terminal = stream.isatty()
@@ -26,7 +22,6 @@ def console(stream: TextIO, *, width: int | None = None) -> "Console":
 
 
 def plain_table(*, padding: tuple[int, int, int, int] = (0, 1, 0, 0)) -> "Table":
-    """A table without a frame."""
     from rich.box import SIMPLE_HEAD  # imported late: slow, and the server should start first
     from rich.table import Table
 

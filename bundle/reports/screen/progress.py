@@ -14,7 +14,6 @@ class Progress:
     """Progress of a run.
 
     Args:
-        total: Questions to ask.
         learned_rate: The questions a second that a server with a rate limit answers; None if it is not known.
         in_flight: How many requests wait for their reply.
     """
@@ -43,7 +42,6 @@ class Progress:
         return len(self._asked)
 
     def count(self, prediction: Prediction) -> None:
-        """Count one outcome."""
         self._asked.add(prediction.key)
         if (was_right := self._replies.pop(prediction.key, None)) is not None:  # asked again
             self._answered[prediction.task] -= 1
@@ -70,7 +68,7 @@ class Progress:
                 ends = f" (until about {datetime.now() + timedelta(seconds=left_s):%H:%M})" if learned else ""
                 parts.append(f"{duration(left_s)} left{ends}")
         if shares := " and ".join(self._shares()):
-            # Subject after subject is asked, so that this is no estimate of the score.
+            # Subjects are asked one after the other, so this does not estimate the score.
             parts.append(f"{shares} correct in {plural(len(self._subjects), 'subject')} so far")
         if self._failed:
             parts.append(f"{len(self._failed)} without a reply")

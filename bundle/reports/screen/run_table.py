@@ -20,11 +20,7 @@ _STYLES = {State.DAMAGED: "red", State.RUNNING: "green", State.INCOMPLETE: "yell
 def show_runs(console: Console, runs: Sequence[ListedRun], words: Words = ENGLISH, *, failed: bool = False) -> None:
     """Print the list, its legend, and what is wrong with damaged runs.
 
-    Args:
-        console: Where to.
-        runs: The runs, newest first.
-        words: In which language.
-        failed: Whether to list those that ended before their first question, too.
+    ``failed`` also lists those that ended before their first question.
     """
     all_runs, runs = runs, [run for run in runs if failed or run.state is not State.NEVER_ASKED]
     names = _names(runs)
@@ -43,8 +39,9 @@ def show_runs(console: Console, runs: Sequence[ListedRun], words: Words = ENGLIS
 
 
 def _names(runs: Sequence[ListedRun]) -> list[str]:
-    """What tells each run from the others: its time, or its whole name where several began in the same second."""
-    stems = [_stem(run) for run in runs]
+    """A distinct label for each run: its time, or its whole name where several began in the same second."""
+    began = ((run, _BEGAN.match(run.directory.name)) for run in runs)
+    stems = [match[0] if match else run.directory.name for run, match in began]
     how_often = Counter(stems)
     return [
         stem if how_often[stem] == 1 else one_line(run.directory.name) for run, stem in zip(runs, stems, strict=True)
@@ -79,18 +76,10 @@ def _best(runs: Sequence[ListedRun]) -> list[ListedRun]:
     return [max(same, key=lambda one: one[0])[1] for same in whole.values() if len(same) > 1]
 
 
-def _stem(run: ListedRun) -> str:
-    """The beginning of its name: when it was started, and enough to identify it."""
-    match = _BEGAN.match(run.directory.name)
-    return match[0] if match else run.directory.name
-
-
 def _scores(run: ListedRun) -> str:
-    # What was asked in part has not the score that carries the task's name.
-    shown = [
-        one.score.percent + ("*" if _is_marked(run) else "") + ("?" if run.doubtful else "") for one in run.headlines
-    ]
-    return " ".join(shown)
+    # The score of a part of a task is not the score that has the task's name.
+    marks = ("*" if _is_marked(run) else "") + ("?" if run.doubtful else "")
+    return " ".join(one.score.percent + marks for one in run.headlines)
 
 
 def _is_marked(run: ListedRun) -> bool:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from rich.table import Table
@@ -29,10 +29,8 @@ Mark = Literal["best", "worst"]
 _STYLES: Mapping[Mark, str] = {"best": "green", "worst": "red"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Row:
-    """A subject and its score."""
-
     name: str
     score: Score
     split: str
@@ -40,21 +38,14 @@ class _Row:
 
 
 def results_table(
-    task: ScoredTask,
-    scores: Mapping[str, Score],
-    *,
-    all_subjects: bool,
-    scope: str = "",
-    words: Words | None = None,
+    task: ScoredTask, scores: Mapping[str, Score], *, all_subjects: bool, scope: str = "", words: Words | None = None
 ) -> Table:
     """A task's scores as a table.
 
     Args:
-        scores: Its scores, by the task's own names for them.
         all_subjects: Whether to show every subject. Otherwise, if there are more than `FEW_SUBJECTS` and a group has a
             score, only the best and the worst are shown, with the number of ties.
         scope: What part of the task was asked and answered; "" for all of it.
-        words: In which language; None for English.
     """
     words = words or Words("en")
     table = plain_table()
@@ -88,11 +79,6 @@ def results_table(
     return table
 
 
-def interval_of(score: Score) -> str:
-    """The 95 % interval, as in "54.1–61.0"; "" where there is none."""
-    return "" if score.interval is None else f"{score.interval.low:.1f}–{score.interval.high:.1f}"
-
-
 def _subjects(task: ScoredTask, scores: Mapping[str, Score], words: Words) -> list[_Row]:
     """All subjects that were asked, with the best and the worst marked."""
     rows = [
@@ -101,26 +87,17 @@ def _subjects(task: ScoredTask, scores: Mapping[str, Score], words: Words) -> li
         for subject in task.subjects
         if (name := task.score_name(split, subject.name)) in scores
     ]
-    known = sorted(row.score.accuracy for row in rows if row.score.accuracy is not None and _is_known(row))
-    if not known or known[0] == known[-1]:
+    known = [(row.score.accuracy, row) for row in rows if row.score.answered >= _FEWEST_ANSWERS]
+    ranked = sorted(accuracy for accuracy, _ in known if accuracy is not None)
+    if not ranked or ranked[0] == ranked[-1]:
         return rows
-    count = _EXTREMES if len(known) > FEW_SUBJECTS else 1
-    while known[count - 1] >= known[-count]:
+    count = _EXTREMES if len(ranked) > FEW_SUBJECTS else 1
+    while ranked[count - 1] >= ranked[-count]:
         count -= 1
-    lowest, highest = known[count - 1], known[-count]
-    return [replace(row, mark=_mark(row.score.accuracy, lowest, highest)) if _is_known(row) else row for row in rows]
-
-
-def _is_known(row: _Row) -> bool:
-    """Whether a subject has answers enough to be called the best or the worst."""
-    return row.score.answered >= _FEWEST_ANSWERS
-
-
-def _mark(accuracy: float | None, lowest: float, highest: float) -> Mark | None:
-    """Ties with the last of the best are among the best."""
-    if accuracy is None:
-        return None
-    return "best" if accuracy >= highest else "worst" if accuracy <= lowest else None
+    for accuracy, row in known:
+        if accuracy is not None:  # ties with the last of the best are among the best
+            row.mark = "best" if accuracy >= ranked[-count] else "worst" if accuracy <= ranked[count - 1] else None
+    return rows
 
 
 def _add_extremes(table: Table, rows: Sequence[_Row], mark: Mark, words: Words) -> int:
@@ -153,7 +130,8 @@ def _marked(mark: Mark | None, words: Words) -> Text:
 
 
 def _cells(score: Score) -> tuple[str, str, str]:
-    return score.percent, interval_of(score), f"{score.answered}/{score.n}"
+    interval = "" if score.interval is None else f"{score.interval.low:.1f}–{score.interval.high:.1f}"
+    return score.percent, interval, f"{score.answered}/{score.n}"
 
 
 def show_rescored(run: RecordedRun, again: Rescored, rule: str | None, *, all_subjects: bool) -> None:
@@ -162,7 +140,10 @@ def show_rescored(run: RecordedRun, again: Rescored, rule: str | None, *, all_su
     for task in run.tasks:
         scores = {own: again.scores[name] for own, name in run.score_names(task).items() if name in again.scores}
         parts = [words.scope(run.scopes[task.name])]
-        scored, of = (_answered(run, task, found) for found in (again.scores, run.scores))
+        names = [run.score_names(task)[task.score_name(*member)] for member in task.members()]
+        scored, of = (
+            sum(found[name].answered for name in names if name in found) for found in (again.scores, run.scores)
+        )
         if scored < of:
             parts.append(words("screen.rescored_part", n=scored, of=of))
         partial = words.join(part for part in parts if part)
@@ -181,8 +162,3 @@ def show_rescored(run: RecordedRun, again: Rescored, rule: str | None, *, all_su
     terminal.print(Text(f"{plural(again.whole, 'whole reply', 'whole replies')} scored{left_out}"))
     for line in health_lines(again.health, words):
         terminal.print(Text(line))
-
-
-def _answered(run: RecordedRun, task: ScoredTask, scores: Mapping[str, Score]) -> int:
-    names = [run.score_names(task)[task.score_name(*member)] for member in task.members()]
-    return sum(scores[name].answered for name in names if name in scores)
