@@ -19,8 +19,7 @@ _SECRET_OPTION = re.compile(r"--?[\w-]*(?:api[-_]?keys?|token|secret|password)(?
 def typed_options(context: typer.Context, *, but: Collection[str] = ()) -> list[str]:
     """The options of this process's command as they were typed, without arguments and without what follows ``--``.
 
-    Args:
-        but: Options to leave out.
+    ``but``: options to leave out.
     """
     takes_value = {
         name

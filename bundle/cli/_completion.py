@@ -1,4 +1,4 @@
-"""What the shell offers when Tab is pressed: tasks, model files, engines, subjects, formats and runs, besides files.
+"""What the shell offers when Tab is pressed: tasks, model files, engines, subjects, formats, runs and files.
 
 Each function makes the completions of what was typed so far, after the command line before it.
 """
@@ -16,12 +16,10 @@ def tasks(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def models(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Model files."""
     return _beginning([*_named("models"), *_paths(incomplete)], incomplete)
 
 
 def engines(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Engines."""
     from bundle.serving.engines import ENGINES  # imported late: only Tab needs it
 
     return _beginning(["auto", *ENGINES], incomplete)
@@ -51,14 +49,12 @@ def runs(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def trackers(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Experiment trackers."""
     from bundle.reports.trackers import TRACKERS  # imported late: only Tab needs it
 
     return _beginning(TRACKERS, incomplete)
 
 
 def formats(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Formats of a report."""
     from bundle.reports.formats import FORMATS  # imported late: only Tab needs it
 
     return _beginning(FORMATS, incomplete)

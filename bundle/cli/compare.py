@@ -37,8 +37,7 @@ def compare(
         int, typer.Option(metavar="N", min=0, help="List at most N questions that only one of the runs got right.")
     ] = 10,
     common: Annotated[
-        bool,
-        typer.Option("--common", help="Compare the questions in common if tasks, subjects or limits differ."),
+        bool, typer.Option("--common", help="Compare the questions in common if tasks, subjects or limits differ.")
     ] = False,
     json_file: Annotated[
         Path | None,
@@ -92,7 +91,7 @@ def _write_json(path: Path, comparisons: "list[Comparison]") -> None:
     from bundle.reports.comparison.page import to_json
     from bundle.reports.formats import write_text
 
-    # A reply may hold half a surrogate pair, which is no UTF-8: escapes are.
+    # A reply may hold a lone surrogate, which is not valid UTF-8; its escape is.
     text = json.dumps(to_json(comparisons), indent=1) + "\n"
     if path == _STANDARD_OUTPUT:
         typer.echo(text, nl=False)

@@ -99,8 +99,7 @@ def _end_unexpectedly(error: Exception) -> NoReturn:
 
 @app.callback(invoke_without_command=True)
 def _top(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
 ) -> None:
     if version:
         typer.echo(f"bundle {__version__}")

@@ -6,15 +6,7 @@ from typing import Annotated, Literal, get_args
 import typer
 
 Like = Literal[
-    "tiny",
-    "internlm2_5-1_8b",
-    "qwen2.5",
-    "qwen3",
-    "llama3",
-    "mistral",
-    "internlm3",
-    "deepseek-r1-distill-qwen",
-    "glm4",
+    "tiny", "internlm2_5-1_8b", "qwen2.5", "qwen3", "llama3", "mistral", "internlm3", "deepseek-r1-distill-qwen", "glm4"
 ]
 
 

@@ -8,7 +8,7 @@ import typer
 from bundle.cli import _completion
 from bundle.cli.options import LanguageOption, OutOption, RunArgument
 from bundle.errors import UsageError
-from bundle.reports.formats import FORMATS, Format
+from bundle.reports.formats import FORMATS
 from bundle.runs.finding import LATEST, OUTPUTS
 from bundle.system.text import did_you_mean
 
@@ -40,7 +40,9 @@ def report(
     """
     from bundle.runs.recorded_run import read_recorded_run  # imported late: `bundle --help` does not need it
 
-    wanted = _find_format(format_name)
+    if (wanted := FORMATS.get(format_name)) is None:
+        known = did_you_mean(format_name, FORMATS, f"Formats: {', '.join(FORMATS)}.")
+        raise UsageError(f"{format_name!r} is not a format.", remedy=known)
     recorded = read_recorded_run(run, out)
     path = recorded.directory / wanted.name if output is None else output
     if output is not None and output.is_dir() and not wanted.is_directory:
@@ -48,11 +50,3 @@ def report(
     for remark in wanted.write(recorded, path, language=lang, allow_partial=allow_partial):
         typer.echo(remark, err=True)
     typer.echo(path)
-
-
-def _find_format(name: str) -> Format:
-    if name not in FORMATS:
-        raise UsageError(
-            f"{name!r} is not a format.", remedy=did_you_mean(name, FORMATS, f"Formats: {', '.join(FORMATS)}.")
-        )
-    return FORMATS[name]

@@ -1,4 +1,4 @@
-"""``bundle resume``: go on with a run that was interrupted."""
+"""``bundle resume``: resume a run that was interrupted."""
 
 import os
 import sys

@@ -95,8 +95,6 @@ def _sweep(
     runs = Sweep(asked, served, context.obj or (), options, machine, screen)
     raise typer.Exit(
         run_with_signals(
-            lambda: evaluate_and_report(runs, models, asked.out, label, screen),
-            say=screen.say,
-            kill=runs.interrupt,
+            lambda: evaluate_and_report(runs, models, asked.out, label, screen), say=screen.say, kill=runs.interrupt
         )
     )
