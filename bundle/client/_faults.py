@@ -159,6 +159,7 @@ _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 _NUMBER = re.compile(r"\d{1,13}(\.\d*)?")
 _LEAST_TIME_S, _LEAST_TIME_MS = 1e9, 1e12
 """From these numbers on it is a time since 1970, in seconds or in milliseconds, and no duration."""
+_LIMITS = ("x-ratelimit-{}-requests", "x-ratelimit-{}-tokens", "x-ratelimit-{}", "ratelimit-{}")
 _DURATION = re.compile(
     r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hours?|秒|分钟?)(?![a-z])",
     re.IGNORECASE,
@@ -281,7 +282,8 @@ def retry_after_s(headers: Mapping[str, str], message: str = "") -> float | None
 
     ``Retry-After`` holds seconds or a date (RFC 9110, 10.2.3), with some servers seconds or milliseconds since 1970, or
     a number with a unit. ``retry-after-ms`` is OpenAI's, and finer. Of
-    ``x-ratelimit-reset-requests`` and ``-tokens`` ("1s", "6m0s", "20ms") the longer one counts whose limit is used up.
+    ``x-ratelimit-reset-requests`` and ``-tokens`` ("1s", "6m0s", "20ms"), other servers' ``x-ratelimit-reset`` and the
+    IETF draft's ``ratelimit-reset`` the longest counts whose limit is used up.
     """
     milliseconds = headers.get("retry-after-ms", "").strip()
     if _NUMBER.fullmatch(milliseconds):
@@ -294,9 +296,9 @@ def retry_after_s(headers: Mapping[str, str], message: str = "") -> float | None
     if not message:
         return None
     resets = [
-        _duration_s(headers.get(f"x-ratelimit-reset-{limit}", ""))
-        for limit in ("requests", "tokens")
-        if headers.get(f"x-ratelimit-remaining-{limit}", "0").strip() == "0"
+        _duration_s(headers.get(name.format("reset"), ""))
+        for name in _LIMITS
+        if headers.get(name.format("remaining"), "0").strip() == "0"
     ]
     if known := [reset for reset in resets if reset is not None]:
         return max(known)

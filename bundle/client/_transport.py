@@ -338,7 +338,7 @@ def _fault_of_connection(error: BaseException, timeout_s: float, *, tls: bool, s
             remedy="Check the base URL. If your network has its own certificate, set SSL_CERT_FILE to its file.",
         )
     if any(isinstance(one, aiohttp.ConnectionTimeoutError) for one in errors):
-        reason = "the server does not accept connections"
+        reason = f"the server does not accept connections{', or begins no TLS' if tls else ''}"
         return AttemptError(reason, Fate.AGAIN, remedy=NETWORK_REMEDY, outage=True, heard=False)
     if isinstance(cause, TimeoutError | asyncio.CancelledError):
         return AttemptError(f"no reply within {timeout_s:g} s", Fate.AGAIN)

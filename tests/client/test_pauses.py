@@ -62,6 +62,8 @@ def test_what_the_server_asks_for(headers: dict[str, str], seconds: float | None
         ({"retry-after": "7"}, "try again in 20s", 7),
         ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m30s"}, "slow down", 90),
         ({"x-ratelimit-remaining-tokens": "5", "x-ratelimit-reset-tokens": "1h"}, "slow down", None),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "30"}, "slow down", 30),
+        ({"ratelimit-remaining": "3", "ratelimit-reset": "30"}, "slow down", None),
         ({"x-ratelimit-reset-requests": "1s", "x-ratelimit-reset-tokens": "20ms"}, "slow down", 1),
     ],
 )
@@ -86,7 +88,7 @@ def test_a_date_is_counted_from_now() -> None:
 
 
 @pytest.mark.parametrize("per_s", [1, 1000], ids=["seconds", "milliseconds"])
-@pytest.mark.parametrize("header", ["retry-after", "x-ratelimit-reset-requests"])
+@pytest.mark.parametrize("header", ["retry-after", "x-ratelimit-reset-requests", "x-ratelimit-reset"])
 def test_a_time_since_1970_is_counted_from_now(header: str, per_s: int) -> None:
     seconds = retry_after_s({header: str(round(per_s * (time.time() + 100)))}, "slow down")
 
