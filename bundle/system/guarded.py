@@ -21,7 +21,7 @@ from bundle.system import guardian
 
 # How long after its own bounds a guardian may still be busy before it is taken for dead itself.
 _PATIENCE_WITH_GUARDIAN = guardian.LONGEST_STOP + 3.0
-_SWEEP_SECONDS = 3.0
+_SWEEP_SECONDS = 5.0
 _SWEEP_AGAIN_SECONDS = 0.05
 
 # Names of variables that hold a key, and values that are an address with a password. What is started here works on this

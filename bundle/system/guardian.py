@@ -62,12 +62,14 @@ ASKED_TO_END = (
 # What everything alive is sent, and how many seconds it then has: few, for an inference server has nothing to save, and
 # in all below the ten seconds after our parent's death in which nothing may be left.
 # SIGINT comes twice because uvicorn, once asked to end, waits for open connections until a second one.
-ASK_TO_END = ((signal.SIGINT, 3.0), (signal.SIGINT, 1.0), (signal.SIGTERM, 1.5), (signal.SIGKILL, 3.0))
-# The main process is gone already: its workers serve nobody.
-END_WORKERS = ((signal.SIGTERM, 0.5), (signal.SIGKILL, 3.0))
+ASK_TO_END = ((signal.SIGINT, 3.0), (signal.SIGINT, 1.0), (signal.SIGTERM, 1.5), (signal.SIGKILL, 4.0))
+# The main process is gone already: its workers serve nobody. A large one takes seconds to die on a busy machine.
+END_WORKERS = ((signal.SIGTERM, 0.5), (signal.SIGKILL, 9.0))
 LONGEST_STOP = sum(seconds for _, seconds in ASK_TO_END)
-# How much of the last step is for resource trackers that do not end by themselves.
-FOR_TRACKERS = 1.0
+# Resource trackers that have not ended by themselves are killed when the others have been gone for so long, or when so
+# much of the last step is left.
+TRACKERS_ALONE = 2.0
+FOR_TRACKERS = 0.5
 
 # A grandchild's death is announced to its own parent only, so while stopping we also look by ourselves this often.
 _LOOK_AGAIN_SECONDS = 0.05
@@ -330,6 +332,7 @@ class Guardian:
         """End the server and every descendant. Returns those that would not die, normally none."""
         assert self._server is not None
         steps = END_WORKERS if self._returncode is not None else ASK_TO_END
+        others_seen = time.monotonic()
         for signum, patience in steps:
             if (self._asked_to_kill or self._at_once) and signum != signal.SIGKILL:
                 continue
@@ -343,10 +346,12 @@ class Guardian:
                 # Those forked meanwhile are told as well, but nobody twice: a second SIGINT means something else.
                 if signum != signal.SIGKILL:
                     send(members - told, signum)
-                elif time.monotonic() < deadline - FOR_TRACKERS:
-                    send(members - resource_trackers(members), signum)
                 else:
-                    send(members, signum)
+                    now, others = time.monotonic(), members - resource_trackers(members)
+                    if others:
+                        others_seen = now
+                    over = now >= min(others_seen + TRACKERS_ALONE, deadline - FOR_TRACKERS)
+                    send(members if over else others, signum)
                 told |= members
                 self._wait(_LOOK_AGAIN_SECONDS)
                 if self._asked_to_kill and signum != signal.SIGKILL:
