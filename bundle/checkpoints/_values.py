@@ -37,8 +37,8 @@ def is_finite(dtype: str, data: bytes) -> bool:
 
 
 def is_zero(data: bytes) -> bool:
-    """Whether all values are zero."""
-    return data.count(0) == len(data)
+    """Whether all values are zero, of either sign."""
+    return not data.strip(b"\x00\x80")
 
 
 def read_values(path: Path, header: StoredFile, name: str, most: int | None = None) -> bytes:

@@ -44,6 +44,8 @@ def eval_local(
         machine.look("lmdeploy" if served.engine == "auto" else served.engine)
 
     # imported late: by now the GPUs are being asked
+    import asyncio
+
     from bundle.pipeline.checkpoint_folder import models_of, several
     from bundle.pipeline.local import Local
     from bundle.pipeline.pipeline import evaluate
@@ -54,8 +56,16 @@ def eval_local(
     models = models_of(checkpoints or model_dirs, served.adapter)
     if (checkpoints is not None or len(models) > 1) and not asked.dry_run:
         sweep(models, asked, served, context, machine)
-    served = replace(served, adapter=[models[0].adapter])
-    local = Local(models[0].path, served, context.obj or (), machine, dry_run=asked.dry_run)
+    local, *others = (
+        Local(
+            model.path,
+            replace(served, adapter=[model.adapter]),
+            context.obj or (),
+            machine,
+            dry_run=asked.dry_run,
+        )
+        for model in models
+    )
     target: Target = local
     if served.cluster is not None and not asked.dry_run:
         # imported late: few runs need it, and it imports the client before the server starts
@@ -64,6 +74,8 @@ def eval_local(
         target = Cluster(local, served.cluster)
     screen = Screen(language=asked.lang)
     command = typed_command()
+    for other in others:  # only with --dry-run: they would be asked the same, if they can be served
+        asyncio.run(other.open(screen))
     raise typer.Exit(
         run_with_signals(lambda: evaluate(asked, target, screen, command), say=screen.say, kill=target.kill)
     )

@@ -16,9 +16,9 @@ DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F
 
 @given(
     dtype=st.sampled_from(sorted(DTYPES)),
-    values=st.lists(st.floats(-1e30, 1e30) | st.just(0.0), min_size=1, max_size=40),
+    values=st.lists(st.floats(1e-3, 1e30) | st.floats(-1e30, -1e-3) | st.sampled_from([0.0, -0.0]), min_size=1),
     strange=st.none() | st.sampled_from([float("nan"), float("inf"), float("-inf")]),
-    place=st.integers(0, 39),
+    place=st.integers(0),
 )
 def test_values_are_judged_by_their_bytes_as_torch_judges_them(
     dtype: str, values: list[float], strange: float | None, place: int
@@ -29,7 +29,7 @@ def test_values_are_judged_by_their_bytes_as_torch_judges_them(
     data = bytes(tensor.view(torch.uint8).tolist())
 
     assert is_finite(dtype, data) == bool(tensor.isfinite().all())
-    assert is_zero(data) == all(byte == 0 for byte in data)
+    assert is_zero(data) == bool((tensor == 0).all())
 
 
 def save(directory: Path, **tensors: torch.Tensor) -> list[Path]:

@@ -377,6 +377,8 @@ def test_a_dry_run_checks_an_adapter_and_merges_nothing(tmp_path: Path, tiny: Pa
     refused = call("eval-local", tiny, *options, environment=gpu_box(tmp_path) | cache)
     assert refused.returncode == 2
     assert "has no adapter_model.safetensors" in refused.stderr
+    several = call("eval-local", tiny, "--adapter", "none", *options, environment=gpu_box(tmp_path) | cache)
+    assert several.returncode == 2, "the model alone can be evaluated, and its adapter cannot"
 
 
 def test_weights_that_are_not_numbers_start_no_server(tmp_path: Path, tiny: Path) -> None:
