@@ -43,9 +43,9 @@ def eval_local(
         # nvidia-smi and the engine's installation answer while we import the rest.
         machine.look("lmdeploy" if served.engine == "auto" else served.engine)
 
-    # imported late: by now the GPUs are being asked
-    import asyncio
+    import asyncio  # imported late, as these: by now the GPUs are being asked
 
+    # imported late: by now the GPUs are being asked
     from bundle.pipeline.checkpoint_folder import models_of, several
     from bundle.pipeline.local import Local
     from bundle.pipeline.pipeline import evaluate
