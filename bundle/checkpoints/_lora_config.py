@@ -115,7 +115,7 @@ class LoraConfig(BaseModel):
             return False
         if isinstance(names, str) and names.lower() == _ALL_LINEAR:
             return True
-        return _is_named(names, module) and (isinstance(names, str) or self._is_in_layers(module))
+        return _is_named(names, module) and (isinstance(names, str) or module in names or self._is_in_layers(module))
 
     def _is_in_layers(self, module: str) -> bool:
         if not self.layers_to_transform:

@@ -20,6 +20,14 @@ ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 _PREFIX: Final = "base_model.model."
 _NOT_ALWAYS_ADAPTED: Final = re.compile(r"\.experts\.|\.gate$|(?:^|\.)(?:embed_tokens|tok_embeddings|lm_head|output)$")
 """Modules that are none in every release of transformers, and those that "all-linear" leaves out."""
+_HEAD: Final = re.compile(r"(?:lm_head|output)\.weight")
+_OWN_BASE: Final = (
+    "Give the base model that it was trained on; if its vocabulary was resized for the training, the resized one."
+)
+_UNTIE: Final = (
+    "The adapter brings an output layer, the base's is its embeddings: save the base with an lm_head.weight of its own "
+    "and tie_word_embeddings = false, then give that one."
+)
 _INCOMPLETE: Final = "The file is incomplete: save or copy the adapter again."
 _ONE_RUN: Final = "Take both files from the same training run."
 
@@ -148,14 +156,19 @@ def _held_against_base(
         whole = _whole(own)
         if match := re.fullmatch(r"(.+)\.lora_([AB])\.weight", own):
             factors.setdefault(match[1], {})[match[2]] = name
-        elif whole in tensors and tensors[whole].shape == tensor.shape:
-            replaced[whole] = name
+        elif whole not in tensors:
+            strange.append(f"the model has no {shown(whole)}")
+        elif tensors[whole].shape != tensor.shape:
+            strange.append(f"{shown(whole)} is {list(tensors[whole].shape)}, the adapter's is {list(tensor.shape)}")
         else:
-            strange.append(name)
+            replaced[whole] = name
     if absent := [f"{module}.weight" for module in factors if f"{module}.weight" not in tensors]:
         raise _does_not_fit(path, base, f"the model has no {listed(absent)}")
     if strange:
-        raise _does_not_fit(path, base, f"{listed(strange)} cannot be placed in it")
+        tied = any(_HEAD.fullmatch(_whole(name.removeprefix(_PREFIX))) for name in stored) and not any(
+            map(_HEAD.fullmatch, tensors)
+        )
+        raise _does_not_fit(path, base, listed(strange), _UNTIE if tied else _OWN_BASE)
     if not factors:
         raise CheckpointError(
             f"{shown(path / ADAPTER_WEIGHTS)} holds no LoRA weights.", remedy="Save the adapter again."
@@ -190,11 +203,8 @@ def _whole(name: str) -> str:
     return re.sub(r"\.modules_to_save(?:\.default)?(?=\.)|\.base_layer(?=\.)", "", name)
 
 
-def _does_not_fit(path: Path, base: Checkpoint, why: str) -> CheckpointError:
-    return CheckpointError(
-        f"The adapter {shown(path)} does not fit {shown(base.path)}: {why}.",
-        remedy="Give the base model that it was trained on.",
-    )
+def _does_not_fit(path: Path, base: Checkpoint, why: str, remedy: str = _OWN_BASE) -> CheckpointError:
+    return CheckpointError(f"The adapter {shown(path)} does not fit {shown(base.path)}: {why}.", remedy=remedy)
 
 
 def _held_against_config(

@@ -210,6 +210,7 @@ def test_a_configuration_that_cannot_be_that_of_the_weights_is_refused(
         {"target_modules": ["wqkv"], "layers_to_transform": [0], "layers_pattern": ["h", "layers"]},
         {"target_modules": ["wqkv"], "exclude_modules": ["layers.1.attention.wqkv"]},
         {"target_modules": r"model\.layers\.0\.attention\.wqkv"},
+        {"target_modules": [MODULE], "layers_to_transform": [1]},  # a whole name is taken as it is
         {"target_modules": None, "layers_to_transform": [0]},
         {"init_lora_weights": "gaussian", "lora_alpha": 0.5, "task_type": "CAUSAL_LM", "peft_version": "0.21.2"},
     ],
@@ -242,8 +243,12 @@ def filled(value: float, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         ({LORA_A: torch.zeros(RANK, 7)}, "its factors are", "base model"),
         ({LORA_A: torch.zeros(RANK)}, "its factors are", "base model"),
         ({LORA_A.replace("0", "99", 1): HEAD}, "the model has no model.layers.99.attention.wqkv.weight", "base model"),
-        ({"base_model.model.output.weight": HEAD}, "base_model.model.output.weight cannot be placed", "base model"),
-        ({f"base_model.model.{MODULE}.lora_magnitude_vector": HEAD}, "cannot be placed", "base model"),
+        (
+            {"base_model.model.output.weight": HEAD},
+            "output.weight is [4864, 512], the adapter's is [4, 4]",
+            "if its vocabulary was resized",
+        ),
+        ({f"base_model.model.{MODULE}.lora_magnitude_vector": HEAD}, "the model has no", "base model"),
         ({LORA_A: None, LORA_B: None}, "holds no LoRA weights", "again"),
     ],
     ids=str,
@@ -299,6 +304,16 @@ def test_an_untrained_adapter_changes_nothing_unless_it_brings_whole_tensors(
     parts = {LORA_B: torch.zeros(rows, RANK), "base_model.model.model.norm.weight": norm}
     adapter = save({"modules_to_save": ["norm"], "base_model_name_or_path": "tiny"}, parts)
     assert inspect_adapter(adapter, base).notes == ()
+
+
+def test_an_output_layer_for_a_model_that_has_none_of_its_own_is_refused(
+    base: Checkpoint, save: Callable[..., Path]
+) -> None:
+    tied = replace(base, tensors={name: one for name, one in base.tensors.items() if name != "output.weight"})
+    adapter = save({"modules_to_save": ["output"]}, {"base_model.model.output.weight": HEAD})
+    with pytest.raises(CheckpointError, match=r"the model has no output\.weight") as caught:
+        inspect_adapter(adapter, tied)
+    assert "tie_word_embeddings = false" in (caught.value.remedy or "")
 
 
 @pytest.mark.parametrize(("bias", "lacking"), [("none", 0), ("lora_only", 1), ("all", 2)])
