@@ -1,6 +1,7 @@
 """What several tests share."""
 
 import fcntl
+import gc
 import os
 import signal
 from pathlib import Path
@@ -35,12 +36,19 @@ settings.register_profile("quick", deadline=None, max_examples=30)
 
 def pytest_configure(config: pytest.Config) -> None:
     """`make test`, which leaves out what is slow, tries fewer made-up examples as well."""
+    gc.disable()
     settings.load_profile("quick" if config.option.markexpr == "not slow" else "thorough")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes long, so that no worker is left alone with a file of it at the end."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+
+
+def pytest_collection_finish() -> None:
+    """All that was collected stays: searching it for garbage again and again took seconds of every worker."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,12 +14,12 @@ from bundle.checkpoints.families import make_family_checkpoint
 from bundle.checkpoints.internlm2 import rewrite_as_llama
 from bundle.serving.conversion import cpu_dtype
 from bundle.tasks.catalog import find_task
+from tests.late import late
 from tests.patience import PATIENCE_S, wait_until
 from tests.program import carrying, results_of, rows_of, run, start
 from tests.stand_ins.box import ROOT
 
-torch = pytest.importorskip("torch", reason="the CPU engine is not installed; `make test` installs it without a GPU")
-transformers = pytest.importorskip("transformers", minversion="5.23", reason="the CPU engine is not installed")
+torch, transformers = late("torch"), late("transformers", at_least="5.23")
 
 # A model on a CPU that others use as well takes minutes for all questions.
 _LONGEST_S = 1500.0

@@ -1,13 +1,19 @@
 """Small LoRA adapters, as peft saves them."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors.torch import load_file, save_file
+from typing import TYPE_CHECKING, Any
 
 from tests.checkpoints.checkpoints import write_json
+from tests.late import late
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = late("torch")
+safetensors = late("safetensors.torch")
 
 RANK, ALPHA = 4, 6
 MODULE = "model.layers.0.attention.wqkv"
@@ -34,7 +40,7 @@ def lora_adapter(
     usual = {"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA, "target_modules": [module], "bias": "none"}
     base_name = {"base_model_name_or_path": "someone/another-model"}
     write_json(directory / "adapter_config.json", {**usual, **base_name, **(settings or {})})
-    outputs, inputs = load_file(base / "model.safetensors")[f"{MODULE}.weight"].shape
+    outputs, inputs = safetensors.load_file(base / "model.safetensors")[f"{MODULE}.weight"].shape
     generator = torch.Generator().manual_seed(seed)
     held: dict[str, torch.Tensor | None] = {
         f"base_model.model.{module}.lora_A.weight": torch.randn(RANK, inputs, generator=generator),
@@ -42,5 +48,5 @@ def lora_adapter(
         **(parts or {}),
     }
     kept = {name: part for name, part in held.items() if part is not None}
-    save_file(kept, directory / "adapter_model.safetensors")
+    safetensors.save_file(kept, directory / "adapter_model.safetensors")
     return directory

@@ -1,14 +1,14 @@
 """LoRA adapters: held against their configuration and the base, and merged into it."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from bundle.checkpoints import Checkpoint, inspect_checkpoint
 from bundle.checkpoints._weights import StoredTensor
@@ -17,10 +17,17 @@ from bundle.checkpoints.merge import link_unmerged, merge_adapter
 from bundle.errors import CheckpointError
 from tests.checkpoints.checkpoints import write_json
 from tests.checkpoints.lora import ALPHA, MODULE, RANK, lora_adapter
+from tests.late import late
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = late("torch")
+safetensors = late("safetensors.torch")
 
 WHOLE = f"{MODULE}.weight"
 
-Parts = dict[str, torch.Tensor]
+Parts = dict[str, "torch.Tensor"]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +37,7 @@ def base(tiny: Path) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def weights(base: Checkpoint) -> Parts:
-    return {name: tensor for file in base.weight_files for name, tensor in load_file(file).items()}
+    return {name: tensor for file in base.weight_files for name, tensor in safetensors.load_file(file).items()}
 
 
 @pytest.fixture
@@ -48,12 +55,14 @@ def save(tmp_path: Path, base: Checkpoint) -> Callable[..., Path]:
 def merged(base: Checkpoint, directory: Path) -> tuple[Path, Parts]:
     made = merge_adapter(base, inspect_adapter(directory, base), directory.parent / "cache")
     return made, {
-        name: tensor for file in inspect_checkpoint(made).weight_files for name, tensor in load_file(file).items()
+        name: tensor
+        for file in inspect_checkpoint(made).weight_files
+        for name, tensor in safetensors.load_file(file).items()
     }
 
 
 def factors(directory: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    parts = load_file(directory / "adapter_model.safetensors")
+    parts = safetensors.load_file(directory / "adapter_model.safetensors")
     return parts[f"base_model.model.{MODULE}.lora_B.weight"].float(), parts[
         f"base_model.model.{MODULE}.lora_A.weight"
     ].float()
@@ -140,7 +149,6 @@ def test_it_is_merged_once(base: Checkpoint, save: Callable[..., Path], tmp_path
 LORA_A = f"base_model.model.{MODULE}.lora_A.weight"
 LORA_B = f"base_model.model.{MODULE}.lora_B.weight"
 NAN, INFINITE = float("nan"), float("inf")
-HEAD = torch.ones(4, 4)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +230,7 @@ def test_a_configuration_that_is_that_of_the_weights_is_taken(
     assert list(inspect_adapter(save(settings), base).products) == [WHOLE]
 
 
-def filled(value: float, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def filled(value: float, dtype: torch.dtype | None = None) -> torch.Tensor:
     """Factors of which a single value is this one."""
     factor = torch.ones(RANK, RANK, dtype=dtype)
     factor[1, 2] = value
@@ -232,32 +240,39 @@ def filled(value: float, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("parts", "told", "remedy"),
     [
-        ({LORA_B: None}, f"lacks lora_B of {MODULE}", "The file is incomplete"),
-        ({LORA_A: None}, f"lacks lora_A of {MODULE}", "The file is incomplete"),
-        ({LORA_A: torch.zeros(0)}, f"holds no values of {LORA_A}", "ZeRO-3"),
-        ({LORA_A: filled(NAN)}, f"{LORA_A} holds values that are not finite", "diverged"),
-        ({LORA_A: filled(-INFINITE, torch.bfloat16)}, f"{LORA_A} holds values that are not finite", "diverged"),
-        ({LORA_A: filled(INFINITE, torch.float16)}, f"{LORA_A} holds values that are not finite", "diverged"),
-        ({LORA_A: filled(NAN, torch.float64)}, f"{LORA_A} holds values that are not finite", "diverged"),
-        ({LORA_A: torch.ones(RANK, 7, dtype=torch.int32)}, f"{LORA_A} is I32, not floating point", "bfloat16"),
-        ({LORA_A: torch.zeros(RANK, 7)}, "its factors are", "base model"),
-        ({LORA_A: torch.zeros(RANK)}, "its factors are", "base model"),
-        ({LORA_A.replace("0", "99", 1): HEAD}, "the model has no model.layers.99.attention.wqkv.weight", "base model"),
+        (lambda: {LORA_B: None}, f"lacks lora_B of {MODULE}", "The file is incomplete"),
+        (lambda: {LORA_A: None}, f"lacks lora_A of {MODULE}", "The file is incomplete"),
+        (lambda: {LORA_A: torch.zeros(0)}, f"holds no values of {LORA_A}", "ZeRO-3"),
+        (lambda: {LORA_A: filled(NAN)}, f"{LORA_A} holds values that are not finite", "diverged"),
+        (lambda: {LORA_A: filled(-INFINITE, torch.bfloat16)}, f"{LORA_A} holds values that are not finite", "diverged"),
+        (lambda: {LORA_A: filled(INFINITE, torch.float16)}, f"{LORA_A} holds values that are not finite", "diverged"),
+        (lambda: {LORA_A: filled(NAN, torch.float64)}, f"{LORA_A} holds values that are not finite", "diverged"),
+        (lambda: {LORA_A: torch.ones(RANK, 7, dtype=torch.int32)}, f"{LORA_A} is I32, not floating point", "bfloat16"),
+        (lambda: {LORA_A: torch.zeros(RANK, 7)}, "its factors are", "base model"),
+        (lambda: {LORA_A: torch.zeros(RANK)}, "its factors are", "base model"),
         (
-            {"base_model.model.output.weight": HEAD},
+            lambda: {LORA_A.replace("0", "99", 1): torch.ones(4, 4)},
+            "the model has no model.layers.99.attention.wqkv.weight",
+            "base model",
+        ),
+        (
+            lambda: {"base_model.model.output.weight": torch.ones(4, 4)},
             "output.weight is [4864, 512], the adapter's is [4, 4]",
             "if its vocabulary was resized",
         ),
-        ({f"base_model.model.{MODULE}.lora_magnitude_vector": HEAD}, "the model has no", "base model"),
-        ({LORA_A: None, LORA_B: None}, "holds no LoRA weights", "again"),
+        (
+            lambda: {f"base_model.model.{MODULE}.lora_magnitude_vector": torch.ones(4, 4)},
+            "the model has no",
+            "base model",
+        ),
+        (lambda: {LORA_A: None, LORA_B: None}, "holds no LoRA weights", "again"),
     ],
-    ids=str,
 )
 def test_weights_that_cannot_be_merged_are_refused_before_anything_is_written(
-    base: Checkpoint, save: Callable[..., Path], parts: dict[str, Any], told: str, remedy: str
+    base: Checkpoint, save: Callable[..., Path], parts: Callable[[], dict[str, Any]], told: str, remedy: str
 ) -> None:
     with pytest.raises(CheckpointError) as caught:
-        inspect_adapter(save({}, parts), base)
+        inspect_adapter(save({}, parts()), base)
     assert told in caught.value.message
     assert remedy in (caught.value.remedy or "")
 
@@ -310,7 +325,7 @@ def test_an_output_layer_for_a_model_that_has_none_of_its_own_is_refused(
     base: Checkpoint, save: Callable[..., Path]
 ) -> None:
     tied = replace(base, tensors={name: one for name, one in base.tensors.items() if name != "output.weight"})
-    adapter = save({"modules_to_save": ["output"]}, {"base_model.model.output.weight": HEAD})
+    adapter = save({"modules_to_save": ["output"]}, {"base_model.model.output.weight": torch.ones(4, 4)})
     with pytest.raises(CheckpointError, match=r"the model has no output\.weight") as caught:
         inspect_adapter(adapter, tied)
     assert "tie_word_embeddings = false" in (caught.value.remedy or "")

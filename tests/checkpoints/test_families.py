@@ -15,10 +15,10 @@ from bundle.cli.make_checkpoint import Like
 from bundle.errors import CheckpointError
 from tests.checkpoints.checkpoints import write_json
 from tests.checkpoints.tokenizers import Prober
+from tests.late import late
 from tests.program import call
 
-torch = pytest.importorskip("torch", reason="the CPU engine is not installed; `make test` installs it without a GPU")
-transformers = pytest.importorskip("transformers", reason="the CPU engine is not installed")
+torch, transformers = late("torch"), late("transformers")
 
 TABLE: dict[str, Any] = tomllib.loads(Path(families.__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 ARCHITECTURES = {

@@ -18,8 +18,9 @@ from tests.checkpoints.tokenizers import (
     write_lossy,
     write_sentencepiece,
 )
+from tests.late import late
 
-pytest.importorskip("transformers", reason="tokenizers are loaded with transformers, which is not installed")
+late("transformers")
 
 
 def problems(report: dict[str, Any]) -> str:

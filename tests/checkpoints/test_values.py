@@ -1,17 +1,26 @@
 """Weights of the right names and shapes whose values no model can have are found before a server loads them."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save_file
 
 from bundle.checkpoints._values import is_finite, is_zero, require_values
 from bundle.errors import CheckpointError
+from tests.late import late
 
-DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = late("torch")
+safetensors = late("safetensors.torch")
+
+DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 
 
 @given(
@@ -25,7 +34,7 @@ def test_values_are_judged_by_their_bytes_as_torch_judges_them(
 ) -> None:
     if strange is not None:
         values[place % len(values)] = strange
-    tensor = torch.tensor(values, dtype=torch.float64).to(DTYPES[dtype])
+    tensor = torch.tensor(values, dtype=torch.float64).to(getattr(torch, DTYPES[dtype]))
     data = bytes(tensor.view(torch.uint8).tolist())
 
     assert is_finite(dtype, data) == bool(tensor.isfinite().all())
@@ -33,33 +42,36 @@ def test_values_are_judged_by_their_bytes_as_torch_judges_them(
 
 
 def save(directory: Path, **tensors: torch.Tensor) -> list[Path]:
-    save_file({name.replace("__", "."): one for name, one in tensors.items()}, directory / "model.safetensors")
-    return [directory / "model.safetensors"]
+    file = directory / "model.safetensors"
+    safetensors.save_file({name.replace("__", "."): one for name, one in tensors.items()}, file)
+    return [file]
 
 
-WIDE = torch.ones(64, 64)
 NAN = float("nan")
 
 
 @pytest.mark.parametrize(
     ("tensors", "told"),
     [
-        ({"head__weight": WIDE * NAN}, "not finite (NaN or infinite), in head.weight"),
-        ({"head__weight": WIDE, "norm__weight": torch.ones(8) * NAN}, "not finite (NaN or infinite), in norm.weight"),
-        ({"head__weight": WIDE.to(torch.bfloat16) / 0}, "not finite (NaN or infinite), in head.weight"),
-        ({"head__weight": WIDE * 0, "norm__weight": torch.ones(8)}, "are zeros (1 tensors looked at)"),
+        (lambda wide: {"head__weight": wide * NAN}, "not finite (NaN or infinite), in head.weight"),
+        (
+            lambda wide: {"head__weight": wide, "norm__weight": torch.ones(8) * NAN},
+            "not finite (NaN or infinite), in norm.weight",
+        ),
+        (lambda wide: {"head__weight": wide.to(torch.bfloat16) / 0}, "not finite (NaN or infinite), in head.weight"),
+        (lambda wide: {"head__weight": wide * 0, "norm__weight": torch.ones(8)}, "are zeros (1 tensors looked at)"),
         # A norm may be an offset from one, biases start at zero, and buffers hold what they like.
-        ({"head__weight": WIDE, "norm__weight": torch.zeros(8)}, None),
-        ({"head__weight": WIDE, "head__bias": torch.zeros(8), "mask": WIDE * float("-inf")}, None),
-        ({"head__weight": WIDE, "unused__weight": WIDE * 0}, None),
-        ({"head__weight": (WIDE * 0).to(torch.int8), "head__scales": WIDE}, None),
-        ({"norm__weight": torch.zeros(8)}, None),
+        (lambda wide: {"head__weight": wide, "norm__weight": torch.zeros(8)}, None),
+        (lambda wide: {"head__weight": wide, "head__bias": torch.zeros(8), "mask": wide * float("-inf")}, None),
+        (lambda wide: {"head__weight": wide, "unused__weight": wide * 0}, None),
+        (lambda wide: {"head__weight": (wide * 0).to(torch.int8), "head__scales": wide}, None),
+        (lambda wide: {"norm__weight": torch.zeros(8)}, None),
     ],
 )
 def test_what_no_model_can_reply_with_is_refused(
-    tmp_path: Path, tensors: dict[str, torch.Tensor], told: str | None
+    tmp_path: Path, tensors: Callable[[torch.Tensor], dict[str, torch.Tensor]], told: str | None
 ) -> None:
-    files = save(tmp_path, **tensors)
+    files = save(tmp_path, **tensors(torch.ones(64, 64)))
     if told is None:
         require_values(files)
         return
@@ -70,13 +82,13 @@ def test_what_no_model_can_reply_with_is_refused(
 
 
 def test_of_many_files_the_first_and_the_last_are_looked_at(tmp_path: Path) -> None:
-    files = []
+    files, wide = [], torch.ones(64, 64)
     for shard in range(12):
         (tmp_path / str(shard)).mkdir()
-        files += save(tmp_path / str(shard), **{f"layer{shard}__weight": WIDE})
+        files += save(tmp_path / str(shard), **{f"layer{shard}__weight": wide})
     require_values(files)
     for strange in (files[0], files[-1]):
-        save(strange.parent, head__weight=WIDE * NAN)
+        save(strange.parent, head__weight=wide * NAN)
         with pytest.raises(CheckpointError, match="not finite"):
             require_values(files)
-        save(strange.parent, head__weight=WIDE)
+        save(strange.parent, head__weight=wide)

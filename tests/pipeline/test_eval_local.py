@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file, save_file
 
 from tests.checkpoints.base_model import base_model
 from tests.checkpoints.lora import lora_adapter
+from tests.late import late
 from tests.patience import PATIENCE_S, wait_until
 from tests.program import call, carrying, results_of, rows_of, run, start
 from tests.stand_ins.box import gpu_box
 from tests.stand_ins.journal import read_journal
+
+safetensors = late("safetensors.torch")
 
 
 @dataclass(frozen=True)
@@ -384,8 +386,8 @@ def test_a_dry_run_checks_an_adapter_and_merges_nothing(tmp_path: Path, tiny: Pa
 def test_weights_that_are_not_numbers_start_no_server(tmp_path: Path, tiny: Path) -> None:
     diverged = tmp_path / "diverged"
     shutil.copytree(tiny, diverged)
-    weights = load_file(diverged / "model.safetensors")
-    save_file({name: one * float("nan") for name, one in weights.items()}, diverged / "model.safetensors")
+    weights = safetensors.load_file(diverged / "model.safetensors")
+    safetensors.save_file({name: one * float("nan") for name, one in weights.items()}, diverged / "model.safetensors")
     result = call("eval-local", diverged, "--data", "sample", "--out", tmp_path / "out", environment=gpu_box(tmp_path))
 
     assert result.returncode == 2

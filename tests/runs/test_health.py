@@ -5,13 +5,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from scipy.stats import binomtest
 
 from bundle.reports.health import headline
 from bundle.runs.health import Finding, Health, examine, known_options, options_of, unparsed
 from bundle.runs.predictions import Prediction
 from bundle.runs.reply_faults import Fault
 from bundle.runs.statistics import at_most
+from tests.late import late
+
+stats = late("scipy.stats")
 
 OPTIONS = {"ceval_gen": "ABCD"}
 
@@ -165,7 +167,7 @@ def test_a_score_below_guessing_is_found_only_where_chance_would_rarely_do_it() 
 
 @pytest.mark.parametrize(("right", "n"), [(0, 20), (2, 30), (20, 104), (300, 1346), (3300, 13948), (5, 20)])
 def test_the_chance_of_so_few_is_that_of_the_binomial_distribution(right: int, n: int) -> None:
-    expected = binomtest(right, n, 0.25, alternative="less").pvalue
+    expected = stats.binomtest(right, n, 0.25, alternative="less").pvalue
     assert at_most(right, n, 0.25) == pytest.approx(expected if right < n / 4 else 1.0, rel=1e-6)
 
 

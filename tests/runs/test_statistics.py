@@ -6,11 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
-from statsmodels.regression.linear_model import OLS
-from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
 
 from bundle.runs.statistics import (
     Counts,
@@ -24,6 +19,9 @@ from bundle.runs.statistics import (
     mcnemar,
     wilson,
 )
+from tests.late import late
+
+stats, sm, models = late("scipy.stats"), late("statsmodels.stats.api"), late("statsmodels.regression.linear_model")
 
 CEVAL_VAL: tuple[int, ...] = (
     *(19, 19, 21, 37, 19, 24, 19, 18, 16, 37, 24, 18, 19, 19, 19, 19, 21, 19, 20, 23, 55, 33, 19, 24, 29, 44),
@@ -46,9 +44,9 @@ pairs = st.integers(1, 60).flatmap(
 def test_the_interval_of_a_subject_is_wilsons_as_scipy_and_statsmodels_have_it(right: int, n: int) -> None:
     ours = accuracy_interval([Counts(right, n)])
 
-    theirs = binomtest(right, n).proportion_ci(method="wilson")
+    theirs = stats.binomtest(right, n).proportion_ci(method="wilson")
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
-    assert (ours.low, ours.high) == pytest.approx(proportion_confint(right, n, method="wilson"), abs=1e-12)
+    assert (ours.low, ours.high) == pytest.approx(sm.proportion_confint(right, n, method="wilson"), abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -57,16 +55,16 @@ def test_the_interval_of_a_subject_is_wilsons_as_scipy_and_statsmodels_have_it(r
 def test_mcnemars_test_is_the_exact_one_of_statsmodels_and_the_sign_test_of_scipy(lost: int, won: int) -> None:
     ours = mcnemar(lost, won)
 
-    assert ours == pytest.approx(statsmodels_mcnemar([[50, lost], [won, 50]], exact=True).pvalue, rel=1e-9)
+    assert ours == pytest.approx(sm.mcnemar([[50, lost], [won, 50]], exact=True).pvalue, rel=1e-9)
     if lost + won:
-        assert ours == pytest.approx(binomtest(lost, lost + won).pvalue, rel=1e-9)
+        assert ours == pytest.approx(stats.binomtest(lost, lost + won).pvalue, rel=1e-9)
 
 
 def test_mcnemars_test_stays_exact_where_floating_point_numbers_end() -> None:
     # Half to the power of 1000 is near the end of what a float can hold, and to that of 5000 beyond it.
     assert mcnemar(0, 1000) == math.ldexp(1.0, -999)
     assert mcnemar(0, 5000) == 0.0
-    assert mcnemar(6900, 7100) == pytest.approx(binomtest(6900, 14000).pvalue, rel=1e-9)
+    assert mcnemar(6900, 7100) == pytest.approx(stats.binomtest(6900, 14000).pvalue, rel=1e-9)
 
 
 @given(st.integers(0, 300), st.integers(0, 300))
@@ -146,7 +144,7 @@ def test_a_differences_interval_holds_it_has_a_width_and_turns_round_with_the_ru
     [[0.03], [0.01, 0.04, 0.02], [0.04, 0.04, 0.04], [1.0, 0.0, 0.6, 0.0], [0.9, 1e-300, 0.5, 0.012, 0.0125, 0.013]],
 )
 def test_holms_correction_is_that_of_statsmodels(p_values: list[float]) -> None:
-    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1], abs=1e-12)
+    assert holm(p_values) == pytest.approx(sm.multipletests(p_values, method="holm")[1], abs=1e-12)
 
 
 def test_nothing_is_corrected_where_there_is_nothing() -> None:
@@ -289,7 +287,7 @@ def test_the_least_slope_of_a_line_is_three_standard_errors_below_its_slope(poin
     if len(set(x)) < 2:
         assert least_slope(x, y) == 0
         return
-    fitted = OLS(y, np.column_stack([np.ones(len(x)), x])).fit()
+    fitted = models.OLS(y, np.column_stack([np.ones(len(x)), x])).fit()
     assert least_slope(x, y) == pytest.approx(fitted.params[1] - 3 * fitted.bse[1], rel=1e-6, abs=1e-6)
 
 

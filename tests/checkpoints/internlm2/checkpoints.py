@@ -1,15 +1,21 @@
 """InternLM2 checkpoints that a test shapes as it needs them, with weights in which every mistake shows."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors.torch import load_file, save_file
+from typing import TYPE_CHECKING, Any
 
 from bundle.checkpoints._tensors import internlm2_tensors
+from tests.late import late
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = late("torch")
+safetensors = late("safetensors.torch")
 
 TOKENIZER_FILES = ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
 
@@ -40,7 +46,7 @@ def small_config(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def write_checkpoint(directory: Path, tiny: Path, *, dtype: torch.dtype = torch.float32, **changes: Any) -> Path:
+def write_checkpoint(directory: Path, tiny: Path, *, dtype: torch.dtype | None = None, **changes: Any) -> Path:
     """A checkpoint with the sizes of ``small_config(**changes)`` and the tokenizer of the made one in ``tiny``."""
     config = small_config(**changes)
     directory.mkdir()
@@ -57,22 +63,22 @@ def write_checkpoint(directory: Path, tiny: Path, *, dtype: torch.dtype = torch.
     return directory
 
 
-def write_weights(directory: Path, config: dict[str, Any], dtype: torch.dtype = torch.float32) -> None:
+def write_weights(directory: Path, config: dict[str, Any], dtype: torch.dtype | None = None) -> None:
     generator = torch.Generator().manual_seed(0)
     tensors = {
         # Norms and biases far from ones and zeros, so that none of them can go missing unseen.
-        name: (torch.randn(shape, generator=generator) * 0.2 + ("norm" in name)).to(dtype)
+        name: (torch.randn(shape, generator=generator) * 0.2 + ("norm" in name)).to(dtype or torch.float32)
         for name, shape in internlm2_tensors(config).items()
         if not (config["tie_word_embeddings"] and name == "output.weight")
     }
-    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    safetensors.save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
 
 
 def change_tensors(directory: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
     """Rewrite model.safetensors after ``change`` did something to the tensors."""
-    tensors = load_file(directory / "model.safetensors")
+    tensors = safetensors.load_file(directory / "model.safetensors")
     change(tensors)
-    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    safetensors.save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
 
 
 def change_json(path: Path, **changes: Any) -> None:

@@ -3,10 +3,17 @@
 It shares nothing with the rewrite or with transformers: heads are cut out of the fused wqkv one by one.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from __future__ import annotations
 
-import torch
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tests.late import late
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = late("torch")
 
 
 def internlm2_logits(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], ids: list[int]) -> torch.Tensor:

@@ -5,15 +5,12 @@ from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
+from bundle.checkpoints.internlm2 import rewrite_as_llama
+from tests.checkpoints.internlm2.checkpoints import small_config, write_checkpoint
+from tests.checkpoints.internlm2.reference import internlm2_logits
+from tests.late import late
 
-from safetensors.torch import load_file  # noqa: E402
-from transformers import AutoModelForCausalLM, LlamaForCausalLM  # noqa: E402
-
-from bundle.checkpoints.internlm2 import rewrite_as_llama  # noqa: E402
-from tests.checkpoints.internlm2.checkpoints import small_config, write_checkpoint  # noqa: E402
-from tests.checkpoints.internlm2.reference import internlm2_logits  # noqa: E402
+torch, transformers, safetensors = late("torch"), late("transformers"), late("safetensors.torch")
 
 IDS = [1, 4863, 663, 13, 260, 282, 4000, 271, 13, 3, 757, 726, 288, 260, 739, 13, 261, 728, 687, 4862, 13]
 
@@ -39,12 +36,14 @@ IDS = [1, 4863, 663, 13, 260, 282, 4000, 271, 13, 3, 757, 726, 288, 260, 739, 13
 def test_logits_equal_an_independent_internlm2_forward(tmp_path: Path, tiny: Path, changes: dict[str, Any]) -> None:
     source = write_checkpoint(tmp_path / "source", tiny, **changes)
 
-    model = AutoModelForCausalLM.from_pretrained(rewrite_as_llama(source, tmp_path / "cache"), dtype=torch.float32)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        rewrite_as_llama(source, tmp_path / "cache"), dtype=torch.float32
+    )
 
-    assert isinstance(model, LlamaForCausalLM)
+    assert isinstance(model, transformers.LlamaForCausalLM)
     with torch.no_grad():
         actual = model(torch.tensor([IDS])).logits[0].double()
-    expected = internlm2_logits(small_config(**changes), load_file(source / "model.safetensors"), IDS)
+    expected = internlm2_logits(small_config(**changes), safetensors.load_file(source / "model.safetensors"), IDS)
     assert expected.std() > 0.5  # the comparison means something only where the logits differ
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=2e-4)
 
@@ -52,7 +51,7 @@ def test_logits_equal_an_independent_internlm2_forward(tmp_path: Path, tiny: Pat
 def test_every_parameter_of_llama_comes_from_the_checkpoint(tmp_path: Path, tiny: Path) -> None:
     source = write_checkpoint(tmp_path / "source", tiny, bias=True)
 
-    _, info = AutoModelForCausalLM.from_pretrained(
+    _, info = transformers.AutoModelForCausalLM.from_pretrained(
         rewrite_as_llama(source, tmp_path / "cache"), output_loading_info=True
     )
 
@@ -61,12 +60,13 @@ def test_every_parameter_of_llama_comes_from_the_checkpoint(tmp_path: Path, tiny
     assert not info["mismatched_keys"]
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_weights_keep_their_dtype_and_every_bit(tmp_path: Path, tiny: Path, dtype: Any) -> None:
-    source = write_checkpoint(tmp_path / "source", tiny, dtype=dtype, torch_dtype=str(dtype).removeprefix("torch."))
-    fused = load_file(source / "model.safetensors")["model.layers.1.attention.wqkv.weight"]
+@pytest.mark.parametrize("name", ["bfloat16", "float16", "float32"])
+def test_weights_keep_their_dtype_and_every_bit(tmp_path: Path, tiny: Path, name: str) -> None:
+    dtype = getattr(torch, name)
+    source = write_checkpoint(tmp_path / "source", tiny, dtype=dtype, torch_dtype=name)
+    fused = safetensors.load_file(source / "model.safetensors")["model.layers.1.attention.wqkv.weight"]
 
-    rewritten = load_file(rewrite_as_llama(source, tmp_path / "cache") / "model.safetensors")
+    rewritten = safetensors.load_file(rewrite_as_llama(source, tmp_path / "cache") / "model.safetensors")
 
     # Two groups of [query, query, key, value], each 16 rows.
     q, k, v = (rewritten[f"model.layers.1.self_attn.{part}_proj.weight"] for part in "qkv")
@@ -77,7 +77,7 @@ def test_weights_keep_their_dtype_and_every_bit(tmp_path: Path, tiny: Path, dtyp
 
 
 def test_the_made_checkpoint_generates_through_transformers(tmp_path: Path, tiny: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(rewrite_as_llama(tiny, tmp_path), dtype=torch.float32)
+    model = transformers.AutoModelForCausalLM.from_pretrained(rewrite_as_llama(tiny, tmp_path), dtype=torch.float32)
 
     generated = model.generate(torch.tensor([IDS]), max_new_tokens=8, do_sample=False)
 

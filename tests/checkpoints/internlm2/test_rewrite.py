@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch")
+from bundle.checkpoints._weights import inspect_weights
+from bundle.checkpoints.internlm2 import rewrite_as_llama
+from bundle.errors import CheckpointError, TokenizerError
+from tests.checkpoints import checkpoints
+from tests.checkpoints.internlm2.checkpoints import change_json, change_tensors, write_checkpoint
+from tests.late import late
+from tests.patience import PATIENCE_S
 
-from bundle.checkpoints._weights import inspect_weights  # noqa: E402
-from bundle.checkpoints.internlm2 import rewrite_as_llama  # noqa: E402
-from bundle.errors import CheckpointError, TokenizerError  # noqa: E402
-from tests.checkpoints import checkpoints  # noqa: E402
-from tests.checkpoints.internlm2.checkpoints import change_json, change_tensors, write_checkpoint  # noqa: E402
-from tests.patience import PATIENCE_S  # noqa: E402
+torch = late("torch")
 
 LFS_POINTER = checkpoints.LFS_POINTER.encode()
 
