@@ -1,5 +1,6 @@
 """What a trainer has left in place of a model, and the command that makes a model of it."""
 
+import contextlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,7 +8,8 @@ from pathlib import Path
 from shlex import quote
 from typing import Final
 
-from bundle.checkpoints._files import listed, shown
+from bundle.checkpoints._files import list_names, listed, shown
+from bundle.errors import CheckpointError
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +27,6 @@ class TrainingState:
 
 # The special before the vague. {0} is the directory, {1} the first of the names that were recognised.
 _KINDS: Final = (
-    (
-        r"global_step\d+|zero_to_fp32\.py|(?:bf16_)?zero_pp_rank_.*",
-        "shards of DeepSpeed",
-        "Gather them: `python {0}/zero_to_fp32.py {0} {0} --safe_serialization` (DeepSpeed's own script, which it "
-        "writes there); then give {0}.",
-    ),
     (
         r"pytorch_model_fsdp_\d+",
         "shards of FSDP",
@@ -60,13 +56,18 @@ _KINDS: Final = (
         "Megatron-Bridge: AutoBridge.export_ckpt), and give the directory it writes.",
     ),
     (
-        r"trainer_state\.json|training_args\.bin|optimizer\..*|optimizer_\d+|optim_states.*|scheduler\.pt|"
-        r"rng_state.*\.pth|random_states_\d+\.pkl",
+        r"trainer_state\.json|training_args\.bin|optimizer\..*|optimizer_\d+|(?:.*_)?optim_states.*|scheduler\.pt|"
+        r"rng_state.*\.pth|random_states_\d+\.pkl|global_step\d+|zero_to_fp32\.py",
         "the state of a training run, without its model",
         "Save the model there too (transformers: `trainer.save_model(DIR)`), or give a checkpoint that has "
         "model.safetensors.",
     ),
 )
+
+
+def is_training_state(name: str) -> bool:
+    """Whether a file is named as what trainers keep beside a model."""
+    return re.fullmatch(_KINDS[-1][0], name) is not None
 
 
 def training_state(directory: Path, names: Iterable[str]) -> TrainingState | None:
@@ -76,9 +77,30 @@ def training_state(directory: Path, names: Iterable[str]) -> TrainingState | Non
         directory: The directory.
         names: What it holds.
     """
+    if (shards := _deepspeed(directory, tuple(names))) is not None:
+        return shards
     for pattern, what, remedy in _KINDS:
         if found := [name for name in names if re.fullmatch(pattern, name)]:
             return TrainingState(
                 f"{what} ({listed(found)})", remedy.format(quote(shown(directory)), quote(shown(found[0])))
             )
+    return None
+
+
+def _deepspeed(directory: Path, names: tuple[str, ...]) -> TrainingState | None:
+    """DeepSpeed's shards of a model, here or in the directory of a step; None if there are none of its weights."""
+    steps = sorted((name for name in names if re.fullmatch(r"global_step\d+", name)), key=lambda name: int(name[11:]))
+    with contextlib.suppress(CheckpointError):
+        if not any(name.endswith("_model_states.pt") for name in list_names(directory / (steps or ["."])[-1])):
+            return None
+        where, step = (directory, steps[-1]) if steps else (directory.parent, directory.name)
+        here, script = quote(shown(where)), where / "zero_to_fp32.py"
+        # DeepSpeed writes its script beside the shards.
+        program = quote(shown(script)) if script.is_file() else "-m deepspeed.utils.zero_to_fp32"
+        found = [name for name in names if name in (*steps, script.name) or name.endswith("_states.pt")]
+        return TrainingState(
+            f"shards of DeepSpeed ({listed(found)})",
+            f"Gather them: `python {program} {here} {here} --tag {quote(shown(step))} --safe_serialization`; "
+            f"then give {here}.",
+        )
     return None

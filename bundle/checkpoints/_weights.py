@@ -24,7 +24,7 @@ from bundle.checkpoints._files import (
     shown,
     unreadable,
 )
-from bundle.checkpoints._training import training_state
+from bundle.checkpoints._training import is_training_state, training_state
 from bundle.errors import CheckpointError
 
 SAFETENSORS_INDEX: Final = "model.safetensors.index.json"
@@ -179,7 +179,9 @@ def inspect_weights(directory: Path) -> Weights:
         return _indexed(directory, names, _PYTORCH_INDEX, _read_pytorch)
     if pickled := [name for name in names if fnmatchcase(name, "pytorch_model*.bin")]:
         return _unindexed(directory, pickled, _read_pytorch)
-    if other := [name for name in names if name.endswith(".safetensors") and name != _ADAPTER]:
+    if other := [
+        name for name in names if name.endswith(".safetensors") and name != _ADAPTER and not is_training_state(name)
+    ]:
         return _unindexed(directory, other, _read_safetensors)
     if (state := training_state(directory, names)) is not None:
         raise CheckpointError(

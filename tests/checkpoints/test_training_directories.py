@@ -71,7 +71,27 @@ def test_what_transformers_writes_is_a_checkpoint(tmp_path: Path) -> None:
         (
             ["global_step500/zero_pp_rank_0_mp_rank_00_model_states.pt", "latest", "zero_to_fp32.py", *TRAINER],
             "shards of DeepSpeed (global_step500, zero_to_fp32.py)",
-            "`python {0}/zero_to_fp32.py {0} {0} --safe_serialization`",
+            "`python {0}/zero_to_fp32.py {0} {0} --tag global_step500 --safe_serialization`",
+        ),
+        (
+            ["global_step500/mp_rank_00_model_states.pt", "global_step1000/mp_rank_00_model_states.pt", "latest"],
+            "shards of DeepSpeed (global_step1000, global_step500)",
+            "`python -m deepspeed.utils.zero_to_fp32 {0} {0} --tag global_step1000 --safe_serialization`",
+        ),
+        (
+            ["zero_pp_rank_0_mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_optim_states.pt"],
+            "shards of DeepSpeed (zero_pp_rank_0_mp_rank_00_model_states.pt, ",
+            "`python -m deepspeed.utils.zero_to_fp32 {1} {1} --tag checkpoint-500 --safe_serialization`",
+        ),
+        (
+            ["global_step5/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", "latest", "zero_to_fp32.py"],
+            "the state of a training run, without its model (global_step5, zero_to_fp32.py)",
+            "`trainer.save_model(DIR)`",
+        ),
+        (
+            ["optimizer.safetensors"],
+            "the state of a training run, without its model (optimizer.safetensors)",
+            "`trainer.save_model(DIR)`",
         ),
         (
             ["pytorch_model_fsdp_0/__0_0.distcp", "optimizer_0/__0_0.distcp", *TRAINER],
@@ -109,7 +129,19 @@ def test_what_transformers_writes_is_a_checkpoint(tmp_path: Path) -> None:
             "`trainer.save_model(DIR)`",
         ),
     ],
-    ids=["DeepSpeed", "FSDP", "verl", "DCP", "XTuner", "XTuner with DeepSpeed", "Megatron", "state alone"],
+    ids=[
+        *("DeepSpeed", "DeepSpeed without its script", "one step of DeepSpeed", "DeepSpeed's optimizer alone"),
+        *(
+            "an optimizer's safetensors",
+            "FSDP",
+            "verl",
+            "DCP",
+            "XTuner",
+            "XTuner with DeepSpeed",
+            "Megatron",
+            "state alone",
+        ),
+    ],
 )
 def test_what_must_be_converted_first_is_named_with_its_command(
     tmp_path: Path, names: Sequence[str], what: str, command: str, with_config: bool
@@ -120,7 +152,7 @@ def test_what_must_be_converted_first_is_named_with_its_command(
     error = refusal(with_files(directory, sorted(names)))
     assert what in error.message
     assert ("config.json but no weights" in error.message) == with_config
-    assert command.format(directory) in str(error.remedy)
+    assert command.format(directory, tmp_path) in str(error.remedy)
 
 
 def test_the_latest_checkpoint_of_a_run_comes_first(tmp_path: Path) -> None:
