@@ -5,10 +5,11 @@ Layouts are those of published checkpoints, as vLLM's and transformers' loaders 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from bundle.checkpoints._files import shown
+from bundle.checkpoints._settings import Rules, is_a, is_list_of, is_size, wrong_value
 from bundle.checkpoints._weights import StoredTensor
 
 _KV_SCALES: Final = {"k_scale", "v_scale", "q_scale", "kv_scale", "k_zero_point", "v_zero_point", "output_scale"}
@@ -39,39 +40,22 @@ _LEFT_ALONE: Final = ("modules_to_not_convert", "ignored_layers", "llm_int8_skip
 _STATE: Final = ("quant_state.bitsandbytes__nf4", "quant_state.bitsandbytes__fp4")
 
 
-def _is_size(value: object) -> bool:
-    return type(value) is int and value > 0
-
-
-def _is_list_of(kind: Callable[[object], bool], value: object, length: int | None = None) -> bool:
-    return isinstance(value, list) and all(map(kind, value)) and length in (None, len(value))
-
-
-def _is(kind: type) -> Callable[[object], bool]:
-    return lambda value: isinstance(value, kind)
-
-
-_SETTINGS: Final[Mapping[str, tuple[str, Callable[[object], bool]]]] = {
-    **dict.fromkeys(("bits", "w_bit"), ("a positive integer", _is_size)),
-    **dict.fromkeys(("group_size", "q_group_size"), ("a positive integer or -1", lambda x: x == -1 or _is_size(x))),
-    **dict.fromkeys(("zero_point", "sym", "desc_act", "load_in_4bit", "load_in_8bit"), ("true or false", _is(bool))),
-    **dict.fromkeys(_LEFT_ALONE[:3], ("a list of names", lambda x: _is_list_of(_is(str), x))),
-    **dict.fromkeys(("config_groups", "dynamic"), ("an object", _is(dict))),
+_SETTINGS: Final[Rules] = {
+    **dict.fromkeys(("bits", "w_bit"), ("a positive integer", is_size)),
+    **dict.fromkeys(("group_size", "q_group_size"), ("a positive integer or -1", lambda x: x == -1 or is_size(x))),
+    **dict.fromkeys(("zero_point", "sym", "desc_act", "load_in_4bit", "load_in_8bit"), ("true or false", is_a(bool))),
+    **dict.fromkeys(_LEFT_ALONE[:3], ("a list of names", lambda x: is_list_of(is_a(str), x))),
+    **dict.fromkeys(("config_groups", "dynamic"), ("an object", is_a(dict))),
     "activation_scheme": ('"dynamic" or "static"', lambda x: x in ("dynamic", "static")),
-    "weight_block_size": ("two positive integers", lambda x: _is_list_of(_is_size, x, 2)),
+    "weight_block_size": ("two positive integers", lambda x: is_list_of(is_size, x, 2)),
 }
-"""What the methods' settings must be; without one, or with null, engines have a default."""
 
 
 def wrong_setting(settings: Mapping[str, Any]) -> str | None:
     """What is wrong with a setting of a ``quantization_config``; None if nothing is, as far as is known."""
     if settings.get("quant_method") not in _BESIDE:
         return None
-    for name, (what, is_right) in _SETTINGS.items():
-        value = settings.get(name)
-        if value is not None and not is_right(value):
-            return f"{name} must be {what}, not {shown(repr(value), 80)}"
-    return None
+    return wrong_value(settings, _SETTINGS)
 
 
 class QuantizedLayout:

@@ -138,6 +138,24 @@ def implied_tensors(config: Mapping[str, Any]) -> Shapes | str:
     return _llama_tensors(config, architecture)
 
 
+def has_known_layout(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is of an architecture whose tensors follow from it."""
+    return _architecture(config) in _NEEDED
+
+
+def tied_tensors(config: Mapping[str, Any], stored: Mapping[str, StoredTensor]) -> tuple[str, str] | None:
+    """Embeddings and output projection, where a config.json says that they are one and both are stored."""
+    if not has_known_layout(config) or not _are_tied(config):
+        return None
+    first, second = "model.embed_tokens.weight", "lm_head.weight"
+    both = first in stored and second in stored and stored[first] == stored[second]
+    return (first, second) if both else None
+
+
+def _are_tied(config: Mapping[str, Any]) -> bool:
+    return bool(config.get("tie_word_embeddings", _architecture(config) in _TIED_BY_DEFAULT))
+
+
 def _architecture(config: Mapping[str, Any]) -> object:
     architectures = config.get("architectures")
     if is_internlm2(config):
@@ -312,8 +330,7 @@ def _problems(
     config: Mapping[str, Any], implied: Shapes, stored: Mapping[str, StoredTensor], layout: QuantizedLayout
 ) -> list[str]:
     """What is wrong with the stored tensors, the most telling first."""
-    tied = config.get("tie_word_embeddings", _architecture(config) in _TIED_BY_DEFAULT)
-    optional = {"lm_head.weight", "output.weight"} if tied else set()
+    optional = {"lm_head.weight", "output.weight"} if _are_tied(config) else set()
     missing: list[str] = []
     reshaped: list[str] = []
     plain: list[str] = []

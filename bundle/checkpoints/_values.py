@@ -22,6 +22,7 @@ _LARGEST: Final = {
 """The bytes of a value, and what the highest of them (sign and exponent) is in no finite one, or only beyond 1e38."""
 _Item = TypeVar("_Item")
 _FILES, _TENSORS, _SAMPLE_BYTES = 8, 16, 4096
+_LONG_SAMPLE_BYTES: Final = 2**20
 
 
 def is_finite(dtype: str, data: bytes) -> bool:
@@ -92,6 +93,28 @@ def require_values(files: Iterable[Path]) -> None:
         raise CheckpointError(
             f"The weights in {shown(file.parent)} are zeros ({zeros} tensors looked at).",
             remedy="They were saved before they were there (as from sharded or meta tensors): save the model again.",
+        )
+
+
+def require_same_values(files: Iterable[Path], first: str, second: str) -> None:
+    """Compare samples of two tensors that config.json says are one.
+
+    Args:
+        files: Weight files; of others than safetensors nothing is looked at.
+
+    Raises:
+        CheckpointError: They differ: some engines then take the one, some the other.
+    """
+    samples: dict[str, bytes] = {}
+    for file in files:
+        header = read_safetensors_header(file) if file.suffix == ".safetensors" else StoredFile({}, 0)
+        for name in header.tensors.keys() & {first, second}:
+            samples[name] = read_values(file, header, name, _LONG_SAMPLE_BYTES)
+    if samples.get(first) != samples.get(second):
+        raise CheckpointError(
+            f"The weights in {shown(file.parent)} do not match config.json: it says tie_word_embeddings, but "
+            f"{second} differs from {first}. Engines would take one or the other.",
+            remedy='If the model was trained with both, set "tie_word_embeddings": false; else save it again.',
         )
 
 

@@ -24,7 +24,9 @@ from bundle.checkpoints._files import (
 )
 from bundle.checkpoints._quantized import wrong_setting
 from bundle.checkpoints._remote_code import CODE_CONFIGS, find_remote_code
-from bundle.checkpoints._tensors import check_tensors
+from bundle.checkpoints._settings import CONFIG, ends, wrong_rope, wrong_value
+from bundle.checkpoints._tensors import check_tensors, has_known_layout, tied_tensors
+from bundle.checkpoints._values import require_same_values
 from bundle.checkpoints._weights import StoredTensor, inspect_weights
 from bundle.errors import CheckpointError
 from bundle.system.files import model_name
@@ -99,6 +101,10 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
     architecture = _architecture(directory, config)
     quantization_config = _quantization_config(directory, names, config)
     weights = inspect_weights(directory)
+    unchecked = check_tensors(directory, {**config, "quantization_config": quantization_config}, weights.tensors)
+    _check_values(directory, configs)
+    if (tied := tied_tensors(config, weights.tensors)) is not None:
+        require_same_values(weights.files, *tied)
     return Checkpoint(
         path=directory,
         name=model_name(directory),
@@ -107,9 +113,7 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
         weight_files=weights.files,
         weight_bytes=weights.size,
         tensors=weights.tensors,
-        weights_unchecked=check_tensors(
-            directory, {**config, "quantization_config": quantization_config}, weights.tensors
-        ),
+        weights_unchecked=unchecked,
         tokenizer_files=_tokenizer_files(directory, names, configs),
         remote_code=find_remote_code(directory, configs),
         vocab_size=vocab_size(config),
@@ -240,11 +244,25 @@ def _quantization_config(
             remedy='Add the method the weights are quantized with, such as "quant_method": "awq".',
         )
     if (wrong := wrong_setting(settings)) is not None:
-        raise CheckpointError(
-            f"{shown(directory / 'config.json')}: in quantization_config, {wrong}.",
-            remedy="Compare it with the one the model was published with.",
-        )
+        raise _wrong(directory / "config.json", f"in quantization_config, {wrong}")
     return settings
+
+
+def _check_values(directory: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check values that no engine can work with, or that engines take for different things."""
+    config = configs["config.json"]
+    end = ends(vocab_size(config))
+    wrong = wrong_value(config, end)
+    if wrong is None and has_known_layout(config):
+        wrong = wrong_value(config, CONFIG) or wrong_rope(config)
+    if wrong is not None:
+        raise _wrong(directory / "config.json", wrong)
+    if (wrong := wrong_value(configs.get("generation_config.json", {}), end)) is not None:
+        raise _wrong(directory / "generation_config.json", wrong)
+
+
+def _wrong(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(f"{shown(path)}: {what}.", remedy="Compare it with the one the model was published with.")
 
 
 def require_quantization(checkpoint: Checkpoint, refused: str | None, engine: str, others: Collection[str]) -> None:

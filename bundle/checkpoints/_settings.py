@@ -1,0 +1,102 @@
+"""Values in a checkpoint's JSON files that no engine can work with, or that engines take for different things."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from bundle.checkpoints._files import shown
+
+Rules = Mapping[str, tuple[str, Callable[[Any], bool]]]
+"""What a value must be, in words, and whether it is that. One that is not there, or null, has a default."""
+
+
+def wrong_value(settings: Mapping[str, Any], rules: Rules) -> str | None:
+    """What is wrong with the first value that breaks its rule; None if none does."""
+    for name, (what, is_right) in rules.items():
+        value = settings.get(name)
+        if value is not None and not is_right(value):
+            return f"{name} must be {what}, not {shown(repr(value), 80)}"
+    return None
+
+
+def is_size(value: object) -> bool:
+    """Whether it is a positive integer."""
+    return type(value) is int and value > 0
+
+
+def is_list_of(kind: Callable[[Any], bool], value: object, length: int | None = None) -> bool:
+    """Whether it is a list of such items, as many as asked."""
+    return isinstance(value, list) and all(map(kind, value)) and length in (None, len(value))
+
+
+def is_a(kind: type) -> Callable[[object], bool]:
+    """Whether a value is of a type."""
+    return lambda value: isinstance(value, kind)
+
+
+def is_positive(value: object) -> bool:
+    """Whether it is a positive number, and not infinite."""
+    return type(value) in (int, float) and 0 < float(str(value)) < float("inf")
+
+
+_ACTIVATIONS: Final = (
+    *("gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_pytorch_tanh"),
+    *("gelu_python_tanh", "quick_gelu", "relu", "relu2", "relu6", "sigmoid", "silu", "swish", "tanh", "xielu"),
+)
+_DTYPES: Final = (
+    *("bfloat16", "float16", "float32", "float64", "half", "float", "double"),
+    *("float8_e4m3fn", "float8_e5m2", "int8", "uint8"),
+)
+CONFIG: Final[Rules] = {
+    **dict.fromkeys(("hidden_act", "hidden_activation"), ("an activation's name", lambda x: x in _ACTIVATIONS)),
+    **dict.fromkeys(("torch_dtype", "dtype"), ("the name of a dtype", lambda x: x in _DTYPES)),
+    **dict.fromkeys(("max_position_embeddings", "num_experts_per_tok"), ("a positive integer", is_size)),
+    **dict.fromkeys(("rope_theta", "rms_norm_eps"), ("a positive number", is_positive)),
+    **dict.fromkeys(("tie_word_embeddings", "use_sliding_window"), ("true or false", is_a(bool))),
+    "sliding_window": ("a positive integer", is_size),
+    **dict.fromkeys(("rope_scaling", "rope_parameters"), ("an object", is_a(dict))),
+}
+"""Of a config.json, where the architecture is one of transformers' own."""
+
+_FACTOR: Final[Rules] = {"factor": ("a positive number", is_positive)}
+_LISTS: Final[Rules] = dict.fromkeys(
+    ("short_factor", "long_factor"), ("a list of numbers", lambda x: is_list_of(is_positive, x))
+)
+_ROPE: Final[Mapping[str, Rules]] = {
+    "default": {},
+    "mrope": {},
+    "proportional": {},
+    **dict.fromkeys(("linear", "dynamic", "ntk", "yarn"), _FACTOR),
+    **dict.fromkeys(("longrope", "su"), _LISTS),
+    "llama3": {
+        **_FACTOR,
+        **dict.fromkeys(("low_freq_factor", "high_freq_factor"), ("a positive number", is_positive)),
+        "original_max_position_embeddings": ("a positive integer", is_size),
+    },
+}
+"""What each kind of scaled positions must give (transformers' ``modeling_rope_utils``)."""
+
+
+def wrong_rope(config: Mapping[str, Any]) -> str | None:
+    """What is wrong with how positions are scaled; None if nothing is. An engine may ignore what it does not know."""
+    for key in ("rope_scaling", "rope_parameters"):
+        given = config.get(key) or {}
+        nested = [one for one in given.values() if isinstance(one, dict)]  # by the kind of a layer's attention
+        for settings in nested or [given]:
+            kind = settings.get("rope_type", settings.get("type", None if "factor" in settings else "default"))
+            if not isinstance(kind, str) or kind not in _ROPE:
+                return f"{key} has the rope_type {shown(repr(kind), 40)}; known are {', '.join(_ROPE)}"
+            absent = [name for name in _ROPE[kind] if settings.get(name) is None]
+            wrong = f"lacks {', '.join(absent)}" if absent else wrong_value(settings, _ROPE[kind])
+            if wrong is not None:
+                return f"in {key} of the type {kind}, {wrong}" if not absent else f"{key} of the type {kind} {wrong}"
+    return None
+
+
+def ends(vocab_size: int | None) -> Rules:
+    """The rule for what ends a reply, in config.json and generation_config.json."""
+    below = f" below the vocab_size of {vocab_size}" if vocab_size else ""
+
+    def is_id(value: object) -> bool:
+        return type(value) is int and (vocab_size is None or value < vocab_size)
+
+    return {"eos_token_id": (f"a token id{below}, or a list of them", lambda x: is_id(x) or is_list_of(is_id, x))}
