@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import shutil
 import subprocess
 import sys
@@ -232,7 +231,7 @@ def without_a_shard(source: Path) -> None:
 
 def with_bin_weights(source: Path) -> None:
     (source / "model.safetensors").unlink()
-    (source / "pytorch_model.bin").write_bytes(pickle.dumps({}))
+    checkpoints.write_pytorch(source / "pytorch_model.bin")
 
 
 def truncated(size: int) -> Callable[[Path], None]:
