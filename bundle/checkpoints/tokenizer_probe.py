@@ -268,7 +268,8 @@ def count_tokens(tokenizer: Any, messages: list[dict[str, str]], arguments: dict
 
 def told(error: Exception) -> str:
     """An error as one line."""
-    text = " ".join(str(error).split())[:400].rstrip(".")
+    text = "more than it may use" if isinstance(error, MemoryError) else " ".join(str(error).split())
+    text = text[:600].rstrip(".")
     return text if isinstance(error, TemplateError) else f"{type(error).__name__}: {text}"
 
 
@@ -323,8 +324,7 @@ def probe(
         result["conversations"] = [count_tokens(tokenizer, messages, arguments) for messages in conversations or ()]
     # Whatever a checkpoint's own code raises is a finding.
     except Exception as error:
-        text = "more than it may use" if isinstance(error, MemoryError) else " ".join(str(error).split())
-        result["error"] = f"{step}: {type(error).__name__}: {text[:600].rstrip('.')}"
+        result["error"] = f"{step}: {told(error)}"
         result["missing"] = [name for name, module in SENTENCEPIECE_NEEDS if not installed(module)]
     return {**result, "checked": report.checked, "failed": report.failed, "problems": report.problems}
 

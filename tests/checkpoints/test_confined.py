@@ -113,7 +113,7 @@ async def test_a_run_that_is_interrupted_takes_it_along(tmp_path: Path) -> None:
 def test_counting_with_a_tokenizer_that_never_ends_is_an_error_within_the_limit(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(call_confined, "__kwdefaults__", {"limit_s": 3.0})
+    monkeypatch.setattr(call_confined, "__kwdefaults__", {**(call_confined.__kwdefaults__ or {}), "limit_s": 3.0})
     count = token_counter(doubled(model, 40))
     assert count is not None
     with pytest.raises(TokenizerError, match="prompts cannot be measured"):
@@ -124,7 +124,7 @@ async def test_a_template_that_asks_for_all_the_memory_is_refused(model: Path) -
     config = json.loads((model / "tokenizer_config.json").read_text())
     config["chat_template"] = "{{ 'a' * 5000000000 }}"
     (model / "tokenizer_config.json").write_text(json.dumps(config))
-    with pytest.raises(TokenizerError, match="chat template could not be rendered: MemoryError"):
+    with pytest.raises(TokenizerError, match=r"tokenizer_config\.json cannot be used: MemoryError: more than"):
         await prove_tokenizer(model, python=sys.executable, trust_remote_code=True)
 
 
