@@ -43,8 +43,8 @@ _Value = TypeVar("_Value")
 def _is_expression(pattern: str) -> str:
     try:
         re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"{pattern!r} is not a valid regular expression ({error})") from None
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"{shown(repr(pattern), 80)} is not a valid regular expression ({error})") from None
     return pattern
 
 

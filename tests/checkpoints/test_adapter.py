@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from bundle.checkpoints import Checkpoint, inspect_checkpoint
+from bundle.checkpoints._lora_config import LoraConfig, read_lora_config
 from bundle.checkpoints._weights import StoredTensor
 from bundle.checkpoints.adapter import inspect_adapter
 from bundle.checkpoints.merge import link_unmerged, merge_adapter
@@ -186,6 +189,9 @@ NAN, INFINITE = float("nan"), float("inf")
         ({"target_modules": "wqkv"}, "does not target it (target_modules: 'wqkv')"),
         ({"target_modules": r".*\.(wo|w1)"}, "does not target it"),
         ({"target_modules": "((("}, "'target_modules': '(((' is not a valid regular expression"),
+        ({"target_modules": "a{9999999999}"}, "'target_modules': 'a{9999999999}' is not a valid regular expression"),
+        ({"target_modules": "(" * 10**5}, "is not a valid regular expression"),
+        ({"lora_alpha": 10**400}, "'lora_alpha': must be"),
         ({"target_modules": 4}, "'target_modules': must be a list of module names, or a regular expression, not 4"),
         ({"exclude_modules": "wqkv|.*0.*"}, "does not target it"),
         ({"layers_to_transform": [1], "target_modules": ["wqkv"]}, "does not target it"),
@@ -199,7 +205,7 @@ NAN, INFINITE = float("nan"), float("inf")
         ({"target_modules": r"model.*attention\.w.*"}, "lacks the factors of 3 of the 4 modules"),
         ({"modules_to_save": ["output"]}, "lacks output, one of modules_to_save"),
     ],
-    ids=str,
+    ids=lambda one: str(one)[:60],
 )
 def test_a_configuration_that_cannot_be_that_of_the_weights_is_refused(
     base: Checkpoint, save: Callable[..., Path], settings: dict[str, Any], told: str
@@ -382,11 +388,35 @@ def test_a_file_and_a_directory_above_are_told_from_an_adapter(
     base: Checkpoint, save: Callable[..., Path], tmp_path: Path
 ) -> None:
     adapter = save()
-    for given, told, remedy in (
+    for path, told, remedy in (
         (adapter / "adapter_model.safetensors", "is a file, not a directory", f"{adapter}."),
         (tmp_path, "has no adapter_config.json", f"Give {adapter}."),
         (tmp_path / "adaptor", "does not exist", f"Did you mean {adapter}?"),
     ):
         with pytest.raises(CheckpointError, match=told) as caught:
-            inspect_adapter(given, base)
+            inspect_adapter(path, base)
         assert (caught.value.remedy or "").endswith(remedy)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from(["(", "a{9999999999}", 10**400]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*LoraConfig.model_fields, "use_dora", "init_lora_weights"]), JSON, max_size=3))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_a_configuration_holds_is_read_or_refused(tmp_path: Path, values: dict[str, Any]) -> None:
+    write_json(tmp_path / "adapter_config.json", {"peft_type": "LORA", "r": 4, "lora_alpha": 8} | values)
+    try:
+        config = read_lora_config(tmp_path)
+    except CheckpointError:
+        return
+    config.targets(MODULE, config.target_modules or ())
+    assert 0 < config.scale(MODULE) < INFINITE
