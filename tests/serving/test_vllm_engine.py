@@ -10,7 +10,7 @@ import pytest
 
 from bundle.checkpoints import Checkpoint, inspect_checkpoint
 from bundle.config.model_files import EngineSettings, ModelFile
-from bundle.errors import ServerError, UsageError
+from bundle.errors import CheckpointError, ServerError, UsageError
 from bundle.serving import conversion
 from bundle.serving.engine import Job, Launch, ServerSpec
 from bundle.serving.engines import ENGINES, choose_engine
@@ -133,6 +133,31 @@ def test_internlm2_is_served_as_the_llama_it_is_converted_to_without_its_code(in
     assert json.loads((served / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
     assert "--trust-remote-code" not in command
     assert spec.keep is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "indexed", "taken"),
+    [
+        ("consolidated.safetensors", False, True),
+        ("consolidated.safetensors", True, True),
+        ("adapter_model.safetensors", False, True),
+        ("adapter_model.safetensors", True, False),
+        ("optimizer.pt", False, False),
+    ],
+)
+def test_weights_that_it_would_load_instead_of_those_inspected_are_refused(
+    tmp_path: Path, llama: Checkpoint, name: str, *, indexed: bool, taken: bool
+) -> None:
+    (tmp_path / name).touch()
+    if indexed:
+        (tmp_path / "model.safetensors.index.json").touch()
+    beside = replace(llama, path=tmp_path)
+    if taken:
+        with pytest.raises(CheckpointError, match=f"vLLM would load {name} from"):
+            prepared(beside)
+        prepared(beside, "--load-format", "safetensors")
+    else:
+        prepared(beside)
 
 
 def test_another_checkpoints_code_runs_with_permission_only(llama: Checkpoint) -> None:

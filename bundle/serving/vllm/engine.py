@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from bundle.errors import ServerError, UsageError
+from bundle.checkpoints import is_internlm2
+from bundle.errors import CheckpointError, ServerError, UsageError
 from bundle.serving.conversion import INTERNLM2, cpu_dtype, servable
 from bundle.serving.diagnosis import NO_GPU, OUT_OF_GPU_MEMORY, KnownFailure, raised
 from bundle.serving.engine import Job, ServerSpec, is_given, option_names, option_number, option_value, require_loopback
@@ -227,6 +228,7 @@ class VllmEngine:
                 f"--gpu has no effect: vLLM {installed.version} is a build for the CPU.",
                 remedy="Leave it out, or put a build for CUDA on PATH.",
             )
+        self._require_the_weights_alone()
         gpus: tuple[Gpu, ...] = ()
         gpu_locks = None
         if not self._on_cpu:
@@ -276,6 +278,31 @@ class VllmEngine:
             keep=found.keep,
             plain=plain,
         )
+
+    def _require_the_weights_alone(self) -> None:
+        """Check that vLLM loads the weights that were inspected.
+
+        It prefers files of Mistral's format (``consolidated*.safetensors``), and without an index loads every
+        safetensors file there is: another model's, an adapter's (its ``DefaultModelLoader``).
+
+        Raises:
+            CheckpointError: It would load others.
+        """
+        checkpoint, directory = self.job.checkpoint, self.job.checkpoint.path
+        inspected = {file.name for file in checkpoint.weight_files}
+        indexed = (directory / "model.safetensors.index.json").is_file()
+        others = sorted(
+            file.name
+            for file in directory.glob("*.safetensors")
+            if file.name not in inspected and (file.name.startswith("consolidated") or not indexed)
+        )
+        converted = is_internlm2(checkpoint.config)
+        if others and not converted and not is_given("--load-format", self._arguments):
+            raise CheckpointError(
+                f"vLLM would load {printable(', '.join(others))} from {printable(str(directory))} as well as the "
+                "model's weights, or instead of them.",
+                remedy="Move these files out of the directory, or choose with `-- --load-format`.",
+            )
 
     @property
     def _installed(self) -> Installation:
