@@ -5,7 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from bundle.checkpoints import has_chat_template, inspect_checkpoint, is_internlm2, prove_tokenizer, require_trust
+from bundle.checkpoints import (
+    has_chat_template,
+    inspect_checkpoint,
+    is_internlm2,
+    prove_tokenizer,
+    require_trust,
+    require_values,
+)
 from bundle.config.model_files import ModelFile, model_file_for
 from bundle.errors import BundleError, DataError, ServerError, TokenizerError, UsageError
 from bundle.serving.engine import Job
@@ -27,6 +34,7 @@ def check_checkpoint(directory: Path, machine: Machine, limit_s: float) -> Itera
     Raises BundleError if it cannot be served.
     """
     checkpoint = inspect_checkpoint(directory)
+    require_values(checkpoint.weight_files)
     named = model_file_for(checkpoint.architecture)
     model = named[1] if named else ModelFile(description=checkpoint.architecture)
     trusted = model.trust_remote_code or checkpoint.is_known_code(model.trusted_code)

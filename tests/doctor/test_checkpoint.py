@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bundle.doctor.inputs import check_checkpoint
+from bundle.errors import CheckpointError
 from bundle.serving.gpus import Gpu, Nvidia
 from bundle.system.findings import Status
 from tests.checkpoints.checkpoints import write_checkpoint, write_json, write_safetensors
@@ -57,6 +58,13 @@ def test_a_checkpoint_that_is_not_whole_fails_as_a_run_would(tmp_path: Path) -> 
     assert finding["status"] == "failing"
     assert "model-00002-of-00002.safetensors" in finding["text"]
     assert finding["remedy"]
+
+
+def test_weights_of_zeros_fail_as_a_run_would(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path)
+    write_safetensors(tmp_path / "model.safetensors", {"embed.weight": ("BF16", [64, 4])})
+    with pytest.raises(CheckpointError, match="are zeros"):
+        next(check_checkpoint(tmp_path, Made(Nvidia(installed=False)), limit_s=1))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")
