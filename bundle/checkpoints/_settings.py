@@ -92,6 +92,26 @@ def wrong_rope(config: Mapping[str, Any]) -> str | None:
     return None
 
 
+_MODEL_TYPES: Final = {
+    "Gemma3ForCausalLM": "gemma3_text",
+    "Qwen2MoeForCausalLM": "qwen2_moe",
+    "Qwen3MoeForCausalLM": "qwen3_moe",
+}
+
+
+def wrong_model_type(config: Mapping[str, Any], architecture: str) -> str | None:
+    """How ``model_type``, by which transformers chooses the model's class, contradicts ``architectures``.
+
+    Args:
+        architecture: One of transformers' own; what ``architectures`` names, by which other engines choose.
+    """
+    expected = _MODEL_TYPES.get(architecture, architecture.removesuffix("ForCausalLM").lower())
+    given = config.get("model_type", expected)
+    if given == expected or "auto_map" in config:
+        return None
+    return f"model_type is {shown(repr(given), 80)}, but that of {shown(architecture)} is {expected!r}"
+
+
 def ends(vocab_size: int | None) -> Rules:
     """The rule for what ends a reply, in config.json and generation_config.json."""
     below = f" below the vocab_size of {vocab_size}" if vocab_size else ""

@@ -24,7 +24,7 @@ from bundle.checkpoints._files import (
 )
 from bundle.checkpoints._quantized import wrong_setting
 from bundle.checkpoints._remote_code import CODE_CONFIGS, find_remote_code
-from bundle.checkpoints._settings import CONFIG, ends, wrong_rope, wrong_value
+from bundle.checkpoints._settings import CONFIG, ends, wrong_model_type, wrong_rope, wrong_value
 from bundle.checkpoints._tensors import check_tensors, has_known_layout, tied_tensors
 from bundle.checkpoints._values import require_same_values
 from bundle.checkpoints._weights import StoredTensor, inspect_weights
@@ -102,7 +102,7 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
     quantization_config = _quantization_config(directory, names, config)
     weights = inspect_weights(directory)
     unchecked = check_tensors(directory, {**config, "quantization_config": quantization_config}, weights.tensors)
-    _check_values(directory, configs)
+    _check_values(directory, configs, architecture)
     if (tied := tied_tensors(config, weights.tensors)) is not None:
         require_same_values(weights.files, *tied)
     return Checkpoint(
@@ -248,13 +248,13 @@ def _quantization_config(
     return settings
 
 
-def _check_values(directory: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:
+def _check_values(directory: Path, configs: Mapping[str, Mapping[str, Any]], architecture: str) -> None:
     """Check values that no engine can work with, or that engines take for different things."""
     config = configs["config.json"]
     end = ends(vocab_size(config))
     wrong = wrong_value(config, end)
     if wrong is None and has_known_layout(config):
-        wrong = wrong_value(config, CONFIG) or wrong_rope(config)
+        wrong = wrong_value(config, CONFIG) or wrong_rope(config) or wrong_model_type(config, architecture)
     if wrong is not None:
         raise _wrong(directory / "config.json", wrong)
     if (wrong := wrong_value(configs.get("generation_config.json", {}), end)) is not None:

@@ -139,7 +139,15 @@ def test_what_turbomind_does_not_serve_is_held_against_the_pytorch_engine(tmp_pa
     with pytest.raises(
         CheckpointError, match="its PyTorch backend takes weights quantized by awq, fp8, smooth_quant, not by gptq"
     ):
-        choose(tmp_path / "model", Box(lmdeploy=lmdeploy), "lmdeploy", "gptq", GPTQ, architectures=["GlmForCausalLM"])
+        choose(
+            tmp_path / "model",
+            Box(lmdeploy=lmdeploy),
+            "lmdeploy",
+            "gptq",
+            GPTQ,
+            architectures=["GlmForCausalLM"],
+            model_type="glm",
+        )
 
 
 def test_another_engine_of_the_machine_that_takes_them_is_named(tmp_path: Path, lmdeploy: Path, vllm: Path) -> None:
@@ -152,13 +160,14 @@ def test_another_engine_of_the_machine_that_takes_them_is_named(tmp_path: Path, 
             "compressed-tensors",
             settings,
             architectures=["GlmForCausalLM"],
+            model_type="glm",
         )
     assert caught.value.remedy is not None
     assert caught.value.remedy.startswith("Use --engine vllm")
 
 
 def test_vllm_refuses_what_it_does_not_know_unless_the_user_names_the_method(tmp_path: Path, vllm: Path) -> None:
-    box, llama = Box(vllm=vllm), {"architectures": ["LlamaForCausalLM"]}
+    box, llama = Box(vllm=vllm), {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
     choose(tmp_path / "awq", box, "vllm", "awq", AWQ, **llama)
     choose(tmp_path / "auto-round", box, "vllm", "auto-round", {"bits": 4}, **llama)
     with pytest.raises(CheckpointError, match=r"vLLM 0\.18\.0 does not know bitsandbytes"):
@@ -175,7 +184,7 @@ def test_internlm2_that_is_quantized_is_not_converted(tmp_path: Path, vllm: Path
 def test_the_cpu_engine_names_the_packages_that_it_would_need(tmp_path: Path) -> None:
     pytest.importorskip("transformers", minversion="5")
     pytest.importorskip("accelerate")
-    llama = {"architectures": ["LlamaForCausalLM"]}
+    llama = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
     choose(tmp_path / "fp8", Box(), "transformers", "fp8", FP8, **llama)
     with pytest.raises(CheckpointError, match="does not load weights quantized by exl2"):
         choose(tmp_path / "exl2", Box(), "transformers", "exl2", {}, **llama)
