@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ def call(
     with (
         mock.patch.dict(os.environ, environment, clear=True),
         mock.patch.object(sys, "argv", command),
+        mock.patch.object(tempfile, "tempdir", None),  # that of the environment
         mock.patch.object(guarded._orphans_are_ours, "adopts", False),  # a command sets it for its whole process
         _signal_handlers_kept(),
         contextlib.chdir(directory or Path.cwd()),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.patience import PATIENCE_S
-from tests.program import run
+from tests.program import call, run
 
 ROOT = Path(__file__).parents[2]
 _OF_OTHERS = ("CUDA_VISIBLE_DEVICES", "BUNDLE_GUARDIAN", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_ENDPOINT")
@@ -56,14 +56,17 @@ def bare_machine(directory: Path, **more: str) -> dict[str, str]:
     }
 
 
-def examine(*arguments: object, environment: Mapping[str, str], data: str = "sample") -> Examined:
-    """Run ``bundle doctor --json``; the questions are those of the package where nothing else is said."""
+def examine(*arguments: object, environment: Mapping[str, str], data: str = "sample", alone: bool = False) -> Examined:
+    """Run ``bundle doctor --json``; the questions are those of the package where nothing else is said.
+
+    With ``alone`` in a process of its own, for variables that a library reads but once.
+    """
     out = Path(environment["TMPDIR"]).parent / "outputs"
     options = [] if data == "default" else ["--data", data]
     given: list[object] = [] if "--out" in arguments else ["--out", out]
     if "--time-limit" not in arguments:
         given += ["--time-limit", PATIENCE_S / 2]  # a busy machine may take longer than a user would wait
-    result = run("doctor", "--json", *options, *given, *arguments, environment=environment)
+    result = (run if alone else call)("doctor", "--json", *options, *given, *arguments, environment=environment)
     assert result.stderr == ""
     answer = json.loads(result.stdout)
     return Examined(result.returncode, answer["status"], answer["findings"])

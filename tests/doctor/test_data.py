@@ -27,7 +27,9 @@ def look(tmp_path: Path) -> Look:
     """Run ``bundle doctor`` with these variables set."""
 
     def run(data: str, *arguments: object, **environment: str) -> Examined:
-        return examine(*arguments, data=data, environment=bare_machine(tmp_path, **environment))
+        return examine(
+            *arguments, data=data, environment=bare_machine(tmp_path, **environment), alone="HF_ENDPOINT" in environment
+        )
 
     return run
 

@@ -73,6 +73,11 @@ def gpu_box(
 ) -> dict[str, str]:
     """The environment of such a machine; ``behaviour`` is that of its lmdeploy."""
     executables = install(directory / "bin", "lmdeploy", "nvidia-smi", python=_interpreter(directory))
+    # As pip leaves it: its version can be read, and no process has to be asked.
+    beside = directory / "lib" / "python3" / "site-packages"
+    for name in ("lmdeploy", "lmdeploy-0.18.0.dist-info"):
+        (beside / name).mkdir(parents=True, exist_ok=True)
+    (beside / "lmdeploy" / "__init__.py").touch()
     environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     return environment | {
         "PATH": f"{executables}{os.pathsep}{os.environ['PATH']}",
