@@ -151,7 +151,7 @@ def _describe(path: Path) -> Described:
     # Broken pickles raise whatever the operations they are made of can raise.
     except Exception as error:
         raise CheckpointError(
-            f"{shown(path)} is damaged, or not a file of torch.save: {shown(error or type(error).__name__, 200)}.",
+            f"{shown(path)} is damaged, or not a file of torch.save: {shown(str(error) or type(error).__name__, 200)}.",
             remedy="Download or save it again.",
         ) from error
     tensors = {str(name): one for name, one in content.items() if isinstance(one, _Tensor)}

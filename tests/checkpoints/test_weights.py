@@ -198,6 +198,7 @@ def test_safetensors_files_are_preferred(pytorch: Path) -> None:
     [
         (b"", "is empty"),
         (b"<html>404</html>", "is damaged, or not a file of torch.save"),
+        (b"\x80\x02Nr\xff\xff\xff\x7f.", "not a file of torch.save: MemoryError"),  # a memo of 2^31 items
         (pickle.dumps({"a": 1}, protocol=2), "is damaged, or not a file of torch.save"),
         (LFS_POINTER.encode(), "git-lfs pointers"),
     ],
