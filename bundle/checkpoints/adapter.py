@@ -18,9 +18,10 @@ from bundle.system.files import model_name
 
 ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 _PREFIX: Final = "base_model.model."
+_FACTOR: Final = re.compile(r"(.+)\.lora_(?:([AB])\.weight|embedding_([AB]))")
 _NOT_ALWAYS_ADAPTED: Final = re.compile(r"\.experts\.|\.gate$|(?:^|\.)(?:embed_tokens|tok_embeddings|lm_head|output)$")
 """Modules that are none in every release of transformers, and those that "all-linear" leaves out."""
-_HEAD: Final = re.compile(r"(?:lm_head|output)\.weight")
+_HEAD: Final = re.compile(r"(?:lm_head|output)\.")
 _OWN_BASE: Final = (
     "Give the base model that it was trained on; if its vocabulary was resized for the training, the resized one."
 )
@@ -33,11 +34,15 @@ _ONE_RUN: Final = "Take both files from the same training run."
 
 
 class Product(NamedTuple):
-    """What is added to a tensor of the base: its factors' names in the adapter's file, and their product's scale."""
+    """What is added to a tensor of the base: its factors' names in the adapter's file, and their product's scale.
+
+    That of an embedding's factors is transposed: the embedding has a row for each token.
+    """
 
     a: str
     b: str
     scale: float
+    transposed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,21 +159,20 @@ def _held_against_base(
     for name, tensor in stored.items():
         own = name.removeprefix(_PREFIX)
         whole = _whole(own)
-        if match := re.fullmatch(r"(.+)\.lora_([AB])\.weight", own):
-            factors.setdefault(match[1], {})[match[2]] = name
+        if match := _FACTOR.fullmatch(own):
+            factors.setdefault(match[1], {})[match[2] or match[3]] = name
         elif whole not in tensors:
             strange.append(f"the model has no {shown(whole)}")
         elif tensors[whole].shape != tensor.shape:
             strange.append(f"{shown(whole)} is {list(tensors[whole].shape)}, the adapter's is {list(tensor.shape)}")
         else:
             replaced[whole] = name
+    brings_head = any(_HEAD.match(_whole(name.removeprefix(_PREFIX))) for name in stored)
+    remedy = _UNTIE if brings_head and not any(map(_HEAD.match, tensors)) else _OWN_BASE
     if absent := [f"{module}.weight" for module in factors if f"{module}.weight" not in tensors]:
-        raise _does_not_fit(path, base, f"the model has no {listed(absent)}")
+        raise _does_not_fit(path, base, f"the model has no {listed(absent)}", remedy)
     if strange:
-        tied = any(_HEAD.fullmatch(_whole(name.removeprefix(_PREFIX))) for name in stored) and not any(
-            map(_HEAD.fullmatch, tensors)
-        )
-        raise _does_not_fit(path, base, listed(strange), _UNTIE if tied else _OWN_BASE)
+        raise _does_not_fit(path, base, listed(strange), remedy)
     if not factors:
         raise CheckpointError(
             f"{shown(path / ADAPTER_WEIGHTS)} holds no LoRA weights.", remedy="Save the adapter again."
@@ -180,7 +184,9 @@ def _held_against_base(
                 f"{shown(path / ADAPTER_WEIGHTS)} lacks lora_{lacking.pop()} of {shown(module)}.", remedy=_INCOMPLETE
             )
         a, b, whole_tensor = stored[pair["A"]], stored[pair["B"]], tensors[f"{module}.weight"]
-        if (*b.shape, *a.shape) != (whole_tensor.shape[0], a.shape[0], a.shape[0], *whole_tensor.shape[1:]):
+        transposed = not pair["A"].endswith(".weight")
+        whole_shape = whole_tensor.shape[::-1] if transposed else whole_tensor.shape
+        if (*b.shape, *a.shape) != (whole_shape[0], a.shape[0], a.shape[0], *whole_shape[1:]):
             raise _does_not_fit(
                 path,
                 base,
@@ -194,7 +200,7 @@ def _held_against_base(
                 f"rank {a.shape[0]}.",
                 remedy=_ONE_RUN,
             )
-        products[f"{module}.weight"] = Product(pair["A"], pair["B"], config.scale(module))
+        products[f"{module}.weight"] = Product(pair["A"], pair["B"], config.scale(module), transposed)
     return products, replaced
 
 

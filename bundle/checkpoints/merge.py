@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 # Goes up with every change to what is written.
-_VERSION: Final = "merged-lora 1"
+_VERSION: Final = "merged-lora 2"
 _TOKENIZER_FILES: Final = re.compile(
     r"tokenizer.*\.json|tokenizer\.model|vocab\.(?:json|txt)|merges\.txt|special_tokens_map\.json|added_tokens\.json|"
     r"chat_template\.jinja|tokenization_\w+\.py"
@@ -103,12 +103,12 @@ def _merged(
     tensors: Mapping[str, "torch.Tensor"], adapter: Adapter, parts: Mapping[str, "torch.Tensor"]
 ) -> Iterator[tuple[str, "torch.Tensor"]]:
     for name, tensor in tensors.items():
-        if name in adapter.replaced:
-            yield name, parts[adapter.replaced[name]].to(tensor.dtype).contiguous()
-        elif (product := adapter.products.get(name)) is not None:
-            # peft loads factors as float32, whatever they are stored in, and rounds once.
+        whole = parts[adapter.replaced[name]].to(tensor.dtype).contiguous() if name in adapter.replaced else tensor
+        if (product := adapter.products.get(name)) is not None:
+            # peft loads factors as float32, whatever they are stored in, and rounds once (embeddings twice, in 0.21).
             added = (parts[product.b].float() @ parts[product.a].float()) * product.scale
-            merged = (tensor.float() + added).to(tensor.dtype)
+            added = added.T.to(tensor.dtype) if product.transposed else added
+            merged = (whole.float() + added).to(tensor.dtype)
             if not merged.isfinite().all():
                 raise CheckpointError(
                     f"{shown(name)} is not finite any more with the adapter {shown(adapter.path)} merged into it.",
@@ -116,4 +116,4 @@ def _merged(
                 )
             yield name, merged
         else:
-            yield name, tensor
+            yield name, whole

@@ -120,6 +120,38 @@ def test_tensors_that_were_trained_as_a_whole_take_the_place_of_the_bases(
     assert torch.equal(found["model.norm.weight"], norm)
 
 
+def test_what_is_added_to_an_output_layer_is_added_to_the_one_that_the_adapter_brings(
+    base: Checkpoint, weights: Parts, save: Callable[..., Path]
+) -> None:
+    """peft saves both as soon as it is targeted."""
+    rows, columns = weights["output.weight"].shape
+    a, b, own = torch.randn(RANK, columns), torch.randn(rows, RANK), torch.ones(rows, columns)
+    head = {"lora_A.weight": a, "lora_B.weight": b, "base_layer.weight": own}
+
+    _, found = merged(
+        base,
+        save(
+            {"target_modules": [MODULE, "output"]},
+            {f"base_model.model.output.{name}": part for name, part in head.items()},
+        ),
+    )
+
+    assert torch.equal(found["output.weight"], (own + b @ a * ALPHA / RANK).to(torch.bfloat16))
+
+
+def test_factors_of_embeddings_are_merged_transposed(
+    base: Checkpoint, weights: Parts, save: Callable[..., Path]
+) -> None:
+    name = "model.tok_embeddings.weight"
+    tokens, width = weights[name].shape
+    a, b = torch.randn(RANK, tokens), torch.randn(width, RANK)
+    prefix = "base_model.model.model.tok_embeddings.lora_embedding_"
+
+    _, found = merged(base, save({"target_modules": [MODULE, "tok_embeddings"]}, {f"{prefix}A": a, f"{prefix}B": b}))
+
+    assert torch.equal(found[name], weights[name] + (b @ a * ALPHA / RANK).T.to(torch.bfloat16))
+
+
 def test_the_merged_directory_is_a_checkpoint_with_the_bases_files_and_the_adapters_tokenizer(
     base: Checkpoint, save: Callable[..., Path]
 ) -> None:

@@ -24,11 +24,12 @@ config = LlamaConfig(
 )
 LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(base)
 lora = LoraConfig(
-    r=4, lora_alpha=6, target_modules=["q_proj", "down_proj"], modules_to_save=["lm_head"], init_lora_weights=False,
+    r=4, lora_alpha=6, target_modules=["q_proj", "down_proj", "lm_head"], modules_to_save=["norm"],
+    init_lora_weights=False,
     rank_pattern={"down_proj": 2}, alpha_pattern={"layers.1.self_attn.q_proj": 3}, use_rslora=True, bias="none",
 )
 trained = get_peft_model(LlamaForCausalLM.from_pretrained(base, torch_dtype=torch.bfloat16), lora)
-torch.nn.init.normal_(trained.base_model.model.lm_head.modules_to_save.default.weight)
+torch.nn.init.normal_(trained.base_model.model.model.norm.modules_to_save.default.weight)
 trained.save_pretrained(adapter)
 fresh = LlamaForCausalLM.from_pretrained(base, torch_dtype=torch.bfloat16)
 PeftModel.from_pretrained(fresh, adapter).merge_and_unload().save_pretrained(merged)
