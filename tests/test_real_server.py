@@ -46,11 +46,11 @@ def environment(place: Path) -> Mapping[str, str]:
 
 @pytest.fixture(scope="module")
 def out(place: Path, environment: Mapping[str, str]) -> Path:
-    """Where a whole run on all sample questions was written."""
-    asked = ("eval-local", place / "tiny", "--data", "sample", "--out", place / "out")
+    """Where a run on a sample question of every subject was written."""
+    asked = ("eval-local", place / "tiny", "--data", "sample", "--limit", 1, "--out", place / "out")
     result = run(*asked, environment=environment, limit_s=_LONGEST_S)
     assert result.returncode == 0, result.stderr
-    assert "104 of 104 questions answered" in result.stdout
+    assert "52 of 52 questions answered" in result.stdout
     assert "own Python code" not in result.stderr  # the conversion has none
     assert not carrying(str(place))
     return place / "out"
@@ -58,8 +58,8 @@ def out(place: Path, environment: Mapping[str, str]) -> Path:
 
 def test_every_question_is_answered_and_scored(out: Path) -> None:
     results, rows = results_of(out), rows_of(out)
-    assert results["coverage"] == {"total": 104, "answered": 104, "failed": 0}
-    assert len({(row["subject"], row["id"]) for row in rows}) == 104
+    assert results["coverage"] == {"total": 52, "answered": 52, "failed": 0}
+    assert len({(row["subject"], row["id"]) for row in rows}) == 52
     assert {row["reply"] for row in rows} <= set("ABCD")
     assert all(row["finish_reason"] == "stop" and row["completion_tokens"] == 2 for row in rows)
     assert 0 <= results["scores"]["ceval"]["accuracy"] <= 100
@@ -82,8 +82,8 @@ def test_the_engine_is_on_record(out: Path) -> None:
 
 def test_replies_are_those_of_greedy_generation_in_process(place: Path, out: Path) -> None:
     task = find_task("ceval_gen")
-    subjects = task.select(["law", "college_physics", "art_studies"])
-    questions = list(task.questions(task.load("sample", subjects, lambda _: None), subjects))
+    subjects = task.select(["law", "logic", "college_physics", "art_studies", "accountant", "marxism"])
+    questions = [one for one in task.questions(task.load("sample", subjects, lambda _: None), subjects) if one.id == 0]
     served = {(row["subject"], row["id"]): row["reply"] for row in rows_of(out)}
 
     directory = rewrite_as_llama(place / "tiny", place / "cache" / "llama")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.program import run
+from tests.program import call
 from tests.reports.run_directories import write_run
 from tests.stand_ins.box import ROOT
 
@@ -14,7 +14,7 @@ def offered(line: str, directory: Path) -> list[str]:
     """What bash is offered for the last word of a command line."""
     asking = {"_BUNDLE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **asking}
-    return run(environment=environment, directory=directory).stdout.split()
+    return call(environment=environment, directory=directory).stdout.split()
 
 
 @pytest.mark.parametrize(
