@@ -1,5 +1,6 @@
 """``bundle board``: all runs in a directory on one page."""
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -44,21 +45,19 @@ def board(
     # imported late: `bundle --help` needs none of it
     from bundle.errors import UsageError
     from bundle.reports.board.board import Reader
+    from bundle.reports.board.page import write_board
+    from bundle.reports.board.server import BoardServer
     from bundle.runs.finding import find_run
 
     reader = Reader(directory, None if base is None else find_run(base, directory))
     if not serve:
-        from bundle.reports.board.page import write_board  # imported late: `bundle --help` does not need it
-
         path = directory / "board.html" if output is None else output
         write_board(reader.read(), path, language=lang)
         typer.echo(path)
         return
     if output is not None:
         raise UsageError("--serve writes no file.", remedy="Leave out either --serve or -o.")
-
-    from bundle.reports.board import server  # imported late: `bundle --help` does not need it
-
-    reader.read()  # what is wrong with the directory is said before anything is served
-    serving = server.BoardServer(reader, directory, port=port, language=lang)
-    server.serve(serving, lambda: typer.echo(f"{serving.url}  (Ctrl-C ends it)"))
+    reader.read()  # so that an unreadable directory is an error now
+    with BoardServer(reader, directory, port=port, language=lang) as server, contextlib.suppress(KeyboardInterrupt):
+        typer.echo(f"{server.url}  (Ctrl-C ends it)")
+        server.serve_forever()

@@ -3,16 +3,13 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from bundle.cli import _completion
 from bundle.cli.options import RUN_HELP, OutOption, ScreenLanguageOption
 from bundle.runs.finding import OUTPUTS
-
-if TYPE_CHECKING:
-    from bundle.reports.comparison import Comparison
 
 _STANDARD_OUTPUT = Path("-")
 
@@ -60,6 +57,7 @@ def compare(
     from bundle.errors import UsageError
     from bundle.reports.comparison import compare as lay_side_by_side
     from bundle.reports.comparison.terminal import show
+    from bundle.reports.formats import write_text
     from bundle.reports.screen.output import console
     from bundle.reports.texts import Words
     from bundle.runs.finding import find_run
@@ -72,7 +70,14 @@ def compare(
     first, *others = (read_recorded_run(directory, out) for directory in directories)
     comparisons = [lay_side_by_side(first, other, common=common) for other in others]
     if json_file is not None:
-        _write_json(json_file, comparisons)
+        from bundle.reports.comparison.page import to_json  # imported late: slow, and rarely wanted
+
+        # A reply may hold a lone surrogate, which is not valid UTF-8; its escape is.
+        text = json.dumps(to_json(comparisons), indent=1) + "\n"
+        if json_file == _STANDARD_OUTPUT:
+            typer.echo(text, nl=False)
+        else:
+            write_text(json_file, text)
     if html_file is not None:
         from bundle.reports.comparison.page import write_page  # imported late: slow, and rarely wanted
 
@@ -84,16 +89,3 @@ def compare(
         if number:
             terminal.print()
         show(terminal, comparison, words, subjects=subjects, flips=flips)
-
-
-def _write_json(path: Path, comparisons: "list[Comparison]") -> None:
-    # imported late: `bundle --help` needs none of it
-    from bundle.reports.comparison.page import to_json
-    from bundle.reports.formats import write_text
-
-    # A reply may hold a lone surrogate, which is not valid UTF-8; its escape is.
-    text = json.dumps(to_json(comparisons), indent=1) + "\n"
-    if path == _STANDARD_OUTPUT:
-        typer.echo(text, nl=False)
-    else:
-        write_text(path, text)

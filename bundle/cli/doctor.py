@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -45,44 +45,29 @@ def doctor(
     from bundle.doctor.examination import Options, examine, show, show_summary, to_json
     from bundle.system.findings import worst
 
-    if cluster is not None:
-        _examine_cluster(cluster, data, model_dir, out, time_limit, clean=clean, as_json=as_json)
     options = Options(data=data, model_dir=model_dir, out=out, clean=clean, limit_s=time_limit)
     topics = []
-    for topic, findings in examine(options):
-        topics += [(topic, finding) for finding in findings]
-        if not as_json:
-            for finding in findings:
-                show(topic, finding)
-    found = [finding for _, finding in topics]
-    if as_json:
-        typer.echo(json.dumps(to_json(topics), ensure_ascii=True, indent=2))
+    content: object
+    if cluster is not None:
+        from bundle.doctor.cluster import examine_cluster  # imported late: only a cluster needs it
+
+        machines = examine_cluster(cluster, options)
+        content = {name: to_json(found) for name, found in machines.items()}
+        for name, found in machines.items():
+            topics += found
+            if not as_json:
+                typer.echo(f"{name}:" if found else f"{name}: the machines agree")
+                for topic, finding in found:
+                    show(topic, finding)
     else:
-        show_summary(found)
-    raise typer.Exit(worst(found).exit_code)
-
-
-def _examine_cluster(
-    address: str, data: str | None, model_dir: Path | None, out: Path, limit_s: float, *, clean: bool, as_json: bool
-) -> NoReturn:
-    # imported late: `bundle --help` needs none of it
-    from bundle.doctor.cluster import examine_cluster
-    from bundle.doctor.examination import show, show_summary, to_json
-    from bundle.system.files import user_path
-    from bundle.system.findings import worst
-
-    arguments = ["--out", str(out.absolute()), "--time-limit", str(limit_s), *(["--clean"] if clean else [])]
-    if data is not None:
-        arguments += ["--data", str(Path(data).absolute()) if Path(data).exists() else data]
-    arguments += [] if model_dir is None else ["--model-dir", str(user_path(model_dir).absolute())]
-    machines = examine_cluster(address, arguments)
-    found = [finding for topics in machines.values() for _, finding in topics]
-    if as_json:
-        typer.echo(json.dumps({name: to_json(topics) for name, topics in machines.items()}, indent=2))
-    else:
-        for name, topics in machines.items():
-            typer.echo(f"{name}:" if topics else f"{name}: the machines agree")
-            for topic, finding in topics:
+        for topic, finding in examine(options):
+            topics.append((topic, finding))
+            if not as_json:
                 show(topic, finding)
-        show_summary(found)
-    raise typer.Exit(worst(found).exit_code)
+        content = to_json(topics)
+    findings = [finding for _, finding in topics]
+    if as_json:
+        typer.echo(json.dumps(content, indent=2))
+    else:
+        show_summary(findings)
+    raise typer.Exit(worst(findings).exit_code)

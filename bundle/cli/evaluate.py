@@ -1,5 +1,6 @@
 """``bundle eval-local`` and ``bundle eval-remote``: serve a checkpoint here, or call an API, and evaluate the model."""
 
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,7 @@ from bundle.cli.watch import sweep
 from bundle.pipeline.options import EvaluationOptions, LocalOptions, RemoteOptions
 
 if TYPE_CHECKING:
+    from bundle.pipeline.checkpoint_folder import Model
     from bundle.pipeline.targets import Target
 
 
@@ -54,16 +56,12 @@ def eval_local(
 
     checkpoints = several(model_dirs)
     models = models_of(checkpoints or model_dirs, served.adapter)
+    screen = Screen(language=asked.lang)
     if (checkpoints is not None or len(models) > 1) and not asked.dry_run:
-        sweep(models, asked, served, context, machine)
+        base = models[0].path.resolve()
+        sweep(_each(models), base.name if served.adapter else base.parent.name, screen, asked, served, context, machine)
     local, *others = (
-        Local(
-            model.path,
-            replace(served, adapter=[model.adapter]),
-            context.obj or (),
-            machine,
-            dry_run=asked.dry_run,
-        )
+        Local(model.path, replace(served, adapter=[model.adapter]), context.obj or (), machine, dry_run=asked.dry_run)
         for model in models
     )
     target: Target = local
@@ -72,13 +70,17 @@ def eval_local(
         from bundle.pipeline.cluster import Cluster
 
         target = Cluster(local, served.cluster)
-    screen = Screen(language=asked.lang)
     command = typed_command()
     for other in others:  # only with --dry-run: they would be asked the same, if they can be served
         asyncio.run(other.open(screen))
     raise typer.Exit(
         run_with_signals(lambda: evaluate(asked, target, screen, command), say=screen.say, kill=target.kill)
     )
+
+
+async def _each(models: "Sequence[Model]") -> "AsyncIterator[Model]":
+    for one in models:
+        yield one
 
 
 @with_options

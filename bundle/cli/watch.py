@@ -1,6 +1,6 @@
 """``bundle watch``: evaluate the checkpoints of a training as they are written; and what several checkpoints share."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -54,30 +54,10 @@ def watch(
     require_folder(folder)
     screen = Screen(language=asked.lang)
     screen.say(f"watching {folder}" + (f" until {until}" if until else ""))
-    _sweep(appearing(folder, until, screen.say), folder.resolve().name, screen, asked, served, context, Machine())
+    sweep(appearing(folder, until, screen.say), folder.resolve().name, screen, asked, served, context, Machine())
 
 
 def sweep(
-    models: "Sequence[Model]",
-    asked: EvaluationOptions,
-    served: LocalOptions,
-    context: typer.Context,
-    machine: "Machine",
-) -> NoReturn:
-    """Evaluate several models, show one table, and exit."""
-    # imported late: `bundle --help` needs none of it
-    from bundle.reports.screen.console import Screen
-
-    async def all_of_them() -> "AsyncIterator[Model]":
-        for one in models:
-            yield one
-
-    base = models[0].path.resolve()
-    label = base.name if served.adapter else base.parent.name
-    _sweep(all_of_them(), label, Screen(language=asked.lang), asked, served, context, machine)
-
-
-def _sweep(
     models: "AsyncIterable[Model]",
     label: str,
     screen: "Screen",
@@ -86,6 +66,7 @@ def _sweep(
     context: typer.Context,
     machine: "Machine",
 ) -> NoReturn:
+    """Evaluate several models, show one table, and exit; ``label`` is the end of the name of the table's directory."""
     # imported late: `bundle --help` needs none of it
     from bundle.pipeline.signals import run_with_signals
     from bundle.pipeline.sweep import Sweep

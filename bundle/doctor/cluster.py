@@ -3,9 +3,12 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
+from bundle.doctor.examination import Options
 from bundle.errors import ServerError
 from bundle.fleet import Host, Machine
+from bundle.system.files import user_path
 from bundle.system.findings import Finding, Status, failing, warning
 
 Topics = list[tuple[str, Finding]]
@@ -14,11 +17,17 @@ _SAME_EVERYWHERE = ("packages", "lmdeploy", "vllm", "cpu engine")
 """Topics in which machines that share a run should agree."""
 
 
-def examine_cluster(address: str, arguments: Sequence[str]) -> dict[str, Topics]:
+def examine_cluster(address: str, options: Options) -> dict[str, Topics]:
     """Examine the machines of a cluster, all at the same time. Raises BundleError if the cluster cannot be joined.
 
     Returns what was found, by machine; under "cluster" what concerns several.
     """
+    arguments = ["--out", str(options.out.absolute()), "--time-limit", str(options.limit_s)]
+    arguments += ["--clean"] if options.clean else []
+    if (data := options.data) is not None:
+        arguments += ["--data", str(Path(data).absolute()) if Path(data).exists() else data]
+    if options.model_dir is not None:
+        arguments += ["--model-dir", str(user_path(options.model_dir).absolute())]
     return asyncio.run(_examine_all(address, arguments))
 
 

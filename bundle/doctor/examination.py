@@ -43,9 +43,11 @@ class Options:
     limit_s: float = 10.0
 
 
-def examine(options: Options) -> Iterator[tuple[str, tuple[Finding, ...]]]:
-    """Run all checks at once and yield each topic with its findings."""
-    return run_checks(all_checks(options), options.limit_s)
+def examine(options: Options) -> Iterator[tuple[str, Finding]]:
+    """Run all checks at once and yield each finding with its topic."""
+    for topic, findings in run_checks(all_checks(options), options.limit_s):
+        for finding in findings:
+            yield topic, finding
 
 
 def all_checks(options: Options) -> list[Check]:

@@ -22,6 +22,7 @@ from bundle.system.text import age, plural, size
 from bundle.tasks.sources.modelscope import cache as modelscope_cache
 
 _CLEAN: Final = "`bundle doctor --clean`"
+_FEW: Final = 5
 _DAY_S: Final = 86400.0
 _UNUSED_S: Final = 30 * _DAY_S
 
@@ -158,8 +159,8 @@ def _remove_all(found: Iterable[Leftover]) -> Iterator[str]:
             yield f"{one.path}: {error.strerror}"
 
 
-def _few(lines: list[str], shown: int = 5) -> list[str]:
-    return lines[:shown] + ([f"and {len(lines) - shown} more"] if len(lines) > shown else [])
+def _few(lines: list[str]) -> list[str]:
+    return lines if len(lines) <= _FEW else [*lines[:_FEW], f"and {len(lines) - _FEW} more"]
 
 
 def temporary_directories() -> Iterator[Leftover]:

@@ -49,7 +49,10 @@ def _place(what: str, path: Path, needed: int, remedy: str, *, fatal: bool, much
         existing = _nearest_existing(user_path(path))
         if not existing.is_dir():
             return bad(f"{what}: {existing} is a file", remedy)
-        _write_in(existing)
+        with tempfile.TemporaryFile(dir=existing, prefix=".bundle-doctor-") as file:  # has no name, so nothing stays
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
         free = shutil.disk_usage(existing).free
         status = os.statvfs(existing)
     except OSError as error:
@@ -73,17 +76,6 @@ def _nearest_existing(path: Path) -> Path:
             continue
         return candidate
     return Path("/")
-
-
-def _write_in(directory: Path) -> None:
-    """Write a file that has no name or loses it at once, so that nothing stays.
-
-    Raises OSError if it cannot be written.
-    """
-    with tempfile.TemporaryFile(dir=directory, prefix=".bundle-doctor-") as file:
-        file.write(bytes(4096))
-        file.flush()
-        os.fsync(file.fileno())
 
 
 _LOOPBACK_S: Final = 2.0

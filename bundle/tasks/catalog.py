@@ -7,10 +7,11 @@ from pathlib import Path
 from bundle.config.files import find_file, read_file
 from bundle.config.task_files import PromptFile, RowsFile, TaskFile
 from bundle.errors import ConfigError
+from bundle.system.files import user_path
 from bundle.system.text import did_you_mean
 from bundle.tasks.answers import Likeliest, make_rule
 from bundle.tasks.benchmarks import BENCHMARKS, Benchmark, Subject
-from bundle.tasks.own_rows import EXAMPLES, QUESTIONS, OwnRows, path_of
+from bundle.tasks.own_rows import EXAMPLES, QUESTIONS, OwnRows
 from bundle.tasks.prompts import Prompt
 from bundle.tasks.task import Question, Task
 
@@ -84,8 +85,8 @@ def _own_task(path: Path, file: TaskFile, rows: RowsFile) -> Task:
     _require_likelihood(file)
     own = OwnRows(
         name=path.stem,
-        file=path.parent / path_of(rows.file),
-        examples_file=path.parent / path_of(rows.examples_file) if rows.examples_file else None,
+        file=path.parent / user_path(Path(rows.file)),
+        examples_file=path.parent / user_path(Path(rows.examples_file)) if rows.examples_file else None,
         columns=tuple(dict.fromkeys((*placeholders, "answer"))),
         renames=rows.columns,
         subject=rows.subject,

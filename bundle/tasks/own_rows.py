@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bundle.errors import DataError
-from bundle.system.files import read_regular
+from bundle.system.files import read_regular, user_path
 from bundle.system.text import did_you_mean, is_unicode, one_line, quoted
 from bundle.tasks.answers import AnswerRule, Pattern, for_several_answers
 from bundle.tasks.options import (
@@ -95,7 +95,7 @@ class OwnRows:
 
         Raises DataError if a file is missing or malformed, with its name and line, or has no rows of a subject.
         """
-        path = path_of(source)
+        path = user_path(Path(source))
         files = {QUESTIONS: path, EXAMPLES: self.examples_file}
         read = {split: self._by_subject(file) for split, file in files.items() if file is not None}
         if path != self.file and (strange := read[QUESTIONS].keys() - set(self.subjects())):
@@ -228,20 +228,6 @@ def _options(column: str, value: object) -> Options | None:
     if isinstance(value, str):
         return options_in_cell(value) if column.lower() in _LISTS else None
     return options_in(value)
-
-
-def path_of(written: str) -> Path:
-    """The path that a user or a task file means; ``~`` is the home directory.
-
-    Raises DataError if there is no such home directory.
-    """
-    try:
-        return Path(written).expanduser()
-    except RuntimeError:
-        raise DataError(
-            f"{quoted(written)} cannot be used as a path: there is no such home directory.",
-            remedy="Write the path in full.",
-        ) from None
 
 
 def _read_file(path: Path) -> list[tuple[int, Record]]:

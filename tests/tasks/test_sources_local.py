@@ -333,7 +333,7 @@ def test_a_benchmark_without_a_sample_is_an_error() -> None:
 
 def test_the_sample_is_read_from_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_files(tmp_path / "sample/ceval", FILES)
-    monkeypatch.setattr("importlib.resources.files", {"bundle.tasks": tmp_path}.__getitem__)
+    monkeypatch.setattr("bundle.tasks.sources.local._SAMPLE", tmp_path / "sample")
     tables = load_tables("sample", CEVAL, WANTED)
     assert tables.rows == ROWS
     assert (tables.source, tables.origin) == ("sample", "sample questions in the package")
@@ -341,7 +341,7 @@ def test_the_sample_is_read_from_the_package(tmp_path: Path, monkeypatch: pytest
 
 def test_a_subject_that_the_sample_lacks_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_files(tmp_path / "sample/ceval", {"val/law_val.csv": FILES["val/law_val.csv"]})
-    monkeypatch.setattr("importlib.resources.files", {"bundle.tasks": tmp_path}.__getitem__)
+    monkeypatch.setattr("bundle.tasks.sources.local._SAMPLE", tmp_path / "sample")
     assert "is missing from the sample in the package" in failure("sample").message
 
 

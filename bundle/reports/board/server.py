@@ -2,7 +2,6 @@
 
 import json
 import threading
-from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,7 +13,7 @@ from bundle.reports.board.page import board_data, render_board
 from bundle.reports.comparison import compare
 from bundle.reports.comparison.page import render_page as render_comparison
 from bundle.reports.formats import Language
-from bundle.reports.html.live import live_data
+from bundle.reports.html.page import live_data
 from bundle.reports.html.page import render_page as render_report
 from bundle.runs.finding import is_run
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
@@ -67,7 +66,7 @@ class BoardServer(ThreadingHTTPServer):
             case ["runs", name] if (run := self._run(name)) is not None:
                 return render_report(run, language=self._language, live=run.is_running), _HTML
             case ["runs", name, "now.json"] if (run := self._run(name)) is not None:
-                return json.dumps(live_data(run, going_on=run.is_running)), _JSON
+                return json.dumps(live_data(run)), _JSON
             case ["compare", base, new] if (before := self._run(base)) and (now := self._run(new)):
                 return render_comparison([compare(before, now)], language=self._language), _HTML
         return None
@@ -109,12 +108,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
         """Say nothing: the terminal is the user's."""
-
-
-def serve(server: BoardServer, begun: Callable[[], None]) -> None:
-    with server:
-        begun()
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            return

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from bundle.errors import RunError
+from bundle.runs.files import unwritable
 from bundle.system.text import shortened
 
 if TYPE_CHECKING:
@@ -69,9 +70,7 @@ def write_text(path: Path, text: str) -> None:
         with open(descriptor, "w", encoding="utf-8", newline="") as file:  # noqa: PTH123 - a descriptor, not a path
             file.write(text)
     except OSError as error:
-        raise RunError(
-            f"{path} cannot be written: {error.strerror or error}.", remedy="Choose another path with --out."
-        ) from None
+        raise unwritable(path, error) from None
 
 
 def file_name(name: str) -> str:

@@ -1,19 +1,22 @@
 """The page itself: template, style, scripts and data in one file."""
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
+from urllib.parse import quote
 
 from bundle.reports.formats import Export, Language
 from bundle.reports.html.content import group_label, sections
-from bundle.reports.html.curves import by_length
-from bundle.reports.html.live import over_time, page_address, progress
+from bundle.reports.html.curves import Asking, by_length
 from bundle.reports.html.questions import CHUNK, OUTCOMES, question_data
 from bundle.reports.html.settings import as_recorded, in_short, in_words, source_of
 from bundle.reports.templates import compile_templates, render, seconds
+from bundle.runs.gpu_load import read_gpu_loads
 from bundle.runs.recorded_run import RecordedRun
 
 QUANTILES: Final = {"minimum": 0.0, "p5": 0.05, "median": 0.5, "p95": 0.95, "p99": 0.99, "maximum": 1.0}
+_RECENT_S: Final = 30.0
 _PHASES: Final = ("start_s", "load_s", "prove_s", "ask_s", "stop_s")
 
 
@@ -37,7 +40,7 @@ def render_page(run: RecordedRun, *, language: Language | None = None, live: boo
     parts = sections(run)
     subjects = run.subjects
     places = {part: number for number, part in enumerate(run.questions)}
-    curves = over_time(run, going_on=live)
+    over_time = _over_time(run, live=live)
     data = {
         "sections": [part.to_json() for part in parts],
         "timing": [
@@ -51,8 +54,8 @@ def render_page(run: RecordedRun, *, language: Language | None = None, live: boo
         ],
         "outcomes": OUTCOMES,
         "questions": questions.columns,
-        **curves,
-        "live": {**progress(run), "address": page_address(run)} if live else None,
+        **over_time,
+        "live": {**_progress(run), "address": f"{quote(run.name)}/now.json"} if live else None,
         "by_length": (lengths := by_length(run.predictions)),
         "chunk": CHUNK,
     }
@@ -71,8 +74,8 @@ def render_page(run: RecordedRun, *, language: Language | None = None, live: boo
         facts=_facts(run),
         health=run.health,
         phases=_PHASES,
-        over_time=curves["pace"],
-        gpus=curves["gpus"],
+        over_time=over_time["pace"],
+        gpus=over_time["gpus"],
         lengths=lengths,
         quantiles=list(QUANTILES),
         settings=list(in_words(run.record)),
@@ -82,6 +85,31 @@ def render_page(run: RecordedRun, *, language: Language | None = None, live: boo
         outcomes=list(zip(OUTCOMES, questions.outcomes, strict=True)),
         chunks=questions.chunks,
     )
+
+
+def live_data(run: RecordedRun) -> dict[str, Any]:
+    """What the page of a running run asks for again and again."""
+    running = run.is_running
+    return {"running": running, **_progress(run), **_over_time(run, live=running)}
+
+
+def _over_time(run: RecordedRun, *, live: bool) -> dict[str, Any]:
+    asking = Asking(run.predictions, going_on=live)
+    return {"pace": asking.pace(), "gpus": asking.gpus(read_gpu_loads(run.directory))}
+
+
+def _progress(run: RecordedRun) -> dict[str, Any]:
+    """Counts, and replies a second over the last half minute; None without any."""
+    ends = [one.ended_at for one in run.predictions if one.ended_at is not None]
+    recent = [end for end in ends if end > time.time() - _RECENT_S]
+    scored = [one.correct for one in run.predictions if one.correct is not None]
+    return {
+        "total": run.total,
+        "answered": run.answered,
+        "failed": run.failed,
+        "right": sum(scored) if scored else None,
+        "rate": len(recent) / min(_RECENT_S, max(1.0, time.time() - min(ends))) if recent else None,
+    }
 
 
 class Distribution(NamedTuple):

@@ -7,8 +7,6 @@ benchmark's .zip. It may also have such a directory up to three levels below, as
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
-from importlib.resources.abc import Traversable
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -31,13 +29,14 @@ from bundle.tasks.sources.tables import (
 from bundle.tasks.sources.zip_files import names_in, read_archive
 
 _NAMES = ("hub", "modelscope", "sample")
+_SAMPLE = Path(__file__).parents[1] / "sample"
 _DEPTH = 3
 _FOLDERS = 1000  # enough for a folder of datasets, and soon done in a home directory
 
 
 def load_sample(benchmark: Benchmark, wanted: Sequence[Pair], say: Callable[[str], None]) -> tuple[str, Rows]:
     """The wanted tables from the sample in the package, and where they came from."""
-    root = resources.files("bundle.tasks") / "sample" / benchmark.name
+    root = _SAMPLE / benchmark.name
     if not root.is_dir():
         raise DataError(
             f"The package has no sample questions for {benchmark.title}.", remedy="Use another source with `--data`."
@@ -107,7 +106,7 @@ def _load_directory(
     if not places:
         names = benchmark.file_names(wanted)
         nearby = [path for path in [root.parent] if any(_is_file(path / name) for name in names.values())]
-        raise missing_files(list(names.values()), len(names), f"directory {root}", _list(root, ""), nearby)
+        raise missing_files(list(names.values()), len(names), f"directory {root}", _list(root), nearby)
     place = places[0]
     if place.path != root:
         say(f"Reading {benchmark.title} from {place.path}.")
@@ -155,29 +154,26 @@ def _places(root: Path, benchmark: Benchmark, wanted: Sequence[Pair]) -> list[_P
     """Where the files are: the directory itself, or else whatever is nearest below it."""
     names = list(benchmark.file_names(wanted).values())
     subjects, tops = {subject for subject, _ in wanted}, {name.split("/")[0] for name in names}
+
+    def look(folder: Path) -> _Place | None:
+        entries = set(_list(folder))
+        if entries & tops and any(_is_file(folder / name) for name in names):
+            return _Place("csv", folder)
+        if entries & subjects and find_shards(_parquet_files(folder), wanted):
+            return _Place("parquet", folder)
+        zips = [folder / name for name in sorted(entries) if name.lower().endswith(".zip")]
+        if folder / benchmark.archive in zips:
+            return _Place("zip", folder / benchmark.archive)
+        return next((_Place("zip", path) for path in zips[:20] if _members(path, names)), None)
+
     level = [root]
     seen = 0
     for _ in range(_DEPTH + 1):
-        found = [place for folder in level if (place := _look(folder, benchmark, names, wanted, subjects, tops))]
-        if found:
+        if found := [place for folder in level if (place := look(folder))]:
             return found
         level = list(islice((child for folder in level for child in _folders(folder)), _FOLDERS - seen))
         seen += len(level)
     return []
-
-
-def _look(
-    folder: Path, benchmark: Benchmark, names: Sequence[str], wanted: Sequence[Pair], subjects: set[str], tops: set[str]
-) -> _Place | None:
-    entries = set(_list(folder, ""))
-    if entries & tops and any(_is_file(folder / name) for name in names):
-        return _Place("csv", folder)
-    if entries & subjects and find_shards(_parquet_files(folder), wanted):
-        return _Place("parquet", folder)
-    zips = [folder / name for name in sorted(entries) if name.lower().endswith(".zip")]
-    if folder / benchmark.archive in zips:
-        return _Place("zip", folder / benchmark.archive)
-    return next((_Place("zip", path) for path in zips[:20] if _members(path, names)), None)
 
 
 def _parquet_files(folder: Path) -> dict[str, Path]:
@@ -192,14 +188,14 @@ def _members(path: Path, names: Iterable[str]) -> list[str]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [path for name in _list(folder, "") if not name.startswith(".") and (path := folder / name).is_dir()]
+    return [path for name in _list(folder) if not name.startswith(".") and (path := folder / name).is_dir()]
 
 
 def _is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for some names
 
 
-def _read_directory(root: Traversable, names: Mapping[Pair, str], where: str) -> dict[Pair, bytes]:
+def _read_directory(root: Path, names: Mapping[Pair, str], where: str) -> dict[Pair, bytes]:
     """Read every named file below a directory.
 
     Raises DataError if some are missing or cannot be read; it says what is there instead.
@@ -209,7 +205,7 @@ def _read_directory(root: Traversable, names: Mapping[Pair, str], where: str) ->
     total = 0
     for pair, name in names.items():
         try:
-            contents[pair] = _read(root.joinpath(*name.split("/")))
+            contents[pair] = read_regular(root / name, MAX_FILE_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             absent.append(name)
         except OSError as error:
@@ -222,20 +218,15 @@ def _read_directory(root: Traversable, names: Mapping[Pair, str], where: str) ->
             total += len(contents[pair])
             check_total(total, where)
     if absent:
-        there = [f"{name.rpartition('/')[0]}/{file}" for name in absent[:1] for file in _list(root, name)]
-        raise missing_files(absent, len(names), where, there or _list(root, ""))
+        folder = absent[0].rpartition("/")[0]
+        there = [f"{folder}/{file}" for file in _list(root / folder)]
+        raise missing_files(absent, len(names), where, there or _list(root))
     return contents
 
 
-def _read(file: Traversable) -> bytes:
-    if isinstance(file, Path):
-        return read_regular(file, MAX_FILE_BYTES)
-    return file.read_bytes()  # of the package, where that is a .zip itself
-
-
-def _list(root: Traversable, name: str) -> list[str]:
-    """The names beside this one, sorted; none if there is no such folder."""
+def _list(folder: Path) -> list[str]:
+    """The names in a folder, sorted; none if there is no such folder."""
     try:
-        return sorted(entry.name for entry in root.joinpath(*name.split("/")[:-1]).iterdir())
+        return sorted(os.listdir(folder))  # noqa: PTH208 - only the names are wanted
     except OSError:
         return []
