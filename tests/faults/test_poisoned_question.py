@@ -14,20 +14,22 @@ def test_it_crashes_the_server_every_time(box: MakeBox) -> None:
 
     (poison,) = {text for text in machine.story.asked() if POISON in text}
     assert ended.code == 4
-    assert len(machine.story.lives) == 4
+    crashes = machine.story.asked().count(poison)
+    lives = len(machine.story.lives)
+    assert 2 <= crashes <= 4  # fewer where others in flight have had their replies by then
+    assert lives in (crashes, crashes + 1)
     (failed,) = (row for row in machine.rows() if "error" in row)
-    assert failed["error"] == "the server crashed on it 4 times"
+    assert failed["error"] == f"the server crashed on it {crashes} times"
     assert f"skipping {failed['subject']} #{failed['id']}: it keeps crashing the server" in ended.said
     assert f"{ALL - 1} of {ALL} questions answered, 1 without a reply" in ended.shown
-    assert machine.restarts == 3
-    assert machine.story.asked().count(poison) == 4
+    assert machine.restarts == lives - 1
     machine.check(answered=ALL - 1, failed=1)
 
     del machine.environment["LMDEPLOY_STAND_IN_POISON"]
     cured = machine.run("--resume", machine.run_directory)
 
     assert cured.code == 0
-    assert machine.story.asked(life=5) == [poison]
+    assert machine.story.asked(life=lives + 1) == [poison]
     machine.check(answered=ALL)
 
 
