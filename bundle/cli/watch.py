@@ -44,7 +44,7 @@ def watch(
     was evaluated before with the same settings. Ctrl-C ends it. Arguments after -- are passed to the inference server.
     """
     # imported late: `bundle --help` needs none of it
-    from bundle.pipeline.appearing import appearing
+    from bundle.pipeline.appearing import STILL_S, appearing
     from bundle.pipeline.checkpoint_folder import require_folder
     from bundle.reports.screen.console import Screen
     from bundle.serving.machine import Machine
@@ -53,7 +53,8 @@ def watch(
         raise UsageError("--adapter is for a single checkpoint.", remedy="Evaluate it with `bundle eval-local`.")
     require_folder(folder)
     screen = Screen(language=asked.lang)
-    screen.say(f"watching {folder}" + (f" until {until}" if until else ""))
+    end = f" until {until}" if until else ""
+    screen.say(f"watching {folder}{end}: a checkpoint is evaluated once nothing of it has changed for {STILL_S:.0f} s")
     sweep(appearing(folder, until, screen.say), folder.resolve().name, screen, asked, served, context, Machine())
 
 

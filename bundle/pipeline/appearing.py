@@ -11,7 +11,7 @@ from bundle.pipeline.checkpoint_folder import Model, Shape, checkpoints_in, shap
 from bundle.system.background import in_thread
 
 _LOOK_EVERY_S = 5.0
-_STILL_S = 30.0
+STILL_S = 30.0
 """Nothing of a checkpoint has changed for so long. Trainers write file after file, and pause for less."""
 
 
@@ -20,7 +20,7 @@ async def appearing(
     until: str | None,
     say: Callable[[str], None],
     *,
-    still_s: float = _STILL_S,
+    still_s: float = STILL_S,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> AsyncIterator[Model]:

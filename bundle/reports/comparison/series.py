@@ -114,10 +114,12 @@ def _table(series: Series, task: ScoredTask, words: Words) -> Table:
     prefixes = list(splits.values())
     groups = [name for name in task.groups if name not in task.splits.values()]
     shown = [name for name in groups if any(name in _scores(entry, task) for entry in series.entries)]
+    compared = len(series.entries) > 1
     for prefix in prefixes:
-        for header in (prefix, words("screen.change"), "p"):
+        for header in (prefix, *((words("screen.change"), "p") if compared else ())):
             table.add_column(header, justify="right", no_wrap=True)
-        table.add_column("", no_wrap=True)
+        if compared:
+            table.add_column("", no_wrap=True)
     for name in shown:
         short = next((name.removeprefix(f"{prefix}-") for prefix in prefixes if name.startswith(f"{prefix}-")), name)
         table.add_column(one_line(short).replace("-", "\n"), justify="right", no_wrap=True)
@@ -127,7 +129,7 @@ def _table(series: Series, task: ScoredTask, words: Words) -> Table:
             change = series.changes.get((entry.name, task.name, split))
             cells.append(_headline(entry, task, split))
             if change is None:
-                cells += ["", "", ""]
+                cells += ["", "", ""] if compared else []
                 continue
             cells += [styled(points(change.points), change.standing), p_value(change.p), mark(change.standing, words)]
         table.add_row(*cells, *(_scores(entry, task).get(name, "") for name in shown))
