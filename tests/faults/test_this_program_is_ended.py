@@ -121,7 +121,7 @@ def test_started_with_nohup_it_survives_its_terminal(tmp_path: Path) -> None:
     assert results_of(out)["coverage"]["answered"] == ALL
 
 
-@pytest.mark.parametrize("where", ["a full disk", "a closed pipe"])
+@pytest.mark.parametrize("where", ["a full disk", pytest.param("a closed pipe", marks=pytest.mark.slow)])
 def test_its_output_cannot_be_written(tmp_path: Path, where: str) -> None:
     if where == "a closed pipe":
         reader, stdout = os.pipe()
