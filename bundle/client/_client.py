@@ -226,15 +226,16 @@ class ChatClient:
         answer = await self._transport.post(question.url, body, key.value, receiver)
         latency_s = now() - question.sent_at
         try:
-            return self._read(answer, receiver, latency_s, question.attempts)
+            return self._read(answer, receiver, latency_s, question)
         except RecursionError:
             raise unexpected("JSON nested too deeply") from None
 
-    def _read(self, answer: object, receiver: Receiver, latency_s: float, attempts: int) -> Reply:
-        streamed = receiver.reply
+    def _read(self, answer: object, receiver: Receiver, latency_s: float, question: "Asked") -> Reply:
+        streamed, attempts = receiver.reply, question.attempts
         if streamed is not None and receiver.is_cut:
             receiver.learn(None)
             return self._to_keep(streamed.stopped_early(latency_s=latency_s, attempts=attempts))
+        self._modes.require_end(question)
         body = as_completion(answer) if streamed is None else streamed.body()
         require_model(body, self._only_model)
         reply = reply_of(
@@ -299,6 +300,8 @@ class ChatClient:
             RefusedError: No question is.
         """
         fault = self._patience.bounded(self._modes.blamed(question, fault))
+        if key.may_be_good_after(fault):
+            fault.fate = Fate.AGAIN
         if self._is_done_with(key, fault):
             return  # another key is left, and that this one is refused is not the question's fault
         if (fault.busy or fault.outage) and self._pauses_all(question, key, fault):

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from bundle.client._model_name import require_model
-from bundle.client._replies import Reply, StreamedReply
+from bundle.client._replies import Reply
+from bundle.client._streamed import StreamedReply
 from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks
 from bundle.system.unknown_marks import closing_mark, opening_mark
 from bundle.tasks.answers import AnswerRule
@@ -260,6 +261,10 @@ class Receiver:
     @property
     def ended(self) -> bool:
         return self.reply is not None and self.reply.ended
+
+    @property
+    def has_clearly_ended(self) -> bool:
+        return self.reply is not None and self.reply.has_clearly_ended
 
     def take(self, event: object) -> bool:
         require_model(event, self._only_model)

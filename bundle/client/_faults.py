@@ -41,6 +41,7 @@ class AttemptError(Exception):
         status: The HTTP status; 0 if there is none.
         no_model: Whether it may be that the server does not have the model.
         too_long: Whether prompt and reply exceed the model's context: with fewer examples they may not.
+        is_page: Whether it came without a body of the API's, so that a gateway may have answered in its place.
     """
 
     reason: str
@@ -55,6 +56,7 @@ class AttemptError(Exception):
     status: int = 0
     no_model: bool = False
     too_long: bool = False
+    is_page: bool = False
 
     def __str__(self) -> str:
         return self.reason
@@ -74,8 +76,8 @@ class _Sign:
         return self.has_code(error) or self.words.search(message) is not None
 
 
-_BUSY, _NOT_FOUND = 429, 404
-_TRANSIENT = frozenset({408, 409, 425, _BUSY})
+_BUSY, _FORBIDDEN, _NOT_FOUND = 429, 403, 404
+_TRANSIENT = frozenset({408, 409, 424, 425, _BUSY, 499})  # 424 of TGI, 499 of nginx and others
 _OUTAGE = frozenset({502, 503, 504, 520, 521, 522, 523, 524, 529})  # of gateways, Cloudflare and Anthropic
 _REFUSED = {
     403: "Check that the API key may use this model.",
@@ -87,18 +89,23 @@ _REFUSED = {
 _KEY_REMEDY = "Check the API key."
 _MODEL_REMEDY = "Check the model name: it must be one that the server lists."
 NETWORK_REMEDY = "Check the base URL and the network; a proxy can be set with HTTPS_PROXY."
+_GATEWAY_REMEDY = (
+    "A gateway answered in the API's place: check the base URL, and whether it lets this machine and program through."
+)
 _PAGE_REMEDY = "Check the base URL, which usually ends in /v1, and whether the network requires a login."
 _QUOTA_REMEDY = (
     "Wait for the quota to renew, or set another key (several are separated by commas), then continue with "
     "`bundle resume`."
 )
 
-# Error codes of OpenAI, Moonshot, DashScope, Volcengine, Anthropic, OpenRouter, DeepSeek, Zhipu (1113).
+# Error codes of OpenAI, Moonshot, DashScope, Volcengine, Anthropic, OpenRouter, DeepSeek, Zhipu (1113), SiliconFlow
+# (30001) and new-api.
 _QUOTA = _Sign(
-    r"insufficient_?(quota|balance|credits?|funds)|exceeded_current_quota_error|billing_(hard_limit_reached|not_active)"
-    r"|billing_error|arrearage|account_?overdue(error)?|1113",
+    r"insufficient_?(user_?)?(quota|balance|credits?|funds)|exceeded_current_quota_error|billing_(hard_limit_reached|not_active)"
+    r"|billing_error|arrearage|account_?overdue(error)?|set_?limit_?exceeded|pre_?consume_?token_?quota_?failed|1113"
+    r"|30001",
     r"insufficient_quota|exceeded your current quota|insufficient (account )?(balance|credits?|funds)"
-    r"|credit balance is too low|余额不足|账户余额|欠费|额度已用(完|尽)|配额已用(完|尽)",
+    r"|balance is (insufficient|too low)|余额不足|账户余额|欠费|额度(不足|失败|已用(完|尽))|配额(不足|已用(完|尽))",
 )
 # AWS (ThrottlingException), Tencent (RequestLimitExceeded), Zhipu (1302, 1305), iFlytek (AppIdQpsOverFlowError,
 # 10007, 11202, 11203: "秒级流控超限"; a day's limit, "日流控超限", is a quota).
@@ -113,6 +120,8 @@ _RATE_LIMIT = _Sign(
 _MAY_LIMIT = frozenset({400, 401, 403, 418, 420})
 _OF_A_KEY = re.compile(r"\bkeys?\b|token|credential|密钥|鉴权|认证", re.IGNORECASE)
 # Gemini says "exceeded your current quota" of the requests a minute as well.
+# DashScope calls tokens a minute "insufficient_quota".
+_OF_A_MINUTE = re.compile(r"allocated quota|error-code#(token|rate)-limit", re.IGNORECASE)
 _RATE_WORDS = re.compile(r"per[ _-]?(second|minute)|\b[rt]pm\b|(try again|retry) (in|after)|每(秒|分)", re.IGNORECASE)
 
 _NO_MODEL = _Sign(
@@ -210,7 +219,9 @@ def _error_of_status(status: int, body: object, headers: Mapping[str, str]) -> A
     if status == 400 and _NO_MODEL.is_in(error, message):
         return AttemptError(reason, Fate.REFUSED, remedy=_MODEL_REMEDY, no_model=True)
     if status in _REFUSED:
-        return AttemptError(reason, Fate.REFUSED, remedy=_REFUSED[status], no_model=status == _NOT_FOUND)
+        is_page = isinstance(body, str) and "json" not in headers.get("content-type", "")
+        remedy = _GATEWAY_REMEDY if is_page and status == _FORBIDDEN else _REFUSED[status]
+        return AttemptError(reason, Fate.REFUSED, remedy=remedy, no_model=status == _NOT_FOUND, is_page=is_page)
     if status not in _TRANSIENT and status < 500:
         if _MORE_TOKENS.search(message):
             return AttemptError(f"the server wants a larger --max-out-len: {reason}", Fate.UNANSWERED)
@@ -344,6 +355,8 @@ def _is_html(text: str) -> bool:
 
 
 def _is_quota(error: Mapping[str, Any], message: str, pause_s: float | None) -> bool:
+    if _OF_A_MINUTE.search(message):
+        return False
     if _QUOTA.has_code(error):
         return True
     # A rate limit is often worded like a spent quota; a server that says when to come back means the former.

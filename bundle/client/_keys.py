@@ -3,8 +3,10 @@
 import re
 from collections.abc import Sequence
 
+from bundle.client._faults import AttemptError, Fate
 from bundle.client._pace import SharedPause
 
+_UNAUTHORIZED, _UNAUTHORIZED_IN_A_ROW = 401, 3
 _SHARED = 8
 _BLOCK = _SHARED // 2
 _SHORTEST = 6
@@ -32,6 +34,15 @@ class Key:
 
     def __repr__(self) -> str:
         return f"Key({self.position})"
+
+    def may_be_good_after(self, fault: AttemptError) -> bool:
+        """Whether a refusal may pass, since the key has had replies: a gateway's page, or a 401 not yet repeated."""
+        if self.refusals is None:
+            return False
+        if fault.status == _UNAUTHORIZED and fault.fate is Fate.KEY_SPENT:
+            self.refusals += 1
+            return self.refusals < _UNAUTHORIZED_IN_A_ROW
+        return fault.is_page and fault.fate is Fate.REFUSED
 
 
 class KeyRing:

@@ -43,6 +43,7 @@ class Modes:
         self._retries = retries
         self._has_streamed = False
         self._has_sent_whole = False
+        self._has_named_end = False
         self._trial = asyncio.Lock()
         self._faults = 0
         self._next_trial_at: int | None = None
@@ -105,6 +106,19 @@ class Modes:
         question.refusal, question.streams = None, not question.streams
         self.end(question)
         return first
+
+    def require_end(self, question: Asked) -> None:
+        """Check that a stream says how its reply ended if others do: gateways also send [DONE] when a server is lost.
+
+        Raises:
+            AttemptError: It does not, and the question can be asked again.
+        """
+        streamed = None if question.receiver is None else question.receiver.reply
+        if streamed is None or not streamed.ended:
+            return
+        self._has_named_end |= streamed.names_end
+        if self._has_named_end and not streamed.names_end and question.tries < self._retries:
+            raise AttemptError("the reply broke off: [DONE] without a finish_reason, unlike others", Fate.AGAIN)
 
     def end(self, question: Asked) -> None:
         """Note that a question is not being tried in the other mode any more."""

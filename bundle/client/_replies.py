@@ -1,18 +1,14 @@
-"""What counts as a reply, whether it comes whole or in pieces."""
+"""What counts as a reply."""
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from bundle.client._ends import end_of
-from bundle.client._events import DONE
 from bundle.client._faults import TOO_LONG, AttemptError, Fate, fault_of_body, unexpected
-from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks, ThinkingSplitter, split_thinking
+from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks, split_thinking
 from bundle.errors import BundleError, ExitCode
 from bundle.system.text import one_line
-from bundle.tasks.answers import AnswerRule
-from bundle.tasks.options import begins_no_word, is_option
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +95,7 @@ def reply_of(
 ) -> Reply:
     """Read the reply from a response body.
 
-    - A reply needs ``choices``, which may be wrapped (`_unwrapped`); several are alternatives, of which the first one
+    - A reply needs ``choices``, which may be wrapped (`unwrapped`); several are alternatives, of which the first one
       counts. It holds a ``message``, or the ``text`` that continues a prompt.
     - How it ended: see `end_of`.
     - Null or missing content is an empty reply: a model that spends all its tokens on thinking has none. Parts are
@@ -112,14 +108,15 @@ def reply_of(
         AttemptError: There is no reply.
     """
     try:
-        body = _unwrapped(body)
+        body = unwrapped(body)
         choice = _first(body["choices"])
+        require_no_error(body, choice)
         message = choice.get("message")
         if message is None:
             message = choice.get("delta")
         if message is None:
             message = {"content": choice["text"]}
-        content, thinking_apart = _content_of(message)
+        content, thinking_apart = content_of(message)
     except (KeyError, IndexError, TypeError, AttributeError):
         raise fault_of_body(body) from None
     splitter = split_thinking(content, marks)
@@ -129,7 +126,7 @@ def reply_of(
     no_calls = message.get("tool_calls") == []
     finish_reason, unusual_end = end_of(choice.get("finish_reason"), has_text=bool(text.strip()), no_calls=no_calls)
     usage = body.get("usage") if isinstance(body.get("usage"), Mapping) else None
-    completion_tokens = _count(usage, "completion_tokens")
+    completion_tokens = count(usage, "completion_tokens")
     if finish_reason == "length" and completion_tokens == 0 and not (text + thinking).strip():
         # lmdeploy and others: the prompt fills the context, so that not one token of a reply fits.
         raise AttemptError(f"{TOO_LONG}: an empty reply that ended at its length", Fate.UNANSWERED, too_long=True)
@@ -138,9 +135,9 @@ def reply_of(
     return Reply(
         text=text,
         finish_reason=finish_reason,
-        prompt_tokens=_count(usage, "prompt_tokens"),
+        prompt_tokens=count(usage, "prompt_tokens"),
         completion_tokens=completion_tokens,
-        cached_tokens=_count(usage.get("prompt_tokens_details"), "cached_tokens") if usage else None,
+        cached_tokens=count(usage.get("prompt_tokens_details"), "cached_tokens") if usage else None,
         latency_s=latency_s,
         attempts=attempts,
         thinking=thinking if thinking.strip() else None,
@@ -151,188 +148,11 @@ def reply_of(
     )
 
 
-class StreamedReply:
-    """Collects the events of one streamed chat completion.
-
-    Args:
-        rule: What counts as the answer; None if only the complete reply matters.
-        marks: What marks thinking.
-        options: What the answer may be; "" for anything. Any other answer is not taken for final, nor is a letter that
-            begins a word: the whole reply shows what was meant.
-
-    Attributes:
-        pieces: How many events carried part of the reply: with most servers one per token; a busy lmdeploy puts many
-            tokens into one.
-        pieces_to_decide: How many of them it took until the answer was final; None until then.
-        ended: Whether the server has said that the reply is complete.
-        model: The model that it names first; None for none.
-    """
-
-    def __init__(self, rule: AnswerRule | None = None, marks: ThinkingMarks = KNOWN_MARKS, options: str = "") -> None:
-        self._rule = rule
-        self._options = options
-        self._reader = None if rule is None else rule.reader()
-        self._marks = marks
-        self._splitter = ThinkingSplitter(marks)
-        self._read = ""
-        self._content: list[str] = []
-        self._may_repeat = True  # so far every piece begins with the one before
-        self._grows = False  # and one is longer, so that each holds the whole text
-        self._thinking: list[str] = []
-        self._calls: list[object] | None = None
-        self._is_done = False
-        self._finish_reason: Any = None
-        self._usage: Any = None
-        self.pieces = 0
-        self.pieces_to_decide: int | None = None
-        self.ended = False
-        self.model: Any = None
-
-    @property
-    def took_text_back(self) -> bool:
-        """Whether text turned out to be thinking.
-
-        If the chat template opens the thinking, everything before ``</think>`` looks like text until that arrives, so
-        no decision can be trusted before the end.
-        """
-        return self._splitter.took_text_back
-
-    @property
-    def text(self) -> str:
-        """The text so far, without thinking."""
-        return self._splitter.text
-
-    @property
-    def thinking(self) -> str | None:
-        """The thinking so far; None if there is none."""
-        thinking = _joined(self._thinking) + self._splitter.thinking
-        return thinking if thinking.strip() else None
-
-    @property
-    def completion_tokens(self) -> int | None:
-        """The reply's tokens as the server counts them at its end; None where it does not say."""
-        return _count(self._usage, "completion_tokens")
-
-    def take(self, event: Any) -> None:
-        """Take the next event, or `DONE`.
-
-        Raises:
-            AttemptError: It is an error, or not part of a chat completion.
-        """
-        if event is DONE:
-            self.ended = self._is_done = True
-            return
-        if self.ended and (self._is_done or not isinstance(event, dict)):
-            return
-        try:
-            if "choices" not in event:
-                event = _unwrapped(event)
-            choices = event["choices"]
-            if self.model is None:
-                self.model = event.get("model")
-            if event.get("usage"):
-                self._usage = event["usage"]
-            if not choices:
-                if event.get("error"):
-                    raise fault_of_body(event)
-                return
-            choice = choices[0]
-            if len(choices) > 1 or choice.get("index"):
-                choice = next((one for one in choices if not one.get("index")), None)
-                if choice is None:
-                    return
-            delta = choice.get("delta")
-            if delta is None:
-                said_at_once = choice.get("message") or {}
-                delta = {"content": choice["text"]} if "text" in choice else self._unsaid(said_at_once)
-            content, thinking = _content_of(delta)
-            if isinstance(calls := delta.get("tool_calls"), list):
-                self._calls = [*(self._calls or []), *calls]
-            finish_reason = choice.get("finish_reason")
-        except (KeyError, IndexError, TypeError, AttributeError):
-            raise fault_of_body(event) from None
-        if thinking:
-            self._thinking.append(thinking)
-            self.pieces += 1
-        if content:
-            self._content.append(content)
-            self.pieces += 1
-            self._decide(content)
-        if finish_reason is not None:
-            self._finish_reason, self.ended = finish_reason, True
-
-    def body(self) -> object:
-        """What the server would have answered to a request without streaming.
-
-        Raises:
-            AttemptError: The reply broke off.
-        """
-        if not self.ended:
-            raise AttemptError("the reply broke off", Fate.AGAIN)
-        message = {
-            "content": self._content[-1] if self._grows else "".join(self._content),
-            "reasoning_content": _joined(self._thinking) or None,
-            "tool_calls": self._calls,
-        }
-        choice = {"message": message, "finish_reason": self._finish_reason}
-        return {"choices": [choice], "usage": self._usage, "model": self.model}
-
-    def stopped_early(self, *, latency_s: float, attempts: int) -> Reply:
-        """The reply so far, whose answer is final; servers count tokens at the end."""
-        return Reply(
-            text=self.text,
-            finish_reason=None,
-            prompt_tokens=None,
-            completion_tokens=None,
-            cached_tokens=None,
-            latency_s=latency_s,
-            attempts=attempts,
-            thinking=self.thinking,
-            decided_early=True,
-            chunks=self.pieces,
-            model=self.model,
-        )
-
-    def _unsaid(self, message: Any) -> Any:
-        """A whole message in place of a delta: as it is, or empty if it repeats what has come in pieces."""
-        return {} if self._content and message.get("content") == "".join(self._content) else message
-
-    def _decide(self, content: str) -> None:
-        if self._may_repeat and len(self._content) > 1:
-            before, grew = self._content[-2], self._grows
-            self._may_repeat = content.startswith(before)
-            self._grows = self._may_repeat and (grew or len(content) > len(before))
-            if self._grows or grew:  # what has been read is not the text of the pieces
-                self._splitter = ThinkingSplitter(self._marks)
-                content = content if self._grows else "".join(self._content)
-        text = self._splitter.feed(content)
-        if self._rule is None or (self._may_repeat and len(self._content) > 1):
-            return  # in the second case it is not certain what the text is
-        if not text.startswith(self._read):
-            self._reader, self._read, self.pieces_to_decide = self._rule.reader(), "", None
-        piece, self._read = text[len(self._read) :], text
-        if piece and self.pieces_to_decide is None and self._reader is not None:
-            answer = self._reader.feed(piece)
-            if answer is not None and is_option(answer, self._options) and begins_no_word(answer, text):
-                self.pieces_to_decide = self.pieces
-
-
-def _joined(pieces: list[str]) -> str:
-    """The text of a stream's pieces; some servers send in each all that came before, too.
-
-    Such pieces begin with the one before and grow. Nothing else does but repetitions of the very first piece, such as
-    "A" and "AA", which are taken for the text "AA".
-    """
-    grows = len(pieces) > 1 and len(pieces[-1]) > len(pieces[0])
-    if grows and all(one.startswith(before) for before, one in itertools.pairwise(pieces)):
-        return pieces[-1]
-    return "".join(pieces)
-
-
 _MOST_TOKENS = 10**9
+_FINE = (0, "0", 200, "200")
 
 
-def _unwrapped(body: Any) -> Any:
+def unwrapped(body: Any) -> Any:
     """What is wrapped in a gateway's own object, as in ``{"code": 200, "msg": "ok", "data": {"choices": …}}``."""
     if "choices" in body:
         return body
@@ -341,13 +161,25 @@ def _unwrapped(body: Any) -> Any:
     return {**body, **found}
 
 
+def require_no_error(body: Any, choice: Any) -> None:
+    """Check that no error stands next to a text, which is then cut off (OpenRouter).
+
+    Raises:
+        AttemptError: One does.
+    """
+    for one in (body, choice):
+        error = one.get("error")
+        if error and not (isinstance(error, Mapping) and (not any(error.values()) or error.get("code") in _FINE)):
+            raise fault_of_body(one)
+
+
 def _first(choices: Any) -> Any:
     if len(choices) > 1:
         return next((one for one in choices if not one.get("index")), choices[0])
     return choices[0]
 
 
-def _content_of(message: Any) -> tuple[str, str]:
+def content_of(message: Any) -> tuple[str, str]:
     """The text and the separate thinking of a message or delta.
 
     Raises:
@@ -394,6 +226,6 @@ def _part(part: Any, *, is_inner: bool = False) -> tuple[bool, str]:
     raise unexpected(f"a content part {one_line(str(part), 80)}")
 
 
-def _count(usage: object, name: str) -> int | None:
+def count(usage: object, name: str) -> int | None:
     value = usage.get(name) if isinstance(usage, Mapping) else None
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS else None

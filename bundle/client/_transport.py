@@ -32,6 +32,8 @@ _ENOUGH = 4000
 """Characters of a server's text in which it says what is wrong."""
 _AFTER_THE_END_S = 1.0
 """How long to wait for token counts and [DONE] after a reply's end."""
+_AFTER_A_DOUBTFUL_END_S = 15.0
+"""The same after an end that is said next to text, or before any: it may be said in every event."""
 
 # Not sent is what the package reveals about this machine and what it reads from the environment: the server may be
 # anyone's, and every header costs time.
@@ -62,6 +64,10 @@ class EventSink(Protocol):
     @property
     def ended(self) -> bool:
         """Whether all that matters has been received."""
+
+    @property
+    def has_clearly_ended(self) -> bool:
+        """Whether that is certain."""
 
     def take(self, event: object) -> bool:
         """Take the next event, or `DONE`; return whether more are wanted."""
@@ -195,6 +201,7 @@ class Transport:
     async def _receive(self, answer: Answer, sink: EventSink, limit: asyncio.Timeout) -> object | None:
         declared = answer.headers.get("content-type", "").startswith("text/event-stream")
         events: EventDecoder | None = None
+        latest = limit.when()
         pieces: list[bytes] = []
         is_whole = False
         async for piece in answer:
@@ -211,11 +218,11 @@ class Transport:
                 events = EventDecoder(charset_of(answer.headers.get("content-type", "")))
                 piece = begin
             self._silent_since = time.monotonic()
-            if not _pass_on(events.feed(piece), sink, limit):
+            if not _pass_on(events.feed(piece), sink, limit, latest):
                 return None
         if events is None:
             return _parsed(b"".join(pieces), answer.headers)
-        _pass_on(events.end(), sink, limit)
+        _pass_on(events.end(), sink, limit, latest)
         return None
 
     def _headers_with(self, key: str | None) -> Any:
@@ -295,14 +302,24 @@ class Transport:
         )
 
 
-def _pass_on(events: list[object], sink: EventSink, limit: asyncio.Timeout) -> bool:
-    """Hand over events; return whether more are wanted."""
+def _pass_on(events: list[object], sink: EventSink, limit: asyncio.Timeout, latest: float | None) -> bool:
+    """Hand over events; return whether more are wanted.
+
+    Args:
+        events: The events.
+        sink: Takes them.
+        limit: Is shortened once the reply has ended, and restored where that was no end.
+        latest: What it is restored to, in the event loop's time; None for no limit.
+    """
     had_ended = sink.ended
     if not all(sink.take(event) for event in events):
         return False
-    if sink.ended and not had_ended:
-        soon = asyncio.get_running_loop().time() + _AFTER_THE_END_S
-        limit.reschedule(min(soon, limit.when() or soon))
+    if sink.ended:
+        wait_s = _AFTER_THE_END_S if sink.has_clearly_ended else _AFTER_A_DOUBTFUL_END_S
+        soon = asyncio.get_running_loop().time() + wait_s
+        limit.reschedule(min(soon, latest or soon))
+    elif had_ended:
+        limit.reschedule(latest)
     return True
 
 

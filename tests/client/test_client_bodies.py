@@ -144,9 +144,11 @@ async def test_a_login_page_instead_of_an_api_ends_the_run_in_one_line() -> None
     assert "usually ends in /v1" in str(caught.value)
 
 
-async def test_a_web_page_between_replies_is_a_passing_fault() -> None:
+@pytest.mark.parametrize("status", [200, 403, 404, 405])
+async def test_a_web_page_between_replies_is_a_passing_fault(status: int) -> None:
     async def handler(call: Call) -> web.Response:
-        return web.Response(text="<html>", content_type="text/html") if call.number == 2 else completion("A")
+        page = web.Response(status=status, text="<html>", content_type="text/html")
+        return page if call.number == 2 else completion("A")
 
     async with loopback_api(handler) as api, client_of(api.url) as client:
         await ask(client)

@@ -95,6 +95,30 @@ async def test_a_refusal_after_a_reply_concerns_one_question(status: int) -> Non
     assert len(api.bodies) == 3
 
 
+async def test_a_key_that_has_worked_is_dropped_once_its_refusal_is_repeated() -> None:
+    async def handler(call: Call) -> web.Response:
+        return completion("A") if call.number in (1, 3, 5) else error(401, "who are you?")
+
+    async with loopback_api(handler) as api, client_of(api.url) as client:
+        assert [(await ask(client)).attempts for _ in range(3)] == [1, 2, 2]
+        with pytest.raises(RefusedError, match="who are you"):
+            await ask(client)
+
+    assert len(api.bodies) == 8
+
+
+async def test_a_gateway_that_keeps_this_machine_out_is_named_as_one() -> None:
+    async def handler(call: Call) -> web.Response:
+        return web.Response(status=403, text="<html><title>Just a moment...</title>", content_type="text/html")
+
+    async with loopback_api(handler) as api, client_of(api.url) as client:
+        with pytest.raises(RefusedError, match=r"HTTP 403: an HTML page \"Just a moment...\"") as caught:
+            await ask(client)
+
+    assert caught.value.remedy is not None
+    assert caught.value.remedy.startswith("A gateway answered in the API's place")
+
+
 async def test_refusals_and_nothing_else_end_the_run_after_all() -> None:
     async def handler(call: Call) -> web.Response:
         return completion("A") if call.number <= 3 else error(404, "the model was unloaded")

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundle.client._early_decisions import EarlyDecisions
-from bundle.client._replies import NoReplyError, Reply, StreamedReply
+from bundle.client._replies import NoReplyError, Reply
+from bundle.client._streamed import StreamedReply
 from bundle.evaluation import AskingOptions, Evaluation
 from bundle.runs.predictions import Prediction, read_predictions
 from bundle.runs.run import Run

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bundle.client._events import BLANK, DONE, EventDecoder, is_event_stream
 from bundle.client._faults import AttemptError
 from bundle.client._json import charset_of, from_json
-from bundle.client._replies import StreamedReply
+from bundle.client._streamed import StreamedReply
 
 CHUNK = {"choices": [{"delta": {"content": "答"}}]}
 DATA = json.dumps(CHUNK, ensure_ascii=False)

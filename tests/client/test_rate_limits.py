@@ -26,6 +26,14 @@ def test_a_rate_limit_is_told_by_its_words(status: int, message: str) -> None:
     assert (fault.busy, fault.fate, fault.status) == (True, Fate.AGAIN, status)
 
 
+@pytest.mark.parametrize("message", ["Allocated quota exceeded", "your quota, see https://x/error-code#token-limit"])
+def test_tokens_a_minute_that_are_called_a_quota_are_a_rate_limit(message: str) -> None:  # DashScope
+    error = {"message": message, "type": "insufficient_quota", "code": "insufficient_quota"}
+    fault = fault_of_status(429, {"error": error}, {})
+
+    assert (fault.busy, fault.fate) == (True, Fate.AGAIN)
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from bundle.client._events import DONE
 from bundle.client._faults import AttemptError
-from bundle.client._replies import StreamedReply, reply_of
+from bundle.client._replies import reply_of
+from bundle.client._streamed import StreamedReply
 from bundle.tasks.answers import AllOptions, AnswerRule, FirstCapital, FirstOption, Labelled
 from tests.client.test_early_decisions import RULE, ask_all
 from tests.openai_api import chunk, chunks_of, send_stream

@@ -15,7 +15,8 @@ from bundle.checkpoints.internlm2.sentencepiece import read_model, read_tokenize
 from bundle.client import insecure, normalise_base_url
 from bundle.client._events import EventDecoder
 from bundle.client._faults import AttemptError
-from bundle.client._replies import StreamedReply, reply_of
+from bundle.client._replies import reply_of
+from bundle.client._streamed import StreamedReply
 from bundle.config.files import read_file
 from bundle.config.model_files import ModelFile
 from bundle.errors import BundleError

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.system.unknown_marks import closing_mark
+from bundle.system.unknown_marks import closing_mark, opening_mark
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,18 @@ def test_a_mark_stands_in_the_text_with_more_on_both_sides(reply: str) -> None:
     if (found := closing_mark(reply)) is not None:
         assert reply[: found.start()].strip()
         assert reply[found.end() :].strip()
+
+
+@pytest.mark.parametrize(
+    ("reply", "mark"),
+    [
+        ('<details style="color:gray;" open> <summary> Thinking... </summary>\nA?</details>\nB', "<details"),
+        ('<details type="reasoning" done="true">\n<summary>Thought for 3 seconds</summary>\nA?', "<details"),
+        ("<details><summary>思考过程</summary>", "<details"),
+        ("<details open><summary>Example</summary>", None),
+        ("<plan>", "<plan>"),
+        ("[think]", None),
+    ],
+)
+def test_thinking_that_a_gateway_folds_away_begins_with_a_mark(reply: str, mark: str | None) -> None:
+    assert opening_mark(reply) == mark
