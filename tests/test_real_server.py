@@ -56,6 +56,7 @@ def out(place: Path, environment: Mapping[str, str]) -> Path:
     return place / "out"
 
 
+@pytest.mark.slow
 def test_every_question_is_answered_and_scored(out: Path) -> None:
     results, rows = results_of(out), rows_of(out)
     assert results["coverage"] == {"total": 52, "answered": 52, "failed": 0}

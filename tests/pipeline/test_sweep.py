@@ -240,6 +240,7 @@ def test_what_is_for_one_run_is_refused(
     assert said in refused.said
 
 
+@pytest.mark.slow
 def test_watch_evaluates_what_appears_and_ends_with_the_one_that_was_named(
     training: MakeFolder, box: Callable[..., Box], tmp_path: Path
 ) -> None:
