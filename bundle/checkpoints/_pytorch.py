@@ -154,14 +154,18 @@ def _describe(path: Path) -> Described:
             f"{shown(path)} is damaged, or not a file of torch.save: {shown(str(error) or type(error).__name__, 200)}.",
             remedy="Download or save it again.",
         ) from error
-    tensors = {str(name): one for name, one in content.items() if isinstance(one, _Tensor)}
+    tensors = {str(name): one for name, one in content.items() if isinstance(one, _Tensor | _Inert)}
     if not tensors:
         within = f"; it has {listed(content)}" if content else ""
         raise CheckpointError(
             f"{shown(path)} is not a table of tensors by name{within}.",
             remedy=_SAVE_TENSORS,
         )
-    return {name: (one.dtype, list(one.shape)) for name, one in tensors.items()}
+    # The others are tensors of a class of their own, such as torchao's.
+    return {
+        name: (one.dtype, list(one.shape)) if isinstance(one, _Tensor) else ("unknown", [])
+        for name, one in tensors.items()
+    }
 
 
 def _of_zip(file: IO[bytes]) -> Mapping[Any, Any]:

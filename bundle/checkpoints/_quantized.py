@@ -5,6 +5,7 @@ Layouts are those of published checkpoints, as vLLM's and transformers' loaders 
 """
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -150,6 +151,30 @@ class QuantizedLayout:
             return []
         return [f"{module}.{names[0]}" for names in needed if not any(f"{module}.{one}" in tensors for one in names)]
 
+    def expected_scales(
+        self, module: str, shape: tuple[int, ...], tensors: Mapping[str, StoredTensor]
+    ) -> tuple[str, tuple[int, ...]] | None:
+        """A quantized weight's scales, and the shape they have with the groups or blocks of the settings.
+
+        Returns:
+            The tensor's name and shape; None if it is not there, or its shape does not follow.
+        """
+        if len(shape) != 2:
+            return None
+        rows, columns = shape
+        name, tall, wide = "", None, None  # one scale for so many rows and columns
+        if self.method in ("awq", "gptq") and self._packed_shape(rows, columns) is not None:
+            name, tall, wide = "scales", self._settings.get("group_size", self._settings.get("q_group_size")), 1
+            rows, columns = columns, rows  # they are stored like their weight, transposed
+        elif self.method == "fp8":
+            name, (tall, wide) = "weight_scale_inv", self._settings.get("weight_block_size") or (None, None)
+        elif self.method == "compressed-tensors" and self._packed_shape(rows, columns) is not None:
+            sizes = {one.get("group_size") for one in self._weights if one.get("strategy") == "group"}
+            name, tall, wide = "weight_scale", 1, sizes.pop() if len(sizes) == len(self._weights) == 1 else None
+        if tall is None or wide is None or f"{module}.{name}" not in tensors:
+            return None
+        return f"{module}.{name}", (1 if tall == -1 else -(-rows // tall), -(-columns // wide))
+
     def _beside_packed(self) -> list[tuple[str, ...]]:
         """Kinds of tensors of which a packed weight needs one each, by the names it may have."""
         settings = self._settings
@@ -165,7 +190,7 @@ class QuantizedLayout:
         return [
             ("scales",),
             *([] if no_zeros else [("qzeros",)]),
-            *([("g_idx",)] if settings.get("desc_act") else []),
+            *([("g_idx",)] if self.method == "gptq" and settings.get("desc_act") else []),
         ]
 
     @staticmethod
@@ -194,8 +219,11 @@ class QuantizedLayout:
         each = settings.get("bits", settings.get("w_bit", 4))
         if type(each) is not int or settings.get("version", "gemm") not in ("gemm", "GEMM"):
             return None
-        # Rules for single modules, as GPTQModel writes them, may give them other numbers of bits.
-        if "bits" in str(settings.get("dynamic")) or settings.get("pack_dtype") not in (None, "int32"):
+        # Rules for single modules, as GPTQModel writes them, may give them other numbers of bits, or other groups.
+        if re.search("bits|group_size", str(settings.get("dynamic"))) or settings.get("pack_dtype") not in (
+            None,
+            "int32",
+        ):
             return None
         return (columns, rows * each // 32) if self.method == "awq" else (columns * each // 32, rows)
 

@@ -7,7 +7,7 @@ some when it loads them (fused experts), and back when it saves.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -47,6 +47,12 @@ _MOST_LAYERS: Final = 10_000  # a table of every tensor is made, whatever the fi
 _MOST_EXPERTS: Final = 200_000  # in all layers together
 _LAYER: Final = re.compile(r"model\.layers\.(\d+)\.")
 _PROJECTION: Final = re.compile(r"\.layers\.\d+\..*(?:_proj|\.w\d|\.wqkv|\.wo)$")
+_FACTOR: Final = re.compile(r"\.lora_[AB]\.(?:default\.)?weight$")
+_WRAPPED: Final = re.compile(
+    r"^(?:module|base_model\.model)\.|(?:^|\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+    r"|\.modules_to_save\."
+)
+"""Names of torch's and peft's wrappers. Not so ``base_layer``, which published models have (Phi-4-multimodal)."""
 FLOATS: Final = {"BF16", "F16", "F32", "F64"}
 _REMEDY: Final = "Compare config.json with the one the model was published with."
 
@@ -302,6 +308,7 @@ def check_tensors(directory: Path, config: Mapping[str, Any], stored: Mapping[st
     Raises:
         CheckpointError: Tensors are missing, left over, or of another shape or kind.
     """
+    _require_own_names(directory, stored)
     layout = QuantizedLayout(config.get("quantization_config"))
     dtypes = {tensor.dtype for tensor in stored.values()}
     if layout.is_of_weights and stored and dtypes <= FLOATS:
@@ -326,6 +333,41 @@ def check_tensors(directory: Path, config: Mapping[str, Any], stored: Mapping[st
     return None
 
 
+def _require_own_names(directory: Path, stored: Iterable[str]) -> None:
+    """Check that names are the model's own: an engine may start without the tensors that it has no name for."""
+    if factors := [name for name in stored if _FACTOR.search(name)]:
+        raise CheckpointError(
+            f"The weights in {shown(directory)} hold a LoRA adapter that is not merged ({len(factors)} tensors): "
+            f"{listed(factors)}.",
+            remedy="Merge it before saving: `model.merge_and_unload().save_pretrained(DIR)`.",
+        )
+    if wrapped := [name for name in stored if _WRAPPED.search(name)]:
+        raise CheckpointError(
+            f"The weights in {shown(directory)} were saved with the names of what the model was wrapped in for its "
+            f"training ({len(wrapped)} tensors): {listed(wrapped)}.",
+            remedy="Save the model within: `accelerator.unwrap_model(model).save_pretrained(DIR)`, with peft after "
+            "merge_and_unload().",
+        )
+
+
+def _naming(implied: Shapes, stored: Mapping[str, StoredTensor]) -> str:
+    """How the names differ from those that the architecture has; empty if they do not, or otherwise than in front."""
+    first = next(iter(implied))
+    for name in () if first in stored else stored:
+        if name.endswith(f".{first}"):
+            return (
+                f"their names begin with {shown(name.removesuffix(first))!r}, which those of this architecture do not"
+            )
+        if first.endswith(f".{name}"):
+            return f"their names lack the {first.removesuffix(name)!r} in front that those of this architecture have"
+    return ""
+
+
+def _reshaped(name: str, expected: tuple[int, ...], stored: Mapping[str, StoredTensor]) -> list[str]:
+    found = stored[name].shape
+    return [f"{name} has the shape {list(found)}, config.json gives {list(expected)}"] if found != expected else []
+
+
 def _problems(
     config: Mapping[str, Any], implied: Shapes, stored: Mapping[str, StoredTensor], layout: QuantizedLayout
 ) -> list[str]:
@@ -344,8 +386,10 @@ def _problems(
         name, expected = found
         if _PROJECTION.search(module) and stored[name] == (stored[name].dtype, shape) and stored[name].dtype in FLOATS:
             plain += [] if layout.leaves_alone(module) else [name]
-        if expected is not None and stored[name].shape != expected:
-            reshaped.append(f"{name} has the shape {list(stored[name].shape)}, config.json gives {list(expected)}")
+        other_shapes = [] if expected is None else _reshaped(name, expected, stored)
+        if not other_shapes and (scales := layout.expected_scales(module, shape, stored)) is not None:
+            other_shapes = _reshaped(*scales, stored)
+        reshaped += other_shapes
     extra = [
         name
         for name in stored
@@ -358,6 +402,7 @@ def _problems(
     layers = {int(match[1]) for name in stored if (match := _LAYER.match(name))}
     found_layers = max(layers, default=-1) + 1
     told = {
+        _naming(implied, stored): missing,
         f"they have {found_layers} layers, config.json gives {config['num_hidden_layers']}": found_layers
         != config["num_hidden_layers"],
         f"non-floating-point tensors without a quantization_config ({len(odd)}): {listed(odd)}": odd
@@ -367,4 +412,4 @@ def _problems(
         f"unexpected tensors ({len(extra)}): {listed(extra)}": extra,
         f"tensors with another shape ({len(reshaped)}): {listed(reshaped)}": reshaped,
     }
-    return [problem for problem, applies in told.items() if applies]
+    return [problem for problem, applies in told.items() if problem and applies]

@@ -6,6 +6,7 @@ Engines load them and reply: with the first token of the vocabulary, again and a
 
 import os
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -23,6 +24,8 @@ _LARGEST: Final = {
 _Item = TypeVar("_Item")
 _FILES, _TENSORS, _SAMPLE_BYTES = 8, 16, 4096
 _LONG_SAMPLE_BYTES: Final = 2**20
+_SCALES: Final = (".scales", ".weight_scale", ".weight_scale_inv", ".absmax", ".SCB")
+"""What quantized weights are multiplied by. Those of activations are left out: what was not calibrated has none."""
 
 
 def is_finite(dtype: str, data: bytes) -> bool:
@@ -68,32 +71,56 @@ def require_values(files: Iterable[Path]) -> None:
     Raises:
         CheckpointError: Weights are not finite, or all of those looked at are zero.
     """
-    zeros, looked_at = 0, 0
+    zeros: dict[str, list[bool]] = {"weights": [], "scales": []}
     for file in _spread([file for file in files if file.suffix == ".safetensors"], _FILES):
         header = read_safetensors_header(file)
-        weights = [
-            name
-            for name, tensor in sorted(header.tensors.items())
-            if name.endswith(".weight") and tensor.dtype in _LARGEST and 0 not in tensor.shape
+        floats = [name for name, found in sorted(header.tensors.items()) if found.dtype in _LARGEST]
+        for kind, endings in (("weights", (".weight",)), ("scales", _SCALES)):
+            named = [name for name in floats if name.endswith(endings) and 0 not in header.tensors[name].shape]
+            for name in _spread(named, _TENSORS):
+                tensor = header.tensors[name]
+                values = read_values(file, header, name, _SAMPLE_BYTES)
+                if not is_finite(tensor.dtype, values):
+                    raise CheckpointError(
+                        f"{shown(file)} holds values that are not finite (NaN or infinite), in {shown(name)}: no model "
+                        "replies sensibly with these.",
+                        remedy="Training or conversion has diverged or overflowed: give an earlier checkpoint, or save "
+                        "in bfloat16 what does not fit float16.",
+                    )
+                if len(tensor.shape) > 1:  # a norm's weight may be an offset from one, and zero
+                    zeros[kind].append(is_zero(values))
+    for kind, found in zeros.items():
+        if found and all(found):
+            raise CheckpointError(
+                f"The {kind} in {shown(file.parent)} are zeros ({len(found)} tensors looked at).",
+                remedy="They were saved before they were there (as from sharded or meta tensors): save the model "
+                "again.",
+            )
+
+
+def require_groups_in_order(files: Iterable[Path]) -> None:
+    """Check that the columns of GPTQ weights are in the order of their groups, as they are without ``desc_act``.
+
+    Args:
+        files: Weight files; of others than safetensors nothing is looked at.
+
+    Raises:
+        CheckpointError: They are not: engines that are told so ignore ``g_idx``, and take other columns' scales.
+    """
+    for file in _spread([file for file in files if file.suffix == ".safetensors"], _FILES):
+        header = read_safetensors_header(file)
+        indices = [
+            name for name, one in sorted(header.tensors.items()) if name.endswith(".g_idx") and one.dtype == "I32"
         ]
-        for name in _spread(weights, _TENSORS):
-            tensor = header.tensors[name]
-            values = read_values(file, header, name, _SAMPLE_BYTES)
-            if not is_finite(tensor.dtype, values):
+        for name in _spread(indices, _TENSORS):
+            data = read_values(file, header, name)
+            groups = [int.from_bytes(data[at : at + 4], "little") for at in range(0, len(data), 4)]
+            if any(after < before for before, after in pairwise(groups)):
                 raise CheckpointError(
-                    f"{shown(file)} holds values that are not finite (NaN or infinite), in {shown(name)}: no model "
-                    "replies sensibly with these.",
-                    remedy="Training or conversion has diverged or overflowed: give an earlier checkpoint, or save in "
-                    "bfloat16 what does not fit float16.",
+                    f"The weights in {shown(file.parent)} do not match config.json: it says desc_act false, but "
+                    f"{shown(name)} has the columns in another order than their groups.",
+                    remedy='They were quantized with "desc_act": true: set it in quantization_config.',
                 )
-            if len(tensor.shape) > 1:  # a norm's weight may be an offset from one, and zero
-                looked_at += 1
-                zeros += is_zero(values)
-    if zeros == looked_at > 0:
-        raise CheckpointError(
-            f"The weights in {shown(file.parent)} are zeros ({zeros} tensors looked at).",
-            remedy="They were saved before they were there (as from sharded or meta tensors): save the model again.",
-        )
 
 
 def require_same_values(files: Iterable[Path], first: str, second: str) -> None:

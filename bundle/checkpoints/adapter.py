@@ -29,6 +29,12 @@ _UNTIE: Final = (
     "The adapter brings an output layer, the base's is its embeddings: save the base with an lm_head.weight of its own "
     "and tie_word_embeddings = false, then give that one."
 )
+_WRAPPED: Final = re.compile(rf"(?:{re.escape(_PREFIX)}|_orig_mod\.|_wrapped_module\.|\.lora_[AB]\.default\.)")
+"""Names of what a model was wrapped in for its training, beside peft's wrapper."""
+_SAVE_WITH_PEFT: Final = (
+    "Its names are not those that peft saves an adapter with: save it again, with "
+    "`accelerator.unwrap_model(model).save_pretrained(DIR)`."
+)
 _INCOMPLETE: Final = "The file is incomplete: save or copy the adapter again."
 _ONE_RUN: Final = "Take both files from the same training run."
 
@@ -169,6 +175,8 @@ def _held_against_base(
             replaced[whole] = name
     brings_head = any(_HEAD.match(_whole(name.removeprefix(_PREFIX))) for name in stored)
     remedy = _UNTIE if brings_head and not any(map(_HEAD.match, tensors)) else _OWN_BASE
+    if any(map(_WRAPPED.search, factors)) or any(map(_WRAPPED.search, strange)):
+        remedy = _SAVE_WITH_PEFT
     if absent := [f"{module}.weight" for module in factors if f"{module}.weight" not in tensors]:
         raise _does_not_fit(path, base, f"the model has no {listed(absent)}", remedy)
     if strange:

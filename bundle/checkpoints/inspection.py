@@ -26,7 +26,7 @@ from bundle.checkpoints._quantized import wrong_setting
 from bundle.checkpoints._remote_code import CODE_CONFIGS, find_remote_code
 from bundle.checkpoints._settings import CONFIG, ends, wrong_model_type, wrong_rope, wrong_value
 from bundle.checkpoints._tensors import check_tensors, has_known_layout, tied_tensors
-from bundle.checkpoints._values import require_same_values
+from bundle.checkpoints._values import require_groups_in_order, require_same_values
 from bundle.checkpoints._weights import StoredTensor, inspect_weights
 from bundle.errors import CheckpointError
 from bundle.system.files import model_name
@@ -105,6 +105,8 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
     _check_values(directory, configs, architecture)
     if (tied := tied_tensors(config, weights.tensors)) is not None:
         require_same_values(weights.files, *tied)
+    if quantization_config and quantization_config.get("desc_act") is False:
+        require_groups_in_order(weights.files)
     return Checkpoint(
         path=directory,
         name=model_name(directory),

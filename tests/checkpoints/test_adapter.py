@@ -304,6 +304,16 @@ def filled(value: float, dtype: torch.dtype | None = None) -> torch.Tensor:
             "base model",
         ),
         (lambda: {LORA_A: None, LORA_B: None}, "holds no LoRA weights", "again"),
+        (
+            lambda: {LORA_A.replace(".weight", ".default.weight"): torch.zeros(RANK, 7), LORA_A: None},
+            "the model has no",
+            "unwrap_model(model).save_pretrained",
+        ),
+        (
+            lambda: {f"base_model.model._orig_mod.{MODULE}.lora_{part}.weight": torch.ones(4, 4) for part in "AB"},
+            "the model has no _orig_mod.",
+            "unwrap_model(model).save_pretrained",
+        ),
     ],
 )
 def test_weights_that_cannot_be_merged_are_refused_before_anything_is_written(

@@ -328,6 +328,39 @@ def test_one_of_another_size_is_refused(layout: str) -> None:
         check_tensors(Path("model"), {**config, "intermediate_size": 512}, stored)
 
 
+@pytest.mark.parametrize(
+    ("layout", "setting", "told"),
+    [
+        ("awq", {"group_size": 32}, "q_proj.scales has the shape [2, 128], config.json gives [4, 128]"),
+        ("gptq", {"group_size": -1}, "q_proj.scales has the shape [2, 128], config.json gives [1, 128]"),
+        (
+            "fp8-blockwise",
+            {"weight_block_size": [128, 64]},
+            "q_proj.weight_scale_inv has the shape [1, 1], config.json gives [1, 2]",
+        ),
+        (
+            "w4a16",
+            {"config_groups": {"group_0": {"weights": {"num_bits": 4, "strategy": "group", "group_size": 128}}}},
+            "q_proj.weight_scale has the shape [128, 2], config.json gives [128, 1]",
+        ),
+    ],
+)
+def test_groups_of_another_size_are_refused(layout: str, setting: dict[str, Any], told: str) -> None:
+    config, stored = quantized(QWEN2, layout)
+    settings = config["quantization_config"] | setting
+
+    with pytest.raises(CheckpointError) as caught:
+        check_tensors(Path("model"), {**config, "quantization_config": settings}, stored)
+    assert told in caught.value.message
+
+
+def test_awq_weights_have_no_order_of_groups_to_lack() -> None:
+    config, stored = quantized(QWEN2, "awq")
+    config["quantization_config"] = {**AWQ, "desc_act": True}  # as GPTQModel writes it
+
+    assert check_tensors(Path("model"), config, stored) is None
+
+
 def test_scales_of_a_quantized_cache_are_no_strangers() -> None:
     config, stored = quantized(QWEN2, "fp8-static")
     attention = "model.layers.0.self_attn"
@@ -343,6 +376,7 @@ def test_single_modules_may_have_other_numbers_of_bits() -> None:
     config["quantization_config"] = {**GPTQ, "dynamic": rules}
     for name in [name for name in stored if name.endswith("down_proj.qweight")]:
         stored[name] = StoredTensor("I32", (256 // 4, 128))
+        stored[name.replace("qweight", "scales")] = StoredTensor("F16", (256 // 32, 128))
 
     assert check_tensors(Path("model"), config, stored) is None
 

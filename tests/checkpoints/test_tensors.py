@@ -253,6 +253,37 @@ def test_another_number_of_layers_is_said_first(layers: int) -> None:
     assert any("tensors" in detail for detail in error.details)
 
 
+@pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "UnknownForCausalLM"])
+@pytest.mark.parametrize(
+    ("was", "now", "told", "remedy"),
+    [
+        ("", "module.", "of what the model was wrapped in", "unwrap_model"),
+        ("", "_orig_mod.", "of what the model was wrapped in", "unwrap_model"),
+        ("layers.0.", "layers.0._checkpoint_wrapped_module.", "of what the model was wrapped in", "unwrap_model"),
+        ("", "base_model.model.", "of what the model was wrapped in", "merge_and_unload"),
+        ("q_proj.weight", "q_proj.lora_A.default.weight", "a LoRA adapter that is not merged", "merge_and_unload"),
+    ],
+)
+def test_names_of_what_a_model_was_trained_in_are_refused_whatever_the_model_is(
+    architecture: str, was: str, now: str, told: str, remedy: str
+) -> None:
+    stored = {name.replace(was, now, 1): tensor for name, tensor in stored_as(implied(LLAMA)).items()}
+
+    error = refusal(LLAMA | {"architectures": [architecture]}, stored)
+
+    assert told in error.message
+    assert remedy in str(error.remedy)
+
+
+def test_what_all_names_have_in_front_or_lack_there_is_said_first() -> None:
+    stored = stored_as(implied(LLAMA))
+
+    error = refusal(LLAMA, {f"language_model.{name}": tensor for name, tensor in stored.items()})
+    assert "their names begin with 'language_model.', which those of this architecture do not" in error.message
+    error = refusal(LLAMA, {name.removeprefix("model."): tensor for name, tensor in stored.items()})
+    assert "their names lack the 'model.' in front that those of this architecture have" in error.message
+
+
 def test_an_output_projection_may_be_missing_only_where_it_is_tied() -> None:
     stored = stored_as(implied(LLAMA))
     assert check_tensors(Path("model"), LLAMA | {"tie_word_embeddings": True}, stored) is None

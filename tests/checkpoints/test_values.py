@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bundle.checkpoints import inspect_checkpoint
 from bundle.checkpoints._values import is_finite, is_zero, require_values
 from bundle.errors import CheckpointError
+from tests.checkpoints.checkpoints import CONFIG, write_checkpoint
 from tests.late import late
 
 if TYPE_CHECKING:
@@ -66,6 +68,11 @@ NAN = float("nan")
         (lambda wide: {"head__weight": wide, "unused__weight": wide * 0}, None),
         (lambda wide: {"head__weight": (wide * 0).to(torch.int8), "head__scales": wide}, None),
         (lambda wide: {"norm__weight": torch.zeros(8)}, None),
+        # What quantized weights are multiplied by; of activations, what was not calibrated has no scale.
+        (lambda wide: {"head__scales": wide.half() * 1e9}, "not finite (NaN or infinite), in head.scales"),
+        (lambda wide: {"head__weight_scale_inv": wide * NAN}, "not finite (NaN or infinite), in head.weight_scale_inv"),
+        (lambda wide: {"head__weight": wide, "up__scales": wide * 0}, "The scales in"),
+        (lambda wide: {"head__weight": wide, "head__input_scale": torch.ones(1) * NAN}, None),
     ],
 )
 def test_what_no_model_can_reply_with_is_refused(
@@ -79,6 +86,30 @@ def test_what_no_model_can_reply_with_is_refused(
         require_values(files)
     assert told in caught.value.message
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("desc_act", "groups", "is_right"),
+    [
+        (False, [0, 0, 1, 1, 2, 2], True),
+        (False, [0] * 6, True),
+        (False, [2, 0, 1, 0, 1, 2], False),
+        (True, [2, 0, 1, 0, 1, 2], True),
+    ],
+)
+def test_columns_in_the_order_of_their_activations_must_be_said_to_be(
+    tmp_path: Path, groups: list[int], *, desc_act: bool, is_right: bool
+) -> None:
+    settings = {"quant_method": "gptq", "bits": 4, "group_size": 2, "desc_act": desc_act}
+    config = {**CONFIG, "architectures": ["UnknownForCausalLM"], "quantization_config": settings}
+    index = torch.tensor(groups, dtype=torch.int32)
+    save(write_checkpoint(tmp_path, config=config), up__qweight=index, up__g_idx=index.clone())
+    if is_right:
+        inspect_checkpoint(tmp_path)
+        return
+    with pytest.raises(CheckpointError, match=r"it says desc_act false, but up\.g_idx") as caught:
+        inspect_checkpoint(tmp_path)
+    assert '"desc_act": true' in str(caught.value.remedy)
 
 
 def test_of_many_files_the_first_and_the_last_are_looked_at(tmp_path: Path) -> None:

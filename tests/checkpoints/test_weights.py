@@ -2,14 +2,18 @@
 
 import json
 import pickle
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from bundle.checkpoints import inspect_checkpoint
 from bundle.checkpoints._weights import StoredTensor, inspect_weights
 from bundle.errors import CheckpointError
 from tests.checkpoints.checkpoints import (
+    CONFIG,
     INDEX,
     LFS_POINTER,
     write_checkpoint,
@@ -217,6 +221,17 @@ def test_a_cut_off_pytorch_file_is_an_error(pytorch: Path, *, legacy: bool, cut:
     error = refusal(pytorch)
     assert "pytorch_model.bin is " in error.message
     assert told in error.message
+
+
+def test_tensors_of_a_class_of_their_own_are_tensors_too(pytorch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    packed = type("Int8Tensor", (), {"__module__": "torchao"})  # as torchao's, which is not installed here
+    monkeypatch.setitem(sys.modules, "torchao", SimpleNamespace(Int8Tensor=packed))
+    config = {**CONFIG, "quantization_config": {"quant_method": "torchao", "quant_type": "int8_weight_only"}}
+    write_json(pytorch / "config.json", config)
+    write_pytorch(pytorch / "pytorch_model.bin", {**tensors(torch, norm=(2,)), "up.weight": packed()})
+
+    assert inspect_checkpoint(pytorch).tensors.keys() == {"norm", "up.weight"}
 
 
 def test_tensors_one_level_down_are_none(pytorch: Path) -> None:
