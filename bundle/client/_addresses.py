@@ -16,6 +16,7 @@ _ENDPOINTS = ("/chat/completions", "/completions", "/models")
 _ENDPOINT = re.compile(r"(/chat)?/completions$")
 _USER_MARK = re.compile(r"@|%40|\uff20|\ufe6b", re.IGNORECASE)
 _STRAY = re.compile(r"[\s\\\"`“”]")
+_DEPLOYMENT = re.compile(r"/openai/deployments/[^/]+$")
 _AZURE_QUERY = re.compile(r"api-version=[\w.-]{1,40}")
 
 
@@ -23,7 +24,8 @@ def normalise_base_url(url: str) -> str:
     """The base URL that ``url`` means, without a trailing slash.
 
     - A trailing ``/chat/completions`` or ``/completions`` is removed, and the rest is used unchanged.
-    - Otherwise ``/v1`` is appended, unless the path names a version: ``/v1``, ``/api/paas/v4``, ``/v1beta/openai``.
+    - Otherwise ``/v1`` is appended, unless the path names a version (``/v1``, ``/api/paas/v4``, ``/v1beta/openai``) or
+      one of Azure's deployments.
     - Without a scheme it is http on this machine; any other host needs one.
     - The query ``api-version=…``, which Azure demands, is kept; see `join`.
 
@@ -51,7 +53,7 @@ def normalise_base_url(url: str) -> str:
     path = parts.path.rstrip("/")
     if _ENDPOINT.search(path):
         path = _ENDPOINT.sub("", path).rstrip("/")
-    elif not any(_VERSION.fullmatch(segment) for segment in path.split("/")):
+    elif not any(_VERSION.fullmatch(segment) for segment in path.split("/")) and not _DEPLOYMENT.search(path):
         path += "/v1"
     return f"{parts.scheme}://{_host(parts)}{path}{mark}{query}"
 

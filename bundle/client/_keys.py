@@ -36,13 +36,13 @@ class Key:
         return f"Key({self.position})"
 
     def may_be_good_after(self, fault: AttemptError) -> bool:
-        """Whether a refusal may pass, since the key has had replies: a gateway's page, or a 401 not yet repeated."""
+        """Whether a refusal of a key that has had replies may pass: a gateway's page, a redirect, or a first 401."""
         if self.refusals is None:
             return False
         if fault.status == _UNAUTHORIZED and fault.fate is Fate.KEY_SPENT:
             self.refusals += 1
             return self.refusals < _UNAUTHORIZED_IN_A_ROW
-        return fault.is_page and fault.fate is Fate.REFUSED
+        return fault.fate is Fate.REFUSED and (fault.is_page or 300 <= fault.status < 400)
 
 
 class KeyRing:

@@ -45,6 +45,7 @@ class StreamedReply:
         self._thinking: list[str] = []
         self._calls: list[object] | None = None
         self._is_done = False
+        self._index: Any = None  # of the choice that is read
         self._ends_often = False
         self._may_have_ended = False
         self._finish_reason: Any = None
@@ -108,11 +109,11 @@ class StreamedReply:
                 if event.get("error"):
                     raise fault_of_body(event)
                 return
-            choice = choices[0]
-            if len(choices) > 1 or choice.get("index"):
-                choice = next((one for one in choices if not one.get("index")), None)
-                if choice is None:
-                    return
+            if self._index is None:  # LiteLLM has counted from 1
+                self._index = min(one.get("index") or 0 for one in choices)
+            choice = next((one for one in choices if (one.get("index") or 0) == self._index), None)
+            if choice is None:
+                return
             if not self.ended:
                 require_no_error(event, choice)
             delta = choice.get("delta")

@@ -107,6 +107,16 @@ async def test_a_key_that_has_worked_is_dropped_once_its_refusal_is_repeated() -
     assert len(api.bodies) == 8
 
 
+async def test_a_redirect_between_replies_may_pass() -> None:
+    async def handler(call: Call) -> web.Response:
+        if call.number == 2:
+            return web.Response(status=302, headers={"Location": "/maintenance.html"})
+        return completion("A")
+
+    async with loopback_api(handler) as api, client_of(api.url) as client:
+        assert [(await ask(client)).attempts for _ in range(2)] == [1, 2]
+
+
 async def test_a_gateway_that_keeps_this_machine_out_is_named_as_one() -> None:
     async def handler(call: Call) -> web.Response:
         return web.Response(status=403, text="<html><title>Just a moment...</title>", content_type="text/html")

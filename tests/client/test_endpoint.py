@@ -47,6 +47,7 @@ KEY = "sk-endpoint-51c3a7"
             "https://me.openai.azure.com/openai/deployments/gpt/chat/completions?api-version=2024-10-21",
             "https://me.openai.azure.com/openai/deployments/gpt?api-version=2024-10-21",
         ),
+        ("https://me.openai.azure.com/openai/deployments/gpt/", "https://me.openai.azure.com/openai/deployments/gpt"),
     ],
 )
 def test_a_base_url_is_understood_as_it_is_written(written: str, meant: str) -> None:

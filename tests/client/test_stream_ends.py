@@ -104,6 +104,18 @@ async def test_a_server_that_names_no_end_when_asked_again_is_believed() -> None
     assert [(reply.text, reply.unusual_end) for reply in replies] == [("A", None), ("B", "null")]
 
 
+@pytest.mark.parametrize("index", [1, "0", None])
+async def test_the_only_choice_is_read_whatever_its_index(index: object) -> None:
+    async def handler(call: Call) -> web.StreamResponse:
+        events = chunks_of(["答", "案", "B"])
+        for choice in (choice for event in events for choice in event["choices"]):
+            choice["index"] = index
+        return await send_stream(call, events)
+
+    (reply,) = await ask_all(handler, 1)
+    assert reply.text == "答案B"
+
+
 async def test_a_model_that_the_first_event_leaves_open_is_known() -> None:  # Azure
     async def handler(call: Call) -> web.StreamResponse:
         events = [{"choices": [], "model": ""}, *({**event, "model": "other"} for event in chunks_of(["B"]))]

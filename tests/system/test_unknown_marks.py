@@ -74,6 +74,8 @@ def test_a_mark_stands_in_the_text_with_more_on_both_sides(reply: str) -> None:
         ('<details type="reasoning" done="true">\n<summary>Thought for 3 seconds</summary>\nA?', "<details"),
         ("<details><summary>思考过程</summary>", "<details"),
         ("<details open><summary>Example</summary>", None),
+        ("*Thinking...*\n\n> A?\n\nB", "*Thinking...*"),
+        ("**Thinking:** A, as it", None),
         ("<plan>", "<plan>"),
         ("[think]", None),
     ],
