@@ -91,6 +91,7 @@ class LoraConfig(BaseModel):
     target_modules: _Names = None
     exclude_modules: _Names = None
     modules_to_save: _Names = None
+    ensure_weight_tying: bool | None = None
     layers_to_transform: _Indices | None = None
     layers_pattern: _Names = None
 

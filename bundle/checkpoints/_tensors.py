@@ -7,14 +7,14 @@ some when it loads them (fused experts), and back when it saves.
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
 from bundle.checkpoints._files import listed, shown
 from bundle.checkpoints._quantized import QuantizedLayout
-from bundle.checkpoints._weights import StoredTensor
+from bundle.checkpoints._weights import StoredTensor, require_own_names
 from bundle.errors import CheckpointError
 
 Shapes = dict[str, tuple[int, ...]]
@@ -47,12 +47,6 @@ _MOST_LAYERS: Final = 10_000  # a table of every tensor is made, whatever the fi
 _MOST_EXPERTS: Final = 200_000  # in all layers together
 _LAYER: Final = re.compile(r"model\.layers\.(\d+)\.")
 _PROJECTION: Final = re.compile(r"\.layers\.\d+\..*(?:_proj|\.w\d|\.wqkv|\.wo)$")
-_FACTOR: Final = re.compile(r"\.lora_[AB]\.(?:default\.)?weight$")
-_WRAPPED: Final = re.compile(
-    r"^(?:module|base_model\.model)\.|(?:^|\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
-    r"|\.modules_to_save\."
-)
-"""Names of torch's and peft's wrappers. Not so ``base_layer``, which published models have (Phi-4-multimodal)."""
 FLOATS: Final = {"BF16", "F16", "F32", "F64"}
 _REMEDY: Final = "Compare config.json with the one the model was published with."
 
@@ -308,7 +302,7 @@ def check_tensors(directory: Path, config: Mapping[str, Any], stored: Mapping[st
     Raises:
         CheckpointError: Tensors are missing, left over, or of another shape or kind.
     """
-    _require_own_names(directory, stored)
+    require_own_names(directory, stored)
     layout = QuantizedLayout(config.get("quantization_config"))
     dtypes = {tensor.dtype for tensor in stored.values()}
     if layout.is_of_weights and stored and dtypes <= FLOATS:
@@ -331,23 +325,6 @@ def check_tensors(directory: Path, config: Mapping[str, Any], stored: Mapping[st
             details=problems[1:],
         )
     return None
-
-
-def _require_own_names(directory: Path, stored: Iterable[str]) -> None:
-    """Check that names are the model's own: an engine may start without the tensors that it has no name for."""
-    if factors := [name for name in stored if _FACTOR.search(name)]:
-        raise CheckpointError(
-            f"The weights in {shown(directory)} hold a LoRA adapter that is not merged ({len(factors)} tensors): "
-            f"{listed(factors)}.",
-            remedy="Merge it before saving: `model.merge_and_unload().save_pretrained(DIR)`.",
-        )
-    if wrapped := [name for name in stored if _WRAPPED.search(name)]:
-        raise CheckpointError(
-            f"The weights in {shown(directory)} were saved with the names of what the model was wrapped in for its "
-            f"training ({len(wrapped)} tensors): {listed(wrapped)}.",
-            remedy="Save the model within: `accelerator.unwrap_model(model).save_pretrained(DIR)`, with peft after "
-            "merge_and_unload().",
-        )
 
 
 def _naming(implied: Shapes, stored: Mapping[str, StoredTensor]) -> str:

@@ -32,8 +32,12 @@ _PYTORCH_INDEX: Final = "pytorch_model.bin.index.json"
 _NUMBERED_SHARD: Final = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.\w+)")
 _ADAPTER: Final = "adapter_model.safetensors"
 _OTHER_FORMATS: Final = ("*.gguf", "*.pth", "*.pt", "*.h5", "*.msgpack", "*.onnx", "*.bin")
-
-
+_FACTOR: Final = re.compile(r"\.lora_[AB]\.(?:default\.)?weight$")
+_WRAPPED: Final = re.compile(
+    r"^(?:module|base_model\.model)\.|(?:^|\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+    r"|\.modules_to_save\."
+)
+"""Names of torch's and peft's wrappers. Not so ``base_layer``, which published models have (Phi-4-multimodal)."""
 _HEADER_LIMIT: Final = 100_000_000  # safetensors' own MAX_HEADER_SIZE
 BITS: Final = {
     "F4": 4,
@@ -284,3 +288,24 @@ def _read_pytorch(files: Sequence[Path]) -> Iterator[StoredFile]:
     for path, tensors in zip(files, described, strict=True):
         stored = {name: StoredTensor(dtype, tuple(shape)) for name, (dtype, shape) in tensors.items()}
         yield StoredFile(stored, path.stat().st_size)
+
+
+def require_own_names(directory: Path, stored: Iterable[str]) -> None:
+    """Check that tensors' names are the model's own: an engine may start without those that it has no name for.
+
+    Raises:
+        CheckpointError: They are those of what it was wrapped in for its training.
+    """
+    if factors := [name for name in stored if _FACTOR.search(name)]:
+        raise CheckpointError(
+            f"The weights in {shown(directory)} hold a LoRA adapter that is not merged ({len(factors)} tensors): "
+            f"{listed(factors)}.",
+            remedy="Merge it before saving: `model.merge_and_unload().save_pretrained(DIR)`.",
+        )
+    if wrapped := [name for name in stored if _WRAPPED.search(name)]:
+        raise CheckpointError(
+            f"The weights in {shown(directory)} were saved with the names of what the model was wrapped in for its "
+            f"training ({len(wrapped)} tensors): {listed(wrapped)}.",
+            remedy="Save the model within: `accelerator.unwrap_model(model).save_pretrained(DIR)`, with peft after "
+            "merge_and_unload().",
+        )

@@ -21,6 +21,7 @@ _PREFIX: Final = "base_model.model."
 _FACTOR: Final = re.compile(r"(.+)\.lora_(?:([AB])\.weight|embedding_([AB]))")
 _NOT_ALWAYS_ADAPTED: Final = re.compile(r"\.experts\.|\.gate$|(?:^|\.)(?:embed_tokens|tok_embeddings|lm_head|output)$")
 """Modules that are none in every release of transformers, and those that "all-linear" leaves out."""
+_EMBEDDINGS: Final = re.compile(r"(?:embed_tokens|tok_embeddings)\.weight$")
 _HEAD: Final = re.compile(r"(?:lm_head|output)\.")
 _OWN_BASE: Final = (
     "Give the base model that it was trained on; if its vocabulary was resized for the training, the resized one."
@@ -105,6 +106,14 @@ def inspect_adapter(path: Path, base: Checkpoint) -> Adapter:
     zeros = _zeros(path / ADAPTER_WEIGHTS, header)
     products, replaced = _held_against_base(path, config, header.tensors, base)
     notes = _held_against_config(path, config, products, replaced, base)
+    if not any(_HEAD.match(_whole(name.removeprefix(_PREFIX))) for name in (*header.tensors, *base.tensors)) and (
+        not config.ensure_weight_tying and any(map(_EMBEDDINGS.search, {*products, *replaced}))
+    ):
+        notes.append(
+            "warning: the adapter changes the embeddings, which are the base's output layer too: in training they "
+            "were changed alone, but merging, as peft's does, changes both; for the model as it was trained, save the "
+            "base with an lm_head.weight of its own and tie_word_embeddings = false"
+        )
     if not replaced and all(one.a in zeros or one.b in zeros for one in products.values()):
         notes.append(
             f"warning: the adapter changes nothing: all of its lora_B (or lora_A) are zero, as before training; "
@@ -167,6 +176,8 @@ def _held_against_base(
         whole = _whole(own)
         if match := _FACTOR.fullmatch(own):
             factors.setdefault(match[1], {})[match[2] or match[3]] = name
+        elif whole == "lm_head.weight" and whole not in tensors and _is_its_embeddings(path, name, stored):
+            continue  # peft saves both after a change of the vocabulary
         elif whole not in tensors:
             strange.append(f"the model has no {shown(whole)}")
         elif tensors[whole].shape != tensor.shape:
@@ -210,6 +221,17 @@ def _held_against_base(
             )
         products[f"{module}.weight"] = Product(pair["A"], pair["B"], config.scale(module), transposed)
     return products, replaced
+
+
+def _is_its_embeddings(path: Path, head: str, stored: Mapping[str, StoredTensor]) -> bool:
+    """Whether an adapter's output layer is a copy of the embeddings that it brings."""
+    own = {_whole(name.removeprefix(_PREFIX)): name for name in stored}
+    embeddings = own.get("model.embed_tokens.weight")
+    if embeddings is None or stored[embeddings] != stored[head]:
+        return False
+    file = path / ADAPTER_WEIGHTS
+    header = read_safetensors_header(file)
+    return read_values(file, header, head) == read_values(file, header, embeddings)
 
 
 def _whole(name: str) -> str:
@@ -257,7 +279,11 @@ def _held_against_config(
             raise CheckpointError(f"{shown(path / ADAPTER_WEIGHTS)} {said}: {listed(absent)}.", remedy=_INCOMPLETE)
         notes.append(f"warning: the adapter {said}, if the model has them: {listed(absent)}")
     for name in config.modules_to_save or ():
-        if not any(f"{name}." in one for one in replaced) and any(f"{name}." in one for one in tensors):
+        # An output layer that is the embeddings may have been saved as these.
+        is_tied_head = bool(_HEAD.match(f"{name}.")) and base.weights_unchecked is None
+        if not any(f"{name}." in one or (is_tied_head and _EMBEDDINGS.search(one)) for one in replaced) and (
+            is_tied_head or any(f"{name}." in one for one in tensors)
+        ):
             raise CheckpointError(
                 f"{shown(path / ADAPTER_WEIGHTS)} lacks {shown(name)}, one of modules_to_save in {ADAPTER_CONFIG}.",
                 remedy=_INCOMPLETE,

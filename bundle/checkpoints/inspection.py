@@ -235,6 +235,11 @@ def _quantization_config(
         settings = {"quant_method": "modelopt", **read_json_object(directory / _MODELOPT)}
     if settings is None:
         return None
+    if isinstance(settings, Mapping) and (settings.get("load_in_4bit") or settings.get("load_in_8bit")):
+        settings = {
+            "quant_method": "bitsandbytes",
+            **settings,
+        }  # as transformers takes it
     if not isinstance(settings, Mapping) or not isinstance(settings.get("quant_method"), str):
         if config.get("quantization") == settings:
             raise CheckpointError(

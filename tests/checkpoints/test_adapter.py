@@ -30,6 +30,7 @@ safetensors = late("safetensors.torch")
 
 WHOLE = f"{MODULE}.weight"
 
+EMBEDDINGS = "model.tok_embeddings.weight"
 Parts = dict[str, "torch.Tensor"]
 
 
@@ -377,6 +378,34 @@ def test_an_output_layer_for_a_model_that_has_none_of_its_own_is_refused(
     with pytest.raises(CheckpointError, match=r"the model has no output\.weight") as caught:
         inspect_adapter(adapter, tied)
     assert "tie_word_embeddings = false" in (caught.value.remedy or "")
+
+
+TIED = "changes the embeddings, which are the base's output layer too"
+
+
+@pytest.mark.parametrize(
+    ("settings", "brought", "told"),
+    [
+        ({"modules_to_save": ["embed_tokens"]}, {"embed_tokens": 1}, TIED),
+        ({"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}, {"embed_tokens": 1}, None),
+        ({"modules_to_save": ["embed_tokens", "lm_head"]}, {"embed_tokens": 1, "lm_head": 1}, None),
+        ({"modules_to_save": ["embed_tokens", "lm_head"]}, {"embed_tokens": 1, "lm_head": 2}, "has no lm_head.weight"),
+        ({"modules_to_save": ["lm_head"]}, {}, "lacks lm_head, one of modules_to_save"),
+    ],
+)
+def test_embeddings_that_are_the_output_layer_too_are_changed_as_both(
+    base: Checkpoint, save: Callable[..., Path], settings: dict[str, Any], brought: dict[str, int], told: str | None
+) -> None:
+    own = {name: one for name, one in base.tensors.items() if name not in ("output.weight", EMBEDDINGS)}
+    tied = replace(base, tensors=own | {"model.embed_tokens.weight": base.tensors[EMBEDDINGS]})
+    names = {"embed_tokens": "base_model.model.model.embed_tokens.weight", "lm_head": "base_model.model.lm_head.weight"}
+    shape = base.tensors[EMBEDDINGS].shape
+    adapter = save(settings, {names[module]: torch.full(shape, float(value)) for module, value in brought.items()})
+    try:
+        found = " ".join(inspect_adapter(adapter, tied).notes)
+    except CheckpointError as error:
+        found = error.message
+    assert told in found if told else TIED not in found and "lm_head" not in found
 
 
 @pytest.mark.parametrize(("bias", "lacking"), [("none", 0), ("lora_only", 1), ("all", 2)])

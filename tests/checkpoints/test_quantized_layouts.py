@@ -381,6 +381,11 @@ def test_single_modules_may_have_other_numbers_of_bits() -> None:
     assert check_tensors(Path("model"), config, stored) is None
 
 
+def test_settings_of_bitsandbytes_need_not_name_it(tmp_path: Path) -> None:
+    config = {"architectures": ["UnknownForCausalLM"], "quantization_config": {"load_in_4bit": True}}
+    assert inspect_checkpoint(write_checkpoint(tmp_path, config=config)).quantization == "bitsandbytes"
+
+
 def test_weights_may_be_packed_into_bytes() -> None:
     config, stored = quantized(QWEN2, "w4a16")
     for name in [name for name in stored if name.endswith(".weight_packed")]:
