@@ -46,6 +46,7 @@ class StreamedReply:
         self._calls: list[object] | None = None
         self._is_done = False
         self._index: Any = None  # of the choice that is read
+        self._has_others = False
         self._ends_often = False
         self._may_have_ended = False
         self._finish_reason: Any = None
@@ -113,6 +114,7 @@ class StreamedReply:
                 self._index = min(one.get("index") or 0 for one in choices)
             choice = next((one for one in choices if (one.get("index") or 0) == self._index), None)
             if choice is None:
+                self._has_others = True
                 return
             if not self.ended:
                 require_no_error(event, choice)
@@ -143,6 +145,8 @@ class StreamedReply:
         """
         if not (self.ended or self._may_have_ended):
             raise AttemptError("the reply broke off", Fate.AGAIN)
+        if self._has_others and not self.names_end:  # the index may count events
+            raise AttemptError("the reply has several choices, of which the first does not end", Fate.AGAIN)
         message = {
             "content": self._content[-1] if self._grows else "".join(self._content),
             "reasoning_content": _joined(self._thinking) or None,

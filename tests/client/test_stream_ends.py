@@ -116,6 +116,20 @@ async def test_the_only_choice_is_read_whatever_its_index(index: object) -> None
     assert reply.text == "答案B"
 
 
+async def test_a_choice_that_does_not_end_beside_others_is_no_reply() -> None:  # an index that counts events
+    async def handler(call: Call) -> web.StreamResponse:
+        if not call.body["stream"]:
+            return completion("答案B")
+        events = chunks_of(["答", "案", "B"])
+        for number, event in enumerate(events):
+            for choice in event["choices"]:
+                choice["index"] = number
+        return await send_stream(call, events)
+
+    (reply,) = await ask_all(handler, 1)
+    assert reply.text == "答案B"
+
+
 async def test_a_model_that_the_first_event_leaves_open_is_known() -> None:  # Azure
     async def handler(call: Call) -> web.StreamResponse:
         events = [{"choices": [], "model": ""}, *({**event, "model": "other"} for event in chunks_of(["B"]))]

@@ -77,6 +77,9 @@ def test_a_mark_stands_in_the_text_with_more_on_both_sides(reply: str) -> None:
         ("*Thinking...*\n\n> A?\n\nB", "*Thinking...*"),
         ("**Thinking:** A, as it", None),
         ("<plan>", "<plan>"),
+        ("&lt;think&gt;A?", "&lt;think&gt;"),
+        ("＜think＞A?", "＜think＞"),
+        ("<think\n>A?", "<think\n>"),
         ("[think]", None),
     ],
 )
