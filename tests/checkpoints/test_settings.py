@@ -70,6 +70,7 @@ def test_what_ends_a_reply_must_be_a_token_of_the_model(tmp_path: Path, end: obj
     ("config", "generation"),
     [
         ({"hidden_act": "silu", "rope_scaling": None, "sliding_window": None, "eos_token_id": [2, 3]}, None),
+        ({"use_sliding_window": False, "sliding_window": 0}, None),  # of a Qwen2-MoE, by transformers 5
         ({"rope_scaling": {"type": "dynamic", "factor": 2.0}, "torch_dtype": "bfloat16"}, {"eos_token_id": 2}),
         ({"rope_scaling": {**LLAMA3, "rope_type": "llama3"}, "rope_theta": 500000.0}, {}),
         ({"rope_scaling": {"type": "su", "short_factor": [1.0], "long_factor": [1.5]}}, {"eos_token_id": -1}),
