@@ -81,7 +81,7 @@ _TRANSIENT = frozenset({408, 409, 424, 425, _BUSY, 499})  # 424 of TGI, 499 of n
 _OUTAGE = frozenset({502, 503, 504, 520, 521, 522, 523, 524, 529})  # of gateways, Cloudflare and Anthropic
 _REFUSED = {
     403: "Check that the API key may use this model.",
-    404: "Check the base URL, which usually ends in /v1, and the model name.",
+    404: "Check the model name and the base URL: it ends in /v1, or is given up to /chat/completions.",
     405: "Check the base URL: there is no chat API at this address.",
     407: "The proxy requires a login: put it into HTTPS_PROXY, or add the host to NO_PROXY.",
     410: "Check the base URL and the model name: the server says that they were removed.",

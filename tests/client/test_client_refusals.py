@@ -56,7 +56,7 @@ async def test_an_address_without_an_api_is_named_with_what_to_check() -> None:
         with pytest.raises(RefusedError, match=r"/v1/chat refuses every request: HTTP 404") as caught:
             await ask(client)
 
-    assert "Check the base URL, which usually ends in /v1, and the model name." in str(caught.value)
+    assert "the base URL: it ends in /v1, or is given up to /chat/completions." in str(caught.value)
 
 
 @pytest.mark.parametrize(
