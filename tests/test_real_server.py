@@ -23,7 +23,7 @@ torch, transformers = late("torch"), late("transformers", at_least="5.23")
 
 # A model on a CPU that others use as well takes minutes for all questions.
 _LONGEST_S = 1500.0
-pytestmark = pytest.mark.timeout(2 * _LONGEST_S)
+pytestmark = [pytest.mark.timeout(2 * _LONGEST_S), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,6 @@ def out(place: Path, environment: Mapping[str, str]) -> Path:
     return place / "out"
 
 
-@pytest.mark.slow
 def test_every_question_is_answered_and_scored(out: Path) -> None:
     results, rows = results_of(out), rows_of(out)
     assert results["coverage"] == {"total": 52, "answered": 52, "failed": 0}

@@ -137,7 +137,9 @@ SERVERS = {
 }
 
 
-@pytest.mark.parametrize("lengths", [SHORT, LONG], ids=["short", "long"])
+@pytest.mark.parametrize(
+    "lengths", [pytest.param(SHORT, id="short"), pytest.param(LONG, id="long", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", SERVERS)
 def test_looking_for_the_best_number_of_requests_costs_a_twentieth_of_the_time(
     name: str, lengths: Sequence[int]

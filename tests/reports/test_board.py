@@ -297,7 +297,6 @@ def test_the_page_of_a_run_that_goes_on_follows_it_and_shows_its_end(browser: Br
         page.close()
 
 
-@pytest.mark.slow
 def test_a_reader_of_a_reply_is_not_torn_out_of_it_by_the_end(browser: Browser, tmp_path: Path) -> None:
     out = tmp_path / "outputs"
     going = write_run(out / "20260101-000000-going", {"law": "1101x."}, results=False)

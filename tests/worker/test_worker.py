@@ -137,6 +137,7 @@ async def test_its_driver_is_gone(tiny: Path, tmp_path: Path) -> None:
         await there.check_nothing_is_left()
 
 
+@pytest.mark.slow
 async def test_it_is_killed(tiny: Path, tmp_path: Path) -> None:
     async with machine(tmp_path, "stubborn") as there:
         await served(there, tiny)

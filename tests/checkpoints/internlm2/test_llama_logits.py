@@ -21,12 +21,14 @@ IDS = [1, 4863, 663, 13, 260, 282, 4000, 271, 13, 3, 757, 726, 288, 260, 739, 13
         pytest.param({}, id="two query heads a key"),
         pytest.param({"num_attention_heads": 8}, id="four query heads a key", marks=pytest.mark.slow),
         pytest.param({"num_key_value_heads": 4}, id="a key for every query head", marks=pytest.mark.slow),
-        pytest.param({"num_key_value_heads": 1}, id="one key for all"),
-        pytest.param({"bias": True}, id="attention with bias"),
+        pytest.param({"num_key_value_heads": 1}, id="one key for all", marks=pytest.mark.slow),
+        pytest.param({"bias": True}, id="attention with bias", marks=pytest.mark.slow),
         pytest.param({"tie_word_embeddings": True}, id="tied embeddings"),
         pytest.param({"rope_theta": 10000}, id="another rope base", marks=pytest.mark.slow),
         pytest.param({"rope_scaling": {"type": "linear", "factor": 4.0}}, id="linear rope"),
-        pytest.param({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, id="dynamic rope, short text"),
+        pytest.param(
+            {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, id="dynamic rope, short text", marks=pytest.mark.slow
+        ),
         pytest.param(
             {"rope_scaling": {"factor": 3.0, "type": "dynamic"}, "max_position_embeddings": 8},
             id="dynamic rope, text longer than trained",
