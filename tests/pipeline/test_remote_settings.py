@@ -125,7 +125,7 @@ def test_where_the_list_does_not_help_the_address_is_to_be_checked(tmp_path: Pat
         result = evaluated(tmp_path, "m", "--base-url", api.url)
 
     assert result.returncode == 3
-    assert "hint: Check the base URL" in result.stderr
+    assert "hint: Check the model name and the base URL" in result.stderr
 
 
 def test_without_a_key_a_list_that_needs_one_says_that_none_was_sent(tmp_path: Path) -> None:
