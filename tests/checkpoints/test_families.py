@@ -156,6 +156,7 @@ def test_the_same_seed_gives_the_same_files_and_another_seed_other_weights(tmp_p
 
 
 @pytest.mark.parametrize(("like", "package"), [("qwen3", "qwen3"), ("llama3", "llama3_1")])
+@pytest.mark.slow
 def test_a_published_tokenizer_is_taken_as_it_is(tmp_path: Path, like: str, package: str) -> None:
     source = PUBLISHED / f"tokenizer-{package}" / "models"
     if not source.is_dir():

@@ -85,6 +85,7 @@ def test_one_that_never_comes_up_is_gone_on_without(box: MakeBox) -> None:
     machine.check(answered=ALL)
 
 
+@pytest.mark.slow
 def test_the_first_is_lost_for_good_and_the_other_answers_the_rest(box: MakeBox) -> None:
     # Which comes up first is not known, and the other must not have answered all before this one is midway.
     machine = box("good", **TWO_GPUS, **{ON_FIRST: "crash midway", ON_SECOND: "takes its time"})

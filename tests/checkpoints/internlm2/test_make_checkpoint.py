@@ -105,6 +105,7 @@ def test_weights_are_normal_with_the_configured_spread_and_norms_are_one(tiny: P
     assert not (tensors["output.weight"] == tensors["model.tok_embeddings.weight"]).all()
 
 
+@pytest.mark.slow
 def test_it_answers_with_a_letter_that_depends_on_the_prompt_and_ends_its_turn(tmp_path: Path, tiny: Path) -> None:
     torch = pytest.importorskip("torch")
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -120,6 +120,7 @@ def test_a_rewrite_that_has_lost_a_part_is_made_again(source: Path, cache: Path)
     assert (rewritten / "tokenizer.json").is_file()
 
 
+@pytest.mark.slow
 def test_two_at_once_make_one_rewrite(source: Path, cache: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from bundle.checkpoints.internlm2 import rewrite_as_llama;"
