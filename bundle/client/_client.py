@@ -102,6 +102,7 @@ class ChatClient:
         self._outage = SharedPause()
         self._transport = Transport(base_url, timeout_s=timeout_s, proxies=proxies, headers=headers)
         self._heard = False
+        self._repeats = 0
         self._refusal: RefusedError | None = None
 
     async def __aenter__(self) -> Self:
@@ -282,9 +283,15 @@ class ChatClient:
         """Whether to ask again in another form, as it may be the form that was refused and not the question."""
         if fault.busy or fault.too_long or fault.fate is Fate.KEY_SPENT:
             return False
+        if fault.fate is Fate.NOT_ITS_OWN:
+            question.attempts += 1
+            self._repeats += 1
+            if self._repeats > 1:  # a server whose ids do not differ is only suspected once
+                self._say_once("the server sends replies twice; asking again over other connections")
+            return True
         if self._modes.has_changed(question):
             return True
-        if fault.fate is Fate.UNANSWERED or fault.status >= 500:
+        if fault.fate is Fate.UNANSWERED or (fault.fate is Fate.AGAIN and fault.status >= 400):
             if question.version != self._body.version:
                 return True  # meanwhile the parameters have been adapted
             if (change := self._body.adapt(fault, streams=question.streams)) is not None:
@@ -300,8 +307,7 @@ class ChatClient:
             RefusedError: No question is.
         """
         fault = self._patience.bounded(self._modes.blamed(question, fault))
-        if key.may_be_good_after(fault):
-            fault.fate = Fate.AGAIN
+        key.note_refusal(fault)
         if self._is_done_with(key, fault):
             return  # another key is left, and that this one is refused is not the question's fault
         if (fault.busy or fault.outage) and self._pauses_all(question, key, fault):

@@ -5,6 +5,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
+from weakref import WeakKeyDictionary
 
 import aiohttp
 import openai
@@ -17,11 +18,16 @@ LONGEST_BODY = 16 * 1024 * 1024
 
 _LONGEST_ERROR = 64 * 1024
 _LONGEST_HEADER = 64 * 1024
+_MOST_HEADERS = 1024
 _MOST_CONNECTIONS = 1000
 _IDLE_S = 4.0
 """How long an idle connection is kept: uvicorn closes it after 5 s, and a request sent just then is lost."""
 _OF_THE_BODY = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 _OF_THE_BODY_RAW = frozenset(name.encode() for name in _OF_THE_BODY)
+
+_MORE_HEADERS: Any = (  # aiohttp bounds their number, at 128, from 3.14 on
+    {"max_headers": _MOST_HEADERS} if "max_headers" in (aiohttp.ClientSession.__init__.__kwdefaults__ or {}) else {}
+)
 
 httpx: Any = importlib.import_module(
     next(
@@ -42,10 +48,12 @@ class Answer(httpx.AsyncByteStream):  # type: ignore[misc]
         status: The HTTP status.
         reason: The phrase beside it.
         headers: The response's headers; their names have no case.
+        connection: What it comes over, as others may.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: Any) -> None:
         self._response = response
+        self.connection = response.came_over
         self.status = response.status
         self.reason = response.reason or ""
         self.headers: Mapping[str, str] = response.headers
@@ -85,7 +93,41 @@ class _Request(aiohttp.ClientRequest):
         # A response that was sent twice, say: the second would be taken for that to the next request.
         if conn.protocol is None or conn.protocol.should_close:
             raise _StrayDataError
-        return await super().send(conn)
+        response: Any = await super().send(conn)
+        response.came_over = conn.protocol
+        return response  # type: ignore[no-any-return]
+
+
+class Repeats:
+    """Notices an answer that comes twice over a connection, so that the second seems to be that to the next request.
+
+    It is the id of a reply that shows this. Where a question that was asked again for this reason gets the same id, or
+    two different replies have one, ids mean nothing, and nothing is noticed any more.
+    """
+
+    def __init__(self) -> None:
+        self._latest: WeakKeyDictionary[Any, Mapping[str, Any]] = WeakKeyDictionary()
+        self._doubted: set[str] = set()
+        self._ids_differ = True
+
+    def has_come_before(self, answer: Answer, body: object) -> bool:
+        """Whether an answer, or the first event of one, is the previous one over its connection, which is closed then.
+
+        Args:
+            answer: Where it is from.
+            body: Its JSON.
+        """
+        named = body.get("id") if isinstance(body, Mapping) else None
+        if not (self._ids_differ and isinstance(body, Mapping) and isinstance(named, str) and named):
+            return False
+        before = self._latest.get(answer.connection, {})
+        self._latest[answer.connection] = body
+        self._ids_differ = named not in self._doubted and (before.get("id") != named or before == body)
+        if not self._ids_differ or before.get("id") != named:
+            return False
+        self._doubted.add(named)
+        answer.connection.close()
+        return True
 
 
 class Prepared(NamedTuple):
@@ -140,6 +182,7 @@ class Connections(openai.DefaultAsyncHttpxClient):
                 cookie_jar=aiohttp.DummyCookieJar(),
                 max_line_size=_LONGEST_HEADER,
                 max_field_size=_LONGEST_HEADER,
+                **_MORE_HEADERS,
             )
         while True:
             try:

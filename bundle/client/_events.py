@@ -12,7 +12,7 @@ DONE = object()
 
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _LONGEST_FIELD = max(map(len, _FIELDS))
-_OF_WHOLE_BODIES = (b"{", b"[", b"<")
+_OF_WHOLE_BODIES = (b"{", b"[", b"<", b'"')
 _LONGEST_CHUNK = 2**16
 _UNNAMED = frozenset({b"", b"message"})
 _SAID_DONE = re.compile(rb"""["'\[<\s]*done[\]"'>.!\s]*""", re.IGNORECASE)

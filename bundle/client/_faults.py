@@ -1,18 +1,16 @@
 """Why an attempt got no reply, and what that means for the question and for the run."""
 
-import contextlib
-import email.utils
 import enum
 import html
 import json
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from bundle.client._addresses import redirected
+from bundle.client._retry_after import retry_after_s
 from bundle.system.text import one_line
 
 
@@ -20,6 +18,7 @@ class Fate(enum.Enum):
     """What follows an attempt without a reply."""
 
     AGAIN = "a transient fault: retry"
+    NOT_ITS_OWN = "another question's reply: ask at once, over another connection"
     UNANSWERED = "this question would fail again: give it up"
     REFUSED = "every question would fail, unless the server has answered others"
     KEY_SPENT = "every question sent with this key would fail"
@@ -79,6 +78,7 @@ class _Sign:
 _BUSY, _FORBIDDEN, _NOT_FOUND = 429, 403, 404
 _TRANSIENT = frozenset({408, 409, 424, 425, _BUSY, 499})  # 424 of TGI, 499 of nginx and others
 _OUTAGE = frozenset({502, 503, 504, 520, 521, 522, 523, 524, 529})  # of gateways, Cloudflare and Anthropic
+_MAY_PASS = frozenset({400, 404, 418, 420, 422})
 _REFUSED = {
     403: "Check that the API key may use this model.",
     404: "Check the model name and the base URL: it ends in /v1, or is given up to /chat/completions.",
@@ -117,18 +117,39 @@ _RATE_LIMIT = _Sign(
     r"|(请求|调用|访问)(次数)?(过于|太|过)(频繁|快|多)|(频率|速率|并发数?|流量)(已?达到?|过高|超限|超过|超出|受限|限制|上限)"
     r"|限流|限速|(?<!日)流控|每(秒|分钟?).{0,16}(上限|限制|超)|控制.{0,4}(频率|速率|并发)",
 )
-_MAY_LIMIT = frozenset({400, 401, 403, 418, 420})
+_MAY_LIMIT = frozenset({200, 400, 401, 403, 418, 420, _BUSY})
 _OF_A_KEY = re.compile(r"\bkeys?\b|token|credential|密钥|鉴权|认证", re.IGNORECASE)
 # Gemini says "exceeded your current quota" of the requests a minute as well.
 # DashScope calls tokens a minute "insufficient_quota".
 _OF_A_MINUTE = re.compile(r"allocated quota|error-code#(token|rate)-limit", re.IGNORECASE)
 _RATE_WORDS = re.compile(r"per[ _-]?(second|minute)|\b[rt]pm\b|(try again|retry) (in|after)|每(秒|分)", re.IGNORECASE)
 
+# new-api and one-api say of a model that no channel has it: 503, "当前分组 default 下对于模型 m 无可用渠道".
 _NO_MODEL = _Sign(
     r"model_?not_?found|invalid_?model|model_?not_?exist\w*",
     r"\bmodel\b.{0,100}?\b(does not|doesn't|not) exist\b|\bmodel\b.{0,100}?\bnot found\b"
-    r"|\b(no such|unknown|invalid) model\b|模型.{0,50}?不存在",
+    r"|\b(no such|unknown|invalid) model\b|模型.{0,50}?不存在|无可用(的)?渠道|\bno available channels?\b",
 )
+_MAY_HAVE_NO_MODEL = frozenset({400, 503})
+
+# What gateways say of trouble behind them: one-api and new-api (upstream_error, bad_response_status_code),
+# SiliconFlow (50505, "System is too busy now"), Anthropic (overloaded_error).
+_PASSING = _Sign(
+    r"upstream\w*|bad_response\w*|\w*overload\w*|server_(busy|error)|service_?unavailable\w*|50505",
+    r"\bupstream[_ ](error|time|fail|service|server|connect)|\boverload(ed)?\b|\b(too|is|are|currently|server) busy\b"
+    r"|\b(try|retry)\b.{0,9}\blater\b|temporar(y|ily) \w*\s?(unavailable|failure|error|issue|problem|overload)"
+    r"|bad response status code 5\d\d|internal server error|service (is )?(currently )?unavailable"
+    r"|(系统|服务器?|引擎|模型)[^，。]{0,4}(繁忙|忙碌)|(稍|请)[后候](再|重)?试|稍后.{0,4}重试|负载(已|过|较)|过载|超载"
+    r"|(暂时|暂|服务)不可用|服务器?(内部)?(异常|错误)|上游.{0,4}(服务|负载|错误|超时|失败|异常)",
+)
+_TRY_AGAIN = re.compile(r"\btry(ing)? again\b|重试", re.IGNORECASE)
+_ANOTHER_REQUEST = re.compile(
+    r"\b(invalid|check|correct|fix|modify|changing|remov(e|ing)|reduc(e|ing)|shorten(ing)?|different|another)\b"
+    r"|support|检查|修改|更换|缩短|减少|支持|非法|无效|有误",
+    re.IGNORECASE,
+)
+"""Says that something else should be asked, and not the same later."""
+PASSING = "temporary server fault"
 
 # OpenAI, Azure (content_filter, ResponsibleAIPolicyViolation), DashScope (data_inspection_failed), Volcengine
 # (SensitiveContentDetected), Zhipu (1301), Moonshot (content_filter), MiniMax ("input new_sensitive").
@@ -138,7 +159,7 @@ _CONTENT_FILTER = _Sign(
     r"inappropriate content|content (filter|management policy|policy|moderation)|sensitive (content|information|words?)"
     r"|new_sensitive|considered (high risk|unsafe)|敏感|不当内容|违规内容|内容安全|不安全内容|审核(未|不)通过",
 )
-_MAY_FILTER = frozenset({400, 403, 421, 422, 451})
+_MAY_FILTER = frozenset({200, 400, 403, 421, 422, 451})
 FILTERED = "the content filter refused the question"
 
 # OpenAI (context_length_exceeded), vLLM, lmdeploy, SGLang, TGI ("`inputs` tokens + `max_new_tokens` must be"),
@@ -152,11 +173,17 @@ _CONTEXT_EXCEEDED = _Sign(
     r"|token (count|length|limit)s?.{0,40}\bexceed|exceed\w*\b.{0,40}\b(token (limit|length)|message tokens)"
     r"|上下文.{0,10}(长度|超|限制)|(输入|提示词?|prompt|内容|token).{0,20}(超长|过长|超出|超过)",
 )
-_MAY_BE_TOO_LONG = frozenset({400, 413, 422})
+_MAY_BE_A_QUOTA = frozenset({200, 400, 403, _BUSY})
+_MAY_BE_TOO_LONG = frozenset({200, 400, 413, 422})
 TOO_LONG = "prompt and reply exceed the model's context"
 
 _CODE_KEYS = ("code", "status", "status_code", "error_code")
 _STATUS = re.compile("[45][0-9]{2}")
+_NO_ERROR = re.compile(
+    r"\s*(0|200|none|null|nil|undefined|false|n/a|-|ok(ay)?|success(ful|fully)?|succeed(ed)?|no[ _]?errors?"
+    r"|(请求|操作|调用|执行|处理|返回)?(成功|正常)|无(错误)?)[.!。！]?\s*",
+    re.IGNORECASE,
+)
 _MORE_TOKENS = re.compile(
     r"(max_(completion_|new_|output_)?tokens\b|最大(输出|生成|回复)?\s*(长度|token)|最大输出).{0,60}"
     r"(at least|greater than or equal|minimum|too (small|low)|至少|不低于|不(能|得|可|应)?小于|过小|太小|大于等于)",
@@ -165,20 +192,6 @@ _MORE_TOKENS = re.compile(
 _MESSAGE_KEYS = ("message", "detail", "msg", "error_msg", "error", "status_msg")
 _HTML = re.compile(r"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
-_NUMBER = re.compile(r"\d{1,13}(\.\d*)?")
-_LEAST_TIME_S, _LEAST_TIME_MS = 1e9, 1e12
-"""From these numbers on it is a time since 1970, in seconds or in milliseconds, and no duration."""
-_LIMITS = ("x-ratelimit-{}-requests", "x-ratelimit-{}-tokens", "x-ratelimit-{}", "ratelimit-{}")
-_DURATION = re.compile(
-    r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hours?|秒|分钟?)(?![a-z])",
-    re.IGNORECASE,
-)
-_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "秒": 1.0, "分": 60.0}
-# "Please try again in 6m0s", "Retry after 2 minutes", "请在 20 秒后重试".
-_ASKED = re.compile(
-    r"(?:\b(?:again|retry|wait)\s+(?:in|after|for)?\s*|请(?:在|等待?)?\s*)((?:\d[\d.]*\s*[a-z秒分]+\s?)+)",
-    re.IGNORECASE,
-)
 
 
 def fault_of_status(status: int, body: object, headers: Mapping[str, str], asked: str = "") -> AttemptError:
@@ -202,22 +215,15 @@ def _error_of_status(status: int, body: object, headers: Mapping[str, str]) -> A
     error = _error_in(body)
     message = said(body) or "no message"
     reason = f"HTTP {status}: {message}"
-    is_busy = status == _BUSY or (status in _MAY_LIMIT and _RATE_LIMIT.is_in(error, message))
-    if status == 401 and _OF_A_KEY.search(message):
-        is_busy = False  # a wrong key that was tried too often is waited for in vain
-    pause_s = retry_after_s(headers, message if is_busy else "")
-    if status in _MAY_FILTER and _CONTENT_FILTER.is_in(error, message):
-        return AttemptError(f"{FILTERED}: {reason}", Fate.UNANSWERED)
-    if status in _MAY_BE_TOO_LONG and not is_busy and _CONTEXT_EXCEEDED.is_in(error, message):
-        return AttemptError(f"{TOO_LONG}: {reason}", Fate.UNANSWERED, too_long=True)
-    if status == 401 and not is_busy:
+    if (fault := _fault_by_words(status, error, message, reason, headers)) is not None:
+        return fault
+    if status == 401:
         return AttemptError(reason, Fate.KEY_SPENT, remedy=_KEY_REMEDY)
-    if status == 402 or (status in (400, 403, _BUSY) and _is_quota(error, message, pause_s)):
-        return AttemptError(reason, Fate.KEY_SPENT, remedy=_QUOTA_REMEDY)
-    if is_busy:
-        return AttemptError(reason, Fate.AGAIN, pause_s=pause_s, busy=True)
-    if status == 400 and _NO_MODEL.is_in(error, message):
+    if status in _MAY_HAVE_NO_MODEL and _NO_MODEL.is_in(error, message):
         return AttemptError(reason, Fate.REFUSED, remedy=_MODEL_REMEDY, no_model=True)
+    pause_s = retry_after_s(headers)
+    if status in _MAY_PASS and _passes(error, message):
+        return AttemptError(f"{PASSING}: {reason}", Fate.AGAIN, pause_s=pause_s, outage=True)
     if status in _REFUSED:
         is_page = isinstance(body, str) and "json" not in headers.get("content-type", "")
         remedy = _GATEWAY_REMEDY if is_page and status == _FORBIDDEN else _REFUSED[status]
@@ -227,6 +233,23 @@ def _error_of_status(status: int, body: object, headers: Mapping[str, str]) -> A
             return AttemptError(f"the server wants a larger --max-out-len: {reason}", Fate.UNANSWERED)
         return AttemptError(reason, Fate.UNANSWERED, parameter=str(error.get("param") or ""))
     return AttemptError(reason, Fate.AGAIN, pause_s=pause_s, outage=status in _OUTAGE)
+
+
+def _fault_by_words(
+    status: int, error: Mapping[str, Any], message: str, reason: str, headers: Mapping[str, str]
+) -> AttemptError | None:
+    """The fault that the code or the words of an error tell, whatever its status; None if they tell none."""
+    is_busy = status == _BUSY or (status in _MAY_LIMIT and _RATE_LIMIT.is_in(error, message))
+    if status == 401 and _OF_A_KEY.search(message):
+        is_busy = False  # a wrong key that was tried too often is waited for in vain
+    pause_s = retry_after_s(headers, message if is_busy else "")
+    if status in _MAY_FILTER and _CONTENT_FILTER.is_in(error, message):
+        return AttemptError(f"{FILTERED}: {reason}", Fate.UNANSWERED)
+    if status in _MAY_BE_TOO_LONG and not is_busy and _CONTEXT_EXCEEDED.is_in(error, message):
+        return AttemptError(f"{TOO_LONG}: {reason}", Fate.UNANSWERED, too_long=True)
+    if status == 402 or (status in _MAY_BE_A_QUOTA and _is_quota(error, message, pause_s)):
+        return AttemptError(reason, Fate.KEY_SPENT, remedy=_QUOTA_REMEDY)
+    return AttemptError(reason, Fate.AGAIN, pause_s=pause_s, busy=True) if is_busy else None
 
 
 def _redirect(status: int, location: str, asked: str) -> AttemptError:
@@ -258,75 +281,36 @@ def key_remedy(fault: AttemptError, *, sends_a_key: bool) -> str:
 
 def fault_of_body(body: object) -> AttemptError:
     """The fault behind a body that came with a success status but is not a chat completion."""
-    has_error = isinstance(body, Mapping) and bool(body.get("error"))
+    has_error = isinstance(body, Mapping) and is_error(body.get("error"))
     error, message = _error_in(body), said(body)
     # Gateways such as OpenRouter pass on an error that occurred after they had sent the status, and some APIs never
     # send another one than 200.
     codes = (str(one.get(name)) for one in (error, body) if isinstance(one, Mapping) for name in _CODE_KEYS)
     if (code := next(filter(_STATUS.fullmatch, codes), None)) is not None:
         return fault_of_status(int(code), body, {})
-    is_busy = isinstance(body, Mapping) and _RATE_LIMIT.is_in(error, message)
-    if has_error:
-        if _CONTENT_FILTER.is_in(error, message):
-            return AttemptError(f"{FILTERED}: {message}", Fate.UNANSWERED)
-        if not is_busy and _CONTEXT_EXCEEDED.is_in(error, message):
-            return AttemptError(f"{TOO_LONG}: {message}", Fate.UNANSWERED, too_long=True)
-        if _is_quota(error, message, None):
-            return AttemptError(f"the server says: {message}", Fate.KEY_SPENT, remedy=_QUOTA_REMEDY)
-    if is_busy:
-        pause_s = retry_after_s({}, message)
-        return AttemptError(f"the server says: {message}", Fate.AGAIN, pause_s=pause_s, busy=True)
-    if has_error:
-        return AttemptError(f"the server says: {message}", Fate.AGAIN)
+    if isinstance(body, Mapping):
+        reason = f"the server says: {message}"
+        fault = _fault_by_words(200, error, message, reason, {})
+        if fault is not None and (has_error or fault.busy):  # other words may be a text's
+            return fault
+        if has_error:
+            return AttemptError(reason, Fate.AGAIN)
     is_page = isinstance(body, str) and _is_html(body)
     what = f'the text "{message}"' if isinstance(body, str) and body.strip() and not is_page else message
     return unexpected(what or "empty body", heard=not is_page)
 
 
+def is_error(value: object) -> bool:
+    """Whether the ``error`` of a body says that there is one, unlike "none" or ``{"code": 0, "message": "ok"}``."""
+    if isinstance(value, Mapping):
+        told = [value[name] for name in (*_CODE_KEYS, *_MESSAGE_KEYS, "type") if name in value]
+        return any(map(is_error, told or value.values()))
+    return bool(value) and value != 200 and not _NO_ERROR.fullmatch(str(value))
+
+
 def unexpected(what: str, *, heard: bool = True) -> AttemptError:
     """The fault of a response that is not one of the API's."""
     return AttemptError(f"not a chat completion: {what}", Fate.AGAIN, remedy=_PAGE_REMEDY, heard=heard)
-
-
-def retry_after_s(headers: Mapping[str, str], message: str = "") -> float | None:
-    """Seconds the server asks to wait, in its headers or else in its message; None if it does not say.
-
-    ``Retry-After`` holds seconds or a date (RFC 9110, 10.2.3), with some servers seconds or milliseconds since 1970, or
-    a number with a unit. ``retry-after-ms`` is OpenAI's, and finer. Of
-    ``x-ratelimit-reset-requests`` and ``-tokens`` ("1s", "6m0s", "20ms"), other servers' ``x-ratelimit-reset`` and the
-    IETF draft's ``ratelimit-reset`` the longest counts whose limit is used up.
-    """
-    milliseconds = headers.get("retry-after-ms", "").strip()
-    if _NUMBER.fullmatch(milliseconds):
-        return float(milliseconds) / 1000
-    value = headers.get("retry-after", "").strip()
-    if _NUMBER.fullmatch(value) or _DURATION.fullmatch(value):
-        return _duration_s(value)
-    with contextlib.suppress(ValueError, TypeError, OverflowError, OSError):
-        return max(email.utils.parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
-    if not message:
-        return None
-    resets = [
-        _duration_s(headers.get(name.format("reset"), ""))
-        for name in _LIMITS
-        if headers.get(name.format("remaining"), "0").strip() == "0"
-    ]
-    if known := [reset for reset in resets if reset is not None]:
-        return max(known)
-    return _duration_s(asked[1]) if (asked := _ASKED.search(message)) else None
-
-
-def _duration_s(text: str) -> float | None:
-    """Seconds in "6m0s", "1.5 s", "20ms", "30 seconds", "2 minutes" or "12", or until a time since 1970."""
-    if _NUMBER.fullmatch(text.strip()):
-        number = float(text)
-        if number < _LEAST_TIME_S:
-            return number
-        return max((number if number < _LEAST_TIME_MS else number / 1000) - time.time(), 0.0)
-    parts = [(float(number), unit.lower()) for number, unit in _DURATION.findall(text)]
-    if not parts:
-        return None
-    return sum(number * (0.001 if unit.startswith(("ms", "mil")) else _UNITS_S[unit[0]]) for number, unit in parts)
 
 
 def said(body: object) -> str:
@@ -352,6 +336,13 @@ def _error_in(body: object) -> Mapping[str, Any]:
 
 def _is_html(text: str) -> bool:
     return _HTML.match(text[:4000]) is not None
+
+
+def _passes(error: Mapping[str, Any], message: str) -> bool:
+    if _PASSING.words.search(message):
+        return True
+    may_pass = _PASSING.has_code(error) or _TRY_AGAIN.search(message) is not None
+    return may_pass and not (error.get("param") or _ANOTHER_REQUEST.search(message))
 
 
 def _is_quota(error: Mapping[str, Any], message: str, pause_s: float | None) -> bool:

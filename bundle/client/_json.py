@@ -1,5 +1,6 @@
 """JSON as servers write it."""
 
+import contextlib
 import json
 
 _UTF_8 = "utf-8"
@@ -18,10 +19,20 @@ def charset_of(content_type: str) -> str:
 def from_json(data: bytes, charset: str = _UTF_8) -> object:
     """Parse JSON: in a form of Unicode, as it must be, or else in ``charset``. Its numbers may have any length.
 
+    An object that a gateway has encoded a second time, as a string, is that object.
+
     Raises:
         ValueError: It is not JSON.
         RecursionError: It is nested too deep.
     """
+    value = _parsed(data, charset)
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        with contextlib.suppress(ValueError):
+            return _parsed(value.encode("utf-8", "surrogatepass"), charset)
+    return value
+
+
+def _parsed(data: bytes, charset: str) -> object:
     text: bytes | str = data
     try:
         return json.loads(data)

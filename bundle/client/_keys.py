@@ -35,14 +35,22 @@ class Key:
     def __repr__(self) -> str:
         return f"Key({self.position})"
 
-    def may_be_good_after(self, fault: AttemptError) -> bool:
-        """Whether a refusal of a key that has had replies may pass: a gateway's page, a redirect, or a first 401."""
+    def note_refusal(self, fault: AttemptError) -> None:
+        """Change a refusal of a key that has had replies into the passing fault that it may be.
+
+        A redirect, an unknown model or address is a server's or a gateway's that is being restarted. A gateway's page
+        may concern one question, and a 401 may be a slip, if it does not come again and again.
+        """
         if self.refusals is None:
-            return False
+            return
         if fault.status == _UNAUTHORIZED and fault.fate is Fate.KEY_SPENT:
             self.refusals += 1
-            return self.refusals < _UNAUTHORIZED_IN_A_ROW
-        return fault.fate is Fate.REFUSED and (fault.is_page or 300 <= fault.status < 400)
+            if self.refusals < _UNAUTHORIZED_IN_A_ROW:
+                fault.fate = Fate.AGAIN
+        elif fault.fate is Fate.REFUSED:
+            fault.outage = fault.no_model or 300 <= fault.status < 400
+            if fault.outage or fault.is_page:
+                fault.fate = Fate.AGAIN
 
 
 class KeyRing:

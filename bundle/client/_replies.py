@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from bundle.client._ends import end_of
-from bundle.client._faults import TOO_LONG, AttemptError, Fate, fault_of_body, unexpected
+from bundle.client._faults import TOO_LONG, AttemptError, Fate, fault_of_body, is_error, unexpected
 from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks, split_thinking
 from bundle.errors import BundleError, ExitCode
 from bundle.system.text import one_line
@@ -149,7 +149,6 @@ def reply_of(
 
 
 _MOST_TOKENS = 10**9
-_FINE = (0, "0", 200, "200")
 
 
 def unwrapped(body: Any) -> Any:
@@ -168,8 +167,7 @@ def require_no_error(body: Any, choice: Any) -> None:
         AttemptError: One does.
     """
     for one in (body, choice):
-        error = one.get("error")
-        if error and not (isinstance(error, Mapping) and (not any(error.values()) or error.get("code") in _FINE)):
+        if is_error(one.get("error")):
             raise fault_of_body(one)
 
 

@@ -4,7 +4,7 @@ import itertools
 from typing import Any
 
 from bundle.client._events import DONE
-from bundle.client._faults import AttemptError, Fate, fault_of_body
+from bundle.client._faults import AttemptError, Fate, fault_of_body, is_error
 from bundle.client._replies import Reply, content_of, count, require_no_error, unwrapped
 from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks, ThinkingSplitter
 from bundle.tasks.answers import AnswerRule
@@ -107,7 +107,7 @@ class StreamedReply:
             if event.get("usage"):
                 self._usage = event["usage"]
             if not choices:
-                if event.get("error"):
+                if is_error(event.get("error")):
                     raise fault_of_body(event)
                 return
             if self._index is None:  # LiteLLM has counted from 1

@@ -2,10 +2,15 @@
 
 import re
 
+from bundle.client._folds import Folds
+
 _TAGS = ("think", "thinking", "thought", "thoughts", "reasoning", "seed:think")
+_BRACKETS = (("[", "]"), ("◁", "▷"), ("＜", "＞"), ("&lt;", "&gt;"))  # Mistral, Kimi, and gateways for web pages
 _PAIRS = (
     *((f"<{tag}>", f"</{tag}>") for tag in _TAGS),
-    *((f"{left}think{right}", f"{left}/think{right}") for left, right in ("[]", "◁▷")),  # Mistral, Kimi
+    *((f"{left}think{right}", f"{left}/think{right}") for left, right in _BRACKETS),
+    ("【思考】", "【/思考】"),
+    ("<|channel>thought", "<channel|>"),  # Gemma
 )
 # gpt-oss: <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…<|return|>
 _HARMONY = tuple(f"<|{name}|>" for name in ("start", "channel", "constrain", "message", "end", "call", "return"))
@@ -59,6 +64,7 @@ class ThinkingSplitter:
     - An opening mark that is never closed makes everything after it thinking.
     - A closing mark that was never opened makes everything before it thinking: with chat templates that end in
       ``<think>``, the reply lacks the opening mark.
+    - What a server folds away in Markdown at the beginning is thinking, see `Folds`.
     - White space between thinking and the first character of the text is dropped.
 
     The result does not depend on how the reply is cut into pieces. Because of the third rule, text can turn out to be
@@ -73,6 +79,7 @@ class ThinkingSplitter:
 
     def __init__(self, marks: ThinkingMarks = KNOWN_MARKS) -> None:
         self._marks = marks
+        self._folds = Folds()
         self._text = ""
         self._thinking = ""
         self._inside = ""  # the mark that opened it; "" in the text
@@ -90,10 +97,12 @@ class ThinkingSplitter:
     @property
     def thinking(self) -> str:
         """The thinking so far, likewise."""
-        return self._thinking
+        return self._folds.thinking + self._thinking
 
     def feed(self, piece: str) -> str:
         """Take the next piece; return the text so far."""
+        if not self._folds.is_over:
+            piece = self._unfolded(piece)
         rest = self._held + piece
         if self._may_be_bare:
             rest = self._without_bare_channel(rest, searched_to=len(self._held) - len(_BARE_CLOSE))
@@ -115,12 +124,19 @@ class ThinkingSplitter:
 
     def end(self) -> str:
         """The reply is complete: return its text."""
+        if not self._folds.is_over:
+            self.feed(self._unfolded("", ends=True))
         if self._may_be_bare:
             self._may_be_bare = False
             self.feed("")
         self._take(self._held)
         self._held = ""
         return self._text
+
+    def _unfolded(self, piece: str, *, ends: bool = False) -> str:
+        text = self._folds.feed(piece, ends=ends)
+        self._marked |= bool(self._folds.thinking)
+        return text
 
     def _without_bare_channel(self, rest: str, *, searched_to: int) -> str:
         """Drop a bare analysis channel; while it may be one, nothing of it is text."""

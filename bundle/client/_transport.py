@@ -15,7 +15,7 @@ import aiohttp
 import openai
 from openai import AsyncOpenAI, Omit
 
-from bundle.client._connections import LONGEST_BODY, Answer, Connections, Prepared, TooLongError, httpx
+from bundle.client._connections import LONGEST_BODY, Answer, Connections, Prepared, Repeats, TooLongError, httpx
 from bundle.client._events import BLANK, EventDecoder, is_event_stream
 from bundle.client._faults import NETWORK_REMEDY, AttemptError, Fate, fault_of_status, unexpected
 from bundle.client._json import charset_of, from_json
@@ -105,6 +105,7 @@ class Transport:
         self._has_replied = False
         self._silent_since: float | None = None
         self._prepared: dict[tuple[str, str | None], Prepared] = {}
+        self._repeats = Repeats()
         connect_timeout_s = min(_CONNECT_TIMEOUT_S, timeout_s / 2)
         self._connections = Connections(
             self._proxy, tls=base_url.startswith("https:"), connect_timeout_s=connect_timeout_s
@@ -203,7 +204,7 @@ class Transport:
         events: EventDecoder | None = None
         latest = limit.when()
         pieces: list[bytes] = []
-        is_whole = False
+        is_whole, is_first = False, True
         async for piece in answer:
             if is_whole:
                 pieces.append(piece)
@@ -218,12 +219,22 @@ class Transport:
                 events = EventDecoder(charset_of(answer.headers.get("content-type", "")))
                 piece = begin
             self._silent_since = time.monotonic()
-            if not _pass_on(events.feed(piece), sink, limit, latest):
+            new = events.feed(piece)
+            if new and is_first:
+                is_first = False
+                self._require_new(answer, new[0])
+            if not _pass_on(new, sink, limit, latest):
                 return None
         if events is None:
-            return _parsed(b"".join(pieces), answer.headers)
+            body = _parsed(b"".join(pieces), answer.headers)
+            self._require_new(answer, body)
+            return body
         _pass_on(events.end(), sink, limit, latest)
         return None
+
+    def _require_new(self, answer: Answer, body: object) -> None:
+        if self._repeats.has_come_before(answer, body):
+            raise AttemptError("the reply to another question came once more", Fate.NOT_ITS_OWN)
 
     def _headers_with(self, key: str | None) -> Any:
         return {"Authorization": Omit() if key is None else f"Bearer {key}", **self._headers}
@@ -292,13 +303,11 @@ class Transport:
         variable = self._proxy.variable
         login = f"Put a valid user name and password into {variable} (http://USER:PASSWORD@HOST:PORT)"
         check = login if needs_login else f"Check that the proxy works, set {variable} to another one"
-        return AttemptError(
-            f"{fault.reason}, through the proxy {self._proxy.address} (from {variable})",
-            fault.fate,
+        return replace(
+            fault,
+            reason=f"{fault.reason}, through the proxy {self._proxy.address} (from {variable})",
             remedy=f"{check}, or skip it for this server: NO_PROXY={self._host}.",
-            outage=fault.outage,
             heard=False,
-            status=fault.status,
         )
 
 
@@ -359,6 +368,10 @@ def _fault_of_connection(error: BaseException, timeout_s: float, *, tls: bool, s
         return AttemptError(reason, Fate.AGAIN, remedy=NETWORK_REMEDY, outage=True, heard=False)
     if isinstance(cause, TimeoutError | asyncio.CancelledError):
         return AttemptError(f"no reply within {timeout_s:g} s", Fate.AGAIN)
+    if isinstance(cause, aiohttp.http_exceptions.ContentEncodingError):
+        what = one_line(cause.message.partition(". ")[0], 100)
+        reason = f"the reply is compressed, which was not asked for, and cannot be read ({what})"
+        return AttemptError(f"{reason}: turn that off at the server or at the gateway before it", Fate.AGAIN)
     if isinstance(cause, aiohttp.http_exceptions.HttpProcessingError) and not isinstance(cause, _BROKEN_OFF):
         return AttemptError(f"the server's response is not valid HTTP: {one_line(cause.message, 200)}", Fate.AGAIN)
     connected = not any(isinstance(one, aiohttp.ClientConnectorError) for one in errors)

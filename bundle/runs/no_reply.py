@@ -51,7 +51,10 @@ _CAUSES: Final[Mapping[Cause, tuple[re.Pattern[str], str]]] = {
         "Lower --qps or --concurrency, then continue with `bundle resume`.",
     ),
     Cause.SERVER: (
-        re.compile(r"HTTP 5\d\d|connect|reset|broke off|gave up|unreachable|refused the conn", re.IGNORECASE),
+        re.compile(
+            r"HTTP 5\d\d|temporary server fault|connect|reset|broke off|gave up|unreachable|refused the conn",
+            re.IGNORECASE,
+        ),
         "Server faults may be temporary: continue with `bundle resume`.",
     ),
     Cause.TEMPLATE: (

@@ -4,8 +4,7 @@ import re
 from typing import Final
 
 _OPENING: Final = re.compile(
-    r"\s*(<details(?=[^<>]{0,200}>\s*<summary>[^<]{0,60}(?i:think|thought|reason|思|推理))"  # Dify, Open WebUI
-    r"|\*Thinking(?:\.{3}|…)\*"  # Poe
+    r"\s*(\*Thinking(?:\.{3}|…)\*"  # Poe
     r"|&lt;[A-Za-z]\w{2,40}&gt;|＜[A-Za-z]\w{2,40}＞|<[A-Za-z]\w{2,40}\s>"
     r"|<\|?/?[A-Za-z][\w:.|-]{2,40}>|\[/?[A-Z][A-Z_]{3,40}\]|◁\w{3,40}▷|【思[考维][^】]{0,10}】)"
 )

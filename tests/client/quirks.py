@@ -21,6 +21,10 @@ MARKS = {
     "capitals": ("<THINK>", "</THINK>"),
     "harmony": ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
     "bare harmony": ("analysis", "assistantfinal"),
+    "a fence": ("```thinking\n", "\n```"),
+    "a quote": ("> **Reasoning**\n> ", ""),
+    "a quote below its heading": ("*Thinking...*\n\n> ", ""),
+    "details": ("<details><summary>Thought for 3 seconds</summary>", "</details>"),
 }
 MISSING = object()
 BOM = b"\xef\xbb\xbf"
@@ -123,6 +127,21 @@ def with_content(content: Callable[[str], object]) -> Handler:
         return await streamed(call, [message]) if call.body.get("stream") else await whole(call, message)
 
     return handler
+
+
+def with_error(said: object) -> Handler:
+    """Every body has an ``error``, which says that there is none."""
+
+    async def handler(call: Call) -> web.StreamResponse:
+        choice = {"message": {"content": letter(call.body)}, "finish_reason": "stop"}
+        return web.json_response({"choices": [choice], "error": said})
+
+    return handler
+
+
+async def encoded_twice(call: Call) -> web.StreamResponse:
+    choice = {"message": {"content": letter(call.body)}, "finish_reason": "stop"}
+    return web.json_response(json.dumps({"choices": [choice]}))
 
 
 def unless_refused(refusal: Callable[[dict[str, Any]], web.Response | None]) -> Handler:
@@ -292,6 +311,9 @@ QUIRKS: dict[str, Callable[[], Handler]] = {
             {"type": "text", "text": text},
         ]
     ),
+    "an error that is none": lambda: with_error("none"),
+    "an error that says success": lambda: with_error({"code": "200", "message": "success"}),
+    "a body encoded twice": lambda: encoded_twice,
     "two choices": lambda: streaming(others=["错", "D"]),
     "streams only": lambda: only_streams_thinking,
     "streams by default": lambda: streams_by_default,
@@ -334,6 +356,8 @@ QUIRKS: dict[str, Callable[[], Handler]] = {
     "rate limit as 400": lambda: one_in_four_refused_by(400, {"error": {"message": "请求过于频繁，请稍后再试"}}),
     "rate limit as 403": lambda: one_in_four_refused_by(403, {"error": {"code": "rate_limit_exceeded"}}),
     "rate limit as 200": lambda: one_in_four_refused_by(200, {"code": 1302, "msg": "并发数过高"}),
+    "trouble as 400": lambda: one_in_four_refused_by(400, {"error": {"message": "系统繁忙，请稍后重试"}}),
+    "trouble as 400, by its type": lambda: one_in_four_refused_by(400, {"error": {"type": "upstream_error"}}),
     "429 in a body with 200": lambda: one_in_four_refused_by(200, {"code": 429, "msg": "slow"}),
     "rate limit as 401": lambda: one_in_four_refused_by(401, {"error": {"message": "too many requests, slow down"}}),
     "rate limit": lambda: so_many_per_window(9, 0.6),
@@ -354,6 +378,10 @@ HOPELESS: dict[str, tuple[Callable[[], web.Response], str]] = {
     "error with status 200": (
         lambda: web.json_response({"code": "A0211", "msg": "token expired", "data": None}),
         "token expired",
+    ),
+    "a compressed body": (
+        lambda: web.Response(body=b"\x1b\x10\x00\xf8", headers={"Content-Encoding": "br"}),
+        "the reply is compressed, which was not asked for.* turn that off at the server",
     ),
     "another API": (of_another_api, "not a chat completion: {"),
     "text": (lambda: web.Response(text=next(_TEXTS)), 'not a chat completion: the text "'),

@@ -3,15 +3,18 @@
 import asyncio
 import contextlib
 import fcntl
+import itertools
 import json
 import struct
 import termios
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 from aiohttp import web
 
-from bundle.client import NoReplyError, RefusedError
+from bundle.client import ChatClient, NoReplyError, RefusedError, Reply
 from tests.evaluation.asking import ask, client_of
 from tests.openai_api import Call, chunks_of, completion, error, http, loopback_api, raw_api
 from tests.patience import PATIENCE_S
@@ -202,6 +205,7 @@ async def test_fields_and_headers_of_the_users_are_sent_with_every_request_and_n
         ("200 OK", "X-Message: 成功"),
         ("200 OK", "Set-Cookie: 城市=北京"),
         ("200 OK", f"Content-Security-Policy: {'x' * 20_000}"),
+        pytest.param("200 OK", "\r\n".join(f"X-{n}: {n}" for n in range(300)), id="300 lines"),
         ("200 好的", "X-Message: ok"),
     ],
 )
@@ -218,6 +222,13 @@ async def test_whatever_headers_hold_a_refusal_is_told() -> None:
             await ask(client)
 
 
+async def test_headers_without_number_are_told() -> None:
+    answer = http(GOOD, headers=[f"X-{number}: {number}" for number in range(40_000)])
+    async with raw_api(answer) as api, client_of(api.url, retries=0) as client:
+        with pytest.raises(NoReplyError, match=r"the server.s response is not valid HTTP: "):
+            await ask(client)
+
+
 async def test_a_response_that_is_not_valid_http_is_told_as_that() -> None:
     twice = http(GOOD, headers=[f"Content-Length: {len(GOOD)}"])
     async with (
@@ -229,11 +240,12 @@ async def test_a_response_that_is_not_valid_http_is_told_as_that() -> None:
             await ask(client)
 
 
-async def test_a_response_that_comes_twice_is_not_taken_for_the_next_one() -> None:
+@contextlib.asynccontextmanager
+async def echoing(
+    sends: Callable[[asyncio.StreamWriter, bytes], object], ids: Iterator[str] | None = None
+) -> AsyncIterator[tuple[str, list[asyncio.StreamWriter]]]:
+    """A server whose replies repeat the question: its URL, and the connections that it has accepted."""
     connections: list[asyncio.StreamWriter] = []
-
-    def response_to(question: str) -> bytes:
-        return http(GOOD.replace(b"B", question.encode()))
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connections.append(writer)
@@ -241,17 +253,64 @@ async def test_a_response_that_comes_twice_is_not_taken_for_the_next_one() -> No
             while head := await reader.readuntil(b"\r\n\r\n"):
                 length = int(head.lower().partition(b"content-length:")[2].split()[0])
                 question = json.loads(await reader.readexactly(length))
-                writer.write(response_to(question["messages"][-1]["content"]))
+                sends(writer, response_to(question["messages"][-1]["content"], None if ids is None else next(ids)))
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    async with server, client_of(url, stream="never") as client:
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", connections
+
+
+def response_to(question: str, name: str | None = None) -> bytes:
+    body = json.loads(GOOD.replace(b"B", question.encode()))
+    return http(json.dumps(body if name is None else {"id": name, **body}).encode())
+
+
+async def ask_in_turn(client: ChatClient, questions: Iterable[str]) -> list[Reply]:
+    return [await client.ask([{"role": "user", "content": question}], 64) for question in questions]
+
+
+async def test_a_response_that_comes_twice_is_not_taken_for_the_next_one() -> None:
+    async with (
+        echoing(asyncio.StreamWriter.write) as (url, connections),
+        client_of(url, stream="never") as client,
+    ):
         for question in "0123":
-            reply = await client.ask([{"role": "user", "content": question}], 64)
-            assert reply.text == question
+            assert [one.text for one in await ask_in_turn(client, question)] == [question]
             connections[-1].write(response_to(question))
             await until_arrived(connections[-1])
     assert len(connections) == 4
+
+
+async def test_a_response_that_comes_again_after_the_next_request_is_told_by_its_id() -> None:
+    latest: WeakKeyDictionary[asyncio.StreamWriter, bytes] = WeakKeyDictionary()
+
+    def send(writer: asyncio.StreamWriter, response: bytes) -> None:
+        writer.write(latest.get(writer, b"") + response)
+        latest[writer] = response
+
+    said: list[str] = []
+    async with (
+        echoing(send, map(str, itertools.count())) as (url, connections),
+        client_of(url, stream="never", retries=0, say=said.append) as client,
+    ):
+        replies = await ask_in_turn(client, "01230123")
+    assert [(one.text, one.attempts) for one in replies] == list(zip("01230123", [1, 2, 2, 2, 2, 2, 2, 2], strict=True))
+    assert len(connections) == 8
+    assert said == ["the server sends replies twice; asking again over other connections"]
+
+
+@pytest.mark.parametrize("name", ["", "chatcmpl-0"])
+async def test_ids_that_are_all_the_same_cost_one_request_at_most(name: str) -> None:
+    said: list[str] = []
+    async with (
+        echoing(asyncio.StreamWriter.write, itertools.repeat(name)) as (url, connections),
+        client_of(url, stream="never", retries=0, say=said.append) as client,
+    ):
+        replies = await ask_in_turn(client, "AAAABBAA")
+    assert [one.text for one in replies] == [*"AAAABBAA"]
+    assert sum(one.attempts for one in replies) == 8 + bool(name)
+    assert len(connections) == 1 + bool(name)
+    assert said == []
 
 
 async def until_arrived(connection: asyncio.StreamWriter) -> None:

@@ -81,7 +81,7 @@ async def test_a_model_that_is_not_there_ends_the_run(status: int, body: dict[st
     assert "model name" in str(caught.value)
 
 
-@pytest.mark.parametrize("status", [403, 404])
+@pytest.mark.parametrize("status", [403, 410])
 async def test_a_refusal_after_a_reply_concerns_one_question(status: int) -> None:
     async def handler(call: Call) -> web.Response:
         return error(status, "moderated") if call.number == 2 else completion("A")
@@ -131,7 +131,7 @@ async def test_a_gateway_that_keeps_this_machine_out_is_named_as_one() -> None:
 
 async def test_refusals_and_nothing_else_end_the_run_after_all() -> None:
     async def handler(call: Call) -> web.Response:
-        return completion("A") if call.number <= 3 else error(404, "the model was unloaded")
+        return completion("A") if call.number <= 3 else error(403, "the model was unloaded")
 
     async with loopback_api(handler) as api, client_of(api.url) as client:
         for _ in range(3):

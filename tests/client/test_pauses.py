@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.client._faults import retry_after_s
 from bundle.client._pace import pause_s
+from bundle.client._retry_after import retry_after_s
 
 
 @pytest.mark.parametrize(("busy", "first"), [(False, 0.5), (True, 5.0)])
@@ -85,6 +85,15 @@ def test_a_date_is_counted_from_now() -> None:
 
     assert seconds is not None
     assert 90 < seconds <= 100
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_date_is_counted_from_the_servers_clock(hours: int) -> None:
+    there = round(time.time()) + 3600 * hours
+    headers = {"date": formatdate(there, usegmt=True)}
+
+    assert retry_after_s(headers | {"retry-after": formatdate(there + 20, usegmt=True)}) == 20
+    assert retry_after_s(headers | {"x-ratelimit-reset": str(there + 20)}, "slow down") == 20
 
 
 @pytest.mark.parametrize("per_s", [1, 1000], ids=["seconds", "milliseconds"])

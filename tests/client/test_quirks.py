@@ -1,6 +1,8 @@
 """Servers as they are: whatever their quirk, every question is answered, and the score is that of a good server."""
 
 import asyncio
+import itertools
+import time
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,17 @@ async def test_a_quirk_changes_no_score(quirk: str, tmp_path: Path) -> None:
 async def test_a_quirk_changes_no_score_of_whole_replies(quirk: str, tmp_path: Path) -> None:
     options = AskingOptions(16, adaptive=True, full_replies=True, prefix_order=False)
     results, _, _ = await evaluate(tmp_path, QUIRKS[quirk](), options)
+
+    require_right(results)
+
+
+@pytest.mark.parametrize("quirk", ["rate limit", "outage", "trouble as 400"])
+async def test_a_clock_that_is_set_back_and_forward_changes_nothing(
+    quirk: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, hours = time.time, itertools.cycle([0, -1, 1, -24, 24])
+    monkeypatch.setattr(time, "time", lambda: clock() + 3600 * next(hours))
+    results, _, _ = await evaluate(tmp_path, QUIRKS[quirk]())
 
     require_right(results)
 

@@ -156,6 +156,36 @@ def test_a_body_may_be_wrapped_in_an_object_of_the_gateway() -> None:
         read({"code": 500, "msg": "busy", "data": {"choices": []}})
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        *("none", "None", "null", "", None, {}, [], False, "false", 0, "0", "ok", "success", "无", "请求成功"),
+        *({"code": 0}, {"code": "200", "message": "success"}, {"code": 200, "message": "OK", "request_id": "7f"}),
+        {"code": None, "message": "", "type": "none"},
+    ],
+)
+def test_an_error_that_says_that_there_is_none_is_none(said: Any) -> None:
+    assert read(body_of({"content": "A"}, error=said)).text == "A"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("Provider disconnected", "Provider disconnected"),
+        ({"code": 502, "message": "none"}, "HTTP 502: none"),
+        ({"code": 0, "message": "Provider disconnected"}, "Provider disconnected"),
+        ({"type": "server_error"}, "server_error"),
+        (True, "true"),
+        (1, "1"),
+    ],
+)
+def test_an_error_beside_a_text_means_that_it_is_cut_off(said: Any, told: str) -> None:
+    with pytest.raises(AttemptError, match=told) as caught:
+        read(body_of({"content": "A"}, error=said))
+
+    assert caught.value.fate is Fate.AGAIN
+
+
 def test_thinking_in_the_text_is_kept_apart() -> None:
     reply = read(body_of({"content": "<think>A or B</think>\n\nB"}))
 

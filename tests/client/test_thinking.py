@@ -13,6 +13,9 @@ REPLIES = st.lists(
 ).map("".join)
 HARMONY = ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|", "final", "analysis", "assistant", "A", "答案"]
 TAGS = ["<think>", "</think>", "[THINK]", "[/THINK]", "<seed:think>", "</seed:think>", "<", "[", " ", "A", "答案"]
+FOLDS = ["```", "~~~", "thinking", "python", "> ", "*Thinking...*", "**Reasoning**", ":", "<details>", "</details>"]
+FOLDS += ["<summary>Thoughts</summary>", "<think>", "</think>", "\n", "\r\n", " ", "A", "思考"]
+FOLDED = st.lists(st.sampled_from(FOLDS), max_size=12).map("".join)
 MARKED = st.lists(st.sampled_from([*TAGS, *HARMONY]), max_size=12).map("".join)
 
 
@@ -60,7 +63,72 @@ def test_a_replys_text_and_thinking(reply: str, text: str, thinking: str) -> Non
     assert (split.text, split.thinking) == (text, thinking)
 
 
-@given(REPLIES | MARKED, st.data())
+@pytest.mark.parametrize(
+    ("reply", "text", "thinking"),
+    [
+        ("```thinking\nA?\n```\nB", "B", "A?\n"),
+        ("```Think\r\nA?\r\n```\r\nB", "B", "A?\r\n"),
+        ("~~~ thoughts\nA?\n~~~\nB", "B", "A?\n"),
+        ("```思考过程\nA?\n```\nB", "B", "A?\n"),
+        ("```thinking\nA?```\nB", "B", "A?"),
+        ("```thinking\nA?\n```python\nB\n```\nC?\n```\nD", "D", "A?\n```python\nB\n```\nC?\n"),
+        ("```thinking\nA?\n```", "", "A?\n"),
+        ("```thinking\nA?", "", "A?"),
+        ("```thinking\nA?\n```\n```thinking\nB?\n```\nC", "C", "A?\nB?\n"),
+        ("> *Thinking...*\n> A?\n\nB", "B", "*Thinking...*\nA?\n\n"),
+        ("> **Reasoning**\n> A?\n>\n> C?\nB", "B", "**Reasoning**\nA?\n\nC?\n"),
+        ("> **Thought for 3 seconds**\n> A?\nB", "B", "**Thought for 3 seconds**\nA?\n"),
+        ("> 💭 Thinking process: A?\n> C?\nB", "B", "💭 Thinking process: A?\nC?\n"),
+        ("> 已深度思考（用时 8 秒）\n> A?\n\nB", "B", "已深度思考（用时 8 秒）\nA?\n\n"),
+        ("*Thinking...*\n\n> A?\n\nB", "B", "*Thinking...*\n\nA?\n\n"),
+        ("### 思考\n> A?\nB", "B", "### 思考\nA?\n"),
+        ("<details open>\n<summary>Thought for 3 s</summary>\nA?</details>\nB", "B", "\nA?"),
+        ('<details type="reasoning" done="true"> <summary> Thinking... </summary>\n> A?\n</details>B', "B", "\n> A?\n"),
+        ("<Details><Summary>思考过程</Summary>A?</Details>B", "B", "A?"),
+        ("&lt;think&gt;A?&lt;/think&gt;B", "B", "A?"),
+        ("＜think＞A?＜/think＞B", "B", "A?"),
+        ("【思考】A?【/思考】B", "B", "A?"),
+        ("<|channel>thought\nA?<channel|>B", "B", "\nA?"),
+    ],
+)
+def test_what_a_server_folds_away_before_the_text_is_thinking(reply: str, text: str, thinking: str) -> None:
+    split = split_thinking(reply)
+    assert (split.text, split.thinking) == (text, thinking)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "```\nB\n```",
+        "```python\nthink()\n```\nB",
+        "```thinker\nB\n```",
+        "> B",
+        "> A or B?\n\nB",
+        "> Reasons: A\nB",
+        "B\n> *Thinking...*\n> A?",
+        "B\n```thinking\nA?\n```",
+        "*Thinking...*\nB",
+        "**Thinking**\n\nB\n> A",
+        "**Thinking:** B",
+        "Thinking\n> B",
+        "<details><summary>Example</summary>A</details>B",
+        "# B",
+        "**",
+        "```",
+        ">",
+        " \n",
+    ],
+)
+def test_other_fences_and_quotes_are_text(reply: str) -> None:
+    split = split_thinking(reply)
+    assert (split.text, split.thinking) == (reply, "")
+
+
+def test_a_letter_in_bold_is_text_at_once() -> None:
+    assert ThinkingSplitter().feed("**B") == "**B"
+
+
+@given(REPLIES | MARKED | FOLDED, st.data())
 def test_every_way_to_cut_a_reply_gives_the_same(reply: str, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(reply)))))
 

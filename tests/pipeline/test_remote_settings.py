@@ -89,6 +89,7 @@ def test_a_password_in_the_usual_address_is_refused_and_not_repeated(tmp_path: P
         lambda: error(404, "The model `sft-200` does not exist.", code="model_not_found"),
         lambda: error(400, "unknown model sft-200"),
         lambda: error(404, "Not Found"),
+        lambda: error(503, "当前分组 default 下对于模型 sft-200 无可用渠道", code="model_not_found"),
     ],
 )
 def test_a_model_that_the_server_does_not_have_is_answered_with_those_it_has(

@@ -42,6 +42,7 @@ def test_the_status_of_a_reason_tells_it_from_another() -> None:
         ("HTTP 413: Payload Too Large", Cause.REQUEST),
         ("HTTP 429: too many requests", Cause.BUSY),
         ("HTTP 503: overloaded", Cause.SERVER),
+        ("temporary server fault: HTTP 400: upstream_error", Cause.SERVER),
         ("the request timed out", Cause.TIMEOUT),
         ("the server crashed on it 2 times", Cause.CRASHED),
         ("HTTP 418: I am a teapot", Cause.REQUEST),
