@@ -16,6 +16,9 @@ Topics = list[tuple[str, Finding]]
 _SAME_EVERYWHERE = ("packages", "lmdeploy", "vllm", "cpu engine")
 """Topics in which machines that share a run should agree."""
 
+_NOT_EXAMINED = "machine"
+"""The topic of what is found of a machine that could not be examined."""
+
 
 def examine_cluster(address: str, options: Options) -> dict[str, Topics]:
     """Examine the machines of a cluster, all at the same time. Raises BundleError if the cluster cannot be joined.
@@ -50,21 +53,29 @@ async def _examine_all(address: str, arguments: Sequence[str]) -> dict[str, Topi
 async def _examine(host: Host, machine: Machine, arguments: Sequence[str]) -> Topics:
     try:
         program = await host.start("-m", "bundle", "doctor", "--json", *arguments, node=machine.node)
-        output = await program.output()
+    except ServerError as error:
+        remedy = "See `ray status`. For a while Ray lists a machine that is lost; a run does without it."
+        return [(_NOT_EXAMINED, warning("this machine does not answer", remedy, [error.message]))]
+    output = await program.output()
+    try:
         return [
             (one["topic"], Finding(Status(one["status"]), one["text"], one["remedy"], tuple(one["details"])))
             for one in json.loads(output)["findings"]
         ]
-    except (ServerError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         remedy = "Install this program in the environment with which `ray start` was run there."
-        return [("system", failing("bundle cannot be run on this machine", remedy))]
+        why = [program.why_gone] if program.why_gone else []
+        return [(_NOT_EXAMINED, failing("bundle cannot be run on this machine", remedy, why))]
 
 
 def _differences(machines: dict[str, Topics]) -> Topics:
     found: Topics = []
+    examined = {
+        machine: topics for machine, topics in machines.items() if all(topic != _NOT_EXAMINED for topic, _ in topics)
+    }
     for topic in _SAME_EVERYWHERE:
         said: dict[tuple[str, ...], list[str]] = {}
-        for machine, topics in machines.items():
+        for machine, topics in examined.items():
             texts = tuple(finding.text for own, finding in topics if own == topic)
             said.setdefault(texts, []).append(machine)
         if len(said) > 1:

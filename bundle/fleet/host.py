@@ -248,6 +248,10 @@ class Program:
         )
         return link
 
+    @property
+    def why_gone(self) -> str:
+        return self.gone.result()
+
     async def output(self) -> bytes:
         """All that it writes until its end."""
         await asyncio.wait({self.gone})

@@ -10,7 +10,7 @@ from unittest import mock
 import psutil
 
 from tests.faults.box import Box
-from tests.patience import wait_until
+from tests.patience import PATIENCE_S, wait_until
 from tests.program import carrying
 from tests.stand_ins.box import STAND_INS, gpu_box
 
@@ -60,8 +60,12 @@ class Nodes:
             return self._cluster.add_node(num_cpus=1, num_gpus=1, env_vars=variables)
 
     def remove(self, node: Any) -> None:
-        """Kill a machine's raylet."""
+        """Kill a machine's raylet. Ray lists it for a while."""
         self._cluster.remove_node(node, allow_graceful=False)
+
+    def settle(self) -> None:
+        """Wait until Ray lists the machines that there are, and no others."""
+        self._cluster.wait_for_nodes(timeout=PATIENCE_S)
 
     def set(self, behaviour: str, **more: str) -> None:
         """How servers behave that start after this."""

@@ -31,6 +31,7 @@ def nodes() -> Iterator[Nodes]:
 @pytest.fixture
 def box(tmp_path: Path, tiny: Path, nodes: Nodes) -> Iterator[ClusterBox]:
     """A machine of the cluster, from which evaluations are started."""
+    nodes.settle()
     machine = ClusterBox(tmp_path, tiny, nodes)
     yield machine
     machine.end()

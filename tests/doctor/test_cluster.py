@@ -1,6 +1,12 @@
 """What ``bundle doctor --cluster`` makes of the machines' findings; `tests/cluster` has machines."""
 
-from bundle.doctor.cluster import _differences
+import json
+
+import pytest
+
+from bundle.doctor.cluster import _differences, _examine
+from bundle.errors import ServerError
+from bundle.fleet import Machine
 from bundle.system.findings import ok
 
 
@@ -15,3 +21,43 @@ def test_machines_that_differ_in_what_serves_are_named() -> None:
     ((topic, finding),) = _differences(machines)
     assert topic == "cpu engine"
     assert finding.details == ("node-1, node-2: transformers 5.24.0", "node-3: transformers 5.23.0")
+
+
+class ScriptedProgram:
+    """A doctor on a machine, which writes something and ends."""
+
+    def __init__(self, written: bytes, why: str) -> None:
+        self._written = written
+        self.why_gone = why
+
+    async def output(self) -> bytes:
+        return self._written
+
+
+class ScriptedHost:
+    """A cluster of which a machine is lost that Ray still lists, one lacks this program, and one is well."""
+
+    async def start(self, *arguments: str, node: str) -> ScriptedProgram:
+        if node == "lost":
+            raise ServerError("A worker could not be started on the cluster: the actor died.")
+        if node == "bare":
+            return ScriptedProgram(b"", "it ended (exit code 1): No module named bundle")
+        found = {"topic": "lmdeploy", "status": "ok", "text": "0.18.0", "remedy": None, "details": list[str]()}
+        return ScriptedProgram(json.dumps({"findings": [found]}).encode(), "")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("node", "text", "why"),
+    [
+        ("lost", "this machine does not answer", "A worker could not be started on the cluster: the actor died."),
+        ("bare", "bundle cannot be run on this machine", "it ended (exit code 1): No module named bundle"),
+    ],
+)
+async def test_a_machine_that_cannot_be_examined_is_said_and_differs_from_none(node: str, text: str, why: str) -> None:
+    machines = {name: await _examine(ScriptedHost(), Machine(name, name, 1, 1), []) for name in ("well", node)}  # type: ignore[arg-type]
+
+    ((_, finding),) = machines[node]
+    assert (finding.text, finding.details) == (text, (why,))
+    assert machines["well"] == [("lmdeploy", ok("0.18.0"))]
+    assert _differences(machines) == []
