@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.ideal import ideal
 from benchmarks.parameters import read_parameters
-from benchmarks.processes import FailedRunError, bundle, simulated_server
+from benchmarks.processes import FailedRunError, bundle, compile_program, simulated_server
 from benchmarks.questions import write_questions
 from benchmarks.scenarios import SCENARIOS, Scenario
 from benchmarks.start import measure_start
@@ -108,6 +108,7 @@ def main() -> None:
     parser.add_argument("--update-docs", action="store_true", help="write the tables into docs/performance.md")
     arguments = parser.parse_args()
     chosen = [one for one in SCENARIOS if one.name in (arguments.only or names)]
+    compile_program()
     results = run_scenarios(chosen, arguments.runs, arguments.data and arguments.data.resolve())
     publish("bundle", results, bundle_summary(results), document=arguments.update_docs)
     sys.exit(1 if results["not_run"] else 0)

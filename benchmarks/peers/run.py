@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.ideal import ideal
 from benchmarks.parameters import read_parameters
-from benchmarks.processes import FailedRunError, measure, simulated_server
+from benchmarks.processes import FailedRunError, compile_program, measure, simulated_server
 from benchmarks.questions import write_questions
 from benchmarks.scenarios import VALIDATION
 from benchmarks.tables import peers_summary, publish, surroundings, versions
@@ -197,6 +197,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.update_docs and arguments.only:
         parser.error("the table of the document is measured in one sitting: --update-docs excludes --only")
+    compile_program()
     results = run_peers([one for one in PEERS if one.name in (arguments.only or names)], arguments.runs)
     publish("peers", results, peers_summary(results), document=arguments.update_docs)
     sys.exit(1 if "bundle" in results["not_run"] else 0)
