@@ -9,10 +9,12 @@ import io
 import math
 import os
 import pickle
+import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import IO, Any, Final, NamedTuple
 
 from bundle.checkpoints._files import listed, shown, unreadable
@@ -37,8 +39,13 @@ _SAVE_TENSORS: Final = (
     "Save the model's tensors alone: model.save_pretrained(DIR), or torch.save(model.state_dict(), FILE)."
 )
 
-Described = dict[str, tuple[str, list[int]]]
-"""Name -> dtype and shape."""
+_GATHER: Final = (
+    "Gather them before saving: torch.distributed.checkpoint.state_dict.get_model_state_dict(model, "
+    "options=StateDictOptions(full_state_dict=True, cpu_offload=True))."
+)
+
+Described = dict[str, tuple[str, list[int], tuple[int, int] | None]]
+"""Name -> dtype, shape, and its first byte in the file and the one after its last; None if it is strewn."""
 
 
 class _Storage(NamedTuple):
@@ -51,10 +58,16 @@ class _Tensor(NamedTuple):
     dtype: str
     shape: tuple[int, ...]
     storage: _Storage
+    offset: int  # in bytes
+    in_one_piece: bool
 
 
 class _ForeignError(Exception):
     """It names something that is neither a tensor nor a part of one."""
+
+
+class _ModuleError(Exception):
+    """It is an object of a class of its own, and no table."""
 
 
 class _Inert:
@@ -79,7 +92,9 @@ def _tensor(storage: _Storage, offset: int, shape: Sequence[int], stride: Sequen
     end = 1 + offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
     if math.prod(shape) and not 0 < end * _bytes(dtype) <= storage.size * _bytes(storage.dtype):
         raise ValueError(f"a tensor of shape {list(shape)} does not fit its storage")
-    return _Tensor(dtype, tuple(map(int, shape)), storage)
+    steps = (math.prod(shape[dimension + 1 :]) for dimension in range(len(shape)))
+    in_order = all(size == 1 or step == own for size, step, own in zip(shape, stride, steps, strict=True))
+    return _Tensor(dtype, tuple(map(int, shape)), storage, offset * _bytes(dtype), in_order)
 
 
 def _bytes(dtype: str | None) -> int:
@@ -110,12 +125,14 @@ class _Reader(pickle.Unpickler):
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file, encoding="utf-8")
-        self.storages: dict[str, int] = {}
+        self.storages: dict[str, int] = {}  # in bytes, by key
+        self.first = ""  # of the names in it
 
     def find_class(self, module: str, name: str) -> Any:
+        self.first = self.first or f"{module}.{name}"
         if module.startswith("torch") and name.removesuffix("Storage") in _DTYPES:
             return _DTYPES[name.removesuffix("Storage")]
-        if (module, name) not in _KNOWN and module.partition(".")[0] not in _LOADED:
+        if name == "DTensor" or ((module, name) not in _KNOWN and module.partition(".")[0] not in _LOADED):
             raise _ForeignError(f"{module}.{name}")
         return _KNOWN.get((module, name), _Inert)
 
@@ -140,11 +157,22 @@ def _describe(path: Path) -> Described:
         with path.open("rb") as file:
             is_zip = file.read(4) == b"PK\x03\x04"
             file.seek(0)
-            content = _of_zip(file) if is_zip else _of_pickles(file)
-    except _ForeignError as error:
+            content, places = _of_zip(file) if is_zip else _of_pickles(file)
+    except _ModuleError as error:
         raise CheckpointError(
-            f"{shown(path)} holds {shown(error)}, and the engines load nothing but tensors from such a file.",
-            remedy=_SAVE_TENSORS,
+            f"{shown(path)} holds a whole model as Python objects ({shown(error)}), as torch.save(model, …) writes it; "
+            "the engines load nothing but tensors by name.",
+            remedy="Where its code is installed, and if you trust the file, which this runs: "
+            f'`cd {quote(str(path.parent))} && python -c "import torch; f = {path.name!r}; '
+            "model = torch.load(f, 'cpu', weights_only=False); torch.save(model.state_dict(), f)\"`.",
+        ) from error
+    except _ForeignError as error:
+        spread = str(error).endswith(".DTensor")
+        raise CheckpointError(
+            f"{shown(path)} holds pieces of tensors that were spread over several processes ({shown(error)})."
+            if spread
+            else f"{shown(path)} holds {shown(error)}, and the engines load nothing but tensors from such a file.",
+            remedy=_GATHER if spread else _SAVE_TENSORS,
         ) from error
     except OSError as error:
         raise unreadable(path, error) from error
@@ -163,12 +191,37 @@ def _describe(path: Path) -> Described:
         )
     # The others are tensors of a class of their own, such as torchao's.
     return {
-        name: (one.dtype, list(one.shape)) if isinstance(one, _Tensor) else ("unknown", [])
+        name: (one.dtype, list(one.shape), _place(one, places)) if isinstance(one, _Tensor) else ("unknown", [], None)
         for name, one in tensors.items()
     }
 
 
-def _of_zip(file: IO[bytes]) -> Mapping[Any, Any]:
+def _place(tensor: _Tensor, places: Mapping[str, int]) -> tuple[int, int] | None:
+    if not tensor.in_one_piece or tensor.dtype not in BITS or tensor.storage.key not in places:
+        return None
+    begin = places[tensor.storage.key] + tensor.offset
+    return begin, begin + math.prod(tensor.shape) * _bytes(tensor.dtype)
+
+
+def _load(file: IO[bytes]) -> tuple[Mapping[Any, Any], dict[str, int]]:
+    """What a pickle holds, and the sizes of its storages."""
+    start = file.tell()
+    is_object = file.read(3)[2:] == b"c"  # after the protocol's version: the name of its class
+    file.seek(start)
+    reader = _Reader(file)
+    try:
+        content = reader.load()
+    except _ForeignError as error:
+        content = error
+    if is_object and isinstance(content, _Inert | _ForeignError) and reader.first != "collections.OrderedDict":
+        raise _ModuleError(reader.first)
+    if isinstance(content, _ForeignError):
+        raise content
+    return content if isinstance(content, Mapping) else {}, reader.storages
+
+
+def _of_zip(file: IO[bytes]) -> tuple[Mapping[Any, Any], dict[str, int]]:
+    """What a file holds, and where its storages begin."""
     if not zipfile.is_zipfile(file):  # its directory is its last part
         raise ValueError("it is truncated")
     with zipfile.ZipFile(file) as archive:
@@ -177,23 +230,28 @@ def _of_zip(file: IO[bytes]) -> Mapping[Any, Any]:
             raise ValueError("it has no data.pkl")
         if entries["data.pkl"].file_size > _PICKLE_LIMIT:
             raise ValueError("its data.pkl is too large")
-        reader = _Reader(io.BytesIO(archive.read(entries["data.pkl"])))
-        content = reader.load()
-    for key, size in reader.storages.items():
+        content, storages = _load(io.BytesIO(archive.read(entries["data.pkl"])))
+    places = {}
+    for key, size in storages.items():
         entry = entries.get(f"data/{key}")
         if entry is None or entry.file_size < size:
             raise ValueError(f"storage {key} has {entry.file_size if entry else 0:,} of {size:,} bytes")
-    return content if isinstance(content, Mapping) else {}
+        if entry.compress_type == zipfile.ZIP_STORED:
+            file.seek(entry.header_offset + 26)
+            places[key] = entry.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
+    return content, places
 
 
-def _of_pickles(file: IO[bytes]) -> Mapping[Any, Any]:
+def _of_pickles(file: IO[bytes]) -> tuple[Mapping[Any, Any], dict[str, int]]:
+    """What a file holds, and where its storages begin."""
     for _ in range(_LEGACY_HEAD):
         _Reader(file).load()
-    reader = _Reader(file)
-    content = reader.load()
-    _Reader(file).load()  # the storages' keys; each follows after its length
-    rest = os.fstat(file.fileno()).st_size - file.tell()
-    needed = sum(8 + size for size in reader.storages.values())
-    if rest < needed:
-        raise ValueError(f"its data has {rest:,} of {needed:,} bytes")
-    return content if isinstance(content, Mapping) else {}
+    content, storages = _load(file)
+    keys = _Reader(file).load()  # the storages', in their order; each follows after its length
+    places, end = {}, file.tell()
+    for key in map(str, keys):
+        places[key] = end + 8
+        end += 8 + storages.get(key, 0)
+    if (rest := os.fstat(file.fileno()).st_size - end) < 0:
+        raise ValueError(f"its data lacks {-rest:,} bytes")
+    return content, places

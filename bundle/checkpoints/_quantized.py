@@ -4,12 +4,14 @@ Layouts are those of published checkpoints, as vLLM's and transformers' loaders 
 (``modules_to_not_convert``, ``ignored_layers``, ``ignore``, ``dynamic``) need not be known: a module may have either.
 """
 
+import json
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
-from bundle.checkpoints._files import shown
+from bundle.checkpoints._files import read_json_object, shown
 from bundle.checkpoints._settings import Rules, is_a, is_list_of, is_size, wrong_value
 from bundle.checkpoints._weights import StoredTensor
 
@@ -38,6 +40,10 @@ _QUANTIZED_BY_ENGINES: Final = {"bitnet", "experts_int8", "fouroversix", "fp_qua
 """Methods whose checkpoints may hold full-precision weights, which an engine then quantizes as it loads them."""
 _LEFT_ALONE: Final = ("modules_to_not_convert", "ignored_layers", "llm_int8_skip_modules", "dynamic")
 """Settings that say which modules are not quantized."""
+_FILES: Final = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
+"""Of AutoGPTQ and AutoAWQ, before transformers had ``quantization_config``."""
+_RENAMED: Final = {"w_bit": "bits", "q_group_size": "group_size"}
+_IS_OTHER: Final = re.compile("model|damp|meta")
 _STATE: Final = ("quant_state.bitsandbytes__nf4", "quant_state.bitsandbytes__fp4")
 
 
@@ -59,6 +65,21 @@ def wrong_setting(settings: Mapping[str, Any]) -> str | None:
     return wrong_value(settings, _SETTINGS)
 
 
+def settings_elsewhere(directory: Path, config: Mapping[str, Any]) -> str | None:
+    """What to do about settings that older tools left where not every engine looks for them; None if there are none."""
+    if "compression_config" in config:
+        return "Rename compression_config in config.json, as it was called in 2024, to quantization_config."
+    for name, method in _FILES.items():
+        if (directory / name).is_file():
+            found = read_json_object(directory / name)
+            settings = {_RENAMED.get(key, key): value for key, value in found.items() if not _IS_OTHER.search(key)}
+            if "version" in settings:
+                settings["version"] = str(settings["version"]).lower()
+            written = json.dumps({"quant_method": method, **settings})
+            return f'Add the settings in {name} to config.json, where engines look: "quantization_config": {written}.'
+    return None
+
+
 class QuantizedLayout:
     """The layout of a ``quantization_config``; without one, that of weights that are not quantized.
 
@@ -66,6 +87,7 @@ class QuantizedLayout:
         method: Its ``quant_method``; None without one.
         unknown: Why nothing can be said of it; None if something can.
         beside: What the names of tensors beside weights end with.
+        packed: What those of packed weights end with, in place of ``weight``.
     """
 
     def __init__(self, settings: object) -> None:
@@ -74,6 +96,7 @@ class QuantizedLayout:
         self.method: str | None = None if method is None else shown(method)
         self.unknown = None if method is None else self._why_unknown()
         self.beside = _KV_SCALES | _BESIDE[self.method] if self.method in _BESIDE else frozenset[str]()
+        self.packed = _PACKED.get(self.method or "")
         groups = self._settings.get("config_groups")
         weights = [
             one.get("weights") or {}
@@ -128,7 +151,7 @@ class QuantizedLayout:
         if name in tensors:
             packed = self.method == "bitsandbytes" and any(f"{name}.{part}" in tensors for part in _STATE)
             return name, None if packed else shape
-        packed_name = f"{module}.{_PACKED.get(self.method or '')}"
+        packed_name = f"{module}.{self.packed}"
         if packed_name in tensors and len(shape) == 2:
             # Some pack into bytes, or into 16 bits.
             return packed_name, self._packed_shape(*shape) if tensors[packed_name].dtype == "I32" else None

@@ -1,12 +1,35 @@
 """Values in a checkpoint's JSON files that no engine can work with, or that engines take for different things."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeGuard
 
 from bundle.checkpoints._files import shown
 
+# Where multimodal configurations keep that of their language model.
+_TEXT_CONFIGS: Final = ("text_config", "llm_config", "language_config", "thinker_config")
+
 Rules = Mapping[str, tuple[str, Callable[[Any], bool]]]
 """What a value must be, in words, and whether it is that. One that is not there, or null, has a default."""
+
+
+def vocab_size(config: Mapping[str, Any]) -> int | None:
+    """The number of token ids a model knows, from its ``config.json``; None if it does not say."""
+    return first_number(config, "vocab_size", "padded_vocab_size")
+
+
+def first_number(config: Mapping[str, Any], *keys: str) -> int | None:
+    """The first positive integer under one of the keys, here or in the language model's own configuration."""
+    for key in keys:
+        value = config.get(key)
+        if type(value) is int and value > 0:
+            return value
+    numbers = (first_number(nested, *keys) for nested in language_configs(config))
+    return next((number for number in numbers if number is not None), None)
+
+
+def language_configs(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The language model's own configuration within a multimodal one."""
+    yield from (nested for name in _TEXT_CONFIGS if isinstance(nested := config.get(name), dict))
 
 
 def wrong_value(settings: Mapping[str, Any], rules: Rules) -> str | None:
@@ -18,7 +41,7 @@ def wrong_value(settings: Mapping[str, Any], rules: Rules) -> str | None:
     return None
 
 
-def is_size(value: object) -> bool:
+def is_size(value: object) -> TypeGuard[int]:
     """Whether it is a positive integer."""
     return type(value) is int and value > 0
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from bundle.checkpoints._files import listed, shown
-from bundle.checkpoints._quantized import QuantizedLayout
-from bundle.checkpoints._weights import StoredTensor, require_own_names
+from bundle.checkpoints._layers import examine_layers
+from bundle.checkpoints._quantized import QuantizedLayout, settings_elsewhere
+from bundle.checkpoints._weights import FLOATS, StoredTensor, require_own_names
 from bundle.errors import CheckpointError
 
 Shapes = dict[str, tuple[int, ...]]
@@ -47,7 +48,6 @@ _MOST_LAYERS: Final = 10_000  # a table of every tensor is made, whatever the fi
 _MOST_EXPERTS: Final = 200_000  # in all layers together
 _LAYER: Final = re.compile(r"model\.layers\.(\d+)\.")
 _PROJECTION: Final = re.compile(r"\.layers\.\d+\..*(?:_proj|\.w\d|\.wqkv|\.wo)$")
-FLOATS: Final = {"BF16", "F16", "F32", "F64"}
 _REMEDY: Final = "Compare config.json with the one the model was published with."
 
 
@@ -310,21 +310,27 @@ def check_tensors(directory: Path, config: Mapping[str, Any], stored: Mapping[st
             f"{shown(directory)}: quantization_config says that the weights are quantized by {layout.method}, but all "
             f"{len(stored)} tensors are {' or '.join(sorted(dtypes))}.",
             remedy="If they are the model in full precision, remove quantization_config from config.json (or delete "
-            "hf_quant_config.json); else give the quantized weights.",
+            "hf_quant_config.json); else give the quantized weights"
+            + ("" if layout.method != "compressed-tensors" else ", or save them with save_compressed=True")
+            + ".",
         )
     implied = implied_tensors(config)
-    if isinstance(implied, str):
-        return implied
-    if layout.unknown is not None:
-        return layout.unknown
-    problems = _problems(config, implied, stored, layout)
+    unknown = implied if isinstance(implied, str) else layout.unknown
+    if isinstance(implied, str) or layout.unknown is not None:
+        problems, compared = examine_layers(config, stored, layout)
+        packed = [name for name in stored if name.endswith((".qweight", ".weight_packed"))]
+        if packed and layout.method is None:
+            problems.insert(0, f"quantized tensors without a quantization_config ({len(packed)}): {listed(packed)}")
+    else:
+        problems, compared = _problems(config, implied, stored, layout), ""
     if problems:
         raise CheckpointError(
             f"The weights in {shown(directory)} do not match config.json: {problems[0]}.",
-            remedy="Take config.json and all weight files from the same download of the model, or save it again.",
+            remedy=(None if layout.method or dtypes <= FLOATS else settings_elsewhere(directory, config))
+            or "Take config.json and all weight files from the same download of the model, or save it again.",
             details=problems[1:],
         )
-    return None
+    return None if unknown is None else f"{unknown}; {compared}"
 
 
 def _naming(implied: Shapes, stored: Mapping[str, StoredTensor]) -> str:

@@ -5,13 +5,13 @@ Engines load them and reply: with the first token of the vocabulary, again and a
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from bundle.checkpoints._files import shown, unreadable
-from bundle.checkpoints._weights import StoredFile, read_safetensors_header
+from bundle.checkpoints._weights import Weights
 from bundle.errors import CheckpointError
 
 _LARGEST: Final = {
@@ -45,13 +45,13 @@ def is_zero(data: bytes) -> bool:
     return not data.strip(b"\x00\x80")
 
 
-def read_values(path: Path, header: StoredFile, name: str, most: int | None = None) -> bytes:
+def read_values(weights: Weights, name: str, most: int | None = None) -> bytes:
     """A tensor's values as they are stored, or as many bytes of them as asked, from its middle.
 
     Raises:
         CheckpointError: The file cannot be read.
     """
-    begin, end = header.places[name]
+    path, begin, end = weights.places[name]
     if most is not None and end - begin > most:
         begin += (end - begin - most) // 2 // 8 * 8
         end = begin + most
@@ -62,87 +62,85 @@ def read_values(path: Path, header: StoredFile, name: str, most: int | None = No
         raise unreadable(path, error) from error
 
 
-def require_values(files: Iterable[Path]) -> None:
+def require_values(weights: Weights) -> None:
     """Look at samples of a checkpoint's weights; it takes milliseconds, however large the model is.
-
-    Args:
-        files: Weight files; of others than safetensors nothing is looked at.
 
     Raises:
         CheckpointError: Weights are not finite, or all of those looked at are zero.
     """
-    zeros: dict[str, list[bool]] = {"weights": [], "scales": []}
-    for file in _spread([file for file in files if file.suffix == ".safetensors"], _FILES):
-        header = read_safetensors_header(file)
-        floats = [name for name, found in sorted(header.tensors.items()) if found.dtype in _LARGEST]
-        for kind, endings in (("weights", (".weight",)), ("scales", _SCALES)):
-            named = [name for name in floats if name.endswith(endings) and 0 not in header.tensors[name].shape]
-            for name in _spread(named, _TENSORS):
-                tensor = header.tensors[name]
-                values = read_values(file, header, name, _SAMPLE_BYTES)
-                if not is_finite(tensor.dtype, values):
-                    raise CheckpointError(
-                        f"{shown(file)} holds values that are not finite (NaN or infinite), in {shown(name)}: no model "
-                        "replies sensibly with these.",
-                        remedy="Training or conversion has diverged or overflowed: give an earlier checkpoint, or save "
-                        "in bfloat16 what does not fit float16.",
-                    )
-                if len(tensor.shape) > 1:  # a norm's weight may be an offset from one, and zero
-                    zeros[kind].append(is_zero(values))
-    for kind, found in zeros.items():
-        if found and all(found):
+    for kind, endings in (("weights", (".weight",)), ("scales", _SCALES)):
+        zeros = []
+        for name in _sample(weights, endings, _LARGEST):
+            tensor = weights.tensors[name]
+            values = read_values(weights, name, _SAMPLE_BYTES)
+            if not is_finite(tensor.dtype, values):
+                raise CheckpointError(
+                    f"{shown(weights.places[name].file)} holds values that are not finite (NaN or infinite), in "
+                    f"{shown(name)}: no model replies sensibly with these.",
+                    remedy="Training or conversion has diverged or overflowed: give an earlier checkpoint, or save "
+                    "in bfloat16 what does not fit float16.",
+                )
+            if len(tensor.shape) > 1:  # a norm's weight may be an offset from one, and zero
+                zeros.append(is_zero(values))
+        if zeros and all(zeros):
             raise CheckpointError(
-                f"The {kind} in {shown(file.parent)} are zeros ({len(found)} tensors looked at).",
+                f"The {kind} in {shown(weights.files[0].parent)} are zeros ({len(zeros)} tensors looked at).",
                 remedy="They were saved before they were there (as from sharded or meta tensors): save the model "
                 "again.",
             )
 
 
-def require_groups_in_order(files: Iterable[Path]) -> None:
-    """Check that the columns of GPTQ weights are in the order of their groups, as they are without ``desc_act``.
-
-    Args:
-        files: Weight files; of others than safetensors nothing is looked at.
+def require_gptq(weights: Weights, settings: Mapping[str, Any]) -> None:
+    """Hold the values of GPTQ weights against their ``quantization_config``.
 
     Raises:
-        CheckpointError: They are not: engines that are told so ignore ``g_idx``, and take other columns' scales.
+        CheckpointError: Engines that believe it would take other columns' scales, or zeros that are one off.
     """
-    for file in _spread([file for file in files if file.suffix == ".safetensors"], _FILES):
-        header = read_safetensors_header(file)
-        indices = [
-            name for name, one in sorted(header.tensors.items()) if name.endswith(".g_idx") and one.dtype == "I32"
-        ]
-        for name in _spread(indices, _TENSORS):
-            data = read_values(file, header, name)
-            groups = [int.from_bytes(data[at : at + 4], "little") for at in range(0, len(data), 4)]
-            if any(after < before for before, after in pairwise(groups)):
-                raise CheckpointError(
-                    f"The weights in {shown(file.parent)} do not match config.json: it says desc_act false, but "
-                    f"{shown(name)} has the columns in another order than their groups.",
-                    remedy='They were quantized with "desc_act": true: set it in quantization_config.',
-                )
+    for name in _sample(weights, (".g_idx",), ("I32",)) if settings.get("desc_act") is False else ():
+        if any(after < before for before, after in pairwise(memoryview(read_values(weights, name)).cast("i"))):
+            raise CheckpointError(
+                f"The weights in {shown(weights.files[0].parent)} do not match config.json: it says desc_act false, "
+                f"but {shown(name)} has the columns in another order than their groups.",
+                remedy='They were quantized with "desc_act": true: set it in quantization_config.',
+            )
+    bits, stored = settings.get("bits"), settings.get("checkpoint_format") or "gptq"
+    if settings.get("sym") is not True or bits not in (2, 4, 8) or stored not in ("gptq", "gptq_v2"):
+        return
+    # The zero of symmetric weights is known, and the older format has it less one (``convert_gptq_v1_to_v2_format``).
+    other = "gptq" if stored == "gptq_v2" else "gptq_v2"
+    zero = 2 ** (bits - 1) - (other == "gptq")
+    packed = sum(zero << shift for shift in range(0, 32, bits)).to_bytes(4, "little")
+    samples = [read_values(weights, name, _SAMPLE_BYTES) for name in _sample(weights, (".qzeros",), ("I32",))]
+    if samples and all(one == packed * (len(one) // 4) for one in samples):
+        raise CheckpointError(
+            f"The weights in {shown(weights.files[0].parent)} do not match config.json: by its checkpoint_format they "
+            f"are {stored}, but their zeros are those of {other}.",
+            remedy=f'Set "checkpoint_format": "{other}" in quantization_config, or save them again.',
+        )
 
 
-def require_same_values(files: Iterable[Path], first: str, second: str) -> None:
+def require_same_values(weights: Weights, first: str, second: str) -> None:
     """Compare samples of two tensors that config.json says are one.
-
-    Args:
-        files: Weight files; of others than safetensors nothing is looked at.
 
     Raises:
         CheckpointError: They differ: some engines then take the one, some the other.
     """
-    samples: dict[str, bytes] = {}
-    for file in files:
-        header = read_safetensors_header(file) if file.suffix == ".safetensors" else StoredFile({}, 0)
-        for name in header.tensors.keys() & {first, second}:
-            samples[name] = read_values(file, header, name, _LONG_SAMPLE_BYTES)
-    if samples.get(first) != samples.get(second):
+    samples = {read_values(weights, name, _LONG_SAMPLE_BYTES) for name in (first, second) if name in weights.places}
+    if len(samples) > 1:
         raise CheckpointError(
-            f"The weights in {shown(file.parent)} do not match config.json: it says tie_word_embeddings, but "
-            f"{second} differs from {first}. Engines would take one or the other.",
+            f"The weights in {shown(weights.files[0].parent)} do not match config.json: it says tie_word_embeddings, "
+            f"but {second} differs from {first}. Engines would take one or the other.",
             remedy='If the model was trained with both, set "tie_word_embeddings": false; else save it again.',
         )
+
+
+def _sample(weights: Weights, endings: tuple[str, ...], dtypes: Container[str]) -> list[str]:
+    """Tensors with such names and of such a dtype, some of each of some files."""
+    files: dict[Path, list[str]] = {}
+    for name, place in sorted(weights.places.items()):
+        if name.endswith(endings) and weights.tensors[name].dtype in dtypes and place.begin < place.end:
+            files.setdefault(place.file, []).append(name)
+    return [name for file in _spread(sorted(files), _FILES) for name in _spread(files[file], _TENSORS)]
 
 
 def _spread(items: Sequence[_Item], most: int) -> list[_Item]:

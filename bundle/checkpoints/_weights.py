@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeGuard
@@ -49,6 +49,8 @@ BITS: Final = {
     **dict.fromkeys(("I64", "U64", "F64", "C64"), 64),
 }
 """How many each element of a dtype takes."""
+FLOATS: Final = {"BF16", "F16", "F32", "F64"}
+"""The dtypes of weights that are not quantized."""
 _REMEDY: Final = "The file is damaged: download or save it again."
 
 
@@ -59,13 +61,21 @@ class StoredTensor(NamedTuple):
     shape: tuple[int, ...]
 
 
+class Place(NamedTuple):
+    """Where a tensor's values are: from one byte of a file up to another."""
+
+    file: Path
+    begin: int
+    end: int
+
+
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """One file's tensors by name, the size of their data in bytes, and, of safetensors, where each begins and ends."""
+    """One file's tensors by name, the size of their data in bytes, and where each is, if in one piece."""
 
     tensors: Mapping[str, StoredTensor]
     data_bytes: int
-    places: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    places: Mapping[str, Place]
 
 
 def read_safetensors_header(path: Path) -> StoredFile:
@@ -103,7 +113,8 @@ def read_safetensors_header(path: Path) -> StoredFile:
     tensors = {name: StoredTensor(entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
     data = 8 + length
     places = {
-        name: (data + entry["data_offsets"][0], data + entry["data_offsets"][1]) for name, entry in header.items()
+        name: Place(path, data + entry["data_offsets"][0], data + entry["data_offsets"][1])
+        for name, entry in header.items()
     }
     return StoredFile(tensors, data_bytes, places)
 
@@ -158,11 +169,13 @@ class Weights:
         files: The files they are in, in name order.
         size: Their size in bytes.
         tensors: All tensors in them, by name.
+        places: Where they are, as in `StoredFile`.
     """
 
     files: tuple[Path, ...]
     size: int
     tensors: Mapping[str, StoredTensor]
+    places: Mapping[str, Place]
 
 
 _Reader = Callable[[Sequence[Path]], Iterable[StoredFile]]
@@ -251,6 +264,7 @@ def _checked(files: list[Path], read: _Reader, expected: Mapping[str, set[str]],
     require_content(files)
     size = 0
     tensors: dict[str, StoredTensor] = {}
+    places: dict[str, Place] = {}
     for file, found in zip(files, read(files), strict=True):
         listed_for_it = expected.get(file.name, set())
         if not found.tensors:
@@ -268,7 +282,17 @@ def _checked(files: list[Path], read: _Reader, expected: Mapping[str, set[str]],
             )
         size += found.data_bytes
         tensors |= found.tensors
-    return Weights(tuple(files), size, tensors)
+        places |= found.places
+    return Weights(tuple(files), size, tensors, places)
+
+
+def read_weights(file: Path) -> Weights:
+    """The weights in one file.
+
+    Raises:
+        CheckpointError: It is unreadable, damaged, or holds no tensors.
+    """
+    return _checked([file], _read_safetensors if file.suffix == ".safetensors" else _read_pytorch, {})
 
 
 def _read_safetensors(files: Sequence[Path]) -> Iterator[StoredFile]:
@@ -286,8 +310,9 @@ def _read_pytorch(files: Sequence[Path]) -> Iterator[StoredFile]:
         what=f"the weights in {shown(files[0].parent)}",
     )
     for path, tensors in zip(files, described, strict=True):
-        stored = {name: StoredTensor(dtype, tuple(shape)) for name, (dtype, shape) in tensors.items()}
-        yield StoredFile(stored, path.stat().st_size)
+        stored = {name: StoredTensor(dtype, tuple(shape)) for name, (dtype, shape, _) in tensors.items()}
+        places = {name: Place(path, *place) for name, (_, _, place) in tensors.items() if place}
+        yield StoredFile(stored, path.stat().st_size, places)
 
 
 def require_own_names(directory: Path, stored: Iterable[str]) -> None:

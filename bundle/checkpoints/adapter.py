@@ -9,14 +9,14 @@ from typing import Final, NamedTuple
 from bundle.checkpoints._directory import directories_with, require_directory
 from bundle.checkpoints._files import list_names, listed, shown
 from bundle.checkpoints._lora_config import ADAPTER_CONFIG, LoraConfig, read_lora_config
-from bundle.checkpoints._tensors import FLOATS
 from bundle.checkpoints._values import is_finite, is_zero, read_values
-from bundle.checkpoints._weights import StoredFile, StoredTensor, read_safetensors_header
+from bundle.checkpoints._weights import FLOATS, Weights, read_weights
 from bundle.checkpoints.inspection import Checkpoint
 from bundle.errors import CheckpointError
 from bundle.system.files import model_name
 
-ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
+_WEIGHTS: Final = ("adapter_model.safetensors", "adapter_model.bin")
+"""What peft loads, the former first."""
 _PREFIX: Final = "base_model.model."
 _FACTOR: Final = re.compile(r"(.+)\.lora_(?:([AB])\.weight|embedding_([AB]))")
 _NOT_ALWAYS_ADAPTED: Final = re.compile(r"\.experts\.|\.gate$|(?:^|\.)(?:embed_tokens|tok_embeddings|lm_head|output)$")
@@ -57,12 +57,14 @@ class Adapter:
     """A LoRA adapter.
 
     Attributes:
+        weights: The file of its weights.
         products: Name of a tensor of the base -> what is added to it.
         replaced: Name of a tensor of the base -> that of the tensor that takes its place.
         notes: What the user should know of it.
     """
 
     path: Path
+    weights: Path
     products: Mapping[str, Product]
     replaced: Mapping[str, str]
     notes: tuple[str, ...]
@@ -80,17 +82,15 @@ def inspect_adapter(path: Path, base: Checkpoint) -> Adapter:
     Raises:
         CheckpointError: It is not a LoRA adapter, is damaged, does not fit the base, or cannot be merged by adding.
     """
-    path = require_directory(path, "--adapter", f"{ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}")
+    path = require_directory(path, "--adapter", f"{ADAPTER_CONFIG} and {_WEIGHTS[0]}")
     names = list_names(path)
     if ADAPTER_CONFIG not in names:
         raise _no_adapter(path, names)
     config = read_lora_config(path)
-    if ADAPTER_WEIGHTS not in names:
+    file = next((path / name for name in _WEIGHTS if name in names), None)
+    if file is None:
         raise CheckpointError(
-            f"{shown(path)} has no {ADAPTER_WEIGHTS}.",
-            remedy="Save the adapter again as safetensors (`model.save_pretrained(DIR)` with a peft since 0.7)."
-            if "adapter_model.bin" in names
-            else "Copy or save the adapter's weights as well.",
+            f"{shown(path)} has no {_WEIGHTS[0]}.", remedy="Copy or save the adapter's weights as well."
         )
     if base.quantization is not None:
         raise CheckpointError(
@@ -102,11 +102,11 @@ def inspect_adapter(path: Path, base: Checkpoint) -> Adapter:
             f"The weights in {shown(base.path)} are PyTorch .bin files; only safetensors can be merged.",
             remedy="Save the model again as safetensors.",
         )
-    header = read_safetensors_header(path / ADAPTER_WEIGHTS)
-    zeros = _zeros(path / ADAPTER_WEIGHTS, header)
-    products, replaced = _held_against_base(path, config, header.tensors, base)
-    notes = _held_against_config(path, config, products, replaced, base)
-    if not any(_HEAD.match(_whole(name.removeprefix(_PREFIX))) for name in (*header.tensors, *base.tensors)) and (
+    weights = read_weights(file)
+    zeros = _zeros(weights)
+    products, replaced = _held_against_base(path, config, weights, base)
+    notes = _held_against_config(file, config, products, replaced, base)
+    if not any(_HEAD.match(_whole(name.removeprefix(_PREFIX))) for name in (*weights.tensors, *base.tensors)) and (
         not config.ensure_weight_tying and any(map(_EMBEDDINGS.search, {*products, *replaced}))
     ):
         notes.append(
@@ -119,7 +119,7 @@ def inspect_adapter(path: Path, base: Checkpoint) -> Adapter:
             f"warning: the adapter changes nothing: all of its lora_B (or lora_A) are zero, as before training; "
             f"the score is that of {base.name}"
         )
-    return Adapter(path, products, replaced, tuple(notes))
+    return Adapter(path, file, products, replaced, tuple(notes))
 
 
 def _no_adapter(path: Path, names: tuple[str, ...]) -> CheckpointError:
@@ -132,14 +132,14 @@ def _no_adapter(path: Path, names: tuple[str, ...]) -> CheckpointError:
     return CheckpointError(f"{shown(path)} has no {ADAPTER_CONFIG}, so it is not a LoRA adapter.", remedy=remedy)
 
 
-def _zeros(file: Path, header: StoredFile) -> set[str]:
+def _zeros(weights: Weights) -> set[str]:
     """The tensors of an adapter that are zero everywhere.
 
     Raises:
         CheckpointError: There are values that none can have after training.
     """
-    zeros = set()
-    for name, tensor in header.tensors.items():
+    zeros, file = set(), weights.files[0]
+    for name, tensor in weights.tensors.items():
         if 0 in tensor.shape:
             raise CheckpointError(
                 f"{shown(file)} holds no values of {shown(name)}, whose shape is {list(tensor.shape)}.",
@@ -150,7 +150,12 @@ def _zeros(file: Path, header: StoredFile) -> set[str]:
                 f"{shown(file)}: {shown(name)} is {shown(tensor.dtype)}, not floating point.",
                 remedy="Save the adapter again, in float32 or bfloat16.",
             )
-        values = read_values(file, header, name)
+        if name not in weights.places:
+            raise CheckpointError(
+                f"{shown(file)} holds {shown(name)} in several pieces.",
+                remedy="Save the adapter again as safetensors (`model.save_pretrained(DIR)`).",
+            )
+        values = read_values(weights, name)
         if not is_finite(tensor.dtype, values):
             raise CheckpointError(
                 f"{shown(file)}: {shown(name)} holds values that are not finite (NaN or infinite).",
@@ -164,10 +169,10 @@ def _zeros(file: Path, header: StoredFile) -> set[str]:
 def _held_against_base(
     path: Path,
     config: LoraConfig,
-    stored: Mapping[str, StoredTensor],
+    weights: Weights,
     base: Checkpoint,
 ) -> tuple[dict[str, Product], dict[str, str]]:
-    tensors = base.tensors
+    tensors, stored, file = base.tensors, weights.tensors, weights.files[0]
     factors: dict[str, dict[str, str]] = {}
     replaced: dict[str, str] = {}
     strange = []
@@ -176,7 +181,7 @@ def _held_against_base(
         whole = _whole(own)
         if match := _FACTOR.fullmatch(own):
             factors.setdefault(match[1], {})[match[2] or match[3]] = name
-        elif whole == "lm_head.weight" and whole not in tensors and _is_its_embeddings(path, name, stored):
+        elif whole == "lm_head.weight" and whole not in tensors and _is_its_embeddings(weights, name):
             continue  # peft saves both after a change of the vocabulary
         elif whole not in tensors:
             strange.append(f"the model has no {shown(whole)}")
@@ -193,15 +198,11 @@ def _held_against_base(
     if strange:
         raise _does_not_fit(path, base, listed(strange), remedy)
     if not factors:
-        raise CheckpointError(
-            f"{shown(path / ADAPTER_WEIGHTS)} holds no LoRA weights.", remedy="Save the adapter again."
-        )
+        raise CheckpointError(f"{shown(file)} holds no LoRA weights.", remedy="Save the adapter again.")
     products = {}
     for module, pair in factors.items():
         if lacking := {"A", "B"} - pair.keys():
-            raise CheckpointError(
-                f"{shown(path / ADAPTER_WEIGHTS)} lacks lora_{lacking.pop()} of {shown(module)}.", remedy=_INCOMPLETE
-            )
+            raise CheckpointError(f"{shown(file)} lacks lora_{lacking.pop()} of {shown(module)}.", remedy=_INCOMPLETE)
         a, b, whole_tensor = stored[pair["A"]], stored[pair["B"]], tensors[f"{module}.weight"]
         transposed = not pair["A"].endswith(".weight")
         whole_shape = whole_tensor.shape[::-1] if transposed else whole_tensor.shape
@@ -223,15 +224,13 @@ def _held_against_base(
     return products, replaced
 
 
-def _is_its_embeddings(path: Path, head: str, stored: Mapping[str, StoredTensor]) -> bool:
+def _is_its_embeddings(weights: Weights, head: str) -> bool:
     """Whether an adapter's output layer is a copy of the embeddings that it brings."""
-    own = {_whole(name.removeprefix(_PREFIX)): name for name in stored}
+    own = {_whole(name.removeprefix(_PREFIX)): name for name in weights.tensors}
     embeddings = own.get("model.embed_tokens.weight")
-    if embeddings is None or stored[embeddings] != stored[head]:
+    if embeddings is None or weights.tensors[embeddings] != weights.tensors[head]:
         return False
-    file = path / ADAPTER_WEIGHTS
-    header = read_safetensors_header(file)
-    return read_values(file, header, head) == read_values(file, header, embeddings)
+    return read_values(weights, head) == read_values(weights, embeddings)
 
 
 def _whole(name: str) -> str:
@@ -244,7 +243,7 @@ def _does_not_fit(path: Path, base: Checkpoint, why: str, remedy: str = _OWN_BAS
 
 
 def _held_against_config(
-    path: Path,
+    file: Path,
     config: LoraConfig,
     products: Mapping[str, Product],
     replaced: Mapping[str, str],
@@ -261,7 +260,7 @@ def _held_against_config(
         targets = tuple({module.rpartition(".")[2] for module in modules})
     if other := [module for module in modules if not config.targets(module, targets)]:
         raise CheckpointError(
-            f"{shown(path / ADAPTER_WEIGHTS)} holds factors of {listed(other)}, but {ADAPTER_CONFIG} does not target "
+            f"{shown(file)} holds factors of {listed(other)}, but {ADAPTER_CONFIG} does not target "
             f"{'these' if len(other) > 1 else 'it'} (target_modules: {_as_written(targets)}).",
             remedy=_ONE_RUN,
         )
@@ -276,7 +275,7 @@ def _held_against_config(
         said = f"lacks the factors of {len(absent)} of the {len(targeted)} modules that {ADAPTER_CONFIG} targets"
         # A file of an unknown layout may hold more modules than the model has.
         if base.weights_unchecked is None:
-            raise CheckpointError(f"{shown(path / ADAPTER_WEIGHTS)} {said}: {listed(absent)}.", remedy=_INCOMPLETE)
+            raise CheckpointError(f"{shown(file)} {said}: {listed(absent)}.", remedy=_INCOMPLETE)
         notes.append(f"warning: the adapter {said}, if the model has them: {listed(absent)}")
     for name in config.modules_to_save or ():
         # An output layer that is the embeddings may have been saved as these.
@@ -285,7 +284,7 @@ def _held_against_config(
             is_tied_head or any(f"{name}." in one for one in tensors)
         ):
             raise CheckpointError(
-                f"{shown(path / ADAPTER_WEIGHTS)} lacks {shown(name)}, one of modules_to_save in {ADAPTER_CONFIG}.",
+                f"{shown(file)} lacks {shown(name)}, one of modules_to_save in {ADAPTER_CONFIG}.",
                 remedy=_INCOMPLETE,
             )
     if config.bias != "none":

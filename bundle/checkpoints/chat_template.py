@@ -1,6 +1,6 @@
-"""A checkpoint's chat template: where it stands, and whether it can be a template of a conversation at all.
+"""A checkpoint's chat template: where it stands.
 
-It is a program, so it is parsed here and rendered only by the probe of the tokenizer, within bounds.
+It is a program, so it is rendered only by the probe of the tokenizer, within bounds.
 """
 
 import re
@@ -19,10 +19,6 @@ _IN_CODE: Final = re.compile(
     rb"\bdef\s+(?:default_|apply_)?chat_template\b|^[ \t]*(?:\w+\.)?chat_template[ \t]*(?::[^=\n]*)?=(?!=)",
     re.MULTILINE,
 )
-_LONGEST: Final = 1_000_000
-"""Characters of a template that is parsed here; published ones have 20,000 at most."""
-_GENERATION: Final = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
-"""A tag of transformers' own, for training."""
 
 
 def find_chat_template(directory: Path) -> tuple[Path, str] | None:
@@ -57,10 +53,10 @@ def has_chat_template(checkpoint: "Checkpoint") -> bool:
 
 
 def require_chat_template(checkpoint: "Checkpoint") -> None:
-    """Check that a checkpoint can be asked as a chat model, as far as is seen without rendering its template.
+    """Check that a checkpoint can be asked as a chat model.
 
     Raises:
-        TokenizerError: It has no chat template, or one that is not a template of messages.
+        TokenizerError: It has no chat template.
     """
     if not has_chat_template(checkpoint):
         raise TokenizerError(
@@ -68,9 +64,6 @@ def require_chat_template(checkpoint: "Checkpoint") -> None:
             remedy="Ask it as the base model it looks like (--prompt-shape plain), name the chat or instruct model's "
             "directory, or copy chat_template from its tokenizer_config.json.",
         )
-    found = find_chat_template(checkpoint.path)
-    if found is not None and (fault := _fault(found[1])) is not None:
-        raise unusable_template(checkpoint.path, fault)
 
 
 def unusable_template(directory: Path, fault: str) -> TokenizerError:
@@ -82,21 +75,3 @@ def unusable_template(directory: Path, fault: str) -> TokenizerError:
         remedy=f"Correct it, or copy {copied} from the model that this one was made from; "
         "--prompt-shape plain asks without a template.",
     )
-
-
-def _fault(template: str) -> str | None:
-    """What is wrong with a template as it is written; None if nothing can be seen."""
-    from jinja2 import Environment, TemplateSyntaxError, nodes  # takes 30 ms, which `bundle --help` does not wait for
-
-    if len(template) > _LONGEST:
-        return None
-    parser = Environment(extensions=["jinja2.ext.loopcontrols"])  # noqa: S701 - nothing is rendered
-    try:
-        tree = parser.parse(_GENERATION.sub("", template))
-    except TemplateSyntaxError as error:
-        return f"line {error.lineno}: {str(error.message).rstrip('.')}"
-    except RecursionError:
-        return "it is nested too deeply"
-    if not any(node.name == "messages" for node in tree.find_all(nodes.Name)):
-        return "it does not use the messages, so every prompt would be the same"
-    return None

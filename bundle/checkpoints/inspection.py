@@ -6,7 +6,7 @@ Only small files and headers are read, so it takes well under a second however l
 import contextlib
 import hashlib
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -24,16 +24,23 @@ from bundle.checkpoints._files import (
 )
 from bundle.checkpoints._quantized import wrong_setting
 from bundle.checkpoints._remote_code import CODE_CONFIGS, find_remote_code
-from bundle.checkpoints._settings import CONFIG, ends, wrong_model_type, wrong_rope, wrong_value
+from bundle.checkpoints._settings import (
+    CONFIG,
+    ends,
+    first_number,
+    language_configs,
+    vocab_size,
+    wrong_model_type,
+    wrong_rope,
+    wrong_value,
+)
 from bundle.checkpoints._tensors import check_tensors, has_known_layout, tied_tensors
-from bundle.checkpoints._values import require_groups_in_order, require_same_values
-from bundle.checkpoints._weights import StoredTensor, inspect_weights
+from bundle.checkpoints._values import require_gptq, require_same_values
+from bundle.checkpoints._weights import StoredTensor, Weights, inspect_weights
 from bundle.errors import CheckpointError
 from bundle.system.files import model_name
 from bundle.system.text import nearest
 
-# Where multimodal configurations keep that of their language model.
-_TEXT_CONFIGS: Final = ("text_config", "llm_config", "language_config", "thinker_config")
 _VOCABULARIES: Final = ("tokenizer.json", "tokenizer.model", "vocab.txt", "spiece.model", "tekken.json")
 _TOKENIZER_SETTINGS: Final = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _CHAT_TEMPLATES: Final = ("chat_template.jinja", "chat_template.json", "additional_chat_templates", "tekken.json")
@@ -48,7 +55,7 @@ class Checkpoint:
     Attributes:
         name: The model's name: the directory's, or that of the repository whose snapshot it is.
         architecture: The model class, as in ``InternLM2ForCausalLM``.
-        tensors: Name -> dtype and shape.
+        weights: The weights, and where each is.
         weights_unchecked: Why names and shapes of the tensors could not be compared with the configuration; None if
             they were.
         remote_code: The Python files that loading it would run.
@@ -61,15 +68,26 @@ class Checkpoint:
     name: str
     config: Mapping[str, Any]
     architecture: str
-    weight_files: tuple[Path, ...]
-    weight_bytes: int
-    tensors: Mapping[str, StoredTensor]
+    weights: Weights
     weights_unchecked: str | None
     tokenizer_files: tuple[Path, ...]
     remote_code: tuple[Path, ...]
     vocab_size: int | None
     quantization_config: Mapping[str, Any] | None
     max_position_embeddings: int | None
+
+    @property
+    def weight_files(self) -> tuple[Path, ...]:
+        return self.weights.files
+
+    @property
+    def weight_bytes(self) -> int:
+        return self.weights.size
+
+    @property
+    def tensors(self) -> Mapping[str, StoredTensor]:
+        """Name -> dtype and shape."""
+        return self.weights.tensors
 
     @property
     def quantization(self) -> str | None:
@@ -104,23 +122,21 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
     unchecked = check_tensors(directory, {**config, "quantization_config": quantization_config}, weights.tensors)
     _check_values(directory, configs, architecture)
     if (tied := tied_tensors(config, weights.tensors)) is not None:
-        require_same_values(weights.files, *tied)
-    if quantization_config and quantization_config.get("desc_act") is False:
-        require_groups_in_order(weights.files)
+        require_same_values(weights, *tied)
+    if quantization_config and quantization_config["quant_method"] == "gptq":
+        require_gptq(weights, quantization_config)
     return Checkpoint(
         path=directory,
         name=model_name(directory),
         config=config,
         architecture=architecture,
-        weight_files=weights.files,
-        weight_bytes=weights.size,
-        tensors=weights.tensors,
+        weights=weights,
         weights_unchecked=unchecked,
         tokenizer_files=_tokenizer_files(directory, names, configs),
         remote_code=find_remote_code(directory, configs),
         vocab_size=vocab_size(config),
         quantization_config=quantization_config,
-        max_position_embeddings=_first_number(
+        max_position_embeddings=first_number(
             config, "max_position_embeddings", "seq_length", "n_positions", "model_max_length", "max_seq_len"
         ),
     )
@@ -186,26 +202,6 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     return digest.hexdigest()
 
 
-def vocab_size(config: Mapping[str, Any]) -> int | None:
-    """The number of token ids a model knows, from its ``config.json``; None if it does not say."""
-    return _first_number(config, "vocab_size", "padded_vocab_size")
-
-
-def _first_number(config: Mapping[str, Any], *keys: str) -> int | None:
-    """The first positive integer under one of the keys, here or in the language model's own configuration."""
-    for key in keys:
-        value = config.get(key)
-        if type(value) is int and value > 0:
-            return value
-    numbers = (_first_number(nested, *keys) for nested in language_configs(config))
-    return next((number for number in numbers if number is not None), None)
-
-
-def language_configs(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The language model's own configuration within a multimodal one."""
-    yield from (nested for name in _TEXT_CONFIGS if isinstance(nested := config.get(name), dict))
-
-
 def _architecture(directory: Path, config: Mapping[str, Any]) -> str:
     architectures = config.get("architectures")
     if isinstance(architectures, list) and architectures and isinstance(architectures[0], str) and architectures[0]:
@@ -236,10 +232,7 @@ def _quantization_config(
     if settings is None:
         return None
     if isinstance(settings, Mapping) and (settings.get("load_in_4bit") or settings.get("load_in_8bit")):
-        settings = {
-            "quant_method": "bitsandbytes",
-            **settings,
-        }  # as transformers takes it
+        settings = {"quant_method": "bitsandbytes", **settings}  # as transformers takes it
     if not isinstance(settings, Mapping) or not isinstance(settings.get("quant_method"), str):
         if config.get("quantization") == settings:
             raise CheckpointError(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from bundle.checkpoints._files import list_names, shown
 from bundle.checkpoints._lora_config import ADAPTER_CONFIG
-from bundle.checkpoints.adapter import ADAPTER_WEIGHTS, Adapter
+from bundle.checkpoints.adapter import Adapter
 from bundle.checkpoints.cache import cached_directory, content_key, require_space, unwritable_cache
 from bundle.checkpoints.inspection import Checkpoint
 from bundle.errors import CheckpointError
@@ -57,7 +57,7 @@ def merge_adapter(
     if any(file.parent == adapter.path for file in beside):
         say("tokenizer and chat template are the adapter's")
     try:
-        files = [adapter.path / ADAPTER_CONFIG, adapter.path / ADAPTER_WEIGHTS, *beside, *base.weight_files]
+        files = [adapter.path / ADAPTER_CONFIG, adapter.weights, *beside, *base.weight_files]
         directory = cached_directory(cache_root, content_key(_VERSION, files), make, source=adapter.path, say=say)
     except OSError as error:
         raise unwritable_cache(cache_root, error) from error
@@ -92,7 +92,12 @@ def _beside_weights(base: Checkpoint, adapter: Adapter) -> list[Path]:
 def _write_merged(base: Checkpoint, adapter: Adapter, target: Path, say: Callable[[str], None]) -> None:
     from safetensors.torch import load_file, save_file  # imported late: takes seconds, and only a new merge needs it
 
-    parts = load_file(adapter.path / ADAPTER_WEIGHTS)
+    if adapter.weights.suffix == ".bin":
+        import torch  # imported late: as above
+
+        parts = torch.load(adapter.weights, "cpu", weights_only=True)
+    else:
+        parts = load_file(adapter.weights)
     for number, file in enumerate(base.weight_files, start=1):
         say(f"merging, file {number} of {len(base.weight_files)} ({file.stat().st_size / 1e6:,.0f} MB)")
         merged = dict(_merged(load_file(file), adapter, parts))

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from bundle.checkpoints._files import read_json_object, shown
+from bundle.checkpoints._settings import language_configs, vocab_size
 from bundle.checkpoints.chat_template import find_chat_template, unusable_template
 from bundle.checkpoints.confined import run_confined
-from bundle.checkpoints.inspection import language_configs, vocab_size
 from bundle.errors import TokenizerError
 from bundle.system.files import user_path
 

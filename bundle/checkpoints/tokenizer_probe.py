@@ -268,6 +268,8 @@ def count_tokens(tokenizer: Any, messages: list[dict[str, str]], arguments: dict
 
 def told(error: Exception) -> str:
     """An error as one line."""
+    if type(error).__name__ == "TemplateSyntaxError":
+        error = TemplateError(f"line {getattr(error, 'lineno', '?')}: {getattr(error, 'message', error)}")
     text = "more than it may use" if isinstance(error, MemoryError) else " ".join(str(error).split())
     text = text[:600].rstrip(".")
     return text if isinstance(error, TemplateError) else f"{type(error).__name__}: {text}"

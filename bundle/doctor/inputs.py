@@ -34,7 +34,7 @@ def check_checkpoint(directory: Path, machine: Machine, limit_s: float) -> Itera
     Raises BundleError if it cannot be served.
     """
     checkpoint = inspect_checkpoint(directory)
-    require_values(checkpoint.weight_files)
+    require_values(checkpoint.weights)
     named = model_file_for(checkpoint.architecture)
     model = named[1] if named else ModelFile(description=checkpoint.architecture)
     trusted = model.trust_remote_code or checkpoint.is_known_code(model.trusted_code)

@@ -26,6 +26,7 @@ def _lines(plan: Plan, target: Target, screen: Screen) -> Iterator[str]:
     target.require_possible(plan)
     counter = target.token_counter() or estimating_counter()
     loaded = plan.load(screen.say, lambda: counter, target.context_limits())
+    target.require_possible(plan, loaded.questions)
     texts = {message["content"]: 0 for question in loaded.questions for message in question.messages}
     texts.update(zip(texts, counter.of_texts(list(texts)), strict=True))
     requests = prompts = longest = replies = 0

@@ -1,5 +1,6 @@
 """A checkpoint, served on this machine: a fresh server after each death."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -14,6 +15,7 @@ from bundle.checkpoints import (
     has_chat_template,
     inspect_checkpoint,
     is_internlm2,
+    prove_tokenizer,
     require_chat_template,
     require_trust,
     require_values,
@@ -26,7 +28,9 @@ from bundle.pipeline.local_model import LocalModel
 from bundle.pipeline.options import ALL, LocalOptions
 from bundle.pipeline.plan import Plan, Requests
 from bundle.pipeline.replicas import PrefixedScreen
+from bundle.pipeline.request_fields import template_arguments, understood
 from bundle.pipeline.targets import Timing
+from bundle.pipeline.template_proof import choose_prompts
 from bundle.reports.screen.console import Screen
 from bundle.runs.served import LocalModelRecord
 from bundle.serving.conversion import CONVERTED, Held, cache_directory
@@ -38,6 +42,7 @@ from bundle.serving.missing_gpus import why_no_gpu
 from bundle.serving.supervisor import Supervisor
 from bundle.system.background import in_thread
 from bundle.system.files import user_path
+from bundle.tasks.catalog import Question
 
 if TYPE_CHECKING:  # slow to import, and the server should start first
     pass
@@ -75,7 +80,7 @@ class Local:
         if (adapter := self._adapter) is not None:
             self._merged = await in_thread(lambda: self._merge(adapter, screen))
         # Not on the loop's own thread, which cannot wait for the process that reads .bin files.
-        await in_thread(lambda: require_values(self.checkpoint.weight_files))
+        await in_thread(lambda: require_values(self.checkpoint.weights))
 
     @property
     def _adapter(self) -> Path | None:
@@ -231,8 +236,19 @@ class Local:
             adapter=None if adapter is None else str(adapter),
         )
 
-    def require_possible(self, plan: Plan) -> None:
+    def require_possible(self, plan: Plan, questions: Sequence[Question] = ()) -> None:
         self._require_possible(plan, self.engine.name, scores_texts=self.engine.scores_texts)
+        _, interpreter = self.engine.forecast() if questions else ([], None)
+        if interpreter is not None:
+            proof = prove_tokenizer(
+                self.checkpoint.path,
+                python=interpreter,
+                trust_remote_code=self.trusted,
+                conversations=[question.messages for question in choose_prompts(questions, 1)[0]],
+                uses_template=not plan.is_plain and not self._chosen_template,
+                template_arguments=template_arguments(understood(plan.extra_body)),
+            )
+            asyncio.run(proof)
 
     def begin(self, plan: Plan, engine: str, *, scores_texts: bool, screen: Screen) -> None:
         """Announce the run, once it is known to be possible.

@@ -33,6 +33,7 @@ from bundle.runs.served import RemoteModelRecord, RequestsRecord, Served
 from bundle.system.files import user_path
 from bundle.system.proxies import proxy_for
 from bundle.system.text import nearest
+from bundle.tasks.catalog import Question
 
 _PATIENCE_S = 3600.0
 """For how long rate limits and outages are waited out while no question gets a reply."""
@@ -71,7 +72,7 @@ class Remote:
     def qps(self) -> float | None:
         return self.model_file.remote.qps
 
-    def require_possible(self, plan: Plan) -> None:
+    def require_possible(self, plan: Plan, questions: Sequence[Question] = ()) -> None:
         """Only the server knows."""
 
     def token_counter(self) -> TokenCounter | None:

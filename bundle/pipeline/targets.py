@@ -17,6 +17,7 @@ from bundle.pipeline.template_proof import TemplateProof
 from bundle.reports.screen.console import Screen
 from bundle.runs.served import Served
 from bundle.serving.gpus import Gpu
+from bundle.tasks.catalog import Question
 
 if TYPE_CHECKING:  # slow to import, and the server should start first
     from bundle.client import Client
@@ -66,8 +67,11 @@ class Target(Protocol):
     def context_limits(self) -> Sequence[ContextLimit]:
         """Maximum tokens of a prompt and its reply together, as far as the target itself says so."""
 
-    def require_possible(self, plan: Plan) -> None:
+    def require_possible(self, plan: Plan, questions: Sequence[Question] = ()) -> None:
         """Check what can be checked of a run without preparing it.
+
+        Args:
+            questions: Those of which prompts are made as well; it takes seconds.
 
         Raises:
             BundleError: It is not possible.

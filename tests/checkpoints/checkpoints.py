@@ -49,7 +49,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, tuple[str, Sequence[int]
     return path
 
 
-def write_pytorch(path: Path, tensors: Mapping[str, Any] | None = None, *, legacy: bool = False) -> Path:
+def write_pytorch(path: Path, tensors: Any = None, *, legacy: bool = False) -> Path:
     """What ``torch.save`` writes of tensors, or of those of `TENSORS`; ``legacy``: as before torch 1.6."""
     torch = pytest.importorskip("torch")
     dtypes = {"BF16": torch.bfloat16, "F32": torch.float32}

@@ -39,6 +39,10 @@ def base(tiny: Path) -> Checkpoint:
     return inspect_checkpoint(tiny)
 
 
+def with_tensors(base: Checkpoint, tensors: Mapping[str, StoredTensor]) -> Checkpoint:
+    return replace(base, weights=replace(base.weights, tensors=tensors))
+
+
 @pytest.fixture(scope="module")
 def weights(base: Checkpoint) -> Parts:
     return {name: tensor for file in base.weight_files for name, tensor in safetensors.load_file(file).items()}
@@ -304,7 +308,7 @@ def filled(value: float, dtype: torch.dtype | None = None) -> torch.Tensor:
             "the model has no",
             "base model",
         ),
-        (lambda: {LORA_A: None, LORA_B: None}, "holds no LoRA weights", "again"),
+        (lambda: {LORA_A: None, LORA_B: None}, "holds no tensors", "again"),
         (
             lambda: {LORA_A.replace(".weight", ".default.weight"): torch.zeros(RANK, 7), LORA_A: None},
             "the model has no",
@@ -373,7 +377,7 @@ def test_an_untrained_adapter_changes_nothing_unless_it_brings_whole_tensors(
 def test_an_output_layer_for_a_model_that_has_none_of_its_own_is_refused(
     base: Checkpoint, save: Callable[..., Path]
 ) -> None:
-    tied = replace(base, tensors={name: one for name, one in base.tensors.items() if name != "output.weight"})
+    tied = with_tensors(base, {name: one for name, one in base.tensors.items() if name != "output.weight"})
     adapter = save({"modules_to_save": ["output"]}, {"base_model.model.output.weight": torch.ones(4, 4)})
     with pytest.raises(CheckpointError, match=r"the model has no output\.weight") as caught:
         inspect_adapter(adapter, tied)
@@ -397,7 +401,7 @@ def test_embeddings_that_are_the_output_layer_too_are_changed_as_both(
     base: Checkpoint, save: Callable[..., Path], settings: dict[str, Any], brought: dict[str, int], told: str | None
 ) -> None:
     own = {name: one for name, one in base.tensors.items() if name not in ("output.weight", EMBEDDINGS)}
-    tied = replace(base, tensors=own | {"model.embed_tokens.weight": base.tensors[EMBEDDINGS]})
+    tied = with_tensors(base, own | {"model.embed_tokens.weight": base.tensors[EMBEDDINGS]})
     names = {"embed_tokens": "base_model.model.model.embed_tokens.weight", "lm_head": "base_model.model.lm_head.weight"}
     shape = base.tensors[EMBEDDINGS].shape
     adapter = save(settings, {names[module]: torch.full(shape, float(value)) for module, value in brought.items()})
@@ -413,7 +417,7 @@ def test_biases_that_were_trained_and_not_saved_are_said(
     base: Checkpoint, save: Callable[..., Path], bias: str, lacking: int
 ) -> None:
     biases = {f"{module}.bias": StoredTensor("BF16", (4,)) for module in (MODULE, MODULE.replace("0", "1"))}
-    biased = replace(base, tensors={**base.tensors, **biases})
+    biased = with_tensors(base, {**base.tensors, **biases})
     said = inspect_adapter(save({"bias": bias, "base_model_name_or_path": "tiny"}), biased).notes
     assert [f"lacks {lacking} biases" in note for note in said] == [True] * bool(lacking)
 
@@ -450,9 +454,26 @@ def test_a_directory_that_is_no_adapter_is_refused(base: Checkpoint, tmp_path: P
         caught.value.remedy == "Give a whole model as MODEL_DIR, without --adapter; --adapter none is the model alone."
     )
     write_json(tmp_path / "adapter_config.json", {"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA})
-    (tmp_path / "adapter_model.bin").write_bytes(b"\x80")
     with pytest.raises(CheckpointError, match=r"has no adapter_model\.safetensors"):
         inspect_adapter(tmp_path, base)
+
+
+def test_an_older_adapter_is_merged_as_one_in_safetensors(
+    base: Checkpoint, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    adapter = save()
+    _, expected = merged(base, adapter)
+    old = tmp_path / "old"
+    old.mkdir()
+    (adapter / "adapter_config.json").rename(old / "adapter_config.json")
+    torch.save(safetensors.load_file(adapter / "adapter_model.safetensors"), old / "adapter_model.bin")
+
+    _, found = merged(base, old)
+
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    torch.save({f"base_model.model.{MODULE}.lora_A.weight": torch.full((RANK, 7), NAN)}, old / "adapter_model.bin")
+    with pytest.raises(CheckpointError, match=r"adapter_model\.bin: .* not finite"):
+        inspect_adapter(old, base)
 
 
 def test_a_file_and_a_directory_above_are_told_from_an_adapter(

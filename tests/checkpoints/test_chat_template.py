@@ -1,10 +1,11 @@
-"""A chat template that cannot be one is found before anything is started, and the file it stands in is named."""
+"""A checkpoint's chat template is found wherever it stands, and a fault of it is told with that file."""
 
 from pathlib import Path
 
 import pytest
 
-from bundle.checkpoints import has_chat_template, inspect_checkpoint, require_chat_template
+from bundle.checkpoints import inspect_checkpoint, require_chat_template
+from bundle.checkpoints.chat_template import find_chat_template, unusable_template
 from bundle.errors import TokenizerError
 from tests.checkpoints.checkpoints import write_checkpoint, write_json
 from tests.checkpoints.tokenizers import CHAT_TEMPLATE
@@ -20,40 +21,33 @@ def written(directory: Path, name: str, template: object) -> Path:
 
 
 @pytest.mark.parametrize("name", ["tokenizer_config.json", "chat_template.jinja", "chat_template.json"])
-@pytest.mark.parametrize(
-    ("template", "told"),
-    [
-        ("{% for m in messages %}{{ m.content ", "line 1: unexpected end of template"),
-        ("x\n{% endfor %}", "line 2: Encountered unknown tag 'endfor'"),
-        ("hello", "it does not use the messages, so every prompt would be the same"),
-        ("{{ raise_exception('no system') }}", "it does not use the messages"),
-        ("{{ " + "(" * 5000 + "messages" + ")" * 5000 + " }}", "it is nested too deeply"),
-    ],
-)
-def test_what_cannot_be_a_template_of_messages_is_an_error(tmp_path: Path, name: str, template: str, told: str) -> None:
-    checkpoint = inspect_checkpoint(written(tmp_path, name, template))
-    assert has_chat_template(checkpoint)
-    with pytest.raises(TokenizerError) as caught:
-        require_chat_template(checkpoint)
-    assert f"The chat template in {tmp_path / name} cannot be used: {told}" in caught.value.message
-    assert f"copy {name} from the model that this one was made from" in str(caught.value.remedy)
+@pytest.mark.parametrize("template", [CHAT_TEMPLATE, "{% for"], ids=["usual", "broken"])
+def test_it_is_found_wherever_it_stands_and_not_run(tmp_path: Path, name: str, template: str) -> None:
+    directory = written(tmp_path, name, template)
+
+    require_chat_template(inspect_checkpoint(directory))
+
+    assert find_chat_template(directory) == (directory / name, template)
+    error = unusable_template(directory, "line 1: unexpected end of template")
+    assert f"The chat template in {directory / name} cannot be used: line 1: unexpected" in error.message
+    assert f"copy {name} from the model that this one was made from" in str(error.remedy)
 
 
-@pytest.mark.parametrize(
-    "template",
-    [
-        CHAT_TEMPLATE,
-        "{%- for m in messages %}{% generation %}{{ m.content | tojson }}{% endgeneration %}{% break %}{% endfor %}",
-        [{"name": "rag", "template": "{{ x"}, {"name": "default", "template": CHAT_TEMPLATE}],
-        "{{ '" + "x" * 1_000_001 + "' }}",
-    ],
-    ids=["usual", "tags of transformers' own", "several", "too long to be parsed"],
-)
-def test_any_other_is_left_to_the_tokenizers_probe(tmp_path: Path, template: object) -> None:
-    require_chat_template(inspect_checkpoint(written(tmp_path, "tokenizer_config.json", template)))
+def test_of_several_the_default_is_used(tmp_path: Path) -> None:
+    several = [{"name": "rag", "template": "{{ x"}, {"name": "default", "template": CHAT_TEMPLATE}]
+    written(tmp_path, "tokenizer_config.json", several)
+
+    assert find_chat_template(tmp_path) == (tmp_path / "tokenizer_config.json", CHAT_TEMPLATE)
 
 
 def test_a_file_of_its_own_is_the_template_whatever_the_settings_have(tmp_path: Path) -> None:
     written(tmp_path, "tokenizer_config.json", "{{ broken")
     (tmp_path / "chat_template.jinja").write_text(CHAT_TEMPLATE)
-    require_chat_template(inspect_checkpoint(tmp_path))
+
+    assert find_chat_template(tmp_path) == (tmp_path / "chat_template.jinja", CHAT_TEMPLATE)
+
+
+def test_without_one_a_model_cannot_be_asked_to_chat(tmp_path: Path) -> None:
+    with pytest.raises(TokenizerError, match="has no chat template") as caught:
+        require_chat_template(inspect_checkpoint(write_checkpoint(tmp_path)))
+    assert "--prompt-shape plain" in str(caught.value.remedy)

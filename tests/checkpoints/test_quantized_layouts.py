@@ -14,7 +14,7 @@ from bundle.checkpoints import inspect_checkpoint
 from bundle.checkpoints._tensors import check_tensors, implied_tensors
 from bundle.checkpoints._weights import StoredTensor
 from bundle.errors import CheckpointError
-from tests.checkpoints.checkpoints import write_checkpoint
+from tests.checkpoints.checkpoints import write_checkpoint, write_json
 
 Stored = dict[str, StoredTensor]
 
@@ -267,6 +267,52 @@ def test_weights_in_full_precision_that_are_said_to_be_quantized_are_refused(
     ) as told:
         check_tensors(Path("model"), config, stored)
     assert "remove quantization_config from config.json" in str(told.value.remedy)
+
+
+def test_weights_saved_before_they_were_compressed_are_told_how_to_be() -> None:
+    shapes = implied_tensors(QWEN2)
+    assert isinstance(shapes, dict)
+    settings = compressed("dense", 8, "int") | {"quantization_status": "frozen"}
+    stored = {name: StoredTensor("BF16", shape) for name, shape in shapes.items()}
+    stored |= {name + "_scale": StoredTensor("BF16", (1,)) for name in shapes if name.endswith("_proj.weight")}
+
+    with pytest.raises(CheckpointError, match="are quantized by compressed-tensors, but all") as caught:
+        check_tensors(Path("model"), QWEN2 | {"quantization_config": settings}, stored)
+    assert "or save them with save_compressed=True" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize("architecture", ["Qwen2ForCausalLM", "BaichuanForCausalLM"])
+@pytest.mark.parametrize(
+    ("layout", "file", "settings", "told"),
+    [
+        (
+            "gptq",
+            "quantize_config.json",  # of AutoGPTQ
+            {"bits": 4, "group_size": 128, "damp_percent": 0.1, "desc_act": False, "model_name_or_path": None},
+            '"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": false}',
+        ),
+        (
+            "awq",
+            "quant_config.json",  # of AutoAWQ
+            {"zero_point": True, "q_group_size": 128, "w_bit": 4, "version": "GEMM"},
+            '"quantization_config": {"quant_method": "awq", "zero_point": true, "group_size": 128, "bits": 4, '
+            '"version": "gemm"}',
+        ),
+        ("w4a16", "config.json", {"compression_config": {}}, "Rename compression_config in config.json"),
+    ],
+    ids=["AutoGPTQ", "AutoAWQ", "compression_config"],
+)
+def test_settings_where_older_tools_left_them_are_told_to_be_moved(
+    tmp_path: Path, layout: str, file: str, settings: dict[str, Any], told: str, architecture: str
+) -> None:
+    config, stored = quantized(QWEN2, layout)
+    del config["quantization_config"]
+    config |= {"architectures": [architecture]} | (settings if file == "config.json" else {})
+    write_json(tmp_path / file, settings)
+
+    with pytest.raises(CheckpointError, match="without a quantization_config") as caught:
+        check_tensors(tmp_path, config, stored)
+    assert told in str(caught.value.remedy)
 
 
 @pytest.mark.parametrize(

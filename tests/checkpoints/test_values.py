@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundle.checkpoints import inspect_checkpoint
-from bundle.checkpoints._values import is_finite, is_zero, require_values
+from bundle.checkpoints._values import is_finite, is_zero, read_values, require_values
+from bundle.checkpoints._weights import Weights, inspect_weights
 from bundle.errors import CheckpointError
-from tests.checkpoints.checkpoints import CONFIG, write_checkpoint
+from tests.checkpoints.checkpoints import CONFIG, write_checkpoint, write_pytorch
 from tests.late import late
 
 if TYPE_CHECKING:
@@ -43,10 +44,10 @@ def test_values_are_judged_by_their_bytes_as_torch_judges_them(
     assert is_zero(data) == bool((tensor == 0).all())
 
 
-def save(directory: Path, **tensors: torch.Tensor) -> list[Path]:
+def save(directory: Path, **tensors: torch.Tensor) -> Weights:
     file = directory / "model.safetensors"
     safetensors.save_file({name.replace("__", "."): one for name, one in tensors.items()}, file)
-    return [file]
+    return inspect_weights(directory)
 
 
 NAN = float("nan")
@@ -78,14 +79,31 @@ NAN = float("nan")
 def test_what_no_model_can_reply_with_is_refused(
     tmp_path: Path, tensors: Callable[[torch.Tensor], dict[str, torch.Tensor]], told: str | None
 ) -> None:
-    files = save(tmp_path, **tensors(torch.ones(64, 64)))
+    weights = save(tmp_path, **tensors(torch.ones(64, 64)))
     if told is None:
-        require_values(files)
+        require_values(weights)
         return
     with pytest.raises(CheckpointError) as caught:
-        require_values(files)
+        require_values(weights)
     assert told in caught.value.message
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "before torch 1.6"])
+def test_values_in_pytorch_files_are_looked_at_where_they_are(tmp_path: Path, *, legacy: bool) -> None:
+    both = torch.arange(64.0).reshape(2, 4, 8)
+    made = {"one.weight": both[0], "two.weight": both[1], "strewn.weight": both[0].T, "norm.weight": torch.ones(8)}
+    write_pytorch(tmp_path / "pytorch_model.bin", made, legacy=legacy)
+    weights = inspect_weights(tmp_path)
+
+    require_values(weights)
+    assert weights.places.keys() == made.keys() - {"strewn.weight"}
+    for name in weights.places:
+        assert read_values(weights, name) == bytes(made[name].contiguous().view(torch.uint8).flatten().tolist())
+    both[1] = NAN
+    write_pytorch(tmp_path / "pytorch_model.bin", made, legacy=legacy)
+    with pytest.raises(CheckpointError, match=r"not finite .* in two\.weight"):
+        require_values(inspect_weights(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -112,14 +130,43 @@ def test_columns_in_the_order_of_their_activations_must_be_said_to_be(
     assert '"desc_act": true' in str(caught.value.remedy)
 
 
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("stored", ["gptq", "gptq_v2"])
+def test_the_zeros_of_symmetric_weights_must_be_in_the_format_that_is_said(
+    tmp_path: Path, bits: int, stored: str
+) -> None:
+    zero = 2 ** (bits - 1) - (stored == "gptq")
+    packed = int.from_bytes(
+        sum(zero << shift for shift in range(0, 32, bits)).to_bytes(4, "little"), "little", signed=True
+    )
+    settings = {"quant_method": "gptq", "bits": bits, "group_size": 128, "desc_act": False}
+    config = {**CONFIG, "architectures": ["UnknownForCausalLM"]}
+    zeros = torch.full((4, 16), packed, dtype=torch.int32)
+    for said in ("gptq", "gptq_v2"):
+        for sym in (True, False):
+            settings |= {"checkpoint_format": said, "sym": sym}
+            write_checkpoint(tmp_path, config={**config, "quantization_config": settings})
+            save(tmp_path, up__qweight=zeros, up__qzeros=zeros.clone())
+            if said == stored or not sym:  # where they are not symmetric, any zero may be right
+                inspect_checkpoint(tmp_path)
+                continue
+            with pytest.raises(
+                CheckpointError, match=f"they are {said}, but their zeros are those of {stored}"
+            ) as caught:
+                inspect_checkpoint(tmp_path)
+            assert f'"checkpoint_format": "{stored}"' in str(caught.value.remedy)
+
+
 def test_of_many_files_the_first_and_the_last_are_looked_at(tmp_path: Path) -> None:
-    files, wide = [], torch.ones(64, 64)
-    for shard in range(12):
-        (tmp_path / str(shard)).mkdir()
-        files += save(tmp_path / str(shard), **{f"layer{shard}__weight": wide})
-    require_values(files)
-    for strange in (files[0], files[-1]):
-        save(strange.parent, head__weight=wide * NAN)
+    wide = torch.ones(64, 64)
+
+    def save_shards(strange: int | None) -> Weights:
+        for shard in range(12):
+            values = wide * NAN if shard == strange else wide
+            safetensors.save_file({f"layer{shard}.weight": values}, tmp_path / f"model-{shard:02}.safetensors")
+        return inspect_weights(tmp_path)
+
+    require_values(save_shards(None))
+    for strange in (0, 11):
         with pytest.raises(CheckpointError, match="not finite"):
-            require_values(files)
-        save(strange.parent, head__weight=wide)
+            require_values(save_shards(strange))

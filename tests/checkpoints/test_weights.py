@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -213,7 +214,7 @@ def test_a_pytorch_file_that_is_none_is_an_error(pytorch: Path, content: bytes, 
 
 
 @pytest.mark.parametrize(
-    ("legacy", "cut", "told"), [(False, 60, "it is truncated"), (True, 60, "its data has"), (True, 900, "")]
+    ("legacy", "cut", "told"), [(False, 60, "it is truncated"), (True, 60, "its data lacks"), (True, 900, "")]
 )
 def test_a_cut_off_pytorch_file_is_an_error(pytorch: Path, *, legacy: bool, cut: int, told: str) -> None:
     path = write_pytorch(pytorch / "pytorch_model.bin", legacy=legacy)
@@ -232,6 +233,44 @@ def test_tensors_of_a_class_of_their_own_are_tensors_too(pytorch: Path, monkeypa
     write_pytorch(pytorch / "pytorch_model.bin", {**tensors(torch, norm=(2,)), "up.weight": packed()})
 
     assert inspect_checkpoint(pytorch).tensors.keys() == {"norm", "up.weight"}
+
+
+class Model:
+    """A model whose code is not installed where it is served."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+
+@pytest.mark.parametrize("installed", [False, True], ids=["of its own code", "of torch alone"])
+def test_a_whole_model_is_told_how_to_become_its_tensors(
+    pytorch: Path, monkeypatch: pytest.MonkeyPatch, *, installed: bool
+) -> None:
+    torch = pytest.importorskip("torch")
+    path = write_pytorch(
+        pytorch / "pytorch_model.bin", torch.nn.Sequential(torch.nn.Linear(2, 2)) if installed else Model()
+    )
+    error = refusal(pytorch)
+    assert f"{path} holds a whole model as Python objects" in error.message
+    assert ("container.Sequential" if installed else "test_weights.Model") in error.message
+    command = re.search(r"`cd .* && python -c \"(.*)\"`", str(error.remedy))
+    assert command is not None
+    if installed:
+        monkeypatch.chdir(pytorch)
+        exec(command[1])
+        assert inspect_weights(pytorch).tensors.keys() == {"0.weight", "0.bias"}
+
+
+def test_pieces_of_tensors_that_were_spread_are_told_from_tensors(
+    pytorch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    piece = type("DTensor", (), {"__module__": "torch.distributed.tensor"})
+    monkeypatch.setitem(sys.modules, "torch.distributed.tensor", SimpleNamespace(DTensor=piece))
+    write_pytorch(pytorch / "pytorch_model.bin", {"up.weight": piece()})
+    error = refusal(pytorch)
+    assert "holds pieces of tensors that were spread over several processes" in error.message
+    assert "full_state_dict=True" in str(error.remedy)
 
 
 def test_tensors_one_level_down_are_none(pytorch: Path) -> None:

@@ -405,29 +405,36 @@ def test_a_base_model_starts_no_server_to_be_asked_as_a_chat_model(tmp_path: Pat
     assert not (tmp_path / "record.json").exists()
 
 
+_EACH = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+
+
 @pytest.mark.parametrize("more", [[], ["--dry-run"]], ids=["run", "dry run"])
-def test_a_broken_chat_template_starts_no_server(tmp_path: Path, tiny: Path, more: list[str]) -> None:
-    broken = shutil.copytree(tiny, tmp_path / "broken")
-    (broken / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content ")
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("{% for m in messages %}{{ m.content ", "line 1: unexpected end"),
+        (_EACH.replace("m.content", "m.content[:60]"), "it leaves out text of a message"),
+        (
+            _EACH + "{% if messages | length > 9 %}{{ raise_exception('at most 4 turns') }}{% endif %}",
+            "at most 4 turns",
+        ),
+    ],
+    ids=["broken", "cutting", "of few turns"],
+)
+def test_a_chat_template_that_does_not_make_the_runs_prompts_ends_it_before_a_question(
+    tmp_path: Path, tiny: Path, template: str, told: str, more: list[str]
+) -> None:
+    model = shutil.copytree(tiny, tmp_path / "model")
+    (model / "chat_template.jinja").write_text(template)
     options = ["--data", "sample", "--out", tmp_path / "out", *more]
-    result = call("eval-local", broken, *options, environment=gpu_box(tmp_path))
+    result = call("eval-local", model, *options, environment=box(tmp_path, "never ready"))
 
     assert result.returncode == 2
-    assert f"The chat template in {broken}/chat_template.jinja cannot be used: line 1: unexpected end" in result.stderr
-    assert not (tmp_path / "record.json").exists()
-
-
-def test_a_chat_template_that_loses_text_of_a_prompt_ends_the_run_before_a_question(tmp_path: Path, tiny: Path) -> None:
-    cutting = shutil.copytree(tiny, tmp_path / "cutting")
-    template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content[:60] }}<|im_end|>\n{% endfor %}"
-    (cutting / "chat_template.jinja").write_text(template)
-    result = call(
-        "eval-local", cutting, "--data", "sample", "--out", tmp_path / "out", environment=box(tmp_path, "never ready")
-    )
-
-    assert result.returncode == 2
-    assert "chat_template.jinja cannot be used: it leaves out text of a message" in result.stderr
+    assert f"The chat template in {model}/chat_template.jinja cannot be used: " in result.stderr
+    assert told in result.stderr
     assert asked_with(tmp_path) == []
+    if more:
+        assert not (tmp_path / "record.json").exists()
 
 
 def test_a_task_that_the_engine_cannot_answer_starts_no_server(tmp_path: Path, base_dir: Path) -> None:

@@ -21,6 +21,7 @@ from bundle.pipeline.plan import Loaded, Plan
 from bundle.pipeline.targets import Server, Timing
 from bundle.reports.screen.console import Screen
 from bundle.runs.served import RemoteModelRecord, Served
+from bundle.tasks.catalog import Question
 from tests.openai_api import Call, letter, loopback_api
 from tests.program import results_of, rows_of
 
@@ -61,7 +62,7 @@ class Mortal:
     def context_limits(self) -> tuple[()]:
         return ()
 
-    def require_possible(self, plan: Plan) -> None: ...
+    def require_possible(self, plan: Plan, questions: Sequence[Question] = ()) -> None: ...
 
     async def open(self, screen: Screen) -> None:
         return None

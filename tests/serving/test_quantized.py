@@ -105,6 +105,7 @@ def test_lmdeploy_is_started_with_weights_that_it_takes(
 REFUSED = [
     pytest.param("bitsandbytes", BITSANDBYTES, (), "takes weights quantized by .*, not by bitsandbytes", id="nf4"),
     pytest.param("hqq", {}, (), "not by hqq", id="hqq"),
+    pytest.param("gptq", GPTQ | {"checkpoint_format": "gptq_v2"}, (), "as those of the older format", id="gptq-v2"),
     pytest.param(
         "gptq", GPTQ | {"desc_act": True}, (), "only symmetric GPTQ weights without desc_act", id="gptq-act-order"
     ),

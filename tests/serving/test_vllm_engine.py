@@ -208,7 +208,7 @@ def test_on_the_cpu_cache_and_length_fit_the_memory_and_nothing_is_compiled(llam
 
 def test_a_cache_that_holds_less_than_the_models_length_limits_it(llama: Checkpoint) -> None:
     wide = {"num_hidden_layers": 24, "num_key_value_heads": 64, "num_attention_heads": 64, "hidden_size": 8192}
-    huge = replace(llama, config={**llama.config, **wide}, weight_bytes=2**60)
+    huge = replace(llama, config={**llama.config, **wide}, weights=replace(llama.weights, size=2**60))
     launch = launched(huge)
     assert launch.environment["VLLM_CPU_KVCACHE_SPACE"] == "1"
     assert int(following(launch.command, "--max-model-len")) == 2**30 // (2 * 24 * 64 * 128 * 4)

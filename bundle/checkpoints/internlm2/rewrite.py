@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bundle.checkpoints._files import read_json_object, shown
-from bundle.checkpoints._tensors import FLOATS, Sizes, check_tensors, is_internlm2
-from bundle.checkpoints._weights import SAFETENSORS_INDEX, StoredTensor, Weights, inspect_weights
+from bundle.checkpoints._tensors import Sizes, check_tensors, is_internlm2
+from bundle.checkpoints._weights import FLOATS, SAFETENSORS_INDEX, StoredTensor, Weights, inspect_weights
 from bundle.checkpoints.cache import cached_directory, content_key, require_space, unwritable_cache
 from bundle.checkpoints.internlm2.sentencepiece import USE_LMDEPLOY
 from bundle.checkpoints.internlm2.tokenizer import convert_tokenizer

@@ -88,6 +88,8 @@ def _unknown_to_turbomind(method: str, settings: Mapping[str, Any]) -> str | Non
         return f'TurboMind takes AWQ weights of version "gemm", not {settings.get("version")!r}'
     if method == "gptq" and (settings.get("desc_act") or not settings.get("sym", True)):
         return "TurboMind takes only symmetric GPTQ weights without desc_act"
+    if method == "gptq" and settings.get("checkpoint_format") == "gptq_v2":
+        return 'TurboMind reads the zeros of GPTQ weights as those of the older format ("checkpoint_format": "gptq")'
     if method == "compressed-tensors":
         try:
             group = settings["config_groups"]["group_0"]
