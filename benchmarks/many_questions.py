@@ -25,8 +25,8 @@ from bundle.evaluation import AskingOptions, Evaluation
 from bundle.fleet import DistantClient, Link
 from bundle.fleet.wire import from_line, reply_to_json, to_line
 from bundle.pipeline.options import EvaluationOptions
+from bundle.pipeline.pipeline import garbage_rarely_searched
 from bundle.pipeline.plan import plan_tasks
-from bundle.runs.prompts import prompt_file
 from bundle.runs.run import Run
 
 _TASK = """description = "Random questions"
@@ -93,14 +93,15 @@ async def ask_all(directory: Path, tasks: list[str], workers: int, concurrency: 
             asking=asking,
             servers=workers,
         )
-        run.write_prompts(prompt_file(evaluation.questions))
+        run.write_prompts(evaluation.questions)
         _tell("recorded")
         asked_from = time.process_time()
         first, *others = [client(number) for number in range(workers)]
         helping = [
             asyncio.ensure_future(evaluation.help_asking(number, client)) for number, client in enumerate(others, 1)
         ]
-        await evaluation.ask(first, ours=True)
+        with garbage_rarely_searched():  # as in every run
+            await evaluation.ask(first, ours=True)
         for task in helping:
             task.cancel()
         asked_s = time.process_time() - asked_from

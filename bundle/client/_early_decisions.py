@@ -91,6 +91,7 @@ class EarlyDecisions:
         self._probes: set[StreamedReply] = set()
         self._has_cut = has_cut
         self._stops = stops
+        self._told = {**rule.to_json(), "of": options}
         self._first_marks: list[str | None] = []
         self._closing_marks: Counter[str] = Counter()
         self.mistaken = False
@@ -102,7 +103,7 @@ class EarlyDecisions:
 
     def to_json(self) -> dict[str, Any]:
         """The rule and its options, from which another process can make one that starts anew."""
-        return {**self._rule.to_json(), "of": self._options}
+        return self._told
 
     @property
     def thinks_aloud(self) -> bool:

@@ -2,23 +2,26 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from typing import TYPE_CHECKING
 
 from bundle.client import EarlyDecisions, NoReplyError, Reply
 from bundle.evaluation._asking import Asking, AskingOptions, FirstRefusals, Workers, require_working, unanswered
 from bundle.evaluation._leases import queue_of
+from bundle.evaluation._outcomes import Outcomes
 from bundle.evaluation._repeats import ask_again, compare, spread_over_subjects
 from bundle.evaluation._sharing import Sharing
 from bundle.evaluation._suspects import AfterCrash, Suspects
-from bundle.runs.health import Health, examine, known_options, options_of
-from bundle.runs.predictions import Prediction, share_of_cached
-from bundle.runs.results import Repeat, Results
+from bundle.runs.health import known_options, options_of
+from bundle.runs.predictions import Prediction
+from bundle.runs.results import Repeat, Results, Review
 from bundle.runs.run import Run
 from bundle.system.background import first_fault_only
 from bundle.tasks.catalog import Question, Task
-from bundle.tasks.scores import Key
+from bundle.tasks.prompts import Message
+from bundle.tasks.scores import Key, Part
 
 if TYPE_CHECKING:  # imported late: slow, and a local server should start first
     from bundle.client import Client
@@ -42,7 +45,7 @@ class Evaluation:
 
     Attributes:
         questions: As they were sent last, or will be sent.
-        predictions: The outcomes so far, one per question.
+        shortened: Whether some were sent with fewer examples than planned.
         restarts: How many times the server was lost with questions left.
         new: Outcomes of this session.
     """
@@ -64,9 +67,9 @@ class Evaluation:
         self._asking = asking
         self._fewer_examples = fewer_examples
         self._examples = {task.name: task.examples for task in tasks}
-        dropped = {one.key: one.examples_dropped or 0 for one in run.known}
-        self.questions = [self._as_sent(question, dropped.get(question.key, 0)) for question in questions]
-        self._index = {question.key: index for index, question in enumerate(self.questions)}
+        self.questions = list(questions)
+        self.shortened = False
+        self._outcomes = Outcomes(self.questions)
         self._run = run
         self._on_prediction = on_prediction
         self.restarts = 0
@@ -74,8 +77,11 @@ class Evaluation:
         self._cache_hit_rate: float | None = None
         self._request_changes: list[str] = []
         self._repeat: Repeat | None = None
-        self.predictions = [prediction for prediction in run.known if prediction.key in self._index]
-        self._known = {prediction.key for prediction in self.predictions}
+        for number, one in enumerate(run.rows() if run.known else ()):
+            if self._outcomes.place(one.key) is not None:
+                self._outcomes.add(one, number, is_old=True)
+                self._note_as_sent(one)
+        self._reviewed: Review | None = None
         self._suspects = Suspects()
         self._failed_in_passing: set[Key] = set()
         self._sharing = Sharing(servers)
@@ -85,7 +91,17 @@ class Evaluation:
     @property
     def unanswered(self) -> Sequence[Question]:
         """The questions still to be asked, or to be asked again after a crash of the server."""
-        return [question for question in self.questions if question.key not in self._known]
+        return self._outcomes.without
+
+    @property
+    def known(self) -> int:
+        """How many questions have an outcome."""
+        return self._outcomes.known
+
+    @property
+    def predictions(self) -> Iterator[Prediction]:
+        """The outcomes so far, one per question, from the run's file."""
+        return self._run.rows(self._outcomes.rows()) if self.known else iter(())
 
     @property
     def in_flight(self) -> int:
@@ -116,7 +132,7 @@ class Evaluation:
         finally:
             self._request_changes = list(dict.fromkeys([*self._request_changes, *client.changes]))
         self._run.flush()
-        self._cache_hit_rate = share_of_cached(self.predictions)
+        self._cache_hit_rate = self._outcomes.share_of_cached
         if self._cache_hit_rate is None:
             self._cache_hit_rate = await client.prefix_cache_hit_rate()
 
@@ -143,7 +159,7 @@ class Evaluation:
                 suspects=self._sharing.suspects[server],
                 first=self._first_refusals(count_transient=False),
                 passing=self._failed_in_passing,
-                record=partial(self._record, server=server),
+                record=partial(self.record, server=server),
             ).ask_all()
 
     def helper_lost(self, server: int) -> int:
@@ -178,8 +194,9 @@ class Evaluation:
             RefusedError: The server refuses every question.
             FailingServerError: Too many questions in a row failed.
         """
-        answered = {one.key: one for one in self.predictions if one.error is None}
-        sample = spread_over_subjects(question for question in self.questions if question.key in answered)
+        sample = spread_over_subjects(self._outcomes.with_reply())
+        rows = self._outcomes.rows(question.key for question in sample)
+        answered = {one.key: one for one in self._run.rows(rows)}
         how = self._how(client)
         passes = [await ask_again(client, how, self._asking, sample) for _ in range(times - 1)]
         self._repeat = compare([answered[question.key] for question in sample], passes)
@@ -234,7 +251,7 @@ class Evaluation:
         # Suspects after the others, and group by group: a crash then has no suspects but those of one group.
         together, groups = self._suspects.apart(self.unanswered)
         for number, group in enumerate((together, *groups)):
-            questions = [one for one in group if one.key not in self._known]  # another server may have answered it
+            questions = [one for one in group if one.key not in self._outcomes]  # another server may have answered it
             window = self._asking.window()
             if self._sharing.several and number == 0:
                 self._sharing.pool.add(questions, prefix_order=self._asking.prefix_order)
@@ -249,7 +266,7 @@ class Evaluation:
                 suspects=self._suspects,
                 first=first,
                 passing=self._failed_in_passing,
-                record=self._record,
+                record=self.record,
             ).ask_all()
             if ours and self._suspects.is_failing:
                 await require_working(client, self.questions[0])
@@ -259,8 +276,8 @@ class Evaluation:
         stops = not (self._asking.full_replies or task.name in self._thinks_aloud)
         if task.by_likelihood or not (stops or self._asking.adaptive):
             return None
-        has_cut = any(one.decided_early and one.task == task.name for one in self.predictions)
-        options = options_of(_known_options(task), (one for one in self.questions if one.task == task.name))
+        has_cut = any(self._outcomes.stopped(task.name))
+        options = options_of(_known_options(task), (one.gold for one in self.questions if one.task == task.name))
         return EarlyDecisions(task.answer_rule, tls=tls, options=options, has_cut=has_cut, stops=stops)
 
     def _forget_stopped_by_mistake(self, new: Prediction) -> None:
@@ -268,17 +285,21 @@ class Evaluation:
         asking = (self._shared_how or {}).get(new.task)
         if asking is None or asking.reading is None:
             return
-        stopped = [new] if new.decided_early and new.task in self._thinks_aloud else []
         if asking.reading.mistaken:
             asking.reading.mistaken = False
             self._thinks_aloud.add(new.task)
-            stopped = [one for one in self.predictions if one.task == new.task and one.decided_early]
-        for one in stopped:
-            self._run.append(
-                unanswered(self.questions[self._index[one.key]], _STOPPED_BY_MISTAKE, attempts=one.attempts)
-            )
-        if stopped:
-            self._forget({one.key for one in stopped})
+            stopped = list(self._outcomes.stopped(new.task))
+        elif (
+            new.decided_early
+            and new.task in self._thinks_aloud
+            and (place := self._outcomes.place(new.key)) is not None
+        ):
+            stopped = [(self.questions[place], new.attempts)]
+        else:
+            return
+        for question, attempts in stopped:
+            self._run.append(unanswered(question, _STOPPED_BY_MISTAKE, attempts=attempts))
+        self._forget([question.key for question, _ in stopped])
 
     def server_lost(self, *, max_restarts: int = 0) -> AfterCrash:
         """Note that the server crashed or hangs; `ask` may be called again with another one, if the result says so.
@@ -296,7 +317,7 @@ class Evaluation:
         guilty = [question for question in self.unanswered if question.key in loss.guilty]
         for question in guilty:
             crashes = loss.guilty[question.key]
-            self._record(unanswered(question, f"the server crashed on it {crashes} times", attempts=crashes))
+            self.record(unanswered(question, f"the server crashed on it {crashes} times", attempts=crashes))
         if loss.goes_on and self.unanswered:
             self.restarts += 1
         return AfterCrash(guilty, goes_on=loss.goes_on, counted=self._suspects.counted if loss.counts else None)
@@ -314,20 +335,20 @@ class Evaluation:
             scopes: What part of every task that is, by its name; "" for all of it.
             earlier: The results of the sessions before, of a run that is resumed.
         """
-        answered = sum(one.error is None for one in self.predictions)
+        answered = self._outcomes.answered
         if earlier is not None and not self.new and self._repeat is None and earlier.coverage.answered == answered:
             return earlier  # nothing was asked, so nothing has changed
-        known = {one.key for one in self._run.known if one.error is None}
-        keys = [question.key for question in self.questions]
+        review = self.review
         return Results.of(
             self.tasks,
-            keys,
-            self.predictions,
+            self.asked,
+            review.tally,
+            review.tokens,
             timing=timing,
             server=self._server(),
-            health=self.health,
+            health=review.health,
             scopes=scopes or {},
-            new_answers=sum(one.error is None and one.key not in known for one in self.predictions) if known else None,
+            new_answers=self._outcomes.new_answers if self._run.known else None,
             earlier=earlier,
             request_changes=self._request_changes,
             repeat=self._repeat or (earlier.repeat if earlier is not None else None),
@@ -335,10 +356,24 @@ class Evaluation:
         )
 
     @property
-    def health(self) -> Health:
-        """Whether the outcomes so far say something about the model."""
-        sent = {one.key: one.messages for one in self.questions}
-        return examine({task.name: _known_options(task) for task in self.tasks}, self.predictions, sent)
+    def asked(self) -> Counter[Part]:
+        """How many questions every part has."""
+        return self._outcomes.asked
+
+    @property
+    def review(self) -> Review:
+        """What the outcomes so far, as they are on the disk, come to. All are read again if there are new ones."""
+        if self._reviewed is None:
+            golds = defaultdict[str, set[str]](set)
+            for question in self._outcomes.with_reply():
+                golds[question.task].add(question.gold)
+            options = {task.name: options_of(_known_options(task), golds[task.name]) for task in self.tasks}
+            self._reviewed = Review.of(options, self.predictions, self._sent)
+        return self._reviewed
+
+    def _sent(self, key: Key) -> Sequence[Message] | None:
+        place = self._outcomes.place(key)
+        return None if place is None else self.questions[place].messages
 
     def _server(self) -> dict[str, float]:
         server: dict[str, float] = {"restarts": self.restarts} if self.restarts else {}
@@ -348,36 +383,45 @@ class Evaluation:
 
     def _first_refusals(self, *, count_transient: bool) -> FirstRefusals:
         first = FirstRefusals(count_transient=count_transient)
-        if any(one.error is None for one in self.predictions):
+        if self._outcomes.answered:
             first.replied()
         return first
 
-    def _forget(self, keys: Set[Key]) -> None:
+    def _forget(self, keys: Iterable[Key]) -> None:
         """Have these questions asked again."""
-        self._known -= keys
-        self.predictions = [one for one in self.predictions if one.key in self._known]
+        self._outcomes.forget(keys)
+        self._reviewed = None
 
     def _forget_failed(self, keys: Set[Key]) -> None:
         """The same for those of them that no other server has answered meanwhile."""
-        self._forget({one.key for one in self.predictions if one.error is not None and one.key in keys})
+        self._forget(self._outcomes.failed(keys))
 
-    def _as_sent(self, question: Question, dropped: int) -> Question:
-        examples = self._examples[question.task] - dropped
-        if not dropped or self._fewer_examples is None or question.examples <= examples:
-            return question
-        return self._fewer_examples(question, examples)
+    def _note_as_sent(self, one: Prediction) -> None:
+        """Keep a question as it was sent, where that was with fewer examples than planned."""
+        place = self._outcomes.place(one.key)
+        if not one.examples_dropped or place is None:
+            return
+        question, self.shortened = self.questions[place], True
+        examples = self._examples[question.task] - one.examples_dropped
+        if self._fewer_examples is not None and question.examples > examples:
+            self.questions[place] = self._fewer_examples(question, examples)
 
-    def _record(self, prediction: Prediction, server: int = 0) -> None:
+    def record(self, prediction: Prediction, server: int = 0) -> None:
+        """Write down the outcome of a question, and count it.
+
+        Args:
+            server: The number of the one that was asked.
+
+        Raises:
+            RunError: It cannot be written.
+        """
         self._sharing.recorded(server, prediction)
-        self._run.append(prediction)
-        if prediction.examples_dropped:
-            index = self._index[prediction.key]
-            self.questions[index] = self._as_sent(self.questions[index], prediction.examples_dropped)
+        self._outcomes.add(prediction, self._run.append(prediction))
+        self._reviewed = None
+        self._note_as_sent(prediction)
         self.new += 1
         suspects = self._sharing.suspects.get(server, self._suspects)
         suspects.ended(prediction.key, replied=prediction.error is None)
-        self._known.add(prediction.key)
-        self.predictions.append(prediction)
         self._on_prediction(prediction)
         self._forget_stopped_by_mistake(prediction)
 

@@ -19,6 +19,7 @@ import math
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from bundle.evaluation._window import Window
 from bundle.tasks.catalog import Question
@@ -48,21 +49,19 @@ class Leases:
 
     Args:
         servers: How many there are; they are numbered from 0.
+
+    Attributes:
+        left: Questions that have not been asked, and those in flight.
     """
 
     def __init__(self, servers: int) -> None:
+        self.left = 0
         self._servers = servers
         self._unopened: deque[_Subject] = deque()
         self._open: dict[int, list[_Subject]] = {server: [] for server in range(servers)}
         self._in_flight: dict[int, dict[Key, Question]] = {server: {} for server in range(servers)}
-        self._known: set[Key] = set()
         self._copied: set[Key] = set()
         self._usual_size = 1.0
-
-    @property
-    def left(self) -> int:
-        """Questions that have not been asked, and those in flight."""
-        return len(self._known)
 
     def add(self, questions: Iterable[Question], *, prefix_order: bool = True) -> None:
         """Take in questions; those that are here already are passed over.
@@ -71,9 +70,10 @@ class Leases:
             prefix_order: Whether those of a subject belong together. Otherwise they are handed out in this order.
         """
         subjects: dict[object, deque[Question]] = defaultdict(deque)
+        known = self._here() if self.left else ()
         for question in questions:
-            if question.key not in self._known:
-                self._known.add(question.key)
+            if not known or question.key not in known:
+                self.left += 1
                 begins = (question.task, question.subject, question.examples)
                 subjects[begins if prefix_order else question.key].append(question)
         if subjects:
@@ -81,6 +81,11 @@ class Leases:
         self._unopened += (_Subject(rest) for rest in subjects.values())
         if self._servers > 1:
             self._unopened = deque(sorted(self._unopened, key=lambda subject: -len(subject.rest)))
+
+    def _here(self) -> set[Key]:
+        rest = (subject.rest for subjects in (self._unopened, *self._open.values()) for subject in subjects)
+        in_flight = (held.values() for held in self._in_flight.values())
+        return {question.key for question in chain.from_iterable((*rest, *in_flight))}
 
     def next(self, server: int, width: int, silent: Collection[int] = ()) -> Question | None:
         """The next question for a server; None if there is none for it at present.
@@ -117,7 +122,8 @@ class Leases:
         for subject in self._open[server]:
             if subject.leader == key:
                 subject.leader = None
-        self._forget_empty()
+                self._forget_empty()
+                return
 
     def ended(self, server: int, key: Key) -> list[int]:
         """Note that a question has an outcome; return the other servers that were asked it and need not answer."""
@@ -126,7 +132,7 @@ class Leases:
         others = self.others_asked(server, key)
         for other in others:
             del self._in_flight[other][key]
-        self._known.discard(key)
+        self.left -= 1
         self._copied.discard(key)
         return others
 
@@ -146,7 +152,7 @@ class Leases:
         in_flight = [question for key, question in held.items() if not self.others_asked(server, key)]
         held.clear()
         self._copied.difference_update(question.key for question in in_flight)
-        self._known.difference_update(question.key for question in in_flight)
+        self.left -= len(in_flight)
         for subject in self._open[server]:
             if subject.rest:
                 self._unopened.appendleft(_Subject(subject.rest))

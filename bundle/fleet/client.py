@@ -36,10 +36,8 @@ class DistantClient:
 
     @property
     def achieved_qpm(self) -> float:
-        now = asyncio.get_running_loop().time()
-        while self._sent and self._sent[0] <= now - _MINUTE_S:
-            self._sent.popleft()
-        return float(len(self._sent))
+        since = asyncio.get_running_loop().time() - _MINUTE_S
+        return float(sum(sent > since for sent in self._sent))
 
     def send_always(self, fields: Mapping[str, Any]) -> None:
         self._link.tell("send_always", dict(fields))
@@ -59,7 +57,10 @@ class DistantClient:
         begun: Callable[[], None] = lambda: None,
         busy: Callable[[int], None] = lambda in_hand: None,
     ) -> Reply:
-        self._sent.append(asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        self._sent.append(now)
+        while self._sent[0] <= now - _MINUTE_S:
+            self._sent.popleft()
         told = None if reading is None or reading.thinks_aloud else reading.to_json()
         asked = messages, max_out_len, dict(fields), path, told
         values, self.changes = await self._link.call("ask", *asked, begun=begun)

@@ -82,11 +82,12 @@ class Link:
     def received(self, data: bytes) -> None:
         """Take what has come from the worker."""
         self._silent_s = 0.0
-        self._received.append(data)
-        if b"\n" not in data:
-            return
-        *lines, rest = b"".join(self._received).split(b"\n")
-        self._received = [rest] if rest else []
+        *lines, rest = data.split(b"\n")
+        if lines and self._received:
+            lines[0] = b"".join((*self._received, lines[0]))
+            self._received.clear()
+        if rest:
+            self._received.append(rest)
         for line in lines:
             try:
                 self._take(*from_line(line))

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
@@ -21,13 +20,13 @@ from bundle.reports.screen.console import Screen
 from bundle.reports.screen.progress import Progress
 from bundle.runs.files import RESULTS
 from bundle.runs.finding import find_run, shortest_name
-from bundle.runs.prompts import prompt_file
 from bundle.runs.record import CommandRecord, RunRecord
 from bundle.runs.results import Results
 from bundle.runs.run import Run, require_unused
 from bundle.runs.same_settings import require_same_plan
 from bundle.runs.scope import planned_selection, task_scopes
 from bundle.system.background import first_fault_only, in_thread
+from bundle.system.guarded import undisturbed
 from bundle.system.limits import connections_allowed
 from bundle.system.text import plural
 
@@ -159,7 +158,7 @@ async def _serve_and_ask(session: _Session, plan: Plan, target: Target, opened: 
                     if evaluation is None:
                         loaded = await _ready(session, model, loading, checking)
                         evaluation = await _begin(session, run, plan, model, loaded)
-                    with _garbage_rarely_searched():
+                    with garbage_rarely_searched():
                         trouble = await server.attend(_ask(session, model, evaluation, server.client, begun))
                     if trouble is None:  # in the time that it takes the server to stop
                         group.create_task(in_thread(prepare_page))
@@ -230,9 +229,6 @@ async def _begin(session: _Session, run: Run, plan: Plan, model: Prepared, loade
     )
     if session.conclusion is not None:
         session.conclusion.gates.require_comparable(record)
-    answered = {one.key for one in run.known}
-    # A resume that asks nothing changes nothing: neither versions nor times are this session's.
-    nothing_to_ask = session.earlier is not None and all(one.key in answered for one in loaded.questions)
     evaluation = Evaluation(
         plan.tasks,
         loaded.questions,
@@ -243,7 +239,11 @@ async def _begin(session: _Session, run: Run, plan: Plan, model: Prepared, loade
         servers=1 + len(model.helpers),
         fewer_examples=loaded.fewer_examples,
     )
-    run.begin(record, await in_thread(lambda: prompt_file(evaluation.questions)), keep=nothing_to_ask)
+    # A resume that asks nothing changes nothing: neither versions nor times are this session's.
+    nothing_to_ask = session.earlier is not None and not evaluation.unanswered
+    writing = asyncio.ensure_future(in_thread(lambda: run.begin(record, evaluation.questions, keep=nothing_to_ask)))
+    await undisturbed(writing)
+    writing.result()
     session.record, session.evaluation = record, evaluation
     if loaded.context is not None:
         for line in loaded.context.says(plan.shortened(loaded.questions), len(loaded.questions)):
@@ -266,7 +266,7 @@ async def _ask(
         progress = Progress(len(evaluation.unanswered), lambda: client.learned_qps, lambda: evaluation.in_flight)
         if not begun.done():
             begun.set_result(evaluation)
-        with session.timing.phase("ask_s"), session.screen.asking(progress, len(evaluation.predictions)):
+        with session.timing.phase("ask_s"), session.screen.asking(progress, evaluation.known):
             await evaluation.ask(client, ours=model.ours)
             if not model.ours and (count := evaluation.forget_failed_in_passing()):
                 session.screen.say(
@@ -280,7 +280,7 @@ async def _ask(
 
 
 @contextlib.contextmanager
-def _garbage_rarely_searched() -> Iterator[None]:
+def garbage_rarely_searched() -> Iterator[None]:
     """Modules and questions live until the end, and most of what a request leaves needs no search.
 
     Searching all of it as often as Python does by itself takes a tenth of the time.
@@ -334,24 +334,23 @@ def _report(session: _Session, code: int) -> int:
     if run is None or evaluation is None:
         return code
     assert session.record is not None
-    asked = Counter(question.key.part for question in evaluation.questions)
-    answered = (one.part for one in evaluation.predictions if one.error is None)
-    scopes = task_scopes(session.record, asked, answered)
+    review = evaluation.review
+    scopes = task_scopes(session.record, evaluation.asked, review.tally.answered)
     results = evaluation.results(session.timing, {name: one.text for name, one in scopes.items()}, session.earlier)
     coverage = results.coverage
     try:
         run.flush()
-        if any(one.examples_dropped for one in evaluation.predictions):
-            run.write_prompts(prompt_file(evaluation.questions))  # some may have been sent with fewer than planned
+        if evaluation.shortened:
+            run.write_prompts(evaluation.questions)
         if results is not session.earlier:
             run.write(RESULTS, results.to_json())
     finally:
         if coverage.answered or code == ExitCode.DONE:
             shown = session.options.all_subjects
-            screen.results(evaluation.tasks, results, evaluation.health, all_subjects=shown, scopes=scopes)
+            screen.results(evaluation.tasks, results, review.health, all_subjects=shown, scopes=scopes)
     from bundle.reports.formats.submission import write_submissions  # imported late: slow, and the server starts first
 
-    keys = [question.key for question in evaluation.questions]
+    keys = (question.key for question in evaluation.questions)
     for line in write_submissions(evaluation.tasks, keys, evaluation.predictions, run):
         screen.note(line)
     if code == ExitCode.DONE and coverage.total - coverage.answered > session.options.allow_unanswered:

@@ -5,8 +5,9 @@ every prompt. Nothing is found where it counts only what its cache lacked, count
 all prompts alike: that looks like short prompts.
 """
 
+from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from bundle.runs.predictions import Prediction
@@ -14,8 +15,8 @@ from bundle.runs.statistics import least_slope
 from bundle.tasks.prompts import Message
 from bundle.tasks.scores import Key, Part
 
-Sent = Mapping[Key, Sequence[Message]]
-"""The messages of every question, as they were sent."""
+Sent = Callable[[Key], Sequence[Message] | None]
+"""Gives the messages of a question, as they were sent; None where that is not known."""
 
 _FEWEST: Final = 10
 """Prompts that have to show the same before it is taken for more than chance."""
@@ -36,19 +37,37 @@ class _Counted(NamedTuple):
     lengths: tuple[int, int]
 
 
-def cut_prompts(replies: Sequence[Prediction], sent: Sent) -> tuple[int, int]:
-    """How many prompts were surely cut, at least; and the largest number of tokens that the server counts in any."""
-    counted = [
-        _Counted(one.part, one.prompt_tokens, _lengths(sent[one.key]))
-        for one in replies
-        if one.prompt_tokens and not one.cached_tokens and one.losses is None and one.key in sent
-    ]
-    counts = {one.tokens for one in counted}
-    most = max(counts, default=0)
-    if len(counted) < 4 * _FEWEST or len(counts) < 2 * _FEWEST or most < _LEAST:
-        return 0, most
-    cut = max(_at_the_limit(counted, most), _beyond_it(counted, most))
-    return cut if cut >= _FEWEST else 0, most
+class CountedPrompts:
+    """The server's counts of the prompts of one task, a few bytes each."""
+
+    def __init__(self, replies: Iterable[Prediction] = ()) -> None:
+        self._counted: dict[Part, tuple[array[int], array[int]]] = {}
+        for one in replies:
+            self.add(one)
+
+    def add(self, one: Prediction) -> None:
+        """Note what a reply says of its prompt."""
+        if one.prompt_tokens and not one.cached_tokens and one.losses is None:
+            ids, tokens = self._counted.setdefault(one.part, (array("q"), array("q")))
+            ids.append(one.id)
+            tokens.append(one.prompt_tokens)
+
+    def cut(self, sent: Sent) -> tuple[int, int]:
+        """How many prompts were surely cut, at least; and the largest number of tokens that is counted in any."""
+        counts = {tokens for _, of_part in self._counted.values() for tokens in of_part}
+        most = max(counts, default=0)
+        if len(counts) < 2 * _FEWEST or most < _LEAST:
+            return 0, most
+        counted = [
+            _Counted(part, tokens, _lengths(messages))
+            for part, of_part in self._counted.items()
+            for number, tokens in zip(*of_part, strict=True)
+            if (messages := sent(Key(*part, number))) is not None
+        ]
+        if len(counted) < 4 * _FEWEST:
+            return 0, most
+        cut = max(_at_the_limit(counted, most), _beyond_it(counted, most))
+        return cut if cut >= _FEWEST else 0, most
 
 
 def _lengths(messages: Sequence[Message]) -> tuple[int, int]:

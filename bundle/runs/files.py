@@ -5,9 +5,9 @@ import errno
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from bundle.errors import RunError
 from bundle.system.files import open_for_writing, open_regular, read_regular
@@ -28,6 +28,7 @@ LARGEST_JSON: Final = 64 * 2**20
 _LONGEST_LINE = 64 * 2**20
 """Bytes. A reply has at most 16 million, and no more than twice as many where they must be escaped."""
 _LARGEST_NUMBER = 2**63
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -50,14 +51,17 @@ def read_json(path: Path) -> dict[str, Any]:
     raise RunError(f"{path} cannot be read: {why}.", remedy=DAMAGED)
 
 
-def read_lines(path: Path) -> Iterator[bytes]:
+def read_lines(path: Path, opened: BinaryIO | None = None) -> Iterator[bytes]:
     """The lines of a run's file, each with its newline, which only the last may lack.
+
+    ``opened`` is the file, where it is open already: it may have been removed since.
 
     Raises FileNotFoundError if it does not exist; RunError if it cannot be read, or has a line that is longer than any
     that this program writes.
     """
     try:
-        with open_regular(path) as file:
+        with open_regular(path) if opened is None else contextlib.nullcontext(opened) as file:
+            file.seek(0)
             number = 0
             while line := file.readline(_LONGEST_LINE + 1):
                 number += 1
@@ -77,7 +81,9 @@ def parse_json(text: bytes | str) -> Any:
 
     Raises ValueError if it is not such JSON.
     """
-    return json.loads(text, parse_constant=_not_finite, parse_float=_finite, parse_int=_whole)
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text), "surrogatepass")
+    return _decoder.decode(text)
 
 
 def _not_finite(constant: str) -> Any:
@@ -97,9 +103,12 @@ def _whole(digits: str) -> int:
     return number
 
 
+_decoder = json.JSONDecoder(parse_constant=_not_finite, parse_float=_finite, parse_int=_whole)
+
+
 def to_json(content: Any, *, indent: int | None = None) -> str:
     """JSON with Chinese as it is; a lone surrogate, as replies and paths may hold, is escaped to keep it UTF-8."""
-    text = json.dumps(content, ensure_ascii=False, indent=indent)
+    text = _encode(content) if indent is None else json.dumps(content, ensure_ascii=False, indent=indent)
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -109,16 +118,16 @@ def to_json(content: Any, *, indent: int | None = None) -> str:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file completely or not at all. Raises RunError if it cannot be written."""
-    write_whole(path, to_json(content, indent=1).encode() + b"\n")
+    write_whole(path, [to_json(content, indent=1).encode(), b"\n"])
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file completely or not at all. Raises RunError if it cannot be written."""
+def write_whole(path: Path, content: Iterable[bytes]) -> None:
+    """Write a file, given in pieces, completely or not at all. Raises RunError if it cannot be written."""
     part = path.with_name(f".{path.name}.part")
     try:
         part.unlink(missing_ok=True)  # of a process that was killed, or a link to somewhere else
         with os.fdopen(open_for_writing(part, os.O_CREAT | os.O_EXCL), "wb") as stream:
-            stream.write(content)
+            stream.writelines(content)
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(path)

@@ -6,11 +6,11 @@ OpenCompass's rules, and stays wrong; here it is counted, shown with an example,
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from bundle.runs.cut_prompts import Sent, cut_prompts
+from bundle.runs.cut_prompts import CountedPrompts, Sent
 from bundle.runs.no_reply import NoReply, reasons
 from bundle.runs.predictions import Prediction
 from bundle.runs.reply_faults import MEANINGS, Fault
@@ -18,8 +18,8 @@ from bundle.runs.statistics import at_most
 from bundle.system.text import one_line
 from bundle.system.unknown_marks import closing_mark, opening_mark
 from bundle.tasks.benchmarks import BENCHMARKS
-from bundle.tasks.catalog import Question
 from bundle.tasks.options import is_option, word_around
+from bundle.tasks.scores import Key
 
 MINOR: Final = 0.01
 """A fault in a smaller share of the replies is mentioned, but does not make the score doubtful."""
@@ -137,30 +137,42 @@ class Health:
         }
 
 
-def examine(options: Mapping[str, str], predictions: Iterable[Prediction], sent: Sent | None = None) -> Health:
+def examine(options: Mapping[str, str], predictions: Sequence[Prediction], sent: Sent | None = None) -> Health:
     """Examine the replies of a run.
 
     Args:
         options: The options of every task as far as they are known, see `known_options`; by the task's name, in order.
-        sent: The messages of every question, to see whether the server has cut any; None for unknown.
+        sent: Gives the messages of every question, to see whether the server has cut any; None for unknown.
     """
-    replies: dict[str, list[Prediction]] = {task: [] for task in options}
-    predictions = list(predictions)
+    examination = Examination(_options_of_replies(options, predictions))
     for one in predictions:
+        examination.add(one)
+    return examination.health(sent)
+
+
+class Examination:
+    """Examines the replies of a run one by one, and keeps none of them.
+
+    Args:
+        options: The options of every task, see `options_of`; by the task's name, in order.
+    """
+
+    def __init__(self, options: Mapping[str, str]) -> None:
+        self._tasks = {task: _Replies(task, letters) for task, letters in options.items()}
+        self._failed: list[Prediction] = []
+
+    def add(self, one: Prediction) -> None:
+        """Examine an outcome; there is one a question."""
         if one.error is None:
-            replies[one.task].append(one)
-    findings: list[Finding] = []
-    unparsed = 0
-    for task, of_task in replies.items():
-        letters = options_of(options[task], of_task)
-        found = [one for one in of_task if not is_parsed(one, letters)]
-        unparsed += len(found)
-        if of_task:
-            findings += _findings(task, letters, of_task, found)
-            count, most = cut_prompts(of_task, sent or {})
-            if count:
-                findings.append(Finding(Fault.CUT_PROMPTS, task, count, len(of_task), None, {"most": str(most)}))
-    return Health(sum(map(len, replies.values())), unparsed, tuple(findings), reasons(predictions))
+            self._tasks[one.task].add(one)
+        else:
+            self._failed.append(one)
+
+    def health(self, sent: Sent | None) -> Health:
+        """What was found out. Args: as `examine`."""
+        tasks = self._tasks.values()
+        findings = tuple(finding for one in tasks for finding in one.findings(sent))
+        return Health(sum(one.count for one in tasks), sum(one.lost for one in tasks), findings, reasons(self._failed))
 
 
 def known_options(benchmark: str, rule: Mapping[str, Any]) -> str:
@@ -172,11 +184,11 @@ def known_options(benchmark: str, rule: Mapping[str, Any]) -> str:
     return str(rule.get("options") or ("ABCD" if benchmark in BENCHMARKS else ""))
 
 
-def options_of(known: str, asked: Iterable[Question | Prediction]) -> str:
+def options_of(known: str, golds: Iterable[str]) -> str:
     """The options of a task: those it names, or else those that its gold answers show; "" for answers of any text."""
     if known:
         return known
-    golds = {one.gold for one in asked if one.gold}
+    golds = {gold for gold in golds if gold}
     letters = set("".join(golds))
     if not golds or not all("A" <= letter <= "Z" for letter in letters) or any(len(set(g)) < len(g) for g in golds):
         return ""
@@ -192,76 +204,183 @@ def is_parsed(prediction: Prediction, options: str) -> bool:
 
 def unparsed(known: Mapping[str, str], predictions: Sequence[Prediction]) -> list[Prediction]:
     """The replies of a run whose answer is none of the options."""
-    options = {
-        task: options_of(letters, [one for one in predictions if one.task == task]) for task, letters in known.items()
-    }
+    options = _options_of_replies(known, predictions)
     return [one for one in predictions if one.error is None and not is_parsed(one, options[one.task])]
 
 
-def _findings(
-    task: str, options: str, replies: Sequence[Prediction], unparsed: Sequence[Prediction]
-) -> Iterable[Finding]:
-    lost = {one.key for one in unparsed}
-    kinds: dict[Fault, list[Prediction]] = {fault: [] for fault in list(Fault)[:7]}
-    stops = any(one.decided_early for one in replies)  # nor would the answers of those that were read on have changed
-    for one in replies:
-        if (fault := _fault(one, options, is_lost=one.key in lost, stops=stops)) is not None:
-            kinds[fault].append(one)
-    for fault, found in kinds.items():
-        if found:
-            # One that is also without an option shows more.
-            shown = _first([one for one in found if one.key in lost] or found)
-            values = {}
-            if fault is Fault.CUT:
-                values["unparsed"] = str(sum(one.key in lost for one in found))
-            elif fault is Fault.REPEATED:
-                values["text"] = _most_common(match[1] for one in found if (match := _repeated(one)))
-            elif fault is Fault.NOT_AN_OPTION:
-                values["answer"] = _most_common(one.answer or "" for one in found)
-            elif fault is Fault.IN_A_WORD:
-                words = (word_around(one.answer or "", one.reply or "", options) for one in found)
-                values["answer"] = _most_common(words)
-            yield Finding(fault, task, len(found), len(replies), _example(shown), values)
-    yield from _unknown_mark(task, Fault.UNKNOWN_MARK, replies, ((opening_mark(x.reply or ""), x) for x in replies))
-    yield from _unknown_mark(task, Fault.UNKNOWN_END, replies, ((_ends_thinking(x, options), x) for x in replies))
-    yield from _models(task, replies)
-    yield from _fewer_examples(task, replies)
-    if options:
-        parsed = [one for one in replies if one.key not in lost]
-        if 2 * len(parsed) >= len(replies):
-            yield from _one_letter(task, parsed)
-        yield from _below_guessing(task, options, replies)
+def _options_of_replies(known: Mapping[str, str], predictions: Iterable[Prediction]) -> dict[str, str]:
+    golds: dict[str, set[str]] = {task: set() for task in known}
+    for one in predictions:
+        if one.error is None:
+            golds[one.task].add(one.gold)
+    return {task: options_of(letters, golds[task]) for task, letters in known.items()}
 
 
-def _fault(one: Prediction, options: str, *, is_lost: bool, stops: bool) -> Fault | None:
-    if not (one.reply or "").strip():
-        return Fault.UNENDED_THINKING if one.thinking else Fault.EMPTY
-    if is_lost and _repeated(one):
-        return Fault.REPEATED
-    if one.finish_reason == "length" and (is_lost or not stops):
-        return Fault.CUT
-    if not is_lost:
-        return None
-    if not one.answer:
-        return Fault.NO_OPTION
-    return Fault.IN_A_WORD if is_option(one.answer, options) else Fault.NOT_AN_OPTION
+class _Found:
+    """Replies that share something, and the one to show: the same in whatever order they were answered."""
+
+    def __init__(self) -> None:
+        self.count = self.lost = 0
+        self.texts: Counter[str] = Counter()
+        self._shown: Prediction | None = None
+        self._rank: tuple[bool, Key] | None = None
+
+    def add(self, one: Prediction, text: str = "", *, is_lost: bool = False) -> None:
+        self.count += 1
+        self.lost += is_lost
+        self.texts[text] += 1
+        rank = (not is_lost, one.key)  # one that is also without an option shows more
+        if self._rank is None or rank < self._rank:
+            self._shown, self._rank = one, rank
+
+    def __iadd__(self, other: "_Found") -> "_Found":
+        self.count += other.count
+        self.lost += other.lost
+        self.texts += other.texts
+        if other._rank is not None and (self._rank is None or other._rank < self._rank):
+            self._shown, self._rank = other._shown, other._rank
+        return self
+
+    @property
+    def example(self) -> Example | None:
+        if self._shown is None:
+            return None
+        text = (self._shown.reply or "").strip() or self._shown.thinking or ""
+        return Example(self._shown.split, self._shown.subject, self._shown.id, one_line(text, _EXAMPLE_LENGTH))
 
 
-def _repeated(one: Prediction) -> re.Match[str] | None:
-    """A reply that is one short text over and over."""
-    return _REPEATED.fullmatch((one.reply or "").strip())
+class _Replies:
+    """The replies to one task."""
 
+    def __init__(self, task: str, options: str) -> None:
+        self._task = task
+        self._options = options
+        self.count = self.lost = 0
+        self._stops = False  # then the answers of those that were read on would not have changed either
+        self._faults = {fault: _Found() for fault in list(Fault)[:7]}
+        self._cut_whole = _Found()
+        self._opening: dict[str, _Found] = {}
+        self._ending: dict[str, _Found] = {}
+        self._models: Counter[str | None] = Counter()
+        self._dropped: Counter[int] = Counter()
+        self._parsed: dict[str, _Found] = {}
+        self._golds: Counter[str] = Counter()
+        self._parsed_golds: Counter[str] = Counter()
+        self._right = 0
+        self._counted = CountedPrompts()
 
-def _unknown_mark(
-    task: str, fault: Fault, replies: Sequence[Prediction], marks: Iterable[tuple[str | None, Prediction]]
-) -> Iterable[Finding]:
-    marked = [(mark, one) for mark, one in marks if mark is not None]
-    if not marked:
-        return
-    mark, count = Counter(mark for mark, _ in marked).most_common(1)[0]
-    if count >= max(min(_FEWEST, len(replies)) / 2, _SOME * len(replies)):
-        example = _first([one for found, one in marked if found == mark])
-        yield Finding(fault, task, count, len(replies), _example(example), {"mark": _quoted(mark)})
+    def add(self, one: Prediction) -> None:
+        is_lost = not is_parsed(one, self._options)
+        self.count += 1
+        self.lost += is_lost
+        self._stops |= one.decided_early
+        if (found := self._fault(one, is_lost=is_lost)) is not None:
+            fault, text = found
+            group = self._cut_whole if fault is Fault.CUT and not is_lost else self._faults[fault]
+            group.add(one, text, is_lost=is_lost)
+        reply = one.reply or ""
+        if (mark := opening_mark(reply)) is not None:
+            self._opening.setdefault(mark, _Found()).add(one)
+        if (mark := _ends_thinking(one, self._options)) is not None:
+            self._ending.setdefault(mark, _Found()).add(one)
+        self._models[one.model] += 1
+        if one.examples_dropped:
+            self._dropped[one.examples_dropped] += 1
+        if self._options:
+            if one.gold:
+                self._golds[one.gold] += 1
+                self._right += one.correct is True
+            if not is_lost:
+                self._parsed.setdefault(one.answer or "", _Found()).add(one)
+                self._parsed_golds[one.gold] += 1
+        self._counted.add(one)
+
+    def findings(self, sent: Sent | None) -> Iterator[Finding]:
+        if not self.count:
+            return
+        if not self._stops:
+            self._faults[Fault.CUT] += self._cut_whole
+        for fault, found in self._faults.items():
+            if found.count:
+                named = _quoted(found.texts.most_common(1)[0][0])
+                values = {
+                    Fault.CUT: {"unparsed": str(found.lost)},
+                    Fault.REPEATED: {"text": named},
+                    Fault.NOT_AN_OPTION: {"answer": named},
+                    Fault.IN_A_WORD: {"answer": named},
+                }
+                yield self._finding(fault, found.count, found.example, values.get(fault))
+        yield from self._unknown_mark(Fault.UNKNOWN_MARK, self._opening)
+        yield from self._unknown_mark(Fault.UNKNOWN_END, self._ending)
+        yield from self._other_models()
+        if self._dropped:
+            words = ", ".join(f"{count} with {number} fewer" for number, count in sorted(self._dropped.items()))
+            yield self._finding(Fault.FEWER_EXAMPLES, self._dropped.total(), None, {"dropped": words})
+        if self._options:
+            if 2 * (self.count - self.lost) >= self.count:
+                yield from self._one_letter()
+            yield from self._below_guessing()
+        if sent is not None:
+            count, most = self._counted.cut(sent)
+            if count:
+                yield self._finding(Fault.CUT_PROMPTS, count, None, {"most": str(most)})
+
+    def _finding(
+        self, fault: Fault, count: int, example: Example | None, values: Mapping[str, str] | None, of: int | None = None
+    ) -> Finding:
+        return Finding(fault, self._task, count, self.count if of is None else of, example, values or {})
+
+    def _fault(self, one: Prediction, *, is_lost: bool) -> tuple[Fault, str] | None:
+        """What is wrong with a reply by itself, and the text that its sentence may name."""
+        if not (one.reply or "").strip():
+            return Fault.UNENDED_THINKING if one.thinking else Fault.EMPTY, ""
+        if is_lost and (match := _REPEATED.fullmatch((one.reply or "").strip())):
+            return Fault.REPEATED, match[1]
+        if one.finish_reason == "length":
+            return Fault.CUT, ""
+        if not is_lost:
+            return None
+        if not one.answer:
+            return Fault.NO_OPTION, ""
+        if is_option(one.answer, self._options):
+            return Fault.IN_A_WORD, word_around(one.answer, one.reply or "", self._options)
+        return Fault.NOT_AN_OPTION, one.answer
+
+    def _unknown_mark(self, fault: Fault, marked: Mapping[str, _Found]) -> Iterator[Finding]:
+        mark, found = max(marked.items(), key=lambda one: one[1].count, default=("", _Found()))
+        if found.count and found.count >= max(min(_FEWEST, self.count) / 2, _SOME * self.count):
+            yield self._finding(fault, found.count, found.example, {"mark": _quoted(mark)})
+
+    def _other_models(self) -> Iterator[Finding]:
+        """Replies from another model than the one asked for: a server's fallback, or its full name for it."""
+        named = self._models.most_common()
+        if named == [(None, self.count)]:
+            return
+        models = ", ".join(f"{'the one asked for' if n is None else _quoted(n)} ({c})" for n, c in named)
+        if len(named) > 1:
+            values = {"number": str(len(named)), "models": models}
+            yield self._finding(Fault.SEVERAL_MODELS, self.count - named[0][1], None, values)
+        else:
+            yield self._finding(Fault.OTHER_MODEL, self.count, None, {"models": models.rpartition(" ")[0]})
+
+    def _one_letter(self) -> Iterator[Finding]:
+        parsed = self.count - self.lost
+        if parsed < _FEWEST:
+            return
+        answer, found = max(self._parsed.items(), key=lambda one: one[1].count)
+        known = self._parsed_golds.total() - self._parsed_golds[""]
+        is_right = known and self._parsed_golds[answer] > known / 2
+        if found.count >= _NEARLY_ALL * parsed and not is_right:
+            yield self._finding(Fault.ONE_LETTER, found.count, found.example, {"answer": _quoted(answer)}, parsed)
+
+    def _below_guessing(self) -> Iterator[Finding]:
+        scored = self._golds.total()
+        if len(self._options) < 2 or any(len(gold) != 1 for gold in self._golds):
+            return  # with several right answers, or none known, guessing has no rate that is known here
+        chance = 1 / len(self._options)
+        if scored and at_most(self._right, scored, chance) < _RARE:
+            values = {"percent": f"{100 * self._right / scored:.1f}", "chance": f"{100 * chance:.0f}"}
+            yield self._finding(Fault.BELOW_GUESSING, self._right, None, values, scored)
 
 
 def _ends_thinking(one: Prediction, options: str) -> str | None:
@@ -272,61 +391,6 @@ def _ends_thinking(one: Prediction, options: str) -> str | None:
     rest = reply[mark.end() :].lstrip()
     begin = next((place for place, letter in enumerate(rest) if letter in options), 0)
     return None if answer and rest.startswith(answer, begin) else mark[0]
-
-
-def _models(task: str, replies: Sequence[Prediction]) -> Iterable[Finding]:
-    """Replies from another model than the one asked for: a server's fallback, or its full name for it."""
-    named = Counter(one.model for one in replies)
-    if not named.keys() - {None}:
-        return
-    models = ", ".join(f"{'the one asked for' if n is None else _quoted(n)} ({c})" for n, c in named.most_common())
-    if len(named) > 1:
-        rest, values = len(replies) - named.most_common(1)[0][1], {"number": str(len(named)), "models": models}
-        yield Finding(Fault.SEVERAL_MODELS, task, rest, len(replies), None, values)
-    else:
-        yield Finding(Fault.OTHER_MODEL, task, len(replies), len(replies), None, {"models": models.rpartition(" ")[0]})
-
-
-def _fewer_examples(task: str, replies: Sequence[Prediction]) -> Iterable[Finding]:
-    dropped = Counter(one.examples_dropped for one in replies if one.examples_dropped)
-    if dropped:
-        words = ", ".join(f"{count} with {number} fewer" for number, count in sorted(dropped.items()))
-        yield Finding(Fault.FEWER_EXAMPLES, task, dropped.total(), len(replies), None, {"dropped": words})
-
-
-def _one_letter(task: str, parsed: Sequence[Prediction]) -> Iterable[Finding]:
-    if len(parsed) < _FEWEST:
-        return
-    answer, count = Counter(one.answer or "" for one in parsed).most_common(1)[0]
-    golds = [one.gold for one in parsed if one.gold]
-    is_right = golds and golds.count(answer) > len(golds) / 2
-    if count >= _NEARLY_ALL * len(parsed) and not is_right:
-        example = _first([one for one in parsed if one.answer == answer])
-        yield Finding(Fault.ONE_LETTER, task, count, len(parsed), _example(example), {"answer": _quoted(answer)})
-
-
-def _below_guessing(task: str, options: str, replies: Sequence[Prediction]) -> Iterable[Finding]:
-    scored = [one for one in replies if one.gold]
-    if len(options) < 2 or any(len(one.gold) != 1 for one in scored):
-        return  # with several right answers, or none known, guessing has no rate that is known here
-    right, chance = sum(one.correct is True for one in scored), 1 / len(options)
-    if scored and at_most(right, len(scored), chance) < _RARE:
-        values = {"percent": f"{100 * right / len(scored):.1f}", "chance": f"{100 * chance:.0f}"}
-        yield Finding(Fault.BELOW_GUESSING, task, right, len(scored), None, values)
-
-
-def _first(found: Sequence[Prediction]) -> Prediction:
-    """The same one, in whatever order they were answered."""
-    return min(found, key=lambda one: one.key)
-
-
-def _example(one: Prediction) -> Example:
-    text = (one.reply or "").strip() or one.thinking or ""
-    return Example(one.split, one.subject, one.id, one_line(text, _EXAMPLE_LENGTH))
-
-
-def _most_common(texts: Iterable[str]) -> str:
-    return _quoted(Counter(texts).most_common(1)[0][0])
 
 
 def _quoted(text: str) -> str:

@@ -1,13 +1,16 @@
 """``predictions.jsonl``: one row per question, with its outcome."""
 
+import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, dataclass, fields
+from operator import attrgetter
 from pathlib import Path
-from typing import Self, TypeVar, get_args, get_origin, get_type_hints
+from typing import BinaryIO, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from bundle.errors import RunError
 from bundle.runs.files import PREDICTIONS, RESULTS, parse_json, read_lines, to_json
+from bundle.system.files import open_regular
 from bundle.tasks.scores import Key, Part
 
 T = TypeVar("T")
@@ -73,8 +76,8 @@ class Prediction:
 
     def to_json(self) -> str:
         """The line, without its newline."""
-        content = {name: getattr(self, name) for name in _TYPES}
-        return to_json({name: value for name, value in content.items() if value is not None or name in _REQUIRED})
+        values = zip(_TYPES, _values(self), strict=True)
+        return to_json({name: value for name, value in values if value is not None or name in _REQUIRED})
 
     @classmethod
     def from_json(cls, line: bytes | str) -> Self:
@@ -102,6 +105,7 @@ _TYPES = {
     name: (*(get_origin(one) or one for one in get_args(hint) or (hint,)), *((int,) if hint is float else ()))
     for name, hint in get_type_hints(Prediction).items()
 }
+_values = attrgetter(*_TYPES)
 _REQUIRED = {one.name for one in fields(Prediction) if one.default is MISSING}
 """The other fields are written only where they are known."""
 _ASK_AGAIN = f"Where there is a {RESULTS}, remove it; `bundle resume` then asks {{}} again."
@@ -112,7 +116,25 @@ def read_predictions(directory: Path) -> list[Prediction]:
 
     Raises RunError if they cannot be read, or a row is damaged.
     """
-    return list(_rows(directory, Prediction.from_json))
+    return list(iter_predictions(directory))
+
+
+def iter_predictions(
+    directory: Path, wanted: Callable[[int], object] | None = None, opened: BinaryIO | None = None
+) -> Iterator[Prediction]:
+    """The same one by one, or only those whose numbers, from 0, are wanted; ``opened`` as in `read_lines`."""
+    if wanted is None:
+        return _rows(directory, Prediction.from_json, opened)
+    numbers = itertools.count()
+    read = _rows(directory, lambda line: Prediction.from_json(line) if wanted(next(numbers)) else None, opened)
+    return (row for row in read if row is not None)
+
+
+def ends_in_a_row(path: Path) -> bool:
+    """Whether nothing follows the last whole row of a file."""
+    with open_regular(path) as file:
+        file.seek(max(0, path.stat().st_size - 1))
+        return file.read() in (b"", b"\n")
 
 
 def count_rows(directory: Path) -> int:
@@ -123,11 +145,11 @@ def count_rows(directory: Path) -> int:
     return sum(1 for _ in _rows(directory, _require_text))
 
 
-def _rows(directory: Path, read: Callable[[bytes], T]) -> Iterator[T]:
+def _rows(directory: Path, read: Callable[[bytes], T], opened: BinaryIO | None = None) -> Iterator[T]:
     path = directory / PREDICTIONS
     number = 0
     try:
-        for number, line in enumerate(read_lines(path), 1):
+        for number, line in enumerate(read_lines(path, opened), 1):
             if line.endswith(b"\n"):
                 yield read(line)
             else:
@@ -165,15 +187,3 @@ def one_per_question(predictions: Iterable[Prediction]) -> list[Prediction]:
         if one.error is None or one.key not in chosen or chosen[one.key].error is not None:
             chosen[one.key] = one
     return list(chosen.values())
-
-
-def share_of_cached(predictions: Sequence[Prediction]) -> float | None:
-    """The share of prompt tokens that came from the server's prefix cache; None if too few replies say so.
-
-    Replies that were stopped early do not, and those read to their end at first are the first of their subjects.
-    """
-    known = [one for one in predictions if one.cached_tokens is not None]
-    prompts = sum(one.prompt_tokens or 0 for one in known)
-    if not prompts or 2 * len(known) < len(predictions):
-        return None
-    return sum(one.cached_tokens or 0 for one in known) / prompts

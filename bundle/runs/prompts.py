@@ -5,7 +5,6 @@ after it refer to it; five-shot C-Eval takes a sixth of the space that way.
 """
 
 import hashlib
-import io
 import itertools
 import json
 from collections import defaultdict
@@ -49,36 +48,29 @@ class RecordedPrompt:
         return self.prefix + self.own
 
 
-def prompt_file(questions: Sequence[Question]) -> bytes:
-    """The content of ``prompts.jsonl``; see `prompt_lines`."""
-    content = io.BytesIO()  # a list of a million lines would take as much again
-    for line in prompt_lines(questions):
-        content.write(line.encode())
-    return content.getvalue()
-
-
-def prompt_lines(questions: Sequence[Question]) -> Iterator[str]:
+def prompt_lines(questions: Sequence[Question]) -> Iterator[bytes]:
     """The lines of ``prompts.jsonl``, each with its newline."""
-    shared = _shared_prefixes(questions)
     written: set[str] = set()
-    for question, prefix in zip(questions, shared, strict=True):
-        own: Sequence[Message] = question.messages
-        if prefix is not None:
-            if prefix.name not in written:
-                written.add(prefix.name)
-                yield _line({"prefix": prefix.name, "messages": prefix.messages})
-            own = prefix.cut_off(own)
-        yield _line(
-            {
-                "task": question.task,
-                "split": question.split,
-                "subject": question.subject,
-                "id": question.id,
-                "gold": question.gold,
-                "prefix": None if prefix is None else prefix.name,
-                "messages": own,
-            }
-        )
+    for _, of_part in itertools.groupby(questions, lambda question: question.key.part):
+        part = list(of_part)
+        prompts = [question.messages for question in part]  # those of a part at a time: of all, they take gigabytes
+        for question, own, prefix in zip(part, prompts, _shared_prefixes(part, prompts), strict=True):
+            if prefix is not None:
+                if prefix.name not in written:
+                    written.add(prefix.name)
+                    yield _line({"prefix": prefix.name, "messages": prefix.messages})
+                own = prefix.cut_off(own)
+            yield _line(
+                {
+                    "task": question.task,
+                    "split": question.split,
+                    "subject": question.subject,
+                    "id": question.id,
+                    "gold": question.gold,
+                    "prefix": None if prefix is None else prefix.name,
+                    "messages": own,
+                }
+            )
 
 
 def read_prompts(directory: Path) -> dict[Key, RecordedPrompt]:
@@ -139,17 +131,17 @@ class _Prefix:
         return [{**first, "content": first["content"][len(self.messages[0]["content"]) :]}, *rest]
 
 
-def _shared_prefixes(questions: Sequence[Question]) -> list[_Prefix | None]:
-    """For every question the prefix it shares with others of its subject; None for none."""
+def _shared_prefixes(questions: Sequence[Question], prompts: Sequence[Sequence[Message]]) -> list[_Prefix | None]:
+    """For every question of a part the prefix it shares with others; None for none."""
     # Nearly always all messages but the last are the same in a subject. Grouping by them, and not by the subject alone,
     # keeps a single question with other examples from taking the shared prefix away from all.
     groups: dict[Any, list[int]] = defaultdict(list)
-    for index, question in enumerate(questions):
-        leading = tuple((one["role"], one["content"]) for one in question.messages[:-1])
-        groups[question.task, question.split, question.subject, question.examples, leading].append(index)
+    for index, (question, messages) in enumerate(zip(questions, prompts, strict=True)):
+        leading = tuple((one["role"], one["content"]) for one in messages[:-1])
+        groups[question.examples, leading].append(index)
     shared: list[_Prefix | None] = [None] * len(questions)
     for indices in groups.values():
-        prefix = _common([questions[index].messages for index in indices]) if len(indices) > 1 else None
+        prefix = _common([prompts[index] for index in indices]) if len(indices) > 1 else None
         for index in indices:
             shared[index] = prefix
     return shared
@@ -178,5 +170,5 @@ def _common_lines(one: str, other: str) -> str:
     return "".join(f"{mine}\n" for mine, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-def _line(content: Mapping[str, Any]) -> str:
-    return to_json(content) + "\n"
+def _line(content: Mapping[str, Any]) -> bytes:
+    return to_json(content).encode() + b"\n"

@@ -17,7 +17,7 @@ from bundle.runs.prompts import Messages, RecordedPrompt, read_prompts
 from bundle.runs.record import RunRecord
 from bundle.runs.results import Results
 from bundle.runs.scope import Scope, scope_text, task_scopes
-from bundle.runs.scoring import Score, headlines, score_run
+from bundle.runs.scoring import Score, Tally, headlines, score_run
 from bundle.runs.served import LocalModelRecord
 from bundle.runs.task_record import TaskRecord
 from bundle.system.locks import Lock
@@ -152,14 +152,13 @@ class RecordedRun:
     def health(self) -> Health:
         return examine(self.options, self.predictions, self.sent)
 
-    @property
-    def sent(self) -> dict[Key, Messages]:
-        return {key: prompt.conversation for key, prompt in self.prompts.items()}
+    def sent(self, key: Key) -> Messages | None:
+        return self.prompts[key].conversation if key in self.prompts else None
 
     @property
     def scopes(self) -> dict[str, Scope]:
         """What part of every task was asked and answered, by its name."""
-        return task_scopes(self.record, self.questions, (one.part for one in self.predictions if one.error is None))
+        return task_scopes(self.record, self.questions, Tally(self.predictions).answered)
 
     @property
     def partial(self) -> str:
@@ -238,7 +237,7 @@ def read_recorded_run(path: Path, out: Path = OUTPUTS) -> RecordedRun:
         prompts=prompts,
         predictions=predictions,
         questions=questions,
-        scores=score_run(tasks, questions, predictions),
+        scores=score_run(tasks, questions, Tally(predictions)),
     )
     _require_all_questions(run)
     if results is not None:

@@ -7,7 +7,7 @@ from bundle.errors import AnswerError, UsageError
 from bundle.runs.health import Health, examine, options_of
 from bundle.runs.predictions import Prediction
 from bundle.runs.recorded_run import RecordedRun
-from bundle.runs.scoring import Score, score_run
+from bundle.runs.scoring import Score, Tally, score_run
 from bundle.system.text import did_you_mean
 from bundle.tasks.answers import RULES, AnswerRule, make_rule
 from bundle.tasks.answers.likeliest import Likeliest
@@ -64,7 +64,7 @@ def rescore(run: RecordedRun, rule: str | None = None) -> Rescored:
     cut = unsearched = 0
     for task in run.record.tasks:
         replies = [one for one in run.predictions if one.task == task.name and one.error is None]
-        options = options_of(run.options[task.name], replies)
+        options = options_of(run.options[task.name], (one.gold for one in replies))
         settings = {key: value for key, value in task.answer.items() if key != "rule"}
         chosen = make_rule(task.answer["rule"], settings) if rule is None else parse_rule(rule, options)
         whole = [one for one in replies if not one.decided_early]
@@ -75,8 +75,8 @@ def rescore(run: RecordedRun, rule: str | None = None) -> Rescored:
     keys = {one.key for one in found}
     recorded = [one for one in run.predictions if one.key in keys]
     return Rescored(
-        score_run(run.tasks, run.questions, found),
-        score_run(run.tasks, run.questions, recorded),
+        score_run(run.tasks, run.questions, Tally(found)),
+        score_run(run.tasks, run.questions, Tally(recorded)),
         examine(run.options, found, run.sent),
         len(found),
         cut,

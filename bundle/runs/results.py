@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -10,12 +11,13 @@ from pydantic import Field, ValidationError
 
 from bundle.config.faults import first_fault
 from bundle.errors import RunError
+from bundle.runs.cut_prompts import Sent
 from bundle.runs.files import DAMAGED, PREDICTIONS, RECORD, RESULTS, read_json
-from bundle.runs.health import Health
+from bundle.runs.health import Examination, Health
 from bundle.runs.predictions import Prediction
-from bundle.runs.scoring import Score, score_run
+from bundle.runs.scoring import Score, Tally, score_run
 from bundle.runs.task_record import RecordPart, Text
-from bundle.tasks.scores import Key, ScoredTask
+from bundle.tasks.scores import Part, ScoredTask
 
 _Count = Annotated[int, Field(ge=0, strict=True)]
 _Seconds = Annotated[float, Field(ge=0, le=1e9, strict=True)]
@@ -85,8 +87,9 @@ class Results(RecordPart):
     def of(
         cls,
         tasks: Sequence[ScoredTask],
-        questions: Iterable[Key],
-        predictions: Sequence[Prediction],
+        asked: Counter[Part],
+        tally: Tally,
+        tokens: "Tokens",
         *,
         timing: Mapping[str, float],
         server: Mapping[str, float],
@@ -101,11 +104,11 @@ class Results(RecordPart):
         """Score and count what is known of a run.
 
         Args:
+            asked: The questions of every part.
             new_answers: Replies of this session; None for all.
             scopes: What part of every task that is, by its name; "" for all of it.
         """
-        asked = Counter(key.part for key in questions)
-        answered = sum(one.error is None for one in predictions)
+        answered = tally.answered.total()
         timed = answered if new_answers is None else new_answers
         changes, restarts = list(request_changes), {}
         if earlier is not None:
@@ -117,10 +120,10 @@ class Results(RecordPart):
             if count := earlier.server.get("restarts", 0) + server.get("restarts", 0):
                 restarts = {"restarts": count}
         return cls(
-            scores=score_run(tasks, asked, predictions),
-            coverage=Coverage(total=asked.total(), answered=answered, failed=len(predictions) - answered),
+            scores=score_run(tasks, asked, tally),
+            coverage=Coverage(total=asked.total(), answered=answered, failed=tally.failed),
             timing={phase: round(seconds, 3) for phase, seconds in timing.items()},
-            tokens=_tokens(predictions),
+            tokens=tokens.to_json(),
             server=dict(server) | restarts,
             request_changes=changes,
             timed_answers=min(timed, answered),
@@ -158,17 +161,17 @@ class Results(RecordPart):
 
         Raises RunError if they are fewer, of other tasks, or as many with other scores.
         """
-        replies = [one for one in predictions if one.error is None]
-        self.require_replies(directory, len(replies))
-        asked = Counter(one.part for one in replies)
+        tally = Tally(one for one in predictions if one.error is None)
+        asked, replies = tally.answered, tally.answered.total()
+        self.require_replies(directory, replies)
         parts = {(task.name, *member) for task in tasks for member in task.members()}
         if unknown := asked.keys() - parts:
             raise RunError(
                 f"{directory / PREDICTIONS}: {RECORD} has no subject {'/'.join(min(unknown))}.", remedy=DAMAGED
             )
-        if len(replies) > self.coverage.answered:
+        if replies > self.coverage.answered:
             return
-        for name, score in score_run(tasks, asked, replies).items():
+        for name, score in score_run(tasks, asked, tally).items():
             then = self.scores.get(name)
             if then is not None and then.percent != score.percent and then.accuracy is not None:
                 raise _disagree(directory, f"scores {score.percent} in {name}, not the {then.percent}", "says")
@@ -190,15 +193,43 @@ def _disagree(directory: Path, found: str, verb: str) -> RunError:
     )
 
 
-def _tokens(predictions: Iterable[Prediction]) -> dict[str, int]:
-    answered = [one for one in predictions if one.error is None]
-    tokens = {
-        "prompt": sum(one.prompt_tokens or 0 for one in answered),
-        "completion": sum(one.completion_tokens or 0 for one in answered),
-        "cut_replies": sum(one.decided_early for one in answered),
-        "uncounted_replies": sum(one.completion_tokens is None for one in answered),
-    }
-    if chunks := sum(one.chunks or 0 for one in answered):
-        tokens["chunks_of_cut_replies"] = chunks
-    cached = [one.cached_tokens for one in answered if one.cached_tokens is not None]
-    return tokens | ({"cached": sum(cached)} if cached else {})
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What the outcomes of a run come to, read one by one and kept nowhere."""
+
+    tally: Tally
+    tokens: "Tokens"
+    health: Health
+
+    @classmethod
+    def of(cls, options: Mapping[str, str], predictions: Iterable[Prediction], sent: Sent) -> Self:
+        """Args: as `bundle.runs.health.Examination`."""
+        tally, tokens, examination = Tally(), Tokens(), Examination(options)
+        for one in predictions:
+            for part in (tally, tokens, examination):
+                part.add(one)
+        return cls(tally, tokens, examination.health(sent))
+
+
+class Tokens:
+    """Counts the tokens of replies, as `Results` has them."""
+
+    def __init__(self) -> None:
+        self._counts = dict.fromkeys(("prompt", "completion", "cut_replies", "uncounted_replies"), 0)
+        self._chunks = 0
+        self._cached: int | None = None
+
+    def add(self, one: Prediction) -> None:
+        if one.error is not None:
+            return
+        self._counts["prompt"] += one.prompt_tokens or 0
+        self._counts["completion"] += one.completion_tokens or 0
+        self._counts["cut_replies"] += one.decided_early
+        self._counts["uncounted_replies"] += one.completion_tokens is None
+        self._chunks += one.chunks or 0
+        if one.cached_tokens is not None:
+            self._cached = (self._cached or 0) + one.cached_tokens
+
+    def to_json(self) -> dict[str, int]:
+        chunks = {"chunks_of_cut_replies": self._chunks} if self._chunks else {}
+        return self._counts | chunks | ({} if self._cached is None else {"cached": self._cached})

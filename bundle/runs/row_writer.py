@@ -40,12 +40,16 @@ class RowWriter:
                 self._written = False
                 self._changed.notify_all()
 
-    def flush(self) -> None:
-        """Wait until all rows are written. Raises OSError if one could not be written."""
+    def settle(self) -> None:
+        """Wait until all rows are written, or one could not be."""
         with self._changed:
             self._changed.wait_for(lambda: self._written or self._error is not None)
-            if self._error is not None:
-                raise self._error
+
+    def flush(self) -> None:
+        """Wait until all rows are written. Raises OSError if one could not be written."""
+        self.settle()
+        if self._error is not None:
+            raise self._error
 
     def close(self) -> None:
         """Write the rest and close the file; errors are left to `put` and `flush`."""

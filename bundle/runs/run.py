@@ -3,7 +3,7 @@
 import contextlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -12,14 +12,17 @@ from typing import Any, Self
 from bundle.errors import RunError
 from bundle.runs.files import PREDICTIONS, PROMPTS, RECORD, SERVER_LOG, unwritable, write_json, write_whole
 from bundle.runs.finding import is_run
-from bundle.runs.predictions import Prediction, read_predictions
+from bundle.runs.predictions import Prediction, ends_in_a_row, iter_predictions
+from bundle.runs.prompts import prompt_lines
 from bundle.runs.record import RunRecord
 from bundle.runs.results import Results
 from bundle.runs.row_writer import RowWriter
 from bundle.runs.same_settings import require_same
-from bundle.system.files import read_regular
+from bundle.system.files import open_regular
 from bundle.system.locks import Lock
 from bundle.system.text import shortened
+from bundle.tasks.scores import Key
+from bundle.tasks.task import Question
 
 
 class Run:
@@ -28,7 +31,7 @@ class Run:
     Raises RunError if it is in use, or cannot be read or written.
 
     Attributes:
-        known: The predictions with a reply that it held when it was opened.
+        known: How many rows it held when it was opened, each with a reply and of another question.
         earlier: The results of the sessions before; None without any.
     """
 
@@ -40,7 +43,9 @@ class Run:
             try:
                 self.earlier = Results.read(directory)
                 self.known = _keep_replies(directory / PREDICTIONS, self.earlier)
+                self._count = self.known
                 self._predictions = RowWriter(directory / PREDICTIONS)
+                self._written = open_regular(directory / PREDICTIONS)
             except BaseException:
                 self._lock.release()
                 raise
@@ -85,7 +90,7 @@ class Run:
         with contextlib.ExitStack() as opened:
             opened.enter_context(run := cls(directory))
             if run.earlier is not None:
-                run.earlier.require_same(directory, RunRecord.read(directory).scored_tasks, run.known)
+                run.earlier.require_same(directory, RunRecord.read(directory).scored_tasks, run.rows())
             opened.pop_all()
         return run
 
@@ -96,6 +101,7 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._predictions.close()
+        self._written.close()
         self._remove_if_nothing_happened()
         self._lock.release()
 
@@ -114,7 +120,7 @@ class Run:
     def server_log(self) -> Path:
         return self.directory / SERVER_LOG
 
-    def begin(self, record: RunRecord, prompts: bytes, *, keep: bool = False) -> None:
+    def begin(self, record: RunRecord, questions: Sequence[Question], *, keep: bool = False) -> None:
         """Write down what is about to be asked.
 
         Raises RunError if the run was started with other settings, or a file cannot be written. ``keep`` leaves
@@ -122,24 +128,26 @@ class Run:
         """
         if (self.directory / RECORD).exists():
             require_same(RunRecord.read(self.directory), record)
-            if keep and _holds(self.directory / PROMPTS, prompts):
+            if keep and _holds(self.directory / PROMPTS, prompt_lines(questions)):
                 return
         # The record comes last: where there is one, it is known which questions the run has.
-        write_whole(self.directory / PROMPTS, prompts)
+        self.write_prompts(questions)
         if keep:
             return
         write_json(self.directory / RECORD, record.to_json())
 
-    def write_prompts(self, prompts: bytes) -> None:
-        """Write ``prompts.jsonl`` again, where questions were sent with fewer examples than planned."""
-        write_whole(self.directory / PROMPTS, prompts)
+    def write_prompts(self, questions: Sequence[Question]) -> None:
+        """Write ``prompts.jsonl``; again, where questions were sent with fewer examples than planned."""
+        write_whole(self.directory / PROMPTS, prompt_lines(questions))
 
     def amend(self, record: RunRecord) -> None:
         """Write down more about what is asked than was known in `begin`."""
         write_json(self.directory / RECORD, record.to_json())
 
-    def append(self, prediction: Prediction) -> None:
+    def append(self, prediction: Prediction) -> int:
         """Write a row within a fiftieth of a second; from then on, killing this process does not lose it.
+
+        Returns its number among `rows`.
 
         Raises RunError if this row or an earlier one cannot be written, as on a full disk.
         """
@@ -147,6 +155,16 @@ class Run:
             self._predictions.put(prediction.to_json)
         except OSError as error:
             raise unwritable(self.directory / PREDICTIONS, error) from None
+        self._count += 1
+        return self._count - 1
+
+    def rows(self, wanted: Callable[[int], object] | None = None) -> Iterator[Prediction]:
+        """The rows that have been written, or those whose numbers are wanted; they are kept in no other place.
+
+        Raises RunError if they cannot be read. One such iterator is used at a time.
+        """
+        self._predictions.settle()
+        return iter_predictions(self.directory, wanted, None if self._written.closed else self._written)
 
     def flush(self) -> None:
         """Wait until all rows are written. Raises RunError if one cannot be."""
@@ -170,9 +188,10 @@ def _in_use(directory: Path) -> RunError:
     return RunError(f"{directory} is in use by another process.", remedy="Wait until that one has ended.")
 
 
-def _holds(path: Path, content: bytes) -> bool:
+def _holds(path: Path, content: Iterable[bytes]) -> bool:
     try:
-        return read_regular(path, len(content)) == content
+        with open_regular(path) as file:
+            return all(file.read(len(piece)) == piece for piece in content) and not file.read(1)
     except OSError:
         return False
 
@@ -181,15 +200,23 @@ def _file_name(label: str) -> str:
     return shortened(re.sub(r"[^\w.-]+", "-", label).strip("-.") or "run")
 
 
-def _keep_replies(path: Path, earlier: Results | None) -> Sequence[Prediction]:
-    """The rows with a reply, the last of every question; the others are removed, so that they are asked again."""
-    exists = os.path.lexists(path)
-    rows = read_predictions(path.parent) if exists else []
+def _keep_replies(path: Path, earlier: Results | None) -> int:
+    """Remove all rows but those with a reply, the last of every question, so that the rest is asked again.
+
+    Returns how many are left.
+    """
+    if not os.path.lexists(path):
+        return 0
     # The last one counts: a question is asked again where its first reply turned out to be none.
-    known = tuple({row.key: row for row in rows if row.error is None}.values())
+    rows = 0
+    last: dict[Key, int] = {}
+    for number, row in enumerate(iter_predictions(path.parent)):
+        rows = number + 1
+        if row.error is None:
+            last[row.key] = number
     if earlier is not None:
-        earlier.require_replies(path.parent, len(known))
-    content = b"".join(row.to_json().encode() + b"\n" for row in known)
-    if exists and content != read_regular(path, len(content)):
-        write_whole(path, content)
-    return known
+        earlier.require_replies(path.parent, len(last))
+    if len(last) < rows or not ends_in_a_row(path):
+        kept = set(last.values())
+        write_whole(path, (f"{row.to_json()}\n".encode() for row in iter_predictions(path.parent, kept.__contains__)))
+    return len(last)

@@ -1,6 +1,6 @@
 """How much of a benchmark a run covers: a part is called a part wherever its score is shown."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bundle.runs.record import RunRecord
@@ -71,15 +71,13 @@ def task_scope(task: TaskRecord, asked: int, answered: int) -> Scope:
     )
 
 
-def task_scopes(record: RunRecord, asked: Mapping[Part, int], answered: Iterable[Part]) -> dict[str, Scope]:
-    """The scope of every task of a run, by its name."""
-    replies = [part[0] for part in answered]
-    return {
-        task.name: task_scope(
-            task, sum(n for part, n in asked.items() if part[0] == task.name), replies.count(task.name)
-        )
-        for task in record.tasks
-    }
+def task_scopes(record: RunRecord, asked: Mapping[Part, int], answered: Mapping[Part, int]) -> dict[str, Scope]:
+    """The scope of every task of a run, by its name; ``asked`` and ``answered`` count the questions of every part."""
+
+    def count(task: TaskRecord, parts: Mapping[Part, int]) -> int:
+        return sum(n for part, n in parts.items() if part[0] == task.name)
+
+    return {task.name: task_scope(task, count(task, asked), count(task, answered)) for task in record.tasks}
 
 
 def scope_text(scopes: Mapping[str, Scope]) -> str:

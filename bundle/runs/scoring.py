@@ -1,6 +1,7 @@
 """From predictions to scores, under OpenCompass's names, and how certain these are."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -37,40 +38,51 @@ class Score:
         return "–" if self.accuracy is None else f"{self.accuracy:.2f}"
 
 
-def score_run(
-    tasks: Sequence[ScoredTask], questions: Mapping[Part, int], predictions: Iterable[Prediction]
-) -> dict[str, Score]:
+class Tally:
+    """Counts outcomes, of which there is at most one a question, and keeps none of them.
+
+    Attributes:
+        answered: Replies, by part.
+        right: Correct ones among them.
+        failed: Questions that have none.
+    """
+
+    def __init__(self, predictions: Iterable[Prediction] = ()) -> None:
+        self.answered: Counter[Part] = Counter()
+        self.right: Counter[Part] = Counter()
+        self.failed = 0
+        for one in predictions:
+            self.add(one)
+
+    def add(self, one: Prediction) -> None:
+        if one.error is not None:
+            self.failed += 1
+            return
+        self.answered[one.part] += 1
+        self.right[one.part] += one.correct is True
+
+
+def score_run(tasks: Sequence[ScoredTask], questions: Mapping[Part, int], tally: Tally) -> dict[str, Score]:
     """Score all tasks of a run, under the names their scores have in ``results.json``."""
     names = score_names(tasks)
-    of_task: dict[str, list[Prediction]] = {task.name: [] for task in tasks}
-    for one in predictions:
-        of_task[one.task].append(one)
     scores: dict[str, Score] = {}
     for task in tasks:
         asked = {(split, subject): n for (name, split, subject), n in questions.items() if name == task.name}
-        own = score(task, asked, of_task[task.name])
-        scores |= {names[task.name][name]: one for name, one in own.items()}
+        scores |= {names[task.name][name]: one for name, one in score(task, asked, tally).items()}
     return scores
 
 
-def score(task: ScoredTask, asked: Mapping[Member, int], predictions: Iterable[Prediction]) -> dict[str, Score]:
+def score(task: ScoredTask, asked: Mapping[Member, int], tally: Tally) -> dict[str, Score]:
     """Score a task's groups, as the task lists them, and its subjects, by the task's own names.
 
     A question without a prediction counts as unanswered. A group is scored only where all its subjects were asked, as
     in OpenCompass: a mean over some of them would carry the name of another number.
     """
-    answered, right = dict.fromkeys(asked, 0), dict.fromkeys(asked, 0)
-    for prediction in predictions:
-        if prediction.error is None:
-            member = prediction.split, prediction.subject
-            answered[member] += 1
-            right[member] += prediction.correct is True
-    subjects = {
-        member: Score(None, None, n, answered[member])
-        if member[0] in task.secret_splits
-        else _share(n, answered[member], right[member])
-        for member, n in asked.items()
-    }
+    subjects = {}
+    for member, n in asked.items():
+        answered, right = (counts[task.name, *member] for counts in (tally.answered, tally.right))
+        secret = member[0] in task.secret_splits
+        subjects[member] = Score(None, None, n, answered) if secret else _share(n, answered, right)
     groups = {name: mean(subjects[member] for member in members) for name, members in task.groups_within(asked).items()}
     return groups | {task.score_name(*member): one for member, one in subjects.items()}
 

@@ -56,29 +56,40 @@ class Prompt:
         The question's cells are put into the examples as well, where a ``{column}`` is still left in these: OpenCompass
         fills the examples first and then the whole conversation (``PromptTemplate.generate_item``).
         """
+        return self.after(shape, self.shown(examples), question)
+
+    def shown(self, examples: Sequence[Mapping[str, str]]) -> list[Message]:
+        """The examples, as far as they are the same before every question."""
         turns: list[Message] = []
         for row in examples:
-            turns.append({"role": "user", "content": fill(fill(self._for(row), row), question)})
-            turns.append({"role": "assistant", "content": fill(fill(self.assistant, row), question)})
-        turns.append({"role": "user", "content": fill(self._for(question), question)})
+            turns.append({"role": "user", "content": fill(self._for(row), row)})
+            turns.append({"role": "assistant", "content": fill(self.assistant, row)})
+        return turns
+
+    def after(self, shape: str, shown: Sequence[Message], question: Mapping[str, str]) -> list[Message]:
+        """As `messages`, with examples as `shown` has them; those that are sent as they are stay the same objects."""
+        turns = [_filled(turn, question) for turn in shown]
+        asked: Message = {"role": "user", "content": fill(self._for(question), question)}
         if shape == "turns":
-            return turns
+            return [*turns, asked]
         # OpenCompass sends what comes before the answer too, such as "答案是: ".
-        parts = [turn["content"] for turn in turns] + [fill(self.assistant, question)]
-        if self.place_for_examples and not examples:
+        parts = [turn["content"] for turn in (*turns, asked)] + [fill(self.assistant, question)]
+        if self.place_for_examples and not shown:
             parts.insert(0, "")
         return [{"role": "text" if shape == "plain" else "user", "content": _joined(parts)}]
 
-    def until_answer(self, examples: Sequence[Mapping[str, str]], question: Mapping[str, str]) -> list[Message]:
+    def until_answer(self, shown: Sequence[Message], question: Mapping[str, str]) -> list[Message]:
         """The plain text in which an option is to follow, for the model to say how likely that is.
 
         OpenCompass's templates with a branch for every label: its ``BaseRetriever.generate_ice`` puts a line end after
         every example and after the last one another, each on a line of its own.
+
+        Args:
+            shown: The examples, as `shown` has them.
         """
         parts: list[str] = []
-        for row in examples:
-            filled = (fill(fill(template, row), question) for template in (self._for(row), self.assistant))
-            parts += (*filled, "\n")
+        for place, turn in enumerate(shown):
+            parts += (fill(turn["content"], question), *(("\n",) if place % 2 else ()))
         before, _, _ = fill(self.assistant, {**question, "answer": _HERE}).partition(_HERE)
         text = _joined([*parts, "\n", fill(self._for(question), question), before + _HERE])
         return [{"role": "text", "content": text.removesuffix(_HERE)}]
@@ -93,6 +104,10 @@ class Prompt:
                 _without(line, column) for line in template.split("\n") if not _shows_only(line, column)
             )
         return template
+
+
+def _filled(turn: Message, question: Mapping[str, str]) -> Message:
+    return {"role": turn["role"], "content": fill(turn["content"], question)} if "{" in turn["content"] else turn
 
 
 def _shows_only(line: str, column: str) -> bool:

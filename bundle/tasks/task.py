@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from bundle.errors import DataError, UsageError
 from bundle.system.text import did_you_mean
@@ -12,7 +12,28 @@ from bundle.tasks.benchmarks import Benchmark, Subject
 from bundle.tasks.own_rows import OwnRows
 from bundle.tasks.prompts import SHAPES, Message, Prompt
 from bundle.tasks.scores import Key, ScoredTask
-from bundle.tasks.sources import Row, Tables, load_tables
+from bundle.tasks.sources import PackedRows, Row, Tables, load_tables
+
+
+class Prompts:
+    """The prompts of one subject's questions with the same examples; each is made when it is needed.
+
+    A million prompts, most of each the same examples as in the one before, would take gigabytes.
+    """
+
+    def __init__(self, task: "Task", shape: str, subject: Subject, shown: Sequence[Row], rows: Sequence[Row]) -> None:
+        self._task = task
+        self._shape = shape
+        self._prompt = task.prompt.about(subject.chinese)
+        self._shown = self._prompt.shown(shown)
+        self._rows = rows
+
+    def of(self, number: int) -> list[Message]:
+        """The messages of the question in this row."""
+        asked = self._rows[number] | {"answer": ""}
+        if self._task.by_likelihood:
+            return self._prompt.until_answer(self._shown, asked)
+        return self._prompt.after(self._shape, self._shown, asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,22 +42,28 @@ class Question:
 
     Attributes:
         id: Row number in the split, from 0.
+        prompt: Its messages, or what makes them.
         max_reply: Tokens that its prompt leaves for a reply; None where that is enough for the longest one.
+        key: Identifies it, and its prediction, within a run.
     """
 
     task: str
     split: str
     subject: str
     id: int
-    messages: Sequence[Message]
+    prompt: Sequence[Message] | Prompts
     gold: str
     examples: int
     max_reply: int | None = None
+    key: Key = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", Key(self.task, self.split, self.subject, self.id))
 
     @property
-    def key(self) -> Key:
-        """Identifies it, and its prediction, within a run."""
-        return Key(self.task, self.split, self.subject, self.id)
+    def messages(self) -> Sequence[Message]:
+        """What is sent."""
+        return self.prompt.of(self.id) if isinstance(self.prompt, Prompts) else self.prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +157,8 @@ class Task(ScoredTask):
                     f"{self.example_split} of {subject.name}.",
                     remedy="Use complete data, or a task with fewer examples.",
                 )
-        return tables
+        columns = tuple(dict.fromkeys((*self.columns, "answer")))
+        return replace(tables, rows={pair: PackedRows(rows, columns) for pair, rows in tables.rows.items()})
 
     def questions(
         self,
@@ -160,34 +188,37 @@ class Task(ScoredTask):
         count = min((number for number in (self.first, limit) if number is not None), default=None)
         for split in self.splits:
             for subject in subjects:
-                prompt = self.prompt.about(subject.chinese)
+                rows = tables.rows[subject.name, split]
                 shown = self._examples(tables, subject.name)
-                rows = tables.rows[subject.name, split][:count]
-                for number in _drawn(f"{split}/{subject.name}", len(rows), sample):
-                    key = Key(self.name, split, subject.name, number)
-                    question = self._question(key, prompt, shape, shown, rows[number])
-                    while fits is not None and question.examples and not fits(question.messages):
-                        question = self._question(key, prompt, shape, shown[: question.examples - 1], rows[number])
-                    yield question if left is None else replace(question, max_reply=left(question.messages))
+                prompts = [Prompts(self, shape, subject, shown, rows)]  # with one example fewer each
+                size = len(rows) if count is None else min(count, len(rows))
+                for number in _drawn(f"{split}/{subject.name}", size, sample):
+                    fewer, messages = 0, prompts[0].of(number) if fits or left else None
+                    while fits is not None and messages is not None and fewer < len(shown) and not fits(messages):
+                        fewer += 1
+                        if fewer == len(prompts):
+                            prompts.append(Prompts(self, shape, subject, shown[:-fewer], rows))
+                        messages = prompts[fewer].of(number)
+                    yield Question(
+                        *(self.name, split, subject.name, number),
+                        prompt=prompts[fewer],
+                        gold=rows[number]["answer"],
+                        examples=len(shown) - fewer,
+                        max_reply=None if left is None or messages is None else left(messages),
+                    )
 
     def with_examples(self, question: Question, examples: int, tables: Tables, shape: str) -> Question:
         """A question of this task with fewer examples, the first ones."""
-        prompt = next(self.prompt.about(one.chinese) for one in self.subjects if one.name == question.subject)
+        if examples == question.examples:
+            return question
+        subject = next(one for one in self.subjects if one.name == question.subject)
         shown = self._examples(tables, question.subject)[:examples]
-        row = tables.rows[question.subject, question.split][question.id]
-        return replace(self._question(question.key, prompt, shape, shown, row), max_reply=question.max_reply)
+        prompts = Prompts(self, shape, subject, shown, tables.rows[question.subject, question.split])
+        return replace(question, prompt=prompts, examples=len(shown))
 
     def _examples(self, tables: Tables, subject: str) -> list[Row]:
         rows = tables.rows[subject, self.example_split] if self.examples else []
-        return [self._cells(row) for row in rows[: self.examples]]
-
-    def _question(self, key: Key, prompt: Prompt, shape: str, shown: Sequence[Row], row: Row) -> Question:
-        asked = self._cells(row) | {"answer": ""}
-        messages = prompt.until_answer(shown, asked) if self.by_likelihood else prompt.messages(shape, shown, asked)
-        return Question(*key, messages, row["answer"], len(shown))
-
-    def _cells(self, row: Row) -> Row:
-        return {column: row[column] for column in self.columns}
+        return list(rows[: self.examples])
 
 
 def _drawn(where: str, size: int, sample: int | None) -> Sequence[int]:

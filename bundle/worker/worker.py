@@ -166,7 +166,7 @@ class Worker:
         fields: Mapping[str, Any],
         path: str | None,
         reading: Mapping[str, Any] | None,
-    ) -> tuple[list[Any], Sequence[str]]:
+    ) -> tuple[Sequence[Any], Sequence[str]]:
         """As `ChatClient.ask`."""
         number = self._number  # of this call, as long as nothing has been waited for
         reply = await self._client.ask(

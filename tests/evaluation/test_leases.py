@@ -16,7 +16,7 @@ WIDTH = 4
 def questions(*sizes: int) -> list[Question]:
     """Subjects of these sizes."""
     return [
-        Question("t", "val", f"s{subject}", number, messages=[], gold="A", examples=5)
+        Question("t", "val", f"s{subject}", number, prompt=[], gold="A", examples=5)
         for subject, size in enumerate(sizes)
         for number in range(size)
     ]

@@ -1,7 +1,7 @@
 """One worker as its driver sees it: calls, errors, silence."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -25,7 +25,7 @@ def worker(answer: Callable[[Link, int, str, Any], None]) -> Link:
     return link
 
 
-def reply(text: str, **more: Any) -> list[Any]:
+def reply(text: str, **more: Any) -> Sequence[Any]:
     return reply_to_json(Reply(text, "stop", 300, 2, None, 0.5, 1, **more))
 
 

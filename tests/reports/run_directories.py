@@ -10,7 +10,6 @@ from typing import Any
 from bundle.evaluation import AskingOptions, Evaluation
 from bundle.runs.files import RESULTS
 from bundle.runs.predictions import Prediction
-from bundle.runs.prompts import prompt_lines
 from bundle.runs.record import RunRecord, SamplingRecord
 from bundle.runs.run import Run
 from bundle.runs.served import RemoteModelRecord, RequestsRecord, Served
@@ -63,11 +62,10 @@ def write_run(
     directory.mkdir(parents=True)
     with Run(directory) as run:
         described = describe(task, model, _subjects(task, outcomes), limit).to_json() | dict(record or {})
-        run.begin(RunRecord.model_validate(described), "".join(prompt_lines(questions)).encode())
+        run.begin(RunRecord.model_validate(described), questions)
         evaluation = Evaluation([task], questions, run, lambda _: None, max_out_len={}, asking=ASKING)
         for one in predictions:
-            run.append(one)
-            evaluation.predictions.append(one)
+            evaluation.record(one)
         if results:
             run.write(RESULTS, evaluation.results(TIMING).to_json())
     return directory

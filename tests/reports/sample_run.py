@@ -8,7 +8,6 @@ from pathlib import Path
 from bundle.evaluation import Evaluation
 from bundle.runs.files import RESULTS
 from bundle.runs.predictions import Prediction
-from bundle.runs.prompts import prompt_lines
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 from bundle.runs.run import Run
 from bundle.runs.task_record import TaskRecord
@@ -55,13 +54,12 @@ def sample_run(
             TaskRecord.of(task, shape=shape, subjects=subjects, tables=one)
             for task, one in zip(tasks, named, strict=True)
         ]
-        run.begin(record_of(described, named, model), "".join(prompt_lines(questions)).encode())
+        run.begin(record_of(described, named, model), questions)
         evaluation = Evaluation(tasks, questions, run, lambda _: None, max_out_len={}, asking=ASKING)
         by_name = {task.name: task for task in tasks}
         for question in questions:
             if (one := outcome(_answered(by_name[question.task], question))) is not None:
-                run.append(one)
-                evaluation.predictions.append(one)
+                evaluation.record(one)
         run.write(RESULTS, evaluation.results({"ask_s": 2.0, "total_s": 3.5}).to_json())
     return read_recorded_run(directory)
 

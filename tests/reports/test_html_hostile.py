@@ -62,7 +62,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Question(*key, [{"role": "user", "content": f"{text} {key[3]}"}], gold[key], 0)
         for key, text in zip(read_prompts(directory), [*HOSTILE, HOSTILE[0]], strict=True)
     ]
-    (directory / PROMPTS).write_text("".join(prompt_lines(questions)), encoding="utf-8")
+    (directory / PROMPTS).write_bytes(b"".join(prompt_lines(questions)))
     page = directory / "report.html"
     FORMATS["html"].write(read_recorded_run(directory), page)
     return page

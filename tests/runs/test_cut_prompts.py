@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bundle.runs.cut_prompts import cut_prompts
+from bundle.runs.cut_prompts import CountedPrompts
 from bundle.runs.health import examine
 from bundle.runs.predictions import Prediction
 from bundle.runs.reply_faults import Fault
@@ -87,7 +87,7 @@ class Asked:
 
     def found(self, count: Count, **changed: Any) -> int:
         """How many of them are taken for cut."""
-        return cut_prompts(self.counted(count, **changed), self.sent)[0]
+        return CountedPrompts(self.counted(count, **changed)).cut(self.sent.get)[0]
 
 
 def cut_to_the_token(limit: int) -> Count:
@@ -113,7 +113,7 @@ def test_prompts_of_some_subjects_that_are_cut_make_a_measurement_doubtful(
     asked = Asked(seed, shortest=limit / 16)
     truly = sum(sum(tokens) > limit for tokens in asked.tokens.values())
     assert 20 < truly < 400
-    health = examine(OPTIONS, asked.counted(cut(limit)), asked.sent)
+    health = examine(OPTIONS, asked.counted(cut(limit)), asked.sent.get)
     (found,) = health.findings
     assert found.fault is Fault.CUT_PROMPTS
     assert 10 <= found.count <= truly
@@ -182,7 +182,7 @@ def test_no_ratio_within_20_percent_does(lengths: list[int], rate: float, more: 
         }[hidden]
         sent[one.key] = [{"role": "user", "content": "文" * length}]
         replies.append(replace(one, prompt_tokens=more + round(rate * length * factor)))
-    assert cut_prompts(replies, sent)[0] == 0
+    assert CountedPrompts(replies).cut(sent.get)[0] == 0
 
 
 @pytest.mark.parametrize("examples", [0, 1, 5])
@@ -205,8 +205,8 @@ def test_other_ways_of_counting_are_no_cut(count: Count, examples: int) -> None:
 def test_counts_that_are_missing_or_of_something_else_are_not_taken(changed: dict[str, Any]) -> None:
     asked = Asked(0, shortest=100)
     replies = asked.counted(cut_to_the_token(2048))
-    assert cut_prompts(replies, asked.sent)[0] > 0
-    assert cut_prompts([replace(one, **changed) for one in replies], asked.sent)[0] == 0
+    assert CountedPrompts(replies).cut(asked.sent.get)[0] > 0
+    assert CountedPrompts(replace(one, **changed) for one in replies).cut(asked.sent.get)[0] == 0
 
 
 def test_of_prompts_that_are_not_known_nothing_is_said() -> None:

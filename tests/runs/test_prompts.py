@@ -38,7 +38,7 @@ def runs(draw: st.DrawFn) -> list[Question]:
 
 
 def write(directory: Path, questions: Sequence[Question]) -> bytes:
-    content = "".join(prompt_lines(questions)).encode()
+    content = b"".join(prompt_lines(questions))
     (directory / PROMPTS).write_bytes(content)
     return content
 

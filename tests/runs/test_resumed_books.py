@@ -33,7 +33,7 @@ def session(
         evaluation = Evaluation([TASK], QUESTIONS, run, lambda _: None, max_out_len={}, asking=ASKING)
         evaluation.restarts = restarts
         for n in numbers:
-            evaluation._record(row(n, "A"))
+            evaluation.record(row(n, "A"))
         run.flush()
         if killed:
             return None

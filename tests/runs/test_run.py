@@ -62,7 +62,7 @@ def test_a_runs_directory_is_its_users_alone(tmp_path: Path) -> None:
 def test_a_record_with_a_name_that_is_not_utf_8_is_written_all_the_same(tmp_path: Path) -> None:
     with Run.create(tmp_path, "label") as run:
         record = describe(find_task("ceval_gen"), "\udce9")
-        run.begin(record, b"")
+        run.begin(record, [])
         assert RunRecord.read(run.directory) == record
 
 
@@ -95,7 +95,7 @@ def test_a_run_cut_off_at_any_byte_goes_on_with_its_whole_rows(tmp_path: Path) -
     for cut in range(len(whole) + 1):
         path.write_bytes(whole[:cut])
         with Run.resume(run.directory) as again:
-            known = [row.id for row in again.known]
+            known = [row.id for row in again.rows()]
             assert known == list(range(whole[:cut].count(b"\n")))
             again.append(replace(PREDICTION, id=99))
         assert [row.id for row in read_predictions(run.directory)] == [*known, 99]
@@ -109,7 +109,7 @@ def test_zeros_that_a_file_system_leaves_at_the_end_after_a_power_cut_are_no_row
     path.write_bytes(path.read_bytes() + bytes(4096))
 
     with Run.resume(run.directory) as again:
-        assert again.known == (PREDICTION,)
+        assert [*again.rows()] == [PREDICTION]
 
 
 def test_questions_without_a_reply_and_rows_told_twice_are_dropped_when_a_run_goes_on(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_questions_without_a_reply_and_rows_told_twice_are_dropped_when_a_run_go
         run.append(PREDICTION)
 
     with Run.resume(run.directory) as again:
-        assert again.known == (PREDICTION,)
+        assert [*again.rows()] == [PREDICTION]
     assert read_predictions(run.directory) == [PREDICTION]
 
 
@@ -172,7 +172,7 @@ def test_where_directories_cannot_be_locked_a_run_in_use_is_refused_as_well(tmp_
 @pytest.mark.usefixtures("locks_of_nfs")
 def test_where_directories_cannot_be_locked_a_run_in_progress_is_seen_as_such(tmp_path: Path) -> None:
     with Run.create(tmp_path, "r") as run:
-        run.begin(describe(find_task("ceval_gen"), "tiny"), b"")
+        run.begin(describe(find_task("ceval_gen"), "tiny"), [])
         (listed,) = list_runs(tmp_path)
         assert listed.state is State.RUNNING
     (listed,) = list_runs(tmp_path)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from bundle.runs.predictions import Prediction
-from bundle.runs.scoring import Score, mean, score
+from bundle.runs.scoring import Score, Tally, mean, score
 from bundle.tasks.catalog import find_task
 
 TASK = find_task("ceval_gen")
@@ -37,14 +37,14 @@ def test_a_group_is_the_plain_mean_over_its_subjects_whatever_their_size() -> No
     asked = {("val", name): 2 if name == HARD[0] else 1 for name in HARD}
     predictions = [prediction(name, 0, name == HARD[0]) for name in HARD] + [prediction(HARD[0], 1, True)]
 
-    scores = score(TASK, asked, predictions)
+    scores = score(TASK, asked, Tally(predictions))
 
     assert scores["ceval-hard"].accuracy == pytest.approx(100 / 8)
     assert (scores["ceval-hard"].n, scores["ceval-hard"].answered) == (9, 9)
 
 
 def test_a_group_is_scored_only_where_all_its_subjects_were_asked() -> None:
-    scores = score(TASK, {("val", "law"): 1}, [prediction("law", 0, True)])
+    scores = score(TASK, {("val", "law"): 1}, Tally([prediction("law", 0, True)]))
 
     assert list(scores) == ["ceval-law"]
 
@@ -53,7 +53,7 @@ def test_a_subject_without_any_reply_has_no_accuracy_and_neither_has_its_group()
     asked = dict.fromkeys((("val", name) for name in HARD), 1)
     predictions = [prediction(name, 0, None if name == "college_physics" else True) for name in HARD]
 
-    scores = score(TASK, asked, predictions)
+    scores = score(TASK, asked, Tally(predictions))
 
     assert scores["ceval-college_physics"].accuracy is None
     assert scores["ceval-hard"].accuracy is None
@@ -63,7 +63,7 @@ def test_a_subject_without_any_reply_has_no_accuracy_and_neither_has_its_group()
 def test_the_standard_error_is_that_of_a_share() -> None:
     replies = [prediction("law", number, number < 3) for number in range(10)]
 
-    law = score(TASK, {("val", "law"): 10}, replies)["ceval-law"]
+    law = score(TASK, {("val", "law"): 10}, Tally(replies))["ceval-law"]
 
     assert law.stderr == pytest.approx(100 * math.sqrt(0.3 * 0.7 / 9))
 
@@ -71,7 +71,7 @@ def test_the_standard_error_is_that_of_a_share() -> None:
 def test_the_standard_error_of_a_mean_is_that_of_independent_subjects() -> None:
     names = ("law", "logic")
     replies = [prediction(name, number, number < 5) for name in names for number in range(10)]
-    scores = score(TASK, {("val", name): 10 for name in names}, replies)
+    scores = score(TASK, {("val", name): 10 for name in names}, Tally(replies))
 
     both = mean(scores[f"ceval-{name}"] for name in names)
 
@@ -82,7 +82,7 @@ def test_the_standard_error_of_a_mean_is_that_of_independent_subjects() -> None:
 
 def test_groups_come_first_and_all_58_names_are_those_of_opencompass() -> None:
     asked = {("val", subject.name): 1 for subject in TASK.subjects}
-    names = list(score(TASK, asked, [prediction(name, 0, True) for _, name in asked]))
+    names = list(score(TASK, asked, Tally(prediction(name, 0, True) for _, name in asked)))
 
     groups = ["ceval", "ceval-stem", "ceval-social-science", "ceval-humanities", "ceval-other", "ceval-hard"]
     assert names[:6] == groups
@@ -92,9 +92,10 @@ def test_groups_come_first_and_all_58_names_are_those_of_opencompass() -> None:
 def test_a_split_whose_answers_are_secret_has_no_accuracy() -> None:
     both = find_task("ceval_gen_2daf24")
     asked = {("val", "law"): 1, ("test", "law"): 1}
-    secret = replace(prediction("law", 0, True), split="test", gold="", correct=None)
+    known = replace(prediction("law", 0, True), task=both.name)
+    secret = replace(known, split="test", gold="", correct=None)
 
-    scores = score(both, asked, [prediction("law", 0, True), secret])
+    scores = score(both, asked, Tally([known, secret]))
 
     assert scores["ceval-law"].accuracy == 100.0
     assert scores["ceval-test-law"] == Score(None, None, n=1, answered=1)

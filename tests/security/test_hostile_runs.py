@@ -75,7 +75,7 @@ def test_a_run_whose_replies_are_no_file_is_not_resumed(kind: str, runs: Path) -
     IN_PLACE_OF_A_FILE[kind](damaged / "predictions.jsonl")
     if kind == "empty":
         with Run.resume(damaged) as run:
-            assert run.known == ()
+            assert run.known == 0
     else:
         with pytest.raises(RunError, match=r"predictions\.jsonl"):
             Run.resume(damaged)

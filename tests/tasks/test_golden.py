@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bundle.runs.predictions import Prediction
-from bundle.runs.scoring import score
+from bundle.runs.scoring import Tally, score
 from bundle.tasks.catalog import find_task
 
 GOLDEN = ("ceval_gen", "demo_cmmlu_chat_gen")
@@ -48,7 +48,7 @@ def test_accuracies_are_those_opencompass_printed(shared: Path, name: str) -> No
     asked = Counter((split, row["subject"]) for row in recorded)
     predictions = [_prediction(name, split, row, task.answer_rule.extract(row["reply"])) for row in recorded]
 
-    scores = score(task, asked, predictions)
+    scores = score(task, asked, Tally(predictions))
 
     ours = {subject: scores[task.score_name(split, subject)].accuracy for subject in printed}
     assert ours == pytest.approx(printed)

@@ -64,7 +64,7 @@ def test_plain_is_the_flat_text_with_no_role_of_a_chat() -> None:
 
 
 def test_a_text_in_which_an_option_follows_has_empty_lines_between_examples_as_in_opencompass() -> None:
-    (text,) = few_shot("问: {question}", "答: {answer}").until_answer([ROW, ROW], ASKED)
+    (text,) = (prompt := few_shot("问: {question}", "答: {answer}")).until_answer(prompt.shown([ROW, ROW]), ASKED)
     assert text == {
         "role": "text",
         "content": "问: 1+1=?\n答: B\n\n\n问: 1+1=?\n答: B\n\n\n\n\n问: 2+2=?\n答: ",

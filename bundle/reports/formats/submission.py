@@ -54,14 +54,16 @@ def submissions(
 ) -> list[Submission]:
     """What can be submitted: one file per task with a secret split; where there are several, each names its task."""
     secret = [task for task in tasks if task.secret_splits & task.splits.keys()]
-    asked, replied = list(questions), {one.key: one for one in predictions if one.error is None}
+    if not secret:
+        return []
+    asked, replied = list(questions), {one.key: one.answer for one in predictions if one.error is None}
     found = []
     for task in secret:
         answers: dict[str, dict[str, str]] = {}
         unanswered = 0
         for key in asked:
             if key.task == task.name and key.split in task.secret_splits:
-                answer = replied[key].answer if key in replied else None
+                answer = replied.get(key)
                 answers.setdefault(key.subject, {})[str(key.id)] = answer if answer in _LETTERS else ""
                 unanswered += key not in replied
         if answers:

@@ -7,7 +7,10 @@ from datetime import datetime, timedelta
 
 from bundle.runs.predictions import Prediction
 from bundle.system.text import duration, plural, printable
-from bundle.tasks.scores import Key, Part
+from bundle.tasks.scores import Part
+
+_FAILED, _WRONG, _RIGHT = 1, 2, 3
+"""What a question has come to; 0 if it was not asked."""
 
 
 class Progress:
@@ -16,6 +19,9 @@ class Progress:
     Args:
         learned_rate: The questions a second that a server with a rate limit answers; None if it is not known.
         in_flight: How many requests wait for their reply.
+
+    Attributes:
+        done: Questions that were asked.
     """
 
     def __init__(
@@ -27,34 +33,30 @@ class Progress:
         self.total = total
         self._learned_rate = learned_rate
         self._in_flight = in_flight
-        self._asked: set[Key] = set()
-        self._failed: set[Key] = set()
-        self._replies: dict[Key, bool] = {}
+        self.done = 0
+        self._states: dict[Part, bytearray] = {}
+        self._failed = 0
         self._answered: Counter[str] = Counter()
         self._right: Counter[str] = Counter()
         self._subjects: set[Part] = set()
         self._retries = 0
         self._started = time.monotonic()
 
-    @property
-    def done(self) -> int:
-        """Questions that were asked."""
-        return len(self._asked)
-
     def count(self, prediction: Prediction) -> None:
-        self._asked.add(prediction.key)
-        if (was_right := self._replies.pop(prediction.key, None)) is not None:  # asked again
-            self._answered[prediction.task] -= 1
-            self._right[prediction.task] -= was_right
+        """Count an outcome; it takes the place of the question's earlier one."""
+        states = self._states.setdefault(prediction.part, bytearray())
+        states.extend(bytes(max(0, prediction.id + 1 - len(states))))
+        before = states[prediction.id]
+        after = states[prediction.id] = (
+            _FAILED if prediction.error is not None else _WRONG + (prediction.correct is True)
+        )
+        self.done += not before
+        self._failed += (after == _FAILED) - (before == _FAILED)
+        self._answered[prediction.task] += (after >= _WRONG) - (before >= _WRONG)
+        self._right[prediction.task] += (after == _RIGHT) - (before == _RIGHT)
         self._retries += max(prediction.attempts - 1, 0)
-        if prediction.error is not None:
-            self._failed.add(prediction.key)
-            return
-        self._failed.discard(prediction.key)
-        self._replies[prediction.key] = prediction.correct is True
-        self._answered[prediction.task] += 1
-        self._right[prediction.task] += prediction.correct is True
-        self._subjects.add(prediction.part)
+        if prediction.error is None:
+            self._subjects.add(prediction.part)
 
     def line(self) -> str:
         """All of it, for a log."""
@@ -71,7 +73,7 @@ class Progress:
             # Subjects are asked one after the other, so this does not estimate the score.
             parts.append(f"{shares} correct in {plural(len(self._subjects), 'subject')} so far")
         if self._failed:
-            parts.append(f"{len(self._failed)} without a reply")
+            parts.append(f"{self._failed} without a reply")
         return ", ".join(parts)
 
     def labels(self) -> list[tuple[int, str]]:
@@ -91,7 +93,7 @@ class Progress:
         if self._retries:
             labels.append((7, plural(self._retries, "retry", "retries")))
         if self._failed:
-            labels.append((4, f"{len(self._failed)} failed"))
+            labels.append((4, f"{self._failed} failed"))
         return labels
 
     def _rates(self) -> tuple[float | None, float | None]:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from bundle.tasks.benchmarks import Benchmark
 from bundle.tasks.sources.local import load_path, load_sample
-from bundle.tasks.sources.tables import Pair, Row, Rows, Tables, fingerprint
+from bundle.tasks.sources.tables import PackedRows, Pair, Row, Rows, Tables, fingerprint
 
-__all__ = ["SOURCES", "Row", "Tables", "load_tables"]
+__all__ = ["SOURCES", "PackedRows", "Row", "Tables", "load_tables"]
 
 Say = Callable[[str], None]
 Loader = Callable[[Benchmark, Sequence[Pair], Say], tuple[str, Rows]]

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+import marshal
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import overload
 
 from bundle.errors import DataError
 from bundle.system.text import quoted
@@ -17,7 +19,7 @@ Row = dict[str, str]
 Pair = tuple[str, str]
 """A subject and a split: one table."""
 
-Rows = Mapping[Pair, list[Row]]
+Rows = Mapping[Pair, Sequence[Row]]
 """The rows of every table, in file order."""
 
 # Both benchmarks are a few megabytes in all; these only keep a mistaken or hostile file from filling the memory.
@@ -26,10 +28,31 @@ MAX_TOTAL_BYTES = 512 * 2**20
 
 REMEDY = "Fix the file, or download it again."
 _SHOWN = 20
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class MissingFilesError(DataError):
     """Files of a benchmark are not where they should be."""
+
+
+class PackedRows(Sequence[Row]):
+    """Rows of the same columns in a fifth of their memory; each is made into a dict again when it is asked for."""
+
+    def __init__(self, rows: Iterable[Row], columns: Sequence[str]) -> None:
+        self._columns = columns
+        self._cells = [marshal.dumps([str(row[column]) for column in columns]) for row in rows]
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    @overload
+    def __getitem__(self, number: int) -> Row: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Row]: ...
+    def __getitem__(self, number: int | slice) -> Row | list[Row]:
+        if isinstance(number, slice):
+            return [self[one] for one in range(*number.indices(len(self)))]
+        return dict(zip(self._columns, marshal.loads(self._cells[number]), strict=True))  # noqa: S302 - our own
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +78,10 @@ def fingerprint(rows: Mapping[Pair, Sequence[Row]], columns: Sequence[str]) -> s
     """
     digest = hashlib.sha256()
     for subject, split in sorted(rows):
-        cells = [[row[column] for column in columns] for row in rows[subject, split]]
-        line = json.dumps([subject, split, cells], ensure_ascii=False, separators=(",", ":"))
-        digest.update(line.encode() + b"\n")
+        digest.update(_encode([subject, split]).encode()[:-1] + b",[")
+        for number, row in enumerate(rows[subject, split]):
+            digest.update((b"," if number else b"") + _encode([row[column] for column in columns]).encode())
+        digest.update(b"]]\n")
     return digest.hexdigest()
 
 

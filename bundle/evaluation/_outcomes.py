@@ -1,0 +1,133 @@
+"""Which questions of a run have an outcome, and which row of its file holds it."""
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import compress, repeat
+
+from bundle.runs.predictions import Prediction
+from bundle.tasks.catalog import Question
+from bundle.tasks.scores import Key, Part
+
+_NONE = -1
+_FAILED, _ANSWERED, _STOPPED = 0, 1, 2
+
+
+class Outcomes:
+    """Keeps some twenty bytes a question, however long its reply: a run may have a million.
+
+    Args:
+        questions: All that the run has. Each may be replaced by another with the same key.
+
+    Attributes:
+        asked: How many questions every part has.
+        known: How many have an outcome.
+        answered: How many have a reply.
+        new_answers: How many have one of this session, and had none before.
+    """
+
+    def __init__(self, questions: Sequence[Question]) -> None:
+        self.known = self.answered = self.new_answers = 0
+        self.asked = Counter(question.key.part for question in questions)
+        self._questions = questions
+        self._places: dict[Part, array[int]] = {}
+        for place, question in enumerate(questions):
+            of_part = self._places.setdefault(question.key.part, array("q"))
+            of_part.extend(repeat(_NONE, question.id + 1 - len(of_part)))
+            of_part[question.id] = place
+        self._rows = array("q", [_NONE]) * len(questions)
+        self._kinds = bytearray(len(questions))
+        self._attempts = array("L", [0]) * len(questions)
+        self._is_old = bytearray(len(questions))
+        self._prompt_tokens = self._cached_tokens = self._count_cached = 0
+
+    def place(self, key: Key) -> int | None:
+        """Where among the questions this one is; None if it is not."""
+        of_part = self._places.get(key.part, ())
+        place = of_part[key.id] if key.id < len(of_part) else _NONE
+        return None if place == _NONE else place
+
+    def __contains__(self, key: Key) -> bool:
+        """Whether a question has an outcome."""
+        place = self.place(key)
+        return place is not None and self._rows[place] != _NONE
+
+    def add(self, one: Prediction, row: int, *, is_old: bool = False) -> None:
+        """Note the outcome of a question, which takes the place of an earlier one.
+
+        Args:
+            row: The number of its row.
+            is_old: Whether it is from the session before.
+        """
+        place = self.place(one.key)
+        assert place is not None
+        self._forget(place)
+        self._rows[place] = row
+        self._attempts[place] = one.attempts
+        self._kinds[place] = _FAILED if one.error is not None else _STOPPED if one.decided_early else _ANSWERED
+        self._is_old[place] |= is_old
+        self._count(place, 1)
+        if one.cached_tokens is not None:
+            self._count_cached += 1
+            self._cached_tokens += one.cached_tokens
+            self._prompt_tokens += one.prompt_tokens or 0
+
+    def forget(self, keys: Iterable[Key]) -> None:
+        """Take these questions for such as have no outcome."""
+        for key in keys:
+            if (place := self.place(key)) is not None:
+                self._forget(place)
+
+    def _forget(self, place: int) -> None:
+        if self._rows[place] != _NONE:
+            self._count(place, -1)
+            self._rows[place] = _NONE
+
+    def _count(self, place: int, by: int) -> None:
+        self.known += by
+        if self._kinds[place] != _FAILED:
+            self.answered += by
+            self.new_answers += 0 if self._is_old[place] else by
+
+    @property
+    def without(self) -> list[Question]:
+        """The questions without an outcome."""
+        return [question for question, row in zip(self._questions, self._rows, strict=True) if row == _NONE]
+
+    def failed(self, keys: Iterable[Key]) -> list[Key]:
+        """Those of these questions whose outcome is that they have no reply."""
+        places = [(key, self.place(key)) for key in keys]
+        return [key for key, place in places if place is not None and self._is(place, _FAILED)]
+
+    def with_reply(self) -> Iterator[Question]:
+        """The questions that have one."""
+        kinds = (row != _NONE and kind != _FAILED for row, kind in zip(self._rows, self._kinds, strict=True))
+        return compress(self._questions, kinds)
+
+    def stopped(self, task: str) -> Iterator[tuple[Question, int]]:
+        """A task's questions whose reply was stopped early, and how many times each was sent."""
+        for place, question in enumerate(self._questions):
+            if self._is(place, _STOPPED) and question.task == task:
+                yield question, self._attempts[place]
+
+    def _is(self, place: int, kind: int) -> bool:
+        return self._kinds[place] == kind and self._rows[place] != _NONE
+
+    def rows(self, keys: Iterable[Key] | None = None) -> Callable[[int], object]:
+        """Tells of a row's number whether it holds the outcome of a question, or of one of these."""
+        places = range(len(self._rows)) if keys is None else map(self.place, keys)
+        wanted = bytearray(1 + max(self._rows, default=_NONE))
+        for place in places:
+            if place is not None and self._rows[place] != _NONE:
+                wanted[self._rows[place]] = True
+        return lambda row: row < len(wanted) and wanted[row]
+
+    @property
+    def share_of_cached(self) -> float | None:
+        """The share of prompt tokens that came from the server's prefix cache; None if too few replies say so.
+
+        Replies that were stopped early do not, and those read to their end at first are the first of their subjects.
+        """
+        if not self._prompt_tokens or 2 * self._count_cached < self.known:
+            return None
+        return self._cached_tokens / self._prompt_tokens
