@@ -12,11 +12,9 @@ from bundle.client._asked import Asked
 from bundle.client._early_decisions import EarlyDecisions, Receiver
 from bundle.client._faults import AttemptError, Fate, key_remedy, unexpected
 from bundle.client._keys import Key, KeyRing
-from bundle.client._model_name import other_model, require_model
 from bundle.client._modes import Modes, Streaming
-from bundle.client._pace import RateLimiter, SharedPause, pause_s
-from bundle.client._patience import Patience
-from bundle.client._replies import NoReplyError, RefusedError, Reply, reply_of
+from bundle.client._pace import Patience, RateLimiter, SharedPause, pause_s
+from bundle.client._replies import NoReplyError, RefusedError, Reply, other_model, reply_of, require_model
 from bundle.client._request import RequestBody
 from bundle.client._scoring import SCORING, ScoringRoad, as_completion
 from bundle.client._server_info import own_metrics, prefix_cache_hit_rate

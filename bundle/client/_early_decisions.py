@@ -6,8 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
-from bundle.client._model_name import require_model
-from bundle.client._replies import Reply
+from bundle.client._replies import Reply, require_model
 from bundle.client._streamed import StreamedReply
 from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks
 from bundle.system.unknown_marks import closing_mark, opening_mark

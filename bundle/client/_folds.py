@@ -1,4 +1,4 @@
-"""Thinking that a server folds away in Markdown before the text: in a fence, a block quote or ``<details>``."""
+"""Thinking before the text that no token marks, but Markdown or a bare word: what servers make of it for people."""
 
 import re
 
@@ -17,11 +17,12 @@ _OPENING = re.compile(
     "</summary>)",
     re.IGNORECASE,
 )
-_LONGEST_OPENING = 600
-_LONGEST_LINE = 120
 _ALONE = re.compile(rf"{_HEADING}\n\s*", re.IGNORECASE)
 _BEFORE_THE_NAME = re.compile(r"(?:[`~]{1,9}|>)?(?:[^\w\n>`<]|_)*")
-_DETAILS, _DETAILS_END = "<details", "</details>"
+_LONGEST_OPENING, _LONGEST_LINE = 600, 120
+_DETAILS, _DETAILS_END = "<details", re.compile("</details>", re.IGNORECASE)
+_KEPT = len("</details")
+_BARE, _BARE_END = "analysis", "assistantfinal"  # harmony's channels, by servers that leave special tokens out
 
 
 class Folds:
@@ -31,21 +32,22 @@ class Folds:
     - A block quote that begins with a heading such as "**Reasoning**" or "*Thinking...*", or follows one: up to the
       first line that is neither quoted nor blank.
     - ``<details>`` with a summary such as "Thought for 3 seconds".
+    - "analysis", as far as "assistantfinal" follows.
 
     Any other fence or quote is text. The result does not depend on how the reply is cut into pieces.
 
     Attributes:
         thinking: The thinking so far.
+        has_any: Whether there is any.
         is_over: Whether all that follows is text.
     """
 
     def __init__(self) -> None:
         self.thinking = ""
-        self.is_over = False
+        self.has_any = self.is_over = False
         self._held = ""
         self._inside = ""  # "`" or "~" in a fence, ">" in a quote, "<" in details
-        self._fence: str = ""
-        self._depth = 0
+        self._fence, self._depth = "", 0
 
     def feed(self, piece: str, *, ends: bool = False) -> str:
         """Take the next piece; return what of it, or of those before, is text.
@@ -55,43 +57,45 @@ class Folds:
             ends: Whether it is the last.
         """
         self._held += piece
-        while not self.is_over:
-            if not self._inside and not self._open():
-                self.is_over = ends or not _may_open(self._held)
-                break
-            if not (self._read_details() if self._inside == "<" else self._read_lines(ends=ends)):
-                break
-        if ends and self._inside:
-            self.thinking += self._held
-            self._held = ""
-        self.is_over |= ends
+        while self._read_details() if self._inside == "<" else self._read_lines(ends) if self._inside else self._open():
+            pass
+        if self._inside and ends:
+            self.thinking, self._held = self.thinking + self._held, ""
+        self.is_over = ends or not (self._inside or _may_open(self._held))
         text = self._held if self.is_over else ""
         self._held = self._held[len(text) :]
         return text
 
     def _open(self) -> bool:
+        """Begin a fold, or take a bare channel; return whether there is one."""
         begin = self._held.lstrip()
-        if len(self._held) - len(begin) > _LONGEST_LINE or (opening := _OPENING.match(begin)) is None:
+        if len(self._held) - len(begin) > _LONGEST_LINE:
             return False
-        self._inside = begin[0] if opening["heading"] is None else ">"
-        self._fence, self._depth = opening["fence"], 1
-        quoted_from = len(opening["heading"] or "")
-        if self._inside == ">":
-            self.thinking += begin[:quoted_from]
-        self._held = begin[quoted_from if self._inside == ">" else opening.end() :]
+        opening, bare_end = _OPENING.match(begin), begin.find(_BARE_END) if begin.startswith(_BARE) else -1
+        if opening is not None:
+            told = opening["heading"] or ""
+            self._inside = ">" if told else begin[0]
+            self._fence, self._depth = opening["fence"] or "", 1
+            self.thinking += told
+            self._held = begin[len(told) if self._inside == ">" else opening.end() :]
+        elif bare_end >= 0:
+            self.thinking += begin[len(_BARE) : bare_end]
+            self._held = begin[bare_end + len(_BARE_END) :]
+        else:
+            return False
+        self.has_any = True
         return True
 
     def _read_details(self) -> bool:
         """Take what is held as thinking, as far as it is; return whether that has ended."""
-        end = self._held.lower().find(_DETAILS_END)
-        has_ended = end >= 0
-        certain = end if has_ended else max(0, len(self._held) - len(_DETAILS_END) + 1)
+        end = _DETAILS_END.search(self._held)
+        certain = max(0, len(self._held) - _KEPT) if end is None else end.start()
         self.thinking += self._held[:certain]
-        self._held = self._held[certain + len(_DETAILS_END) * has_ended :]
-        self._inside = "" if has_ended else "<"
-        return has_ended
+        self._held = self._held[certain if end is None else end.end() :]
+        self._inside = "<" if end is None else ""
+        return end is not None
 
-    def _read_lines(self, *, ends: bool) -> bool:
+    def _read_lines(self, ends: bool) -> bool:
         """The same for a fence or a quote, line by line."""
         while self._held:
             line, newline, rest = self._held.partition("\n")
@@ -113,12 +117,8 @@ class Folds:
 
     def _closes(self, line: str) -> bool:
         """Whether a line ends the fence; fences within are counted."""
-        if line.count(self._fence) != 1:
-            return False
-        if line.endswith(self._fence):
-            self._depth -= 1
-        elif line.lstrip().startswith(self._fence):
-            self._depth += 1
+        if line.count(self._fence) == 1:
+            self._depth += -1 if line.endswith(self._fence) else line.lstrip().startswith(self._fence)
         return self._depth == 0
 
 
@@ -127,6 +127,8 @@ def _may_open(held: str) -> bool:
     begin = held.lstrip()
     if not begin or len(held) - len(begin) > _LONGEST_LINE:
         return len(held) <= _LONGEST_LINE
+    if begin.startswith(_BARE) or _BARE.startswith(begin):
+        return True
     if begin[0] not in "`~>*_#<" or len(begin) > _LONGEST_OPENING:
         return False
     if begin[0] == "<":

@@ -48,9 +48,6 @@ class ThinkingMarks:
 
 KNOWN_MARKS = ThinkingMarks()
 
-# The same, as servers write it that leave special tokens out: "analysis…assistantfinal…".
-_BARE_OPEN, _BARE_CLOSE = "analysis", "assistantfinal"
-
 _THINKING_CHANNEL = re.compile("analysis|commentary", re.IGNORECASE)
 _HEADER = "header"
 """Inside the header of a harmony message, which names its channel."""
@@ -64,7 +61,7 @@ class ThinkingSplitter:
     - An opening mark that is never closed makes everything after it thinking.
     - A closing mark that was never opened makes everything before it thinking: with chat templates that end in
       ``<think>``, the reply lacks the opening mark.
-    - What a server folds away in Markdown at the beginning is thinking, see `Folds`.
+    - What a server marks at the beginning as people or web pages do is thinking, see `Folds`.
     - White space between thinking and the first character of the text is dropped.
 
     The result does not depend on how the reply is cut into pieces. Because of the third rule, text can turn out to be
@@ -86,7 +83,6 @@ class ThinkingSplitter:
         self._header = ""
         self._marked = False
         self._held = ""
-        self._may_be_bare = True
         self.took_text_back = False
 
     @property
@@ -104,12 +100,7 @@ class ThinkingSplitter:
         if not self._folds.is_over:
             piece = self._unfolded(piece)
         rest = self._held + piece
-        if self._may_be_bare:
-            rest = self._without_bare_channel(rest, searched_to=len(self._held) - len(_BARE_CLOSE))
         self._held = ""
-        if self._may_be_bare:
-            self._held = rest
-            return self._text
         if not self._marks.may_be_in(rest):
             self._take(rest)
             return self._text
@@ -126,29 +117,14 @@ class ThinkingSplitter:
         """The reply is complete: return its text."""
         if not self._folds.is_over:
             self.feed(self._unfolded("", ends=True))
-        if self._may_be_bare:
-            self._may_be_bare = False
-            self.feed("")
         self._take(self._held)
         self._held = ""
         return self._text
 
     def _unfolded(self, piece: str, *, ends: bool = False) -> str:
         text = self._folds.feed(piece, ends=ends)
-        self._marked |= bool(self._folds.thinking)
+        self._marked = self._folds.has_any
         return text
-
-    def _without_bare_channel(self, rest: str, *, searched_to: int) -> str:
-        """Drop a bare analysis channel; while it may be one, nothing of it is text."""
-        begin = rest.lstrip()
-        if not (begin.startswith(_BARE_OPEN) or _BARE_OPEN.startswith(begin)):
-            self._may_be_bare = False
-        elif (close := rest.find(_BARE_CLOSE, max(0, searched_to))) >= 0:
-            self._may_be_bare = False
-            self._marked = True
-            self._thinking = rest[:close].lstrip().removeprefix(_BARE_OPEN)
-            rest = rest[close + len(_BARE_CLOSE) :]
-        return rest
 
     def _take(self, piece: str) -> None:
         if self._inside == _HEADER:

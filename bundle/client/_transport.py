@@ -8,7 +8,7 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -16,6 +16,7 @@ import openai
 from openai import AsyncOpenAI, Omit
 
 from bundle.client._connections import LONGEST_BODY, Answer, Connections, Prepared, Repeats, TooLongError, httpx
+from bundle.client._early_decisions import Receiver
 from bundle.client._events import BLANK, EventDecoder, is_event_stream
 from bundle.client._faults import NETWORK_REMEDY, AttemptError, Fate, fault_of_status, unexpected
 from bundle.client._json import charset_of, from_json
@@ -56,21 +57,6 @@ _HEADERS: Any = {
 }
 _OMITTED_PER_REQUEST: Any = {"X-Stainless-Read-Timeout": Omit(), "X-Stainless-Retry-Count": Omit()}
 """These are only left out if each request says so."""
-
-
-class EventSink(Protocol):
-    """Receives the events of a streamed response."""
-
-    @property
-    def ended(self) -> bool:
-        """Whether all that matters has been received."""
-
-    @property
-    def has_clearly_ended(self) -> bool:
-        """Whether that is certain."""
-
-    def take(self, event: object) -> bool:
-        """Take the next event, or `DONE`; return whether more are wanted."""
 
 
 class Transport:
@@ -145,7 +131,7 @@ class Transport:
                 )
                 return _parsed(await response.aread(), response.headers)
 
-    async def post(self, path: str, body: bytes, key: str | None, sink: EventSink) -> object | None:
+    async def post(self, path: str, body: bytes, key: str | None, sink: Receiver) -> object | None:
         """POST JSON and read the response: whole or as server-sent events, as its body shows and whatever was asked.
 
         Args:
@@ -199,7 +185,7 @@ class Transport:
         said = said.get("error", said) if isinstance(said, Mapping) else said
         raise self._fault_of_status(answer.status, said or answer.reason, answer.headers, prepared.url)
 
-    async def _receive(self, answer: Answer, sink: EventSink, limit: asyncio.Timeout) -> object | None:
+    async def _receive(self, answer: Answer, sink: Receiver, limit: asyncio.Timeout) -> object | None:
         declared = answer.headers.get("content-type", "").startswith("text/event-stream")
         events: EventDecoder | None = None
         latest = limit.when()
@@ -311,7 +297,7 @@ class Transport:
         )
 
 
-def _pass_on(events: list[object], sink: EventSink, limit: asyncio.Timeout, latest: float | None) -> bool:
+def _pass_on(events: list[object], sink: Receiver, limit: asyncio.Timeout, latest: float | None) -> bool:
     """Hand over events; return whether more are wanted.
 
     Args:
