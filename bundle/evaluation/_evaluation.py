@@ -13,7 +13,7 @@ from bundle.evaluation._leases import queue_of
 from bundle.evaluation._outcomes import Outcomes
 from bundle.evaluation._repeats import ask_again, compare, spread_over_subjects
 from bundle.evaluation._sharing import Sharing
-from bundle.evaluation._suspects import AfterCrash, Suspects
+from bundle.evaluation._suspects import Loss, Suspects
 from bundle.runs.health import known_options, options_of
 from bundle.runs.predictions import Prediction
 from bundle.runs.results import Repeat, Results, Review
@@ -301,7 +301,7 @@ class Evaluation:
             self._run.append(unanswered(question, _STOPPED_BY_MISTAKE, attempts=attempts))
         self._forget([question.key for question, _ in stopped])
 
-    def server_lost(self, *, max_restarts: int = 0) -> AfterCrash:
+    def server_lost(self, *, max_restarts: int = 0) -> Loss:
         """Note that the server crashed or hangs; `ask` may be called again with another one, if the result says so.
 
         Then questions that failed since the server began to fail are asked again. Questions that crash the server are
@@ -314,13 +314,12 @@ class Evaluation:
         loss = self._suspects.server_died(max_restarts)
         if loss.goes_on:
             self._forget_failed(loss.failed)
-        guilty = [question for question in self.unanswered if question.key in loss.guilty]
-        for question in guilty:
+        for question in [one for one in self.unanswered if one.key in loss.guilty]:
             crashes = loss.guilty[question.key]
             self.record(unanswered(question, f"the server crashed on it {crashes} times", attempts=crashes))
         if loss.goes_on and self.unanswered:
             self.restarts += 1
-        return AfterCrash(guilty, goes_on=loss.goes_on, counted=self._suspects.counted if loss.counts else None)
+        return loss
 
     def results(
         self,

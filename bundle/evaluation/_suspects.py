@@ -60,27 +60,12 @@ class Loss:
         failed: Questions that failed since the server began to fail.
         guilty: Questions that crash the server, to be asked no more, and how often each has.
         goes_on: Whether the server may be restarted.
-        counts: Whether that restart counts against the maximum.
-    """
-
-    failed: frozenset[Key]
-    guilty: Mapping[Key, int]
-    goes_on: bool
-    counts: bool
-
-
-@dataclass(frozen=True, slots=True)
-class AfterCrash:
-    """What follows from a crash of the server.
-
-    Attributes:
-        skipped: The questions that are asked no more, because they crash the server.
-        goes_on: Whether another server may be started for the others.
         counted: The number of that restart among those that are limited; None if it is not, because the suspects have
             become fewer.
     """
 
-    skipped: Sequence[Question]
+    failed: frozenset[Key]
+    guilty: Mapping[Key, int]
     goes_on: bool
     counted: int | None
 
@@ -192,7 +177,7 @@ class Suspects:
         if len(suspects) == 1 and self._is_guilty(suspects[0], max_restarts):
             guilty[suspects[0]] = self._deaths_with(suspects[0])
             self._set_aside(suspects[0])
-        return Loss(failed, guilty, goes_on=self.counted <= max_restarts, counts=counts)
+        return Loss(failed, guilty, goes_on=self.counted <= max_restarts, counted=self.counted if counts else None)
 
     @property
     def counted(self) -> int:

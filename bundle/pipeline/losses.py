@@ -26,11 +26,11 @@ async def goes_on_after(
         ServerError: There are, but this was the last one.
     """
     suspected_before = evaluation.suspected
-    after = evaluation.server_lost(max_restarts=model.max_restarts)
-    for question in after.skipped:
+    loss = evaluation.server_lost(max_restarts=model.max_restarts)
+    for question in loss.guilty:
         screen.say(f"skipping {question.subject} #{question.id}: it keeps crashing the server")
     left = len(evaluation.unanswered)
-    if left and not after.goes_on:
+    if left and not loss.goes_on:
         if helping:
             screen.say(f"{trouble.message} Going on with the other servers")
             drained = asyncio.ensure_future(evaluation.others_done())
@@ -43,7 +43,7 @@ async def goes_on_after(
         return False
     screen.say(trouble.message)
     if left:
-        why = f"{after.counted} of {model.max_restarts}" if after.counted else "to find the question that crashes it"
+        why = f"{loss.counted} of {model.max_restarts}" if loss.counted else "to find the question that crashes it"
         screen.say(f"restarting the server ({why}): {plural(left, 'question')} left")
     suspected, again = evaluation.suspected
     if (suspected, again) == suspected_before:

@@ -222,11 +222,15 @@ async def test_whatever_headers_hold_a_refusal_is_told() -> None:
             await ask(client)
 
 
-async def test_headers_without_number_are_told() -> None:
-    answer = http(GOOD, headers=[f"X-{number}: {number}" for number in range(40_000)])
+async def test_headers_without_number_are_read_or_told() -> None:  # aiohttp bounds their number from 3.14 on
+    answer = http(GOOD, headers=[f"X-{number}: {number}" for number in range(5000)])
     async with raw_api(answer) as api, client_of(api.url, retries=0) as client:
-        with pytest.raises(NoReplyError, match=r"the server.s response is not valid HTTP: "):
-            await ask(client)
+        try:
+            outcome = (await ask(client)).text
+        except NoReplyError as failure:
+            outcome = failure.reason
+
+    assert outcome in ("B", "the server's response is not valid HTTP: Too many headers received")
 
 
 async def test_a_response_that_is_not_valid_http_is_told_as_that() -> None:
