@@ -191,15 +191,18 @@ def inspect_weights(directory: Path) -> Weights:
     if SAFETENSORS_INDEX in names:
         return _indexed(directory, names, SAFETENSORS_INDEX, _read_safetensors)
     if plain := [name for name in names if fnmatchcase(name, "model*.safetensors")]:
+        other = next((name for name in (_PYTORCH_INDEX, "pytorch_model.bin") if name in names), None)
+        if other is not None and "model.safetensors" not in plain:  # the only name that all look for without an index
+            raise _two_models(directory, f"{listed(plain)} without an index", other)
         return _unindexed(directory, plain, _read_safetensors)
     if _PYTORCH_INDEX in names:
         return _indexed(directory, names, _PYTORCH_INDEX, _read_pytorch)
     if pickled := [name for name in names if fnmatchcase(name, "pytorch_model*.bin")]:
         return _unindexed(directory, pickled, _read_pytorch)
-    if other := [
+    if named := [
         name for name in names if name.endswith(".safetensors") and name != _ADAPTER and not is_training_state(name)
     ]:
-        return _unindexed(directory, other, _read_safetensors)
+        return _unindexed(directory, named, _read_safetensors)
     if (state := training_state(directory, names)) is not None:
         raise CheckpointError(
             f"{shown(directory)} has a config.json but no weights: it holds {state.what}.",
@@ -233,8 +236,8 @@ def _indexed(directory: Path, names: tuple[str, ...], index_name: str, read: _Re
             )
         tensors.setdefault(shard, set()).add(tensor)
     missing = sorted(tensors.keys() - set(names))
+    whole = index_name.removesuffix(".index.json")
     if missing:
-        whole = index_name.removesuffix(".index.json")
         raise CheckpointError(
             f"{shown(directory)} lacks {len(missing)} of the {len(tensors)} weight files that {index_name} lists: "
             f"{listed(missing)}.",
@@ -242,7 +245,17 @@ def _indexed(directory: Path, names: tuple[str, ...], index_name: str, read: _Re
             if whole in names
             else download_hint(directory) or "Download the missing files.",
         )
+    if whole in names and whole not in tensors:
+        raise _two_models(directory, whole, f"{index_name} with files of its own")
     return _checked([directory / shard for shard in sorted(tensors)], read, tensors, index_name)
+
+
+def _two_models(directory: Path, one: str, other: str) -> CheckpointError:
+    """Some engines prefer an index (TurboMind, vLLM), some a single file (transformers, lmdeploy's PyTorch engine)."""
+    return CheckpointError(
+        f"{shown(directory)} holds {one}, and {other}: engines differ in which of the two they load.",
+        remedy="Delete or move away the weights that are not the model's, with their index.",
+    )
 
 
 def _unindexed(directory: Path, names: list[str], read: _Reader) -> Weights:

@@ -105,7 +105,10 @@ def _encode(file: str, texts: Sequence[str]) -> list[int]:
         if file.endswith(".json"):
             from tokenizers import Tokenizer  # imported late: only a confined process needs it
 
-            encodings = Tokenizer.from_file(file).encode_batch_fast(texts, add_special_tokens=False)
+            tokenizer = Tokenizer.from_file(file)
+            tokenizer.no_truncation()  # training may have saved both, and servers do neither
+            tokenizer.no_padding()
+            encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
             return [len(encoding.ids) for encoding in encodings]
         import sentencepiece  # imported late: as above
 

@@ -40,6 +40,7 @@ class RenderedPrompt:
         beginning: How the text begins.
         error: Why it cannot be rendered; None if it can.
         ending: How the text ends.
+        appended: The text of the special tokens that the tokenizer puts at its end; usually none.
     """
 
     tokens: int | None
@@ -48,6 +49,7 @@ class RenderedPrompt:
     bare: int | None = None
     error: str | None = None
     ending: str = ""
+    appended: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class TokenizerProof:
             return None
         return (
             f"the chat template ends a turn with {shown(self.end_of_turn, 60)} (id {self.stop_token_ids[0]}), which is "
-            "not among the eos ids of config.json, generation_config.json and the tokenizer"
+            "not among the eos ids of generation_config.json (without that, of config.json) and the tokenizer"
         )
 
 
@@ -176,15 +178,15 @@ def _rendered(conversation: Mapping[str, Any]) -> RenderedPrompt:
         str(conversation["beginning"]),
         None if bare is None else int(bare),
         ending=str(conversation["ending"]),
+        appended=str(conversation["appended"]),
     )
 
 
 def _eos_ids(directory: Path, config: Mapping[str, Any]) -> set[object]:
-    """The ids that end a reply, by config.json and generation_config.json."""
+    """The ids that end a reply by generation_config.json, for engines look into config.json only without one."""
     own = directory / "generation_config.json"
-    generation = read_json_object(own) if own.is_file() else {}
     ids: set[object] = set()
-    for source in (generation, config, *language_configs(config)):
+    for source in (read_json_object(own),) if own.is_file() else (config, *language_configs(config)):
         eos = source.get("eos_token_id")
         ids.update(one for one in (eos if isinstance(eos, list) else [eos]) if isinstance(one, int))
     return ids

@@ -9,8 +9,9 @@ one), ``template`` (null, or why the chat template makes no prompt of a conversa
 the chat template writes after a reply, and its id; null if none),
 ``eos_token_id`` (the tokenizer's own) and ``conversations`` (for each conversation it was given: ``tokens``, how many
 the chat template makes of it, ``with_special``, how many if the tokenizer adds its own special tokens, too, ``bare``,
-how many a text that is no conversation has without these, and
-``beginning``, how the rendered text begins; or ``error``, why it cannot be rendered).
+how many a text that is no conversation has without these,
+``appended``, the text of those that it puts at the end, and ``beginning``, how the rendered text begins; or ``error``,
+why it cannot be rendered).
 """
 
 from __future__ import annotations
@@ -248,15 +249,17 @@ def count_tokens(tokenizer: Any, messages: list[dict[str, str]], arguments: dict
     try:
         if messages[0]["role"] == "text":
             text = messages[0]["content"]
-            whole = len(tokenizer.encode(text))
-            bare = len(encode(tokenizer, text))
-            return {"tokens": whole, "with_special": whole, "bare": bare, **both_ends(text)}
+            special, bare = [int(token) for token in tokenizer.encode(text)], encode(tokenizer, text)
+            counts = {"tokens": len(special), "with_special": len(special), "bare": len(bare)}
+            return {**counts, "appended": appended(tokenizer, special, bare), **both_ends(text)}
         text = render(tokenizer, messages, add_generation_prompt=True, **arguments)
         special = [int(token) for token in tokenizer.encode(text)]
         doubled = len(special) > 1 and special[0] == special[1] == getattr(tokenizer, "bos_token_id", None)
+        bare = encode(tokenizer, text)
         return {
-            "tokens": len(encode(tokenizer, text)),
+            "tokens": len(bare),
             "with_special": len(special) - doubled,
+            "appended": appended(tokenizer, special, bare),
             **both_ends(text),
         }
     except MemoryError:  # of the server it would take as much
@@ -264,6 +267,12 @@ def count_tokens(tokenizer: Any, messages: list[dict[str, str]], arguments: dict
     # Whatever else a template or a checkpoint's own code raises is a finding.
     except Exception as error:
         return {"error": told(error)}
+
+
+def appended(tokenizer: Any, special: list[int], bare: list[int]) -> str:
+    """The text of the special tokens that a tokenizer puts after a text, such as its end; usually empty."""
+    end = next((end for end in range(len(special), len(bare), -1) if special[:end][-len(bare) :] == bare), len(special))
+    return decode(tokenizer, special[end:])
 
 
 def told(error: Exception) -> str:

@@ -97,7 +97,7 @@ class LocalModel:
         if self._requests.plain:  # ends where the checkpoint's files say, as in OpenCompass's configs of base models
             return proof.conversations
         self._stop = stop_fields(spec, proof)
-        if proof.unlisted_end is not None:
+        if proof.unlisted_end is not None and spec.ends.isdisjoint(proof.stop_token_ids):
             if self._stop:
                 self._screen.say(f"{proof.unlisted_end}: sending it with every request ({', '.join(self._stop)})")
             else:

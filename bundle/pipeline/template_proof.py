@@ -132,6 +132,8 @@ class TemplateProof:
 
     def _judge(self, pairs: Sequence[tuple[Question, int, RenderedPrompt]]) -> Verdict:
         different = [pair for pair in pairs if pair[1] not in (pair[2].tokens, pair[2].with_special)]
+        if (ended := next((pair for pair in pairs if _is_ended(*pair[1:])), None)) is not None:
+            return self._ended(*ended, checked=len(pairs))
         if not different:
             exactly = all(count == rendered.tokens for _, count, rendered in pairs)
             note = None if exactly else "the server adds the tokenizer's special tokens to the template's"
@@ -162,6 +164,19 @@ class TemplateProof:
             ),
         )
 
+    def _ended(self, question: Question, count: int, rendered: RenderedPrompt, checked: int) -> Verdict:
+        mark = one_line(repr(rendered.appended), 60)
+        note = f"{_name(question)} has {count} tokens on the server, the last of them {mark}"
+        return Verdict(
+            TemplateRecord(checked=checked, equal=False, note=note),
+            error=TemplateError(
+                f"The checkpoint's tokenizer puts {mark} after every text, and the {self.engine} server after every "
+                f"prompt: {note}.",
+                remedy='The model would go on after an end. Set "add_eos_token" to false in tokenizer_config.json; if '
+                "tokenizer.json adds it (post_processor), copy that file from the model that this one was made from.",
+            ),
+        )
+
     def _unknown(self, questions: Sequence[Question]) -> Verdict:
         errors = (error for one in questions if (error := self.rendered[one.key].error) is not None)
         why = "the server does not report prompt token counts"
@@ -173,6 +188,12 @@ class TemplateProof:
             TemplateRecord(checked=0, equal=None, note=why),
             f"could not verify that the server builds the checkpoint's own prompts: {why}",
         )
+
+
+def _is_ended(count: int, rendered: RenderedPrompt) -> bool:
+    """Whether a server has put at the prompt's end what the tokenizer puts at that of a text."""
+    without = rendered.tokens if rendered.bare is None else rendered.bare
+    return bool(rendered.appended) and count == rendered.with_special != without
 
 
 def _name(question: Question) -> str:

@@ -88,6 +88,7 @@ class ServerSpec:
         greedy: Fields that a request needs besides temperature 0, so that the likeliest token is always taken.
         stop_field: The field of a request that names tokens which end a reply: ``stop`` (their texts) or
             ``stop_token_ids``; None if there is none.
+        ends: Ids that end a reply besides those that engines find in the checkpoint's files.
         chosen_template: The option with which the user chose another chat template than the checkpoint's; None if not.
         plain: Whether it is only asked to continue text: no chat template is used, and there may be none.
         scoring: How its server is asked how likely a text is, as in the client.
@@ -117,6 +118,7 @@ class ServerSpec:
     dtype: str | None = None
     greedy: Mapping[str, Any] = field(default_factory=dict)
     stop_field: Literal["stop", "stop_token_ids"] | None = None
+    ends: frozenset[int] = frozenset()
     chosen_template: str | None = None
     plain: bool = False
     scoring: Literal["echo", "generate"] = "echo"

@@ -161,6 +161,7 @@ class TransformersEngine:
             failures=self.failures,
             dtype=dtype,
             keep=found.keep,
+            ends=frozenset(_ends(found.directory)),
             plain=plain,
         )
 
@@ -220,12 +221,11 @@ def _unparsed_replies(directory: Path) -> dict[str, dict[str, Any]]:
     What the chat template writes after the last of them becomes a part of the reply: two newlines where Qwen3 is not to
     think, and the whole prompt where a template has none of these marks, as that of DeepSeek-R1's distills.
     """
-    config, settings = read_json(str(directory), "config.json"), read_json(str(directory), "tokenizer_config.json")
+    config, settings = (read_json(str(directory), name) for name in ("config.json", "tokenizer_config.json"))
     if not str(config.get("model_type")).startswith(("qwen2", "qwen3")) or "response_template" in settings:
         return {}
-    ends = {"eos_token_id": None, **config, **read_json(str(directory), "generation_config.json")}["eos_token_id"]
     tokens = declared_tokens(str(directory))
-    marks = [str(tokens[end]["content"]) for end in (ends if isinstance(ends, list) else [ends]) if end in tokens]
+    marks = [str(tokens[end]["content"]) for end in _ends(directory) if end in tokens]
     content = {"content": "text", **({"close": marks} if marks else {})}
     template = {"start_anchor_pattern": r"\Z", "fields": {"content": content}}
     return {"tokenizer_config.json": {**settings, "response_template": template}}
@@ -235,11 +235,34 @@ def _only_ids(directory: Path) -> dict[str, dict[str, Any]]:
     """A generation_config.json that does not change what is generated; none if the checkpoint's own will do.
 
     ``transformers serve`` applies the checkpoint's own to every request, whatever the temperature: Qwen2.5's has a
-    repetition penalty. What it says about token ids, such as those that end a reply, holds all the same.
+    repetition penalty. Without one it takes that of config.json. What they say about token ids holds all the same, and
+    whatever the checkpoint's files name as an end ends a reply, as on other engines: it asks one of them alone.
     """
-    own = read_json(str(directory), "generation_config.json")
-    ids = {name: value for name, value in own.items() if name.endswith("_token_id") and not name.startswith("forced")}
+    own, config = (read_json(str(directory), name) for name in ("generation_config.json", "config.json"))
+    ids = {
+        name: value
+        for name, value in (own or config).items()
+        if name.endswith("_token_id") and not name.startswith("forced")
+    }
+    ends = _ends(directory)
+    if set(ends) - set(_as_list(ids.get("eos_token_id"))):
+        ids["eos_token_id"] = ends
     return {} if ids == own else {"generation_config.json": ids}
+
+
+def _ends(directory: Path) -> list[int]:
+    """The ids that end a reply, by any of a checkpoint's files."""
+    where = str(directory)
+    listed = [read_json(where, name).get("eos_token_id") for name in ("generation_config.json", "config.json")]
+    eos = read_json(where, "tokenizer_config.json").get("eos_token")
+    text = eos.get("content") if isinstance(eos, dict) else eos
+    named = [token for token, entry in declared_tokens(where).items() if entry.get("content") == text]
+    found = [*_as_list(listed[0]), *_as_list(listed[1]), *named]
+    return list(dict.fromkeys(token for token in found if isinstance(token, int)))
+
+
+def _as_list(ids: object) -> list[Any]:
+    return ids if isinstance(ids, list) else [] if ids is None else [ids]
 
 
 def _hub_view(directory: Path, name: str, cache: Path, instead: Mapping[str, dict[str, Any]]) -> Path:

@@ -1,5 +1,6 @@
 """Tokens of a prompt, never counted too low."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -55,6 +56,19 @@ def test_a_checkpoints_own_vocabulary_counts(tmp_path: Path, tiny: Path) -> None
     assert (count.is_estimate, count.source) == (False, moved.source)
     texts: list[list[Message]] = [[{"role": "user", "content": "题" * n}] for n in (1, 2)]
     assert 0 < moved(texts[0]) < moved(texts[1])
+
+
+def test_what_a_tokenizer_was_told_to_cut_and_pad_in_training_changes_no_count(tmp_path: Path, tiny: Path) -> None:
+    trained = shutil.copytree(tiny, tmp_path / "trained")
+    content = json.loads((trained / "tokenizer.json").read_bytes())
+    padding = {"pad_id": 0, "pad_type_id": 0, "pad_token": "<unk>", "direction": "Right", "pad_to_multiple_of": None}
+    content["padding"] = {"strategy": "BatchLongest", **padding}
+    content["truncation"] = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
+    (trained / "tokenizer.json").write_text(json.dumps(content))
+    counters = token_counter(tiny), token_counter(trained)
+    counts = [counter.of_texts(["题", "题" * 50]) for counter in counters if counter is not None]
+    assert counts[0] == counts[1]
+    assert counts[0][0] < 8 < counts[0][1]
 
 
 @given(st.text())

@@ -309,6 +309,8 @@ async def test_the_remedy_is_a_version_that_fits_the_one_the_checkpoint_was_made
         ({"text_config": {"eos_token_id": 7}}, None, None, ()),
         ({}, None, 7, ()),
         ({"eos_token_id": 2}, {"eos_token_id": 2}, 2, (7,)),
+        ({"eos_token_id": 7}, {"eos_token_id": 2}, 2, (7,)),
+        ({"eos_token_id": 7}, {}, None, (7,)),
         ({"eos_token_id": "7"}, {"eos_token_id": None}, None, (7,)),
     ],
 )

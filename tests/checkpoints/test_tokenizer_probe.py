@@ -247,6 +247,23 @@ def test_a_bos_token_that_the_tokenizer_adds_is_counted_apart_and_never_twice(
     assert counted["with_special"] == counted["tokens"] + more
     assert plain["tokens"] == plain["with_special"] == plain["bare"] + 1
     assert plain["beginning"] == plain["ending"] == "1+1="
+    assert counted["appended"] == plain["appended"] == ""
+
+
+def test_an_end_that_the_tokenizer_puts_after_a_text_is_told_apart(prober: Prober, tmp_path: Path) -> None:
+    directory = write_bpe(tmp_path / "bpe")
+    content = json.loads((directory / "tokenizer.json").read_text())
+    mark = {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}
+    content["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [mark, {"Sequence": {"id": "A", "type_id": 0}}, mark],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}},
+    }
+    write_json(directory / "tokenizer.json", content)
+    text = [{"role": "text", "content": "1+1="}]
+    for counted in prober.probe(directory, conversations=[TURNS, text])["conversations"]:
+        assert counted["appended"] == "<|endoftext|>"
 
 
 def test_a_conversation_that_a_template_refuses_is_no_fault_of_the_tokenizer(prober: Prober, tmp_path: Path) -> None:

@@ -98,6 +98,18 @@ def test_an_index_left_over_beside_a_whole_model_is_to_be_deleted(model: Path) -
     assert f"delete {INDEX}" in str(refusal(model).remedy)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "pytorch_model.bin.index.json"])
+def test_weights_of_which_engines_load_different_ones_are_refused(sharded: Path, name: str) -> None:
+    if name == "model.safetensors":
+        write_safetensors(sharded / name, {"embed": ("BF16", [8, 8])})
+    else:
+        (sharded / INDEX).unlink()  # then lmdeploy's PyTorch engine does not find the shards
+        (sharded / name).touch()
+    error = refusal(sharded)
+    assert "engines differ in which of the two they load" in error.message
+    assert name in error.message
+
+
 def test_tensors_that_the_index_puts_into_the_wrong_shard_are_named(sharded: Path) -> None:
     index = json.loads((sharded / INDEX).read_text())
     index["weight_map"]["lm_head.weight"] = "model-00001-of-00006.safetensors"

@@ -98,6 +98,28 @@ async def test_special_tokens_that_the_tokenizer_adds_are_no_other_template() ->
     assert verdict.error is None
 
 
+@pytest.mark.parametrize(
+    ("rendered", "count"),
+    [
+        (RenderedPrompt(40, 41, appended="</s>"), 41),
+        (RenderedPrompt(42, 42, bare=40, appended="</s>"), 42),
+    ],
+    ids=["chat", "plain"],
+)
+async def test_a_prompt_must_not_end_with_the_end_that_a_tokenizer_puts_after_texts(
+    rendered: RenderedPrompt, count: int
+) -> None:
+    error = (await verdict_of(proof_of(rendered), [count] * 4)).error
+    assert error is not None
+    assert "The checkpoint's tokenizer puts '</s>' after every text, and the lmdeploy server" in error.message
+    assert "add_eos_token" in str(error.remedy)
+
+
+async def test_a_server_that_leaves_out_that_end_is_right() -> None:
+    verdict = await verdict_of(proof_of(RenderedPrompt(40, 41, appended="</s>")), [40, 40, 40, 40])
+    assert (verdict.record.equal, verdict.error) == (True, None)
+
+
 async def test_another_count_is_an_error_with_both_counts_the_template_and_what_to_do() -> None:
     rendered = RenderedPrompt(40, 40, "<s><|im_start|>user\nx")
     verdict = await verdict_of(proof_of(rendered), [40, 786, 40, 40])

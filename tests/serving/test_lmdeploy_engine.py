@@ -11,7 +11,7 @@ import pytest
 
 from bundle.checkpoints import Checkpoint, inspect_checkpoint
 from bundle.config.model_files import EngineSettings
-from bundle.errors import BundleError, ServerError, UsageError
+from bundle.errors import BundleError, CheckpointError, ServerError, UsageError
 from bundle.serving.engine import Job, Launch, ServerSpec
 from bundle.serving.lmdeploy.engine import LmdeployEngine
 from bundle.serving.machine import Machine
@@ -71,6 +71,52 @@ def test_it_serves_on_loopback_under_our_name_with_prefix_caching_and_abort_hand
     assert f"serve api_server {checkpoint.path}" in command
     assert "--server-name 127.0.0.1 --server-port 23334 --model-name tiny" in command
     assert "--enable-prefix-caching --enable-abort-handling --log-level WARNING" in command
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments", "capability", "expected", "given"),
+    [
+        ({"torch_dtype": "bfloat16"}, (), "9.0", None, []),
+        ({"dtype": "float16", "torch_dtype": None}, (), "9.0", None, []),
+        ({"torch_dtype": "float32"}, (), "9.0", "bfloat16", ["bfloat16"]),
+        ({"torch_dtype": None}, (), "9.0", "bfloat16", ["bfloat16"]),
+        ({"torch_dtype": "float32"}, (), "7.5", "float16", ["float16"]),
+        ({"torch_dtype": "float32"}, ("--dtype", "float16"), "9.0", "float16", ["float16"]),
+        ({"torch_dtype": "float32"}, ("--dtype", "auto"), "9.0", None, ["auto"]),
+    ],
+)
+def test_both_its_engines_compute_in_the_same_dtype_where_config_json_gives_none_that_they_have(
+    box: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    checkpoint: Checkpoint,
+    settings: dict[str, object],
+    arguments: tuple[str, ...],
+    capability: str,
+    expected: str | None,
+    given: list[str],
+) -> None:
+    monkeypatch.setenv("NVIDIA_SMI_STAND_IN", json.dumps({"gpus": [[*GPU, capability]]}))
+    changed = replace(checkpoint, config={**checkpoint.config, **settings})
+    spec = prepared(changed, *arguments)
+    command = spec.launch(23334, KEY, Path("/tmp/private")).command
+    assert spec.dtype == expected
+    assert [after for before, after in itertools.pairwise(command) if before == "--dtype"] == given
+
+
+def test_an_activation_that_its_model_does_not_ask_for_is_refused(box: dict[str, str], checkpoint: Checkpoint) -> None:
+    (package,) = Path(box["PATH"].split(":")[0]).parent.glob("lib/*/site-packages/lmdeploy")
+    models = package / "pytorch" / "models"
+    models.mkdir(parents=True)
+    name = f"'{checkpoint.architecture}':\nf'{{LMDEPLOY_PYTORCH_MODEL_PATH}}.internlm2.{checkpoint.architecture}',\n"
+    (models / "module_map.py").write_text(name)
+    (models / "internlm2.py").write_text("        self.act_fn = SiluAndMul(inplace=True)\n")
+    other = replace(checkpoint, config={**checkpoint.config, "hidden_act": "gelu"})
+    with pytest.raises(
+        CheckpointError, match=r"computes InternLM2ForCausalLM with silu, although hidden_act in .*'gelu'"
+    ):
+        prepared(other)
+    (models / "internlm2.py").write_text("act = config.hidden_act\nself.act_fn = SiluAndMul(inplace=True)\n")
+    assert prepared(other).engine == "lmdeploy"
 
 
 GB10 = [0, "GPU-b10", "NVIDIA GB10", "[N/A]", "[N/A]", "580.126.09", "12.1"]

@@ -61,3 +61,16 @@ def test_what_a_checkpoint_says_about_sampling_changes_no_reply(tmp_path: Path) 
 
     (snapshot,) = view.glob("models--local--model/snapshots/*")
     assert json.loads((snapshot / "generation_config.json").read_bytes()) == ids
+
+
+def test_sampling_that_a_config_json_tells_in_its_place_changes_no_reply_either(tmp_path: Path) -> None:
+    directory = checkpoint(tmp_path / "model", "llama")
+    (directory / "generation_config.json").unlink()
+    write_json(directory / "config.json", {"eos_token_id": 7, "repetition_penalty": 1.3, "vocab_size": 9})
+    assert _only_ids(directory) == {"generation_config.json": {"eos_token_id": 7}}
+
+
+def test_whatever_a_file_of_the_checkpoint_names_as_an_end_ends_a_reply(tmp_path: Path) -> None:
+    directory = checkpoint(tmp_path / "model", "llama", eos_token={"content": "<think>"})
+    write_json(directory / "generation_config.json", {"eos_token_id": 8, "top_p": 0.8})
+    assert _only_ids(directory) == {"generation_config.json": {"eos_token_id": [8, 7, 9]}}

@@ -1,18 +1,19 @@
 """lmdeploy's OpenAI-compatible server, 0.12 to 0.18."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Final
 
-from bundle.errors import ServerError, UsageError
+from bundle.checkpoints import language_configs
+from bundle.errors import CheckpointError, ServerError, UsageError
 from bundle.serving.conversion import INTERNLM2, Servable, servable_without_code
 from bundle.serving.diagnosis import NO_GPU, OUT_OF_GPU_MEMORY, KnownFailure, raised
 from bundle.serving.engine import Job, ServerSpec, is_given, option_names, option_number, option_value, require_loopback
 from bundle.serving.gpu_locks import reserve_gpus
-from bundle.serving.gpus import gib, needed_mib, select_gpus, visible_gpus
+from bundle.serving.gpus import Gpu, gib, needed_mib, select_gpus, visible_gpus
 from bundle.serving.lmdeploy import support
 from bundle.serving.lmdeploy.launcher import KEY_VARIABLE
 from bundle.serving.lmdeploy.turbomind import without_turbomind
@@ -27,6 +28,9 @@ _GENERATION_CONFIG_SINCE = (0, 15)  # before, a checkpoint's generation_config.j
 _CAPTURE_SIZES_SINCE = (0, 14)  # before, the PyTorch engine captured a CUDA graph for every power of two
 
 _OURS = {"--server-name", "--server-port", "--model-name", "--api-keys", "--ssl", "--proxy-url"}
+
+_BFLOAT16_SINCE: Final = (8, 0)
+"""The compute capability from which on GPUs have it."""
 
 _SLOTS = 256
 """Requests computed at once. lmdeploy takes 1,024 on an H100: space and CUDA graphs that one run has no use for."""
@@ -186,6 +190,7 @@ class LmdeployEngine:
             raise UsageError("--logprobs-mode is set by bundle where texts are scored.", remedy="Leave it out.")
         if version < _KEY_FOR_ALL_SINCE:
             require_loopback(job.host, f"lmdeploy {installed.version} answers some requests without its API key.")
+        self._require_its_activation()
         gpus, gpu_locks = reserve_gpus(job, self.name, self.gpu_count, say)
         found = servable_without_code(job.checkpoint, trust_remote_code=job.trust_remote_code, say=say)
         served_name = printable(job.checkpoint.name) or "model"
@@ -196,6 +201,9 @@ class LmdeployEngine:
             if why := f"has no code for {lacks}" if lacks else "does not say how likely a text is" if scores else None:
                 say(f"its TurboMind {why}: using its PyTorch engine (--backend pytorch)")
                 backend = ("--backend", "pytorch")
+        dtype = self._dtype(gpus, say)
+        if dtype is not None and not is_given("--dtype", job.engine_arguments):
+            backend += ("--dtype", dtype)
         if scores:
             backend += ("--logprobs-mode", "raw_logprobs")
         return ServerSpec(
@@ -229,6 +237,7 @@ class LmdeployEngine:
             failures=self.failures,
             deadly=ENGINE_DIED,
             vital=_ENGINE_PROCESS,
+            dtype=dtype,
             # TurboMind takes temperature 0 for a scale: among equal logits it would draw by lot.
             greedy={"top_k": 1},
             stop_field="stop",  # each text must be one token, and ends a reply by its id
@@ -237,6 +246,42 @@ class LmdeployEngine:
             scoring="generate",
             keep=found.keep,
         )
+
+    def _require_its_activation(self) -> None:
+        """Check that lmdeploy computes the model's activation: most of its models have one, and do not ask.
+
+        Raises:
+            CheckpointError: It computes another.
+        """
+        checkpoint, package = self.job.checkpoint, self._installed.package
+        wanted = checkpoint.config.get("hidden_act")
+        computed = support.activation(package, checkpoint.architecture) if package else None
+        if computed is not None and wanted not in (None, "swish", computed):
+            raise CheckpointError(
+                f"lmdeploy computes {printable(checkpoint.architecture)} with {computed}, although hidden_act in "
+                f"{printable(str(checkpoint.path))}/config.json is {wanted!r}.",
+                remedy="Its replies would be another model's. Use --engine transformers.",
+            )
+
+    def _dtype(self, gpus: Sequence[Gpu], say: Callable[[str], None]) -> str | None:
+        """What it is told to compute in; None where config.json says it, or quantized weights do.
+
+        Without a 16-bit dtype there, TurboMind would take bfloat16, and its PyTorch engine float16, which has not the
+        range of weights that were trained in another.
+        """
+        checkpoint = self.job.checkpoint
+        if (given := option_value(self.job.engine_arguments, "--dtype")) not in (None, "auto"):
+            return given
+        configs = (checkpoint.config, *language_configs(checkpoint.config))
+        stated = next((one[key] for one in configs for key in ("dtype", "torch_dtype") if one.get(key)), None)
+        if given or checkpoint.quantization is not None or stated in ("float16", "half", "bfloat16"):
+            return None
+        stored = {tensor.dtype for tensor in checkpoint.tensors.values() if len(tensor.shape) > 1}
+        capabilities = [self.job.machine.nvidia.capabilities.get(gpu.uuid, _BFLOAT16_SINCE) for gpu in gpus]
+        half = stored == {"F16"} or any(capability < _BFLOAT16_SINCE for capability in capabilities)
+        dtype = "float16" if half else "bfloat16"
+        say(f"computing in {dtype}: config.json says {stated or 'no dtype'} (choose with `-- --dtype`)")
+        return dtype
 
     @property
     def _installed(self) -> Installation:

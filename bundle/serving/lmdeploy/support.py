@@ -65,16 +65,26 @@ def scores_texts(package: Path) -> bool:
     return "logprob_start_len" in text_if_there(package / "serve" / "openai" / "endpoints" / "generate.py")
 
 
+def activation(package: Path, architecture: str) -> str | None:
+    """The activation that it computes for an architecture, whatever config.json says; None if that is asked."""
+    source = _model(package, architecture)
+    return "silu" if "SiluAndMul(" in source and "hidden_act" not in source else None
+
+
 def _splits_its_attention_unusually(package: Path, architecture: str) -> bool:
     """Whether the PyTorch backend would fail at an assertion while it loads fp8 weights, as for InternLM2's wqkv."""
-    pytorch = package / "pytorch"
-    named = re.search(
-        rf"'{architecture}':\s*f'\{{LMDEPLOY_PYTORCH_MODEL_PATH\}}\.(\w+)",
-        text_if_there(pytorch / "models" / "module_map.py"),
-    )
-    if named is None or "layout='hgd'" not in text_if_there(pytorch / "models" / f"{named[1]}.py"):
+    if "layout='hgd'" not in _model(package, architecture):
         return False
-    return "assert layout == 'default'" in text_if_there(pytorch / "nn" / "linear" / "blocked_fp8.py")
+    return "assert layout == 'default'" in text_if_there(package / "pytorch" / "nn" / "linear" / "blocked_fp8.py")
+
+
+def _model(package: Path, architecture: str) -> str:
+    """The source of the PyTorch backend's model of an architecture; nothing if there is none."""
+    models = package / "pytorch" / "models"
+    named = re.search(
+        rf"'{architecture}':\s*f'\{{LMDEPLOY_PYTORCH_MODEL_PATH\}}\.(\w+)", text_if_there(models / "module_map.py")
+    )
+    return text_if_there(models / f"{named[1]}.py") if named else ""
 
 
 def _takes(backend: str, methods: frozenset[str], method: str) -> str:
