@@ -271,7 +271,8 @@ def count_tokens(tokenizer: Any, messages: list[dict[str, str]], arguments: dict
 
 def appended(tokenizer: Any, special: list[int], bare: list[int]) -> str:
     """The text of the special tokens that a tokenizer puts after a text, such as its end; usually empty."""
-    end = next((end for end in range(len(special), len(bare), -1) if special[:end][-len(bare) :] == bare), len(special))
+    whole = len(special)
+    end = next((end for end in range(whole, len(bare) - 1, -1) if special[end - len(bare) : end] == bare), whole)
     return decode(tokenizer, special[end:])
 
 

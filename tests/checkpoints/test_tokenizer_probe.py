@@ -250,13 +250,16 @@ def test_a_bos_token_that_the_tokenizer_adds_is_counted_apart_and_never_twice(
     assert counted["appended"] == plain["appended"] == ""
 
 
-def test_an_end_that_the_tokenizer_puts_after_a_text_is_told_apart(prober: Prober, tmp_path: Path) -> None:
+@pytest.mark.parametrize("begins", [True, False])
+def test_an_end_that_the_tokenizer_puts_after_a_text_is_told_apart(
+    prober: Prober, tmp_path: Path, *, begins: bool
+) -> None:
     directory = write_bpe(tmp_path / "bpe")
     content = json.loads((directory / "tokenizer.json").read_text())
     mark = {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}
     content["post_processor"] = {
         "type": "TemplateProcessing",
-        "single": [mark, {"Sequence": {"id": "A", "type_id": 0}}, mark],
+        "single": [*[mark] * begins, {"Sequence": {"id": "A", "type_id": 0}}, mark],
         "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
         "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}},
     }
