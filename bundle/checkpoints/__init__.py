@@ -1,5 +1,6 @@
 """A model directory: what it holds, whether it is whole, and whether its tokenizer works."""
 
+from bundle.checkpoints._settings import language_configs
 from bundle.checkpoints._tensors import is_internlm2
 from bundle.checkpoints._values import require_values
 from bundle.checkpoints.chat_template import has_chat_template, require_chat_template
@@ -7,7 +8,6 @@ from bundle.checkpoints.inspection import (
     Checkpoint,
     fingerprint,
     inspect_checkpoint,
-    language_configs,
     require_architecture,
     require_quantization,
     require_trust,
