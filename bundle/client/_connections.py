@@ -23,7 +23,6 @@ _MOST_CONNECTIONS = 1000
 _IDLE_S = 4.0
 """How long an idle connection is kept: uvicorn closes it after 5 s, and a request sent just then is lost."""
 _OF_THE_BODY = frozenset({"content-encoding", "content-length", "transfer-encoding"})
-_OF_THE_BODY_RAW = frozenset(name.encode() for name in _OF_THE_BODY)
 
 _MORE_HEADERS: Any = (  # aiohttp bounds their number, at 128, from 3.14 on
     {"max_headers": _MOST_HEADERS} if "max_headers" in (aiohttp.ClientSession.__init__.__kwdefaults__ or {}) else {}
@@ -57,7 +56,6 @@ class Answer(httpx.AsyncByteStream):  # type: ignore[misc]
         self.status = response.status
         self.reason = response.reason or ""
         self.headers: Mapping[str, str] = response.headers
-        self.raw_headers = response.raw_headers  # of any bytes
         self.is_success = 200 <= self.status < 300
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -200,17 +198,13 @@ class Connections(openai.DefaultAsyncHttpxClient):
             return Answer(response)
 
     async def send(self, request: Any, **_options: Any) -> Any:
-        """Send a request of the package; the body of the response is still to be read, unless it is an error's.
+        """Send a request of the package; the stream of what it gets back is the `Answer`, and the rest no part of it.
 
-        What this class would do besides takes a quarter of all that a question costs.
+        What this class would do besides takes a quarter of all that a question costs, and the package would read an
+        error in another way than it is read where `again` gets one.
         """
         answer = await self.again(self.prepared(request), request.content)
-        headers = [(name, value) for name, value in answer.raw_headers if name.lower() not in _OF_THE_BODY_RAW]
-        reason = {"reason_phrase": answer.reason.encode("utf-8", "surrogateescape")}
-        response = httpx.Response(answer.status, headers=headers, stream=answer, request=request, extensions=reason)
-        if not answer.is_success:
-            await response.aread()
-        return response
+        return httpx.Response(200, stream=answer, request=request)
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -129,7 +129,9 @@ class Transport:
                 response = await self._openai.get(
                     path, cast_to=httpx.Response, options={"headers": self._headers_with(key)}
                 )
-                return _parsed(await response.aread(), response.headers)
+                answer: Answer = response.stream
+                await self._require_success(answer, path)
+                return _parsed(await response.aread(), answer.headers)
 
     async def post(self, path: str, body: bytes, key: str | None, sink: Receiver) -> object | None:
         """POST JSON and read the response: whole or as server-sent events, as its body shows and whatever was asked.
@@ -170,20 +172,27 @@ class Transport:
             response = await self._openai.post(
                 path, content=body, cast_to=httpx.Response, options={"headers": self._headers_with(key)}
             )
-            self._prepared[path, key] = self._connections.prepared(response.request)
+            prepared = self._prepared[path, key] = self._connections.prepared(response.request)
             answer: Answer = response.stream
-            return answer
-        answer = await self._connections.again(prepared, body)
+        else:
+            answer = await self._connections.again(prepared, body)
+        await self._require_success(answer, prepared.url)
+        return answer
+
+    async def _require_success(self, answer: Answer, url: str) -> None:
         if answer.is_success:
-            return answer
+            return
         content = b"".join([piece async for piece in answer])
         await answer.aclose()
         try:
             said = _parsed(content, answer.headers)
         except (ValueError, RecursionError):
             said = content.decode("utf-8", "replace")
-        said = said.get("error", said) if isinstance(said, Mapping) else said
-        raise self._fault_of_status(answer.status, said or answer.reason, answer.headers, prepared.url)
+        said = (said.get("error", said) if isinstance(said, Mapping) else said) or answer.reason
+        if 400 <= answer.status < 500:
+            self._require_scheme(str(said)[:_ENOUGH])
+        fault = fault_of_status(answer.status, said, answer.headers, url)
+        raise self._through_proxy(fault, is_page=isinstance(said, str))
 
     async def _receive(self, answer: Answer, sink: Receiver, limit: asyncio.Timeout) -> object | None:
         declared = answer.headers.get("content-type", "").startswith("text/event-stream")
@@ -238,11 +247,6 @@ class Transport:
         except AttemptError:
             heard = True
             raise
-        except openai.APIStatusError as error:
-            heard = True
-            response, asked = error.response, str(error.request.url)
-            said = error.body or response.reason_phrase
-            raise self._fault_of_status(error.status_code, said, response.headers, asked) from None
         except (ValueError, RecursionError) as error:
             raise unexpected(_described(error)) from None
         except Exception as error:
@@ -263,11 +267,6 @@ class Transport:
             if heard:
                 self._has_replied = True
                 self._silent_since = time.monotonic() if self.in_flight else None
-
-    def _fault_of_status(self, status: int, said: object, headers: Mapping[str, str], asked: str) -> AttemptError:
-        if 400 <= status < 500:
-            self._require_scheme(str(said)[:_ENOUGH])
-        return self._through_proxy(fault_of_status(status, said, headers, asked), is_page=isinstance(said, str))
 
     def _require_scheme(self, said: str) -> None:
         """Raise what is wrong with the scheme of the base URL, if that is what an error says."""
