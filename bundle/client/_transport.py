@@ -6,6 +6,7 @@ import os
 import socket
 import ssl
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -353,8 +354,8 @@ def _fault_of_connection(error: BaseException, timeout_s: float, *, tls: bool, s
         return AttemptError(reason, Fate.AGAIN, remedy=NETWORK_REMEDY, outage=True, heard=False)
     if isinstance(cause, TimeoutError | asyncio.CancelledError):
         return AttemptError(f"no reply within {timeout_s:g} s", Fate.AGAIN)
-    if isinstance(cause, aiohttp.http_exceptions.ContentEncodingError):
-        what = one_line(cause.message.partition(". ")[0], 100)
+    if isinstance(cause, aiohttp.http_exceptions.ContentEncodingError | zlib.error):
+        what = one_line(getattr(cause, "message", str(cause)).partition(". ")[0], 100)
         reason = f"the reply is compressed, which was not asked for, and cannot be read ({what})"
         return AttemptError(f"{reason}: turn that off at the server or at the gateway before it", Fate.AGAIN)
     if isinstance(cause, aiohttp.http_exceptions.HttpProcessingError) and not isinstance(cause, _BROKEN_OFF):

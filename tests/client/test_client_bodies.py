@@ -45,6 +45,14 @@ async def test_a_broken_answer_is_asked_again(answer: bytes) -> None:
     assert (reply.text, reply.attempts) == ("B", 2)
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br"])
+async def test_a_compression_that_cannot_be_read_is_told_as_that(encoding: str) -> None:
+    answer = http(b"\xff" + GOOD, headers=[f"Content-Encoding: {encoding}"])
+    async with raw_api(answer) as api, client_of(api.url, retries=0) as client:
+        with pytest.raises(NoReplyError, match=r"the reply is compressed, which was not asked for, .*: turn that off"):
+            await ask(client)
+
+
 @pytest.mark.parametrize("garbage", [b"garbage\r\n\r\n", b"\x00\xff", http(b"{}")])
 @pytest.mark.parametrize("streams", [False, True])
 async def test_what_follows_a_chunked_body_costs_no_question_its_reply(streams: bool, garbage: bytes) -> None:
