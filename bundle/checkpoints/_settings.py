@@ -112,6 +112,26 @@ def wrong_rope(config: Mapping[str, Any]) -> str | None:
             wrong = f"lacks {', '.join(absent)}" if absent else wrong_value(settings, _ROPE[kind])
             if wrong is not None:
                 return f"in {key} of the type {kind}, {wrong}" if not absent else f"{key} of the type {kind} {wrong}"
+    return _contradicted_rope(config)
+
+
+def _contradicted_rope(config: Mapping[str, Any]) -> str | None:
+    """How transformers 5's ``rope_parameters`` contradict the older keys: lmdeploy looks at nothing else then."""
+    given = config.get("rope_parameters") or {}
+    if not given or any(isinstance(one, dict) for one in given.values()):
+        return None
+    scaling = dict(config.get("rope_scaling") or {})
+    kind = scaling.pop("type", None)
+    older = {"rope_type": kind, **scaling} if kind else scaling
+    if (theta := config.get("rope_theta")) is not None:
+        older["rope_theta"] = theta
+    given = {"rope_type": given.get("type", "default"), **given}
+    for name, value in older.items():
+        if given.get(name) != value:
+            return (
+                f"rope_parameters and the older keys beside it differ in {shown(name, 40)}: "
+                f"{shown(repr(given.get(name)), 40)} and {shown(repr(value), 40)}"
+            )
     return None
 
 

@@ -47,6 +47,14 @@ def written(directory: Path, config: dict[str, Any], generation: object = None) 
             "in rope_parameters of the type yarn, factor must be",
         ),
         ({"rope_scaling": {**LLAMA3, "rope_type": "llama3", "low_freq_factor": None}}, "lacks low_freq_factor"),
+        (
+            {"rope_parameters": {"rope_type": "default"}, "rope_theta": 1e6},
+            "rope_parameters and the older keys beside it differ in rope_theta: None and 1000000.0",
+        ),
+        (
+            {"rope_parameters": {"rope_theta": 1e6}, "rope_scaling": {"type": "yarn", "factor": 4.0}},
+            "rope_parameters and the older keys beside it differ in rope_type: 'default' and 'yarn'",
+        ),
         ({"model_type": "qwen3"}, "model_type is 'qwen3', but that of LlamaForCausalLM is 'llama'"),
         ({"eos_token_id": 64}, "eos_token_id must be a token id below the vocab_size of 64, or a list of them, not 64"),
         ({"eos_token_id": "</s>"}, "eos_token_id must be a token id"),
@@ -75,6 +83,14 @@ def test_what_ends_a_reply_must_be_a_token_of_the_model(tmp_path: Path, end: obj
         ({"rope_scaling": {**LLAMA3, "rope_type": "llama3"}, "rope_theta": 500000.0}, {}),
         ({"rope_scaling": {"type": "su", "short_factor": [1.0], "long_factor": [1.5]}}, {"eos_token_id": -1}),
         ({"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}, "dtype": "float32"}, None),
+        (
+            {
+                "rope_parameters": {"rope_theta": 1e6, "type": "linear", "rope_type": "linear", "factor": 2.0},
+                "rope_theta": 1000000,
+                "rope_scaling": {"type": "linear", "factor": 2},
+            },
+            None,
+        ),
         (
             {"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8.0}, "sliding_attention": {}}},
             None,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 # Goes up with every change to what is written, so that no directory of an earlier version is taken for this one's.
-_VERSION: Final = "internlm2-as-llama 3"
+_VERSION: Final = "internlm2-as-llama 4"
 SETTINGS: Final = (
     "config.json",
     "generation_config.json",
@@ -177,6 +177,7 @@ def _llama_config(config: Mapping[str, Any]) -> dict[str, Any]:
             remedy="Use the checkpoint that has not been quantized, or the lmdeploy engine.",
         )
     s = Sizes.from_config(config)
+    rope = config.get("rope_parameters") or {}  # where transformers 5 has saved it
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -200,8 +201,8 @@ def _llama_config(config: Mapping[str, Any]) -> dict[str, Any]:
         "torch_dtype": config.get("torch_dtype", config.get("dtype")),
         "use_cache": True,
         # Both keys are understood by every transformers that knows Llama; 5 makes its rope_parameters of them.
-        "rope_theta": config.get("rope_theta", 10000),
-        "rope_scaling": _rope_scaling(config.get("rope_scaling")),
+        "rope_theta": rope.get("rope_theta", config.get("rope_theta", 10000)),
+        "rope_scaling": _rope_scaling(rope or config.get("rope_scaling")),
     }
 
 
@@ -217,6 +218,8 @@ def _rope_scaling(scaling: object) -> dict[str, Any] | None:
     kind = factor = None
     if isinstance(scaling, Mapping):
         kind, factor = scaling.get("rope_type", scaling.get("type")), scaling.get("factor")
+    if kind == "default":
+        return None
     if kind not in ("linear", "dynamic") or isinstance(factor, bool) or not isinstance(factor, int | float):
         raise CheckpointError(
             f"config.json: rope_scaling {shown(scaling)} is not supported by InternLM2.", remedy=USE_LMDEPLOY

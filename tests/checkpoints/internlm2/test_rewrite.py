@@ -66,6 +66,20 @@ def test_transformers_reads_the_rope_settings_that_internlm2_had(
     assert config.max_position_embeddings == 2048
 
 
+@pytest.mark.parametrize("older", [{}, {"rope_theta": 1000000}])
+def test_rope_settings_are_also_read_where_transformers_5_has_saved_them(
+    source: Path, cache: Path, older: dict[str, Any]
+) -> None:
+    settings = json.loads((source / "config.json").read_bytes())
+    del settings["rope_theta"], settings["rope_scaling"]
+    rope = {"rope_theta": 1000000, "rope_type": "linear", "type": "linear", "factor": 4.0}
+    (source / "config.json").write_text(json.dumps({**settings, **older, "rope_parameters": rope}))
+
+    written = json.loads((rewrite_as_llama(source, cache) / "config.json").read_bytes())
+
+    assert (written["rope_theta"], written["rope_scaling"]) == (1000000, {"rope_type": "linear", "factor": 4.0})
+
+
 def test_the_second_time_it_is_found(source: Path, cache: Path) -> None:
     first = rewrite_as_llama(source, cache)
     written = (first / "model.safetensors").stat()
