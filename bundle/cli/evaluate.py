@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -16,6 +16,7 @@ from bundle.pipeline.options import EvaluationOptions, LocalOptions, RemoteOptio
 if TYPE_CHECKING:
     from bundle.pipeline.checkpoint_folder import Model
     from bundle.pipeline.targets import Target
+    from bundle.reports.screen.console import Screen
 
 
 @with_options
@@ -50,8 +51,6 @@ def eval_local(
     # imported late: by now the GPUs are being asked
     from bundle.pipeline.checkpoint_folder import models_of, several
     from bundle.pipeline.local import Local
-    from bundle.pipeline.pipeline import evaluate
-    from bundle.pipeline.signals import run_with_signals
     from bundle.reports.screen.console import Screen
 
     checkpoints = several(model_dirs)
@@ -70,12 +69,9 @@ def eval_local(
         from bundle.pipeline.cluster import Cluster
 
         target = Cluster(local, served.cluster)
-    command = typed_command()
     for other in others:  # only with --dry-run: they would be asked the same, if they can be served
         asyncio.run(other.open(screen))
-    raise typer.Exit(
-        run_with_signals(lambda: evaluate(asked, target, screen, command), say=screen.say, kill=target.kill)
-    )
+    _evaluate(asked, target, screen)
 
 
 async def _each(models: "Sequence[Model]") -> "AsyncIterator[Model]":
@@ -99,12 +95,17 @@ def eval_remote(
 ) -> None:
     """Evaluate a model behind an OpenAI-compatible API."""
     # imported late: `bundle --help` needs none of it
-    from bundle.pipeline.pipeline import evaluate
     from bundle.pipeline.remote import Remote
-    from bundle.pipeline.signals import run_with_signals
     from bundle.reports.screen.console import Screen
 
-    screen, target = Screen(language=asked.lang), Remote(model, served)
+    _evaluate(asked, Remote(model, served), Screen(language=asked.lang))
+
+
+def _evaluate(asked: EvaluationOptions, target: "Target", screen: "Screen") -> NoReturn:
+    # imported late: `bundle --help` needs none of it
+    from bundle.pipeline.pipeline import evaluate
+    from bundle.pipeline.signals import run_with_signals
+
     command = typed_command()
     raise typer.Exit(
         run_with_signals(lambda: evaluate(asked, target, screen, command), say=screen.say, kill=target.kill)

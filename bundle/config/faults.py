@@ -34,12 +34,7 @@ _KINDS: Final[Mapping[str, str]] = {
 
 
 def first_fault(error: ValidationError, schema: type[BaseModel]) -> str:
-    """The gravest of a validation's errors as a sentence: which key, and what is wrong with it.
-
-    Args:
-        error: What pydantic raised.
-        schema: What the file should have been.
-    """
+    """The gravest of a validation's errors as a sentence: which key, and what is wrong with it."""
     # An unknown key often is the cause of a missing one, so it goes first.
     faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
     fault = faults[0]

@@ -50,8 +50,7 @@ def _aliases(folder: _Folder) -> dict[str, Path]:
 def find_file(folder: _Folder, name: str) -> Path:
     """The file of this name or alias among those that ship, or at this path.
 
-    Raises:
-        ConfigError: There is none; it suggests the nearest name.
+    Raises ConfigError if there is none; it suggests the nearest name.
     """
     if name.endswith(".toml") or "/" in name:
         remedy = f"Check the path, or use a name listed by `bundle {_LISTED_BY[folder]}`."
@@ -89,8 +88,7 @@ _LISTED_BY = {"models": "models", "configs": "tasks"}
 def read_file(path: Path, schema: type[_File]) -> _File:
     """Read a TOML file that must hold what ``schema`` says.
 
-    Raises:
-        ConfigError: It cannot be read or used; it names the file, the key and the nearest valid name.
+    Raises ConfigError if it cannot be read or used; it names the file, the key and the nearest valid name.
     """
     content = _content(path)
     try:

@@ -13,7 +13,7 @@ from bundle.errors import ConfigError
 
 # Strict: TOML has types of its own, so `true` or "3" where a number belongs is a mistake.
 _Count = Annotated[int, Field(ge=1, strict=True)]
-_Seconds = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
+_Positive = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
 
 _KEY = re.compile(r"[!-~]+")  # what an HTTP header can carry: printable ASCII without spaces
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -133,13 +133,13 @@ class RemoteSettings(Strict):
     """The environment variable with the API key, or several keys separated by commas; None if no key is needed."""
     headers: Annotated[Mapping[str, str | FromEnvironment], AfterValidator(_can_be_sent)] = Field(default_factory=dict)
     """Further headers of every request; secrets only as ``{ env = "NAME" }``."""
-    qps: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] | None = None
+    qps: _Positive | None = None
     """Maximum requests per second; None for no limit here."""
     concurrency: _Count = 128
     """Maximum concurrent requests; fewer where the server does better with fewer."""
     retries: Annotated[int, Field(ge=0, strict=True)] = 3
     """How often a question is retried after a transient fault."""
-    timeout_s: _Seconds = 600.0
+    timeout_s: _Positive = 600.0
     """Maximum seconds per request."""
 
 
@@ -166,8 +166,7 @@ class ModelFile(Strict):
 def model_file(name: str) -> ModelFile:
     """Read a model file by its name in ``models/`` or by its path.
 
-    Raises:
-        ConfigError: No such file, or it cannot be used as written.
+    Raises ConfigError if there is none, or it cannot be used as written.
     """
     return read_file(find_file("models", name), ModelFile)
 
@@ -184,8 +183,7 @@ def model_file_for(architecture: str) -> tuple[str, ModelFile] | None:
 def keys_from_environment(name: str) -> list[str]:
     """The API keys in the environment variable ``name``: one, or several separated by commas; each once, in order.
 
-    Raises:
-        ConfigError: There is none, or one that no HTTP header can carry. The message never includes a value.
+    Raises ConfigError if there is none, or one that no HTTP header can carry. The message never includes a value.
     """
     value = os.environ.get(name, "") if _VARIABLE.fullmatch(name) else ""
     keys = list(dict.fromkeys(key for part in value.split(",") if (key := part.strip())))
@@ -220,8 +218,7 @@ def keys_from_environment(name: str) -> list[str]:
 def headers_from(settings: RemoteSettings) -> tuple[dict[str, str], dict[str, str], list[str]]:
     """The further headers of every request, what may be shown of them, and their secret values.
 
-    Raises:
-        ConfigError: The environment variable of one is not set, or holds what no header can carry.
+    Raises ConfigError if the environment variable of one is not set, or holds what no header can carry.
     """
     headers: dict[str, str] = {}
     shown: dict[str, str] = {}

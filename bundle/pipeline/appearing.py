@@ -24,14 +24,9 @@ async def appearing(
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> AsyncIterator[Model]:
-    """Every checkpoint in a folder, once it is whole and nothing of it changes any more.
+    """Every checkpoint in a folder, once it is whole and nothing of it has changed for ``still_s`` seconds.
 
-    Args:
-        until: The last checkpoint's name; None to go on for ever.
-        say: Shows the user a line.
-        still_s: Seconds without a change.
-        clock: Tells the time.
-        pause: Waits between two looks.
+    ``until`` is the last checkpoint's name, None to go on for ever; ``pause`` waits between two looks.
     """
     changed: dict[Path, tuple[Shape, float]] = {}
     settled: dict[Path, Shape | None] = {}

@@ -21,7 +21,6 @@ class Model(NamedTuple):
     """One of several models that are evaluated by one command.
 
     Attributes:
-        name: What it is called.
         path: Its directory, or its base model's.
         adapter: The directory of its LoRA adapter; None if it has none.
     """
@@ -37,11 +36,7 @@ class Model(NamedTuple):
 
 
 def models_of(checkpoints: Sequence[Path], adapters: Sequence[Path | None]) -> list[Model]:
-    """The models that the command line names: checkpoints, or one checkpoint with several adapters.
-
-    Raises:
-        UsageError: There are several of both.
-    """
+    """The models that the command line names. Raises UsageError for several checkpoints with adapters."""
     if adapters and len(checkpoints) > 1:
         raise UsageError(
             "--adapter is for a single checkpoint.", remedy="Leave it out, or name the one that it was trained on."
@@ -54,8 +49,7 @@ def models_of(checkpoints: Sequence[Path], adapters: Sequence[Path | None]) -> l
 def several(given: Sequence[Path]) -> list[Path] | None:
     """The checkpoints, where the command line names several, or one folder that holds some; None where it is one.
 
-    Raises:
-        UsageError: One is no directory, or is named twice.
+    Raises UsageError if one is no directory, or is named twice.
     """
     if len(given) == 1:
         return None if _may_be_one(given[0]) else (checkpoints_in(given[0]) or None)
@@ -112,11 +106,7 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 
 
 def shape(directory: Path) -> Shape:
-    """What changes while a checkpoint is written.
-
-    Raises:
-        OSError: It cannot be read.
-    """
+    """What changes while a checkpoint is written. Raises OSError if it cannot be read."""
     return frozenset(_files(directory, ""))
 
 
@@ -131,11 +121,7 @@ def _files(directory: Path, prefix: str) -> Iterator[tuple[str, int, int]]:
 
 
 def require_folder(folder: Path) -> None:
-    """Refuse what checkpoints cannot appear in.
-
-    Raises:
-        CheckpointError: It is not a directory.
-    """
+    """Refuse what checkpoints cannot appear in. Raises CheckpointError if it is not a directory."""
     if not folder.is_dir():
         raise CheckpointError(
             f"{folder} is not a directory.", remedy="Give the directory that the training writes its checkpoints to."

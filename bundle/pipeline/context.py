@@ -15,12 +15,7 @@ of 2,048 tokens allows would cost short contexts all their examples, for replies
 
 
 class ContextLimit(NamedTuple):
-    """Maximum tokens of a prompt and its reply together.
-
-    Attributes:
-        tokens: How many.
-        source: What says so, such as ``--session-len``.
-    """
+    """Maximum tokens of a prompt and its reply together, and what says so, such as ``--session-len``."""
 
     tokens: int
     source: str
@@ -48,12 +43,7 @@ class Fit:
     def for_replies_of(self, max_out_len: int, *, chosen: bool) -> "FitOfTask":
         """What the prompts of one task must leave room for.
 
-        Args:
-            max_out_len: Maximum tokens of a reply.
-            chosen: Whether the user has chosen that on the command line.
-
-        Raises:
-            UsageError: The user's choice leaves no room for any prompt.
+        Raises UsageError if that leaves no room for any prompt and was ``chosen`` on the command line.
         """
         if chosen and max_out_len >= self.limit.tokens:
             raise UsageError(
@@ -72,11 +62,7 @@ class Fit:
         return TokenCounter.total([self._counted[text] for text in texts])
 
     def count_unknown(self) -> bool:
-        """Count the texts that `count` did not know; whether there were any.
-
-        Raises:
-            TokenizerError: The vocabulary is damaged.
-        """
+        """Count the texts that `count` did not know; whether there were any. Raises TokenizerError."""
         if not self._unknown:
             return False
         if self._counter is None:
@@ -96,12 +82,7 @@ class Fit:
         )
 
     def says(self, shortened: int, questions: int) -> Iterator[str]:
-        """What a user should know of it, in lines.
-
-        Args:
-            shortened: How many questions have fewer examples than their task asks for.
-            questions: Of how many.
-        """
+        """What a user should know of it, in lines: ``shortened`` of the questions lack examples of their task."""
         if self._counter is not None and self._counter.is_estimate:
             yield f"prompt lengths are {self._counter.source}; `eval-remote --tokenizer DIR` counts exactly"
         if shortened:

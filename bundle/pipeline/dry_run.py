@@ -13,9 +13,7 @@ from bundle.system.text import duration, plural
 async def dry_run(plan: Plan, target: Target, screen: Screen) -> None:
     """Load the questions, and show how many there are, their tokens, and the time that a rate limit makes of them.
 
-    Raises:
-        DataError: The questions cannot be loaded.
-        BundleError: A run is not possible.
+    Raises BundleError if they cannot be loaded, or a run is not possible.
     """
     lines = await in_thread(lambda: list(_lines(plan, target, screen)))
     for line in lines:

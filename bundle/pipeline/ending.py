@@ -54,11 +54,7 @@ def write_page(run: Run, screen: Screen) -> None:
 
 
 def require_trackers(options: EvaluationOptions) -> None:
-    """Check what the scores are to be logged to.
-
-    Raises:
-        UsageError: It is not known, or not installed.
-    """
+    """Check what the scores are to be logged to. Raises UsageError if it is not known, or not installed."""
     if options.log:
         from bundle.reports import trackers  # imported late: few runs need it
 
@@ -81,8 +77,7 @@ def log_scores(options: EvaluationOptions, run: Run, screen: Screen) -> None:
 def conclude(conclusion: "Conclusion", run: Run, code: int, screen: Screen) -> int:
     """Check the gates and write the files of a run that has ended with ``code``; return the exit code with gates.
 
-    Raises:
-        BundleError: A file cannot be written, and nothing else went wrong before.
+    Raises BundleError if a file cannot be written, and nothing else went wrong before.
     """
     try:
         run.flush()

@@ -31,14 +31,11 @@ _COMMAND_ONLY = {"dry_run"}
 
 
 def load(run: str | Path = LATEST, *, out: str | Path = OUTPUTS) -> RecordedRun:
-    """Read a run: one that is done, was cut off, or still goes on.
+    """Read a run: one that is done, was cut off, or still goes on. Raises RunError if there is none, or it is damaged.
 
     Args:
         run: Its directory, its name or the beginning of it, its model's name for the newest run of that, or ``latest``.
         out: The directory that contains runs.
-
-    Raises:
-        RunError: There is no such run, or it is damaged.
     """
     return read_recorded_run(Path(run), Path(out))
 
@@ -59,7 +56,10 @@ def evaluate(
     """Serve a checkpoint, or call an API, and evaluate the model, as ``bundle eval-local`` and ``eval-remote`` do.
 
     Works where an event loop runs already, as in a notebook, and in any thread. Interrupting it stops the server and
-    keeps the answers so far; ``resume=RUN`` goes on with them.
+    keeps the answers so far, raises KeyboardInterrupt, and ``resume=RUN`` goes on with them.
+
+    Raises UnansweredError if some questions have no reply (see ``allow_unanswered``), and GateError if a gate among the
+    options is not met: then `load` reads the run. Raises another BundleError if the run failed, or cannot begin.
 
     Args:
         model_dir: A checkpoint to serve here; or else
@@ -73,12 +73,6 @@ def evaluate(
         verbose: Whether to print what the command prints.
         options: Any other option of the command, by its long name with underscores: ``concurrency``, ``out``,
             ``api_key_env``, ``engine``, ``quick``, ``resume``, ``min_score``, …
-
-    Raises:
-        UnansweredError: Some questions have no reply (see ``allow_unanswered``); `load` reads the run.
-        GateError: A gate among the options is not met; `load` reads the run.
-        BundleError: The run failed, or cannot begin.
-        KeyboardInterrupt: It was interrupted.
     """
     if (model_dir is None) == (base_url is None and model is None):
         raise UsageError("Give either model_dir, or base_url and model.")

@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from bundle.checkpoints import (
     Checkpoint,
@@ -33,7 +32,7 @@ from bundle.pipeline.targets import Timing
 from bundle.pipeline.template_proof import choose_prompts
 from bundle.reports.screen.console import Screen
 from bundle.runs.served import LocalModelRecord
-from bundle.serving.conversion import CONVERTED, Held, cache_directory
+from bundle.serving.conversion import CONVERTED, cache_directory
 from bundle.serving.engine import Engine, Job, ServerSpec, is_given
 from bundle.serving.engines import ENGINES, choose_engine
 from bundle.serving.gpus import groups_of
@@ -43,9 +42,6 @@ from bundle.serving.supervisor import Supervisor
 from bundle.system.background import in_thread
 from bundle.system.files import user_path
 from bundle.tasks.catalog import Question
-
-if TYPE_CHECKING:  # slow to import, and the server should start first
-    pass
 
 
 class Local:
@@ -84,11 +80,7 @@ class Local:
 
     @property
     def _adapter(self) -> Path | None:
-        """The adapter's directory.
-
-        Raises:
-            UsageError: There are several, which are models of their own.
-        """
+        """The adapter's directory. Raises UsageError if there are several, which are models of their own."""
         if len(self.options.adapter) > 1:
             raise UsageError("A run has one --adapter.", remedy="Name one, or `bundle eval-local` them all.")
         return self.options.adapter[0] if self.options.adapter else None
@@ -110,7 +102,7 @@ class Local:
             link_unmerged(base, adapter, merged)
         else:
             merged = merge_adapter(base, adapter, cache_directory() / CONVERTED, say=screen.say)
-            kept = Held(hold(merged))
+            kept = hold(merged)
         return replace(inspect_checkpoint(merged), name=adapter.name), kept
 
     @property
@@ -178,8 +170,7 @@ class Local:
     def elsewhere(self, *, on_gpus: bool) -> tuple[str, int]:
         """The engine for other machines, with or without GPUs, and how many GPUs it takes, as far as the options say.
 
-        Raises:
-            BundleError: The engine must be installed here to know.
+        Raises BundleError if the engine must be installed here to know.
         """
         name = self.options.engine
         if name == "auto":
@@ -251,14 +242,11 @@ class Local:
             asyncio.run(proof)
 
     def begin(self, plan: Plan, engine: str, *, scores_texts: bool, screen: Screen) -> None:
-        """Announce the run, once it is known to be possible.
+        """Announce the run, once it is known to be possible. Raises BundleError if it is not.
 
         Args:
             engine: The engine's name.
             scores_texts: As `Engine.scores_texts`.
-
-        Raises:
-            BundleError: It is not.
         """
         self._require_possible(plan, engine, scores_texts=scores_texts)
         path, adapter = self.given
@@ -294,11 +282,7 @@ class Local:
         return model
 
     async def model(self, requests: Requests, screen: Screen, timing: Timing) -> LocalModel:
-        """Prepare one server.
-
-        Raises:
-            BundleError: The model cannot be served, or not be asked like this.
-        """
+        """Prepare one server. Raises BundleError if the model cannot be served, or not be asked like this."""
         checkpoint, options, engine = self.checkpoint, self.options, self.engine
         if options.engine == "auto" and (none := why_no_gpu(self._machine.nvidia)) is not None:
             screen.say(f"serving on the CPU (slow): {none.why}")

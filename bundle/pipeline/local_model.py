@@ -7,11 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping, Sequen
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bundle.checkpoints import (
-    Conversation,
-    RenderedPrompt,
-    prove_tokenizer,
-)
+from bundle.checkpoints import Conversation, RenderedPrompt, prove_tokenizer
 from bundle.errors import ServerError
 from bundle.pipeline.plan import Loaded, Requests
 from bundle.pipeline.request_fields import stop_fields, template_arguments, understood
@@ -80,11 +76,7 @@ class LocalModel:
         self.template = TemplateProof(spec.engine, spec.chosen_template, choices, rendered, spec.tokenizer_directory)
 
     async def prove(self, conversations: Sequence[Conversation]) -> Sequence[RenderedPrompt]:
-        """Prove the tokenizer; return what it makes of these prompts.
-
-        Raises:
-            BundleError: It does not pass.
-        """
+        """Prove the tokenizer; return what it makes of these prompts. Raises BundleError if it does not pass."""
         spec = self.spec
         proof = await prove_tokenizer(
             spec.tokenizer_directory,
@@ -175,7 +167,7 @@ class LocalModel:
         return ChatClient(
             server.base_url,
             [server.api_key],
-            server.model,
+            self.spec.served_name,
             temperature=asked.temperature,
             timeout_s=asked.timeout_s or _TIMEOUT_S,
             retries=_RETRIES if asked.retries is None else asked.retries,

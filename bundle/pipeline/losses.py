@@ -22,8 +22,7 @@ async def goes_on_after(
 ) -> bool:
     """Say what happened to the server and what becomes of its questions; whether there are any for the next one.
 
-    Raises:
-        ServerError: There are, but this was the last one.
+    Raises the trouble if there are, but this was the last one.
     """
     suspected_before = evaluation.suspected
     loss = evaluation.server_lost(max_restarts=model.max_restarts)

@@ -25,7 +25,6 @@ class Option:
     Attributes:
         group: One of ``GROUPS``.
         names: Its spellings; none for the field's own name.
-        metavar: Stands for its value in the help.
         default: The default in words, if the field's own is None.
         typed: The type of what is typed, if ``parse`` makes the field's value of it.
         parse: Makes the field's value of what is typed.
@@ -55,11 +54,7 @@ _what, _generation, _server, _speed, _gates, _output = (partial(_option, group) 
 def parse_data(values: Sequence[str] | None) -> dict[str, str]:
     """Read ``--data``: ``SOURCE`` for all benchmarks, or ``BENCHMARK=SOURCE`` for one.
 
-    Returns:
-        Sources by benchmark; the key "" stands for all others.
-
-    Raises:
-        UsageError: Two sources for the same benchmark.
+    Returns sources by benchmark; the key "" stands for all others. Raises UsageError if one has two.
     """
     from bundle.tasks.benchmarks import BENCHMARKS  # imported late: `bundle --help` needs no tasks
 
@@ -78,11 +73,7 @@ def parse_data(values: Sequence[str] | None) -> dict[str, str]:
 
 
 def parse_subjects(value: str | None) -> list[str] | None:
-    """Read ``--subjects``, names separated by commas.
-
-    Raises:
-        UsageError: There is no name in it.
-    """
+    """Read ``--subjects``, names separated by commas. Raises UsageError if there is no name in it."""
     if value is None:
         return None
     names = [name.strip() for name in value.replace("，", ",").split(",") if name.strip()]
@@ -96,11 +87,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 def parse_duration(value: str | None) -> float | None:
-    """Seconds in "90s", "30m", "1h30m" or "90".
-
-    Raises:
-        UsageError: It is not such a time.
-    """
+    """Seconds in "90s", "30m", "1h30m" or "90". Raises UsageError if it is not such a time."""
     if value is None:
         return None
     text = value.strip().lower()
@@ -118,8 +105,7 @@ ALL = 0
 def parse_replicas(value: str | None) -> int | None:
     """Read ``--replicas``; None where it is not given.
 
-    Raises:
-        UsageError: It is neither a number of servers nor "all".
+    Raises UsageError if it is neither a number of servers nor "all".
     """
     if value is None:
         return None
@@ -253,11 +239,7 @@ class EvaluationOptions:
 
 
 def parse_adapters(values: Sequence[str] | None) -> list[Path | None]:
-    """Read ``--adapter``: a directory, or "none" for the model as it is.
-
-    Raises:
-        UsageError: One is named twice.
-    """
+    """Read ``--adapter``: a directory, or "none" for the model as it is. Raises UsageError if one is named twice."""
     adapters = [None if value == "none" else Path(value) for value in values or ()]
     for number, adapter in enumerate(adapters):
         if adapter in adapters[:number]:

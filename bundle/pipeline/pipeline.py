@@ -58,17 +58,9 @@ async def evaluate(
 ) -> int:
     """Evaluate the model of a target, and return the exit code.
 
-    Cancelling it stops it in order, and reports what has been answered.
-
-    Args:
-        options: What to ask and what to make of the replies.
-        target: Yields servers of the model.
-        screen: Shows the run.
-        command: How it was started, for `bundle resume`; None if it cannot be repeated.
-
-    Raises:
-        BundleError: The run failed; what has been answered is saved and shown.
-        UnexpectedError: This program is at fault; the same holds.
+    Cancelled, it stops in order. However it ends, it reports what has been answered, also before it raises BundleError
+    if the run failed, or UnexpectedError if this program is at fault. ``command`` is how it was started, for `bundle
+    resume`; None if it cannot be repeated.
     """
     require_trackers(options)
     session = _Session(options, screen, conclusion_of(options), command)
@@ -296,11 +288,7 @@ def garbage_rarely_searched() -> Iterator[None]:
 
 
 async def _prove(session: _Session, template: TemplateProof, evaluation: "Evaluation", client: "Client") -> None:
-    """Have it proved that the server builds prompts as it should, and write down what came of it.
-
-    Raises:
-        TemplateError: It does not.
-    """
+    """Prove that the server builds prompts as it should, and write down what came of it; else raise TemplateError."""
     with session.timing.phase("prove_s"):
         verdict = await template.prove(evaluation, client)
     if verdict is None:

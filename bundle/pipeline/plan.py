@@ -37,9 +37,7 @@ class Loaded:
 
     Attributes:
         tables: The rows, one for each task.
-        questions: The questions of all tasks.
         context: What prompts and replies must fit; None where no limit is known.
-        fewer_examples: Makes a question with fewer examples.
     """
 
     tables: Sequence[Tables]
@@ -50,15 +48,12 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """What is the same in every request to a server of our own, and how long one may take.
+    """What is the same in every request to a server of our own, and how long one may take. See `Plan`.
 
     Attributes:
-        plain: Whether no prompt is a chat's: all are text for the model to continue.
+        plain: As `Plan.is_plain`.
         scores: Whether it is asked how likely texts are.
-        temperature: 0 is greedy.
-        longest_reply: Maximum tokens of the longest reply.
-        extra_body: Further fields, from the model file.
-        thinking: The marks around thinking that the model file declares.
+        longest_reply: Maximum tokens.
         timeout_s: Maximum seconds of an attempt; None for the default, as of ``retries``.
     """
 
@@ -80,16 +75,14 @@ class Plan:
     """What will be asked.
 
     Attributes:
-        tasks: In the order they are asked and shown.
-        subjects: The subjects asked, by task name.
-        shapes: The prompt's shape, by task name.
-        max_out_len: Maximum tokens per reply, by task name.
+        tasks: In the order they are asked and shown; their names are the keys below.
+        shapes: The prompts' shapes.
+        max_out_len: Maximum tokens per reply.
         temperature: 0 is greedy.
         limits: Maximum tokens of a prompt and its reply together, as the command line and the model file say.
         extra_body: Further fields of every request, from the model file.
-        options: What the user asked for.
         thinking: The marks around thinking that the model file declares.
-        samples: Questions drawn from every subject, by task name; none for all questions.
+        samples: Questions drawn from every subject; none for all questions.
     """
 
     tasks: tuple[Task, ...]
@@ -143,14 +136,12 @@ class Plan:
     ) -> Loaded:
         """Load the rows and make the questions of all tasks.
 
+        Raises DataError if the rows cannot be found, downloaded or read; UsageError if ``--max-out-len`` leaves no room
+        for a prompt.
+
         Args:
-            say: Shows the user a line.
             make_counter: Makes what counts a prompt's tokens; called only if a prompt may be too long.
             limits: What prompts and replies must fit besides `limits`, as the server and the checkpoint say.
-
-        Raises:
-            DataError: The rows cannot be found, downloaded or read.
-            UsageError: ``--max-out-len`` leaves no room for a prompt.
         """
         limits = (*self.limits, *limits)
         fit = Fit(limits, make_counter) if limits else None
@@ -185,11 +176,7 @@ class Plan:
         return Loaded(list(tables.values()), questions, fit, fewer_examples)
 
     def tables(self, say: Callable[[str], None]) -> list[Tables]:
-        """The rows of all tasks, without making questions of them.
-
-        Raises:
-            DataError: The rows cannot be found, downloaded or read.
-        """
+        """The rows of all tasks, without making questions of them. Raises DataError as `load`."""
         return [task.load(self._source(task), self.subjects[task.name], say) for task in self.tasks]
 
     def shortened(self, questions: Sequence[Question]) -> int:
@@ -198,11 +185,7 @@ class Plan:
         return sum(question.examples < examples[question.task] for question in questions)
 
     def sampling(self, extra_body: Mapping[str, Any]) -> SamplingRecord:
-        """How replies are generated, for the run's record.
-
-        Args:
-            extra_body: What the target adds to every request by itself.
-        """
+        """How replies are generated, for the run's record; ``extra_body`` is what the target adds to every request."""
         lengths = set(self.max_out_len.values())
         return SamplingRecord(
             temperature=self.temperature,
@@ -213,11 +196,7 @@ class Plan:
         )
 
     def task_records(self, tables: Sequence[Tables] = ()) -> list[TaskRecord]:
-        """What is asked, for the run's record.
-
-        Args:
-            tables: The rows of every task; none while they are not loaded yet.
-        """
+        """What is asked, for the run's record; with the rows of every task once they are loaded."""
         return [
             TaskRecord.of(
                 task,
@@ -239,9 +218,8 @@ class Plan:
 def plan_tasks(options: EvaluationOptions, model: ModelFile) -> Plan:
     """Decide what will be asked, and how.
 
-    Raises:
-        ConfigError: A task is unknown, or its file cannot be used.
-        UsageError: A subject is unknown, or a task is named twice.
+    Raises ConfigError if a task is unknown, or its file cannot be used; UsageError if a subject is unknown, or a task
+    is named twice.
     """
     if options.quick and options.limit is not None:
         raise UsageError("--quick and --limit exclude each other.", remedy="Leave one of them out.")

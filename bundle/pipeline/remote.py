@@ -44,9 +44,7 @@ _USUAL_URL, _USUAL_KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"
 class Remote:
     """The target of ``bundle eval-remote``.
 
-    Args:
-        model: A served name, or the name or path of a model file; None for the only model the server lists.
-        options: Where it is served.
+    ``model`` is a served name, or the name or path of a model file; None for the only model the server lists.
     """
 
     def __init__(self, model: str | None, options: RemoteOptions) -> None:

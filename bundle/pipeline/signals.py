@@ -24,12 +24,11 @@ def run_with_signals(
 ) -> int:
     """Run what ``work`` begins, and return its exit code. Signals that ask to end cancel it.
 
+    Raises UsageError if too few files may be open.
+
     Args:
         work: Begins something that cleans up and returns when it is cancelled.
         kill: Cuts the cleaning up short; called on every signal but the first.
-
-    Raises:
-        BundleError: Raised by ``work``, or too few files may be open.
     """
     if sys.platform == "win32":
         return asyncio.run(work())

@@ -17,7 +17,7 @@ from typing import Final
 from bundle.checkpoints import Checkpoint
 from bundle.errors import BundleError, ExitCode, UsageError, gravest
 from bundle.pipeline.checkpoint_folder import Model
-from bundle.pipeline.earlier_runs import Wanted, earlier_run, unanswered
+from bundle.pipeline.earlier_runs import earlier_run, unanswered
 from bundle.pipeline.ending import conclusion_of
 from bundle.pipeline.local import Local
 from bundle.pipeline.options import EvaluationOptions, LocalOptions
@@ -43,47 +43,25 @@ _LONGEST_LINE: Final = 2**20
 _OF_MEMORY: Final = 2
 """Weights are read ahead if they fit into this part of the free memory: half of it."""
 
+_Next = tuple[Model, Path | None]
+"""A model that has been inspected, and the run to resume; None for a new one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one model.
+    """What became of one model: its run's exit code and, if there is one, the run's directory."""
 
-    Attributes:
-        number: Its place in the order in which they were given.
-        code: The exit code of its run.
-        run: The run's directory; None if there is none.
-    """
-
-    number: int
     model: Model
     code: int
     run: Path | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Next:
-    """A model that has been inspected.
-
-    Attributes:
-        resume: The run to go on with; None for a new one.
-    """
-
-    number: int
-    model: Model
-    resume: Path | None
-
-
 class Sweep:
-    """Evaluates checkpoints as they are given.
+    """Evaluates checkpoints as they are given. Raises UsageError if an option is for a single run.
 
     Args:
-        asked: What to ask of each.
-        served: How to serve each.
         arguments: What follows ``--``.
         options: The options as they were typed, without the checkpoints, the adapters and what follows ``--``.
-
-    Raises:
-        UsageError: An option is for a single run.
     """
 
     def __init__(
@@ -116,7 +94,12 @@ class Sweep:
         self._gpus_each = 0
         self._running: set[asyncio.subprocess.Process] = set()
         self._tables: dict[tuple[str, ...], Sequence[Tables]] = {}
-        self.outcomes: list[Outcome] = []
+        self._outcomes: dict[Model, Outcome | None] = {}
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """What became of the models that are done, in the order in which they were given."""
+        return [one for one in self._outcomes.values() if one is not None]
 
     async def evaluate(self, models: AsyncIterable[Model]) -> int:
         """Evaluate models, the next inspected while others are asked, and return the gravest exit code.
@@ -126,10 +109,9 @@ class Sweep:
         queue: asyncio.Queue[_Next | None] = asyncio.Queue(maxsize=1)
         workers: list[asyncio.Task[None]] = []
         async with first_fault_only(), asyncio.TaskGroup() as group:
-            number = 0
             async for model in models:
-                number += 1
-                following = await self._prepare(number, model)
+                self._outcomes[model] = None
+                following = await self._prepare(model)
                 if following is None:
                     continue
                 if not workers:
@@ -155,7 +137,7 @@ class Sweep:
         free = [gpu for gpu in visible_gpus(self._machine.gpus) if holder(gpu) is None]
         return [None] * max(1, len(free) // each)
 
-    async def _prepare(self, number: int, model: Model) -> _Next | None:
+    async def _prepare(self, model: Model) -> _Next | None:
         """Inspect a model and look for its earlier run; None if there is nothing to be done."""
         try:
             served = replace(self._served, adapter=[model.adapter])
@@ -163,20 +145,19 @@ class Sweep:
             await target.open(PrefixedScreen(self._screen, model.name))
             found, is_finished = await in_thread(lambda: self._look(target))
             if found is None or not is_finished:
-                return _Next(number, model, found)
+                return model, found
             self._screen.say(f"{model.name}: evaluated before, in {found}")
-            self._end(Outcome(number, model, self._conclude(model.name, found), found))
+            self._end(Outcome(model, self._conclude(model.name, found), found))
         except BundleError as error:
             self._screen.say(f"{model.name}: {error}")
-            self._end(Outcome(number, model, error.exit_code, None))
+            self._end(Outcome(model, error.exit_code, None))
         return None
 
     def _look(self, target: Local) -> tuple[Path | None, bool]:
         """The earlier run of a model, and whether it is finished."""
         plan = plan_tasks(self._asked, target.model_file)
         self._gpus_each = target.engine.gpu_count
-        wanted = Wanted(plan, self._tables_of(plan), target.record(), target.engine.name, self._arguments)
-        found = earlier_run(self._asked.out, wanted)
+        found = earlier_run(plan, self._tables_of(plan), target.record(), target.engine.name, self._arguments)
         missing = None if found is None else unanswered(found)
         is_finished = missing is not None and missing <= self._asked.allow_unanswered
         if not is_finished:
@@ -197,7 +178,7 @@ class Sweep:
         return conclusion.conclude(run, ExitCode.DONE, lambda line: self._screen.say(f"{name}: {line}"))
 
     def _end(self, outcome: Outcome) -> None:
-        self.outcomes.append(outcome)
+        self._outcomes[outcome.model] = outcome
         results = None if outcome.run is None else Results.read(outcome.run)
         if results is not None and outcome.run is not None:
             found = headlines(RunRecord.read(outcome.run).scored_tasks, results.scores)
@@ -206,13 +187,13 @@ class Sweep:
 
     async def _work(self, queue: "asyncio.Queue[_Next | None]", gpus: str | None) -> None:
         while (following := await queue.get()) is not None:
-            await self._run(following, gpus)
+            await self._run(*following, gpus)
 
-    async def _run(self, following: _Next, gpus: str | None) -> None:
-        name = following.model.name
-        self._screen.say(f"{name}: evaluating" if following.resume is None else f"{name}: resuming {following.resume}")
+    async def _run(self, model: Model, resume: Path | None, gpus: str | None) -> None:
+        name = model.name
+        self._screen.say(f"{name}: evaluating" if resume is None else f"{name}: resuming {resume}")
         process = await asyncio.create_subprocess_exec(
-            *self._command(following, gpus),
+            *self._command(model, resume, gpus),
             env=os.environ | {PARENT: str(os.getpid())},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -238,19 +219,19 @@ class Sweep:
             if ended.done() and printed.done():
                 # One that was killed has told nothing, and is no success.
                 code = ended.result() if ended.result() >= 0 else ExitCode.UNEXPECTED
-                self._end(Outcome(following.number, following.model, code, _named_run(printed.result())))
+                self._end(Outcome(model, code, _named_run(printed.result())))
 
-    def _command(self, following: _Next, gpus: str | None) -> list[str]:
+    def _command(self, model: Model, resume: Path | None, gpus: str | None) -> list[str]:
         # Of an option that is given twice the last one counts.
-        command = this_program("eval-local", str(following.model.path), *self._options)
-        if following.model.adapter is not None:
-            command += ["--adapter", str(following.model.adapter)]
+        command = this_program("eval-local", str(model.path), *self._options)
+        if model.adapter is not None:
+            command += ["--adapter", str(model.adapter)]
         if self._served.wait is None and self._gpus_each:
             command += ["--wait", _WAIT]
         if gpus is not None:
             command += ["--gpu", gpus]
-        if following.resume is not None:
-            command += ["--resume", str(following.resume.resolve())]
+        if resume is not None:
+            command += ["--resume", str(resume.resolve())]
         return [*command, "--", *self._arguments] if self._arguments else command
 
     async def _say_all(self, name: str, stream: asyncio.StreamReader) -> None:

@@ -31,24 +31,22 @@ _WHY: Final[Mapping[int, str]] = {
 
 
 async def evaluate_and_report(sweep: Sweep, models: AsyncIterable[Model], out: Path, label: str, screen: Screen) -> int:
-    """Evaluate models, report them, and return the exit code; what there is, where it is cancelled.
+    """Evaluate models, report them, also those that are done when it is cancelled, and return the exit code.
 
-    Raises:
-        RunError: The table cannot be written.
+    Raises RunError if the table cannot be written.
     """
     try:
         code = await sweep.evaluate(models)
     except asyncio.CancelledError:
         code = ExitCode.INTERRUPTED
         screen.say(screen.words("screen.sweep_interrupted"))
-    if sweep.outcomes:
-        _report(sweep.outcomes, out, label, screen)
+    if outcomes := sweep.outcomes:
+        _report(outcomes, out, label, screen)
     return code
 
 
 def _report(outcomes: Sequence[Outcome], out: Path, label: str, screen: Screen) -> None:
     """Show the table of all models, and write it down."""
-    outcomes = sorted(outcomes, key=lambda one: one.number)
     series = make_series([_entry(one, screen.words) for one in outcomes])
     screen.close()
     show(console(sys.stdout, width=200), series, screen.words)

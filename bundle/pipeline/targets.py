@@ -37,25 +37,20 @@ class Timing(dict[str, float]):
 
 
 class Target(Protocol):
-    """Where the model is served: on this machine, or by somebody else."""
+    """Where the model is served: on this machine, or by somebody else.
+
+    What finds that the model cannot be evaluated, or not like this, raises BundleError.
+    """
 
     async def open(self, screen: Screen) -> None:
-        """Do what must be done before anything about the model can be asked; it may take a while.
-
-        Raises:
-            BundleError: What the user named cannot be evaluated.
-        """
+        """Do what must be done before anything about the model can be asked; it may take a while."""
 
     async def aclose(self) -> None:
         """Undo what `open` did, however far that came."""
 
     @property
     def model_file(self) -> ModelFile:
-        """How the model is asked unless the command line says otherwise.
-
-        Raises:
-            BundleError: What the user named cannot be evaluated.
-        """
+        """How the model is asked unless the command line says otherwise."""
 
     @property
     def qps(self) -> float | None:
@@ -68,21 +63,10 @@ class Target(Protocol):
         """Maximum tokens of a prompt and its reply together, as far as the target itself says so."""
 
     def require_possible(self, plan: Plan, questions: Sequence[Question] = ()) -> None:
-        """Check what can be checked of a run without preparing it.
-
-        Args:
-            questions: Those of which prompts are made as well; it takes seconds.
-
-        Raises:
-            BundleError: It is not possible.
-        """
+        """Check what can be checked of a run without preparing it; also the prompts of these questions, in seconds."""
 
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "Prepared":
-        """Do what comes before the first server, while the questions are being loaded.
-
-        Raises:
-            BundleError: The model cannot be served.
-        """
+        """Do what comes before the first server, while the questions are being loaded."""
 
     def kill(self) -> None:
         """Kill whatever was started, without asking."""
@@ -123,12 +107,8 @@ class Prepared(Protocol):
     async def check(self, started: asyncio.Event, loading: Awaitable[Loaded]) -> None:
         """Do what must be done before the first question and can be done while the first server loads.
 
-        Args:
-            started: Set once that server's command runs.
-            loading: Gives the questions.
-
-        Raises:
-            BundleError: No score of this model could be trusted.
+        Once that server's command runs, ``started`` is set; ``loading`` gives the questions. Raises BundleError if no
+        score of this model could be trusted.
         """
 
     def describe(self) -> Served:
@@ -138,25 +118,18 @@ class Prepared(Protocol):
         """Give back what was reserved; no server is started afterwards."""
 
     def serve(self, log: Path, started: asyncio.Event) -> contextlib.AbstractAsyncContextManager["Server"]:
-        """Have a server for as long as the block lasts.
+        """Have a server, whose output is appended to ``log``, for as long as the block lasts.
 
-        Args:
-            log: Where the server's output is appended.
-            started: Set once the server's command runs.
-
-        Raises:
-            ServerError: It does not become ready, or it cannot be stopped.
+        Once its command runs, ``started`` is set. Raises ServerError if it does not become ready, or cannot be stopped.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that is ready.
+    """A server that is ready, with a client.
 
-    Attributes:
-        client: Asks it.
-        attend: Awaits work that asks it. Returns what went wrong with the server, if that ended the work and the next
-            server can go on with it.
+    ``attend`` awaits work that asks it, and returns what went wrong with the server, if that ended the work and the
+    next server can go on with it.
     """
 
     client: "Client"

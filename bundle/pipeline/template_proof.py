@@ -29,12 +29,7 @@ _NO_TOKEN: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the comparison has shown.
-
-    Attributes:
-        warning: What to tell the user; None if nothing.
-        error: Why no question should be asked; None if they may be.
-    """
+    """What the comparison has shown: something to tell the user, or why no question should be asked."""
 
     record: TemplateRecord
     warning: str | None = None
@@ -44,11 +39,7 @@ class Verdict:
 def choose_prompts(questions: Sequence[Question], times: int) -> list[list[Question]]:
     """Choose prompts that differ: the shortest, the median, the longest and the one with the most turns.
 
-    Args:
-        times: How many such choices to make, none of them with a prompt of another.
-
-    Returns:
-        The choices, the last of them empty where there are too few questions.
+    There are ``times`` choices, none with a prompt of another; the last are empty where there are too few questions.
     """
     by_length = sorted(questions, key=lambda one: sum(len(message["content"]) for message in one.messages))
     choices: list[list[Question]] = []

@@ -1,15 +1,13 @@
 """Checkpoints as engines can serve them: InternLM2 as Llama, and in which dtype on the CPU."""
 
 import os
-import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from bundle.checkpoints import Checkpoint, is_internlm2
-from bundle.system.files import expanded, home_cache
-from bundle.system.locks import Lock
+from bundle.system.files import expanded
 
 INTERNLM2: Final = "InternLM2ForCausalLM"
 CONVERTED: Final = "llama"
@@ -25,7 +23,7 @@ class Servable:
 
     Attributes:
         own_code: Whether the directory's Python code is needed and may run: the checkpoint's, or ours.
-        keep: Must be kept alive for as long as servers read the directory; None if it is the checkpoint's own.
+        keep: Must be kept for as long as servers read the directory: a lock; None if it is the checkpoint's own.
     """
 
     directory: Path
@@ -34,13 +32,9 @@ class Servable:
 
 
 def servable(checkpoint: Checkpoint, *, trust_remote_code: bool, say: Callable[[str], None]) -> Servable:
-    """The checkpoint, converted to Llama if it is an InternLM2.
+    """The checkpoint; an InternLM2 one converted to Llama, which needs none of its Python code.
 
-    Args:
-        trust_remote_code: Whether its Python code may run; the conversion has none.
-
-    Raises:
-        CheckpointError: It cannot be converted.
+    Raises CheckpointError if it cannot be converted.
     """
     # Imported here, because lmdeploy does not wait for what converts checkpoints.
     from bundle.checkpoints.cache import hold
@@ -49,19 +43,13 @@ def servable(checkpoint: Checkpoint, *, trust_remote_code: bool, say: Callable[[
     if not is_internlm2(checkpoint.config):
         return Servable(checkpoint.path, trust_remote_code, None)
     directory = rewrite_as_llama(checkpoint.path, cache_directory() / CONVERTED, say=say)
-    return Servable(directory, False, Held(hold(directory)))
+    return Servable(directory, False, hold(directory))
 
 
 def servable_without_code(checkpoint: Checkpoint, *, trust_remote_code: bool, say: Callable[[str], None]) -> Servable:
     """The checkpoint; of an InternLM2 one whose own code may not run, a directory without it.
 
-    Args:
-        checkpoint: What is to be served, by an engine that has InternLM2's model itself.
-        trust_remote_code: Whether the checkpoint's Python code may run.
-        say: Called with what takes time.
-
-    Raises:
-        CheckpointError: It cannot be served without its code.
+    For engines that have InternLM2's model themselves. Raises CheckpointError if it needs its code.
     """
     if trust_remote_code or not checkpoint.remote_code or not is_internlm2(checkpoint.config):
         return Servable(checkpoint.path, trust_remote_code, None)
@@ -71,21 +59,14 @@ def servable_without_code(checkpoint: Checkpoint, *, trust_remote_code: bool, sa
 
     say(f"none of the checkpoint's own Python code runs ({', '.join(checkpoint.remote_code_names)})")
     directory = without_code(checkpoint.path, cache_directory() / CONVERTED, say=say)
-    return Servable(directory, True, Held(hold(directory)))
-
-
-class Held:
-    """Releases a lock when nothing refers to this object any more."""
-
-    def __init__(self, lock: Lock) -> None:
-        weakref.finalize(self, lock.release)
+    return Servable(directory, True, hold(directory))
 
 
 def cache_directory() -> Path:
     """Where converted checkpoints are kept: BUNDLE_CACHE, or ``bundle`` in the user's cache directory."""
     if given := os.environ.get("BUNDLE_CACHE"):
         return expanded(given, "BUNDLE_CACHE")
-    return Path(os.environ.get("XDG_CACHE_HOME") or home_cache("BUNDLE_CACHE")) / "bundle"
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "BUNDLE_CACHE") / "bundle"
 
 
 def cpu_dtype(config: Mapping[str, Any]) -> str:

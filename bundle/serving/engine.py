@@ -3,6 +3,7 @@
 import ipaddress
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -23,7 +24,7 @@ class Job:
 
     Attributes:
         settings: The model file's, for this engine.
-        arguments: The user's own, after ``--``; they win over those of the model file.
+        arguments: What follows ``--``; it wins over the model file's.
         gpu: As in ``--gpu``; None for the GPUs with the most free memory.
         wait_s: Seconds to wait for GPUs that are not free.
     """
@@ -135,7 +136,10 @@ class ServerSpec:
 
 
 class Engine(Protocol):
-    """One kind of server. An instance stands for one job; it holds nothing else, and nothing about it changes."""
+    """One kind of server. An instance stands for one job; it holds nothing else, and nothing about it changes.
+
+    What depends on the installed server raises ServerError if there is none, or it can't be used.
+    """
 
     name: ClassVar[str]
     failures: ClassVar[tuple[KnownFailure, ...]]
@@ -149,19 +153,11 @@ class Engine(Protocol):
 
     @property
     def architectures(self) -> frozenset[str] | None:
-        """The architectures that the installed server knows; None where that can't be told without starting it.
-
-        Raises:
-            ServerError: It isn't installed, or can't be used.
-        """
+        """The architectures that the installed server knows; None where that can't be told without starting it."""
 
     @property
     def refused_quantization(self) -> str | None:
-        """Why the installed server cannot take the checkpoint's quantized weights; None if it can, or it can't be told.
-
-        Raises:
-            ServerError: It isn't installed, or can't be used.
-        """
+        """Why the installed server cannot take the checkpoint's quantized weights; None if it can, or it is unknown."""
 
     @property
     def context_options(self) -> Mapping[str, int | None]:
@@ -169,37 +165,26 @@ class Engine(Protocol):
 
     @property
     def gpu_count(self) -> int:
-        """How many GPUs a server takes; 0 on the CPU.
-
-        Raises:
-            ServerError: The server isn't installed, or can't be used.
-        """
+        """How many GPUs a server takes; 0 on the CPU."""
 
     @property
     def scores_texts(self) -> bool:
-        """Whether the installed server says how likely a text is that it is given.
-
-        Raises:
-            ServerError: It isn't installed, or can't be used.
-        """
+        """Whether the installed server says how likely a text is that it is given."""
 
     def forecast(self) -> tuple[list[Finding], str | None]:
         """What ``bundle doctor`` says of the job without preparing it.
 
-        Returns:
-            Findings, and the interpreter to check the tokenizer with; None if it is only made when the job is prepared.
+        Beside findings, the interpreter to check the tokenizer with; None if that is only made when it is prepared.
         """
 
     def prepare(self, say: Callable[[str], None], *, plain: bool = False, scores: bool = False) -> ServerSpec:
         """Do what must be done once, before the first server starts; say what takes time.
 
+        Raises BundleError if the checkpoint can't be served, or not with what this machine has.
+
         Args:
-            say: Shows the user a line.
             plain: As in `ServerSpec`.
             scores: Whether it will be asked how likely texts are.
-
-        Raises:
-            BundleError: The checkpoint can't be served, or not with what this machine has.
         """
 
 
@@ -230,25 +215,11 @@ def option_number(arguments: Sequence[str], *names: str) -> int | None:
 
 
 def require_loopback(host: str, why: str) -> None:
-    """Refuse an address that other machines can reach.
-
-    Args:
-        why: Why others could use the server there, as a sentence.
-
-    Raises:
-        UsageError: It is not a loopback address.
-    """
-    if not _is_loopback(host):
-        raise UsageError(
-            f"The server cannot listen on {host}, where other machines can reach it. {why}",
-            remedy="Leave out --host, and use `ssh -L` to reach the server from another machine.",
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False  # a name can stand for any address
+    """Raise UsageError if other machines can reach an address; ``why`` they could use the server, in a sentence."""
+    with suppress(ValueError):  # another name can stand for any address
+        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
+            return
+    raise UsageError(
+        f"The server cannot listen on {host}, where other machines can reach it. {why}",
+        remedy="Leave out --host, and use `ssh -L` to reach the server from another machine.",
+    )

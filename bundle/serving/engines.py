@@ -23,11 +23,7 @@ ENGINES: Final[Mapping[str, type[Engine]]] = {
 def automatic_engine(machine: Machine) -> tuple[str, str | None]:
     """What ``--engine auto`` stands for: lmdeploy where there is a GPU we may use, transformers where there is none.
 
-    Returns:
-        The engine's name, and why it is not one for GPUs; None if it is.
-
-    Raises:
-        UsageError: There is a GPU, and it cannot be used.
+    Beside its name, why it is none for GPUs; None if it is. Raises UsageError if there is a GPU that cannot be used.
     """
     none = why_no_gpu(machine.nvidia)
     if none is None:
@@ -43,13 +39,8 @@ def automatic_engine(machine: Machine) -> tuple[str, str | None]:
 def choose_engine(name: str, model: ModelFile, job: Job) -> Engine:
     """The engine of this name, or the one that "auto" stands for, for a job.
 
-    Args:
-        name: As in ``--engine``.
-
-    Raises:
-        UsageError: The name is unknown, or "auto" finds a GPU that cannot be used.
-        CheckpointError: The engine does not know the checkpoint's architecture, or how its weights are quantized.
-        ServerError: The engine is not installed.
+    Raises UsageError if the name is unknown, or "auto" finds a GPU that cannot be used; CheckpointError if the engine
+    does not know the checkpoint's architecture, or how its weights are quantized; ServerError if it is not installed.
     """
     if name != "auto" and name not in ENGINES:
         names = ["auto", *ENGINES]

@@ -5,11 +5,11 @@ Run by path, in an interpreter that need not be ours: only the standard library 
     PYTHON environment_probe.py packages NAME…
     PYTHON environment_probe.py torch
 
-The first prints ``python`` (its version), ``versions`` (of everything installed, by normalised name), ``requires``
-(what the packages NAME require) and ``cuda`` (the CUDA that torch was built for; null if none or unknown), and imports
-nothing. The second imports torch, which can take many seconds, and prints ``torch`` (its version; null if it cannot be
-imported), ``cuda``, ``devices`` (how many GPUs it can use), ``architectures`` (compute capabilities it has code for, as
-in ``sm_90``) and ``why`` (what it printed about CUDA).
+The first prints ``versions`` (of everything installed, by normalised name), ``requires`` (what the packages NAME
+require) and ``cuda`` (the CUDA that torch was built for; null if none or unknown), and imports nothing. The second
+imports torch, which can take many seconds, and prints ``torch`` (its version; null if it cannot be imported), ``cuda``,
+``devices`` (how many GPUs it can use), ``architectures`` (compute capabilities it has code for, as in ``sm_90``) and
+``why`` (what it printed about CUDA).
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import platform
 import re
 import sys
 import warnings
@@ -33,7 +32,7 @@ def describe(packages: list[str]) -> dict[str, Any]:
         if name:  # half of an uninstalled package has none
             versions.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution.version)
     requires = {name: importlib.metadata.requires(name) or [] for name in packages if name.lower() in versions}
-    return {"python": platform.python_version(), "versions": versions, "requires": requires, "cuda": torch_cuda()}
+    return {"versions": versions, "requires": requires, "cuda": torch_cuda()}
 
 
 def torch_cuda() -> str | None:

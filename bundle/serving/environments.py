@@ -5,7 +5,8 @@ import json
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,31 +36,18 @@ class Environment:
         cuda: The CUDA that torch was built for, as in "12.8"; None if none or unknown.
     """
 
-    python: str
     versions: Mapping[str, str]
     requires: Mapping[str, Sequence[str]] = field(default_factory=dict)
     cuda: str | None = None
 
 
 def describe_environment(interpreter: str = sys.executable, *, limit_s: float) -> Environment:
-    """What is installed next to an interpreter, our own or a server's.
-
-    Raises:
-        ProbeError: It does not tell, or not in time.
-    """
-    return Environment(**_probe(interpreter, "packages", *_ASKED, limit_s=limit_s))
+    """What is installed next to an interpreter, ours or a server's. Raises ProbeError if it does not tell in time."""
+    return Environment(**probe(interpreter, "packages", *_ASKED, limit_s=limit_s))
 
 
-def look_at_torch(interpreter: str, *, limit_s: float) -> dict[str, Any]:
-    """What the torch next to an interpreter says of the GPUs: see ``environment_probe``.
-
-    Raises:
-        ProbeError: It does not tell, or not in time.
-    """
-    return _probe(interpreter, "torch", limit_s=limit_s)
-
-
-def _probe(interpreter: str, *arguments: str, limit_s: float) -> dict[str, Any]:
+def probe(interpreter: str, *arguments: str, limit_s: float) -> dict[str, Any]:
+    """What ``environment_probe`` prints under an interpreter. Raises ProbeError likewise."""
     command = [interpreter, str(_PROBE), *arguments]
     try:
         result = ask_program(command, limit_s, HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
@@ -78,13 +66,22 @@ def _probe(interpreter: str, *arguments: str, limit_s: float) -> dict[str, Any]:
 
 
 def required(extra: str | None = None) -> list[Requirement]:
-    """What this program requires on this system: always, or what its ``extra`` adds to that."""
-    return list(_applicable(_declared(), extra))
+    """What this program requires on this system: always, or what its ``extra`` adds to that.
+
+    As a checkout's pyproject.toml says, which may be newer than what was installed from it.
+    """
+    checkout = Path(__file__).parents[2] / "pyproject.toml"
+    if checkout.is_file():
+        project = tomllib.loads(checkout.read_text(encoding="utf-8")).get("project", {})
+        if project.get("name") == _DISTRIBUTION:
+            lines = project["dependencies"] if extra is None else project["optional-dependencies"][extra]
+            return _applicable(lines, None)
+    return _applicable(importlib.metadata.requires(_DISTRIBUTION) or (), extra)
 
 
 def required_by(package: str, environment: Environment, extra: str | None = None) -> list[Requirement]:
     """What an installed package requires on this system: always, or what its ``extra`` adds to that."""
-    return list(_applicable(environment.requires.get(package, ()), extra))
+    return _applicable(environment.requires.get(package, ()), extra)
 
 
 def problems(requirements: Iterable[Requirement], environment: Environment) -> list[str]:
@@ -121,34 +118,14 @@ def _problem(requirement: Requirement, environment: Environment) -> str | None:
     return None if met else f"{requirement.name} {version} is installed, but {wanted} is required"
 
 
-def _applicable(lines: Iterable[str], extra: str | None) -> Iterator[Requirement]:
+def _applicable(lines: Iterable[str], extra: str | None) -> list[Requirement]:
+    """What applies to this system: always, or only with ``extra``."""
+    found: list[Requirement] = []
     for line in lines:
-        try:
-            requirement = Requirement(line)
-        except InvalidRequirement:
-            continue  # another package's mistake
-        marker = requirement.marker
-        always = marker is None or marker.evaluate({"extra": ""})
-        with_extra = marker is not None and extra is not None and marker.evaluate({"extra": extra})
-        if always if extra is None else (with_extra and not always):
-            yield requirement
+        with suppress(InvalidRequirement):  # another package's mistake
+            found.append(Requirement(line))
 
+    def applies(requirement: Requirement, extra: str) -> bool:
+        return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
-def _declared() -> list[str]:
-    """The requirements of this program, as in its package's metadata: from the checkout, or else as installed."""
-    checkout = Path(__file__).parents[2] / "pyproject.toml"
-    if checkout.is_file():
-        with checkout.open("rb") as stream:
-            project = tomllib.load(stream).get("project", {})
-        if project.get("name") == _DISTRIBUTION:
-            extras = project.get("optional-dependencies", {})
-            return [*project.get("dependencies", ()), *_with_extras(extras)]
-    return importlib.metadata.requires(_DISTRIBUTION) or []
-
-
-def _with_extras(extras: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    for extra, lines in extras.items():
-        for line in lines:
-            requirement, _, marker = line.partition(";")
-            marker = f"({marker.strip()}) and " if marker.strip() else ""
-            yield f"{requirement.strip()} ; {marker}extra == '{extra}'"
+    return [one for one in found if applies(one, extra or "") and applies(one, "") == (extra is None)]

@@ -31,10 +31,9 @@ class Load:
     """What a GPU does, as far as the driver says.
 
     Attributes:
-        gpu: The GPU, as in `Gpu.index`.
+        gpu: Its `Gpu.index`.
         utilization: Percent of the last moment in which a kernel ran on it.
         used_mib: Memory in use, whoever uses it.
-        total_mib: All its memory.
     """
 
     gpu: int
@@ -44,11 +43,9 @@ class Load:
 
 
 async def watch(gpus: Sequence[Gpu], seen: Callable[[Sequence[Load]], None]) -> None:
-    """Look at GPUs now and then until cancelled; parts of GPUs, and a driver that does not answer, show nothing.
+    """Look at GPUs now and then until cancelled; ``seen`` is called with what was seen, if that is anything.
 
-    Args:
-        gpus: Those to look at.
-        seen: Called with what was seen, each time with at least one number.
+    Parts of GPUs, and a driver that does not answer, show nothing.
     """
     places = {gpu.uuid: gpu.index for gpu in gpus if gpu.index is not None}
     command = shutil.which("nvidia-smi")
@@ -72,7 +69,6 @@ class _Query:
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
-        self._environment = {**without_keys(os.environ), **SAFE_PATH}
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._called_off = False
@@ -94,7 +90,7 @@ class _Query:
                     stderr=subprocess.DEVNULL,
                     text=True,
                     errors="replace",
-                    env=self._environment,
+                    env={**without_keys(os.environ), **SAFE_PATH},
                 )
         if (process := self._process) is None:
             return ""

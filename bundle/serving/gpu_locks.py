@@ -10,7 +10,6 @@ import os
 import re
 import stat
 import time
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +39,7 @@ _ENDING_S: Final = guardian.LONGEST_STOP + 10.0
 
 
 class GpuLocks:
-    """The locks on the GPUs of one server. They are released when nothing refers to them any more.
+    """The locks on the GPUs of one server.
 
     Attributes:
         unlocked: The GPUs that could not be locked, and why; runs that use them do not know of each other.
@@ -49,7 +48,6 @@ class GpuLocks:
     def __init__(self) -> None:
         self._locks: list[Lock] = []
         self.unlocked: dict[str, str] = {}
-        weakref.finalize(self, _release, self._locks)
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -57,7 +55,8 @@ class GpuLocks:
         return tuple(lock.descriptor for lock in self._locks if lock.descriptor is not None)
 
     def release(self) -> None:
-        _release(self._locks)
+        for lock in self._locks:
+            lock.release()
 
     def take(self, gpu: Gpu) -> bool:
         """Lock a GPU; False if another run holds it."""
@@ -73,14 +72,8 @@ class GpuLocks:
 def reserve_gpus(job: "Job", engine: str, count: int, say: Callable[[str], None]) -> tuple[tuple[Gpu, ...], GpuLocks]:
     """Choose the GPUs to serve on and lock them: those with the most free memory, unless the user has named some.
 
-    Args:
-        engine: What the engine is called.
-        count: How many it needs.
-        say: Shows the user a line.
-
-    Raises:
-        UsageError: There are too few.
-        ServerError: They are in use by other runs, or have too little free memory, and still are when the wait is over.
+    Raises UsageError if there are fewer than ``count``; ServerError if they are in use by other runs, or have too
+    little free memory, and still are when the wait is over.
     """
     nvidia, began, said, is_fresh = job.machine.nvidia, time.monotonic(), None, False
     while True:
@@ -190,12 +183,7 @@ def _one_at_a_time() -> Iterator[None]:
 
 
 def _lock(name: str) -> Lock:
-    """Take the lock of this name.
-
-    Raises:
-        BlockingIOError: Another process holds it.
-        OSError: There can be none.
-    """
+    """Take the lock of this name. Raises BlockingIOError if another process holds it; OSError if there can be none."""
     path = _path(name)
     while True:
         _create(path)
@@ -212,11 +200,7 @@ def _lock(name: str) -> Lock:
 
 
 def _create(path: Path) -> None:
-    """Make sure that a file is there that every user may open.
-
-    Raises:
-        OSError: It cannot be made, or something else is in its place.
-    """
+    """Make a file that every user may open. Raises OSError if that is impossible, or something else is in its place."""
     if os.environ.get(_VARIABLE):
         path.parent.mkdir(parents=True, exist_ok=True)
     # Where the directory is sticky, Linux may forbid O_CREAT for a file of another user.
@@ -255,8 +239,3 @@ def _locking_pid(path: Path) -> int | None:
     exact = f"{os.major(there.st_dev):02x}:{os.minor(there.st_dev):02x}:{there.st_ino}"
     # On overlay and btrfs a file shows another device than its file system's.
     return found.get(exact) or (next(iter(found.values())) if len(found) == 1 else None)
-
-
-def _release(locks: list[Lock]) -> None:
-    for lock in locks:
-        lock.release()

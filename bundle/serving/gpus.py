@@ -31,10 +31,9 @@ class Gpu:
 
     Attributes:
         index: Its number in PCI order, as in ``nvidia-smi``; None for one that is known by its name alone.
-        uuid: Its permanent name.
         name: The product's name.
-        total_mib: All its memory, in MiB; None if unknown, as where it is the machine's own memory (GB10).
-        free_mib: The free part of it, in MiB; None if unknown.
+        total_mib: All its memory; None if unknown, as where it is the machine's own memory (GB10).
+        free_mib: The free part of it; None if unknown.
         driver: The driver's version.
     """
 
@@ -79,7 +78,6 @@ class Nvidia:
     Attributes:
         installed: Whether there is an ``nvidia-smi``.
         error: What it did instead of answering; None if it answered.
-        gpus: The GPUs.
         capabilities: UUID -> compute capability, where the driver reports it.
     """
 
@@ -155,15 +153,10 @@ def visible_gpus(gpus: Sequence[Gpu], environment: Mapping[str, str] = os.enviro
 
 
 def select_gpus(gpus: Sequence[Gpu], wanted: str | None, count: int) -> list[Gpu]:
-    """The GPUs to serve on.
+    """Those of the GPUs that may be used to serve on, ``count`` of them unless the user has named some.
 
-    Args:
-        gpus: Those that may be used.
-        wanted: As in ``--gpu``: numbers or UUIDs separated by commas; None for the ones with the most free memory.
-        count: How many the server needs.
-
-    Raises:
-        UsageError: ``wanted`` names a GPU that does not exist, or there are too few.
+    ``wanted``, as in ``--gpu``, holds numbers or UUIDs separated by commas; None is for those with the most free
+    memory. Raises UsageError if it names a GPU that does not exist, or there are too few.
     """
     if wanted is not None:
         chosen = [_find_gpu(gpus, entry.strip()) for entry in wanted.split(",")]
@@ -188,11 +181,7 @@ def needed_mib(weight_bytes: int, gpus: int = 1) -> int:
 
 
 def require_memory(gpus: Sequence[Gpu], needed: int) -> None:
-    """Refuse GPUs that have less than ``needed`` MiB free.
-
-    Raises:
-        ServerError: One has; the message says what uses it.
-    """
+    """Raise ServerError if one of the GPUs has less than ``needed`` MiB free; the error says what uses it."""
     for gpu in gpus:
         if gpu.free_mib is None or gpu.free_mib >= needed:
             continue
@@ -225,8 +214,7 @@ def _mib(cell: str) -> int | None:
 def _ask(query: str, limit_s: float) -> list[list[str]] | None:
     """The cells of the table that ``nvidia-smi`` answers a query with; None if it is not installed.
 
-    Raises:
-        NvidiaSmiError: It fails, or does not answer in time.
+    Raises NvidiaSmiError if it fails, or does not answer in time.
     """
     command = shutil.which("nvidia-smi")
     if command is None:
@@ -264,13 +252,9 @@ class GpuMemory:
             self._ours = await in_thread(lambda: self._users(server))
 
     async def wait_until_free(self, limit_s: float = _UNTIL_FREE_S) -> str | None:
-        """Wait until the memory is free, after all processes of the server have ended.
+        """Wait until the memory is free, after all processes of the server have ended, at most ``limit_s`` seconds.
 
-        Args:
-            limit_s: Seconds after which to give up.
-
-        Returns:
-            What is still in use then, for the user; None if all is free, or if that is unknown.
+        Returns what is still in use then, for the user; None if all is free, or if that is unknown.
         """
         if self._ours is None:
             return None

@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bundle.errors import ServerError
@@ -38,55 +39,45 @@ _ZOMBIE = "zombie"  # psutil.STATUS_ZOMBIE
 _LINE_SHOWN = 200
 
 
+@dataclass(slots=True)
 class Readiness:
     """Waits until the server's health check answers, it lists our model, and it has really generated a token.
 
     Says at any time which of these it is waiting for, and what it sees instead.
 
-    Args:
+    Attributes:
         root: The server's address, ``http://HOST:PORT``.
-        api_key: The key the server was started with.
         model: The name it must serve.
         limit: Seconds the first token may take: all the time allowed for starting.
         patience: Seconds for which wrong answers are tolerated once the server is healthy.
         plain: Whether the token is asked for without a chat template.
     """
 
-    def __init__(
-        self,
-        root: str,
-        api_key: str,
-        model: str,
-        *,
-        limit: float,
-        patience: float = _PATIENCE_SECONDS,
-        plain: bool = False,
-    ) -> None:
-        self._root = root
-        self._api_key = api_key
-        self._model = model
-        self._limit = limit
-        self._patience = patience
-        self._plain = plain
-        self.waiting_for = "the server to answer"
-        self.seen = "nothing yet"
+    root: str
+    api_key: str = field(repr=False)
+    model: str
+    _: KW_ONLY
+    limit: float
+    patience: float = _PATIENCE_SECONDS
+    plain: bool = False
+    waiting_for: str = field(default="the server to answer", init=False)
+    seen: str = field(default="nothing yet", init=False)
 
     async def wait(self) -> None:
         """Return when the server is ready. The caller sets the time limit.
 
-        Raises:
-            ServerError: It rejects our key, or is up but remains unable to serve the model.
+        Raises ServerError if it rejects our key, or is up but remains unable to serve the model.
         """
         # It takes a third of a second to import, which ``bundle --help`` need not pay.
         import aiohttp
 
         async with aiohttp.ClientSession(
-            headers={"Authorization": f"Bearer {self._api_key}"},
+            headers={"Authorization": f"Bearer {self.api_key}"},
             trust_env=False,  # A proxy that is set for the outside must not see what goes to our own machine.
             connector=aiohttp.TCPConnector(force_close=True),
         ) as http:
             await self._until("the server to answer", lambda: self._healthy(http))
-            await self._until(f"the server to list the model {self._model!r}", lambda: self._listed(http), fussy=True)
+            await self._until(f"the server to list the model {self.model!r}", lambda: self._listed(http), fussy=True)
             await self._until("a first token from the model", lambda: self._generates(http), fussy=True)
 
     async def _until(self, what: str, look: Callable[[], Awaitable[str | None]], *, fussy: bool = False) -> None:
@@ -109,7 +100,7 @@ class Readiness:
                     return
                 self.seen = wrong
                 wrong_since = wrong_since or time.monotonic()
-                if fussy and time.monotonic() - wrong_since > self._patience:
+                if fussy and time.monotonic() - wrong_since > self.patience:
                     raise ServerError(
                         f"The server is up but cannot be used. Expected {what}, got: {self.seen}.",
                         remedy="Its last output is below.",
@@ -126,17 +117,17 @@ class Readiness:
         match status, body:
             case 200, {"data": list(models)}:
                 names = [model.get("id") for model in models if isinstance(model, dict)]
-                if self._model in names:
+                if self.model in names:
                     return None
                 return f"it lists {', '.join(map(repr, names))}" if names else "it lists no model"
         return _reply_in_words(status, body)
 
     async def _generates(self, http: "aiohttp.ClientSession") -> str | None:
-        prompt = {"prompt": "1"} if self._plain else {"messages": [{"role": "user", "content": "1"}]}
-        question = {"model": self._model, **prompt, "max_tokens": 1, "stream": False}
-        path = "/v1/completions" if self._plain else "/v1/chat/completions"
+        prompt = {"prompt": "1"} if self.plain else {"messages": [{"role": "user", "content": "1"}]}
+        question = {"model": self.model, **prompt, "max_tokens": 1, "stream": False}
+        path = "/v1/completions" if self.plain else "/v1/chat/completions"
         # Some servers load the model only now, so this has all the time there is.
-        status, body = await self._ask(http, "POST", path, question, seconds=self._limit)
+        status, body = await self._ask(http, "POST", path, question, seconds=self.limit)
         match status, body:
             # A server can report a failure inside a successful reply (lmdeploy: finish_reason "error").
             case 200, {"choices": [{"finish_reason": "stop" | "length", "message": dict()}, *_]}:
@@ -159,11 +150,11 @@ class Readiness:
 
         timeout = aiohttp.ClientTimeout(total=seconds)
         async with http.request(
-            method, self._root + path, json=question, timeout=timeout, allow_redirects=False
+            method, self.root + path, json=question, timeout=timeout, allow_redirects=False
         ) as reply:
             if reply.status in (401, 403):
                 raise ServerError(
-                    f"{self._root} rejects the key its server was started with (HTTP {reply.status}).",
+                    f"{self.root} rejects the key its server was started with (HTTP {reply.status}).",
                     remedy="Another server may have taken the port: try again, and check what listens there.",
                 )
             try:
@@ -179,10 +170,9 @@ async def wait_for_trouble(
     *,
     health_silence_s: float = HEALTH_SILENCE_S,
 ) -> ServerError:
-    """Return, when a server has died, can answer nothing any more or hangs, an error that says which; don't raise it.
+    """Return, when a server that was ready has died, answers nothing any more or hangs, an error that says which.
 
     Args:
-        server: A server that was ready.
         silent_for: For how many seconds requests have been in flight without a sign of any of their replies.
         silence_s: A server that is silent for so long hangs, even if its health check answers.
         health_silence_s: So does one whose health check does not answer for so long.
@@ -293,7 +283,7 @@ def _vital_children(server: "Server") -> "list[psutil.Process]":
 
 def _is_dead(server: "Server", evidence: str) -> ServerError:
     error = ServerError(
-        f"The {server.engine} server is running but no longer answers requests: {evidence}.",
+        f"The {server.spec.engine} server is running but no longer answers requests: {evidence}.",
         remedy=f"Its log: {server.log.path}",
     )
     return server.explained(error, anything=True)
@@ -301,7 +291,7 @@ def _is_dead(server: "Server", evidence: str) -> ServerError:
 
 def _hangs(server: "Server", how: str) -> ServerError:
     error = ServerError(
-        f"The {server.engine} server hangs: {how}.",
+        f"The {server.spec.engine} server hangs: {how}.",
         remedy=f"Its log: {server.log.path}. A model that takes longer for a reply needs a longer --hang-timeout.",
     )
     return server.explained(error)

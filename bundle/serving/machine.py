@@ -10,13 +10,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from bundle.errors import EngineMissingError, ServerError
 from bundle.serving.gpus import Gpu, Nvidia, ask_for_gpus
+from bundle.system.background import begin
 from bundle.system.findings import SLOW
 from bundle.system.guarded import ask_program
 
@@ -71,13 +73,10 @@ class Installation:
 
 
 def find_installation(name: str, install: str) -> Installation:
-    """The program of this name that BUNDLE_NAME names, or else in our own environment, or else the one on PATH.
+    """The program that BUNDLE_NAME names, or else in our own environment, or else the one on PATH.
 
-    Args:
-        name: The name of its script, its package and its distribution.
-
-    Raises:
-        ServerError: It is not installed, or cannot be used.
+    ``name`` is that of its script, its package and its distribution. Raises ServerError if it is not installed, or
+    cannot be used.
     """
     script = _find_script(name)
     if script is None:
@@ -172,58 +171,26 @@ def _in_our_environment(name: str) -> tuple[str, Path] | None:
     return None
 
 
-class Once(Generic[T]):
-    """A call that is made once: when its result is first wanted, or ahead of that in a thread."""
-
-    def __init__(self, call: Callable[[], T]) -> None:
-        self._call = call
-        self._lock = threading.Lock()
-        self._results: list[T] = []
-        self._error: Exception | None = None
-
-    def begin(self) -> None:
-        """Make the call in a thread, and return at once."""
-        threading.Thread(target=self._settle, daemon=True).start()
-
-    def __call__(self) -> T:
-        """The result; whatever the call raised is raised again."""
-        self._settle()
-        if self._error is not None:
-            raise self._error
-        return self._results[0]
-
-    def _settle(self) -> None:
-        with self._lock:
-            if self._results or self._error is not None:
-                return
-            try:
-                self._results.append(self._call())
-            except Exception as error:
-                self._error = error
-
-
 class Machine:
-    """The GPUs and the installed servers of this machine; each is looked for once.
+    """The GPUs and the installed servers of this machine; each is looked for once, in a thread.
 
-    Args:
-        limit_s: How long a program that is asked may take to answer.
+    ``limit_s`` is how long a program that is asked may take to answer.
     """
 
     def __init__(self, limit_s: float = 30.0) -> None:
         self.limit_s = limit_s
         self._lock = threading.Lock()
-        self._nvidia = Once(partial(ask_for_gpus, limit_s))
-        self._facts: dict[tuple[str, str], Once[Any]] = {}
+        self._facts: dict[tuple[str, str], Future[Any]] = {}
 
     def look(self, program: str) -> None:
         """Begin to look for GPUs and an installed program, and return at once."""
-        self._nvidia.begin()
-        self._installation(program).begin()
+        self._nvidia()
+        self._installation(program)
 
     @property
     def nvidia(self) -> Nvidia:
         """What ``nvidia-smi`` says."""
-        return self._nvidia()
+        return self._nvidia().result()
 
     @property
     def gpus(self) -> tuple[Gpu, ...]:
@@ -231,38 +198,32 @@ class Machine:
         return self.nvidia.gpus
 
     def installation(self, name: str) -> Installation:
-        """The installed program of this name.
-
-        Raises:
-            ServerError: It is not installed, or cannot be used.
-        """
-        return self._installation(name)()
+        """The installed program of this name. Raises ServerError if it is not installed, or cannot be used."""
+        return self._installation(name).result()
 
     def environment(self, interpreter: str) -> "Environment":
-        """What is installed next to an interpreter.
-
-        Raises:
-            ProbeError: It does not tell.
-        """
+        """What is installed next to an interpreter. Raises ProbeError if it does not tell."""
         from bundle.serving.environments import describe_environment  # 30 ms, which a server need not wait for
 
         describe = partial(describe_environment, interpreter, limit_s=self.limit_s)
-        return self._fact("environment", interpreter, describe)()
+        return self._fact("environment", interpreter, describe).result()
 
     def torch(self, interpreter: str) -> dict[str, Any]:
-        """What the torch next to an interpreter says of the GPUs: see ``environment_probe``.
+        """What the torch next to an interpreter says of the GPUs: see ``environment_probe``. Raises ProbeError."""
+        from bundle.serving.environments import probe  # as above
 
-        Raises:
-            ProbeError: It does not tell.
-        """
-        from bundle.serving.environments import look_at_torch  # as above
+        look = partial(probe, interpreter, "torch", limit_s=SLOW * self.limit_s)
+        return self._fact("torch", interpreter, look).result()
 
-        return self._fact("torch", interpreter, partial(look_at_torch, interpreter, limit_s=SLOW * self.limit_s))()
+    def _nvidia(self) -> Future[Nvidia]:
+        return self._fact("nvidia-smi", "", partial(ask_for_gpus, self.limit_s))
 
-    def _installation(self, name: str) -> Once[Installation]:
+    def _installation(self, name: str) -> Future[Installation]:
         install = _INSTALL.get(name, f"Install it with `pip install {name}`.")
         return self._fact("installation", name, partial(find_installation, name, install))
 
-    def _fact(self, kind: str, name: str, find: Callable[[], T]) -> Once[T]:
+    def _fact(self, kind: str, name: str, find: Callable[[], T]) -> Future[T]:
         with self._lock:
-            return self._facts.setdefault((kind, name), Once(find))
+            if (kind, name) not in self._facts:
+                self._facts[kind, name] = begin(find)
+            return self._facts[kind, name]

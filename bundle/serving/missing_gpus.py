@@ -75,15 +75,8 @@ def why_no_gpu(nvidia: Nvidia) -> NoGpu | None:
 def require_gpus(nvidia: Nvidia, engine: str, wanted: str | None) -> list[Gpu]:
     """The GPUs that may be used by an engine that needs one.
 
-    Where ``nvidia-smi`` fails, GPUs that the user names are taken at their word: NVML may fail where CUDA works.
-
-    Args:
-        nvidia: What ``nvidia-smi`` says.
-        engine: What the engine is called.
-        wanted: As in ``--gpu``.
-
-    Raises:
-        UsageError: There are none.
+    Where ``nvidia-smi`` fails, GPUs that the user names are taken at their word: NVML may fail where CUDA works. Raises
+    UsageError if there are none.
     """
     if allowed := visible_gpus(nvidia.gpus):
         return allowed

@@ -25,14 +25,9 @@ class ServerLog:
     """The log of one server, from now on: what the file held before belongs to another one.
 
     The server appends to the file by itself, so nothing here can delay it. Whoever reads `new_lines` now and then also
-    keeps the file at ``MAX_BYTES`` and what comes between two calls.
-
-    Args:
-        path: The file. It and its directory are made if missing, readable by this user only.
-        secrets: Values that are replaced by ``***`` in everything read.
-
-    Raises:
-        OSError: The file cannot be written, or is not a regular file.
+    keeps the file at ``MAX_BYTES`` and what comes between two calls. The file and its directory are made if missing,
+    readable by this user only; OSError is raised if it cannot be written, or is not a regular file. Secrets are
+    replaced by ``***`` in everything read.
     """
 
     def __init__(self, path: Path, *, secrets: tuple[str, ...] = ()) -> None:

@@ -9,7 +9,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -37,14 +37,11 @@ class Server:
     Attributes:
         base_url: What an OpenAI client takes as its base URL, ``http://HOST:PORT/v1``.
         api_key: The key that lets a client in; made for this server alone.
-        model: The name to ask for.
         seconds_to_ready: From its start to its first token.
     """
 
-    engine: str
     base_url: str
     api_key: str = field(repr=False)
-    model: str
     pid: int
     seconds_to_ready: float
     spec: ServerSpec = field(repr=False)
@@ -59,9 +56,7 @@ class Server:
     def explained(self, error: ServerError, *, anything: bool = False) -> ServerError:
         """An error of this server with the end of its log, and the cause if the log reveals a known one.
 
-        Args:
-            error: What is known of it.
-            anything: Where no known cause is revealed, name the last exception in the log.
+        With ``anything`` the last exception in the log is named where no known cause is revealed.
         """
         if error.details:
             return error  # it is explained already
@@ -76,6 +71,7 @@ class Server:
         return ServerError(message, remedy=remedy, details=_shown(lines, found))
 
 
+@dataclass(eq=False, slots=True)
 class Supervisor:
     """Runs one server for as long as the ``async with`` block lasts.
 
@@ -86,35 +82,24 @@ class Supervisor:
     guardian sees to that. Entering raises ServerError if the server does not become ready, with a diagnosis and the
     last lines of its log.
 
-    Args:
-        log_path: Where the server's output is appended.
-        start_timeout: Seconds from the start until the server must be ready.
-        launched: Set when the server's command has been started, for work that must not delay it.
+    Its output is appended to ``log_path``; ``launched`` is set when its command has been started, for work that must
+    not delay it.
     """
 
-    def __init__(
-        self,
-        spec: ServerSpec,
-        *,
-        log_path: Path,
-        start_timeout: float = 600.0,
-        say: Callable[[str], None],
-        launched: asyncio.Event | None = None,
-    ) -> None:
-        self._spec = spec
-        self._log_path = log_path
-        self._host = spec.host
-        self._start_timeout = start_timeout
-        self._say = say
-        self.api_key = secrets.token_hex(32)
-        self._process: GuardedProcess | None = None
-        self._launched = launched
+    spec: ServerSpec
+    _: KW_ONLY
+    log_path: Path
+    start_timeout: float = 600.0
+    say: Callable[[str], None]
+    launched: asyncio.Event | None = None
+    api_key: str = field(default_factory=lambda: secrets.token_hex(32), init=False, repr=False)
+    _process: GuardedProcess | None = field(default=None, init=False)
 
     async def __aenter__(self) -> Server:
         try:
             return await self._start()
         except _PassingError as error:
-            self._say(f"starting again: {error.message}")
+            self.say(f"starting again: {error.message}")
             return await self._start()
 
     async def __aexit__(
@@ -125,16 +110,13 @@ class Supervisor:
         except ServerError as left_over:
             if error is None:
                 raise
-            self._say(str(left_over))  # What went wrong first is what must be raised.
+            self.say(str(left_over))  # What went wrong first is what must be raised.
 
     async def stop(self, *, at_once: bool = False) -> None:
         """End the server and all its descendants, and return when they are gone. Can be called again.
 
         It is asked (SIGINT, SIGTERM) and, after some seconds or ``at_once``, killed. A cancellation takes effect only
-        when this is done.
-
-        Raises:
-            ServerError: The kernel did not end some of the processes.
+        when this is done. Raises ServerError if the kernel did not end some of the processes.
         """
         if self._process is None:
             return
@@ -146,7 +128,7 @@ class Supervisor:
         if left := self._process.gone.result():
             pids = " ".join(map(str, sorted(left)))
             raise ServerError(
-                f"Processes of the {self._spec.engine} server are still there after SIGKILL: {pids}.",
+                f"Processes of the {self.spec.engine} server are still there after SIGKILL: {pids}.",
                 remedy=f"They hang in the kernel or belong to another user. Look at them with `ps -fp {pids}`.",
             )
 
@@ -159,47 +141,46 @@ class Supervisor:
             self._process.kill()
 
     async def _start(self) -> Server:
-        port = _free_port(self._host)
-        address = f"[{self._host}]:{port}" if ":" in self._host else f"{self._host}:{port}"
+        host = self.spec.host
+        port = _free_port(host)
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         readiness = Readiness(
             f"http://{address}",
             self.api_key,
-            self._spec.served_name,
-            limit=self._start_timeout,
-            plain=self._spec.plain,
+            self.spec.served_name,
+            limit=self.start_timeout,
+            plain=self.spec.plain,
         )
         log, descriptor = self._open_log()
         began = time.monotonic()
         try:
             try:
                 directory = self._private_directory()
-                launch = self._spec.launch(port, self.api_key, directory)
+                launch = self.spec.launch(port, self.api_key, directory)
                 self._process = process = GuardedProcess()
                 environment = server_environment(launch, os.environ)
-                locks = () if self._spec.gpu_locks is None else self._spec.gpu_locks.descriptors
+                locks = () if self.spec.gpu_locks is None else self.spec.gpu_locks.descriptors
                 pid = await process.start(launch.command, environment, descriptor, directory=directory, locks=locks)
             except OSError as error:
                 raise ServerError(
-                    f"The {self._spec.engine} server could not be started: {error}.",
+                    f"The {self.spec.engine} server could not be started: {error}.",
                     remedy="`bundle doctor` shows what is installed.",
                 ) from None
             finally:
                 os.close(descriptor)
-            if self._launched is not None:
-                self._launched.set()
+            if self.launched is not None:
+                self.launched.set()
             await self._wait_until_ready(process, readiness, log, began)
         except BaseException as error:
             await self.__aexit__(type(error), error, error.__traceback__)
             raise
 
         return Server(
-            engine=self._spec.engine,
             base_url=f"http://{address}/v1",
             api_key=self.api_key,
-            model=self._spec.served_name,
             pid=pid,
             seconds_to_ready=time.monotonic() - began,
-            spec=self._spec,
+            spec=self.spec,
             log=log,
             _process=process,
         )
@@ -208,7 +189,7 @@ class Supervisor:
         try:
             directory = private_directory("bundle-server-")
             try:
-                for name, content in self._spec.files.items():
+                for name, content in self.spec.files.items():
                     (directory / name).write_text(content, encoding="utf-8")
             except OSError:
                 shutil.rmtree(directory, ignore_errors=True)
@@ -222,11 +203,11 @@ class Supervisor:
     def _open_log(self) -> tuple[ServerLog, int]:
         """The log, and a descriptor for the server's output."""
         try:
-            log = ServerLog(self._log_path, secrets=(self.api_key,))
+            log = ServerLog(self.log_path, secrets=(self.api_key,))
             return log, log.open()
         except OSError as error:
             raise ServerError(
-                f"The server's log {self._log_path} cannot be written: {error.strerror}.",
+                f"The server's log {self.log_path} cannot be written: {error.strerror}.",
                 remedy="Choose another directory with --out.",
             ) from None
 
@@ -238,18 +219,18 @@ class Supervisor:
         fatal = asyncio.ensure_future(self._watch_log(log, readiness, began))
         ends: set[asyncio.Future[Any]] = {ready, fatal, process.exited}
         try:
-            await asyncio.wait(ends, timeout=self._start_timeout, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, timeout=self.start_timeout, return_when=asyncio.FIRST_COMPLETED)
             if fatal.done():
                 fatal.result()
                 await asyncio.wait({process.exited}, timeout=_LAST_WORDS_SECONDS)
             # First, since a reply from our port can be another server's while ours ends because the port is taken.
             if process.exited.done():
-                raise _post_mortem("ended before it was ready", self._spec, process, log)
+                raise _post_mortem("ended before it was ready", self.spec, process, log)
             if fatal.done():
-                raise _post_mortem("cannot start", self._spec, process, log)
+                raise _post_mortem("cannot start", self.spec, process, log)
             if not ready.done():
                 raise ServerError(
-                    f"The {self._spec.engine} server was not ready after {self._start_timeout:g} s. "
+                    f"The {self.spec.engine} server was not ready after {self.start_timeout:g} s. "
                     f"Expected {readiness.waiting_for}, got: {readiness.seen}.",
                     remedy=f"Allow more time with --start-timeout, or see what it was doing: {log.path}",
                     details=log.last_lines()[-_LOG_LINES_SHOWN:],
@@ -271,15 +252,15 @@ class Supervisor:
         said_at = began
         while True:
             for line in log.new_lines():
-                if diagnosis.fatal(line, self._spec.failures):
+                if diagnosis.fatal(line, self.spec.failures):
                     return
-                if (found := activity_in(line, self._spec.activities)) is not None:
+                if (found := activity_in(line, self.spec.activities)) is not None:
                     activity, stage = found, readiness.waiting_for
             now = time.monotonic()
             doing = activity if activity and stage == readiness.waiting_for else f"waiting for {readiness.waiting_for}"
             quiet = now - said_at
             if quiet >= _SAY_AT_LEAST_EVERY_SECONDS or (doing != said and quiet >= _SAY_AT_MOST_EVERY_SECONDS):
-                self._say(f"starting {self._spec.engine}: {doing}")
+                self.say(f"starting {self.spec.engine}: {doing}")
                 said, said_at = doing, now
             await asyncio.sleep(_LOOK_AT_LOG_SECONDS)
 

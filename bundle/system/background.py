@@ -15,71 +15,53 @@ T = TypeVar("T")
 _UNTIL_A_DEATH_IS_NOTICED_S = 1.0
 
 
+def begin(work: Callable[[], T]) -> Future[T]:
+    """Run ``work`` in a daemon thread, for which nothing waits at the end of the program."""
+    done: Future[T] = Future()
+    done.set_running_or_notify_cancel()  # it cannot be called off
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True, name=getattr(work, "__name__", "work")).start()
+    return done
+
+
 async def in_thread(work: Callable[[], T]) -> T:
     """Run ``work`` in a daemon thread and return what it returns.
 
     Unlike ``asyncio.to_thread``, a caller that was cancelled is not waited for: a download that hangs must not hold up
     Ctrl-C. Its result is then thrown away.
     """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if done.cancelled():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result)  # type: ignore[arg-type]
-
-    def run() -> None:
-        result, error = None, None
-        try:
-            result = work()
-        except BaseException as caught:
-            error = caught
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=run, daemon=True, name=getattr(work, "__name__", "work")).start()
-    return await done
+    return await asyncio.wrap_future(begin(work))
 
 
 def bounded(work: Callable[[Callable[[str], None]], T], *, stall_s: float, say: Callable[[str], object] = str) -> T:
     """Run ``work`` in a daemon thread and return what it returns, as long as it makes progress.
 
     Name look-ups and the retries inside client libraries cannot be called off, and neither an error nor Ctrl-C nor the
-    end of the program should wait for them.
+    end of the program should wait for them. Without progress for ``stall_s`` seconds TimeoutError is raised, and the
+    thread is left behind.
 
     Args:
         work: Called with a function that it calls whenever it makes progress, with a line for people or "".
-        stall_s: Maximum seconds without progress.
         say: Called in this thread with the lines.
-
-    Raises:
-        TimeoutError: No progress for that long; the thread is left behind.
-        Exception: What ``work`` raised.
     """
-    news: SimpleQueue[str | Future[T]] = SimpleQueue()
-    done: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            done.set_result(work(news.put))
-        except BaseException as error:
-            done.set_exception(error)
-        news.put(done)
-
-    threading.Thread(target=run, daemon=True).start()
+    news: SimpleQueue[str | None] = SimpleQueue()
+    done = begin(lambda: work(news.put))
+    done.add_done_callback(lambda _: news.put(None))
     while True:
         try:
-            item = news.get(timeout=stall_s)
+            line = news.get(timeout=stall_s)
         except Empty:
             raise TimeoutError(f"no progress for {stall_s:g} seconds") from None
-        if not isinstance(item, str):
-            return item.result()
-        if item:
-            say(item)
+        if line is None:
+            return done.result()
+        if line:
+            say(line)
 
 
 async def until_done_or_trouble(
@@ -109,8 +91,7 @@ async def until_done_or_trouble(
 async def first_fault_only() -> AsyncIterator[None]:
     """Raise the first error itself where a task group raises a group: the others are its consequences.
 
-    Raises:
-        BundleError: Also for an operating system error that nothing else handles.
+    An operating system error that nothing else handles becomes a BundleError.
     """
     try:
         yield

@@ -13,46 +13,25 @@ from bundle.system.text import quoted
 
 
 def expanded(path: str, variable: str) -> Path:
-    """A directory that may begin with ``~``.
+    """A directory that may begin with ``~``, and that ``variable`` can name, which is for the caller to see.
 
-    Raises:
-        UsageError: It begins with ``~``, and the user has no home directory.
+    Raises UsageError if it begins with ``~``, and the user has no home directory.
     """
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise _homeless(variable) from None
+        raise UsageError(
+            "This user has no home directory to keep files in.",
+            remedy=f"Set {variable} to a directory that can be written.",
+        ) from None
 
 
 def user_path(path: Path) -> Path:
-    """A path as a user writes it, which may begin with ``~`` or ``~NAME``.
-
-    Raises:
-        UsageError: There is no such home directory.
-    """
+    """A path as a user writes it. Raises UsageError if it begins with the ``~`` of someone without a home directory."""
     try:
         return path.expanduser()
     except RuntimeError:
         raise UsageError(f"No home directory is known for {quoted(path)}.", remedy="Give the full path.") from None
-
-
-def home_cache(variable: str) -> Path:
-    """The user's cache directory, unless ``variable`` names another, which is for the caller to see.
-
-    Raises:
-        UsageError: The user has no home directory.
-    """
-    try:
-        return Path.home() / ".cache"
-    except RuntimeError:
-        raise _homeless(variable) from None
-
-
-def _homeless(variable: str) -> UsageError:
-    return UsageError(
-        "This user has no home directory to keep files in.",
-        remedy=f"Set {variable} to a directory that can be written.",
-    )
 
 
 def text_if_there(path: Path) -> str:
@@ -66,10 +45,7 @@ def text_if_there(path: Path) -> str:
 def open_regular(path: Path) -> BinaryIO:
     """Open a regular file for reading.
 
-    Opening a pipe waits for a writer that may never come, and a device may never end; neither is opened here.
-
-    Raises:
-        OSError: It does not exist, may not be read, or is not a regular file.
+    Opening a pipe waits for a writer that may never come, and a device may never end: for these OSError is raised, too.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
@@ -88,29 +64,16 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_regular(path: Path, limit: int) -> bytes:
-    """The content of a regular file; of a longer one, its first ``limit`` + 1 bytes.
-
-    Raises:
-        OSError: As `open_regular`, or it cannot be read.
-    """
+    """The content of a regular file; of a longer one, its first ``limit`` + 1 bytes. Raises OSError."""
     with open_regular(path) as file:
         return file.read(limit + 1)
 
 
 def open_for_writing(path: Path, flags: int) -> int:
-    """Open a regular file of this program's for writing.
+    """Open a regular file of this program's for writing, and return a descriptor that the caller closes.
 
-    Neither is a link followed, which may lead to a file that is not this program's, nor a pipe waited for.
-
-    Args:
-        path: The file.
-        flags: What goes with ``os.O_WRONLY``, such as ``os.O_CREAT | os.O_APPEND``.
-
-    Returns:
-        A descriptor that the caller closes.
-
-    Raises:
-        OSError: It cannot be written, or is not a regular file.
+    Neither is a link followed, which may lead to a file that is not this program's, nor a pipe waited for: both raise
+    OSError. ``flags`` go with ``os.O_WRONLY``, such as ``os.O_CREAT | os.O_APPEND``.
     """
     safe = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
     try:

@@ -20,12 +20,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report.
-
-    Attributes:
-        text: What was found, in one line.
-        remedy: What to do about it; None if there is nothing to do.
-    """
+    """One line of the report. Its remedy is None where there is nothing to do."""
 
     status: Status
     text: str

@@ -79,13 +79,8 @@ async def run_guarded(
     """Run a program to its end under a guardian; see ``GuardedProcess.start``.
 
     It is killed after ``limit_s`` seconds and on cancellation. Nothing of it is left when this returns or raises.
-
-    Returns:
-        Its exit status (negative: the signal); None if its guardian was killed.
-
-    Raises:
-        OSError: It cannot be started.
-        TimeoutError: It did not end in time.
+    Returns its exit status (negative: the signal); None if its guardian was killed. Raises OSError if it cannot be
+    started; TimeoutError if it did not end in time.
     """
     process = GuardedProcess()
     try:
@@ -194,21 +189,16 @@ class GuardedProcess(asyncio.SubprocessProtocol):
         limits: Mapping[str, int] | None = None,
         locks: Sequence[int] = (),
     ) -> int:
-        """Start the guardian and with it the program.
+        """Start the guardian and with it the program, and return the program's pid.
 
-        Whatever comes of this, call ``terminate`` or ``kill`` and wait for ``gone``.
+        Whatever comes of this, call ``terminate`` or ``kill`` and wait for ``gone``. Raises OSError if the command
+        cannot be started.
 
         Args:
             directory: A directory of its own, which is removed with it (``private_directory``).
             at_once: Whether it has nothing to save and is always killed without being asked to end.
             limits: What each of its processes may use, by the names of ``resource``: ``RLIMIT_DATA``, in bytes.
             locks: Descriptors of locks that the guardian is to hold, too, until nothing of the program is left.
-
-        Returns:
-            The program's pid.
-
-        Raises:
-            OSError: The command cannot be started.
         """
         self._directory = directory
         _orphans_are_ours.begin()

@@ -28,8 +28,7 @@ def forbid_core_dumps() -> None:
 def allow_open_files() -> None:
     """Raise the soft limit as far as the hard one allows: connections soon use up 256 (macOS) or 1,024 (Linux).
 
-    Raises:
-        UsageError: What is allowed then is not enough to begin with.
+    Raises UsageError if what is allowed then is not enough to begin with.
     """
     import resource  # imported late: POSIX only
 

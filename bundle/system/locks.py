@@ -11,7 +11,7 @@ _STAND_IN = ".lock"
 
 
 class Lock:
-    """A lock on a file or directory, released at the latest when the process ends.
+    """A lock on a file or directory, released at the latest when nothing refers to this object any more.
 
     NFS cannot lock directories; there a file ``.lock`` in the directory is locked in its place. Where nothing can be
     locked, as on some cluster file systems, taking it succeeds and protects nothing.
@@ -25,14 +25,9 @@ class Lock:
         self.descriptor: int | None = None
 
     def take(self, *, shared: bool = False) -> None:
-        """Take the lock.
+        """Take the lock; ``shared``, others may hold it too, as long as they share it.
 
-        Args:
-            shared: Whether others may hold it too, as long as they share it.
-
-        Raises:
-            BlockingIOError: Another process holds it.
-            OSError: The path cannot be opened.
+        Raises BlockingIOError if another process holds it; OSError if the path cannot be opened.
         """
         how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         self.descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
@@ -58,6 +53,9 @@ class Lock:
             os.close(self.descriptor)
             self.descriptor = None
 
+    def __del__(self) -> None:
+        self.release()
+
     def remove_stand_in(self) -> None:
         """Remove the file that stands in for a directory, before the directory itself is removed."""
         with contextlib.suppress(OSError):
@@ -66,10 +64,7 @@ class Lock:
     def is_held(self, *, shared_too: bool = False) -> bool | None:
         """Whether a process holds the lock; None where that cannot be determined. What does not exist is not held.
 
-        Looking takes the lock for an instant, which `take` allows for.
-
-        Args:
-            shared_too: Whether holders that share it count.
+        Looking takes the lock for an instant, which `take` allows for. Holders that share it count if ``shared_too``.
         """
         how = fcntl.LOCK_EX if shared_too else fcntl.LOCK_SH
         seen = _look(self._path, how)

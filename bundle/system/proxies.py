@@ -15,13 +15,7 @@ _USER = re.compile(r"(?<=//)[^/\s@]*@")
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy that can be used.
-
-    Attributes:
-        url: Where it is, with its user name and password.
-        variable: The environment variable that names it.
-        address: Where it is, as it may be shown.
-    """
+    """A proxy that can be used, and the variable that names it. Its URL may hold a password; its address is shown."""
 
     url: str = field(repr=False)
     variable: str
@@ -31,12 +25,8 @@ class Proxy:
 def proxy_for(url: str, *, only_http: bool = True) -> Proxy | None:
     """The proxy that the environment names for a server; None for none.
 
-    Args:
-        url: The server's.
-        only_http: Whether SOCKS proxies cannot be used.
-
-    Raises:
-        UsageError: It cannot be used. The message repeats nothing of what may be a password.
+    Raises UsageError if it cannot be used, as a SOCKS proxy where ``only_http``. The message repeats nothing of what
+    may be a password.
     """
     target = urlsplit(url)
     host = target.hostname or ""

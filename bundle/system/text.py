@@ -98,9 +98,7 @@ def hanging(line: str, indent: int) -> str:
 def shortened(name: str, longest: int = 120) -> str:
     """A name that is short enough for a file: of a longer one its beginning, and a hash that tells it from others.
 
-    Args:
-        name: Any text that is valid UTF-8.
-        longest: Bytes. File systems allow 255, encrypted ones 143, of which a suffix and a time need some.
+    ``longest`` is in bytes: file systems allow 255, encrypted ones 143, of which a suffix and a time need some.
     """
     data = name.encode()
     if len(data) <= longest:

@@ -23,11 +23,8 @@ parser of HTTP."""
 def wrong_scheme(url: str, setting: str, said: str, proxy: Proxy | None) -> tuple[str, str] | None:
     """What is wrong with the scheme of a URL, and the remedy; None if nothing shows that it is.
 
-    Args:
-        url: What was asked for.
-        setting: What sets it, such as ``HF_ENDPOINT=``.
-        said: What came of it: an error's text, or what the server said.
-        proxy: The proxy between.
+    ``setting`` is what sets the URL, such as ``HF_ENDPOINT=``, and ``said`` what came of it: an error's text, or what
+    the server said.
     """
     if _NOT_TLS.search(said):
         if proxy is not None and proxy.url.startswith("https:"):
@@ -45,8 +42,7 @@ def wrong_scheme(url: str, setting: str, said: str, proxy: Proxy | None) -> tupl
 def named_certificates() -> ssl.SSLContext | None:
     """The certificates that the environment names for checking servers; None for the usual ones.
 
-    Raises:
-        UsageError: They cannot be read.
+    Raises UsageError if they cannot be read.
     """
     named = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)] or ["REQUESTS_CA_BUNDLE"]
     places = {name: Path(os.environ[name]) for name in named if os.environ.get(name)}

@@ -17,7 +17,7 @@ from bundle.serving.environments import Environment
 from bundle.serving.gpu_locks import GpuLocks
 from bundle.serving.gpus import Gpu, Nvidia, ask_for_gpus
 from bundle.serving.lmdeploy.checks import check_gpus, check_packages, check_torch
-from bundle.serving.lmdeploy.turbomind import has_turbomind_code
+from bundle.serving.lmdeploy.support import has_turbomind_code
 from bundle.serving.machine import Installation, Machine
 from bundle.system.findings import Finding, Status
 from tests.doctor.examined import Examined, bare_machine, examine, stand_in_packages, stand_in_torch
@@ -52,7 +52,7 @@ class Made(Machine):
         super().__init__()
         self._said = nvidia
         self._lmdeploy = lmdeploy
-        self._environment = Environment("3.11", versions or {}, LMDEPLOY, cuda)
+        self._environment = Environment(versions or {}, LMDEPLOY, cuda)
         self._torch = {"torch": "2.12.1", "cuda": cuda, "devices": devices, "architectures": architectures, "why": ""}
 
     @property

@@ -14,7 +14,6 @@ import pytest
 
 from bundle.doctor.examination import lines, run_checks
 from bundle.doctor.resources import check_descriptors, check_output, check_proxies
-from bundle.serving.machine import Once
 from bundle.system.findings import Check, Finding, Status, ok, warning
 from tests.doctor.examined import Examined, bare_machine, stand_in_packages
 from tests.doctor.examined import examine as run_doctor
@@ -214,17 +213,3 @@ def test_checks_run_at_once_and_one_that_hangs_is_given_up_and_named() -> None:
     assert found["d"][0].status is Status.FAILING
     assert "psutil is not installed" in found["d"][0].text
     assert found["e"] == (ok("well"),)
-
-
-def test_a_fact_is_found_out_once_however_many_ask_and_however_it_ends() -> None:
-    asked: list[int] = []
-
-    def find_out() -> int:
-        asked.append(1)
-        raise OSError("no")
-
-    fact = Once(find_out)
-    for _ in range(3):
-        with pytest.raises(OSError, match="no"):
-            fact()
-    assert asked == [1]

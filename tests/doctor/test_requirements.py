@@ -29,10 +29,10 @@ def test_what_is_required_is_what_pyproject_says() -> None:
 def test_a_requirement_is_met_or_it_is_said_why_not(
     wanted: str, installed: dict[str, str], expected: list[str]
 ) -> None:
-    assert problems([Requirement(wanted)], Environment("3.11", installed)) == expected
+    assert problems([Requirement(wanted)], Environment(installed)) == expected
 
 
 def test_what_an_extra_of_a_package_asks_for_counts_as_well() -> None:
     requires = {"transformers": ['uvicorn ; extra == "serving"', 'pytest ; extra == "testing"', "numpy"]}
-    there = Environment("3.11", {"transformers": "5.23.0"}, requires)
+    there = Environment({"transformers": "5.23.0"}, requires)
     assert problems([Requirement("transformers[serving]>=5")], there) == ["uvicorn is not installed"]

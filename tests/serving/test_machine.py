@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bundle.errors import ServerError
+from bundle.serving.gpus import Nvidia
 from bundle.serving.machine import Machine
 from tests.patience import wait_until
 from tests.stand_ins.box import GPU, gpu_box, without_servers_of_our_own
@@ -50,3 +51,18 @@ def test_what_is_missing_is_an_error_only_for_who_wants_it(tmp_path: Path, monke
     for _ in range(2):
         with pytest.raises(ServerError, match="not installed"):
             machine.installation("lmdeploy")
+
+
+def test_what_cannot_be_found_out_is_not_asked_again_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    def fails(limit_s: float) -> Nvidia:
+        asked.append(limit_s)
+        raise OSError("no")
+
+    monkeypatch.setattr("bundle.serving.machine.ask_for_gpus", fails)
+    machine = Machine(1.0)
+    for _ in range(3):
+        with pytest.raises(OSError, match="no"):
+            assert machine.nvidia
+    assert asked == [1.0]

@@ -42,8 +42,8 @@ async def error_of(stage: Stage, *options: str, start_timeout: float = PATIENCE_
 
 async def test_a_server_that_is_ready_tells_how_to_reach_it(stage: Stage) -> None:
     async with stage.supervisor() as server:
-        assert server.engine == "stand-in"
-        assert server.model == stage.served_name
+        assert server.spec.engine == "stand-in"
+        assert server.spec.served_name == stage.served_name
         assert server.base_url == f"http://127.0.0.1:{stage.ports[0]}/v1"
         assert server.pid in stage.processes()
         assert 0 < server.seconds_to_ready < PATIENCE_S
@@ -236,14 +236,18 @@ class TestEndsBeforeItIsReady:
         assert error.message == f"The server's log {stage.log} cannot be written: Is a directory."
 
 
+def fails_once(stage: Stage, printed: str, end: str) -> None:
+    """Have the first start print something and do ``end``, and the second one succeed."""
+    flag = stage.file("flag")
+    script = f'if [ -e {flag} ]; then exec "$0" "$@"; fi; touch {flag}; echo "$PRINTED"; {end}'
+    stage.command = ["env", f"PRINTED={printed}", "sh", "-c", script, *stage.command]
+
+
 class TestPort:
     TAKEN = "ERROR:    [Errno 98] error while attempting to bind on address ('127.0.0.1', 1): address already in use"
 
     async def test_a_port_that_was_taken_meanwhile_is_replaced_once(self, stage: Stage) -> None:
-        # The first start finds the port taken, the second does not.
-        flag = stage.file("flag")
-        script = f'if [ -e {flag} ]; then exec "$0" "$@"; fi; touch {flag}; echo "$TAKEN"; exit 1'
-        stage.command = ["env", f"TAKEN={self.TAKEN}", "sh", "-c", script, *stage.command]
+        fails_once(stage, self.TAKEN, "exit 1")
         async with stage.supervisor() as server:
             assert server.base_url.endswith(f":{stage.ports[1]}/v1")
         said = [line for line in stage.said if not line.startswith("starting stand-in")]
@@ -253,9 +257,7 @@ class TestPort:
         ]
 
     async def test_a_server_that_cannot_listen_and_does_not_end_is_ended_and_replaced(self, stage: Stage) -> None:
-        flag = stage.file("flag")
-        script = f'if [ -e {flag} ]; then exec "$0" "$@"; fi; touch {flag}; echo "$TAKEN"; exec sleep 600'
-        stage.command = ["env", f"TAKEN={self.TAKEN}", "sh", "-c", script, *stage.command]
+        fails_once(stage, self.TAKEN, "exec sleep 600")
         async with stage.supervisor() as server:
             assert server.base_url.endswith(f":{stage.ports[1]}/v1")
         assert any("cannot start: another process is using its port" in line for line in stage.said)
@@ -282,9 +284,7 @@ class TestRace:
     LINES = "EOFError\nlmdeploy.pytorch.engine.mp_engine.zmq_rpc.RPCServerDeadError: PyTorch ZMQ engine process is not"
 
     async def test_a_start_that_lost_a_race_is_tried_once_more_and_that_is_said(self, stage: Stage) -> None:
-        flag = stage.file("flag")
-        script = f'if [ -e {flag} ]; then exec "$0" "$@"; fi; touch {flag}; echo "$LINES"; exit 1'
-        stage.command = ["env", f"LINES={self.LINES}", "sh", "-c", script, *stage.command]
+        fails_once(stage, self.LINES, "exit 1")
         async with stage.supervisor() as server:
             assert server.pid
         assert any("a race in lmdeploy" in line and line.startswith("starting again: ") for line in stage.said)

@@ -14,6 +14,7 @@ Where the numbers come from:
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -21,13 +22,12 @@ from typing import Final
 from bundle.errors import ServerError
 from bundle.serving.environments import Environment, ProbeError, in_short, problems, required, required_by
 from bundle.serving.gpus import Gpu, visible_gpus
-from bundle.serving.lmdeploy.turbomind import has_turbomind_code
+from bundle.serving.lmdeploy.support import Version, dotted, has_turbomind_code
 from bundle.serving.machine import Machine
 from bundle.system.findings import SLOW, Check, Finding, failing, ok, warning
 
-Version = tuple[int, ...]
-
-_OLDEST_DRIVER: Final[dict[int, Version]] = {11: (450, 80, 2), 12: (525, 60, 13), 13: (580, 65, 6)}
+_OLDEST_DRIVER: Final = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
+"""On Linux, by the CUDA that a program was built for."""
 _OLDEST_CAPABILITY: Final = (7, 0)
 _OLDEST_CAPABILITY_CUDA_13: Final = (7, 5)
 _CUDA_OF_NEW_TORCH: Final = "13.0"
@@ -56,11 +56,10 @@ def check_gpus(machine: Machine) -> Iterator[Finding]:
     nvidia = machine.nvidia
     if not nvidia.gpus:
         return
-    try:
+    cuda = version = None
+    with suppress(ServerError, ProbeError):  # the check of its packages says so
         installed = _environment(machine)
-    except ProbeError:
-        installed = None  # the check of its packages says so
-    cuda, version = (installed.cuda, installed.versions["lmdeploy"]) if installed else (None, None)
+        cuda, version = installed.cuda, installed.versions["lmdeploy"]
     yield _check_driver(machine, nvidia.gpus[0].driver, cuda)
     for gpu in nvidia.gpus:
         yield _check_gpu(gpu, nvidia.capabilities.get(gpu.uuid), cuda, version)
@@ -81,7 +80,6 @@ def check_packages(machine: Machine) -> Iterator[Finding]:
     except ProbeError as error:
         yield failing(f"lmdeploy's Python {error}", "Fix its environment, or make a new one.")
         return
-    assert beside is not None
     named = f"lmdeploy {found.version}" + ("" if found.interpreter == sys.executable else f" in {found.interpreter}")
     for package in ("torch", "transformers"):
         if package in beside.versions:
@@ -143,12 +141,9 @@ def check_torch(machine: Machine) -> Iterator[Finding]:
         yield ok(f"{name} finds {count} GPU{'' if count == 1 else 's'}")
 
 
-def _environment(machine: Machine) -> Environment | None:
-    """What is installed beside lmdeploy; None if it is not installed."""
-    try:
-        installed = machine.installation("lmdeploy")
-    except ServerError:
-        return None
+def _environment(machine: Machine) -> Environment:
+    """What is installed beside lmdeploy. Raises ServerError if it is not installed; ProbeError if that is not told."""
+    installed = machine.installation("lmdeploy")
     found = machine.environment(installed.interpreter)
     # One that pip knows nothing of counts, too.
     return replace(found, versions={"lmdeploy": installed.version, **found.versions})
@@ -157,28 +152,27 @@ def _environment(machine: Machine) -> Environment | None:
 def _check_driver(machine: Machine, driver: str, cuda: str | None) -> Finding:
     wanted = cuda or _CUDA_OF_NEW_TORCH
     whose = f"the installed torch is built for CUDA {wanted}" if cuda else f"torch from PyPI is built for CUDA {wanted}"
-    oldest = _oldest_driver(wanted)
+    oldest = _OLDEST_DRIVER.get((_numbers(wanted) or (0,))[0])
     if oldest is None:
         return ok(f"driver {driver}; {whose}, whose needs are unknown")
-    if _numbers(driver) >= oldest:
-        return ok(f"driver {driver}; {whose}, which needs {_dotted(oldest)} or newer")
+    if _numbers(driver) >= _numbers(oldest):
+        return ok(f"driver {driver}; {whose}, which needs {oldest} or newer")
     if cuda is not None and _torch_finds_gpus(machine):
         return ok(f"driver {driver} with NVIDIA's forward compatibility; {whose}, and finds the GPUs")
-    remedy = f"Update the driver to {_dotted(oldest)} or newer."
-    older = _oldest_driver("12.8")
-    if wanted.startswith("13") and older is not None and _numbers(driver) >= older:
+    remedy = f"Update the driver to {oldest} or newer."
+    if wanted.startswith("13") and _numbers(driver) >= _numbers(_OLDEST_DRIVER[12]):
         remedy += (
             f" Or install `{_OLDER_TORCH}`, which is built for CUDA 12.8 and works with this driver: "
             f"`pip install '{_OLDER_TORCH}'` before or after lmdeploy."
         )
-    return failing(f"driver {driver} is too old: {whose}, which needs {_dotted(oldest)} or newer", remedy)
+    return failing(f"driver {driver} is too old: {whose}, which needs {oldest} or newer", remedy)
 
 
 def _check_gpu(gpu: Gpu, capability: Version | None, cuda: str | None, lmdeploy: str | None) -> Finding:
     name = f"GPU {gpu.index}: {gpu.name}"
     if capability is None:
         return ok(f"{name}; its driver does not report its compute capability (7.0 is needed)")
-    name += f", compute capability {_dotted(capability)}"
+    name += f", compute capability {dotted(capability)}"
     if capability < _OLDEST_CAPABILITY:
         return failing(
             f"{name}: lmdeploy has code for 7.0 and newer only",
@@ -192,7 +186,7 @@ def _check_gpu(gpu: Gpu, capability: Version | None, cuda: str | None, lmdeploy:
         )
     version = _numbers(lmdeploy)[:2] if lmdeploy else (0, 18)
     if not has_turbomind_code(capability, version):
-        return ok(f"{name}: the TurboMind of lmdeploy {_dotted(version)} has no code for it; its PyTorch engine serves")
+        return ok(f"{name}: the TurboMind of lmdeploy {dotted(version)} has no code for it; its PyTorch engine serves")
     return ok(name)
 
 
@@ -224,15 +218,3 @@ def _uncovered(architectures: list[str], machine: Machine) -> str | None:
 def _numbers(version: str) -> Version:
     """The numbers in a version; none if it has none."""
     return tuple(int(number) for number in re.findall(r"\d+", version))
-
-
-def _oldest_driver(cuda: str) -> Version | None:
-    """The oldest driver, on Linux, that runs what was built for this CUDA; None if unknown."""
-    return _OLDEST_DRIVER.get((_numbers(cuda) or (0,))[0])
-
-
-def _dotted(version: Version) -> str:
-    """A version as people write it; a driver's last number has two digits."""
-    if len(version) == 3:
-        return f"{version[0]}.{version[1]}.{version[2]:02d}"
-    return ".".join(map(str, version))

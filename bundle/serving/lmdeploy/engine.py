@@ -16,7 +16,6 @@ from bundle.serving.gpu_locks import reserve_gpus
 from bundle.serving.gpus import Gpu, gib, needed_mib, select_gpus, visible_gpus
 from bundle.serving.lmdeploy import support
 from bundle.serving.lmdeploy.launcher import KEY_VARIABLE
-from bundle.serving.lmdeploy.turbomind import without_turbomind
 from bundle.serving.machine import Installation, Machine
 from bundle.system.findings import Check, Finding, failing, ok
 from bundle.system.text import printable
@@ -197,7 +196,7 @@ class LmdeployEngine:
         say(f"lmdeploy {installed.version} on GPU {', '.join(map(str, gpus))}")
         backend: tuple[str, ...] = ()
         if not is_given("--backend", job.engine_arguments):
-            lacks = without_turbomind(gpus, job.machine.nvidia.capabilities, version)
+            lacks = support.without_turbomind(gpus, job.machine.nvidia.capabilities, version)
             if why := f"has no code for {lacks}" if lacks else "does not say how likely a text is" if scores else None:
                 say(f"its TurboMind {why}: using its PyTorch engine (--backend pytorch)")
                 backend = ("--backend", "pytorch")
@@ -250,8 +249,7 @@ class LmdeployEngine:
     def _require_its_activation(self) -> None:
         """Check that lmdeploy computes the model's activation: most of its models have one, and do not ask.
 
-        Raises:
-            CheckpointError: It computes another.
+        Raises CheckpointError if it computes another.
         """
         checkpoint, package = self.job.checkpoint, self._installed.package
         wanted = checkpoint.config.get("hidden_act")

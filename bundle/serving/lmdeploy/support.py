@@ -1,14 +1,20 @@
-"""What the installed lmdeploy serves: architectures, and kinds of quantized weights.
+"""What lmdeploy serves: architectures, kinds of quantized weights, and the GPUs that its own engine has code for.
 
-Its source is read: importing it would take seconds.
+The installed lmdeploy's source is read: importing it would take seconds.
+
+The library of that engine, TurboMind, in the wheels on PyPI holds code for sm_70 to sm_90a in 0.12, and for sm_100a and
+sm_120a as well from 0.13 on. lmdeploy takes it for every architecture that it knows, whatever the GPU.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from bundle.serving.gpus import Gpu
 from bundle.system.files import text_if_there
+
+Version = tuple[int, ...]
 
 _PYTORCH: Final = re.compile(r"'(\w+)':\s*f'\{LMDEPLOY_PYTORCH_MODEL_PATH\}")
 _TURBOMIND: Final = re.compile(r"^\s+(\w+)='", re.MULTILINE)
@@ -16,6 +22,9 @@ _QUANTIZED_BY: Final = re.compile(r"quant_method == '([\w-]+)'")
 _TURBOMIND_SOURCES: Final = ("converter.py", "deploy/converter.py")
 _GROUP_SIZES: Final = {"awq": (128,), "gptq": (128,), "compressed-tensors": (32, 128)}
 """Of TurboMind's kernels, 0.12 to 0.18 (``_SUPPORTED_GROUP_SIZES`` in its converter)."""
+_CODE_FOR_ONE: Final = {(9, 0): (0, 12), (10, 0): (0, 13), (12, 0): (0, 13)}
+_CODE_FROM: Final = ((7, 0), (7, 5), (8, 0))
+"""Compute capabilities that TurboMind has code for: for one alone, since a version of lmdeploy; or from one on."""
 
 
 def architectures(package: Path) -> frozenset[str] | None:
@@ -35,10 +44,8 @@ def refused_quantization(
 ) -> str | None:
     """Why lmdeploy cannot serve weights that are quantized in this way; None if it can, or it cannot be told.
 
-    Args:
-        package: The directory of the installed lmdeploy.
-        settings: ``quantization_config``, with its ``quant_method``.
-        backend: As in ``--backend``; None where lmdeploy chooses.
+    ``package`` is the directory of the installed lmdeploy, ``settings`` are the checkpoint's ``quantization_config``,
+    and ``backend`` is as in ``--backend``: None where lmdeploy chooses.
     """
     method = settings["quant_method"]
     pytorch = _named_in(package / "pytorch" / "nn" / "linear" / "__init__.py")
@@ -69,6 +76,31 @@ def activation(package: Path, architecture: str) -> str | None:
     """The activation that it computes for an architecture, whatever config.json says; None if that is asked."""
     source = _model(package, architecture)
     return "silu" if "SiluAndMul(" in source and "hidden_act" not in source else None
+
+
+def has_turbomind_code(capability: Version, lmdeploy: Version) -> bool:
+    """Whether the TurboMind of this lmdeploy contains code for a GPU of this compute capability.
+
+    Code runs on every GPU of the same major capability that is not older than what it was built for; that of 9.0a,
+    10.0a and 12.0a on these alone (CUDA C++ Programming Guide, "Binary Compatibility").
+    """
+    if capability in _CODE_FOR_ONE:
+        return lmdeploy >= _CODE_FOR_ONE[capability]
+    return any(built[0] == capability[0] and built <= capability for built in _CODE_FROM)
+
+
+def without_turbomind(gpus: Iterable[Gpu], capabilities: Mapping[str, Version], lmdeploy: Version) -> str | None:
+    """The first GPU that TurboMind has no code for, as far as the driver tells; None if there is none."""
+    for gpu in gpus:
+        capability = capabilities.get(gpu.uuid)
+        if capability is not None and not has_turbomind_code(capability, lmdeploy):
+            return f"{gpu.name} (compute capability {dotted(capability)})"
+    return None
+
+
+def dotted(version: Version) -> str:
+    """A version or a capability as people write it."""
+    return ".".join(map(str, version))
 
 
 def _splits_its_attention_unusually(package: Path, architecture: str) -> bool:

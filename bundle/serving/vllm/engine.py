@@ -283,10 +283,8 @@ class VllmEngine:
         """Check that vLLM loads the weights that were inspected.
 
         It prefers files of Mistral's format (``consolidated*.safetensors``), and without an index loads every
-        safetensors file there is: another model's, an adapter's (its ``DefaultModelLoader``).
-
-        Raises:
-            CheckpointError: It would load others.
+        safetensors file there is: another model's, an adapter's (its ``DefaultModelLoader``). Raises CheckpointError if
+        it would load others.
         """
         checkpoint, directory = self.job.checkpoint, self.job.checkpoint.path
         inspected = {file.name for file in checkpoint.weight_files}

@@ -17,7 +17,7 @@ from typing import BinaryIO
 from bundle import __version__
 from bundle.errors import DataError
 from bundle.system.background import bounded
-from bundle.system.files import expanded, home_cache
+from bundle.system.files import expanded
 from bundle.system.proxies import proxy_for, without_users
 from bundle.system.tls import wrong_scheme
 from bundle.tasks.benchmarks import Benchmark
@@ -126,7 +126,7 @@ def cache() -> Path:
     named = os.environ.get("MODELSCOPE_CACHE")
     if named:
         return expanded(named, "MODELSCOPE_CACHE") / "bundle"
-    return home_cache("MODELSCOPE_CACHE") / "bundle" / "modelscope"
+    return expanded("~/.cache", "MODELSCOPE_CACHE") / "bundle" / "modelscope"
 
 
 def download(url: str, path: Path) -> None:
