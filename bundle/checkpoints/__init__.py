@@ -9,7 +9,6 @@ from bundle.checkpoints.inspection import (
     fingerprint,
     inspect_checkpoint,
     require_architecture,
-    require_quantization,
     require_trust,
 )
 from bundle.checkpoints.token_count import TokenCounter, estimating_counter, token_counter
@@ -30,7 +29,6 @@ __all__ = [
     "prove_tokenizer",
     "require_architecture",
     "require_chat_template",
-    "require_quantization",
     "require_trust",
     "require_values",
     "token_counter",

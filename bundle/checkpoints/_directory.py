@@ -6,13 +6,15 @@ from pathlib import Path
 from shlex import quote
 from typing import Final
 
-from bundle.checkpoints._files import list_names, listed, shown, unfinished_files, unreadable
+from bundle.checkpoints._files import list_names, listed, shown, unreadable
 from bundle.checkpoints._training import training_state
 from bundle.errors import CheckpointError
 from bundle.system.files import user_path
 from bundle.system.text import is_unicode, nearest
 
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+# What browsers, wget's kin, aria2 and the hubs' own clients call a file they have not finished.
+_UNFINISHED: Final = (".incomplete", ".aria2", ".part", ".crdownload")
 _SINGLE_FILE_SUFFIXES: Final = (".safetensors", ".bin", ".json", ".model", ".pt", ".pth")
 
 
@@ -33,8 +35,7 @@ def require_model_directory(path: Path) -> Path:
         raise CheckpointError(
             f"{shown(directory)} is empty.", remedy="Give the directory that holds config.json and the weights."
         )
-    unfinished = unfinished_files(names)
-    if unfinished:
+    if unfinished := [name for name in names if name.endswith(_UNFINISHED)]:
         raise CheckpointError(
             f"The download into {shown(directory)} has not finished: {listed(unfinished)}.",
             remedy="Wait for it, or run it again; if it did finish, delete these files.",

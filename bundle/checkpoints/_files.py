@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,12 +13,15 @@ from uuid import uuid4
 from bundle.errors import CheckpointError
 from bundle.system.text import printable
 
+TOKENIZER_FILE: Final = re.compile(
+    r"tokenizer.*\.json|(?:tokenizer|spiece)\.model|vocab\.(?:json|txt)|merges\.txt|special_tokens_map\.json|"
+    r"added_tokens\.json|tekken\.json|chat_template\.(?:jinja|json)|tokenization_\w+\.py"
+)
+"""A file of a tokenizer or of its chat template."""
 _LFS_SIGNATURE: Final = b"version https://git-lfs.github.com/spec/v1"
 _LFS_POINTER_LIMIT: Final = 1024
 WHOLE_FILE_LIMIT: Final = 100_000_000  # of what is read as a whole; no real config or tokenizer comes near
 
-# What browsers, wget's kin, aria2 and the hubs' own clients call a file they have not finished.
-_UNFINISHED_SUFFIXES: Final = (".incomplete", ".aria2", ".part", ".crdownload")
 _DOWNLOAD_AGAIN: Final = "Download it again."
 
 
@@ -153,11 +157,6 @@ def require_whole_json(path: Path) -> None:
         raise CheckpointError(f"{shown(path)} is not a JSON object.", remedy=_DOWNLOAD_AGAIN)
     if not tail.rstrip().endswith(b"}"):
         raise CheckpointError(f"{shown(path)} is truncated: its JSON object has no end.", remedy=_DOWNLOAD_AGAIN)
-
-
-def unfinished_files(names: Iterable[str]) -> list[str]:
-    """Those names that downloaders give to files they have not finished."""
-    return [name for name in names if name.endswith(_UNFINISHED_SUFFIXES)]
 
 
 def download_hint(directory: Path) -> str | None:

@@ -14,19 +14,17 @@ from typing import Any, Final
 from bundle.checkpoints._files import listed
 from bundle.checkpoints._quantized import QuantizedLayout
 from bundle.checkpoints._settings import is_size, language_configs, vocab_size
-from bundle.checkpoints._weights import FLOATS, StoredTensor
+from bundle.checkpoints._weights import StoredTensor
 
-_LAYERS: Final = (
-    *("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers", "num_transformer_layers"),
-)
+_LAYERS: Final = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers")
 _FURTHER: Final = ("num_nextn_predict_layers", "num_mtp_layers", "num_mtp_modules", "mtp_num_layers")
 """Layers that predict further tokens, which may be stored behind the others."""
 _EXPERTS: Final = ("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts", "num_routed_experts")
+_MOST: Final = 10_000  # of layers, or of experts in one
 _NUMBERED: Final = re.compile(r"(.*?)\.(\d+)\.(.+)")
 _EXPERT: Final = re.compile(r"(?:^|\.)experts\.(\d+)\.")
 
 _Layer = dict[str, StoredTensor]
-_Parts = frozenset[tuple[str, tuple[int, ...] | None]]
 
 
 def examine_layers(
@@ -85,9 +83,9 @@ def _language_layers(lists: Mapping[str, Mapping[int, _Layer]], counts: list[int
 
 
 def _numbers(config: Mapping[str, Any], keys: tuple[str, ...]) -> set[int]:
-    """The positive integers under some keys, in the language model's own configuration too."""
-    own = {value for value in map(config.get, keys) if is_size(value)}
-    return own.union(*(_numbers(nested, keys) for nested in language_configs(config)))
+    """The positive integers under some keys, as far as they can be."""
+    values = (value for one in language_configs(config) for value in map(one.get, keys))
+    return {value for value in values if is_size(value) and value <= _MOST}
 
 
 def _missing_experts(config: Mapping[str, Any], name: str, layers: Mapping[int, _Layer]) -> Iterator[str]:
@@ -95,7 +93,7 @@ def _missing_experts(config: Mapping[str, Any], name: str, layers: Mapping[int, 
     absent: list[str] = []
     for number, layer in layers.items():
         found = {int(match[1]) for rest in layer if (match := _EXPERT.search(rest))}
-        wanted = range(expected or max(found) + 1) if found else ()
+        wanted = range(expected or min(max(found) + 1, _MOST)) if found else ()
         absent += [f"{name}.{number}, expert {one}" for one in wanted if one not in found]
     if absent:
         yield f"missing experts ({len(absent)}): {listed(absent)}"
@@ -103,13 +101,11 @@ def _missing_experts(config: Mapping[str, Any], name: str, layers: Mapping[int, 
 
 def _lists_of_layers(config: Mapping[str, Any], count: int) -> Iterator[list[str]]:
     """What a config.json says of each layer: ``layer_types``, ``block_configs``, a pattern of letters and the like."""
-    for value in config.values():
+    for value in (value for one in language_configs(config) for value in one.values()):
         if (isinstance(value, list) and len(value) >= count) or (isinstance(value, str) and len(value) == count):
             each = list(map(repr, value))
             if len(set(each)) <= count // 2:  # else every layer would be of a kind of its own
                 yield each
-    for nested in language_configs(config):
-        yield from _lists_of_layers(nested, count)
 
 
 def _held_against_likes(
@@ -120,42 +116,37 @@ def _held_against_likes(
     Args:
         given: What config.json says of each layer. Layers of which it says different things are of different kinds.
     """
-    kinds: dict[_Parts, list[int]] = defaultdict(list)
+    kinds: dict[frozenset[str], list[int]] = defaultdict(list)
     for number, layer in layers.items():
-        kinds[frozenset(_parts(layer, layout))].append(number)
+        kinds[frozenset(_unquantized(layer, layout))].append(number)
     problems: list[str] = []
     doubts: list[str] = []
     for parts, numbers in kinds.items():
-        names = {part for part, _ in parts}
         likes = [
             other
             for other, others in kinds.items()
             if len(others) > len(numbers)
-            and names <= {part for part, _ in other}
+            and parts < other
             and not any({one[n] for n in numbers}.isdisjoint(one[n] for n in others) for one in given)
         ]
-        if not likes:
-            continue
-        like = max(likes, key=lambda one: len(kinds[one]))
-        where = f"{name}.{numbers[0]}" + f" and {len(numbers) - 1} more" * (len(numbers) > 1)
-        if lacking := sorted(part for part, _ in like if part not in names):
+        if likes:
+            like = max(likes, key=lambda one: len(kinds[one]))
+            lacking = sorted(like - parts)
+            where = f"{name}.{numbers[0]}" + f" and {len(numbers) - 1} more" * (len(numbers) > 1)
             told = f"{where} without what {len(kinds[like])} others have ({len(lacking)}): {listed(lacking)}"
             # The first layer of some has no norm or router of its own, and several that lack the same may be a kind.
             if len(numbers) == 1 and numbers != [0]:
                 problems.append(told)
             else:
                 doubts.append(f"{told}, which may be by design")
-        elif len(numbers) == 1 and len(kinds) == 2:
-            reshaped = listed(sorted(part for part, _ in parts - like))
-            doubts.append(f"{where} with other shapes than the others, which may be by design: {reshaped}")
     return problems, doubts
 
 
-def _parts(layer: _Layer, layout: QuantizedLayout) -> Iterator[tuple[str, tuple[int, ...] | None]]:
-    """A layer's tensors as they are without quantization, with their shapes where these do not depend on it."""
-    for name, tensor in layer.items():
+def _unquantized(layer: _Layer, layout: QuantizedLayout) -> Iterator[str]:
+    """The names of a layer's tensors as they are without quantization."""
+    for name in layer:
         module, _, last = name.rpartition(".")
         if last == layout.packed:
-            yield f"{module}.weight", None
+            yield f"{module}.weight"
         elif last not in layout.beside and not name.endswith("rotary_emb.inv_freq"):
-            yield name, tensor.shape if layout.method is None and tensor.dtype in FLOATS else None
+            yield name

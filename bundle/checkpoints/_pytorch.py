@@ -14,7 +14,6 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from shlex import quote
 from typing import IO, Any, Final, NamedTuple
 
 from bundle.checkpoints._files import listed, shown, unreadable
@@ -39,6 +38,10 @@ _SAVE_TENSORS: Final = (
     "Save the model's tensors alone: model.save_pretrained(DIR), or torch.save(model.state_dict(), FILE)."
 )
 
+_TAKE_TENSORS: Final = (
+    'Where its code is installed, and if you trust the file, which this runs: `python -c "import torch; '
+    "model = torch.load('FILE', 'cpu', weights_only=False); torch.save(model.state_dict(), 'FILE')\"`."
+)
 _GATHER: Final = (
     "Gather them before saving: torch.distributed.checkpoint.state_dict.get_model_state_dict(model, "
     "options=StateDictOptions(full_state_dict=True, cpu_offload=True))."
@@ -63,11 +66,7 @@ class _Tensor(NamedTuple):
 
 
 class _ForeignError(Exception):
-    """It names something that is neither a tensor nor a part of one."""
-
-
-class _ModuleError(Exception):
-    """It is an object of a class of its own, and no table."""
+    """It holds something that is neither a tensor nor a part of one: what, and what to do about it."""
 
 
 class _Inert:
@@ -75,16 +74,10 @@ class _Inert:
 
     def __init__(self, *_: object, **__: object) -> None: ...
 
-    def __setstate__(self, state: object) -> None: ...
-
-    def __setitem__(self, key: object, value: object) -> None: ...
-
     def __call__(self, *_: object, **__: object) -> "_Inert":
         return self
 
-    def append(self, item: object) -> None: ...
-
-    def extend(self, items: object) -> None: ...
+    __setstate__ = __setitem__ = append = extend = __init__
 
 
 def _tensor(storage: _Storage, offset: int, shape: Sequence[int], stride: Sequence[int], *rest: object) -> _Tensor:
@@ -132,8 +125,11 @@ class _Reader(pickle.Unpickler):
         self.first = self.first or f"{module}.{name}"
         if module.startswith("torch") and name.removesuffix("Storage") in _DTYPES:
             return _DTYPES[name.removesuffix("Storage")]
-        if name == "DTensor" or ((module, name) not in _KNOWN and module.partition(".")[0] not in _LOADED):
-            raise _ForeignError(f"{module}.{name}")
+        if name == "DTensor":
+            raise _ForeignError("pieces of tensors that were spread over several processes (DTensor)", _GATHER)
+        if (module, name) not in _KNOWN and module.partition(".")[0] not in _LOADED:
+            what = f"{module}.{name}, and the engines load nothing but tensors from such a file"
+            raise _ForeignError(what, _SAVE_TENSORS)
         return _KNOWN.get((module, name), _Inert)
 
     def persistent_load(self, pid: Any) -> _Storage:
@@ -158,21 +154,10 @@ def _describe(path: Path) -> Described:
             is_zip = file.read(4) == b"PK\x03\x04"
             file.seek(0)
             content, places = _of_zip(file) if is_zip else _of_pickles(file)
-    except _ModuleError as error:
-        raise CheckpointError(
-            f"{shown(path)} holds a whole model as Python objects ({shown(error)}), as torch.save(model, …) writes it; "
-            "the engines load nothing but tensors by name.",
-            remedy="Where its code is installed, and if you trust the file, which this runs: "
-            f'`cd {quote(str(path.parent))} && python -c "import torch; f = {path.name!r}; '
-            "model = torch.load(f, 'cpu', weights_only=False); torch.save(model.state_dict(), f)\"`.",
-        ) from error
     except _ForeignError as error:
-        spread = str(error).endswith(".DTensor")
+        what, remedy = error.args
         raise CheckpointError(
-            f"{shown(path)} holds pieces of tensors that were spread over several processes ({shown(error)})."
-            if spread
-            else f"{shown(path)} holds {shown(error)}, and the engines load nothing but tensors from such a file.",
-            remedy=_GATHER if spread else _SAVE_TENSORS,
+            f"{shown(path)} holds {shown(what, 300)}.", remedy=remedy.replace("FILE", str(path))
         ) from error
     except OSError as error:
         raise unreadable(path, error) from error
@@ -214,7 +199,8 @@ def _load(file: IO[bytes]) -> tuple[Mapping[Any, Any], dict[str, int]]:
     except _ForeignError as error:
         content = error
     if is_object and isinstance(content, _Inert | _ForeignError) and reader.first != "collections.OrderedDict":
-        raise _ModuleError(reader.first)
+        what = f"a whole model as Python objects ({reader.first}), as torch.save(model, …) writes it, not its tensors"
+        raise _ForeignError(what, _TAKE_TENSORS)
     if isinstance(content, _ForeignError):
         raise content
     return content if isinstance(content, Mapping) else {}, reader.storages

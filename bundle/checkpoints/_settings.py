@@ -19,17 +19,16 @@ def vocab_size(config: Mapping[str, Any]) -> int | None:
 
 def first_number(config: Mapping[str, Any], *keys: str) -> int | None:
     """The first positive integer under one of the keys, here or in the language model's own configuration."""
-    for key in keys:
-        value = config.get(key)
-        if type(value) is int and value > 0:
-            return value
-    numbers = (first_number(nested, *keys) for nested in language_configs(config))
-    return next((number for number in numbers if number is not None), None)
+    values = (one.get(key) for one in language_configs(config) for key in keys)
+    return next(filter(is_size, values), None)
 
 
-def language_configs(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The language model's own configuration within a multimodal one."""
-    yield from (nested for name in _TEXT_CONFIGS if isinstance(nested := config.get(name), dict))
+def language_configs(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """A configuration, and within a multimodal one its language model's own."""
+    yield config
+    for name in _TEXT_CONFIGS:
+        if isinstance(nested := config.get(name), dict):
+            yield from language_configs(nested)
 
 
 def wrong_value(settings: Mapping[str, Any], rules: Rules) -> str | None:

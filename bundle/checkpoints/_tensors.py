@@ -23,25 +23,21 @@ Shapes = dict[str, tuple[int, ...]]
 INTERNLM2: Final = "InternLM2ForCausalLM"
 # What a config.json must give, by architecture; transformers' defaults for the rest are those of `_llama_tensors`.
 _SIZES: Final = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
+_EXPERTS: Final = ("num_experts", "moe_intermediate_size")
 _NEEDED: Final[dict[str, tuple[str, ...]]] = {
     INTERNLM2: _SIZES,
-    "Gemma2ForCausalLM": (*_SIZES, "num_key_value_heads", "head_dim"),
-    "Gemma3ForCausalLM": (*_SIZES, "num_key_value_heads", "head_dim"),
-    "GemmaForCausalLM": (*_SIZES, "num_key_value_heads", "head_dim"),
-    "Glm4ForCausalLM": (*_SIZES, "num_key_value_heads"),
-    "GlmForCausalLM": (*_SIZES, "num_key_value_heads"),
-    "InternLM3ForCausalLM": (*_SIZES, "num_key_value_heads"),
     "LlamaForCausalLM": _SIZES,
-    "MistralForCausalLM": (*_SIZES, "num_key_value_heads"),
-    "MixtralForCausalLM": (*_SIZES, "num_key_value_heads", "num_local_experts"),
-    "Phi3ForCausalLM": (*_SIZES, "num_key_value_heads"),
-    "Qwen2ForCausalLM": (*_SIZES, "num_key_value_heads"),
-    "Qwen2MoeForCausalLM": (
-        *(*_SIZES, "num_key_value_heads", "num_experts"),
-        *("moe_intermediate_size", "shared_expert_intermediate_size"),
-    ),
-    "Qwen3ForCausalLM": (*_SIZES, "num_key_value_heads"),
-    "Qwen3MoeForCausalLM": (*_SIZES, "num_key_value_heads", "num_experts", "moe_intermediate_size"),
+    **{
+        f"{name}ForCausalLM": (*_SIZES, "num_key_value_heads", *more)
+        for names, more in (
+            (("Glm", "Glm4", "InternLM3", "Mistral", "Phi3", "Qwen2", "Qwen3"), ()),
+            (("Gemma", "Gemma2", "Gemma3"), ("head_dim",)),
+            (("Mixtral",), ("num_local_experts",)),
+            (("Qwen2Moe",), (*_EXPERTS, "shared_expert_intermediate_size")),
+            (("Qwen3Moe",), _EXPERTS),
+        )
+        for name in names
+    },
 }
 _TIED_BY_DEFAULT: Final = ("GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM")
 _MOST_LAYERS: Final = 10_000  # a table of every tensor is made, whatever the file says

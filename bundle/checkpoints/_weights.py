@@ -70,15 +70,23 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class StoredFile:
-    """One file's tensors by name, the size of their data in bytes, and where each is, if in one piece."""
+class Weights:
+    """A checkpoint's weights, or those in one file.
 
+    Attributes:
+        files: The files they are in, in name order.
+        size: Their size in bytes.
+        tensors: All tensors in them, by name.
+        places: Where they are; in ``.bin`` files only of those in one piece.
+    """
+
+    files: tuple[Path, ...]
+    size: int
     tensors: Mapping[str, StoredTensor]
-    data_bytes: int
     places: Mapping[str, Place]
 
 
-def read_safetensors_header(path: Path) -> StoredFile:
+def read_safetensors_header(path: Path) -> Weights:
     """Read and check one file's header.
 
     Raises:
@@ -116,7 +124,7 @@ def read_safetensors_header(path: Path) -> StoredFile:
         name: Place(path, data + entry["data_offsets"][0], data + entry["data_offsets"][1])
         for name, entry in header.items()
     }
-    return StoredFile(tensors, data_bytes, places)
+    return Weights((path,), data_bytes, tensors, places)
 
 
 def _check_layout(path: Path, header: dict[str, Any]) -> int:
@@ -161,24 +169,7 @@ def _broken(path: Path, fault: str) -> CheckpointError:
     return CheckpointError(f"{shown(path)} is {fault}.", remedy=_REMEDY)
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """A checkpoint's weights.
-
-    Attributes:
-        files: The files they are in, in name order.
-        size: Their size in bytes.
-        tensors: All tensors in them, by name.
-        places: Where they are, as in `StoredFile`.
-    """
-
-    files: tuple[Path, ...]
-    size: int
-    tensors: Mapping[str, StoredTensor]
-    places: Mapping[str, Place]
-
-
-_Reader = Callable[[Sequence[Path]], Iterable[StoredFile]]
+_Reader = Callable[[Sequence[Path]], Iterable[Weights]]
 
 
 def inspect_weights(directory: Path) -> Weights:
@@ -293,7 +284,7 @@ def _checked(files: list[Path], read: _Reader, expected: Mapping[str, set[str]],
                 f"{shown(file)} holds {len(twice)} tensors that another weight file holds too: {listed(twice)}.",
                 remedy="Keep only one set of weight files in the directory.",
             )
-        size += found.data_bytes
+        size += found.size
         tensors |= found.tensors
         places |= found.places
     return Weights(tuple(files), size, tensors, places)
@@ -308,11 +299,11 @@ def read_weights(file: Path) -> Weights:
     return _checked([file], _read_safetensors if file.suffix == ".safetensors" else _read_pytorch, {})
 
 
-def _read_safetensors(files: Sequence[Path]) -> Iterator[StoredFile]:
+def _read_safetensors(files: Sequence[Path]) -> Iterator[Weights]:
     return map(read_safetensors_header, files)
 
 
-def _read_pytorch(files: Sequence[Path]) -> Iterator[StoredFile]:
+def _read_pytorch(files: Sequence[Path]) -> Iterator[Weights]:
     """Read what is not data, in a confined process: it is a program."""
     from bundle.checkpoints.confined import call_confined  # most checkpoints have no such file
 
@@ -325,7 +316,7 @@ def _read_pytorch(files: Sequence[Path]) -> Iterator[StoredFile]:
     for path, tensors in zip(files, described, strict=True):
         stored = {name: StoredTensor(dtype, tuple(shape)) for name, (dtype, shape, _) in tensors.items()}
         places = {name: Place(path, *place) for name, (_, _, place) in tensors.items() if place}
-        yield StoredFile(stored, path.stat().st_size, places)
+        yield Weights((path,), path.stat().st_size, stored, places)
 
 
 def require_own_names(directory: Path, stored: Iterable[str]) -> None:

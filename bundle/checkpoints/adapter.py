@@ -97,7 +97,7 @@ def inspect_adapter(path: Path, base: Checkpoint) -> Adapter:
             f"{shown(base.path)} is quantized ({base.quantization}), so no adapter can be merged into it.",
             remedy="Give the checkpoint that it was quantized from.",
         )
-    if any(file.suffix != ".safetensors" for file in base.weight_files):
+    if any(file.suffix != ".safetensors" for file in base.weights.files):
         raise CheckpointError(
             f"The weights in {shown(base.path)} are PyTorch .bin files; only safetensors can be merged.",
             remedy="Save the model again as safetensors.",
@@ -106,9 +106,9 @@ def inspect_adapter(path: Path, base: Checkpoint) -> Adapter:
     zeros = _zeros(weights)
     products, replaced = _held_against_base(path, config, weights, base)
     notes = _held_against_config(file, config, products, replaced, base)
-    if not any(_HEAD.match(_whole(name.removeprefix(_PREFIX))) for name in (*weights.tensors, *base.tensors)) and (
-        not config.ensure_weight_tying and any(map(_EMBEDDINGS.search, {*products, *replaced}))
-    ):
+    if not any(
+        _HEAD.match(_whole(name.removeprefix(_PREFIX))) for name in (*weights.tensors, *base.weights.tensors)
+    ) and (not config.ensure_weight_tying and any(map(_EMBEDDINGS.search, {*products, *replaced}))):
         notes.append(
             "warning: the adapter changes the embeddings, which are the base's output layer too: in training they "
             "were changed alone, but merging, as peft's does, changes both; for the model as it was trained, save the "
@@ -172,7 +172,7 @@ def _held_against_base(
     weights: Weights,
     base: Checkpoint,
 ) -> tuple[dict[str, Product], dict[str, str]]:
-    tensors, stored, file = base.tensors, weights.tensors, weights.files[0]
+    tensors, stored, file = base.weights.tensors, weights.tensors, weights.files[0]
     factors: dict[str, dict[str, str]] = {}
     replaced: dict[str, str] = {}
     strange = []
@@ -250,7 +250,7 @@ def _held_against_config(
     base: Checkpoint,
 ) -> list[str]:
     """Check that an adapter's file holds what its configuration names; returns what the user should know."""
-    tensors, notes = base.tensors, []
+    tensors, notes = base.weights.tensors, []
     named = config.base_model_name_or_path
     if named and model_name(named).casefold() != base.name.casefold():
         notes.append(f"the adapter was trained on {named}, according to its config, not on {base.path}")

@@ -12,7 +12,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, Final
 
-from bundle.checkpoints._files import new_directory, read_json_object, shown
+from bundle.checkpoints._files import TOKENIZER_FILE, list_names, new_directory, read_json_object, shown
 from bundle.checkpoints.internlm2.make import CARRIER, END_PULL, FAINT, LETTERS_PULL, LETTERS_SPREAD, SHARP
 from bundle.checkpoints.internlm2.make import training_texts as _training_texts
 from bundle.checkpoints.tokenizer_probe import declared_tokens, end_of_turn
@@ -28,10 +28,6 @@ _SIZES: Final = {
     "head_dim": 64,
     "tie_word_embeddings": False,
 }
-_TOKENIZER_FILES: Final = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("chat_template.jinja", "tokenizer.model", "vocab.json", "merges.txt"),
-)
 # How Qwen's and Llama 3's tokenizers split text, but for long numbers.
 _SPLIT: Final = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -65,8 +61,8 @@ def make_family_checkpoint(
             say("training a tokenizer")
             _train_tokenizer(partial, family)
         else:
-            for name in _TOKENIZER_FILES:
-                if (tokenizer / name).is_file():
+            for name in list_names(tokenizer):
+                if TOKENIZER_FILE.fullmatch(name) and not name.endswith(".py"):
                     shutil.copyfile(tokenizer / name, partial / name)
             if not settings.get("chat_template") and not (partial / "chat_template.jinja").is_file():
                 write_json(partial / "tokenizer_config.json", {**settings, "chat_template": family["template"]})

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from bundle.checkpoints._directory import require_model_directory
 from bundle.checkpoints._files import (
+    TOKENIZER_FILE,
     WHOLE_FILE_LIMIT,
     list_names,
     listed,
@@ -36,14 +37,13 @@ from bundle.checkpoints._settings import (
 )
 from bundle.checkpoints._tensors import check_tensors, has_known_layout, tied_tensors
 from bundle.checkpoints._values import require_gptq, require_same_values
-from bundle.checkpoints._weights import StoredTensor, Weights, inspect_weights
+from bundle.checkpoints._weights import Weights, inspect_weights
 from bundle.errors import CheckpointError
 from bundle.system.files import model_name
 from bundle.system.text import nearest
 
 _VOCABULARIES: Final = ("tokenizer.json", "tokenizer.model", "vocab.txt", "spiece.model", "tekken.json")
 _TOKENIZER_SETTINGS: Final = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-_CHAT_TEMPLATES: Final = ("chat_template.jinja", "chat_template.json", "additional_chat_templates", "tekken.json")
 _MODELOPT: Final = "hf_quant_config.json"
 _SAMPLES, _SAMPLE_BYTES = 16, 64 * 1024
 
@@ -75,19 +75,6 @@ class Checkpoint:
     vocab_size: int | None
     quantization_config: Mapping[str, Any] | None
     max_position_embeddings: int | None
-
-    @property
-    def weight_files(self) -> tuple[Path, ...]:
-        return self.weights.files
-
-    @property
-    def weight_bytes(self) -> int:
-        return self.weights.size
-
-    @property
-    def tensors(self) -> Mapping[str, StoredTensor]:
-        """Name -> dtype and shape."""
-        return self.weights.tensors
 
     @property
     def quantization(self) -> str | None:
@@ -189,7 +176,7 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     for path in (checkpoint.path / "config.json", *checkpoint.tokenizer_files):
         digest.update(os.fsencode(path.name) + b"\0")
         digest.update(path.read_bytes())
-    for path in checkpoint.weight_files:
+    for path in checkpoint.weights.files:
         size = path.stat().st_size
         digest.update(os.fsencode(path.name) + f"\0{size}\0".encode())
         with path.open("rb") as stream:
@@ -223,7 +210,7 @@ def _quantization_config(
 ) -> Mapping[str, Any] | None:
     """How the weights are quantized, with a ``quant_method``; None if they are not."""
     settings = next(
-        (found for one in (config, *language_configs(config)) if (found := one.get("quantization_config")) is not None),
+        (found for one in language_configs(config) if (found := one.get("quantization_config")) is not None),
         None,
     )
     if settings is None and _MODELOPT in names:
@@ -267,30 +254,10 @@ def _wrong(path: Path, what: str) -> CheckpointError:
     return CheckpointError(f"{shown(path)}: {what}.", remedy="Compare it with the one the model was published with.")
 
 
-def require_quantization(checkpoint: Checkpoint, refused: str | None, engine: str, others: Collection[str]) -> None:
-    """Check that an engine takes a checkpoint's quantized weights.
-
-    Args:
-        refused: Why it does not; None if it does, or it can't be told.
-        others: Engines of this machine that may.
-
-    Raises:
-        CheckpointError: It does not.
-    """
-    if refused is not None:
-        raise CheckpointError(
-            f"{engine} cannot serve {shown(checkpoint.path)}: {refused}.",
-            remedy=f"Use --engine {' or '.join(others)}, or serve the checkpoint it was quantized from."
-            if others
-            else "Serve the checkpoint it was quantized from, or quantize that in another way.",
-        )
-
-
 def _copy_from_above(directory: Path) -> str | None:
     """How to copy the tokenizer from the directory above, where trainers put it; None if there is none."""
-    known = (*_VOCABULARIES, *_TOKENIZER_SETTINGS, *_CHAT_TEMPLATES, "vocab.json", "merges.txt")
     with contextlib.suppress(CheckpointError):
-        above = [name for name in list_names(directory.parent) if name in known or name.startswith("tokenization_")]
+        above = [name for name in list_names(directory.parent) if TOKENIZER_FILE.fullmatch(name)]
         if any(name in _VOCABULARIES or name == "merges.txt" for name in above):
             files = " ".join(quote(shown(directory.parent / name)) for name in above)
             return f"Copy it from the directory above: `cp {files} {quote(shown(directory))}`."

@@ -4,13 +4,12 @@ Every engine serves the merged checkpoint, and with the same speed as any other.
 files are written again, one after the other, with the adapter's product added where it has one.
 """
 
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bundle.checkpoints._files import list_names, shown
+from bundle.checkpoints._files import TOKENIZER_FILE, list_names, shown
 from bundle.checkpoints._lora_config import ADAPTER_CONFIG
 from bundle.checkpoints.adapter import Adapter
 from bundle.checkpoints.cache import cached_directory, content_key, require_space, unwritable_cache
@@ -22,10 +21,6 @@ if TYPE_CHECKING:
 
 # Goes up with every change to what is written.
 _VERSION: Final = "merged-lora 2"
-_TOKENIZER_FILES: Final = re.compile(
-    r"tokenizer.*\.json|tokenizer\.model|vocab\.(?:json|txt)|merges\.txt|special_tokens_map\.json|added_tokens\.json|"
-    r"chat_template\.jinja|tokenization_\w+\.py"
-)
 
 
 def merge_adapter(
@@ -47,7 +42,7 @@ def merge_adapter(
 
     def make(target: Path) -> None:
         made.append(target)
-        require_space(target, base.weight_bytes, "the merged checkpoint")
+        require_space(target, base.weights.size, "the merged checkpoint")
         say("merging (kept for next time)")
         _write_merged(base, adapter, target, say)
         for file in beside:
@@ -57,7 +52,7 @@ def merge_adapter(
     if any(file.parent == adapter.path for file in beside):
         say("tokenizer and chat template are the adapter's")
     try:
-        files = [adapter.path / ADAPTER_CONFIG, adapter.weights, *beside, *base.weight_files]
+        files = [adapter.path / ADAPTER_CONFIG, adapter.weights, *beside, *base.weights.files]
         directory = cached_directory(cache_root, content_key(_VERSION, files), make, source=adapter.path, say=say)
     except OSError as error:
         raise unwritable_cache(cache_root, error) from error
@@ -68,23 +63,23 @@ def merge_adapter(
 
 def link_unmerged(base: Checkpoint, adapter: Adapter, directory: Path) -> None:
     """Fill a directory with links to what the merged checkpoint would hold, but with the base's weights."""
-    for file in (*_beside_weights(base, adapter), *base.weight_files):
+    for file in (*_beside_weights(base, adapter), *base.weights.files):
         (directory / file.name).symlink_to(file)
 
 
 def _beside_weights(base: Checkpoint, adapter: Adapter) -> list[Path]:
     """The files of a merged checkpoint besides its weights: the base's, and the adapter's tokenizer if it has one."""
-    own = [adapter.path / name for name in list_names(adapter.path) if _TOKENIZER_FILES.fullmatch(name)]
+    own = [adapter.path / name for name in list_names(adapter.path) if TOKENIZER_FILE.fullmatch(name)]
     if not any(file.name in ("tokenizer.json", "tokenizer.model", "vocab.json") for file in own):
         own = []
-    weights = {file.name for file in base.weight_files}
+    weights = {file.name for file in base.weights.files}
     suffixes = (".json", ".py", ".model", ".txt", ".jinja", ".tiktoken")
     return own + [
         file
         for name in list_names(base.path)
         if name not in weights
         and name.endswith(suffixes)
-        and not (own and _TOKENIZER_FILES.fullmatch(name))
+        and not (own and TOKENIZER_FILE.fullmatch(name))
         and (file := base.path / name).is_file()
     ]
 
@@ -98,8 +93,8 @@ def _write_merged(base: Checkpoint, adapter: Adapter, target: Path, say: Callabl
         parts = torch.load(adapter.weights, "cpu", weights_only=True)
     else:
         parts = load_file(adapter.weights)
-    for number, file in enumerate(base.weight_files, start=1):
-        say(f"merging, file {number} of {len(base.weight_files)} ({file.stat().st_size / 1e6:,.0f} MB)")
+    for number, file in enumerate(base.weights.files, start=1):
+        say(f"merging, file {number} of {len(base.weights.files)} ({file.stat().st_size / 1e6:,.0f} MB)")
         merged = dict(_merged(load_file(file), adapter, parts))
         save_file(merged, target / file.name, metadata={"format": "pt"})
 

@@ -114,7 +114,7 @@ async def prove_tokenizer(
         CheckpointError: ``config.json`` cannot be read.
     """
     started = time.monotonic()
-    directory = _absolute(directory)
+    directory = user_path(directory).resolve()
     config = read_json_object(directory / "config.json")
     vocabulary = vocab_size(config)
     command = [python, str(_PROBE), str(directory)]
@@ -186,14 +186,10 @@ def _eos_ids(directory: Path, config: Mapping[str, Any]) -> set[object]:
     """The ids that end a reply by generation_config.json, for engines look into config.json only without one."""
     own = directory / "generation_config.json"
     ids: set[object] = set()
-    for source in (read_json_object(own),) if own.is_file() else (config, *language_configs(config)):
+    for source in (read_json_object(own),) if own.is_file() else language_configs(config):
         eos = source.get("eos_token_id")
         ids.update(one for one in (eos if isinstance(eos, list) else [eos]) if isinstance(one, int))
     return ids
-
-
-def _absolute(directory: Path) -> Path:
-    return user_path(directory).resolve()
 
 
 def _judge(

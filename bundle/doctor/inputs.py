@@ -42,7 +42,7 @@ def check_checkpoint(directory: Path, machine: Machine, limit_s: float) -> Itera
         require_trust(checkpoint, trusted=trusted)
     unchecked = checkpoint.weights_unchecked
     compared = "as config.json implies" if unchecked is None else f"not compared with config.json ({unchecked})"
-    weights = f"{size(checkpoint.weight_bytes)} of weights, {compared}"
+    weights = f"{size(checkpoint.weights.size)} of weights, {compared}"
     yield ok(f"{checkpoint.path}: {checkpoint.architecture}, {weights}")
     if not has_chat_template(checkpoint):
         yield ok("it has no chat template: a base model, prompted with plain text")

@@ -221,7 +221,7 @@ class Local:
         return LocalModelRecord(
             path=str(path),
             architecture=checkpoint.architecture,
-            weight_bytes=checkpoint.weight_bytes,
+            weight_bytes=checkpoint.weights.size,
             quantization=checkpoint.quantization,
             fingerprint=fingerprint(checkpoint),
             adapter=None if adapter is None else str(adapter),

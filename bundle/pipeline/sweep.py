@@ -249,8 +249,8 @@ def _read_ahead(checkpoint: Checkpoint) -> None:
     """Have the system read the weights while others are served, if there is room for them in memory."""
     import psutil  # takes 20 ms, which a single run has no use for
 
-    if checkpoint.weight_bytes > psutil.virtual_memory().available // _OF_MEMORY or not hasattr(os, "posix_fadvise"):
+    if checkpoint.weights.size > psutil.virtual_memory().available // _OF_MEMORY or not hasattr(os, "posix_fadvise"):
         return
-    for file in checkpoint.weight_files:
+    for file in checkpoint.weights.files:
         with contextlib.suppress(OSError), file.open("rb") as stream:
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)

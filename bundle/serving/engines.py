@@ -4,16 +4,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from bundle.checkpoints import require_architecture, require_quantization
+from bundle.checkpoints import require_architecture
 from bundle.config.model_files import ModelFile
-from bundle.errors import ServerError, UsageError
+from bundle.errors import CheckpointError, ServerError, UsageError
 from bundle.serving.engine import Engine, Job
 from bundle.serving.lmdeploy.engine import LmdeployEngine
 from bundle.serving.machine import Machine
 from bundle.serving.missing_gpus import why_no_gpu
 from bundle.serving.transformers_engine import TransformersEngine
 from bundle.serving.vllm.engine import VllmEngine
-from bundle.system.text import did_you_mean
+from bundle.system.text import did_you_mean, printable
 
 ENGINES: Final[Mapping[str, type[Engine]]] = {
     engine.name: engine for engine in (LmdeployEngine, VllmEngine, TransformersEngine)
@@ -53,7 +53,12 @@ def choose_engine(name: str, model: ModelFile, job: Job) -> Engine:
     require_architecture(job.checkpoint, engine.architectures, name)
     if (refused := engine.refused_quantization) is not None:
         others = [other for other in ENGINES if other != name and _may_take(ENGINES[other](job))]
-        require_quantization(job.checkpoint, refused, name, others)
+        raise CheckpointError(
+            f"{name} cannot serve {printable(str(job.checkpoint.path))}: {refused}.",
+            remedy=f"Use --engine {' or '.join(others)}, or serve the checkpoint it was quantized from."
+            if others
+            else "Serve the checkpoint it was quantized from, or quantize that in another way.",
+        )
     return engine
 
 

@@ -45,7 +45,7 @@ def with_tensors(base: Checkpoint, tensors: Mapping[str, StoredTensor]) -> Check
 
 @pytest.fixture(scope="module")
 def weights(base: Checkpoint) -> Parts:
-    return {name: tensor for file in base.weight_files for name, tensor in safetensors.load_file(file).items()}
+    return {name: tensor for file in base.weights.files for name, tensor in safetensors.load_file(file).items()}
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def merged(base: Checkpoint, directory: Path) -> tuple[Path, Parts]:
     made = merge_adapter(base, inspect_adapter(directory, base), directory.parent / "cache")
     return made, {
         name: tensor
-        for file in inspect_checkpoint(made).weight_files
+        for file in inspect_checkpoint(made).weights.files
         for name, tensor in safetensors.load_file(file).items()
     }
 
@@ -339,7 +339,7 @@ def test_what_the_factors_make_of_a_tensor_must_be_finite_too(base: Checkpoint, 
 
 
 def weights_shape(base: Checkpoint) -> tuple[int, ...]:
-    return base.tensors[WHOLE].shape
+    return base.weights.tensors[WHOLE].shape
 
 
 @pytest.mark.parametrize(
@@ -377,7 +377,7 @@ def test_an_untrained_adapter_changes_nothing_unless_it_brings_whole_tensors(
 def test_an_output_layer_for_a_model_that_has_none_of_its_own_is_refused(
     base: Checkpoint, save: Callable[..., Path]
 ) -> None:
-    tied = with_tensors(base, {name: one for name, one in base.tensors.items() if name != "output.weight"})
+    tied = with_tensors(base, {name: one for name, one in base.weights.tensors.items() if name != "output.weight"})
     adapter = save({"modules_to_save": ["output"]}, {"base_model.model.output.weight": torch.ones(4, 4)})
     with pytest.raises(CheckpointError, match=r"the model has no output\.weight") as caught:
         inspect_adapter(adapter, tied)
@@ -400,10 +400,10 @@ TIED = "changes the embeddings, which are the base's output layer too"
 def test_embeddings_that_are_the_output_layer_too_are_changed_as_both(
     base: Checkpoint, save: Callable[..., Path], settings: dict[str, Any], brought: dict[str, int], told: str | None
 ) -> None:
-    own = {name: one for name, one in base.tensors.items() if name not in ("output.weight", EMBEDDINGS)}
-    tied = with_tensors(base, own | {"model.embed_tokens.weight": base.tensors[EMBEDDINGS]})
+    own = {name: one for name, one in base.weights.tensors.items() if name not in ("output.weight", EMBEDDINGS)}
+    tied = with_tensors(base, own | {"model.embed_tokens.weight": base.weights.tensors[EMBEDDINGS]})
     names = {"embed_tokens": "base_model.model.model.embed_tokens.weight", "lm_head": "base_model.model.lm_head.weight"}
-    shape = base.tensors[EMBEDDINGS].shape
+    shape = base.weights.tensors[EMBEDDINGS].shape
     adapter = save(settings, {names[module]: torch.full(shape, float(value)) for module, value in brought.items()})
     try:
         found = " ".join(inspect_adapter(adapter, tied).notes)
@@ -417,7 +417,7 @@ def test_biases_that_were_trained_and_not_saved_are_said(
     base: Checkpoint, save: Callable[..., Path], bias: str, lacking: int
 ) -> None:
     biases = {f"{module}.bias": StoredTensor("BF16", (4,)) for module in (MODULE, MODULE.replace("0", "1"))}
-    biased = with_tensors(base, {**base.tensors, **biases})
+    biased = with_tensors(base, {**base.weights.tensors, **biases})
     said = inspect_adapter(save({"bias": bias, "base_model_name_or_path": "tiny"}), biased).notes
     assert [f"lacks {lacking} biases" in note for note in said] == [True] * bool(lacking)
 
@@ -440,7 +440,7 @@ def test_without_a_merge_its_directory_shows_the_same_tokenizer_and_writes_nothi
 
     link_unmerged(base, inspect_adapter(adapter, base), shown)
 
-    assert inspect_checkpoint(shown).tensors == base.tensors
+    assert inspect_checkpoint(shown).weights.tensors == base.weights.tensors
     assert (shown / "tokenizer_config.json").samefile(adapter / "tokenizer_config.json")
     assert {path.name for path in shown.iterdir()} == {path.name for path in merged(base, adapter)[0].iterdir()} - {
         "bundle-cache.json"

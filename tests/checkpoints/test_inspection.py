@@ -32,8 +32,8 @@ def test_a_checkpoint_is_described_by_its_files(model: Path) -> None:
     assert checkpoint.path == model.resolve()
     assert checkpoint.config == CONFIG
     assert checkpoint.architecture == "InternLM2ForCausalLM"
-    assert checkpoint.weight_files == (model / "model.safetensors",)
-    assert checkpoint.weight_bytes == 64 * 4 * 2 + 4 * 4
+    assert checkpoint.weights.files == (model / "model.safetensors",)
+    assert checkpoint.weights.size == 64 * 4 * 2 + 4 * 4
     assert checkpoint.tokenizer_files == (model / "tokenizer.json",)
     assert checkpoint.remote_code == ()
     assert checkpoint.vocab_size == 64
@@ -273,4 +273,4 @@ def test_weights_are_never_read_however_many_bytes_they_have(model: Path) -> Non
     with (model / "model.safetensors").open("wb") as file:
         file.write(start)
         file.truncate(len(start) + size)
-    assert inspect_checkpoint(model).weight_bytes == size
+    assert inspect_checkpoint(model).weights.size == size

@@ -107,7 +107,7 @@ def test_a_file_is_accepted_whole_and_refused_cut_off_at_any_byte(
 ) -> None:
     path = write_safetensors(tmp_path / "model.safetensors", tensors)
     header = read_safetensors_header(path)
-    assert header.data_bytes == describe(tensors)[1]
+    assert header.size == describe(tensors)[1]
     assert {name: (t.dtype, list(t.shape)) for name, t in header.tensors.items()} == tensors
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * cut)])
@@ -138,4 +138,4 @@ def test_what_safetensors_itself_accepts_is_never_refused(tmp_path: Path, positi
         return
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
-    assert read_safetensors_header(path).data_bytes == size
+    assert read_safetensors_header(path).size == size

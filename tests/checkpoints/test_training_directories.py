@@ -39,7 +39,7 @@ def refusal(directory: Path) -> CheckpointError:
 def test_optimizer_shards_beside_the_weights_do_not_matter(tmp_path: Path, names: Sequence[str]) -> None:
     directory = with_files(write_checkpoint(tmp_path / "checkpoint-500"), names)
     found = inspect_checkpoint(directory)
-    assert [file.name for file in found.weight_files] == ["model.safetensors"]
+    assert [file.name for file in found.weights.files] == ["model.safetensors"]
 
 
 def test_pytorch_shards_are_weights(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_pytorch_shards_are_weights(tmp_path: Path) -> None:
     write_pytorch(directory / names[0], {"embed": torch.zeros(2)})
     write_pytorch(directory / names[1], {"norm": torch.zeros(2)})
     write_json(directory / "pytorch_model.bin.index.json", {"weight_map": {"embed": names[0], "norm": names[1]}})
-    assert [file.name for file in inspect_checkpoint(directory).weight_files] == names
+    assert [file.name for file in inspect_checkpoint(directory).weights.files] == names
 
 
 def test_what_transformers_writes_is_a_checkpoint(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_what_transformers_writes_is_a_checkpoint(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path, max_shard_size="10KB")
     write_json(tmp_path / "tokenizer.json", {"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": []}})
     found = inspect_checkpoint(tmp_path)
-    assert len(found.weight_files) > 1
+    assert len(found.weights.files) > 1
     assert found.weights_unchecked is None
 
 

@@ -244,7 +244,7 @@ def test_tensors_of_a_class_of_their_own_are_tensors_too(pytorch: Path, monkeypa
     write_json(pytorch / "config.json", config)
     write_pytorch(pytorch / "pytorch_model.bin", {**tensors(torch, norm=(2,)), "up.weight": packed()})
 
-    assert inspect_checkpoint(pytorch).tensors.keys() == {"norm", "up.weight"}
+    assert inspect_checkpoint(pytorch).weights.tensors.keys() == {"norm", "up.weight"}
 
 
 class Model:
@@ -255,9 +255,7 @@ class Model:
 
 
 @pytest.mark.parametrize("installed", [False, True], ids=["of its own code", "of torch alone"])
-def test_a_whole_model_is_told_how_to_become_its_tensors(
-    pytorch: Path, monkeypatch: pytest.MonkeyPatch, *, installed: bool
-) -> None:
+def test_a_whole_model_is_told_how_to_become_its_tensors(pytorch: Path, *, installed: bool) -> None:
     torch = pytest.importorskip("torch")
     path = write_pytorch(
         pytorch / "pytorch_model.bin", torch.nn.Sequential(torch.nn.Linear(2, 2)) if installed else Model()
@@ -265,10 +263,9 @@ def test_a_whole_model_is_told_how_to_become_its_tensors(
     error = refusal(pytorch)
     assert f"{path} holds a whole model as Python objects" in error.message
     assert ("container.Sequential" if installed else "test_weights.Model") in error.message
-    command = re.search(r"`cd .* && python -c \"(.*)\"`", str(error.remedy))
+    command = re.search(r"`python -c \"(.*)\"`", str(error.remedy))
     assert command is not None
     if installed:
-        monkeypatch.chdir(pytorch)
         exec(command[1])
         assert inspect_weights(pytorch).tensors.keys() == {"0.weight", "0.bias"}
 

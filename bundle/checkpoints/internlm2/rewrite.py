@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bundle.checkpoints._files import read_json_object, shown
 from bundle.checkpoints._tensors import Sizes, check_tensors, is_internlm2
-from bundle.checkpoints._weights import FLOATS, SAFETENSORS_INDEX, StoredTensor, Weights, inspect_weights
+from bundle.checkpoints._weights import SAFETENSORS_INDEX, Weights, inspect_weights
 from bundle.checkpoints.cache import cached_directory, content_key, require_space, unwritable_cache
 from bundle.checkpoints.internlm2.sentencepiece import USE_LMDEPLOY
 from bundle.checkpoints.internlm2.tokenizer import convert_tokenizer
@@ -97,12 +97,15 @@ def _rewrite(
 ) -> None:
     llama = _llama_config(config)
     sizes = Sizes.from_config(config)
-    check_tensors(source, config, _require_floats(source, weights))
+    if any(file.suffix != ".safetensors" for file in weights.files):
+        raise CheckpointError(
+            f"{shown(source)}: its weights are PyTorch .bin files; only safetensors can be converted.",
+            remedy="Download the safetensors version, or save the model again with safe_serialization=True.",
+        )
+    check_tensors(source, config, weights.tensors)
     require_space(target, weights.size, "the converted checkpoint")
     say("converting the tokenizer")
-    end_of_turn, note = convert_tokenizer(source, target, sizes.vocab)
-    if note is not None:
-        say(note)
+    end_of_turn = convert_tokenizer(source, target, sizes.vocab, say)
     from safetensors.torch import load_file, save_file  # imported late: takes seconds, and only a new rewrite needs it
 
     written: dict[str, str] = {}
@@ -118,31 +121,8 @@ def _rewrite(
         total += sum(tensor.nbytes for tensor in tensors.values())
     if len(weights.files) > 1 or (source / SAFETENSORS_INDEX).is_file():
         write_json(target / SAFETENSORS_INDEX, {"metadata": {"total_size": total}, "weight_map": written})
-    own = source / "generation_config.json"
-    generation = read_json_object(own) if own.is_file() else None
-    write_json(target / own.name, generation_config(config, generation, end_of_turn))
+    write_generation_config(source, target, config, end_of_turn)
     write_json(target / "config.json", llama)
-
-
-def _require_floats(source: Path, weights: Weights) -> Mapping[str, StoredTensor]:
-    """The tensors, which must be in plain floating point.
-
-    Raises:
-        CheckpointError: They are not, or are not in safetensors files.
-    """
-    if any(file.suffix != ".safetensors" for file in weights.files):
-        raise CheckpointError(
-            f"{shown(source)}: its weights are PyTorch .bin files; only safetensors can be converted.",
-            remedy="Download the safetensors version, or save the model again with safe_serialization=True.",
-        )
-    for name, tensor in weights.tensors.items():
-        if tensor.dtype not in FLOATS:
-            raise CheckpointError(
-                f"{shown(source)}: tensor {shown(name)} is {shown(tensor.dtype)}; only plain floating-point weights "
-                "can be converted.",
-                remedy="Use the checkpoint that has not been quantized.",
-            )
-    return weights.tensors
 
 
 def _llama_tensors(tensors: Mapping[str, "torch.Tensor"], sizes: Sizes) -> Iterator[tuple[str, "torch.Tensor"]]:
@@ -227,15 +207,15 @@ def _rope_scaling(scaling: object) -> dict[str, Any] | None:
     return {"rope_type": kind, "factor": float(factor)}
 
 
-def generation_config(
-    config: Mapping[str, Any], generation: Mapping[str, Any] | None, end_of_turn: int | None
-) -> dict[str, Any]:
-    """The checkpoint's own generation_config.json, in which a reply ends where a turn does.
+def write_generation_config(source: Path, target: Path, config: Mapping[str, Any], end_of_turn: int | None) -> None:
+    """Write the checkpoint's own generation_config.json, in which a reply ends where a turn does.
 
     transformers asks neither the tokenizer nor the chat template what ends a reply.
     """
-    if generation is None:
-        generation = {"bos_token_id": config.get("bos_token_id", 1), "pad_token_id": config.get("pad_token_id", 0)}
+    own = source / "generation_config.json"
+    defaults = {"bos_token_id": config.get("bos_token_id", 1), "pad_token_id": config.get("pad_token_id", 0)}
+    generation = read_json_object(own) if own.is_file() else defaults
     eos = generation.get("eos_token_id", config.get("eos_token_id", 2))
     ends = [*(eos if isinstance(eos, list) else [eos]), end_of_turn]
-    return {**generation, "eos_token_id": list(dict.fromkeys(end for end in ends if isinstance(end, int)))}
+    ids = list(dict.fromkeys(end for end in ends if isinstance(end, int)))
+    write_json(target / own.name, {**generation, "eos_token_id": ids})

@@ -1,5 +1,6 @@
 """An InternLM2 tokenizer as files that need none of the checkpoint's code."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ _LONGEST_S: Final = 600.0
 ONE_DOWNLOAD: Final = "Take config.json and the other files from the same download of the model."
 
 
-def convert_tokenizer(source: Path, target: Path, vocab_size: int) -> tuple[int | None, str | None]:
+def convert_tokenizer(source: Path, target: Path, vocab_size: int, say: Callable[[str], None]) -> int | None:
     """Write tokenizer.json and tokenizer_config.json, proved against sentencepiece where that is what they come from.
 
     What the checkpoint's files say is worked out in a confined process.
@@ -31,18 +32,22 @@ def convert_tokenizer(source: Path, target: Path, vocab_size: int) -> tuple[int 
         source: The checkpoint.
         target: Where to write them.
         vocab_size: The number of ids the model knows.
+        say: Called with what could not be converted.
 
     Returns:
-        The id of the mark that ends a turn, if the template has it; and what could not be converted, for people.
+        The id of the mark that ends a turn, if the template has it.
 
     Raises:
         CheckpointError: The files are missing, damaged, or cannot be converted exactly.
         TokenizerError: The converted tokenizer does not do what sentencepiece does.
     """
+    end_of_turn: int | None
     end_of_turn, note = call_confined(
         __name__, _convert.__name__, str(source), str(target), vocab_size, limit_s=_LONGEST_S
     )
-    return end_of_turn, note
+    if note is not None:
+        say(note)
+    return end_of_turn
 
 
 def _convert(source_path: str, target_path: str, vocab_size: int) -> tuple[int | None, str | None]:

@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING
 
 from bundle.checkpoints._files import shown
 from bundle.checkpoints.internlm2.sentencepiece import SPACE, USE_LMDEPLOY, AddedToken, PieceType, SentencePieceModel
+from bundle.checkpoints.tokenizer_probe import TEXTS as PROMPTS
 from bundle.errors import TokenizerError
 from bundle.system.text import one_line
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-PROMPT = (
-    "以下是中国关于高等数学考试的单项选择题，请选出其中的正确答案。\n"
-    "设函数 f(x) = x² + 3x − 4，则 f'(1) = ____ 。\nA. 2\nB. 3\nC. 5\nD. 0.50\n答案: "
-)
 TEXTS = (
     "",
     " ",
@@ -26,10 +23,10 @@ TEXTS = (
     "\n",
     "\n\n \n",
     "\t\ttab\tand space \t",
-    " leading, trailing ",
     "a  b   c    d" + " " * 40 + "e",
-    PROMPT,
-    PROMPT + "B\n\n" + PROMPT,
+    *PROMPTS,
+    "\n".join(PROMPTS[:2]) + "B\n\n" + PROMPTS[1],
+    "设函数 f(x) = x² + 3x − 4，则 f'(1) = ____ 。",
     "user\n你好，世界！“引号”、《书名》——破折号……（括号）［］｛｝％＃",
     "The quick brown fox jumps over the lazy dog. It's 7:30 a.m., isn't it?",
     "0.10 1,234,567 3.14159265358979 1e-10 007 ２０２４年１２月３１日",

@@ -16,7 +16,7 @@ from bundle.checkpoints._files import read_json_object, shown
 from bundle.checkpoints._tensors import Sizes
 from bundle.checkpoints._weights import inspect_weights
 from bundle.checkpoints.cache import cached_directory, content_key, unwritable_cache
-from bundle.checkpoints.internlm2.rewrite import SETTINGS, generation_config
+from bundle.checkpoints.internlm2.rewrite import SETTINGS, write_generation_config
 from bundle.checkpoints.internlm2.tokenizer import convert_tokenizer
 from bundle.errors import CheckpointError
 from bundle.system.files import write_json
@@ -52,14 +52,10 @@ def without_code(source: Path, cache_root: Path, *, say: Callable[[str], None] =
 
     def make(target: Path) -> None:
         say("converting the tokenizer, so that none of the checkpoint's code has to run (kept for next time)")
-        end_of_turn, note = convert_tokenizer(source, target, Sizes.from_config(config).vocab)
-        if note is not None:
-            say(note)
+        end_of_turn = convert_tokenizer(source, target, Sizes.from_config(config).vocab, say)
         for path in linked:
             (target / path.name).symlink_to(path)
-        own = source / "generation_config.json"
-        generation = read_json_object(own) if own.is_file() else None
-        write_json(target / own.name, generation_config(config, generation, end_of_turn))
+        write_generation_config(source, target, config, end_of_turn)
         (target / CONFIGURATION).write_bytes(configuration_code())
         auto_map = {"AutoConfig": f"{CONFIGURATION.removesuffix('.py')}.InternLM2Config"}
         write_json(target / "config.json", {**_DEFAULTS, "model_type": "internlm2", **config, "auto_map": auto_map})

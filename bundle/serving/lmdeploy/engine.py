@@ -161,7 +161,7 @@ class LmdeployEngine:
 
     def forecast(self) -> tuple[list[Finding], str | None]:
         [gpu] = select_gpus(visible_gpus(self.job.machine.gpus), None, 1)
-        needed = needed_mib(self.job.checkpoint.weight_bytes)
+        needed = needed_mib(self.job.checkpoint.weights.size)
         text = f"it needs about {gib(needed)} of GPU memory; GPU {gpu}"
         remedy = "Stop what uses the memory, or spread the weights over several GPUs with `-- --tp 2`."
         enough = gpu.free_mib is None or gpu.free_mib >= needed

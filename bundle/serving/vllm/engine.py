@@ -287,7 +287,7 @@ class VllmEngine:
         it would load others.
         """
         checkpoint, directory = self.job.checkpoint, self.job.checkpoint.path
-        inspected = {file.name for file in checkpoint.weight_files}
+        inspected = {file.name for file in checkpoint.weights.files}
         indexed = (directory / "model.safetensors.index.json").is_file()
         others = sorted(
             file.name
@@ -348,7 +348,7 @@ class VllmEngine:
         """GiB for the cache on the CPU: what the slots need, at most half of what is free beside the weights."""
         token = _cache_bytes_per_token(self.job.checkpoint.config, dtype)
         wanted = math.ceil(token * self.slots * _TOKENS_PER_SLOT / 2**30) if token else _UNKNOWN_CACHE_GIB
-        weights_gib = self.job.checkpoint.weight_bytes * (2 if dtype == "float32" else 1) / 2**30
+        weights_gib = self.job.checkpoint.weights.size * (2 if dtype == "float32" else 1) / 2**30
         import psutil  # takes 20 ms, which other engines do not wait for
 
         free_gib = psutil.virtual_memory().available / 2**30 - weights_gib - _BESIDE_WEIGHTS_GIB
