@@ -270,11 +270,11 @@ class LmdeployEngine:
         checkpoint = self.job.checkpoint
         if (given := option_value(self.job.engine_arguments, "--dtype")) not in (None, "auto"):
             return given
-        configs = (checkpoint.config, *language_configs(checkpoint.config))
+        configs = language_configs(checkpoint.config)
         stated = next((one[key] for one in configs for key in ("dtype", "torch_dtype") if one.get(key)), None)
         if given or checkpoint.quantization is not None or stated in ("float16", "half", "bfloat16"):
             return None
-        stored = {tensor.dtype for tensor in checkpoint.tensors.values() if len(tensor.shape) > 1}
+        stored = {tensor.dtype for tensor in checkpoint.weights.tensors.values() if len(tensor.shape) > 1}
         capabilities = [self.job.machine.nvidia.capabilities.get(gpu.uuid, _BFLOAT16_SINCE) for gpu in gpus]
         half = stored == {"F16"} or any(capability < _BFLOAT16_SINCE for capability in capabilities)
         dtype = "float16" if half else "bfloat16"
