@@ -165,13 +165,14 @@ class Workers:
             raise faults.exceptions[0] from None
 
     async def _work(self) -> None:
+        task = cast("asyncio.Task[None]", asyncio.current_task())
         while True:
             async with self.window:
                 question = await self.queue.next()
                 if question is None:
                     return
                 self.suspects.begun(question)
-                outcome = await self._ask_unless_called_off(question)
+                outcome = await self._ask_unless_called_off(question, task)
             if outcome is None:
                 self.suspects.ended(question.key, replied=False)
                 continue
@@ -187,9 +188,11 @@ class Workers:
                     f"The last {self._failed_in_a_row} questions got no reply: {outcome.reason}.", remedy=_KEPT
                 )
 
-    async def _ask_unless_called_off(self, question: Question) -> Prediction | NoReplyError | None:
+    async def _ask_unless_called_off(
+        self, question: Question, task: "asyncio.Task[None]"
+    ) -> Prediction | NoReplyError | None:
         """Ask; None where another server's outcome counts, which was asked as well because this one was silent."""
-        task = self._working[question.key] = cast("asyncio.Task[None]", asyncio.current_task())
+        self._working[question.key] = task
         try:
             outcome = await self._ask(question, self.how[question.task])
         except asyncio.CancelledError:
@@ -235,7 +238,7 @@ class Workers:
                 self.window.begun()
 
         try:
-            if isinstance(how.rule, Likeliest):
+            if how.reading is None and isinstance(how.rule, Likeliest):
                 losses = await option_losses(self.client, question, how.rule, self.window.busy)
                 reply = losses.reply
             else:

@@ -78,8 +78,8 @@ class Evaluation:
         self._request_changes: list[str] = []
         self._repeat: Repeat | None = None
         for number, one in enumerate(run.rows() if run.known else ()):
-            if self._outcomes.place(one.key) is not None:
-                self._outcomes.add(one, number, is_old=True)
+            if self._outcomes.place(key := one.key) is not None:
+                self._outcomes.add(key, one, number, is_old=True)
                 self._note_as_sent(one)
         self._reviewed: Review | None = None
         self._suspects = Suspects()
@@ -397,8 +397,7 @@ class Evaluation:
 
     def _note_as_sent(self, one: Prediction) -> None:
         """Keep a question as it was sent, where that was with fewer examples than planned."""
-        place = self._outcomes.place(one.key)
-        if not one.examples_dropped or place is None:
+        if not one.examples_dropped or (place := self._outcomes.place(one.key)) is None:
             return
         question, self.shortened = self.questions[place], True
         examples = self._examples[question.task] - one.examples_dropped
@@ -415,12 +414,13 @@ class Evaluation:
             RunError: It cannot be written.
         """
         self._sharing.recorded(server, prediction)
-        self._outcomes.add(prediction, self._run.append(prediction))
+        key = prediction.key
+        self._outcomes.add(key, prediction, self._run.append(prediction))
         self._reviewed = None
         self._note_as_sent(prediction)
         self.new += 1
         suspects = self._sharing.suspects.get(server, self._suspects)
-        suspects.ended(prediction.key, replied=prediction.error is None)
+        suspects.ended(key, replied=prediction.error is None)
         self._on_prediction(prediction)
         self._forget_stopped_by_mistake(prediction)
 

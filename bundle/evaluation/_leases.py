@@ -194,7 +194,7 @@ class Pool:
         self._began: dict[tuple[int, Key], float] = {}
         self._longest_s = 0.0
         self._silence_s = dict.fromkeys(range(servers), 0.0)
-        self._is_looking = False
+        self._is_looking = self._is_one_silent = False
         self._has_work = asyncio.Event()
         self._is_drained = asyncio.Event()
 
@@ -253,8 +253,9 @@ class Pool:
         else:
             self._has_work.clear()
             self._is_drained.set()
-        for server in self._waiting:
-            self._wake(server, all_of_them=not self._leases.left)
+        for server, waiting in self._waiting.items():
+            if waiting:
+                self._wake(server, all_of_them=not self._leases.left)
 
     def _wake(self, server: int, *, all_of_them: bool = False) -> None:
         waiting = self._waiting[server]
@@ -268,7 +269,8 @@ class Pool:
     async def next(self, server: int, width: int) -> Question | None:
         """The next question for a server; None when there is nothing left for anybody."""
         while self._leases.left:
-            if (question := self._leases.next(server, width, self._silent)) is not None:
+            silent = self._silent if self._is_one_silent else ()
+            if (question := self._leases.next(server, width, silent)) is not None:
                 self._heard(server)
                 if len(self._waiting) > 1:
                     self._began[server, question.key] = asyncio.get_running_loop().time()
@@ -306,7 +308,8 @@ class Pool:
             return
         for server in self._silence_s:
             self._silence_s[server] += _LOOK_EVERY_S
-        if self._silent:
+        self._is_one_silent = bool(self._silent)
+        if self._is_one_silent:
             for server in self._waiting:
                 self._wake(server)
         self._look_later()

@@ -52,14 +52,14 @@ class Outcomes:
         place = self.place(key)
         return place is not None and self._rows[place] != _NONE
 
-    def add(self, one: Prediction, row: int, *, is_old: bool = False) -> None:
+    def add(self, key: Key, one: Prediction, row: int, *, is_old: bool = False) -> None:
         """Note the outcome of a question, which takes the place of an earlier one.
 
         Args:
             row: The number of its row.
             is_old: Whether it is from the session before.
         """
-        place = self.place(one.key)
+        place = self.place(key)
         assert place is not None
         self._forget(place)
         self._rows[place] = row

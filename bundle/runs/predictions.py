@@ -2,21 +2,24 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from operator import attrgetter
 from pathlib import Path
-from typing import BinaryIO, Self, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, BinaryIO, Self, TypeVar, get_args, get_origin, get_type_hints
+
+import pydantic_core
 
 from bundle.errors import RunError
 from bundle.runs.files import PREDICTIONS, RESULTS, parse_json, read_lines, to_json
 from bundle.system.files import open_regular
+from bundle.system.text import is_unicode
 from bundle.tasks.scores import Key, Part
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: a frozen one takes three times as long to make
 class Prediction:
     """The outcome of a question.
 
@@ -76,13 +79,18 @@ class Prediction:
 
     def to_json(self) -> str:
         """The line, without its newline."""
-        values = zip(_TYPES, _values(self), strict=True)
-        return to_json({name: value for name, value in values if value is not None or name in _REQUIRED})
+        known = [
+            (name, value)
+            for name, value in zip(_TYPES, _values(self), strict=True)
+            if value is not None or name in _REQUIRED
+        ]
+        line = "{" + ", ".join([f'"{name}": {_WRITTEN[type(value)](value)}' for name, value in known]) + "}"
+        return line if is_unicode(line) else to_json(dict(known))
 
     @classmethod
     def from_json(cls, line: bytes | str) -> Self:
         """Read a line. Raises ValueError if it is not a prediction."""
-        content = parse_json(line)
+        content = _parse(line)
         if not isinstance(content, dict) or not _REQUIRED <= content.keys() <= _TYPES.keys():
             raise ValueError("not the fields of a prediction")
         for name, value in content.items():
@@ -104,6 +112,32 @@ _TYPES = {
     # JSON has one kind of number, so a whole one may stand for a fraction.
     name: (*(get_origin(one) or one for one in get_args(hint) or (hint,)), *((int,) if hint is float else ()))
     for name, hint in get_type_hints(Prediction).items()
+}
+
+
+def _parse(line: bytes | str) -> Any:
+    """As `parse_json`, in a third of the time for what it can be told of that it is the same."""
+    try:
+        content = pydantic_core.from_json(line, allow_inf_nan=False)
+    except ValueError:
+        return parse_json(line)
+    values = content.values() if isinstance(content, dict) else ()
+    return content if all(_is_plain(value) for value in values) else parse_json(line)
+
+
+def _is_plain(value: object) -> bool:
+    return value is None or isinstance(value, str) or (isinstance(value, int | float) and -_LARGE < value < _LARGE)
+
+
+_LARGE = 2.0**62
+_WRITTEN: Mapping[type, Callable[[Any], str]] = {
+    # As json does it, in a third of the time.
+    str: json.encoder.encode_basestring,
+    float: float.__repr__,
+    int: int.__repr__,
+    bool: {True: "true", False: "false"}.__getitem__,
+    type(None): lambda _: "null",
+    dict: to_json,
 }
 _values = attrgetter(*_TYPES)
 _REQUIRED = {one.name for one in fields(Prediction) if one.default is MISSING}

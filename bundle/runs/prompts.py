@@ -21,6 +21,9 @@ from bundle.tasks.task import Question
 
 _REMEDY = "Write the file again with `bundle resume`, or start a new run."
 
+_AT_ONCE = 10_000
+"""Questions of a part whose prompts are made together, to find what they share: all of them may take gigabytes."""
+
 Messages = tuple[Message, ...]
 
 
@@ -52,25 +55,25 @@ def prompt_lines(questions: Sequence[Question]) -> Iterator[bytes]:
     """The lines of ``prompts.jsonl``, each with its newline."""
     written: set[str] = set()
     for _, of_part in itertools.groupby(questions, lambda question: question.key.part):
-        part = list(of_part)
-        prompts = [question.messages for question in part]  # those of a part at a time: of all, they take gigabytes
-        for question, own, prefix in zip(part, prompts, _shared_prefixes(part, prompts), strict=True):
-            if prefix is not None:
-                if prefix.name not in written:
-                    written.add(prefix.name)
-                    yield _line({"prefix": prefix.name, "messages": prefix.messages})
-                own = prefix.cut_off(own)
-            yield _line(
-                {
-                    "task": question.task,
-                    "split": question.split,
-                    "subject": question.subject,
-                    "id": question.id,
-                    "gold": question.gold,
-                    "prefix": None if prefix is None else prefix.name,
-                    "messages": own,
-                }
-            )
+        while part := list(itertools.islice(of_part, _AT_ONCE)):
+            prompts = [question.messages for question in part]
+            for question, own, prefix in zip(part, prompts, _shared_prefixes(part, prompts), strict=True):
+                if prefix is not None:
+                    if prefix.name not in written:
+                        written.add(prefix.name)
+                        yield _line({"prefix": prefix.name, "messages": prefix.messages})
+                    own = prefix.cut_off(own)
+                yield _line(
+                    {
+                        "task": question.task,
+                        "split": question.split,
+                        "subject": question.subject,
+                        "id": question.id,
+                        "gold": question.gold,
+                        "prefix": None if prefix is None else prefix.name,
+                        "messages": own,
+                    }
+                )
 
 
 def read_prompts(directory: Path) -> dict[Key, RecordedPrompt]:

@@ -22,7 +22,7 @@ class Prompts:
     """
 
     def __init__(self, task: "Task", shape: str, subject: Subject, shown: Sequence[Row], rows: Sequence[Row]) -> None:
-        self._task = task
+        self._by_likelihood = task.by_likelihood
         self._shape = shape
         self._prompt = task.prompt.about(subject.chinese)
         self._shown = self._prompt.shown(shown)
@@ -31,7 +31,7 @@ class Prompts:
     def of(self, number: int) -> list[Message]:
         """The messages of the question in this row."""
         asked = self._rows[number] | {"answer": ""}
-        if self._task.by_likelihood:
+        if self._by_likelihood:
             return self._prompt.until_answer(self._shown, asked)
         return self._prompt.after(self._shape, self._shown, asked)
 

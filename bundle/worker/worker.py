@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from bundle.client import ChatClient
 
 _LOG_AT_ONCE: Final = 2**16
+_GATHER_S: Final = 0.005
+"""What is written within this time is written together: each write costs the driver's machine far more than a line."""
 
 
 class Worker:
@@ -63,6 +65,7 @@ class Worker:
         self._number = 0
         self._log_there = ""
         self._out: asyncio.WriteTransport | None = None
+        self._to_write: list[bytes] = []
         self._flushed = asyncio.Event()
 
     def kill(self) -> None:
@@ -95,6 +98,7 @@ class Worker:
             if self._model is not None:
                 self._model.close()
             self._tell(0, "log", self._new_log())
+            self._flush()
             shutil.rmtree(self._log.parent, ignore_errors=True)
             self._out.close()
             with contextlib.suppress(TimeoutError):
@@ -198,8 +202,16 @@ class Worker:
         return self._readings[name]
 
     def _tell(self, number: int, kind: str, value: object) -> None:
-        if self._out is not None:
-            self._out.write(to_line(number, kind, value))
+        if self._out is None:
+            return
+        if not self._to_write:
+            asyncio.get_running_loop().call_later(_GATHER_S, self._flush)
+        self._to_write.append(to_line(number, kind, value))
+
+    def _flush(self) -> None:
+        if self._out is not None and self._to_write:
+            self._out.write(b"".join(self._to_write))
+            self._to_write.clear()
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         while line := await reader.readline():

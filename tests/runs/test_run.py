@@ -6,7 +6,7 @@ import json
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bundle.errors import RunError
+from bundle.runs.files import to_json
 from bundle.runs.listing import State, list_runs
 from bundle.runs.predictions import Prediction, read_predictions
 from bundle.runs.record import RunRecord
@@ -80,8 +81,10 @@ def test_a_row_has_the_documented_fields_and_an_error_only_where_there_is_one(tm
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # a busy machine is slow
 @given(st.text(st.characters(codec=None, categories=None)))
 def test_any_reply_survives_being_written_down(reply: str) -> None:
-    line = replace(PREDICTION, reply=reply).to_json()
+    one = replace(PREDICTION, reply=reply)
+    line = one.to_json()
     assert "\n" not in line
+    assert line == to_json({name: value for name, value in asdict(one).items() if value is not None})
     assert Prediction.from_json(line.encode()).reply == reply
 
 

@@ -243,8 +243,8 @@ def _judge(
     return Outcome(figures, wrong, grown)
 
 
-_MEMORY_AT_FIRST, _MEMORY_A_ROW = 20_000_000, 4000
-"""Bytes. A question with its prompt, its reply and what is known of both stays in memory until the end."""
+_MEMORY_AT_FIRST, _MEMORY_A_ROW = 20_000_000, 1000
+"""Bytes. Replies are on the disk; what is known of a question takes a few bytes."""
 
 
 def _growth(memory: Sequence[tuple[int, int]]) -> tuple[int, int]:

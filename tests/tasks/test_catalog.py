@@ -154,6 +154,15 @@ def test_questions_come_split_by_split_and_subject_by_subject_and_secret_answers
     assert {len(one.messages) for one in asked} == {11}
 
 
+def test_questions_of_a_subject_share_their_examples_and_are_made_when_they_are_asked(data: str) -> None:
+    task = find_task("ceval_gen")
+    subjects = task.select(["law"])
+    first, second, *_ = task.questions(task.load(data, subjects, lambda _: None), subjects)
+    assert all(one is other for one, other in zip(first.messages[:-1], second.messages[:-1], strict=True))
+    assert first.messages == first.messages
+    assert first.messages is not first.messages
+
+
 def test_the_demo_asks_the_first_four_questions_or_fewer(cmmlu: str) -> None:
     task = find_task("demo_cmmlu_chat_gen")
     subjects = task.select(["agronomy"])
