@@ -103,6 +103,26 @@ def test_both_its_engines_compute_in_the_same_dtype_where_config_json_gives_none
     assert [after for before, after in itertools.pairwise(command) if before == "--dtype"] == given
 
 
+@pytest.mark.parametrize(
+    ("settings", "arguments", "given"),
+    [
+        ({"rope_scaling": None, "rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}}, (), 1),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, (), 0),
+        ({"rope_scaling": None, "rope_parameters": {"full_attention": {"rope_type": "default"}}}, (), 0),
+        ({"rope_scaling": None, "rope_parameters": {"rope_theta": 1e6}}, ("--hf-overrides", "{}"), 1),
+    ],
+)
+def test_positions_as_transformers_5_saves_them_are_also_given_under_the_older_name(
+    box: dict[str, str], checkpoint: Checkpoint, settings: dict[str, object], arguments: tuple[str, ...], given: int
+) -> None:
+    changed = replace(checkpoint, config={**checkpoint.config, **settings})
+    command = prepared(changed, *arguments).launch(23334, KEY, Path("/tmp/private")).command
+    values = [after for before, after in itertools.pairwise(command) if before == "--hf-overrides"]
+    assert len(values) == given
+    if given and not arguments:
+        assert json.loads(values[0]) == {"rope_scaling": settings["rope_parameters"]}
+
+
 def test_an_activation_that_its_model_does_not_ask_for_is_refused(box: dict[str, str], checkpoint: Checkpoint) -> None:
     (package,) = Path(box["PATH"].split(":")[0]).parent.glob("lib/*/site-packages/lmdeploy")
     models = package / "pytorch" / "models"

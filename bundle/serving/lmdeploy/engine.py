@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from bundle.checkpoints import language_configs
 from bundle.errors import CheckpointError, ServerError, UsageError
@@ -308,6 +308,8 @@ class LmdeployEngine:
         if version >= _CAPTURE_SIZES_SINCE:
             sizes = sorted({min(_SMALL_BATCH, self.slots), self.slots})
             arguments += ["--cudagraph-capture-batch-sizes", *map(str, sizes)]
+        if (rope := _only_new_rope(job.checkpoint.config)) and not is_given("--hf-overrides", job.engine_arguments):
+            arguments += ["--hf-overrides", json.dumps({"rope_scaling": rope})]
         if not self._template_chosen:
             arguments += ["--chat-template", str(directory / _CHAT_TEMPLATE)]
         launcher = Path(__file__).with_name("launcher.py")
@@ -319,3 +321,15 @@ class LmdeployEngine:
 
     def _number(self, *names: str) -> int | None:
         return option_number(self.job.engine_arguments, *names)
+
+
+def _only_new_rope(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """``rope_parameters`` as transformers 5 writes it, where ``rope_scaling`` does not say the same.
+
+    The PyTorch engine reads the one and looks into the other, which the configuration classes of transformers 4 set to
+    None: it does not start.
+    """
+    rope = config.get("rope_parameters")
+    if not isinstance(rope, Mapping) or config.get("rope_scaling"):
+        return None
+    return None if any(isinstance(one, Mapping) for one in rope.values()) else rope  # of several kinds of layers
