@@ -1,7 +1,6 @@
 """When a server is ready, and when one that was ready is no longer of use."""
 
 import asyncio
-import contextlib
 import os
 import re
 import time
@@ -11,11 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from bundle.errors import ServerError
 from bundle.serving.server_log import printable
-from bundle.system.background import in_thread
 
 if TYPE_CHECKING:
     import aiohttp
-    import psutil
 
     from bundle.serving.supervisor import Server
 
@@ -35,7 +32,6 @@ _HEALTH_TIMEOUT_S = 10.0
 _LOOK_EVERY_S = 0.5
 _UNAVAILABLE = 503
 """What a server answers whose engine is gone, and lmdeploy also while a step of its engine takes over 10 s."""
-_ZOMBIE = "zombie"  # psutil.STATUS_ZOMBIE
 _LINE_SHOWN = 200
 
 
@@ -253,32 +249,7 @@ def _is_deadly(server: "Server", line: str) -> bool:
 
 
 async def _death_of_child(server: "Server") -> ServerError:
-    vital = await in_thread(lambda: _vital_children(server))
-    while True:
-        for child in vital:
-            if _has_ended(child):
-                return _is_dead(server, f"process {child.pid} of its engine has ended")
-        await asyncio.sleep(_LOOK_EVERY_S)
-
-
-def _has_ended(process: "psutil.Process") -> bool:
-    try:
-        return not process.is_running() or process.status() == _ZOMBIE
-    except Exception:  # psutil.Error, which is imported late
-        return True
-
-
-def _vital_children(server: "Server") -> "list[psutil.Process]":
-    import psutil  # only once a server is ready
-
-    pattern, found = server.spec.vital, []
-    if pattern is not None:
-        with contextlib.suppress(psutil.Error, OSError):
-            for child in psutil.Process(server.pid).children(recursive=True):
-                with contextlib.suppress(psutil.Error, OSError):
-                    if re.search(pattern, " ".join(child.cmdline())):
-                        found.append(child)
-    return found
+    return _is_dead(server, f"process {await server.vital.end_of_one()} of its engine has ended")
 
 
 def _is_dead(server: "Server", evidence: str) -> ServerError:

@@ -19,6 +19,7 @@ from bundle.serving import diagnosis
 from bundle.serving.engine import Launch, ServerSpec
 from bundle.serving.health import Readiness
 from bundle.serving.server_log import ServerLog
+from bundle.serving.vital import VitalProcesses
 from bundle.system.guarded import SAFE_PATH, GuardedProcess, private_directory, undisturbed, without_keys
 from bundle.system.text import one_line
 
@@ -46,6 +47,7 @@ class Server:
     seconds_to_ready: float
     spec: ServerSpec = field(repr=False)
     log: ServerLog = field(repr=False)
+    vital: VitalProcesses = field(repr=False)
     _process: GuardedProcess = field(repr=False)
 
     async def wait_for_death(self) -> ServerError:
@@ -170,7 +172,8 @@ class Supervisor:
                 os.close(descriptor)
             if self.launched is not None:
                 self.launched.set()
-            await self._wait_until_ready(process, readiness, log, began)
+            vital = VitalProcesses(pid, self.spec.vital)
+            await self._wait_until_ready(process, vital, readiness, log, began)
         except BaseException as error:
             await self.__aexit__(type(error), error, error.__traceback__)
             raise
@@ -182,6 +185,7 @@ class Supervisor:
             seconds_to_ready=time.monotonic() - began,
             spec=self.spec,
             log=log,
+            vital=vital,
             _process=process,
         )
 
@@ -212,22 +216,28 @@ class Supervisor:
             ) from None
 
     async def _wait_until_ready(
-        self, process: GuardedProcess, readiness: Readiness, log: ServerLog, began: float
+        self, process: GuardedProcess, vital: VitalProcesses, readiness: Readiness, log: ServerLog, began: float
     ) -> None:
         """Return when the server is ready; raise ServerError as soon as it is known that it will not be."""
         ready = asyncio.ensure_future(readiness.wait())
         fatal = asyncio.ensure_future(self._watch_log(log, readiness, began))
-        ends: set[asyncio.Future[Any]] = {ready, fatal, process.exited}
+        failed = asyncio.ensure_future(vital.failed_start())
+        ends: set[asyncio.Future[Any]] = {ready, fatal, failed, process.exited}
         try:
             await asyncio.wait(ends, timeout=self.start_timeout, return_when=asyncio.FIRST_COMPLETED)
-            if fatal.done():
-                fatal.result()
+            if fatal.done() or failed.done():
                 await asyncio.wait({process.exited}, timeout=_LAST_WORDS_SECONDS)
             # First, since a reply from our port can be another server's while ours ends because the port is taken.
             if process.exited.done():
                 raise _post_mortem("ended before it was ready", self.spec, process, log)
             if fatal.done():
+                fatal.result()
                 raise _post_mortem("cannot start", self.spec, process, log)
+            if failed.done():
+                number, end = failed.result()
+                raise _post_mortem(
+                    f"cannot start, since process {number} of its engine has ended", self.spec, process, log, end=end
+                )
             if not ready.done():
                 raise ServerError(
                     f"The {self.spec.engine} server was not ready after {self.start_timeout:g} s. "
@@ -244,7 +254,8 @@ class Supervisor:
         finally:
             ready.cancel()
             fatal.cancel()
-            await undisturbed(asyncio.gather(ready, fatal, return_exceptions=True))
+            failed.cancel()
+            await undisturbed(asyncio.gather(ready, fatal, failed, return_exceptions=True))
 
     async def _watch_log(self, log: ServerLog, readiness: Readiness, began: float) -> None:
         """Say what the server is doing, until it prints something after which it cannot start."""
@@ -270,19 +281,26 @@ class _PassingError(ServerError):
 
 
 def _post_mortem(
-    what: str, spec: ServerSpec, process: GuardedProcess, log: ServerLog, *, was_ready: bool = False
+    what: str,
+    spec: ServerSpec,
+    process: GuardedProcess,
+    log: ServerLog,
+    *,
+    end: int | None = None,
+    was_ready: bool = False,
 ) -> ServerError:
-    """Why a server ``what`` ("died"), as its end and its log tell."""
+    """Why a server ``what`` ("died"), as the log and its end tell, or the ``end`` of a process that it needs."""
     lines = log.last_lines()
-    returncode = process.exited.result() if process.exited.done() else None
-    if process.exited.done() and returncode is None:
+    if process.exited.done():
+        end = process.exited.result()
+    if process.exited.done() and end is None:
         found = diagnosis.GUARDIAN_KILLED
     else:
-        found = diagnosis.diagnose(lines, returncode, spec.failures, was_ready=was_ready)
+        found = diagnosis.diagnose(lines, end, spec.failures, was_ready=was_ready)
     kind = _PassingError if found.passing else ServerError
-    end = "" if returncode is None else f" ({diagnosis.exit_in_words(returncode)})"
+    how = "" if end is None else f" ({diagnosis.exit_in_words(end)})"
     return kind(
-        f"The {spec.engine} server {what}{end}: {found.cause}",
+        f"The {spec.engine} server {what}{how}: {found.cause}",
         remedy=f"{found.remedy} Full log: {log.path}",
         details=_shown(lines, found),
     )

@@ -19,7 +19,8 @@ from bundle.errors import ServerError
 from bundle.serving import supervisor
 from bundle.serving.health import Readiness
 from bundle.serving.supervisor import server_environment
-from bundle.system import guarded
+from bundle.serving.vital import VitalProcesses
+from bundle.system import guarded, guardian
 from tests.patience import PATIENCE_S, eventually, fastest_of
 from tests.serving.stand_in import Stage, guardians_of
 
@@ -222,6 +223,26 @@ class TestEndsBeforeItIsReady:
         error = await error_of(stage, "--hang", "--print", line)
         assert error.message == "The stand-in server cannot start: the GPU has too little free memory."
         assert error.details == (line,)
+
+    async def test_an_engine_that_dies_while_the_server_goes_on_waiting_for_it(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """lmdeploy before 0.14 waits for ever for a process that ended while it loaded weights."""
+        look = VitalProcesses.look
+
+        def looks_then_it_dies(vital: VitalProcesses) -> dict[int, int]:
+            ours = stage.processes()
+            failed = look(vital)
+            guardian.send({pid for pid in ours if psutil.Process(pid).ppid() in ours}, signal.SIGKILL)
+            return failed
+
+        monkeypatch.setattr(VitalProcesses, "look", looks_then_it_dies)
+        error = await error_of(stage, "--hang", "--worker", "child", "--print", "loading")
+        assert re.fullmatch(
+            r"The stand-in server cannot start, since process [0-9]+ of its engine has ended \(killed by SIGKILL\): "
+            r"it was killed, probably by the kernel for lack of memory\.",
+            error.message,
+        )
 
     async def test_a_command_that_does_not_exist(self, stage: Stage) -> None:
         stage.command = ["/no/such/server"]
