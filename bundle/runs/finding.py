@@ -52,7 +52,7 @@ def find_run(path: Path, out: Path) -> Path:
             f"{place} is not a run that can be read: it contains no {RECORD}.",
             remedy="The run ended before its first question; see its server.log."
             if ended_early
-            else f"It is no checkpoint that a run in {out} evaluated, either; `bundle runs` lists the runs.",
+            else f"No run in {out} evaluated it as a checkpoint, either; `bundle runs` lists the runs.",
         )
     if path == LATEST:
         if (newest := _newest(out)) is None:

@@ -1,4 +1,4 @@
-"""Several runs beside each other, such as those of a training's checkpoints, each compared with the first."""
+"""Several runs beside each other, such as those of one training run's checkpoints, each compared with the first."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
