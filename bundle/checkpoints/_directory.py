@@ -21,8 +21,7 @@ _SINGLE_FILE_SUFFIXES: Final = (".safetensors", ".bin", ".json", ".model", ".pt"
 def require_model_directory(path: Path) -> Path:
     """The directory, resolved, that holds a checkpoint's ``config.json``.
 
-    Raises:
-        CheckpointError: The directory does not exist, or holds something other than a checkpoint.
+    Raises CheckpointError if the directory does not exist, or holds something other than a checkpoint.
     """
     directory = require_directory(path, "MODEL_DIR", "config.json and the weights")
     if not is_unicode(str(directory)):
@@ -46,14 +45,9 @@ def require_model_directory(path: Path) -> Path:
 
 
 def require_directory(given: Path, argument: str, content: str) -> Path:
-    """The directory, resolved, that the user gave.
+    """The directory, resolved, that the user gave as ``argument`` and that should hold ``content``.
 
-    Args:
-        argument: What it was given as.
-        content: What it should hold.
-
-    Raises:
-        CheckpointError: It is not there, or is no directory.
+    Raises CheckpointError if it is not there, or is no directory.
     """
     path = user_path(given)
     try:

@@ -41,8 +41,7 @@ def listed(items: Iterable[object], count: int = 3) -> str:
 def list_names(directory: Path) -> tuple[str, ...]:
     """The sorted names in a directory, dangling links included.
 
-    Raises:
-        CheckpointError: The directory cannot be read.
+    Raises CheckpointError if the directory cannot be read.
     """
     try:
         return tuple(sorted(child.name for child in directory.iterdir()))
@@ -65,17 +64,10 @@ def unreadable(path: Path, error: OSError) -> CheckpointError:
 
 
 def require_content(paths: Sequence[Path], *, longest: int | None = None) -> int:
-    """Check that every path is a readable, regular file with its real content in it.
+    """The total size of files in bytes, each of which must be a readable, regular file with its real content in it.
 
-    Args:
-        longest: The most bytes a file may have, where it will be read as a whole.
-
-    Returns:
-        The sum of the sizes, in bytes.
-
-    Raises:
-        CheckpointError: A file is a dangling link, unreadable, not a regular file, empty, too large, or a git-lfs
-            pointer.
+    Raises CheckpointError if one is a dangling link, unreadable, not a regular file, empty, longer than ``longest``
+    bytes (for what will be read as a whole), or a git-lfs pointer.
     """
     total = 0
     pointers: list[Path] = []
@@ -100,11 +92,7 @@ def require_content(paths: Sequence[Path], *, longest: int | None = None) -> int
 
 
 def read_whole(path: Path) -> bytes:
-    """A file of moderate size.
-
-    Raises:
-        CheckpointError: As `require_content`.
-    """
+    """A file of moderate size. Raises CheckpointError as `require_content` does."""
     require_content([path], longest=WHOLE_FILE_LIMIT)
     try:
         return path.read_bytes()
@@ -115,8 +103,8 @@ def read_whole(path: Path) -> bytes:
 def read_json_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
-    Raises:
-        CheckpointError: The file cannot be read or is not a JSON object; a syntax error is given by line and column.
+    Raises CheckpointError if the file cannot be read or is not a JSON object; a syntax error is given by line and
+    column.
     """
     try:
         value = json.loads(read_whole(path).decode("utf-8"))
@@ -142,8 +130,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
 def require_whole_json(path: Path) -> None:
     """Check that a large JSON file begins and ends as an object does, without parsing it.
 
-    Raises:
-        CheckpointError: It does not, as after a download that was cut off; or as `require_content`.
+    Raises CheckpointError if it does not, as after a download that was cut off, and as `require_content` does.
     """
     require_content([path], longest=WHOLE_FILE_LIMIT)
     size, head = _head(path)
@@ -188,8 +175,7 @@ def _head(path: Path) -> tuple[int, bytes]:
 def new_directory(directory: Path, needed: int) -> Iterator[Path]:
     """A directory to write a checkpoint of ``needed`` bytes to, which becomes ``directory`` once it is complete.
 
-    Raises:
-        CheckpointError: ``directory`` exists and is not empty, the disk is too full, or it cannot be written.
+    Raises CheckpointError if ``directory`` exists and is not empty, the disk is too full, or it cannot be written.
     """
     directory = directory.absolute()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):

@@ -30,11 +30,7 @@ _Layer = dict[str, StoredTensor]
 def examine_layers(
     config: Mapping[str, Any], stored: Mapping[str, StoredTensor], layout: QuantizedLayout
 ) -> tuple[list[str], str]:
-    """Look for layers that are missing, or lack what their likes have.
-
-    Returns:
-        What is wrong, and what was compared, or may be wrong, in words.
-    """
+    """What is wrong with layers, missing or without what their likes have; and what was compared, or may be wrong."""
     lists: dict[str, dict[int, _Layer]] = defaultdict(lambda: defaultdict(dict))
     rows = 0
     for name, tensor in stored.items():
@@ -113,8 +109,7 @@ def _held_against_likes(
 ) -> tuple[list[str], list[str]]:
     """What single layers lack that their likes have, and what may be a kind of its own.
 
-    Args:
-        given: What config.json says of each layer. Layers of which it says different things are of different kinds.
+    Layers of which config.json says different things (``given``, one list for each) are of different kinds.
     """
     kinds: dict[frozenset[str], list[int]] = defaultdict(list)
     for number, layer in layers.items():

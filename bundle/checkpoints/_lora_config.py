@@ -105,11 +105,7 @@ class LoraConfig(BaseModel):
         return _own(self.alpha_pattern, module, self.lora_alpha) / (math.sqrt(rank) if self.use_rslora else rank)
 
     def targets(self, module: str, names: str | tuple[str, ...]) -> bool:
-        """Whether the adapter is for a module (``check_target_module_exists`` in peft).
-
-        Args:
-            names: The value of ``target_modules``.
-        """
+        """Whether an adapter with these ``target_modules`` is for a module (``check_target_module_exists`` in peft)."""
         if _is_named(self.exclude_modules, module) or any(
             re.match(rf"(^|.*\.){re.escape(whole)}($|\..*)", module) for whole in self.modules_to_save or ()
         ):
@@ -142,8 +138,8 @@ def _is_named(names: str | tuple[str, ...] | None, module: str) -> bool:
 def read_lora_config(directory: Path) -> LoraConfig:
     """Read an adapter's configuration.
 
-    Raises:
-        CheckpointError: It is not one of a LoRA adapter that is merged by adding, or a value in it cannot be right.
+    Raises CheckpointError if it is not one of a LoRA adapter that is merged by adding, or a value in it cannot be
+    right.
     """
     file = directory / ADAPTER_CONFIG
     settings = read_json_object(file)

@@ -142,8 +142,7 @@ class _Reader(pickle.Unpickler):
 def describe(files: Sequence[str]) -> list[Described]:
     """The tensors of each file. Called in a confined process.
 
-    Raises:
-        CheckpointError: A file is damaged, or not a table of tensors.
+    Raises CheckpointError if a file is damaged, or not a table of tensors.
     """
     return [_describe(Path(file)) for file in files]
 

@@ -34,18 +34,10 @@ _CODE_LIMIT: Final = 16 * 2**20
 
 
 def find_remote_code(directory: Path, configs: Mapping[str, Mapping[str, Any]]) -> tuple[Path, ...]:
-    """The Python files that transformers would run, each with the files beside it that it imports.
+    """The Python files that transformers would run, each with the files beside it that it imports, as absolute paths.
 
-    Args:
-        directory: The checkpoint's directory.
-        configs: The contents of those of ``CODE_CONFIGS`` that exist, by file name.
-
-    Returns:
-        Absolute paths.
-
-    Raises:
-        CheckpointError: An ``auto_map`` is malformed, or refers to a module that does not exist or that is another
-            repository's.
+    ``configs`` has the contents of those of ``CODE_CONFIGS`` that exist, by file name. Raises CheckpointError if an
+    ``auto_map`` is malformed, or refers to a module that does not exist or is another repository's.
     """
     found: dict[Path, None] = {}
     for name, config in configs.items():

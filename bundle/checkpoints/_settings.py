@@ -144,8 +144,7 @@ _MODEL_TYPES: Final = {
 def wrong_model_type(config: Mapping[str, Any], architecture: str) -> str | None:
     """How ``model_type``, by which transformers chooses the model's class, contradicts ``architectures``.
 
-    Args:
-        architecture: One of transformers' own; what ``architectures`` names, by which other engines choose.
+    Other engines choose by ``architecture``, which ``architectures`` names and is one of transformers' own.
     """
     expected = _MODEL_TYPES.get(architecture, architecture.removesuffix("ForCausalLM").lower())
     given = config.get("model_type", expected)

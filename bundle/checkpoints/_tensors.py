@@ -62,14 +62,9 @@ def is_internlm2(config: Mapping[str, Any]) -> bool:
 class Sizes:
     """The sizes of a decoder-only transformer.
 
-    Attributes:
-        hidden: Width of the residual stream.
-        intermediate: Width inside the MLP.
-        layers: Number of decoder layers.
-        heads: Number of query heads.
-        kv_heads: Number of key/value heads; it divides ``heads``.
-        head_dim: Width of one attention head.
-        vocab: Number of token ids.
+    ``hidden`` is the width of the residual stream, ``intermediate`` that inside the MLP, ``head_dim`` that of one
+    attention head. ``heads`` counts query heads, ``kv_heads``, which divides it, key/value heads; ``vocab`` counts
+    token ids.
     """
 
     hidden: int
@@ -84,8 +79,7 @@ class Sizes:
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Read the sizes from a config.json.
 
-        Raises:
-            CheckpointError: A size is missing, is not a positive integer, or does not divide as it must.
+        Raises CheckpointError if a size is missing, is not a positive integer, or does not divide as it must.
         """
         heads, hidden = _size(config, "num_attention_heads"), _size(config, "hidden_size")
         kv_heads = heads if config.get("num_key_value_heads") is None else _size(config, "num_key_value_heads")
@@ -119,8 +113,7 @@ def _size(config: Mapping[str, Any], key: str, most: int = 2**40) -> int:
 def implied_tensors(config: Mapping[str, Any]) -> Shapes | str:
     """Name and shape of every tensor that a config.json implies; or why they do not follow from it.
 
-    Raises:
-        CheckpointError: As `Sizes.from_config`.
+    Raises CheckpointError as `Sizes.from_config` does.
     """
     architecture = _architecture(config)
     if not isinstance(architecture, str) or architecture not in _NEEDED:
@@ -160,13 +153,10 @@ def _architecture(config: Mapping[str, Any]) -> object:
 
 
 def internlm2_tensors(config: Mapping[str, Any]) -> Shapes:
-    """The tensors of an InternLM2 model, in its order.
+    """The tensors of an InternLM2 model, in its order. Raises CheckpointError as `Sizes.from_config` does.
 
-    ``attention.wqkv`` is fused and grouped: for each key/value head its query heads, then its key, then its value,
-    each ``head_dim`` rows.
-
-    Raises:
-        CheckpointError: As `Sizes.from_config`.
+    ``attention.wqkv`` is fused and grouped: for each key/value head its query heads, then its key, then its value, each
+    ``head_dim`` rows.
     """
     s = Sizes.from_config(config)
     rows = (s.heads + 2 * s.kv_heads) * s.head_dim
@@ -287,16 +277,9 @@ def parameter_count(shapes: Shapes) -> int:
 
 
 def check_tensors(directory: Path, config: Mapping[str, Any], stored: Mapping[str, StoredTensor]) -> str | None:
-    """Compare the weights with config.json.
+    """Compare stored tensors with config.json; return why that cannot be done, or None if it was and they are whole.
 
-    Args:
-        stored: Its tensors.
-
-    Returns:
-        Why they could not be compared; None if they were, and are whole.
-
-    Raises:
-        CheckpointError: Tensors are missing, left over, or of another shape or kind.
+    Raises CheckpointError if some are missing, left over, or of another shape or kind.
     """
     require_own_names(directory, stored)
     layout = QuantizedLayout(config.get("quantization_config"))

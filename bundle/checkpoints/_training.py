@@ -14,12 +14,7 @@ from bundle.errors import CheckpointError
 
 @dataclass(frozen=True, slots=True)
 class TrainingState:
-    """Files of a trainer that no engine loads.
-
-    Attributes:
-        what: What wrote them, with their names.
-        remedy: How to make a model of them.
-    """
+    """Files of a trainer that no engine loads: what wrote them, with their names; and how to make a model of them."""
 
     what: str
     remedy: str
@@ -71,12 +66,7 @@ def is_training_state(name: str) -> bool:
 
 
 def training_state(directory: Path, names: Iterable[str]) -> TrainingState | None:
-    """What a trainer has left in a directory without a model in it; None if nothing looks like that.
-
-    Args:
-        directory: The directory.
-        names: What it holds.
-    """
+    """What a trainer has left in a directory of these names, without a model in it; None if nothing looks like that."""
     if (shards := _deepspeed(directory, tuple(names))) is not None:
         return shards
     for pattern, what, remedy in _KINDS:

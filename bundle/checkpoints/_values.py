@@ -29,11 +29,9 @@ _SCALES: Final = (".scales", ".weight_scale", ".weight_scale_inv", ".absmax", ".
 
 
 def is_finite(dtype: str, data: bytes) -> bool:
-    """Whether all values are finite, and not beyond 1e38, where a product no longer is.
+    """Whether all values, as stored, are finite, and not beyond 1e38, where a product no longer is.
 
-    Args:
-        dtype: safetensors' name of a floating-point type of 16 bits or more.
-        data: The values as they are stored.
+    ``dtype`` is safetensors' name of a floating-point type of 16 bits or more.
     """
     size, largest = _LARGEST[dtype]
     highest = data[size - 1 :: size]
@@ -48,8 +46,7 @@ def is_zero(data: bytes) -> bool:
 def read_values(weights: Weights, name: str, most: int | None = None) -> bytes:
     """A tensor's values as they are stored, or as many bytes of them as asked, from its middle.
 
-    Raises:
-        CheckpointError: The file cannot be read.
+    Raises CheckpointError if the file cannot be read.
     """
     path, begin, end = weights.places[name]
     if most is not None and end - begin > most:
@@ -65,8 +62,7 @@ def read_values(weights: Weights, name: str, most: int | None = None) -> bytes:
 def require_values(weights: Weights) -> None:
     """Look at samples of a checkpoint's weights; it takes milliseconds, however large the model is.
 
-    Raises:
-        CheckpointError: Weights are not finite, or all of those looked at are zero.
+    Raises CheckpointError if weights are not finite, or all of those looked at are zero.
     """
     for kind, endings in (("weights", (".weight",)), ("scales", _SCALES)):
         zeros = []
@@ -93,8 +89,7 @@ def require_values(weights: Weights) -> None:
 def require_gptq(weights: Weights, settings: Mapping[str, Any]) -> None:
     """Hold the values of GPTQ weights against their ``quantization_config``.
 
-    Raises:
-        CheckpointError: Engines that believe it would take other columns' scales, or zeros that are one off.
+    Raises CheckpointError if engines that believe it would take other columns' scales, or zeros that are one off.
     """
     for name in _sample(weights, (".g_idx",), ("I32",)) if settings.get("desc_act") is False else ():
         if any(after < before for before, after in pairwise(memoryview(read_values(weights, name)).cast("i"))):
@@ -122,8 +117,7 @@ def require_gptq(weights: Weights, settings: Mapping[str, Any]) -> None:
 def require_same_values(weights: Weights, first: str, second: str) -> None:
     """Compare samples of two tensors that config.json says are one.
 
-    Raises:
-        CheckpointError: They differ: some engines then take the one, some the other.
+    Raises CheckpointError if they differ: some engines then take the one, some the other.
     """
     samples = {read_values(weights, name, _LONG_SAMPLE_BYTES) for name in (first, second) if name in weights.places}
     if len(samples) > 1:

@@ -89,8 +89,7 @@ class Weights:
 def read_safetensors_header(path: Path) -> Weights:
     """Read and check one file's header.
 
-    Raises:
-        CheckpointError: The file is unreadable, truncated, longer than its header says, or its header is broken.
+    Raises CheckpointError if the file is unreadable, truncated, longer than its header says, or its header is broken.
     """
     try:
         with path.open("rb") as file:
@@ -175,8 +174,7 @@ _Reader = Callable[[Sequence[Path]], Iterable[Weights]]
 def inspect_weights(directory: Path) -> Weights:
     """Find and check the weights in a directory, in lmdeploy's order of preference (its ``create_checkpoint``).
 
-    Raises:
-        CheckpointError: It has none, some are missing, or one is damaged.
+    Raises CheckpointError if it has none, some are missing, or one is damaged.
     """
     names = list_names(directory)
     if SAFETENSORS_INDEX in names:
@@ -291,11 +289,7 @@ def _checked(files: list[Path], read: _Reader, expected: Mapping[str, set[str]],
 
 
 def read_weights(file: Path) -> Weights:
-    """The weights in one file.
-
-    Raises:
-        CheckpointError: It is unreadable, damaged, or holds no tensors.
-    """
+    """The weights in one file. Raises CheckpointError if it is unreadable, damaged, or holds no tensors."""
     return _checked([file], _read_safetensors if file.suffix == ".safetensors" else _read_pytorch, {})
 
 
@@ -322,8 +316,7 @@ def _read_pytorch(files: Sequence[Path]) -> Iterator[Weights]:
 def require_own_names(directory: Path, stored: Iterable[str]) -> None:
     """Check that tensors' names are the model's own: an engine may start without those that it has no name for.
 
-    Raises:
-        CheckpointError: They are those of what it was wrapped in for its training.
+    Raises CheckpointError if they are those of what the model was wrapped in for its training.
     """
     if factors := [name for name in stored if _FACTOR.search(name)]:
         raise CheckpointError(

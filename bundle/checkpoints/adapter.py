@@ -77,10 +77,8 @@ class Adapter:
 def inspect_adapter(path: Path, base: Checkpoint) -> Adapter:
     """Look at an adapter's directory, and hold it against its configuration and the base.
 
-    The adapter's own tensors, which are small, are read; of the base's only what its headers say.
-
-    Raises:
-        CheckpointError: It is not a LoRA adapter, is damaged, does not fit the base, or cannot be merged by adding.
+    The adapter's own tensors, which are small, are read; of the base's only what its headers say. Raises
+    CheckpointError if it is not a LoRA adapter, is damaged, does not fit the base, or cannot be merged by adding.
     """
     path = require_directory(path, "--adapter", f"{ADAPTER_CONFIG} and {_WEIGHTS[0]}")
     names = list_names(path)
@@ -135,8 +133,7 @@ def _no_adapter(path: Path, names: tuple[str, ...]) -> CheckpointError:
 def _zeros(weights: Weights) -> set[str]:
     """The tensors of an adapter that are zero everywhere.
 
-    Raises:
-        CheckpointError: There are values that none can have after training.
+    Raises CheckpointError if there are values that none can have after training.
     """
     zeros, file = set(), weights.files[0]
     for name, tensor in weights.tensors.items():

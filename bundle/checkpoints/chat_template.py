@@ -24,8 +24,7 @@ _IN_CODE: Final = re.compile(
 def find_chat_template(directory: Path) -> tuple[Path, str] | None:
     """The file that a directory's chat template stands in, and its text; None if none is written there.
 
-    Raises:
-        CheckpointError: The file cannot be read.
+    Raises CheckpointError if the file cannot be read.
     """
     names = list_names(directory)
     if "chat_template.jinja" in names:
@@ -44,8 +43,7 @@ def find_chat_template(directory: Path) -> tuple[Path, str] | None:
 def has_chat_template(checkpoint: "Checkpoint") -> bool:
     """Whether a checkpoint says how a chat becomes a prompt; a base model's does not.
 
-    Raises:
-        CheckpointError: A file cannot be read.
+    Raises CheckpointError if a file cannot be read.
     """
     if find_chat_template(checkpoint.path) or not set(_ELSEWHERE).isdisjoint(list_names(checkpoint.path)):
         return True
@@ -53,11 +51,7 @@ def has_chat_template(checkpoint: "Checkpoint") -> bool:
 
 
 def require_chat_template(checkpoint: "Checkpoint") -> None:
-    """Check that a checkpoint can be asked as a chat model.
-
-    Raises:
-        TokenizerError: It has no chat template.
-    """
+    """Check that a checkpoint can be asked as a chat model. Raises TokenizerError if it has no chat template."""
     if not has_chat_template(checkpoint):
         raise TokenizerError(
             f"{shown(checkpoint.path)} has no chat template, so it cannot be asked as a chat model.",

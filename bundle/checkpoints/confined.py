@@ -60,14 +60,8 @@ class Outcome:
 async def run_confined(command: Sequence[str], given: object, *, limit_s: float) -> Outcome:
     """Run a program that prints ``RESULT`` and a JSON object; nothing of it is left when this returns or raises.
 
-    Args:
-        command: The program and its arguments. The path of a file with ``given``, as JSON, is added.
-        given: What it works on.
-        limit_s: The longest it may take, in seconds.
-
-    Raises:
-        TimeoutError: It took longer.
-        OSError: It cannot be run.
+    The path of a file with ``given``, as JSON, is added to the command. Raises TimeoutError if it takes longer than
+    ``limit_s`` seconds, OSError if it cannot be run.
     """
     directory = private_directory("bundle-tokenizer-")
     file = directory / "given.json"
@@ -97,15 +91,8 @@ def call_confined(
 ) -> Any:
     """Call a function of ``bundle`` in a confined process. Not for threads in which an event loop runs.
 
-    Args:
-        module: Where the function is, as in ``bundle.checkpoints.inspection``.
-        function: Its name.
-        arguments: JSON; it must return JSON.
-        limit_s: The longest it may take, in seconds.
-        what: What it reads, for people.
-
-    Raises:
-        BundleError: The function raised one, with the same message; or it did not return.
+    It takes and returns JSON. Raises BundleError if the function raised one, with the same message, or did not return
+    within ``limit_s`` seconds; ``what`` tells people what it reads.
     """
     command = [sys.executable, "-P", __file__]
     try:

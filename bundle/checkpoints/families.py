@@ -44,12 +44,9 @@ def make_family_checkpoint(
 ) -> None:
     """Write a random-weight checkpoint of a family in ``families.toml``, of some 8 MB.
 
-    Args:
-        directory: Where to write it; absent, or empty. It appears only once it is complete.
-        tokenizer: A directory with a tokenizer.json and a tokenizer_config.json to take; None trains a small one.
-
-    Raises:
-        CheckpointError: It cannot be written, the tokenizer does not fit, or transformers does not know the family.
+    The directory, absent or empty before, appears only once it is complete. ``tokenizer`` is a directory with a
+    tokenizer.json and a tokenizer_config.json to take; without one a small one is trained. Raises CheckpointError if
+    the checkpoint cannot be written, the tokenizer does not fit, or transformers does not know the family.
     """
     family = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))[like]
     if tokenizer is not None:

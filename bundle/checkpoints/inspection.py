@@ -94,8 +94,7 @@ class Checkpoint:
 def inspect_checkpoint(path: Path) -> Checkpoint:
     """Look at a model directory.
 
-    Raises:
-        CheckpointError: It is not a checkpoint, is incomplete or damaged, or cannot be served in this form.
+    Raises CheckpointError if it is not a checkpoint, is incomplete or damaged, or cannot be served in this form.
     """
     directory = require_model_directory(path)
     names = list_names(directory)
@@ -130,13 +129,9 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
 
 
 def require_architecture(checkpoint: Checkpoint, served: Collection[str] | None, engine: str) -> None:
-    """Check that an engine serves a checkpoint's architecture.
+    """Raise CheckpointError if an engine does not serve a checkpoint's architecture.
 
-    Args:
-        served: The architectures the engine serves; None if it cannot be known.
-
-    Raises:
-        CheckpointError: It does not.
+    ``served`` are the architectures that it serves; None if that cannot be known.
     """
     if served is None or checkpoint.architecture in served:
         return
@@ -152,8 +147,7 @@ def require_architecture(checkpoint: Checkpoint, served: Collection[str] | None,
 def require_trust(checkpoint: Checkpoint, *, trusted: bool) -> None:
     """Check that a checkpoint's own Python code, if it has any, may be run.
 
-    Raises:
-        CheckpointError: It has some, and ``trusted`` is false.
+    Raises CheckpointError if it has some, and ``trusted`` is false.
     """
     if trusted or not checkpoint.remote_code:
         return

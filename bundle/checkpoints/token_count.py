@@ -60,10 +60,7 @@ def token_counter(directory: Path) -> TokenCounter | None:
     """Counts with the vocabulary in a directory; None if it has none that can be read here.
 
     The vocabulary is read directly (tokenizer.json, or a sentencepiece model), without a checkpoint's Python code.
-    Counting raises TokenizerError where its file is damaged.
-
-    Raises:
-        TokenizerError: The vocabulary's file cannot be read.
+    Raises TokenizerError if its file cannot be read; counting raises it where the file is damaged.
     """
     for name, package in (("tokenizer.json", "tokenizers"), ("tokenizer.model", "sentencepiece")):
         file = directory / name

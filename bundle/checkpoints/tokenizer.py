@@ -99,6 +99,8 @@ async def prove_tokenizer(
 ) -> TokenizerProof:
     """Prove that a tokenizer gives back what it is given, keeps its added tokens' ids, and fits the model.
 
+    Raises TokenizerError if it does not, or cannot be checked; CheckpointError if ``config.json`` cannot be read.
+
     Args:
         directory: The checkpoint.
         python: The server's interpreter. It runs in a process of its own, without network, which ends with this
@@ -108,10 +110,6 @@ async def prove_tokenizer(
         template_arguments: What the template is given besides, such as ``enable_thinking``.
         uses_template: Whether prompts will be made with that template, which then must render them, whole.
         timeout: The longest it may take, in seconds.
-
-    Raises:
-        TokenizerError: It does not, or cannot be checked.
-        CheckpointError: ``config.json`` cannot be read.
     """
     started = time.monotonic()
     directory = user_path(directory).resolve()

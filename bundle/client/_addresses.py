@@ -29,8 +29,7 @@ def normalise_base_url(url: str) -> str:
     - Without a scheme it is http on this machine; any other host needs one.
     - The query ``api-version=…``, which Azure demands, is kept; see `join`.
 
-    Raises:
-        UsageError: It is not a valid base URL. The message repeats nothing that could be a secret.
+    Raises UsageError if it is not a valid base URL. The message repeats nothing that could be a secret.
     """
     url = url.strip()
     if not url:
@@ -67,11 +66,8 @@ def join(base_url: str, path: str) -> str:
 def redirected(asked: str, location: str) -> tuple[str, str | None]:
     """Where a redirect leads, and the base URL with which the same is asked there.
 
-    The base URL is None if the same is not to be found there, as on a login page, or no other base URL leads there.
-
-    Args:
-        asked: The address that was asked.
-        location: The address in the response, which may be relative.
+    ``asked`` is the address that was asked; ``location``, which may be relative, that in the response. The base URL is
+    None if the same is not to be found there, as on a login page, or no other base URL leads there.
     """
     try:
         target = urljoin(asked, location)
@@ -119,11 +115,7 @@ def _with_scheme(url: str) -> str:
 
 
 def _split(url: str) -> SplitResult:
-    """The parts of an http or https URL.
-
-    Raises:
-        UsageError: Its host or port is missing or invalid.
-    """
+    """The parts of an http or https URL. Raises UsageError if its host or port is missing or invalid."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -135,8 +127,7 @@ def _split(url: str) -> SplitResult:
 def _host(parts: SplitResult) -> str:
     """Host and port as in a request: in ASCII, an IPv6 address in brackets, its zone as name look-ups take it.
 
-    Raises:
-        UsageError: They are not valid.
+    Raises UsageError if they are not valid.
     """
     named = parts.hostname or ""
     try:

@@ -160,6 +160,9 @@ class ChatClient:
     ) -> Reply:
         """Ask; retry after a transient fault, or with another key if one is refused.
 
+        Raises NoReplyError if there is no reply, and asking again is not worthwhile; RefusedError if every question
+        would meet the same: the server refuses all keys, the model or the address, or cannot be reached.
+
         Args:
             messages: The conversation so far, or a plain prompt.
             max_out_len: Maximum tokens of the reply.
@@ -168,11 +171,6 @@ class ChatClient:
             path: Where to ask, from the server's root; None for the usual.
             begun: Called when the reply starts to arrive, if that can be seen.
             busy: Called when the server says that it is asked too often, with how many other requests it has.
-
-        Raises:
-            NoReplyError: There is no reply, and asking again is not worthwhile.
-            RefusedError: The server refuses all keys, the model or the address, or cannot be reached; every question
-                would meet that.
         """
         usual = self._plain_url if is_plain(messages) else self._url
         url = usual if path is None else urljoin(self._base_url, path)
@@ -300,9 +298,7 @@ class ChatClient:
     async def _prepare_retry(self, question: "Asked", key: Key, fault: AttemptError) -> None:
         """Wait as long as a fault demands.
 
-        Raises:
-            NoReplyError: The question is not to be asked again.
-            RefusedError: No question is.
+        Raises NoReplyError if the question is not to be asked again; RefusedError if no question is.
         """
         fault = self._patience.bounded(self._modes.blamed(question, fault))
         key.note_refusal(fault)
@@ -326,8 +322,7 @@ class ChatClient:
     def _pauses_all(self, question: "Asked", key: Key, fault: AttemptError) -> bool:
         """Pause all requests if it is the server's fault alone: a rate limit, or an outage without any reply.
 
-        Raises:
-            RefusedError: That has lasted too long.
+        Raises RefusedError if that has lasted too long.
         """
         pause = key.pause if fault.busy else self._outage
         left_s = 0.0

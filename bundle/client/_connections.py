@@ -43,11 +43,7 @@ class TooLongError(Exception):
 class Answer(httpx.AsyncByteStream):  # type: ignore[misc]
     """A response whose body is still to be read, once; of an error's, only as much as its message needs.
 
-    Attributes:
-        status: The HTTP status.
-        reason: The phrase beside it.
-        headers: The response's headers; their names have no case.
-        connection: What it comes over, as others may.
+    The names of its headers have no case. Its connection may bring others as well.
     """
 
     def __init__(self, response: Any) -> None:
@@ -59,11 +55,7 @@ class Answer(httpx.AsyncByteStream):  # type: ignore[misc]
         self.is_success = 200 <= self.status < 300
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """The body in pieces as they come.
-
-        Raises:
-            TooLongError: It is longer than any reply.
-        """
+        """The body in pieces as they come. Raises TooLongError if it is longer than any reply."""
         left = LONGEST_BODY if self.is_success else _LONGEST_ERROR
         try:
             async for piece in self._response.content.iter_any():
@@ -109,12 +101,7 @@ class Repeats:
         self._ids_differ = True
 
     def has_come_before(self, answer: Answer, body: object) -> bool:
-        """Whether an answer, or the first event of one, is the previous one over its connection, which is closed then.
-
-        Args:
-            answer: Where it is from.
-            body: Its JSON.
-        """
+        """Whether an answer, or the first event of one, is the one before over its connection, which is closed then."""
         named = body.get("id") if isinstance(body, Mapping) else None
         if not (self._ids_differ and isinstance(body, Mapping) and isinstance(named, str) and named):
             return False
@@ -137,17 +124,10 @@ class Prepared(NamedTuple):
 
 
 class Connections(openai.DefaultAsyncHttpxClient):
-    """The HTTP client that the ``openai`` package is given.
+    """The HTTP client that the ``openai`` package is given; ``tls`` if the server has a certificate to be checked.
 
-    No redirect is followed: one would turn the POST into a GET, or carry the question to another host.
-
-    Args:
-        proxy: The proxy to use, if any.
-        tls: Whether the server has a certificate to be checked.
-        connect_timeout_s: Maximum duration of connecting, in seconds.
-
-    Raises:
-        UsageError: The certificates that the environment names cannot be read.
+    No redirect is followed: one would turn the POST into a GET, or carry the question to another host. Raises
+    UsageError if the certificates that the environment names cannot be read.
     """
 
     def __init__(self, proxy: Proxy | None, *, tls: bool, connect_timeout_s: float) -> None:

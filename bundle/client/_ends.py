@@ -30,10 +30,8 @@ def end_of(finish_reason: object, *, has_text: bool, no_calls: bool) -> tuple[st
     """How a reply ended, "stop" or "length", and the server's own word if that is not one of the API's.
 
     Servers have many words for the end of a turn ("eos", "end_turn", "STOP", "", null), so text with an unknown one is
-    a reply. Without text, nothing says that there is one.
-
-    Raises:
-        AttemptError: The server gave up, withheld the text or offers something else; the last two would happen again.
+    a reply. Without text, nothing says that there is one. Raises AttemptError if the server gave up, withheld the text
+    or offers something else; the last two would happen again.
     """
     if finish_reason == "stop" or finish_reason == "length":
         return str(finish_reason), None

@@ -25,9 +25,8 @@ _IDLE = re.compile(
 def is_event_stream(begin: bytes, *, declared: bool) -> bool | None:
     """Whether a body is a stream of events, or of chunks as JSON in lines; None if more of it is needed to tell.
 
-    Args:
-        begin: Its first bytes, without `BLANK`.
-        declared: Whether its header says so. Headers are often wrong, so the body decides if it can.
+    It begins with ``begin``, without `BLANK`. What its header ``declared`` is often wrong, so the body decides if it
+    can.
     """
     if begin.startswith(_FIELDS):
         return True
@@ -46,10 +45,8 @@ class EventDecoder:
 
     Comments, ids, retry times and events without data are dropped, and so are those that only keep the connection open:
     null, ``{}``, "keep-alive", and named events that carry neither choices nor an error, such as ``event: ping``.
-    Beyond the standard, events may be separated by a single line end, and be lines of JSON without ``data:``.
-
-    Args:
-        charset: What the data is written in where it is not Unicode.
+    Beyond the standard, events may be separated by a single line end, be lines of JSON without ``data:``, and be
+    written in ``charset`` where they are not Unicode.
     """
 
     def __init__(self, charset: str = "utf-8") -> None:

@@ -195,13 +195,9 @@ _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 
 
 def fault_of_status(status: int, body: object, headers: Mapping[str, str], asked: str = "") -> AttemptError:
-    """The fault behind an HTTP error status.
+    """The fault behind an HTTP error status, or one that a body with status 200 names.
 
-    Args:
-        status: The HTTP status, or the one a body with status 200 names.
-        body: The body, or its ``error`` member.
-        headers: The response's headers.
-        asked: The address that was asked, for redirects.
+    ``body`` is the body or its ``error`` member, ``asked`` the address that was asked, for redirects.
     """
     if 300 <= status < 400:
         fault = _redirect(status, headers.get("location", ""), asked)

@@ -50,12 +50,7 @@ class Folds:
         self._fence, self._depth = "", 0
 
     def feed(self, piece: str, *, ends: bool = False) -> str:
-        """Take the next piece; return what of it, or of those before, is text.
-
-        Args:
-            piece: The next piece.
-            ends: Whether it is the last.
-        """
+        """Take the next piece, which may be the last; return what of it, or of those before, is text."""
         self._held += piece
         while self._read_details() if self._inside == "<" else self._read_lines(ends) if self._inside else self._open():
             pass

@@ -19,11 +19,8 @@ def charset_of(content_type: str) -> str:
 def from_json(data: bytes, charset: str = _UTF_8) -> object:
     """Parse JSON: in a form of Unicode, as it must be, or else in ``charset``. Its numbers may have any length.
 
-    An object that a gateway has encoded a second time, as a string, is that object.
-
-    Raises:
-        ValueError: It is not JSON.
-        RecursionError: It is nested too deep.
+    An object that a gateway has encoded a second time, as a string, is that object. Raises ValueError if it is not
+    JSON, RecursionError if it is nested too deep.
     """
     value = _parsed(data, charset)
     if isinstance(value, str) and value.lstrip().startswith("{"):

@@ -54,12 +54,7 @@ class Key:
 
 
 class KeyRing:
-    """Hands out keys in rotation.
-
-    Args:
-        values: The keys; empty for requests without one.
-        others: What else is secret, such as the value of a header.
-    """
+    """Hands out keys in rotation; without any, one that is None. ``others`` are secret too, as is a header's value."""
 
     def __init__(self, values: Sequence[str], others: Sequence[str] = ()) -> None:
         self._values = tuple(dict.fromkeys(values))
@@ -80,21 +75,13 @@ class KeyRing:
         return f"KeyRing({len(self)} of {self.total})"
 
     def pause_s(self, now: float) -> float:
-        """Seconds until a key may be used; not positive if one may be used now.
-
-        Args:
-            now: The event loop's time.
-        """
+        """Seconds from now, in the event loop's time, until a key may be used; not positive if one may be used now."""
         return min(key.pause.left_s(now) for key in self._keys)
 
     def take(self, now: float = 0.0) -> Key:
         """The next key that need not pause, or if all must, the one that may be used first.
 
-        Args:
-            now: The event loop's time.
-
-        Raises:
-            IndexError: No key is left.
+        Raises IndexError if no key is left.
         """
         self._next = self._next % len(self._keys) if self._keys else 0
         key = self._keys[self._next]

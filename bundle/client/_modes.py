@@ -29,9 +29,7 @@ class Modes:
     reply in time, a lost connection) or ends the run (403, 404, 405) is tried on one question at a time, while others
     that meet it wait for what comes of it; after a trial in vain, the next one takes twice as many faults.
 
-    Args:
-        wanted: What the user says.
-        retries: After how many retries a question is given up.
+    ``wanted`` is what the user says, ``retries`` the number after which a question is given up.
 
     Attributes:
         only: The one it takes or is to be asked for, True for streams; None if it may take both.
@@ -110,8 +108,7 @@ class Modes:
     def require_end(self, question: Asked) -> None:
         """Check that a stream says how its reply ended if others do: gateways also send [DONE] when a server is lost.
 
-        Raises:
-            AttemptError: It does not, and the question can be asked again.
+        Raises AttemptError if it does not, and the question can be asked again.
         """
         streamed = None if question.receiver is None else question.receiver.reply
         if streamed is None or not streamed.ended:

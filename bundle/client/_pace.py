@@ -34,16 +34,8 @@ class RateLimiter:
 
     A leaky bucket of one request: two requests are at least ``1/qps`` seconds apart on the event loop's clock, and any
     window of ``w`` seconds holds at most ``floor(w*qps) + 1``. Neither unused time nor a pause is made up for by a
-    burst: whoever waits does so in line, and only the first in line looks at the clock.
-
-    Args:
-        qps: Maximum requests per second; None for no limit.
-
-    Attributes:
-        learned: What the server's rate limit teaches.
-
-    Raises:
-        UsageError: ``qps`` is not a positive number.
+    burst: whoever waits does so in line, and only the first in line looks at the clock. Without ``qps`` there is no
+    limit but what the server teaches (``learned``). Raises UsageError if ``qps`` is not a positive number.
     """
 
     def __init__(self, qps: float | None) -> None:
@@ -61,8 +53,8 @@ class RateLimiter:
     async def turn(self, pause_s: Callable[[float], float] = lambda now: 0.0) -> float:
         """Wait until a request may be sent, and count it; return the event loop's time.
 
-        Args:
-            pause_s: The seconds that a pause still lasts at a time; not positive for none. What it raises is raised.
+        ``pause_s`` says how many seconds a pause still lasts at a time, not positive for none. What it raises is
+        raised.
         """
         clock = asyncio.get_running_loop().time
         async with self._line:
@@ -125,12 +117,7 @@ class LearnedPace:
             self._refused_since = now
 
     def replied(self, now: float, *, ends_pause: bool) -> None:
-        """Note a reply.
-
-        Args:
-            now: When it came.
-            ends_pause: Whether it is the first after a pause that the rate limit made necessary.
-        """
+        """Note a reply; ``ends_pause`` if it is the first after a pause that the rate limit made necessary."""
         if self._counted_since is None:
             self._counted_since = now
         if ends_pause and self._refused_since is not None:
@@ -166,9 +153,8 @@ class SharedPause:
     def begin(self, sent_at: float, asked_s: float | None) -> bool:
         """Pause because of a fault; return whether that is news, as it was not on its way when the last one began.
 
-        Args:
-            sent_at: When the request was sent that met it.
-            asked_s: Seconds that the server asks to wait; None if it does not say.
+        ``sent_at`` is when the request was sent that met it, ``asked_s`` how long the server asks to wait, if it says
+        so.
         """
         now = asyncio.get_running_loop().time()
         is_new = sent_at >= self._began
@@ -203,12 +189,7 @@ class SharedPause:
 class Patience:
     """Measures for how long there has been no reply, from the first fault on. All times are the event loop's.
 
-    Args:
-        seconds: For how long rate limits and outages are waited out; 0 where they count like other faults.
-
-    Attributes:
-        last_reply_at: When the last reply came.
-        has_replied: Whether there has been one.
+    Rate limits and outages are waited out for so many seconds; with 0 they count like other faults.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -257,9 +238,7 @@ class Patience:
 def pause_s(attempt: int, *, busy: bool) -> float:
     """Seconds to wait after the ``attempt``-th attempt (from 1): exponential backoff with 25 % jitter.
 
-    Args:
-        attempt: How many attempts have failed.
-        busy: Whether the server said that it is asked too often.
+    After a refusal as one request too many (``busy``) it waits longer.
     """
     first = _FIRST_PAUSE_OF_A_BUSY_SERVER_S if busy else _FIRST_PAUSE_S
     pause = min(first * 2.0 ** min(attempt - 1, 30), _LONGEST_PAUSE_S)

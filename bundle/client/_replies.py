@@ -74,8 +74,7 @@ class NoReplyError(Exception):
 class RefusedError(BundleError):
     """The server refuses in a way that every other question would meet as well.
 
-    Attributes:
-        no_model: Whether it may be that it does not serve the model.
+    With ``no_model`` it may be that it does not serve the model.
     """
 
     exit_code = ExitCode.SERVER
@@ -104,8 +103,7 @@ def reply_of(
     - Thinking is ``reasoning_content`` or ``reasoning``, parts of that type, and what the text marks as such (see
       `bundle.client._thinking`). It becomes the text only if there is no other and ``answer_from_thinking`` is set.
 
-    Raises:
-        AttemptError: There is no reply.
+    Raises AttemptError if there is no reply.
     """
     try:
         body = unwrapped(body)
@@ -163,8 +161,7 @@ def unwrapped(body: Any) -> Any:
 def require_no_error(body: Any, choice: Any) -> None:
     """Check that no error stands next to a text, which is then cut off (OpenRouter).
 
-    Raises:
-        AttemptError: One does.
+    Raises AttemptError if one does.
     """
     for one in (body, choice):
         if is_error(one.get("error")):
@@ -174,8 +171,7 @@ def require_no_error(body: Any, choice: Any) -> None:
 def require_model(body: object, name: str | None) -> None:
     """Check that a response, or one event of it, comes from the model ``name``; None accepts any.
 
-    Raises:
-        AttemptError: It names another model.
+    Raises AttemptError if it names another model.
     """
     model = body.get("model") if name is not None and isinstance(body, Mapping) else None
     # transformers serve also names the revision, as in "local/tiny@main".
@@ -207,9 +203,7 @@ def _first(choices: Any) -> Any:
 def content_of(message: Any) -> tuple[str, str]:
     """The text and the separate thinking of a message or delta.
 
-    Raises:
-        AttemptError: The content is neither text nor parts.
-        AttributeError: It is not a message.
+    Raises AttemptError if the content is neither text nor parts; AttributeError if it is not a message.
     """
     content = message.get("content")
     if content is None and isinstance(message.get("refusal"), str):

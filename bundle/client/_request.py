@@ -46,10 +46,7 @@ _BROKEN = 500
 class RequestBody:
     """Builds the bodies of a model's requests, and changes them if the server refuses a parameter.
 
-    Args:
-        model: The served name.
-        temperature: 0 for greedy decoding.
-        fixed: Further fields, which the user wants and which are therefore never left out.
+    Fields that are ``fixed``, as the user wants them, are never left out.
 
     Attributes:
         version: How many times it has changed.
@@ -74,8 +71,7 @@ class RequestBody:
     def build(self, messages: Sequence[Message], max_out_len: int, fields: Mapping[str, Any]) -> bytes:
         """A body with further fields, but for what `ending` adds.
 
-        Raises:
-            UnicodeEncodeError: A message cannot be encoded as UTF-8.
+        Raises UnicodeEncodeError if a message cannot be encoded as UTF-8.
         """
         prompt = {"prompt": messages[0]["content"]} if is_plain(messages) else {"messages": messages}
         body = {**self._sampling, **self._extra, **self._fixed, **prompt, **fields}

@@ -34,18 +34,9 @@ async def served_models(
     secrets: Sequence[str] = (),
     timeout_s: float = _TIMEOUT_S,
 ) -> list[str]:
-    """The names of the models that the server lists, in its order.
+    """The names of the models that the server lists, in its order, at a base URL as `normalise_base_url` returns it.
 
-    Args:
-        base_url: As `normalise_base_url` returns it.
-        key: Sent as a bearer token; None for a server without keys.
-        proxies: Whether to use the proxies set in the environment.
-        headers: Sent with the request.
-        secrets: What must not be shown, besides the key.
-        timeout_s: Maximum time to wait.
-
-    Raises:
-        ServerError: It lists none, or the request failed.
+    ``secrets`` are what must not be shown besides the key. Raises ServerError if it lists none, or the request failed.
     """
     transport = Transport(base_url, timeout_s=timeout_s, proxies=proxies, headers=headers)
     keys = KeyRing([] if key is None else [key], secrets)
@@ -72,9 +63,7 @@ async def served_models(
 async def only_model(base_url: str, key: str | None, **how: Any) -> str:
     """The model of a server that serves exactly one; see `served_models`.
 
-    Raises:
-        UsageError: It serves several; the message lists them.
-        ServerError: It lists none, or the request failed.
+    Raises UsageError, which lists them, if it serves several; ServerError if it lists none, or the request failed.
     """
     models = await served_models(base_url, key, **how)
     hide = KeyRing([] if key is None else [key], how.get("secrets", ())).hide_in_reply
@@ -104,13 +93,10 @@ async def own_metrics(transport: Transport, base_url: str, keys: KeyRing) -> str
 
 
 def prefix_cache_hit_rate(metrics: str) -> float | None:
-    """The share of prompt tokens found in the prefix cache, from 0 to 1; None if the server does not report it.
+    """The share of prompt tokens found in the prefix cache, from 0 to 1; None if ``/metrics`` does not report it.
 
     The names are those of recent versions of lmdeploy (``lmdeploy/metrics/loggers.py``), SGLang and vLLM. With several
     engines behind one server, rates are averaged and counters summed.
-
-    Args:
-        metrics: The body of ``/metrics``.
     """
     samples: dict[str, list[float]] = {}
     for name, value in _SAMPLE.findall(metrics):

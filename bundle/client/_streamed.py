@@ -88,11 +88,7 @@ class StreamedReply:
         return self._finish_reason not in (None, *_NO_END)
 
     def take(self, event: Any) -> None:
-        """Take the next event, or `DONE`.
-
-        Raises:
-            AttemptError: It is an error, or not part of a chat completion.
-        """
+        """Take the next event, or `DONE`. Raises AttemptError if it is an error, or not part of a chat completion."""
         if event is DONE:
             self.ended = self.has_clearly_ended = self._is_done = True
             return
@@ -140,8 +136,7 @@ class StreamedReply:
     def body(self) -> object:
         """What the server would have answered to a request without streaming.
 
-        Raises:
-            AttemptError: The reply broke off.
+        Raises AttemptError if the reply broke off.
         """
         if not (self.ended or self._may_have_ended):
             raise AttemptError("the reply broke off", Fate.AGAIN)

@@ -17,11 +17,7 @@ _HARMONY = tuple(f"<|{name}|>" for name in ("start", "channel", "constrain", "me
 
 
 class ThinkingMarks:
-    """The marks around thinking: those that models use, and a pair that the user declares.
-
-    Args:
-        declared: An opening and a closing mark; None for none. Case does not matter.
-    """
+    """The marks around thinking: those that models use, and a pair that the user declares. Case does not matter."""
 
     def __init__(self, declared: tuple[str, str] | None = None) -> None:
         pairs = _PAIRS if declared is None else (*_PAIRS, (declared[0].lower(), declared[1].lower()))

@@ -64,20 +64,15 @@ class Transport:
     """Sends requests with the ``openai`` package, each once and within bounds.
 
     The package's typed call spends most of its time on validating messages that are known to be valid, and its plain
-    one on headers and options that are the same every time. So bodies come serialised, and what the package made of
-    the first request to a path with a key is sent again with every other body.
+    one on headers and options that are the same every time. So bodies come serialised, and what the package made of the
+    first request to a path with a key is sent again with every other body.
 
-    Args:
-        base_url: What paths are appended to.
-        timeout_s: Maximum duration of a request, from the first byte sent to the last one received.
-        proxies: Whether to use the proxies set in the environment; a server on loopback is never behind one.
-        headers: Sent with every request.
+    A request takes at most ``timeout_s`` seconds, from the first byte sent to the last one received. ``proxies`` are
+    those of the environment; a server on loopback is never behind one. Raises UsageError if the base URL, or a proxy or
+    a file of certificates that the environment names, cannot be used.
 
     Attributes:
         in_flight: Requests whose response is not complete.
-
-    Raises:
-        UsageError: The base URL, or a proxy or a file of certificates that the environment names, cannot be used.
     """
 
     def __init__(
@@ -137,19 +132,10 @@ class Transport:
     async def post(self, path: str, body: bytes, key: str | None, sink: Receiver) -> object | None:
         """POST JSON and read the response: whole or as server-sent events, as its body shows and whatever was asked.
 
-        Args:
-            path: Where to.
-            body: What to send.
-            key: The bearer token.
-            sink: Receives the events. As soon as it wants no more, the connection is closed, so that the server stops
-                generating.
-
-        Returns:
-            None if the response was a stream of events; else its body, parsed if it is JSON, or its text.
-
-        Raises:
-            AttemptError: There is no response, or it broke off; events received before are then worthless. The reason
-                may repeat the key, as servers do.
+        Returns None if it was a stream of events, which ``sink`` receives; else its body, parsed if it is JSON, or its
+        text. As soon as the sink wants no more, the connection is closed, so that the server stops generating. Raises
+        AttemptError if there is no response, or it broke off; events received before are then worthless. The reason may
+        repeat the key, as servers do.
         """
         with self._exchange():
             try:
@@ -300,11 +286,8 @@ class Transport:
 def _pass_on(events: list[object], sink: Receiver, limit: asyncio.Timeout, latest: float | None) -> bool:
     """Hand over events; return whether more are wanted.
 
-    Args:
-        events: The events.
-        sink: Takes them.
-        limit: Is shortened once the reply has ended, and restored where that was no end.
-        latest: What it is restored to, in the event loop's time; None for no limit.
+    The limit is shortened once the reply has ended, and restored to ``latest`` (in the event loop's time; None for no
+    limit) where that was no end.
     """
     had_ended = sink.ended
     if not all(sink.take(event) for event in events):
@@ -321,8 +304,7 @@ def _pass_on(events: list[object], sink: Receiver, limit: asyncio.Timeout, lates
 def _parsed(content: bytes, headers: Any) -> object:
     """The body as JSON, whatever its header says; its text if it is not JSON.
 
-    Raises:
-        ValueError: The header says that it is JSON, and it is not.
+    Raises ValueError if the header says that it is JSON, and it is not.
     """
     content_type = headers.get("content-type", "")
     charset = charset_of(content_type)
@@ -337,9 +319,7 @@ def _parsed(content: bytes, headers: Any) -> object:
 def _fault_of_connection(error: BaseException, timeout_s: float, *, tls: bool, silent: bool) -> AttemptError:
     """The fault behind a connection that was not established, broke off or took too long.
 
-    Args:
-        tls: Whether the base URL asks for TLS.
-        silent: Whether there has been no response yet.
+    ``tls`` is what the base URL asks for; ``silent`` means that there has been no response yet.
     """
     errors = _chain(error)
     cause = errors[-1]

@@ -76,8 +76,7 @@ class Asking:
 class FirstRefusals:
     """Notices when the first questions of a run all meet the same refusal, so that the rest need not be asked.
 
-    Args:
-        count_transient: Whether faults count that remained after all retries; they may be over later.
+    With ``count_transient`` faults count as well that remained after all retries; they may be over later.
     """
 
     def __init__(self, *, count_transient: bool) -> None:
@@ -90,11 +89,7 @@ class FirstRefusals:
         self._kinds = None
 
     def refused(self, failure: NoReplyError) -> None:
-        """Note that a question has had none.
-
-        Raises:
-            RefusedError: None of the first has, and all for the same reason.
-        """
+        """Note that a question has had none. Raises RefusedError if none of the first has, all for the same reason."""
         if self._kinds is None or (failure.transient and not self._count_transient):
             return
         self._count += 1
@@ -110,8 +105,7 @@ class FirstRefusals:
 async def require_working(client: "Client", like: Question) -> None:
     """Ask the server something that every model can reply to, in the way in which a question is asked.
 
-    Raises:
-        FailingServerError: It does not reply.
+    Raises FailingServerError if it does not reply.
     """
     try:
         await client.ask([{"role": like.messages[0]["role"], "content": "1"}], 1)
@@ -123,15 +117,8 @@ async def require_working(client: "Client", like: Question) -> None:
 class Workers:
     """Take questions from one queue, each worker one at a time, until it is empty.
 
-    Attributes:
-        queue: The questions.
-        client: The server.
-        how: How the questions of each task are asked, by the task's name.
-        window: Limits the requests in flight.
-        suspects: Notes what is in flight and what fails.
-        first: Notes what the first questions meet.
-        passing: Gets the questions without a reply for a reason that may pass.
-        record: Called with every outcome as soon as it is known.
+    ``how`` has how a task's questions are asked, by its name. Those without a reply for a reason that may pass go to
+    ``passing``; ``record`` is called with every outcome as soon as it is known.
     """
 
     queue: Queue
@@ -150,10 +137,8 @@ class Workers:
     async def ask_all(self) -> None:
         """Ask every question, as many at once as the window allows, with no barrier between tasks or subjects.
 
-        Raises:
-            RefusedError: The server refuses every question.
-            FailingServerError: Too many questions in a row failed.
-            BundleError: Whatever ``record`` raises.
+        Raises RefusedError if the server refuses every question, FailingServerError if too many in a row failed, and
+        whatever ``record`` raises.
         """
         try:
             self.queue.when_called_off(self._call_off)

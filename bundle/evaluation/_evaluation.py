@@ -111,15 +111,9 @@ class Evaluation:
     async def ask(self, client: "Client", *, ours: bool = False) -> None:
         """Ask the unanswered questions.
 
-        Args:
-            client: The server.
-            ours: Whether the server can be restarted. Then it is sent a test request if the last question failed, or
-                one that was asked alone: it may be the server that fails.
-
-        Raises:
-            RefusedError: The server refuses every question.
-            FailingServerError: Too many questions in a row failed.
-            RunError: An outcome cannot be written.
+        With ``ours`` the server can be restarted. Then it is sent a test request if the last question failed, or one
+        that was asked alone: it may be the server that fails. Raises RefusedError if the server refuses every question,
+        FailingServerError if too many in a row failed, RunError if an outcome cannot be written.
         """
         how = self._how(client)
         first = self._first_refusals(count_transient=not ours)
@@ -137,16 +131,9 @@ class Evaluation:
             self._cache_hit_rate = await client.prefix_cache_hit_rate()
 
     async def help_asking(self, server: int, client: "Client") -> None:
-        """Ask the questions that fall to another server than that of `ask`, until it is cancelled.
+        """Ask the questions that fall to another server (numbered from 1) than that of `ask`, until it is cancelled.
 
-        Args:
-            server: Its number, from 1.
-            client: The server.
-
-        Raises:
-            RefusedError: The server refuses every question.
-            FailingServerError: Too many questions in a row failed.
-            RunError: An outcome cannot be written.
+        Raises what `ask` does.
         """
         while True:
             await self._sharing.pool.has_work()
@@ -165,8 +152,7 @@ class Evaluation:
     def helper_lost(self, server: int) -> int:
         """Note that a server of `help_asking` crashed or hangs: what it had in flight is asked by `ask`, last.
 
-        Returns:
-            How many questions that is.
+        Returns how many questions that is.
         """
         in_flight, failed = self._sharing.lost(server)
         self._forget_failed(failed)
@@ -186,13 +172,8 @@ class Evaluation:
     async def repeat(self, client: "Client", times: int) -> None:
         """Ask a sample of the answered questions again and compare the replies; no score changes.
 
-        Args:
-            client: The server.
-            times: How many times each question is to be asked, counting the one before.
-
-        Raises:
-            RefusedError: The server refuses every question.
-            FailingServerError: Too many questions in a row failed.
+        Each is to be asked so many times, counting the one before. Raises RefusedError if the server refuses every
+        question, FailingServerError if too many in a row failed.
         """
         sample = spread_over_subjects(self._outcomes.with_reply())
         rows = self._outcomes.rows(question.key for question in sample)
@@ -217,14 +198,9 @@ class Evaluation:
         return self._shared_how
 
     async def first_tokens(self, client: "Client", questions: Sequence[Question]) -> list[Reply | None]:
-        """Replies of one token; None where there is none.
+        """Replies of one token; None where there is none. Raises RefusedError if the server refuses every question.
 
-        Args:
-            client: The server.
-            questions: A few. Those in flight at a crash are suspects, as always.
-
-        Raises:
-            RefusedError: The server refuses every question.
+        The questions are few. Those in flight at a crash are suspects, as always.
         """
 
         async def ask(question: Question) -> Reply | None:
@@ -305,10 +281,8 @@ class Evaluation:
         """Note that the server crashed or hangs; `ask` may be called again with another one, if the result says so.
 
         Then questions that failed since the server began to fail are asked again. Questions that crash the server are
-        skipped and stay without a reply.
-
-        Args:
-            max_restarts: How many crashes without an explanation may be followed by a restart.
+        skipped and stay without a reply. At most ``max_restarts`` crashes without an explanation may be followed by a
+        restart.
         """
         self._sharing.pool.lost(0)
         loss = self._suspects.server_died(max_restarts)
@@ -327,12 +301,10 @@ class Evaluation:
         scopes: Mapping[str, str] | None = None,
         earlier: Results | None = None,
     ) -> Results:
-        """Scores and counts of the outcomes so far.
+        """Scores and counts of the outcomes so far; ``timing`` in seconds by phase.
 
-        Args:
-            timing: Seconds by phase.
-            scopes: What part of every task that is, by its name; "" for all of it.
-            earlier: The results of the sessions before, of a run that is resumed.
+        ``scopes`` says what part of every task that is, by its name, "" for all of it. ``earlier`` are the results of
+        the sessions before, of a run that is resumed.
         """
         answered = self._outcomes.answered
         if earlier is not None and not self.new and self._repeat is None and earlier.coverage.answered == answered:
@@ -405,13 +377,9 @@ class Evaluation:
             self.questions[place] = self._fewer_examples(question, examples)
 
     def record(self, prediction: Prediction, server: int = 0) -> None:
-        """Write down the outcome of a question, and count it.
+        """Write down the outcome of a question that this server was asked, and count it.
 
-        Args:
-            server: The number of the one that was asked.
-
-        Raises:
-            RunError: It cannot be written.
+        Raises RunError if it cannot be written.
         """
         self._sharing.recorded(server, prediction)
         key = prediction.key

@@ -45,10 +45,7 @@ class _Subject:
 
 
 class Leases:
-    """Hands out questions. Does nothing else: no clock, no tasks.
-
-    Args:
-        servers: How many there are; they are numbered from 0.
+    """Hands out questions to servers numbered from 0. Does nothing else: no clock, no tasks.
 
     Attributes:
         left: Questions that have not been asked, and those in flight.
@@ -66,8 +63,7 @@ class Leases:
     def add(self, questions: Iterable[Question], *, prefix_order: bool = True) -> None:
         """Take in questions; those that are here already are passed over.
 
-        Args:
-            prefix_order: Whether those of a subject belong together. Otherwise they are handed out in this order.
+        In ``prefix_order`` those of a subject belong together; otherwise they are handed out in this order.
         """
         subjects: dict[object, deque[Question]] = defaultdict(deque)
         known = self._here() if self.left else ()
@@ -88,11 +84,9 @@ class Leases:
         return {question.key for question in chain.from_iterable((*rest, *in_flight))}
 
     def next(self, server: int, width: int, silent: Collection[int] = ()) -> Question | None:
-        """The next question for a server; None if there is none for it at present.
+        """The next question for a server, which may have ``width`` in flight; None if there is none for it at present.
 
-        Args:
-            width: How many it may have in flight.
-            silent: The servers from which nothing comes.
+        From the ``silent`` servers nothing comes.
         """
         if len(self._in_flight[server]) >= max(1, math.ceil(self.left / self._servers)):
             return None

@@ -33,9 +33,8 @@ async def option_losses(
 ) -> OptionLosses:
     """Ask how likely a question's text is with each of the options.
 
-    Raises:
-        NoReplyError: The server does not say it of this question.
-        RefusedError: It says it of no text, or refuses every question.
+    Raises NoReplyError if the server does not say it of this question, RefusedError if it says it of no text or refuses
+    every question.
     """
     (message,) = question.messages
     how, replies = client.scoring, list[Reply]()
@@ -65,9 +64,7 @@ def _mean_loss(reply: Reply) -> float:
     """The sum of the losses of all tokens but the first, which nothing comes before, by the number of all tokens.
 
     OpenCompass's ``HuggingFaceBaseModel.get_ppl`` (``opencompass/models/huggingface_above_v4_33.py``).
-
-    Raises:
-        RefusedError: The server has not said it.
+    Raises RefusedError if the server has not said it.
     """
     values: Any = reply.logprobs.get("token_logprobs") if isinstance(reply.logprobs, dict) else None
     count = reply.prompt_tokens

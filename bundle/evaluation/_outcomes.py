@@ -16,8 +16,7 @@ _FAILED, _ANSWERED, _STOPPED = 0, 1, 2
 class Outcomes:
     """Keeps some twenty bytes a question, however long its reply: a run may have a million.
 
-    Args:
-        questions: All that the run has. Each may be replaced by another with the same key.
+    ``questions`` are all that the run has. Each may be replaced by another with the same key.
 
     Attributes:
         asked: How many questions every part has.
@@ -53,11 +52,9 @@ class Outcomes:
         return place is not None and self._rows[place] != _NONE
 
     def add(self, key: Key, one: Prediction, row: int, *, is_old: bool = False) -> None:
-        """Note the outcome of a question, which takes the place of an earlier one.
+        """Note the outcome of a question, in the row of this number; it takes the place of an earlier one.
 
-        Args:
-            row: The number of its row.
-            is_old: Whether it is from the session before.
+        With ``is_old`` it is from the session before.
         """
         place = self.place(key)
         assert place is not None

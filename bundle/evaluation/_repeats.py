@@ -33,9 +33,7 @@ async def ask_again(
 ) -> Sequence[Prediction]:
     """Ask questions whose outcomes are written nowhere.
 
-    Raises:
-        RefusedError: The server refuses every question.
-        FailingServerError: Too many questions in a row failed.
+    Raises RefusedError if the server refuses every question, FailingServerError if too many in a row failed.
     """
     window = options.window()
     outcomes: list[Prediction] = []
@@ -53,12 +51,7 @@ async def ask_again(
 
 
 def compare(first: Sequence[Prediction], passes: Sequence[Sequence[Prediction]]) -> Repeat:
-    """Compare replies with those to the same questions before.
-
-    Args:
-        first: The first ones.
-        passes: The others, in any order.
-    """
+    """Compare replies with the first ones, to the same questions; passes may be in any order."""
     before = {one.key: one for one in first}
     again = [(before[one.key], one) for one in chain.from_iterable(passes)]
     answered = [(one, other) for one, other in again if other.error is None]

@@ -28,8 +28,7 @@ _MOST_GUILTY = 16
 class _Group:
     """Suspects that are asked together, apart from all other questions.
 
-    Attributes:
-        narrowed: Whether it is a part of a group that was asked apart when the server crashed again.
+    One that is ``narrowed`` is a part of a group that was asked apart when the server crashed again.
     """
 
     keys: set[Key]
@@ -153,8 +152,7 @@ class Suspects:
     def server_died(self, max_restarts: int) -> Loss:
         """Suspect all questions in flight.
 
-        Args:
-            max_restarts: How many crashes without an explanation may be followed by a restart.
+        At most ``max_restarts`` crashes without an explanation may be followed by a restart.
         """
         in_flight = self._in_flight if self._when_failing_began is None else self._when_failing_began
         failed = frozenset(self._failed_since)

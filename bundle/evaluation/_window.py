@@ -96,11 +96,7 @@ class Window:
         self._arriving -= 1
 
     def replied(self, latency_s: float, in_flight: float) -> None:
-        """Learn from a reply.
-
-        Args:
-            in_flight: How many requests were in flight meanwhile, on average.
-        """
+        """Learn from a reply, while so many requests were in flight on average."""
         if not self._adaptive:
             return
         if self._of_a_wider_window > 0:
@@ -113,11 +109,7 @@ class Window:
             self._end_round()
 
     def busy(self, in_hand: int) -> None:
-        """Learn that the server refused a request as one too many.
-
-        Args:
-            in_hand: How many others it has not refused or answered yet.
-        """
+        """Learn that the server refused a request as one too many while it had ``in_hand`` others to answer."""
         self._refused += 1
         if not self._adaptive:
             return

@@ -25,13 +25,7 @@ _LAST_WORDS: Final = 4000
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """One machine of a cluster.
-
-    Attributes:
-        node: What the cluster calls it.
-        gpus: How many GPUs the cluster may use there.
-        cpus: Likewise, cores.
-    """
+    """One machine of a cluster, which calls it ``node``, and the GPUs and cores that the cluster may use there."""
 
     name: str
     node: str
@@ -40,11 +34,7 @@ class Machine:
 
 
 class Host:
-    """Places programs on the machines of a cluster. Made by `join`.
-
-    Attributes:
-        machines: Those of the cluster.
-    """
+    """Places programs on the machines of a cluster. Made by `join`."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -62,9 +52,8 @@ class Host:
     async def join(cls, address: str) -> Self:
         """Join the cluster at an address; ``auto`` for the one that this machine belongs to.
 
-        Raises:
-            UsageError: Ray is missing, or the address is not a cluster's.
-            ServerError: The cluster cannot be joined.
+        Raises UsageError if Ray is missing, or the address is not a cluster's; ServerError if the cluster cannot be
+        joined.
         """
         name, _, port = address.rpartition(":")
         if address != "auto" and ("/" in name or not name or not port.isdecimal()):
@@ -109,15 +98,10 @@ class Host:
     async def start(
         self, *arguments: str, gpus: int = 0, cpus: int = 0, node: str | None = None, wait_s: float | None = None
     ) -> "Program":
-        """Run Python with these arguments on some machine that has so many GPUs and cores free.
+        """Run Python with these arguments on the machine ``node``, or any, that has so many GPUs and cores free.
 
-        Args:
-            node: The machine; None for any.
-            wait_s: Maximum seconds until there is one; None for any time.
-
-        Raises:
-            TimeoutError: There was none.
-            ServerError: It cannot be started.
+        Raises TimeoutError if there is none within ``wait_s`` seconds (None waits for any time), ServerError if it
+        cannot be started.
         """
         number = next(self._numbers)
         program = self._programs[number] = Program(lambda word, data: self._write(word, number, data))
@@ -188,8 +172,7 @@ class Host:
 async def _require_reachable(host: str, port: int) -> None:
     """Refuse at once an address where nothing listens: Ray takes a minute to say so.
 
-    Raises:
-        ServerError: It cannot be reached.
+    Raises ServerError if it cannot be reached.
     """
     try:
         async with asyncio.timeout(_REACH_S):
@@ -223,12 +206,7 @@ class Program:
         return self.placed.result()
 
     async def until_placed(self, limit_s: float | None) -> None:
-        """Wait until it runs.
-
-        Raises:
-            TimeoutError: It still does not.
-            ServerError: It never will.
-        """
+        """Wait until it runs. Raises TimeoutError if it still does not, ServerError if it never will."""
         await asyncio.wait({self.placed, self.gone}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
         if self.placed.done():
             return

@@ -15,11 +15,7 @@ _START_S: Final = 120.0
 
 
 class Link:
-    """Has a worker do things, and gives it up when nothing is heard of it.
-
-    Args:
-        send: Sends bytes to the worker.
-        machine: Where it is.
+    """Has a worker do things, by bytes sent to it, and gives it up when nothing is heard of it.
 
     Attributes:
         heard: Called with what the worker tells by itself: a kind ("say", "activity", "log") and a text.
@@ -40,11 +36,7 @@ class Link:
         self._watching = asyncio.ensure_future(self._watch())
 
     async def hello(self) -> dict[str, str]:
-        """The versions of what the worker runs with.
-
-        Raises:
-            ServerError: It does not come up.
-        """
+        """The versions of what the worker runs with. Raises ServerError if it does not come up."""
         either: set[asyncio.Future[Any]] = {self._hello, self.lost}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not self._hello.done():
@@ -52,15 +44,10 @@ class Link:
         return self._hello.result()
 
     async def call(self, name: str, *arguments: Any, begun: Callable[[], None] | None = None) -> Any:
-        """Have the worker do something, and return what comes of it; cancelling this calls it off.
+        """Have the worker run a method of `bundle.worker.worker.Worker`, and return what comes of it.
 
-        Args:
-            name: A method of `bundle.worker.worker.Worker`.
-            begun: Called when the reply to a question begins.
-
-        Raises:
-            ServerError: The worker is lost.
-            Exception: What the worker met.
+        Cancelling this calls it off. ``begun`` is called when the reply to a question begins. Raises ServerError if the
+        worker is lost, or what it met.
         """
         if self.lost.done():
             raise self.lost.result()

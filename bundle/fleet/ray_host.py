@@ -94,8 +94,7 @@ class Carrier:
 class Host:
     """Keeps the actors.
 
-    Args:
-        write: Takes bytes for whoever started this program, who may be stopped (Ctrl-Z), and must not be waited for.
+    ``write`` takes bytes for whoever started this program, who may be stopped (Ctrl-Z), and must not be waited for.
     """
 
     def __init__(self, write: Callable[[bytes], object]) -> None:

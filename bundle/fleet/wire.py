@@ -34,11 +34,7 @@ def to_line(number: int, kind: str, value: object) -> bytes:
 
 
 def from_line(line: bytes) -> tuple[int, str, Any]:
-    """What a line says.
-
-    Raises:
-        ValueError: It is not one of ours.
-    """
+    """What a line says. Raises ValueError if it is not one of ours."""
     try:
         number, kind, value = pydantic_core.from_json(line)
     except ValueError:

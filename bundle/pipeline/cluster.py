@@ -44,10 +44,8 @@ _STOP_S: Final = 90.0
 class _Worker:
     """One that has opened the checkpoint.
 
-    Attributes:
-        versions: What it runs with.
-        found: What it said of the checkpoint and the engine.
-        prepared: What it said of its server to be.
+    ``versions`` are of what it runs with; it has said what it ``found`` of checkpoint and engine, and ``prepared`` for
+    its server.
     """
 
     program: Program
@@ -66,12 +64,7 @@ class _Worker:
 
 
 class Cluster:
-    """The target of ``bundle eval-local --cluster``.
-
-    Args:
-        local: The checkpoint, as this machine sees it.
-        address: The cluster's.
-    """
+    """The target of ``bundle eval-local --cluster``: a checkpoint, as this machine sees it, and a cluster's address."""
 
     def __init__(self, local: Local, address: str) -> None:
         self.local = local
@@ -158,13 +151,8 @@ class Cluster:
         """One that agrees with the first, placed where there is room; what it says is shown.
 
         One that does not agree is passed over, and keeps its place until the end, so that the next is put elsewhere.
-
-        Args:
-            leads: Whether it is for the first server, which asks what no other may: it waits for so long only, and
-                takes another one's place if it must.
-
-        Raises:
-            BundleError: There is no room, or it cannot serve the model.
+        One that ``leads`` is for the first server, which asks what no other may: it waits for so long only, and takes
+        another one's place if it must. Raises BundleError if there is no room, or it cannot serve the model.
         """
         while True:
             program = await self._place(screen, leads=leads)
@@ -325,8 +313,7 @@ class ClusterModel:
     async def _require_same(self, worker: _Worker) -> None:
         """Have a worker prove its tokenizer as well.
 
-        Raises:
-            ServerError: It gives something else than on the first machine.
+        Raises ServerError if it gives something else than on the first machine.
         """
         machine, first = worker.link.machine, self._cluster.first.link.machine
         gpus = EngineRecord(**worker.prepared["engine"]).gpus

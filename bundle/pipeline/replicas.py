@@ -40,11 +40,8 @@ async def help_asking(
 ) -> None:
     """Serve the model once more and have it asked, again after each death of the server, until cancelled.
 
-    A server that dies too often is given up: the others go on without it.
-
-    Args:
-        number: The server's, from 1.
-        begun: Has a result once the first server has been proved, and questions are about to be asked.
+    A server that dies too often is given up: the others go on without it. They are numbered from 1. ``begun`` has a
+    result once the first server has been proved, and questions are about to be asked.
     """
     helper, deaths = model.helpers[number - 1], 0
     log = run.directory / SERVER_LOGS / f"{number + 1}.log"

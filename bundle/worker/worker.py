@@ -47,8 +47,7 @@ _GATHER_S: Final = 0.005
 class Worker:
     """Does what the driver calls for. Its public methods after `run` are those calls, in the order in which they come.
 
-    Args:
-        lines: The descriptor to write lines to.
+    ``lines`` is the descriptor to write lines to.
     """
 
     def __init__(self, lines: int) -> None:

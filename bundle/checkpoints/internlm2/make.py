@@ -119,12 +119,9 @@ def make_checkpoint(
 ) -> None:
     """Write a random-weight InternLM2 checkpoint; the same ``seed`` gives the same files.
 
-    Args:
-        directory: Where to write it; absent, or empty. It appears only once it is complete.
-        like: ``tiny`` (18 MB, seconds) or ``internlm2_5-1_8b`` (the real sizes, 3.8 GB).
-
-    Raises:
-        CheckpointError: The directory is not empty, the disk is too full, or it cannot be written.
+    The directory, absent or empty before, appears only once it is complete. ``like`` is ``tiny`` (18 MB, seconds) or
+    ``internlm2_5-1_8b`` (the real sizes, 3.8 GB). Raises CheckpointError if the directory is not empty, the disk is too
+    full, or it cannot be written.
     """
     config = made_config(like)
     needed = 2 * parameter_count(internlm2_tensors(config)) + 32 * 2**20

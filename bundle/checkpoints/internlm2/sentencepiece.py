@@ -127,8 +127,7 @@ def model_message() -> Any:
 def read_model(path: Path) -> SentencePieceModel:
     """Read a sentencepiece model file.
 
-    Raises:
-        CheckpointError: The file is unreadable, is a git-lfs pointer, or is not a sentencepiece model.
+    Raises CheckpointError if the file is unreadable, is a git-lfs pointer, or is not a sentencepiece model.
     """
     from google.protobuf.message import DecodeError  # imported late: an extra's package
 
@@ -184,9 +183,8 @@ def _obstacle(message: Any, pieces: Sequence[Piece], tied: bool) -> str | None:
 def build_tokenizer(model: SentencePieceModel, config: TokenizerConfig) -> tuple[Tokenizer, TokenizerConfig]:
     """Build the tokenizer, and the configuration with every special token's id.
 
-    Raises:
-        CheckpointError: The model does something that a tokenizer.json cannot express.
-        TokenizerError: The added tokens contradict the vocabulary.
+    Raises CheckpointError if the model does something that a tokenizer.json cannot express; TokenizerError if the added
+    tokens contradict the vocabulary.
     """
     import tokenizers  # imported late: not needed where an earlier rewrite is found
     from tokenizers import decoders, models, normalizers
@@ -330,8 +328,7 @@ class TokenizerConfig:
 def read_tokenizer_config(directory: Path) -> TokenizerConfig:
     """Read what ``directory`` says about its tokenizer; a missing file counts as an empty one.
 
-    Raises:
-        CheckpointError: A file is unreadable or malformed.
+    Raises CheckpointError if a file is unreadable or malformed.
     """
     content: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):

@@ -26,20 +26,10 @@ ONE_DOWNLOAD: Final = "Take config.json and the other files from the same downlo
 def convert_tokenizer(source: Path, target: Path, vocab_size: int, say: Callable[[str], None]) -> int | None:
     """Write tokenizer.json and tokenizer_config.json, proved against sentencepiece where that is what they come from.
 
-    What the checkpoint's files say is worked out in a confined process.
-
-    Args:
-        source: The checkpoint.
-        target: Where to write them.
-        vocab_size: The number of ids the model knows.
-        say: Called with what could not be converted.
-
-    Returns:
-        The id of the mark that ends a turn, if the template has it.
-
-    Raises:
-        CheckpointError: The files are missing, damaged, or cannot be converted exactly.
-        TokenizerError: The converted tokenizer does not do what sentencepiece does.
+    What the checkpoint's files say is worked out in a confined process; ``say`` is told what could not be converted.
+    Returns the id of the mark that ends a turn, if the template has it. Raises CheckpointError if the files are
+    missing, damaged, or cannot be converted exactly; TokenizerError if the converted tokenizer does not do what
+    sentencepiece does.
     """
     end_of_turn: int | None
     end_of_turn, note = call_confined(

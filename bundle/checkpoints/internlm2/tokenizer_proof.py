@@ -48,13 +48,9 @@ def prove_equal(
     model: SentencePieceModel,
     marks: Mapping[int, AddedToken],
 ) -> None:
-    """Check a tokenizer against sentencepiece itself: ids and decoding on varied text, then the added tokens' ids.
+    """Check a tokenizer against sentencepiece itself: ids and decoding on varied text, then those of added tokens.
 
-    Args:
-        marks: The added tokens, by id.
-
-    Raises:
-        TokenizerError: Sentencepiece cannot read the file, they differ anywhere, or text does not round-trip.
+    Raises TokenizerError if sentencepiece cannot read the file, they differ anywhere, or text does not round-trip.
     """
     import sentencepiece  # imported late: not needed where an earlier rewrite is found
 
