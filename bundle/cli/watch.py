@@ -38,7 +38,7 @@ def watch(
         ),
     ] = None,
 ) -> None:
-    """Evaluate the checkpoints of a training run as they appear.
+    """Evaluate a training run's checkpoints as they appear.
 
     A checkpoint is evaluated once all of it is there and none of it has changed for half a minute, and not again if it
     was evaluated before with the same settings. Ctrl-C ends it. Arguments after -- are passed to the inference server.

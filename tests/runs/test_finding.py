@@ -52,7 +52,7 @@ def test_checkpoints_beside_the_runs_are_no_obstacle_to_naming_their_models(
     assert find_run(here / "checkpoint-2000", out).name.startswith("20260105")
     with pytest.raises(RunError, match=r"contains no run\.json") as raised:
         find_run(Path("untried"), out)
-    assert "no checkpoint that a run" in str(raised.value.remedy)
+    assert "evaluated it as a checkpoint" in str(raised.value.remedy)
 
 
 def test_latest_is_the_newest_run_even_if_it_is_damaged(out: Path) -> None:
