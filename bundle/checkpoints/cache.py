@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle.checkpoints._files import shown
+from bundle.checkpoints._files import shown, unreadable
 from bundle.errors import CheckpointError
 from bundle.system.locks import Lock
 
@@ -46,15 +46,16 @@ def content_key(version: str, files: Iterable[Path]) -> str:
     """A name for what ``version`` of a program makes from ``files``.
 
     It hashes their content (SHA-256, which processors do in hardware: 1 to 2 GB/s per core), not their times: weights
-    overwritten in place are noticed, and the same weights in two places are recognized.
-
-    Raises:
-        OSError: A file cannot be read.
+    overwritten in place are noticed, and the same weights in two places are recognized. Raises CheckpointError if a
+    file cannot be read.
     """
 
     def digest(path: Path) -> bytes:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+        try:
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").digest()
+        except OSError as error:
+            raise unreadable(path, error) from error
 
     ordered = sorted(files, key=lambda path: path.name)
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
@@ -71,23 +72,32 @@ def cached_directory(
     make: Callable[[Path], None],
     *,
     source: Path,
+    what: str | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """The directory ``key`` under ``root``, made by ``make`` if it does not exist or is no longer whole.
 
     ``make`` gets an empty directory, which takes its place under ``root`` only once it is finished; a second process
-    that wants the same key says so and waits for the first. ``source`` is recorded as what it is used for.
-
-    Raises:
-        OSError: The cache cannot be written.
+    that wants the same key says so and waits for the first. ``source`` is recorded as what it is used for. Where
+    one made earlier is used, that is said by the name ``what``, if given. Raises CheckpointError if the cache cannot be
+    written.
     """
-    # A checkpoint may be private, and then so is what is made from it.
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
     finished = root / key
-    with _locked(root, key, lambda: say(f"waiting for another process to finish writing {finished}")):
-        if not _is_whole(finished):
-            _make(finished, make)
-        _note_use(root, key, source.resolve())
+    try:
+        # A checkpoint may be private, and then so is what is made from it.
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _locked(root, key, lambda: say(f"waiting for another process to finish writing {finished}")):
+            if not _is_whole(finished):
+                _make(finished, make)
+            elif what is not None:
+                say(f"using the {what} in {shown(finished)}")
+            _note_use(root, key, source.resolve())
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise CheckpointError(
+            f"The cache {shown(root)} cannot be written: {shown(error.strerror or error)}.",
+            remedy=_NO_SPACE if full else "Choose a directory that can be written with BUNDLE_CACHE=DIR.",
+        ) from error
     return finished
 
 
@@ -109,8 +119,7 @@ def _make(finished: Path, make: Callable[[Path], None]) -> None:
 def hold(directory: Path) -> Lock:
     """Keep a directory of the cache from being removed until this process ends, or the lock returned is released.
 
-    Raises:
-        OSError: It does not exist any more.
+    Raises OSError if it does not exist any more.
     """
     lock = Lock(directory)
     lock.take(shared=True)
@@ -135,10 +144,8 @@ def unfinished(root: Path) -> list[str]:
 def remove(root: Path, key: str, *, may_go: Callable[[Entry], bool] = lambda entry: True) -> bool:
     """Remove a directory, finished or not, with the files beside it. Returns whether that was done.
 
-    It is left alone if a process uses or makes it, or if ``may_go`` refuses what it is by now.
-
-    Raises:
-        OSError: It cannot be removed.
+    It is left alone if a process uses or makes it, or if ``may_go`` refuses what it is by now. Raises OSError if it
+    cannot be removed.
     """
     try:
         with _locked(root, key, None):
@@ -162,8 +169,7 @@ def remove(root: Path, key: str, *, may_go: Callable[[Entry], bool] = lambda ent
 def _locked(root: Path, key: str, waiting: Callable[[], None] | None) -> Iterator[None]:
     """Hold the lock of ``key``; if another process has it, call ``waiting`` and wait.
 
-    Raises:
-        BlockingIOError: Another process has it, and ``waiting`` is None.
+    Raises BlockingIOError if another process has it, and ``waiting`` is None.
     """
     path = root / f"{key}.lock"
     while True:
@@ -234,28 +240,10 @@ def _is_whole(directory: Path) -> bool:
 
 
 def require_space(target: Path, needed: int, what: str) -> None:
-    """Refuse to write what does not fit.
-
-    Args:
-        target: A directory that is being made.
-        needed: Bytes.
-        what: What they hold.
-
-    Raises:
-        CheckpointError: There is too little space.
-    """
+    """Raise CheckpointError where a directory that is being made has no room for ``needed`` bytes of ``what``."""
     free = shutil.disk_usage(target).free
     if free < needed:
         raise CheckpointError(
             f"{shown(target.parent)} has {free / 1e9:.1f} GB free; {what} needs {needed / 1e9:.1f} GB.",
             remedy=_NO_SPACE,
         )
-
-
-def unwritable_cache(root: Path, error: OSError) -> CheckpointError:
-    """The error for a cache that cannot be written."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return CheckpointError(
-        f"The cache {shown(root)} cannot be written: {shown(error.strerror or error)}.",
-        remedy=_NO_SPACE if full else "Choose a directory that can be written with BUNDLE_CACHE=DIR.",
-    )

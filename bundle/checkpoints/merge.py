@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from bundle.checkpoints._files import TOKENIZER_FILE, list_names, shown
 from bundle.checkpoints._lora_config import ADAPTER_CONFIG
 from bundle.checkpoints.adapter import Adapter
-from bundle.checkpoints.cache import cached_directory, content_key, require_space, unwritable_cache
+from bundle.checkpoints.cache import cached_directory, content_key, require_space
 from bundle.checkpoints.inspection import Checkpoint
 from bundle.errors import CheckpointError
 
@@ -28,20 +28,13 @@ def merge_adapter(
 ) -> Path:
     """The directory of the base with the adapter merged into it, or the one made earlier.
 
-    It is kept under ``cache_root`` by the content of both. A tokenizer in the adapter's directory, which is the one it
-    was trained with, takes the place of the base's.
-
-    Returns:
-        The merged checkpoint's directory. It is shared: read it, change nothing in it.
-
-    Raises:
-        CheckpointError: The cache cannot be written, or has too little space.
+    It is kept under ``cache_root`` by the content of both, and is shared: read it, change nothing in it. A tokenizer in
+    the adapter's directory, which is the one it was trained with, takes the place of the base's. Raises CheckpointError
+    if the cache cannot be written, or has too little space.
     """
     beside = _beside_weights(base, adapter)
-    made: list[Path] = []
 
     def make(target: Path) -> None:
-        made.append(target)
         require_space(target, base.weights.size, "the merged checkpoint")
         say("merging (kept for next time)")
         _write_merged(base, adapter, target, say)
@@ -51,14 +44,8 @@ def merge_adapter(
     say(f"looking for an earlier merge of the adapter {shown(adapter.name)} into {shown(base.name)}")
     if any(file.parent == adapter.path for file in beside):
         say("tokenizer and chat template are the adapter's")
-    try:
-        files = [adapter.path / ADAPTER_CONFIG, adapter.weights, *beside, *base.weights.files]
-        directory = cached_directory(cache_root, content_key(_VERSION, files), make, source=adapter.path, say=say)
-    except OSError as error:
-        raise unwritable_cache(cache_root, error) from error
-    if not made:
-        say(f"using the merged checkpoint in {shown(directory)}")
-    return directory
+    key = content_key(_VERSION, [adapter.path / ADAPTER_CONFIG, adapter.weights, *beside, *base.weights.files])
+    return cached_directory(cache_root, key, make, source=adapter.path, what="merged checkpoint", say=say)
 
 
 def link_unmerged(base: Checkpoint, adapter: Adapter, directory: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bundle.checkpoints._files import read_json_object, shown
 from bundle.checkpoints._tensors import Sizes, check_tensors, is_internlm2
 from bundle.checkpoints._weights import SAFETENSORS_INDEX, Weights, inspect_weights
-from bundle.checkpoints.cache import cached_directory, content_key, require_space, unwritable_cache
+from bundle.checkpoints.cache import cached_directory, content_key, require_space
 from bundle.checkpoints.internlm2.sentencepiece import USE_LMDEPLOY
 from bundle.checkpoints.internlm2.tokenizer import convert_tokenizer
 from bundle.errors import CheckpointError
@@ -48,22 +48,15 @@ _RENAMED: Final = {
 
 
 def rewrite_as_llama(source: Path, cache_root: Path, *, say: Callable[[str], None] = lambda line: None) -> Path:
-    """Write ``source`` as a Llama checkpoint that computes the same, or find the one written earlier.
+    """Write an InternLM2 checkpoint as a Llama checkpoint that computes the same, or find the one written earlier.
 
     The directory is kept under ``cache_root`` by the content of the files it is made from (all of them are read each
-    time: about a second per GB in the page cache). Tensors keep their dtype; the tokenizer becomes a tokenizer.json
-    that is proved against sentencepiece before anything is kept.
+    time: about a second per GB in the page cache), and is shared: read it, change nothing in it. Tensors keep their
+    dtype; the tokenizer becomes a tokenizer.json that is proved against sentencepiece before anything is kept.
 
-    Args:
-        source: An InternLM2 checkpoint directory with safetensors weights.
-
-    Returns:
-        The Llama checkpoint's directory. It is shared: read it, change nothing in it.
-
-    Raises:
-        CheckpointError: The checkpoint is incomplete or damaged, is not InternLM2, or cannot be rewritten exactly; or
-            the cache cannot be written.
-        TokenizerError: The converted tokenizer does not do what sentencepiece does.
+    Raises CheckpointError if the checkpoint is incomplete or damaged, is not InternLM2, has no safetensors weights, or
+    cannot be rewritten exactly, or if the cache cannot be written; TokenizerError if the converted tokenizer does not
+    do what sentencepiece does.
     """
     config = read_json_object(source / "config.json")
     if not is_internlm2(config):
@@ -74,22 +67,14 @@ def rewrite_as_llama(source: Path, cache_root: Path, *, say: Callable[[str], Non
         )
     weights = inspect_weights(source)
     settings = [source / name for name in SETTINGS if (source / name).is_file()]
-    made: list[Path] = []
 
     def make(target: Path) -> None:
         say("converting the checkpoint to Llama (kept for next time)")
         _rewrite(source, config, weights, target, say)
-        made.append(target)
 
-    try:
-        say("looking for an earlier conversion of this checkpoint")
-        key = content_key(_VERSION, [*settings, *weights.files])
-        directory = cached_directory(cache_root, key, make, source=source, say=say)
-    except OSError as error:
-        raise unwritable_cache(cache_root, error) from error
-    if not made:
-        say(f"using the converted checkpoint in {shown(directory)}")
-    return directory
+    say("looking for an earlier conversion of this checkpoint")
+    key = content_key(_VERSION, [*settings, *weights.files])
+    return cached_directory(cache_root, key, make, source=source, what="converted checkpoint", say=say)
 
 
 def _rewrite(
@@ -148,8 +133,7 @@ def _llama_tensors(tensors: Mapping[str, "torch.Tensor"], sizes: Sizes) -> Itera
 def _llama_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config.json of the Llama model that computes what this InternLM2 model does.
 
-    Raises:
-        CheckpointError: The model has something that Llama has not.
+    Raises CheckpointError if the model has something that Llama has not.
     """
     if config.get("quantization_config") is not None:
         raise CheckpointError(

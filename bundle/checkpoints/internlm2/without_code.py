@@ -15,7 +15,7 @@ from typing import Final
 from bundle.checkpoints._files import read_json_object, shown
 from bundle.checkpoints._tensors import Sizes
 from bundle.checkpoints._weights import inspect_weights
-from bundle.checkpoints.cache import cached_directory, content_key, unwritable_cache
+from bundle.checkpoints.cache import cached_directory, content_key
 from bundle.checkpoints.internlm2.rewrite import SETTINGS, write_generation_config
 from bundle.checkpoints.internlm2.tokenizer import convert_tokenizer
 from bundle.errors import CheckpointError
@@ -37,13 +37,8 @@ _DEFAULTS: Final = {
 def without_code(source: Path, cache_root: Path, *, say: Callable[[str], None] = lambda line: None) -> Path:
     """A directory that serves as ``source`` does and holds none of its code; or the one made earlier.
 
-    Args:
-        source: An InternLM2 checkpoint directory.
-        cache_root: Where such directories are kept.
-        say: Called with a line for each step that takes time, and for anything that could not be converted.
-
-    Raises:
-        CheckpointError: Its tokenizer needs the code, or the cache cannot be written.
+    ``say`` is told of each step that takes time, and of what could not be converted. Raises CheckpointError if its
+    tokenizer needs the code, or the cache cannot be written.
     """
     source = source.resolve()
     config = read_json_object(source / "config.json")
@@ -52,7 +47,14 @@ def without_code(source: Path, cache_root: Path, *, say: Callable[[str], None] =
 
     def make(target: Path) -> None:
         say("converting the tokenizer, so that none of the checkpoint's code has to run (kept for next time)")
-        end_of_turn = convert_tokenizer(source, target, Sizes.from_config(config).vocab, say)
+        try:
+            end_of_turn = convert_tokenizer(source, target, Sizes.from_config(config).vocab, say)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{shown(source)} cannot be served without its Python code: {error.message}",
+                remedy="Read the code. If you trust it, add --trust-remote-code.",
+                details=error.details,
+            ) from error
         for path in linked:
             (target / path.name).symlink_to(path)
         write_generation_config(source, target, config, end_of_turn)
@@ -60,19 +62,10 @@ def without_code(source: Path, cache_root: Path, *, say: Callable[[str], None] =
         auto_map = {"AutoConfig": f"{CONFIGURATION.removesuffix('.py')}.InternLM2Config"}
         write_json(target / "config.json", {**_DEFAULTS, "model_type": "internlm2", **config, "auto_map": auto_map})
 
-    try:
-        key = content_key(_VERSION, [path for name in SETTINGS if (path := source / name).is_file()])
-        # The links lead to this directory and no other.
-        where = hashlib.sha256("\0".join([key, *map(str, linked)]).encode()).hexdigest()[:32]
-        return cached_directory(cache_root, where, make, source=source, say=say)
-    except OSError as error:
-        raise unwritable_cache(cache_root, error) from error
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"{shown(source)} cannot be served without its Python code: {error.message}",
-            remedy="Read the code. If you trust it, add --trust-remote-code.",
-            details=error.details,
-        ) from error
+    key = content_key(_VERSION, [path for name in SETTINGS if (path := source / name).is_file()])
+    # The links lead to this directory and no other.
+    where = hashlib.sha256("\0".join([key, *map(str, linked)]).encode()).hexdigest()[:32]
+    return cached_directory(cache_root, where, make, source=source, say=say)
 
 
 def configuration_code() -> bytes:
