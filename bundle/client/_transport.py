@@ -16,10 +16,11 @@ import aiohttp
 import openai
 from openai import AsyncOpenAI, Omit
 
+from bundle.client._addresses import is_loopback
 from bundle.client._connections import LONGEST_BODY, Answer, Connections, Prepared, Repeats, TooLongError, httpx
 from bundle.client._early_decisions import Receiver
 from bundle.client._events import BLANK, EventDecoder, is_event_stream
-from bundle.client._faults import NETWORK_REMEDY, AttemptError, Fate, fault_of_status, unexpected
+from bundle.client._faults import LOOPBACK_REMEDY, NETWORK_REMEDY, AttemptError, Fate, fault_of_status, unexpected
 from bundle.client._json import charset_of, from_json
 from bundle.errors import UsageError
 from bundle.system.proxies import proxy_for
@@ -248,7 +249,9 @@ class Transport:
                 raise self._through_proxy(replace(fault, status=refused.status), is_proxys=True) from None
             self._require_scheme(" ".join(str(one)[:_ENOUGH] for one in _chain(error)))
             tls, silent = self._base_url.startswith("https:"), not self._has_replied
-            raise self._through_proxy(_fault_of_connection(error, self._timeout_s, tls=tls, silent=silent)) from None
+            remedy = LOOPBACK_REMEDY if is_loopback(self._base_url) else NETWORK_REMEDY
+            fault = _fault_of_connection(error, self._timeout_s, remedy, tls=tls, silent=silent)
+            raise self._through_proxy(fault) from None
         finally:
             self.in_flight -= 1
             if heard:
@@ -316,10 +319,13 @@ def _parsed(content: bytes, headers: Any) -> object:
     return content.decode(charset, "replace")
 
 
-def _fault_of_connection(error: BaseException, timeout_s: float, *, tls: bool, silent: bool) -> AttemptError:
+def _fault_of_connection(
+    error: BaseException, timeout_s: float, remedy: str, *, tls: bool, silent: bool
+) -> AttemptError:
     """The fault behind a connection that was not established, broke off or took too long.
 
-    ``tls`` is what the base URL asks for; ``silent`` means that there has been no response yet.
+    ``remedy`` is for a server that is not reached. ``tls`` is what the base URL asks for; ``silent`` means that there
+    has been no response yet.
     """
     errors = _chain(error)
     cause = errors[-1]
@@ -331,7 +337,7 @@ def _fault_of_connection(error: BaseException, timeout_s: float, *, tls: bool, s
         )
     if any(isinstance(one, aiohttp.ConnectionTimeoutError) for one in errors):
         reason = f"the server does not accept connections{', or begins no TLS' if tls else ''}"
-        return AttemptError(reason, Fate.AGAIN, remedy=NETWORK_REMEDY, outage=True, heard=False)
+        return AttemptError(reason, Fate.AGAIN, remedy=remedy, outage=True, heard=False)
     if isinstance(cause, TimeoutError | asyncio.CancelledError):
         return AttemptError(f"no reply within {timeout_s:g} s", Fate.AGAIN)
     if isinstance(cause, aiohttp.http_exceptions.ContentEncodingError | zlib.error):
@@ -342,7 +348,6 @@ def _fault_of_connection(error: BaseException, timeout_s: float, *, tls: bool, s
         return AttemptError(f"the server's response is not valid HTTP: {one_line(cause.message, 200)}", Fate.AGAIN)
     connected = not any(isinstance(one, aiohttp.ClientConnectorError) for one in errors)
     reason = f"connection failed: {_described(cause)}"
-    remedy = NETWORK_REMEDY
     if isinstance(cause, ssl.SSLError):
         remedy = f"{remedy} If the server does not use TLS, write http:// in the base URL."
     elif not tls and silent and isinstance(cause, aiohttp.ServerDisconnectedError | ConnectionResetError):

@@ -11,7 +11,7 @@ from typing import Any
 
 from bundle.errors import RunError
 from bundle.runs.files import PREDICTIONS
-from bundle.runs.finding import began, is_run
+from bundle.runs.finding import began, is_run, runs_in
 from bundle.runs.predictions import count_rows
 from bundle.runs.record import RunRecord
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
@@ -40,6 +40,7 @@ class ListedRun:
 
     Attributes:
         answered: Questions with a reply; None if unknown.
+        data: What its tasks' rows were, as `TaskRecord.data_fingerprint` has it.
         seconds: Total duration; None while it runs and where it was cut off.
         scopes: What part of every task was asked and answered, by its name.
         doubtful: Whether its measurement is, see `bundle.runs.health`.
@@ -50,6 +51,7 @@ class ListedRun:
     state: State
     model: str | None = None
     tasks: tuple[str, ...] = ()
+    data: tuple[str | None, ...] = ()
     headlines: tuple[Headline, ...] = ()
     total: int | None = None
     answered: int | None = None
@@ -106,8 +108,12 @@ def remove_run(run: Path, out: Path) -> Path:
     """
     directory = run if run.is_absolute() or _looks_like_a_run(run) else out / run
     if directory.is_symlink() or not _looks_like_a_run(directory):
+        begun = [one.name for one in runs_in(out) if one.name.startswith(run.name)] if run.name == str(run) else []
         raise RunError(
-            f"There is no run {run}, neither at that path nor in {out}.", remedy="`bundle runs` lists the runs."
+            f"There is no run {run}, neither at that path nor in {out}.",
+            remedy=f"A run is deleted by its whole name: {', '.join(begun)}."
+            if begun
+            else "`bundle runs` lists the runs.",
         )
     lock = Lock(directory)
     try:
@@ -169,6 +175,7 @@ def _finished(directory: Path, when: datetime, results: Results) -> ListedRun:
         State.DONE if coverage.answered == coverage.total else State.INCOMPLETE,
         model=record.model.name,
         tasks=tuple(task.name for task in record.tasks),
+        data=tuple(task.data_fingerprint for task in record.tasks),
         headlines=tuple(headlines(record.scored_tasks, results.scores)),
         total=coverage.total,
         answered=coverage.answered,

@@ -237,5 +237,7 @@ async def test_a_server_without_a_list_is_told() -> None:
 async def test_no_server_at_all_is_told() -> None:
     async with loopback_api(_never) as api:
         closed = api.url
-    with pytest.raises(ServerError, match=r"connection failed.*Check the base URL and the network"):
+    with pytest.raises(
+        ServerError, match=r"connection failed.*Check the base URL and its port, and that the server is running"
+    ):
         await only_model(closed, None, proxies=False)

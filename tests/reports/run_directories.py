@@ -33,6 +33,7 @@ def write_run(
     replies: Mapping[tuple[str, int], str] | None = None,
     results: bool = True,
     limit: int | None = None,
+    data: str | None = None,
     record: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a run and return its directory.
@@ -46,6 +47,7 @@ def write_run(
         replies: The reply's text of some questions, by subject and row number; elsewhere it is the letter.
         results: Whether there is a results.json.
         limit: What ``--limit`` is said to have been.
+        data: The fingerprint of its rows; None for one that depends on its subjects alone.
         record: What run.json says otherwise than it does here.
     """
     task = find_task(task) if isinstance(task, str) else task
@@ -61,7 +63,7 @@ def write_run(
                 predictions.append(one if text is None else replace(one, reply=text))
     directory.mkdir(parents=True)
     with Run(directory) as run:
-        described = describe(task, model, _subjects(task, outcomes), limit).to_json() | dict(record or {})
+        described = describe(task, model, _subjects(task, outcomes), limit, data).to_json() | dict(record or {})
         run.begin(RunRecord.model_validate(described), questions)
         evaluation = Evaluation([task], questions, run, lambda _: None, max_out_len={}, asking=ASKING)
         for one in predictions:
@@ -80,9 +82,11 @@ def random_outcomes(task: Task, share: float, *, seed: int = 0, questions: int =
     }
 
 
-def describe(task: Task, model: str, subjects: list[str] | None = None, limit: int | None = None) -> RunRecord:
+def describe(
+    task: Task, model: str, subjects: list[str] | None = None, limit: int | None = None, data: str | None = None
+) -> RunRecord:
     """A run's record; as with real data, its fingerprint is that of the subjects asked."""
-    fingerprint = hashlib.sha256(repr(sorted(subjects or ())).encode()).hexdigest()
+    fingerprint = data or hashlib.sha256(repr(sorted(subjects or ())).encode()).hexdigest()
     tables = Tables("sample", "sample questions in the package", {}, fingerprint)
     asked = TaskRecord.of(task, shape=task.shape, subjects=subjects, limit=limit, tables=tables)
     return record_of([asked], [tables], model)

@@ -101,6 +101,19 @@ def test_every_run_is_compared_with_the_oldest_whole_one(out: Path) -> None:
     assert runs["base"]["changes"] == {}
 
 
+def test_the_base_is_the_oldest_run_with_the_newest_ones_questions(tmp_path: Path) -> None:
+    for hour, (model, data) in enumerate([("sample", "s"), ("first", "c"), ("second", "c")]):
+        outcomes = random_outcomes(TASK, 0.5, seed=hour, questions=3)
+        write_run(tmp_path / f"20261124-0{hour}0000-{model}", outcomes, model=model, data=data)
+
+    (table,) = board_data(Reader(tmp_path).read())["tables"]
+
+    runs = {run["model"]: run for run in table["runs"]}
+    assert table["base"] == "20261124-010000-first"
+    assert runs["second"]["changes"]
+    assert "different questions" in runs["sample"]["incomparable"]
+
+
 def test_what_cannot_be_compared_says_why_and_a_part_is_called_one(out: Path) -> None:
     few = runs_of(out)["sft-step-4000"]
     assert "different subjects" in few["incomparable"]

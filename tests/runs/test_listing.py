@@ -152,6 +152,18 @@ def test_the_table_fits_80_columns_and_nothing_is_lost_from_a_long_name(tmp_path
     assert text.count("x") >= 60
 
 
+def test_the_best_run_is_bold_among_those_of_the_same_questions(tmp_path: Path) -> None:
+    for day, (share, data) in enumerate([(0.9, "sample"), (0.3, "C-Eval"), (0.6, "C-Eval")], 1):
+        outcomes = random_outcomes(find_task("ceval_gen"), share, seed=day, questions=3)
+        write_run(tmp_path / f"2026010{day}-000000-a", outcomes, data=data)
+    stream = StringIO()
+
+    show_runs(Console(file=stream, width=80, force_terminal=True, color_system="standard"), list_runs(tmp_path))
+
+    bold = [line for line in stream.getvalue().splitlines() if line.startswith("\x1b[1m2026")]
+    assert [line.removeprefix("\x1b[1m")[:15] for line in bold] == ["20260103-000000"]
+
+
 def test_elsewhere_than_on_a_terminal_a_run_is_one_line(tmp_path: Path) -> None:
     write_run(tmp_path / "20250102-030405-ceval_gen-tiny", {"law": "1"}, model="m" * 100)
 
@@ -217,8 +229,9 @@ def test_a_failed_start_is_folded_away(tmp_path: Path) -> None:
 def test_a_run_is_deleted_by_its_full_name_only(tmp_path: Path) -> None:
     directory = write_run(tmp_path / "20260101-000000-a", {"law": "1"})
 
-    with pytest.raises(RunError, match="no run 20260101"):
+    with pytest.raises(RunError, match="no run 20260101") as caught:
         remove_run(Path("20260101"), tmp_path)
+    assert caught.value.remedy == "A run is deleted by its whole name: 20260101-000000-a."
     assert remove_run(Path(directory.name), tmp_path) == directory
     assert not directory.exists()
 

@@ -173,7 +173,7 @@
     const columns = table.columns;
     const different = view() === "change" && table.base !== null;
     const best = new Map(columns.map(({ key }) => {
-      const whole = runs.filter((run) => run.scores[key] && !run.partial && run.state === "done");
+      const whole = runs.filter((run) => run.scores[key] && !run.partial && !run.incomparable && run.state === "done");
       return [key, whole.length > 1 ? d3.max(whole, (run) => run.scores[key][0]) : null];
     }));
     const all = runs.flatMap((run) => columns.map(({ key }) => run.scores[key]).filter(Boolean));

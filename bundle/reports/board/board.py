@@ -35,6 +35,11 @@ class BoardRun:
     incomparable: str | None = None
 
     @property
+    def data(self) -> str | None:
+        """What the rows of its task were; see `TaskRecord`."""
+        return next(task.data_fingerprint for task in self.run.record.tasks if task.name == self.section.task.name)
+
+    @property
     def lines(self) -> dict[str, Line]:
         """Its scores by column."""
         return {line.group: line for line in (self.section.overall, *self.section.groups)}
@@ -85,7 +90,8 @@ class Board:
 class Reader:
     """Reads a board again and again, and of it only what has changed.
 
-    ``base`` is the run that the others are compared with; None for the oldest whole run of each task.
+    ``base`` is the run that the others are compared with; None for the oldest whole run of each task, of
+    those with the newest one's data.
     """
 
     def __init__(self, directory: Path, base: Path | None = None) -> None:
@@ -137,8 +143,10 @@ class Reader:
             base = next((one for one in runs if one.run.directory.resolve() == self._base), None)
         else:
             done = [one for one in runs if one.listed.state is State.DONE]
-            # A run of a few questions is not a fair base for whole ones.
-            base = next((one for one in reversed(done) if not one.run.partial), done[-1] if done else None)
+            # A run of a few questions is not a fair base for whole ones, nor one of the sample for one of C-Eval.
+            whole = [one for one in done if not one.run.partial]
+            same = [one for one in whole if one.data == whole[0].data]
+            base = next(reversed(same or done), None)
         if base is None or base.section.secret:
             return Table(None, tuple(runs))
         return Table(base, tuple(one if one is base else self._compared(base, one) for one in runs))

@@ -67,12 +67,12 @@ def _table(runs: Sequence[ListedRun], names: Sequence[str], words: Words, *, fit
 
 
 def _best(runs: Sequence[ListedRun]) -> list[ListedRun]:
-    """The runs with the highest score of those of the same tasks, where there are several."""
-    whole: dict[tuple[str, ...], list[tuple[float, ListedRun]]] = {}
+    """The runs with the highest score of those of the same tasks and questions, where there are several."""
+    whole: dict[object, list[tuple[float, ListedRun]]] = {}
     for run in runs:
         scores = [one.score.accuracy for one in run.headlines if one.whole and one.score.accuracy is not None]
         if run.state is State.DONE and not run.partial and not run.doubtful and scores:
-            whole.setdefault(run.tasks, []).append((sum(scores), run))
+            whole.setdefault((run.tasks, run.data), []).append((sum(scores), run))
     return [max(same, key=lambda one: one[0])[1] for same in whole.values() if len(same) > 1]
 
 
