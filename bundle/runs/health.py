@@ -5,7 +5,7 @@ OpenCompass's rules, and stays wrong; here it is counted, shown with an example,
 """
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
@@ -257,7 +257,7 @@ class _Replies:
         self._options = options
         self.count = self.lost = 0
         self._stops = False  # then the answers of those that were read on would not have changed either
-        self._faults = {fault: _Found() for fault in list(Fault)[:7]}
+        self._faults = defaultdict[Fault, _Found](_Found)  # of a reply by itself
         self._cut_whole = _Found()
         self._opening: dict[str, _Found] = {}
         self._ending: dict[str, _Found] = {}
@@ -300,8 +300,8 @@ class _Replies:
             return
         if not self._stops:
             self._faults[Fault.CUT] += self._cut_whole
-        for fault, found in self._faults.items():
-            if found.count:
+        for fault in Fault:
+            if (found := self._faults[fault]).count:
                 named = _quoted(found.texts.most_common(1)[0][0])
                 values = {
                     Fault.CUT: {"unparsed": str(found.lost)},
