@@ -215,10 +215,13 @@ def _judge(
         wrong.append(f"{len(golds)} questions, {len(answered)} answered, {len(replies)} rows with a reply")
     if any(row["gold"] != golds[number] for number, row in answered.items()):
         wrong.append("rows with the gold of another question")
-    more_rows, more_memory = _growth(watched.memory)
-    grown = []
-    if more_memory > _MEMORY_AT_FIRST + _MEMORY_A_ROW * more_rows:
-        grown.append(f"memory has grown by {more_memory} bytes with {more_rows} rows")
+    asking = [(rows, memory) for rows, memory in watched.memory if rows < watched.memory[-1][0]]
+    growths = {"while asking": (_growth(asking), 1000), "with the page": (_growth(watched.memory), 4000)}
+    grown = [
+        f"memory has grown by {memory} bytes with {rows} rows {when}"
+        for when, ((rows, memory), a_row) in growths.items()
+        if memory > _MEMORY_AT_FIRST + a_row * rows
+    ]
     descriptors = [count for _, count in watched.descriptors]
     if descriptors and max(descriptors) > (3 * CONCURRENCY + 64) * replicas:
         wrong.append(f"{max(descriptors)} files and connections open at once")
@@ -234,7 +237,10 @@ def _judge(
         "server killed": f"{watched.kills} times, stopped {watched.stops} times, started {len(story.lives)} times",
         "time": f"{took_s:.0f} s",
         "most memory": f"{max(memory for _, memory in watched.memory) / 1e6:.0f} MB",
-        "memory's growth": f"{more_memory / max(1, more_rows):.0f} bytes a question",
+        **{
+            f"memory's growth {when}": f"{memory / max(1, rows):.0f} bytes a question"
+            for when, ((rows, memory), _) in growths.items()
+        },
         "files and connections open": f"{descriptors[len(descriptors) // 10]} early, {max(descriptors)} at most, "
         f"{descriptors[-1]} at the end",
         "processes left": str(len(left)),
@@ -243,8 +249,8 @@ def _judge(
     return Outcome(figures, wrong, grown)
 
 
-_MEMORY_AT_FIRST, _MEMORY_A_ROW = 20_000_000, 1000
-"""Bytes. Replies are on the disk; what is known of a question takes a few bytes."""
+_MEMORY_AT_FIRST = 20_000_000
+"""Bytes, beside those for each row. While asking, replies are on the disk alone; the page is made of all of them."""
 
 
 def _growth(memory: Sequence[tuple[int, int]]) -> tuple[int, int]:
