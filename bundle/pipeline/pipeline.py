@@ -158,6 +158,7 @@ async def _serve_and_ask(session: _Session, plan: Plan, target: Target, opened: 
             if trouble is None or not await goes_on_after(trouble, model, evaluation, session.screen, helping):
                 _send_home(others)
                 return
+            gc.collect()  # what the lost server leaves would be frozen with the rest
 
 
 def _send_home(others: Iterable[asyncio.Task[None]]) -> None:
