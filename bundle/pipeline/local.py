@@ -31,7 +31,7 @@ from bundle.pipeline.request_fields import template_arguments, understood
 from bundle.pipeline.targets import Timing
 from bundle.pipeline.template_proof import choose_prompts
 from bundle.reports.screen.console import Screen
-from bundle.runs.served import LocalModelRecord
+from bundle.runs.served import EngineRecord, LocalModelRecord, Served
 from bundle.serving.conversion import CONVERTED, cache_directory
 from bundle.serving.engine import Engine, Job, ServerSpec, is_given
 from bundle.serving.engines import ENGINES, choose_engine
@@ -276,7 +276,7 @@ class Local:
         if self.options.servers != 1:
             further = await self._further_specs(screen, plain=requests.plain, scores=requests.scores)
             model.helpers = [
-                LocalModel(self, one, requests, PrefixedScreen(screen, f"server {number}"), Timing())
+                self._local_model(one, requests, PrefixedScreen(screen, f"server {number}"), Timing())
                 for number, one in enumerate(further, 2)
             ]
         return model
@@ -294,7 +294,29 @@ class Local:
             screen.say(f"allowing the checkpoint's own Python code ({source}): {names}")
         if requests.plain and not self._has_template:
             screen.say("no chat template: prompting as a base model, with plain text (--prompt-shape plain)")
-        return LocalModel(self, spec, requests, screen, timing)
+        return self._local_model(spec, requests, screen, timing)
+
+    def _local_model(self, spec: ServerSpec, requests: Requests, screen: Screen, timing: Timing) -> LocalModel:
+        return LocalModel(
+            spec,
+            requests,
+            screen,
+            timing,
+            label=self.checkpoint.name,
+            options=self.options,
+            describe=self._describe,
+            running=self.running,
+        )
+
+    def _describe(self, spec: ServerSpec) -> Served:
+        engine = EngineRecord(
+            name=spec.engine,
+            version=spec.version,
+            arguments=tuple(self.arguments),
+            dtype=spec.dtype,
+            gpus=tuple(gpu.name for gpu in spec.gpus),
+        )
+        return Served(self.record(), engine)
 
     def kill(self) -> None:
         for supervisor in self.running:

@@ -3,28 +3,28 @@
 import asyncio
 import contextlib
 import importlib
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bundle.checkpoints import Conversation, RenderedPrompt, prove_tokenizer
 from bundle.errors import ServerError
+from bundle.pipeline.options import LocalOptions
 from bundle.pipeline.plan import Loaded, Requests
 from bundle.pipeline.request_fields import stop_fields, template_arguments, understood
 from bundle.pipeline.targets import Server, Timing
 from bundle.pipeline.template_proof import TemplateProof, choose_prompts
 from bundle.reports.screen.console import Screen
-from bundle.runs.served import EngineRecord, Served
+from bundle.runs.served import Served
 from bundle.serving.engine import ServerSpec
 from bundle.serving.gpus import GpuMemory
 from bundle.serving.health import wait_for_trouble
-from bundle.serving.supervisor import Server as ReadyServer
+from bundle.serving.server import Server as ReadyServer
 from bundle.serving.supervisor import Supervisor
 from bundle.system.background import in_thread, until_done_or_trouble
 
 if TYPE_CHECKING:  # slow to import, and the server should start first
     from bundle.client import ChatClient
-    from bundle.pipeline.local import Local
 
 _TIMEOUT_S, _RETRIES = 600.0, 3
 MOST_PROOFS = 8
@@ -34,25 +34,36 @@ _USUAL_REPLY = 2048
 
 
 class LocalModel:
-    """A checkpoint and how to start servers for it. See `Prepared`."""
+    """A checkpoint and how to start servers for it. See `Prepared`.
+
+    Args:
+        describe: What ``run.json`` says of a server, which reads samples of the weights.
+        running: Where its servers are while they run, for somebody who must end them at once.
+    """
 
     ours = True
 
     def __init__(
         self,
-        local: "Local",
         spec: ServerSpec,
         requests: Requests,
         screen: Screen,
         timing: Timing,
+        *,
+        label: str,
+        options: LocalOptions,
+        describe: Callable[[ServerSpec], Served],
+        running: set[Supervisor],
     ) -> None:
         self.helpers: Sequence[LocalModel] = ()
-        self.label = local.checkpoint.name
-        self.max_restarts = local.options.max_restarts
+        self.label = label
+        self.max_restarts = options.max_restarts
         self.concurrency = spec.concurrency
         self.gpus = spec.gpus
-        self._local = local
         self.spec = spec
+        self._options = options
+        self._describe = describe
+        self._running = running
         self._requests = requests
         self._screen = screen
         self._timing = timing
@@ -99,17 +110,7 @@ class LocalModel:
         return proof.conversations
 
     def describe(self) -> Served:
-        spec = self.spec
-        return Served(
-            self._local.record(),
-            EngineRecord(
-                name=spec.engine,
-                version=spec.version,
-                arguments=tuple(self._local.arguments),
-                dtype=spec.dtype,
-                gpus=tuple(gpu.name for gpu in spec.gpus),
-            ),
-        )
+        return self._describe(self.spec)
 
     def close(self) -> None:
         if self.spec.gpu_locks is not None:
@@ -119,7 +120,7 @@ class LocalModel:
 
     @contextlib.asynccontextmanager
     async def serve(self, log: Path, started: asyncio.Event) -> AsyncIterator[Server]:
-        screen, options, running = self._screen, self._local.options, self._local.running
+        screen, options, running = self._screen, self._options, self._running
         memory = GpuMemory(self.spec.gpus)
 
         async def until_memory_is_free() -> None:

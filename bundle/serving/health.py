@@ -9,12 +9,11 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bundle.errors import ServerError
+from bundle.serving.server import Server
 from bundle.serving.server_log import printable
 
 if TYPE_CHECKING:
     import aiohttp
-
-    from bundle.serving.supervisor import Server
 
 # A look costs little and a server that is up should not wait, but it may also take ten minutes to load.
 _FIRST_PAUSE_SECONDS = 0.05
@@ -160,7 +159,7 @@ class Readiness:
 
 
 async def wait_for_trouble(
-    server: "Server",
+    server: Server,
     silent_for: Callable[[], float],
     silence_s: float,
     *,
@@ -196,7 +195,7 @@ async def wait_for_trouble(
 # closed), no one listens to the server.
 
 
-async def _silence_of_requests(server: "Server", silent_for: Callable[[], float], silence_s: float) -> ServerError:
+async def _silence_of_requests(server: Server, silent_for: Callable[[], float], silence_s: float) -> ServerError:
     pause = min(_LOOK_EVERY_S, silence_s / 2)
     silent = 0.0
     while silent < silence_s:
@@ -205,7 +204,7 @@ async def _silence_of_requests(server: "Server", silent_for: Callable[[], float]
     return _hangs(server, f"no reply, not even a part of one, for {silence_s:g} s")
 
 
-async def _health(server: "Server", silent_for: Callable[[], float], silence_s: float) -> ServerError:
+async def _health(server: Server, silent_for: Callable[[], float], silence_s: float) -> ServerError:
     import aiohttp  # takes a third of a second
 
     pause, limit = min(_HEALTH_EVERY_S, silence_s / 2), min(_HEALTH_TIMEOUT_S, silence_s)
@@ -235,7 +234,7 @@ async def _health(server: "Server", silent_for: Callable[[], float], silence_s: 
     return _hangs(server, f"its health check {wrong} for {silence_s:g} s")
 
 
-async def _deadly_line(server: "Server") -> ServerError:
+async def _deadly_line(server: Server) -> ServerError:
     while True:
         for line in server.log.new_lines():
             if _is_deadly(server, line):
@@ -244,15 +243,15 @@ async def _deadly_line(server: "Server") -> ServerError:
         await asyncio.sleep(_LOOK_EVERY_S)
 
 
-def _is_deadly(server: "Server", line: str) -> bool:
+def _is_deadly(server: Server, line: str) -> bool:
     return any(re.search(pattern, line) for pattern in server.spec.deadly)
 
 
-async def _death_of_child(server: "Server") -> ServerError:
+async def _death_of_child(server: Server) -> ServerError:
     return _is_dead(server, f"process {await server.vital.end_of_one()} of its engine has ended")
 
 
-def _is_dead(server: "Server", evidence: str) -> ServerError:
+def _is_dead(server: Server, evidence: str) -> ServerError:
     error = ServerError(
         f"The {server.spec.engine} server is running but no longer answers requests: {evidence}.",
         remedy=f"Its log: {server.log.path}",
@@ -260,7 +259,7 @@ def _is_dead(server: "Server", evidence: str) -> ServerError:
     return server.explained(error, anything=True)
 
 
-def _hangs(server: "Server", how: str) -> ServerError:
+def _hangs(server: Server, how: str) -> ServerError:
     error = ServerError(
         f"The {server.spec.engine} server hangs: {how}.",
         remedy=f"Its log: {server.log.path}. A model that takes longer for a reply needs a longer --hang-timeout.",

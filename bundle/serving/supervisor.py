@@ -18,59 +18,16 @@ from bundle.errors import ServerError
 from bundle.serving import diagnosis
 from bundle.serving.engine import Launch, ServerSpec
 from bundle.serving.health import Readiness
+from bundle.serving.server import LOG_LINES_SHOWN, PassingError, Server, post_mortem
 from bundle.serving.server_log import ServerLog
 from bundle.serving.vital import VitalProcesses
 from bundle.system.guarded import SAFE_PATH, GuardedProcess, private_directory, undisturbed, without_keys
-from bundle.system.text import one_line
 
 _LOOK_AT_LOG_SECONDS = 0.25
 _SAY_AT_LEAST_EVERY_SECONDS = 10.0
 _SAY_AT_MOST_EVERY_SECONDS = 1.0
 # A server that has printed why it cannot start usually ends by itself, and what it prints until then may help.
 _LAST_WORDS_SECONDS = 1.0
-_LOG_LINES_SHOWN = 15
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A server that is ready.
-
-    Attributes:
-        base_url: What an OpenAI client takes as its base URL, ``http://HOST:PORT/v1``.
-        api_key: The key that lets a client in; made for this server alone.
-        seconds_to_ready: From its start to its first token.
-    """
-
-    base_url: str
-    api_key: str = field(repr=False)
-    pid: int
-    seconds_to_ready: float
-    spec: ServerSpec = field(repr=False)
-    log: ServerLog = field(repr=False)
-    vital: VitalProcesses = field(repr=False)
-    _process: GuardedProcess = field(repr=False)
-
-    async def wait_for_death(self) -> ServerError:
-        """Return, as soon as the server's main process is gone, an error that says why. Does not raise it."""
-        await asyncio.shield(self._process.exited)
-        return _post_mortem("died", self.spec, self._process, self.log, was_ready=True)
-
-    def explained(self, error: ServerError, *, anything: bool = False) -> ServerError:
-        """An error of this server with the end of its log, and the cause if the log reveals a known one.
-
-        With ``anything`` the last exception in the log is named where no known cause is revealed.
-        """
-        if error.details:
-            return error  # it is explained already
-        lines = self.log.last_lines()
-        found = diagnosis.known_failure(lines, self.spec.failures, was_ready=True)
-        message, remedy = error.message, error.remedy
-        if found is not None:
-            message = f"{message} Its log shows why: {found.cause}"
-            remedy = f"{found.remedy} Full log: {self.log.path}"
-        elif anything and (last := diagnosis.last_exception(lines)) is not None:
-            message = f"{message} The last error in its log: {last!r}."
-        return ServerError(message, remedy=remedy, details=_shown(lines, found))
 
 
 @dataclass(eq=False, slots=True)
@@ -100,7 +57,7 @@ class Supervisor:
     async def __aenter__(self) -> Server:
         try:
             return await self._start()
-        except _PassingError as error:
+        except PassingError as error:
             self.say(f"starting again: {error.message}")
             return await self._start()
 
@@ -229,13 +186,13 @@ class Supervisor:
                 await asyncio.wait({process.exited}, timeout=_LAST_WORDS_SECONDS)
             # First, since a reply from our port can be another server's while ours ends because the port is taken.
             if process.exited.done():
-                raise _post_mortem("ended before it was ready", self.spec, process, log)
+                raise post_mortem("ended before it was ready", self.spec, process, log)
             if fatal.done():
                 fatal.result()
-                raise _post_mortem("cannot start", self.spec, process, log)
+                raise post_mortem("cannot start", self.spec, process, log)
             if failed.done():
                 number, end = failed.result()
-                raise _post_mortem(
+                raise post_mortem(
                     f"cannot start, since process {number} of its engine has ended", self.spec, process, log, end=end
                 )
             if not ready.done():
@@ -243,13 +200,13 @@ class Supervisor:
                     f"The {self.spec.engine} server was not ready after {self.start_timeout:g} s. "
                     f"Expected {readiness.waiting_for}, got: {readiness.seen}.",
                     remedy=f"Allow more time with --start-timeout, or see what it was doing: {log.path}",
-                    details=log.last_lines()[-_LOG_LINES_SHOWN:],
+                    details=log.last_lines()[-LOG_LINES_SHOWN:],
                 )
             try:
                 ready.result()
             except ServerError as error:
                 raise ServerError(
-                    error.message, remedy=error.remedy, details=log.last_lines()[-_LOG_LINES_SHOWN:]
+                    error.message, remedy=error.remedy, details=log.last_lines()[-LOG_LINES_SHOWN:]
                 ) from None
         finally:
             ready.cancel()
@@ -274,41 +231,6 @@ class Supervisor:
                 self.say(f"starting {self.spec.engine}: {doing}")
                 said, said_at = doing, now
             await asyncio.sleep(_LOOK_AT_LOG_SECONDS)
-
-
-class _PassingError(ServerError):
-    """A start failed for a reason that may well have passed, such as a port taken between our choice and its use."""
-
-
-def _post_mortem(
-    what: str,
-    spec: ServerSpec,
-    process: GuardedProcess,
-    log: ServerLog,
-    *,
-    end: int | None = None,
-    was_ready: bool = False,
-) -> ServerError:
-    """Why a server ``what`` ("died"), as the log and its end tell, or the ``end`` of a process that it needs."""
-    lines = log.last_lines()
-    if process.exited.done():
-        end = process.exited.result()
-    if process.exited.done() and end is None:
-        found = diagnosis.GUARDIAN_KILLED
-    else:
-        found = diagnosis.diagnose(lines, end, spec.failures, was_ready=was_ready)
-    kind = _PassingError if found.passing else ServerError
-    how = "" if end is None else f" ({diagnosis.exit_in_words(end)})"
-    return kind(
-        f"The {spec.engine} server {what}{how}: {found.cause}",
-        remedy=f"{found.remedy} Full log: {log.path}",
-        details=_shown(lines, found),
-    )
-
-
-def _shown(lines: Sequence[str], found: diagnosis.Diagnosis | None) -> Sequence[str]:
-    """The lines of a log to show: of a known cause the one that says it, which tells more than a traceback's end."""
-    return [one_line(found.line)] if found is not None and found.line is not None else lines[-_LOG_LINES_SHOWN:]
 
 
 def server_environment(launch: Launch, ours: Mapping[str, str]) -> dict[str, str]:

@@ -17,7 +17,8 @@ from bundle.checkpoints import Checkpoint, inspect_checkpoint
 from bundle.errors import ServerError
 from bundle.serving import gpu_locks
 from bundle.serving.engine import Job
-from bundle.serving.gpu_locks import GpuLocks, holder, reserve_gpus
+from bundle.serving.gpu_choice import reserve_gpus
+from bundle.serving.gpu_locks import GpuLocks, holder
 from bundle.serving.gpus import Gpu
 from bundle.serving.machine import Machine
 from tests.stand_ins.box import gpu_box

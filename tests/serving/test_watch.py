@@ -12,7 +12,7 @@ import pytest
 
 from bundle.errors import ServerError
 from bundle.serving.health import wait_for_trouble
-from bundle.serving.supervisor import Server
+from bundle.serving.server import Server
 from tests.patience import PATIENCE_S, fastest_of
 from tests.serving.stand_in import Stage
 

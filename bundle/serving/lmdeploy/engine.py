@@ -12,7 +12,7 @@ from bundle.errors import CheckpointError, ServerError, UsageError
 from bundle.serving.conversion import INTERNLM2, Servable, servable_without_code
 from bundle.serving.diagnosis import NO_GPU, OUT_OF_GPU_MEMORY, KnownFailure, raised
 from bundle.serving.engine import Job, ServerSpec, is_given, option_names, option_number, option_value, require_loopback
-from bundle.serving.gpu_locks import reserve_gpus
+from bundle.serving.gpu_choice import reserve_gpus
 from bundle.serving.gpus import Gpu, gib, needed_mib, select_gpus, visible_gpus
 from bundle.serving.lmdeploy import support
 from bundle.serving.lmdeploy.launcher import KEY_VARIABLE
