@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from benchmarks.scenarios import SCENARIOS, cpu_ms_per_question, outcomes
-from bundle import __version__
+from bundle.version import __version__
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
 RESULTS = Path(__file__).with_name("results")

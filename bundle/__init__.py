@@ -9,13 +9,13 @@ bundle.load("sft-1000").to_pandas()
 
 from typing import TYPE_CHECKING, Any
 
+from bundle.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from bundle.pipeline.from_python import evaluate, load
     from bundle.runs.recorded_run import RecordedRun
 
 __all__ = ["RecordedRun", "evaluate", "load"]
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "evaluate": "bundle.pipeline.from_python",

@@ -25,7 +25,7 @@ from benchmarks.processes import FailedRunError, compile_program, measure, simul
 from benchmarks.questions import write_questions
 from benchmarks.scenarios import VALIDATION
 from benchmarks.tables import peers_summary, publish, surroundings, versions
-from bundle import __version__
+from bundle.version import __version__
 
 ENVIRONMENTS = Path(__file__).parents[2] / ".venv-peers"
 SERVERS = ("no_latency", "small_model", "explaining")

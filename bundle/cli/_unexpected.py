@@ -8,7 +8,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from bundle import __version__
+from bundle.version import __version__
 
 _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 _SECRET_NAME = re.compile(r"key|token|secret|passw|credential|proxy", re.IGNORECASE)

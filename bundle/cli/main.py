@@ -11,7 +11,6 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from bundle import __version__
 from bundle.cli._unexpected import hide_secrets, open_closed_streams, write_details
 from bundle.cli.board import board
 from bundle.cli.catalog import models, tasks
@@ -27,6 +26,7 @@ from bundle.cli.runs import runs
 from bundle.cli.watch import watch
 from bundle.errors import BundleError, ExitCode, UnexpectedError, UsageError
 from bundle.system.text import one_line
+from bundle.version import __version__
 
 _NAMES = ("bundle", "evalbundle")
 """The second is for where the first is another program, as Ruby's."""

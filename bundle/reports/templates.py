@@ -14,10 +14,10 @@ from typing import Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-import bundle
 from bundle.reports.formats import Language
 from bundle.reports.texts import LANGUAGES, Texts, page_texts
 from bundle.system.text import printable
+from bundle.version import __version__
 
 _HERE = Path(__file__).parent
 _PLOT: Final = ("vendor/d3.min.js", "vendor/plot.umd.min.js")
@@ -102,7 +102,7 @@ def render(
             t=Texts(language or LANGUAGES[0]),
             language=language or LANGUAGES[0],
             made=datetime.now().astimezone(),
-            version=bundle.__version__,
+            version=__version__,
             live=live,
             **context,
         )

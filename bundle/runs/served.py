@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from pydantic import Field, StrictFloat, StrictInt
 
-import bundle
 from bundle.runs.task_record import RecordPart, Text
 from bundle.system.files import model_name
+from bundle.version import __version__
 
 _PACKAGES = ("openai", "datasets", "lmdeploy", "transformers", "torch")
 
@@ -92,7 +92,7 @@ class HardwareRecord(RecordPart):
 
 
 def versions() -> dict[str, str]:
-    found = {"bundle": bundle.__version__, "python": platform.python_version()}
+    found = {"bundle": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)

@@ -109,7 +109,7 @@ def test_interrupted_nothing_is_left(box: ClusterBox, times: int) -> None:
 
 
 def test_another_version_on_one_machine_is_passed_over(box: ClusterBox, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import bundle\nbundle.__version__ = '0.0'\n")
+    (tmp_path / "sitecustomize.py").write_text("import bundle.version\nbundle.version.__version__ = '0.0'\n")
     paths = f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"
     other = box.nodes.add(PYTHONPATH=paths)
     box.nodes.set("silent")

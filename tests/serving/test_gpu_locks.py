@@ -15,7 +15,7 @@ import pytest
 
 from bundle.checkpoints import Checkpoint, inspect_checkpoint
 from bundle.errors import ServerError
-from bundle.serving import gpu_locks
+from bundle.serving import gpu_choice
 from bundle.serving.engine import Job
 from bundle.serving.gpu_choice import reserve_gpus
 from bundle.serving.gpu_locks import GpuLocks, holder
@@ -40,7 +40,7 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, value in gpu_box(tmp_path, gpus=ROWS).items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(gpu_locks, "_LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr(gpu_choice, "_LOOK_AGAIN_S", 0.01)
     return tmp_path / "locks"
 
 

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from bundle import __version__
 from bundle.errors import DataError
 from bundle.system.background import bounded
 from bundle.system.files import expanded
@@ -24,6 +23,7 @@ from bundle.tasks.benchmarks import Benchmark
 from bundle.tasks.sources.csv_files import read_tables
 from bundle.tasks.sources.tables import Pair, Rows
 from bundle.tasks.sources.zip_files import is_sound, read_archive
+from bundle.version import __version__
 
 MAX_DOWNLOAD_BYTES = 64 * 2**20
 READ_TIMEOUT_S = 20.0
