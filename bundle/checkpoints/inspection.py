@@ -45,6 +45,8 @@ from bundle.system.text import nearest
 _VOCABULARIES: Final = ("tokenizer.json", "tokenizer.model", "vocab.txt", "spiece.model", "tekken.json")
 _TOKENIZER_SETTINGS: Final = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _MODELOPT: Final = "hf_quant_config.json"
+_BESIDE: Final = ("generation_config.json", "chat_template.jinja", "chat_template.json", _MODELOPT)
+"""Further files on which replies depend: they say how a prompt is built, and where a reply ends."""
 _SAMPLES, _SAMPLE_BYTES = 16, 64 * 1024
 
 
@@ -161,13 +163,15 @@ def require_trust(checkpoint: Checkpoint, *, trusted: bool) -> None:
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:
-    """A SHA-256 over the configuration, the tokenizer, and samples of every weight file, including both ends.
+    """A SHA-256 over what replies depend on: settings, tokenizer, chat template, code, and samples of every weight file.
 
     Training and quantizing change weights everywhere, so samples are enough to tell two checkpoints apart, and a copy
     of a checkpoint has the fingerprint of the original. It does not protect against forgery.
     """
     digest = hashlib.sha256()
-    for path in (checkpoint.path / "config.json", *checkpoint.tokenizer_files):
+    beside = [checkpoint.path / name for name in list_names(checkpoint.path) if name in _BESIDE]
+    require_content(beside, longest=WHOLE_FILE_LIMIT)
+    for path in (checkpoint.path / "config.json", *checkpoint.tokenizer_files, *beside, *checkpoint.remote_code):
         digest.update(os.fsencode(path.name) + b"\0")
         digest.update(path.read_bytes())
     for path in checkpoint.weights.files:

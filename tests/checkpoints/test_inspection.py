@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.checkpoints import has_chat_template, inspect_checkpoint, require_architecture
+from bundle.checkpoints import fingerprint, has_chat_template, inspect_checkpoint, require_architecture
 from bundle.errors import CheckpointError
 from tests.checkpoints.checkpoints import (
     CONFIG,
@@ -274,3 +274,14 @@ def test_weights_are_never_read_however_many_bytes_they_have(model: Path) -> Non
         file.write(start)
         file.truncate(len(start) + size)
     assert inspect_checkpoint(model).weights.size == size
+
+
+@pytest.mark.parametrize(
+    "name", ["chat_template.jinja", "chat_template.json", "generation_config.json", "configuration_internlm2.py"]
+)
+def test_the_fingerprint_covers_every_file_that_replies_depend_on(model: Path, name: str) -> None:
+    write_json(model / "config.json", {**CONFIG, "auto_map": {"AutoConfig": "configuration_internlm2.C"}})
+    (model / "configuration_internlm2.py").write_text("")
+    before = fingerprint(inspect_checkpoint(model))
+    (model / name).write_text('{"eos_token_id": 2}')
+    assert fingerprint(inspect_checkpoint(model)) != before
