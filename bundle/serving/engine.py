@@ -2,7 +2,7 @@
 
 import ipaddress
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,22 +188,12 @@ class Engine(Protocol):
         """
 
 
-def option_names(arguments: Sequence[str]) -> set[str]:
-    """The long options in an argument list, without their values."""
-    return {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
-
-
-def is_given(option: str, arguments: Sequence[str]) -> bool:
-    """Whether a long option is in an argument list, also by its beginning, which parsers take for the option."""
-    return any(len(name) > 2 and option.startswith(name) for name in option_names(arguments))
-
-
 def option_value(arguments: Sequence[str], *names: str) -> str | None:
-    """The value given for an option, by any of its names; the last one counts."""
+    """The value given for an option, by any of its names or the beginning of one; the last one counts."""
     value = None
     for argument, following in itertools.pairwise([*arguments, ""]):
-        name, equals, rest = argument.partition("=")
-        if name in names:
+        given, equals, rest = argument.partition("=")
+        if any(_is(given, name) for name in names):
             value = rest if equals else following
     return value
 
@@ -212,6 +202,23 @@ def option_number(arguments: Sequence[str], *names: str) -> int | None:
     """The same of an option that takes a number; None also where it is given none."""
     value = option_value(arguments, *names)
     return int(value) if value and value.isdigit() else None
+
+
+def is_given(option: str, arguments: Sequence[str]) -> bool:
+    """Whether a long option is in an argument list, also by its beginning."""
+    return any(_is(argument.partition("=")[0], option) for argument in arguments)
+
+
+def refuse_options(names: Iterable[str], arguments: Sequence[str], server: str) -> None:
+    """Raise UsageError if an argument list has one of the options that this program sets itself."""
+    given = [argument.partition("=")[0] for argument in arguments]
+    if taken := sorted({one for one in given if any(_is(one, name) for name in names)}):
+        raise UsageError(f"{', '.join(taken)}: these {server} options are set by bundle.", remedy="Leave them out.")
+
+
+def _is(given: str, option: str) -> bool:
+    """Whether argparse takes what is given for the option: also the beginning of a long one."""
+    return given == option or (len(given) > 2 and given.startswith("--") and option.startswith(given))
 
 
 def require_loopback(host: str, why: str) -> None:

@@ -16,7 +16,7 @@ from bundle.checkpoints.tokenizer_probe import declared_tokens, read_json
 from bundle.errors import EngineMissingError, ServerError, UsageError
 from bundle.serving.conversion import INTERNLM2, cache_directory, cpu_dtype, servable
 from bundle.serving.diagnosis import KnownFailure, raised
-from bundle.serving.engine import Job, ServerSpec, option_names, option_value, require_loopback
+from bundle.serving.engine import Job, ServerSpec, option_value, refuse_options, require_loopback
 from bundle.serving.gpus import visible_gpus
 from bundle.serving.machine import Machine
 from bundle.system.files import text_if_there, write_json
@@ -125,11 +125,7 @@ class TransformersEngine:
         if job.gpu is not None:
             raise UsageError("--gpu has no effect on the CPU.", remedy="Leave it out, or use --engine lmdeploy.")
         require_loopback(job.host, "The CPU engine has no API key.")
-        if taken := sorted(option_names(job.engine_arguments) & _OURS):
-            raise UsageError(
-                f"{', '.join(taken)}: these options of transformers serve are set by bundle.",
-                remedy="Leave them out.",
-            )
+        refuse_options(_OURS, job.engine_arguments, "transformers serve")
         if int(version.partition(".")[0]) < 5:
             raise ServerError(
                 f"transformers {version} is installed, but its server needs 5.23 or newer.",

