@@ -25,6 +25,10 @@ Conversation = Sequence[Mapping[str, Any]]
 _PROBE: Final = Path(__file__).with_name("tokenizer_probe.py")
 _EXPECTED: Final = {"transformers", "checked", "failed", "problems", "error", "missing"}
 _GENERATION: Final = re.compile(r"\d{1,4}(?=\.)")
+_SAVED_BY_5: Final = re.compile(
+    r"Tokenizer class TokenizersBackend does not exist|'list' object has no attribute 'keys'"
+)
+"""What transformers 4 says of the tokenizer_config.json that transformers 5 writes, and of half a correction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +230,11 @@ def _judge(
             details=[*problems[1:], *([shown(error, 600)] if error else [])],
         )
     if error is not None:
+        if _SAVED_BY_5.search(str(error)):
+            remedy = (
+                'transformers 5 saved it. For transformers 4 set "tokenizer_class" to "PreTrainedTokenizerFast" in '
+                'tokenizer_config.json, and rename "extra_special_tokens" to "additional_special_tokens".'
+            )
         if result["missing"] and any(directory.glob("*.model")):
             packages = " ".join(map(shown, result["missing"]))
             remedy = (

@@ -213,7 +213,10 @@ def refuse_options(names: Iterable[str], arguments: Sequence[str], server: str) 
     """Raise UsageError if an argument list has one of the options that this program sets itself."""
     given = [argument.partition("=")[0] for argument in arguments]
     if taken := sorted({one for one in given if any(_is(one, name) for name in names)}):
-        raise UsageError(f"{', '.join(taken)}: these {server} options are set by bundle.", remedy="Leave them out.")
+        raise UsageError(
+            f"{', '.join(taken)}: these {server} options are set by bundle.",
+            remedy="Leave them out; address and adapter are set with --host and --adapter.",
+        )
 
 
 def _is(given: str, option: str) -> bool:

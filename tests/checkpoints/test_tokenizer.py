@@ -297,6 +297,18 @@ async def test_the_remedy_is_a_version_that_fits_the_one_the_checkpoint_was_made
     assert str(error).isprintable()
 
 
+@pytest.mark.parametrize(
+    "error",
+    ["ValueError: Tokenizer class TokenizersBackend does not exist", "'list' object has no attribute 'keys'"],
+)
+async def test_how_transformers_4_can_load_what_transformers_5_saved_is_told(
+    model: Path, interpreter: Callable[[str], str], error: str
+) -> None:
+    report = {"transformers": "4.57.6", "checked": 0, "failed": 0, "problems": [], "error": error, "missing": []}
+    refused = await refusal(model, interpreter(reporting(json.dumps(report))))
+    assert 'rename "extra_special_tokens" to "additional_special_tokens"' in str(refused.remedy)
+
+
 # Ends of turns
 
 

@@ -69,7 +69,7 @@ def test_it_serves_on_loopback_under_our_name_with_prefix_caching_and_abort_hand
     command = " ".join(launched(checkpoint).command)
 
     assert f"serve api_server {checkpoint.path}" in command
-    assert "--server-name 127.0.0.1 --server-port 23334 --model-name tiny" in command
+    assert "--server-name 127.0.0.1 --server-port 23334 --model-name=tiny" in command
     assert "--enable-prefix-caching --enable-abort-handling --log-level WARNING" in command
 
 
@@ -237,7 +237,7 @@ async def test_a_running_server_has_the_key_and_shows_it_to_nobody(
     assert server.api_key not in log.read_text()
 
 
-@pytest.mark.parametrize("option", ["--api-keys", "--server-port=1", "--model-name"])
+@pytest.mark.parametrize("option", ["--api-keys", "--server-port=1", "--model-name", "--adapters"])
 def test_what_this_program_sets_may_not_be_set_twice(box: dict[str, str], checkpoint: Checkpoint, option: str) -> None:
     with pytest.raises(UsageError, match=option.partition("=")[0]):
         engine_for(checkpoint, option, "x").prepare(lambda _: None)

@@ -89,7 +89,7 @@ def test_it_runs_the_module_of_the_interpreter_on_loopback_under_our_name(llama:
     command = launched(llama).command
     assert command[:3] == ("/opt/vllm/bin/python", "-m", "vllm.entrypoints.openai.api_server")
     line = " ".join(command)
-    assert f"--model {llama.path} --host 127.0.0.1 --port 23334 --served-model-name tiny" in line
+    assert f"--model {llama.path} --host 127.0.0.1 --port 23334 --served-model-name=tiny" in line
     assert "--max-num-seqs 64 --enable-prefix-caching" in line
     assert "--generation-config vllm" in line
     assert "--trust-remote-code" not in line
@@ -123,7 +123,7 @@ def test_it_listens_on_loopback_alone_because_invocations_need_no_key(llama: Che
     "option",
     [
         *("--api-key", "--api_key=x", "--served-model-name", "--port=1", "--model"),
-        *("--hos=0.0.0.0", "--served_model", "--config", "--api"),
+        *("--hos=0.0.0.0", "--served_model", "--config", "--api", "--lora-modules=a=b"),
     ],
 )
 def test_what_this_program_sets_may_not_be_set_twice(llama: Checkpoint, option: str) -> None:

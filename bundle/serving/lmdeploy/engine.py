@@ -34,7 +34,10 @@ _KEY_FOR_ALL_SINCE = (0, 13)  # before, /abort_request and /distserve/… were o
 _GENERATION_CONFIG_SINCE = (0, 15)  # before, a checkpoint's generation_config.json was not read for sampling
 _CAPTURE_SIZES_SINCE = (0, 14)  # before, the PyTorch engine captured a CUDA graph for every power of two
 
-_OURS = {"--server-name", "--server-port", "--model-name", "--api-keys", "--ssl", "--proxy-url"}
+_OURS = {
+    *("--server-name", "--server-port", "--model-name", "--api-keys", "--ssl", "--proxy-url"),
+    "--adapters",  # of which none is asked unless a request names it
+}
 
 _BFLOAT16_SINCE: Final = (8, 0)
 """The compute capability from which on GPUs have it."""
@@ -298,7 +301,8 @@ class LmdeployEngine:
     ) -> tuple[str, ...]:
         job, installed = self.job, self._installed
         arguments = ["serve", "api_server", str(found.directory)]
-        arguments += ["--server-name", job.host, "--server-port", str(port), "--model-name", served_name]
+        arguments += ["--server-name", job.host, "--server-port", str(port)]
+        arguments.append(f"--model-name={served_name}")  # which may begin with a hyphen
         arguments += ["--enable-prefix-caching", "--enable-abort-handling", "--log-level", "WARNING", *backend]
         if found.own_code and version >= _TRUST_REMOTE_CODE_SINCE:
             arguments.append("--trust-remote-code")

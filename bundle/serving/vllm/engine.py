@@ -36,6 +36,7 @@ _MODULE: Final = "vllm.entrypoints.openai.api_server"
 _OURS: Final = (
     *("--host", "--port", "--uds", "--model", "--served-model-name", "--api-key", "--ssl-keyfile"),
     "--config",  # more options, in a file of which no record would be kept
+    "--lora-modules",  # of which none is asked unless a request names it
 )
 
 _ENGINE_PROCESS: Final = r"^VLLM::EngineCore"
@@ -368,7 +369,8 @@ class VllmEngine:
         self, model: Path, served_name: str, options: tuple[str, ...], port: int, directory: Path
     ) -> tuple[str, ...]:
         command = [self._installed.interpreter, "-m", _MODULE, "--model", str(model)]
-        command += ["--host", self.job.host, "--port", str(port), "--served-model-name", served_name]
+        command += ["--host", self.job.host, "--port", str(port)]
+        command.append(f"--served-model-name={served_name}")  # which may begin with a hyphen
         command += ["--max-num-seqs", str(self.slots), "--enable-prefix-caching", "--disable-uvicorn-access-log"]
         # Else the checkpoint's generation_config.json would quietly add, say, a repetition penalty.
         command += ["--generation-config", "vllm"]
