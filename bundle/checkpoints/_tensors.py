@@ -44,6 +44,7 @@ _MOST_LAYERS: Final = 10_000  # a table of every tensor is made, whatever the fi
 _MOST_EXPERTS: Final = 200_000  # in all layers together
 _LAYER: Final = re.compile(r"model\.layers\.(\d+)\.")
 _PROJECTION: Final = re.compile(r"\.layers\.\d+\..*(?:_proj|\.w\d|\.wqkv|\.wo)$")
+_JUDGES: Final = re.compile(r"For(?:\w*Classification|\w*RewardModel|QuestionAnswering|MaskedLM)$")
 _REMEDY: Final = "Compare config.json with the one the model was published with."
 
 
@@ -125,6 +126,12 @@ def implied_tensors(config: Mapping[str, Any]) -> Shapes | str:
     if architecture == INTERNLM2:
         return internlm2_tensors(config)
     return _llama_tensors(config, architecture)
+
+
+def without_text(architecture: str) -> bool:
+    """Whether a model of this class generates no text, but gives scores or classes, or has no output layer."""
+    is_body = architecture.endswith("Model") and f"{architecture.removesuffix('Model')}ForCausalLM" in _NEEDED
+    return is_body or _JUDGES.search(architecture) is not None
 
 
 def has_known_layout(config: Mapping[str, Any]) -> bool:

@@ -62,10 +62,10 @@ def read_values(weights: Weights, name: str, most: int | None = None) -> bytes:
 def require_values(weights: Weights) -> None:
     """Look at samples of a checkpoint's weights; it takes milliseconds, however large the model is.
 
-    Raises CheckpointError if weights are not finite, or all of those looked at are zero.
+    Raises CheckpointError if weights are not finite, or each of those looked at is one number throughout.
     """
     for kind, endings in (("weights", (".weight",)), ("scales", _SCALES)):
-        zeros = []
+        alike = []
         for name in _sample(weights, endings, _LARGEST):
             tensor = weights.tensors[name]
             values = read_values(weights, name, _SAMPLE_BYTES)
@@ -77,10 +77,12 @@ def require_values(weights: Weights) -> None:
                     "in bfloat16 what does not fit float16.",
                 )
             if len(tensor.shape) > 1:  # a norm's weight may be an offset from one, and zero
-                zeros.append(is_zero(values))
-        if zeros and all(zeros):
+                size, _ = _LARGEST[tensor.dtype]
+                alike.append(is_zero(values) or values == values[:size] * (len(values) // size))
+        if alike and all(alike):
             raise CheckpointError(
-                f"The {kind} in {shown(weights.files[0].parent)} are zeros ({len(zeros)} tensors looked at).",
+                f"The {kind} in {shown(weights.files[0].parent)} are zeros, or another number throughout ({len(alike)} "
+                "tensors looked at).",
                 remedy="They were saved before they were there (as from sharded or meta tensors): save the model "
                 "again.",
             )

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from shlex import quote
 from typing import Any, Final, NamedTuple, TypeGuard
 
 from bundle.checkpoints._files import (
@@ -27,17 +28,18 @@ from bundle.checkpoints._files import (
 from bundle.checkpoints._training import is_training_state, training_state
 from bundle.errors import CheckpointError
 
-SAFETENSORS_INDEX: Final = "model.safetensors.index.json"
-_PYTORCH_INDEX: Final = "pytorch_model.bin.index.json"
+_SAFETENSORS: Final = "model.safetensors"
+_PYTORCH: Final = "pytorch_model.bin"
+SAFETENSORS_INDEX: Final = f"{_SAFETENSORS}.index.json"
 _NUMBERED_SHARD: Final = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.\w+)")
 _ADAPTER: Final = "adapter_model.safetensors"
 _OTHER_FORMATS: Final = ("*.gguf", "*.pth", "*.pt", "*.h5", "*.msgpack", "*.onnx", "*.bin")
 _FACTOR: Final = re.compile(r"\.lora_[AB]\.(?:default\.)?weight$")
 _WRAPPED: Final = re.compile(
-    r"^(?:module|base_model\.model)\.|(?:^|\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+    r"^(?:module|base_model\.model|v_head)\.|(?:^|\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
     r"|\.modules_to_save\."
 )
-"""Names of torch's and peft's wrappers. Not so ``base_layer``, which published models have (Phi-4-multimodal)."""
+"""Names of torch's, peft's and TRL's wrappers. Not so ``base_layer``, which Phi-4-multimodal has as published."""
 _HEADER_LIMIT: Final = 100_000_000  # safetensors' own MAX_HEADER_SIZE
 BITS: Final = {
     "F4": 4,
@@ -172,26 +174,27 @@ _Reader = Callable[[Sequence[Path]], Iterable[Weights]]
 
 
 def inspect_weights(directory: Path) -> Weights:
-    """Find and check the weights in a directory, in lmdeploy's order of preference (its ``create_checkpoint``).
+    """Find and check the weights in a directory, by the names under which every engine looks for them.
 
-    Raises CheckpointError if it has none, some are missing, or one is damaged.
+    Raises CheckpointError if it has none, some are missing, one is damaged, or engines would load different ones.
     """
     names = list_names(directory)
-    if SAFETENSORS_INDEX in names:
-        return _indexed(directory, names, SAFETENSORS_INDEX, _read_safetensors)
-    if plain := [name for name in names if fnmatchcase(name, "model*.safetensors")]:
-        other = next((name for name in (_PYTORCH_INDEX, "pytorch_model.bin") if name in names), None)
-        if other is not None and "model.safetensors" not in plain:  # the only name that all look for without an index
-            raise _two_models(directory, f"{listed(plain)} without an index", other)
-        return _unindexed(directory, plain, _read_safetensors)
-    if _PYTORCH_INDEX in names:
-        return _indexed(directory, names, _PYTORCH_INDEX, _read_pytorch)
-    if pickled := [name for name in names if fnmatchcase(name, "pytorch_model*.bin")]:
-        return _unindexed(directory, pickled, _read_pytorch)
+    for whole, read in ((_SAFETENSORS, _read_safetensors), (_PYTORCH, _read_pytorch)):
+        if f"{whole}.index.json" in names:
+            return _indexed(directory, names, whole, read)
+        # TurboMind loads all of these.
+        found = [name for name in names if fnmatchcase(name, whole.replace(".", "*."))]
+        if found == [whole]:
+            return _checked([directory / whole], read, {})
+        if whole in found:
+            found.remove(whole)
+            raise _two_models(directory, whole, listed(found))
+        if found:
+            raise _unindexed(directory, found, whole)
     if named := [
         name for name in names if name.endswith(".safetensors") and name != _ADAPTER and not is_training_state(name)
     ]:
-        return _unindexed(directory, named, _read_safetensors)
+        raise _unindexed(directory, named, _SAFETENSORS)
     if (state := training_state(directory, names)) is not None:
         raise CheckpointError(
             f"{shown(directory)} has a config.json but no weights: it holds {state.what}.",
@@ -199,15 +202,16 @@ def inspect_weights(directory: Path) -> Weights:
         )
     found = [name for name in names if any(fnmatchcase(name, pattern) for pattern in _OTHER_FORMATS)]
     raise CheckpointError(
-        f"{shown(directory)} has a config.json but no weights (model*.safetensors or pytorch_model*.bin)"
+        f"{shown(directory)} has a config.json but no weights ({_SAFETENSORS} or {_PYTORCH}, or an index of several)"
         + (f"; it holds {listed(found)}, which the engines do not load." if found else "."),
         remedy=download_hint(directory)
         or ("Convert these to safetensors first." if found else "Download or copy the weight files as well."),
     )
 
 
-def _indexed(directory: Path, names: tuple[str, ...], index_name: str, read: _Reader) -> Weights:
+def _indexed(directory: Path, names: tuple[str, ...], whole: str, read: _Reader) -> Weights:
     """Check the shards that an index lists, and that each holds the tensors the index says."""
+    index_name = f"{whole}.index.json"
     index = directory / index_name
     weight_map = read_json_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
@@ -225,7 +229,6 @@ def _indexed(directory: Path, names: tuple[str, ...], index_name: str, read: _Re
             )
         tensors.setdefault(shard, set()).add(tensor)
     missing = sorted(tensors.keys() - set(names))
-    whole = index_name.removesuffix(".index.json")
     if missing:
         raise CheckpointError(
             f"{shown(directory)} lacks {len(missing)} of the {len(tensors)} weight files that {index_name} lists: "
@@ -247,19 +250,26 @@ def _two_models(directory: Path, one: str, other: str) -> CheckpointError:
     )
 
 
-def _unindexed(directory: Path, names: list[str], read: _Reader) -> Weights:
-    """Check files that no index lists; the numbers in their names still show whether one is missing."""
-    for match in filter(None, map(_NUMBERED_SHARD.fullmatch, names)):
+def _unindexed(directory: Path, found: list[str], whole: str) -> CheckpointError:
+    """Files that only some engines find. The numbers in their names show whether one is missing."""
+    for match in filter(None, map(_NUMBERED_SHARD.fullmatch, found)):
         stem, total, suffix = match[1], int(match[3]), match[4]
-        present = sum(1 for name in names if re.fullmatch(rf"{re.escape(stem)}-\d{{5}}-of-{match[3]}\S*", name))
+        present = sum(1 for name in found if re.fullmatch(rf"{re.escape(stem)}-\d{{5}}-of-{match[3]}\S*", name))
         if present < total:
             missing = (f"{stem}-{number:05}-of-{match[3]}{suffix}" for number in range(1, total + 1))
-            raise CheckpointError(
+            return CheckpointError(
                 f"{shown(directory)} lacks {total - present} of {total} weight files: "
-                f"{listed(name for name in missing if name not in names)}.",
+                f"{listed(name for name in missing if name not in found)}.",
                 remedy=download_hint(directory) or "Download the missing files, and the index that lists them.",
             )
-    return _checked([directory / name for name in names], read, {})
+    index = f"{whole}.index.json"
+    rename = f"`mv {quote(shown(directory / found[0]))} {quote(shown(directory / whole))}`"
+    return CheckpointError(
+        f"{shown(directory)} holds {listed(found)}, but neither {whole} nor {index}, by which engines find a model.",
+        remedy=f"If it holds the whole model, rename it: {rename}."
+        if len(found) == 1
+        else download_hint(directory) or f"Copy {index} from where these files come from, or save the model again.",
+    )
 
 
 def _checked(files: list[Path], read: _Reader, expected: Mapping[str, set[str]], index: str = "") -> Weights:
@@ -329,5 +339,5 @@ def require_own_names(directory: Path, stored: Iterable[str]) -> None:
             f"The weights in {shown(directory)} were saved with the names of what the model was wrapped in for its "
             f"training ({len(wrapped)} tensors): {listed(wrapped)}.",
             remedy="Save the model within: `accelerator.unwrap_model(model).save_pretrained(DIR)`, with peft after "
-            "merge_and_unload().",
+            "merge_and_unload(), of one with a value head (v_head) its pretrained_model.",
         )

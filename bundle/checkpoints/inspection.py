@@ -35,7 +35,7 @@ from bundle.checkpoints._settings import (
     wrong_rope,
     wrong_value,
 )
-from bundle.checkpoints._tensors import check_tensors, has_known_layout, tied_tensors
+from bundle.checkpoints._tensors import check_tensors, has_known_layout, tied_tensors, without_text
 from bundle.checkpoints._values import require_gptq, require_same_values
 from bundle.checkpoints._weights import Weights, inspect_weights
 from bundle.errors import CheckpointError
@@ -190,6 +190,12 @@ def fingerprint(checkpoint: Checkpoint) -> str:
 def _architecture(directory: Path, config: Mapping[str, Any]) -> str:
     architectures = config.get("architectures")
     if isinstance(architectures, list) and architectures and isinstance(architectures[0], str) and architectures[0]:
+        if without_text(architectures[0]):
+            raise CheckpointError(
+                f"{shown(directory)} generates no text: it is a {shown(architectures[0])}, by architectures in "
+                "config.json (a reward model, a classifier, or a model without its output layer).",
+                remedy="Give the model it was trained from, or save it with its output layer (AutoModelForCausalLM).",
+            )
         return shown(architectures[0])
     # lmdeploy's get_model_arch falls back on this too.
     auto_map = config.get("auto_map")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,23 @@ def test_without_architectures_the_class_in_auto_map_counts_as_it_does_for_lmdep
     (model / "modeling.py").write_text("class Mine: ...\n")
     write_json(model / "config.json", {"auto_map": {"AutoModelForCausalLM": "modeling.Mine"}})
     assert inspect_checkpoint(model).architecture == "Mine"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "generates"),
+    [
+        ("Qwen2ForSequenceClassification", False),
+        ("Qwen2ForProcessRewardModel", False),
+        ("InternLM2ForRewardModel", False),
+        ("LlamaModel", False),
+        ("ChatGLMModel", True),  # whose name says less than it is
+        ("QWenLMHeadModel", True),
+    ],
+)
+def test_a_model_that_generates_no_text_is_refused(model: Path, architecture: str, *, generates: bool) -> None:
+    write_json(model / "config.json", {"architectures": [architecture]})
+    with nullcontext() if generates else pytest.raises(CheckpointError, match="generates no text"):
+        inspect_checkpoint(model)
 
 
 @pytest.mark.parametrize("config", [{}, {"architectures": []}, {"architectures": None}, {"architectures": [7]}])

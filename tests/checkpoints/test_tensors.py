@@ -258,6 +258,7 @@ def test_another_number_of_layers_is_said_first(layers: int) -> None:
     ("was", "now", "told", "remedy"),
     [
         ("", "module.", "of what the model was wrapped in", "unwrap_model"),
+        ("model.norm", "v_head.summary", "of what the model was wrapped in", "pretrained_model"),
         ("", "_orig_mod.", "of what the model was wrapped in", "unwrap_model"),
         ("layers.0.", "layers.0._checkpoint_wrapped_module.", "of what the model was wrapped in", "unwrap_model"),
         ("", "base_model.model.", "of what the model was wrapped in", "merge_and_unload"),

@@ -14,7 +14,7 @@ from bundle.checkpoints import inspect_checkpoint
 from bundle.checkpoints._values import is_finite, is_zero, read_values, require_values
 from bundle.checkpoints._weights import Weights, inspect_weights
 from bundle.errors import CheckpointError
-from tests.checkpoints.checkpoints import CONFIG, write_checkpoint, write_pytorch
+from tests.checkpoints.checkpoints import CONFIG, write_checkpoint, write_json, write_pytorch
 from tests.late import late
 
 if TYPE_CHECKING:
@@ -62,7 +62,14 @@ NAN = float("nan")
             "not finite (NaN or infinite), in norm.weight",
         ),
         (lambda wide: {"head__weight": wide.to(torch.bfloat16) / 0}, "not finite (NaN or infinite), in head.weight"),
-        (lambda wide: {"head__weight": wide * 0, "norm__weight": torch.ones(8)}, "are zeros (1 tensors looked at)"),
+        (
+            lambda wide: {"head__weight": wide * 0, "norm__weight": torch.ones(8)},
+            "are zeros, or another number throughout",
+        ),
+        (
+            lambda wide: {"head__weight": wide * 0 + 0.01, "up__weight": wide * 0 + 1},
+            "throughout (2 tensors looked at)",
+        ),
         # A norm may be an offset from one, biases start at zero, and buffers hold what they like.
         (lambda wide: {"head__weight": wide, "norm__weight": torch.zeros(8)}, None),
         (lambda wide: {"head__weight": wide, "head__bias": torch.zeros(8), "mask": wide * float("-inf")}, None),
@@ -79,7 +86,7 @@ NAN = float("nan")
 def test_what_no_model_can_reply_with_is_refused(
     tmp_path: Path, tensors: Callable[[torch.Tensor], dict[str, torch.Tensor]], told: str | None
 ) -> None:
-    weights = save(tmp_path, **tensors(torch.ones(64, 64)))
+    weights = save(tmp_path, **tensors(torch.rand(64, 64) + 1))
     if told is None:
         require_values(weights)
         return
@@ -158,12 +165,14 @@ def test_the_zeros_of_symmetric_weights_must_be_in_the_format_that_is_said(
 
 
 def test_of_many_files_the_first_and_the_last_are_looked_at(tmp_path: Path) -> None:
-    wide = torch.ones(64, 64)
+    wide = torch.rand(64, 64)
 
     def save_shards(strange: int | None) -> Weights:
         for shard in range(12):
             values = wide * NAN if shard == strange else wide
             safetensors.save_file({f"layer{shard}.weight": values}, tmp_path / f"model-{shard:02}.safetensors")
+        index = {f"layer{shard}.weight": f"model-{shard:02}.safetensors" for shard in range(12)}
+        write_json(tmp_path / "model.safetensors.index.json", {"weight_map": index})
         return inspect_weights(tmp_path)
 
     require_values(save_shards(None))

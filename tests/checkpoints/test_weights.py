@@ -86,11 +86,21 @@ def test_missing_shards_are_put_down_to_an_unfinished_download_where_there_is_on
     assert "A download into this directory has not finished" in str(refusal(sharded).remedy)
 
 
-def test_missing_shards_without_an_index_show_in_the_numbers_of_the_others(sharded: Path) -> None:
+def test_shards_without_an_index_are_refused_and_missing_ones_show_in_the_numbers_of_the_others(sharded: Path) -> None:
     (sharded / INDEX).unlink()
-    assert len(inspect_weights(sharded).files) == 6
+    assert f"neither model.safetensors nor {INDEX}" in refusal(sharded).message
     (sharded / "model-00003-of-00006.safetensors").unlink()
     assert "lacks 1 of 6 weight files: model-00003-of-00006.safetensors" in refusal(sharded).message
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["pytorch_model_fsdp.bin", "pytorch_model-00001-of-00001.bin", "model-00001-of-00001.safetensors", "a.safetensors"],
+)
+def test_weights_of_a_name_that_not_all_engines_look_for_are_to_be_renamed(model: Path, name: str) -> None:
+    (model / "model.safetensors").rename(model / name)
+    whole = "model.safetensors" if name.endswith("s") else "pytorch_model.bin"
+    assert f"`mv {model / name} {model / whole}`" in str(refusal(model).remedy)
 
 
 def test_an_index_left_over_beside_a_whole_model_is_to_be_deleted(model: Path) -> None:
@@ -102,12 +112,18 @@ def test_an_index_left_over_beside_a_whole_model_is_to_be_deleted(model: Path) -
 def test_weights_of_which_engines_load_different_ones_are_refused(sharded: Path, name: str) -> None:
     if name == "model.safetensors":
         write_safetensors(sharded / name, {"embed": ("BF16", [8, 8])})
+        complaint = "model.safetensors, and model.safetensors.index.json with files of its own: engines differ"
     else:
         (sharded / INDEX).unlink()  # then lmdeploy's PyTorch engine does not find the shards
         (sharded / name).touch()
-    error = refusal(sharded)
-    assert "engines differ in which of the two they load" in error.message
-    assert name in error.message
+        complaint = f"neither model.safetensors nor {INDEX}"
+    assert complaint in refusal(sharded).message
+
+
+@pytest.mark.parametrize("name", ["model_ema.safetensors", "model-00001-of-00002.safetensors"])
+def test_weights_beside_a_whole_model_that_turbomind_would_load_too_are_refused(model: Path, name: str) -> None:
+    write_safetensors(model / name, {"embed": ("BF16", [8, 8])})
+    assert f"model.safetensors, and {name}: engines differ" in refusal(model).message
 
 
 def test_tensors_that_the_index_puts_into_the_wrong_shard_are_named(sharded: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,6 +149,7 @@ def test_internlm2_is_served_as_the_llama_it_is_converted_to_without_its_code(in
         ("consolidated.safetensors", True, True),
         ("adapter_model.safetensors", False, True),
         ("adapter_model.safetensors", True, False),
+        ("adapter_model.bin", False, False),
         ("optimizer.pt", False, False),
     ],
 )
@@ -163,6 +165,18 @@ def test_weights_that_it_would_load_instead_of_those_inspected_are_refused(
             prepared(beside)
         prepared(beside, "--load-format", "safetensors")
     else:
+        prepared(beside)
+
+
+@pytest.mark.parametrize(("name", "taken"), [("value_head.bin", True), ("training_args.bin", False)])
+def test_it_loads_every_bin_file_where_the_weights_are_one(
+    tmp_path: Path, llama: Checkpoint, name: str, taken: bool
+) -> None:
+    weights = replace(llama.weights, files=(tmp_path / "pytorch_model.bin",))
+    for file in ("pytorch_model.bin", name):
+        (tmp_path / file).touch()
+    beside = replace(llama, path=tmp_path, weights=weights)
+    with pytest.raises(CheckpointError, match=f"would load {name}") if taken else nullcontext():
         prepared(beside)
 
 

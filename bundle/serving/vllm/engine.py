@@ -293,17 +293,21 @@ class VllmEngine:
     def _require_the_weights_alone(self) -> None:
         """Check that vLLM loads the weights that were inspected.
 
-        It prefers files of Mistral's format (``consolidated*.safetensors``), and without an index loads every
-        safetensors file there is: another model's, an adapter's (its ``DefaultModelLoader``). Raises CheckpointError if
-        it would load others.
+        It prefers files of Mistral's format (``consolidated*.safetensors``), and without an index of safetensors loads
+        every such file there is, or if there is none every .bin file but those that it knows to be a trainer's: another
+        model's, an adapter's (its ``DefaultModelLoader``). Raises CheckpointError if it would load others.
         """
         checkpoint, directory = self.job.checkpoint, self.job.checkpoint.path
         inspected = {file.name for file in checkpoint.weights.files}
         indexed = (directory / "model.safetensors.index.json").is_file()
+        kinds = (".safetensors", checkpoint.weights.files[0].suffix)
         others = sorted(
             file.name
-            for file in directory.glob("*.safetensors")
-            if file.name not in inspected and (file.name.startswith("consolidated") or not indexed)
+            for file in directory.iterdir()
+            if file.suffix in kinds
+            and file.name not in inspected
+            and (file.name.startswith("consolidated") or not indexed)
+            and file.name not in ("training_args.bin", "optimizer.bin")
         )
         converted = is_internlm2(checkpoint.config)
         if others and not converted and not is_given("--load-format", self._arguments):
