@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any, Final
 
 from bundle.checkpoints._files import read_json_object, shown
@@ -24,6 +25,12 @@ Conversation = Sequence[Mapping[str, Any]]
 
 _PROBE: Final = Path(__file__).with_name("tokenizer_probe.py")
 _EXPECTED: Final = {"transformers", "checked", "failed", "problems", "error", "missing"}
+_ONLY_IN_5: Final = ("Tokenizer class TokenizersBackend", "'list' object has no attribute 'keys'")
+"""What transformers 4 says of a tokenizer_config.json in which 5 has saved a class of its own, or further marks."""
+_SAID_AS_IN_4: Final = (
+    r"""'s/"TokenizersBackend"/"PreTrainedTokenizerFast"/; """
+    r"""s/"extra_special_tokens": \[/"additional_special_tokens": [/'"""
+)
 _GENERATION: Final = re.compile(r"\d{1,4}(?=\.)")
 _SAVED_BY_5: Final = re.compile(
     r"Tokenizer class TokenizersBackend does not exist|'list' object has no attribute 'keys'"
@@ -240,6 +247,11 @@ def _judge(
             remedy = (
                 f"A sentencepiece model cannot be read without {packages}: "
                 f"install it with `{shown(python)} -m pip install {packages}`."
+            )
+        if any(sign in str(error) for sign in _ONLY_IN_5):
+            remedy = (
+                "transformers 5 has written it. In the words of 4, which 5 reads too: `sed -i "
+                f"{_SAID_AS_IN_4} {quote(str(directory / 'tokenizer_config.json'))}`."
             )
         raise TokenizerError(
             f"The tokenizer in {where} does not work under {installed}: {shown(error, 600)}.",

@@ -11,7 +11,7 @@ from bundle.checkpoints import inspect_checkpoint
 from bundle.checkpoints._tensors import Shapes, check_tensors, implied_tensors, parameter_count
 from bundle.checkpoints._weights import StoredTensor, inspect_weights
 from bundle.errors import CheckpointError
-from tests.checkpoints.checkpoints import describe, safetensors_bytes, write_checkpoint, write_json
+from tests.checkpoints.checkpoints import INDEX, describe, safetensors_bytes, write_checkpoint, write_json
 
 SMALL = {
     "vocab_size": 64,
@@ -231,9 +231,9 @@ def test_a_missing_tensor_is_named() -> None:
 
 
 def test_a_tensor_of_another_model_is_named() -> None:
-    stored = stored_as(implied(LLAMA)) | {"v_head.weight": StoredTensor("F32", (1, 32))}
+    stored = stored_as(implied(LLAMA)) | {"score.weight": StoredTensor("F32", (1, 32))}
 
-    assert "unexpected tensors (1): v_head.weight" in refusal(LLAMA, stored).message
+    assert "unexpected tensors (1): score.weight" in refusal(LLAMA, stored).message
 
 
 def test_a_tensor_of_another_shape_is_named_with_both_shapes() -> None:
@@ -345,7 +345,11 @@ def test_an_inspection_compares_and_a_checkpoint_tells_why_not(tmp_path: Path) -
 
 def test_the_same_tensor_in_two_files_is_an_error(tmp_path: Path) -> None:
     directory = write_checkpoint(tmp_path / "model")
-    (directory / "model-old.safetensors").write_bytes((directory / "model.safetensors").read_bytes())
+    files = ["model-1.safetensors", "model-2.safetensors"]
+    for file in files:
+        (directory / file).write_bytes((directory / "model.safetensors").read_bytes())
+    (directory / "model.safetensors").unlink()
+    write_json(directory / INDEX, {"weight_map": dict(zip(["embed", "norm"], files, strict=True))})
 
     with pytest.raises(CheckpointError, match="holds 2 tensors that another weight file holds too: embed, norm"):
         inspect_weights(directory)

@@ -6,7 +6,6 @@ import json
 import os
 import shlex
 import signal
-import subprocess
 import sys
 import textwrap
 import time
@@ -267,6 +266,24 @@ async def test_packages_that_sentencepiece_takes_are_named_where_they_are_missin
     )
     error = await refusal(model, interpreter(reporting(report)))
     assert "-m pip install protobuf" in str(error.remedy)
+
+
+@pytest.mark.parametrize("sign", ["TokenizersBackend does not exist", "'list' object has no attribute 'keys'"])
+async def test_a_tokenizer_that_only_transformers_5_can_load_is_rewritten_by_the_command_shown(
+    model: Path, interpreter: Callable[[str], str], sign: str
+) -> None:
+    saved = {"tokenizer_class": "TokenizersBackend", "extra_special_tokens": ["<|im_end|>"]}
+    (model / "tokenizer_config.json").write_text(json.dumps(saved, indent=2))
+    report = {"transformers": "4.57.6", "checked": 0, "failed": 0, "problems": [], "missing": []}
+    report["error"] = f"loading it failed: Tokenizer class {sign}"
+    error = await refusal(model, interpreter(reporting(json.dumps(report))))
+
+    await (await asyncio.create_subprocess_shell(str(error.remedy).split("`")[1])).wait()
+
+    assert json.loads((model / "tokenizer_config.json").read_text()) == {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "additional_special_tokens": ["<|im_end|>"],
+    }
 
 
 async def test_a_broken_config_json_is_an_error_here_too(model: Path) -> None:
