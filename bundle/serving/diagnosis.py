@@ -62,6 +62,7 @@ INSTALL_TOGETHER: Final = (
     "`pip install '.[cpu]'` for the CPU engine."
 )
 _USE_CPU: Final = "or use --engine transformers, which runs on the CPU."
+NO_MEMORY: Final = "See `dmesg | tail`; give the machine or the container more memory, or use a smaller checkpoint."
 
 _PORT_TAKEN: Final = KnownFailure(
     "another process is using its port.",
@@ -84,6 +85,11 @@ NO_GPU: Final = KnownFailure(
     "it sees no NVIDIA GPU.",
     f"Check `nvidia-smi` and CUDA_VISIBLE_DEVICES, {_USE_CPU}",
     fatal=(raised(TORCH_ERRORS, "(?:No CUDA GPUs are available|Found no NVIDIA driver|no CUDA-capable device)"),),
+)
+ENGINE_GONE: Final = KnownFailure(
+    "its engine's process ended without an error message; probably the kernel killed it for lack of memory.",
+    NO_MEMORY,
+    vague=True,
 )
 
 # The first failure that a line reveals is the cause, so the special stands before the vague.
@@ -212,10 +218,7 @@ GUARDIAN_KILLED: Final = Diagnosis(
 )
 
 _BY_SIGNAL: Final = {
-    signal.SIGKILL: Diagnosis(
-        "it was killed, probably by the kernel for lack of memory.",
-        "See `dmesg | tail`; give the machine or the container more memory, or use a smaller checkpoint.",
-    ),
+    signal.SIGKILL: Diagnosis("it was killed, probably by the kernel for lack of memory.", NO_MEMORY),
     signal.SIGBUS: Diagnosis(
         "memory it had mapped was missing: the shared memory is full, or a weight file was truncated.",
         "See `df -h /dev/shm` and the sizes of the weight files; in a container, see `--shm-size`.",
@@ -242,8 +245,8 @@ _ERROR_LINE: Final = re.compile(
 _EXCEPTION: Final = re.compile(raised(r"\w*(?:Error|Exception)", ""))
 _TRACEBACK: Final = "Traceback (most recent call last):"
 _CHAINED: Final = ("The above exception was", "During handling of the above exception")
-_SEE_ABOVE: Final = re.compile(r"See (?:root cause|stack trace) \(?above|engine process is not alive")
-"""What follows from an error that was printed before; the second is lmdeploy's, of a dead engine process."""
+_SEE_ABOVE: Final = re.compile(r"See (?:root cause|stack trace) \(?above|engine process (?:is not alive|exited before)")
+"""What follows from an error that was printed before; the last two are lmdeploy's, of a dead engine process."""
 _BARE_EXCEPTION: Final = re.compile(r"[\w.]+(?:Error|Exception)")
 _CARETS: Final = re.compile(r"[\s^~]*")
 

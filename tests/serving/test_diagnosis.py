@@ -352,6 +352,14 @@ def test_a_missing_module_comes_with_the_command_that_installs_it(module: str, c
     assert found == Diagnosis(f"the Python module {module} is not installed.", f"Install it: {command}.")
 
 
+def test_an_engine_process_that_was_killed_while_it_started_is_told_as_such_unless_it_said_why() -> None:
+    failures = ENGINES["lmdeploy"].failures
+    said = "RuntimeError: PyTorch ZMQ engine process exited before publishing RPC server port."
+    assert diagnosis.fatal(said, failures)
+    assert "probably the kernel killed it" in diagnosis.diagnose([said], 1, failures).cause
+    assert "the moon" in diagnosis.diagnose(["TypeError: the moon is in the wrong phase", said], 1, failures).cause
+
+
 def test_a_module_that_was_missed_long_before_the_end_is_not_its_cause() -> None:
     lines = ["ModuleNotFoundError: No module named 'cloudpickle'", *(f"request {n} done" for n in range(20))]
     assert "crashed in compiled code" in diagnosis.diagnose(lines, -signal.SIGSEGV, was_ready=True).cause

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 from bundle.checkpoints import language_configs
 from bundle.errors import CheckpointError, ServerError
 from bundle.serving.conversion import INTERNLM2, Servable, servable_without_code
-from bundle.serving.diagnosis import NO_GPU, OUT_OF_GPU_MEMORY, KnownFailure, raised
+from bundle.serving.diagnosis import ENGINE_GONE, NO_GPU, OUT_OF_GPU_MEMORY, KnownFailure, raised
 from bundle.serving.engine import (
     Job,
     ServerSpec,
@@ -104,6 +104,7 @@ FAILURES: Final = (
         "Add one to its tokenizer_config.json, or choose one of lmdeploy's with `-- --chat-template NAME`.",
         telling=(raised("ValueError", "Try apply_chat_template failed: (.*)"),),
     ),
+    replace(ENGINE_GONE, fatal=("PyTorch ZMQ engine process exited before publishing RPC server port",)),
     KnownFailure(
         "its engine process was cut off while starting (a race in lmdeploy).",
         "Try again.",

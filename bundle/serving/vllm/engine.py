@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 from bundle.checkpoints import is_internlm2
 from bundle.errors import CheckpointError, ServerError, UsageError
 from bundle.serving.conversion import INTERNLM2, cpu_dtype, servable
-from bundle.serving.diagnosis import NO_GPU, OUT_OF_GPU_MEMORY, KnownFailure, raised
+from bundle.serving.diagnosis import ENGINE_GONE, NO_GPU, NO_MEMORY, OUT_OF_GPU_MEMORY, KnownFailure, raised
 from bundle.serving.engine import (
     Job,
     ServerSpec,
@@ -75,7 +75,6 @@ _NO_SPACE: Final = (
     "Reduce the context length with `-- --max-model-len 8192`, or give it more memory: on a GPU "
     "`-- --gpu-memory-utilization 0.95`, on the CPU VLLM_CPU_KVCACHE_SPACE=GIB under `[vllm.env]` in a model file."
 )
-_NO_MEMORY: Final = "See `dmesg | tail`; give the machine or the container more memory, or use a smaller checkpoint."
 
 
 def _refused(text: str) -> str:
@@ -136,15 +135,10 @@ FAILURES: Final = (
     replace(NO_GPU, telling=(raised("RuntimeError", "Failed to infer device type"),)),
     KnownFailure(
         "a worker of its engine was killed, probably by the kernel for lack of memory.",
-        _NO_MEMORY,
+        NO_MEMORY,
         telling=(r"Worker proc \S+ died unexpectedly \(exit code: -9\)",),
     ),
-    KnownFailure(
-        "its engine's process ended without an error message; probably the kernel killed it for lack of memory.",
-        _NO_MEMORY,
-        telling=(r"\bEngineDeadError: EngineCore encountered an issue",),
-        vague=True,
-    ),
+    replace(ENGINE_GONE, telling=(r"\bEngineDeadError: EngineCore encountered an issue",)),
     KnownFailure(
         "its compiled code needs a compiler that is not installed.",
         "Install one (`apt-get install g++`), or do without with `-- --enforce-eager`.",
