@@ -22,6 +22,7 @@ class Asked:
         is_trial: Whether it is the one question that is asked the other way to see whether the server takes that.
         attempts: How many times it was asked, not counting another key or another form.
         tries: How many of these failed and count towards its retries.
+        refusals: How many times it was refused as one too many, by chance as it seems.
         sent_at: When it was last sent, on the event loop's clock.
     """
 
@@ -38,5 +39,6 @@ class Asked:
     is_trial: bool = False
     attempts: int = 1
     tries: int = 0
+    refusals: int = 0
     sent_at: float = 0.0
     receiver: Receiver | None = None

@@ -24,6 +24,8 @@ from bundle.system.text import duration, time_in
 from bundle.tasks.prompts import Message, is_plain
 
 _REFUSALS_IN_A_ROW = 10
+_MOST_BY_CHANCE = 0.5
+"""Of a server's latest requests, how many it may refuse as too many without having a limit that shows."""
 _WORTH_A_TIME_S = 60.0
 """A pause from which on it is said when it ends."""
 _WORTH_SAYING = 4
@@ -197,7 +199,7 @@ class ChatClient:
         """Wait until a request may be sent; return the key to send."""
         now = await self._limiter.turn(self._pause_s)
         key = self._keys.take(now)
-        key.pause.sent(now)
+        key.sent(now)
         self._outage.sent(now)
         return key
 
@@ -258,10 +260,9 @@ class ChatClient:
         now = asyncio.get_running_loop().time()
         self._heard = True
         self._patience.replied(now)
-        self._limiter.learned.replied(now, ends_pause=key.pause.in_vain > 0)
+        self._limiter.learned.replied(now, question.sent_at)
         key.refusals = 0
-        if key.pause.in_vain:
-            key.pause.end()
+        key.pause.end(question.sent_at)
         if self._outage.in_vain:
             if self._outage.in_vain >= _WORTH_SAYING:
                 self._say("the server is replying again")
@@ -304,8 +305,11 @@ class ChatClient:
         key.note_refusal(fault)
         if self._is_done_with(key, fault):
             return  # another key is left, and that this one is refused is not the question's fault
-        if (fault.busy or fault.outage) and self._pauses_all(question, key, fault):
+        if (fault.busy or fault.outage) and self._is_waited_out(question, key, fault):
             question.attempts += 1
+            if fault.busy and key.pause.in_vain == 0:
+                question.refusals += 1
+                await asyncio.sleep(pause_s(question.refusals, busy=False))
             return
         question.tries += 1
         if fault.fate is not Fate.AGAIN or question.tries > self._retries:
@@ -319,10 +323,11 @@ class ChatClient:
         await asyncio.sleep(fault.pause_s if fault.pause_s is not None else pause_s(question.tries, busy=fault.busy))
         question.attempts += 1
 
-    def _pauses_all(self, question: "Asked", key: Key, fault: AttemptError) -> bool:
+    def _is_waited_out(self, question: "Asked", key: Key, fault: AttemptError) -> bool:
         """Pause all requests if it is the server's fault alone: a rate limit, or an outage without any reply.
 
-        Raises RefusedError if that has lasted too long.
+        A server that refuses some at random, and says neither when to come back nor shows a rate, has no such limit:
+        only this question waits. Raises RefusedError if that has lasted too long.
         """
         pause = key.pause if fault.busy else self._outage
         left_s = 0.0
@@ -333,10 +338,15 @@ class ChatClient:
         if left_s <= 0:
             pause.end()
             return False
+        if fault.busy:
+            key.refused()
+            is_limit = fault.pause_s is not None or self.learned_qps is not None or key.share_refused > _MOST_BY_CHANCE
+            if not is_limit and not pause.in_vain:
+                return True
         is_new = pause.begin(question.sent_at, None if fault.pause_s is None else min(fault.pause_s, left_s))
         reason = self._keys.hide(fault.reason)
         if fault.busy:
-            self._limiter.learned.refused(question.sent_at)
+            self._limiter.learned.refused(asyncio.get_running_loop().time())
         if is_new and fault.pause_s is not None and fault.pause_s >= _WORTH_A_TIME_S:
             until = time_in(fault.pause_s)
             self._say(f"the server asks to wait {duration(fault.pause_s)}, until {until} ({reason})")

@@ -60,6 +60,11 @@ class AttemptError(Exception):
     def __str__(self) -> str:
         return self.reason
 
+    @property
+    def is_of_key(self) -> bool:
+        """Whether the key is wrong, and not spent."""
+        return self.fate is Fate.KEY_SPENT and self.remedy == _KEY_REMEDY
+
 
 class _Sign:
     """What the code or the message of an error looks like that means one thing, whatever its case."""
@@ -75,8 +80,8 @@ class _Sign:
         return self.has_code(error) or self.words.search(message) is not None
 
 
-_BUSY, _FORBIDDEN, _NOT_FOUND = 429, 403, 404
-_TRANSIENT = frozenset({408, 409, 424, 425, _BUSY, 499})  # 424 of TGI, 499 of nginx and others
+_BUSY, _FORBIDDEN, _NOT_FOUND, _TOO_LARGE = 429, 403, 404, 413
+_TRANSIENT = frozenset({408, 409, 421, 424, 425, _BUSY, 499})  # 424 of TGI, 499 of nginx and others
 _OUTAGE = frozenset({502, 503, 504, 520, 521, 522, 523, 524, 529})  # of gateways, Cloudflare and Anthropic
 _MAY_PASS = frozenset({400, 404, 418, 420, 422})
 _REFUSED = {
@@ -104,9 +109,10 @@ _QUOTA_REMEDY = (
 _QUOTA = _Sign(
     r"insufficient_?(user_?)?(quota|balance|credits?|funds)|exceeded_current_quota_error|billing_(hard_limit_reached|not_active)"
     r"|billing_error|arrearage|account_?overdue(error)?|set_?limit_?exceeded|pre_?consume_?token_?quota_?failed|1113"
-    r"|30001",
+    r"|30001|budget_?exceeded",
     r"insufficient_quota|exceeded your current quota|insufficient (account )?(balance|credits?|funds)"
-    r"|balance is (insufficient|too low)|余额不足|账户余额|欠费|额度(不足|失败|已用(完|尽))|配额(不足|已用(完|尽))",
+    r"|balance is (insufficient|too low)|out of call volume quota|budget has been exceeded|monthly spending limit"
+    r"|free tier\b.{0,40}\bexhausted|余额不足|账户余额|欠费|额度(不足|失败|已用(完|尽))|配额(不足|已用(完|尽))",
 )
 # AWS (ThrottlingException), Tencent (RequestLimitExceeded), Zhipu (1302, 1305), iFlytek (AppIdQpsOverFlowError,
 # 10007, 11202, 11203: "秒级流控超限"; a day's limit, "日流控超限", is a quota).
@@ -115,6 +121,7 @@ _RATE_LIMIT = _Sign(
     r"|1120[23]",
     r"too many (concurrent |simultaneous )?requests|rate.?limit(s|ed)?\b|qps (request )?limit|\bslow down\b"
     r"|concurren(cy|t requests?) limit|reduce your request rate"
+    r"|调用次数.{0,4}限额"
     r"|(请求|调用|访问)(次数)?(过于|太|过)(频繁|快|多)|(频率|速率|并发数?|流量)(已?达到?|过高|超限|超过|超出|受限|限制|上限)"
     r"|限流|限速|(?<!日)流控|每(秒|分钟?).{0,16}(上限|限制|超)|控制.{0,4}(频率|速率|并发)",
 )
@@ -124,12 +131,23 @@ _OF_A_KEY = re.compile(r"\bkeys?\b|token|credential|密钥|鉴权|认证", re.IG
 # DashScope calls tokens a minute "insufficient_quota".
 _OF_A_MINUTE = re.compile(r"allocated quota|error-code#(token|rate)-limit", re.IGNORECASE)
 _RATE_WORDS = re.compile(r"per[ _-]?(second|minute)|\b[rt]pm\b|(try again|retry) (in|after)|每(秒|分)", re.IGNORECASE)
+_OF_A_DAY = re.compile(r"per[ _-]?day|\b[rt]pd\b|\bdaily\b|今日|每[日天]", re.IGNORECASE)
+
+# Gemini and xAI answer 400 to a wrong key.
+_WRONG_KEY = _Sign(
+    r"(invalid|incorrect|wrong)_?api_?key|api_?key_?invalid",
+    r"\b(invalid|incorrect|wrong|expired|missing)( or missing)? api[ _-]?key\b"
+    r"|\bapi[ _-]?key\b( provided)?( is| has)? (not valid|invalid|incorrect|wrong|expired|missing|not found)"
+    r"|(无效|错误|过期)的?(令牌|密钥|api ?key)|(令牌|密钥|api ?key)(无效|不正确|错误|不存在|已?过期|已?失效)",
+)
+_MAY_BE_A_WRONG_KEY = frozenset({200, 400, 403})
 
 # new-api and one-api say of a model that no channel has it: 503, "当前分组 default 下对于模型 m 无可用渠道".
 _NO_MODEL = _Sign(
-    r"model_?not_?found|invalid_?model|model_?not_?exist\w*",
+    r"model_?not_?found|invalid_?model|model_?not_?exist\w*|deployment_?not_?found",
     r"\bmodel\b.{0,100}?\b(does not|doesn't|not) exist\b|\bmodel\b.{0,100}?\bnot found\b"
-    r"|\b(no such|unknown|invalid) model\b|模型.{0,50}?不存在|无可用(的)?渠道|\bno available channels?\b",
+    r"|\b(no such|unknown|invalid) model\b|\bno healthy deployments?\b"
+    r"|模型.{0,50}?不存在|无可用(的)?渠道|\bno available channels?\b",
 )
 _MAY_HAVE_NO_MODEL = frozenset({400, 503})
 
@@ -140,6 +158,7 @@ _PASSING = _Sign(
     r"\bupstream[_ ](error|time|fail|service|server|connect)|\boverload(ed)?\b|\b(too|is|are|currently|server) busy\b"
     r"|\b(try|retry)\b.{0,9}\blater\b|temporar(y|ily) \w*\s?(unavailable|failure|error|issue|problem|overload)"
     r"|bad response status code 5\d\d|internal server error|service (is )?(currently )?unavailable"
+    r"|\bmodel (has )?(crashed|unloaded)|\bmodel\b.{0,80}\bis (currently |still )?loading"
     r"|(系统|服务器?|引擎|模型)[^，。]{0,4}(繁忙|忙碌)|(稍|请)[后候](再|重)?试|稍后.{0,4}重试|负载(已|过|较)|过载|超载"
     r"|(暂时|暂|服务)不可用|服务器?(内部)?(异常|错误)|上游.{0,4}(服务|负载|错误|超时|失败|异常)",
 )
@@ -158,7 +177,9 @@ _CONTENT_FILTER = _Sign(
     r"content_?filter\w*|data_?inspection_?failed|content_?policy\w*|responsible_?ai\w*|\w*sensitive\w*|1301"
     r"|content_moderation\w*|moderation_blocked|prohibited_content",
     r"inappropriate content|content (filter|management policy|policy|moderation)|sensitive (content|information|words?)"
-    r"|new_sensitive|considered (high risk|unsafe)|敏感|不当内容|违规内容|内容安全|不安全内容|审核(未|不)通过",
+    r"|new_sensitive|considered (high risk|unsafe)"
+    r"|(input|prompt|content|message|request)s? (was|were) flagged"
+    r"|敏感|不当内容|违规内容|内容安全|不安全内容|审核(未|不)通过",
 )
 _MAY_FILTER = frozenset({200, 400, 403, 421, 422, 451})
 FILTERED = "the content filter refused the question"
@@ -174,8 +195,10 @@ _CONTEXT_EXCEEDED = _Sign(
     r"|token (count|length|limit)s?.{0,40}\bexceed|exceed\w*\b.{0,40}\b(token (limit|length)|message tokens)"
     r"|上下文.{0,10}(长度|超|限制)|(输入|提示词?|prompt|内容|token).{0,20}(超长|过长|超出|超过)",
 )
-_MAY_BE_A_QUOTA = frozenset({200, 400, 403, _BUSY})
-_MAY_BE_TOO_LONG = frozenset({200, 400, 413, 422})
+_MAY_BE_A_QUOTA = frozenset({200, 400, 403, 412, _BUSY})
+_MAY_BE_TOO_LONG = frozenset({200, 400, 422})
+# OpenAI and Groq: one request has more tokens than the limit of a minute, so that no wait helps.
+_MORE_THAN_A_MINUTE = re.compile(r"request too large", re.IGNORECASE)
 TOO_LONG = "prompt and reply exceed the model's context"
 
 _CODE_KEYS = ("code", "status", "status_code", "error_code")
@@ -209,6 +232,8 @@ def fault_of_status(status: int, body: object, headers: Mapping[str, str], asked
 
 
 def _error_of_status(status: int, body: object, headers: Mapping[str, str]) -> AttemptError:
+    if isinstance(body, list) and len(body) == 1:
+        body = _error_in(body[0])  # Gemini
     error = _error_in(body)
     message = said(body) or "no message"
     reason = f"HTTP {status}: {message}"
@@ -219,7 +244,7 @@ def _error_of_status(status: int, body: object, headers: Mapping[str, str]) -> A
     if status in _MAY_HAVE_NO_MODEL and _NO_MODEL.is_in(error, message):
         return AttemptError(reason, Fate.REFUSED, remedy=_MODEL_REMEDY, no_model=True)
     pause_s = retry_after_s(headers)
-    if status in _MAY_PASS and _passes(error, message):
+    if status in _MAY_PASS and _passes(error, message) and not _NO_MODEL.has_code(error):
         return AttemptError(f"{PASSING}: {reason}", Fate.AGAIN, pause_s=pause_s, outage=True)
     if status in _REFUSED:
         is_page = isinstance(body, str) and "json" not in headers.get("content-type", "")
@@ -239,13 +264,17 @@ def _fault_by_words(
     is_busy = status == _BUSY or (status in _MAY_LIMIT and _RATE_LIMIT.is_in(error, message))
     if status == 401 and _OF_A_KEY.search(message):
         is_busy = False  # a wrong key that was tried too often is waited for in vain
-    pause_s = retry_after_s(headers, message if is_busy else "")
+    details = f"{message} {_dumped(error.get('details', ''))}"  # Gemini's say which quota it is and when to come back
+    pause_s = retry_after_s(headers, details if is_busy else "")
     if status in _MAY_FILTER and _CONTENT_FILTER.is_in(error, message):
         return AttemptError(f"{FILTERED}: {reason}", Fate.UNANSWERED)
-    if status in _MAY_BE_TOO_LONG and not is_busy and _CONTEXT_EXCEEDED.is_in(error, message):
+    is_too_long = status in _MAY_BE_TOO_LONG and not is_busy and _CONTEXT_EXCEEDED.is_in(error, message)
+    if is_too_long or status == _TOO_LARGE or (is_busy and _MORE_THAN_A_MINUTE.search(message)):
         return AttemptError(f"{TOO_LONG}: {reason}", Fate.UNANSWERED, too_long=True)
-    if status == 402 or (status in _MAY_BE_A_QUOTA and _is_quota(error, message, pause_s)):
+    if status == 402 or (status in _MAY_BE_A_QUOTA and _is_quota(error, details, pause_s)):
         return AttemptError(reason, Fate.KEY_SPENT, remedy=_QUOTA_REMEDY)
+    if status in _MAY_BE_A_WRONG_KEY and not is_busy and _WRONG_KEY.is_in(error, message):
+        return AttemptError(reason, Fate.KEY_SPENT, remedy=_KEY_REMEDY)
     return AttemptError(reason, Fate.AGAIN, pause_s=pause_s, busy=True) if is_busy else None
 
 
@@ -269,7 +298,7 @@ def _redirect(status: int, location: str, asked: str) -> AttemptError:
 
 def key_remedy(fault: AttemptError, *, sends_a_key: bool) -> str:
     """The remedy of a fault, which says of a refused key whether one was sent at all."""
-    if fault.remedy != _KEY_REMEDY:
+    if not fault.is_of_key:
         return fault.remedy
     if sends_a_key:
         return "A key was sent: check it, or name another environment variable with --api-key-env NAME."
@@ -347,6 +376,8 @@ def _is_quota(error: Mapping[str, Any], message: str, pause_s: float | None) -> 
         return False
     if _QUOTA.has_code(error):
         return True
+    if pause_s is None and _RATE_LIMIT.is_in(error, message) and _OF_A_DAY.search(message):
+        return not _RATE_WORDS.search(message)
     # A rate limit is often worded like a spent quota; a server that says when to come back means the former.
     if pause_s is not None or _RATE_LIMIT.has_code(error) or _RATE_WORDS.search(message):
         return False

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from bundle.client._faults import AttemptError, Fate
 from bundle.client._pace import SharedPause
 
-_UNAUTHORIZED, _UNAUTHORIZED_IN_A_ROW = 401, 3
+_WRONG_IN_A_ROW = 3
+_REMEMBERED = 1 - 1 / 32
+"""Of what was sent before, at every request: as if the last 32 counted."""
 _SHARED = 8
 _BLOCK = _SHARED // 2
 _SHORTEST = 6
@@ -24,6 +26,8 @@ class Key:
         position: Its position in the list, from 1.
         refusals: Consecutive refusals since its last reply; None before its first reply.
         pause: What the server's rate limit asks of requests with this key.
+        share_refused: The share of its latest requests that were refused as too many, which are counted in `sent` and
+            `refused`; those without an answer as yet were not.
     """
 
     def __init__(self, value: str | None, position: int) -> None:
@@ -31,21 +35,36 @@ class Key:
         self.position = position
         self.refusals: int | None = None
         self.pause = SharedPause()
+        self._sent = self._refused = 0.0
 
     def __repr__(self) -> str:
         return f"Key({self.position})"
+
+    def sent(self, now: float) -> None:
+        """A request is sent with it."""
+        self._sent = self._sent * _REMEMBERED + 1
+        self._refused *= _REMEMBERED
+        self.pause.sent(now)
+
+    def refused(self) -> None:
+        """A request was refused as one too many."""
+        self._refused += 1
+
+    @property
+    def share_refused(self) -> float:
+        return self._refused / self._sent if self._sent else 0.0
 
     def note_refusal(self, fault: AttemptError) -> None:
         """Change a refusal of a key that has had replies into the passing fault that it may be.
 
         A redirect, an unknown model or address is a server's or a gateway's that is being restarted. A gateway's page
-        may concern one question, and a 401 may be a slip, if it does not come again and again.
+        may concern one question, and a wrong key may be a slip, if it does not come again and again.
         """
         if self.refusals is None:
             return
-        if fault.status == _UNAUTHORIZED and fault.fate is Fate.KEY_SPENT:
+        if fault.is_of_key:
             self.refusals += 1
-            if self.refusals < _UNAUTHORIZED_IN_A_ROW:
+            if self.refusals < _WRONG_IN_A_ROW:
                 fault.fate = Fate.AGAIN
         elif fault.fate is Fate.REFUSED:
             fault.outage = fault.no_model or 300 <= fault.status < 400

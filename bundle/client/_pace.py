@@ -22,6 +22,9 @@ _SHORTEST_REFUSAL_S = 5.0
 _FIRST_STEP, _LIFTED = 0.05, 0.3
 _LEAST_LEFT = 0.8
 _LONGEST_BETWEEN_STEPS_S = 960.0
+_ENOUGH_REPLIES = 8
+_FALLEN = 0.7
+_MOST_IN_VAIN = 2
 
 _LONGEST_WAIT_S = 600.0
 """The longest wait that a server may ask for where there is no patience."""
@@ -84,7 +87,8 @@ class LearnedPace:
     Replies are counted from the end of one refusal to the end of the next: as many a second as the server let come.
     That is the pace from then on, so that it is asked at its rate instead of being asked until it refuses. While it
     does not refuse, the pace rises, carefully first and then in greater steps; after a refusal it rises less often. A
-    refusal that passes within seconds teaches nothing: a server that refuses now and then has no such rate.
+    refusal that passes within seconds teaches nothing: a server that refuses now and then has no such rate. Nor has one
+    of which fewer replies come the slower it is asked: a server with a limit lets as many come as before.
 
     Attributes:
         per_s: Requests per second; None while nothing is known.
@@ -98,6 +102,8 @@ class LearnedPace:
         self._raised_at = 0.0
         self._step = _FIRST_STEP
         self._between_steps_s = _MINUTE_S
+        self._before: tuple[float, float] | None = None  # another pace, and the replies a second that came at it
+        self._in_vain = 0
 
     def at(self, now: float) -> float:
         """The pace at a time of the event loop; infinite while nothing is known."""
@@ -116,18 +122,27 @@ class LearnedPace:
         if self._refused_since is None:
             self._refused_since = now
 
-    def replied(self, now: float, *, ends_pause: bool) -> None:
-        """Note a reply; ``ends_pause`` if it is the first after a pause that the rate limit made necessary."""
+    def replied(self, now: float, sent_at: float) -> None:
+        """Note the reply to a request sent at ``sent_at``: only that shows that it was not refused any more."""
         if self._counted_since is None:
             self._counted_since = now
-        if ends_pause and self._refused_since is not None:
-            if self._replies and now - self._refused_since >= _SHORTEST_REFUSAL_S:
+        if self._refused_since is not None and sent_at >= self._refused_since:
+            has_lasted = sent_at - self._refused_since >= _SHORTEST_REFUSAL_S
+            is_enough = self._replies >= (1 if self.per_s is None else _ENOUGH_REPLIES)
+            if has_lasted and is_enough and self._in_vain < _MOST_IN_VAIN:
                 self._learn(now, self._replies / (now - self._counted_since))
             self._refused_since = None
         self._replies += 1
 
     def _learn(self, now: float, per_s: float) -> None:
-        self.per_s = per_s if self.per_s is None else max(per_s, _LEAST_LEFT * self.per_s)
+        if self.per_s is None:
+            self.per_s = per_s
+        elif self._before is None or self.per_s > self._before[0]:
+            self._before = self.per_s, per_s
+        elif self.per_s <= self._before[0] / 2:
+            self._in_vain = self._in_vain + 1 if per_s < _FALLEN * self._before[1] else 0
+            self._before = self.per_s, per_s
+        self.per_s = None if self._in_vain >= _MOST_IN_VAIN else max(per_s, _LEAST_LEFT * self.per_s)
         self._counted_since, self._replies = now, 0
         self._raised_at = now
         self._step = _FIRST_STEP
@@ -146,7 +161,7 @@ class SharedPause:
 
     def __init__(self) -> None:
         self.in_vain = 0
-        self._began = -math.inf
+        self._began = self._first_began = -math.inf
         self._until = -math.inf
         self._between_probes_s = 0.0
 
@@ -161,6 +176,8 @@ class SharedPause:
         if is_new:
             self.in_vain += 1
             self._began = now
+            if self.in_vain == 1:
+                self._first_began = now
         elif asked_s is None:
             return False
         pause_s = min(_FIRST_PAUSE_S * 2.0 ** min(self.in_vain - 1, 30), _LONGEST_SHARED_PAUSE_S)
@@ -171,10 +188,11 @@ class SharedPause:
         self._until = max(self._until, now + pause_s)
         return is_new
 
-    def end(self) -> None:
-        """A request has succeeded."""
-        self.in_vain = 0
-        self._until = -math.inf
+    def end(self, sent_at: float = math.inf) -> None:
+        """A request has succeeded; one that was sent before the first of these pauses says nothing about them."""
+        if sent_at >= self._first_began:
+            self.in_vain = 0
+            self._until = -math.inf
 
     def left_s(self, now: float) -> float:
         """Seconds until the next request may be sent; not positive if it may be sent now."""

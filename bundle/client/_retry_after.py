@@ -15,9 +15,9 @@ _DURATION = re.compile(
     re.IGNORECASE,
 )
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "秒": 1.0, "分": 60.0}
-# "Please try again in 6m0s", "Retry after 2 minutes", "请在 20 秒后重试".
+# "Please try again in 6m0s", "Retry after 2 minutes", "retryDelay": "34s" (Gemini), "请在 20 秒后重试".
 _ASKED = re.compile(
-    r"(?:\b(?:again|retry|wait)\s+(?:in|after|for)?\s*|请(?:在|等待?)?\s*)((?:\d[\d.]*\s*[a-z秒分]+\s?)+)",
+    r"(?:\b(?:again|retry|wait)\s+(?:in|after|for)?\s*|\bretry_?delay\W+|请(?:在|等待?)?\s*)((?:\d[\d.]*\s*[a-z秒分]+\s?)+)",
     re.IGNORECASE,
 )
 

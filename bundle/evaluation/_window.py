@@ -12,6 +12,7 @@ _MISSES = 2
 _PATIENCE = 8
 _MANY = 0.4
 _REST_S, _LONGEST_REST_S = 15.0, 240.0
+_ENOUGH_ALONE = 3
 
 
 class _Growth(enum.Enum):
@@ -36,7 +37,8 @@ class Window:
     - When the server refuses many requests of a round as too many, it shrinks to as many as the server has in hand, or
       to half. A quarter of a minute later it grows by an eighth per round, until the server refuses again with as many
       in hand; then it shrinks again and waits twice as long, for every refusal makes all requests pause. Fewer
-      refusals say something about the rate of requests, which the client slows, not about their number.
+      refusals say something about the rate of requests, which the client slows, not about their number. So do those
+      of a request that is the only one: after three the window is as wide as it was, and refusals change it no more.
 
     A round is as many replies as the window is wide, so every figure is a mean over all requests in flight. The rate of
     replies follows from how many were in flight and how long they took (Little's law); if counted, it would rise and
@@ -61,6 +63,7 @@ class Window:
         self._shrunk_from, self._rate_then = 0, 0.0
         self._rest_s, self._next_rest_s = 0.0, _REST_S
         self._narrowest = 0
+        self._refused_alone, self._widest_refused = 0, 1
         self._of_a_wider_window = 0
         self._arriving = 0
         self._begin_round()
@@ -111,8 +114,16 @@ class Window:
     def busy(self, in_hand: int) -> None:
         """Learn that the server refused a request as one too many while it had ``in_hand`` others to answer."""
         self._refused += 1
-        if not self._adaptive:
+        if not self._adaptive or self._refused_alone >= _ENOUGH_ALONE:
             return
+        if self._in_flight == 1:
+            self._refused_alone += 1
+            if self._refused_alone == _ENOUGH_ALONE:
+                self._growth = _Growth.DOUBLING
+                self._set(self._widest_refused)
+                self._begin_round()
+                return
+        self._widest_refused = max(self._widest_refused, self.limit)
         as_before = self._growth is _Growth.CREEPING and in_hand >= self._last_worthwhile
         if not self._narrowest and (as_before or self._refused > _MANY * self.limit):
             self._growth = _Growth.CREEPING

@@ -11,6 +11,7 @@ FILTERS = [
     {"error": {"message": "The response was filtered", "code": "content_filter"}},
     {"error": {"message": "系统检测到输入或生成内容可能包含不安全或敏感内容", "code": "1301"}},
     {"error": {"message": "Your request was rejected as a result of our content policy."}},
+    {"error": {"message": "m requires moderation on Y. Your input was flagged for violence."}},  # OpenRouter
     {"error": {"message": "high risk", "type": "SensitiveContentDetected"}},
 ]
 

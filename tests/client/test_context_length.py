@@ -39,6 +39,10 @@ TOO_LONG = {
     "llama.cpp": (400, "the request exceeds the available context size. try increasing the context size"),
     "Gemini": (400, "The input token count (40000) exceeds the maximum number of tokens allowed (32768)."),
     "Anthropic": (400, "prompt is too long: 208310 tokens > 200000 maximum"),
+    "OpenAI, tokens a minute": (429, "Request too large for gpt-4 on tokens per min (TPM): Limit 10, Requested 12."),
+    "Groq": (413, "Request too large for model `llama` on tokens per minute (TPM): Limit 6000, Requested 8059"),
+    "GitHub": (413, "Request body too large for gpt-4o model. Max size: 8000 tokens."),
+    "nginx": (413, "<html><head><title>413 Request Entity Too Large</title></head></html>"),
     "SiliconFlow": (413, "length of prompt_tokens (5000) must be less than max_seq_len (4096)."),
 }
 OTHERWISE = (

@@ -25,6 +25,8 @@ UNKNOWN: list[tuple[int, Any]] = [
     (404, {"error": {"message": "The model `m` does not exist.", "code": "model_not_found"}}),
     (404, "<html><title>404 Not Found</title></html>"),
     (400, {"error": {"message": "Model Not Exist"}}),
+    (400, {"error": {"message": "There are no healthy deployments for this model. Received Model Group=m"}}),
+    (404, {"error": {"code": "DeploymentNotFound", "message": "The deployment is not there. Wait and try again."}}),
     (503, NO_CHANNEL),
     (503, {"error": {"message": "No available channel for model m under group default"}}),
 ]
@@ -43,6 +45,8 @@ UNKNOWN: list[tuple[int, Any]] = [
         (400, {"message": "当前分组上游负载已饱和，请稍后再试"}),
         (404, {"message": "The model is temporarily unavailable"}),
         (422, {"message": "upstream timed out"}),
+        (400, {"message": "The model has crashed without additional information. (Exit code: 9)"}),  # LM Studio
+        (400, {"message": "Model unloaded."}),
         (420, {"message": "服务暂不可用"}),
     ],
 )

@@ -12,6 +12,7 @@ import pytest
 
 from bundle.client import ChatClient, NoReplyError, RefusedError
 from bundle.client._faults import AttemptError, Fate, fault_of_status
+from bundle.client._pace import LearnedPace
 from bundle.system.text import duration
 from tests.evaluation.asking import ask, client_of
 from tests.evaluation.simulated_clock import run_simulated
@@ -23,8 +24,9 @@ Answer = Callable[[float], Any]
 class Server:
     """Stands in for the connection: answers by the time, or raises."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, reply_s: float = 0.1) -> None:
         self._answer = answer
+        self._reply_s = reply_s
         self.requests = self.in_flight = 0
 
     async def post(self, *_: object) -> object:
@@ -35,6 +37,7 @@ class Server:
         answer = self._answer(asyncio.get_running_loop().time())
         if isinstance(answer, AttemptError):
             raise answer
+        await asyncio.sleep(self._reply_s - 0.1)
         return answer
 
     async def close(self) -> None: ...
@@ -47,13 +50,14 @@ def simulated(
     patience_s: float,
     say: Callable[[str], None] = lambda _: None,
     qps: float | None = None,
+    reply_s: float = 0.1,
 ) -> tuple[float, float | None]:
     """Have a client at work; return how long it took and the rate that was learned."""
 
     async def main() -> tuple[float, float | None]:
         client = client_of("http://127.0.0.1:9/v1", patience_s=patience_s, say=say, qps=qps)
         await client._transport.close()
-        client._transport = Server(answer)  # type: ignore[assignment]
+        client._transport = Server(answer, reply_s)  # type: ignore[assignment]
         async with client:
             await work(client)
         return asyncio.get_running_loop().time(), client.learned_qps
@@ -203,15 +207,36 @@ def test_without_patience_they_count_as_retries() -> None:
         simulated(lambda now: SLOW_DOWN, ask_once, patience_s=0)
 
 
-def test_a_server_that_refuses_now_and_then_has_no_rate() -> None:
+@pytest.mark.parametrize("reply_s", [0.1, 20])
+@pytest.mark.parametrize("share", [0.1, 0.33])
+def test_a_server_that_refuses_now_and_then_has_no_rate(share: float, reply_s: float) -> None:
     lot = random.Random(0)
 
-    def answer(now: float) -> Any:
-        return SLOW_DOWN if lot.random() < 0.25 else REPLY
+    async def work(client: ChatClient) -> None:
+        async def worker() -> None:
+            for _ in range(20):
+                await ask_once(client)
 
-    took, rate = simulated(answer, ask_together(400), patience_s=3600)
+        await asyncio.gather(*(worker() for _ in range(32)))
+
+    def answer(now: float) -> Any:
+        return SLOW_DOWN if lot.random() < share else REPLY
+
+    took, rate = simulated(answer, work, patience_s=3600, reply_s=reply_s)
     assert rate is None
-    assert took < 200
+    assert took < 20 * reply_s + 60
+
+
+def test_a_rate_is_not_lowered_where_fewer_replies_come_the_slower_the_server_is_asked() -> None:
+    pace = LearnedPace()
+    now = 0.0
+    for _ in range(100):
+        now += 1 / min(pace.at(now), 1.0) + 6
+        pace.refused(now)
+        for _ in range(8):
+            pace.replied(now := now + 2 / min(pace.at(now), 1.0) + 6, now)
+
+    assert pace.per_s is None
 
 
 def test_a_server_is_asked_at_its_rate_and_hardly_refuses_any_more() -> None:

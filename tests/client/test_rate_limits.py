@@ -85,3 +85,56 @@ def test_a_code_that_is_a_status_counts_as_it(body: dict[str, Any], fate: Fate) 
 @pytest.mark.parametrize("status", [302, 400, 401, 402, 403, 404, 407, 429, 451, 500, 503])
 def test_every_fault_of_a_status_has_it(status: int) -> None:
     assert fault_of_status(status, {"error": {"message": "no"}}, {}).status == status
+
+
+GEMINI = {
+    "code": 429,
+    "message": "You exceeded your current quota, please check your plan and billing details.",
+    "status": "RESOURCE_EXHAUSTED",
+    "details": [
+        {"violations": [{"quotaId": "GenerateRequestsPerMinutePerProjectPerModel-FreeTier", "quotaValue": "10"}]},
+        {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34s"},
+    ],
+}
+
+
+@pytest.mark.parametrize("body", [{"error": GEMINI}, [{"error": GEMINI}]])
+def test_geminis_requests_a_minute_are_no_spent_quota_and_its_delay_is_kept(body: Any) -> None:
+    fault = fault_of_status(429, body, {})
+
+    assert (fault.busy, fault.pause_s) == (True, 34)
+    assert fault.reason.startswith("HTTP 429: You exceeded your current quota")
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (429, {"message": "Rate limit exceeded: free-models-per-day. Add 10 credits"}),
+        (429, {"message": "reached TPD rate limit, current: 1505138", "type": "rate_limit_reached_error"}),
+        (429, {"code": "1304", "message": "该API已达今日调用次数限额"}),
+        (403, {"code": "403", "message": "Out of call volume quota. Quota will be replenished in 01:10:00."}),
+        (400, {"type": "budget_exceeded", "message": "Budget has been exceeded! Max budget: 10.0"}),
+        (403, {"message": "The free tier of the model has been exhausted."}),
+    ],
+)
+def test_a_days_limit_without_a_time_to_come_back_is_a_spent_quota(status: int, error: dict[str, Any]) -> None:
+    fault = fault_of_status(status, {"error": error}, {})
+
+    assert (fault.fate, fault.is_of_key) == (Fate.KEY_SPENT, False)
+
+
+@pytest.mark.parametrize("status", [400, 403])
+@pytest.mark.parametrize(
+    "body",
+    [
+        [{"error": {"code": 400, "message": "API key not valid. Please pass a valid API key."}}],  # Gemini
+        {"error": {"code": 400, "message": "API key expired. Please renew the API key."}},
+        {"code": "Client specified an invalid argument", "error": "Incorrect API key provided: ab***."},  # xAI
+        {"error": {"message": "无效的令牌"}},
+        {"error": {"message": "no", "code": "invalid_api_key"}},
+    ],
+)
+def test_a_wrong_key_is_told_by_its_words(status: int, body: Any) -> None:
+    fault = fault_of_status(status, body, {})
+
+    assert (fault.fate, fault.is_of_key) == (Fate.KEY_SPENT, True)

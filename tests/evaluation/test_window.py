@@ -92,6 +92,24 @@ def test_a_few_refusals_in_every_round_make_it_no_narrower() -> None:
     assert window.limit >= 16
 
 
+async def test_refusals_of_the_only_request_make_it_as_wide_as_it_was() -> None:
+    window = Window(64, adaptive=True)
+
+    async def refused_one_in_three(count: int) -> None:
+        for number in range(count):
+            async with window:
+                if number % 3 == 0:
+                    window.busy(0)
+                window.replied(0.1, 1)
+
+    while window.limit > 1:
+        window.busy(0)
+        window.replied(0.1, 1)
+    await refused_one_in_three(9)
+
+    assert window.limit >= 16
+
+
 def test_never_more_are_in_flight_than_is_allowed_and_never_none() -> None:
     seen = in_flight_at(lambda in_flight: 0.01 * in_flight, count=3000, most=5, busy_above=3)
 
