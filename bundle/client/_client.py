@@ -30,6 +30,8 @@ _WORTH_A_TIME_S = 60.0
 """A pause from which on it is said when it ends."""
 _WORTH_SAYING = 4
 """Pauses in vain after which an outage is mentioned: some seconds."""
+_LEAST_LENGTH = 16
+"""Tokens; some servers refuse to reply with fewer."""
 _STREAMS_ONLY = "complete replies fail: streaming all replies; --stream always does so from the start"
 _NO_STREAMS = "streaming fails: requesting complete replies; --stream never does so from the start"
 
@@ -305,7 +307,7 @@ class ChatClient:
         key.note_refusal(fault)
         if self._is_done_with(key, fault):
             return  # another key is left, and that this one is refused is not the question's fault
-        if (fault.busy or fault.outage) and self._is_waited_out(question, key, fault):
+        if (fault.busy or fault.outage) and await self._is_waited_out(question, key, fault):
             question.attempts += 1
             if fault.busy and key.pause.in_vain == 0:
                 question.refusals += 1
@@ -323,11 +325,12 @@ class ChatClient:
         await asyncio.sleep(fault.pause_s if fault.pause_s is not None else pause_s(question.tries, busy=fault.busy))
         question.attempts += 1
 
-    def _is_waited_out(self, question: "Asked", key: Key, fault: AttemptError) -> bool:
+    async def _is_waited_out(self, question: "Asked", key: Key, fault: AttemptError) -> bool:
         """Pause all requests if it is the server's fault alone: a rate limit, or an outage without any reply.
 
         A server that refuses some at random, and says neither when to come back nor shows a rate, has no such limit:
-        only this question waits. Raises RefusedError if that has lasted too long.
+        only this question waits. One that replies to something else is not away. Raises RefusedError if that has lasted
+        too long.
         """
         pause = key.pause if fault.busy else self._outage
         left_s = 0.0
@@ -355,6 +358,21 @@ class ChatClient:
         elif pause.in_vain == _WORTH_SAYING:
             waiting = duration(self._patience.with_fault(fault))
             self._say_once(f"no replies at present; retrying for up to {waiting}", f" ({reason})")
+        if is_new and fault.outage and pause.in_vain >= _WORTH_SAYING:
+            return not await self._replies_to_anything(question, key)
+        return True
+
+    async def _replies_to_anything(self, like: "Asked", key: Key) -> bool:
+        """Ask what every model can reply to, as the last question may be the only one that fails."""
+        messages: list[Message] = [{"role": like.messages[0]["role"], "content": "1"}]
+        trivial = Asked(like.url, messages, min(like.max_out_len, _LEAST_LENGTH), {}, None, lambda: None)
+        try:
+            await self._limiter.turn()
+            await self._attempt(trivial, key)
+        except AttemptError:
+            return False
+        self._patience.replied(asyncio.get_running_loop().time())
+        self._outage.end()
         return True
 
     def _say_once(self, line: str, details: str = "") -> None:

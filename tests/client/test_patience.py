@@ -22,19 +22,23 @@ Answer = Callable[[float], Any]
 
 
 class Server:
-    """Stands in for the connection: answers by the time, or raises."""
+    """Stands in for the connection: answers by the time, or raises; a request that holds ``fails`` meets ``fault``."""
 
-    def __init__(self, answer: Answer, reply_s: float = 0.1) -> None:
+    def __init__(self, answer: Answer, reply_s: float, fault: AttemptError | None) -> None:
+        self._fault = fault
+        self.fails: bytes | None = None
         self._answer = answer
         self._reply_s = reply_s
         self.requests = self.in_flight = 0
 
-    async def post(self, *_: object) -> object:
+    async def post(self, _: str, body: bytes, *others: object) -> object:
         self.requests += 1
         self.in_flight += 1
         await asyncio.sleep(0.1)
         self.in_flight -= 1
         answer = self._answer(asyncio.get_running_loop().time())
+        if self.fails is not None and self.fails in body:
+            answer = self._fault
         if isinstance(answer, AttemptError):
             raise answer
         await asyncio.sleep(self._reply_s - 0.1)
@@ -51,13 +55,14 @@ def simulated(
     say: Callable[[str], None] = lambda _: None,
     qps: float | None = None,
     reply_s: float = 0.1,
+    fault: AttemptError | None = None,
 ) -> tuple[float, float | None]:
     """Have a client at work; return how long it took and the rate that was learned."""
 
     async def main() -> tuple[float, float | None]:
         client = client_of("http://127.0.0.1:9/v1", patience_s=patience_s, say=say, qps=qps)
         await client._transport.close()
-        client._transport = Server(answer, reply_s)  # type: ignore[assignment]
+        client._transport = Server(answer, reply_s, fault)  # type: ignore[assignment]
         async with client:
             await work(client)
         return asyncio.get_running_loop().time(), client.learned_qps
@@ -124,6 +129,26 @@ def test_an_outage_that_ends_within_the_patience_costs_nothing(minutes: int) -> 
 
 def test_patience_counts_from_the_first_fault_and_not_from_the_last_reply() -> None:
     simulated(down(7000, 7030), ask_at(7000), patience_s=60)
+
+
+def test_a_question_that_alone_fails_is_given_up_as_soon_as_the_server_replies_to_another() -> None:
+    said: list[str] = []
+    fault = AttemptError("HTTP 404: Not Found", Fate.AGAIN, outage=True)
+
+    async def work(client: ChatClient) -> None:
+        await ask_once(client)
+        transport: Any = client._transport
+        transport.fails = b"1+1"
+        with pytest.raises(NoReplyError, match="HTTP 404: Not Found") as caught:
+            await ask_once(client)
+        assert (caught.value.transient, caught.value.attempts > 4) == (True, True)
+        transport.fails = None
+        await ask_once(client)
+
+    took, _ = simulated(lambda now: REPLY, work, patience_s=3600, say=said.append, fault=fault)
+
+    assert took < 90
+    assert said[0] == "no replies at present; retrying for up to 1 h (HTTP 404: Not Found)"
 
 
 def noting(times: list[float], fault: AttemptError) -> Answer:
