@@ -24,8 +24,9 @@ from bundle.system.text import duration, time_in
 from bundle.tasks.prompts import Message, is_plain
 
 _REFUSALS_IN_A_ROW = 10
-_MOST_BY_CHANCE = 0.5
-"""Of a server's latest requests, how many it may refuse as too many without having a limit that shows."""
+_MOST_BY_CHANCE, _LONGEST_BY_CHANCE = 0.5, 4
+"""Of a server's latest requests, how many it may refuse as too many without having a limit that shows; and after how
+many refusals a question waits no longer each time."""
 _WORTH_A_TIME_S = 60.0
 """A pause from which on it is said when it ends."""
 _WORTH_SAYING = 4
@@ -311,7 +312,7 @@ class ChatClient:
             question.attempts += 1
             if fault.busy and key.pause.in_vain == 0:
                 question.refusals += 1
-                await asyncio.sleep(pause_s(question.refusals, busy=False))
+                await asyncio.sleep(pause_s(min(question.refusals, _LONGEST_BY_CHANCE), busy=False))
             return
         question.tries += 1
         if fault.fate is not Fate.AGAIN or question.tries > self._retries:
