@@ -13,6 +13,7 @@ from bundle.client._early_decisions import EarlyDecisions, Receiver
 from bundle.client._faults import AttemptError, Fate, key_remedy, unexpected
 from bundle.client._keys import Key, KeyRing
 from bundle.client._modes import Modes, Streaming
+from bundle.client._origins import Origins
 from bundle.client._pace import Patience, RateLimiter, SharedPause, pause_s
 from bundle.client._replies import NoReplyError, RefusedError, Reply, other_model, reply_of, require_model
 from bundle.client._request import RequestBody
@@ -101,6 +102,7 @@ class ChatClient:
         self._marks = KNOWN_MARKS if thinking is None else ThinkingMarks(thinking)
         self._say = say
         self._said: set[str] = set()
+        self._origins = Origins()
         self._limiter = RateLimiter(qps)
         self._outage = SharedPause()
         self._transport = Transport(base_url, timeout_s=timeout_s, proxies=proxies, headers=headers)
@@ -235,8 +237,10 @@ class ChatClient:
     def _read(self, answer: object, receiver: Receiver, latency_s: float, question: "Asked") -> Reply:
         streamed, attempts = receiver.reply, question.attempts
         if streamed is not None and receiver.is_cut:
+            reply = streamed.stopped_early(latency_s=latency_s, attempts=attempts)
+            self._origins.require_own(*streamed.origin, reply, question.body)
             receiver.learn(None)
-            return self._to_keep(streamed.stopped_early(latency_s=latency_s, attempts=attempts))
+            return self._to_keep(reply)
         self._modes.require_end(question)
         body = as_completion(answer) if streamed is None else streamed.body()
         require_model(body, self._only_model)
@@ -247,6 +251,8 @@ class ChatClient:
             answer_from_thinking=self._answer_from_thinking,
             marks=self._marks,
         )
+        if isinstance(body, Mapping):
+            self._origins.require_own(body.get("id"), body.get("created"), reply, question.body)
         receiver.learn(reply)
         return self._to_keep(reply)
 

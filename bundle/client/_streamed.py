@@ -30,6 +30,7 @@ class StreamedReply:
         ended: Whether the server has said that the reply is complete.
         has_clearly_ended: Whether nothing of it can follow. Some servers name an end in every event.
         model: The model that it names first; None for none.
+        origin: The first id and time that it names; None for none.
     """
 
     def __init__(self, rule: AnswerRule | None = None, marks: ThinkingMarks = KNOWN_MARKS, options: str = "") -> None:
@@ -56,6 +57,7 @@ class StreamedReply:
         self.ended = False
         self.has_clearly_ended = False
         self.model: Any = None
+        self.origin: tuple[Any, Any] = (None, None)
 
     @property
     def took_text_back(self) -> bool:
@@ -100,6 +102,7 @@ class StreamedReply:
             choices = event["choices"]
             if not self.model:
                 self.model = event.get("model")
+                self.origin = event.get("id"), event.get("created")
             if event.get("usage"):
                 self._usage = event["usage"]
             if not choices:
@@ -148,7 +151,8 @@ class StreamedReply:
             "tool_calls": self._calls,
         }
         choice = {"message": message, "finish_reason": self._finish_reason}
-        return {"choices": [choice], "usage": self._usage, "model": self.model}
+        named, created = self.origin
+        return {"choices": [choice], "usage": self._usage, "model": self.model, "id": named, "created": created}
 
     def stopped_early(self, *, latency_s: float, attempts: int) -> Reply:
         """The reply so far, whose answer is final; servers count tokens at the end."""

@@ -15,8 +15,9 @@ import pytest
 from aiohttp import web
 
 from bundle.client import ChatClient, NoReplyError, RefusedError, Reply
+from bundle.client._modes import Streaming
 from tests.evaluation.asking import ask, client_of
-from tests.openai_api import Call, chunks_of, completion, error, http, loopback_api, raw_api
+from tests.openai_api import Call, chunk, chunks_of, completion, error, http, loopback_api, raw_api, send_stream
 from tests.patience import PATIENCE_S
 
 GOOD = json.dumps({"choices": [{"message": {"content": "B"}, "finish_reason": "stop"}]}).encode()
@@ -332,3 +333,35 @@ async def until_arrived(connection: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0)
     for _ in range(2):  # one turn of the loop sees it, the next reads it
         await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("stream", ["always", "never"])
+async def test_the_reply_to_another_question_from_a_cache_is_no_reply(stream: Streaming) -> None:
+    def said(number: int) -> dict[str, Any]:
+        return {"id": f"c{number}", "created": 1_790_000_000, "model": "m"}
+
+    async def handler(call: Call) -> web.StreamResponse:
+        question = int(call.body["messages"][0]["content"])
+        origin, letter = (said(3), "D") if question >= 20 else (said(question), "ABCD"[question % 4])
+        if stream == "always":
+            return await send_stream(call, [origin | chunk(letter), origin | chunk(None, "stop")])
+        return web.json_response(origin | {"choices": [{"message": {"content": letter}, "finish_reason": "stop"}]})
+
+    async with loopback_api(handler) as api, client_of(api.url, retries=1, stream=stream) as client:
+        for number in (*range(20), 19):
+            await client.ask([{"role": "user", "content": str(number)}], 64)
+        for number in (20, 21):
+            with pytest.raises(NoReplyError, match="a cache answers in the model's place") as caught:
+                await client.ask([{"role": "user", "content": str(number)}], 64)
+            assert caught.value.attempts == 2
+
+
+async def test_ids_that_come_with_different_replies_say_nothing() -> None:
+    async def handler(call: Call) -> web.Response:
+        number = call.number % 20 + 1
+        choices = [{"message": {"content": "B"}, "finish_reason": "stop"}]
+        return web.json_response({"id": f"chatcmpl-{number}", "created": call.number, "choices": choices})
+
+    async with loopback_api(handler) as api, client_of(api.url, retries=0) as client:
+        for number in range(80):
+            await client.ask([{"role": "user", "content": str(number)}], 64)
