@@ -141,7 +141,7 @@ def has_known_layout(config: Mapping[str, Any]) -> bool:
 
 def tied_tensors(config: Mapping[str, Any], stored: Mapping[str, StoredTensor]) -> tuple[str, str] | None:
     """Embeddings and output projection, where a config.json says that they are one and both are stored."""
-    if not has_known_layout(config) or not _are_tied(config):
+    if not _are_tied(config):
         return None
     first, second = "model.embed_tokens.weight", "lm_head.weight"
     both = first in stored and second in stored and stored[first] == stored[second]
@@ -304,7 +304,12 @@ def check_tensors(directory: Path, config: Mapping[str, Any], stored: Mapping[st
     unknown = implied if isinstance(implied, str) else layout.unknown
     if isinstance(implied, str) or layout.unknown is not None:
         problems, compared = examine_layers(config, stored, layout)
-        packed = [name for name in stored if name.endswith((".qweight", ".weight_packed"))]
+        packed = [
+            name
+            for name, tensor in stored.items()
+            if name.endswith((".qweight", ".weight_packed"))
+            or (name.endswith(".weight") and tensor.dtype not in (*FLOATS, "unknown"))
+        ]
         if packed and layout.method is None:
             problems.insert(0, f"quantized tensors without a quantization_config ({len(packed)}): {listed(packed)}")
     else:

@@ -318,3 +318,12 @@ def test_layers_whose_quantization_differs_are_alike() -> None:
     del stored["model.layers.3.mlp.up_proj.qweight"]
     assert "model.layers.3 without what 4 others have (1): mlp.up_proj.weight" in refusal(layout, stored, **changes)
     assert "quantized tensors without a quantization_config" in refusal(layout, stored)
+
+
+def test_weights_in_eight_bits_that_nothing_says_how_to_read_are_refused() -> None:
+    layout = LAYOUTS["MiniCPM3"]
+    stored = layout.stored()
+    name = next(name for name in stored if name.endswith("up_proj.weight"))
+    stored[name] = stored[name]._replace(dtype="F8_E4M3")
+
+    assert f"quantized tensors without a quantization_config (1): {name}" in refusal(layout, stored)

@@ -105,9 +105,12 @@ def test_values_of_published_models_pass(tmp_path: Path, config: dict[str, Any],
     assert inspect_checkpoint(written(tmp_path, config, generation)).weights_unchecked is None
 
 
-def test_an_output_projection_that_is_said_to_be_the_embeddings_must_be(tmp_path: Path) -> None:
-    directory = written(tmp_path, {"tie_word_embeddings": True})
-    assert inspect_checkpoint(directory).weights_unchecked is None
+@pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "Starcoder2ForCausalLM"])
+def test_an_output_projection_that_is_said_to_be_the_embeddings_must_be(tmp_path: Path, architecture: str) -> None:
+    directory = written(tmp_path, {})
+    config = {**LLAMA, "architectures": [architecture]}
+    write_json(directory / "config.json", {**config, "tie_word_embeddings": True})
+    inspect_checkpoint(directory)
 
     weights = directory / "model.safetensors"
     content = bytearray(weights.read_bytes())
@@ -116,5 +119,5 @@ def test_an_output_projection_that_is_said_to_be_the_embeddings_must_be(tmp_path
     with pytest.raises(CheckpointError, match=r"lm_head\.weight differs from model\.embed_tokens\.weight"):
         inspect_checkpoint(directory)
 
-    write_json(directory / "config.json", {**LLAMA, "tie_word_embeddings": False})
-    assert inspect_checkpoint(directory).weights_unchecked is None
+    write_json(directory / "config.json", {**config, "tie_word_embeddings": False})
+    inspect_checkpoint(directory)
