@@ -132,7 +132,9 @@ class _Reader(pickle.Unpickler):
             raise _ForeignError(what, _SAVE_TENSORS)
         return _KNOWN.get((module, name), _Inert)
 
-    def persistent_load(self, pid: Any) -> _Storage:
+    def persistent_load(self, pid: Any) -> Any:
+        if pid[0] == "module":  # before torch 1.6, a module's class came with its source
+            return pid[1]
         _, dtype, key, _, size, *_ = pid
         storage = _Storage(dtype if isinstance(dtype, str) else None, str(key), int(size))
         self.storages[storage.key] = storage.size * _bytes(storage.dtype)
@@ -190,7 +192,7 @@ def _place(tensor: _Tensor, places: Mapping[str, int]) -> tuple[int, int] | None
 def _load(file: IO[bytes]) -> tuple[Mapping[Any, Any], dict[str, int]]:
     """What a pickle holds, and the sizes of its storages."""
     start = file.tell()
-    is_object = file.read(3)[2:] == b"c"  # after the protocol's version: the name of its class
+    is_object = file.read(3)[2:] in (b"c", b"(")  # after the protocol's version: its class, or before torch 1.6 more
     file.seek(start)
     reader = _Reader(file)
     try:

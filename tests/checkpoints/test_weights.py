@@ -271,11 +271,11 @@ class Model:
 
 
 @pytest.mark.parametrize("installed", [False, True], ids=["of its own code", "of torch alone"])
-def test_a_whole_model_is_told_how_to_become_its_tensors(pytorch: Path, *, installed: bool) -> None:
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "before torch 1.6"])
+def test_a_whole_model_is_told_how_to_become_its_tensors(pytorch: Path, *, installed: bool, legacy: bool) -> None:
     torch = pytest.importorskip("torch")
-    path = write_pytorch(
-        pytorch / "pytorch_model.bin", torch.nn.Sequential(torch.nn.Linear(2, 2)) if installed else Model()
-    )
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2)) if installed else Model()
+    path = write_pytorch(pytorch / "pytorch_model.bin", model, legacy=legacy)
     error = refusal(pytorch)
     assert f"{path} holds a whole model as Python objects" in error.message
     assert ("container.Sequential" if installed else "test_weights.Model") in error.message
