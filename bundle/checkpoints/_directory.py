@@ -105,18 +105,23 @@ def _nearest(path: Path) -> str:
 def _no_config(directory: Path, names: tuple[str, ...]) -> CheckpointError:
     """What a directory without ``config.json`` is instead, as far as its other files show."""
     present = set(names)
-    if "adapter_config.json" in present:
+    candidates = directories_with("config.json", directory, names)
+    adapters = [directory] if "adapter_config.json" in present else []
+    if not candidates:
+        adapters += directories_with("adapter_config.json", directory, names)
+    if adapters:
         return CheckpointError(
             f"{shown(directory)} holds a LoRA adapter (adapter_config.json), not a whole model.",
-            remedy=f"Give the model that it was trained on, and this one as --adapter {quote(shown(directory))}.",
+            remedy=f"Give the model that it was trained on, and this one as --adapter {quote(shown(adapters[0]))}.",
         )
     if "triton_models" in present:
         return CheckpointError(
             f"{shown(directory)} is a TurboMind workspace (triton_models/, from `lmdeploy convert`), not a checkpoint.",
             remedy="bundle cannot inspect it: give the original checkpoint's directory.",
         )
-    candidates = directories_with("config.json", directory, names)
-    if candidates:
+    state = training_state(directory, names)
+    # What verl has beside its shards has all but the weights.
+    if candidates and (state is None or any(map(_has_weights, candidates))):
         return CheckpointError(
             f"{shown(directory)} has no config.json, but "
             f"{'a directory in it has' if len(candidates) == 1 else 'directories in it have'}.",
@@ -132,7 +137,7 @@ def _no_config(directory: Path, names: tuple[str, ...]) -> CheckpointError:
             f"{shown(directory)} holds weights in their publisher's own format (params.json, consolidated.*).",
             remedy="Convert them to the Hugging Face format, or download the model in that format.",
         )
-    if (state := training_state(directory, names)) is not None:
+    if state is not None:
         return CheckpointError(
             f"{shown(directory)} holds {state.what}, not a model that can be served.", remedy=state.remedy
         )
@@ -140,6 +145,10 @@ def _no_config(directory: Path, names: tuple[str, ...]) -> CheckpointError:
         f"{shown(directory)} has no config.json. It holds {listed(names)}.",
         remedy="Give the directory that holds config.json and the weights, or download the missing file.",
     )
+
+
+def _has_weights(directory: Path) -> bool:
+    return any(name.endswith((".safetensors", ".bin")) for name in list_names(directory))
 
 
 def _step(name: str) -> int:

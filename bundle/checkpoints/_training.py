@@ -34,6 +34,18 @@ _KINDS: Final = (
         "give {0}-hf.",
     ),
     (
+        r"global_step_\d+",
+        "shards of verl",
+        "Gather them: `python -m verl.model_merger merge --backend fsdp --local_dir {0}/{1}/actor "
+        "--target_dir {0}/{1}-hf`; then give {0}/{1}-hf.",
+    ),
+    (
+        r"iter_\d+|mp_rank_\d+(?:_\d+)*|common\.pt|.*\.nemo",
+        "a checkpoint of Megatron-LM or NeMo",
+        "Convert it to the Hugging Face format with your trainer's tool (Megatron-LM: tools/checkpoint/convert.py; "
+        "Megatron-Bridge: AutoBridge.export_ckpt), and give the directory it writes.",
+    ),
+    (
         r".*\.distcp",
         "shards of torch.distributed.checkpoint",
         "Gather them: `python -m torch.distributed.checkpoint.format_utils dcp_to_torch {0} {0}/pytorch_model.bin`; it "
@@ -45,29 +57,30 @@ _KINDS: Final = (
         "Convert it: `xtuner convert pth_to_hf CONFIG.py {0}/{1} {0}/hf`; then give {0}/hf.",
     ),
     (
-        r"latest_checkpointed_iteration\.txt|iter_\d+|mp_rank_\d+(?:_\d+)*",
-        "a checkpoint of Megatron-LM",
-        "Convert it to the Hugging Face format with your trainer's tool (Megatron-LM: tools/checkpoint/convert.py; "
-        "Megatron-Bridge: AutoBridge.export_ckpt), and give the directory it writes.",
-    ),
-    (
         r"trainer_state\.json|training_args\.bin|optimizer\..*|optimizer_\d+|(?:.*_)?optim_states.*|scheduler\.pt|"
         r"rng_state.*\.pth|random_states_\d+\.pkl|global_step\d+|zero_to_fp32\.py",
         "the state of a training run, without its model",
         "Save the model there too (transformers: `trainer.save_model(DIR)`), or give a checkpoint that has "
         "model.safetensors.",
     ),
+    (
+        r".*\.(?:ckpt|pth|pt)",
+        "a checkpoint in its trainer's own format",
+        "Convert it to the Hugging Face format with that trainer's tool (LitGPT: `litgpt convert_from_litgpt`), and "
+        "give the directory it writes.",
+    ),
 )
 
 
 def is_training_state(name: str) -> bool:
     """Whether a file is named as what trainers keep beside a model."""
-    return re.fullmatch(_KINDS[-1][0], name) is not None
+    return re.fullmatch(_KINDS[-2][0], name) is not None
 
 
 def training_state(directory: Path, names: Iterable[str]) -> TrainingState | None:
     """What a trainer has left in a directory of these names, without a model in it; None if nothing looks like that."""
-    if (shards := _deepspeed(directory, tuple(names))) is not None:
+    names = tuple(names)
+    if (shards := deepspeed_shards(directory, names)) is not None:
         return shards
     for pattern, what, remedy in _KINDS:
         if found := [name for name in names if re.fullmatch(pattern, name)]:
@@ -77,9 +90,12 @@ def training_state(directory: Path, names: Iterable[str]) -> TrainingState | Non
     return None
 
 
-def _deepspeed(directory: Path, names: tuple[str, ...]) -> TrainingState | None:
+def deepspeed_shards(directory: Path, names: Iterable[str]) -> TrainingState | None:
     """DeepSpeed's shards of a model, here or in the directory of a step; None if there are none of its weights."""
-    steps = sorted((name for name in names if re.fullmatch(r"global_step\d+", name)), key=lambda name: int(name[11:]))
+    names = tuple(names)
+    # accelerate's save_state calls its only one pytorch_model.
+    found = (re.fullmatch(r"global_step(\d+)|pytorch_model", name) for name in names)
+    steps = [step[0] for step in sorted(filter(None, found), key=lambda step: int(step[1] or -1))]
     with contextlib.suppress(CheckpointError):
         if not any(name.endswith("_model_states.pt") for name in list_names(directory / (steps or ["."])[-1])):
             return None
@@ -87,9 +103,9 @@ def _deepspeed(directory: Path, names: tuple[str, ...]) -> TrainingState | None:
         here, script = quote(shown(where)), where / "zero_to_fp32.py"
         # DeepSpeed writes its script beside the shards.
         program = quote(shown(script)) if script.is_file() else "-m deepspeed.utils.zero_to_fp32"
-        found = [name for name in names if name in (*steps, script.name) or name.endswith("_states.pt")]
+        shards = [name for name in names if name in (*steps, script.name) or name.endswith("_states.pt")]
         return TrainingState(
-            f"shards of DeepSpeed ({listed(found)})",
+            f"shards of DeepSpeed ({listed(shards)})",
             f"Gather them: `python {program} {here} {here} --tag {quote(shown(step))} --safe_serialization`; "
             f"then give {here}.",
         )

@@ -25,7 +25,7 @@ from bundle.checkpoints._files import (
     shown,
     unreadable,
 )
-from bundle.checkpoints._training import is_training_state, training_state
+from bundle.checkpoints._training import deepspeed_shards, is_training_state, training_state
 from bundle.errors import CheckpointError
 
 _SAFETENSORS: Final = "model.safetensors"
@@ -33,7 +33,7 @@ _PYTORCH: Final = "pytorch_model.bin"
 SAFETENSORS_INDEX: Final = f"{_SAFETENSORS}.index.json"
 _NUMBERED_SHARD: Final = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.\w+)")
 _ADAPTER: Final = "adapter_model.safetensors"
-_OTHER_FORMATS: Final = ("*.gguf", "*.pth", "*.pt", "*.h5", "*.msgpack", "*.onnx", "*.bin")
+_OTHER_FORMATS: Final = ("*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.bin")
 _FACTOR: Final = re.compile(r"\.lora_[AB]\.(?:default\.)?weight$")
 _WRAPPED: Final = re.compile(
     r"^(?:module|base_model\.model|v_head)\.|(?:^|\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
@@ -205,7 +205,11 @@ def inspect_weights(directory: Path) -> Weights:
         f"{shown(directory)} has a config.json but no weights ({_SAFETENSORS} or {_PYTORCH}, or an index of several)"
         + (f"; it holds {listed(found)}, which the engines do not load." if found else "."),
         remedy=download_hint(directory)
-        or ("Convert these to safetensors first." if found else "Download or copy the weight files as well."),
+        or (
+            "Give the checkpoint that these were made from, or convert them to safetensors."
+            if found
+            else "Download or copy the weight files as well."
+        ),
     )
 
 
@@ -286,6 +290,13 @@ def _checked(files: list[Path], read: _Reader, expected: Mapping[str, set[str]],
                 f"{shown(file)} lacks {len(absent)} of the {len(listed_for_it)} tensors that {index} lists for it: "
                 f"{listed(absent)}.",
                 remedy="The index and the files are from different versions: download both again.",
+            )
+        if empty := [name for name, one in found.tensors.items() if 0 in one.shape and one.dtype in FLOATS]:
+            shards = deepspeed_shards(file.parent, list_names(file.parent))
+            raise CheckpointError(
+                f"{shown(file)} holds no values of {listed(empty)}: DeepSpeed's ZeRO-3 leaves such files where its "
+                "shards are not gathered.",
+                remedy=shards.remedy if shards else "Save it again, with stage3_gather_16bit_weights_on_model_save.",
             )
         if twice := sorted(tensors.keys() & found.tensors.keys()):
             raise CheckpointError(

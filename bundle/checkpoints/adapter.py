@@ -137,11 +137,6 @@ def _zeros(weights: Weights) -> set[str]:
     """
     zeros, file = set(), weights.files[0]
     for name, tensor in weights.tensors.items():
-        if 0 in tensor.shape:
-            raise CheckpointError(
-                f"{shown(file)} holds no values of {shown(name)}, whose shape is {list(tensor.shape)}.",
-                remedy="DeepSpeed ZeRO-3 leaves such files where its shards are not gathered: save the adapter again.",
-            )
         if tensor.dtype not in FLOATS:
             raise CheckpointError(
                 f"{shown(file)}: {shown(name)} is {shown(tensor.dtype)}, not floating point.",

@@ -285,7 +285,7 @@ def filled(value: float, dtype: torch.dtype | None = None) -> torch.Tensor:
     [
         (lambda: {LORA_B: None}, f"lacks lora_B of {MODULE}", "The file is incomplete"),
         (lambda: {LORA_A: None}, f"lacks lora_A of {MODULE}", "The file is incomplete"),
-        (lambda: {LORA_A: torch.zeros(0)}, f"holds no values of {LORA_A}", "ZeRO-3"),
+        (lambda: {LORA_A: torch.zeros(0)}, f"holds no values of {LORA_A}", "stage3_gather"),
         (lambda: {LORA_A: filled(NAN)}, f"{LORA_A} holds values that are not finite", "diverged"),
         (lambda: {LORA_A: filled(-INFINITE, torch.bfloat16)}, f"{LORA_A} holds values that are not finite", "diverged"),
         (lambda: {LORA_A: filled(INFINITE, torch.float16)}, f"{LORA_A} holds values that are not finite", "diverged"),

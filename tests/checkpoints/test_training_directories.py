@@ -7,7 +7,7 @@ import pytest
 
 from bundle.checkpoints import inspect_checkpoint
 from bundle.errors import CheckpointError
-from tests.checkpoints.checkpoints import write_checkpoint, write_json, write_pytorch
+from tests.checkpoints.checkpoints import write_checkpoint, write_json, write_pytorch, write_safetensors
 
 TRAINER = ("optimizer.pt", "scheduler.pt", "rng_state_0.pth", "rng_state_1.pth", "training_args.bin")
 """What transformers' Trainer writes beside a model."""
@@ -120,9 +120,25 @@ def test_what_transformers_writes_is_a_checkpoint(tmp_path: Path) -> None:
         ),
         (
             ["iter_0000500/mp_rank_00/model_optim_rng.pt", "latest_checkpointed_iteration.txt"],
-            "a checkpoint of Megatron-LM (iter_0000500, latest_checkpointed_iteration.txt)",
+            "a checkpoint of Megatron-LM or NeMo (iter_0000500)",
             "tools/checkpoint/convert.py",
         ),
+        (
+            ["__0_0.distcp", "common.pt", "metadata.json"],
+            "a checkpoint of Megatron-LM or NeMo (common.pt)",
+            "tools/checkpoint/convert.py",
+        ),
+        (
+            ["pytorch_model/mp_rank_00_model_states.pt", "latest", "random_states_0.pkl", "zero_to_fp32.py"],
+            "shards of DeepSpeed (pytorch_model, zero_to_fp32.py)",
+            "`python {0}/zero_to_fp32.py {0} {0} --tag pytorch_model --safe_serialization`",
+        ),
+        (
+            ["global_step_100/actor/model_world_size_2_rank_0.pt", "latest_checkpointed_iteration.txt"],
+            "shards of verl (global_step_100)",
+            "--local_dir {0}/global_step_100/actor --target_dir {0}/global_step_100-hf`",
+        ),
+        (["lit_model.pth"], "a checkpoint in its trainer's own format (lit_model.pth)", "litgpt convert_from_litgpt"),
         (
             ["trainer_state.json", *TRAINER],
             "the state of a training run, without its model (optimizer.pt, rng_state_0.pth",
@@ -139,6 +155,10 @@ def test_what_transformers_writes_is_a_checkpoint(tmp_path: Path) -> None:
             "XTuner",
             "XTuner with DeepSpeed",
             "Megatron",
+            "Megatron with DCP",
+            "accelerate with DeepSpeed",
+            "verl's steps",
+            "another",
             "state alone",
         ),
     ],
@@ -153,6 +173,27 @@ def test_what_must_be_converted_first_is_named_with_its_command(
     assert what in error.message
     assert ("config.json but no weights" in error.message) == with_config
     assert command.format(directory, tmp_path) in str(error.remedy)
+
+
+def test_what_verl_has_beside_its_shards_is_not_taken_for_a_model(tmp_path: Path) -> None:
+    (write_checkpoint(tmp_path / "huggingface") / "model.safetensors").unlink()
+    assert "shards of verl" in refusal(with_files(tmp_path, ["model_world_size_2_rank_0.pt"])).message
+
+
+def test_the_adapters_in_a_directory_of_a_training_run_are_named(tmp_path: Path) -> None:
+    names = [f"checkpoint-{step}/adapter_config.json" for step in (50, 500)]
+    assert f"--adapter {tmp_path / 'checkpoint-500'}" in str(refusal(with_files(tmp_path, names)).remedy)
+
+
+@pytest.mark.parametrize("shards", [True, False])
+def test_weights_without_values_are_told_how_to_be_gathered(tmp_path: Path, *, shards: bool) -> None:
+    directory = write_checkpoint(tmp_path)
+    write_safetensors(directory / "model.safetensors", {"embed": ("BF16", [0]), "norm": ("BF16", [8])})
+    if shards:
+        with_files(directory, ["global_step500/mp_rank_00_model_states.pt"])
+    error = refusal(directory)
+    assert "model.safetensors holds no values of embed" in error.message
+    assert ("--tag global_step500" if shards else "stage3_gather_16bit_weights_on_model_save") in str(error.remedy)
 
 
 def test_the_latest_checkpoint_of_a_run_comes_first(tmp_path: Path) -> None:

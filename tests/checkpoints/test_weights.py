@@ -51,11 +51,12 @@ def test_no_weights_at_all_is_an_error(model: Path) -> None:
     assert "Download or copy" in str(error.remedy)
 
 
-def test_weights_in_a_format_no_engine_loads_are_an_error_that_names_them(model: Path) -> None:
-    (model / "model.safetensors").rename(model / "model.gguf")
+@pytest.mark.parametrize("name", ["model.gguf", "model.onnx"])
+def test_weights_in_a_format_no_engine_loads_are_an_error_that_names_them(model: Path, name: str) -> None:
+    (model / "model.safetensors").rename(model / name)
     error = refusal(model)
-    assert "it holds model.gguf, which the engines do not load" in error.message
-    assert "Convert" in str(error.remedy)
+    assert f"it holds {name}, which the engines do not load" in error.message
+    assert "the checkpoint that these were made from" in str(error.remedy)
 
 
 def test_an_adapter_beside_a_config_json_is_not_taken_for_the_model(model: Path) -> None:
