@@ -1,7 +1,8 @@
 """The earlier run of the same checkpoint with the same settings, to be skipped or resumed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bundle.errors import RunError
 from bundle.pipeline.plan import Plan
@@ -17,11 +18,11 @@ from bundle.tasks.sources import Tables
 
 
 def earlier_run(
-    plan: Plan, tables: Sequence[Tables], model: LocalModelRecord, engine: str, arguments: Sequence[str]
+    plan: Plan, tables: Sequence[Tables], model: LocalModelRecord, engine: Mapping[str, Any]
 ) -> Path | None:
     """The newest run, finished or not, that asked the same rows of the same checkpoint in the same way; or None.
 
-    Of the checkpoint only its content counts, not where it is. ``arguments`` are what follows ``--``.
+    Of the checkpoint only its content counts, not where it is. ``engine`` is as from `Local.given_to`.
     """
     tasks = plan.task_records(tables)
 
@@ -32,7 +33,7 @@ def earlier_run(
             then = RunRecord.read(directory)
             if then.engine is None:
                 return False
-            served = Served(model, then.engine.model_copy(update={"name": engine, "arguments": tuple(arguments)}))
+            served = Served(model, then.engine.model_copy(update=engine))
             require_same_plan(then, tasks, plan.sampling({}), served)
         except (OSError, RunError):
             return False

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from bundle.checkpoints import (
     Checkpoint,
@@ -41,6 +42,7 @@ from bundle.serving.missing_gpus import why_no_gpu
 from bundle.serving.supervisor import Supervisor
 from bundle.system.background import in_thread
 from bundle.system.files import user_path
+from bundle.system.guarded import without_keys
 from bundle.tasks.catalog import Question
 
 
@@ -175,8 +177,7 @@ class Local:
         name = self.options.engine
         if name == "auto":
             name = "lmdeploy" if on_gpus else "transformers"
-        settings = getattr(self._named_model_file[1], name, EngineSettings())
-        job = Job(self.checkpoint, self._machine, settings=settings, arguments=self.arguments)
+        job = Job(self.checkpoint, self._machine, settings=self._settings(name), arguments=self.arguments)
         return name, ENGINES[name](job).gpu_count if name in ENGINES else 0
 
     async def _further_specs(self, screen: Screen, *, plain: bool, scores: bool) -> list[ServerSpec]:
@@ -308,11 +309,24 @@ class Local:
             running=self.running,
         )
 
+    def given_to(self, engine: str) -> dict[str, Any]:
+        """What an engine is given by the user and by the model file, as in `EngineRecord`."""
+        settings = self._settings(engine)
+        return {
+            "name": engine,
+            "arguments": tuple(self.arguments),
+            "file_arguments": settings.args,
+            "file_environment": without_keys(settings.env),
+        }
+
+    def _settings(self, engine: str) -> EngineSettings:
+        found: EngineSettings = getattr(self._named_model_file[1], engine, EngineSettings())
+        return found
+
     def _describe(self, spec: ServerSpec) -> Served:
         engine = EngineRecord(
-            name=spec.engine,
+            **self.given_to(spec.engine),
             version=spec.version,
-            arguments=tuple(self.arguments),
             dtype=spec.dtype,
             gpus=tuple(gpu.name for gpu in spec.gpus),
         )

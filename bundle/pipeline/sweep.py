@@ -157,7 +157,7 @@ class Sweep:
         """The earlier run of a model, and whether it is finished."""
         plan = plan_tasks(self._asked, target.model_file)
         self._gpus_each = target.engine.gpu_count
-        found = earlier_run(plan, self._tables_of(plan), target.record(), target.engine.name, self._arguments)
+        found = earlier_run(plan, self._tables_of(plan), target.record(), target.given_to(target.engine.name))
         missing = None if found is None else unanswered(found)
         is_finished = missing is not None and missing <= self._asked.allow_unanswered
         if not is_finished:

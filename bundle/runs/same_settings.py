@@ -16,7 +16,11 @@ the data, and older records lack it."""
 _LATER: Final = re.compile(r"tasks\[\d+\]\.data_fingerprint|sampling\.extra_body.*")
 """What is not known before the questions are loaded and the server is started."""
 
-_NAMED: Final = {"sampling.extra_body.": "request field", "model.headers.": "header"}
+_NAMED: Final = {
+    "sampling.extra_body.": "request field",
+    "model.headers.": "header",
+    "engine.file_environment.": "model file, variable",
+}
 """What are named by their user."""
 
 _OPTIONS: Final[Mapping[str, tuple[str, str]]] = {
@@ -31,6 +35,7 @@ _OPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "model.fingerprint": ("checkpoint, fingerprint", "none"),
     "engine.name": ("--engine", "none"),
     "engine.arguments": ("arguments after --", "none"),
+    "engine.file_arguments": ("model file, engine's args", "none"),
     "sampling.temperature": ("--temperature", ""),
     "sampling.max_out_len": ("--max-out-len", ""),
     "sampling.max_seq_len": ("--max-seq-len", "no limit"),

@@ -58,6 +58,8 @@ class EngineRecord(RecordPart):
 
     Attributes:
         arguments: What followed ``--``.
+        file_arguments: What the model file gives it besides; none in older records.
+        file_environment: The variables that the model file sets, without keys; likewise.
         dtype: What it computed in, as far as this program chose it.
         gpus: Product names of the GPUs it was started on; none on the CPU, and in older records.
     """
@@ -65,6 +67,8 @@ class EngineRecord(RecordPart):
     name: str
     version: str
     arguments: tuple[Text, ...]
+    file_arguments: tuple[Text, ...] = ()
+    file_environment: dict[Text, Text] = Field(default_factory=dict)
     dtype: str | None = None
     gpus: tuple[Text, ...] = ()
 

@@ -78,9 +78,10 @@ def test_what_was_asked_is_on_record(finished: Finished) -> None:
     assert record["data"]["source"] == "sample"
     assert re.fullmatch("[0-9a-f]{64}", record["data"]["fingerprint"])
     assert record["model"]["architecture"] == "InternLM2ForCausalLM"
-    arguments = ["--backend", "pytorch"]
-    engine = {"name": "lmdeploy", "version": "0.18.0", "arguments": arguments, "dtype": None}
-    assert record["engine"] == engine | {"gpus": ["NVIDIA H100 80GB HBM3"]}
+    assert record["engine"] == {
+        **{"name": "lmdeploy", "version": "0.18.0", "dtype": None, "gpus": ["NVIDIA H100 80GB HBM3"]},
+        **{"arguments": ["--backend", "pytorch"], "file_arguments": ["--session-len", "8192"], "file_environment": {}},
+    }
     assert record["sampling"]["temperature"] == 0.0
     assert record["sampling"]["max_out_len"] == 2048
     assert record["concurrency"] == 16
@@ -159,6 +160,22 @@ def test_a_resume_with_other_options_is_refused_before_a_server_starts(tmp_path:
     assert "--temperature: 0.0 then, 0.5 now" in temperature.stderr
     assert "arguments after --: none then, --backend pytorch now" in arguments.stderr
     assert not (tmp_path / "record.json").exists(), "a server was started"
+
+
+def test_a_resume_after_the_model_file_gives_the_engine_something_else_is_refused(tmp_path: Path, tiny: Path) -> None:
+    file = tmp_path / "mine.toml"
+    options = ["--data", "sample", "--subjects", "law", "--out", tmp_path / "out", "--model-file", file]
+    settings = 'description = "m"\ntrust_remote_code = true\n[lmdeploy]\nargs = ["--session-len", "8192"]\n'
+    file.write_text(settings)
+    first = call("eval-local", tiny, *options, environment=gpu_box(tmp_path))
+    directory = Path(first.stdout.splitlines()[-1])
+    assert json.loads((directory / "run.json").read_text())["engine"]["file_arguments"] == ["--session-len", "8192"]
+
+    file.write_text(settings + 'env = { NCCL_DEBUG = "INFO", HF_TOKEN = "secret" }')
+    again = call("eval-local", tiny, *options, "--resume", directory, environment=gpu_box(tmp_path))
+    assert again.returncode == 2
+    assert "model file, variable NCCL_DEBUG: none then, INFO now" in again.stderr
+    assert "secret" not in again.stderr
 
 
 def test_questions_without_a_reply_are_shown_and_make_the_exit_code_4(tmp_path: Path, tiny: Path) -> None:

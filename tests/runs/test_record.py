@@ -101,6 +101,10 @@ def test_where_the_checkpoint_is_and_how_fast_it_is_asked_does_not_matter() -> N
         ({"model": RemoteModelRecord(name="gpt", base_url="http://127.0.0.1/v1")}, r"--base-url: none then"),
         ({"engine": ENGINE.model_copy(update={"name": "transformers"})}, r"--engine: .* then, transformers now"),
         (
+            {"engine": ENGINE.model_copy(update={"file_arguments": ("--quant-policy", "8")})},
+            r"model file, engine's args: none then, --quant-policy 8 now",
+        ),
+        (
             {"sampling": SamplingRecord(temperature=0.7, max_out_len=2048, max_seq_len=None)},
             r"--temperature: 0\.0 then",
         ),

@@ -52,7 +52,8 @@ def in_words(record: RunRecord) -> Iterator[tuple[str, list[Line]]]:
     yield "set.model", [_model(record)]
     if (engine := record.engine) is not None:
         servers: Line = [("set.servers", {"n": record.replicas})] if record.replicas else []
-        arguments: Line = [without_paths(" ".join(engine.arguments))] if engine.arguments else []
+        given = (*engine.file_arguments, *engine.arguments)
+        arguments: Line = [without_paths(" ".join(given))] if given else []
         yield "set.engine", [_engine(engine) + ([engine.dtype] if engine.dtype else []) + servers + arguments]
     if (template := record.template) is not None:
         says = {True: "set.template_equal", False: "set.template_differs", None: "set.template_unknown"}[template.equal]
