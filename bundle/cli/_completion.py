@@ -41,11 +41,13 @@ def subjects(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def runs(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Runs in the directory that ``--out`` names, the newest first, and paths."""
-    from bundle.runs.finding import LATEST, OUTPUTS, runs_in  # imported late: only Tab needs it
+    """Runs in the directory that ``--out`` names, the newest first, the models they evaluated, and paths."""
+    # imported late: only Tab needs them
+    from bundle.runs.finding import LATEST, OUTPUTS, models_in, runs_in
 
-    found = runs_in(Path(ctx.params.get("out") or OUTPUTS))
-    return _beginning([str(LATEST), *(one.name for one in found), *_paths(incomplete)], incomplete)
+    out = Path(ctx.params.get("out") or OUTPUTS)
+    names = [str(LATEST), *(one.name for one in runs_in(out)), *models_in(out), *_paths(incomplete)]
+    return _beginning(names, incomplete)
 
 
 def trackers(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -43,6 +43,10 @@ def report(
     if (wanted := FORMATS.get(format_name)) is None:
         known = did_you_mean(format_name, FORMATS, f"Formats: {', '.join(FORMATS)}.")
         raise UsageError(f"{format_name!r} is not a format.", remedy=known)
+    if out != OUTPUTS and not out.is_dir():
+        raise UsageError(
+            f"--out {out}: there is no such directory of runs.", remedy=f"To write the report there: -o {out}."
+        )
     recorded = read_recorded_run(run, out)
     path = recorded.directory / wanted.name if output is None else output
     if output is not None and output.is_dir() and not wanted.is_directory:

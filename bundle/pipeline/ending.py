@@ -53,14 +53,6 @@ def write_page(run: Run, screen: Screen) -> None:
         screen.note(screen.words("screen.report", path=run.directory / page.name))
 
 
-def require_trackers(options: EvaluationOptions) -> None:
-    """Check what the scores are to be logged to. Raises UsageError if it is not known, or not installed."""
-    if options.log:
-        from bundle.reports import trackers  # imported late: few runs need it
-
-        trackers.require(options.log)
-
-
 def log_scores(options: EvaluationOptions, run: Run, screen: Screen) -> None:
     """Log the scores of a run where that is asked for; if it fails, the run has not."""
     if not options.log:

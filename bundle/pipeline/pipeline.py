@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from bundle.errors import BundleError, ExitCode, ServerError, UnexpectedError
 from bundle.pipeline.dry_run import dry_run
-from bundle.pipeline.ending import conclude, conclusion_of, log_scores, prepare_page, require_trackers, write_page
+from bundle.pipeline.ending import conclude, conclusion_of, log_scores, prepare_page, write_page
 from bundle.pipeline.losses import goes_on_after
 from bundle.pipeline.options import EvaluationOptions
-from bundle.pipeline.plan import Loaded, Plan, plan_tasks
+from bundle.pipeline.plan import Loaded, Plan, plan_tasks, require_usable
 from bundle.pipeline.replicas import help_asking, note_gpu_loads
 from bundle.pipeline.targets import Prepared, Target, Timing
 from bundle.pipeline.template_proof import TemplateProof
@@ -52,6 +52,18 @@ class _Session:
     earlier: Results | None = None
     evaluation: "Evaluation | None" = None
 
+    @property
+    def is_repeated(self) -> bool:
+        """Whether an earlier session asked questions again, if that is wanted."""
+        done = None if self.earlier is None else self.earlier.repeat
+        return self.options.repeat == 1 or (done is not None and done.times >= self.options.repeat and not done.failed)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether earlier sessions left nothing to ask."""
+        counts = None if self.earlier is None else self.earlier.coverage
+        return counts is not None and counts.answered == counts.total and self.is_repeated
+
 
 async def evaluate(
     options: EvaluationOptions, target: Target, screen: Screen, command: CommandRecord | None = None
@@ -62,7 +74,7 @@ async def evaluate(
     if the run failed, or UnexpectedError if this program is at fault. ``command`` is how it was started, for `bundle
     resume`; None if it cannot be repeated.
     """
-    require_trackers(options)
+    require_usable(options)
     session = _Session(options, screen, conclusion_of(options), command)
     with contextlib.ExitStack() as opened:
         try:
@@ -130,6 +142,10 @@ async def _serve_and_ask(session: _Session, plan: Plan, target: Target, opened: 
         else:
             served = await in_thread(model.describe)
             require_same_plan(RunRecord.read(run.directory), plan.task_records(), plan.sampling({}), served)
+            if session.is_finished:
+                await _begin(session, run, plan, model, await loading)
+                session.screen.say("nothing left to ask: every question has a reply")
+                return
         begun: asyncio.Future[Evaluation] = asyncio.get_running_loop().create_future()
         helping = [
             group.create_task(help_asking(number, model, begun, run, session.screen))
@@ -266,7 +282,7 @@ async def _ask(
                     f"asking {plural(count, 'question')} again that failed for a reason that may have passed"
                 )
                 await evaluation.ask(client)
-        if session.options.repeat > 1:
+        if not session.is_repeated:
             await _repeat(session, evaluation, client)
     if session.options.rpm_verbose:
         session.screen.say(f"{client.achieved_qpm:.1f} requests in the last minute")
@@ -304,10 +320,7 @@ async def _prove(session: _Session, template: TemplateProof, evaluation: "Evalua
 
 
 async def _repeat(session: _Session, evaluation: "Evaluation", client: "Client") -> None:
-    """Ask some of the questions again, unless an earlier session did. If that fails, the run has not."""
-    done = None if session.earlier is None else session.earlier.repeat
-    if done is not None and done.times >= session.options.repeat and not done.failed:
-        return
+    """Ask some of the questions again. If that fails, the run has not."""
     session.screen.say("repeating a sample of the questions")
     with session.timing.phase("repeat_s"):
         try:

@@ -13,11 +13,12 @@ from bundle.errors import UsageError
 from bundle.pipeline.context import ContextLimit, Fit
 from bundle.pipeline.options import EvaluationOptions
 from bundle.runs.record import SamplingRecord
+from bundle.runs.run import require_writable
 from bundle.runs.task_record import TaskRecord
 from bundle.tasks.benchmarks import Subject
 from bundle.tasks.catalog import Question, Task, find_task
 from bundle.tasks.own_rows import OwnRows
-from bundle.tasks.sources import Tables
+from bundle.tasks.sources import Tables, require_source
 
 _MAX_OUT_LEN, _MAX_OUT_LEN_PLAIN = 2048, 1024
 """What OpenCompass's model configs for this family of models say, chat and base, where neither task nor model file
@@ -213,6 +214,21 @@ class Plan:
         if isinstance(task.benchmark, OwnRows):  # its file names its rows; only alone can it be given others
             return (self.options.data.get("") if len(self.tasks) == 1 else None) or task.default_source
         return self.options.data.get(task.benchmark.name) or self.options.data.get("") or task.default_source
+
+
+def require_usable(options: EvaluationOptions) -> None:
+    """Check what the options name, before anything is started for it.
+
+    Raises BundleError if there is no such source of questions or tracker, or no run can be created.
+    """
+    if options.resume is None:
+        require_writable(options.out)
+    for source in options.data.values():
+        require_source(source)
+    if options.log:
+        from bundle.reports import trackers  # imported late: few runs need it
+
+        trackers.require(options.log)
 
 
 def plan_tasks(options: EvaluationOptions, model: ModelFile) -> Plan:

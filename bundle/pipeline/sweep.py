@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Final
 
 from bundle.checkpoints import Checkpoint
+from bundle.config.model_files import ModelFile
 from bundle.errors import BundleError, ExitCode, UsageError, gravest
 from bundle.pipeline.checkpoint_folder import Model
 from bundle.pipeline.earlier_runs import earlier_run, unanswered
 from bundle.pipeline.ending import conclusion_of
 from bundle.pipeline.local import Local
 from bundle.pipeline.options import EvaluationOptions, LocalOptions
-from bundle.pipeline.plan import Plan, plan_tasks
+from bundle.pipeline.plan import Plan, plan_tasks, require_usable
 from bundle.pipeline.replicas import PrefixedScreen
 from bundle.pipeline.signals import PARENT
 from bundle.reports.screen.console import Screen
@@ -85,7 +86,10 @@ class Sweep:
                 raise UsageError(
                     f"{option} is for a single checkpoint.", remedy="Leave it out, or name one checkpoint."
                 )
+        require_usable(asked)
+        plan_tasks(asked, ModelFile(description=""))  # what is wrong with it is said once
         self._asked = asked
+        self._conclusion = conclusion_of(asked)
         self._served = served
         self._arguments = arguments
         self._options = list(options)
@@ -172,10 +176,9 @@ class Sweep:
 
     def _conclude(self, name: str, run: Path) -> int:
         """The exit code of a run that is finished, as its gates say now."""
-        conclusion = conclusion_of(self._asked)
-        if conclusion is None:
+        if self._conclusion is None:
             return ExitCode.DONE
-        return conclusion.conclude(run, ExitCode.DONE, lambda line: self._screen.say(f"{name}: {line}"))
+        return self._conclusion.conclude(run, ExitCode.DONE, lambda line: self._screen.say(f"{name}: {line}"))
 
     def _end(self, outcome: Outcome) -> None:
         self._outcomes[outcome.model] = outcome

@@ -76,7 +76,8 @@ class Words(string.Formatter):
         elif parts:
             parts.append(self("partial_asked", n=scope.asked))
         if scope.answered < scope.asked:
-            parts.append(self("screen.coverage", answered=scope.answered, total=scope.asked))
+            key = "screen.answered_of_them" if parts else "screen.coverage"
+            parts.append(self(key, answered=scope.answered, total=scope.asked))
         return "，".join(part.rstrip("。") for part in parts)
 
     def scopes(self, scopes: Mapping[str, Scope]) -> str:

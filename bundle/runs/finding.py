@@ -4,13 +4,17 @@ import contextlib
 import glob
 import os
 import shlex
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bundle.errors import RunError
 from bundle.runs.files import PREDICTIONS, RECORD
 from bundle.system.text import did_you_mean
+
+if TYPE_CHECKING:
+    from bundle.runs.served import LocalModelRecord, RemoteModelRecord
 
 OUTPUTS: Final = Path("outputs")
 """Where commands look for runs by default."""
@@ -29,6 +33,11 @@ def runs_in(out: Path) -> list[Path]:
         return sorted((path for path in out.iterdir() if is_run(path)), reverse=True)
     except OSError:
         return []
+
+
+def models_in(out: Path) -> Iterator[str]:
+    """The names of the models that runs in ``out`` evaluated, those of the newest runs first."""
+    return (model.name for _, model in _models(runs_in(out)))
 
 
 def find_run(path: Path, out: Path) -> Path:
@@ -83,18 +92,21 @@ def shortest_name(directory: Path, out: Path) -> str:
 
 def _newest(out: Path, model: str | None = None, checkpoint: Path | None = None) -> Path | None:
     """The newest run of a model of this name or from this directory, or of all; damaged ones have no model."""
-    from bundle.runs.record import RunRecord  # imported late: slow, and most runs are named in full
-
-    for directory in sorted(runs_in(out), key=lambda run: (began(run), run.name), reverse=True):
-        try:
-            if model is None:
-                return directory
-            of = RunRecord.read(directory).model
-        except RunError:
-            continue
+    newest_first = sorted(runs_in(out), key=lambda run: (began(run), run.name), reverse=True)
+    if model is None:
+        return next(iter(newest_first), None)
+    for directory, of in _models(newest_first):
         if of.name == model or (checkpoint is not None and of.directory == checkpoint):
             return directory
     return None
+
+
+def _models(runs: Iterable[Path]) -> "Iterator[tuple[Path, RemoteModelRecord | LocalModelRecord]]":
+    from bundle.runs.record import RunRecord  # imported late: slow, and most runs are named in full
+
+    for directory in runs:
+        with contextlib.suppress(RunError):
+            yield directory, RunRecord.read(directory).model
 
 
 def began(directory: Path) -> datetime:

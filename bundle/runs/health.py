@@ -73,9 +73,9 @@ class Finding:
         return self.fault not in (Fault.BELOW_GUESSING, Fault.CUT_PROMPTS) and self.count < MINOR * self.of
 
     @property
-    def filled(self) -> dict[str, object]:
+    def filled(self) -> dict[str, str]:
         """All that its sentence names."""
-        return {"count": self.count, "of": self.of, **self.values}
+        return {"count": f"{self.count:,}", "of": f"{self.of:,}", **self.values}
 
     @property
     def says(self) -> str:

@@ -48,7 +48,7 @@ MEANINGS: Final[Mapping[Fault, tuple[str, str]]] = {
     ),
     Fault.NO_OPTION: (
         "{count} of {of} replies contain no option",
-        "Read the example: does the prompt contain the question, and is the chat template the right one?",
+        "Read some of them: does the prompt contain the question, and is the chat template the right one?",
     ),
     Fault.IN_A_WORD: (
         "{count} of {of} answers are a letter of a word, mostly {answer}",

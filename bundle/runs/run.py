@@ -1,6 +1,7 @@
 """A run directory while it is written. Everything is written at once, so that it is there whatever happens next."""
 
 import contextlib
+import errno
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,16 @@ from bundle.system.locks import Lock
 from bundle.system.text import shortened
 from bundle.tasks.scores import Key
 from bundle.tasks.task import Question
+
+
+def require_writable(out: Path) -> None:
+    """Raises RunError if no run can be created in ``out``; creates nothing."""
+    # What is there already of its path. Path.exists would raise where a directory may not be entered.
+    there = next(path for path in (out.absolute(), *out.absolute().parents) if os.path.exists(path))  # noqa: PTH110
+    if not there.is_dir():
+        raise unwritable(out, NotADirectoryError(errno.ENOTDIR, f"{there} is a file"))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise unwritable(out, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 class Run:

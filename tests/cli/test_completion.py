@@ -35,12 +35,12 @@ def test_names_are_offered_where_they_may_stand(line: str, expected: list[str], 
     assert offered(line, tmp_path) == expected
 
 
-def test_runs_are_offered_newest_first_and_as_paths(tmp_path: Path) -> None:
+def test_runs_are_offered_newest_first_with_their_models_and_as_paths(tmp_path: Path) -> None:
     names = ["20260102-030405-a", "20260103-030405-b"]
     for name in names:
-        write_run(tmp_path / "outputs" / name, {"law": "1"})
+        write_run(tmp_path / "outputs" / name, {"law": "1"}, model=f"sft-{name[-1]}")
     (tmp_path / "outputs" / "2026-no-run").mkdir()
-    assert offered("bundle report ", tmp_path) == ["latest", *reversed(names)]
+    assert offered("bundle report ", tmp_path) == ["latest", *reversed(names), "sft-b", "sft-a"]
     assert offered("bundle compare latest 20260102", tmp_path) == names[:1]
     assert offered("bundle compare outputs/20260103", tmp_path) == [f"outputs/{names[1]}/"]
     assert offered("bundle resume --out outputs 20260103", tmp_path) == names[1:]

@@ -106,3 +106,14 @@ def test_names_of_variables_and_of_tokenizers_are_no_secrets(monkeypatch: pytest
     command = typed_command()
     assert command is not None
     assert command.arguments == tuple(arguments)
+
+
+def test_a_finished_run_is_shown_again_without_a_server(tmp_path: Path) -> None:
+    with remote_api() as api:
+        options = ["--base-url", api.url, "--data", "sample", "--limit", "1", "--subjects", "law", "--out", tmp_path]
+        began = call("eval-remote", "the-model", *options, environment=ENVIRONMENT)
+    again = run("resume", "--out", tmp_path, environment=ENVIRONMENT)
+    assert again.returncode == 0, again.stderr
+    assert "nothing left to ask: every question has a reply" in again.stderr
+    assert "asking" not in again.stderr
+    assert again.stdout == began.stdout

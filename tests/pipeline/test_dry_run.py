@@ -4,6 +4,8 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.openai_api import remote_api
 from tests.pipeline.test_eval_remote import ENVIRONMENT
 from tests.program import call
@@ -41,3 +43,34 @@ def test_tokens_are_counted_with_the_checkpoints_own_tokenizer(tmp_path: Path, t
     assert result.returncode == 0, result.stderr
     assert "counted with tokenizer.json" in result.stdout
     assert list(tmp_path.iterdir()) == [tmp_path / "tiny"]
+
+
+@pytest.mark.parametrize("mode", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--data", "smaple", "hint: Did you mean sample?"),
+        ("--data", "nowhere/", "no such path exists"),
+        ("--out", "tiny/config.json/x", "tiny/config.json/x cannot be written: "),
+    ],
+)
+def test_a_wrong_source_or_place_is_told_before_anything_else(
+    option: str, value: str, said: str, mode: list[str], tmp_path: Path, tiny: Path
+) -> None:
+    shutil.copytree(tiny, tmp_path / "tiny")
+    options = ["tiny", "--engine", "transformers", option, value, *mode]
+    result = call("eval-local", *options, environment=ENVIRONMENT, directory=tmp_path)
+    assert result.returncode == 2
+    error, _ = result.stderr.splitlines()
+    assert said in result.stderr
+    assert error.startswith("error: ")
+
+
+def test_what_is_wrong_for_all_checkpoints_is_told_once(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    for wrong in (["--data", "smaple"], ["--subjects", "lawn"], ["--min-score", "60"], ["--out", "/dev/null/x"]):
+        result = call("eval-local", "one", "two", *wrong, environment=ENVIRONMENT, directory=tmp_path)
+        assert result.returncode == 2
+        assert len(result.stderr.splitlines()) == 2, result.stderr
+    assert not (tmp_path / "outputs").exists()

@@ -85,3 +85,14 @@ def faults(page: Page) -> list[str]:
         if one["impact"] in ("serious", "critical")
         for node in one["nodes"]
     ]
+
+
+def sticking_out(page: Page) -> list[str]:
+    """What is wider than its box, and tables of which one sees only a part."""
+    found: list[str] = page.evaluate(
+        """() => [...document.querySelectorAll(".card :not(svg *, .unseen, thead *)")].filter((one) =>
+            one.checkVisibility() && one.clientWidth > 1 && one.scrollWidth > one.clientWidth + 1 &&
+            (one.matches(".wide") || getComputedStyle(one).overflowX === "visible")
+        ).map((one) => `${one.scrollWidth} of ${one.clientWidth}: ${one.outerHTML.slice(0, 200)}`)"""
+    )
+    return found

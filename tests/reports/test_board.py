@@ -236,8 +236,8 @@ def test_runs_are_sorted_filtered_and_turned_to_differences(browser: Browser, fi
         expect(page.locator(".score.best")).to_have_count(6)
         page.get_by_role("button", name="Model").click()
         assert names.all_inner_texts() == ["base", *(f"sft-step-{n}000" for n in (1, 2, 3, 4))]
-        page.get_by_role("button", name="Difference to the base").click()
-        expect(page.get_by_role("button", name="Difference to the base")).to_be_focused()
+        page.get_by_role("button", name="Difference from the base").click()
+        expect(page.get_by_role("button", name="Difference from the base")).to_be_focused()
         expect(page.locator("tr", has_text="sft-step-2000").locator("td").nth(2)).to_contain_text("+")
         assert page.evaluate("location.hash") == "#sort=model&view=change"
         expect(page.locator("tr", has_text="sft-step-4000")).to_contain_text("not comparable")

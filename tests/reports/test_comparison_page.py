@@ -12,7 +12,7 @@ from bundle.reports.comparison import compare
 from bundle.reports.comparison.page import render_page, write_page
 from bundle.runs.recorded_run import read_recorded_run
 from bundle.tasks.catalog import find_task
-from tests.reports.browser import faults, opened
+from tests.reports.browser import faults, opened, sticking_out
 from tests.reports.run_directories import random_outcomes, write_run
 
 HOSTILE = "</pre></script><img src=x onerror=alert(1)><script>alert(2)</script>\ud800\u202e"
@@ -127,6 +127,7 @@ def test_in_a_browser_it_asks_for_nothing_runs_nothing_of_a_reply_and_has_no_ser
         shown.locator("details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
         expect(shown.locator(".flip pre").first).to_be_visible()
         assert shown.locator("img").count() == 0
+        assert sticking_out(shown) == []
         assert shown.evaluate("document.documentElement.scrollWidth") <= width
         assert faults(shown) == []
         shown.get_by_role("button", name="中文").click()

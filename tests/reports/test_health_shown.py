@@ -49,7 +49,7 @@ def test_a_doubtful_one_says_what_how_often_where_and_what_to_do(silent: Recorde
     assert rest[0] == "  - 10 of 20 replies contain no option"
     assert rest[1].startswith("    e.g. law #5: <script>")
     assert "\x1b" not in rest[1]
-    assert rest[2].startswith("    Read the example")
+    assert rest[2].startswith("    Read some of them")
 
 
 def test_it_is_in_results_json(silent: RecordedRun) -> None:

@@ -12,7 +12,7 @@ from bundle.runs.gpu_load import GpuLoad, append_gpu_loads
 from bundle.runs.predictions import Prediction
 from bundle.runs.recorded_run import read_recorded_run
 from bundle.tasks.catalog import find_task
-from tests.reports.browser import faults, opened
+from tests.reports.browser import faults, opened, sticking_out
 from tests.reports.run_directories import random_outcomes, write_run
 from tests.reports.sample_run import sample_run
 
@@ -266,8 +266,11 @@ def test_how_busy_gpus_were_is_drawn_below_replies_a_second(
         assert faults(page) == []
 
 
-def test_on_a_phone_nothing_is_wider_than_the_screen(browser: Browser, file: Path) -> None:
-    with opened(browser, file, width=360) as page:
+@pytest.mark.parametrize("locale", ["en-US", "zh-CN"])
+def test_on_a_phone_nothing_is_wider_than_the_screen(browser: Browser, file: Path, locale: str) -> None:
+    with opened(browser, file, width=390, locale=locale) as page:
+        assert sticking_out(page) == []
+        page.set_viewport_size({"width": 360, "height": 900})
         expect(page.locator(".chart svg.plot")).to_have_count(8)
         page.get_by_role("searchbox").fill("xxxxx")
         expect(page.locator("#rows .opener")).to_have_count(1)

@@ -75,7 +75,7 @@ def line() -> LiveLine:
 def test_it_is_one_line_of_any_width_and_says_how_many_are_done(line: LiveLine, width: int) -> None:
     line._progress = counted()
     (text,) = shown(line, width).splitlines()
-    assert len(text) < max(width, 20)
+    assert len(text + "^C") < max(width, 21), "what a terminal adds at Ctrl-C makes it two"
     assert "422/1,346" in text
 
 
@@ -84,6 +84,12 @@ def test_80_columns_hold_count_score_rate_time_left_and_failures(line: LiveLine)
     text = shown(line, 80)
     for label in ("422/1,346", "71.4 % of 420 correct", "/s", "left", "2 failed"):
         assert label in text
+
+
+def test_what_is_not_done_has_time_left() -> None:
+    progress = counted(423)
+    progress._started -= 1
+    assert "1 s left" in progress.line()
 
 
 def test_a_wide_terminal_has_room_for_a_bar_what_is_in_flight_and_retries(line: LiveLine) -> None:

@@ -69,3 +69,10 @@ def test_a_place_that_cannot_be_written_is_an_error_with_a_remedy(directory: Pat
     assert result.returncode == 2
     assert "cannot be written" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_file_given_as_the_directory_of_runs_is_told_how_a_report_is_named(tmp_path: Path) -> None:
+    write_run(tmp_path / "outputs" / "run", {"law": "1"})
+    result = call("report", "--out", "page.html", environment=os.environ, directory=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == "hint: To write the report there: -o page.html."

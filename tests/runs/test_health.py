@@ -130,7 +130,7 @@ def test_a_few_odd_replies_among_many_are_mentioned_in_the_one_line() -> None:
     replies[7] = row(7, reply="不知道", answer="")
     health = examine(OPTIONS, replies)
     assert health.is_ok
-    assert headline(health) == "measurement: ok; 1 of 1000 replies contain no option"
+    assert headline(health) == "measurement: ok; 1 of 1,000 replies contain no option"
 
 
 def test_a_reply_stopped_early_is_not_cut() -> None:

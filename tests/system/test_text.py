@@ -85,6 +85,10 @@ def test_a_name_whose_bytes_are_no_text_is_told_from_one_that_is() -> None:
     assert not is_unicode(b"\xff".decode("utf-8", "surrogateescape"))
 
 
+def test_of_names_that_are_as_similar_the_first_is_suggested() -> None:
+    assert did_you_mean("ceval", ["ceval_gen", "ceval_ppl"]) == "Did you mean ceval_gen?"
+
+
 @pytest.mark.parametrize(
     ("name", "suggested"), [("question", "Did you mean question?"), ("question ", "Did you mean 'question '?")]
 )

@@ -290,7 +290,7 @@
       tools.append(find);
     }
     section.append(tools);
-    section.append(element("div", { class: "wide", role: "region", tabindex: "0", "aria-label": table.title }, tableOf(table, runs)));
+    section.append(element("div", { class: "wide", role: "group", tabindex: "0", "aria-label": table.title }, tableOf(table, runs)));
     if (table.base !== null) section.append(element("p", { class: "muted small" }, texts.text("board.meaning")));
     return section;
   }

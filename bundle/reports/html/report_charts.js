@@ -57,7 +57,7 @@ const reportCharts = (() => {
         }),
         legend: marks.length > 1 ? marks.map((mark) => ({ mark: place(section, mark.group) % SYMBOLS.length, symbol: SYMBOLS[place(section, mark.group) % SYMBOLS.length], label: texts.name(mark) })) : null,
         plot: {
-          marginLeft: above ? 12 : narrow ? 118 : 236, marginRight: 52, marginTop: 34, height: (above ? 34 : 19) * rows.length + 64,
+          marginLeft: above ? 12 : narrow ? 118 : 284, marginRight: 52, marginTop: 34, height: (above ? 34 : 19) * rows.length + 64,
           x: PERCENT,
           y: { domain: rows.map((row) => row.label), label: null, ...(above ? { axis: null } : {}) },
           symbol: { type: "identity" },
@@ -67,7 +67,7 @@ const reportCharts = (() => {
             ...captions,
             above
               ? Plot.text(rows, { y: "label", text: "label", frameAnchor: "left", textAnchor: "start", dy: -14, fill: MUTED, stroke: "var(--surface)", strokeWidth: 5 })
-              : Plot.axisY({ tickSize: 0, tickFormat: (label) => cut(label, narrow ? 8.6 : 18.5) }),
+              : Plot.axisY({ tickSize: 0, tickFormat: (label) => cut(label, narrow ? 8.6 : 23) }),
             Plot.ruleY(rows, { x1: "low", x2: "high", y: "label", stroke, strokeWidth: 2, strokeOpacity: 0.45 }),
             Plot.dot(rows, { x: "accuracy", y: "label", fill: stroke, symbol, r: 4.5, className: "subject" }),
             values(rows, "label"),

@@ -47,7 +47,7 @@ class LiveLine:
         self._live.stop()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width = options.max_width - 1  # a line as wide as the terminal makes some of them scroll
+        width = options.max_width - 3  # a line as wide as the terminal makes it scroll, also with the ^C of Ctrl-C
         spinner = self._spinner.render(time.monotonic())
         head = spinner.plain if isinstance(spinner, Text) and not options.ascii_only else "*"
         if self._progress is None:

@@ -60,7 +60,7 @@ class Progress:
 
     def line(self) -> str:
         """All of it, for a log."""
-        parts = [f"{self.done} of {plural(self.total, 'question')}"]
+        parts = [f"{self.done:,} of {plural(self.total, 'question')}"]
         rate, learned = self._rates()
         if rate is not None:
             parts.append(f"{rate:.1f}/s")
@@ -105,7 +105,7 @@ class Progress:
     def _left_s(self) -> float | None:
         rate, learned = self._rates()
         rate = learned or rate
-        return None if rate is None or self.done >= self.total else (self.total - self.done) / rate
+        return None if rate is None or self.done >= self.total else max(1, (self.total - self.done) / rate)
 
     def _shares(self) -> Iterator[str]:
         several = len(self._answered) > 1

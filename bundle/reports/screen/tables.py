@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -39,8 +40,8 @@ class _Row:
 
 def results_table(
     task: ScoredTask, scores: Mapping[str, Score], *, all_subjects: bool, scope: str = "", words: Words | None = None
-) -> Table:
-    """A task's scores as a table.
+) -> Group:
+    """A task's scores as a table under its title, which may be wider.
 
     Args:
         all_subjects: Whether to show every subject. Otherwise, if there are more than `FEW_SUBJECTS` and a group has a
@@ -49,9 +50,9 @@ def results_table(
     """
     words = words or Words("en")
     table = plain_table()
-    table.title = Text(printable(task.name), style="bold")
+    title = Text(printable(task.name), style="bold")
     if scope:
-        table.title.append("\n" + words("screen.partial", what=printable(scope)), style="yellow")
+        title.append("\n" + words("screen.partial", what=printable(scope)), style="yellow")
     table.add_column("", max_width=_NAME_WIDTH, overflow="fold")
     table.add_column("", no_wrap=True)
     for header in ("score", "interval", "answered"):
@@ -67,7 +68,7 @@ def results_table(
         table.caption_justify = "left"
     rows = _subjects(task, scores, words)
     if groups and len(rows) == 1:
-        return table  # the group says it already
+        return Group(title, table)  # the group says it already
     if all_subjects or not groups or len(rows) <= FEW_SUBJECTS:
         for split in task.splits:
             _add_section(table, [row for row in rows if row.split == split], words)
@@ -76,7 +77,7 @@ def results_table(
         more = words("screen.more", n=hidden)
         table.caption = Text(more if table.caption is None else f"{table.caption}\n{more}")
         table.caption_justify = "left"
-    return table
+    return Group(title, table)
 
 
 def _subjects(task: ScoredTask, scores: Mapping[str, Score], words: Words) -> list[_Row]:

@@ -9,10 +9,10 @@ A new source is a module here and a line in `SOURCES`.
 from collections.abc import Callable, Mapping, Sequence
 
 from bundle.tasks.benchmarks import Benchmark
-from bundle.tasks.sources.local import load_path, load_sample
+from bundle.tasks.sources.local import load_path, load_sample, resolve
 from bundle.tasks.sources.tables import PackedRows, Pair, Row, Rows, Tables, fingerprint
 
-__all__ = ["SOURCES", "PackedRows", "Row", "Tables", "load_tables"]
+__all__ = ["SOURCES", "PackedRows", "Row", "Tables", "load_tables", "require_source"]
 
 Say = Callable[[str], None]
 Loader = Callable[[Benchmark, Sequence[Pair], Say], tuple[str, Rows]]
@@ -32,6 +32,12 @@ def _modelscope(benchmark: Benchmark, wanted: Sequence[Pair], say: Say) -> tuple
 
 SOURCES: Mapping[str, Loader] = {"hub": _hub, "modelscope": _modelscope, "sample": load_sample}
 """The sources by name; any other is the path of a directory or .zip."""
+
+
+def require_source(source: str) -> None:
+    """Raises DataError if a source is neither one of `SOURCES` nor the path of something."""
+    if source not in SOURCES:
+        resolve(source)
 
 
 def load_tables(source: str, benchmark: Benchmark, wanted: Sequence[Pair], say: Say = lambda _: None) -> Tables:

@@ -52,7 +52,7 @@ def load_path(
 
     Raises DataError if there is nothing of this benchmark, several copies of it, or files that cannot be read.
     """
-    path = _resolve(source, next(iter(benchmark.file_names(wanted).values())))
+    path = resolve(source)
     try:
         if path.is_dir():
             return _load_directory(path, benchmark, wanted, say)
@@ -69,7 +69,8 @@ def load_path(
     raise DataError(f"{path} is neither a directory nor a .zip.", remedy="Give the directory that has the CSV files.")
 
 
-def _resolve(source: str, example: str) -> Path:
+def resolve(source: str) -> Path:
+    """The path that a source names. Raises DataError if it cannot be used as one, or there is nothing at it."""
     try:
         path = Path(source).expanduser().resolve()
         found = bool(source) and path.exists()
@@ -82,7 +83,9 @@ def _resolve(source: str, example: str) -> Path:
         raise DataError(
             f"There is no data source {source!r}: it is not hub, modelscope or sample, and no such path exists.",
             remedy=did_you_mean(
-                source, _NAMES, f"Use one of the three, or the path of a directory or .zip that has {example}."
+                source,
+                _NAMES,
+                "Use one of the three, or the path of a directory or .zip that has the benchmark's files.",
             ),
         )
     return path
