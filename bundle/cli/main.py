@@ -92,6 +92,9 @@ def _end_unexpectedly(error: Exception) -> NoReturn:
     """Say that this program is at fault, in a line, and leave the rest in a file."""
     directory = error.directory if isinstance(error, UnexpectedError) else None
     cause = error.__cause__ if isinstance(error, UnexpectedError) and error.__cause__ is not None else error
+    if isinstance(cause, MemoryError):
+        print("error: not enough memory\nhint: See `free -g` and `ulimit -v`.", file=sys.stderr, flush=True)
+        sys.exit(ExitCode.USAGE)
     file = write_details(cause, directory)
     what = one_line(hide_secrets(f"{type(cause).__name__}: {cause}".removesuffix(": ")))
     where = "" if file is None else f"; details: {file}"

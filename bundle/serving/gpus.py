@@ -104,16 +104,20 @@ def ask_for_gpus(limit_s: float = _ANSWER_S) -> Nvidia:
         return Nvidia(installed=True, error=str(error))
     if rows is None:
         return Nvidia(installed=False)
-    gpus = []
+    lost, gpus = [], []
     capabilities: dict[str, tuple[int, ...]] = {}
     for row in rows:
         if len(row) < 6 or not row[0].isdigit():
             continue
         index, uuid, name, total, free, driver = row[:6]
+        if "lost" in name:  # "[GPU is lost]"
+            lost.append(index)
+            continue
         gpus.append(Gpu(int(index), uuid, name, _mib(total), _mib(free), driver))
         with contextlib.suppress(ValueError, IndexError):
             capabilities[uuid] = tuple(map(int, row[6].split(".")))
-    return Nvidia(True, None, tuple(gpus), capabilities)
+    none_left = f"says that it has lost GPU {', '.join(lost)}" if lost and not gpus else None
+    return Nvidia(True, none_left, tuple(gpus), capabilities)
 
 
 def list_gpus() -> list[Gpu]:

@@ -115,6 +115,8 @@ def _broken(error: str) -> NoGpu:
             "A driver that hangs usually needs a reboot (see `dmesg | grep -i nvrm`). If it is only slow, "
             "`sudo nvidia-smi -pm 1` keeps it awake."
         )
+    elif "lost" in said:
+        remedy = "Reboot; if the GPU is lost again, see `dmesg | grep -i xid`."
     elif "version mismatch" in said:
         remedy = "The driver was updated under the running kernel module: reboot."
     elif "communicate with the nvidia driver" in said:

@@ -66,7 +66,8 @@ def open_regular(path: Path) -> BinaryIO:
 def read_regular(path: Path, limit: int) -> bytes:
     """The content of a regular file; of a longer one, its first ``limit`` + 1 bytes. Raises OSError."""
     with open_regular(path) as file:
-        return file.read(limit + 1)
+        # Python allocates as much as it is to read at most, which `ulimit -v` may not allow.
+        return file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)
 
 
 def open_for_writing(path: Path, flags: int) -> int:

@@ -101,3 +101,17 @@ def test_closed_streams_change_nothing(arguments: str, closed: str, workplace: P
     assert ended.returncode == _COMMANDS[arguments] or (_COMMANDS[arguments] is None and ended.returncode in (0, 2))
     assert b"Traceback" not in ended.stdout + ended.stderr
     assert not (ended.stdout if closed == ">&-" else ended.stderr if closed == "2>&-" else b"")
+
+
+def test_too_little_memory_is_told_as_that(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(**_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(command_line, "app", fails)
+    with pytest.raises(SystemExit) as ended:
+        command_line.main()
+
+    assert (ended.value.code, capsys.readouterr().err) == (
+        2,
+        "error: not enough memory\nhint: See `free -g` and `ulimit -v`.\n",
+    )

@@ -6,7 +6,8 @@ import pytest
 
 from bundle.errors import UsageError
 from bundle.serving.engine import ServerSpec
-from bundle.serving.gpus import Gpu, list_gpus, list_processes, require_memory, select_gpus, visible_gpus
+from bundle.serving.gpus import Gpu, ask_for_gpus, list_gpus, list_processes, require_memory, select_gpus, visible_gpus
+from bundle.serving.missing_gpus import why_no_gpu
 from tests.stand_ins.box import GPU, gpu_box
 
 FIRST = Gpu(0, "GPU-aaaa", "H100", 80000, 10000, "570")
@@ -31,6 +32,17 @@ def test_without_a_driver_there_are_none(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("PATH", str(tmp_path))
     assert list_gpus() == []
     assert list_processes() == []
+
+
+def test_a_gpu_that_is_lost_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, lost = (0, "GPU-a", "NVIDIA A100", 40536, 40000, "580.1"), (1, *["[GPU is lost]"] * 5)
+    on_box(monkeypatch, gpu_box(tmp_path, gpus=[there, lost]))
+    assert [gpu.uuid for gpu in list_gpus()] == ["GPU-a"]
+
+    on_box(monkeypatch, gpu_box(tmp_path, gpus=[lost]))
+    none = why_no_gpu(ask_for_gpus())
+    assert none is not None
+    assert (none.why, none.serve_on_cpu) == ("nvidia-smi says that it has lost GPU 1", False)
 
 
 @pytest.mark.parametrize("cell", ["[N/A]", "[Insufficient Permissions]", "[Unknown Error]"])

@@ -66,3 +66,9 @@ def test_a_user_without_a_home_is_told_which_variable_names_a_directory(monkeypa
     with pytest.raises(UsageError, match="no home directory") as caught:
         expanded("~/x", "HF_HOME")
     assert caught.value.remedy == "Set HF_HOME to a directory that can be written."
+
+
+def test_no_more_memory_is_taken_than_a_file_has(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"text")
+
+    assert read_regular(tmp_path / "file", 2**50) == b"text"
