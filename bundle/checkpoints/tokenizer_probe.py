@@ -295,6 +295,17 @@ def check_vocabulary(tokenizer: Any, report: Report) -> None:
     report.see(list(tokenizer.get_vocab().values()), "the vocabulary")
 
 
+def check_ends(tokenizer: Any, directory: str, declared: dict[int, dict[str, Any]], report: Report) -> None:
+    """What ends a reply by the model's files is a mark of the tokenizer: not beyond its vocabulary, and no word."""
+    given = (read_json(directory, "generation_config.json") or read_json(directory, "config.json")).get("eos_token_id")
+    for token in given if isinstance(given, list) else [given]:
+        if isinstance(token, int) and token >= 0 and token not in (*declared, *tokenizer.all_special_ids):
+            text = tokenizer.convert_ids_to_tokens(token) if token < len(tokenizer) else None
+            if text is None or not str(text).startswith(("<", "[")):  # not all declare their marks
+                what = "has no such token" if text is None else f"has {shown(text)} there"
+                report.check(f"eos_token_id {token} of the model ends a reply, but the tokenizer {what}")
+
+
 def probe(
     directory: str,
     *,
@@ -324,6 +335,8 @@ def probe(
         check_added_tokens(tokenizer, declared, report)
         step = "its vocabulary could not be read"
         check_vocabulary(tokenizer, report)
+        step = "what ends a reply could not be checked"
+        check_ends(tokenizer, directory, declared, report)
         adopt_template(tokenizer, directory)
         try:
             check_chat(tokenizer, declared, report)

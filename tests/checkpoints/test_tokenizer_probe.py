@@ -104,6 +104,29 @@ def test_an_unused_id_beyond_the_model_is_found_out_as_well(prober: Prober, tmp_
     assert problems(prober.probe(directory)) == expected
 
 
+@pytest.mark.parametrize(
+    ("generation", "told"),
+    [
+        (
+            {"eos_token_id": BPE_SIZE + 7},
+            f"{BPE_SIZE + 7} of the model ends a reply, but the tokenizer has no such token",
+        ),
+        ({"eos_token_id": [1, 100]}, "eos_token_id 100 of the model ends a reply, but the tokenizer has '"),
+        ({"eos_token_id": [1, None]}, None),
+        ({"temperature": 0.7}, None),  # then engines do not look into config.json
+    ],
+)
+def test_the_end_of_a_reply_must_be_a_mark_of_the_tokenizer(
+    prober: Prober, tmp_path: Path, generation: dict[str, Any], told: str | None
+) -> None:
+    """Else it is another model's, or generation_config.json is."""
+    directory = write_bpe(tmp_path / "bpe")
+    write_json(directory / "config.json", {"eos_token_id": 100})
+    write_json(directory / "generation_config.json", generation)
+    report = prober.probe(directory)
+    assert report["problems"] == [] if told is None else told in problems(report)
+
+
 def test_an_unknown_size_of_the_model_is_no_problem(prober: Prober, tmp_path: Path) -> None:
     assert prober.probe(write_bpe(tmp_path / "bpe"), vocab_size=None)["failed"] == 0
 
