@@ -3,6 +3,7 @@
 The settings are those of published checkpoints.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,10 @@ def lmdeploy(tmp_path: Path) -> Path:
 @pytest.fixture
 def vllm(tmp_path: Path) -> Path:
     package = tmp_path / "vllm"
-    write(
-        package / "model_executor/layers/quantization/__init__.py",
-        'QuantizationMethods = Literal[\n    "awq",\n    "fp8",\n    "compressed-tensors",\n    "inc",\n]\n',
-    )
+    known = "".join(f'    "{method}",\n' for method in ("awq", "fp8", "gptq", "compressed-tensors", "inc"))
+    write(package / "model_executor/layers/quantization/__init__.py", f"QuantizationMethods = Literal[\n{known}]\n")
+    for file in ("utils/gptq_utils.py", "compressed_tensors/compressed_tensors.py"):
+        write(package / "model_executor/layers/quantization" / file, '"activation ordering is no longer supported"\n')
     return package
 
 
@@ -174,6 +175,27 @@ def test_vllm_refuses_what_it_does_not_know_unless_the_user_names_the_method(tmp
     with pytest.raises(CheckpointError, match=r"vLLM 0\.18\.0 does not know bitsandbytes"):
         choose(tmp_path / "nf4", box, "vllm", "bitsandbytes", BITSANDBYTES, **llama)
     choose(tmp_path / "plugin", box, "vllm", "bitsandbytes", BITSANDBYTES, "--quantization", "bitsandbytes", **llama)
+
+
+def test_vllm_refuses_columns_in_another_order_where_its_source_says_so(tmp_path: Path, vllm: Path) -> None:
+    llama = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
+    packed = compressed("pack-quantized", 4, "int")
+    ordered = compressed("pack-quantized", 4, "int")
+    ordered["config_groups"]["group_0"]["weights"]["actorder"] = "group"
+    cases: list[tuple[str, dict[str, Any], str | None]] = [
+        ("gptq", GPTQ, None),
+        ("gptq", GPTQ | {"desc_act": True}, "gptq weights with desc_act"),
+        ("gptq", GPTQ | {"desc_act": True, "group_size": -1}, None),
+        ("gptq", GPTQ | {"dynamic": {"+:.*up_proj": {"desc_act": True}, "-:.*down_proj": {}}}, "with desc_act"),
+        ("compressed-tensors", packed, None),
+        ("compressed-tensors", ordered, "compressed-tensors weights with actorder group"),
+    ]
+    for number, (method, settings, told) in enumerate(cases):
+        with nullcontext() if told is None else pytest.raises(CheckpointError, match=told):
+            choose(tmp_path / str(number), Box(vllm=vllm), "vllm", method, settings, **llama)
+    for file in (vllm / "model_executor/layers/quantization").glob("*/*.py"):
+        file.unlink()  # as before 0.32
+    choose(tmp_path / "older", Box(vllm=vllm), "vllm", "gptq", GPTQ | {"desc_act": True}, **llama)
 
 
 @pytest.mark.parametrize("engine", ["vllm", "transformers"])

@@ -57,6 +57,12 @@ _BESIDE_WEIGHTS_GIB: Final = 3
 
 _KNOWN_BY_OTHER_NAMES: Final = ("auto-round",)  # which its "inc" overrides
 
+_REFUSES_ORDER: Final = {
+    "gptq": Path("utils", "gptq_utils.py"),
+    "compressed-tensors": Path("compressed_tensors", "compressed_tensors.py"),
+}
+"""Where it refuses weights whose columns are in another order than their groups, from 0.32 on."""
+
 _ACTIVITIES: Final = (
     (r"Initializing a V1", "starting its engine"),
     (r"Starting to load model", "loading the model"),
@@ -174,10 +180,17 @@ class VllmEngine:
             return f"InternLM2's weights are converted for it, which quantized ones ({method}) cannot be"
         if is_given("--quantization", self._arguments):  # as plugins want it, which bring methods of their own
             return None
-        source = text_if_there(package / "model_executor" / "layers" / "quantization" / "__init__.py")
+        sources = package / "model_executor" / "layers" / "quantization"
+        source = text_if_there(sources / "__init__.py")
         known = re.findall(r'^    "([\w-]+)",$', source.partition("]\n")[0], re.MULTILINE)
         unknown = known and method not in (*known, *_KNOWN_BY_OTHER_NAMES)
-        return f"vLLM {self._installed.version} does not know {method}" if unknown else None
+        if unknown:
+            return f"vLLM {self._installed.version} does not know {method}"
+        if (ordered := _columns_in_order_of_activation(settings)) and "activation ordering" in text_if_there(
+            sources / _REFUSES_ORDER[method]
+        ):
+            return f"vLLM {self._installed.version} no longer takes {method} weights with {ordered}"
+        return None
 
     @property
     def context_options(self) -> Mapping[str, int | None]:
@@ -379,6 +392,19 @@ def _described(gpus: tuple[Gpu, ...]) -> str:
     if not gpus:
         return "the CPU"
     return "GPU " + ", ".join(map(str, gpus))
+
+
+def _columns_in_order_of_activation(settings: Mapping[str, Any]) -> str:
+    """The setting by which weights have columns in another order than their groups; empty if there is none."""
+    if settings["quant_method"] == "gptq":
+        rules = (settings, *(one for one in (settings.get("dynamic") or {}).values() if isinstance(one, dict)))
+        is_set = any(
+            {**settings, **one}.get("desc_act") and {**settings, **one}.get("group_size") != -1 for one in rules
+        )
+        return "desc_act" * is_set
+    groups = settings.get("config_groups") or {} if settings["quant_method"] == "compressed-tensors" else {}
+    weights = [one.get("weights") or {} for one in groups.values() if isinstance(one, dict)]
+    return next((f"actorder {one['actorder']}" for one in weights if one.get("actorder") in ("group", "dynamic")), "")
 
 
 def _is_dynamic(config: Mapping[str, Any]) -> bool:
