@@ -24,7 +24,7 @@ def test_without_ray_it_says_how_to_install_it(command: list[str], tiny: Path, t
     where = [tiny, "--out", tmp_path / "out"] if command[0] == "eval-local" else []
     ended = call(*command, *where, environment=os.environ)
     assert ended.returncode == 2
-    assert "pip install 'bundle[cluster]'" in ended.stderr
+    assert "pip install '.[cluster]'" in ended.stderr
     assert not (tmp_path / "out").exists()
 
 
