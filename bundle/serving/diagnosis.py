@@ -245,7 +245,9 @@ _ERROR_LINE: Final = re.compile(
 _EXCEPTION: Final = re.compile(raised(r"\w*(?:Error|Exception)", ""))
 _TRACEBACK: Final = "Traceback (most recent call last):"
 _CHAINED: Final = ("The above exception was", "During handling of the above exception")
-_SEE_ABOVE: Final = re.compile(r"See (?:root cause|stack trace) \(?above|engine process (?:is not alive|exited before)")
+_SEE_ABOVE: Final = re.compile(
+    r"See (?:root cause|stack trace) (?:\(?above|for root)|engine process (?:is not alive|exited before)"
+)
 """What follows from an error that was printed before; the last two are lmdeploy's, of a dead engine process."""
 _BARE_EXCEPTION: Final = re.compile(r"[\w.]+(?:Error|Exception)")
 _CARETS: Final = re.compile(r"[\s^~]*")

@@ -29,7 +29,7 @@ def test_prompts_of_a_subject_share_the_servers_prefix_cache(whole: LmdeployBox)
     assert sum(hits >= 64 for (_, number), hits in cached.items() if number == 1) >= 0.9 * SAMPLE / 2
 
 
-NAMES = ("llama2-study/ckpt-100", "internlm/my-chat", "vicuna/hf")
+NAMES = ("llama2-study/ckpt-100", "internlm/my-chat", "vicuna/-hf 模型")
 
 
 @pytest.mark.parametrize(

@@ -265,6 +265,11 @@ OF_VLLM = [
         "a worker of its engine was killed",
     ),
     (ENGINE_DEAD, "its engine's process ended without an error message"),
+    (
+        "(EngineCore pid=7) ERROR 11-27 09:59:35 [core.py:1510] Exception: WorkerProc initialization failed due to an "
+        "exception in a background process. See stack trace for root cause.",
+        "its engine's process ended without an error message",
+    ),
     ("torch._inductor.exc.InvalidCxxCompiler: No working C++ compiler found in", "needs a compiler"),
 ]
 TELLING += OF_VLLM

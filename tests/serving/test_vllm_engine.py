@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -325,3 +326,10 @@ def test_the_servers_context_length_is_what_counts_of_the_arguments(
 ) -> None:
     engine = VllmEngine(Job(llama, machine=CPU, arguments=arguments))
     assert engine.context_options == {"--max-model-len": tokens}
+
+
+@pytest.mark.parametrize("title", ["VLLM::EngineCore", "VLLM::EngineCore_DP0", "VLLM::Worker", "VLLM::Worker_TP1"])
+def test_neither_its_engine_nor_a_worker_of_that_may_end(llama: Checkpoint, title: str) -> None:
+    vital = prepared(llama).vital
+    assert vital is not None
+    assert re.search(vital, title)

@@ -39,7 +39,7 @@ _OURS: Final = (
     "--lora-modules",  # of which none is asked unless a request names it
 )
 
-_ENGINE_PROCESS: Final = r"^VLLM::EngineCore"
+_ENGINE_PROCESS: Final = "^VLLM::(?:EngineCore|Worker)"
 
 _SLOTS_GPU, _SLOTS_CPU = 256, 64
 _LONGEST_SILENCE_GPU_S, _LONGEST_SILENCE_CPU_S = 180.0, 900.0
@@ -144,7 +144,13 @@ FAILURES: Final = (
         NO_MEMORY,
         telling=(r"Worker proc \S+ died unexpectedly \(exit code: -9\)",),
     ),
-    replace(ENGINE_GONE, telling=(r"\bEngineDeadError: EngineCore encountered an issue",)),
+    replace(
+        ENGINE_GONE,
+        telling=(
+            r"\bEngineDeadError: EngineCore encountered an issue",
+            "WorkerProc initialization failed due to an exception in a background process",
+        ),
+    ),
     KnownFailure(
         "its compiled code needs a compiler that is not installed.",
         "Install one (`apt-get install g++`), or do without with `-- --enforce-eager`.",
