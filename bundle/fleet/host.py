@@ -65,7 +65,7 @@ class Host:
             raise UsageError(
                 "--cluster needs Ray, which is not installed here.",
                 remedy="Install this program with it in the cluster's own environment, on every machine: "
-                "pip install '.[cluster]' in a checkout of this project, with the version of Ray that the cluster runs.",
+                "pip install '.[cluster]' in a checkout of this project, with the version of Ray that it runs.",
             )
         if address != "auto":
             await _require_reachable(name.strip("[]"), int(port))
