@@ -242,7 +242,7 @@ _ERROR_LINE: Final = re.compile(
     r"^[A-Za-z_][\w.]*(?:Error|Exception|Exit|Failure)\b|\bERROR\b|\bFATAL\b|^(?i:fatal|error)\b"
 )
 
-_EXCEPTION: Final = re.compile(raised(r"\w*(?:Error|Exception)", ""))
+_EXCEPTION: Final = re.compile(raised(r"\w*(?:Error|Exception)", "") + r"|^ *Value error, ")  # the latter: pydantic's
 _TRACEBACK: Final = "Traceback (most recent call last):"
 _CHAINED: Final = ("The above exception was", "During handling of the above exception")
 _SEE_ABOVE: Final = re.compile(
@@ -372,8 +372,9 @@ def _last_error(log_lines: Sequence[str]) -> Diagnosis:
     printed = [line.strip() for line in log_lines if line.strip()]
     if not printed:
         return Diagnosis("it printed nothing that explains it.", "`bundle doctor` shows what is installed.")
-    errors = [line for line in printed if _ERROR_LINE.search(line) and not _SEE_ABOVE.search(line)]
-    last = (errors or printed)[-1]
+    first_hand = [line for line in printed if not _SEE_ABOVE.search(line)]
+    exceptions = [line for line in first_hand if _EXCEPTION.search(line) and not _WARNING.search(line)]
+    last = (exceptions or [line for line in first_hand if _ERROR_LINE.search(line)] or printed)[-1]
     if _BARE_EXCEPTION.fullmatch(last):  # as of an assertion: what was asserted stands before
         before = [line for line in printed[: printed.index(last)] if not _CARETS.fullmatch(line)]
         last = f"{last}: {before[-1]}" if before else last

@@ -270,6 +270,11 @@ OF_VLLM = [
         "exception in a background process. See stack trace for root cause.",
         "its engine's process ended without an error message",
     ),
+    (
+        "(Worker pid=26775) ERROR 11-27 10:07:01 [multiproc_executor.py:953] RuntimeError: "
+        "_C::static_scaled_fp8_quant() expected at most 0 argument(s) but received 4 argument(s). Declaration: …",
+        "has no code for weights quantized in this way (static_scaled_fp8_quant)",
+    ),
     ("torch._inductor.exc.InvalidCxxCompiler: No working C++ compiler found in", "needs a compiler"),
 ]
 TELLING += OF_VLLM
@@ -324,10 +329,24 @@ def test_what_is_vague_does_not_hide_an_exception_that_may_be_the_cause() -> Non
     assert "the moon" in diagnose([cause, ENGINE_DEAD], 0).cause
 
 
-def test_a_line_that_only_points_to_the_cause_is_not_quoted_as_the_cause() -> None:
-    cause = "(EngineCore pid=7) ERROR 11-26 06:21:15 [core.py:1510] TypeError: the moon is in the wrong phase"
-    last = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
-    assert "the moon" in diagnose([cause, last], 1).cause
+def test_lines_that_only_point_to_the_cause_are_not_quoted_as_the_cause() -> None:
+    engine = "(EngineCore pid=7) ERROR 11-27 10:07:06 [core.py:1510]"
+    lines = [
+        "(Worker pid=8) ERROR 11-26 06:21:15 [multiproc_executor.py:953] TypeError: the moon is in the wrong phase",
+        f"{engine}     raise e from None",
+        f"{engine} Exception: WorkerProc initialization failed due to an exception in a background process. See stack "
+        "trace for root cause.",
+        "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}",
+    ]
+    assert "the moon" in diagnose(lines, 1).cause
+
+
+def test_of_a_configuration_that_pydantic_refuses_the_reason_is_quoted() -> None:
+    lines = [
+        "pydantic_core._pydantic_core.ValidationError: 1 validation error for VllmConfig",
+        "  Value error, No moon.",
+    ]
+    assert "No moon" in diagnose([*lines, "    For further information visit https://errors.pydantic.dev"], 1).cause
 
 
 def test_every_known_failure_is_tried_here() -> None:

@@ -152,6 +152,11 @@ FAILURES: Final = (
         ),
     ),
     KnownFailure(
+        "its build for the CPU has no code for weights quantized in this way ({0}).",
+        "Serve the checkpoint it was quantized from, or use a build for GPUs.",
+        telling=(raised("RuntimeError", r"_C::(\w+)\(\) expected at most 0 argument"),),
+    ),
+    KnownFailure(
         "its compiled code needs a compiler that is not installed.",
         "Install one (`apt-get install g++`), or do without with `-- --enforce-eager`.",
         telling=("InvalidCxxCompiler|No working C\\+\\+ compiler found",),
