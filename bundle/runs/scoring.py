@@ -4,7 +4,9 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from bundle.runs.predictions import Prediction
 from bundle.runs.statistics import Counts, Interval, accuracy_interval
@@ -26,10 +28,10 @@ class Score:
     # What a later version may add is not known to this one; slots have no place for it.
     __pydantic_config__: ClassVar = {"extra": "ignore"}
 
-    accuracy: float | None
+    accuracy: Annotated[float, Field(ge=0, le=100)] | None
     stderr: float | None
-    n: int
-    answered: int
+    n: Annotated[int, Field(ge=0)]
+    answered: Annotated[int, Field(ge=0)]
     interval: Interval | None = None
 
     @property
