@@ -43,11 +43,11 @@ def subjects(ctx: typer.Context, incomplete: str) -> list[str]:
 def runs(ctx: typer.Context, incomplete: str) -> list[str]:
     """Runs in the directory that ``--out`` names, the newest first, the models they evaluated, and paths."""
     # imported late: only Tab needs them
-    from bundle.runs.finding import LATEST, OUTPUTS, models_in, runs_in
+    from bundle.runs.finding import LATEST, OUTPUTS, models_of, runs_in
 
-    out = Path(ctx.params.get("out") or OUTPUTS)
-    names = [str(LATEST), *(one.name for one in runs_in(out)), *models_in(out), *_paths(incomplete)]
-    return _beginning(names, incomplete)
+    found = runs_in(Path(ctx.params.get("out") or OUTPUTS))
+    names = [*(one.name for one in found), *(model.name for _, model in models_of(found))]
+    return _beginning([str(LATEST), *names, *_paths(incomplete)], incomplete)
 
 
 def trackers(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -35,11 +35,6 @@ def runs_in(out: Path) -> list[Path]:
         return []
 
 
-def models_in(out: Path) -> Iterator[str]:
-    """The names of the models that runs in ``out`` evaluated, those of the newest runs first."""
-    return (model.name for _, model in _models(runs_in(out)))
-
-
 def find_run(path: Path, out: Path) -> Path:
     """Find a run directory. Raises RunError if there is no such run; the message suggests the nearest name.
 
@@ -95,13 +90,14 @@ def _newest(out: Path, model: str | None = None, checkpoint: Path | None = None)
     newest_first = sorted(runs_in(out), key=lambda run: (began(run), run.name), reverse=True)
     if model is None:
         return next(iter(newest_first), None)
-    for directory, of in _models(newest_first):
+    for directory, of in models_of(newest_first):
         if of.name == model or (checkpoint is not None and of.directory == checkpoint):
             return directory
     return None
 
 
-def _models(runs: Iterable[Path]) -> "Iterator[tuple[Path, RemoteModelRecord | LocalModelRecord]]":
+def models_of(runs: Iterable[Path]) -> "Iterator[tuple[Path, RemoteModelRecord | LocalModelRecord]]":
+    """The runs that can be read, each with the model it evaluated."""
     from bundle.runs.record import RunRecord  # imported late: slow, and most runs are named in full
 
     for directory in runs:

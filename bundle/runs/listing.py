@@ -11,7 +11,7 @@ from typing import Any
 
 from bundle.errors import RunError
 from bundle.runs.files import PREDICTIONS
-from bundle.runs.finding import began, is_run, runs_in
+from bundle.runs.finding import began, is_run, models_of, runs_in
 from bundle.runs.predictions import count_rows
 from bundle.runs.record import RunRecord
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
@@ -108,11 +108,13 @@ def remove_run(run: Path, out: Path) -> Path:
     """
     directory = run if run.is_absolute() or _looks_like_a_run(run) else out / run
     if directory.is_symlink() or not _looks_like_a_run(directory):
-        begun = [one.name for one in runs_in(out) if one.name.startswith(run.name)] if run.name == str(run) else []
+        found = runs_in(out)
+        begun = [one.name for one in found if one.name.startswith(str(run))]
+        meant = begun or [one.name for one, model in models_of(found) if model.name == str(run)]
         raise RunError(
             f"There is no run {run}, neither at that path nor in {out}.",
-            remedy=f"A run is deleted by its whole name: {', '.join(begun)}."
-            if begun
+            remedy=f"A run is deleted by its whole name: {', '.join(meant)}."
+            if meant
             else "`bundle runs` lists the runs.",
         )
     lock = Lock(directory)
