@@ -18,7 +18,7 @@ from bundle.cli.compare import compare
 from bundle.cli.doctor import doctor
 from bundle.cli.evaluate import eval_local, eval_remote
 from bundle.cli.make_checkpoint import make_checkpoint
-from bundle.cli.options import HELP_SETTINGS, GroupedHelp
+from bundle.cli.options import HELP_SETTINGS, TAKE_ENGINE_ARGUMENTS, GroupedHelp
 from bundle.cli.report import report
 from bundle.cli.rescore import rescore
 from bundle.cli.resume import resume
@@ -110,7 +110,7 @@ def _top(
     if version:
         typer.echo(f"bundle {__version__}")
         raise typer.Exit
-    if context.obj is not None and context.invoked_subcommand not in ("eval-local", "watch"):
+    if context.obj is not None and context.invoked_subcommand not in TAKE_ENGINE_ARGUMENTS:
         raise UsageError("Only eval-local and watch take arguments after --.", remedy="Leave them out.")
 
 

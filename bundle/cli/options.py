@@ -43,6 +43,9 @@ _COMPLETED = {
 }
 """What completes an option, by its field."""
 
+TAKE_ENGINE_ARGUMENTS = ("eval-local", "watch")
+"""Commands that pass on what follows ``--``."""
+
 HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": _WIDEST_HELP}
 
 
@@ -59,6 +62,15 @@ class GroupedHelp(TyperCommand):
 
                 cause: Any = error.__cause__
                 error.message = f"{value_fault(cause)}."
+            raise
+        except Exception as error:
+            wrong: Any = error  # its class is private to typer
+            if (
+                type(error).__name__ == "NoSuchOption"
+                and ctx.info_name in TAKE_ENGINE_ARGUMENTS
+                and not any(one.startswith(wrong.option_name) for one in wrong.possibilities or ())
+            ):
+                wrong.message += "; options of the inference server come after --"
             raise
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:

@@ -25,3 +25,15 @@ def test_a_wrong_value_is_named_with_what_would_be_right(option: str, value: str
     assert said in result.output
     assert "Value error" not in result.output
     assert "Input should" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("--tp", "No such option: --tp; options of the inference server come after --"), ("--subject", "--subjects")],
+)
+def test_an_option_that_is_the_servers_is_told_where_it_goes(option: str, said: str) -> None:
+    result = CliRunner().invoke(app, ["eval-local", "model", option, "2"])
+
+    assert result.exit_code == 2
+    assert said in result.output
+    assert ("inference server" in result.output) == (option == "--tp")
