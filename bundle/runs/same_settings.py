@@ -92,7 +92,7 @@ def _settings(
 
 def _require_equal(before: Mapping[str, Any], after: Mapping[str, Any], then: RunRecord, free: re.Pattern[str]) -> None:
     keys = sorted(key for key in before.keys() | after.keys() if not free.fullmatch(key))
-    differing = {key: in_words(key, then) for key in keys if before.get(key) != after.get(key)}
+    differing = {key: _words(key, then) for key in keys if before.get(key) != after.get(key)}
     if differing:
         names = list(dict.fromkeys(name for name, _ in differing.values()))
         raise RunError(
@@ -105,7 +105,7 @@ def _require_equal(before: Mapping[str, Any], after: Mapping[str, Any], then: Ru
         )
 
 
-def in_words(key: str, then: RunRecord) -> tuple[str, str]:
+def _words(key: str, then: RunRecord) -> tuple[str, str]:
     """What people call a setting, with the task it belongs to where there are several, and its absence."""
     match = re.fullmatch(r"tasks\[(\d+)\]\.(.+)", key)
     if match is None:

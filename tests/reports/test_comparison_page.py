@@ -98,7 +98,7 @@ def test_settings_that_differ_are_in_words(tmp_path: Path) -> None:
         read_recorded_run(write_run(tmp_path / name, {"law": "10"}, record=served(gpus)))
         for name, gpus in [("a", []), ("b", ["NVIDIA H100", "NVIDIA H100"])]
     )
-    assert "engine gpus: none → NVIDIA H100, NVIDIA H100" in render_page([compare(base, new)])
+    assert "engine.gpus: none → NVIDIA H100, NVIDIA H100" in render_page([compare(base, new)])
 
 
 @pytest.mark.parametrize(("base_name", "points"), [("base", 3), ("sft-100", 4)])

@@ -64,7 +64,7 @@ def test_a_doubtful_measurement_says_so_with_a_remedy_and_a_mean_is_named(tmp_pa
     text = shown(write_run(tmp_path / "run", {"law": "-" * 20, "logic": "10" * 10}))
     assert "52 科中 2 科的平均：25.00（95% 区间 " in text
     assert "测量：存疑，40 条回复中 20 条未提取到选项（50.0%）" in text
-    assert "看示例：模型是否看到了题目" in text
+    assert "看几条这样的回复：模型是否看到了题目" in text
 
 
 def test_the_option_chooses_it(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from bundle.reports.comparison.comparison import Comparison
 from bundle.reports.comparison.rows import Row, Standing
 from bundle.reports.health import described
 from bundle.reports.texts import ENGLISH, Words
-from bundle.runs.same_settings import in_words
 from bundle.system.text import one_line
 
 _MEAN = re.compile(r"mean of (\d+) subjects")
@@ -99,8 +98,7 @@ def left_out(comparison: Comparison, words: Words = ENGLISH) -> Iterator[str]:
 def settings(comparison: Comparison) -> Iterator[str]:
     """Settings in which the runs differ, one line each."""
     for one in comparison.settings:
-        name, _ = in_words(one.name, comparison.base.record)
-        yield f"{name}: {_value(one.base)} → {_value(one.new)}"
+        yield f"{one.name}: {_value(one.base)} → {_value(one.new)}"
 
 
 def _direction(row: Row, words: Words) -> str:
