@@ -365,3 +365,15 @@ async def test_ids_that_come_with_different_replies_say_nothing() -> None:
     async with loopback_api(handler) as api, client_of(api.url, retries=0) as client:
         for number in range(80):
             await client.ask([{"role": "user", "content": str(number)}], 64)
+
+
+@pytest.mark.parametrize(("second", "text"), [("B", "B"), ("", "")])
+async def test_an_empty_reply_of_no_tokens_is_asked_for_once_more(second: str, text: str) -> None:
+    async def handler(call: Call) -> web.Response:
+        none = {"usage": {"prompt_tokens": 9, "completion_tokens": 0}}
+        return completion("", **none) if call.number == 1 or not second else completion(second)
+
+    async with loopback_api(handler) as api, client_of(api.url) as client:
+        reply = await ask(client)
+
+    assert (reply.text, reply.attempts) == (text, 2)
