@@ -34,6 +34,10 @@ class Score:
     answered: Annotated[int, Field(ge=0)]
     interval: Interval | None = None
 
+    def __post_init__(self) -> None:
+        if self.accuracy is not None and not self.answered:
+            raise ValueError("an accuracy of no answer")
+
     @property
     def percent(self) -> str:
         """The accuracy with two decimals; a dash where there is none."""

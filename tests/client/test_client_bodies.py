@@ -370,8 +370,9 @@ async def test_ids_that_come_with_different_replies_say_nothing() -> None:
 @pytest.mark.parametrize(("second", "text"), [("B", "B"), ("", "")])
 async def test_an_empty_reply_of_no_tokens_is_asked_for_once_more(second: str, text: str) -> None:
     async def handler(call: Call) -> web.Response:
-        none = {"usage": {"prompt_tokens": 9, "completion_tokens": 0}}
-        return completion("", **none) if call.number == 1 or not second else completion(second)
+        if call.number > 1 and second:
+            return completion(second)
+        return completion("", usage={"prompt_tokens": 9, "completion_tokens": 0})
 
     async with loopback_api(handler) as api, client_of(api.url) as client:
         reply = await ask(client)
