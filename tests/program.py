@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -76,11 +76,16 @@ def _signal_handlers_kept() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def start(*arguments: object, environment: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
-    """Start ``bundle`` with its output going to ``log``, in a session of its own as from another terminal."""
+def start(
+    *arguments: object, environment: Mapping[str, str], log: Path, inside: Sequence[str] = ()
+) -> "subprocess.Popen[bytes]":
+    """Start ``bundle`` with its output going to ``log``, in a session of its own as from another terminal.
+
+    ``inside`` is what its command begins with.
+    """
     with log.open("wb") as stream:
         return subprocess.Popen(
-            [sys.executable, "-m", "bundle", *map(str, arguments)],
+            [*inside, sys.executable, "-m", "bundle", *map(str, arguments)],
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=stream,

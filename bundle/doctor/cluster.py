@@ -13,8 +13,8 @@ from bundle.system.findings import Finding, Status, failing, warning
 
 Topics = list[tuple[str, Finding]]
 
-_SAME_EVERYWHERE = ("packages", "lmdeploy", "vllm", "cpu engine")
-"""Topics in which machines that share a run should agree."""
+_SAME_EVERYWHERE = ("packages", "lmdeploy", "vllm", "cpu engine", "checkpoint")
+"""Topics in which machines that share a run should agree; what follows of a checkpoint is of each one's GPUs."""
 
 _NOT_EXAMINED = "machine"
 """The topic of what is found of a machine that could not be examined."""
@@ -76,7 +76,9 @@ def _differences(machines: dict[str, Topics]) -> Topics:
     for topic in _SAME_EVERYWHERE:
         said: dict[tuple[str, ...], list[str]] = {}
         for machine, topics in examined.items():
-            texts = tuple(finding.text for own, finding in topics if own == topic)
+            texts = tuple(finding.text for own, finding in topics if own == topic)[
+                : 1 if topic == "checkpoint" else None
+            ]
             said.setdefault(texts, []).append(machine)
         if len(said) > 1:
             details = [f"{', '.join(names)}: {'; '.join(texts) or 'nothing'}" for texts, names in said.items()]

@@ -6,12 +6,13 @@ import importlib.util
 import itertools
 import json
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from bundle.errors import ServerError, UsageError
 from bundle.fleet.link import Link
@@ -21,6 +22,8 @@ _REACH_S: Final = 10.0
 _JOIN_S: Final = 60.0
 _END_S: Final = 30.0
 _LAST_WORDS: Final = 4000
+_OF_RAYS_LOG: Final = re.compile(r"^\[.*?\] \S+: ")
+"""What a line of its log begins with: time, process and place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +99,26 @@ class Host:
             )
 
     async def start(
-        self, *arguments: str, gpus: int = 0, cpus: int = 0, node: str | None = None, wait_s: float | None = None
+        self,
+        *arguments: str,
+        gpus: int = 0,
+        cpus: int = 0,
+        node: str | None = None,
+        avoid: Iterable[str] = (),
+        wait_s: float | None = None,
     ) -> "Program":
         """Run Python with these arguments on the machine ``node``, or any, that has so many GPUs and cores free.
 
+        It is none of the machines ``avoid``: nodes, as well.
+
         Raises TimeoutError if there is none within ``wait_s`` seconds (None waits for any time), ServerError if it
-        cannot be started.
+        cannot be started, or the cluster is lost.
         """
+        if self._reading.done():
+            raise ServerError(f"The connection to the cluster was lost ({self._why}).", remedy="See `ray status`.")
         number = next(self._numbers)
         program = self._programs[number] = Program(lambda word, data: self._write(word, number, data))
-        told = {"command": ["-P", *arguments], "gpus": gpus, "cpus": cpus, "node": node}
+        told = {"command": ["-P", *arguments], "gpus": gpus, "cpus": cpus, "node": node, "avoid": list(avoid)}
         self._write("start", number, json.dumps(told).encode())
         try:
             await program.until_placed(wait_s)
@@ -119,10 +132,12 @@ class Host:
         self._flush()
         if self._process.stdin is not None:
             self._process.stdin.close()
-        if self._joined.done():
-            await undisturbed(asyncio.ensure_future(asyncio.wait({self._reading}, timeout=_END_S)))
-        self.kill()
-        await undisturbed(asyncio.ensure_future(self._process.wait()), self._listening)
+        ended = asyncio.ensure_future(self._process.wait())
+        if self._joined.done() or self._reading.done():
+            await undisturbed(asyncio.ensure_future(asyncio.wait({ended}, timeout=_END_S)))
+        if not ended.done():  # asyncio warns of a process that is killed while it ends
+            self.kill()
+        await undisturbed(ended, self._listening)
 
     def kill(self) -> None:
         """Leave it at once. The cluster then ends what was started, and workers end when they hear of us no more."""
@@ -154,9 +169,10 @@ class Host:
                 self._heard(word, int(number), await frames.readexactly(int(length)))
         await self._listening
         said = self._said.decode(errors="replace").strip().splitlines()
-        self._why = self._why or (said[-1] if said else "its helper process ended")
+        last = _OF_RAYS_LOG.sub("", said[-1]).partition(". ")[0] if said else "its helper process ended"
+        self._why = (self._why or last).rstrip(".")
         for program in self._programs.values():
-            program.heard(b"gone", f"the connection to the cluster was lost ({self._why.rstrip('.')})".encode())
+            program.heard(b"gone", f"the connection to the cluster was lost ({self._why})".encode())
 
     def _heard(self, word: bytes, number: int, data: bytes) -> None:
         match word:
@@ -189,13 +205,13 @@ class Program:
     """A program on a machine of the cluster.
 
     Attributes:
-        placed: Has a result, the machine's name, once it runs.
+        placed: Has a result, the machine's name and the cluster's for it, once it runs.
         gone: Has a result once it does not, or never will: why, or nothing where it ended by itself and all was well.
     """
 
     def __init__(self, send: Callable[[str, bytes], None]) -> None:
         loop = asyncio.get_running_loop()
-        self.placed: asyncio.Future[str] = loop.create_future()
+        self.placed: asyncio.Future[tuple[str, str]] = loop.create_future()
         self.gone: asyncio.Future[str] = loop.create_future()
         self._send = send
         self._written: list[bytes] = []
@@ -203,11 +219,16 @@ class Program:
 
     @property
     def machine(self) -> str:
-        return self.placed.result()
+        return self.placed.result()[0]
+
+    @property
+    def node(self) -> str:
+        return self.placed.result()[1]
 
     async def until_placed(self, limit_s: float | None) -> None:
         """Wait until it runs. Raises TimeoutError if it still does not, ServerError if it never will."""
-        await asyncio.wait({self.placed, self.gone}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {self.placed, self.gone}
+        await asyncio.wait(either, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
         if self.placed.done():
             return
         if self.gone.done():
@@ -239,8 +260,11 @@ class Program:
         """Take what the host tells of it."""
         if word == b"data":
             self._take(data)
-        elif not (known := self.placed if word == b"placed" else self.gone).done():
-            known.set_result(data.decode())
+        elif word == b"placed":
+            if not self.placed.done():
+                self.placed.set_result(tuple(json.loads(data)))
+        elif not self.gone.done():
+            self.gone.set_result(data.decode())
 
     async def end(self) -> None:
         """End it without asking, and wait until its GPUs are free for others."""

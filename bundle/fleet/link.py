@@ -20,10 +20,12 @@ class Link:
     Attributes:
         heard: Called with what the worker tells by itself: a kind ("say", "activity", "log") and a text.
         lost: Has a result, the reason, once the worker is gone or given up.
+        silent: Whether it was given up because nothing was heard of it.
     """
 
     def __init__(self, send: Callable[[bytes], None], machine: str) -> None:
         self.machine = machine
+        self.silent = False
         self.heard: Callable[[str, str], None] = lambda kind, text: None
         loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[ServerError] = loop.create_future()
@@ -120,6 +122,7 @@ class Link:
             while self._silent_s < (PATIENCE_S if self._hello.done() else _START_S):
                 await asyncio.sleep(_LOOK_EVERY_S)
                 self._silent_s += _LOOK_EVERY_S
+            self.silent = True
             self.lose(
                 f"{self.machine}: nothing was heard of the worker for {self._silent_s:.0f} s.",
                 "The machine or the network may be down.",

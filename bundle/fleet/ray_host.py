@@ -6,7 +6,8 @@ The only file that imports Ray, and a process in a session of its own, so that R
 of the program that started it. It is spoken to by standard input and output in frames: a line ``WORD NUMBER LENGTH``,
 and so many bytes. When standard input ends, so does everything that it has started.
 
-    start N {"command", "gpus", "cpus", "node"}      placed N MACHINE
+    start N {"command", "gpus", "cpus", "node",      placed N ["MACHINE", "NODE"]
+             "avoid"}
     send N BYTES                                     data N BYTES
     end N                                            gone N WHY
                                                      cluster 0 [{"name", "node", "gpus", "cpus"}]
@@ -38,13 +39,14 @@ _UNTIL_DEAD_S = 10.0
 _UNTIL_NOTICED_S = 90.0
 """By then Ray has noticed that a machine is lost; a cut cable took it 63 s."""
 _AGAIN_S = 2.0
+_LEFT_ALONE_S = 30.0
 
 
 class Carrier:
     """The actor: one program on one machine. Pickled by value, so it need not be installed there in this version."""
 
-    async def start(self, arguments: list[str], gpus: int) -> str:
-        """Start a Python program; return the machine's name."""
+    async def start(self, arguments: list[str], gpus: int) -> tuple[str, str]:
+        """Start a Python program; return the machine's name, and Ray's for it."""
         environment = dict(os.environ)
         # Ray allows an actor one thread, and one that asks for no GPU none of them.
         for name in ("OMP_NUM_THREADS", *(() if gpus else ("CUDA_VISIBLE_DEVICES",))):
@@ -60,12 +62,19 @@ class Carrier:
         )
         self.said = b""
         self.listening = asyncio.ensure_future(self._listen())
-        return socket.gethostname()
+        self.leaving = asyncio.ensure_future(self._leave())
+        return socket.gethostname(), ray.get_runtime_context().get_node_id()
 
     async def _listen(self) -> None:
         assert self.process.stderr is not None
         while data := await self.process.stderr.read(_READ):
             self.said = (self.said + data)[-_LAST_WORDS:]
+
+    async def _leave(self) -> None:
+        """End some time after the program, if Ray does not see to it: to it, a raylet that nobody reaps is alive."""
+        await self.process.wait()
+        await asyncio.sleep(_LEFT_ALONE_S)
+        os._exit(0)
 
     async def send(self, data: bytes) -> None:
         """Write to the program."""
@@ -132,13 +141,17 @@ class Host:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _start(self, number: int, command: list[str], gpus: int, cpus: int, node: str | None) -> None:
+    async def _start(
+        self, number: int, command: list[str], gpus: int, cpus: int, node: str | None, avoid: list[str]
+    ) -> None:
         strategy: Any = "SPREAD" if node is None else NodeAffinitySchedulingStrategy(node, soft=False)
         options = {"num_gpus": gpus, "num_cpus": cpus, "max_restarts": 0, "scheduling_strategy": strategy}
+        if avoid:
+            options["label_selector"] = {"ray.io/node-id": f"!in({','.join(avoid)})"}
         carrier = ray.remote(Carrier).options(**options)
         try:
-            actor, machine = await self._place(number, carrier, command, gpus)
-            self._tell("placed", number, machine.encode())
+            actor, place = await self._place(number, carrier, command, gpus)
+            self._tell("placed", number, json.dumps(place).encode())
             self._to_send[number] = bytearray()
             while data := await actor.receive.remote():
                 self._tell("data", number, data)
@@ -147,8 +160,8 @@ class Host:
             why = _last_line(error)
         await self._end(number, why)
 
-    async def _place(self, number: int, carrier: Any, command: list[str], gpus: int) -> tuple[Any, str]:
-        """Start the program in an actor that lives; return that and the machine's name.
+    async def _place(self, number: int, carrier: Any, command: list[str], gpus: int) -> tuple[Any, tuple[str, str]]:
+        """Start the program in an actor that lives; return that and the machine's names.
 
         For a while Ray does not know that a machine is lost, and places actors there, which die.
         """

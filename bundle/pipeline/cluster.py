@@ -15,7 +15,7 @@ from typing import Any, Final
 from bundle.checkpoints import RenderedPrompt, TokenCounter
 from bundle.config.model_files import ModelFile
 from bundle.errors import BundleError, ServerError, UsageError
-from bundle.fleet import DistantClient, Host, Link, Program
+from bundle.fleet import DistantClient, Host, Link, Machine, Program
 from bundle.pipeline.context import ContextLimit
 from bundle.pipeline.local import Local
 from bundle.pipeline.local_model import MOST_PROOFS
@@ -54,14 +54,6 @@ class _Worker:
     found: Mapping[str, Any]
     prepared: Mapping[str, Any]
 
-    async def stop(self) -> None:
-        """Have it stop its server and end, and see to that."""
-        self.link.tell("stop")
-        ended: set[asyncio.Future[Any]] = {self.program.gone, self.link.lost}
-        stopping = asyncio.wait(ended, timeout=_STOP_S, return_when=asyncio.FIRST_COMPLETED)
-        await undisturbed(asyncio.ensure_future(stopping))
-        await self.program.end()
-
 
 class Cluster:
     """The target of ``bundle eval-local --cluster``: a checkpoint, as this machine sees it, and a cluster's address."""
@@ -73,8 +65,8 @@ class Cluster:
         self._model: LocalModelRecord | None = None
         self._engine, self._gpus = "auto", 0
         self._first: _Worker | None = None
-        self._helping: list[_Worker] = []
-        self._refused: list[Program] = []
+        self._serving: list[_Worker] = []
+        self._avoided: set[str] = set()
         self._requests: Mapping[str, Any] | None = None
 
     async def open(self, screen: Screen) -> None:
@@ -138,98 +130,121 @@ class Cluster:
         if self._host is not None:
             self._host.kill()
 
-    def _most(self) -> int:
-        """How many servers the cluster has room for: one on the CPU takes all of a machine."""
+    @property
+    def _machines(self) -> list[Machine]:
+        """Those with room for a server: one on the CPU takes all of a machine."""
         assert self._host is not None
-        machines = self._host.machines
+        return [one for one in self._host.machines if (one.gpus // self._gpus if self._gpus else one.cpus)]
+
+    def _most(self) -> int:
+        """How many servers the cluster has room for."""
         if self._gpus:
-            return sum(machine.gpus // self._gpus for machine in machines)
+            return sum(machine.gpus // self._gpus for machine in self._machines)
         asked = self.local.options.servers
-        return max(asked, 1) if asked != ALL else sum(machine.cpus > 0 for machine in machines)
+        return max(asked, 1) if asked != ALL else len(self._machines)
 
     async def worker(self, screen: Screen, *, leads: bool) -> _Worker:
         """One that agrees with the first, placed where there is room; what it says is shown.
 
-        One that does not agree is passed over, and keeps its place until the end, so that the next is put elsewhere.
-        One that ``leads`` is for the first server, which asks what no other may: it waits for so long only, and takes
-        another one's place if it must. Raises BundleError if there is no room, or it cannot serve the model.
+        A machine that cannot serve the model, or would serve another one, is passed over. One that ``leads`` is for the
+        first server, which asks what no other may: it waits for so long only, and takes another one's place if it must.
+        Raises BundleError if there is no room, or no machine of the cluster can serve the model.
         """
         while True:
             program = await self._place(screen, leads=leads)
+            link = program.link()
             try:
-                worker = await self._begin(program, screen)
-                differs = self._difference(worker)
-                if differs is None:
-                    if self._requests is not None:
-                        worker.prepared = await worker.link.call("prepare", self._requests)
-                    return worker
-                screen.say(f"not using {program.machine}: {differs}")
-                self._refused.append(program)
-            except BaseException:
+                return await self._begin(program, link, screen)
+            except BaseException as error:
+                is_told = isinstance(error, BundleError) and not link.lost.done()
                 await program.end()
-                raise
+                others = {machine.node for machine in self._machines} - self._avoided - {program.node}
+                if not is_told or (leads and not others):
+                    raise
+                self._avoided.add(program.node)
+                screen.say(f"not using {error}")
 
     async def _place(self, screen: Screen, *, leads: bool) -> Program:
+        """Start a worker where there is room, for which a further server waits while there is any other server."""
         assert self._host is not None
         given = self.local.options.wait
-        wait_s = None if not leads else _WAIT_S if given is None else given
+        wait_s = _WAIT_S if given is None else given if leads else max(given, _WAIT_S)
         what = plural(self._gpus, "GPU") if self._gpus else "a core"
         cpus = 0 if self._gpus else 1
-        starting = asyncio.ensure_future(
-            self._host.start("-m", "bundle.worker", gpus=self._gpus, cpus=cpus, wait_s=wait_s)
-        )
-        try:
-            if not (await asyncio.wait({starting}, timeout=_SAY_AFTER_S))[0]:
-                limit = "" if wait_s is None else f", at most {wait_s:.0f} s"
-                screen.say(f"waiting until {what} of the cluster is free{limit}")
-                if leads and self._helping:
-                    one = self._helping.pop()
-                    one.link.lose(f"{one.link.machine}: its place is needed by the first server.")
-            return await starting
-        except TimeoutError:
-            raise ServerError(
-                f"{plural(self._gpus, 'GPU') if self._gpus else 'A core'} of the cluster did not become free in time.",
-                remedy="Wait longer with --wait TIME; `ray status` shows what is in use.",
-            ) from None
-        finally:
-            starting.cancel()
+        said = False
+        while True:
+            starting = asyncio.ensure_future(
+                self._host.start(
+                    *("-m", "bundle.worker"), gpus=self._gpus, cpus=cpus, avoid=self._avoided, wait_s=wait_s
+                )
+            )
+            try:
+                if not ((await asyncio.wait({starting}, timeout=_SAY_AFTER_S))[0] or said):
+                    said = True
+                    screen.say(
+                        f"waiting until {what} of the cluster is free{f', at most {wait_s:.0f} s' if leads else ''}"
+                    )
+                    if leads and self._serving:
+                        one = self._serving.pop()
+                        one.link.lose(f"{one.link.machine}: its place is needed by the first server.")
+                return await starting
+            except TimeoutError:
+                if not leads and self._serving:
+                    continue
+                raise ServerError(
+                    f"No machine of the cluster with {what} can be used any more."
+                    if all(machine.node in self._avoided for machine in self._machines)
+                    else f"{what[0].upper()}{what[1:]} of the cluster did not become free in time.",
+                    remedy="Wait longer with --wait TIME; `ray status` shows what is in use.",
+                ) from None
+            finally:
+                starting.cancel()
 
     @contextlib.contextmanager
-    def helped_by(self, worker: _Worker) -> Iterator[None]:
-        """Know a worker of a further server, for as long as the block lasts."""
-        self._helping.append(worker)
+    def serving(self, worker: _Worker) -> Iterator[None]:
+        """Know a worker that has a server, for as long as the block lasts."""
+        self._serving.append(worker)
         try:
             yield
         finally:
-            if worker in self._helping:
-                self._helping.remove(worker)
+            if worker in self._serving:
+                self._serving.remove(worker)
 
-    async def _begin(self, program: Program, screen: Screen) -> _Worker:
-        link = program.link()
+    async def _begin(self, program: Program, link: Link, screen: Screen) -> _Worker:
+        """Have a worker open the checkpoint. Raises BundleError if it cannot serve it, or not as the first one does."""
         link.heard = _Heard(screen, link.machine)
         options = replace(self.local.options, cluster=None, replicas=None, engine=self._engine)
         adapter = [one and str(user_path(one).resolve()) for one in options.adapter]
         model_dir = str(user_path(self.local.model_dir).resolve())
         told = await link.hello()
-        # What another version would make of the call is not known.
-        found: Mapping[str, Any] = {}
-        if told.get("bundle") == versions()["bundle"]:
-            found = await link.call("open", model_dir, {**asdict(options), "adapter": adapter}, self.local.arguments)
-        return _Worker(program, link, told, found, {})
-
-    def _difference(self, worker: _Worker) -> str | None:
-        """What makes a worker unfit; None if nothing does."""
         ours = versions() if self._first is None else self._first.versions
-        checked = ("bundle",) if self._first is None else sorted({*ours, *worker.versions})
-        for name in checked:
-            if worker.versions.get(name) != ours.get(name):
-                return f"{name} {worker.versions.get(name, 'is missing')} there, {ours.get(name, 'none')} elsewhere"
+        for name in ("bundle",) if self._first is None else sorted({*ours, *told}):
+            if told.get(name) != ours.get(name):
+                raise _differs(link, f"{name} {told.get(name, 'is missing')} there, {ours.get(name, 'none')} elsewhere")
+        # What another version would make of the call is not known.
+        found = await link.call("open", model_dir, {**asdict(options), "adapter": adapter}, self.local.arguments)
         assert self._model is not None
-        if worker.found["fingerprint"] != self._model.fingerprint:
-            return f"{self.local.model_dir} is another checkpoint there"
-        if self._first is not None and worker.found != self._first.found:
-            return f"it would serve with {worker.found['engine']}, others with {self._first.found['engine']}"
-        return None
+        if found["fingerprint"] != self._model.fingerprint:
+            raise _differs(link, f"{self.local.model_dir} is another checkpoint there")
+        if self._first is not None and found != self._first.found:
+            raise _differs(link, f"it would serve with {found['engine']}, others with {self._first.found['engine']}")
+        prepared = {} if self._requests is None else await link.call("prepare", self._requests)
+        return _Worker(program, link, told, found, prepared)
+
+    async def stop(self, worker: _Worker) -> None:
+        """Have a worker stop its server and end, and see to that."""
+        link, program = worker.link, worker.program
+        link.tell("stop")
+        ended: set[asyncio.Future[Any]] = {program.gone, link.lost}
+        stopping = asyncio.wait(ended, timeout=_STOP_S, return_when=asyncio.FIRST_COMPLETED)
+        await undisturbed(asyncio.ensure_future(stopping))
+        if link.silent:  # until Ray notices that a machine is lost, it takes it for a free one
+            self._avoided.add(program.node)
+        await program.end()
+
+
+def _differs(link: Link, how: str) -> UsageError:
+    return UsageError(f"{link.machine}: {how}.", remedy="`bundle doctor --cluster` compares the machines.")
 
 
 class ClusterModel:
@@ -295,9 +310,8 @@ class ClusterModel:
         with self._timing.phase("start_s"):
             worker = worker or await self._cluster.worker(self._screen, leads=self._lead is None)
         async with contextlib.AsyncExitStack() as cleanup:
-            cleanup.push_async_callback(worker.stop)
-            if self._lead is not None:
-                cleanup.enter_context(self._cluster.helped_by(worker))
+            cleanup.push_async_callback(self._cluster.stop, worker)
+            cleanup.enter_context(self._cluster.serving(worker))
             link = worker.link
             link.heard = _Heard(self._screen, link.machine, log)
             started.set()

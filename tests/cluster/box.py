@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,6 @@ class Nodes:
     """
 
     def __init__(self, directory: Path) -> None:
-        from ray.cluster_utils import Cluster  # missing where these tests are skipped
-
         self.directory = directory
         self.journal = directory / "journal"
         self.variables = directory / "variables"
@@ -42,6 +41,11 @@ class Nodes:
         shebang = script.read_text().partition("\n")[0]
         set_variables = f"import json, os\nos.environ.update(json.load(open({str(self.variables)!r})))\n"
         script.write_text(f"{shebang}\n{set_variables}{(STAND_INS / 'lmdeploy.py').read_text()}")
+        self._begin()
+
+    def _begin(self) -> None:
+        from ray.cluster_utils import Cluster  # missing where these tests are skipped
+
         with mock.patch.dict(os.environ, self._environment, clear=True):
             self._cluster = Cluster(
                 initialize_head=True,
@@ -62,6 +66,11 @@ class Nodes:
     def remove(self, node: Any) -> None:
         """Kill a machine's raylet. Ray lists it for a while."""
         self._cluster.remove_node(node, allow_graceful=False)
+
+    def make_zombie(self, node: Any) -> None:
+        """Kill a machine's raylet, a child of these tests, and do not take note of its end."""
+        (raylet,) = node.all_processes["raylet"]
+        os.kill(raylet.process.pid, signal.SIGKILL)
 
     def settle(self) -> None:
         """Wait until Ray lists the machines that there are, and no others."""

@@ -50,21 +50,29 @@ def test_one_is_killed_midway(box: ClusterBox, what: str) -> None:
     box.check(answered=ALL)
 
 
-def test_a_machine_is_lost_midway(box: ClusterBox) -> None:
+@pytest.mark.parametrize("is_reaped", [True, False], ids=["raylet", "raylet nobody reaps"])
+def test_a_machine_is_lost_midway(box: ClusterBox, is_reaped: bool) -> None:
     box.nodes.set("silent; silent; silent; good")
     third = box.nodes.add()
     process = box.start()
     wait_until(lambda: len(box.story.lives) >= 3)
     wait_until(lambda: len(box.rows()) >= 3 * MIDWAY)
-    box.nodes.remove(third)
+    if is_reaped:
+        box.nodes.remove(third)
+    else:
+        box.nodes.make_zombie(third)
     for pid in box.nodes.pids("lmdeploy"):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
-    ended = box.end_of(process)
+    try:
+        ended = box.end_of(process)
 
-    assert ended.code == 0, ended.said
-    box.check(answered=ALL)
+        assert ended.code == 0, ended.said
+        box.check(answered=ALL)
+    finally:
+        if not is_reaped:
+            box.nodes.remove(third)
 
 
 def test_what_a_stopped_worker_holds_is_asked_elsewhere(box: ClusterBox) -> None:

@@ -23,6 +23,18 @@ def test_machines_that_differ_in_what_serves_are_named() -> None:
     assert finding.details == ("node-1, node-2: transformers 5.24.0", "node-3: transformers 5.23.0")
 
 
+def test_a_machine_with_another_checkpoint_is_named_and_what_it_needs_there_is_not_compared() -> None:
+    found = {
+        name: [("checkpoint", ok("model: 2 GB of weights")), ("checkpoint", ok(f"it needs 4 GB on {name}"))]
+        for name in ("node-1", "node-2")
+    }
+    assert _differences(found) == []
+
+    ((topic, finding),) = _differences({**found, "node-3": [("checkpoint", ok("model is empty"))]})
+    assert topic == "checkpoint"
+    assert finding.details == ("node-1, node-2: model: 2 GB of weights", "node-3: model is empty")
+
+
 class ScriptedProgram:
     """A doctor on a machine, which writes something and ends."""
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ class Box:
         self.environment = gpu_box(directory, behaviour=behaviour)
         self.environment["LMDEPLOY_STAND_IN_JOURNAL"] = str(self._journal)
         self.environment |= more
+        self.inside: Sequence[str] = ()
         self._started: list[subprocess.Popen[bytes]] = []
         self._command = ["eval-local", model_dir, "--data", "sample", "--out", self.out, "--concurrency", IN_FLIGHT]
 
@@ -72,7 +74,7 @@ class Box:
 
     def start(self, *options: object) -> "subprocess.Popen[bytes]":
         """Begin to; see `until` and `end_of`."""
-        process = start(*self._command, *options, environment=self.environment, log=self.log)
+        process = start(*self._command, *options, environment=self.environment, log=self.log, inside=self.inside)
         self._started.append(process)
         return process
 

@@ -232,6 +232,9 @@ class Handler(BaseHTTPRequestHandler):
                 Handler.model = "another"
             case "takes its time":
                 time.sleep(0.3)
+            case "waits for a word":
+                while not Path(f"{JOURNAL}-go-on").exists():
+                    time.sleep(0.02)
 
     def swallow(self) -> None:
         """Meet the poison."""
