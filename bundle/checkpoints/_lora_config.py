@@ -34,6 +34,7 @@ _MORE_THAN_A_PRODUCT: Final = {
 """Settings with which merging is more than adding a product, and what they make of the adapter."""
 _BASE_UNCHANGED: Final = (None, True, False, "gaussian", "eva", "orthogonal")
 """Ways to initialize an adapter that leave the base's weights as they are; PiSSA, OLoRA, CorDA and LoftQ do not."""
+_JUDGES: Final = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
 _ALL_LINEAR: Final = "all-linear"
 _LAYER: Final = re.compile(r".*?\.[^.]*\.(\d+)\.")
 
@@ -165,6 +166,12 @@ def _require_plain_lora(directory: Path, settings: Mapping[str, Any]) -> None:
             if kind is None
             else f"{shown(directory)} is not a LoRA adapter but {shown(kind)}.",
             remedy=MERGE_WITH_PEFT,
+        )
+    if (task := settings.get("task_type")) in _JUDGES:
+        raise CheckpointError(
+            f"The adapter {shown(directory)} is for a classifier or a reward model (task_type {task}), which generates "
+            "no text.",
+            remedy="Give one that was trained to generate text (task_type CAUSAL_LM).",
         )
     more = next((what for setting, what in _MORE_THAN_A_PRODUCT.items() if settings.get(setting)), None)
     start = settings.get("init_lora_weights")

@@ -196,6 +196,7 @@ NAN, INFINITE = float("nan"), float("inf")
     [
         ({"peft_type": "IA3"}, "is not a LoRA adapter but IA3"),
         ({"peft_type": None}, "names no peft_type"),
+        ({"task_type": "SEQ_CLS"}, "is for a classifier or a reward model"),
         ({"use_dora": True}, "uses DoRA"),
         ({"lora_bias": True}, "has biases of its own"),
         ({"target_parameters": ["experts.gate_up_proj"]}, "changes parameters that are no modules"),

@@ -15,7 +15,7 @@ def test_awq_and_gptq_weights_are_the_values_that_they_pack(make_box: MakeBox, t
     replies = []
     for method in (None, "awq", "gptq"):
         box = make_box()
-        box.run(quantized(tmp_path / "whole", tmp_path / str(method), method), "--engine", "vllm", *FEW)
+        box.run(quantized(tmp_path / "whole", tmp_path / (method or "values"), method), "--engine", "vllm", *FEW)
         replies.append({key: row["reply"] for key, row in box.rows().items()})
     assert len(replies[0]) == 8
     assert replies[0] == replies[1] == replies[2]
