@@ -11,6 +11,10 @@ if TYPE_CHECKING:  # slow to import, and the server should start first
     from bundle.reports.gates.conclusion import Conclusion
 
 
+_MOST_ON_A_PAGE, _PAGE_BYTES = 200_000, 3_300
+"""What a question costs while the page is made (docs/scale.md)."""
+
+
 def conclusion_of(options: EvaluationOptions) -> "Conclusion | None":
     """What is made of the run when it is over; None for nothing but the table."""
     wanted = (options.baseline, options.max_drop, options.max_unparsed, options.summary, options.junit)
@@ -38,8 +42,14 @@ def prepare_page() -> None:
     prepare()
 
 
-def write_page(run: Run, screen: Screen) -> None:
-    """Write the page of a run; if that fails, the run has not."""
+def write_page(run: Run, questions: int, screen: Screen) -> None:
+    """Write the page of a run; if that fails, the run has not. Of very many questions none is written unasked."""
+    if questions > _MOST_ON_A_PAGE:
+        screen.note(
+            f"no report of {questions:,} questions: `bundle report {run.directory.name}` writes one, and needs some "
+            f"{questions * _PAGE_BYTES / 1e9:.1f} GB of memory"
+        )
+        return
     # imported late: slow, and the server should start first
     from bundle.reports.formats import FORMATS
     from bundle.runs.recorded_run import read_recorded_run

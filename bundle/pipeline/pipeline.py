@@ -360,7 +360,7 @@ def _report(session: _Session, code: int) -> int:
     if session.conclusion is not None:
         code = conclude(session.conclusion, run, code, screen)
     if coverage.answered:
-        write_page(run, screen)
+        write_page(run, coverage.total, screen)
         log_scores(session.options, run, screen)
     screen.last(run.directory)
     return code

@@ -10,6 +10,7 @@ from subprocess import CompletedProcess
 import pytest
 from aiohttp import web
 
+from bundle.pipeline import ending
 from bundle.runs.recorded_run import read_recorded_run
 from tests.client.quirks import letter as letter_of
 from tests.openai_api import Call, Handler, completion, error, remote_api
@@ -41,6 +42,15 @@ def test_a_good_run_says_that_the_measurement_is_ok(tmp_path: Path) -> None:
     assert "measurement: ok\n" in result.stdout
     assert "e.g." not in result.stdout
     assert results_of(tmp_path)["health"]["ok"] is True
+
+
+def test_of_too_many_questions_no_page_is_written_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ending, "_MOST_ON_A_PAGE", 1)
+    result = evaluated(saying(str), tmp_path, "--subjects", "law")
+    assert result.returncode == 0, result.stderr
+    (directory,) = tmp_path.iterdir()
+    assert f"no report of 2 questions: `bundle report {directory.name}` writes one" in result.stdout
+    assert not (directory / "report.html").exists()
 
 
 def test_tokens_that_a_server_does_not_count_are_not_shown_as_none(tmp_path: Path) -> None:
