@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from bundle.client import EarlyDecisions, NoReplyError, RefusedError
 from bundle.errors import AnswerError, ServerError
-from bundle.evaluation._leases import Queue
+from bundle.evaluation._leases import Pool
 from bundle.evaluation._likelihood import option_losses
 from bundle.evaluation._suspects import Suspects
 from bundle.evaluation._window import Window
@@ -115,13 +115,14 @@ async def require_working(client: "Client", like: Question) -> None:
 
 @dataclass(slots=True)
 class Workers:
-    """Take questions from one queue, each worker one at a time, until it is empty.
+    """Take the questions of a server from a pool, each worker one at a time, until nothing is left for any server.
 
     ``how`` has how a task's questions are asked, by its name. Those without a reply for a reason that may pass go to
     ``passing``; ``record`` is called with every outcome as soon as it is known.
     """
 
-    queue: Queue
+    pool: Pool
+    server: int
     client: "Client"
     how: Mapping[str, Asking]
     window: Window
@@ -141,7 +142,7 @@ class Workers:
         whatever ``record`` raises.
         """
         try:
-            self.queue.when_called_off(self._call_off)
+            self.pool.when_called_off(self.server, self._call_off)
             async with asyncio.TaskGroup() as group:
                 for _ in range(self.window.most):
                     group.create_task(self._work())
@@ -153,7 +154,7 @@ class Workers:
         task = cast("asyncio.Task[None]", asyncio.current_task())
         while True:
             async with self.window:
-                question = await self.queue.next()
+                question = await self.pool.next(self.server, self.window.limit)
                 if question is None:
                     return
                 self.suspects.begun(question)
@@ -163,10 +164,10 @@ class Workers:
                 continue
             if isinstance(outcome, Prediction):
                 self.record(outcome)
-                self.queue.ended(question)
+                self.pool.ended(self.server, question.key)
                 continue
             self.record(unanswered(question, outcome.reason, attempts=outcome.attempts, latency_s=outcome.latency_s))
-            self.queue.ended(question)
+            self.pool.ended(self.server, question.key)
             self.first.refused(outcome)
             if self._failed_in_a_row >= max(_FEWEST_FAILURES, _ROUNDS_OF_FAILURES * self.window.most):
                 raise FailingServerError(
@@ -189,8 +190,8 @@ class Workers:
             if question.key in self._called_off:
                 self._called_off.remove(question.key)
             else:
-                self.queue.begun(question)
-        if isinstance(outcome, NoReplyError) and self.queue.is_asked_elsewhere(question):
+                self.pool.read(self.server, question.key)
+        if isinstance(outcome, NoReplyError) and self.pool.is_asked_elsewhere(self.server, question.key):
             return None
         return outcome
 
@@ -217,7 +218,7 @@ class Workers:
 
         def begun() -> None:
             nonlocal has_begun
-            self.queue.begun(question)
+            self.pool.read(self.server, question.key)
             if not has_begun:
                 has_begun = True
                 self.window.begun()

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from bundle.client import EarlyDecisions, NoReplyError, Reply
 from bundle.evaluation._asking import Asking, AskingOptions, FirstRefusals, Workers, require_working, unanswered
-from bundle.evaluation._leases import queue_of
+from bundle.evaluation._leases import Pool
 from bundle.evaluation._outcomes import Outcomes
 from bundle.evaluation._repeats import ask_again, compare, spread_over_subjects
-from bundle.evaluation._sharing import Sharing
 from bundle.evaluation._suspects import Loss, Suspects
 from bundle.runs.health import known_options, options_of
 from bundle.runs.predictions import Prediction
-from bundle.runs.results import Repeat, Results, Review
+from bundle.runs.results import Coverage, Repeat, Results, Review
 from bundle.runs.run import Run
+from bundle.runs.scoring import score_run
 from bundle.system.background import first_fault_only
 from bundle.tasks.catalog import Question, Task
 from bundle.tasks.prompts import Message
@@ -82,9 +82,10 @@ class Evaluation:
                 self._outcomes.add(key, one, number, is_old=True)
                 self._note_as_sent(one)
         self._reviewed: Review | None = None
-        self._suspects = Suspects()
         self._failed_in_passing: set[Key] = set()
-        self._sharing = Sharing(servers)
+        self._pool = Pool(servers)
+        self._suspects = [Suspects() for _ in range(servers)]
+        self._counts = [{"answered": 0, "correct": 0} for _ in range(servers)]
         self._shared_how: Mapping[str, Asking] | None = None
         self._thinks_aloud: set[str] = set()
 
@@ -106,7 +107,7 @@ class Evaluation:
     @property
     def in_flight(self) -> int:
         """How many questions wait for their reply."""
-        return self._suspects.in_flight + self._sharing.in_flight
+        return sum(suspects.in_flight for suspects in self._suspects)
 
     async def ask(self, client: "Client", *, ours: bool = False) -> None:
         """Ask the unanswered questions.
@@ -118,11 +119,9 @@ class Evaluation:
         how = self._how(client)
         first = self._first_refusals(count_transient=not ours)
         try:
-            while True:
+            # More than once: what another server has lost meanwhile is asked here, and what was stopped by mistake.
+            while self.unanswered:
                 await self._ask_unanswered(client, how, first, ours=ours)
-                # What another server has lost meanwhile is asked here, and what was stopped by mistake.
-                if not self.unanswered:
-                    break
         finally:
             self._request_changes = list(dict.fromkeys([*self._request_changes, *client.changes]))
         self._run.flush()
@@ -136,32 +135,24 @@ class Evaluation:
         Raises what `ask` does.
         """
         while True:
-            await self._sharing.pool.has_work()
-            window = self._asking.window()
-            await Workers(
-                self._sharing.queue(server, window),
-                client,
-                self._how(client),
-                window=window,
-                suspects=self._sharing.suspects[server],
-                first=self._first_refusals(count_transient=False),
-                passing=self._failed_in_passing,
-                record=partial(self.record, server=server),
-            ).ask_all()
+            await self._pool.has_work.wait()
+            first = self._first_refusals(count_transient=False)
+            await self._ask_from(self._pool, server, client, self._how(client), first)
 
     def helper_lost(self, server: int) -> int:
         """Note that a server of `help_asking` crashed or hangs: what it had in flight is asked by `ask`, last.
 
         Returns how many questions that is.
         """
-        in_flight, failed = self._sharing.lost(server)
-        self._forget_failed(failed)
-        self._suspects.suspect(in_flight)
+        in_flight = [question.key for question in self._pool.lost(server)]
+        self._forget_failed(self._suspects[server].server_died(0).failed)
+        self._suspects[server] = Suspects()
+        self._suspects[0].suspect(in_flight)
         return len(in_flight)
 
     async def others_done(self) -> None:
         """Wait until the other servers have nothing left."""
-        await self._sharing.pool.drained()
+        await self._pool.is_drained.wait()
 
     def forget_failed_in_passing(self) -> int:
         """Have what failed for a reason that may have passed asked once more by `ask`; return how many that is."""
@@ -184,7 +175,7 @@ class Evaluation:
 
     def _how(self, client: "Client") -> Mapping[str, Asking]:
         """How each task is asked; the same for all servers, so that what one shows about replies holds for all."""
-        if self._shared_how is None or not self._sharing.several:
+        if self._shared_how is None or len(self._suspects) == 1:
             self._shared_how = {
                 task.name: Asking(
                     task.answer_rule,
@@ -204,11 +195,11 @@ class Evaluation:
         """
 
         async def ask(question: Question) -> Reply | None:
-            self._suspects.begun(question)
+            self._suspects[0].begun(question)
             reply = None
             with contextlib.suppress(NoReplyError):
                 reply = await client.ask(question.messages, 1)
-            self._suspects.ended(question.key, replied=False)
+            self._suspects[0].ended(question.key, replied=False)
             return reply
 
         async with first_fault_only(), asyncio.TaskGroup() as group:
@@ -218,35 +209,37 @@ class Evaluation:
     @property
     def suspected(self) -> tuple[int, bool]:
         """How many of the unanswered questions may have crashed the server, and whether it did so again on some."""
-        groups = self._suspects.apart(self.unanswered)[1]
-        return sum(len(group) for group in groups), self._suspects.is_narrowing
+        groups = self._suspects[0].apart(self.unanswered)[1]
+        return sum(len(group) for group in groups), self._suspects[0].is_narrowing
 
     async def _ask_unanswered(
         self, client: "Client", how: Mapping[str, Asking], first: FirstRefusals, *, ours: bool
     ) -> None:
         # Suspects after the others, and group by group: a crash then has no suspects but those of one group.
-        together, groups = self._suspects.apart(self.unanswered)
+        together, groups = self._suspects[0].apart(self.unanswered)
         for number, group in enumerate((together, *groups)):
             questions = [one for one in group if one.key not in self._outcomes]  # another server may have answered it
-            window = self._asking.window()
-            if self._sharing.several and number == 0:
-                self._sharing.pool.add(questions, prefix_order=self._asking.prefix_order)
-                queue = self._sharing.queue(0, window)
-            else:
-                queue = queue_of(questions, window, prefix_order=self._asking.prefix_order)
-            await Workers(
-                queue,
-                client,
-                how,
-                window=window,
-                suspects=self._suspects,
-                first=first,
-                passing=self._failed_in_passing,
-                record=self.record,
-            ).ask_all()
-            if ours and self._suspects.is_failing:
+            pool = Pool(1) if number else self._pool
+            pool.add(questions, prefix_order=self._asking.prefix_order)
+            await self._ask_from(pool, 0, client, how, first)
+            if ours and self._suspects[0].is_failing:
                 await require_working(client, self.questions[0])
-                self._suspects.works()
+                self._suspects[0].works()
+
+    async def _ask_from(
+        self, pool: Pool, server: int, client: "Client", how: Mapping[str, Asking], first: FirstRefusals
+    ) -> None:
+        await Workers(
+            pool,
+            server,
+            client,
+            how,
+            window=self._asking.window(),
+            suspects=self._suspects[server],
+            first=first,
+            passing=self._failed_in_passing,
+            record=partial(self.record, server=server),
+        ).ask_all()
 
     def _reading(self, task: Task, *, tls: bool) -> EarlyDecisions | None:
         stops = not (self._asking.full_replies or task.name in self._thinks_aloud)
@@ -284,8 +277,8 @@ class Evaluation:
         skipped and stay without a reply. At most ``max_restarts`` crashes without an explanation may be followed by a
         restart.
         """
-        self._sharing.pool.lost(0)
-        loss = self._suspects.server_died(max_restarts)
+        self._pool.lost(0)
+        loss = self._suspects[0].server_died(max_restarts)
         if loss.goes_on:
             self._forget_failed(loss.failed)
         for question in [one for one in self.unanswered if one.key in loss.guilty]:
@@ -309,21 +302,30 @@ class Evaluation:
         answered = self._outcomes.answered
         if earlier is not None and not self.new and self._repeat is None and earlier.coverage.answered == answered:
             return earlier  # nothing was asked, so nothing has changed
-        review = self.review
-        return Results.of(
-            self.tasks,
-            self.asked,
-            review.tally,
-            review.tokens,
-            timing=timing,
-            server=self._server(),
-            health=review.health,
-            scopes=scopes or {},
-            new_answers=self._outcomes.new_answers if self._run.known else None,
-            earlier=earlier,
-            request_changes=self._request_changes,
+        review, changes, restarts = self.review, self._request_changes, self.restarts
+        timed = self._outcomes.new_answers if self._run.known else answered
+        if earlier is not None:
+            timed += earlier.coverage.answered if earlier.timed_answers is None else earlier.timed_answers
+            phases = {**earlier.timing, **timing}
+            timing = {phase: earlier.timing.get(phase, 0) + timing.get(phase, 0) for phase in phases}
+            changes = list(dict.fromkeys([*earlier.request_changes, *changes]))
+            restarts += int(earlier.server.get("restarts", 0))
+        server: dict[str, float] = {"restarts": restarts} if restarts else {}
+        if self._cache_hit_rate is not None:
+            server["prefix_cache_hit_rate"] = round(self._cache_hit_rate, 4)
+        return Results(
+            scores=score_run(self.tasks, self.asked, review.tally),
+            coverage=Coverage(total=self.asked.total(), answered=answered, failed=review.tally.failed),
+            timing={phase: round(seconds, 3) for phase, seconds in timing.items()},
+            tokens=review.tokens.to_json(),
+            server=server,
+            request_changes=changes,
+            timed_answers=min(timed, answered),
+            sessions=1 if earlier is None else earlier.sessions + 1,
+            health=review.health.to_json(),
+            partial={name: text for name, text in (scopes or {}).items() if text} or None,
             repeat=self._repeat or (earlier.repeat if earlier is not None else None),
-            replicas=self._sharing.to_json() if self._sharing.several else None,
+            replicas=self._counts if len(self._counts) > 1 else None,
         )
 
     @property
@@ -345,12 +347,6 @@ class Evaluation:
     def _sent(self, key: Key) -> Sequence[Message] | None:
         place = self._outcomes.place(key)
         return None if place is None else self.questions[place].messages
-
-    def _server(self) -> dict[str, float]:
-        server: dict[str, float] = {"restarts": self.restarts} if self.restarts else {}
-        if self._cache_hit_rate is not None:
-            server["prefix_cache_hit_rate"] = round(self._cache_hit_rate, 4)
-        return server
 
     def _first_refusals(self, *, count_transient: bool) -> FirstRefusals:
         first = FirstRefusals(count_transient=count_transient)
@@ -381,14 +377,14 @@ class Evaluation:
 
         Raises RunError if it cannot be written.
         """
-        self._sharing.recorded(server, prediction)
-        key = prediction.key
-        self._outcomes.add(key, prediction, self._run.append(prediction))
+        is_answered = prediction.error is None
+        self._counts[server]["answered"] += is_answered
+        self._counts[server]["correct"] += prediction.correct is True
+        self._outcomes.add(prediction.key, prediction, self._run.append(prediction))
         self._reviewed = None
         self._note_as_sent(prediction)
         self.new += 1
-        suspects = self._sharing.suspects.get(server, self._suspects)
-        suspects.ended(key, replied=prediction.error is None)
+        self._suspects[server].ended(prediction.key, replied=is_answered)
         self._on_prediction(prediction)
         self._forget_stopped_by_mistake(prediction)
 

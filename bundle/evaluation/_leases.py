@@ -17,11 +17,10 @@ have been stopped, which is only certain much later. The first outcome counts, a
 import asyncio
 import math
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from itertools import chain
 
-from bundle.evaluation._window import Window
 from bundle.tasks.catalog import Question
 from bundle.tasks.scores import Key
 
@@ -179,7 +178,12 @@ class Leases:
 
 
 class Pool:
-    """Leases that workers wait for."""
+    """Leases that the workers of one event loop wait for.
+
+    Attributes:
+        has_work: Set while there are questions.
+        is_drained: Set when there is nothing left.
+    """
 
     def __init__(self, servers: int) -> None:
         self._leases = Leases(servers)
@@ -189,21 +193,13 @@ class Pool:
         self._longest_s = 0.0
         self._silence_s = dict.fromkeys(range(servers), 0.0)
         self._is_looking = self._is_one_silent = False
-        self._has_work = asyncio.Event()
-        self._is_drained = asyncio.Event()
+        self.has_work = asyncio.Event()
+        self.is_drained = asyncio.Event()
 
     def add(self, questions: Iterable[Question], *, prefix_order: bool = True) -> None:
         """Take in questions, as `Leases.add`."""
         self._leases.add(questions, prefix_order=prefix_order)
         self._changed()
-
-    def queue(self, server: int, width: Callable[[], int]) -> "Queue":
-        """The questions of one server; its end is that of them all."""
-        return Queue(self, server, width)
-
-    async def has_work(self) -> None:
-        """Wait until there are questions."""
-        await self._has_work.wait()
 
     def ended(self, server: int, key: Key) -> None:
         """Note that a question has an outcome."""
@@ -236,17 +232,13 @@ class Pool:
         self._changed()
         return in_flight
 
-    async def drained(self) -> None:
-        """Wait until there is nothing left."""
-        await self._is_drained.wait()
-
     def _changed(self) -> None:
         if self._leases.left:
-            self._has_work.set()
-            self._is_drained.clear()
+            self.has_work.set()
+            self.is_drained.clear()
         else:
-            self._has_work.clear()
-            self._is_drained.set()
+            self.has_work.clear()
+            self.is_drained.set()
         for server, waiting in self._waiting.items():
             if waiting:
                 self._wake(server, all_of_them=not self._leases.left)
@@ -277,7 +269,7 @@ class Pool:
         return None
 
     def read(self, server: int, key: Key) -> None:
-        """Note that a server has read a question."""
+        """Note that a server has read a question: its reply has started, or it will have none."""
         self._leases.read(server, key)
         self._heard(server)
         self._wake(server)
@@ -307,39 +299,3 @@ class Pool:
             for server in self._waiting:
                 self._wake(server)
         self._look_later()
-
-
-class Queue:
-    """Hands out the questions that one server is asked, to workers of one event loop."""
-
-    def __init__(self, pool: Pool, server: int, width: Callable[[], int]) -> None:
-        self._pool = pool
-        self._server = server
-        self._width = width
-
-    async def next(self) -> Question | None:
-        """The next question; None at the end."""
-        return await self._pool.next(self._server, self._width())
-
-    def begun(self, question: Question) -> None:
-        """Note that the server has read the question: its reply has started, or it will have none."""
-        self._pool.read(self._server, question.key)
-
-    def ended(self, question: Question) -> None:
-        """Note that the question has an outcome."""
-        self._pool.ended(self._server, question.key)
-
-    def is_asked_elsewhere(self, question: Question) -> bool:
-        """Whether another server is asked the question. If so, this one's failure is no outcome, and forgotten."""
-        return self._pool.is_asked_elsewhere(self._server, question.key)
-
-    def when_called_off(self, do: Callable[[Key], None]) -> None:
-        """Have ``do`` called with each question that another server has answered before this one."""
-        self._pool.when_called_off(self._server, do)
-
-
-def queue_of(questions: Sequence[Question], window: Window, *, prefix_order: bool) -> Queue:
-    """These questions alone, for one server."""
-    pool = Pool(1)
-    pool.add(questions, prefix_order=prefix_order)
-    return pool.queue(0, lambda: window.limit)

@@ -5,11 +5,12 @@ from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Final
 
 from bundle.evaluation._asking import Asking, AskingOptions, FirstRefusals, Workers
-from bundle.evaluation._leases import queue_of
+from bundle.evaluation._leases import Pool
 from bundle.evaluation._suspects import Suspects
 from bundle.runs.predictions import Prediction
 from bundle.runs.results import Repeat
 from bundle.tasks.catalog import Question
+from bundle.tasks.scores import Part
 
 if TYPE_CHECKING:  # imported late: slow, and a local server should start first
     from bundle.client import Client
@@ -19,10 +20,10 @@ _SAMPLE: Final = 100
 
 def spread_over_subjects(questions: Iterable[Question]) -> list[Question]:
     """A sample of the questions: the first of every subject, then the second, and so on, in the order of the run."""
-    subjects: dict[tuple[str, str, str], list[Question]] = {}
+    subjects: dict[Part, list[Question]] = {}
     asked = list(questions)
     for question in asked:
-        subjects.setdefault((question.task, question.split, question.subject), []).append(question)
+        subjects.setdefault(question.key.part, []).append(question)
     in_turn = [one for one in chain.from_iterable(zip_longest(*subjects.values())) if one is not None]
     chosen = {question.key for question in in_turn[:_SAMPLE]}
     return [question for question in asked if question.key in chosen]
@@ -35,13 +36,15 @@ async def ask_again(
 
     Raises RefusedError if the server refuses every question, FailingServerError if too many in a row failed.
     """
-    window = options.window()
+    pool = Pool(1)
+    pool.add(questions, prefix_order=options.prefix_order)
     outcomes: list[Prediction] = []
     await Workers(
-        queue_of(questions, window, prefix_order=options.prefix_order),
+        pool,
+        0,
         client,
         how,
-        window=window,
+        window=options.window(),
         suspects=Suspects(),
         first=FirstRefusals(count_transient=True),
         passing=set(),

@@ -1,7 +1,6 @@
 """``results.json``: the scores of a run, and how it went."""
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from bundle.runs.health import Examination, Health
 from bundle.runs.predictions import Prediction
 from bundle.runs.scoring import Score, Tally, score_run
 from bundle.runs.task_record import RecordPart, Text
-from bundle.tasks.scores import Part, ScoredTask
+from bundle.tasks.scores import ScoredTask
 
 _Count = Annotated[int, Field(ge=0, strict=True)]
 _Seconds = Annotated[float, Field(ge=0, le=1e9, strict=True)]
@@ -82,57 +81,6 @@ class Results(RecordPart):
     timed_answers: _Count | None = None
     sessions: _Count = 1
     replicas: list[dict[str, _Count]] | None = None
-
-    @classmethod
-    def of(
-        cls,
-        tasks: Sequence[ScoredTask],
-        asked: Counter[Part],
-        tally: Tally,
-        tokens: "Tokens",
-        *,
-        timing: Mapping[str, float],
-        server: Mapping[str, float],
-        health: Health,
-        scopes: Mapping[str, str],
-        new_answers: int | None,
-        earlier: "Results | None",
-        request_changes: Sequence[str],
-        repeat: Repeat | None,
-        replicas: list[dict[str, int]] | None,
-    ) -> Self:
-        """Score and count what is known of a run.
-
-        Args:
-            asked: The questions of every part.
-            new_answers: Replies of this session; None for all.
-            scopes: What part of every task that is, by its name; "" for all of it.
-        """
-        answered = tally.answered.total()
-        timed = answered if new_answers is None else new_answers
-        changes, restarts = list(request_changes), {}
-        if earlier is not None:
-            timed += earlier.coverage.answered if earlier.timed_answers is None else earlier.timed_answers
-            timing = {
-                phase: earlier.timing.get(phase, 0) + timing.get(phase, 0) for phase in {**earlier.timing, **timing}
-            }
-            changes = list(dict.fromkeys([*earlier.request_changes, *changes]))
-            if count := earlier.server.get("restarts", 0) + server.get("restarts", 0):
-                restarts = {"restarts": count}
-        return cls(
-            scores=score_run(tasks, asked, tally),
-            coverage=Coverage(total=asked.total(), answered=answered, failed=tally.failed),
-            timing={phase: round(seconds, 3) for phase, seconds in timing.items()},
-            tokens=tokens.to_json(),
-            server=dict(server) | restarts,
-            request_changes=changes,
-            timed_answers=min(timed, answered),
-            sessions=1 if earlier is None else earlier.sessions + 1,
-            health=health.to_json(),
-            partial={name: text for name, text in scopes.items() if text} or None,
-            repeat=repeat,
-            replicas=replicas,
-        )
 
     @classmethod
     def read(cls, directory: Path) -> Self | None:

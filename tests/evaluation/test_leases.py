@@ -124,12 +124,11 @@ class Servers:
         return asyncio.get_running_loop().time()
 
     async def _work(self, server: int) -> None:
-        queue = self._pool.queue(server, lambda: self._width)
-        queue.when_called_off(lambda key: self._replies.pop((server, key)).set())
-        while (question := await queue.next()) is not None:
+        self._pool.when_called_off(server, lambda key: self._replies.pop((server, key)).set())
+        while (question := await self._pool.next(server, self._width)) is not None:
             self.asked[question.key] += 1
             self.by_server[server] += 1
-            queue.begun(question)
+            self._pool.read(server, question.key)
             called_off = self._replies[server, question.key] = asyncio.Event()
             try:
                 async with asyncio.timeout(self._latencies[server]):
@@ -137,7 +136,7 @@ class Servers:
             except TimeoutError:
                 del self._replies[server, question.key]
                 self.outcomes[question.key] += 1
-                queue.ended(question)
+                self._pool.ended(server, question.key)
 
 
 def test_a_server_four_times_slower_costs_less_than_a_fifth_of_the_time() -> None:
