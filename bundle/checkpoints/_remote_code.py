@@ -86,11 +86,6 @@ def _follow(module: Path, directory: Path, found: dict[Path, None]) -> None:
             source = read_regular(path, _CODE_LIMIT)
         except OSError as error:
             raise unreadable(path, error) from error
-        if len(source) > _CODE_LIMIT:
-            raise CheckpointError(
-                f"{shown(path)} is larger than {_CODE_LIMIT:,} bytes, too large for a Python module.",
-                remedy="Download it again.",
-            )
         for imported, names, plain in _RELATIVE_IMPORT.findall(source.decode("utf-8", "replace")):
             modules = [imported or plain] if imported or plain else re.findall(r"\w+", names)
             candidates = (path.parent / (name.replace(".", "/") + ".py") for name in modules)

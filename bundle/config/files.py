@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bundle.config.faults import first_fault
 from bundle.errors import ConfigError
-from bundle.system.files import read_regular
+from bundle.system.files import read_regular, user_path
 from bundle.system.text import did_you_mean, is_unicode, one_line, printable
 
 _LARGEST = 1024 * 1024
@@ -48,25 +48,14 @@ def _aliases(folder: _Folder) -> dict[str, Path]:
 
 
 def find_file(folder: _Folder, name: str) -> Path:
-    """The file of this name or alias among those that ship, or at this path.
+    """The file of this name or alias among those that ship, or this path.
 
-    Raises ConfigError if there is none; it suggests the nearest name.
+    Raises ConfigError if no file has the name; it suggests the nearest.
     """
     if name.endswith(".toml") or "/" in name:
-        remedy = f"Check the path, or use a name listed by `bundle {_LISTED_BY[folder]}`."
-        try:
-            path = Path(name).expanduser()
-            path.stat()
-        except FileNotFoundError:
-            raise ConfigError(f"There is no file {path}.", remedy=remedy) from None
-        except OSError as error:
-            raise ConfigError(f"{name} cannot be read: {error.strerror}.", remedy=remedy) from None
-        except (RuntimeError, ValueError) as error:  # no such ~user; a NUL or half a character in it
-            reason = str(error).rstrip(".")
-            raise ConfigError(f"{name!r} cannot be used as a path: {reason}.", remedy=remedy) from None
         if not is_unicode(name):
             raise ConfigError(f"The path {name!r} is not valid UTF-8.", remedy="Rename the file.")
-        return path
+        return user_path(name)
     path = _folder(folder) / f"{name}.toml"
     if path.is_file():
         return path
@@ -100,12 +89,11 @@ def read_file(path: Path, schema: type[_File]) -> _File:
 def _content(path: Path) -> dict[str, Any]:
     try:
         data = read_regular(path, _LARGEST)
+    except FileNotFoundError:
+        remedy = "Check the path, or use a name that `bundle models` or `bundle tasks` lists."
+        raise ConfigError(f"There is no file {path}.", remedy=remedy) from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.", remedy="Check the path.") from None
-    if len(data) > _LARGEST:
-        raise ConfigError(
-            f"{path} is larger than {_LARGEST:,} bytes, too large for such a file.", remedy="Check the path."
-        )
     try:
         text = data.decode("utf-8-sig")  # Windows' editors begin a file with a byte order mark
         if _DEEP_KEY.search(text):

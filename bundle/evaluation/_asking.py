@@ -12,7 +12,7 @@ from bundle.evaluation._leases import Pool
 from bundle.evaluation._likelihood import option_losses
 from bundle.evaluation._suspects import Suspects
 from bundle.evaluation._window import Window
-from bundle.runs.no_reply import REMEDIES, Cause, cause_of, kind_of
+from bundle.runs.no_reply import Cause, cause_of, kind_of
 from bundle.runs.predictions import Prediction
 from bundle.tasks.answers import AnswerRule, Likeliest
 from bundle.tasks.catalog import Question
@@ -98,7 +98,7 @@ class FirstRefusals:
             cause = cause_of(failure.reason)
             raise RefusedError(
                 f"The first {self._count} questions got no reply, all for the same reason: {failure.reason}.",
-                remedy=REMEDIES[cause] if cause in _NAMED else "Fix the cause, then continue with `bundle resume`.",
+                remedy=cause.remedy if cause in _NAMED else "Fix the cause, then continue with `bundle resume`.",
             )
 
 
@@ -215,6 +215,7 @@ class Workers:
         self._in_flight += 1
         in_flight_before = self._in_flight
         has_begun = False
+        losses: dict[str, float] | None = None
 
         def begun() -> None:
             nonlocal has_begun
@@ -225,10 +226,8 @@ class Workers:
 
         try:
             if how.reading is None and isinstance(how.rule, Likeliest):
-                losses = await option_losses(self.client, question, how.rule, self.window.busy)
-                reply = losses.reply
+                losses, reply = await option_losses(self.client, question, how.rule, self.window.busy)
             else:
-                losses = None
                 reply = await self.client.ask(
                     question.messages,
                     min(how.max_out_len, question.max_reply or how.max_out_len),
@@ -270,7 +269,7 @@ class Workers:
             thinking=reply.thinking,
             chunks=reply.chunks,
             examples_dropped=(how.examples - question.examples) or None,
-            losses=None if losses is None else losses.by_option,
+            losses=losses,
             model=reply.model,
             ended_at=round(time.time(), 3),
         )

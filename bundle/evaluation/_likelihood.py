@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bundle.client import RefusedError, Reply
@@ -15,23 +14,13 @@ if TYPE_CHECKING:  # imported late: slow, and a local server should start first
     from bundle.client import Client
 
 
-@dataclass(frozen=True, slots=True)
-class OptionLosses:
-    """What a server says of a question.
-
-    Attributes:
-        by_option: The mean loss of the whole text with each option, in nats per token.
-        reply: The option with the lowest one as a reply, with the tokens of all requests.
-    """
-
-    by_option: dict[str, float]
-    reply: Reply
-
-
 async def option_losses(
     client: "Client", question: Question, rule: Likeliest, busy: Callable[[int], None]
-) -> OptionLosses:
+) -> tuple[dict[str, float], Reply]:
     """Ask how likely a question's text is with each of the options.
+
+    Returns the mean loss of the whole text with each, in nats per token; and the option with the lowest one as a reply,
+    with the tokens of all requests.
 
     Raises NoReplyError if the server does not say it of this question, RefusedError if it says it of no text or refuses
     every question.
@@ -43,7 +32,7 @@ async def option_losses(
         replies.append(await client.ask([text], how.max_out_len, fields=how.fields, path=how.path, busy=busy))
     losses = {option: _mean_loss(reply) for option, reply in zip(rule.options, replies, strict=True)}
     likeliest = min(losses, key=losses.__getitem__)
-    return OptionLosses(
+    return (
         losses,
         dataclasses.replace(
             replies[0],

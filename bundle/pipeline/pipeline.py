@@ -18,7 +18,7 @@ from bundle.pipeline.targets import Prepared, Target, Timing
 from bundle.pipeline.template_proof import TemplateProof
 from bundle.reports.screen.console import Screen
 from bundle.reports.screen.progress import Progress
-from bundle.runs.files import RESULTS
+from bundle.runs.files import RECORD, RESULTS
 from bundle.runs.finding import find_run, shortest_name
 from bundle.runs.record import CommandRecord, RunRecord
 from bundle.runs.results import Results
@@ -312,7 +312,7 @@ async def _prove(session: _Session, template: TemplateProof, evaluation: "Evalua
         return
     if session.run is not None and session.record is not None:
         session.record = session.record.model_copy(update={"template": verdict.record})
-        session.run.amend(session.record)
+        session.run.write(RECORD, session.record.to_json())
     if verdict.error is not None:
         raise verdict.error
     if verdict.warning is not None:
@@ -337,7 +337,7 @@ def _report(session: _Session, code: int) -> int:
         return code
     assert session.record is not None
     review = evaluation.review
-    scopes = task_scopes(session.record, evaluation.asked, review.tally.answered)
+    scopes = task_scopes(session.record.tasks, evaluation.asked, review.tally.answered)
     results = evaluation.results(session.timing, {name: one.text for name, one in scopes.items()}, session.earlier)
     coverage = results.coverage
     try:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from markupsafe import Markup, escape
 
 from bundle.reports.formats import Language
-from bundle.runs.no_reply import REMEDIES
+from bundle.runs.no_reply import Cause
 from bundle.runs.reply_faults import MEANINGS
 from bundle.runs.scope import Scope
 from bundle.system.text import plural
@@ -28,8 +28,8 @@ def catalog() -> Mapping[str, Mapping[Language, str]]:
     )
     for fault, (says, remedy) in MEANINGS.items():
         content[f"fault.{fault}"]["en"], content[f"remedy.{fault}"]["en"] = says, remedy
-    for cause, remedy in REMEDIES.items():
-        content[f"cause.{cause}"]["en"] = remedy
+    for cause in Cause:
+        content[f"cause.{cause}"]["en"] = cause.remedy
     return content
 
 

@@ -34,10 +34,9 @@ _encode = json.JSONEncoder(ensure_ascii=False).encode
 def read_json(path: Path) -> dict[str, Any]:
     """Read one of a run's JSON files. Raises RunError if it cannot be read, or is not a JSON object."""
     try:
-        data = read_regular(path, LARGEST_JSON)
-        content = parse_json(data) if len(data) <= LARGEST_JSON else None
+        content = parse_json(read_regular(path, LARGEST_JSON))
     except OSError as error:
-        why = error.strerror or str(error)
+        raise RunError(f"{path} cannot be read: {error.strerror or error}.", remedy=DAMAGED) from None
     except RecursionError:
         why = "nested too deeply"
     except ValueError as error:
@@ -45,10 +44,8 @@ def read_json(path: Path) -> dict[str, Any]:
     else:
         if isinstance(content, dict):
             return content
-        if len(data) <= LARGEST_JSON:
-            raise RunError(f"{path} is damaged: not a JSON object.", remedy=DAMAGED)
-        why = f"it is larger than {LARGEST_JSON:,} bytes"
-    raise RunError(f"{path} cannot be read: {why}.", remedy=DAMAGED)
+        why = "not a JSON object"
+    raise RunError(f"{path} is damaged: {why}.", remedy=DAMAGED)
 
 
 def read_lines(path: Path, opened: BinaryIO | None = None) -> Iterator[bytes]:

@@ -16,10 +16,10 @@ from bundle.runs.predictions import count_rows
 from bundle.runs.record import RunRecord
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 from bundle.runs.results import Results
-from bundle.runs.scope import Scope, scope_text, task_scope
+from bundle.runs.scope import Scope, scope_text, task_scopes
 from bundle.runs.scoring import Headline, headlines
 from bundle.system.locks import Lock
-from bundle.tasks.scores import score_names
+from bundle.tasks.scores import part_names
 
 
 class State(StrEnum):
@@ -171,6 +171,9 @@ def _unfinished(run: RecordedRun, when: datetime, state: State) -> ListedRun:
 def _finished(directory: Path, when: datetime, results: Results) -> ListedRun:
     record, coverage = RunRecord.read(directory), results.coverage
     results.require_replies(directory, count_rows(directory))
+    names = part_names(record.scored_tasks)
+    scores = {part: results.scores[name] for part, name in names.items() if name in results.scores}
+    asked, answered = ({part: getattr(one, kind) for part, one in scores.items()} for kind in ("n", "answered"))
     return ListedRun(
         directory,
         when,
@@ -182,17 +185,6 @@ def _finished(directory: Path, when: datetime, results: Results) -> ListedRun:
         total=coverage.total,
         answered=coverage.answered,
         seconds=results.timing.get("total_s"),
-        scopes=_scopes(record, results),
+        scopes=task_scopes(record.tasks, asked, answered),
         doubtful=results.health is not None and results.health.get("ok") is False,
     )
-
-
-def _scopes(record: RunRecord, results: Results) -> dict[str, Scope]:
-    names = score_names(record.scored_tasks)
-    scopes = {}
-    for task in record.tasks:
-        own = names[task.name]
-        members = [own[task.scored.score_name(*member)] for member in task.scored.members()]
-        parts = [results.scores[name] for name in members if name in results.scores]
-        scopes[task.name] = task_scope(task, sum(one.n for one in parts), sum(one.answered for one in parts))
-    return scopes

@@ -1,94 +1,84 @@
 """Why questions have no reply, grouped by reason, with what to do about each."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from bundle.runs.predictions import Prediction
 from bundle.system.text import one_line, printable
 
 
 class Cause(StrEnum):
-    """Why a question has no reply, as far as the remedy depends on it."""
+    """Why a question has no reply, as far as the remedy depends on it; the most particular first.
 
-    FILTERED = "content_filter"
-    TOO_LONG = "too_long"
-    TIMEOUT = "timeout"
-    BUSY = "rate_limit"
-    TEMPLATE = "no_chat_template"
-    MODEL = "unknown_model"
-    SETTING = "refused_setting"
-    REQUEST = "refused_request"
-    CRASHED = "crashed_the_server"
-    RULE = "answer_rule"
-    SERVER = "server"
-    OTHER = "other"
+    Attributes:
+        pattern: How a reason is recognized.
+        remedy: What to do about it.
+    """
 
+    pattern: re.Pattern[str]
+    remedy: str
 
-_CAUSES: Final[Mapping[Cause, tuple[re.Pattern[str], str]]] = {
-    Cause.FILTERED: (
-        re.compile("content filter"),
+    def __new__(cls, value: str, pattern: str, remedy: str) -> Self:
+        one = str.__new__(cls, value)
+        one._value_, one.pattern, one.remedy = value, re.compile(pattern, re.IGNORECASE), remedy
+        return one
+
+    FILTERED = (
+        "content_filter",
+        "content filter",
         "They would be refused again; --allow-unanswered N lets gates and the exit code pass.",
-    ),
-    Cause.CRASHED: (re.compile("crashed on it"), "See server.log for why the server crashed."),
-    Cause.RULE: (re.compile("regular expression"), "Rewrite the pattern so that it can match in only one way."),
-    Cause.TOO_LONG: (
-        re.compile(
-            r"exceed the model's context|context (length|window)|maximum.{0,40}length|too long|max_model_len"
-            r"|exceed.{0,40}tokens",
-            re.IGNORECASE,
-        ),
+    )
+    CRASHED = ("crashed_the_server", "crashed on it", "See server.log for why the server crashed.")
+    RULE = ("answer_rule", "regular expression", "Rewrite the pattern so that it can match in only one way.")
+    TOO_LONG = (
+        "too_long",
+        r"exceed the model's context|context (length|window)|maximum.{0,40}length|too long|max_model_len"
+        r"|exceed.{0,40}tokens",
         "Lower --max-out-len, or serve the model with a longer context.",
-    ),
-    Cause.TIMEOUT: (
-        re.compile(r"time[d-]?\s?out|no reply within|took longer", re.IGNORECASE),
+    )
+    TIMEOUT = (
+        "timeout",
+        r"time[d-]?\s?out|no reply within|took longer",
         "Raise --request-timeout or lower --concurrency, then continue with `bundle resume`.",
-    ),
-    Cause.BUSY: (
-        re.compile(r"HTTP 429|rate.?limit|too many requests|quota", re.IGNORECASE),
+    )
+    BUSY = (
+        "rate_limit",
+        r"HTTP 429|rate.?limit|too many requests|quota",
         "Lower --qps or --concurrency, then continue with `bundle resume`.",
-    ),
-    Cause.SERVER: (
-        re.compile(
-            r"HTTP 5\d\d|temporary server fault|connect|reset|broke off|gave up|unreachable|refused the conn",
-            re.IGNORECASE,
-        ),
+    )
+    SERVER = (
+        "server",
+        r"HTTP 5\d\d|temporary server fault|connect|reset|broke off|gave up|unreachable|refused the conn",
         "Server faults may be temporary: continue with `bundle resume`.",
-    ),
-    Cause.TEMPLATE: (
-        re.compile(
-            r"HTTP 4.*\b(chat.?template|prompt.?template|jinja|conversation roles|system role)\b(?!_)", re.IGNORECASE
-        ),
+    )
+    TEMPLATE = (
+        "no_chat_template",
+        r"HTTP 4.*\b(chat.?template|prompt.?template|jinja|conversation roles|system role)\b(?!_)",
         "Serve the model with a chat template, or ask it as a base model with --prompt-shape plain.",
-    ),
-    Cause.MODEL: (
-        re.compile(
-            r"HTTP 4.*(\bmodel\b.{0,100}?\bnot (exist|found|available|supported)\b|\b(no such|unknown|invalid) model\b"
-            r"|模型.{0,50}?不(存在|支持))",
-            re.IGNORECASE,
-        ),
+    )
+    MODEL = (
+        "unknown_model",
+        r"HTTP 4.*(\bmodel\b.{0,100}?\bnot (exist|found|available|supported)\b|\b(no such|unknown|invalid) model\b"
+        r"|模型.{0,50}?不(存在|支持))",
         "Check the model's name: it must be one that the server lists.",
-    ),
-    Cause.SETTING: (
-        re.compile(
-            r"HTTP 4(00|22)\b.*(\b(max_\w*tokens|temperature|top_[pk]|min_p|seed|stream\w*|logprobs|reasoning_effort"
-            r"|\w+_penalty|enable_thinking|chat_template_kwargs|extra_body|parameters?|arguments?)\b|extra.{0,9}(inputs|fields)"
-            r"|参数)",
-            re.IGNORECASE,
-        ),
+    )
+    SETTING = (
+        "refused_setting",
+        r"HTTP 4(00|22)\b.*(\b(max_\w*tokens|temperature|top_[pk]|min_p|seed|stream\w*|logprobs|reasoning_effort"
+        r"|\w+_penalty|enable_thinking|chat_template_kwargs|extra_body|parameters?|arguments?)\b|extra.{0,9}(inputs|fields)"
+        r"|参数)",
         "The server refuses a parameter: change it with --max-out-len, --temperature, --stream or in a model file.",
-    ),
-    Cause.REQUEST: (
-        re.compile(r"HTTP 4\d\d", re.IGNORECASE),
+    )
+    REQUEST = (
+        "refused_request",
+        r"HTTP 4\d\d",
         "The server refuses the question without saying why, and would refuse it again.",
-    ),
-    Cause.OTHER: (re.compile(""), "Continue with `bundle resume` to ask them again."),
-}
-"""How a reason is recognized, the most particular first, and what to do about it."""
+    )
+    OTHER = ("other", "", "Continue with `bundle resume` to ask them again.")
 
-REMEDIES: Final[Mapping[Cause, str]] = {cause: remedy for cause, (_, remedy) in _CAUSES.items()}
 
 _VARYING: Final = re.compile(r"(?<!HTTP )(?:[0-9a-f-]{8,}|\d+)", re.IGNORECASE)
 # The body is not a chat completion: the reply of another API differs from question to question.
@@ -118,16 +108,12 @@ class NoReply:
     cause: Cause
     question: str
 
-    @property
-    def remedy(self) -> str:
-        return REMEDIES[self.cause]
-
     def to_json(self) -> dict[str, Any]:
         return {
             "reason": self.reason,
             "count": self.count,
             "cause": self.cause.value,
-            "remedy": self.remedy,
+            "remedy": self.cause.remedy,
             "example": self.question,
         }
 
@@ -146,4 +132,4 @@ def reasons(predictions: Iterable[Prediction]) -> tuple[NoReply, ...]:
 
 
 def cause_of(reason: str) -> Cause:
-    return next(cause for cause, (pattern, _) in _CAUSES.items() if pattern.search(reason))
+    return next(cause for cause in Cause if cause.pattern.search(reason))

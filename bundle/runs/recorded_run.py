@@ -23,7 +23,7 @@ from bundle.runs.task_record import TaskRecord
 from bundle.system.locks import Lock
 from bundle.tasks.benchmarks import Subject
 from bundle.tasks.prompts import cut
-from bundle.tasks.scores import Key, Part, ScoredTask, score_names
+from bundle.tasks.scores import Key, Part, ScoredTask, part_names, score_names
 
 if TYPE_CHECKING:
     import pandas
@@ -158,7 +158,7 @@ class RecordedRun:
     @property
     def scopes(self) -> dict[str, Scope]:
         """What part of every task was asked and answered, by its name."""
-        return task_scopes(self.record, self.questions, Tally(self.predictions).answered)
+        return task_scopes(self.record.tasks, self.questions, Tally(self.predictions).answered)
 
     @property
     def partial(self) -> str:
@@ -187,12 +187,7 @@ class RecordedRun:
     @property
     def part_names(self) -> dict[Part, str]:
         """The name in `scores` of every subject of every split, asked or not."""
-        names = score_names(self.tasks)
-        return {
-            (task.name, *member): names[task.name][task.score_name(*member)]
-            for task in self.tasks
-            for member in task.members()
-        }
+        return part_names(self.tasks)
 
     @property
     def subjects(self) -> dict[Part, Subject]:

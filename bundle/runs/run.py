@@ -143,17 +143,12 @@ class Run:
                 return
         # The record comes last: where there is one, it is known which questions the run has.
         self.write_prompts(questions)
-        if keep:
-            return
-        write_json(self.directory / RECORD, record.to_json())
+        if not keep:
+            self.write(RECORD, record.to_json())
 
     def write_prompts(self, questions: Sequence[Question]) -> None:
         """Write ``prompts.jsonl``; again, where questions were sent with fewer examples than planned."""
         write_whole(self.directory / PROMPTS, prompt_lines(questions))
-
-    def amend(self, record: RunRecord) -> None:
-        """Write down more about what is asked than was known in `begin`."""
-        write_json(self.directory / RECORD, record.to_json())
 
     def append(self, prediction: Prediction) -> int:
         """Write a row within a fiftieth of a second; from then on, killing this process does not lose it.

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from bundle.errors import RunError
-from bundle.runs.record import ContextRecord, RunRecord, SamplingRecord
+from bundle.runs.record import RunRecord, SamplingRecord
 from bundle.runs.served import Served
-from bundle.runs.task_record import RecordPart, TaskRecord
+from bundle.runs.task_record import TaskRecord
 
 _INCIDENTAL: Final = re.compile(r"model\.path|engine\.(version|gpus)|tasks\[\d+\]\.available")
 """What may differ: a checkpoint may have been moved, its engine upgraded, and other GPUs be free; the last follows from
@@ -52,20 +52,18 @@ def require_same(then: RunRecord, now: RunRecord) -> None:
 
     Raises RunError if task, data, model or sampling differ; the message says which.
     """
-    known = then.context is not None  # older records have none
-    before, after = (
-        _settings(one.tasks, one.sampling, one.served, one.context if known else None) for one in (then, now)
-    )
-    _require_equal(before, after, then, _INCIDENTAL)
+    parts = {"tasks", "sampling", "model", "engine"} | ({"context"} if then.context else set())  # older have none
+    _require_equal(then, now.model_dump(include=parts), _INCIDENTAL)
 
 
 def require_same_plan(
     then: RunRecord, tasks: Sequence[TaskRecord], sampling: SamplingRecord, served: Served | None = None
 ) -> None:
     """The same, of what is known before anything is started; ``served`` is None where the model is not known yet."""
-    before = _settings(then.tasks, then.sampling, None if served is None else then.served)
-    free = re.compile(f"{_INCIDENTAL.pattern}|{_LATER.pattern}")
-    _require_equal(before, _settings(tasks, sampling, served), then, free)
+    now: dict[str, Any] = {"tasks": [one.model_dump() for one in tasks], "sampling": sampling.model_dump()}
+    if served is not None:
+        now |= {"model": served.model.model_dump(), "engine": served.engine and served.engine.model_dump()}
+    _require_equal(then, now, re.compile(f"{_INCIDENTAL.pattern}|{_LATER.pattern}"))
 
 
 def leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -80,17 +78,8 @@ def leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", inner
 
 
-def _settings(
-    tasks: Sequence[TaskRecord], sampling: SamplingRecord, served: Served | None, context: ContextRecord | None = None
-) -> dict[str, Any]:
-    parts: dict[str, RecordPart | None] = {"sampling": sampling, "context": context}
-    if served is not None:
-        parts |= {"model": served.model, "engine": served.engine}
-    content = {name: part.model_dump() for name, part in parts.items() if part is not None}
-    return dict(leaves({"tasks": [one.model_dump() for one in tasks], **content}))
-
-
-def _require_equal(before: Mapping[str, Any], after: Mapping[str, Any], then: RunRecord, free: re.Pattern[str]) -> None:
+def _require_equal(then: RunRecord, now: Mapping[str, Any], free: re.Pattern[str]) -> None:
+    before, after = (dict(leaves(content)) for content in (then.model_dump(include=set(now)), now))
     keys = sorted(key for key in before.keys() | after.keys() if not free.fullmatch(key))
     differing = {key: _words(key, then) for key in keys if before.get(key) != after.get(key)}
     if differing:

@@ -1,9 +1,8 @@
 """How much of a benchmark a run covers: a part is called a part wherever its score is shown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bundle.runs.record import RunRecord
 from bundle.runs.task_record import TaskRecord
 from bundle.system.text import plural
 from bundle.tasks.scores import Part
@@ -64,20 +63,18 @@ def planned_selection(tasks: Sequence[TaskRecord]) -> list[str]:
     return list(dict.fromkeys(word for one in tasks for word in selection(one.limit, one.sample, _subjects(one))))
 
 
-def task_scope(task: TaskRecord, asked: int, answered: int) -> Scope:
-    cuts = task.available is None or asked < task.available
-    return Scope(
-        task.limit if cuts else None, task.sample if cuts else None, _subjects(task), asked, task.available, answered
-    )
-
-
-def task_scopes(record: RunRecord, asked: Mapping[Part, int], answered: Mapping[Part, int]) -> dict[str, Scope]:
+def task_scopes(
+    tasks: Iterable[TaskRecord], asked: Mapping[Part, int], answered: Mapping[Part, int]
+) -> dict[str, Scope]:
     """The scope of every task of a run, by its name; ``asked`` and ``answered`` count the questions of every part."""
-
-    def count(task: TaskRecord, parts: Mapping[Part, int]) -> int:
-        return sum(n for part, n in parts.items() if part[0] == task.name)
-
-    return {task.name: task_scope(task, count(task, asked), count(task, answered)) for task in record.tasks}
+    scopes = {}
+    for task in tasks:
+        there, replies = (sum(n for part, n in parts.items() if part[0] == task.name) for parts in (asked, answered))
+        limit, sample = task.limit, task.sample
+        if task.available is not None and there >= task.available:
+            limit = sample = None  # which leave out no question
+        scopes[task.name] = Scope(limit, sample, _subjects(task), there, task.available, replies)
+    return scopes
 
 
 def scope_text(scopes: Mapping[str, Scope]) -> str:

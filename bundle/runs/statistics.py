@@ -72,7 +72,7 @@ def accuracy_interval(subjects: Sequence[Counts]) -> Interval:
     """
     shares = [one.right / one.n for one in subjects]
     sizes = [one.n for one in subjects]
-    mean = _mean(shares)
+    mean = fmean(shares)
     size = _effective_size(sizes, shares, [share * (1 - share) for share in shares], mean * (1 - mean))
     return wilson(mean, min(size, _cautious_size(subjects, mean)))
 
@@ -110,7 +110,7 @@ def difference(subjects: Sequence[Pairs]) -> float:
 
     Raises ValueError if there is no subject.
     """
-    return _mean([(one.won - one.lost) / one.n for one in subjects])
+    return fmean([(one.won - one.lost) / one.n for one in subjects])
 
 
 def difference_interval(subjects: Sequence[Pairs]) -> Interval:
@@ -125,7 +125,7 @@ def difference_interval(subjects: Sequence[Pairs]) -> Interval:
     sizes = [one.n for one in subjects]
     changes = [(one.won - one.lost) / one.n for one in subjects]
     changed = [(one.won + one.lost) / one.n for one in subjects]
-    mean, share = _mean(changes), _mean(changed)
+    mean, share = fmean(changes), fmean(changed)
     variances = [p - d * d for p, d in zip(changed, changes, strict=True)]
     n = _effective_size(sizes, changes, variances, share - mean * mean) + 2
     middle, spread = mean * (n - 2) / n, (share * (n - 2) + 2) / n
@@ -168,12 +168,6 @@ def _effective_size(
         # Nothing varies within any subject: what is left is how unlike the subjects' weights are (Kish 1965).
         return len(sizes) ** 2 / sum(1 / n for n in sizes)
     return total / (of_mean * (total - 1) / variance_overall)
-
-
-def _mean(values: Sequence[float]) -> float:
-    if not values:
-        raise ValueError("no subject")
-    return fmean(values)
 
 
 def at_most(right: int, n: int, chance: float) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bundle.checkpoints import Checkpoint, is_internlm2
-from bundle.system.files import expanded
+from bundle.system.files import cache_path
 
 INTERNLM2: Final = "InternLM2ForCausalLM"
 CONVERTED: Final = "llama"
@@ -65,8 +65,8 @@ def servable_without_code(checkpoint: Checkpoint, *, trust_remote_code: bool, sa
 def cache_directory() -> Path:
     """Where converted checkpoints are kept: BUNDLE_CACHE, or ``bundle`` in the user's cache directory."""
     if given := os.environ.get("BUNDLE_CACHE"):
-        return expanded(given, "BUNDLE_CACHE")
-    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "BUNDLE_CACHE") / "bundle"
+        return cache_path(given, "BUNDLE_CACHE")
+    return cache_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "BUNDLE_CACHE") / "bundle"
 
 
 def cpu_dtype(config: Mapping[str, Any]) -> str:

@@ -12,26 +12,17 @@ from bundle.errors import UsageError
 from bundle.system.text import quoted
 
 
-def expanded(path: str, variable: str) -> Path:
-    """A directory that may begin with ``~``, and that ``variable`` can name, which is for the caller to see.
-
-    Raises UsageError if it begins with ``~``, and the user has no home directory.
-    """
+def user_path(path: str | Path, remedy: str = "Give the full path.") -> Path:
+    """A path as a user writes it. Raises UsageError if it begins with the ``~`` of someone without a home directory."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise UsageError(
-            "This user has no home directory to keep files in.",
-            remedy=f"Set {variable} to a directory that can be written.",
-        ) from None
+        raise UsageError(f"No home directory is known for {quoted(path)}.", remedy=remedy) from None
 
 
-def user_path(path: Path) -> Path:
-    """A path as a user writes it. Raises UsageError if it begins with the ``~`` of someone without a home directory."""
-    try:
-        return path.expanduser()
-    except RuntimeError:
-        raise UsageError(f"No home directory is known for {quoted(path)}.", remedy="Give the full path.") from None
+def cache_path(path: str, variable: str) -> Path:
+    """A directory of this program's, which ``variable`` can name. Raises UsageError as `user_path`."""
+    return user_path(path, f"Set {variable} to a directory that can be written.")
 
 
 def text_if_there(path: Path) -> str:
@@ -64,10 +55,13 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_regular(path: Path, limit: int) -> bytes:
-    """The content of a regular file; of a longer one, its first ``limit`` + 1 bytes. Raises OSError."""
+    """The content of a regular file. Raises OSError if it cannot be read, or is longer than ``limit`` bytes."""
     with open_regular(path) as file:
         # Python allocates as much as it is to read at most, which `ulimit -v` may not allow.
-        return file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)
+        data = file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes")
+    return data
 
 
 def open_for_writing(path: Path, flags: int) -> int:

@@ -85,8 +85,8 @@ def _own_task(path: Path, file: TaskFile, rows: RowsFile) -> Task:
     _require_likelihood(file)
     own = OwnRows(
         name=path.stem,
-        file=path.parent / user_path(Path(rows.file)),
-        examples_file=path.parent / user_path(Path(rows.examples_file)) if rows.examples_file else None,
+        file=path.parent / user_path(rows.file),
+        examples_file=path.parent / user_path(rows.examples_file) if rows.examples_file else None,
         columns=tuple(dict.fromkeys((*placeholders, "answer"))),
         renames=rows.columns,
         subject=rows.subject,

@@ -95,7 +95,7 @@ class OwnRows:
 
         Raises DataError if a file is missing or malformed, with its name and line, or has no rows of a subject.
         """
-        path = user_path(Path(source))
+        path = user_path(source)
         files = {QUESTIONS: path, EXAMPLES: self.examples_file}
         read = {split: self._by_subject(file) for split, file in files.items() if file is not None}
         if path != self.file and (strange := read[QUESTIONS].keys() - set(self.subjects())):
@@ -246,11 +246,6 @@ def _read_file(path: Path) -> list[tuple[int, Record]]:
         raise DataError(
             f"{where} cannot be read: {error.strerror or error}.", remedy="Check the path and the file's permissions."
         ) from None
-    if len(data) > MAX_FILE_BYTES:
-        raise DataError(
-            f"{where} is larger than {MAX_FILE_BYTES:,} bytes, too large for a table of questions.",
-            remedy="Check the path, or split the questions into several tasks.",
-        )
     rows = _csv_rows(data, where) if path.suffix.lower() == ".csv" else _json_rows(data, where)
     if not rows:
         raise DataError(f"{where} has no rows.", remedy=_REMEDY)

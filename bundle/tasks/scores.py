@@ -1,5 +1,6 @@
 """What is asked and scored: a question's key, a task's splits, subjects and groups, and the names of its scores."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -73,10 +74,16 @@ def score_names(tasks: Iterable[ScoredTask]) -> dict[str, dict[str, str]]:
     By task name and the score's own name: that name, or "TASK/NAME" where several of the tasks share it.
     """
     own = {task.name: task.own_score_names() for task in tasks}
-    uses: dict[str, int] = {}
-    for names in own.values():
-        for name in set(names):
-            uses[name] = uses.get(name, 0) + 1
+    uses = Counter(name for names in own.values() for name in set(names))
     return {
         task: {name: name if uses[name] == 1 else f"{task}/{name}" for name in names} for task, names in own.items()
+    }
+
+
+def part_names(tasks: Iterable[ScoredTask]) -> dict[Part, str]:
+    """The names in ``results.json`` of the score of every subject of every split, asked or not."""
+    tasks = tuple(tasks)
+    names = score_names(tasks)
+    return {
+        (task.name, *member): names[task.name][task.score_name(*member)] for task in tasks for member in task.members()
     }

@@ -82,7 +82,7 @@ def test_a_run_that_never_came_to_its_first_question_is_shown_as_such(tmp_path: 
 @pytest.mark.parametrize(
     ("file", "content", "why"),
     [
-        ("run.json", "{", "run.json cannot be read"),
+        ("run.json", "{", "run.json is damaged"),
         ("run.json", "{}", "run.json is damaged: the key 'task' is missing"),
         ("results.json", "{}", "results.json is damaged"),
         ("results.json", '{"scores": {"ceval": 5}, "coverage": {}, "timing": {}}', "results.json is damaged"),

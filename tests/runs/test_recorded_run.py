@@ -110,11 +110,11 @@ def test_a_secret_split_has_counts_and_no_accuracy(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        ("run.json", b"{", "run.json cannot be read"),
+        ("run.json", b"{", "run.json is damaged"),
         ("run.json", b'{"tasks": []}', "run.json is damaged"),
         ("run.json", b"[]", "run.json is damaged: not a JSON object"),
         ("results.json", b"[]", "results.json is damaged"),
-        ("results.json", b"[" * 200_000, "cannot be read|nested too deeply"),
+        ("results.json", b"[" * 200_000, "is damaged: nested too deeply"),
         ("predictions.jsonl", b"{}\n", "predictions.jsonl, line 1, is damaged"),
         ("prompts.jsonl", b'{"subject": "law"}\n', "prompts.jsonl, line 1, is damaged"),
     ],

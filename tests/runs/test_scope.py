@@ -23,7 +23,7 @@ from bundle.runs.listing import list_runs
 from bundle.runs.predictions import Prediction
 from bundle.runs.recorded_run import read_recorded_run
 from bundle.runs.same_settings import require_same
-from bundle.runs.scope import planned_selection, scope_text, task_scope
+from bundle.runs.scope import Scope, planned_selection, scope_text, task_scopes
 from bundle.runs.scoring import headlines
 from bundle.runs.statistics import Counts, accuracy_interval
 from bundle.runs.task_record import TaskRecord
@@ -41,6 +41,11 @@ def of_task(size: int | None = 26, **fields: Any) -> TaskRecord:
     return TaskRecord.of(TASK, shape="turns", tables=tables, **fields)
 
 
+def scope_of(task: TaskRecord, asked: int, answered: int) -> Scope:
+    part = (task.name, "val", "law")
+    return task_scopes([task], {part: asked}, {part: answered})[task.name]
+
+
 @pytest.mark.parametrize(
     ("fields", "asked", "answered", "text"),
     [
@@ -55,17 +60,17 @@ def of_task(size: int | None = 26, **fields: Any) -> TaskRecord:
     ],
 )
 def test_what_was_asked_is_said_in_words(fields: dict[str, Any], asked: int, answered: int, text: str) -> None:
-    scope = task_scope(of_task(**fields), asked, answered)
+    scope = scope_of(of_task(**fields), asked, answered)
     assert scope.text == text
     assert scope.is_partial is bool(text)
 
 
 def test_an_older_record_does_not_know_how_many_there_are() -> None:
-    assert task_scope(of_task(None, limit=5), 260, 260).text == "first 5 of each subject: 260 questions"
+    assert scope_of(of_task(None, limit=5), 260, 260).text == "first 5 of each subject: 260 questions"
 
 
 def test_tasks_of_one_run_have_their_own_scopes() -> None:
-    whole, part = task_scope(of_task(), 1352, 1352), task_scope(of_task(limit=5), 260, 260)
+    whole, part = scope_of(of_task(), 1352, 1352), scope_of(of_task(limit=5), 260, 260)
     assert scope_text({"a": whole, "b": part}) == "b: first 5 of each subject: 260 of 1,352"
     assert scope_text({"a": whole}) == ""
 

@@ -109,9 +109,9 @@ def test_all_right_and_all_wrong_subjects_leave_a_group_no_surer_than_its_questi
 
 
 def test_no_subject_has_no_interval() -> None:
-    with pytest.raises(ValueError, match="no subject"):
+    with pytest.raises(ValueError, match="at least one data point"):
         accuracy_interval([])
-    with pytest.raises(ValueError, match="no subject"):
+    with pytest.raises(ValueError, match="at least one data point"):
         difference_interval([])
 
 

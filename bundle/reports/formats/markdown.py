@@ -41,7 +41,7 @@ def _lines(run: RecordedRun, comparison: Comparison | None, gates: Sequence[Gate
     yield f"{run.answered} of {plural(run.total, 'question')} answered" + ("." if run.answered == run.total else " ⚠️")
     if run.health.no_reply:
         yield ""
-        yield from (f"- {one.count} × {_code(one.reason)}: {one.remedy}" for one in run.health.no_reply)
+        yield from (f"- {one.count} × {_code(one.reason)}: {one.cause.remedy}" for one in run.health.no_reply)
     yield from _health(run.health)
     if run.record.data.is_sample:
         yield ""

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from bundle.errors import DataError, UsageError
 from bundle.system.background import bounded
-from bundle.system.files import expanded
+from bundle.system.files import cache_path
 from bundle.system.proxies import proxy_for, without_users
 from bundle.system.text import one_line, printable, quoted
 from bundle.system.tls import named_certificates, wrong_scheme
@@ -120,7 +120,7 @@ def hub_cache() -> Path:
     require_endpoint()
     from huggingface_hub import constants  # imported late: slow
 
-    return expanded(constants.HF_HUB_CACHE, "HF_HOME")
+    return cache_path(constants.HF_HUB_CACHE, "HF_HOME")
 
 
 class _NotReachedError(Exception):

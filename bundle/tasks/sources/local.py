@@ -22,7 +22,6 @@ from bundle.tasks.sources.tables import (
     MissingFilesError,
     Pair,
     Rows,
-    check_size,
     check_total,
     missing_files,
 )
@@ -214,10 +213,9 @@ def _read_directory(root: Path, names: Mapping[Pair, str], where: str) -> dict[P
         except OSError as error:
             raise DataError(
                 f"{name} in {where} cannot be read: {error.strerror or error}.",
-                remedy="Check the permissions of the directory and its files.",
+                remedy="Check that it is the benchmark's own file, and its permissions.",
             ) from error
         else:
-            check_size(len(contents[pair]), f"{name} in {where}")
             total += len(contents[pair])
             check_total(total, where)
     if absent:

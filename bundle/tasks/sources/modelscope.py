@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from bundle.errors import DataError
 from bundle.system.background import bounded
-from bundle.system.files import expanded
+from bundle.system.files import cache_path
 from bundle.system.proxies import proxy_for, without_users
 from bundle.system.tls import wrong_scheme
 from bundle.tasks.benchmarks import Benchmark
@@ -125,8 +125,8 @@ def _wrong_endpoint(url: str, error: Exception) -> DataError | None:
 def cache() -> Path:
     named = os.environ.get("MODELSCOPE_CACHE")
     if named:
-        return expanded(named, "MODELSCOPE_CACHE") / "bundle"
-    return expanded("~/.cache", "MODELSCOPE_CACHE") / "bundle" / "modelscope"
+        return cache_path(named, "MODELSCOPE_CACHE") / "bundle"
+    return cache_path("~/.cache", "MODELSCOPE_CACHE") / "bundle" / "modelscope"
 
 
 def download(url: str, path: Path) -> None:
