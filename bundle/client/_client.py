@@ -251,7 +251,7 @@ class ChatClient:
             answer_from_thinking=self._answer_from_thinking,
             marks=self._marks,
         )
-        is_nothing = reply.completion_tokens == 0 and not reply.text.strip() and not reply.thinking
+        is_nothing = reply.completion_tokens == 0 and not (reply.text.strip() or reply.thinking or reply.logprobs)
         if is_nothing and question.tries < min(1, self._retries):
             raise AttemptError("an empty reply of no tokens", Fate.AGAIN)
         if isinstance(body, Mapping):
