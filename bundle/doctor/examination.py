@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,7 +72,9 @@ def all_checks(options: Options) -> list[Check]:
         Check("data", data, "the source of the questions"),
         Check("disk", _later("resources", "check_output", out), f"the disk of {out}"),
         Check("disk", _later("resources", "check_caches"), "the disk of the caches or of temporary files"),
-        Check("network", _later("resources", "check_network"), "the network"),
+        Check("network", _later("resources", "check_loopback"), "the network"),
+        Check("network", _later("resources", "check_proxies"), "the network"),
+        Check("network", _later("resources", "check_descriptors"), "the system"),
         Check("leftovers", _later("leftovers", "check_processes", clean), "the list of processes", cleaning),
         Check("leftovers", _later("leftovers", "check_files", out, clean), "a disk", cleaning),
         Check("leftovers", _later("leftovers", "check_converted", clean), "the disk of the cache", cleaning),
@@ -109,7 +111,6 @@ def _later(module: str, function: str, *arguments: object) -> Callable[[], Itera
 
 
 def _engines(machine: Machine) -> list[Check]:
-    """The checks that engines bring along."""
     try:
         from bundle.serving.engines import ENGINES  # imported late: see above
     except ModuleNotFoundError as error:
@@ -180,14 +181,5 @@ def to_json(findings: Sequence[tuple[str, Finding]]) -> dict[str, Any]:
     """All findings, each with its topic, as what JSON can hold."""
     return {
         "status": worst(finding for _, finding in findings).value,
-        "findings": [
-            {
-                "topic": topic,
-                "status": finding.status.value,
-                "text": finding.text,
-                "remedy": finding.remedy,
-                "details": list(finding.details),
-            }
-            for topic, finding in findings
-        ],
+        "findings": [{"topic": topic, **asdict(finding)} for topic, finding in findings],
     }

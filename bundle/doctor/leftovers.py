@@ -137,7 +137,6 @@ def check_converted(clean: bool) -> Iterator[Finding]:
 
 
 def _why_unneeded(entry: cache.Entry) -> str | None:
-    """Why a converted checkpoint is no longer needed; None if it is."""
     unused = time.time() - entry.last_used
     if unused > _UNUSED_S:
         return f"not used for {age(unused)}"
@@ -148,7 +147,6 @@ def _why_unneeded(entry: cache.Entry) -> str | None:
 
 
 def _remove_all(found: Iterable[Leftover]) -> Iterator[str]:
-    """Remove each, and yield what could not be removed."""
     for one in found:
         try:
             if one.path.is_dir() and not one.path.is_symlink():

@@ -86,13 +86,6 @@ _PROXIES: Final = ("http_proxy", "https_proxy", "all_proxy")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080, "socks4": 1080}
 
 
-def check_network() -> Iterator[Finding]:
-    """Loopback, where servers listen, proxies, and how many connections this program may have."""
-    yield from check_loopback()
-    yield from check_proxies()
-    yield from check_descriptors()
-
-
 def check_loopback() -> Iterator[Finding]:
     """Whether a server can listen on a free port of 127.0.0.1 and be reached there."""
     try:

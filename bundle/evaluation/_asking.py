@@ -76,12 +76,13 @@ class Asking:
 class FirstRefusals:
     """Notices when the first questions of a run all meet the same refusal, so that the rest need not be asked.
 
-    With ``count_transient`` faults count as well that remained after all retries; they may be over later.
+    With ``count_transient`` faults count as well that remained after all retries; they may be over later. ``replied``
+    says that there have been replies before.
     """
 
-    def __init__(self, *, count_transient: bool) -> None:
+    def __init__(self, *, count_transient: bool, replied: bool = False) -> None:
         self._count_transient = count_transient
-        self._kinds: set[str] | None = set()
+        self._kinds: set[str] | None = None if replied else set()
         self._count = 0
 
     def replied(self) -> None:

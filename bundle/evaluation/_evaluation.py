@@ -117,7 +117,7 @@ class Evaluation:
         FailingServerError if too many in a row failed, RunError if an outcome cannot be written.
         """
         how = self._how(client)
-        first = self._first_refusals(count_transient=not ours)
+        first = FirstRefusals(count_transient=not ours, replied=self._outcomes.answered > 0)
         try:
             # More than once: what another server has lost meanwhile is asked here, and what was stopped by mistake.
             while self.unanswered:
@@ -136,7 +136,7 @@ class Evaluation:
         """
         while True:
             await self._pool.has_work.wait()
-            first = self._first_refusals(count_transient=False)
+            first = FirstRefusals(count_transient=False, replied=self._outcomes.answered > 0)
             await self._ask_from(self._pool, server, client, self._how(client), first)
 
     def helper_lost(self, server: int) -> int:
@@ -347,12 +347,6 @@ class Evaluation:
     def _sent(self, key: Key) -> Sequence[Message] | None:
         place = self._outcomes.place(key)
         return None if place is None else self.questions[place].messages
-
-    def _first_refusals(self, *, count_transient: bool) -> FirstRefusals:
-        first = FirstRefusals(count_transient=count_transient)
-        if self._outcomes.answered:
-            first.replied()
-        return first
 
     def _forget(self, keys: Iterable[Key]) -> None:
         """Have these questions asked again."""

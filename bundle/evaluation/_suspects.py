@@ -183,7 +183,6 @@ class Suspects:
         return self._counted_by_chance + sum(death.counts for death in self._deaths)
 
     def _deaths_with(self, key: Key) -> int:
-        """How many times the server crashed while this was in flight."""
         return sum(key in death.suspects for death in self._deaths)
 
     def _deaths_without(self, key: Key) -> int:
@@ -231,14 +230,14 @@ class Suspects:
             group.keys.difference_update(hit)
             # What was alone with a crash before cannot be narrowed down.
             narrows |= group.narrowed and all(self._alone[key] <= 1 for key in hit)
-            self._groups += _parts(hit)
+            size = math.ceil(len(hit) / _PARTS)
+            self._groups += (_Group(set(hit[i : i + size]), narrowed=True) for i in range(0, len(hit), size))
         if new:
             self._groups.append(_Group(new, narrowed=False))
         self._groups = [group for group in self._groups if group.keys]
         return narrows
 
     def _is_guilty(self, key: Key, max_restarts: int) -> bool:
-        """Whether a question that was alone with the last crash is to blame for it."""
         at_the_end = self.counted > max_restarts
         if self._deaths_with(key) < _DEATHS or self._alone[key] < (1 if at_the_end else _DEATHS):
             return False
@@ -274,7 +273,6 @@ class Suspects:
         self._forget(key)
 
     def _clear(self, key: Key) -> None:
-        """Clear a suspect that has had a reply."""
         for death in self._deaths:
             death.suspects.discard(key)
         by_chance = [death for death in self._deaths if not death.suspects]
@@ -289,11 +287,6 @@ class Suspects:
         for group in self._groups:
             group.keys.discard(key)
         self._groups = [group for group in self._groups if group.keys]
-
-
-def _parts(keys: Sequence[Key]) -> list[_Group]:
-    size = math.ceil(len(keys) / _PARTS)
-    return [_Group(set(keys[start : start + size]), narrowed=True) for start in range(0, len(keys), size)]
 
 
 def _restarts_to_find_one_of(count: int) -> int:

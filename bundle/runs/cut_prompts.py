@@ -117,6 +117,5 @@ def _by(rates: Sequence[float], one: _Counted, either: Callable[[Iterable[float]
 
 
 def _rate(counted: Sequence[_Counted], unit: int) -> float:
-    """Tokens per length of the shortest prompts, on the low side."""
     shortest = sorted(counted, key=lambda one: one.lengths[unit])[: max(2 * _FEWEST, len(counted) // 10)]
     return sorted(one.tokens / max(1, one.lengths[unit]) for one in shortest)[len(shortest) // 4]

@@ -233,14 +233,6 @@ class _Found:
         if self._rank is None or rank < self._rank:
             self._shown, self._rank = one, rank
 
-    def __iadd__(self, other: "_Found") -> "_Found":
-        self.count += other.count
-        self.lost += other.lost
-        self.texts += other.texts
-        if other._rank is not None and (self._rank is None or other._rank < self._rank):
-            self._shown, self._rank = other._shown, other._rank
-        return self
-
     @property
     def example(self) -> Example | None:
         if self._shown is None:
@@ -258,7 +250,7 @@ class _Replies:
         self.count = self.lost = 0
         self._stops = False  # then the answers of those that were read on would not have changed either
         self._faults = defaultdict[Fault, _Found](_Found)  # of a reply by itself
-        self._cut_whole = _Found()
+        self._cut = _Found()  # with an option, too
         self._opening: dict[str, _Found] = {}
         self._ending: dict[str, _Found] = {}
         self._models: Counter[str | None] = Counter()
@@ -276,8 +268,10 @@ class _Replies:
         self._stops |= one.decided_early
         if (found := self._fault(one, is_lost=is_lost)) is not None:
             fault, text = found
-            group = self._cut_whole if fault is Fault.CUT and not is_lost else self._faults[fault]
-            group.add(one, text, is_lost=is_lost)
+            if fault is Fault.CUT:
+                self._cut.add(one, is_lost=is_lost)
+            if fault is not Fault.CUT or is_lost:
+                self._faults[fault].add(one, text, is_lost=is_lost)
         reply = one.reply or ""
         if (mark := opening_mark(reply)) is not None:
             self._opening.setdefault(mark, _Found()).add(one)
@@ -299,7 +293,7 @@ class _Replies:
         if not self.count:
             return
         if not self._stops:
-            self._faults[Fault.CUT] += self._cut_whole
+            self._faults[Fault.CUT] = self._cut
         for fault in Fault:
             if (found := self._faults[fault]).count:
                 named = _quoted(found.texts.most_common(1)[0][0])

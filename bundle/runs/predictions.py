@@ -122,11 +122,12 @@ def _parse(line: bytes | str) -> Any:
     except ValueError:
         return parse_json(line)
     values = content.values() if isinstance(content, dict) else ()
-    return content if all(_is_plain(value) for value in values) else parse_json(line)
-
-
-def _is_plain(value: object) -> bool:
-    return value is None or isinstance(value, str) or (isinstance(value, int | float) and -_LARGE < value < _LARGE)
+    if all(
+        value is None or isinstance(value, str) or (isinstance(value, int | float) and -_LARGE < value < _LARGE)
+        for value in values
+    ):
+        return content
+    return parse_json(line)
 
 
 _LARGE = 2.0**62

@@ -71,7 +71,8 @@ class Run:
 
         Raises RunError if it cannot be created.
         """
-        stem = datetime.now().strftime("%Y%m%d-%H%M%S-") + _file_name(label)
+        stem = datetime.now().strftime("%Y%m%d-%H%M%S-")
+        stem += shortened(re.sub(r"[^\w.-]+", "-", label).strip("-.") or "run")
         attempt = 1
         while True:
             directory = out / (stem if attempt == 1 else f"{stem}-{attempt}")
@@ -200,10 +201,6 @@ def _holds(path: Path, content: Iterable[bytes]) -> bool:
             return all(file.read(len(piece)) == piece for piece in content) and not file.read(1)
     except OSError:
         return False
-
-
-def _file_name(label: str) -> str:
-    return shortened(re.sub(r"[^\w.-]+", "-", label).strip("-.") or "run")
 
 
 def _keep_replies(path: Path, earlier: Results | None) -> int:

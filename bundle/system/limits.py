@@ -1,11 +1,10 @@
 """What the operating system allows this process: core dumps, open files."""
 
 import os
+import resource
 from pathlib import Path
 
 from bundle.errors import UsageError
-
-# `resource` is imported inside functions: Windows has none.
 
 _ENOUGH = 65_536
 _FEWEST = 128
@@ -19,8 +18,6 @@ def forbid_core_dumps() -> None:
     It would hold API keys, questions and replies, and of a server all of its weights. The hard limit stays, so that
     whoever debugs a crash can still allow it for a process of their own.
     """
-    import resource  # imported late: POSIX only
-
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
@@ -30,8 +27,6 @@ def allow_open_files() -> None:
 
     Raises UsageError if what is allowed then is not enough to begin with.
     """
-    import resource  # imported late: POSIX only
-
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _ENOUGH if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -49,14 +44,9 @@ def allow_open_files() -> None:
 
 def connections_allowed() -> int:
     """How many connections can be opened now, leaving enough files for everything else."""
-    import resource  # imported late: POSIX only
-
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return _ENOUGH
-    return max(soft - _open_now() - _KEPT_FREE, 1)
-
-
-def _open_now() -> int:
     directory = Path("/proc/self/fd")
-    return len(os.listdir(directory)) if directory.is_dir() else _KEPT_FREE  # noqa: PTH208 - only their number
+    open_now = len(os.listdir(directory)) if directory.is_dir() else _KEPT_FREE  # noqa: PTH208 - only their number
+    return max(soft - open_now - _KEPT_FREE, 1)

@@ -32,7 +32,6 @@ def arguments_of(process: psutil.Process) -> list[str]:
 
 
 def _command(process: psutil.Process) -> str:
-    """The program, and the script or module it runs."""
     arguments = arguments_of(process)
     if not arguments:
         return process.name()

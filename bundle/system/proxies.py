@@ -57,7 +57,6 @@ def without_users(text: str) -> str:
 
 
 def _split(value: str) -> SplitResult | None:
-    """The parts of a proxy's URL; None if it is not one."""
     try:
         parts = urlsplit(value if "://" in value else f"http://{value}")
         usable = bool(parts.hostname) and not parts.fragment and (parts.port is None or parts.port > 0)

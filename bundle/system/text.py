@@ -99,16 +99,12 @@ def hanging(line: str, indent: int) -> str:
     return "\n".join(textwrap.wrap(line, width, subsequent_indent=indented, break_on_hyphens=False))
 
 
-def shortened(name: str, longest: int = 120) -> str:
-    """A name that is short enough for a file: of a longer one its beginning, and a hash that tells it from others.
-
-    ``longest`` is in bytes: file systems allow 255, encrypted ones 143, of which a suffix and a time need some.
-    """
-    data = name.encode()
+def shortened(name: str) -> str:
+    """A name that is short enough for a file: of a longer one its beginning, and a hash that tells it from others."""
+    data, longest = name.encode(), 120  # file systems allow 255 bytes, encrypted ones 143; suffix and time need some
     if len(data) <= longest:
         return name
-    mark = "-" + hashlib.sha256(data).hexdigest()[:8]
-    return data[: longest - len(mark)].decode(errors="ignore") + mark
+    return data[: longest - 9].decode(errors="ignore") + "-" + hashlib.sha256(data).hexdigest()[:8]
 
 
 def plural(count: int, one: str, several: str | None = None) -> str:

@@ -91,14 +91,11 @@ def options_in_cell(cell: str) -> Options | None:
         return None
     for parse in (json.loads, ast.literal_eval):
         with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-            return options_in(_as_text(parse(cell.strip())))
+            value = parse(cell.strip())
+            if isinstance(value, list):
+                value = [str(one) if isinstance(one, int | float) else one for one in value]
+            return options_in(value)
     return None
-
-
-def _as_text(value: object) -> object:
-    if isinstance(value, list):
-        return [str(one) if isinstance(one, str | int | float) else one for one in value]
-    return value
 
 
 def _texts(items: Mapping[str, object]) -> Options | None:

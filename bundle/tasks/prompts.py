@@ -50,14 +50,6 @@ class Prompt:
             self, user=self.user.replace("{subject}", subject), assistant=self.assistant.replace("{subject}", subject)
         )
 
-    def messages(self, shape: str, examples: Sequence[Mapping[str, str]], question: Mapping[str, str]) -> list[Message]:
-        """What is sent.
-
-        The question's cells are put into the examples as well, where a ``{column}`` is still left in these: OpenCompass
-        fills the examples first and then the whole conversation (``PromptTemplate.generate_item``).
-        """
-        return self.after(shape, self.shown(examples), question)
-
     def shown(self, examples: Sequence[Mapping[str, str]]) -> list[Message]:
         """The examples, as far as they are the same before every question."""
         turns: list[Message] = []
@@ -67,8 +59,14 @@ class Prompt:
         return turns
 
     def after(self, shape: str, shown: Sequence[Message], question: Mapping[str, str]) -> list[Message]:
-        """As `messages`, with examples as `shown` has them; those that are sent as they are stay the same objects."""
-        turns = [_filled(turn, question) for turn in shown]
+        """What is sent, with examples as `shown` has them; those that are sent as they are stay the same objects.
+
+        The question's cells are put into the examples as well, where a ``{column}`` is still left in these: OpenCompass
+        fills the examples first and then the whole conversation (``PromptTemplate.generate_item``).
+        """
+        turns: list[Message] = [
+            {**turn, "content": fill(turn["content"], question)} if "{" in turn["content"] else turn for turn in shown
+        ]
         asked: Message = {"role": "user", "content": fill(self._for(question), question)}
         if shape == "turns":
             return [*turns, asked]
@@ -101,17 +99,11 @@ class Prompt:
             if row.get(column, "").strip():
                 break
             template = "\n".join(
-                _without(line, column) for line in template.split("\n") if not _shows_only(line, column)
+                _without(line, column)
+                for line in template.split("\n")
+                if re.findall(r"\{\w+\}", line) != [f"{{{column}}}"]  # then the line shows nothing else
             )
         return template
-
-
-def _filled(turn: Message, question: Mapping[str, str]) -> Message:
-    return {"role": turn["role"], "content": fill(turn["content"], question)} if "{" in turn["content"] else turn
-
-
-def _shows_only(line: str, column: str) -> bool:
-    return re.findall(r"\{\w+\}", line) == [f"{{{column}}}"]
 
 
 def _without(line: str, column: str) -> str:

@@ -63,17 +63,13 @@ class ScoredTask:
         """The groups all of whose members were asked: only these have a score, as in OpenCompass."""
         return {name: members for name, members in self.groups.items() if set(members) <= set(asked)}
 
-    def own_score_names(self) -> list[str]:
-        """Names of all scores the task can have, groups first."""
-        return [*self.groups, *(self.score_name(*member) for member in self.members())]
-
 
 def score_names(tasks: Iterable[ScoredTask]) -> dict[str, dict[str, str]]:
     """The names in ``results.json`` of the scores of all tasks of a run.
 
     By task name and the score's own name: that name, or "TASK/NAME" where several of the tasks share it.
     """
-    own = {task.name: task.own_score_names() for task in tasks}
+    own = {task.name: [*task.groups, *(task.score_name(*member) for member in task.members())] for task in tasks}
     uses = Counter(name for names in own.values() for name in set(names))
     return {
         task: {name: name if uses[name] == 1 else f"{task}/{name}" for name in names} for task, names in own.items()

@@ -18,8 +18,9 @@ SLOW = [(r"(a+)+$", "a" * 40 + "b"), (r"(.*)*x([A-D])", "答案" * 100), (r"(?:(
 
 @pytest.mark.parametrize(("pattern", "reply"), SLOW)
 def test_a_search_that_would_never_end_is_given_up_and_the_reply_is_neither_right_nor_wrong(
-    pattern: str, reply: str
+    pattern: str, reply: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("bundle.tasks.answers.pattern._LONGEST_SEARCH_S", 0.1)
     with pytest.raises(AnswerError) as caught:
         Pattern(pattern).extract(reply)
     assert "was still searching" in caught.value.message

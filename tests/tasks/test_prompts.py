@@ -1,6 +1,6 @@
 """From rows to messages."""
 
-from bundle.tasks.prompts import Prompt, cut, fill, is_plain
+from bundle.tasks.prompts import Message, Prompt, cut, fill, is_plain
 
 ROW = {"id": "0", "question": "1+1=?", "A": "1", "B": "2", "C": "3", "D": "4", "answer": "B", "explanation": ""}
 ASKED = {**ROW, "question": "2+2=?", "A": "seven", "answer": ""}
@@ -8,6 +8,10 @@ ASKED = {**ROW, "question": "2+2=?", "A": "seven", "answer": ""}
 
 def few_shot(user: str, assistant: str = "{answer}") -> Prompt:
     return Prompt(user, assistant, examples=1, place_for_examples=True)
+
+
+def messages(prompt: Prompt, shape: str, examples: list[dict[str, str]], asked: dict[str, str]) -> list[Message]:
+    return prompt.after(shape, prompt.shown(examples), asked)
 
 
 def test_cells_take_the_place_of_their_columns() -> None:
@@ -29,13 +33,13 @@ def test_a_column_named_in_a_later_cell_stays_until_the_whole_prompt_is_filled()
 
 
 def test_what_an_example_leaves_open_is_filled_from_the_question_as_in_opencompass() -> None:
-    first = few_shot("{D}").messages("turns", [{**ROW, "D": "{A}"}], ASKED)[0]
+    first = messages(few_shot("{D}"), "turns", [{**ROW, "D": "{A}"}], ASKED)[0]
     assert first["content"] == "seven"
 
 
 def test_the_subject_s_name_is_put_in_both_turns() -> None:
     prompt = few_shot("{subject}: {question}", "{subject}: {answer}").about("法学")
-    assert [message["content"] for message in prompt.messages("turns", [ROW], ASKED)] == [
+    assert [message["content"] for message in messages(prompt, "turns", [ROW], ASKED)] == [
         "法学: 1+1=?",
         "法学: B",
         "法学: 2+2=?",
@@ -43,7 +47,7 @@ def test_the_subject_s_name_is_put_in_both_turns() -> None:
 
 
 def test_in_turns_examples_come_first_and_the_question_ends_the_conversation_without_its_answer() -> None:
-    assert few_shot("问: {question}", "答: {answer}").messages("turns", [ROW], ASKED) == [
+    assert messages(few_shot("问: {question}", "答: {answer}"), "turns", [ROW], ASKED) == [
         {"role": "user", "content": "问: 1+1=?"},
         {"role": "assistant", "content": "答: B"},
         {"role": "user", "content": "问: 2+2=?"},
@@ -51,14 +55,14 @@ def test_in_turns_examples_come_first_and_the_question_ends_the_conversation_wit
 
 
 def test_flat_is_one_message_that_ends_with_what_comes_before_the_answer() -> None:
-    assert few_shot("问: {question}", "答: {answer}").messages("flat", [ROW], ASKED) == [
+    assert messages(few_shot("问: {question}", "答: {answer}"), "flat", [ROW], ASKED) == [
         {"role": "user", "content": "问: 1+1=?\n答: B\n问: 2+2=?\n答: "}
     ]
 
 
 def test_plain_is_the_flat_text_with_no_role_of_a_chat() -> None:
     prompt = few_shot("问: {question}", "答: {answer}")
-    (flat,), (plain,) = (prompt.messages(shape, [ROW], ASKED) for shape in ("flat", "plain"))
+    (flat,), (plain,) = (messages(prompt, shape, [ROW], ASKED) for shape in ("flat", "plain"))
     assert plain == {"role": "text", "content": flat["content"]}
     assert (is_plain([plain]), is_plain([flat])) == (True, False)
 
@@ -74,16 +78,16 @@ def test_a_text_in_which_an_option_follows_has_empty_lines_between_examples_as_i
 
 
 def test_flat_ends_with_the_question_where_nothing_comes_before_the_answer() -> None:
-    (message,) = few_shot("问: {question}答: ").messages("flat", [ROW], ASKED)
+    (message,) = messages(few_shot("问: {question}答: "), "flat", [ROW], ASKED)
     assert message["content"] == "问: 1+1=?答: \nB\n问: 2+2=?答: "
 
 
 def test_flat_without_examples_begins_with_an_empty_line_where_the_template_has_a_place_for_them() -> None:
     with_place = Prompt("{question}", "{answer}", examples=0, place_for_examples=True)
     without = Prompt("{question}", "{answer}", examples=0, place_for_examples=False)
-    assert with_place.messages("flat", [], ASKED)[0]["content"] == "\n2+2=?"
-    assert without.messages("flat", [], ASKED)[0]["content"] == "2+2=?"
-    assert with_place.messages("turns", [], ASKED) == without.messages("turns", [], ASKED)
+    assert messages(with_place, "flat", [], ASKED)[0]["content"] == "\n2+2=?"
+    assert messages(without, "flat", [], ASKED)[0]["content"] == "2+2=?"
+    assert messages(with_place, "turns", [], ASKED) == messages(without, "turns", [], ASKED)
 
 
 def test_the_cells_of_a_filled_template_are_found_again_whatever_examples_come_before() -> None:

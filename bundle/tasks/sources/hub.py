@@ -160,7 +160,6 @@ def _load_online(benchmark: Benchmark, wanted: Sequence[Pair], say: Callable[[st
 
 
 def _look_up(benchmark: Benchmark, limit_s: float) -> tuple[str, list[str]]:
-    """The current commit and the names of its files."""
     from huggingface_hub import HfApi, constants  # imported late: slow
 
     try:

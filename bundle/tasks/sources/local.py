@@ -92,8 +92,6 @@ def resolve(source: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Something that holds at least some of a benchmark's files."""
-
     kind: Literal["csv", "parquet", "zip"]
     path: Path
 
@@ -173,7 +171,8 @@ def _places(root: Path, benchmark: Benchmark, wanted: Sequence[Pair]) -> list[_P
     for _ in range(_DEPTH + 1):
         if found := [place for folder in level if (place := look(folder))]:
             return found
-        level = list(islice((child for folder in level for child in _folders(folder)), _FOLDERS - seen))
+        below = (folder / name for folder in level for name in _list(folder) if not name.startswith("."))
+        level = list(islice((path for path in below if path.is_dir()), _FOLDERS - seen))
         seen += len(level)
     return []
 
@@ -187,10 +186,6 @@ def _members(path: Path, names: Iterable[str]) -> list[str]:
     """The members of a .zip that end in one of these names."""
     wanted = tuple(names)
     return [member for member in names_in(path) if member.endswith(wanted)]
-
-
-def _folders(folder: Path) -> list[Path]:
-    return [path for name in _list(folder) if not name.startswith(".") and (path := folder / name).is_dir()]
 
 
 def _is_file(path: Path) -> bool:
@@ -226,7 +221,6 @@ def _read_directory(root: Path, names: Mapping[Pair, str], where: str) -> dict[P
 
 
 def _list(folder: Path) -> list[str]:
-    """The names in a folder, sorted; none if there is no such folder."""
     try:
         return sorted(os.listdir(folder))  # noqa: PTH208 - only the names are wanted
     except OSError:
