@@ -38,7 +38,9 @@ def report(
 
     The HTML page is one file that works offline, in a mail and on paper.
     """
-    from bundle.runs.recorded_run import read_recorded_run  # imported late: `bundle --help` does not need it
+    # imported late: `bundle --help` needs none of it
+    from bundle.reports.health import headline
+    from bundle.runs.recorded_run import read_recorded_run
 
     if (wanted := FORMATS.get(format_name)) is None:
         known = did_you_mean(format_name, FORMATS, f"Formats: {', '.join(FORMATS)}.")
@@ -53,4 +55,6 @@ def report(
         path = output / wanted.name
     for remark in wanted.write(recorded, path, language=lang, allow_partial=allow_partial):
         typer.echo(remark, err=True)
+    if format_name != "html" and not recorded.health.is_ok:
+        typer.echo(headline(recorded.health), err=True)
     typer.echo(path)

@@ -40,7 +40,7 @@ class ListedRun:
 
     Attributes:
         answered: Questions with a reply; None if unknown.
-        data: What its tasks' rows were, as `TaskRecord.data_fingerprint` has it.
+        asked: What its tasks asked and how, as `TaskRecord.asked` has it; empty while it is not finished.
         seconds: Total duration; None while it runs and where it was cut off.
         scopes: What part of every task was asked and answered, by its name.
         doubtful: Whether its measurement is, see `bundle.runs.health`.
@@ -51,7 +51,7 @@ class ListedRun:
     state: State
     model: str | None = None
     tasks: tuple[str, ...] = ()
-    data: tuple[str | None, ...] = ()
+    asked: tuple[Mapping[str, Any], ...] = ()
     headlines: tuple[Headline, ...] = ()
     total: int | None = None
     answered: int | None = None
@@ -180,7 +180,7 @@ def _finished(directory: Path, when: datetime, results: Results) -> ListedRun:
         State.DONE if coverage.answered == coverage.total else State.INCOMPLETE,
         model=record.model.name,
         tasks=tuple(task.name for task in record.tasks),
-        data=tuple(task.data_fingerprint for task in record.tasks),
+        asked=tuple(task.asked for task in record.tasks),
         headlines=tuple(headlines(record.scored_tasks, results.scores)),
         total=coverage.total,
         answered=coverage.answered,

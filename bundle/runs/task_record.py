@@ -103,6 +103,12 @@ class TaskRecord(RecordPart):
             available=None if tables is None else _available(task, subjects, tables),
         )
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What two runs of it must have in common if their scores are to be compared, by field."""
+        # The order in which subjects were named does not matter.
+        return self.model_dump(include=_ASKED) | {"subjects": self.subjects and sorted(self.subjects)}
+
     @cached_property
     def scored(self) -> ScoredTask:
         """What its scores depend on."""
@@ -123,6 +129,12 @@ class TaskRecord(RecordPart):
             ),
             groups=self.groups,
         )
+
+
+_ASKED = {
+    *("benchmark", "splits", "example_split", "user", "assistant", "examples", "place_for_examples", "shape", "answer"),
+    *("subjects", "limit", "first", "sample", "data_fingerprint"),
+}
 
 
 def _available(task: Task, subjects: Sequence[str] | None, tables: Tables) -> int | None:

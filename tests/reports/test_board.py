@@ -114,6 +114,20 @@ def test_the_base_is_the_oldest_run_with_the_newest_ones_questions(tmp_path: Pat
     assert "different questions" in runs["sample"]["incomparable"]
 
 
+def test_a_run_with_another_prompt_is_not_the_base(tmp_path: Path) -> None:
+    for hour, shape in enumerate(["flat", "turns", "turns"]):
+        outcomes = random_outcomes(TASK, 0.5, seed=hour, questions=3)
+        directory = write_run(tmp_path / f"20261124-0{hour}0000-{shape}", outcomes, data="c")
+        record = json.loads((directory / "run.json").read_text())
+        record["tasks"][0]["shape"] = shape
+        (directory / "run.json").write_text(json.dumps(record))
+
+    (table,) = board_data(Reader(tmp_path).read())["tables"]
+
+    assert table["base"] == "20261124-010000-turns"
+    assert "different prompts" in {run["run"]: run for run in table["runs"]}["20261124-000000-flat"]["incomparable"]
+
+
 def test_what_cannot_be_compared_says_why_and_a_part_is_called_one(out: Path) -> None:
     few = runs_of(out)["sft-step-4000"]
     assert "different subjects" in few["incomparable"]

@@ -159,6 +159,35 @@ def test_a_larger_drop_does_not_whether_or_not_it_is_chance(tmp_path: Path) -> N
     assert more.line.endswith("p < 0.0001, statistically significant")
 
 
+@pytest.mark.parametrize(
+    ("required", "met", "line"),
+    [(33.3333334, False, "33.3333333, required: 33.3333334"), (33.33333, True, "33.333333, required: 33.33333")],
+)
+def test_a_score_and_what_is_required_can_be_told_apart(tmp_path: Path, required: float, met: bool, line: str) -> None:
+    (result,) = check_gates(parse_gates([f"ceval-law={required}"]), a_run(tmp_path / "now", {"law": "100"}))
+
+    assert (result.met, result.line) == (met, f"ceval-law {line}")
+
+
+@pytest.mark.parametrize(
+    ("most", "met", "line"),
+    [
+        (0.5, False, "0.503 points below"),
+        (0.0, False, "0.50 points below"),
+        (0.5025126, True, "0.50251256 points below"),
+    ],
+)
+def test_a_drop_and_what_is_allowed_can_be_told_apart(tmp_path: Path, most: float, met: bool, line: str) -> None:
+    write_run(tmp_path / "before", {"law": "11" + "0" * 197})
+
+    gates = parse_gates([], tmp_path / "before", most)
+    (result,) = check_gates(gates, a_run(tmp_path / "now", {"law": "1" + "0" * 198}))
+
+    assert result.met == met
+    assert line in result.line
+    assert f"allowed drop: {most:.15g};" in result.line
+
+
 def test_a_better_run_meets_the_gate(tmp_path: Path) -> None:
     write_run(tmp_path / "before", {"law": "1000"})
     (result,) = check_gates(parse_gates([], tmp_path / "before", 0.0), a_run(tmp_path / "now", {"law": "1100"}))

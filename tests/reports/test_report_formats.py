@@ -40,6 +40,16 @@ def test_files_come_into_the_runs_directory_and_what_they_lack_is_said(
     assert remark in result.stderr
 
 
+@pytest.mark.parametrize("name", ["opencompass", "model-card"])
+def test_a_doubtful_measurement_is_said_where_the_files_do_not(tmp_path: Path, name: str) -> None:
+    replies = {("law", number): "" for number in range(30)}
+    run = write_run(tmp_path / "20260102-030405-run", {"law": "-" * 30}, replies=replies, record=REAL)
+
+    result = call("report", run, "--format", name, "--allow-partial", environment=os.environ)
+
+    assert "measurement: DOUBTFUL, no option found in 30 of 30 replies (100.0 %)" in result.stderr
+
+
 def test_a_model_card_of_a_part_of_the_benchmark_is_refused(directory: Path) -> None:
     result = call("report", directory, "--format", "model-card", environment=os.environ)
     assert result.returncode == 2

@@ -152,16 +152,31 @@ def test_the_table_fits_80_columns_and_nothing_is_lost_from_a_long_name(tmp_path
     assert text.count("x") >= 60
 
 
+def bold(out: Path) -> list[str]:
+    stream = StringIO()
+    show_runs(Console(file=stream, width=80, force_terminal=True, color_system="standard"), list_runs(out))
+    lines = [line for line in stream.getvalue().splitlines() if line.startswith("\x1b[1m2026")]
+    return [line.removeprefix("\x1b[1m")[:15] for line in lines]
+
+
 def test_the_best_run_is_bold_among_those_of_the_same_questions(tmp_path: Path) -> None:
     for day, (share, data) in enumerate([(0.9, "sample"), (0.3, "C-Eval"), (0.6, "C-Eval")], 1):
         outcomes = random_outcomes(find_task("ceval_gen"), share, seed=day, questions=3)
         write_run(tmp_path / f"2026010{day}-000000-a", outcomes, data=data)
-    stream = StringIO()
 
-    show_runs(Console(file=stream, width=80, force_terminal=True, color_system="standard"), list_runs(tmp_path))
+    assert bold(tmp_path) == ["20260103-000000"]
 
-    bold = [line for line in stream.getvalue().splitlines() if line.startswith("\x1b[1m2026")]
-    assert [line.removeprefix("\x1b[1m")[:15] for line in bold] == ["20260103-000000"]
+
+def test_the_best_is_sought_among_runs_that_can_be_compared_and_all_that_are_level_are_bold(tmp_path: Path) -> None:
+    task = find_task("ceval_gen")
+    shapes = [("turns", 0.5), ("turns", 0.5), ("turns", 0.3), ("flat", 0.9)]
+    for day, (shape, share) in enumerate(shapes, 1):
+        directory = write_run(tmp_path / f"2026010{day}-000000-a", random_outcomes(task, share, seed=1, questions=3))
+        record = json.loads((directory / "run.json").read_text())
+        record["tasks"][0]["shape"] = shape
+        (directory / "run.json").write_text(json.dumps(record))
+
+    assert bold(tmp_path) == ["20260102-000000", "20260101-000000"]
 
 
 def test_elsewhere_than_on_a_terminal_a_run_is_one_line(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from bundle.errors import RunError
 from bundle.reports.comparison import Comparison, Row, compare
@@ -35,9 +36,9 @@ class BoardRun:
     incomparable: str | None = None
 
     @property
-    def data(self) -> str | None:
-        """What the rows of its task were; see `TaskRecord`."""
-        return next(task.data_fingerprint for task in self.run.record.tasks if task.name == self.section.task.name)
+    def asked(self) -> Mapping[str, Any]:
+        """What its task asked and how; see `TaskRecord`."""
+        return next(task.asked for task in self.run.record.tasks if task.name == self.section.task.name)
 
     @property
     def lines(self) -> dict[str, Line]:
@@ -91,7 +92,7 @@ class Reader:
     """Reads a board again and again, and of it only what has changed.
 
     ``base`` is the run that the others are compared with; None for the oldest whole run of each task, of
-    those with the newest one's data.
+    those that asked what the newest one did.
     """
 
     def __init__(self, directory: Path, base: Path | None = None) -> None:
@@ -143,9 +144,9 @@ class Reader:
             base = next((one for one in runs if one.run.directory.resolve() == self._base), None)
         else:
             done = [one for one in runs if one.listed.state is State.DONE]
-            # A run of a few questions is not a fair base for whole ones, nor one of the sample for one of C-Eval.
+            # A run of a few questions is not a fair base for whole ones, nor one of other questions or another prompt.
             whole = [one for one in done if not one.run.partial]
-            same = [one for one in whole if one.data == whole[0].data]
+            same = [one for one in whole if one.asked == whole[0].asked]
             base = next(reversed(same or done), None)
         if base is None or base.section.secret:
             return Table(None, tuple(runs))

@@ -49,11 +49,7 @@ def require_comparable(base: RunRecord, new: RunRecord | Sequence[TaskRecord], *
     tasks, origins = (
         (new.tasks, f": {base.data.origin} and {new.data.origin}") if isinstance(new, RunRecord) else (new, "")
     )
-    # The order in which subjects were named does not matter.
-    before, now = (
-        {one.name: one.model_dump() | {"subjects": one.subjects and sorted(one.subjects)} for one in of_run}
-        for of_run in (base.tasks, tasks)
-    )
+    before, now = ({one.name: one.asked for one in of_run} for of_run in (base.tasks, tasks))
     shared = [name for name in before if name in now]
     reasons: list[str] = []
     parts: list[str] = []

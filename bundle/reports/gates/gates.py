@@ -208,15 +208,16 @@ def _min_score(value: str) -> MinScore:
 
 
 def _at_least(gate: MinScore, run: RecordedRun, allowed: int) -> GateResult:
-    name = f"{gate.name} is at least {gate.percent:g}"
+    required = _exact(gate.percent)
+    name = f"{gate.name} is at least {required}"
     score = run.scores.get(gate.name)
     if score is None:
         return GateResult(
-            name, False, f"{gate.name} has no score: not all its subjects were asked; required: {gate.percent:g}"
+            name, False, f"{gate.name} has no score: not all its subjects were asked; required: {required}"
         )
     missing = score.n - score.answered
     reached = "no score" if score.accuracy is None else _decimals(score.accuracy, gate.percent)
-    line = f"{gate.name} {reached}, required: {gate.percent:g}"
+    line = f"{gate.name} {reached}, required: {required}"
     if run.total - run.answered > allowed and missing:
         return GateResult(name, False, f"{line}; but {missing} of {score.n} questions have no reply")
     if missing:
@@ -227,11 +228,13 @@ def _at_least(gate: MinScore, run: RecordedRun, allowed: int) -> GateResult:
 
 
 def _parsed(most: float, health: Health) -> GateResult:
-    name = f"at most {most:g} % of the replies are without an option"
+    name = f"at most {_exact(most)} % of the replies are without an option"
     if not health.replies:
         return GateResult(name, False, "no question has a reply, so the share of replies without an option is unknown")
     share = _decimals(health.unparsed_percent, most)
-    line = f"{share} % of the replies without an option ({health.unparsed} of {health.replies}), allowed: {most:g} %"
+    line = (
+        f"{share} % of the replies without an option ({health.unparsed} of {health.replies}), allowed: {_exact(most)} %"
+    )
     return GateResult(name, health.unparsed_percent <= most + _TOLERANCE, line)
 
 
@@ -239,10 +242,11 @@ def _not_below(row: Row, most: float, comparison: Comparison, allowed: int) -> G
     scored = one_line(row.name)
     name = f"{scored} is at most {_points(most)} below the baseline"
     drop = -row.difference
-    moved = f"{abs(drop):.2f} points {'below' if drop > 0 else 'above'}" if round(drop, 2) else "level with"
+    by = _decimals(abs(drop), most)
+    moved = f"{by} points {'below' if drop > 0 else 'above'}" if float(by) else "level with"
     line = (
         f"{scored} {_decimals(row.new, row.base)} is {moved} {_decimals(row.base, row.new)} in "
-        f"{one_line(comparison.base.name)}, allowed drop: {most:g}; {p_says(row.p)}, {_MEANINGS[row.standing]}"
+        f"{one_line(comparison.base.name)}, allowed drop: {_exact(most)}; {p_says(row.p)}, {_MEANINGS[row.standing]}"
     )
     missing, total = comparison.new.total - comparison.new.answered, comparison.new.total
     if missing > allowed:
@@ -261,7 +265,7 @@ def _of_a_part(run: RecordedRun) -> str:
 
 
 def _points(number: float) -> str:
-    return f"{number:g} point{'' if number == 1 else 's'}"
+    return f"{_exact(number)} point{'' if number == 1 else 's'}"
 
 
 _MEANINGS = {
@@ -272,9 +276,14 @@ _MEANINGS = {
 }
 
 
+def _exact(number: float) -> str:
+    """As it was given: a rounded one could contradict whether the gate was met."""
+    return f"{number:.15g}"
+
+
 def _decimals(value: float, other: float) -> str:
     """With enough decimals to distinguish two different numbers."""
-    for digits in range(2, 7):
+    for digits in range(2, 11):
         if f"{value:.{digits}f}" != f"{other:.{digits}f}":
             return f"{value:.{digits}f}"
     return f"{value:.2f}"

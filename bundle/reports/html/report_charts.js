@@ -232,9 +232,11 @@ const reportCharts = (() => {
     const numbers = column.filter((value, place) => value !== null && replied(place));
     if (!numbers.length) return null;
     // A few that took very long would press all others into one bar.
-    const end = d3.quantile(numbers, 0.99), most = d3.max(numbers);
+    const ranked = d3.sort(numbers), most = ranked.at(-1);
+    const quantile = (percent) => ranked[Math.ceil((percent * ranked.length) / 100) - 1]; // as in the table below
+    const end = quantile(99);
     const drawn = most > 2 * end ? numbers.filter((value) => value <= end) : numbers;
-    const median = d3.median(numbers);
+    const median = quantile(50);
     const few = new Set(drawn).size <= 12 && d3.max(drawn) <= 40 && drawn.every(Number.isInteger);
     const whole = few ? [Math.max(0, d3.min(drawn) - 2), d3.max(drawn) + 2] : null;
     const x = few

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from bundle.reports.screen.output import plain_table
 from bundle.reports.texts import ENGLISH, Words
+from bundle.runs.files import to_json
 from bundle.runs.listing import ListedRun, State
 from bundle.system.text import one_line
 
@@ -67,13 +68,15 @@ def _table(runs: Sequence[ListedRun], names: Sequence[str], words: Words, *, fit
 
 
 def _best(runs: Sequence[ListedRun]) -> list[ListedRun]:
-    """The runs with the highest score of those of the same tasks and questions, where there are several."""
-    whole: dict[object, list[tuple[float, ListedRun]]] = {}
+    """The runs with the highest score of those that can be compared, where there are several."""
+    whole: dict[str, list[tuple[float, ListedRun]]] = {}
     for run in runs:
         scores = [one.score.accuracy for one in run.headlines if one.whole and one.score.accuracy is not None]
         if run.state is State.DONE and not run.partial and not run.doubtful and scores:
-            whole.setdefault((run.tasks, run.data), []).append((sum(scores), run))
-    return [max(same, key=lambda one: one[0])[1] for same in whole.values() if len(same) > 1]
+            asked = to_json([run.tasks, run.asked])
+            whole.setdefault(asked, []).append((round(sum(scores), 9), run))
+    best = {asked: max(score for score, _ in same) for asked, same in whole.items() if len(same) > 1}
+    return [run for asked, highest in best.items() for score, run in whole[asked] if score == highest]
 
 
 def _scores(run: ListedRun) -> str:
