@@ -351,3 +351,11 @@ def test_a_mistyped_format_is_answered_with_the_nearest(tmp_path: Path) -> None:
     result = run_program("report", tmp_path, "--format", "htm", environment=os.environ)
     assert result.returncode == 2
     assert "Did you mean html?" in result.stderr
+
+
+def test_the_page_says_whose_lengths_end_where_the_answer_was_final(tmp_path: Path) -> None:
+    directory = write_run(tmp_path / "r", {"law": "110"})
+    rows = (directory / "predictions.jsonl").read_text()
+    (directory / "predictions.jsonl").write_text(rows.replace('"decided_early": false', '"decided_early": true', 2))
+
+    assert "2 of 3 replies were stopped once their answer was final" in render_page(read_recorded_run(directory))
