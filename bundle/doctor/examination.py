@@ -7,11 +7,10 @@ slow ones are imported while other checks wait for programs and servers.
 import importlib
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ import typer
 from bundle.errors import BundleError
 from bundle.runs.finding import OUTPUTS
 from bundle.serving.machine import Machine
+from bundle.system.background import begin
 from bundle.system.findings import SLOW, Check, Finding, Status, failing, warning, worst
 from bundle.system.text import hanging, one_line
 
@@ -90,7 +90,7 @@ def run_checks(checks: Sequence[Check], limit_s: float) -> Iterator[tuple[str, t
     program from ending.
     """
     began = time.monotonic()
-    for check, started in [(check, _started(check)) for check in checks]:
+    for check, started in [(check, begin(partial(_findings, check))) for check in checks]:
         limit = limit_s * check.patience
         try:
             found = started.result(max(0.0, began + limit - time.monotonic()))
@@ -119,22 +119,15 @@ def _engines(machine: Machine) -> list[Check]:
     return [check for engine in ENGINES.values() for check in engine.checks(machine)]
 
 
-def _started(check: Check) -> Future[tuple[Finding, ...]]:
-    """What a check finds, in a thread of its own."""
-    found: Future[tuple[Finding, ...]] = Future()
-
-    def run() -> None:
-        try:
-            found.set_result(tuple(check.look()))
-        except BundleError as error:
-            found.set_result((failing(error.message, error.remedy, error.details),))
-        except ModuleNotFoundError as error:
-            found.set_result((_missing(error),))
-        except Exception as error:  # one check that fails must not hide what the others found
-            found.set_result((warning(f"cannot be checked: {type(error).__name__}: {error}", None),))
-
-    threading.Thread(target=run, daemon=True, name=f"check {check.topic}").start()
-    return found
+def _findings(check: Check) -> tuple[Finding, ...]:
+    try:
+        return tuple(check.look())
+    except BundleError as error:
+        return (failing(error.message, error.remedy, error.details),)
+    except ModuleNotFoundError as error:
+        return (_missing(error),)
+    except Exception as error:  # one check that fails must not hide what the others found
+        return (warning(f"cannot be checked: {type(error).__name__}: {error}", None),)
 
 
 def _missing(error: ModuleNotFoundError) -> Finding:

@@ -3,7 +3,6 @@
 import asyncio
 import enum
 from collections import deque
-from types import TracebackType
 
 _FIRST_LIMIT = 16
 _WORTHWHILE_GAIN, _FULL_GAIN = 1.2, 1.7
@@ -81,9 +80,7 @@ class Window:
                 self._leave()
             raise
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         self._leave()
 
     def begun(self) -> None:

@@ -31,12 +31,12 @@ _LARGEST_NUMBER = 2**63
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, remedy: str = DAMAGED) -> dict[str, Any]:
     """Read one of a run's JSON files. Raises RunError if it cannot be read, or is not a JSON object."""
     try:
         content = parse_json(read_regular(path, LARGEST_JSON))
     except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror or error}.", remedy=DAMAGED) from None
+        raise RunError(f"{path} cannot be read: {error.strerror or error}.", remedy=remedy) from None
     except RecursionError:
         why = "nested too deeply"
     except ValueError as error:
@@ -45,7 +45,7 @@ def read_json(path: Path) -> dict[str, Any]:
         if isinstance(content, dict):
             return content
         why = "not a JSON object"
-    raise RunError(f"{path} is damaged: {why}.", remedy=DAMAGED)
+    raise RunError(f"{path} is damaged: {why}.", remedy=remedy)
 
 
 def read_lines(path: Path, opened: BinaryIO | None = None) -> Iterator[bytes]:

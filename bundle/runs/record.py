@@ -5,11 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, StrictBool, StrictFloat, StrictInt, ValidationError
+from pydantic import Field, StrictBool, StrictFloat, StrictInt
 
-from bundle.config.faults import first_fault
-from bundle.errors import RunError
-from bundle.runs.files import RECORD, read_json
+from bundle.runs.files import DAMAGED, RECORD
 from bundle.runs.health import known_options
 from bundle.runs.served import (
     EngineRecord,
@@ -171,12 +169,7 @@ class RunRecord(RecordPart):
     @classmethod
     def read(cls, directory: Path) -> Self:
         """Read the record of the run in ``directory``. Raises RunError if it is missing or damaged."""
-        path = directory / RECORD
-        content = read_json(path)
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            raise RunError(f"{path} is damaged: {first_fault(error, cls)}", remedy="Start a new run.") from None
+        return cls.from_file(directory / RECORD, DAMAGED)
 
     def to_json(self) -> dict[str, Any]:
         return {key: value for key, value in self.model_dump().items() if value is not None}

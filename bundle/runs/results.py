@@ -1,17 +1,17 @@
 """``results.json``: the scores of a run, and how it went."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from bundle.config.faults import first_fault
 from bundle.errors import RunError
 from bundle.runs.cut_prompts import Sent
-from bundle.runs.files import DAMAGED, PREDICTIONS, RECORD, RESULTS, read_json
+from bundle.runs.files import DAMAGED, PREDICTIONS, RECORD, RESULTS
 from bundle.runs.health import Examination, Health
 from bundle.runs.predictions import Prediction
 from bundle.runs.scoring import Score, Tally, score_run
@@ -88,13 +88,7 @@ class Results(RecordPart):
         path = directory / RESULTS
         if not os.path.lexists(path):
             return None
-        remedy = "Remove the file; `bundle report` needs only the replies."
-        try:
-            return cls.model_validate(read_json(path))
-        except RunError as error:
-            raise RunError(error.message, remedy=remedy) from None
-        except ValidationError as error:
-            raise RunError(f"{path} is damaged: {first_fault(error, cls)}", remedy=remedy) from None
+        return cls.from_file(path, "Remove the file; `bundle report` needs only the replies.")
 
     def require_replies(self, directory: Path, replies: int) -> None:
         """Refuse a run that has lost replies since: what is left scores something else than what was measured.
@@ -163,9 +157,7 @@ class Tokens:
     """Counts the tokens of replies, as `Results` has them."""
 
     def __init__(self) -> None:
-        self._counts = dict.fromkeys(("prompt", "completion", "cut_replies", "uncounted_replies"), 0)
-        self._chunks = 0
-        self._cached: int | None = None
+        self._counts = Counter(prompt=0, completion=0, cut_replies=0, uncounted_replies=0)
 
     def add(self, one: Prediction) -> None:
         if one.error is not None:
@@ -174,10 +166,10 @@ class Tokens:
         self._counts["completion"] += one.completion_tokens or 0
         self._counts["cut_replies"] += one.decided_early
         self._counts["uncounted_replies"] += one.completion_tokens is None
-        self._chunks += one.chunks or 0
+        if one.chunks:
+            self._counts["chunks_of_cut_replies"] += one.chunks
         if one.cached_tokens is not None:
-            self._cached = (self._cached or 0) + one.cached_tokens
+            self._counts["cached"] += one.cached_tokens
 
     def to_json(self) -> dict[str, int]:
-        chunks = {"chunks_of_cut_replies": self._chunks} if self._chunks else {}
-        return self._counts | chunks | ({} if self._cached is None else {"cached": self._cached})
+        return dict(self._counts)

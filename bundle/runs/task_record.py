@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, InstanceOf, StrictBool, StrictInt
+from pydantic import BaseModel, ConfigDict, InstanceOf, StrictBool, StrictInt, ValidationError
 
+from bundle.config.faults import first_fault
+from bundle.errors import RunError
+from bundle.runs.files import read_json
 from bundle.tasks.benchmarks import Subject
 from bundle.tasks.catalog import Task
 from bundle.tasks.scores import Member, ScoredTask
@@ -20,6 +24,15 @@ class RecordPart(BaseModel):
 
     # Its validator is made on first use: of most parts only once the server has been started.
     model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
+
+    @classmethod
+    def from_file(cls, path: Path, remedy: str) -> Self:
+        """Read what a file holds. Raises RunError if it is missing or damaged."""
+        content = read_json(path, remedy)
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise RunError(f"{path} is damaged: {first_fault(error, cls)}", remedy=remedy) from None
 
 
 class SubjectNames(RecordPart):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from bundle.tasks.answers.labelled import FirstMatch, FirstMatchReader
+from bundle.tasks.answers.labelled import FirstMatchReader
 from bundle.tasks.answers.rule import AnswerReader, AnswerRule, check_options
 
 _FINAL = r"答案是?\s*([{options}])"
@@ -93,13 +93,12 @@ class FirstOption(AnswerRule):
 
     options: str = "ABCD"
     _searches: tuple[Callable[[str], str | None], ...] = field(init=False, repr=False, compare=False)
-    _final: FirstMatch = field(init=False, repr=False, compare=False)
+    _final: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_options(self.options)
         object.__setattr__(self, "_searches", searches(self.options))
-        final = re.compile(_FINAL.format(options=self.options))
-        object.__setattr__(self, "_final", FirstMatch(final, str.isspace, len("答案是")))
+        object.__setattr__(self, "_final", re.compile(_FINAL.format(options=self.options)))
 
     def extract(self, reply: str) -> str:
         text = reply.strip()
@@ -112,10 +111,7 @@ class FirstOption(AnswerRule):
         return ""
 
     def reader(self) -> AnswerReader:
-        return FirstMatchReader(self._final, self.extract)
-
-    def can_find(self, answer: str) -> bool:
-        return len(answer) == 1 and answer in self.options
+        return FirstMatchReader(self._final, str.isspace, len("答案是"), self.extract)
 
 
 def searches(options: str) -> tuple[Callable[[str], str | None], ...]:

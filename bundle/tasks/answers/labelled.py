@@ -11,31 +11,29 @@ from bundle.tasks.answers.rule import AnswerReader, AnswerRule, check_options
 _COLONS = ":："
 
 
-@dataclass(frozen=True, slots=True)
-class FirstMatch:
-    """A regular expression "label, fillers, answer" whose first match is final, whatever text follows.
-
-    Attributes:
-        expression: A label without fillers in it, any number of fillers, one character that is the answer (group 1).
-    """
-
-    expression: re.Pattern[str]
-    is_filler: Callable[[str], bool]
-    label_length: int
-
-
 class FirstMatchReader:
     """Returns the answer of the first match as soon as it arrives; without one it waits for the end of the reply.
+
+    The first match is final, whatever text follows.
 
     The time taken grows with the length of the reply and not with its square, however small the pieces are: fillers
     complete no match, and of text without a match only its end is searched again, where one may have begun.
 
     Args:
+        expression: A label without fillers in it, any number of fillers, one character that is the answer (group 1).
         otherwise: The answer in a whole reply that has no such match.
     """
 
-    def __init__(self, first: FirstMatch, otherwise: Callable[[str], str]) -> None:
-        self._first = first
+    def __init__(
+        self,
+        expression: re.Pattern[str],
+        is_filler: Callable[[str], bool],
+        label_length: int,
+        otherwise: Callable[[str], str],
+    ) -> None:
+        self._expression = expression
+        self._is_filler = is_filler
+        self._label_length = label_length
         self._otherwise = otherwise
         self._read: list[str] = []
         self._open: list[str] = []
@@ -45,7 +43,7 @@ class FirstMatchReader:
         if self._answer is None:
             self._read.append(piece)
             self._open.append(piece)
-            if not all(map(self._first.is_filler, piece)):
+            if not all(map(self._is_filler, piece)):
                 self._look("".join(self._open))
         return self._answer
 
@@ -53,13 +51,13 @@ class FirstMatchReader:
         return self._otherwise("".join(self._read)) if self._answer is None else self._answer
 
     def _look(self, text: str) -> None:
-        if match := self._first.expression.search(text):
+        if match := self._expression.search(text):
             self._answer = match[1]
             return
         end = len(text)
-        while self._first.is_filler(text[end - 1]):
+        while self._is_filler(text[end - 1]):
             end -= 1
-        self._open = [text[max(0, end - self._first.label_length) :]]
+        self._open = [text[max(0, end - self._label_length) :]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +84,7 @@ class Labelled(AnswerRule):
     options: str = "ABCD"
     colon: str = _COLONS
     ignore_case: bool = False
-    _first: FirstMatch = field(init=False, repr=False, compare=False)
+    _expression: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_options(self.options)
@@ -97,7 +95,7 @@ class Labelled(AnswerRule):
         if not self.colon or not set(self.colon) <= set(_COLONS):
             raise ConfigError(f"The colon {self.colon!r} is not ':', '：' or both.", remedy='Use ":：" for both.')
         # Possessive: what may be a filler is neither a colon nor an option, and trying other splits would be quadratic.
-        object.__setattr__(self, "_first", FirstMatch(re.compile(self.expression), _is_no_word, len(self.label)))
+        object.__setattr__(self, "_expression", re.compile(self.expression))
 
     @property
     def expression(self) -> str:
@@ -106,14 +104,11 @@ class Labelled(AnswerRule):
         return rf"{case}{self.label}\s*+[{self.colon}]\W*+([{self.options}])"
 
     def extract(self, reply: str) -> str:
-        match = self._first.expression.search(reply)
+        match = self._expression.search(reply)
         return match[1] if match else ""
 
     def reader(self) -> AnswerReader:
-        return FirstMatchReader(self._first, self.extract)
-
-    def can_find(self, answer: str) -> bool:
-        return len(answer) == 1 and answer in self.options
+        return FirstMatchReader(self._expression, _is_no_word, len(self.label), self.extract)
 
 
 def _is_no_word(character: str) -> bool:

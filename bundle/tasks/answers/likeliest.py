@@ -23,6 +23,3 @@ class Likeliest(AnswerRule):
 
     def extract(self, reply: str) -> str:
         return reply if self.can_find(reply) else ""
-
-    def can_find(self, answer: str) -> bool:
-        return len(answer) == 1 and answer in self.options

@@ -89,34 +89,8 @@ class SearchTimeoutError(Exception):
     """The search was given up."""
 
 
-class _Timer:
-    """Raises ``SearchTimeoutError`` in the main thread once that has computed for so long.
-
-    It counts processor time, so that a busy machine gives up on nothing that an idle one would find.
-    """
-
-    def __init__(self) -> None:
-        self._is_set = False
-        self._is_ready = False
-
-    def start(self, seconds: float) -> None:
-        if not self._is_ready:
-            signal.signal(signal.SIGVTALRM, self._ring)
-            self._is_ready = True
-        self._is_set = True
-        signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
-
-    def stop(self) -> None:
-        self._is_set = False  # before the next line, for the signal may be on its way
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-
-    def _ring(self, signum: int, frame: FrameType | None) -> None:
-        if self._is_set:
-            self._is_set = False
-            raise SearchTimeoutError
-
-
-_timer = _Timer()
+def _give_up(signum: int, frame: FrameType | None) -> None:
+    raise SearchTimeoutError
 
 
 def search(expression: re.Pattern[str], text: str, *, seconds: float) -> re.Match[str] | None:
@@ -127,8 +101,10 @@ def search(expression: re.Pattern[str], text: str, *, seconds: float) -> re.Matc
     """
     if threading.current_thread() is not threading.main_thread():
         return expression.search(text)
-    _timer.start(seconds)
+    signal.signal(signal.SIGVTALRM, _give_up)
+    # Processor time, so that a busy machine gives up on nothing that an idle one would find.
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
         return expression.search(text)
     finally:
-        _timer.stop()
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)

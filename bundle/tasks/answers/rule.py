@@ -25,14 +25,15 @@ class AnswerRule(ABC):
 
     name: ClassVar[str]
     """As in task files."""
+    options: str
 
     @abstractmethod
     def extract(self, reply: str) -> str:
         """The answer in a whole reply, or "" if it has none. Raises AnswerError if the search took too long."""
 
-    @abstractmethod
     def can_find(self, answer: str) -> bool:
-        """Whether there is a reply in which this rule would find this answer."""
+        """Whether there is a reply in which this rule would find this answer: one of its options, if it has such."""
+        return len(answer) == 1 and answer in self.options
 
     def reader(self) -> AnswerReader:
         """A reader for one reply; what it returns is what `extract` finds in the whole of it."""
