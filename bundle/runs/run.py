@@ -32,7 +32,8 @@ def require_writable(out: Path) -> None:
     if not there.is_dir():
         raise unwritable(out, NotADirectoryError(errno.ENOTDIR, f"{there} is a file"))
     if not os.access(there, os.W_OK | os.X_OK):
-        raise unwritable(out, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        why = errno.EROFS if os.statvfs(there).f_flag & os.ST_RDONLY else errno.EACCES
+        raise unwritable(out, OSError(why, os.strerror(why)))
 
 
 class Run:
