@@ -75,6 +75,8 @@ def test_the_engine_is_on_record(out: Path) -> None:
         "name": "transformers",
         "version": transformers.__version__,
         "arguments": [],
+        "file_arguments": [],
+        "file_environment": {},
         "dtype": dtype,
         "gpus": [],
     }

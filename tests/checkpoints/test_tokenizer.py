@@ -324,7 +324,7 @@ async def test_how_transformers_4_can_load_what_transformers_5_saved_is_told(
 ) -> None:
     report = {"transformers": "4.57.6", "checked": 0, "failed": 0, "problems": [], "error": error, "missing": []}
     refused = await refusal(model, interpreter(reporting(json.dumps(report))))
-    assert 'rename "extra_special_tokens" to "additional_special_tokens"' in str(refused.remedy)
+    assert 's/"extra_special_tokens": \\[/"additional_special_tokens": [/' in str(refused.remedy)
 
 
 # Ends of turns

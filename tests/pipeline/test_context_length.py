@@ -130,7 +130,7 @@ def test_a_resume_with_other_options_is_refused_before_anything_is_asked_or_load
         first = call(*fixed, "--data", "sample", "--subjects", "law", environment=ENVIRONMENT)
         asked = len(api.bodies)
         directory = first.stdout.splitlines()[-1]
-        # Data that is not there would be an error of its own.
+        (tmp_path / "none").mkdir()  # data without questions would be an error of its own
         other = call(*fixed, "--data", tmp_path / "none", "--limit", 1, "--resume", directory, environment=ENVIRONMENT)
         elsewhere = ["eval-remote", "other", *fixed[2:], "--data", "sample", "--subjects", "law"]
         model = call(*elsewhere, "--resume", directory, environment=ENVIRONMENT)

@@ -242,7 +242,7 @@ def test_what_failed_in_passing_is_asked_once_more_at_the_end(tmp_path: Path, re
 
 def test_what_was_refused_for_good_is_not_asked_again(tmp_path: Path) -> None:
     async def handler(call: Call) -> web.StreamResponse:
-        return error(413, "too large") if call.number <= 2 else await letter(call)
+        return error(422, "not taken") if call.number <= 2 else await letter(call)
 
     with remote_api(handler) as api:
         result = evaluated(tmp_path, "m", "--base-url", api.url, "--concurrency", 1)

@@ -279,8 +279,8 @@ def truncated(size: int) -> Callable[[Path], None]:
             id="missing tensor",
         ),
         pytest.param(
-            tensors(lambda t: t.update({"v_head.weight": torch.ones(1, 64)})),
-            r"unexpected tensors \(1\): v_head\.weight",
+            tensors(lambda t: t.update({"extra.weight": torch.ones(1, 64)})),
+            r"unexpected tensors \(1\): extra\.weight",
             id="unknown tensor",
         ),
         pytest.param(
