@@ -92,6 +92,9 @@ def _end_unexpectedly(error: Exception) -> NoReturn:
     """Say that this program is at fault, in a line, and leave the rest in a file."""
     directory = error.directory if isinstance(error, UnexpectedError) else None
     cause = error.__cause__ if isinstance(error, UnexpectedError) and error.__cause__ is not None else error
+    if "can't start new thread" in str(cause):
+        print("error: no further thread can be started\nhint: See `ulimit -u` and `ulimit -v`.", file=sys.stderr)
+        sys.exit(ExitCode.USAGE)
     if isinstance(cause, MemoryError):
         print("error: not enough memory\nhint: See `free -g` and `ulimit -v`.", file=sys.stderr, flush=True)
         sys.exit(ExitCode.USAGE)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -219,8 +220,13 @@ class Plan:
 def require_usable(options: EvaluationOptions) -> None:
     """Check what the options name, before anything is started for it.
 
-    Raises BundleError if there is no such source of questions or tracker, or no run can be created.
+    Raises BundleError if there is no such source of questions or tracker, no run can be created, or there
+    is no current directory.
     """
+    try:
+        os.getcwd()  # noqa: PTH109 - only whether there is one
+    except OSError:
+        raise UsageError("The current directory was removed.", remedy="Change to another one with cd.") from None
     if options.resume is None:
         require_writable(options.out)
     for source in options.data.values():

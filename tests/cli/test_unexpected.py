@@ -115,3 +115,24 @@ def test_too_little_memory_is_told_as_that(monkeypatch: pytest.MonkeyPatch, caps
         2,
         "error: not enough memory\nhint: See `free -g` and `ulimit -v`.\n",
     )
+
+
+def test_a_limit_on_threads_is_named_and_the_user_s(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(**_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(command_line, "app", fails)
+    with pytest.raises(SystemExit) as ended:
+        command_line.main()
+    assert ended.value.code == 2
+    assert "ulimit -u" in capsys.readouterr().err
+
+
+def test_a_current_directory_that_is_gone_is_named(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    command = f'cd "{tmp_path}/gone" && rmdir ../gone && exec "$0" -m bundle eval-local /model'
+    ended = subprocess.run(["bash", "-c", command, sys.executable], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "The current directory was removed" in ended.stderr
