@@ -14,12 +14,14 @@ class Subject:
         name: As in file and score names.
         chinese: For people, and for the prompt.
         group: The group it counts towards; "" for none.
+        questions: How many the benchmark's main split has of it; None where that is not known.
     """
 
     name: str
     english: str
     chinese: str
     group: str
+    questions: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +70,10 @@ class Benchmark:
 def _subjects(benchmark: str) -> tuple[Subject, ...]:
     """In the order and the groups of OpenCompass 0.3.3 (``configs/datasets``, ``configs/summarizers/groups``)."""
     with (Path(__file__).with_name("subjects") / f"{benchmark}.csv").open(encoding="utf-8", newline="") as file:
-        return tuple(Subject(**row) for row in csv.DictReader(file))
+        return tuple(
+            Subject(row["name"], row["english"], row["chinese"], row["group"], int(row["questions"]))
+            for row in csv.DictReader(file)
+        )
 
 
 def _groups(subjects: Sequence[Subject], *groups: str) -> dict[str, tuple[str, ...]]:

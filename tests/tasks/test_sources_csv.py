@@ -53,7 +53,7 @@ CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\
 
 @given(
     rows=st.lists(
-        st.tuples(CELLS.filter(str.strip), CELLS, CELLS, st.sampled_from("ABCD"), CELLS), min_size=1, max_size=6
+        st.tuples(CELLS.filter(str.strip), CELLS, CELLS, st.sampled_from("BC"), CELLS), min_size=1, max_size=6
     ),
     line_end=st.sampled_from(["\n", "\r\n"]),
     mark=st.sampled_from([b"", b"\xef\xbb\xbf"]),

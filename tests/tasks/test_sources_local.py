@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def test_a_directory_up_to_three_levels_too_high_is_read_and_this_is_said(below:
     tables = load_tables(str(tmp_path), CEVAL, WANTED, said.append)
     assert tables.rows == ROWS
     assert tables.origin == f"directory {tmp_path / below}"
-    assert said == [f"Reading C-Eval from {tmp_path / below}."]
+    assert said[0] == f"Reading C-Eval from {tmp_path / below}."
 
 
 def test_several_copies_below_a_directory_are_an_error_that_names_them(tmp_path: Path) -> None:
@@ -153,6 +154,65 @@ def test_a_folder_that_has_the_zip_is_read_from_it(name: str, folder: str, tmp_p
 def test_a_damaged_zip_in_a_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
     write_files(tmp_path, {"ceval-exam.zip": zip_bytes(FILES)[:-30]})
     assert f"zip file {tmp_path}/ceval-exam.zip cannot be read" in failure(tmp_path).message
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 1234\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (LFS, "is a git-lfs pointer"),
+        (b"\n<!DOCTYPE html><html>404</html>", "is a web page"),
+        (b"\x1f\x8b\x08\0", "is packed with gzip"),
+        (b"PK\x03\x04\x14\0", "is an Excel workbook"),
+    ],
+)
+def test_what_came_in_place_of_a_file_is_named(data: bytes, what: str, tmp_path: Path) -> None:
+    write_files(tmp_path / "csv", FILES | {"val/law_val.csv": data})
+    assert f"{tmp_path}/csv/val/law_val.csv {what}" in failure(tmp_path / "csv").message
+    if data[:2] == b"PK":
+        return
+    write_files(tmp_path, {"ceval.zip": data})
+    assert failure(tmp_path / "ceval.zip").message.startswith(f"zip file {tmp_path}/ceval.zip {what}")
+    parquet = parquet_files(ROWS) | {"law/val-00000-of-00001.parquet": data}
+    write_files(tmp_path / "parquet", parquet)
+    assert f"law/val-00000-of-00001.parquet {what}" in failure(tmp_path / "parquet").message
+
+
+@pytest.mark.parametrize(
+    ("rename", "remedy"),
+    [
+        (lambda name: name + ".gz", "Unpack {root}/dev/law_dev.csv.gz"),
+        (lambda name: name.replace(".csv", ".tsv"), "Save {root}/dev/law_dev.tsv"),
+        (lambda name: name.replace(".csv", ".xlsx"), "Save {root}/dev/law_dev.xlsx"),
+        (lambda name: name.upper(), "rename {root}/DEV/LAW_DEV.CSV to dev/law_dev.csv"),
+        (
+            lambda name: f"law/{name[:3]}/data-00000-of-00001.arrow",
+            "{root}/law/dev/data-00000-of-00001.arrow is not in",
+        ),
+        (lambda name: "data/ceval.tar.gz", "Unpack {root}/data/ceval.tar.gz"),
+    ],
+)
+def test_questions_in_another_form_are_named_with_what_makes_them_readable(
+    rename: Callable[[str], str], remedy: str, tmp_path: Path
+) -> None:
+    write_files(tmp_path, {rename(name): b"x" for name in FILES})
+    assert remedy.format(root=tmp_path) in (failure(tmp_path).remedy or "")
+
+
+def test_a_file_cut_between_rows_is_noticed_by_its_number_of_questions(tmp_path: Path) -> None:
+    pair = ("law", "val")
+    said: list[str] = []
+    for count in (23, 24):
+        write_files(tmp_path, ceval_files({pair: [question(number) for number in range(count)]}))
+        load_tables(str(tmp_path), CEVAL, [pair], said.append)
+    assert said == ["not C-Eval as it was published: law has 23 questions, not 24"]
+
+
+def test_a_right_answer_whose_option_is_empty_is_an_error(tmp_path: Path) -> None:
+    write_files(tmp_path, FILES | {"val/logic_val.csv": csv_bytes([question(0, B=" ")])})
+    assert failure(tmp_path).message.endswith("line 2: the right answer is B, and that option is empty.")
 
 
 def cmmlu_files() -> dict[str, bytes]:
@@ -350,7 +410,7 @@ def test_reading_files_imports_none_of_the_heavy_packages(tmp_path: Path) -> Non
     code = (
         "import json, sys; from bundle.tasks.benchmarks import BENCHMARKS;"
         "from bundle.tasks.sources import load_tables;"
-        f"load_tables({str(tmp_path)!r}, BENCHMARKS['ceval'], {WANTED!r}, print); print(json.dumps(list(sys.modules)))"
+        f"load_tables({str(tmp_path)!r}, BENCHMARKS['ceval'], {WANTED!r}); print(json.dumps(list(sys.modules)))"
     )
     output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT).stdout
     heavy = {

@@ -168,7 +168,7 @@ def test_all_files_with_the_same_columns_are_read_in_one_call(tmp_path: Path, mo
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"version https://git-lfs.github.com/spec/v1\n", csv_bytes([question(0)]), parquet_bytes([question(0)])[:-9]],
+    [b"", csv_bytes([question(0)]), parquet_bytes([question(0)])[:-9]],
 )
 def test_a_file_that_is_no_parquet_is_an_error_that_says_how_to_get_it_again(data: bytes, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a readable Parquet file") as caught:

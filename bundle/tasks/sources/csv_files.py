@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from bundle.errors import DataError
 from bundle.tasks.benchmarks import Benchmark
-from bundle.tasks.sources.tables import REMEDY, Row, check_rows, make_row, place_columns
+from bundle.tasks.sources.tables import REMEDY, Row, check_rows, make_row, not_the_file, place_columns
 
 MAX_ROWS = 1_000_000
 """A hundred times what all of a benchmark has; it keeps a hostile file from filling the memory."""
@@ -93,6 +93,10 @@ def decode(data: bytes, where: str) -> str:
     Raises DataError if it is not UTF-8, or holds a NUL.
     """
     data = data.removeprefix(codecs.BOM_UTF8)
+    if other := not_the_file(data, where):
+        raise other
+    if data.startswith(b"PK\x03\x04"):
+        raise DataError(f"{where} is an Excel workbook or a .zip.", remedy='In Excel, save it as "CSV UTF-8".')
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:

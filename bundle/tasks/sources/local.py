@@ -5,7 +5,7 @@ benchmark's .zip. It may also have such a directory up to three levels below, as
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -30,6 +30,8 @@ from bundle.tasks.sources.zip_files import names_in, read_archive
 _NAMES = ("hub", "modelscope", "sample")
 _SAMPLE = Path(__file__).parents[1] / "sample"
 _DEPTH = 3
+_PACKED = (".zip", ".gz", ".tgz", ".tar", ".bz2", ".xz", ".zst", ".7z", ".rar")
+_TABLES = (".tsv", ".xlsx", ".xls", ".json", ".jsonl")
 _FOLDERS = 1000  # enough for a folder of datasets, and soon done in a home directory
 
 
@@ -54,9 +56,13 @@ def load_path(
     path = resolve(source)
     try:
         if path.is_dir():
-            return _load_directory(path, benchmark, wanted, say)
-        if path.suffix.lower() == ".zip":
-            return _load_zip(path, benchmark, wanted)
+            origin, rows = _load_directory(path, benchmark, wanted, say)
+        elif path.suffix.lower() == ".zip":
+            origin, rows = _load_zip(path, benchmark, wanted)
+        else:
+            raise DataError(
+                f"{path} is neither a directory nor a .zip.", remedy="Give the directory that has the CSV files."
+            )
     except MissingFilesError:
         other = next((one for one in BENCHMARKS.values() if one.name != benchmark.name and _holds(path, one)), None)
         if other is None:
@@ -65,7 +71,20 @@ def load_path(
             f"{path} looks like {other.title}, not {benchmark.title}.",
             remedy=f"Use a {other.title} task, such as `--task {other.name}_gen`, or give {benchmark.title}'s files.",
         ) from None
-    raise DataError(f"{path} is neither a directory nor a .zip.", remedy="Give the directory that has the CSV files.")
+    _say_other_counts(rows, benchmark, say)
+    return origin, rows
+
+
+def _say_other_counts(rows: Rows, benchmark: Benchmark, say: Callable[[str], None]) -> None:
+    """Say which subjects have another number of questions than was published: a file may have been cut between rows."""
+    other = [
+        f"{subject.name} has {len(rows[pair]):,} questions, not {subject.questions:,}"
+        for subject in benchmark.subjects
+        if (pair := (subject.name, benchmark.main_split)) in rows and len(rows[pair]) != subject.questions
+    ]
+    if other:
+        more = f", and {len(other) - 3} more subjects differ" if len(other) > 3 else ""
+        say(f"not {benchmark.title} as it was published: {'; '.join(other[:3])}{more}")
 
 
 def resolve(source: str) -> Path:
@@ -106,7 +125,9 @@ def _load_directory(
     if not places:
         names = benchmark.file_names(wanted)
         nearby = [path for path in [root.parent] if any(_is_file(path / name) for name in names.values())]
-        raise missing_files(list(names.values()), len(names), f"directory {root}", _list(root), nearby)
+        error = missing_files(list(names.values()), len(names), f"directory {root}", _list(root), nearby)
+        instead = None if nearby else _instead(root, benchmark, names.values())
+        raise MissingFilesError(error.message, remedy=instead or error.remedy)
     place = places[0]
     if place.path != root:
         say(f"Reading {benchmark.title} from {place.path}.")
@@ -166,15 +187,40 @@ def _places(root: Path, benchmark: Benchmark, wanted: Sequence[Pair]) -> list[_P
             return _Place("zip", folder / benchmark.archive)
         return next((_Place("zip", path) for path in zips[:20] if _members(path, names)), None)
 
+    found = ([place for folder in level if (place := look(folder))] for level in _levels(root))
+    return next((places for places in found if places), [])
+
+
+def _levels(root: Path) -> Iterator[list[Path]]:
+    """A directory, then those in it, then those in these; hidden ones are left out."""
     level = [root]
     seen = 0
     for _ in range(_DEPTH + 1):
-        if found := [place for folder in level if (place := look(folder))]:
-            return found
+        yield level
         below = (folder / name for folder in level for name in _list(folder) if not name.startswith("."))
         level = list(islice((path for path in below if path.is_dir()), _FOLDERS - seen))
         seen += len(level)
-    return []
+
+
+def _instead(root: Path, benchmark: Benchmark, names: Iterable[str]) -> str | None:
+    """The remedy where the questions are there in another form than is read: packed, as another kind, renamed."""
+    wanted = {name.casefold(): name for name in names}
+    subjects = tuple(subject.name for subject in benchmark.subjects)
+    for path in (folder / name for level in _levels(root) for folder in level for name in _list(folder)):
+        below = path.relative_to(root).as_posix().casefold()
+        if (name := wanted.get(below)) is not None:
+            return f"Names are as published, in small letters: rename {path} to {name}, and all others like it."
+        kind = path.suffix.lower()
+        if kind in _PACKED and _is_file(path):
+            return f"Unpack {path}, and give what is inside."
+        if kind in (".arrow", ".parquet") and any(part.startswith(subjects) for part in below.split("/")):
+            return (
+                f"{path} is not in the layout of the dataset on the Hub. Download that with "
+                f"`hf download {benchmark.hub} --repo-type dataset --local-dir DIR`, and give DIR."
+            )
+        if kind in _TABLES and path.name.casefold().startswith(subjects):
+            return f"Save {path}, and all others like it, as CSV files with commas, in UTF-8."
+    return None
 
 
 def _parquet_files(folder: Path) -> dict[str, Path]:

@@ -8,7 +8,16 @@ from pathlib import Path
 
 from bundle.errors import DataError
 from bundle.tasks.benchmarks import Benchmark
-from bundle.tasks.sources.tables import Pair, Row, check_rows, check_size, check_total, make_row, place_columns
+from bundle.tasks.sources.tables import (
+    Pair,
+    Row,
+    check_rows,
+    check_size,
+    check_total,
+    make_row,
+    not_the_file,
+    place_columns,
+)
 
 _REMEDY = "Read the benchmark from its .zip or its CSV files instead, with `--data PATH`."
 
@@ -142,6 +151,8 @@ def _joint(paths: Sequence[Path], count: int) -> _Table:
 
 
 def _unreadable(name: str, path: Path, where: str, error: Exception) -> DataError:
+    if other := not_the_file(path, where + name):
+        return other
     cause = error.__cause__ or error
     reason = (str(cause).splitlines() or [type(cause).__name__])[0].rstrip(".")
     return DataError(f"{where}{name} is not a readable Parquet file: {reason}.", remedy=f"Remove {path} and run again.")

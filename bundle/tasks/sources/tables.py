@@ -1,5 +1,6 @@
 """Tables of questions, and what must hold for every one of them, whatever kind of file it came in."""
 
+import contextlib
 import hashlib
 import json
 import marshal
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import overload
 
 from bundle.errors import DataError
+from bundle.system.files import open_regular
 from bundle.system.text import quoted
 from bundle.tasks.benchmarks import Benchmark
 
@@ -28,6 +30,12 @@ MAX_TOTAL_BYTES = 512 * 2**20
 
 REMEDY = "Fix the file, or download it again."
 _SHOWN = 20
+_IN_PLACE = (
+    (b"version https://git-lfs", "a git-lfs pointer, not the file", "Run `git lfs install` and `git lfs pull` there."),
+    (b"<!doctype", "a web page, not the file", "Download the file itself."),
+    (b"<html", "a web page, not the file", "Download the file itself."),
+    (b"\x1f\x8b", "packed with gzip", "Unpack it, and give what is inside."),
+)
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -121,8 +129,8 @@ def make_row(cells: Sequence[str], places: dict[str, int], benchmark: Benchmark)
 def check_rows(rows: Sequence[tuple[int, Row]], benchmark: Benchmark, split: str, where: str, unit: str) -> list[Row]:
     """The rows, if every one of them is a question that can be asked and scored.
 
-    Raises DataError if there are none, or one has no id, an id used before, no question, or no valid answer. ``unit``
-    is what the numbers count: "line" or "row".
+    Raises DataError if there are none, or one has no id, an id used before, no question, no valid answer, or nothing as
+    the right option. ``unit`` is what the numbers count: "line" or "row".
     """
     if not rows:
         raise DataError(f"{where} has a header and no questions.", remedy=REMEDY)
@@ -138,10 +146,23 @@ def check_rows(rows: Sequence[tuple[int, Row]], benchmark: Benchmark, split: str
             problem = "the question is empty"
         elif answer not in benchmark.answers and (answer or split not in benchmark.secret_splits):
             problem = f"the answer is {quoted(answer)}, not one of {', '.join(sorted(benchmark.answers))}"
+        elif answer and not row[answer].strip():
+            problem = f"the right answer is {answer}, and that option is empty"
         if problem is not None:
             raise DataError(f"{where}, {unit} {number}: {problem}.", remedy=REMEDY)
         seen[identifier] = number
     return [row for _, row in rows]
+
+
+def not_the_file(file: bytes | Path, where: str) -> DataError | None:
+    """The error for what clients and browsers leave in place of a file, known by its first bytes; None for others."""
+    if isinstance(file, Path):
+        with contextlib.suppress(OSError), open_regular(file) as opened:
+            return not_the_file(opened.read(100), where)
+        return None
+    head = file[:100]
+    found = next((one for one in _IN_PLACE if head.lstrip().lower().startswith(one[0])), None)
+    return found and DataError(f"{where} is {found[1]}.", remedy=found[2])
 
 
 def check_size(size: int, what: str) -> None:

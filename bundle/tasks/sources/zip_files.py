@@ -14,7 +14,7 @@ from typing import BinaryIO, Final, cast
 
 from bundle.errors import DataError
 from bundle.system.files import open_regular
-from bundle.tasks.sources.tables import MissingFilesError, Pair, check_size, check_total, missing_files
+from bundle.tasks.sources.tables import MissingFilesError, Pair, check_size, check_total, missing_files, not_the_file
 
 MAX_DIRECTORY_BYTES: Final = 16 * 2**20
 """What the list of the archive's members may take; sixteen megabytes are some hundred thousand names."""
@@ -48,6 +48,8 @@ def read_archive(path: Path, names: Mapping[Pair, str]) -> tuple[str, dict[Pair,
                 _check_member(member, f"{name} in {where}")
                 contents[pair] = archive.read(member)
     except _DAMAGE as error:
+        if other := not_the_file(path, where):
+            raise other from None
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DataError(f"{where} cannot be read: {reason}.", remedy=_FETCH) from error
     return folder, contents
