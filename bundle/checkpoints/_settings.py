@@ -75,6 +75,7 @@ CONFIG: Final[Rules] = {
     **dict.fromkeys(("rope_theta", "rms_norm_eps"), ("a positive number", is_positive)),
     **dict.fromkeys(("tie_word_embeddings", "use_sliding_window"), ("true or false", is_a(bool))),
     "sliding_window": ("a positive integer", is_size),
+    "is_causal": ("true", lambda x: x is True),  # transformers 5 looks at it, and other engines do not
     **dict.fromkeys(("rope_scaling", "rope_parameters"), ("an object", is_a(dict))),
 }
 """Of a config.json, where the architecture is one of transformers' own."""
@@ -96,6 +97,8 @@ _ROPE: Final[Mapping[str, Rules]] = {
     },
 }
 """What each kind of scaled positions must give (transformers' ``modeling_rope_utils``)."""
+_SAME_ROPE: Final = {"su": "longrope", "mrope": "default"}
+_ROTATES_A_PART: Final = ("Glm", "Phi3")  # of each head
 
 
 def wrong_rope(config: Mapping[str, Any]) -> str | None:
@@ -107,22 +110,33 @@ def wrong_rope(config: Mapping[str, Any]) -> str | None:
             kind = settings.get("rope_type", settings.get("type", None if "factor" in settings else "default"))
             if not isinstance(kind, str) or kind not in _ROPE:
                 return f"{key} has the rope_type {shown(repr(kind), 40)}; known are {', '.join(_ROPE)}"
+            older = settings.get("type", kind)
+            if older != kind and _SAME_ROPE.get(str(older), older) != _SAME_ROPE.get(kind, kind):
+                return f"{key} has the rope_type {kind} and the type {shown(repr(older), 40)}"
             absent = [name for name in _ROPE[kind] if settings.get(name) is None]
             wrong = f"lacks {', '.join(absent)}" if absent else wrong_value(settings, _ROPE[kind])
             if wrong is not None:
                 return f"in {key} of the type {kind}, {wrong}" if not absent else f"{key} of the type {kind} {wrong}"
+        if given.get("partial_rotary_factor", config.get("partial_rotary_factor")) not in (None, 1):
+            architecture = str((config.get("architectures") or [""])[0])
+            if not architecture.startswith(_ROTATES_A_PART):  # then transformers ignores it, and lmdeploy does not
+                return f"{shown(architecture)} has no partial_rotary_factor, and engines differ in what they make of it"
     return _contradicted_rope(config)
 
 
 def _contradicted_rope(config: Mapping[str, Any]) -> str | None:
     """How transformers 5's ``rope_parameters`` contradict the older keys: lmdeploy looks at nothing else then."""
     given = config.get("rope_parameters") or {}
+    scaling = dict(config.get("rope_scaling") or {})
+    theta = config.get("rope_theta")
+    inner = scaling.get("rope_theta", theta)  # which transformers 5 takes, and other engines do not look at
+    if not given and inner != theta:
+        return f"rope_theta is {shown(repr(theta), 40)}, and {shown(repr(inner), 40)} within rope_scaling"
     if not given or any(isinstance(one, dict) for one in given.values()):
         return None
-    scaling = dict(config.get("rope_scaling") or {})
     kind = scaling.pop("type", None)
     older = {"rope_type": kind, **scaling} if kind else scaling
-    if (theta := config.get("rope_theta")) is not None:
+    if theta is not None:
         older["rope_theta"] = theta
     given = {"rope_type": given.get("type", "default"), **given}
     for name, value in older.items():

@@ -48,6 +48,7 @@ CHAT = (
     ("assistant", "A"),
     ("user", "下列说法正确的是____。\nA. 对\n\nB. 错\n答案:"),
 )
+REPLY = "这是一个回答"
 
 
 class Report:
@@ -107,17 +108,41 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     return [int(token) for token in tokenizer.encode(text, add_special_tokens=False)]
 
 
-def decode(tokenizer: Any, ids: list[int]) -> str:
-    """The text of ids, every one of them."""
-    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+def decode(tokenizer: Any, ids: list[int], *, as_reply: bool = False) -> str:
+    """The text of ids, every one of them; or as that of a reply, which servers give without special tokens."""
+    return str(tokenizer.decode(ids, skip_special_tokens=as_reply, clean_up_tokenization_spaces=False))
 
 
-def check_texts(tokenizer: Any, report: Report) -> None:
-    """Every text comes back as it was."""
+def check_texts(tokenizer: Any, own: Any, report: Report) -> None:
+    """Every text comes back as it was, from the tokens that ``tokenizer.json`` makes of it."""
     for text in TEXTS:
         ids = encode(tokenizer, text)
         report.see(ids, shown(text))
-        report.check(difference(text, decode(tokenizer, ids)))
+        report.check(difference(text, decode(tokenizer, ids, as_reply=True)))
+        check_tokens(tokenizer, own, text, report)
+
+
+def own_tokenizer(tokenizer: Any, directory: str) -> Any:
+    """What ``tokenizer.json`` says alone; None if there is none, or the tokenizer is not made of it.
+
+    For some classes transformers 5 takes only the vocabulary from that file, and 4 takes all of it.
+    """
+    path = os.path.join(directory, "tokenizer.json")  # noqa: PTH118
+    if not getattr(tokenizer, "is_fast", False) or not os.path.exists(path):  # noqa: PTH110
+        return None
+    import transformers
+
+    return transformers.PreTrainedTokenizerFast(tokenizer_file=path)
+
+
+def check_tokens(tokenizer: Any, own: Any, text: str, report: Report) -> None:
+    """A text becomes the tokens that ``tokenizer.json`` makes of it, but for a space before the first."""
+    if own is None:
+        return
+    ids, expected = encode(tokenizer, text), encode(own, text)
+    rest = max(len(ids) - 3, 1)
+    problem = f"{shown(text)} becomes {len(ids)} tokens, and {len(expected)} others by tokenizer.json"
+    report.check(None if ids[-rest:] == expected[-rest:] else problem)
 
 
 def declared_tokens(directory: str) -> dict[int, dict[str, Any]]:
@@ -174,17 +199,22 @@ class TemplateError(Exception):
 
 
 def render(tokenizer: Any, messages: list[dict[str, str]], **arguments: Any) -> str:
-    """The prompt that the chat template makes of a conversation. Every message must be in it."""
+    """The prompt that the chat template makes of a conversation. Every message must be in it, in order."""
     text = str(tokenizer.apply_chat_template(messages, tokenize=False, **arguments))
+    end = 0
     for message in messages:
         content = message["content"].strip()
         if content not in text:
             raise TemplateError(f"it leaves out text of a message: {shown(content)} becomes {shown(text, 200)}")
+        if message["role"] != "system":  # some put that into the last turn
+            if (start := text.find(content, end)) < 0:
+                raise TemplateError(f"it changes the order of messages: {shown(text, 200)}")
+            end = start + len(content)
     return text
 
 
-def check_chat(tokenizer: Any, declared: dict[int, dict[str, Any]], report: Report) -> None:
-    """A rendered conversation keeps its messages, and each mark in it is one token."""
+def check_chat(tokenizer: Any, own: Any, declared: dict[int, dict[str, Any]], report: Report) -> None:
+    """A rendered conversation keeps its messages, each mark in it is one token, and it ends where a reply begins."""
     template = getattr(tokenizer, "chat_template", None)
     if not template or (isinstance(template, dict) and "default" not in template):
         return
@@ -200,6 +230,13 @@ def check_chat(tokenizer: Any, declared: dict[int, dict[str, Any]], report: Repo
     for mark, count in occurrences(text, marks):
         problem = f"{shown(mark)} is in a conversation {count} times, but its id {marks[mark]} {ids.count(marks[mark])}"
         report.check(None if ids.count(marks[mark]) == count else problem)
+    if own is not None and own.get_vocab().keys() >= {str(entry["content"]) for entry in declared.values()}:
+        check_tokens(tokenizer, own, text, report)
+    replied = render(tokenizer, [*messages, {"role": "assistant", "content": REPLY}], add_generation_prompt=False)
+    if replied.startswith(text) and render(tokenizer, messages, add_generation_prompt=False) == text:
+        beginning = replied[len(text) :].partition(REPLY)[0]
+        if any(occurrences(beginning, marks)):
+            raise TemplateError(f"a prompt does not end with what a reply begins with, {shown(beginning)}")
 
 
 def end_of_turn(tokenizer: Any, declared: dict[int, dict[str, Any]]) -> tuple[str, int] | None:
@@ -207,15 +244,14 @@ def end_of_turn(tokenizer: Any, declared: dict[int, dict[str, Any]]) -> tuple[st
     template = getattr(tokenizer, "chat_template", None)
     if not template or (isinstance(template, dict) and "default" not in template):
         return None
-    reply = "这是一个回答"
-    contents = [*CHAT[:1], ("assistant", reply), *CHAT[2:]]
+    contents = [*CHAT[:1], ("assistant", REPLY), *CHAT[2:]]
     messages = [{"role": role, "content": content} for role, content in contents]
     text = render(tokenizer, messages, add_generation_prompt=False)
-    after = text.rpartition(reply)[2]
+    after = text.rpartition(REPLY)[2]
     marks = {str(entry["content"]): token for token, entry in declared.items()}
     marks = {**dict.fromkeys(tokenizer.all_special_tokens, 0), **marks}
     mark = next((mark for mark, _ in occurrences(after, marks)), None)
-    if mark is None or reply not in text:
+    if mark is None or REPLY not in text:
         return None
     token = tokenizer.convert_tokens_to_ids(mark)
     return (mark, token) if isinstance(token, int) else None
@@ -329,7 +365,8 @@ def probe(
         step = "loading it failed"
         tokenizer = transformers.AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
         step = "encoding and decoding failed"
-        check_texts(tokenizer, report)
+        own = own_tokenizer(tokenizer, directory)
+        check_texts(tokenizer, own, report)
         step = "its added tokens could not be checked"
         declared = declared_tokens(directory)
         check_added_tokens(tokenizer, declared, report)
@@ -339,7 +376,7 @@ def probe(
         check_ends(tokenizer, directory, declared, report)
         adopt_template(tokenizer, directory)
         try:
-            check_chat(tokenizer, declared, report)
+            check_chat(tokenizer, own, declared, report)
             result["end_of_turn"] = end_of_turn(tokenizer, declared)
         except Exception as error:
             result["template"] = told(error)

@@ -264,12 +264,13 @@ def _as_list(ids: object) -> list[Any]:
 def _hub_view(directory: Path, name: str, cache: Path, instead: Mapping[str, dict[str, Any]]) -> Path:
     """A directory in the layout of the Hub's cache that holds ``directory`` as the model ``name``.
 
-    What ``instead`` holds takes the place of the files of these names.
+    What ``instead`` holds takes the place of the files of these names. An ``adapter_config.json`` beside whole weights,
+    left where an adapter was merged, is not shown: with peft installed, transformers would load the base it names.
 
     ``transformers serve`` lists the models of that cache and no others, and a model it lists is one it can be seen to
     have loaded under its name.
     """
-    files = sorted(file for file in directory.iterdir() if file.is_file())
+    files = sorted(file for file in directory.iterdir() if file.is_file() and file.name != "adapter_config.json")
     key = hashlib.sha256("\0".join([name, *map(str, files), json.dumps(instead)]).encode()).hexdigest()[:16]
     view = cache / HUB_VIEWS / key
     if view.is_dir():

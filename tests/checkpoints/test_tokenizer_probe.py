@@ -141,6 +141,22 @@ def test_a_mark_that_is_split_in_a_conversation_is_found_out(prober: Prober, tmp
     assert "'<|im_start|>' is in a conversation 4 times, but its id 1 0" in problems(prober.probe(directory))
 
 
+def test_a_letter_that_servers_would_leave_out_of_replies_is_found_out(prober: Prober, tmp_path: Path) -> None:
+    assert "A. 150" in problems(prober.probe(write_bpe(tmp_path / "listed", additional_special_tokens=["A"])))
+    assert "A. 150" in problems(prober.probe(write_bpe(tmp_path / "end", eos_token="A")))
+
+
+def test_a_tokenizer_class_that_does_not_do_what_tokenizer_json_says_is_found_out(
+    prober: Prober, tmp_path: Path
+) -> None:
+    """transformers 5 takes no more than the vocabulary for this class; 4, and servers with it, take all of it."""
+    directory = write_bpe(tmp_path / "bpe", tokenizer_class="Qwen2Tokenizer")
+    content = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
+    content["normalizer"] = {"type": "Replace", "pattern": {"String": "下列"}, "content": "以下"}
+    write_json(directory / "tokenizer.json", content)
+    assert "others by tokenizer.json" in problems(prober.probe(directory))
+
+
 def test_a_chat_template_that_drops_a_message_is_found_out(prober: Prober, tmp_path: Path) -> None:
     directory = write_bpe(tmp_path / "bpe", chat_template="{{ messages[-1]['content'] }}<|im_end|>")
     assert "it leaves out text of a message: '“时间就是金钱”" in prober.probe(directory)["template"]
@@ -149,6 +165,11 @@ def test_a_chat_template_that_drops_a_message_is_found_out(prober: Prober, tmp_p
 @pytest.mark.parametrize(
     ("template", "told"),
     [
+        (CHAT_TEMPLATE.replace("in messages", "in messages | reverse"), "it changes the order of messages"),
+        (
+            CHAT_TEMPLATE.partition("{% if add_generation_prompt")[0],
+            r"a prompt does not end with what a reply begins with, '<|im_start|>assistant\n'",
+        ),
         ("{% for m in messages %}{{ m.content ", "line 1: unexpected end of template"),
         ("x\n{% endfor %}", "line 2: Encountered unknown tag 'endfor'"),
         ("hello", "it leaves out text of a message"),
@@ -214,7 +235,7 @@ def test_any_other_change_is_named(text: str, got: str, complaint: str) -> None:
     ("template", "mark"),
     [
         (CHAT_TEMPLATE, "<|im_end|>"),
-        ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}{% endfor %}", "<|im_start|>"),
+        ("{% for m in messages %}<|im_start|>{{ m['content'] }}{% endfor %}<|im_start|>", "<|im_start|>"),
         ("{% for m in messages %}{{ m['content'] }}\n<|endoftext|><|im_end|>{% endfor %}", "<|endoftext|>"),
         ("{% for m in messages %}### {{ m['role'] }}: {{ m['content'] }}\n{% endfor %}", None),
         (None, None),

@@ -51,6 +51,15 @@ def test_any_other_is_served_as_it_is(tmp_path: Path, model_type: str, settings:
     assert all(path.is_symlink() for path in view.glob("models--local--model/snapshots/*/*"))
 
 
+def test_an_adapter_that_was_merged_where_it_stood_is_not_loaded_again(tmp_path: Path) -> None:
+    directory = checkpoint(tmp_path / "model", "llama")
+    write_json(directory / "adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": "base"})
+
+    view = _hub_view(directory, "local/model", tmp_path / "cache", {})
+
+    assert not list(view.glob("models--local--model/snapshots/*/adapter_config.json"))
+
+
 def test_what_a_checkpoint_says_about_sampling_changes_no_reply(tmp_path: Path) -> None:
     directory = checkpoint(tmp_path / "model", "qwen2")
     ids = {"eos_token_id": [7, 8], "pad_token_id": 8}
