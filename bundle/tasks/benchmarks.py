@@ -21,7 +21,7 @@ class Subject:
     english: str
     chinese: str
     group: str
-    questions: int | None = None
+    questions: int | None = field(default=None, compare=False)  # no record has it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
