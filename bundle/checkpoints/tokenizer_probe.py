@@ -130,7 +130,7 @@ def own_tokenizer(tokenizer: Any, directory: str) -> Any:
     path = os.path.join(directory, "tokenizer.json")  # noqa: PTH118
     if not getattr(tokenizer, "is_fast", False) or not os.path.exists(path):  # noqa: PTH110
         return None
-    import transformers
+    import transformers  # imported late: slow, and the probe bounds its time
 
     return transformers.PreTrainedTokenizerFast(tokenizer_file=path)
 
