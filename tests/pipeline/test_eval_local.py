@@ -422,7 +422,10 @@ def test_a_base_model_starts_no_server_to_be_asked_as_a_chat_model(tmp_path: Pat
     assert not (tmp_path / "record.json").exists()
 
 
-_EACH = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+_EACH = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 @pytest.mark.parametrize("more", [[], ["--dry-run"]], ids=["run", "dry run"])
