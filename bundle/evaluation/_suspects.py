@@ -78,8 +78,8 @@ class Suspects:
     reply is cleared. Of 300 suspects a guilty one is alone at the fifth crash. If it is alone with a second one (if no
     restart is left, with one), it is guilty, and the others are asked together again.
 
-    Unless crashes are frequent: those without a question show at which rate it meets one by chance. It is guilty only
-    if that hardly explains the crashes it was alone with.
+    Unless crashes are frequent: those that no question explains show at which rate one meets a crash by chance. It is
+    guilty only if that hardly explains the crashes it was alone with.
 
     A server that keeps running but fails every request counts as crashed; the suspects are then the questions that were
     in flight when it began to fail.
@@ -186,7 +186,9 @@ class Suspects:
         return sum(key in death.suspects for death in self._deaths)
 
     def _deaths_without(self, key: Key) -> int:
-        return self._by_chance + len(self._deaths) - self._deaths_with(key)
+        """Those that neither it nor a question that is as suspicious explains."""
+        suspicious = {other for other, times in self._alone.items() if times >= _DEATHS} | {key}
+        return self._by_chance + sum(suspicious.isdisjoint(death.suspects) for death in self._deaths)
 
     def suspect(self, keys: Iterable[Key]) -> None:
         """Suspect what was in flight at the crash of another server, asked apart from the others from now on."""

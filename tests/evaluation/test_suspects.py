@@ -159,6 +159,18 @@ def test_two_crashes_are_not_guilt_where_crashes_are_frequent(crash_every_s: flo
     assert bool(trial.died_with(unlucky).guilty) is is_guilty
 
 
+def test_two_that_crash_it_in_turn_do_not_excuse_each_other() -> None:
+    trial = Trial()
+    one, other, *rest = questions(40)
+    trial.answered(*rest, after_s=0.1)  # a short life: if crashes came by chance, they would be frequent
+
+    assert not trial.died_with(one).guilty
+    assert not trial.died_with(other).guilty
+    assert not trial.died_with(one).guilty  # the other was alone with one crash, which could be chance
+    assert set(trial.died_with(other).guilty) == {other.key}
+    assert set(trial.died_with(one).guilty) == {one.key}
+
+
 def test_of_a_server_that_stays_and_fails_whatever_it_is_asked_those_are_suspect_that_it_began_to_fail_with() -> None:
     trial = Trial()
     suspects = trial.suspects
