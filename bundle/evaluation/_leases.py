@@ -3,8 +3,9 @@
 All questions of a subject start with the same examples, several thousand characters. If they were sent together, the
 server would compute the examples for each, as they enter the cache only once the first question has been read. So one
 is sent ahead, and the others once its prompt is in the cache. The next subject is opened if the open ones could not
-keep the server busy for another round: it is read while the last ones are asked, and no more are open than that takes,
-because their prefixes must stay in a cache that may be small.
+keep the server busy for another round: it is read while the last ones are asked, and few more are open than that takes,
+because their prefixes must stay in a cache that may be small. While every open one is still being read, up to 16 are
+opened: a server with nothing to do costs more than a few examples that are computed twice.
 
 A subject stays with the server that opened it. Of several servers, the largest subjects are opened first; once all are
 open, a server that has nothing left takes over half of the largest rest; and none has more in flight than its share of
@@ -24,6 +25,7 @@ from itertools import chain
 from bundle.tasks.catalog import Question
 from bundle.tasks.scores import Key
 
+_MOST_BEING_READ = 16
 _LOOK_EVERY_S = 1.0
 _SILENT_S = 10.0
 _SILENT_LATENCIES = 3.0
@@ -58,6 +60,7 @@ class Leases:
         self._in_flight: dict[int, dict[Key, Question]] = {server: {} for server in range(servers)}
         self._copied: set[Key] = set()
         self._usual_size = 1.0
+        self._most_being_read = 1
 
     def add(self, questions: Iterable[Question], *, prefix_order: bool = True) -> None:
         """Take in questions; those that are here already are passed over.
@@ -74,6 +77,7 @@ class Leases:
         if subjects:
             self._usual_size = sum(map(len, subjects.values())) / len(subjects)
         self._unopened += (_Subject(rest) for rest in subjects.values())
+        self._most_being_read = min(_MOST_BEING_READ, len(self._unopened) // self._servers)
         if self._servers > 1:
             self._unopened = deque(sorted(self._unopened, key=lambda subject: -len(subject.rest)))
 
@@ -92,7 +96,8 @@ class Leases:
         mine = self._open[server]
         ready = [subject for subject in mine if subject.leader is None]
         coming = sum(len(subject.rest) for subject in ready) + (len(mine) - len(ready)) * self._usual_size
-        if self._unopened and coming < width:
+        has_nothing_to_do = not ready and len(mine) < self._most_being_read
+        if self._unopened and (coming < width or has_nothing_to_do):
             return self._lead(server, self._unopened.popleft())
         if ready:
             question = ready[0].rest.popleft()

@@ -1,6 +1,7 @@
 """One question of a subject is sent ahead, and the others when its prompt is in the server's prefix cache."""
 
 import asyncio
+import string
 from collections import Counter
 
 from hypothesis import given
@@ -10,12 +11,14 @@ from bundle.evaluation._leases import Pool
 from bundle.tasks.catalog import Question
 from tests.patience import PATIENCE_S
 
+SUBJECTS = string.ascii_lowercase
+
 
 def questions(*sizes: int, examples: int = 5) -> list[Question]:
     """So many questions of subjects "a", "b" and so on."""
     return [
         Question("t", "val", subject, number, [{"role": "user", "content": "?"}], "A", examples)
-        for subject, size in zip("abcdefgh", sizes, strict=False)
+        for subject, size in zip(SUBJECTS, sizes, strict=False)
         for number in range(size)
     ]
 
@@ -114,12 +117,18 @@ def test_every_question_comes_once_however_many_ask(sizes: list[int], workers: i
 
 
 async def test_no_more_subjects_are_open_than_keep_the_server_busy() -> None:
-    queue = Queue(11, questions(*[10] * 8))
-    begun = [await queue.next() for _ in range(2)]
+    queue = Queue(11, asked := questions(*[10] * 8))
+    assert [name(await queue.next()) for _ in range(2)] == ["a0", "b0"]
+    queue.read(asked[0])
+
+    assert [name(await queue.next()) for _ in range(10)] == [*(f"a{number}" for number in range(1, 10)), "c0"]
+
+
+async def test_while_all_open_subjects_are_being_read_others_are_opened_up_to_sixteen() -> None:
+    queue = Queue(99, questions(*[99] * 20))
+    assert [name(await queue.next()) for _ in range(16)] == [f"{subject}0" for subject in SUBJECTS[:16]]
 
     waiting = asyncio.create_task(queue.next())
     await asyncio.sleep(0)
-
-    assert [name(one) for one in begun] == ["a0", "b0"]
     assert not waiting.done()
     waiting.cancel()
