@@ -185,7 +185,10 @@ def _send_home(others: Iterable[asyncio.Task[None]]) -> None:
 
 async def _load(session: _Session, plan: Plan, target: Target) -> Loaded:
     with session.timing.phase("load_s"):
-        return await in_thread(lambda: plan.load(session.screen.say, target.token_counter, target.context_limits()))
+        loaded = await in_thread(lambda: plan.load(session.screen.say, target.token_counter, target.context_limits()))
+    if session.conclusion is not None:
+        session.conclusion.gates.require_whole(plan.task_records(loaded.tables))
+    return loaded
 
 
 async def _ready(

@@ -16,6 +16,7 @@ from bundle.runs.reply_faults import MEANINGS
 from bundle.runs.scope import Scope
 from bundle.system.text import plural
 from bundle.tasks.scores import ScoredTask
+from bundle.tasks.sources import shown_sizes
 
 LANGUAGES: Final[tuple[Language, ...]] = ("en", "zh")
 
@@ -71,6 +72,8 @@ class Words(string.Formatter):
             parts.append(self("partial_sample", n=scope.sample))
         if scope.subjects is not None:
             parts.append(self("partial_subjects", n=scope.subjects[0], all=scope.subjects[1]))
+        if scope.unlike:
+            parts.append(self("partial_unlike", what=shown_sizes(scope.unlike)))
         if parts and scope.available not in (None, scope.asked):
             parts.append(self("partial_of", n=scope.asked, all=scope.available))
         elif parts:

@@ -69,7 +69,7 @@ class RecordedRun:
     def __repr__(self) -> str:
         scores = ", ".join(f"{one.name} {one.score.percent}" for one in headlines(self.tasks, self.scores))
         doubt = "" if self.health.is_ok else ", doubtful measurement"
-        part = " of a part" if any(one.limit or one.sample for one in self.scopes.values()) else ""
+        part = " of a part" if any(one.limit or one.sample or one.unlike for one in self.scopes.values()) else ""
         answered = f"{self.answered} of {self.total} questions{part} answered"
         return f"<run {self.name}: {self.model}, {scores}, {answered}{doubt}>"
 

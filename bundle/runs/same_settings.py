@@ -9,8 +9,8 @@ from bundle.runs.record import RunRecord, SamplingRecord
 from bundle.runs.served import Served
 from bundle.runs.task_record import TaskRecord
 
-_INCIDENTAL: Final = re.compile(r"model\.path|engine\.(version|gpus)|tasks\[\d+\]\.available")
-"""What may differ: a checkpoint may have been moved, its engine upgraded, and other GPUs be free; the last follows from
+_INCIDENTAL: Final = re.compile(r"model\.path|engine\.(version|gpus)|tasks\[\d+\]\.(available|unlike_published.*)")
+"""What may differ: a checkpoint may have been moved, its engine upgraded, and other GPUs be free; the last follow from
 the data, and older records lack it."""
 
 _LATER: Final = re.compile(r"tasks\[\d+\]\.data_fingerprint|sampling\.extra_body.*")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from bundle.runs.task_record import TaskRecord
 from bundle.system.text import plural
 from bundle.tasks.scores import Part
+from bundle.tasks.sources import Sizes, shown_sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,7 @@ class Scope:
         sample: Questions drawn of every subject, with ``--quick``; None for all.
         subjects: How many subjects were selected, and of how many; None for all.
         available: Questions of the subjects selected; None where it is not known.
+        unlike: Where the data are not those published, as `TaskRecord.unlike_published`.
     """
 
     limit: int | None
@@ -25,10 +27,12 @@ class Scope:
     asked: int
     available: int | None
     answered: int
+    unlike: Sizes
 
     @property
     def is_selected(self) -> bool:
-        return bool(self.limit or self.sample or self.subjects)
+        """Whether other questions were asked than the whole benchmark's."""
+        return bool(self.limit or self.sample or self.subjects or self.unlike)
 
     @property
     def is_partial(self) -> bool:
@@ -38,7 +42,7 @@ class Scope:
     @property
     def text(self) -> str:
         """As in "first 5 of each subject: 260 of 1,346"; "" for all questions."""
-        text = ", ".join(selection(self.limit, self.sample, self.subjects))
+        text = ", ".join(selection(self.limit, self.sample, self.subjects, self.unlike))
         if text:
             cut = self.available not in (None, self.asked)
             text += f": {self.asked:,} of {self.available:,}" if cut else f": {plural(self.asked, 'question')}"
@@ -47,7 +51,7 @@ class Scope:
         return text
 
 
-def selection(limit: int | None, sample: int | None, subjects: tuple[int, int] | None) -> list[str]:
+def selection(limit: int | None, sample: int | None, subjects: tuple[int, int] | None, unlike: Sizes) -> list[str]:
     words = []
     if limit is not None:
         words.append(f"first {limit} of each subject")
@@ -55,12 +59,15 @@ def selection(limit: int | None, sample: int | None, subjects: tuple[int, int] |
         words.append(f"{sample} drawn from each subject")
     if subjects is not None:
         words.append(f"{subjects[0]} of {subjects[1]} subjects")
+    if unlike:
+        words.append(f"data not as published ({shown_sizes(unlike)} questions)")
     return words
 
 
 def planned_selection(tasks: Sequence[TaskRecord]) -> list[str]:
     """What a planned run selects, in words; none for whole benchmarks."""
-    return list(dict.fromkeys(word for one in tasks for word in selection(one.limit, one.sample, _subjects(one))))
+    words = (selection(one.limit, one.sample, _subjects(one), one.unlike_published) for one in tasks)
+    return list(dict.fromkeys(word for of_task in words for word in of_task))
 
 
 def task_scopes(
@@ -73,7 +80,7 @@ def task_scopes(
         limit, sample = task.limit, task.sample
         if task.available is not None and there >= task.available:
             limit = sample = None  # which leave out no question
-        scopes[task.name] = Scope(limit, sample, _subjects(task), there, task.available, replies)
+        scopes[task.name] = Scope(limit, sample, _subjects(task), there, task.available, replies, task.unlike_published)
     return scopes
 
 

@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, InstanceOf, StrictBool, StrictInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, StrictBool, StrictInt, ValidationError
 
 from bundle.config.faults import first_fault
 from bundle.errors import RunError
@@ -52,6 +52,8 @@ class TaskRecord(RecordPart):
         data_fingerprint: Of the rows; None while they are not loaded yet.
         sample: How many questions were drawn from every subject, with ``--quick``; None for all.
         available: How many questions these subjects have in the data, asked or not; None where it is not known.
+        unlike_published: Where the data have another number of questions than was published, that number and the
+            published one, by split and subject.
 
     The others are those of `ScoredTask`.
     """
@@ -78,6 +80,7 @@ class TaskRecord(RecordPart):
     data_fingerprint: str | None
     sample: StrictInt | None = None
     available: StrictInt | None = None
+    unlike_published: dict[Text, tuple[StrictInt, StrictInt]] = Field(default_factory=dict)
 
     @classmethod
     def of(
@@ -114,6 +117,7 @@ class TaskRecord(RecordPart):
             data_fingerprint=None if tables is None else tables.fingerprint,
             sample=sample,
             available=None if tables is None else _available(task, subjects, tables),
+            unlike_published={} if tables is None else _unlike(task, tables),
         )
 
     @property
@@ -154,3 +158,9 @@ def _available(task: Task, subjects: Sequence[str] | None, tables: Tables) -> in
     names = [one.name for one in task.subjects] if subjects is None else subjects
     sizes = [len(tables.rows.get((name, split), ())) for split in task.splits for name in names]
     return sum(min(size, task.first or size) for size in sizes) or None
+
+
+def _unlike(task: Task, tables: Tables) -> dict[str, tuple[int, int]]:
+    """Those that change what the task asks: it may have a limit of its own."""
+    first = task.first
+    return {name: sizes for name, sizes in tables.unlike.items() if first is None or min(sizes) < first}

@@ -14,14 +14,14 @@ class Subject:
         name: As in file and score names.
         chinese: For people, and for the prompt.
         group: The group it counts towards; "" for none.
-        questions: How many the benchmark's main split has of it; None where that is not known.
+        published: How many questions of it were published, by split; empty where that is not known.
     """
 
     name: str
     english: str
     chinese: str
     group: str
-    questions: int | None = field(default=None, compare=False)  # no record has it
+    published: Mapping[str, int] = field(default_factory=dict, compare=False)  # no record has it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +70,11 @@ class Benchmark:
 def _subjects(benchmark: str) -> tuple[Subject, ...]:
     """In the order and the groups of OpenCompass 0.3.3 (``configs/datasets``, ``configs/summarizers/groups``)."""
     with (Path(__file__).with_name("subjects") / f"{benchmark}.csv").open(encoding="utf-8", newline="") as file:
-        return tuple(
-            Subject(row["name"], row["english"], row["chinese"], row["group"], int(row["questions"]))
-            for row in csv.DictReader(file)
-        )
+        return tuple(_subject(**row) for row in csv.DictReader(file))
+
+
+def _subject(name: str, english: str, chinese: str, group: str, **published: str) -> Subject:
+    return Subject(name, english, chinese, group, {split: int(count) for split, count in published.items()})
 
 
 def _groups(subjects: Sequence[Subject], *groups: str) -> dict[str, tuple[str, ...]]:

@@ -265,6 +265,32 @@ def test_gates_are_checked_and_reported(tmp_path: Path) -> None:
     assert "<testsuites" in (tmp_path / "junit.xml").read_text()
 
 
+def test_a_benchmark_that_is_not_the_published_one_is_a_part_wherever_its_score_is_shown(tmp_path: Path) -> None:
+    """The sample's law has 2 questions, the benchmark's 24: as if the file had been cut between two rows."""
+    with remote_api() as api:
+        data = ["--data", SAMPLE.parent, "--subjects", "law", "--out", tmp_path]
+        asked = ["eval-remote", "m", "--base-url", api.url, *data]
+        refused = call(*asked, "--min-score", "ceval-law=0", environment=ENVIRONMENT)
+        done = call(*asked, environment=ENVIRONMENT)
+        judged = call(*asked, "--min-score", "ceval-law=0", "--allow-partial", environment=ENVIRONMENT)
+    listed = call("runs", "--out", tmp_path, "--json", environment=ENVIRONMENT)
+
+    text = "data not as published (val/law 2/24 questions)"
+    assert refused.returncode == 2
+    assert f"Gates judge whole benchmarks, and this run is partial: {text}" in refused.stderr
+    assert done.returncode == 0
+    assert "not C-Eval as it was published: val/law 2/24 questions" in done.stderr
+    assert f"PARTIAL: 1 of 52 subjects, {text}" in done.stdout
+    record, results = (
+        json.loads(Path(done.stdout.splitlines()[-1], name).read_text(encoding="utf-8"))
+        for name in ("run.json", "results.json")
+    )
+    assert record["tasks"][0]["unlike_published"] == {"val/law": [2, 24]}
+    assert text in results["partial"]["ceval_gen"]
+    assert re.search(f"gate passed: .*; partial: {re.escape(text)}", judged.stdout)
+    assert all(text in run["partial"] for run in json.loads(listed.stdout))
+
+
 def test_a_gate_that_is_not_met_makes_the_exit_code_1(tmp_path: Path) -> None:
     with remote_api() as api:
         asked = ["eval-remote", "m", "--base-url", api.url, "--data", "sample", "--subjects", "law", "--out", tmp_path]

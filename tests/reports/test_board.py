@@ -132,7 +132,7 @@ def test_what_cannot_be_compared_says_why_and_a_part_is_called_one(out: Path) ->
     few = runs_of(out)["sft-step-4000"]
     assert "different subjects" in few["incomparable"]
     assert few["changes"] == {}
-    assert few["partial"] == {"limit": 5, "sample": None, "subjects": (2, 52)}
+    assert few["partial"] == {"limit": 5, "sample": None, "subjects": (2, 52), "unlike": False}
     assert (few["state"], few["answered"], few["failed"], few["total"]) == ("incomplete", 5, 1, 7)
 
 

@@ -1,8 +1,10 @@
 """A part of a benchmark is called a part."""
 
 import io
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -35,9 +37,11 @@ from tests.reports.sample_run import sample_run
 TASK = find_task("ceval_gen")
 
 
-def of_task(size: int | None = 26, **fields: Any) -> TaskRecord:
+def of_task(
+    size: int | None = 26, unlike: Mapping[str, tuple[int, int]] = MappingProxyType({}), **fields: Any
+) -> TaskRecord:
     rows: dict[tuple[str, str], list[dict[str, str]]] = {(one.name, "val"): [{}] * (size or 0) for one in TASK.subjects}
-    tables = Tables("hub", "hub", rows, "0" * 64)
+    tables = Tables("hub", "hub", rows, "0" * 64, unlike)
     return TaskRecord.of(TASK, shape="turns", tables=tables, **fields)
 
 
@@ -56,6 +60,12 @@ def scope_of(task: TaskRecord, asked: int, answered: int) -> Scope:
         ({"subjects": ["law", "logic"]}, 52, 52, "2 of 52 subjects: 52 questions"),
         ({"limit": 1, "subjects": ["law"]}, 1, 1, "first 1 of each subject, 1 of 52 subjects: 1 of 26"),
         ({}, 1352, 1300, "1,300 of 1,352 answered"),
+        (
+            {"unlike": {"val/law": (26, 24)}},
+            1352,
+            1352,
+            "data not as published (val/law 26/24 questions): 1,352 questions",
+        ),
         ({"limit": 5}, 260, 259, "first 5 of each subject: 260 of 1,352, 259 of 260 answered"),
     ],
 )
@@ -78,7 +88,8 @@ def test_tasks_of_one_run_have_their_own_scopes() -> None:
 def test_older_records_can_be_resumed() -> None:
     record = describe(TASK, "m")
     older = record.model_copy(update={"tasks": (record.tasks[0].model_copy(update={"available": None}),)})
-    newer = record.model_copy(update={"tasks": (record.tasks[0].model_copy(update={"available": 1346}),)})
+    known = {"available": 1345, "unlike_published": {"val/law": (23, 24)}}
+    newer = record.model_copy(update={"tasks": (record.tasks[0].model_copy(update=known),)})
     require_same(older, newer)
 
 
@@ -172,6 +183,13 @@ def test_a_gate_on_a_part_is_refused_unless_that_is_allowed(fields: dict[str, An
     allowed = parse_conclusion(min_scores=["ceval=50"], allow_partial=True)
     allowed.require_possible([TASK], subjects, planned(**fields))
     parse_conclusion(max_unparsed=5).require_possible([TASK], subjects, planned(**fields))
+
+
+def test_a_task_that_asks_fewer_questions_than_a_cut_file_has_is_whole() -> None:
+    demo = find_task("demo_cmmlu_chat_gen")
+    for there, unlike in ((23, {}), (3, {"test/virology": (3, 169)})):
+        tables = Tables("cmmlu", "cmmlu", {}, "0" * 64, {"test/virology": (there, 169)})
+        assert TaskRecord.of(demo, shape="turns", tables=tables).unlike_published == unlike
 
 
 def test_a_subject_that_is_asked_whole_may_be_judged() -> None:

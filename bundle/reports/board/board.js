@@ -137,6 +137,7 @@
     if (run.partial?.limit) tag("board.limit", "part", { n: run.partial.limit });
     if (run.partial?.sample) tag("board.sample", "part", { n: run.partial.sample });
     if (run.partial?.subjects) tag("board.subjects", "part", { n: run.partial.subjects[0], all: run.partial.subjects[1] });
+    if (run.partial?.unlike) tag("board.unlike", "warn");
     if (tags.childElementCount) cell.append(tags);
     cell.append(element("span", { class: "muted small run" }, run.began, element("wbr"), " ", element("span", { title: run.run }, short(run.run))));
     if (run.state === "running") cell.append(progress(run));

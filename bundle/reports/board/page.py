@@ -136,10 +136,10 @@ def _run(one: BoardRun, place: Path | None, comparison: str | None) -> dict[str,
 
 
 def _selection(scope: Scope) -> dict[str, Any] | None:
-    """What part of a task was asked on purpose; None for all of it."""
+    """What part of a task was asked, replies or none; None for all of it."""
     if not scope.is_selected:
         return None
-    return {"limit": scope.limit, "sample": scope.sample, "subjects": scope.subjects}
+    return {"limit": scope.limit, "sample": scope.sample, "subjects": scope.subjects, "unlike": bool(scope.unlike)}
 
 
 def _report(directory: Path, place: Path | None) -> str | None:

@@ -260,7 +260,7 @@ def _not_below(row: Row, most: float, comparison: Comparison, allowed: int) -> G
 
 
 def _of_a_part(run: RecordedRun) -> str:
-    parts = [words for one in run.scopes.values() for words in selection(one.limit, one.sample, None)]
+    parts = [words for one in run.scopes.values() for words in selection(one.limit, one.sample, None, one.unlike)]
     return f"; partial: {', '.join(dict.fromkeys(parts))}" if parts else ""
 
 

@@ -10,9 +10,19 @@ from collections.abc import Callable, Mapping, Sequence
 
 from bundle.tasks.benchmarks import Benchmark
 from bundle.tasks.sources.local import load_path, load_sample, resolve
-from bundle.tasks.sources.tables import PackedRows, Pair, Row, Rows, Tables, fingerprint
+from bundle.tasks.sources.tables import (
+    PackedRows,
+    Pair,
+    Row,
+    Rows,
+    Sizes,
+    Tables,
+    fingerprint,
+    shown_sizes,
+    unlike_published,
+)
 
-__all__ = ["SOURCES", "PackedRows", "Row", "Tables", "load_tables", "require_source"]
+__all__ = ["SOURCES", "PackedRows", "Row", "Sizes", "Tables", "load_tables", "require_source", "shown_sizes"]
 
 Say = Callable[[str], None]
 Loader = Callable[[Benchmark, Sequence[Pair], Say], tuple[str, Rows]]
@@ -49,4 +59,7 @@ def load_tables(source: str, benchmark: Benchmark, wanted: Sequence[Pair], say: 
     """
     loader = SOURCES.get(source)
     origin, rows = loader(benchmark, wanted, say) if loader else load_path(source, benchmark, wanted, say)
-    return Tables(source, origin, rows, fingerprint(rows, benchmark.columns))
+    unlike = {} if source == "sample" else unlike_published(rows, benchmark)
+    if unlike:
+        say(f"not {benchmark.title} as it was published: {shown_sizes(unlike)} questions")
+    return Tables(source, origin, rows, fingerprint(rows, benchmark.columns), unlike)

@@ -71,20 +71,7 @@ def load_path(
             f"{path} looks like {other.title}, not {benchmark.title}.",
             remedy=f"Use a {other.title} task, such as `--task {other.name}_gen`, or give {benchmark.title}'s files.",
         ) from None
-    _say_other_counts(rows, benchmark, say)
     return origin, rows
-
-
-def _say_other_counts(rows: Rows, benchmark: Benchmark, say: Callable[[str], None]) -> None:
-    """Say which subjects have another number of questions than was published: a file may have been cut between rows."""
-    other = [
-        f"{subject.name} has {len(rows[pair]):,} questions, not {subject.questions:,}"
-        for subject in benchmark.subjects
-        if (pair := (subject.name, benchmark.main_split)) in rows and len(rows[pair]) != subject.questions
-    ]
-    if other:
-        more = f", and {len(other) - 3} more subjects differ" if len(other) > 3 else ""
-        say(f"not {benchmark.title} as it was published: {'; '.join(other[:3])}{more}")
 
 
 def resolve(source: str) -> Path:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import marshal
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import overload
@@ -23,6 +23,9 @@ Pair = tuple[str, str]
 
 Rows = Mapping[Pair, Sequence[Row]]
 """The rows of every table, in file order."""
+
+Sizes = Mapping[str, tuple[int, int]]
+"""How many questions a table has, and how many were published, by split and subject ("val/law")."""
 
 # Both benchmarks are a few megabytes in all; these only keep a mistaken or hostile file from filling the memory.
 MAX_FILE_BYTES = 64 * 2**20
@@ -70,12 +73,14 @@ class Tables:
     Attributes:
         origin: Where they really came from, for the screen and run.json ("hub ceval/ceval-exam @ COMMIT").
         fingerprint: See `fingerprint`: equal for equal questions, wherever they came from.
+        unlike: The tables with another number of questions than was published: a file may be cut between two rows.
     """
 
     source: str
     origin: str
     rows: Rows
     fingerprint: str
+    unlike: Sizes = field(default_factory=dict)
 
 
 def fingerprint(rows: Mapping[Pair, Sequence[Row]], columns: Sequence[str]) -> str:
@@ -91,6 +96,22 @@ def fingerprint(rows: Mapping[Pair, Sequence[Row]], columns: Sequence[str]) -> s
             digest.update((b"," if number else b"") + _encode([row[column] for column in columns]).encode())
         digest.update(b"]]\n")
     return digest.hexdigest()
+
+
+def unlike_published(rows: Rows, benchmark: Benchmark) -> Sizes:
+    """The sizes that are not those published."""
+    return {
+        f"{split}/{subject.name}": (len(rows[subject.name, split]), count)
+        for subject in benchmark.subjects
+        for split, count in subject.published.items()
+        if (subject.name, split) in rows and len(rows[subject.name, split]) != count
+    }
+
+
+def shown_sizes(sizes: Sizes) -> str:
+    """As in "val/law 23/24", whatever the language; of more than three tables the first."""
+    shown = [f"{name} {there}/{published}" for name, (there, published) in sizes.items()]
+    return ", ".join([*shown[:3], "…"] if len(shown) > 3 else shown)
 
 
 def place_columns(header: Sequence[str], benchmark: Benchmark, split: str, where: str) -> dict[str, int]:
