@@ -47,7 +47,7 @@ def require_model_directory(path: Path) -> Path:
 def require_directory(given: Path, argument: str, content: str) -> Path:
     """The directory, resolved, that the user gave as ``argument`` and that should hold ``content``.
 
-    Raises CheckpointError if it is not there, or is no directory.
+    Raises CheckpointError if it is not there, or not a directory.
     """
     path = user_path(given)
     try:

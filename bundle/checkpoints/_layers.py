@@ -1,4 +1,4 @@
-"""What can be told of a model's layers where its architecture is unknown: none is missing or lacks what its likes have.
+"""What can be checked in a model of unknown architecture: no layer is missing, or lacks what layers like it have.
 
 They are the numbered list with the most parameters, as names have it: ``model.layers.7.…``, ``transformer.h.7.…``.
 Layers of one model may be of several kinds (dense and sparse ones, attention and state spaces), which no list says for

@@ -28,7 +28,7 @@ _MORE_THAN_A_PRODUCT: Final = {
     "kasa_config": "uses KaSA",
     "monteclora_config": "uses MonteCLoRA",
     "lora_bias": "has biases of its own (lora_bias)",
-    "target_parameters": "changes parameters that are no modules (target_parameters)",
+    "target_parameters": "changes parameters that are not modules (target_parameters)",
     "trainable_token_indices": "changes single tokens' embeddings (trainable_token_indices)",
 }
 """Settings with which merging is more than adding a product, and what they make of the adapter."""

@@ -66,7 +66,7 @@ class _Tensor(NamedTuple):
 
 
 class _ForeignError(Exception):
-    """It holds something that is neither a tensor nor a part of one: what, and what to do about it."""
+    """It holds something that is neither a tensor nor a part of one: what, and the remedy."""
 
 
 class _Inert:

@@ -345,7 +345,7 @@ def _reshaped(name: str, expected: tuple[int, ...], stored: Mapping[str, StoredT
 def _problems(
     config: Mapping[str, Any], implied: Shapes, stored: Mapping[str, StoredTensor], layout: QuantizedLayout
 ) -> list[str]:
-    """What is wrong with the stored tensors, the most telling first."""
+    """What is wrong with the stored tensors, the most informative first."""
     optional = {"lm_head.weight", "output.weight"} if _are_tied(config) else set()
     missing: list[str] = []
     reshaped: list[str] = []

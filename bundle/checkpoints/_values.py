@@ -1,4 +1,4 @@
-"""Whether stored values are numbers that a model can have, told from their bytes without a library for tensors.
+"""Whether stored values are numbers that a model can have, read from their bytes without a library for tensors.
 
 A training run that diverged, or a save that never got the weights, leaves files whose names and shapes are right.
 Engines load them and reply: with the first token of the vocabulary, again and again, or with what sampling makes of it.

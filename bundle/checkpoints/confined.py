@@ -92,7 +92,7 @@ def call_confined(
     """Call a function of ``bundle`` in a confined process. Not for threads in which an event loop runs.
 
     It takes and returns JSON. Raises BundleError if the function raised one, with the same message, or did not return
-    within ``limit_s`` seconds; ``what`` tells people what it reads.
+    within ``limit_s`` seconds; ``what`` says what it reads.
     """
     command = [sys.executable, "-P", __file__]
     try:

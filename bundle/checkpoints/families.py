@@ -119,7 +119,7 @@ def _write_model(directory: Path, family: dict[str, Any], source: Path, seed: in
             )
             for on in (True, False)
         ]
-    except Exception as error:  # whatever transformers raises over the files of somebody else's tokenizer
+    except Exception as error:  # whatever transformers raises over the files of another's tokenizer
         raise CheckpointError(
             f"transformers {transformers.__version__} cannot use the tokenizer in {shown(source)}: "
             f"{shown(error, 400)}.",

@@ -165,7 +165,7 @@ def require_trust(checkpoint: Checkpoint, *, trusted: bool) -> None:
 def fingerprint(checkpoint: Checkpoint) -> str:
     """A SHA-256 over what replies depend on: settings, tokenizer, template, code, and samples of every weight file.
 
-    Training and quantizing change weights everywhere, so samples are enough to tell two checkpoints apart, and a copy
+    Training and quantizing change weights everywhere, so samples are enough to distinguish two checkpoints, and a copy
     of a checkpoint has the fingerprint of the original. It does not protect against forgery.
     """
     digest = hashlib.sha256()

@@ -75,7 +75,7 @@ class TokenizerProof:
         seconds: How long it took.
         end_of_turn: The mark that the chat template writes after a reply; None if it writes none.
         stop_token_ids: The id of that mark, if none of the checkpoint's files lists it among those that end a reply:
-            what an engine must be told so that replies end there. Usually empty.
+            what an engine must be given so that replies end there. Usually empty.
         conversations: The prompts that were to be rendered, in their order.
     """
 

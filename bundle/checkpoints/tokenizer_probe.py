@@ -9,7 +9,7 @@ one), ``template`` (null, or why the chat template makes no prompt of a conversa
 the chat template writes after a reply, and its id; null if none),
 ``eos_token_id`` (the tokenizer's own) and ``conversations`` (for each conversation it was given: ``tokens``, how many
 the chat template makes of it, ``with_special``, how many if the tokenizer adds its own special tokens, too, ``bare``,
-how many a text that is no conversation has without these,
+how many a text that is not a conversation has without these,
 ``appended``, the text of those that it puts at the end, and ``beginning``, how the rendered text begins; or ``error``,
 why it cannot be rendered).
 """
@@ -274,9 +274,9 @@ def adopt_template(tokenizer: Any, directory: str) -> None:
 
 
 def count_tokens(tokenizer: Any, messages: list[dict[str, str]], arguments: dict[str, Any]) -> dict[str, Any]:
-    """How many tokens the chat template makes of a conversation that is to be continued by a reply.
+    """How many tokens the chat template makes of a conversation that a reply continues.
 
-    A text that is to be continued as it stands (one message of the role ``text``) gets the special tokens that the
+    A text that the model continues as it stands (one message of the role ``text``) gets the special tokens that the
     tokenizer begins a text with, as in OpenCompass's ``HuggingFaceBaseModel``; ``bare`` is how many it has without.
 
     Some servers encode the rendered text as any other, so that a tokenizer adds its special tokens although the

@@ -55,7 +55,7 @@ class EarlyDecisions:
     early must be asked again (`mistaken`), and no reply is stopped early any more.
 
     A reply that begins with a mark that is not known may begin with thinking, and is read to its end. Where the first
-    replies all begin with the same one, so are all others. So is one whose answer is no option, such as the T of "The
+    replies all begin with the same one, so are all others. So is one whose answer is not an option, as the T of "The
     answer is B", or begins a word, as in "Answer: B": the whole of it shows what happened, and another rule can read
     it.
 
@@ -106,7 +106,7 @@ class EarlyDecisions:
 
     @property
     def thinks_aloud(self) -> bool:
-        """Whether no reply is to be stopped early any more, since any text may turn out to be thinking."""
+        """Whether replies are no longer stopped early, since any text may turn out to be thinking."""
         return self._habit is _Habit.THINKS_ALOUD
 
     def heard(self, reply: Reply) -> None:

@@ -23,7 +23,7 @@ _IDLE = re.compile(
 
 
 def is_event_stream(begin: bytes, *, declared: bool) -> bool | None:
-    """Whether a body is a stream of events, or of chunks as JSON in lines; None if more of it is needed to tell.
+    """Whether a body is a stream of events, or of chunks as JSON in lines; None if more of it is needed to decide.
 
     It begins with ``begin``, without `BLANK`. What its header ``declared`` is often wrong, so the body decides if it
     can.

@@ -260,7 +260,7 @@ def _error_of_status(status: int, body: object, headers: Mapping[str, str]) -> A
 def _fault_by_words(
     status: int, error: Mapping[str, Any], message: str, reason: str, headers: Mapping[str, str]
 ) -> AttemptError | None:
-    """The fault that the code or the words of an error tell, whatever its status; None if they tell none."""
+    """The fault that the code or the words of an error name, whatever its status; None if they name none."""
     is_busy = status == _BUSY or (status in _MAY_LIMIT and _RATE_LIMIT.is_in(error, message))
     if status == 401 and _OF_A_KEY.search(message):
         is_busy = False  # a wrong key that was tried too often is waited for in vain
@@ -279,7 +279,7 @@ def _fault_by_words(
 
 
 def _redirect(status: int, location: str, asked: str) -> AttemptError:
-    """It is not followed: that would carry questions and keys to where nobody has sent them."""
+    """It is not followed: that would carry questions and keys to a host that was never chosen."""
     target, base_url = redirected(asked, location)
     if target == f"{asked}/":
         remedy = "The server wants a slash at the end of this path, as no such API does: change that at the server."

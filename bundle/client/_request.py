@@ -80,7 +80,7 @@ class RequestBody:
         return json.dumps(body, ensure_ascii=False).encode()[:-1]
 
     def ending(self, *, streams: bool) -> bytes:
-        """The end of a body: whether the reply is to be streamed, which is never left to the server's default."""
+        """The end of a body: whether the reply is streamed, which is never left to the server's default."""
         return self._ends[streams]
 
     def adapt(self, fault: AttemptError, *, streams: bool) -> str | None:

@@ -290,7 +290,7 @@ def _pass_on(events: list[object], sink: Receiver, limit: asyncio.Timeout, lates
     """Hand over events; return whether more are wanted.
 
     The limit is shortened once the reply has ended, and restored to ``latest`` (in the event loop's time; None for no
-    limit) where that was no end.
+    limit) where that was not the end.
     """
     had_ended = sink.ended
     if not all(sink.take(event) for event in events):

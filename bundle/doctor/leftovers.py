@@ -166,7 +166,7 @@ def temporary_directories() -> Iterator[Leftover]:
     root = Path(tempfile.gettempdir())
     for pattern, quiet_s in _TEMPORARY.items():
         for path in root.glob(pattern):
-            # Anybody can make a name in there: only real directories of this user's are ours to remove.
+            # Any user can make a name in there: only real directories of this user's are ours to remove.
             if not session_is_alive(path):
                 yield from _left(path, quiet_s, directory=True)
 

@@ -163,7 +163,7 @@ class Evaluation:
     async def repeat(self, client: "Client", times: int) -> None:
         """Ask a sample of the answered questions again and compare the replies; no score changes.
 
-        Each is to be asked so many times, counting the one before. Raises RefusedError if the server refuses every
+        Each is asked so many times in all, counting the one before. Raises RefusedError if the server refuses every
         question, FailingServerError if too many in a row failed.
         """
         sample = spread_over_subjects(self._outcomes.with_reply())

@@ -217,7 +217,7 @@ class Pool:
         self._changed()
 
     def is_asked_elsewhere(self, server: int, key: Key) -> bool:
-        """Whether another server has the question in flight. If so, this one's failure is no outcome, and forgotten."""
+        """Whether another server has the question in flight. If so, this one's failure does not count."""
         if not self._leases.others_asked(server, key):
             return False
         self._began.pop((server, key), None)
@@ -258,7 +258,7 @@ class Pool:
                     return
 
     async def next(self, server: int, width: int) -> Question | None:
-        """The next question for a server; None when there is nothing left for anybody."""
+        """The next question for a server; None when nothing is left for any server."""
         while self._leases.left:
             silent = self._silent if self._is_one_silent else ()
             if (question := self._leases.next(server, width, silent)) is not None:

@@ -111,7 +111,7 @@ class Outcomes:
         return self._kinds[place] == kind and self._rows[place] != _NONE
 
     def rows(self, keys: Iterable[Key] | None = None) -> Callable[[int], object]:
-        """Tells of a row's number whether it holds the outcome of a question, or of one of these."""
+        """Decides by a row's number whether it holds the outcome of a question, or of one of these."""
         places = range(len(self._rows)) if keys is None else map(self.place, keys)
         wanted = bytearray(1 + max(self._rows, default=_NONE))
         for place in places:

@@ -257,7 +257,7 @@ class Program:
         return b"".join(self._written)
 
     def heard(self, word: bytes, data: bytes) -> None:
-        """Take what the host tells of it."""
+        """Take what the host reports of it."""
         if word == b"data":
             self._take(data)
         elif word == b"placed":

@@ -18,7 +18,7 @@ class Link:
     """Has a worker do things, by bytes sent to it, and gives it up when nothing is heard of it.
 
     Attributes:
-        heard: Called with what the worker tells by itself: a kind ("say", "activity", "log") and a text.
+        heard: Called with what the worker sends by itself: a kind ("say", "activity", "log") and a text.
         lost: Has a result, the reason, once the worker is gone or given up.
         silent: Whether it was given up because nothing was heard of it.
     """
@@ -65,7 +65,7 @@ class Link:
             raise
 
     def tell(self, name: str, *arguments: Any) -> None:
-        """Have the worker do something of which nothing comes, before what it is told after this."""
+        """Have the worker do something that has no result, before whatever it is sent after this."""
         self._send(to_line(0, name, arguments))
 
     def received(self, data: bytes) -> None:

@@ -71,7 +71,7 @@ class Carrier:
             self.said = (self.said + data)[-_LAST_WORDS:]
 
     async def _leave(self) -> None:
-        """End some time after the program, if Ray does not see to it: to it, a raylet that nobody reaps is alive."""
+        """End some time after the program, if Ray does not see to it: to Ray, an unreaped raylet is alive."""
         await self.process.wait()
         await asyncio.sleep(_LEFT_ALONE_S)
         os._exit(0)
@@ -185,7 +185,7 @@ class Host:
                 self._sending[number] = asyncio.ensure_future(self._send_all(number))
 
     async def _send_all(self, number: int) -> None:
-        with contextlib.suppress(Exception):  # that it is gone is told elsewhere
+        with contextlib.suppress(Exception):  # that it is gone is reported elsewhere
             while waiting := self._to_send.get(number):
                 data = bytes(waiting)
                 waiting.clear()
@@ -247,7 +247,7 @@ async def _main(out: BinaryIO) -> None:
 def main() -> None:
     """Join the cluster and serve."""
     out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what Ray prints is no frame
+    os.dup2(2, 1)  # what Ray prints is not a frame
     try:
         ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     except Exception as error:  # Ray's errors have no common class

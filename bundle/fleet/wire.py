@@ -2,7 +2,7 @@
 
 The driver writes ``[number, name, arguments]`` to have something done, ``[number, "cancel", []]`` to call it off, and
 empty lines to show that it is alive. The worker writes ``[number, kind, value]``: "result" or "error" ends a call,
-and "begun" says that the reply to a question has begun; with the number 0 it tells something by itself.
+and "begun" says that the reply to a question has begun; with the number 0 it reports something by itself.
 """
 
 import json
@@ -60,7 +60,7 @@ def error_to_json(error: BaseException) -> dict[str, Any]:
 
 
 def error_from_json(told: dict[str, Any], machine: str) -> Exception:
-    """The error that a worker has told of; one that ends more than a question names its machine."""
+    """The error that a worker has reported; one that ends more than a question names its machine."""
     if "reason" in told:
         return NoReplyError(**told)
     message, remedy = f"{machine}: {told['message']}", told["remedy"]

@@ -31,7 +31,7 @@ class Model(NamedTuple):
 
     @property
     def given(self) -> Path:
-        """The directory that tells it from the others."""
+        """The directory that distinguishes it from the others."""
         return self.adapter or self.path
 
 
@@ -49,7 +49,7 @@ def models_of(checkpoints: Sequence[Path], adapters: Sequence[Path | None]) -> l
 def several(given: Sequence[Path]) -> list[Path] | None:
     """The checkpoints, where the command line names several, or one folder that holds some; None where it is one.
 
-    Raises UsageError if one is no directory, or is named twice.
+    Raises UsageError if one is not a directory, or is named twice.
     """
     if len(given) == 1:
         return None if _may_be_one(given[0]) else (checkpoints_in(given[0]) or None)
@@ -96,7 +96,7 @@ def by_number(paths: Iterable[Path]) -> list[Path]:
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """What to call checkpoints: by their own names, or by as much of their paths as tells them apart."""
+    """What to call checkpoints: by their own names, or by as much of their paths as distinguishes them."""
     parts = [path.resolve().parts for path in paths]
     for length in range(1, max(map(len, parts), default=1) + 1):
         names = ["/".join(one[-length:]) for one in parts]

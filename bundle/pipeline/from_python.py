@@ -100,7 +100,7 @@ def evaluate(
             from bundle.pipeline.cluster import Cluster  # few runs need it, and it imports the client
 
             target = Cluster(local, local.options.cluster)
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - it is no path
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - not a path
         streams = {} if verbose else {"out": nowhere, "err": nowhere}
         screen = _Screen(language=asked.lang, **streams)
         code = _in_own_loop(lambda: run_pipeline(asked, target, screen), kill=target.kill)

@@ -51,7 +51,7 @@ class Local:
 
     Args:
         arguments: Passed on to the server's own command line.
-        dry_run: Whether nothing is to be served, so that an adapter need not be merged.
+        dry_run: Whether nothing will be served, so that an adapter need not be merged.
     """
 
     def __init__(

@@ -38,7 +38,7 @@ class LocalModel:
 
     Args:
         describe: What ``run.json`` says of a server, which reads samples of the weights.
-        running: Where its servers are while they run, for somebody who must end them at once.
+        running: Where its servers are while they run, for a caller that must end them at once.
     """
 
     ours = True

@@ -316,7 +316,7 @@ class LocalOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteOptions:
-    """Where a model is served by somebody else."""
+    """Where a model is served by someone else."""
 
     base_url: str | None = _server(
         None,

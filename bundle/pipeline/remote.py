@@ -1,4 +1,4 @@
-"""A model that somebody else serves, behind an OpenAI-compatible API: one server, not ours to restart."""
+"""A model that someone else serves, behind an OpenAI-compatible API: one server, not ours to restart."""
 
 import asyncio
 import contextlib

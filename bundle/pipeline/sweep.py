@@ -39,7 +39,7 @@ from bundle.tasks.sources import Tables
 
 _STAMP: Final = re.compile(r"^ *\d+\.\d s  ")
 _WAIT: Final = "1h"
-"""How long a run of a sweep waits for a GPU that somebody else has taken meanwhile."""
+"""How long a run of a sweep waits for a GPU that another program has taken meanwhile."""
 _LONGEST_LINE: Final = 2**20
 _OF_MEMORY: Final = 2
 """Weights are read ahead if they fit into this part of the free memory: half of it."""
@@ -220,7 +220,7 @@ class Sweep:
         finally:
             self._running.discard(process)
             if ended.done() and printed.done():
-                # One that was killed has told nothing, and is no success.
+                # One that was killed has left no result, which is not a success.
                 code = ended.result() if ended.result() >= 0 else ExitCode.UNEXPECTED
                 self._end(Outcome(model, code, _named_run(printed.result())))
 

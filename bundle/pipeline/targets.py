@@ -37,7 +37,7 @@ class Timing(dict[str, float]):
 
 
 class Target(Protocol):
-    """Where the model is served: on this machine, or by somebody else.
+    """Where the model is served: on this machine, or by someone else.
 
     What finds that the model cannot be evaluated, or not like this, raises BundleError.
     """

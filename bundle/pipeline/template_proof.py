@@ -29,7 +29,7 @@ _NO_TOKEN: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the comparison has shown: something to tell the user, or why no question should be asked."""
+    """What the comparison has shown: a note for the user, or why no question should be asked."""
 
     record: TemplateRecord
     warning: str | None = None

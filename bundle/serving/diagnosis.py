@@ -20,7 +20,7 @@ class KnownFailure:
         cause: The end of a sentence about the server. ``{0}`` is the first group of the line's pattern.
         remedy: What to do about it, in whole sentences.
         fatal: After such a line a server that hasn't answered yet never will, even if it keeps running.
-        telling: Such a line tells the cause of a death, but a healthy server may print it, too.
+        telling: Such a line shows the cause of a death, but a healthy server may print it, too.
         passing: A start failed of it, and a second one may well succeed. Such failures are considered last: they may be
             another's consequence.
         vague: It only counts if nothing else is known and the log holds no exception that could be the cause.
@@ -36,11 +36,11 @@ class KnownFailure:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """Why a server is gone, and what to do about it.
+    """Why a server is gone, and the remedy.
 
     Attributes:
         passing: Whether a second start may well succeed.
-        line: The line of the log that shows it; None if it is no certain cause.
+        line: The line of the log that shows it; None if the cause is not certain.
     """
 
     cause: str
@@ -340,7 +340,7 @@ def last_exception(log_lines: Sequence[str]) -> str | None:
 
 
 def _serious(log_lines: Sequence[str]) -> list[str]:
-    """The lines that are no warnings, nor a traceback that was logged with one."""
+    """The lines that are neither warnings nor part of a traceback that was logged with one."""
     kept = []
     warned = within = False
     for line in log_lines:

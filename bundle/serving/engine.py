@@ -153,7 +153,7 @@ class Engine(Protocol):
 
     @property
     def architectures(self) -> frozenset[str] | None:
-        """The architectures that the installed server knows; None where that can't be told without starting it."""
+        """The architectures that the installed server knows; None where only starting it would show that."""
 
     @property
     def refused_quantization(self) -> str | None:

@@ -23,7 +23,7 @@ _DISTRIBUTION = "evalbundle"
 
 
 class ProbeError(Exception):
-    """An interpreter did not tell what it was asked. The text says what it did instead."""
+    """An interpreter did not answer. The text says what it did instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Environment:
 
 
 def describe_environment(interpreter: str = sys.executable, *, limit_s: float) -> Environment:
-    """What is installed next to an interpreter, ours or a server's. Raises ProbeError if it does not tell in time."""
+    """What is installed next to an interpreter, ours or a server's. Raises ProbeError if it does not answer in time."""
     return Environment(**probe(interpreter, "packages", *_ASKED, limit_s=limit_s))
 
 

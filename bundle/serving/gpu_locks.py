@@ -152,7 +152,7 @@ def _path(name: str) -> Path:
 
 
 def _locking_pid(path: Path) -> int | None:
-    """The process that took a lock on a file, as far as the kernel tells."""
+    """The process that took a lock on a file, as far as the kernel shows it."""
     try:
         there = path.stat()
         lines = _LOCKS.read_text(encoding="ascii").splitlines()

@@ -238,7 +238,7 @@ async def _deadly_line(server: Server) -> ServerError:
     while True:
         for line in server.log.new_lines():
             if _is_deadly(server, line):
-                await asyncio.sleep(_LOOK_EVERY_S)  # what follows it may tell the cause
+                await asyncio.sleep(_LOOK_EVERY_S)  # what follows it may show the cause
                 return _is_dead(server, f"its log says {line[-_LINE_SHOWN:]!r}")
         await asyncio.sleep(_LOOK_EVERY_S)
 

@@ -1,6 +1,6 @@
 """What this machine has to serve with: GPUs, and where a server's program is installed, in which version.
 
-Other programs tell, and that takes time, so they can be asked ahead.
+Other programs report it, which takes time, so they can be asked ahead.
 """
 
 import os
@@ -121,7 +121,7 @@ def _interpreter_of(script: Path) -> str | None:
 
 
 def _read_beside(name: str, script: Path) -> tuple[str, Path] | None:
-    """Version and package from the directories of the script's environment; None if they don't tell.
+    """Version and package from the directories of the script's environment; None if they don't show it.
 
     Asking the interpreter would take a tenth of a second or more.
     """
@@ -202,7 +202,7 @@ class Machine:
         return self._installation(name).result()
 
     def environment(self, interpreter: str) -> "Environment":
-        """What is installed next to an interpreter. Raises ProbeError if it does not tell."""
+        """What is installed next to an interpreter. Raises ProbeError if it does not answer."""
         from bundle.serving.environments import describe_environment  # 30 ms, which a server need not wait for
 
         describe = partial(describe_environment, interpreter, limit_s=self.limit_s)

@@ -96,7 +96,7 @@ def _hides_all(value: str) -> bool:
 
 
 def _is_plugged_in() -> bool:
-    """Whether there is an NVIDIA graphics device, as far as Linux tells."""
+    """Whether there is an NVIDIA graphics device, as far as Linux shows."""
     if _SMI_OF_WSL.exists() or any(_DEVICE_FILES.glob("nvidia[0-9]*")):
         return True
     for device in _PCI_DEVICES.glob("*"):

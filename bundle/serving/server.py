@@ -70,7 +70,7 @@ def post_mortem(
     end: int | None = None,
     was_ready: bool = False,
 ) -> ServerError:
-    """Why a server ``what`` ("died"), as the log and its end tell, or the ``end`` of a process that it needs."""
+    """Why a server ``what`` ("died"), as the log and its end show, or the ``end`` of a process that it needs."""
     lines = log.last_lines()
     if process.exited.done():
         end = process.exited.result()
@@ -88,5 +88,5 @@ def post_mortem(
 
 
 def _shown(lines: Sequence[str], found: diagnosis.Diagnosis | None) -> Sequence[str]:
-    """The lines of a log to show: of a known cause the one that says it, which tells more than a traceback's end."""
+    """The lines of a log to show: of a known cause the one that says it, which is worth more than a traceback's end."""
     return [one_line(found.line)] if found is not None and found.line is not None else lines[-LOG_LINES_SHOWN:]

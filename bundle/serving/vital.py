@@ -68,11 +68,11 @@ def _command_line(pid: int) -> str:
 
 
 def _end_of(pid: int) -> int | None:
-    """How a process has ended, as in ``subprocess``; None for one that runs, and 0 where nobody can tell any more."""
+    """How a process has ended, as in ``subprocess``; None for one that runs, and 0 where that is lost."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return 0
     state, *fields = stat.rpartition(b")")[2].split()
-    # proc(5): the 52nd field, exit_code, as waitpid tells it; the state is the third.
+    # proc(5): the 52nd field, exit_code, as waitpid reports it; the state is the third.
     return os.waitstatus_to_exitcode(int(fields[48])) if state in b"ZX" else None

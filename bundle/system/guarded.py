@@ -43,7 +43,7 @@ def without_keys(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def ask_program(command: Sequence[str], limit_s: float, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """Run a program that only tells something and needs no key, as `subprocess.run` with a time limit."""
+    """Run a program that only reports something and needs no key, as `subprocess.run` with a time limit."""
     return subprocess.run(
         command,
         env={**without_keys(os.environ), **SAFE_PATH, **variables},
@@ -107,7 +107,7 @@ async def undisturbed(*futures: "asyncio.Future[Any]") -> None:
 class _OrphansAreOurs:
     """While a server runs, what loses its parent below us becomes our child, so that it can be reaped for certain.
 
-    Only where `adopt_orphans` was called: in somebody else's program, children are not ours to end.
+    Only where `adopt_orphans` was called: in another program, children are not ours to end.
     """
 
     def __init__(self) -> None:
@@ -130,7 +130,7 @@ class _OrphansAreOurs:
                 guardian.become_subreaper(self._before)
 
     def know(self, guardian_pid: int) -> None:
-        """Remember a guardian, which is no orphan."""
+        """Remember a guardian, which is not an orphan."""
         self._guardians.add(guardian_pid)
 
     def adopted(self, table: Mapping[int, guardian.Process]) -> set[int]:
@@ -212,7 +212,7 @@ class GuardedProcess(asyncio.SubprocessProtocol):
                 start_new_session=True,  # A terminal's Ctrl-C and hang-up are for us alone.
             )
         except BaseException as error:
-            self._finish(frozenset())  # It has been told nothing, so it has started nothing.
+            self._finish(frozenset())  # It was never asked to start anything.
             if isinstance(error, OSError) and error.errno == -1:  # uvloop's number where no pair of sockets can be had
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE)) from error
             raise
@@ -274,7 +274,7 @@ class GuardedProcess(asyncio.SubprocessProtocol):
     def _order(self, word: str) -> None:
         self._write(word)
         if self._transport is not None and not self.gone.done():
-            # A guardian that hangs, or that somebody has stopped, is killed. What it guards is swept up after it.
+            # A guardian that hangs, or has been stopped, is killed. What it guards is swept up after it.
             asyncio.get_running_loop().call_later(_PATIENCE_WITH_GUARDIAN, self._kill_guardian)
 
     def _kill_guardian(self) -> None:

@@ -15,7 +15,7 @@ Out, on stdout: ``{"event": "started", "pid": N}`` or ``{"event": "failed", "err
 ``{"event": "stopped", "left": [PID, ...]}`` when everything it started is gone too, or would not die.
 Its stderr is the server's log: the server inherits it as stdout and stderr.
 
-It stops everything when told to, when a signal asks it to end, when the server's main process ends, and when its parent
+It stops everything on request, when a signal asks it to end, when the server's main process ends, and when its parent
 dies in any way, SIGKILL included; that takes ``LONGEST_STOP`` seconds at most. How nothing gets away:
 
 - On Linux it is the "child subreaper" of all it starts: whatever double-forks, daemonises or leaves the session still
@@ -63,7 +63,7 @@ ASKED_TO_END = (
 # in all below the ten seconds after our parent's death in which nothing may be left.
 # SIGINT comes twice because uvicorn, once asked to end, waits for open connections until a second one.
 ASK_TO_END = ((signal.SIGINT, 3.0), (signal.SIGINT, 1.0), (signal.SIGTERM, 1.5), (signal.SIGKILL, 4.0))
-# The main process is gone already: its workers serve nobody. A large one takes seconds to die on a busy machine.
+# The main process is gone already: its workers serve no one. A large one takes seconds to die on a busy machine.
 END_WORKERS = ((signal.SIGTERM, 0.5), (signal.SIGKILL, 9.0))
 LONGEST_STOP = sum(seconds for _, seconds in ASK_TO_END)
 # Resource trackers that have not ended by themselves are killed when the others have been gone for so long, or when so
@@ -78,7 +78,7 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 1, 36, 37 
 
 
 def _prctl(option: int, argument: int) -> None:
-    """Call prctl(2) where there is one. That it may be refused is no error: the other measures still hold."""
+    """Call prctl(2) where there is one. A refusal is not an error: the other measures still hold."""
     if _LINUX:
         ctypes.CDLL(None).prctl(option, *(ctypes.c_ulong(value) for value in (argument, 0, 0, 0)))
 
@@ -227,7 +227,7 @@ class Guardian:
     def _listen(self) -> None:
         """Turn everything that can happen into something the selector wakes up for."""
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        # The kernel sends it when our parent dies: even if somebody has stopped us, we go on and see to our work.
+        # The kernel sends it when our parent dies: even if stopped, we go on and do our work.
         _prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
         signals, wakeup = os.pipe()
         os.set_blocking(wakeup, False)
@@ -343,7 +343,7 @@ class Guardian:
                 members = self._members()
                 if not members and not self._has_children:
                     return set()
-                # Those forked meanwhile are told as well, but nobody twice: a second SIGINT means something else.
+                # Those forked meanwhile get it as well, but none twice: a second SIGINT means something else.
                 if signum != signal.SIGKILL:
                     send(members - told, signum)
                 else:

@@ -84,7 +84,7 @@ def _take(descriptor: int, how: int) -> bool:
             if attempt > _ATTEMPTS:
                 raise
             attempt += 1
-            time.sleep(_PAUSE_S)  # it may be somebody who only looks
+            time.sleep(_PAUSE_S)  # it may be a process that only looks
         except OSError:
             return False
         else:

@@ -24,7 +24,7 @@ def describe(pid: int) -> str:
 
 
 def arguments_of(process: psutil.Process) -> list[str]:
-    """A process's arguments; none where it is another user's and hidden, for then it is no guardian of ours."""
+    """A process's arguments; none where it is another user's and hidden, for then it is not a guardian of ours."""
     try:
         return process.cmdline()
     except psutil.AccessDenied:

@@ -10,7 +10,7 @@ from bundle.worker.worker import Worker
 def main() -> None:
     """Run until standard input ends, or nothing more comes of it."""
     lines = os.dup(1)
-    os.dup2(2, 1)  # what libraries print is no line of ours
+    os.dup2(2, 1)  # what libraries print is not part of the protocol
     worker = Worker(lines)
     sys.exit(run_with_signals(worker.run, say=worker.say, kill=worker.kill))
 

@@ -233,7 +233,7 @@ class Worker:
             value = await getattr(self, name)(*arguments)
         except asyncio.CancelledError:
             raise
-        except Exception as error:  # the driver is told whatever it is
+        except Exception as error:  # the driver gets to know, whatever it is
             told = error_to_json(error)
             for part in told.keys() & {"message", "remedy"}:
                 told[part] = told[part] and told[part].replace(str(self._log), self._log_there)
@@ -273,7 +273,7 @@ class _Flushed(asyncio.BaseProtocol):
 
 
 class _Told(Screen):
-    """What a run shows, told to the driver."""
+    """What a run shows, sent to the driver."""
 
     def __init__(self, worker: Worker) -> None:
         super().__init__()

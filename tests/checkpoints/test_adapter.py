@@ -199,7 +199,7 @@ NAN, INFINITE = float("nan"), float("inf")
         ({"task_type": "SEQ_CLS"}, "is for a classifier or a reward model"),
         ({"use_dora": True}, "uses DoRA"),
         ({"lora_bias": True}, "has biases of its own"),
-        ({"target_parameters": ["experts.gate_up_proj"]}, "changes parameters that are no modules"),
+        ({"target_parameters": ["experts.gate_up_proj"]}, "changes parameters that are not modules"),
         (
             {"init_lora_weights": "pissa_niter_16"},
             "was initialized by pissa_niter_16, which changes the base's weights",

@@ -285,7 +285,7 @@ def make_vocabulary(size: int) -> bytes:
 
 
 def training_texts() -> list[str]:
-    """Original sentences in the shapes of evaluation prompts, then each character that is to be a token by itself.
+    """Original sentences in the shapes of evaluation prompts, then each character that must be a token by itself.
 
     The characters are texts of their own: sentencepiece before 0.2.3 ends the process over `required_chars`, and so
     they change no pair of pieces.

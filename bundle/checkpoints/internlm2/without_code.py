@@ -37,7 +37,7 @@ _DEFAULTS: Final = {
 def without_code(source: Path, cache_root: Path, *, say: Callable[[str], None] = lambda line: None) -> Path:
     """A directory that serves as ``source`` does and holds none of its code; or the one made earlier.
 
-    ``say`` is told of each step that takes time, and of what could not be converted. Raises CheckpointError if its
+    ``say`` gets each step that takes time, and what could not be converted. Raises CheckpointError if its
     tokenizer needs the code, or the cache cannot be written.
     """
     source = source.resolve()

@@ -142,7 +142,7 @@ def check_torch(machine: Machine) -> Iterator[Finding]:
 
 
 def _environment(machine: Machine) -> Environment:
-    """What is installed beside lmdeploy. Raises ServerError if it is not installed; ProbeError if that is not told."""
+    """What is installed beside lmdeploy. Raises ServerError if it is not installed; ProbeError if that is unknown."""
     installed = machine.installation("lmdeploy")
     found = machine.environment(installed.interpreter)
     # One that pip knows nothing of counts, too.

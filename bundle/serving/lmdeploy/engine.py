@@ -30,7 +30,7 @@ from bundle.system.text import printable
 
 _OLDEST, _NEWEST = (0, 12), (0, 18)
 _TRUST_REMOTE_CODE_SINCE = (0, 13)  # before, lmdeploy ran a checkpoint's code without asking
-_KEY_FOR_ALL_SINCE = (0, 13)  # before, /abort_request and /distserve/… were open to everybody
+_KEY_FOR_ALL_SINCE = (0, 13)  # before, /abort_request and /distserve/… were open to everyone
 _GENERATION_CONFIG_SINCE = (0, 15)  # before, a checkpoint's generation_config.json was not read for sampling
 _CAPTURE_SIZES_SINCE = (0, 14)  # before, the PyTorch engine captured a CUDA graph for every power of two
 
@@ -268,7 +268,7 @@ class LmdeployEngine:
             )
 
     def _dtype(self, gpus: Sequence[Gpu], say: Callable[[str], None]) -> str | None:
-        """What it is told to compute in; None where config.json says it, or quantized weights do.
+        """The data type it is made to compute in; None where config.json or quantized weights decide.
 
         Without a 16-bit dtype there, TurboMind would take bfloat16, and its PyTorch engine float16, which has not the
         range of weights that were trained in another.

@@ -28,13 +28,13 @@ _CODE_FROM: Final = ((7, 0), (7, 5), (8, 0))
 
 
 def architectures(package: Path) -> frozenset[str] | None:
-    """What it serves with either backend; None if it cannot be told."""
+    """What it serves with either backend; None if that is unknown."""
     pytorch = text_if_there(package / "pytorch" / "models" / "module_map.py")
     return frozenset(_PYTORCH.findall(pytorch)) | turbomind_architectures(package) or None
 
 
 def turbomind_architectures(package: Path) -> frozenset[str]:
-    """What TurboMind serves, and lmdeploy serves with TurboMind unless it is told otherwise."""
+    """What TurboMind serves, and lmdeploy serves with TurboMind unless another backend is chosen."""
     source = text_if_there(package / "turbomind" / "supported_models.py")
     return frozenset(_TURBOMIND.findall(source.partition("SUPPORTED_ARCHS")[2].partition(")\n")[0]))
 
@@ -42,7 +42,7 @@ def turbomind_architectures(package: Path) -> frozenset[str]:
 def refused_quantization(
     package: Path, settings: Mapping[str, Any], architecture: str, backend: str | None
 ) -> str | None:
-    """Why lmdeploy cannot serve weights that are quantized in this way; None if it can, or it cannot be told.
+    """Why lmdeploy cannot serve weights that are quantized in this way; None if it can, or that is unknown.
 
     ``package`` is the directory of the installed lmdeploy, ``settings`` are the checkpoint's ``quantization_config``,
     and ``backend`` is as in ``--backend``: None where lmdeploy chooses.
@@ -90,7 +90,7 @@ def has_turbomind_code(capability: Version, lmdeploy: Version) -> bool:
 
 
 def without_turbomind(gpus: Iterable[Gpu], capabilities: Mapping[str, Version], lmdeploy: Version) -> str | None:
-    """The first GPU that TurboMind has no code for, as far as the driver tells; None if there is none."""
+    """The first GPU that TurboMind has no code for, according to the driver; None if it has code for all."""
     for gpu in gpus:
         capability = capabilities.get(gpu.uuid)
         if capability is not None and not has_turbomind_code(capability, lmdeploy):

@@ -168,7 +168,7 @@ FAILURES: Final = (
 class VllmEngine:
     """Serves a checkpoint with vLLM; an InternLM2 one is converted to Llama first, which needs no remote code.
 
-    Its key guards ``/v1`` alone (``/invocations`` answers everybody), so it listens on loopback only.
+    Its key guards ``/v1`` alone (``/invocations`` answers everyone), so it listens on loopback only.
     """
 
     job: Job
