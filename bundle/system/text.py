@@ -20,8 +20,8 @@ _JOINERS: Final = "\u200c\u200d"
 _EMOJI_JOINER: Final = "\u200d"
 
 # Of Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties.txt) all but variation selectors, which are seen to
-# below; then line and paragraph separators, interlinear annotations, halves of characters, private use and what can
-# not be a character at all. Unassigned code points are left alone: new emoji are among them for an older Python.
+# below; then line and paragraph separators, interlinear annotations, halves of characters, private use and what cannot
+# be a character at all. Unassigned code points are left alone: new emoji are among them for an older Python.
 _UNSEEN: Final = (
     r"\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u070f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
     r"\u2060-\u206f\u3164\ud800-\udfff\ue000-\uf8ff\ufdd0-\ufdef\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff"
