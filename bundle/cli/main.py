@@ -12,20 +12,21 @@ import typer
 from typer.core import TyperGroup
 
 from bundle.cli._unexpected import hide_secrets, open_closed_streams, write_details
+from bundle.cli._wrong_usage import TAKE_ENGINE_ARGUMENTS, in_our_words
 from bundle.cli.board import board
 from bundle.cli.catalog import models, tasks
 from bundle.cli.compare import compare
 from bundle.cli.doctor import doctor
 from bundle.cli.evaluate import eval_local, eval_remote
 from bundle.cli.make_checkpoint import make_checkpoint
-from bundle.cli.options import HELP_SETTINGS, TAKE_ENGINE_ARGUMENTS, GroupedHelp
+from bundle.cli.options import HELP_SETTINGS, GroupedHelp
 from bundle.cli.report import report
 from bundle.cli.rescore import rescore
 from bundle.cli.resume import resume
 from bundle.cli.runs import runs
 from bundle.cli.watch import watch
 from bundle.errors import BundleError, ExitCode, UnexpectedError, UsageError
-from bundle.system.text import one_line
+from bundle.system.text import nearest, one_line, printable
 from bundle.version import __version__
 
 _NAMES = ("bundle", "evalbundle")
@@ -35,12 +36,19 @@ _NAMES = ("bundle", "evalbundle")
 class _Commands(TyperGroup):
     """Answers ``bundle evaluate ./ckpt`` with the command that takes a checkpoint."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        with in_our_words(ctx):
+            return super().parse_args(ctx, args)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name = args[0]
-        if name.startswith("eval") and name not in self.commands:
-            meant = "eval-remote" if name.startswith(("eval-r", "eval_r")) or "--base-url" in args else "eval-local"
-            raise UsageError(f"No such command: {name}.", remedy=f"Did you mean `bundle {meant}`?")
-        return super().resolve_command(ctx, args)
+        if name in self.commands:
+            return super().resolve_command(ctx, args)
+        near = nearest(name, self.commands)
+        if name.startswith("eval"):
+            near = ["eval-remote" if name.startswith(("eval-r", "eval_r")) or "--base-url" in args else "eval-local"]
+        remedy = f"Did you mean `bundle {near[0]}`?" if near else "`bundle --help` lists the commands."
+        raise UsageError(f"No such command: {printable(name)}.", remedy=remedy)
 
 
 app = typer.Typer(

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from bundle.cli import _completion
+from bundle.cli._wrong_usage import in_our_words
 from bundle.pipeline.options import GROUPS, Option
 from bundle.reports.formats import Language
 
@@ -43,9 +44,6 @@ _COMPLETED = {
 }
 """What completes an option, by its field."""
 
-TAKE_ENGINE_ARGUMENTS = ("eval-local", "watch")
-"""Commands that pass on what follows ``--``."""
-
 HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": _WIDEST_HELP}
 
 
@@ -53,25 +51,9 @@ class GroupedHelp(TyperCommand):
     """A command whose ``--help`` shows its options under the headings they were declared with, in one column."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        """Parse the command line; what pydantic finds wrong with a value is said in this program's words."""
-        try:
+        """Parse the command line; what is wrong with it raises this program's UsageError."""
+        with in_our_words(ctx):
             return super().parse_args(ctx, args)
-        except typer.BadParameter as error:
-            if type(error.__cause__).__name__ == "ValidationError":
-                from bundle.config.faults import value_fault  # imported late: `bundle --help` does not need it
-
-                cause: Any = error.__cause__
-                error.message = f"{value_fault(cause)}."
-            raise
-        except Exception as error:
-            wrong: Any = error  # its class is private to typer
-            if (
-                type(error).__name__ == "NoSuchOption"
-                and ctx.info_name in TAKE_ENGINE_ARGUMENTS
-                and not any(one.startswith(wrong.option_name) for one in wrong.possibilities or ())
-            ):
-                wrong.message += "; options of the inference server come after --"
-            raise
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """What follows the command's name on the usage line; typer brackets arguments that are bracketed already."""
