@@ -89,3 +89,9 @@ def compare(
         if number:
             terminal.print()
         show(terminal, comparison, words, subjects=subjects, flips=flips)
+    if others[1:] and not common:  # scores of the questions in common are above
+        from bundle.reports.comparison.series import series_of
+        from bundle.reports.comparison.series import show as show_series
+
+        terminal.print()
+        show_series(terminal, series_of(comparisons), words)

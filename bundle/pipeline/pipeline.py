@@ -309,6 +309,7 @@ def garbage_rarely_searched() -> Iterator[None]:
 
 async def _prove(session: _Session, template: TemplateProof, evaluation: "Evaluation", client: "Client") -> None:
     """Prove that the server builds prompts as it should, and write down what came of it; else raise TemplateError."""
+    session.screen.server("checking the chat template")
     with session.timing.phase("prove_s"):
         verdict = await template.prove(evaluation, client)
     if verdict is None:

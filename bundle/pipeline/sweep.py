@@ -38,6 +38,10 @@ from bundle.system.guarded import this_program, undisturbed
 from bundle.tasks.sources import Tables
 
 _STAMP: Final = re.compile(r"^ *\d+\.\d s  ")
+_PASSING: Final = re.compile(
+    r"starting |stopping the server|checking the chat template|[\d,]+ of [\d,]+ questions?, .* left\b"
+)
+"""What a run says of where it is, which on a terminal is one line that is redrawn."""
 _WAIT: Final = "1h"
 """How long a run of a sweep waits for a GPU that another program has taken meanwhile."""
 _LONGEST_LINE: Final = 2**20
@@ -207,7 +211,7 @@ class Sweep:
         self._running.add(process)
         assert process.stdout is not None
         assert process.stderr is not None
-        saying = asyncio.ensure_future(self._say_all(name, process.stderr))
+        saying = asyncio.ensure_future(say_all(name, process.stderr, self._screen))
         printed = asyncio.ensure_future(process.stdout.read())
         ended = asyncio.ensure_future(process.wait())
         try:
@@ -237,9 +241,13 @@ class Sweep:
             command += ["--resume", str(resume.resolve())]
         return [*command, "--", *self._arguments] if self._arguments else command
 
-    async def _say_all(self, name: str, stream: asyncio.StreamReader) -> None:
-        async for line in stream:
-            self._screen.say(f"{name}: {_STAMP.sub('', line.decode(errors='replace').rstrip())}")
+
+async def say_all(name: str, stream: asyncio.StreamReader, screen: Screen) -> None:
+    """Show what the run called ``name`` says, line by line."""
+    async for line in stream:
+        said = _STAMP.sub("", line.decode(errors="replace").rstrip())
+        show = screen.server if _PASSING.match(said) else screen.say
+        show(f"{name}: {said}")
 
 
 def _named_run(printed: bytes) -> Path | None:

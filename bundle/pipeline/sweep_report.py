@@ -49,6 +49,7 @@ def _report(outcomes: Sequence[Outcome], out: Path, label: str, screen: Screen) 
     """Show the table of all models, and write it down."""
     series = make_series([_entry(one, screen.words) for one in outcomes])
     screen.close()
+    screen.set_apart()
     show(console(sys.stdout, width=200), series, screen.words)
     directory = out / f"{datetime.now():%Y%m%d-%H%M%S}-sweep-{file_name(label)}"
     try:

@@ -1,5 +1,6 @@
 """Several checkpoints in one command: a run each, one table, and the same command again for what is missing."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -15,9 +16,12 @@ import psutil
 import pytest
 
 from bundle.checkpoints.internlm2 import make_checkpoint
+from bundle.pipeline.sweep import say_all
+from bundle.reports.screen.console import Screen
 from tests.checkpoints.lora import lora_adapter
 from tests.faults.box import ALL, Box
 from tests.patience import PATIENCE_S, wait_until
+from tests.reports.test_live_line import counted
 from tests.stand_ins.box import GPU
 
 TWO_GPUS = {"NVIDIA_SMI_STAND_IN": json.dumps({"gpus": [GPU, (1, "GPU-1", *GPU[2:])]})}
@@ -74,6 +78,35 @@ def runs_of(box: Box) -> dict[str, Path]:
 def sweeps_of(box: Box) -> list[dict[str, Any]]:
     """What each command has written down, the latest last."""
     return [json.loads(path.read_text()) for path in sorted(box.out.glob("*-sweep-*/sweep.json"))]
+
+
+class Told(Screen):
+    """Keeps what it is told to print, and what to redraw in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.printed: list[str] = []
+        self.redrawn: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.printed.append(text)
+
+    def server(self, activity: str) -> None:
+        self.redrawn.append(activity)
+
+
+async def test_where_a_run_is_is_redrawn_and_what_it_has_come_to_is_printed() -> None:
+    stream, screen = asyncio.StreamReader(), Told()
+    going, done = counted(4, right=1, wrong=1, failed=1), counted(3, right=1, wrong=1, failed=1)
+    passing = ["starting lmdeploy: loading weights 37 %", "checking the chat template", going.line()]
+    lasting = ["server ready after 6.7 s", "asking 2 questions", done.line()]
+    stream.feed_data("".join(f"    1.2 s  {line}\n" for line in passing + lasting).encode())
+    stream.feed_eof()
+
+    await say_all("sft", stream, screen)
+
+    assert screen.redrawn == [f"sft: {line}" for line in passing]
+    assert screen.printed == [f"sft: {line}" for line in lasting]
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,17 @@ def test_subjects_and_more_flips_are_shown_where_they_are_asked_for(out: Path) -
 
     assert all(f"\n{subject.english} "[:20] in done.stdout for subject in find_task("ceval_gen").subjects)
     assert "more flips" not in done.stdout
+
+
+def test_several_runs_end_with_all_of_them_in_one_table(tmp_path: Path) -> None:
+    for model, law in (("sft-1000", "0000"), ("sft-2000", "0011"), ("sft-3000", "1111")):
+        write_run(tmp_path / model, {"law": law, "logic": "01"}, model=model)
+    done = call("compare", "sft-1000", "sft-2000", "sft-3000", "--out", tmp_path, environment=ENVIRONMENT)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    table = done.stdout.rpartition("ceval_gen\n")[2]
+    assert re.findall(r"^sft-\d+", table, re.MULTILINE) == ["sft-1000", "sft-2000", "sft-3000"]
+    assert "corrected for 2 comparisons): against sft-1000" in table
 
 
 def test_on_a_terminal_it_fits_80_columns(out: Path) -> None:

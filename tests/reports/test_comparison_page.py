@@ -1,5 +1,6 @@
 """The page of comparisons, as text and in a real browser."""
 
+import io
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,8 @@ from playwright.sync_api import Browser, expect
 
 from bundle.reports.comparison import compare
 from bundle.reports.comparison.page import render_page, write_page
+from bundle.reports.comparison.terminal import show
+from bundle.reports.screen.output import console
 from bundle.runs.recorded_run import read_recorded_run
 from bundle.tasks.catalog import find_task
 from tests.reports.browser import faults, opened, sticking_out
@@ -91,14 +94,33 @@ def test_subjects_and_runs_come_in_the_order_of_their_change(tmp_path: Path) -> 
 
 
 def test_settings_that_differ_are_in_words(tmp_path: Path) -> None:
-    def served(gpus: list[str]) -> dict[str, Any]:
-        return {"engine": {"name": "lmdeploy", "version": "0.18.0", "arguments": [], "gpus": gpus}}
+    def served(gpus: list[str], **sampling: Any) -> dict[str, Any]:
+        engine = {
+            "name": "lmdeploy",
+            "version": "0.18.0",
+            "arguments": ["--chat-template", "/home/me/t.json"][: len(gpus)],
+        }
+        return {
+            "engine": {**engine, "gpus": gpus},
+            "sampling": {"temperature": 0.0, "max_out_len": 8, "max_seq_len": None, **sampling},
+        }
 
     base, new = (
-        read_recorded_run(write_run(tmp_path / name, {"law": "10"}, record=served(gpus)))
-        for name, gpus in [("a", []), ("b", ["NVIDIA H100", "NVIDIA H100"])]
+        read_recorded_run(write_run(tmp_path / name, {"law": "10"}, record=record))
+        for name, record in [("a", served([])), ("b", served(["NVIDIA H100"] * 2, extra_body={"top_p": 0.9}))]
     )
-    assert "engine.gpus: none → NVIDIA H100, NVIDIA H100" in render_page([compare(base, new)])
+    comparison = compare(base, new)
+    page = render_page([comparison])
+    assert re.findall(r"<li>.*>([^<]+)</span>: <code>(.*)</code> → <code>(.*)</code>", page) == [
+        ("engine arguments", "–", "--chat-template, …/t.json"),
+        ("GPUs", "–", "NVIDIA H100, NVIDIA H100"),
+        ("request field top p", "–", "0.9"),
+    ]
+    assert "/home/me" not in page
+    stream = io.StringIO()
+    show(console(stream, width=200), comparison, subjects=False, flips=0)
+    assert "     engine arguments: – → --chat-template, …/t.json" in stream.getvalue().splitlines()
+    assert "     request field top p: – → 0.9" in stream.getvalue().splitlines()
 
 
 @pytest.mark.parametrize(("base_name", "points"), [("base", 3), ("sft-100", 4)])

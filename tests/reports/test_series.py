@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 
 from bundle.reports.comparison import Standing, compare
-from bundle.reports.comparison.series import Entry, Series, make_series, show
+from bundle.reports.comparison.series import Entry, Series, make_series, series_of, show
 from bundle.reports.screen.output import console
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 from bundle.runs.statistics import holm
@@ -40,6 +40,16 @@ def test_every_run_is_compared_with_the_first_and_corrected_for_their_number(tmp
     assert table[0][3] == f"{runs[0].scores['ceval-stem'].accuracy:.2f}"
     assert "better" in table[2]
     assert lines[-1] == "change and p (McNemar's exact test, corrected for 2 comparisons): against step 0"
+
+
+def test_comparisons_with_one_base_are_a_series_and_runs_of_one_model_go_by_their_names(tmp_path: Path) -> None:
+    base, first, again = (run(tmp_path / name, share) for name, share in (("a", 0.5), ("b", 0.6), ("c", 0.8)))
+    comparisons = [compare(base, first), compare(base, again)]
+    series = series_of(comparisons)
+
+    assert [one.name for one in series.entries] == [base.name, first.name, again.name]
+    assert list(series.comparisons.values()) == comparisons
+    assert [line.split()[0] for line in shown(series)[-4:-1]] == [base.name, first.name, again.name]
 
 
 def test_what_has_no_score_is_named_with_its_reason_and_the_first_that_has_one_is_the_base(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Several runs beside each other, such as those of one training run's checkpoints, each compared with the first."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -71,14 +71,22 @@ class Series:
         return next((one for one in self.entries if one.run is not None and one.run.answered), None)
 
 
-def make_series(entries: Sequence[Entry]) -> Series:
-    """Compare every run with the first one."""
-    series = Series(tuple(entries))
+def series_of(comparisons: Sequence[Comparison]) -> Series:
+    """Comparisons with the same base, beside each other."""
+    runs = [comparisons[0].base, *(one.new for one in comparisons)]
+    models = [run.model for run in runs]
+    base, *others = (Entry(run.model if models.count(run.model) == 1 else run.name, run) for run in runs)
+    return make_series([base, *others], {one.name: known for one, known in zip(others, comparisons, strict=True)})
+
+
+def make_series(entries: Sequence[Entry], known: Mapping[str, Comparison] | None = None) -> Series:
+    """Compare every run with the first one; ``known`` are comparisons that were made before, by name."""
+    series = Series(tuple(entries), dict(known or {}))
     base = series.base
     if base is None or base.run is None:
         return series
     for entry in entries:
-        if entry is not base and entry.run is not None and entry.run.answered:
+        if known is None and entry is not base and entry.run is not None and entry.run.answered:
             try:
                 series.comparisons[entry.name] = compare(base.run, entry.run)
             except RunError as error:

@@ -42,8 +42,8 @@ def _heading(comparison: Comparison, words: Words) -> Iterator[str]:
         yield f"{set_cell_size(words(f'screen.{label}'), 5)}{one_line(run.model)}  ({one_line(run.name)})"
         if partial := words.scopes(run.scopes):
             yield f"     {words('screen.partial', what=one_line(partial))}"
-    for line in settings(comparison):
-        yield f"     {line}"
+    for key, name, base, new in settings(comparison):
+        yield f"     {words(key, name=one_line(name))}: {base} → {new}"
 
 
 def _table(comparison: Comparison, labels: Mapping[str, str], words: Words, *, subjects: bool) -> Table:

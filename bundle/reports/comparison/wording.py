@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from bundle.reports.comparison.comparison import Comparison
 from bundle.reports.comparison.rows import Row, Standing
 from bundle.reports.health import described
-from bundle.reports.texts import ENGLISH, Words
+from bundle.reports.html.settings import without_paths
+from bundle.reports.texts import ENGLISH, Words, catalog
 from bundle.system.text import one_line
 
 _MEAN = re.compile(r"mean of (\d+) subjects")
@@ -18,6 +19,8 @@ _VERDICTS = {
     Standing.UNCLEAR: "verdict.unclear",
 }
 _FINGERPRINT = re.compile(r"[0-9a-f]{40}")
+_OF_USERS = ("model.headers", "engine.file_environment", "sampling.extra_body", "sampling.max_out_len")
+"""Settings that have further ones, with names of their own."""
 
 
 def verdict(row: Row, words: Words = ENGLISH) -> str:
@@ -95,10 +98,13 @@ def left_out(comparison: Comparison, words: Words = ENGLISH) -> Iterator[str]:
         yield words("screen.other_messages", n=comparison.other_messages)
 
 
-def settings(comparison: Comparison) -> Iterator[str]:
-    """Settings in which the runs differ, one line each."""
+def settings(comparison: Comparison) -> Iterator[tuple[str, str, str, str]]:
+    """Settings in which the runs differ: the key of a text, the name in it if any, and the value in either run."""
     for one in comparison.settings:
-        yield f"{one.name}: {_value(one.base)} → {_value(one.new)}"
+        kind = next((kind for kind in _OF_USERS if one.name.startswith(f"{kind}.")), "other")
+        named = (f"setting.{kind}.of", one.name.removeprefix(f"{kind}.").replace("_", " "))
+        key, name = (f"setting.{one.name}", "") if f"setting.{one.name}" in catalog() else named
+        yield key, name, _value(one.base), _value(one.new)
 
 
 def _direction(row: Row, words: Words) -> str:
@@ -116,5 +122,5 @@ def _signed(value: float, digits: int) -> str:
 def _value(value: object) -> str:
     if isinstance(value, list | tuple):
         value = ", ".join(map(str, value)) or None
-    text = "none" if value is None else one_line(str(value), 60)
+    text = "–" if value is None else one_line(without_paths(str(value)), 60)
     return text[:12] if _FINGERPRINT.match(text) else text

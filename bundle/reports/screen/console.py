@@ -153,7 +153,7 @@ class Screen:
         for task in tasks:
             scores = {own: results.scores[name] for own, name in names[task.name].items() if name in results.scores}
             scope = words.scope(scopes[task.name]) if scopes and task.name in scopes else ""
-            self._set_apart()
+            self.set_apart()
             self._out.print(results_table(task, scores, all_subjects=all_subjects, scope=scope, words=words))
             if not set(task.splits.values()) & scores.keys():
                 for one in headlines([task], scores):
@@ -162,14 +162,14 @@ class Screen:
                     if (interval := one.score.interval) is not None:
                         key, ends = "screen.headline_interval", {"low": interval.low, "high": interval.high}
                     self._out.print(words(key, name=name, score=one.score.percent, **ends), markup=False)
-        self._set_apart()
+        self.set_apart()
         for place, line in enumerate(health_lines(health, words)):
             self._print(line, style="" if place or health.is_ok else "yellow")
         coverage, *facts = _summary(results, words)
         for line in (coverage, *no_reply_lines(health, words=words), *facts):
             self._print(line)
 
-    def _set_apart(self) -> None:
+    def set_apart(self) -> None:
         """Leave a line empty on a terminal; where output is read by programs, every line says something."""
         if self._out.is_terminal:
             self._out.print()

@@ -71,7 +71,8 @@ class Progress:
                 parts.append(f"{duration(left_s)} left{ends}")
         if shares := " and ".join(self._shares()):
             # Subjects are asked one after the other, so this does not estimate the score.
-            parts.append(f"{shares} correct in {plural(len(self._subjects), 'subject')} so far")
+            so_far = "" if self.done >= self.total else f" in {plural(len(self._subjects), 'subject')} so far"
+            parts.append(f"{shares} correct{so_far}")
         if self._failed:
             parts.append(f"{self._failed} without a reply")
         return ", ".join(parts)
