@@ -4,6 +4,7 @@ import inspect
 import re
 import shlex
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from bundle.cli.main import app
 from bundle.errors import UsageError
 from bundle.pipeline.options import GROUPS, EvaluationOptions, LocalOptions, RemoteOptions
 
+DOCS = Path(__file__).parents[2] / "docs"
 BUNDLE: Any = typer.main.get_command(app)
 COMMANDS: dict[str, Any] = BUNDLE.commands
 
@@ -58,6 +60,16 @@ def test_an_option_whose_metavar_is_its_name_is_named(command: Any) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_it_shows_what_is_typed_and_not_how_it_is_declared(name: str) -> None:
     assert not re.search(r"\[\[|x<|x>|<x|default: \(", help_of(name))
+
+
+def test_the_documentation_of_options_lists_the_same_ones_in_both_languages_and_all_of_them_exist() -> None:
+    listed = []
+    for name in ("options.md", "options.zh-CN.md"):
+        rows = re.findall(r"^\| (`-.*?) \|", (DOCS / name).read_text(encoding="utf-8"), re.MULTILINE)
+        listed.append([re.findall("`(.+?)`", row) for row in rows])
+    assert listed[0] == listed[1]
+    known = {name for command in ("eval-local", "eval-remote") for one in COMMANDS[command].params for name in one.opts}
+    assert {text.split()[0] for row in listed[0] for text in row if text.startswith("-")} <= known
 
 
 def test_help_uses_the_width_there_is() -> None:
