@@ -2,7 +2,8 @@
 
 import importlib
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 from weakref import WeakKeyDictionary
@@ -123,6 +124,10 @@ class Prepared(NamedTuple):
     headers: Mapping[str, str]
 
 
+made: ContextVar[Callable[[Prepared], None]] = ContextVar("made", default=lambda _: None)
+"""Called with a request that the package has made, before it is sent."""
+
+
 class Connections(openai.DefaultAsyncHttpxClient):
     """The HTTP client that the ``openai`` package is given; ``tls`` if the server has a certificate to be checked.
 
@@ -183,7 +188,9 @@ class Connections(openai.DefaultAsyncHttpxClient):
         What this class would do besides takes a quarter of all that a question costs, and the package would read an
         error in another way than it is read where `again` gets one.
         """
-        answer = await self.again(self.prepared(request), request.content)
+        prepared = self.prepared(request)
+        made.get()(prepared)
+        answer = await self.again(prepared, request.content)
         return httpx.Response(200, stream=answer, request=request)
 
     async def aclose(self) -> None:

@@ -17,7 +17,7 @@ import openai
 from openai import AsyncOpenAI, Omit
 
 from bundle.client._addresses import is_loopback
-from bundle.client._connections import LONGEST_BODY, Answer, Connections, Prepared, Repeats, TooLongError, httpx
+from bundle.client._connections import LONGEST_BODY, Answer, Connections, Prepared, Repeats, TooLongError, httpx, made
 from bundle.client._early_decisions import Receiver
 from bundle.client._events import BLANK, EventDecoder, is_event_stream
 from bundle.client._faults import LOOPBACK_REMEDY, NETWORK_REMEDY, AttemptError, Fate, fault_of_status, unexpected
@@ -88,6 +88,7 @@ class Transport:
         self._has_replied = False
         self._silent_since: float | None = None
         self._prepared: dict[tuple[str, str | None], Prepared] = {}
+        self._making: asyncio.Event | None = None
         self._repeats = Repeats()
         connect_timeout_s = min(_CONNECT_TIMEOUT_S, timeout_s / 2)
         self._connections = Connections(
@@ -154,18 +155,37 @@ class Transport:
                 return None  # what went wrong after the end of the reply does not matter
 
     async def _send(self, path: str, body: bytes, key: str | None) -> Answer:
-        prepared = self._prepared.get((path, key))
+        while (prepared := self._prepared.get((path, key))) is None and self._making is not None:
+            await self._making.wait()  # not for the answer: a local server is sent hundreds at once
         if prepared is None:
+            answer = await self._send_first(path, body, key)
+        else:
+            answer = await self._connections.again(prepared, body)
+        await self._require_success(answer, path)
+        return answer
+
+    async def _send_first(self, path: str, body: bytes, key: str | None) -> Answer:
+        self._making = making = asyncio.Event()
+
+        def end() -> None:
+            if self._making is making:
+                self._making = None
+            making.set()
+
+        def keep(prepared: Prepared) -> None:
+            self._prepared[path, key] = prepared
+            end()
+
+        token = made.set(keep)
+        try:
             # The typed `chat.completions.create` validates every message and costs four times as much.
             response = await self._openai.post(
                 path, content=body, cast_to=httpx.Response, options={"headers": self._headers_with(key)}
             )
-            prepared = self._prepared[path, key] = self._connections.prepared(response.request)
-            answer: Answer = response.stream
-        else:
-            answer = await self._connections.again(prepared, body)
-        await self._require_success(answer, prepared.url)
-        return answer
+            return response.stream  # type: ignore[no-any-return]
+        finally:
+            made.reset(token)
+            end()
 
     async def _require_success(self, answer: Answer, url: str) -> None:
         if answer.is_success:

@@ -3,7 +3,9 @@
 import asyncio
 import time
 from email.utils import formatdate
+from typing import Any
 
+import openai
 import pytest
 from aiohttp import web
 
@@ -26,6 +28,30 @@ async def test_a_request_holds_model_messages_and_sampling_and_nothing_else() ->
     assert api.keys == ["Bearer sk-test"]
     assert (reply.text, reply.finish_reason, reply.attempts, reply.thinking) == ("B", "stop", 1, None)
     assert (reply.prompt_tokens, reply.completion_tokens) == (7, 2)
+
+
+async def test_of_many_at_once_the_package_makes_one_and_its_like_wait_for_no_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made_by_package: list[str] = []
+    post = openai.AsyncOpenAI.post
+
+    async def noted(self: openai.AsyncOpenAI, path: str, **how: Any) -> Any:
+        made_by_package.append(path)
+        return await post(self, path, **how)
+
+    all_here = asyncio.Barrier(20)
+
+    async def handler(call: Call) -> web.Response:
+        await all_here.wait()
+        return completion("B")
+
+    monkeypatch.setattr(openai.AsyncOpenAI, "post", noted)
+    async with loopback_api(handler) as api, client_of(api.url) as client, asyncio.timeout(PATIENCE_S):
+        await asyncio.gather(*(ask(client) for _ in range(20)))
+
+    assert made_by_package == [f"{api.url}/chat/completions"]
+    assert len({str(sorted(headers.items())) for headers in api.headers}) == 1
 
 
 async def test_nothing_of_the_environment_is_sent_along(monkeypatch: pytest.MonkeyPatch) -> None:
