@@ -300,7 +300,7 @@ class ChatClient:
             return True
         if self._modes.has_changed(question):
             return True
-        if fault.fate is Fate.UNANSWERED or (fault.fate is Fate.AGAIN and fault.status >= 400):
+        if fault.fate is Fate.UNANSWERED or (fault.fate is Fate.AGAIN and fault.status):
             if question.version != self._body.version:
                 return True  # meanwhile the parameters have been adapted
             if (change := self._body.adapt(fault, streams=question.streams)) is not None:

@@ -37,7 +37,7 @@ class AttemptError(Exception):
         outage: Whether the server cannot be reached, which no question is to blame for.
         heard: Whether whatever answered could be the intended server.
         parameter: The parameter that the server says it is about; "" if it does not say.
-        status: The HTTP status; 0 if there is none.
+        status: The HTTP status, also where the body alone names it; 0 if there is none.
         no_model: Whether it may be that the server does not have the model.
         too_long: Whether prompt and reply exceed the model's context: with fewer examples they may not.
         is_page: Whether it came without a body of the API's, so that a gateway may have answered in its place.
@@ -80,10 +80,10 @@ class _Sign:
         return self.has_code(error) or self.words.search(message) is not None
 
 
-_BUSY, _FORBIDDEN, _NOT_FOUND, _TOO_LARGE = 429, 403, 404, 413
+_SUCCESS, _BUSY, _FORBIDDEN, _NOT_FOUND, _TOO_LARGE = 200, 429, 403, 404, 413
 _TRANSIENT = frozenset({408, 409, 421, 424, 425, _BUSY, 499})  # 424 of TGI, 499 of nginx and others
 _OUTAGE = frozenset({502, 503, 504, 520, 521, 522, 523, 524, 529})  # of gateways, Cloudflare and Anthropic
-_MAY_PASS = frozenset({400, 404, 418, 420, 422})
+_MAY_PASS = frozenset({200, 400, 404, 418, 420, 422})
 _REFUSED = {
     403: "Check that the API key may use this model.",
     404: "Check the model name and the base URL: it ends in /v1, or is given up to /chat/completions.",
@@ -141,6 +141,13 @@ _WRONG_KEY = _Sign(
     r"|(无效|错误|过期)的?(令牌|密钥|api ?key)|(令牌|密钥|api ?key)(无效|不正确|错误|不存在|已?过期|已?失效)",
 )
 _MAY_BE_A_WRONG_KEY = frozenset({200, 400, 403})
+# What stands for 401 where every status is 200: MiniMax ("login fail"), FastAPI ("Not authenticated") and others.
+_UNAUTHORIZED = _Sign(
+    r"un-?authori[sz]ed|unauthenticated|authentication_?(error|failed)|invalid_?(access_?)?token|token_?expired",
+    r"\bun-?authori[sz]ed\b|\b(not |un-?)authenticated\b|\bauthentication (has )?(failed|error|(is )?required)\b"
+    r"|\blog-?in fail|\btoken (is |has )?(expired|invalid\b)|\b(invalid|expired|missing) (access |auth\w* )?token$"
+    r"|身份验证失败|(鉴权|认证|验签)失败|未(授权|登录|认证)|token\s?(非法|无效|已?过期|校验失败)",
+)
 
 # new-api and one-api say of a model that no channel has it: 503, "当前分组 default 下对于模型 m 无可用渠道".
 _NO_MODEL = _Sign(
@@ -149,7 +156,7 @@ _NO_MODEL = _Sign(
     r"|\b(no such|unknown|invalid) model\b|\bno healthy deployments?\b"
     r"|模型.{0,50}?不存在|无可用(的)?渠道|\bno available channels?\b",
 )
-_MAY_HAVE_NO_MODEL = frozenset({400, 503})
+_MAY_HAVE_NO_MODEL = frozenset({200, 400, 503})
 
 # What gateways say of trouble behind them: one-api and new-api (upstream_error, bad_response_status_code),
 # SiliconFlow (50505, "System is too busy now"), Anthropic (overloaded_error).
@@ -201,7 +208,7 @@ _MAY_BE_TOO_LONG = frozenset({200, 400, 422})
 _MORE_THAN_A_MINUTE = re.compile(r"request too large", re.IGNORECASE)
 TOO_LONG = "prompt and reply exceed the model's context"
 
-_CODE_KEYS = ("code", "status", "status_code", "error_code")
+_CODE_KEYS = ("code", "status", "status_code", "error_code", "errcode", "err_code", "errno")
 _STATUS = re.compile("[45][0-9]{2}")
 _NO_ERROR = re.compile(
     r"\s*(0|200|none|null|nil|undefined|false|n/a|-|ok(ay)?|success(ful|fully)?|succeed(ed)?|no[ _]?errors?"
@@ -213,7 +220,10 @@ _MORE_TOKENS = re.compile(
     r"(at least|greater than or equal|minimum|too (small|low)|至少|不低于|不(能|得|可|应)?小于|过小|太小|大于等于)",
     re.IGNORECASE,
 )
-_MESSAGE_KEYS = ("message", "detail", "msg", "error_msg", "error", "status_msg")
+_MESSAGE_KEYS = ("message", "detail", "msg", "error_msg", "errmsg", "err_msg", "error_message", "error", "status_msg")
+_OF_AN_ERROR = frozenset({*_CODE_KEYS, *_MESSAGE_KEYS, "type", "param", "request_id", "timestamp", "path"})
+_FAILED = re.compile(r"[45][0-9]{2}|err(or)?|fail(ed|ure)?|exception", re.IGNORECASE)
+"""What a ``status`` is that says so, unlike "completed"."""
 _HTML = re.compile(r"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 
@@ -236,10 +246,10 @@ def _error_of_status(status: int, body: object, headers: Mapping[str, str]) -> A
         body = _error_in(body[0])  # Gemini
     error = _error_in(body)
     message = said(body) or "no message"
-    reason = f"HTTP {status}: {message}"
+    reason = f"the server says: {message}" if status == _SUCCESS else f"HTTP {status}: {message}"
     if (fault := _fault_by_words(status, error, message, reason, headers)) is not None:
         return fault
-    if status == 401:
+    if status == 401 or (status == _SUCCESS and _UNAUTHORIZED.is_in(error, message)):
         return AttemptError(reason, Fate.KEY_SPENT, remedy=_KEY_REMEDY)
     if status in _MAY_HAVE_NO_MODEL and _NO_MODEL.is_in(error, message):
         return AttemptError(reason, Fate.REFUSED, remedy=_MODEL_REMEDY, no_model=True)
@@ -250,7 +260,7 @@ def _error_of_status(status: int, body: object, headers: Mapping[str, str]) -> A
         is_page = isinstance(body, str) and "json" not in headers.get("content-type", "")
         remedy = _GATEWAY_REMEDY if is_page and status == _FORBIDDEN else _REFUSED[status]
         return AttemptError(reason, Fate.REFUSED, remedy=remedy, no_model=status == _NOT_FOUND, is_page=is_page)
-    if status not in _TRANSIENT and status < 500:
+    if status not in _TRANSIENT and _SUCCESS < status < 500:
         if _MORE_TOKENS.search(message):
             return AttemptError(f"the server wants a larger --max-out-len: {reason}", Fate.UNANSWERED)
         return AttemptError(reason, Fate.UNANSWERED, parameter=str(error.get("param") or ""))
@@ -307,23 +317,39 @@ def key_remedy(fault: AttemptError, *, sends_a_key: bool) -> str:
 
 def fault_of_body(body: object) -> AttemptError:
     """The fault behind a body that came with a success status but is not a chat completion."""
-    has_error = isinstance(body, Mapping) and is_error(body.get("error"))
-    error, message = _error_in(body), said(body)
+    error = error_in_success(body)
+    told = body if error is None else error
     # Gateways such as OpenRouter pass on an error that occurred after they had sent the status, and some APIs never
     # send another one than 200.
-    codes = (str(one.get(name)) for one in (error, body) if isinstance(one, Mapping) for name in _CODE_KEYS)
-    if (code := next(filter(_STATUS.fullmatch, codes), None)) is not None:
-        return fault_of_status(int(code), body, {})
-    if isinstance(body, Mapping):
-        reason = f"the server says: {message}"
-        fault = _fault_by_words(200, error, message, reason, {})
-        if fault is not None and (has_error or fault.busy):  # other words may be a text's
-            return fault
-        if has_error:
-            return AttemptError(reason, Fate.AGAIN)
+    codes = (str(one.get(name)) for one in (_error_in(told), told) if isinstance(one, Mapping) for name in _CODE_KEYS)
+    code = next(filter(_STATUS.fullmatch, codes), None)
+    if error is not None or code is not None:
+        return fault_of_status(int(code or _SUCCESS), told, {})
+    message = said(body)
     is_page = isinstance(body, str) and _is_html(body)
     what = f'the text "{message}"' if isinstance(body, str) and body.strip() and not is_page else message
     return unexpected(what or "empty body", heard=not is_page)
+
+
+def error_in_success(body: object) -> Mapping[str, Any] | None:
+    """What describes an error in a body that came with a success status; None where nothing does.
+
+    That is an ``error``, MiniMax's ``base_resp`` with a code, or, where there is no text, the body itself: one with a
+    message and a code, or ``"success": false``, or no member that an error does not have.
+    """
+    if not isinstance(body, Mapping):
+        return None
+    if is_error(body.get("error")):
+        return body
+    base = body.get("base_resp")
+    if isinstance(base, Mapping) and is_error(base.get("status_code")):
+        return base
+    message = next((body[name] for name in _MESSAGE_KEYS if body.get(name)), None)
+    if body.get("choices") or isinstance(message, Mapping) or not is_error(message):
+        return None
+    status, *codes = (body.get(name) for name in ("status", *(name for name in _CODE_KEYS if name != "status")))
+    is_one = body.get("success") is False or _FAILED.fullmatch(str(status)) or any(map(is_error, codes))
+    return body if is_one or body.keys() <= _OF_AN_ERROR else None
 
 
 def is_error(value: object) -> bool:
@@ -354,7 +380,7 @@ def said(body: object) -> str:
 
 def _error_in(body: object) -> Mapping[str, Any]:
     """The part of a body that describes an error: its ``error`` member if it has one."""
-    inner = body.get("error", body) if isinstance(body, Mapping) else body
+    inner = body["error"] if isinstance(body, Mapping) and is_error(body.get("error")) else body
     if isinstance(inner, Mapping):
         return inner
     return {} if inner is None else {"message": inner}

@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from bundle.client._ends import end_of
-from bundle.client._faults import TOO_LONG, AttemptError, Fate, fault_of_body, is_error, unexpected
+from bundle.client._faults import TOO_LONG, AttemptError, Fate, error_in_success, fault_of_body, unexpected
 from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks, split_thinking
 from bundle.errors import BundleError, ExitCode
 from bundle.system.text import one_line
@@ -164,7 +164,7 @@ def require_no_error(body: Any, choice: Any) -> None:
     Raises AttemptError if one does.
     """
     for one in (body, choice):
-        if is_error(one.get("error")):
+        if error_in_success(one) is not None:
             raise fault_of_body(one)
 
 

@@ -4,7 +4,7 @@ import itertools
 from typing import Any
 
 from bundle.client._events import DONE
-from bundle.client._faults import AttemptError, Fate, fault_of_body, is_error
+from bundle.client._faults import AttemptError, Fate, error_in_success, fault_of_body
 from bundle.client._replies import Reply, content_of, count, require_no_error, unwrapped
 from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks, ThinkingSplitter
 from bundle.tasks.answers import AnswerRule
@@ -106,7 +106,7 @@ class StreamedReply:
             if event.get("usage"):
                 self._usage = event["usage"]
             if not choices:
-                if is_error(event.get("error")):
+                if error_in_success(event) is not None:
                     raise fault_of_body(event)
                 return
             if self._index is None:  # LiteLLM has counted from 1

@@ -376,8 +376,8 @@ def always(response: Callable[[], web.Response]) -> Handler:
 HOPELESS: dict[str, tuple[Callable[[], web.Response], str]] = {
     "no chat template": (lambda: error(400, "the tokenizer has no chat template", code=400), "no chat template"),
     "error with status 200": (
-        lambda: web.json_response({"code": "A0211", "msg": "token expired", "data": None}),
-        "token expired",
+        lambda: web.json_response({"code": "A0400", "msg": "no capacity", "data": None}),
+        "the server says: no capacity",
     ),
     "a compressed body": (
         lambda: web.Response(body=b"\x1b\x10\x00\xf8", headers={"Content-Encoding": "br"}),

@@ -173,7 +173,7 @@ async def test_a_web_page_between_replies_is_a_passing_fault(status: int) -> Non
         ({"error": {"message": "overloaded", "code": 503}}, "HTTP 503: overloaded"),
         ({"error": {"message": "no capacity"}}, "the server says: no capacity"),
         ({"error": "no capacity"}, "the server says: no capacity"),
-        ({"msg": "try later"}, "not a chat completion: try later"),
+        ({"msg": "try later"}, "the server says: try later"),
     ],
 )
 async def test_an_error_that_comes_as_a_success_is_told_in_its_own_words(body: dict[str, Any], expected: str) -> None:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from bundle.client import ChatClient, RefusedError
 from bundle.client._modes import Streaming
@@ -105,6 +106,20 @@ async def test_when_the_first_ten_questions_meet_the_same_refusal_the_run_ends_w
         await evaluate(tmp_path, always(refusal))
 
     assert caught.value.exit_code == 3
+
+
+async def test_a_refused_key_ends_the_run_at_once_whatever_the_status(tmp_path: Path) -> None:
+    asked = 0
+
+    def refusal() -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.json_response({"code": "A0211", "msg": "token expired", "data": None})
+
+    with pytest.raises(RefusedError, match="the server says: token expired") as caught:
+        await evaluate(tmp_path, always(refusal))
+    assert "--api-key-env" in (caught.value.remedy or "")
+    assert asked <= OPTIONS.concurrency
 
 
 async def test_a_parameter_is_adapted_once_and_said_once(tmp_path: Path) -> None:

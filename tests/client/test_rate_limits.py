@@ -73,6 +73,7 @@ def test_what_waiting_does_not_help_is_no_rate_limit(status: int, message: str, 
         ({"code": 401, "msg": "no"}, Fate.KEY_SPENT),
         ({"status_code": 404, "message": "no"}, Fate.REFUSED),
         ({"error_code": "503", "error_msg": "no"}, Fate.AGAIN),
+        ({"error": None, "code": 503, "detail": "no"}, Fate.AGAIN),
     ],
 )
 def test_a_code_that_is_a_status_counts_as_it(body: dict[str, Any], fate: Fate) -> None:
@@ -80,6 +81,59 @@ def test_a_code_that_is_a_status_counts_as_it(body: dict[str, Any], fate: Fate) 
 
     assert fault.fate is fate
     assert fault.reason == f"HTTP {fault.status}: no"
+
+
+MINIMAX = {"id": "1", "choices": None, "model": "m", "usage": None}
+
+
+@pytest.mark.parametrize(
+    ("body", "fate", "busy", "outage"),
+    [
+        ({"detail": "Not authenticated"}, Fate.KEY_SPENT, False, False),
+        ({"detail": "Invalid token"}, Fate.KEY_SPENT, False, False),
+        ({"success": False, "message": "Unauthorized", "result": {}}, Fate.KEY_SPENT, False, False),
+        ({"status": "error", "message": "API key is invalid", "data": []}, Fate.KEY_SPENT, False, False),
+        ({"code": 1000, "msg": "身份验证失败。", "success": False}, Fate.KEY_SPENT, False, False),
+        ({"errcode": 7, "errmsg": "余额不足"}, Fate.KEY_SPENT, False, False),
+        ({"code": 1302, "msg": "您当前使用该API的并发数过高"}, Fate.AGAIN, True, False),
+        ({"success": False, "message": "too many requests", "data": None}, Fate.AGAIN, True, False),
+        ({"code": 50505, "message": "System is too busy now", "data": None}, Fate.AGAIN, False, True),
+        ({"status": "failed", "msg": "model m does not exist", "data": {}}, Fate.REFUSED, False, False),
+        ({"detail": "internal"}, Fate.AGAIN, False, False),
+        (MINIMAX | {"base_resp": {"status_code": 1004, "status_msg": "login fail: carry the API secret key"}},
+         Fate.KEY_SPENT, False, False),
+        (MINIMAX | {"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}},
+         Fate.KEY_SPENT, False, False),
+        (MINIMAX | {"base_resp": {"status_code": 1026, "status_msg": "input new_sensitive"}},
+         Fate.UNANSWERED, False, False),
+        (MINIMAX | {"base_resp": {"status_code": 1000, "status_msg": "unknown error"}}, Fate.AGAIN, False, False),
+    ],
+)  # fmt: skip
+def test_an_error_may_come_with_status_200_and_without_an_error_member(
+    body: dict[str, Any], fate: Fate, busy: bool, outage: bool
+) -> None:
+    fault = fault_of_body(body)
+
+    assert (fault.fate, fault.busy, fault.outage) == (fate, busy, outage)
+    assert "the server says: " in fault.reason
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"type": "message", "content": [{"type": "text", "text": "Invalid token"}]},  # Anthropic's
+        {"object": "response", "status": "completed", "error": None, "output": [{"text": "too many requests"}]},
+        {"model": "m", "message": {"role": "assistant", "content": "Unauthorized"}, "done": True},  # Ollama's
+        {"code": 20000, "msg": "success", "result": "rate limit exceeded"},
+        {"response": "Invalid API key", "status": "ok"},
+        MINIMAX | {"base_resp": {"status_code": 0, "status_msg": "success"}},
+    ],
+)
+def test_the_words_of_another_apis_reply_are_no_error(body: dict[str, Any]) -> None:
+    fault = fault_of_body(body)
+
+    assert (fault.fate, fault.busy, fault.outage) == (Fate.AGAIN, False, False)
+    assert fault.reason.startswith("not a chat completion: ")
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 402, 403, 404, 407, 429, 451, 500, 503])
