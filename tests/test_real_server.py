@@ -65,6 +65,23 @@ def test_every_question_is_answered_and_scored(out: Path) -> None:
     assert 0 <= results["scores"]["ceval"]["accuracy"] <= 100
 
 
+def test_two_servers_give_what_one_gives_row_for_row(
+    tmp_path: Path, place: Path, environment: Mapping[str, str], out: Path
+) -> None:
+    asked = ("eval-local", place / "tiny", "--data", "sample", "--limit", 1, "--out", tmp_path, "--replicas", 2)
+    result = run(*asked, environment=environment, limit_s=_LONGEST_S)
+
+    assert result.returncode == 0, result.stderr
+    assert _measured(tmp_path) == _measured(out)
+    assert sum(one["answered"] for one in results_of(tmp_path)["replicas"]) == 52
+
+
+def _measured(out: Path) -> dict[tuple[str, int], list[object]]:
+    """What a run says of each question, but for how long it took."""
+    names = ("reply", "answer", "correct", "finish_reason", "prompt_tokens", "completion_tokens")
+    return {(row["subject"], row["id"]): [row[name] for name in names] for row in rows_of(out)}
+
+
 def test_the_engine_is_on_record(out: Path) -> None:
     (path,) = out.glob("*/run.json")
     record = json.loads(path.read_text(encoding="utf-8"))

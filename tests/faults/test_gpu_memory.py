@@ -9,7 +9,7 @@ import pytest
 from tests.faults.box import ALL
 from tests.faults.conftest import MakeBox
 from tests.patience import PATIENCE_S, wait_until
-from tests.stand_ins.box import GPU
+from tests.stand_ins.box import GPU, with_gpus
 
 
 @pytest.mark.slow
@@ -31,8 +31,7 @@ def test_the_driver_releases_the_memory_of_a_dead_server_late(box: MakeBox) -> N
 
 
 def test_how_busy_the_gpus_of_all_servers_are_is_written_down(box: MakeBox) -> None:
-    two = json.dumps({"gpus": [GPU, (1, "GPU-1", *GPU[2:])]})
-    machine = box("silent", NVIDIA_SMI_STAND_IN=two)
+    machine = box("silent", **with_gpus(2))
     process = machine.start("--replicas", 2)
     file = "*/gpus.jsonl"
     wait_until(lambda: any(path.read_text().endswith("}\n") for path in machine.out.glob(file)))

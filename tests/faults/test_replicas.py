@@ -1,7 +1,6 @@
 """Several servers are asked at once, and some of them die."""
 
 import contextlib
-import json
 import os
 import signal
 from pathlib import Path
@@ -11,9 +10,9 @@ import pytest
 from tests.faults.box import ALL, IN_FLIGHT, MIDWAY, Box
 from tests.faults.conftest import MakeBox
 from tests.patience import PATIENCE_S, wait_until
-from tests.stand_ins.box import GPU
+from tests.stand_ins.box import with_gpus
 
-TWO_GPUS = {"NVIDIA_SMI_STAND_IN": json.dumps({"gpus": [GPU, (1, "GPU-1", *GPU[2:])]})}
+TWO_GPUS, FOUR_GPUS = with_gpus(2), with_gpus(4)
 ON_FIRST, ON_SECOND = "LMDEPLOY_STAND_IN_ON_0", "LMDEPLOY_STAND_IN_ON_1"
 POISON = "快速排序"
 
@@ -44,9 +43,10 @@ def test_two_servers_give_what_one_gives_row_for_row_and_a_resume_may_have_anoth
 @pytest.mark.parametrize(
     ("stop", "options"), [(signal.SIGKILL, []), (signal.SIGSTOP, ["--hang-timeout", 3])], ids=["killed", "stopped"]
 )
+@pytest.mark.parametrize("behaviour", ["silent", "leaves a worker"])
 @pytest.mark.slow
-def test_both_are_lost_midway(box: MakeBox, stop: signal.Signals, options: list[object]) -> None:
-    machine = box("silent; silent; good", **TWO_GPUS)
+def test_both_are_lost_midway(box: MakeBox, behaviour: str, stop: signal.Signals, options: list[object]) -> None:
+    machine = box(f"{behaviour}; {behaviour}; good", **TWO_GPUS)
     process = machine.start("--replicas", 2, *options)
     wait_until(lambda: len(machine.story.lives) >= 2)
     wait_until(lambda: len(machine.rows()) >= 2 * MIDWAY)
@@ -103,8 +103,8 @@ def test_the_first_is_lost_for_good_and_the_other_answers_the_rest(box: MakeBox)
 
 @pytest.mark.slow
 def test_a_poisoned_question_costs_no_other_its_answer(box: MakeBox) -> None:
-    machine = box("good", LMDEPLOY_STAND_IN_POISON=POISON, **TWO_GPUS)
-    ended = machine.run("--replicas", 2)
+    machine = box("good", LMDEPLOY_STAND_IN_POISON=POISON, **FOUR_GPUS)
+    ended = machine.run("--replicas", 4)
 
     assert ended.code == 4
     machine.check(answered=ALL - 1, failed=1)
@@ -113,10 +113,10 @@ def test_a_poisoned_question_costs_no_other_its_answer(box: MakeBox) -> None:
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.slow
 def test_interrupted_nothing_is_left_and_a_resume_asks_the_rest(box: MakeBox, times: int) -> None:
-    machine = box("silent; silent; good", **TWO_GPUS)
-    process = machine.start("--replicas", 2)
-    wait_until(lambda: len(machine.story.lives) == 2)
-    wait_until(lambda: len(machine.rows()) >= 2 * MIDWAY)
+    machine = box("stubborn; leaves a worker; stubborn; silent; good", **FOUR_GPUS)
+    process = machine.start("--replicas", 4)
+    wait_until(lambda: len(machine.story.lives) == 4)
+    wait_until(lambda: len(machine.rows()) >= 4 * MIDWAY)
     for _ in range(times):
         process.send_signal(signal.SIGINT)
     assert process.wait(PATIENCE_S) == 130

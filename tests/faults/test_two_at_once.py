@@ -1,6 +1,5 @@
 """Two runs on one machine do not meet."""
 
-import json
 import signal
 
 import pytest
@@ -9,15 +8,12 @@ from tests.faults.box import ALL
 from tests.faults.conftest import MakeBox
 from tests.patience import PATIENCE_S, wait_until
 from tests.program import start
-from tests.stand_ins.box import GPU
-
-TWO_GPUS = {"NVIDIA_SMI_STAND_IN": json.dumps({"gpus": [GPU, (1, "GPU-1", *GPU[2:])]})}
-"""A variable of the environment."""
+from tests.stand_ins.box import with_gpus
 
 
 @pytest.mark.slow
 def test_two_runs_share_a_machine_an_output_directory_and_a_cache(box: MakeBox) -> None:
-    machine = box("slow start", **TWO_GPUS)
+    machine = box("slow start", **with_gpus(2))
     one, other = machine.start(), machine.start()
     assert (one.wait(PATIENCE_S), other.wait(PATIENCE_S)) == (0, 0)
 

@@ -22,9 +22,9 @@ from tests.checkpoints.lora import lora_adapter
 from tests.faults.box import ALL, Box
 from tests.patience import PATIENCE_S, wait_until
 from tests.reports.test_live_line import counted
-from tests.stand_ins.box import GPU
+from tests.stand_ins.box import with_gpus
 
-TWO_GPUS = {"NVIDIA_SMI_STAND_IN": json.dumps({"gpus": [GPU, (1, "GPU-1", *GPU[2:])]})}
+TWO_GPUS = with_gpus(2)
 
 MakeFolder = Callable[..., Path]
 

@@ -4,7 +4,8 @@
 
 ``bundle eval-local`` asks a stand-in of lmdeploy that fails one request in twenty, each in a random way, and is
 killed after so many requests. Of several replicas one is, at random, or is stopped instead; of a Ray cluster of two
-machines on this one a server, a worker or an actor. It prints what happened and exits with 1 where anything is wrong.
+machines on this one a server, a worker or an actor. In both cases the program itself is killed as well, and its run is
+resumed, with another number of replicas. It prints what happened and exits with 1 where anything is wrong.
 """
 
 import argparse
@@ -27,7 +28,7 @@ import psutil
 from bundle.checkpoints.internlm2 import make_checkpoint
 from tests.patience import wait_until
 from tests.program import carrying
-from tests.stand_ins.box import GPU, ROOT, gpu_box
+from tests.stand_ins.box import ROOT, gpu_box, with_gpus
 from tests.stand_ins.journal import Story, read_journal
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ CONCURRENCY = 64
 _LOOK_EVERY_S = 0.25
 _STOPPED = 0.25
 """The share of servers that are stopped instead of killed."""
+_OF_US = 0.15
+"""How often it is the program itself that is killed."""
 _ON_A_CLUSTER = ("lmdeploy", "bundle.worker", "ray::Carrier")
 _TASK = """description = "Random questions"
 
@@ -59,15 +62,22 @@ class Watched:
 
     Attributes:
         kills: How often a server was killed.
+        deaths: How often the program was.
         stops: How often one was stopped.
         memory: Its resident memory in bytes, by the number of rows it had written.
         descriptors: How many files and connections it had open, likewise.
     """
 
     kills: int = 0
+    deaths: int = 0
     stops: int = 0
     memory: list[tuple[int, int]] = field(default_factory=list)
     descriptors: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def harms(self) -> int:
+        """How often any of that was done."""
+        return self.kills + self.deaths + self.stops
 
 
 @dataclass(frozen=True)
@@ -76,12 +86,14 @@ class Outcome:
 
     Attributes:
         figures: What is worth telling, by name.
+        harms: How often a server or the program was killed or stopped.
         wrong: What is not as it must be; nothing where all is well.
         grown: Of memory, where it grows more than it may. How much the allocator holds early on depends on how busy
             the machine is, so this says something of long runs only.
     """
 
     figures: Mapping[str, str]
+    harms: int
     wrong: Sequence[str]
     grown: Sequence[str]
 
@@ -102,8 +114,7 @@ def soak(
     golds = _write_task(directory, questions, seed)
     make_checkpoint(directory / "tiny", like="tiny")
     journal = directory / "journal" if nodes is None else nodes.journal
-    gpus = [(number, f"GPU-{number}", *GPU[2:]) for number in range(replicas)]
-    environment = gpu_box(directory, behaviour="fails at random", gpus=gpus)
+    environment = gpu_box(directory, behaviour="fails at random") | with_gpus(replicas)
     environment["LMDEPLOY_STAND_IN_JOURNAL"] = str(journal)
     options = ["--concurrency", str(CONCURRENCY), "--max-restarts", "1000000", "--out", str(directory / "out")]
     if nodes is not None:
@@ -112,19 +123,27 @@ def soak(
     elif replicas > 1:
         options += ["--replicas", str(replicas), "--hang-timeout", "20"]
     command = [sys.executable, "-m", "bundle", "eval-local", str(directory / "tiny")]
-    began = time.monotonic()
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, "--task", str(directory / "random.toml"), *options],
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    command += ["--task", str(directory / "random.toml"), *options]
     lot = random.Random(seed) if replicas > 1 or nodes is not None else None
-    watched = _watch(process, directory, journal, kill_every, lot, nodes)
+    began, watched, again = time.monotonic(), Watched(), list[str]()
+    while True:
+        with (directory / "log").open("ab") as log:
+            process = subprocess.Popen(
+                [*command, *again],
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        deaths = watched.deaths
+        _watch(process, watched, directory, journal, kill_every, lot, nodes)
+        if lot is None or watched.deaths == deaths:
+            break
+        wait_until(lambda: not (carrying(str(directory)) if nodes is None else nodes.processes()))
+        again = ["--resume", *(str(path.parent) for path in directory.glob("out/*/run.json"))]
+        again += ["--replicas", str(lot.randint(1, replicas))] if nodes is None else []
     took_s = time.monotonic() - began
     outcome = _judge(directory, golds, watched, read_journal(journal), process.returncode, took_s, replicas)
     if nodes is not None:
@@ -143,14 +162,14 @@ def _write_task(directory: Path, questions: int, seed: int) -> dict[int, str]:
 
 def _watch(
     process: "subprocess.Popen[bytes]",
+    watched: Watched,
     directory: Path,
     journal: Path,
     kill_every: int,
     lot: random.Random | None,
     nodes: "Nodes | None",
-) -> Watched:
-    """Look at the program until it ends, and kill its servers; ``lot`` chooses among several."""
-    watched = Watched()
+) -> None:
+    """Look at the program until it ends, and kill its servers, of several the one that ``lot`` chooses, or itself."""
     program = psutil.Process(process.pid)
     while process.poll() is None:
         time.sleep(_LOOK_EVERY_S)
@@ -167,7 +186,11 @@ def _watch(
         life = len(story.lives)
         with contextlib.suppress(ProcessLookupError):  # the run has ended in this moment
             if lot is not None:
-                if len(story.asked()) >= kill_every * (watched.kills + watched.stops + 1):
+                if len(story.asked()) >= kill_every * (watched.harms + 1):
+                    if lot.random() < _OF_US:
+                        process.kill()
+                        watched.deaths += 1
+                        break
                     stops = lot.random() < _STOPPED
                     victims = story.lives if nodes is None else nodes.pids(lot.choice(_ON_A_CLUSTER))
                     os.kill(lot.choice(_alive(victims)), signal.SIGSTOP if stops else signal.SIGKILL)
@@ -177,7 +200,6 @@ def _watch(
                 os.kill(story.lives[-1], signal.SIGKILL)
                 watched.kills += 1
     process.wait()
-    return watched
 
 
 def _alive(pids: Sequence[int]) -> list[int]:
@@ -235,6 +257,7 @@ def _judge(
         "requests that arrived": f"{len(story.asked()):,}",
         "of these failed at random": f"{len(faults):,} ({_kinds(faults)})",
         "server killed": f"{watched.kills} times, stopped {watched.stops} times, started {len(story.lives)} times",
+        "program killed and resumed": f"{watched.deaths} times",
         "time": f"{took_s:.0f} s",
         "most memory": f"{max(memory for _, memory in watched.memory) / 1e6:.0f} MB",
         **{
@@ -246,7 +269,7 @@ def _judge(
         "processes left": str(len(left)),
         "exit code": str(exit_code),
     }
-    return Outcome(figures, wrong, grown)
+    return Outcome(figures, watched.harms, wrong, grown)
 
 
 _MEMORY_AT_FIRST = 20_000_000

@@ -14,4 +14,4 @@ def test_every_question_is_answered_once_whatever_the_server_does(tmp_path: Path
 
     assert list(outcome.wrong) == []
     assert outcome.figures["rows with a reply, one a question"] == "2,000"
-    assert int(outcome.figures["server killed"].split()[0]) >= 1
+    assert outcome.harms >= 1

@@ -19,6 +19,12 @@ ROOT = STAND_INS.parents[1]
 GPU = (0, "GPU-00000000-0000-0000-0000-000000000000", "NVIDIA H100 80GB HBM3", 81559, 80000, "570.86.15")
 
 
+def with_gpus(count: int) -> dict[str, str]:
+    """A variable of the environment: the machine has so many such GPUs."""
+    gpus = [GPU, *((number, f"GPU-{number}", *GPU[2:]) for number in range(1, count))]
+    return {"NVIDIA_SMI_STAND_IN": json.dumps({"gpus": gpus})}
+
+
 # Importing transformers takes seconds of processor time, so what the tokenizer's probe said is kept: of the same files
 # of a checkpoint (its first argument), asked about the same conversations (its last one, a file) with the same options.
 _PYTHON_WITH_KEPT_PROBE = """#!/bin/sh

@@ -68,7 +68,7 @@ def main() -> None:
     if behaviour == "stubborn":
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda number, _: journal.note(signal=signal.Signals(number).name))
-    if behaviour == "leaves a worker and exits":
+    if behaviour.startswith("leaves a worker"):
         start_worker(journal)
     server = Server((options.server_name, options.server_port), Handler)
     Handler.model = options.model_name
@@ -224,7 +224,7 @@ class Handler(BaseHTTPRequestHandler):
                 os._exit(1)
             case "exits" | "leaves a worker and exits":
                 os._exit(3)
-            case "silent" | "stubborn":
+            case "silent" | "stubborn" | "leaves a worker":
                 threading.Event().wait()
             case "fails everything":
                 Handler.sick = True
