@@ -227,7 +227,9 @@ class ChatClient:
         question.sent_at = now()
         receiver = question.receiver = Receiver(question.reading, question.begun, self._only_model, self._marks)
         body = question.body + self._body.ending(streams=question.streams)
-        answer = await self._transport.post(question.url, body, key.value, receiver)
+        answer = await self._transport.post(
+            question.url, body, key.value, receiver, may_stall=question.tries >= self._retries
+        )
         latency_s = now() - question.sent_at
         try:
             return self._read(answer, receiver, latency_s, question)

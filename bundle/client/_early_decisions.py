@@ -266,6 +266,11 @@ class Receiver:
     def has_clearly_ended(self) -> bool:
         return self.reply is not None and self.reply.has_clearly_ended
 
+    @property
+    def has_text(self) -> bool:
+        """Whether any of the text has come, thinking aside."""
+        return self.reply is not None and bool(self.reply.text)
+
     def take(self, event: object) -> bool:
         require_model(event, self._only_model)
         reply = self.reply

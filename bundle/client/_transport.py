@@ -38,6 +38,11 @@ _AFTER_THE_END_S = 1.0
 _AFTER_A_DOUBTFUL_END_S = 15.0
 """The same after an end that is said next to text, or before any: it may be said in every event."""
 
+_LEAST_STALL_S = 30.0
+_OF_THE_TIMEOUT, _LONGEST_GAPS = 0.1, 4.0
+"""How long nothing may come in the middle of a text: the longest of these seconds, this part of the timeout, and so
+many times the longest gap that there was."""
+
 # Not sent is what the package reveals about this machine and what it reads from the environment: the server may be
 # anyone's, and every header costs time.
 _HEADERS: Any = {
@@ -61,6 +66,10 @@ _OMITTED_PER_REQUEST: Any = {"X-Stainless-Read-Timeout": Omit(), "X-Stainless-Re
 """These are only left out if each request says so."""
 
 
+class _StalledError(TimeoutError):
+    """A text stopped in the middle, and its connection stays open."""
+
+
 class Transport:
     """Sends requests with the ``openai`` package, each once and within bounds.
 
@@ -68,9 +77,10 @@ class Transport:
     one on headers and options that are the same every time. So bodies come serialised, and what the package made of the
     first request to a path with a key is sent again with every other body.
 
-    A request takes at most ``timeout_s`` seconds, from the first byte sent to the last one received. ``proxies`` are
-    those of the environment; a server on loopback is never behind one. Raises UsageError if the base URL, or a proxy or
-    a file of certificates that the environment names, cannot be used.
+    A request takes at most ``timeout_s`` seconds, from the first byte sent to the last one received. In the middle of a
+    streamed text a silence ends it sooner; before, a model may be thinking, which not every server shows. ``proxies``
+    are those of the environment; a server on loopback is never behind one. Raises UsageError if the base URL, or a
+    proxy or a file of certificates that the environment names, cannot be used.
 
     Attributes:
         in_flight: Requests whose response is not complete.
@@ -87,6 +97,7 @@ class Transport:
         self.in_flight = 0
         self._has_replied = False
         self._silent_since: float | None = None
+        self._longest_gap_s = 0.0
         self._prepared: dict[tuple[str, str | None], Prepared] = {}
         self._making: asyncio.Event | None = None
         self._repeats = Repeats()
@@ -131,28 +142,33 @@ class Transport:
                 await self._require_success(answer, path)
                 return _parsed(await response.aread(), answer.headers)
 
-    async def post(self, path: str, body: bytes, key: str | None, sink: Receiver) -> object | None:
+    async def post(
+        self, path: str, body: bytes, key: str | None, sink: Receiver, *, may_stall: bool = False
+    ) -> object | None:
         """POST JSON and read the response: whole or as server-sent events, as its body shows and whatever was asked.
 
         Returns None if it was a stream of events, which ``sink`` receives; else its body, parsed if it is JSON, or its
         text. As soon as the sink wants no more, the connection is closed, so that the server stops generating. Raises
         AttemptError if there is no response, or it broke off; events received before are then worthless. The reason may
-        repeat the key, as servers do.
+        repeat the key, as servers do. ``may_stall`` gives a text that stops in the middle the whole time too.
         """
+        latest = time.monotonic() + self._timeout_s
         with self._exchange():
             try:
                 async with asyncio.timeout(self._timeout_s) as limit:
                     answer = await self._send(path, body, key)
                     try:
-                        return await self._receive(answer, sink, limit)
+                        return await self._receive(answer, sink, limit, may_stall=may_stall)
                     finally:
                         await answer.aclose()
             except AttemptError:
                 raise
-            except Exception:
-                if not sink.ended:
-                    raise
-                return None  # what went wrong after the end of the reply does not matter
+            except Exception as error:
+                if sink.ended:
+                    return None  # what went wrong after the end of the reply does not matter
+                if limit.expired() and time.monotonic() < latest:
+                    raise _StalledError from error
+                raise
 
     async def _send(self, path: str, body: bytes, key: str | None) -> Answer:
         while (prepared := self._prepared.get((path, key))) is None and self._making is not None:
@@ -202,12 +218,15 @@ class Transport:
         fault = fault_of_status(answer.status, said, answer.headers, url)
         raise self._through_proxy(fault, is_page=isinstance(said, str))
 
-    async def _receive(self, answer: Answer, sink: Receiver, limit: asyncio.Timeout) -> object | None:
+    async def _receive(
+        self, answer: Answer, sink: Receiver, limit: asyncio.Timeout, *, may_stall: bool
+    ) -> object | None:
         declared = answer.headers.get("content-type", "").startswith("text/event-stream")
         events: EventDecoder | None = None
         latest = limit.when()
         pieces: list[bytes] = []
         is_whole, is_first = False, True
+        last_at = 0.0
         async for piece in answer:
             if is_whole:
                 pieces.append(piece)
@@ -228,12 +247,24 @@ class Transport:
                 self._require_new(answer, new[0])
             if not _pass_on(new, sink, limit, latest):
                 return None
+            if sink.has_text and not sink.ended:
+                last_at = self._in_the_middle(last_at, limit, None if may_stall else latest)
         if events is None:
             body = _parsed(b"".join(pieces), answer.headers)
             self._require_new(answer, body)
             return body
         _pass_on(events.end(), sink, limit, latest)
         return None
+
+    def _in_the_middle(self, last_at: float, limit: asyncio.Timeout, latest: float | None) -> float:
+        """Bound the silence after a piece of text, where there is a ``latest``; return when that was."""
+        now = asyncio.get_running_loop().time()
+        if last_at:
+            self._longest_gap_s = max(self._longest_gap_s, now - last_at)
+        if latest is not None:
+            stall_s = max(_LEAST_STALL_S, _OF_THE_TIMEOUT * self._timeout_s, _LONGEST_GAPS * self._longest_gap_s)
+            limit.reschedule(min(now + stall_s, latest))
+        return now
 
     def _require_new(self, answer: Answer, body: object) -> None:
         if self._repeats.has_come_before(answer, body):
@@ -260,6 +291,8 @@ class Transport:
         except Exception as error:
             # Which exceptions the package lets through and which it wraps differs by version. Whatever a server sends
             # must end in a fault of this request.
+            if isinstance(error, _StalledError):
+                raise AttemptError("the reply stopped in the middle, without an end", Fate.AGAIN) from None
             if any(isinstance(one, TooLongError) for one in _chain(error)):
                 reason = f"the response is longer than {LONGEST_BODY >> 20} MB: not a chat completion"
                 raise AttemptError(reason, Fate.UNANSWERED) from None

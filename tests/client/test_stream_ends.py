@@ -1,6 +1,7 @@
 """When a streamed reply is complete: what servers say of its end is not always one."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -47,6 +48,47 @@ def test_a_vague_end_counts_where_nothing_follows_it() -> None:
         reply.body()
     reply.take(DONE)
     assert reply.body()
+
+
+async def test_a_text_that_stops_in_the_middle_is_asked_for_again_long_before_the_timeout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bundle.client._transport._LEAST_STALL_S", 0.1)
+    monkeypatch.setattr("bundle.client._transport._OF_THE_TIMEOUT", 0.0)
+    forgotten = asyncio.Event()
+
+    async def handler(call: Call) -> web.StreamResponse:
+        if call.number > 1:
+            return await send_stream(call, chunks_of("答案是B"))
+        response = await send_stream(call, [chunk(""), chunk("答案"), chunk("是")], done=False)
+        await forgotten.wait()
+        return response
+
+    async with loopback_api(handler) as api, client_of(api.url, stream="always") as client:
+        reply = await ask(client)
+        forgotten.set()
+    assert (reply.text, reply.attempts) == ("答案是B", 2)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [([chunk("")], "B"), ([chunk(""), chunk(reasoning_content="?")], "B"), ([chunk("<think>Hm")], "</think>B")],
+)
+async def test_a_model_that_has_begun_no_text_may_be_silent(
+    before: list[dict[str, Any]], after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bundle.client._transport._LEAST_STALL_S", 0.05)
+    monkeypatch.setattr("bundle.client._transport._OF_THE_TIMEOUT", 0.0)
+
+    async def handler(call: Call) -> web.StreamResponse:
+        response = await send_stream(call, before, done=False)
+        await asyncio.sleep(0.3)  # longer than a text may pause
+        await response.write(f"data: {json.dumps(chunk(after, 'stop'))}\n\n".encode())
+        return response
+
+    async with loopback_api(handler) as api, client_of(api.url, stream="always") as client:
+        reply = await ask(client)
+    assert (reply.text, reply.attempts) == ("B", 1)
 
 
 async def test_after_an_end_that_was_none_there_is_all_the_time_again() -> None:
