@@ -3,6 +3,8 @@
 import io
 from pathlib import Path
 
+from rich.console import Console
+
 from bundle.reports.comparison import Standing, compare
 from bundle.reports.comparison.series import Entry, Series, make_series, series_of, show
 from bundle.reports.screen.output import console
@@ -50,6 +52,20 @@ def test_comparisons_with_one_base_are_a_series_and_runs_of_one_model_go_by_thei
     assert [one.name for one in series.entries] == [base.name, first.name, again.name]
     assert list(series.comparisons.values()) == comparisons
     assert [line.split()[0] for line in shown(series)[-4:-1]] == [base.name, first.name, again.name]
+
+
+def test_on_a_narrow_terminal_groups_have_a_table_of_their_own_and_names_are_whole(tmp_path: Path) -> None:
+    runs = [run(tmp_path / str(number), share) for number, share in enumerate((0.3, 0.6, 0.9))]
+    names = [f"internlm2_5-1_8b-sft-step-{number}000" for number in (1, 2, 3)]
+    stream = io.StringIO()
+    show(
+        Console(file=stream, width=80, force_terminal=True, color_system=None),
+        make_series([Entry(*one) for one in zip(names, runs, strict=True)]),
+    )
+
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines if line.startswith("internlm") and " " in line] == names * 2
 
 
 def test_what_has_no_score_is_named_with_its_reason_and_the_first_that_has_one_is_the_base(tmp_path: Path) -> None:

@@ -139,13 +139,10 @@
     if (run.partial?.subjects) tag("board.subjects", "part", { n: run.partial.subjects[0], all: run.partial.subjects[1] });
     if (run.partial?.unlike) tag("board.unlike", "warn");
     if (tags.childElementCount) cell.append(tags);
-    cell.append(element("span", { class: "muted small run" }, run.began, element("wbr"), " ", element("span", { title: run.run }, short(run.run))));
+    cell.append(element("span", { class: "muted small run", title: run.run }, run.began));
     if (run.state === "running") cell.append(progress(run));
     return cell;
   }
-
-  // A run's name begins with its date, which is shown already.
-  const short = (name) => name.replace(/^\d{8}-\d{6}-/, "");
 
   function progress(run) {
     const done = run.answered + run.failed, speed = data.live ? rate(run) : null;

@@ -79,6 +79,7 @@ class _Line:
     number: int
     model: str
     run: str
+    began: str
     rows: list[Row | None]
 
 
@@ -122,7 +123,8 @@ def _matrices(comparisons: Sequence[Comparison], *, by_step: bool) -> Iterator[_
         lines = []
         for number, one in enumerate(comparisons):
             rows = {row.name: row for row in one.rows if row.kind == "group"}
-            lines.append(_Line(number, one.new.model, one.new.name, [one.overall[place], *map(rows.get, groups)]))
+            of_groups = [one.overall[place], *map(rows.get, groups)]
+            lines.append(_Line(number, one.new.model, one.new.name, f"{one.new.began:%Y-%m-%d %H:%M}", of_groups))
         columns = list(zip(*(line.rows for line in lines), strict=True))
         known = [row for line in lines for row in line.rows if row is not None]
         yield _Matrix(

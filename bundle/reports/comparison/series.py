@@ -104,44 +104,62 @@ def make_series(entries: Sequence[Entry], known: Mapping[str, Comparison] | None
 
 
 def show(console: Console, series: Series, words: Words = ENGLISH) -> None:
-    """Print a table for every task, and notes on the runs."""
+    """Print a table for every task, and notes on the runs; on a narrow terminal groups have one of their own."""
     base = series.base
     for number, task in enumerate(() if base is None or base.run is None else base.run.tasks):
         if number:
             console.print()
-        console.print(_table(series, task, words))
+        overall, groups = _overall(series, task, words), _groups(series, task)
+        tables = [_table(series, overall + groups)]
+        if console.is_terminal and tables[0].__rich_measure__(console, console.options).maximum > console.width:
+            tables = [_table(series, overall), _table(series, groups)]
+        tables[0].title = Text(one_line(task.name), style="bold")
+        for place, table in enumerate(tables):
+            if place:
+                console.print()
+            console.print(table)
     for line in _notes(series, words):
         console.print(Text(line))
 
 
-def _table(series: Series, task: ScoredTask, words: Words) -> Table:
+_Column = tuple[str, list[str | Text]]
+"""A header, and a cell for each run."""
+
+
+def _table(series: Series, columns: Sequence[_Column]) -> Table:
     table = plain_table()
-    table.title = Text(one_line(task.name), style="bold")
     table.add_column("", overflow="fold")
-    splits = task.open_splits
-    prefixes = list(splits.values())
-    groups = [name for name in task.groups if name not in task.splits.values()]
-    shown = [name for name in groups if any(name in _scores(entry, task) for entry in series.entries)]
-    compared = len(series.entries) > 1
-    for prefix in prefixes:
-        for header in (prefix, *((words("screen.change"), "p") if compared else ())):
-            table.add_column(header, justify="right", no_wrap=True)
-        if compared:
-            table.add_column("", no_wrap=True)
-    for name in shown:
-        short = next((name.removeprefix(f"{prefix}-") for prefix in prefixes if name.startswith(f"{prefix}-")), name)
-        table.add_column(one_line(short).replace("-", "\n"), justify="right", no_wrap=True)
-    for entry in series.entries:
-        cells: list[str | Text] = [Text(one_line(entry.name))]
-        for split in splits:
-            change = series.changes.get((entry.name, task.name, split))
-            cells.append(_headline(entry, task, split))
-            if change is None:
-                cells += ["", "", ""] if compared else []
-                continue
-            cells += [styled(points(change.points), change.standing), p_value(change.p), mark(change.standing, words)]
-        table.add_row(*cells, *(_scores(entry, task).get(name, "") for name in shown))
+    for header, _ in columns:
+        table.add_column(header, justify="right" if header else "left", no_wrap=True)
+    for number, entry in enumerate(series.entries):
+        table.add_row(Text(one_line(entry.name)), *(cells[number] for _, cells in columns))
     return table
+
+
+def _overall(series: Series, task: ScoredTask, words: Words) -> list[_Column]:
+    columns: list[_Column] = []
+    for split, prefix in task.open_splits.items():
+        columns.append((prefix, [_headline(entry, task, split) for entry in series.entries]))
+        if len(series.entries) == 1:
+            continue
+        found = [series.changes.get((entry.name, task.name, split)) for entry in series.entries]
+        columns += [
+            (words("screen.change"), [styled(points(one.points), one.standing) if one else "" for one in found]),
+            ("p", [p_value(one.p) if one else "" for one in found]),
+            ("", [mark(one.standing, words) if one else "" for one in found]),
+        ]
+    return columns
+
+
+def _groups(series: Series, task: ScoredTask) -> list[_Column]:
+    prefixes = list(task.open_splits.values())
+    scores = [_scores(entry, task) for entry in series.entries]
+    columns: list[_Column] = []
+    for name in task.groups:
+        if name not in task.splits.values() and any(name in one for one in scores):
+            short = next((name.removeprefix(f"{one}-") for one in prefixes if name.startswith(f"{one}-")), name)
+            columns.append((one_line(short).replace("-", "\n"), [one.get(name, "") for one in scores]))
+    return columns
 
 
 def _headline(entry: Entry, task: ScoredTask, split: str) -> str:
