@@ -25,7 +25,7 @@ from bundle.pipeline.replicas import PrefixedScreen
 from bundle.pipeline.targets import Server, Timing
 from bundle.pipeline.template_proof import TemplateProof, choose_prompts
 from bundle.reports.screen.console import Screen
-from bundle.runs.served import EngineRecord, LocalModelRecord, Served, versions
+from bundle.runs.record import EngineRecord, LocalModelRecord, Served, versions
 from bundle.serving.gpus import Gpu
 from bundle.system.background import in_thread, until_done_or_trouble
 from bundle.system.files import open_for_writing, user_path

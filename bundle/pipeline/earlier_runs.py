@@ -9,10 +9,9 @@ from bundle.pipeline.plan import Plan
 from bundle.runs.files import LARGEST_JSON, RECORD
 from bundle.runs.finding import runs_in
 from bundle.runs.predictions import count_rows
-from bundle.runs.record import RunRecord
+from bundle.runs.record import LocalModelRecord, RunRecord, Served
 from bundle.runs.results import Results
 from bundle.runs.same_settings import require_same_plan
-from bundle.runs.served import LocalModelRecord, Served
 from bundle.system.files import read_regular
 from bundle.tasks.sources import Tables
 

@@ -32,7 +32,7 @@ from bundle.pipeline.request_fields import template_arguments, understood
 from bundle.pipeline.targets import Timing
 from bundle.pipeline.template_proof import choose_prompts
 from bundle.reports.screen.console import Screen
-from bundle.runs.served import EngineRecord, LocalModelRecord, Served
+from bundle.runs.record import EngineRecord, LocalModelRecord, Served
 from bundle.serving.conversion import CONVERTED, cache_directory
 from bundle.serving.engine import Engine, Job, ServerSpec, is_given
 from bundle.serving.engines import ENGINES, choose_engine

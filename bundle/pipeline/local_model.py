@@ -15,7 +15,7 @@ from bundle.pipeline.request_fields import stop_fields, template_arguments, unde
 from bundle.pipeline.targets import Server, Timing
 from bundle.pipeline.template_proof import TemplateProof, choose_prompts
 from bundle.reports.screen.console import Screen
-from bundle.runs.served import Served
+from bundle.runs.record import Served
 from bundle.serving.engine import ServerSpec
 from bundle.serving.gpus import GpuMemory
 from bundle.serving.health import wait_for_trouble

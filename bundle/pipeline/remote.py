@@ -29,7 +29,7 @@ from bundle.pipeline.options import RemoteOptions
 from bundle.pipeline.plan import Loaded, Plan
 from bundle.pipeline.targets import Server, Timing
 from bundle.reports.screen.console import Screen
-from bundle.runs.served import RemoteModelRecord, RequestsRecord, Served
+from bundle.runs.record import RemoteModelRecord, RequestsRecord, Served
 from bundle.system.files import user_path
 from bundle.system.proxies import proxy_for
 from bundle.system.text import nearest

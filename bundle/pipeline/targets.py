@@ -15,7 +15,7 @@ from bundle.pipeline.context import ContextLimit
 from bundle.pipeline.plan import Loaded, Plan
 from bundle.pipeline.template_proof import TemplateProof
 from bundle.reports.screen.console import Screen
-from bundle.runs.served import Served
+from bundle.runs.record import Served
 from bundle.serving.gpus import Gpu
 from bundle.tasks.catalog import Question
 

@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from bundle.reports.formats import Language
 from bundle.runs.no_reply import Cause
-from bundle.runs.reply_faults import MEANINGS
+from bundle.runs.reply_faults import Fault
 from bundle.runs.scope import Scope
 from bundle.system.text import plural
 from bundle.tasks.scores import ScoredTask
@@ -27,8 +27,8 @@ def catalog() -> Mapping[str, Mapping[Language, str]]:
     content: dict[str, dict[Language, str]] = json.loads(
         Path(__file__).with_name("texts.json").read_text(encoding="utf-8")
     )
-    for fault, (says, remedy) in MEANINGS.items():
-        content[f"fault.{fault}"]["en"], content[f"remedy.{fault}"]["en"] = says, remedy
+    for fault in Fault:
+        content[f"fault.{fault}"]["en"], content[f"remedy.{fault}"]["en"] = fault.says, fault.remedy
     for cause in Cause:
         content[f"cause.{cause}"]["en"] = cause.remedy
     return content

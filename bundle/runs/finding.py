@@ -14,7 +14,7 @@ from bundle.runs.files import PREDICTIONS, RECORD
 from bundle.system.text import did_you_mean
 
 if TYPE_CHECKING:
-    from bundle.runs.served import LocalModelRecord, RemoteModelRecord
+    from bundle.runs.record import LocalModelRecord, RemoteModelRecord
 
 OUTPUTS: Final = Path("outputs")
 """Where commands look for runs by default."""

@@ -13,7 +13,7 @@ from typing import Any, Final
 from bundle.runs.cut_prompts import CountedPrompts, Sent
 from bundle.runs.no_reply import NoReply, reasons
 from bundle.runs.predictions import Prediction
-from bundle.runs.reply_faults import MEANINGS, Fault
+from bundle.runs.reply_faults import Fault
 from bundle.runs.statistics import at_most
 from bundle.system.text import one_line
 from bundle.system.unknown_marks import closing_mark, opening_mark
@@ -80,12 +80,7 @@ class Finding:
     @property
     def says(self) -> str:
         """What is wrong, as part of a sentence."""
-        return MEANINGS[self.fault][0].format_map(self.filled)
-
-    @property
-    def remedy(self) -> str:
-        """What to do, as a sentence."""
-        return MEANINGS[self.fault][1]
+        return self.fault.says.format_map(self.filled)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -94,7 +89,7 @@ class Finding:
             "count": self.count,
             "of": self.of,
             "says": self.says,
-            "remedy": self.remedy,
+            "remedy": self.fault.remedy,
             "example": None if self.example is None else asdict(self.example),
         }
 

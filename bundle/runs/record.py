@@ -1,27 +1,24 @@
 """``run.json``: what a run asked, of which model, with which data, settings and versions."""
 
 import hashlib
+import importlib.metadata
+import os
+import platform
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import Field, StrictBool, StrictFloat, StrictInt
 
 from bundle.runs.files import DAMAGED, RECORD
 from bundle.runs.health import known_options
-from bundle.runs.served import (
-    EngineRecord,
-    HardwareRecord,
-    LocalModelRecord,
-    RemoteModelRecord,
-    RequestsRecord,
-    Served,
-    hardware,
-    versions,
-)
 from bundle.runs.task_record import RecordPart, TaskRecord, Text
+from bundle.system.files import model_name
 from bundle.tasks.scores import ScoredTask
 from bundle.tasks.sources import Tables
+from bundle.version import __version__
+
+_PACKAGES = ("openai", "datasets", "lmdeploy", "transformers", "torch")
 
 
 class DataRecord(RecordPart):
@@ -50,6 +47,80 @@ class DataRecord(RecordPart):
     def is_sample(self) -> bool:
         """Whether some of the questions are the sample in the package, whose scores say nothing about a model."""
         return "sample" in self.source.split(",")
+
+
+class RemoteModelRecord(RecordPart):
+    """A model served elsewhere.
+
+    ``headers``: further headers of every request; of a secret one only the variable that holds it, as in "$NAME".
+    """
+
+    name: Text
+    base_url: Text
+    headers: dict[Text, Text] = Field(default_factory=dict)
+
+    @property
+    def directory(self) -> None:
+        """It is not here."""
+
+
+class LocalModelRecord(RecordPart):
+    """A checkpoint served here.
+
+    ``adapter`` is the directory of the LoRA adapter that was merged into it; None if there was none.
+    """
+
+    path: Text
+    architecture: Text
+    weight_bytes: StrictInt
+    quantization: Text | None
+    fingerprint: str
+    adapter: Text | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the model in the checkpoint's directory, or of its adapter."""
+        return model_name(self.adapter or self.path)
+
+    @property
+    def directory(self) -> Path | None:
+        return Path(self.adapter or self.path)
+
+
+class EngineRecord(RecordPart):
+    """The inference engine of a local server.
+
+    Attributes:
+        arguments: What followed ``--``.
+        file_arguments: What the model file gives it besides; none in older records.
+        file_environment: The variables that the model file sets, without keys; likewise.
+        dtype: What it computed in, as far as this program chose it.
+        gpus: Product names of the GPUs it was started on; none on the CPU, and in older records.
+    """
+
+    name: str
+    version: str
+    arguments: tuple[Text, ...]
+    file_arguments: tuple[Text, ...] = ()
+    file_environment: dict[Text, Text] = Field(default_factory=dict)
+    dtype: str | None = None
+    gpus: tuple[Text, ...] = ()
+
+
+class RequestsRecord(RecordPart):
+    """How a remote server was asked."""
+
+    qps: StrictFloat | None
+    retries: StrictInt
+    timeout_s: StrictFloat
+
+
+class Served(NamedTuple):
+    """A model, and its engine or how it was asked."""
+
+    model: RemoteModelRecord | LocalModelRecord
+    engine: EngineRecord | None = None
+    requests: RequestsRecord | None = None
 
 
 class SamplingRecord(RecordPart):
@@ -96,6 +167,12 @@ class TemplateRecord(RecordPart):
     checked: StrictInt
     equal: StrictBool | None
     note: Text | None = None
+
+
+class HardwareRecord(RecordPart):
+    system: str
+    processor: str
+    cores: StrictInt | None
 
 
 class CommandRecord(RecordPart):
@@ -187,3 +264,25 @@ class RunRecord(RecordPart):
     def options(self) -> dict[str, str]:
         """The options that each task's questions have, as far as the task says so."""
         return {task.name: known_options(task.benchmark, task.answer) for task in self.tasks}
+
+
+def versions() -> dict[str, str]:
+    found = {"bundle": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> HardwareRecord:
+    # `platform.processor` starts a program to find out.
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return HardwareRecord(
+        system=platform.platform(), processor=next(names, "") or platform.machine(), cores=os.cpu_count()
+    )

@@ -14,11 +14,10 @@ from bundle.runs.finding import OUTPUTS, began, find_run
 from bundle.runs.health import Health, examine
 from bundle.runs.predictions import Prediction, one_per_question, read_predictions
 from bundle.runs.prompts import Messages, RecordedPrompt, read_prompts
-from bundle.runs.record import RunRecord
+from bundle.runs.record import LocalModelRecord, RunRecord
 from bundle.runs.results import Results
 from bundle.runs.scope import Scope, scope_text, task_scopes
 from bundle.runs.scoring import Score, Tally, headlines, score_run
-from bundle.runs.served import LocalModelRecord
 from bundle.runs.task_record import TaskRecord
 from bundle.system.locks import Lock
 from bundle.tasks.benchmarks import Subject

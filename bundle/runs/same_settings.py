@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from bundle.errors import RunError
-from bundle.runs.record import RunRecord, SamplingRecord
-from bundle.runs.served import Served
+from bundle.runs.record import RunRecord, SamplingRecord, Served
 from bundle.runs.task_record import TaskRecord
 
 _INCIDENTAL: Final = re.compile(r"model\.path|engine\.(version|gpus)|tasks\[\d+\]\.(available|unlike_published.*)")

@@ -29,7 +29,7 @@ from bundle.pipeline.options import LocalOptions
 from bundle.pipeline.plan import Requests
 from bundle.pipeline.targets import Server, Timing
 from bundle.reports.screen.console import Screen
-from bundle.runs.served import versions
+from bundle.runs.record import versions
 from bundle.serving.machine import Machine
 from bundle.system.background import in_thread
 from bundle.system.guarded import private_directory

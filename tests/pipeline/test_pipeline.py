@@ -20,7 +20,7 @@ from bundle.pipeline.pipeline import evaluate
 from bundle.pipeline.plan import Loaded, Plan
 from bundle.pipeline.targets import Server, Timing
 from bundle.reports.screen.console import Screen
-from bundle.runs.served import RemoteModelRecord, Served
+from bundle.runs.record import RemoteModelRecord, Served
 from bundle.tasks.catalog import Question
 from tests.openai_api import Call, letter, loopback_api
 from tests.program import results_of, rows_of

@@ -10,9 +10,8 @@ from typing import Any
 from bundle.evaluation import AskingOptions, Evaluation
 from bundle.runs.files import RESULTS
 from bundle.runs.predictions import Prediction
-from bundle.runs.record import RunRecord, SamplingRecord
+from bundle.runs.record import RemoteModelRecord, RequestsRecord, RunRecord, SamplingRecord, Served
 from bundle.runs.run import Run
-from bundle.runs.served import RemoteModelRecord, RequestsRecord, Served
 from bundle.runs.task_record import TaskRecord
 from bundle.tasks.catalog import Question, Task, find_task
 from bundle.tasks.sources import Tables

@@ -19,7 +19,6 @@ from bundle.reports.html.page import render_page
 from bundle.reports.html.questions import OUTCOMES, Outcome, question_data
 from bundle.runs.files import PREDICTIONS, RESULTS
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
-from bundle.runs.reply_faults import MEANINGS, Fault
 from tests.reports.run_directories import write_run
 
 
@@ -102,10 +101,6 @@ def test_answers_that_are_no_option_are_none_on_the_page(tmp_path: Path) -> None
     tile = re.search("Replies without an answer</dt><dd>([^<]+)", render_page(run))
     assert tile is not None
     assert tile[1] == "10"
-
-
-def test_every_fault_has_a_sentence_and_a_remedy() -> None:
-    assert set(MEANINGS) == set(Fault)
 
 
 @pytest.mark.parametrize(("most", "met"), [(50.0, True), (49.9, False), (0.0, False), (100.0, True)])

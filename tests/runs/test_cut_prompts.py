@@ -123,7 +123,7 @@ def test_prompts_of_some_subjects_that_are_cut_make_a_measurement_doubtful(
         f"at least {found.count} of 400 prompts were cut by the server, which counts no more than "
         f"{found.values['most']} tokens in any"
     )
-    assert "num_ctx" in found.remedy
+    assert "num_ctx" in found.fault.remedy
 
 
 def test_texts_of_one_subject_are_compared_with_each_other() -> None:

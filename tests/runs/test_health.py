@@ -103,7 +103,7 @@ def test_every_fault_of_a_reply_is_counted_once_with_an_example(fault: Fault, fi
     assert (found.example.subject, found.example.id) == ("law", 40)
     assert found.example.text == (fields["reply"].strip() or fields.get("thinking", ""))
     assert not found.is_minor
-    assert found.remedy
+    assert found.fault.remedy
 
 
 def test_replies_without_an_option_are_counted_whatever_the_reason() -> None:
@@ -195,7 +195,7 @@ def test_answers_from_before_a_mark_that_may_end_thinking_are_counted(mark: str)
     others = sum(one.answer != "ABCD"[n % 4] for n, one in enumerate(replies))
     assert (found.fault, found.count, found.of, found.is_minor) == (Fault.UNKNOWN_END, others, 100, False)
     assert mark in found.says
-    assert "[thinking]" in found.remedy
+    assert "[thinking]" in found.fault.remedy
 
 
 def test_an_answer_rule_that_reads_past_the_mark_is_no_doubt() -> None:

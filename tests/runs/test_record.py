@@ -10,9 +10,15 @@ import pytest
 
 from bundle.config.files import file_names
 from bundle.errors import RunError
-from bundle.runs.record import ContextRecord, RunRecord, SamplingRecord
+from bundle.runs.record import (
+    ContextRecord,
+    EngineRecord,
+    LocalModelRecord,
+    RemoteModelRecord,
+    RunRecord,
+    SamplingRecord,
+)
 from bundle.runs.same_settings import require_same, require_same_plan
-from bundle.runs.served import EngineRecord, LocalModelRecord, RemoteModelRecord
 from bundle.runs.task_record import TaskRecord
 from bundle.tasks.catalog import find_task
 from tests.reports.run_directories import describe

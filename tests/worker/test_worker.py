@@ -16,7 +16,7 @@ from bundle.errors import CheckpointError, ServerError
 from bundle.fleet import DistantClient, Link
 from bundle.pipeline.options import LocalOptions
 from bundle.pipeline.plan import Requests
-from bundle.runs.served import versions
+from bundle.runs.record import versions
 from bundle.tasks.prompts import Message
 from tests.patience import PATIENCE_S, eventually
 from tests.program import carrying

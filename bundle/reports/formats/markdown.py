@@ -86,7 +86,7 @@ def _health(health: Health) -> Iterator[str]:
     yield ""
     for one in health.findings:
         example = f" ({_code(where(one.example))}: {_code(one.example.text)})" if one.example is not None else ""
-        yield f"- {_plain(described(one, task=several))}{example}. {one.remedy}"
+        yield f"- {_plain(described(one, task=several))}{example}. {one.fault.remedy}"
 
 
 def _plain(text: str) -> str:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bundle.reports.texts import catalog
-from bundle.runs.record import RunRecord
+from bundle.runs.record import EngineRecord, LocalModelRecord, RunRecord
 from bundle.runs.same_settings import leaves
-from bundle.runs.served import EngineRecord, LocalModelRecord
 from bundle.runs.task_record import TaskRecord
 
 Phrase = tuple[str, dict[str, object]] | str
