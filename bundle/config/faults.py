@@ -24,6 +24,7 @@ _KINDS: Final[Mapping[str, str]] = {
     "finite_number": "a finite number",
     "bool": "a valid boolean, true or false",
     "string": "text in quotes",
+    "is_instance": "text in quotes",
     "tuple": "a list",
     "list": "a list",
     "dict": "a table",
@@ -33,8 +34,11 @@ _KINDS: Final[Mapping[str, str]] = {
 """What a value should have been, by the beginning of the error's type."""
 
 
-def first_fault(error: ValidationError, schema: type[BaseModel]) -> str:
-    """The gravest of a validation's errors as a sentence: which key, and what is wrong with it."""
+def first_fault(error: ValidationError, schema: type[BaseModel] = BaseModel) -> str:
+    """The gravest of a validation's errors as a sentence: which key, and what is wrong with it.
+
+    ``schema`` has the names that an unknown key may be meant for.
+    """
     # An unknown key often is the cause of a missing one, so it goes first.
     faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
     fault = faults[0]

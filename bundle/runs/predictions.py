@@ -2,21 +2,26 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields
-from operator import attrgetter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, Self, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, BinaryIO, ClassVar, TypeVar
 
-import pydantic_core
+from pydantic import ConfigDict, Field, StrictBool, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
 
+from bundle.config.faults import first_fault
 from bundle.errors import RunError
 from bundle.runs.files import PREDICTIONS, RESULTS, parse_json, read_lines, to_json
+from bundle.runs.task_record import Text
 from bundle.system.files import open_regular
-from bundle.system.text import is_unicode
 from bundle.tasks.scores import Key, Part
 
 T = TypeVar("T")
+
+_Count = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+_Seconds = Annotated[float, Field(ge=0, strict=True)]
 
 
 @dataclass(slots=True)  # not frozen: a frozen one takes three times as long to make
@@ -40,28 +45,30 @@ class Prediction:
         ended_at: When the reply was complete, in seconds since the epoch; None without a reply.
     """
 
-    task: str
-    split: str
-    subject: str
-    id: int
-    reply: str | None
-    answer: str | None
-    gold: str
-    correct: bool | None
-    finish_reason: str | None
-    decided_early: bool
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    latency_s: float
-    attempts: int
-    cached_tokens: int | None = None
-    thinking: str | None = None
-    error: str | None = None
-    chunks: int | None = None
-    examples_dropped: int | None = None
-    losses: dict[str, float] | None = None
-    model: str | None = None
-    ended_at: float | None = None
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    task: Text
+    split: Text
+    subject: Text
+    id: _Count
+    reply: Text | None
+    answer: Text | None
+    gold: Text
+    correct: StrictBool | None
+    finish_reason: Text | None
+    decided_early: StrictBool
+    prompt_tokens: _Count | None
+    completion_tokens: _Count | None
+    latency_s: _Seconds
+    attempts: _Count
+    cached_tokens: _Count | None = None
+    thinking: Text | None = None
+    error: Text | None = None
+    chunks: _Count | None = None
+    examples_dropped: _Count | None = None
+    losses: dict[Text, _Seconds] | None = None
+    model: Text | None = None
+    ended_at: _Seconds | None = None
 
     @property
     def key(self) -> Key:
@@ -78,28 +85,22 @@ class Prediction:
         return self.answer == self.gold if self.gold else None
 
     def to_json(self) -> str:
-        """The line, without its newline."""
-        known = [
-            (name, value)
-            for name, value in zip(_TYPES, _values(self), strict=True)
-            if value is not None or name in _REQUIRED
-        ]
-        line = "{" + ", ".join([f'"{name}": {_WRITTEN[type(value)](value)}' for name, value in known]) + "}"
-        return line if is_unicode(line) else to_json(dict(known))
+        """The line, without its newline. What may be None by default is written only where it is known."""
+        try:
+            return _adapter().dump_json(self, exclude_defaults=True).decode()
+        except PydanticSerializationError:  # a lone surrogate
+            return to_json(_adapter().dump_python(self, exclude_defaults=True))
 
     @classmethod
-    def from_json(cls, line: bytes | str) -> Self:
+    def from_json(cls, line: bytes | str) -> "Prediction":
         """Read a line. Raises ValueError if it is not a prediction."""
-        content = _parse(line)
-        if not isinstance(content, dict) or not _REQUIRED <= content.keys() <= _TYPES.keys():
-            raise ValueError("not the fields of a prediction")
-        for name, value in content.items():
-            kind = type(value)  # for isinstance, true and false are whole numbers
-            if kind not in _TYPES[name]:
-                raise ValueError(f"{name} is of the wrong type")
-            if kind in (int, float) and value < 0:
-                raise ValueError(f"{name} is negative")
-        row = cls(**content)
+        try:
+            row = _adapter().validate_json(line)
+        except ValidationError:  # it may hold a lone surrogate, and what is wrong with it is said for Python's values
+            try:
+                row = _adapter().validate_python(parse_json(line))
+            except ValidationError as error:
+                raise ValueError(first_fault(error).rstrip(".")) from None
         if row.error is None:
             if row.reply is None or row.answer is None or row.correct is not row.agrees:
                 raise ValueError("its reply, answer, gold and correct contradict each other")
@@ -108,41 +109,12 @@ class Prediction:
         return row
 
 
-_TYPES = {
-    # JSON has one kind of number, so a whole one may stand for a fraction.
-    name: (*(get_origin(one) or one for one in get_args(hint) or (hint,)), *((int,) if hint is float else ()))
-    for name, hint in get_type_hints(Prediction).items()
-}
+@cache
+def _adapter() -> TypeAdapter[Prediction]:
+    """Made on first use, which takes longer than reading some thousand rows."""
+    return TypeAdapter(Prediction)
 
 
-def _parse(line: bytes | str) -> Any:
-    """As `parse_json`, in a third of the time where the result is known to be the same."""
-    try:
-        content = pydantic_core.from_json(line, allow_inf_nan=False)
-    except ValueError:
-        return parse_json(line)
-    values = content.values() if isinstance(content, dict) else ()
-    if all(
-        value is None or isinstance(value, str) or (isinstance(value, int | float) and -_LARGE < value < _LARGE)
-        for value in values
-    ):
-        return content
-    return parse_json(line)
-
-
-_LARGE = 2.0**62
-_WRITTEN: Mapping[type, Callable[[Any], str]] = {
-    # As json does it, in a third of the time.
-    str: json.encoder.encode_basestring,
-    float: float.__repr__,
-    int: int.__repr__,
-    bool: {True: "true", False: "false"}.__getitem__,
-    type(None): lambda _: "null",
-    dict: to_json,
-}
-_values = attrgetter(*_TYPES)
-_REQUIRED = {one.name for one in fields(Prediction) if one.default is MISSING}
-"""The other fields are written only where they are known."""
 _ASK_AGAIN = f"Where there is a {RESULTS}, remove it; `bundle resume` then asks {{}} again."
 
 

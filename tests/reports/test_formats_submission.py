@@ -25,7 +25,7 @@ def test_every_question_of_the_test_split_is_there_and_nothing_is_guessed(tmp_pa
 def test_what_is_no_option_is_no_answer(tmp_path: Path) -> None:
     directory = write_run(tmp_path / "run", {"test/law": "1"}, task="ceval_gen_2daf24")
     predictions = directory / "predictions.jsonl"
-    predictions.write_text(predictions.read_text().replace('"answer": "A"', '"answer": "T"'))
+    predictions.write_text(predictions.read_text().replace('"answer":"A"', '"answer":"T"'))
     written = export(read_recorded_run(directory))
     assert json.loads(written.files["submission.json"]) == {"law": {"0": ""}}
 

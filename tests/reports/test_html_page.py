@@ -174,7 +174,7 @@ def test_a_task_of_ones_own_has_no_groups_and_no_letters_where_answers_are_free(
     directory = write_run(tmp_path / "run", {subject.name: "11"}, task=task)
     for name in ("predictions.jsonl", "prompts.jsonl"):
         path = directory / name
-        path.write_text(re.sub(r'"(answer|gold)": "[A-D]"', r'"\1": "12"', path.read_text(encoding="utf-8")))
+        path.write_text(re.sub(r'"(answer|gold)": ?"[A-D]"', r'"\1": "12"', path.read_text(encoding="utf-8")))
     (section,) = sections(read_recorded_run(directory))
     assert section.groups == ()
     assert section.letters is None
@@ -356,6 +356,6 @@ def test_a_mistyped_format_is_answered_with_the_nearest(tmp_path: Path) -> None:
 def test_the_page_says_whose_lengths_end_where_the_answer_was_final(tmp_path: Path) -> None:
     directory = write_run(tmp_path / "r", {"law": "110"})
     rows = (directory / "predictions.jsonl").read_text()
-    (directory / "predictions.jsonl").write_text(rows.replace('"decided_early": false', '"decided_early": true', 2))
+    (directory / "predictions.jsonl").write_text(rows.replace('"decided_early":false', '"decided_early":true', 2))
 
     assert "2 of 3 replies were stopped once their answer was final" in render_page(read_recorded_run(directory))

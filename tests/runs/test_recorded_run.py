@@ -131,9 +131,9 @@ def test_what_is_damaged_is_named(tmp_path: Path, file: str, content: bytes, sai
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"reply": 5}, "line 2, is damaged: reply"),
-        ({"subject": ["law"]}, "line 2, is damaged: subject"),
-        ({"latency_s": "fast"}, "line 2, is damaged: latency_s"),
+        ({"reply": 5}, "line 2, is damaged: key 'reply': must be"),
+        ({"subject": ["law"]}, "line 2, is damaged: key 'subject': must be"),
+        ({"latency_s": "fast"}, "line 2, is damaged: key 'latency_s': must be"),
         ({"task": "other"}, "line 2: prompts.jsonl has no question other/val/"),
     ],
 )
