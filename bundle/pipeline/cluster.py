@@ -22,11 +22,10 @@ from bundle.pipeline.local_model import MOST_PROOFS
 from bundle.pipeline.options import ALL
 from bundle.pipeline.plan import Loaded, Plan
 from bundle.pipeline.replicas import PrefixedScreen
-from bundle.pipeline.targets import Server, Timing
+from bundle.pipeline.targets import Prepared, Server, Target, Timing
 from bundle.pipeline.template_proof import TemplateProof, choose_prompts
 from bundle.reports.screen.console import Screen
 from bundle.runs.record import EngineRecord, LocalModelRecord, Served, versions
-from bundle.serving.gpus import Gpu
 from bundle.system.background import in_thread, until_done_or_trouble
 from bundle.system.files import open_for_writing, user_path
 from bundle.system.guarded import undisturbed
@@ -55,7 +54,7 @@ class _Worker:
     prepared: Mapping[str, Any]
 
 
-class Cluster:
+class Cluster(Target):
     """The target of ``bundle eval-local --cluster``: a checkpoint, as this machine sees it, and a cluster's address."""
 
     def __init__(self, local: Local, address: str) -> None:
@@ -94,10 +93,6 @@ class Cluster:
     @property
     def model_file(self) -> ModelFile:
         return self.local.model_file
-
-    @property
-    def qps(self) -> None:
-        """Servers of our own need no limit."""
 
     def require_possible(self, plan: Plan, questions: Sequence[Question] = ()) -> None:
         self.local.require_possible(plan, questions)
@@ -247,17 +242,13 @@ def _differs(link: Link, how: str) -> UsageError:
     return UsageError(f"{link.machine}: {how}.", remedy="`bundle doctor --cluster` compares the machines.")
 
 
-class ClusterModel:
+class ClusterModel(Prepared):
     """A checkpoint and how to have servers for it. See `Prepared`.
 
     Args:
         lead: The model of the first server, for that of a further one.
         helpers: How many further servers are asked at the same time.
     """
-
-    ours = True
-    gpus: Sequence[Gpu] = ()
-    """Those of other machines cannot be watched from here."""
 
     def __init__(
         self, cluster: Cluster, screen: Screen, timing: Timing, *, lead: "ClusterModel | None" = None, helpers: int = 0
@@ -270,7 +261,6 @@ class ClusterModel:
         self.label = cluster.local.checkpoint.name
         self.max_restarts = cluster.local.options.max_restarts
         self.concurrency: int = first.prepared["concurrency"]
-        self.template: TemplateProof | None = None
         self._engine = EngineRecord(**first.prepared["engine"])
         self._unused = first if lead is None else None
         self._proof: asyncio.Future[tuple[Sequence[Any], Mapping[str, Any]]] = asyncio.Future()
@@ -300,9 +290,6 @@ class ClusterModel:
 
     def describe(self) -> Served:
         return Served(self._cluster.local.record(), self._engine)
-
-    def close(self) -> None:
-        """Nothing is reserved here."""
 
     @contextlib.asynccontextmanager
     async def serve(self, log: Path, started: asyncio.Event) -> AsyncIterator[Server]:

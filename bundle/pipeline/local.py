@@ -29,7 +29,7 @@ from bundle.pipeline.options import ALL, LocalOptions
 from bundle.pipeline.plan import Plan, Requests
 from bundle.pipeline.replicas import PrefixedScreen
 from bundle.pipeline.request_fields import template_arguments, understood
-from bundle.pipeline.targets import Timing
+from bundle.pipeline.targets import Target, Timing
 from bundle.pipeline.template_proof import choose_prompts
 from bundle.reports.screen.console import Screen
 from bundle.runs.record import EngineRecord, LocalModelRecord, Served
@@ -46,7 +46,7 @@ from bundle.system.guarded import without_keys
 from bundle.tasks.catalog import Question
 
 
-class Local:
+class Local(Target):
     """The target of ``bundle eval-local``.
 
     Args:
@@ -70,9 +70,6 @@ class Local:
         self.running: set[Supervisor] = set()
         self._is_dry = dry_run
         self._merged: tuple[Checkpoint, object] | None = None
-
-    async def aclose(self) -> None:
-        """Nothing was opened that stays open."""
 
     async def open(self, screen: Screen) -> None:
         if (adapter := self._adapter) is not None:
@@ -113,10 +110,6 @@ class Local:
             require_trust(self.checkpoint, trusted=self.trusted)
         file = self._named_model_file[1]
         return file if self._has_template else file.model_copy(update={"prompt_shape": "plain"})
-
-    @property
-    def qps(self) -> None:
-        """A server of our own needs no limit."""
 
     @cached_property
     def _has_template(self) -> bool:

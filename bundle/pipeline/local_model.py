@@ -12,7 +12,7 @@ from bundle.errors import ServerError
 from bundle.pipeline.options import LocalOptions
 from bundle.pipeline.plan import Loaded, Requests
 from bundle.pipeline.request_fields import stop_fields, template_arguments, understood
-from bundle.pipeline.targets import Server, Timing
+from bundle.pipeline.targets import Prepared, Server, Timing
 from bundle.pipeline.template_proof import TemplateProof, choose_prompts
 from bundle.reports.screen.console import Screen
 from bundle.runs.record import Served
@@ -33,15 +33,13 @@ _USUAL_REPLY = 2048
 """Tokens of the longest reply that ``longest_silence_s`` is meant for."""
 
 
-class LocalModel:
+class LocalModel(Prepared):
     """A checkpoint and how to start servers for it. See `Prepared`.
 
     Args:
         describe: What ``run.json`` says of a server, which reads samples of the weights.
         running: Where its servers are while they run, for a caller that must end them at once.
     """
-
-    ours = True
 
     def __init__(
         self,
@@ -55,7 +53,6 @@ class LocalModel:
         describe: Callable[[ServerSpec], Served],
         running: set[Supervisor],
     ) -> None:
-        self.helpers: Sequence[LocalModel] = ()
         self.label = label
         self.max_restarts = options.max_restarts
         self.concurrency = spec.concurrency
@@ -67,7 +64,6 @@ class LocalModel:
         self._requests = requests
         self._screen = screen
         self._timing = timing
-        self.template: TemplateProof | None = None
         self._stop: Mapping[str, Any] = {}
 
     @property

@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from bundle.checkpoints import TokenCounter, token_counter
 from bundle.client import (
@@ -24,16 +24,14 @@ from bundle.client import (
 from bundle.config.files import file_names
 from bundle.config.model_files import ModelFile, RemoteSettings, headers_from, keys_from_environment, model_file
 from bundle.errors import BundleError, UsageError
-from bundle.pipeline.context import ContextLimit
 from bundle.pipeline.options import RemoteOptions
-from bundle.pipeline.plan import Loaded, Plan
-from bundle.pipeline.targets import Server, Timing
+from bundle.pipeline.plan import Plan
+from bundle.pipeline.targets import Prepared, Server, Target, Timing
 from bundle.reports.screen.console import Screen
 from bundle.runs.record import RemoteModelRecord, RequestsRecord, Served
 from bundle.system.files import user_path
 from bundle.system.proxies import proxy_for
 from bundle.system.text import nearest
-from bundle.tasks.catalog import Question
 
 _PATIENCE_S = 3600.0
 """For how long rate limits and outages are waited out while no question gets a reply."""
@@ -41,7 +39,7 @@ _LIST_TIMEOUT_S = 10.0
 _USUAL_URL, _USUAL_KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"
 
 
-class Remote:
+class Remote(Target):
     """The target of ``bundle eval-remote``.
 
     ``model`` is a served name, or the name or path of a model file; None for the only model the server lists.
@@ -50,12 +48,6 @@ class Remote:
     def __init__(self, model: str | None, options: RemoteOptions) -> None:
         self._model = model
         self._options = options
-
-    async def open(self, screen: object) -> None:
-        """Nothing of it is here to be looked at."""
-
-    async def aclose(self) -> None:
-        """Nothing was opened."""
 
     @cached_property
     def model_file(self) -> ModelFile:
@@ -70,9 +62,6 @@ class Remote:
     def qps(self) -> float | None:
         return self.model_file.remote.qps
 
-    def require_possible(self, plan: Plan, questions: Sequence[Question] = ()) -> None:
-        """Only the server knows."""
-
     def token_counter(self) -> TokenCounter | None:
         """With the tokenizer that the user names: the server's own is not here."""
         directory = self._options.tokenizer
@@ -85,10 +74,6 @@ class Remote:
                 remedy="Name the directory of a checkpoint or of its tokenizer; or leave it out for an estimate.",
             )
         return counter
-
-    def context_limits(self) -> Sequence[ContextLimit]:
-        """None that is known."""
-        return ()
 
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "RemoteModel":
         settings, options = self.model_file.remote, plan.options
@@ -135,9 +120,6 @@ class Remote:
             hide(name), name, hide, settings.concurrency, Served(record, requests=requests), connect, listing
         )
 
-    def kill(self) -> None:
-        """The server is not ours."""
-
     def _base_url(self, settings: RemoteSettings, screen: Screen) -> str:
         if (base_url := self._options.base_url or settings.base_url) is not None:
             return base_url
@@ -176,7 +158,7 @@ class Remote:
 
 
 @dataclass
-class RemoteModel:
+class RemoteModel(Prepared):
     """A model with its address. See `Prepared`."""
 
     label: str
@@ -187,20 +169,9 @@ class RemoteModel:
     connect: Callable[[], ChatClient]
     list_models: Callable[..., Awaitable[list[str]]]
     ours = False
-    helpers: ClassVar[tuple[()]] = ()
-    gpus: ClassVar[tuple[()]] = ()
-    max_restarts = 0
-    extra_body: ClassVar[Mapping[str, Any]] = {}
-    template = None
-
-    async def check(self, started: asyncio.Event, loading: Awaitable[Loaded]) -> None:
-        """Nothing of it is here to be checked."""
 
     def describe(self) -> Served:
         return self.record
-
-    def close(self) -> None:
-        """Nothing was reserved."""
 
     @contextlib.asynccontextmanager
     async def serve(self, log: Path, started: asyncio.Event) -> AsyncIterator[Server]:

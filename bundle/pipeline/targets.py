@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from bundle.checkpoints import TokenCounter
 from bundle.config.model_files import ModelFile
@@ -36,10 +36,11 @@ class Timing(dict[str, float]):
             self[name] = self.get(name, 0.0) + time.perf_counter() - began
 
 
-class Target(Protocol):
+class Target:
     """Where the model is served: on this machine, or by someone else.
 
-    What finds that the model cannot be evaluated, or not like this, raises BundleError.
+    What finds that the model cannot be evaluated, or not like this, raises BundleError. Where a method does nothing here,
+    most targets have nothing to do.
     """
 
     async def open(self, screen: Screen) -> None:
@@ -51,28 +52,33 @@ class Target(Protocol):
     @property
     def model_file(self) -> ModelFile:
         """How the model is asked unless the command line says otherwise."""
+        raise NotImplementedError
 
     @property
     def qps(self) -> float | None:
         """Maximum requests per second unless the command line says otherwise; None for no limit."""
+        return None
 
     def token_counter(self) -> TokenCounter | None:
         """Counts the tokens of a prompt; None without a vocabulary."""
+        return None
 
     def context_limits(self) -> Sequence[ContextLimit]:
         """Maximum tokens of a prompt and its reply together, as far as the target itself says so."""
+        return ()
 
     def require_possible(self, plan: Plan, questions: Sequence[Question] = ()) -> None:
         """Check what can be checked of a run without preparing it; also the prompts of these questions, in seconds."""
 
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "Prepared":
         """Do what comes before the first server, while the questions are being loaded."""
+        raise NotImplementedError
 
     def kill(self) -> None:
         """Kill whatever was started, without asking."""
 
 
-class Prepared(Protocol):
+class Prepared:
     """A target that can be served.
 
     Attributes:
@@ -80,29 +86,24 @@ class Prepared(Protocol):
         ours: Whether the servers are started here: then what fails may be the server, and pass with it.
         max_restarts: How often a server that died may be followed by another, crashes that a question explains aside.
         concurrency: Maximum concurrent requests, unless the command line says otherwise.
-        extra_body: Further fields of every request; known once `check` has returned.
+        helpers: The same model on further servers, which are asked at the same time.
+        gpus: The GPUs of its server, as far as they can be watched from here.
         template: Proves on a server that is ready that it builds prompts as it should; None where that is not to be
             proved. Known once `check` has returned.
     """
 
     label: str
-    ours: bool
-    max_restarts: int
+    ours: bool = True
+    max_restarts: int = 0
     concurrency: int
+    helpers: Sequence["Prepared"] = ()
+    gpus: Sequence[Gpu] = ()
+    template: TemplateProof | None = None
 
     @property
-    def helpers(self) -> Sequence["Prepared"]:
-        """The same model on further servers, which are asked at the same time."""
-
-    @property
-    def gpus(self) -> Sequence[Gpu]:
-        """The GPUs of its server."""
-
-    @property
-    def extra_body(self) -> Mapping[str, Any]: ...
-
-    @property
-    def template(self) -> TemplateProof | None: ...
+    def extra_body(self) -> Mapping[str, Any]:
+        """Further fields of every request; known once `check` has returned."""
+        return {}
 
     async def check(self, started: asyncio.Event, loading: Awaitable[Loaded]) -> None:
         """Do what must be done before the first question and can be done while the first server loads.
@@ -113,6 +114,7 @@ class Prepared(Protocol):
 
     def describe(self) -> Served:
         """The model and its server, for ``run.json``. May take seconds."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Give back what was reserved; no server is started afterwards."""
@@ -122,6 +124,7 @@ class Prepared(Protocol):
 
         Once its command runs, ``started`` is set. Raises ServerError if it does not become ready, or cannot be stopped.
         """
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)

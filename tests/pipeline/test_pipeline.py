@@ -5,9 +5,9 @@ import contextlib
 import gc
 import itertools
 import json
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -18,10 +18,9 @@ from bundle.errors import BundleError, DataError, ExitCode, ServerError, Unexpec
 from bundle.pipeline.options import EvaluationOptions
 from bundle.pipeline.pipeline import evaluate
 from bundle.pipeline.plan import Loaded, Plan
-from bundle.pipeline.targets import Server, Timing
+from bundle.pipeline.targets import Prepared, Server, Target, Timing
 from bundle.reports.screen.console import Screen
 from bundle.runs.record import RemoteModelRecord, Served
-from bundle.tasks.catalog import Question
 from tests.openai_api import Call, letter, loopback_api
 from tests.program import results_of, rows_of
 
@@ -30,7 +29,7 @@ FOREVER = SAMPLE + 1
 NEVER_STARTS = -1
 
 
-class Mortal:
+class Mortal(Target, Prepared):
     """A target, and itself as prepared, whose servers die after so many replies each.
 
     Attributes:
@@ -40,9 +39,7 @@ class Mortal:
     """
 
     model_file = ModelFile(description="mortal")
-    label, ours, concurrency = "mortal", True, 4
-    extra_body: ClassVar[Mapping[str, Any]] = {}
-    qps = None
+    label, concurrency = "mortal", 4
 
     def __init__(self, replies: Sequence[int], *, check: Exception | None = None) -> None:
         self._replies = replies
@@ -52,24 +49,6 @@ class Mortal:
         self.max_restarts = len(replies) - 1
         self.served = self.stopped = 0
         self.most_in_flight = self._in_flight = 0
-
-    async def aclose(self) -> None:
-        pass
-
-    def token_counter(self) -> None:
-        return None
-
-    def context_limits(self) -> tuple[()]:
-        return ()
-
-    def require_possible(self, plan: Plan, questions: Sequence[Question] = ()) -> None: ...
-
-    async def open(self, screen: Screen) -> None:
-        return None
-
-    helpers = ()
-    gpus = ()
-    template = None
 
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "Mortal":
         return self
@@ -81,9 +60,6 @@ class Mortal:
         await started.wait()
         if self._check is not None:
             raise self._check
-
-    def close(self) -> None:
-        """Nothing was reserved."""
 
     def describe(self) -> Served:
         return Served(RemoteModelRecord(name="mortal", base_url="nowhere"))
