@@ -230,8 +230,8 @@ class Local(Target):
                 python=interpreter,
                 trust_remote_code=self.trusted,
                 conversations=[question.messages for question in choose_prompts(questions, 1)[0]],
-                uses_template=not plan.is_plain and not self._chosen_template,
-                template_arguments=template_arguments(understood(plan.extra_body)),
+                uses_template=not plan.requests.plain and not self._chosen_template,
+                template_arguments=template_arguments(understood(plan.requests.extra_body)),
             )
             asyncio.run(proof)
 
@@ -260,7 +260,7 @@ class Local(Target):
                 "report.",
                 remedy="Use lmdeploy 0.18 (its PyTorch engine), --engine vllm, or the same benchmark's _gen task.",
             )
-        if not plan.is_plain and not self._chosen_template:
+        if not plan.requests.plain and not self._chosen_template:
             require_chat_template(self.checkpoint)
 
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> LocalModel:

@@ -50,12 +50,15 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """What is the same in every request to a server of our own, and how long one may take. See `Plan`.
+    """What is the same in every request, and how long one may take.
 
     Attributes:
-        plain: As `Plan.is_plain`.
+        plain: Whether no prompt is a chat's: all are text for the model to continue.
         scores: Whether it is asked how likely texts are.
+        temperature: 0 is greedy.
         longest_reply: Maximum tokens.
+        extra_body: Further fields, from the model file.
+        thinking: The marks around thinking that the model file declares.
         timeout_s: Maximum seconds of an attempt; None for the default, as of ``retries``.
     """
 
@@ -80,10 +83,7 @@ class Plan:
         tasks: In the order they are asked and shown; their names are the keys below.
         shapes: The prompts' shapes.
         max_out_len: Maximum tokens per reply.
-        temperature: 0 is greedy.
         limits: Maximum tokens of a prompt and its reply together, as the command line and the model file say.
-        extra_body: Further fields of every request, from the model file.
-        thinking: The marks around thinking that the model file declares.
         samples: Questions drawn from every subject; none for all questions.
     """
 
@@ -91,35 +91,10 @@ class Plan:
     subjects: dict[str, tuple[Subject, ...]]
     shapes: dict[str, str]
     max_out_len: dict[str, int]
-    temperature: float
     limits: tuple[ContextLimit, ...]
-    extra_body: dict[str, Any]
     options: EvaluationOptions
-    thinking: tuple[str, str] | None
     samples: dict[str, int]
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether no prompt is a chat's: all are text for the model to continue."""
-        return set(self.shapes.values()) == {"plain"}
-
-    @property
-    def requests(self) -> Requests:
-        """What every request has in common."""
-        options = self.options
-        return Requests(
-            plain=self.is_plain,
-            scores=any(task.by_likelihood for task in self.tasks),
-            temperature=self.temperature,
-            longest_reply=max(self.max_out_len.values()),
-            extra_body=self.extra_body,
-            thinking=self.thinking,
-            timeout_s=options.request_timeout,
-            retries=options.retries,
-            qps=options.qps,
-            stream=options.stream,
-            answer_from_thinking=options.answer_from_thinking,
-        )
+    requests: Requests
 
     @property
     def label(self) -> str:
@@ -190,11 +165,11 @@ class Plan:
         """How replies are generated, for the run's record; ``extra_body`` is what the target adds to every request."""
         lengths = set(self.max_out_len.values())
         return SamplingRecord(
-            temperature=self.temperature,
+            temperature=self.requests.temperature,
             max_out_len=lengths.pop() if len(lengths) == 1 else dict(self.max_out_len),
             max_seq_len=min(self.limits).tokens if self.limits else None,
-            thinking=self.thinking,
-            extra_body={**extra_body, **self.extra_body},
+            thinking=self.requests.thinking,
+            extra_body={**extra_body, **self.requests.extra_body},
         )
 
     def task_records(self, tables: Sequence[Tables] = ()) -> list[TaskRecord]:
@@ -257,29 +232,40 @@ def plan_tasks(options: EvaluationOptions, model: ModelFile) -> Plan:
         for task in tasks
     }
     subjects = {task.name: task.select(options.subjects) for task in tasks}
+    max_out_len = {
+        task.name: 1
+        if task.by_likelihood
+        else options.max_out_len
+        or task.max_out_len
+        or sampling.max_out_len
+        or (_MAX_OUT_LEN_PLAIN if shapes[task.name] == "plain" else _MAX_OUT_LEN)
+        for task in tasks
+    }
     return Plan(
         tasks=tasks,
         subjects=subjects,
         shapes=shapes,
-        max_out_len={
-            task.name: 1
-            if task.by_likelihood
-            else options.max_out_len
-            or task.max_out_len
-            or sampling.max_out_len
-            or (_MAX_OUT_LEN_PLAIN if shapes[task.name] == "plain" else _MAX_OUT_LEN)
-            for task in tasks
-        },
-        temperature=sampling.temperature if options.temperature is None else options.temperature,
+        max_out_len=max_out_len,
         limits=tuple(
             ContextLimit(tokens, source)
             for tokens, source in ((options.max_seq_len, "--max-seq-len"), (sampling.max_seq_len, "model file"))
             if tokens is not None
         ),
-        thinking=None if model.thinking is None else (model.thinking.open, model.thinking.close),
-        extra_body=sampling.fields,
         options=options,
         samples={task.name: math.ceil(_QUICK / (len(subjects[task.name]) * len(task.splits))) for task in tasks}
         if options.quick
         else {},
+        requests=Requests(
+            plain=set(shapes.values()) == {"plain"},
+            scores=any(task.by_likelihood for task in tasks),
+            temperature=sampling.temperature if options.temperature is None else options.temperature,
+            longest_reply=max(max_out_len.values()),
+            extra_body=sampling.fields,
+            thinking=None if model.thinking is None else (model.thinking.open, model.thinking.close),
+            timeout_s=options.request_timeout,
+            retries=options.retries,
+            qps=options.qps,
+            stream=options.stream,
+            answer_from_thinking=options.answer_from_thinking,
+        ),
     )

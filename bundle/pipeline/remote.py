@@ -76,7 +76,7 @@ class Remote(Target):
         return counter
 
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "RemoteModel":
-        settings, options = self.model_file.remote, plan.options
+        settings, asked = self.model_file.remote, plan.requests
         base_url = normalise_base_url(self._base_url(settings, screen))
         proxies = not is_loopback(base_url)
         if proxies and (proxy := proxy_for(base_url)) is not None:
@@ -92,27 +92,27 @@ class Remote(Target):
         hide = KeyRing(keys, secrets).hide_in_reply
         screen.heading(plan.tasks, f"model {hide(name)} at {base_url}", plan.sources())
         requests = RequestsRecord(
-            qps=options.qps or settings.qps,
-            retries=settings.retries if options.retries is None else options.retries,
-            timeout_s=options.request_timeout or settings.timeout_s,
+            qps=asked.qps or settings.qps,
+            retries=settings.retries if asked.retries is None else asked.retries,
+            timeout_s=asked.timeout_s or settings.timeout_s,
         )
         connect = partial(
             ChatClient,
             base_url,
             keys,
             name,
-            temperature=plan.temperature,
+            temperature=asked.temperature,
             timeout_s=requests.timeout_s,
             retries=requests.retries,
             proxies=proxies,
             qps=requests.qps,
             patience_s=_PATIENCE_S if self._options.patience is None else self._options.patience,
-            stream=options.stream,
+            stream=asked.stream,
             headers=headers,
             secrets=secrets,
-            extra_body=plan.extra_body,
-            answer_from_thinking=options.answer_from_thinking,
-            thinking=plan.thinking,
+            extra_body=asked.extra_body,
+            answer_from_thinking=asked.answer_from_thinking,
+            thinking=asked.thinking,
             say=screen.say,
         )
         record = RemoteModelRecord(name=hide(name), base_url=base_url, headers=shown_headers)

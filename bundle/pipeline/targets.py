@@ -39,8 +39,8 @@ class Timing(dict[str, float]):
 class Target:
     """Where the model is served: on this machine, or by someone else.
 
-    What finds that the model cannot be evaluated, or not like this, raises BundleError. Where a method does nothing here,
-    most targets have nothing to do.
+    What finds that the model cannot be evaluated, or not like this, raises BundleError. A method that does nothing here
+    is for the few targets that have something to do.
     """
 
     async def open(self, screen: Screen) -> None:

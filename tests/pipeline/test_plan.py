@@ -50,8 +50,8 @@ def test_a_base_model_s_replies_are_as_long_as_in_opencompass_s_configs_of_base_
     tasks = ["ceval_gen", "ceval_zero_shot_gen"]
     plan = plan_tasks(EvaluationOptions(tasks=tasks, prompt_shape="plain"), PLAIN)
     assert plan.max_out_len == {"ceval_gen": 1024, "ceval_zero_shot_gen": 256}
-    assert plan.is_plain
-    assert not plan_tasks(EvaluationOptions(), PLAIN).is_plain
+    assert plan.requests.plain
+    assert not plan_tasks(EvaluationOptions(), PLAIN).requests.plain
 
 
 def test_a_task_that_asks_for_no_replies_keeps_its_texts() -> None:
