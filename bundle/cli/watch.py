@@ -44,8 +44,7 @@ def watch(
     was evaluated before with the same settings. Ctrl-C ends it. Arguments after -- are passed to the inference server.
     """
     # imported late: `bundle --help` needs none of it
-    from bundle.pipeline.appearing import STILL_S, appearing
-    from bundle.pipeline.checkpoint_folder import require_folder
+    from bundle.pipeline.checkpoint_folder import STILL_S, appearing, require_folder
     from bundle.reports.screen.console import Screen
     from bundle.serving.machine import Machine
 

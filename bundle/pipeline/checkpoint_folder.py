@@ -1,12 +1,16 @@
-"""Which checkpoints the user means, and which of a folder have been written to their end."""
+"""Which checkpoints the user means, and which of a training that goes on have been written to their end."""
 
+import asyncio
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from bundle.checkpoints import inspect_checkpoint
 from bundle.errors import CheckpointError, UsageError
+from bundle.system.background import in_thread
 
 _CONFIG: Final = "config.json"
 _WEIGHTS: Final = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
@@ -15,6 +19,10 @@ _UNFINISHED: Final = re.compile(r"^(\.|tmp[-_.])|\.(tmp|part|incomplete)$", re.I
 
 Shape = frozenset[tuple[str, int, int]]
 """Name, size and time of the last change (ns) of every file of a directory."""
+
+_LOOK_EVERY_S = 5.0
+STILL_S = 30.0
+"""Nothing of a checkpoint has changed for so long. Trainers write file after file, and pause for less."""
 
 
 class Model(NamedTuple):
@@ -105,9 +113,63 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     return names if paths else []
 
 
-def shape(directory: Path) -> Shape:
-    """What changes while a checkpoint is written. Raises OSError if it cannot be read."""
-    return frozenset(_files(directory, ""))
+def require_folder(folder: Path) -> None:
+    """Refuse what checkpoints cannot appear in. Raises CheckpointError if it is not a directory."""
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{folder} is not a directory.", remedy="Give the directory that the training writes its checkpoints to."
+        )
+
+
+async def appearing(
+    folder: Path,
+    until: str | None,
+    say: Callable[[str], None],
+    *,
+    still_s: float = STILL_S,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> AsyncIterator[Model]:
+    """Every checkpoint in a folder, once it is whole and nothing of it has changed for ``still_s`` seconds.
+
+    ``until`` is the last checkpoint's name, None to go on for ever; ``pause`` waits between two looks.
+    """
+    changed: dict[Path, tuple[Shape, float]] = {}
+    settled: dict[Path, Shape | None] = {}
+    while True:
+        for path in checkpoints_in(folder):
+            if settled.get(path, frozenset()) is None:
+                continue  # handed out already
+            now = _shape(path)
+            if now is None or settled.get(path) == now:
+                continue
+            if path not in changed or changed[path][0] != now:
+                changed[path] = now, clock()
+            elif clock() - changed[path][1] >= still_s:
+                settled[path] = now
+                if await _is_whole(path, say) and _shape(path) == now:
+                    settled[path] = None
+                    yield Model(path.name, path)
+        if any(path.name == until for path, left in settled.items() if left is None):
+            return
+        await pause(_LOOK_EVERY_S)
+
+
+async def _is_whole(path: Path, say: Callable[[str], None]) -> bool:
+    try:
+        await in_thread(lambda: inspect_checkpoint(path))
+    except CheckpointError as error:
+        say(f"{path.name}: not evaluated unless it changes: {error}")
+        return False
+    return True
+
+
+def _shape(directory: Path) -> Shape | None:
+    """What changes while a checkpoint is written; None if it is being renamed or removed."""
+    try:
+        return frozenset(_files(directory, ""))
+    except OSError:
+        return None
 
 
 def _files(directory: Path, prefix: str) -> Iterator[tuple[str, int, int]]:
@@ -118,11 +180,3 @@ def _files(directory: Path, prefix: str) -> Iterator[tuple[str, int, int]]:
             else:
                 status = entry.stat()
                 yield f"{prefix}{entry.name}", status.st_size, status.st_mtime_ns
-
-
-def require_folder(folder: Path) -> None:
-    """Refuse what checkpoints cannot appear in. Raises CheckpointError if it is not a directory."""
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"{folder} is not a directory.", remedy="Give the directory that the training writes its checkpoints to."
-        )

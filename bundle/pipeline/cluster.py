@@ -21,7 +21,7 @@ from bundle.pipeline.local import Local
 from bundle.pipeline.local_model import MOST_PROOFS
 from bundle.pipeline.options import ALL
 from bundle.pipeline.plan import Loaded, Plan
-from bundle.pipeline.replicas import PrefixedScreen
+from bundle.pipeline.servers import PrefixedScreen
 from bundle.pipeline.targets import Prepared, Server, Target, Timing
 from bundle.pipeline.template_proof import TemplateProof, choose_prompts
 from bundle.reports.screen.console import Screen

@@ -24,11 +24,10 @@ from bundle.checkpoints import (
 from bundle.config.model_files import EngineSettings, ModelFile, model_file, model_file_for
 from bundle.errors import ServerError, UsageError
 from bundle.pipeline.context import ContextLimit
-from bundle.pipeline.local_model import LocalModel
+from bundle.pipeline.local_model import LocalModel, template_arguments, understood
 from bundle.pipeline.options import ALL, LocalOptions
 from bundle.pipeline.plan import Plan, Requests
-from bundle.pipeline.replicas import PrefixedScreen
-from bundle.pipeline.request_fields import template_arguments, understood
+from bundle.pipeline.servers import PrefixedScreen
 from bundle.pipeline.targets import Target, Timing
 from bundle.pipeline.template_proof import choose_prompts
 from bundle.reports.screen.console import Screen

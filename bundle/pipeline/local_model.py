@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bundle.checkpoints import Conversation, RenderedPrompt, prove_tokenizer
+from bundle.checkpoints import Conversation, RenderedPrompt, TokenizerProof, prove_tokenizer
 from bundle.errors import ServerError
 from bundle.pipeline.options import LocalOptions
 from bundle.pipeline.plan import Loaded, Requests
-from bundle.pipeline.request_fields import stop_fields, template_arguments, understood
 from bundle.pipeline.targets import Prepared, Server, Timing
 from bundle.pipeline.template_proof import TemplateProof, choose_prompts
 from bundle.reports.screen.console import Screen
@@ -178,3 +177,31 @@ class LocalModel(Prepared):
             only_this_model=True,
             say=self._screen.say,
         )
+
+
+def understood(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields as every engine understands them: some remote APIs have ``enable_thinking`` as one of its own."""
+    fields = dict(fields)
+    if "enable_thinking" in fields:
+        thinking = {"enable_thinking": fields.pop("enable_thinking")}
+        fields["chat_template_kwargs"] = thinking | fields.get("chat_template_kwargs", {})
+    return fields
+
+
+def template_arguments(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What the fields of a request hand the chat template; engines hand it how much to think as well."""
+    effort = {name: fields[name] for name in ("reasoning_effort",) if name in fields}
+    return {**fields.get("chat_template_kwargs", {}), **effort}
+
+
+def stop_fields(spec: ServerSpec, proof: TokenizerProof) -> dict[str, list[str] | list[int]]:
+    """What requests must hold so that replies stop where the chat template ends a turn; usually nothing."""
+    if not proof.stop_token_ids or proof.end_of_turn is None:
+        return {}
+    match spec.stop_field:
+        case "stop":
+            return {"stop": [proof.end_of_turn]}
+        case "stop_token_ids":
+            return {"stop_token_ids": list(proof.stop_token_ids)}
+        case None:
+            return {}

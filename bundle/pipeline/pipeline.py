@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 from bundle.errors import BundleError, ExitCode, ServerError, UnexpectedError
 from bundle.pipeline.dry_run import dry_run
 from bundle.pipeline.ending import conclude, conclusion_of, log_scores, prepare_page, write_page
-from bundle.pipeline.losses import goes_on_after
 from bundle.pipeline.options import EvaluationOptions
 from bundle.pipeline.plan import Loaded, Plan, plan_tasks, require_usable
-from bundle.pipeline.replicas import help_asking, note_gpu_loads
+from bundle.pipeline.servers import goes_on_after, help_asking, note_gpu_loads
 from bundle.pipeline.targets import Prepared, Target, Timing
 from bundle.pipeline.template_proof import TemplateProof
 from bundle.reports.screen.console import Screen

@@ -23,7 +23,7 @@ from bundle.pipeline.ending import conclusion_of
 from bundle.pipeline.local import Local
 from bundle.pipeline.options import EvaluationOptions, LocalOptions
 from bundle.pipeline.plan import Plan, plan_tasks, require_usable
-from bundle.pipeline.replicas import PrefixedScreen
+from bundle.pipeline.servers import PrefixedScreen
 from bundle.pipeline.signals import PARENT
 from bundle.reports.screen.console import Screen
 from bundle.runs.finding import is_run

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bundle.checkpoints.internlm2 import make_checkpoint
-from bundle.pipeline.appearing import appearing
+from bundle.pipeline.checkpoint_folder import appearing
 
 Step = Callable[[], object]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bundle.errors import UsageError
-from bundle.pipeline.checkpoint_folder import Model, checkpoints_in, models_of, several, shape, short_names
+from bundle.pipeline.checkpoint_folder import Model, _shape, checkpoints_in, models_of, several, short_names
 
 
 @pytest.fixture
@@ -82,13 +82,13 @@ def test_adapters_of_one_checkpoint_are_models_and_so_is_the_checkpoint_alone(tm
 
 def test_every_change_of_a_file_is_a_change_of_shape(folder: Path) -> None:
     directory = folder / "checkpoint-500"
-    seen = {shape(directory)}
+    seen = {_shape(directory)}
     (directory / "sub").mkdir()
     (directory / "sub" / "weights").write_bytes(b"1")
-    seen.add(shape(directory))
+    seen.add(_shape(directory))
     (directory / "sub" / "weights").write_bytes(b"12")
-    seen.add(shape(directory))
+    seen.add(_shape(directory))
     (directory / "sub" / "weights").unlink()
     (directory / "config.json").unlink()
-    seen.add(shape(directory))
+    seen.add(_shape(directory))
     assert len(seen) == 4

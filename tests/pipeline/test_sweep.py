@@ -281,7 +281,7 @@ def test_watch_evaluates_what_appears_and_ends_with_the_one_that_was_named(
     machine = box(folder)
     machine.environment["PYTHONPATH"] += f"{os.pathsep}{tmp_path}"
     (tmp_path / "hasty.py").write_text(
-        "import sys\nfrom bundle.pipeline.appearing import appearing\nfrom bundle.cli.main import main\n"
+        "import sys\nfrom bundle.pipeline.checkpoint_folder import appearing\nfrom bundle.cli.main import main\n"
         "appearing.__kwdefaults__['still_s'] = 0.0\nmain()\n"
     )
     options = ["--until", "checkpoint-2", "--data", "sample", "--subjects", "law", "--out", str(machine.out)]
