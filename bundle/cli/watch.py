@@ -70,12 +70,7 @@ def sweep(
     # imported late: `bundle --help` needs none of it
     from bundle.pipeline.signals import run_with_signals
     from bundle.pipeline.sweep import Sweep
-    from bundle.pipeline.sweep_report import evaluate_and_report
 
     options = typed_options(context, but=(_UNTIL, "--adapter"))
     runs = Sweep(asked, served, context.obj or (), options, machine, screen)
-    raise typer.Exit(
-        run_with_signals(
-            lambda: evaluate_and_report(runs, models, asked.out, label, screen), say=screen.say, kill=runs.interrupt
-        )
-    )
+    raise typer.Exit(run_with_signals(lambda: runs.evaluate(models, label), say=screen.say, kill=runs.interrupt))

@@ -8,32 +8,44 @@ import asyncio
 import contextlib
 import os
 import re
+import shlex
 import signal
-from collections.abc import AsyncIterable, Sequence
+import sys
+from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bundle.checkpoints import Checkpoint
 from bundle.config.model_files import ModelFile
-from bundle.errors import BundleError, ExitCode, UsageError, gravest
+from bundle.errors import BundleError, ExitCode, RunError, UsageError, gravest
 from bundle.pipeline.checkpoint_folder import Model
-from bundle.pipeline.earlier_runs import earlier_run, unanswered
 from bundle.pipeline.ending import conclusion_of
 from bundle.pipeline.local import Local
 from bundle.pipeline.options import EvaluationOptions, LocalOptions
 from bundle.pipeline.plan import Plan, plan_tasks, require_usable
 from bundle.pipeline.servers import PrefixedScreen
 from bundle.pipeline.signals import PARENT
+from bundle.reports.comparison.page import to_json, write_page
+from bundle.reports.comparison.series import Entry, make_series, show
+from bundle.reports.formats import file_name
 from bundle.reports.screen.console import Screen
-from bundle.runs.finding import is_run
-from bundle.runs.record import RunRecord
+from bundle.reports.screen.output import console
+from bundle.reports.texts import Words
+from bundle.runs.files import LARGEST_JSON, RECORD, unwritable, write_json
+from bundle.runs.finding import OUTPUTS, is_run, runs_in
+from bundle.runs.predictions import count_rows
+from bundle.runs.record import LocalModelRecord, RunRecord, Served
+from bundle.runs.recorded_run import read_recorded_run
 from bundle.runs.results import Results
+from bundle.runs.same_settings import require_same_plan
 from bundle.runs.scoring import headlines
 from bundle.serving.gpu_locks import holder
 from bundle.serving.gpus import groups_of, visible_gpus
 from bundle.serving.machine import Machine
 from bundle.system.background import first_fault_only, in_thread
+from bundle.system.files import read_regular
 from bundle.system.guarded import this_program, undisturbed
 from bundle.tasks.sources import Tables
 
@@ -47,6 +59,14 @@ _WAIT: Final = "1h"
 _LONGEST_LINE: Final = 2**20
 _OF_MEMORY: Final = 2
 """Weights are read ahead if they fit into this part of the free memory: half of it."""
+
+_WHY: Final[Mapping[int, str]] = {
+    ExitCode.GATE_NOT_MET: "gate_not_met",
+    ExitCode.USAGE: "not_evaluated",
+    ExitCode.SERVER: "server_failed",
+    ExitCode.UNEXPECTED: "killed",
+    ExitCode.INTERRUPTED: "was_interrupted",
+}
 
 _Next = tuple[Model, Path | None]
 """A model that has been inspected, and the run to resume; None for a new one."""
@@ -104,16 +124,28 @@ class Sweep:
         self._tables: dict[tuple[str, ...], Sequence[Tables]] = {}
         self._outcomes: dict[Model, Outcome | None] = {}
 
+    async def evaluate(self, models: AsyncIterable[Model], label: str) -> int:
+        """Evaluate models, the next inspected while others are asked, report them, and return the gravest exit code.
+
+        ``label`` is the end of the name of the report's directory. Cancelling it ends the runs in order, and reports
+        those that are done. Raises RunError if the report cannot be written.
+        """
+        try:
+            await self._evaluate(models)
+            code = gravest(outcome.code for outcome in self._done)
+        except asyncio.CancelledError:
+            code = ExitCode.INTERRUPTED
+            self._screen.say(self._screen.words("screen.sweep_interrupted"))
+        if done := self._done:
+            _report(done, self._asked.out, label, self._screen)
+        return code
+
     @property
-    def outcomes(self) -> list[Outcome]:
+    def _done(self) -> list[Outcome]:
         """What became of the models that are done, in the order in which they were given."""
         return [one for one in self._outcomes.values() if one is not None]
 
-    async def evaluate(self, models: AsyncIterable[Model]) -> int:
-        """Evaluate models, the next inspected while others are asked, and return the gravest exit code.
-
-        Cancelling it ends the runs in order.
-        """
+    async def _evaluate(self, models: AsyncIterable[Model]) -> None:
         queue: asyncio.Queue[_Next | None] = asyncio.Queue(maxsize=1)
         workers: list[asyncio.Task[None]] = []
         async with first_fault_only(), asyncio.TaskGroup() as group:
@@ -127,7 +159,6 @@ class Sweep:
                 await queue.put(following)
             for _ in workers:
                 await queue.put(None)
-        return gravest(outcome.code for outcome in self.outcomes)
 
     def interrupt(self) -> None:
         """Interrupt every run: the first time in order, the second time at once."""
@@ -165,8 +196,8 @@ class Sweep:
         """The earlier run of a model, and whether it is finished."""
         plan = plan_tasks(self._asked, target.model_file)
         self._gpus_each = target.engine.gpu_count
-        found = earlier_run(plan, self._tables_of(plan), target.record(), target.given_to(target.engine.name))
-        missing = None if found is None else unanswered(found)
+        found = _earlier_run(plan, self._tables_of(plan), target.record(), target.given_to(target.engine.name))
+        missing = None if found is None else _unanswered(found)
         is_finished = missing is not None and missing <= self._asked.allow_unanswered
         if not is_finished:
             _read_ahead(target.checkpoint)
@@ -250,6 +281,40 @@ async def say_all(name: str, stream: asyncio.StreamReader, screen: Screen) -> No
         show(f"{name}: {said}")
 
 
+def _earlier_run(
+    plan: Plan, tables: Sequence[Tables], model: LocalModelRecord, engine: Mapping[str, Any]
+) -> Path | None:
+    """The newest run, finished or not, that asked the same rows of the same checkpoint in the same way; or None.
+
+    Of the checkpoint only its content counts, not where it is. ``engine`` is as from `Local.given_to`.
+    """
+    tasks = plan.task_records(tables)
+
+    def is_same(directory: Path) -> bool:
+        try:
+            if model.fingerprint.encode() not in read_regular(directory / RECORD, LARGEST_JSON):
+                return False  # in a fraction of the time that reading it whole takes
+            then = RunRecord.read(directory)
+            if then.engine is None:
+                return False
+            served = Served(model, then.engine.model_copy(update=engine))
+            require_same_plan(then, tasks, plan.sampling({}), served)
+        except (OSError, RunError):
+            return False
+        return [one.data_fingerprint for one in then.tasks] == [one.data_fingerprint for one in tasks]
+
+    return next(filter(is_same, runs_in(plan.options.out)), None)
+
+
+def _unanswered(directory: Path) -> int | None:
+    """How many questions of a run have no reply; None where it was cut off before it could say. Raises RunError."""
+    results = Results.read(directory)
+    if results is None:
+        return None
+    results.require_replies(directory, count_rows(directory))
+    return results.coverage.total - results.coverage.answered
+
+
 def _named_run(printed: bytes) -> Path | None:
     """The run's directory: the last line of what a run prints."""
     lines = printed.decode(errors="surrogateescape").splitlines()
@@ -265,3 +330,47 @@ def _read_ahead(checkpoint: Checkpoint) -> None:
     for file in checkpoint.weights.files:
         with contextlib.suppress(OSError), file.open("rb") as stream:
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+
+
+def _report(outcomes: Sequence[Outcome], out: Path, label: str, screen: Screen) -> None:
+    """Show the table of all models, and write it down."""
+    series = make_series([_entry(one, screen.words) for one in outcomes])
+    screen.close()
+    screen.set_apart()
+    show(console(sys.stdout, width=200), series, screen.words)
+    directory = out / f"{datetime.now():%Y%m%d-%H%M%S}-sweep-{file_name(label)}"
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(directory, error) from None
+    comparisons = list(series.comparisons.values())
+    content = {
+        "checkpoints": [
+            {
+                "name": one.model.name,
+                "path": str(one.model.given.absolute()),
+                "run": None if one.run is None else one.run.name,
+                "exit_code": int(one.code),
+            }
+            for one in outcomes
+        ],
+        **(to_json(comparisons) if comparisons else {}),
+    }
+    write_json(directory / "sweep.json", content)
+    if comparisons:
+        write_page(comparisons, directory / "comparison.html")
+        screen.note(screen.words("screen.comparison", path=directory / "comparison.html"))
+    where = "" if out == OUTPUTS else f" {shlex.quote(str(out))}"
+    screen.note(screen.words("screen.board", where=where))
+    screen.last(directory)
+
+
+def _entry(outcome: Outcome, words: Words) -> Entry:
+    if why := _WHY.get(outcome.code, ""):
+        why = words("screen.exit_code", why=words(f"screen.{why}"), code=outcome.code)
+    if outcome.run is None:
+        return Entry(outcome.model.name, None, why)
+    try:
+        return Entry(outcome.model.name, read_recorded_run(outcome.run), why)
+    except RunError as error:
+        return Entry(outcome.model.name, None, why or error.message)
