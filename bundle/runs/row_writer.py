@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from bundle.runs.files import unwritable
 from bundle.system.files import open_for_writing
 
 _GATHER_S = 0.02
@@ -16,11 +17,12 @@ class RowWriter:
     """Writes whole rows in the order they come.
 
     Rows that come within a fiftieth of a second are written together; from then on, killing this process does not lose
-    them. A row that a full disk took only in part is removed. Raises OSError if it cannot be opened, or is not a
-    regular file.
+    them. A row that a full disk took only in part is removed. Raises OSError if the file cannot be opened, or is not a
+    regular one.
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._file = os.fdopen(open_for_writing(path, os.O_CREAT | os.O_APPEND), "ab", buffering=0)
         self._rows: list[Callable[[], str]] = []
         self._error: Exception | None = None
@@ -31,7 +33,7 @@ class RowWriter:
         self._thread.start()
 
     def put(self, row: Callable[[], str]) -> None:
-        """Queue a row. Raises OSError if an earlier row could not be written; none is written after it."""
+        """Queue a row. Raises RunError if an earlier row could not be written; none is written after it."""
         with self._changed:
             if self._error is not None:
                 raise self._error
@@ -46,7 +48,7 @@ class RowWriter:
             self._changed.wait_for(lambda: self._written or self._error is not None)
 
     def flush(self) -> None:
-        """Wait until all rows are written. Raises OSError if one could not be written."""
+        """Wait until all rows are written. Raises RunError if one could not be."""
         self.settle()
         if self._error is not None:
             raise self._error
@@ -70,7 +72,7 @@ class RowWriter:
                 self._write("".join(f"{row()}\n" for row in rows).encode())
             except Exception as error:
                 with self._changed:
-                    self._error = error
+                    self._error = unwritable(self._path, error) if isinstance(error, OSError) else error
                     self._changed.notify_all()
                 return
             with self._changed:

@@ -156,10 +156,7 @@ class Run:
 
         Raises RunError if this row or an earlier one cannot be written, as on a full disk.
         """
-        try:
-            self._predictions.put(prediction.to_json)
-        except OSError as error:
-            raise unwritable(self.directory / PREDICTIONS, error) from None
+        self._predictions.put(prediction.to_json)
         self._count += 1
         return self._count - 1
 
@@ -173,10 +170,7 @@ class Run:
 
     def flush(self) -> None:
         """Wait until all rows are written. Raises RunError if one cannot be."""
-        try:
-            self._predictions.flush()
-        except OSError as error:
-            raise unwritable(self.directory / PREDICTIONS, error) from None
+        self._predictions.flush()
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file completely or not at all. Raises RunError if it cannot be written."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bundle.errors import RunError
 from bundle.runs.row_writer import RowWriter
 
 
@@ -43,9 +44,9 @@ def test_a_full_disk_is_told_when_flushing_and_at_the_next_row(tmp_path: Path) -
     os.close(full)
     writer.put(lambda: "row")
 
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(RunError, match="No space left"):
         writer.flush()
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(RunError, match="No space left"):
         writer.put(lambda: "row")
     writer.close()
 
