@@ -189,9 +189,10 @@ class Evaluation:
         return self._shared_how
 
     async def first_tokens(self, client: "Client", questions: Sequence[Question]) -> list[Reply | None]:
-        """Replies of one token; None where there is none. Raises RefusedError if the server refuses every question.
+        """Replies of one token; None where there is none.
 
-        The questions are few. Those in flight at a crash are suspects, as always.
+        The questions are few. Those in flight at a crash are suspects, as always. Raises RefusedError if the server
+        refuses every question, FailingServerError if it replies to nothing.
         """
 
         async def ask(question: Question) -> Reply | None:
@@ -204,7 +205,10 @@ class Evaluation:
 
         async with first_fault_only(), asyncio.TaskGroup() as group:
             tasks = [group.create_task(ask(question)) for question in questions]
-        return [task.result() for task in tasks]
+        replies = [task.result() for task in tasks]
+        if not any(replies):
+            await require_working(client, questions[0])
+        return replies
 
     @property
     def suspected(self) -> tuple[int, bool]:

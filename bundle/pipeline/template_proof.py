@@ -39,18 +39,15 @@ class Verdict:
 def choose_prompts(questions: Sequence[Question], times: int) -> list[list[Question]]:
     """Choose prompts that differ: the shortest, the median, the longest and the one with the most turns.
 
-    There are ``times`` choices, none with a prompt of another; the last are empty where there are too few questions.
+    There are at most ``times`` choices, none with a prompt of another: fewer where there are too few questions.
     """
     by_length = sorted(questions, key=lambda one: sum(len(message["content"]) for message in one.messages))
     choices: list[list[Question]] = []
-    for _ in range(times):
-        choice: list[Question] = []
-        if by_length:
-            turns = max(by_length, key=lambda one: len(one.messages))
-            several = (by_length[0], by_length[len(by_length) // 2], by_length[-1], turns)
-            choice = list({one.key: one for one in several}.values())
-        choices.append(choice)
-        by_length = [one for one in by_length if one not in choice]
+    while by_length and len(choices) < times:
+        turns = max(by_length, key=lambda one: len(one.messages))
+        several = (by_length[0], by_length[len(by_length) // 2], by_length[-1], turns)
+        choices.append(list({one.key: one for one in several}.values()))
+        by_length = [one for one in by_length if one not in choices[-1]]
     return choices
 
 
@@ -60,7 +57,8 @@ class TemplateProof:
 
     Attributes:
         option: The option with which the user chose another template; None if not.
-        choices: Prompts for the first server, for the second if the first dies of them, and so on.
+        choices: Prompts for the first server, for the second if the first dies of them, and so on. Once none is left,
+            each server is asked one of them.
         rendered: What the checkpoint's tokenizer gives for these.
         vocabulary: The directory of that tokenizer.
         verdict: None until there is one.
@@ -72,23 +70,38 @@ class TemplateProof:
     rendered: Mapping[Key, RenderedPrompt]
     vocabulary: Path
     verdict: Verdict | None = field(default=None, init=False)
+    _tried: list[Question] = field(default_factory=list, init=False)
 
     async def prove(self, evaluation: "Evaluation", client: "Client") -> Verdict | None:
         """Ask the server, unless that was done before; None then."""
         if self.verdict is not None:
             return None
-        questions = self.choices.pop(0) if self.choices else []  # a prompt that crashed a server is not tried again
+        questions = self._next(evaluation.unanswered)
         replies = await evaluation.first_tokens(client, questions)
+        while self.choices and not any(replies):  # too long perhaps, or refused
+            questions = self._next(evaluation.unanswered)
+            replies = await evaluation.first_tokens(client, questions)
         pairs = [
             (question, reply.prompt_tokens, self.rendered[question.key])
             for question, reply in zip(questions, replies, strict=True)
             if reply is not None and reply.prompt_tokens is not None and self.rendered[question.key].tokens is not None
         ]
-        self.verdict = self._judge(pairs) if pairs else self._unknown(questions)
         answered = [(one, reply) for one, reply in zip(questions, replies, strict=True) if reply is not None]
+        self.verdict = self._judge(pairs) if pairs else self._unknown([question for question, _ in answered])
         if self.verdict.error is None and (error := await in_thread(lambda: self._repeated_prompt(answered))):
             self.verdict = replace(self.verdict, error=error)
         return self.verdict
+
+    def _next(self, unanswered: Sequence[Question]) -> Sequence[Question]:
+        """Prompts that no server has died of yet; if there are none, another one at a time, to find one it survives."""
+        if self.choices:
+            self._tried += self.choices[0]
+            return self.choices.pop(0)
+        left = {question.key for question in unanswered}  # one that is known to crash servers is not among them
+        one = next((question for question in self._tried if question.key in left), self._tried[0])
+        self._tried.remove(one)
+        self._tried.append(one)
+        return [one]
 
     def _repeated_prompt(self, answered: "Sequence[tuple[Question, Reply]]") -> TemplateError | None:
         """What is wrong with replies that begin with text of the prompt; None if none does."""
@@ -168,12 +181,10 @@ class TemplateProof:
             ),
         )
 
-    def _unknown(self, questions: Sequence[Question]) -> Verdict:
-        errors = (error for one in questions if (error := self.rendered[one.key].error) is not None)
-        why = "the server does not report prompt token counts"
-        if not questions:
-            why = "servers crashed while it was checked"
-        elif (error := next(errors, None)) is not None:
+    def _unknown(self, answered: Sequence[Question]) -> Verdict:
+        errors = (error for one in answered if (error := self.rendered[one.key].error) is not None)
+        why = "the server does not report prompt token counts" if answered else "no prompt that was tried got a reply"
+        if (error := next(errors, None)) is not None:
             why = f"it cannot be rendered here ({error})"
         return Verdict(
             TemplateRecord(checked=0, equal=None, note=why),

@@ -274,6 +274,7 @@ def diagnose(
     failures: Sequence[KnownFailure] = (),
     *,
     was_ready: bool = False,
+    engine_gone: bool = False,
 ) -> Diagnosis:
     """What a server's log and its end say about the cause.
 
@@ -281,15 +282,18 @@ def diagnose(
         returncode: As in ``subprocess``: negative for a signal; None while it is still running.
         failures: The engine's own, which are considered before those in common.
         was_ready: Whether it had started, so that no failure of a start is the cause.
+        engine_gone: Whether a process of its engine has ended, which explains an end without an exception.
     """
     signum = None if returncode is None else _signal_of(returncode)
     if signum == signal.SIGKILL:
         log_lines = log_lines[-_LINES_BEFORE_SIGKILL:]
     near_the_end = log_lines[-_LINES_OF_AN_END if was_ready else 0 :]
+    exception = last_exception(log_lines)
     return (
         known_failure(log_lines, failures, was_ready=was_ready)
-        or _module_missing(near_the_end if last_exception(log_lines) is None else _serious(near_the_end))
-        or (_BY_SIGNAL.get(signum) if signum is not None else None)
+        or (None if signum else _module_missing(near_the_end if exception is None else _serious(near_the_end)))
+        or (None if signum is None else _BY_SIGNAL.get(signum))
+        or (Diagnosis(ENGINE_GONE.cause, ENGINE_GONE.remedy) if engine_gone and exception is None else None)
         or _last_error(log_lines)
     )
 

@@ -85,6 +85,8 @@ class ServerSpec:
         activities: Patterns of log lines and what they say about a start ("loading weights {} %").
         deadly: Patterns of log lines after which a server that was ready answers nothing any more.
         vital: The pattern of the command lines of child processes without which it can answer nothing; None if unknown.
+        lasting: The pattern of the names of those among them that end only with it, while it starts, too; None if
+            any of them may be a helper.
         dtype: What it computes in, for the record; None if it decides by itself.
         greedy: Fields that a request needs besides temperature 0, so that the likeliest token is always taken.
         stop_field: The field of a request that names tokens which end a reply: ``stop`` (their texts) or
@@ -116,6 +118,7 @@ class ServerSpec:
     failures: tuple[KnownFailure, ...] = ()
     deadly: tuple[str, ...] = ()
     vital: str | None = None
+    lasting: str | None = None
     dtype: str | None = None
     greedy: Mapping[str, Any] = field(default_factory=dict)
     stop_field: Literal["stop", "stop_token_ids"] | None = None

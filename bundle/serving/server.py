@@ -67,17 +67,23 @@ def post_mortem(
     process: GuardedProcess,
     log: ServerLog,
     *,
-    end: int | None = None,
+    engine: tuple[int, int | None] | None = None,
     was_ready: bool = False,
 ) -> ServerError:
-    """Why a server ``what`` ("died"), as the log and its end show, or the ``end`` of a process that it needs."""
+    """Why a server ``what`` ("died"), as the log and its end show, or that of a process of its engine.
+
+    Args:
+        engine: Which process of its engine has ended, and how if that is known.
+    """
     lines = log.last_lines()
+    end = None if engine is None else engine[1]
     if process.exited.done():
         end = process.exited.result()
     if process.exited.done() and end is None:
         found = diagnosis.GUARDIAN_KILLED
     else:
-        found = diagnosis.diagnose(lines, end, spec.failures, was_ready=was_ready)
+        gone = engine is not None
+        found = diagnosis.diagnose(lines, end, spec.failures, was_ready=was_ready, engine_gone=gone)
     kind = PassingError if found.passing else ServerError
     how = "" if end is None else f" ({diagnosis.exit_in_words(end)})"
     return kind(

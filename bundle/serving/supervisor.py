@@ -27,7 +27,7 @@ _LOOK_AT_LOG_SECONDS = 0.25
 _SAY_AT_LEAST_EVERY_SECONDS = 10.0
 _SAY_AT_MOST_EVERY_SECONDS = 1.0
 # A server that has printed why it cannot start usually ends by itself, and what it prints until then may help.
-_LAST_WORDS_SECONDS = 1.0
+_LAST_WORDS_SECONDS = 0.5
 
 
 @dataclass(eq=False, slots=True)
@@ -129,9 +129,11 @@ class Supervisor:
                 os.close(descriptor)
             if self.launched is not None:
                 self.launched.set()
-            vital = VitalProcesses(pid, self.spec.vital)
+            vital = VitalProcesses(pid, self.spec.vital, self.spec.lasting)
             await self._wait_until_ready(process, vital, readiness, log, began)
         except BaseException as error:
+            if isinstance(error, ServerError):
+                self.kill()  # It has nothing to save, and while it was asked to end nobody would be told why.
             await self.__aexit__(type(error), error, error.__traceback__)
             raise
 
@@ -191,10 +193,8 @@ class Supervisor:
                 fatal.result()
                 raise post_mortem("cannot start", self.spec, process, log)
             if failed.done():
-                number, end = failed.result()
-                raise post_mortem(
-                    f"cannot start, since process {number} of its engine has ended", self.spec, process, log, end=end
-                )
+                what = f"cannot start, since process {failed.result()[0]} of its engine has ended"
+                raise post_mortem(what, self.spec, process, log, engine=failed.result())
             if not ready.done():
                 raise ServerError(
                     f"The {self.spec.engine} server was not ready after {self.start_timeout:g} s. "

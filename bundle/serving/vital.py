@@ -9,26 +9,29 @@ from pathlib import Path
 from bundle.system.background import in_thread
 from bundle.system.guardian import family, process_table
 
-_LOOK_EVERY_S = 0.5
+_LOOK_EVERY_S = 0.25
 
 
 class VitalProcesses:
     """Those descendants of a server whose command line matches a pattern; none without one. Linux alone shows them.
 
-    A server may live on when its engine has died, and some wait for it for ever: lmdeploy before 0.14 does.
+    A server may live on when its engine has died, and some wait for it for ever: lmdeploy before 0.14 does. Others
+    collect a dead engine at once and take ten seconds until they say so, as vLLM does.
     """
 
-    def __init__(self, server: int, pattern: str | None) -> None:
-        self._server, self._pattern = server, pattern
+    def __init__(self, server: int, pattern: str | None, lasting: str | None = None) -> None:
+        """``lasting`` is the pattern of the names of the server's children among them that are no helpers."""
+        self._server, self._pattern, self._lasting_names = server, pattern, lasting
         self._alive: set[int] = set()
+        self._lasting: set[int] = set()
 
-    async def failed_start(self) -> tuple[int, int]:
+    async def failed_start(self) -> tuple[int, int | None]:
         """Return, while the server starts, which of them has failed: its pid, and its end as in ``subprocess``.
 
-        Helpers come and go until the server is ready. So one that has ended well does not count, nor one whose end the
-        server has been told.
+        Its end is None where the server alone has been told. Helpers come and go until the server is ready. So one of
+        them that has ended well does not count, nor one whose end the server has been told.
         """
-        failed: dict[int, int] = {}
+        failed: dict[int, int | None] = {}
         while True:
             before, failed = failed, await in_thread(self.look)
             for pid in before.keys() & failed.keys():
@@ -41,21 +44,26 @@ class VitalProcesses:
             return pid
         while True:
             for pid in self._alive:
-                if _end_of(pid) is not None:
+                if _state_of(pid)[0]:
                     return pid
             await asyncio.sleep(_LOOK_EVERY_S)
 
-    def look(self) -> dict[int, int]:
-        """Find what has been started; return what has failed and is still a child of a process that does not know it.
+    def look(self) -> dict[int, int | None]:
+        """Find what has been started; return what has failed and why, as far as that can be seen.
 
         Raises nothing: what cannot be seen is not there.
         """
         if self._pattern is None:
             return {}
-        descendants = family(process_table(), {self._server}, None)
-        self._alive |= {pid for pid in descendants if re.search(self._pattern, _command_line(pid))}
-        ends = {pid: end for pid in self._alive if (end := _end_of(pid)) is not None}
-        failed = {pid: end for pid, end in ends.items() if end != 0}
+        table = process_table()
+        found = {pid for pid in family(table, {self._server}, None) if re.search(self._pattern, _command_line(pid))}
+        self._alive |= found
+        if self._lasting_names is not None:
+            children = {pid for pid in found if table[pid].parent == self._server}
+            self._lasting |= {pid for pid in children if re.search(self._lasting_names, _name(pid))}
+        states = {pid: _state_of(pid) for pid in self._alive}
+        ends = {pid: end for pid, (has_ended, end) in states.items() if has_ended}
+        failed = {pid: end for pid, end in ends.items() if end or pid in self._lasting}
         self._alive -= ends.keys() - failed.keys()
         return failed
 
@@ -67,12 +75,19 @@ def _command_line(pid: int) -> str:
     return ""
 
 
-def _end_of(pid: int) -> int | None:
-    """How a process has ended, as in ``subprocess``; None for one that runs, and 0 where that is lost."""
+def _name(pid: int) -> str:
+    """What the process calls itself, in 15 bytes at most."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_bytes().decode(errors="replace").strip()
+    return ""
+
+
+def _state_of(pid: int) -> tuple[bool, int | None]:
+    """Whether a process has ended, and how, as in ``subprocess``; None where nobody can tell any more."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
-        return 0
+        return True, None
     state, *fields = stat.rpartition(b")")[2].split()
     # proc(5): the 52nd field, exit_code, as waitpid reports it; the state is the third.
-    return os.waitstatus_to_exitcode(int(fields[48])) if state in b"ZX" else None
+    return (True, os.waitstatus_to_exitcode(int(fields[48]))) if state in b"ZX" else (False, None)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from bundle.runs.record import RunRecord, TemplateRecord
 from tests.faults.box import ALL
 from tests.faults.conftest import MakeBox
 
@@ -66,3 +67,21 @@ def test_two_of_them_cost_no_other_question_its_answer(box: MakeBox) -> None:
     assert ended.code == 4, ended.said
     assert ended.said.count("it keeps crashing the server") == 2
     machine.check(answered=ALL - 2, failed=2)
+
+
+def test_among_two_questions_it_does_not_keep_the_server_from_being_proved(box: MakeBox) -> None:
+    machine = box("dies of a token", LMDEPLOY_STAND_IN_POISON=POISON)
+    ended = machine.run("--subjects", "college_programming")
+
+    assert ended.code == 4, ended.said
+    assert "1 of 2 questions answered, 1 without a reply" in ended.shown
+    assert RunRecord.read(machine.run_directory).template == TemplateRecord(checked=1, equal=True)
+
+
+def test_a_server_that_dies_of_every_prompt_is_never_proved_and_gives_no_score(box: MakeBox) -> None:
+    machine = box("dies of a token", LMDEPLOY_STAND_IN_POISON="单项选择题")
+    ended = machine.run("--subjects", "college_programming")
+
+    assert ended.code == 3, ended.said
+    assert machine.rows() == []
+    assert "could not verify" not in ended.said

@@ -25,17 +25,20 @@ QUESTIONS = [question(0, 50), question(1, 10), question(2, 90), question(3, 60, 
 
 
 class Counting:
-    """An evaluation whose server counts as it is told, and dies where it is told nothing."""
+    """An evaluation whose server counts as it is told, replies to nothing if told no counts, and dies of None."""
 
     def __init__(self, *counts: Sequence[int | None] | None) -> None:
         self._counts = list(counts)
+        self.unanswered = list(QUESTIONS)
         self.asked: list[list[int]] = []
 
-    async def first_tokens(self, client: object, questions: Sequence[Question]) -> list[Reply]:
+    async def first_tokens(self, client: object, questions: Sequence[Question]) -> Sequence[Reply | None]:
         self.asked.append([one.id for one in questions])
         counts = self._counts.pop(0)
         if counts is None:
             raise ConnectionError
+        if not counts:
+            return [None for _ in questions]
         return [first_token("B", count) for count in counts][: len(questions)]
 
 
@@ -46,7 +49,7 @@ class Saying(Counting):
         super().__init__()
         self._reply = replace(first_token(text, 40), completion_tokens=completion_tokens)
 
-    async def first_tokens(self, client: object, questions: Sequence[Question]) -> list[Reply]:
+    async def first_tokens(self, client: object, questions: Sequence[Question]) -> Sequence[Reply | None]:
         return [self._reply for _ in questions]
 
 
@@ -75,13 +78,13 @@ def test_the_shortest_the_median_the_longest_and_the_one_with_most_turns_are_cho
 
 def test_no_prompt_is_chosen_twice() -> None:
     choices = choose_prompts(QUESTIONS, 3)
+    assert len(choices) == 2
     ids = [one.id for choice in choices for one in choice]
     assert sorted(ids) == [0, 1, 2, 3, 4]
-    assert choices[2] == []
 
 
 def test_without_questions_there_is_nothing_to_choose() -> None:
-    assert choose_prompts([], 2) == [[], []]
+    assert choose_prompts([], 2) == []
 
 
 async def test_equal_counts_are_on_record() -> None:
@@ -180,6 +183,28 @@ async def test_prompts_that_a_server_died_of_are_not_tried_on_the_next_and_an_eq
     assert verdict.record.equal is True
     assert await proof.prove(cast(Any, evaluation), cast(Any, None)) is None
     assert not set(evaluation.asked[0]) & set(evaluation.asked[1])
+
+
+async def test_servers_that_die_of_all_prompts_are_asked_one_at_a_time_and_never_go_unproved() -> None:
+    proof, evaluation = proof_of(RenderedPrompt(40, 40), lives=1), Counting(None, None, None, [40])
+    for _ in range(3):
+        with pytest.raises(ConnectionError):
+            await proof.prove(cast(Any, evaluation), cast(Any, None))
+    del evaluation.unanswered[4]  # it is known to crash servers
+    verdict = await proof.prove(cast(Any, evaluation), cast(Any, None))
+    assert verdict is not None
+    assert verdict.record.equal is True
+    assert evaluation.asked == [[1, 3, 2], [1], [3], [2]]
+
+
+async def test_prompts_without_a_reply_prove_nothing_and_others_are_tried() -> None:
+    proof, evaluation = proof_of(RenderedPrompt(40, 40), lives=2), Counting([], [786, 786])
+    verdict = await proof.prove(cast(Any, evaluation), cast(Any, None))
+    assert verdict is not None
+    assert verdict.error is not None
+    verdict = await proof_of(RenderedPrompt(40, 40)).prove(cast(Any, Counting([])), cast(Any, None))
+    assert verdict is not None
+    assert "no prompt that was tried got a reply" in str(verdict.warning)
 
 
 # What a server returns besides what the model has said

@@ -27,6 +27,11 @@ TRACEBACK = 'Traceback (most recent call last):\n  File "/venv/bin/lmdeploy", li
 ENGINE_NEVER_CAME = "RuntimeError: PyTorch ZMQ engine process exited before publishing RPC server port."
 FATAL = [
     (ENGINE_NEVER_CAME, "its engine's process ended without an error message"),
+    (
+        "(EngineCore pid=7) ERROR 11-27 09:59:35 [core.py:1510] Exception: WorkerProc initialization failed due to an "
+        "exception in a background process. See stack trace for root cause.",
+        "its engine's process ended without an error message",
+    ),
     ("AssertionError: Torch not compiled with CUDA enabled", "CPU-only build"),
     ("RuntimeError: No CUDA GPUs are available", "no NVIDIA GPU"),
     (
@@ -266,8 +271,7 @@ OF_VLLM = [
     ),
     (ENGINE_DEAD, "its engine's process ended without an error message"),
     (
-        "(EngineCore pid=7) ERROR 11-27 09:59:35 [core.py:1510] Exception: WorkerProc initialization failed due to an "
-        "exception in a background process. See stack trace for root cause.",
+        "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}",
         "its engine's process ended without an error message",
     ),
     (
@@ -386,6 +390,25 @@ def test_an_engine_process_that_said_why_it_ended_was_not_killed() -> None:
 def test_a_module_that_was_missed_long_before_the_end_is_not_its_cause() -> None:
     lines = ["ModuleNotFoundError: No module named 'cloudpickle'", *(f"request {n} done" for n in range(20))]
     assert "crashed in compiled code" in diagnosis.diagnose(lines, -signal.SIGSEGV, was_ready=True).cause
+
+
+def test_nor_is_one_that_only_a_warning_names_the_cause_of_a_signal() -> None:
+    lines = [
+        "2026-11-27 12:46:40,991 - lmdeploy - WARNING - utils.py:141 - Unable to register remote classes used by "
+        "trust_remote_code with by-value serialization. This may lead to a later error.",
+        "Traceback (most recent call last):",
+        "    import cloudpickle",
+        "ModuleNotFoundError: No module named 'cloudpickle'",
+    ]
+    assert "it was killed" in diagnosis.diagnose(lines, -signal.SIGKILL, ENGINES["lmdeploy"].failures).cause
+
+
+def test_an_end_of_the_engine_that_nobody_explains_is_the_cause_and_one_with_an_exception_is_not() -> None:
+    lines = ["(APIServer pid=1) INFO 11-27 12:44:25 [compilation.py:317] Enabled custom fusions: norm_quant"]
+    gone = diagnosis.diagnose(lines, None, ENGINES["vllm"].failures, engine_gone=True)
+    assert "its engine's process ended without an error message" in gone.cause
+    lines.append("TypeError: the moon is in the wrong phase")
+    assert "the moon" in diagnosis.diagnose(lines, None, ENGINES["vllm"].failures, engine_gone=True).cause
 
 
 def test_an_engine_process_that_ended_of_a_missing_module_was_not_cut_off_by_a_race() -> None:

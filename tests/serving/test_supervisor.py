@@ -224,13 +224,18 @@ class TestEndsBeforeItIsReady:
         assert error.message == "The stand-in server cannot start: the GPU has too little free memory."
         assert error.details == (line,)
 
+    async def test_it_is_killed_and_not_asked_to_end_while_nobody_is_told_why(self, stage: Stage) -> None:
+        signals = stage.log.with_name("signals")
+        await error_of(stage, "--hang", "--record-signals", str(signals), "--print", "RuntimeError: CUDA out of memory")
+        assert not signals.exists()
+
     async def test_an_engine_that_dies_while_the_server_goes_on_waiting_for_it(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """lmdeploy before 0.14 waits for ever for a process that ended while it loaded weights."""
         look = VitalProcesses.look
 
-        def looks_then_it_dies(vital: VitalProcesses) -> dict[int, int]:
+        def looks_then_it_dies(vital: VitalProcesses) -> dict[int, int | None]:
             ours = stage.processes()
             failed = look(vital)
             guardian.send({pid for pid in ours if psutil.Process(pid).ppid() in ours}, signal.SIGKILL)

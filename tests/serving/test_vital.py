@@ -1,5 +1,7 @@
 """Which ends of a server's processes mean that it answers nothing any more."""
 
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -50,6 +52,13 @@ def end(child: psutil.Process, signum: int = signal.SIGUSR1) -> None:
     wait_until(lambda: child.status() == psutil.STATUS_ZOMBIE)
 
 
+def collect(process: "subprocess.Popen[str]") -> None:
+    """Let the server collect its child."""
+    process.send_signal(signal.SIGUSR1)
+    assert process.stdout is not None
+    assert process.stdout.readline()
+
+
 @pytest.mark.parametrize(("code", "signum", "told"), [(1, signal.SIGUSR1, 1), (0, signal.SIGKILL, -signal.SIGKILL)])
 async def test_one_that_fails_is_told_with_its_end(code: int, signum: int, told: int) -> None:
     with server(code) as (process, child):
@@ -75,9 +84,27 @@ def test_nor_does_one_whose_end_the_server_was_told() -> None:
         vital = VitalProcesses(process.pid, "the engine$")
         vital.look()
         end(child)
-        process.send_signal(signal.SIGUSR1)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "1\n"
+        collect(process)
+        assert vital.look() == {}
+
+
+async def test_of_one_that_lasts_every_end_counts_also_one_that_only_the_server_was_told() -> None:
+    with server(0) as (process, child):
+        vital = VitalProcesses(process.pid, "the engine$", f"^{re.escape(child.name())}$")
+        assert vital.look() == {}
+        end(child)
+        assert vital.look() == {child.pid: 0}
+        collect(process)
+        assert await vital.failed_start() == (child.pid, None)
+
+
+def test_what_is_below_one_that_lasts_may_be_its_fork_or_helper_under_the_same_name() -> None:
+    with server(0) as (process, child):
+        vital = VitalProcesses(os.getpid(), "the engine$", f"^{re.escape(child.name())}$")
+        assert vital.look() == {}
+        end(child)
+        assert vital.look() == {}
+        collect(process)
         assert vital.look() == {}
 
 
@@ -93,7 +120,7 @@ def test_others_are_not_looked_at(pattern: str | None) -> None:
 async def test_once_the_server_is_ready_every_end_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     look = VitalProcesses.look
 
-    def looks_then_it_ends(vital: VitalProcesses) -> dict[int, int]:
+    def looks_then_it_ends(vital: VitalProcesses) -> dict[int, int | None]:
         failed = look(vital)
         end(child)
         return failed

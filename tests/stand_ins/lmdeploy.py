@@ -195,6 +195,8 @@ class Handler(BaseHTTPRequestHandler):
         fields = {name: value for name, value in question.items() if name not in ("messages", "prompt")}
         if question["max_tokens"] == 1 and not Handler.sick:  # somebody wants to know whether it is ready, and for what
             self.journal.note(counted=fields)
+            if self.behaviour == "dies of a token" and any(poison in text for poison in POISONS):
+                self.swallow()
             self.answer(question)
             return
         number = next(Handler.numbers)

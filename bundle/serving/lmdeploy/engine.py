@@ -52,6 +52,8 @@ _LONGEST_SILENCE_S = 180.0
 
 _ENGINE_PROCESS = r"multiprocessing\.spawn\b"
 """The PyTorch engine runs in a child process, or in several; TurboMind in the server itself."""
+_ENGINE_NAME = "^ZMQMPEngine$"
+"""What that process calls itself from 0.14 on. Before it has, lmdeploy itself notices its end within a second."""
 _CHAT_TEMPLATE = "chat_template.json"
 
 _ACTIVITIES = (
@@ -242,6 +244,7 @@ class LmdeployEngine:
             failures=self.failures,
             deadly=ENGINE_DIED,
             vital=_ENGINE_PROCESS,
+            lasting=_ENGINE_NAME,
             dtype=dtype,
             # TurboMind takes temperature 0 for a scale: among equal logits it would draw by lot.
             greedy={"top_k": 1},

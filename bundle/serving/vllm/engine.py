@@ -40,6 +40,7 @@ _OURS: Final = (
 )
 
 _ENGINE_PROCESS: Final = "^VLLM::(?:EngineCore|Worker)"
+_ENGINE_NAME: Final = "^VLLM::EngineCor"
 
 _SLOTS_GPU, _SLOTS_CPU = 256, 64
 _LONGEST_SILENCE_GPU_S, _LONGEST_SILENCE_CPU_S = 180.0, 900.0
@@ -146,9 +147,10 @@ FAILURES: Final = (
     ),
     replace(
         ENGINE_GONE,
+        fatal=("WorkerProc initialization failed due to an exception in a background process",),
         telling=(
             r"\bEngineDeadError: EngineCore encountered an issue",
-            "WorkerProc initialization failed due to an exception in a background process",
+            r"\bRuntimeError: Engine core initialization failed\. See root cause above",
         ),
     ),
     KnownFailure(
@@ -301,6 +303,7 @@ class VllmEngine:
             failures=self.failures,
             deadly=ENGINE_DIED,
             vital=_ENGINE_PROCESS,
+            lasting=_ENGINE_NAME,
             dtype=dtype,
             stop_field="stop_token_ids",
             chosen_template="--chat-template" if is_given("--chat-template", self._arguments) else None,
