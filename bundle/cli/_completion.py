@@ -42,12 +42,26 @@ def subjects(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def runs(ctx: typer.Context, incomplete: str) -> list[str]:
     """Runs in the directory that ``--out`` names, the newest first, the models they evaluated, and paths."""
-    # imported late: only Tab needs them
-    from bundle.runs.finding import LATEST, OUTPUTS, models_of, runs_in
+    from bundle.runs.finding import LATEST  # imported late: only Tab needs it
 
-    found = runs_in(Path(ctx.params.get("out") or OUTPUTS))
-    names = [*(one.name for one in found), *(model.name for _, model in models_of(found))]
+    names = [*run_names(ctx, incomplete), *run_models(ctx, incomplete)]
     return _beginning([str(LATEST), *names, *_paths(incomplete)], incomplete)
+
+
+def run_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    return _beginning([one.name for one in _runs(ctx)], incomplete)
+
+
+def run_models(ctx: typer.Context, incomplete: str) -> list[str]:
+    from bundle.runs.finding import models_of  # imported late: only Tab needs it
+
+    return _beginning([model.name for _, model in models_of(_runs(ctx))], incomplete)
+
+
+def _runs(ctx: typer.Context) -> list[Path]:
+    from bundle.runs.finding import OUTPUTS, runs_in  # imported late: only Tab needs them
+
+    return runs_in(Path(ctx.params.get("out") or OUTPUTS))
 
 
 def trackers(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -15,10 +15,22 @@ from bundle.runs.finding import OUTPUTS
 def runs(
     out: Annotated[Path, typer.Option(metavar="DIR", help="List the runs in DIR.")] = OUTPUTS,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="List only this model's runs.", show_default="all")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="List only runs of models whose names begin so.",
+            show_default="all",
+            autocompletion=_completion.run_models,
+        ),
     ] = None,
     task: Annotated[
-        str | None, typer.Option(metavar="NAME", help="List only runs of this task.", show_default="all")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="List only runs of tasks whose names begin so.",
+            show_default="all",
+            autocompletion=_completion.tasks,
+        ),
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Also list runs that ended before their first question.")] = (
         False
@@ -30,7 +42,7 @@ def runs(
             metavar="RUN",
             help="Delete a run instead, by its full name. Repeatable.",
             show_default=False,
-            autocompletion=_completion.runs,
+            autocompletion=_completion.run_names,
         ),
     ] = None,
     lang: ScreenLanguageOption = None,
@@ -53,7 +65,8 @@ def runs(
         return
     found = list_runs(out)
     if model is not None or task is not None:
-        found = [run for run in found if (model is None or run.model == model) and (task is None or task in run.tasks)]
+        of_model = (run for run in found if (run.model or "").startswith(model or ""))
+        found = [run for run in of_model if task is None or any(one.startswith(task) for one in run.tasks)]
     if as_json:
         typer.echo(json.dumps([run.to_json() for run in found], indent=1))
         return

@@ -90,8 +90,10 @@ class Words(string.Formatter):
         return self.join(f"{name}: {text}" for name, text in partial.items())
 
     def format_field(self, value: Any, spec: str) -> str:
-        """A value, and where two forms of a noun are given the one for its number."""
+        """A value, numbers with their thousands set apart, and where two forms of a noun are given the one for it."""
         one, bar, several = spec.partition("|")
+        if not spec and isinstance(value, int):
+            spec = ","
         return plural(value, one, several) if bar else str(super().format_field(value, spec))
 
 

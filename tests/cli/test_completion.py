@@ -44,3 +44,5 @@ def test_runs_are_offered_newest_first_with_their_models_and_as_paths(tmp_path: 
     assert offered("bundle compare latest 20260102", tmp_path) == names[:1]
     assert offered("bundle compare outputs/20260103", tmp_path) == [f"outputs/{names[1]}/"]
     assert offered("bundle resume --out outputs 20260103", tmp_path) == names[1:]
+    assert offered("bundle runs --rm ", tmp_path) == list(reversed(names))
+    assert offered("bundle runs --model ", tmp_path) == ["sft-b", "sft-a"]

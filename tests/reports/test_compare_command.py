@@ -68,6 +68,20 @@ def test_several_runs_end_with_all_of_them_in_one_table(tmp_path: Path) -> None:
     assert "corrected for 2 comparisons): against sft-1000" in table
 
 
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        (["--model", "new"], [NEW]),
+        (["--task", "ceval"], [NEW, BASE]),
+        (["--task", "ceval", "--model", "b"], [BASE]),
+        (["--task", "gen"], []),
+    ],
+)
+def test_runs_are_filtered_by_how_models_and_tasks_begin(out: Path, filters: list[str], expected: list[str]) -> None:
+    listed = call("runs", "--out", out, "--json", *filters, environment=ENVIRONMENT)
+    assert [one["run"] for one in json.loads(listed.stdout)] == expected
+
+
 def test_on_a_terminal_it_fits_80_columns(out: Path) -> None:
     # A terminal of its own: what is shown there is not what is shown to a pipe.
     ours, theirs = pty.openpty()

@@ -4,6 +4,7 @@ import os
 import re
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.cells import cell_len
@@ -19,6 +20,13 @@ from tests.pipeline.test_eval_remote import ENVIRONMENT
 from tests.program import call
 from tests.program import run as run_program
 from tests.reports.run_directories import random_outcomes, write_run
+
+
+@pytest.mark.parametrize(
+    ("language", "said"), [("en", "2,340 flips: --flips 2350,"), ("zh", "2,340 题对错变化：--flips 2350、")]
+)
+def test_numbers_have_their_thousands_set_apart_and_options_can_be_typed(language: Any, said: str) -> None:
+    assert said in Words(language)("screen.more_flips", n=2340, all=2350).replace("more flips", "flips")
 
 
 @pytest.mark.parametrize(
