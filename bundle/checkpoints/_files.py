@@ -11,6 +11,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from bundle.errors import CheckpointError
+from bundle.system.files import NO_ROOM
 from bundle.system.text import printable
 
 TOKENIZER_FILE: Final = re.compile(
@@ -200,5 +201,5 @@ def new_directory(directory: Path, needed: int) -> Iterator[Path]:
     except OSError as error:
         raise CheckpointError(
             f"{shown(directory)} cannot be written: {shown(error.strerror)}.",
-            remedy="Free some space, or choose another directory.",
+            remedy=f"{NO_ROOM.get(error.errno or 0, 'Free some space')}, or choose another directory.",
         ) from error

@@ -6,7 +6,6 @@ which is locked while the directory is looked up, made or removed. A reader hold
 """
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -20,11 +19,12 @@ from pathlib import Path
 
 from bundle.checkpoints._files import shown, unreadable
 from bundle.errors import CheckpointError
+from bundle.system.files import NO_ROOM
 from bundle.system.locks import Lock
 
 # Written last, into the finished directory: the size of every other file in it.
 _MANIFEST = "bundle-cache.json"
-_NO_SPACE = "Free some space, or choose another disk with BUNDLE_CACHE=DIR."
+_ELSEWHERE = "or choose another disk with BUNDLE_CACHE=DIR."
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +93,10 @@ def cached_directory(
                 say(f"using the {what} in {shown(finished)}")
             _note_use(root, key, source.resolve())
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        room = NO_ROOM.get(error.errno or 0)
         raise CheckpointError(
             f"The cache {shown(root)} cannot be written: {shown(error.strerror or error)}.",
-            remedy=_NO_SPACE if full else "Choose a directory that can be written with BUNDLE_CACHE=DIR.",
+            remedy=f"{room}, {_ELSEWHERE}" if room else "Choose a directory that can be written with BUNDLE_CACHE=DIR.",
         ) from error
     return finished
 
@@ -245,5 +245,5 @@ def require_space(target: Path, needed: int, what: str) -> None:
     if free < needed:
         raise CheckpointError(
             f"{shown(target.parent)} has {free / 1e9:.1f} GB free; {what} needs {needed / 1e9:.1f} GB.",
-            remedy=_NO_SPACE,
+            remedy=f"Free some space, {_ELSEWHERE}",
         )

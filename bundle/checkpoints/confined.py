@@ -34,7 +34,9 @@ RESULT: Final = b"\x1eresult "  # no other line begins like this
 MEMORY_BYTES: Final = 4 * 2**30
 """The tokenizers of the largest vocabularies take half a gigabyte, and code that loads torch another one."""
 FILE_BYTES: Final = 100_000_000
-LIMITS: Final = {"RLIMIT_DATA": MEMORY_BYTES, "RLIMIT_FSIZE": FILE_BYTES}
+_STACK_BYTES: Final = 8 * 2**20
+"""Of each thread: with `ulimit -s 8000000` the first would take all of the memory."""
+LIMITS: Final = {"RLIMIT_DATA": MEMORY_BYTES, "RLIMIT_FSIZE": FILE_BYTES, "RLIMIT_STACK": _STACK_BYTES}
 _BOUNDS: Final = f"it may use {MEMORY_BYTES // 2**30} GiB of memory and write files of {FILE_BYTES // 10**6} MB"
 
 _TAIL_BYTES: Final = 8192

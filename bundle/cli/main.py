@@ -103,7 +103,7 @@ def _end_unexpectedly(error: Exception) -> NoReturn:
     if "can't start new thread" in str(cause):
         print("error: no further thread can be started\nhint: See `ulimit -u` and `ulimit -v`.", file=sys.stderr)
         sys.exit(ExitCode.USAGE)
-    if isinstance(cause, MemoryError):
+    if isinstance(cause, MemoryError) or (isinstance(cause, ImportError) and "failed to map segment" in str(cause)):
         print("error: not enough memory\nhint: See `free -g` and `ulimit -v`.", file=sys.stderr, flush=True)
         sys.exit(ExitCode.USAGE)
     file = write_details(cause, directory)

@@ -82,6 +82,19 @@ def redirected(asked: str, location: str) -> tuple[str, str | None]:
         return location, None
 
 
+def mistyped(asked: str) -> str | None:
+    """The base URL that was meant where the address that was asked has "//v1", "/V1" or "/v1/v1"; None for others."""
+    address, mark, query = asked.partition("?")
+    scheme, _, rest = address.partition("://")
+    rest = re.sub("/{2,}", "/", rest)
+    rest = re.sub(r"/V(?=\d)", "/v", rest)
+    meant = re.sub(r"(/v\d+)\1(?=/)", r"\1", rest)
+    endpoint = next((one for one in _ENDPOINTS if meant.endswith(one)), None)
+    if endpoint is None or f"{scheme}://{meant}" == address:
+        return None
+    return f"{scheme}://{meant.removesuffix(endpoint)}{mark}{query}"
+
+
 def is_loopback(url: str) -> bool:
     """Whether the server is on this machine."""
     host = urlsplit(url).hostname or ""

@@ -9,7 +9,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from bundle.client._addresses import redirected
+from bundle.client._addresses import mistyped, redirected
 from bundle.client._retry_after import retry_after_s
 from bundle.system.text import one_line
 
@@ -237,6 +237,8 @@ def fault_of_status(status: int, body: object, headers: Mapping[str, str], asked
         fault = _redirect(status, headers.get("location", ""), asked)
     else:
         fault = _error_of_status(status, body, headers)
+        if status == _NOT_FOUND and (meant := mistyped(asked)):
+            fault.remedy = f"Check the base URL: perhaps --base-url {meant} is meant."
     fault.status = status
     return fault
 

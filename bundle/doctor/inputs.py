@@ -21,7 +21,7 @@ from bundle.serving.machine import Machine
 from bundle.system.findings import Finding, failing, ok, warning
 from bundle.system.text import size
 from bundle.tasks.benchmarks import BENCHMARKS, Benchmark
-from bundle.tasks.sources import load_tables
+from bundle.tasks.sources import load_tables, shown_sizes
 from bundle.tasks.sources.hub import cached_commit, look_at_hub
 from bundle.tasks.sources.modelscope import look_at_modelscope
 
@@ -119,7 +119,10 @@ def _read(source: str, benchmarks: list[Benchmark]) -> Finding:
             first = first or error
         else:
             rows = sum(len(rows) for (_, split), rows in tables.rows.items() if split == benchmark.main_split)
-            return ok(f"{tables.origin}: {rows} questions of {benchmark.name}, {benchmark.main_split} split")
+            text = f"{tables.origin}: {rows} questions of {benchmark.name}, {benchmark.main_split} split"
+            if tables.unlike:
+                return warning(f"{text}; not as published: {shown_sizes(tables.unlike)}", "Download it again.")
+            return ok(text)
     assert first is not None
     return failing(first.message, first.remedy, first.details)
 

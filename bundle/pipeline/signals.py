@@ -9,7 +9,13 @@ from typing import Any
 
 from bundle.system import guardian
 from bundle.system.guarded import adopt_orphans
-from bundle.system.limits import allow_open_files, forbid_core_dumps
+from bundle.system.limits import (
+    allow_open_files,
+    expect_end_of_cpu_time,
+    forbid_core_dumps,
+    has_cpu_time_limit,
+    require_memory,
+)
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 """SIGUSR1, SIGUSR2 and SIGXCPU are how batch systems (Slurm's ``--signal``) announce that a job's time is up."""
@@ -24,7 +30,7 @@ def run_with_signals(
 ) -> int:
     """Run what ``work`` begins, and return its exit code. Signals that ask to end cancel it.
 
-    Raises UsageError if too few files may be open.
+    Raises UsageError if too few files may be open, or too little memory be used.
 
     Args:
         work: Begins something that cleans up and returns when it is cancelled.
@@ -35,7 +41,9 @@ def run_with_signals(
     _end_with_parent()
     adopt_orphans()
     forbid_core_dumps()
+    require_memory()
     allow_open_files()
+    expect_end_of_cpu_time()
     import uvloop  # imported late: Windows has none
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -56,17 +64,19 @@ async def _with_signals(work: Coroutine[Any, Any, int], say: Callable[[str], Non
     working = asyncio.ensure_future(work)
     stopping = False
 
-    def stop() -> None:
+    def stop(number: signal.Signals) -> None:
         nonlocal stopping
-        if stopping:
+        out_of_time = number == signal.SIGXCPU and has_cpu_time_limit()
+        if not stopping:
+            why = "stopping: the CPU time limit is used up (`ulimit -t`)"
+            say(why if out_of_time else "stopping… press Ctrl-C again to quit now")
+        elif not out_of_time:
             kill()
-        else:
-            say("stopping… press Ctrl-C again to quit now")
         stopping = True
         working.cancel()
 
     for number in (signal.Signals[name] for name in SIGNALS):
         # A user who starts us with `nohup` wants us to survive the terminal.
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-            loop.add_signal_handler(number, stop)
+            loop.add_signal_handler(number, stop, number)
     return await working

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from bundle.errors import RunError
-from bundle.system.files import open_for_writing, open_regular, read_regular
+from bundle.system.files import NO_ROOM, open_for_writing, open_regular, read_regular
 
 RECORD: Final = "run.json"
 PROMPTS: Final = "prompts.jsonl"
@@ -136,10 +136,12 @@ def write_whole(path: Path, content: Iterable[bytes]) -> None:
 
 def unwritable(path: Path, error: OSError) -> RunError:
     """The error for a file or directory that cannot be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        remedy = "Free some space, or choose another directory with --out (reports: -o)."
+    if error.errno in NO_ROOM:
+        remedy = f"{NO_ROOM[error.errno]}, or choose another directory with --out (reports: -o)."
     elif error.errno in (errno.EMFILE, errno.ENFILE):
         remedy = "Raise the limit on open files (`ulimit -n`)."
+    elif error.errno == errno.ENOENT:
+        remedy = "The run's directory was removed or moved. Of a moved one, `bundle resume PATH` asks the rest."
     elif error.errno == errno.ENAMETOOLONG:
         remedy = "Choose a directory with a shorter path with --out (reports: -o)."
     else:

@@ -219,6 +219,7 @@ GUARDIAN_KILLED: Final = Diagnosis(
 
 _BY_SIGNAL: Final = {
     signal.SIGKILL: Diagnosis("it was killed, probably by the kernel for lack of memory.", NO_MEMORY),
+    signal.SIGXCPU: Diagnosis("its CPU time limit was used up.", "Raise the limit (`ulimit -t`)."),
     signal.SIGBUS: Diagnosis(
         "memory it had mapped was missing: the shared memory is full, or a weight file was truncated.",
         "See `df -h /dev/shm` and the sizes of the weight files; in a container, see `--shm-size`.",

@@ -6,10 +6,17 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 from bundle.errors import UsageError
 from bundle.system.text import quoted
+
+NO_ROOM: Final = {
+    errno.ENOSPC: "Free some space",
+    errno.EDQUOT: "Free some space",
+    errno.EFBIG: "Raise the limit on the size of a file (`ulimit -f`)",
+}
+"""What helps where a file cannot grow, by the number of the error."""
 
 
 def user_path(path: str | Path, remedy: str = "Give the full path.") -> Path:

@@ -1,4 +1,4 @@
-"""What the operating system allows this process: core dumps, open files."""
+"""What the operating system allows this process: core dumps, open files, memory, time."""
 
 import os
 import resource
@@ -10,6 +10,9 @@ _ENOUGH = 65_536
 _FEWEST = 128
 """About forty are open before the first question is asked: pipes, logs, libraries being imported."""
 _KEPT_FREE = 32
+_LEAST_MEMORY = 512 * 2**20
+"""Libraries and threads reserve far more than they use, and libuv aborts where a thread cannot be started."""
+_TIME_TO_END_S = 5
 
 
 def forbid_core_dumps() -> None:
@@ -40,6 +43,28 @@ def allow_open_files() -> None:
             f"The open-file limit is {soft}; at least {_FEWEST} are needed.",
             remedy=f"Raise it, for example with `ulimit -n {_FEWEST * 8}`.",
         )
+
+
+def require_memory() -> None:
+    """Raises UsageError if ``ulimit -v`` allows less than a run needs."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft != resource.RLIM_INFINITY and soft < _LEAST_MEMORY:
+        raise UsageError(
+            f"The memory limit is {soft >> 20} MB; at least {_LEAST_MEMORY >> 20} MB are needed.",
+            remedy="Raise it, for example with `ulimit -v unlimited`.",
+        )
+
+
+def expect_end_of_cpu_time() -> None:
+    """Have SIGXCPU leave some seconds to end in order: ``ulimit -t`` has the kernel kill at the same moment."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    if soft == hard != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_CPU, (max(1, hard - _TIME_TO_END_S), hard))
+
+
+def has_cpu_time_limit() -> bool:
+    """Whether SIGXCPU comes from the kernel, once a second."""
+    return resource.getrlimit(resource.RLIMIT_CPU)[0] != resource.RLIM_INFINITY
 
 
 def connections_allowed() -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bundle.checkpoints import prove_tokenizer, token_counter
-from bundle.checkpoints.confined import FILE_BYTES, MEMORY_BYTES, call_confined, run_confined
+from bundle.checkpoints.confined import FILE_BYTES, LIMITS, MEMORY_BYTES, call_confined, run_confined
 from bundle.errors import CheckpointError, TokenizerError
 from bundle.tasks.prompts import Message
 
@@ -20,7 +20,9 @@ HERE = __name__
 
 
 def limits() -> list[int]:
-    return [resource.getrlimit(which)[0] for which in (resource.RLIMIT_DATA, resource.RLIMIT_FSIZE)]
+    return [
+        resource.getrlimit(which)[0] for which in (resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_STACK)
+    ]
 
 
 def variables() -> dict[str, str]:
@@ -60,7 +62,7 @@ def doubled(model: Path, times: int) -> Path:
 
 
 def test_a_function_is_called_with_bounds_and_its_value_comes_back() -> None:
-    assert call_confined(HERE, "limits") == [MEMORY_BYTES, FILE_BYTES]
+    assert call_confined(HERE, "limits") == list(LIMITS.values())
 
 
 def test_it_has_no_keys_and_nothing_that_leads_to_a_network(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,22 @@
 """Nothing ends in a traceback, with exit code 1 or in an abort."""
 
+import asyncio
+import resource
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import psutil
 import pytest
+from aiohttp import web
 
 from bundle.cli import main as command_line
 from bundle.cli._unexpected import hide_secrets, write_details
+from tests.openai_api import Call, letter, remote_api
+from tests.patience import PATIENCE_S
 from tests.reports.run_directories import write_run
 from tests.stand_ins.box import gpu_box
 
@@ -115,6 +123,53 @@ def test_too_little_memory_is_told_as_that(monkeypatch: pytest.MonkeyPatch, caps
         2,
         "error: not enough memory\nhint: See `free -g` and `ulimit -v`.\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        (
+            "v 100000",
+            "The memory limit is 97 MB; at least 512 MB are needed.\nhint: Raise it, for example with `ulimit -v",
+        ),
+        ("f 4", "cannot be written: File too large.\nhint: Raise the limit on the size of a file (`ulimit -f`)"),
+    ],
+)
+def test_limits_of_the_shell_are_named(limit: str, said: str, tmp_path: Path) -> None:
+    with remote_api() as api:
+        command = f"eval-remote m --base-url {api.url} --data sample --out {tmp_path}"
+        ended = subprocess.run(
+            ["bash", "-c", f"ulimit -{limit}; exec {sys.executable} -m bundle {command}"],
+            capture_output=True, text=True, check=False, timeout=PATIENCE_S,
+        )  # fmt: skip
+    assert ended.returncode == 2
+    assert said in ended.stderr
+
+
+def test_the_end_of_its_cpu_time_is_named_and_leaves_time_to_end_in_order(tmp_path: Path) -> None:
+    """The kernel sends the signal once a second, and kills some seconds later."""
+    arrived, over = threading.Event(), threading.Event()
+
+    async def silent(call: Call) -> web.StreamResponse:
+        arrived.set()
+        await asyncio.to_thread(over.wait, PATIENCE_S)
+        return await letter(call)
+
+    with remote_api(silent) as api:
+        options = ["--base-url", api.url, "--data", "sample", "--out", str(tmp_path)]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bundle", "eval-remote", "m", *options], stderr=subprocess.PIPE, text=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (10_000, 10_000)),
+        )  # fmt: skip
+        assert arrived.wait(PATIENCE_S)
+        assert psutil.Process(process.pid).rlimit(psutil.RLIMIT_CPU) == (9_995, 10_000)
+        for _ in range(2):
+            process.send_signal(signal.SIGXCPU)
+        _, said = process.communicate(timeout=PATIENCE_S)
+        over.set()
+    assert process.returncode == 130
+    assert "stopping: the CPU time limit is used up (`ulimit -t`)" in said
+    assert "interrupted; the answers so far are saved" in said
 
 
 def test_a_limit_on_threads_is_named_and_the_user_s(

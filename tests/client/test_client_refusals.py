@@ -10,7 +10,7 @@ from aiohttp import web
 
 from bundle.client import ChatClient, NoReplyError, RefusedError
 from tests.evaluation.asking import ask, client_of
-from tests.openai_api import Call, chunk, completion, error, loopback_api
+from tests.openai_api import Call, chunk, completion, error, letter, loopback_api
 from tests.patience import PATIENCE_S
 
 
@@ -57,6 +57,17 @@ async def test_an_address_without_an_api_is_named_with_what_to_check() -> None:
             await ask(client)
 
     assert "the base URL: it ends in /v1, or is given up to /chat/completions." in str(caught.value)
+
+
+@pytest.mark.parametrize("typed", ["/x//v1", "/x/V1", "/x/v1/v1"])
+async def test_an_address_that_is_mistyped_in_a_common_way_is_answered_with_the_likely_one(typed: str) -> None:
+    async with loopback_api(letter) as api:
+        root = api.url.removesuffix("/v1")
+        async with client_of(f"{root}{typed}") as client:
+            with pytest.raises(RefusedError, match="HTTP 404") as caught:
+                await ask(client)
+
+    assert caught.value.remedy == f"Check the base URL: perhaps --base-url {root}/x/v1 is meant."
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,7 @@ def test_the_run_directory_is_removed_while_questions_are_asked(box: MakeBox) ->
     ended = machine.end_of(process)
     assert ended.code == 2
     assert "predictions.jsonl cannot be written: it has been removed." in ended.said
+    assert "hint: The run's directory was removed or moved." in ended.said
     assert ended.cleanly
     assert f" of {ALL} questions answered" in ended.shown
     assert len(machine.story.asked()) < ALL

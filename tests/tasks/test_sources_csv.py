@@ -56,7 +56,7 @@ CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\
         st.tuples(CELLS.filter(str.strip), CELLS, CELLS, st.sampled_from("BC"), CELLS), min_size=1, max_size=6
     ),
     line_end=st.sampled_from(["\n", "\r\n"]),
-    mark=st.sampled_from([b"", b"\xef\xbb\xbf"]),
+    mark=st.sampled_from([b"", b"\xef\xbb\xbf", b"\xef\xbb\xbf" * 2]),
 )
 def test_whatever_text_is_written_is_read_back(
     rows: list[tuple[str, str, str, str, str]], line_end: str, mark: bytes

@@ -201,6 +201,15 @@ def test_questions_in_another_form_are_named_with_what_makes_them_readable(
     assert remedy.format(root=tmp_path) in (failure(tmp_path).remedy or "")
 
 
+def test_an_archive_that_is_packed_otherwise_is_to_be_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "ceval.tar.gz").write_bytes(b"x")
+    error = failure(tmp_path / "ceval.tar.gz")
+    assert (error.message, error.remedy) == (
+        f"{tmp_path}/ceval.tar.gz is neither a directory nor a .zip.",
+        "Unpack it, and give what is inside.",
+    )
+
+
 def test_a_file_cut_between_rows_is_noticed_by_its_number_of_questions(tmp_path: Path) -> None:
     pair = ("law", "val")
     said: list[str] = []

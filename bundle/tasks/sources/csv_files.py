@@ -92,7 +92,8 @@ def decode(data: bytes, where: str) -> str:
 
     Raises DataError if it is not UTF-8, or holds a NUL.
     """
-    data = data.removeprefix(codecs.BOM_UTF8)
+    while data.startswith(codecs.BOM_UTF8):  # each program that saves it may add one
+        data = data.removeprefix(codecs.BOM_UTF8)
     if other := not_the_file(data, where):
         raise other
     if data.startswith(b"PK\x03\x04"):

@@ -60,9 +60,9 @@ def load_path(
         elif path.suffix.lower() == ".zip":
             origin, rows = _load_zip(path, benchmark, wanted)
         else:
-            raise DataError(
-                f"{path} is neither a directory nor a .zip.", remedy="Give the directory that has the CSV files."
-            )
+            packed = path.suffix.lower() in _PACKED
+            remedy = "Unpack it, and give what is inside." if packed else "Give the directory that has the CSV files."
+            raise DataError(f"{path} is neither a directory nor a .zip.", remedy=remedy)
     except MissingFilesError:
         other = next((one for one in BENCHMARKS.values() if one.name != benchmark.name and _holds(path, one)), None)
         if other is None:
