@@ -164,7 +164,7 @@ def _unfinished(run: RecordedRun, when: datetime, state: State) -> ListedRun:
         total=run.total,
         answered=run.answered,
         scopes=run.scopes,
-        doubtful=not run.health.is_ok,
+        doubtful=state is not State.RUNNING and not run.health.is_ok,
     )
 
 

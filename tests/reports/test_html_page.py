@@ -242,8 +242,10 @@ def test_a_run_that_goes_on_says_so(tmp_path: Path) -> None:
         text = page(directory).text
     finally:
         lock.release()
-    assert "The run was still going on at" in text
+    assert text.index("The run was still going on at") < text.index("Not asked: 1.")
+    assert "No reply yet" in text
     assert "was cut off" not in text
+    assert "Groups" not in text, "none of them has a score yet"
 
 
 def test_no_path_of_the_machine_is_on_the_page(tmp_path: Path) -> None:

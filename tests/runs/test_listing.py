@@ -71,6 +71,14 @@ def test_a_run_that_is_being_written_is_running_whatever_results_it_has_from_bef
     assert only(tmp_path).state is State.INCOMPLETE
 
 
+def test_whether_a_run_is_doubtful_is_said_at_its_end(tmp_path: Path) -> None:
+    directory = write_run(tmp_path / "r", {"law": "0" * 60})
+    with Run(directory):
+        assert not only(tmp_path).doubtful
+
+    assert only(tmp_path).doubtful
+
+
 def test_a_run_that_never_came_to_its_first_question_is_shown_as_such(tmp_path: Path) -> None:
     with Run.create(tmp_path, "ceval_gen-tiny") as run:
         run.server_log.write_text("out of memory\n", encoding="utf-8")
