@@ -12,7 +12,13 @@ from bundle.checkpoints.inspection import (
     require_trust,
 )
 from bundle.checkpoints.token_count import TokenCounter, estimating_counter, token_counter
-from bundle.checkpoints.tokenizer import Conversation, RenderedPrompt, TokenizerProof, prove_tokenizer
+from bundle.checkpoints.tokenizer import (
+    Conversation,
+    RenderedPrompt,
+    TokenizerProof,
+    eos_without_token,
+    prove_tokenizer,
+)
 
 __all__ = [
     "Checkpoint",
@@ -20,6 +26,7 @@ __all__ = [
     "RenderedPrompt",
     "TokenCounter",
     "TokenizerProof",
+    "eos_without_token",
     "estimating_counter",
     "fingerprint",
     "has_chat_template",

@@ -38,6 +38,10 @@ _SAVED_BY_5: Final = re.compile(
 """What transformers 4 says of the tokenizer_config.json that transformers 5 writes, and of half a correction."""
 
 
+_WITHOUT_EOS: Final = ("PreTrainedTokenizerFast", "TokenizersBackend")
+"""Classes of tokenizers with no eos_token but the one that a file names."""
+
+
 @dataclass(frozen=True, slots=True)
 class RenderedPrompt:
     """What the checkpoint's chat template and tokenizer make of a prompt, or the tokenizer alone of a plain one.
@@ -199,6 +203,23 @@ def _eos_ids(directory: Path, config: Mapping[str, Any]) -> set[object]:
         eos = source.get("eos_token_id")
         ids.update(one for one in (eos if isinstance(eos, list) else [eos]) if isinstance(one, int))
     return ids
+
+
+def eos_without_token(directory: Path) -> str | None:
+    """What generation_config.json says of eos_token_id where the tokenizer has no eos_token for certain.
+
+    None if it may have one, or a single id is said. Most classes of tokenizers have one that no file names.
+    """
+    own = directory / "generation_config.json"
+    names = ("tokenizer_config.json", "special_tokens_map.json")
+    files = [read_json_object(directory / name) for name in names if (directory / name).is_file()]
+    if not own.is_file() or any(file.get("eos_token") for file in files):
+        return None
+    bare = any(file.get("tokenizer_class") in _WITHOUT_EOS for file in files)
+    eos = read_json_object(own).get("eos_token_id")
+    if isinstance(eos, int) or not (bare or any("eos_token" in file for file in files)):
+        return None
+    return shown(eos, 60) if eos is not None else "not there"
 
 
 def _judge(

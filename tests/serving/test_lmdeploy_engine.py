@@ -1,5 +1,6 @@
 """How lmdeploy is started."""
 
+import contextlib
 import itertools
 import json
 import subprocess
@@ -137,6 +138,29 @@ def test_an_activation_that_its_model_does_not_ask_for_is_refused(box: dict[str,
         prepared(other)
     (models / "internlm2.py").write_text("act = config.hidden_act\nself.act_fn = SiluAndMul(inplace=True)\n")
     assert prepared(other).engine == "lmdeploy"
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "eos", "why"),
+    [
+        ({"eos_token": None}, [1, 2], r"needs an eos_token .* is \[1, 2\]"),
+        ({"tokenizer_class": "PreTrainedTokenizerFast"}, None, "needs an eos_token .* is not there"),
+        ({"tokenizer_class": "Qwen2Tokenizer"}, [1, 2], None),  # which has one of its own
+        ({"eos_token": None}, 1, None),
+        ({"eos_token": "</s>"}, [1, 2], None),
+    ],
+)
+def test_several_ends_beside_a_tokenizer_without_one_are_refused_before_the_start(
+    box: dict[str, str], checkpoint: Checkpoint, tmp_path: Path, tokenizer: object, eos: object, why: str | None
+) -> None:
+    directory = tmp_path / "llama"
+    directory.mkdir()
+    (directory / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    (directory / "generation_config.json").write_text(json.dumps({} if eos is None else {"eos_token_id": eos}))
+    config = {**checkpoint.config, "architectures": ["LlamaForCausalLM"]}
+    llama = replace(checkpoint, path=directory, config=config, architecture="LlamaForCausalLM", remote_code=())
+    with pytest.raises(CheckpointError, match=why) if why else contextlib.nullcontext():
+        prepared(llama)
 
 
 GB10 = [0, "GPU-b10", "NVIDIA GB10", "[N/A]", "[N/A]", "580.126.09", "12.1"]

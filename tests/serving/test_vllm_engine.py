@@ -1,5 +1,6 @@
 """How vLLM is started."""
 
+import contextlib
 import json
 import os
 import re
@@ -253,6 +254,24 @@ def test_where_scaling_is_dynamic_the_length_ends_with_the_trained_positions(int
 @pytest.mark.parametrize("option", ["-tp", "--tensor-parallel-size"])
 def test_it_uses_as_many_gpus_as_tensor_parallelism_needs(llama: Checkpoint, option: str) -> None:
     assert launched(llama, option, "2", machine=GPUS).environment["CUDA_VISIBLE_DEVICES"] == "0,1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ignored"),
+    [
+        (["--hf-overrides", '{"rope_theta": 1e6, "rope_scaling": null}'], "rope_scaling, rope_theta"),
+        (["--hf_overrides.rope_theta", "1e6"], "rope_theta"),
+        (["--hf-overrides", '{"rope_theta": 1e6, "rope_parameters": {"rope_type": "default"}}'], None),
+        (["--hf-overrides", '{"num_hidden_layers": 1}'], None),
+        (["--hf-overrides", "{not JSON"], None),
+    ],
+)
+def test_overrides_that_it_ignores_without_a_word_are_refused(
+    llama: Checkpoint, arguments: list[str], ignored: str | None
+) -> None:
+    with pytest.raises(UsageError, match=f"ignores {ignored} in --hf") if ignored else contextlib.nullcontext():
+        prepared(llama, *arguments)
+    prepared(llama, *arguments, machine=Box("0.31.0+cpu"))
 
 
 def test_a_build_for_cuda_without_a_gpu_is_refused(llama: Checkpoint) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from bundle.checkpoints import language_configs
+from bundle.checkpoints import eos_without_token, language_configs
 from bundle.errors import CheckpointError, ServerError
 from bundle.serving.conversion import INTERNLM2, Servable, servable_without_code
 from bundle.serving.diagnosis import ENGINE_GONE, NO_GPU, OUT_OF_GPU_MEMORY, KnownFailure, raised
@@ -200,6 +200,12 @@ class LmdeployEngine:
         self._require_its_activation()
         gpus, gpu_locks = reserve_gpus(job, self.name, self.gpu_count, say)
         found = servable_without_code(job.checkpoint, trust_remote_code=job.trust_remote_code, say=say)
+        if (eos := eos_without_token(found.directory)) is not None:  # it makes a token of that, which must be one
+            raise CheckpointError(
+                f"lmdeploy needs an eos_token in {printable(str(found.directory))}/tokenizer_config.json, since "
+                f"eos_token_id in generation_config.json is {eos}.",
+                remedy='Add "eos_token" there, the text of the token that ends a reply, or use another --engine.',
+            )
         served_name = printable(job.checkpoint.name) or "model"
         say(f"lmdeploy {installed.version} on GPU {', '.join(map(str, gpus))}")
         backend: tuple[str, ...] = ()

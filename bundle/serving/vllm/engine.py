@@ -1,9 +1,11 @@
 """vLLM's OpenAI-compatible server, on NVIDIA GPUs or, with its CPU build, on the CPU."""
 
+import json
 import math
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -63,6 +65,9 @@ _REFUSES_ORDER: Final = {
     "compressed-tensors": Path("compressed_tensors", "compressed_tensors.py"),
 }
 """Where it refuses weights whose columns are in another order than their groups, from 0.32 on."""
+
+_IGNORED_OVERRIDES: Final = {"rope_theta", "rope_scaling", "partial_rotary_factor"}
+"""Where transformers 5 has put ``rope_parameters`` into a configuration, these change nothing."""
 
 _ACTIVITIES: Final = (
     (r"Initializing a V1", "starting its engine"),
@@ -259,6 +264,7 @@ class VllmEngine:
                 f"--gpu has no effect: vLLM {installed.version} is a build for the CPU.",
                 remedy="Leave it out, or put a build for CUDA on PATH.",
             )
+        self._require_effective_overrides()
         self._require_the_weights_alone()
         gpus: tuple[Gpu, ...] = ()
         gpu_locks = None
@@ -310,6 +316,20 @@ class VllmEngine:
             keep=found.keep,
             plain=plain,
         )
+
+    def _require_effective_overrides(self) -> None:
+        """Raise UsageError if --hf-overrides changes positions under names that vLLM reads no more."""
+        dotted = (re.match(r"--hf-overrides\.([\w-]+)", one) for one in self._arguments)
+        names = {match[1].replace("-", "_") for match in dotted if match}
+        with suppress(ValueError):  # whatever else is wrong with it, vLLM says
+            given = json.loads(option_value(self._arguments, "--hf-overrides") or "{}")
+            names |= set(given) if isinstance(given, dict) else set()
+        ignored = sorted(names & _IGNORED_OVERRIDES)
+        if ignored and "rope_parameters" not in names and self._installed.release >= _TESTED:
+            raise UsageError(
+                f"vLLM {self._installed.version} ignores {', '.join(ignored)} in --hf-overrides without a word.",
+                remedy="Give rope_parameters whole, with its rope_type and rope_theta.",
+            )
 
     def _require_the_weights_alone(self) -> None:
         """Check that vLLM loads the weights that were inspected.
