@@ -3,9 +3,10 @@
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+import uvloop
 
 from bundle.system import guardian
 from bundle.system.guarded import adopt_orphans
@@ -36,16 +37,12 @@ def run_with_signals(
         work: Begins something that cleans up and returns when it is cancelled.
         kill: Cuts the cleaning up short; called on every signal but the first.
     """
-    if sys.platform == "win32":
-        return asyncio.run(work())
     _end_with_parent()
     adopt_orphans()
     forbid_core_dumps()
     require_memory()
     allow_open_files()
     expect_end_of_cpu_time()
-    import uvloop  # imported late: Windows has none
-
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_with_signals(work(), say, kill))
 
