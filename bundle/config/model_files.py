@@ -171,13 +171,13 @@ def model_file(name: str) -> ModelFile:
     return read_file(find_file("models", name), ModelFile)
 
 
-def model_file_for(architecture: str) -> tuple[str, ModelFile] | None:
-    """The shipped model file, with its name, that is meant for checkpoints of ``architecture``."""
+def model_file_for(architecture: str) -> tuple[str, ModelFile]:
+    """The shipped model file for checkpoints of ``architecture``, with its name; where there is none, an empty one."""
     for name in file_names("models"):
         file = model_file(name)
         if architecture in file.architectures:
             return name, file
-    return None
+    return "none", ModelFile(description=architecture)
 
 
 def keys_from_environment(name: str) -> list[str]:

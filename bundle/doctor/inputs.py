@@ -13,7 +13,7 @@ from bundle.checkpoints import (
     require_trust,
     require_values,
 )
-from bundle.config.model_files import ModelFile, model_file_for
+from bundle.config.model_files import model_file_for
 from bundle.errors import BundleError, DataError, ServerError, TokenizerError, UsageError
 from bundle.serving.engine import Job
 from bundle.serving.engines import choose_engine
@@ -35,8 +35,7 @@ def check_checkpoint(directory: Path, machine: Machine, limit_s: float) -> Itera
     """
     checkpoint = inspect_checkpoint(directory)
     require_values(checkpoint.weights)
-    named = model_file_for(checkpoint.architecture)
-    model = named[1] if named else ModelFile(description=checkpoint.architecture)
+    _, model = model_file_for(checkpoint.architecture)
     trusted = model.trust_remote_code or checkpoint.is_known_code(model.trusted_code)
     if not is_internlm2(checkpoint.config):  # every engine serves those without their code
         require_trust(checkpoint, trusted=trusted)

@@ -136,8 +136,7 @@ class Local(Target):
     def _named_model_file(self) -> tuple[str, ModelFile]:
         if self.options.model_file is not None:
             return self.options.model_file, model_file(self.options.model_file)
-        architecture = self.checkpoint.architecture
-        return model_file_for(architecture) or ("none", ModelFile(description=architecture))
+        return model_file_for(self.checkpoint.architecture)
 
     @cached_property
     def trusted(self) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 from bundle.checkpoints.internlm2.without_code import configuration_code
 from bundle.config.files import file_names
-from bundle.config.model_files import model_file, model_file_for
+from bundle.config.model_files import ModelFile, model_file, model_file_for
 from bundle.errors import ConfigError
 from bundle.tasks.catalog import find_task
 
@@ -18,15 +18,14 @@ def test_every_file_that_ships_can_be_used() -> None:
 
 
 def test_internlm2_checkpoints_are_served_with_a_file_that_trusts_no_code_but_our_own() -> None:
-    found = model_file_for("InternLM2ForCausalLM")
-    assert found is not None
-    assert found[0] == "internlm2_5-1_8b"
-    assert not found[1].trust_remote_code
-    assert found[1].trusted_code == (hashlib.sha256(configuration_code()).hexdigest(),)
+    name, file = model_file_for("InternLM2ForCausalLM")
+    assert name == "internlm2_5-1_8b"
+    assert not file.trust_remote_code
+    assert file.trusted_code == (hashlib.sha256(configuration_code()).hexdigest(),)
 
 
-def test_an_unknown_architecture_has_no_file() -> None:
-    assert model_file_for("Qwen3ForCausalLM") is None
+def test_an_unknown_architecture_has_an_empty_file() -> None:
+    assert model_file_for("Qwen3ForCausalLM") == ("none", ModelFile(description="Qwen3ForCausalLM"))
 
 
 def test_a_mistyped_name_is_answered_with_the_nearest() -> None:
