@@ -100,7 +100,8 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         made = {}
         for name, kind in classes.items():
             given = {one.name: (values.pop(one.name), _declared(one).parse) for one in fields(kind)}
-            made[name] = kind(**{key: parse(value) if parse else value for key, (value, parse) in given.items()})
+            typed = {key: (value, parse) for key, (value, parse) in given.items() if value is not None}
+            made[name] = kind(**{key: parse(value) if parse else value for key, (value, parse) in typed.items()})
         command(**values, **made)
 
     called_by_typer.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]

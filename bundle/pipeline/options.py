@@ -27,7 +27,7 @@ class Option:
         names: Its spellings; none for the field's own name.
         default: The default in words, if the field's own is None.
         typed: The type of what is typed, if ``parse`` makes the field's value of it.
-        parse: Makes the field's value of what is typed.
+        parse: Makes the field's value of what is typed; where nothing is, the field keeps its default.
     """
 
     group: str
@@ -51,7 +51,7 @@ def _option(group: str, initial: Any, help_text: str, *names: str, **how: Any) -
 _what, _generation, _server, _speed, _gates, _output = (partial(_option, group) for group in GROUPS)
 
 
-def parse_data(values: Sequence[str] | None) -> dict[str, str]:
+def parse_data(values: Sequence[str]) -> dict[str, str]:
     """Read ``--data``: ``SOURCE`` for all benchmarks, or ``BENCHMARK=SOURCE`` for one.
 
     Returns sources by benchmark; the key "" stands for all others. Raises UsageError if one has two.
@@ -59,7 +59,7 @@ def parse_data(values: Sequence[str] | None) -> dict[str, str]:
     from bundle.tasks.benchmarks import BENCHMARKS  # imported late: `bundle --help` needs no tasks
 
     data: dict[str, str] = {}
-    for value in values or ():
+    for value in values:
         name, equals, source = value.partition("=")
         key, source = (name, source) if equals and name in BENCHMARKS else ("", value)
         if key in data:
@@ -72,10 +72,8 @@ def parse_data(values: Sequence[str] | None) -> dict[str, str]:
     return data
 
 
-def parse_subjects(value: str | None) -> list[str] | None:
+def parse_subjects(value: str) -> list[str]:
     """Read ``--subjects``, names separated by commas. Raises UsageError if there is no name in it."""
-    if value is None:
-        return None
     names = [name.strip() for name in value.replace("，", ",").split(",") if name.strip()]
     if not names:
         raise UsageError("--subjects is empty.", remedy="Leave it out to ask all subjects.")
@@ -86,10 +84,8 @@ _PART_OF_A_TIME = re.compile(r"(\d+(?:\.\d+)?)([smh])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
-def parse_duration(value: str | None) -> float | None:
+def parse_duration(value: str) -> float:
     """Seconds in "90s", "30m", "1h30m" or "90". Raises UsageError if it is not such a time."""
-    if value is None:
-        return None
     text = value.strip().lower()
     parts = _PART_OF_A_TIME.findall(text if text[-1:] in _SECONDS else f"{text}s")
     seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
@@ -102,13 +98,8 @@ ALL = 0
 """``--replicas all``."""
 
 
-def parse_replicas(value: str | None) -> int | None:
-    """Read ``--replicas``; None where it is not given.
-
-    Raises UsageError if it is neither a number of servers nor "all".
-    """
-    if value is None:
-        return None
+def parse_replicas(value: str) -> int:
+    """Read ``--replicas``. Raises UsageError if it is neither a number of servers nor "all"."""
     text = value.strip().lower()
     if text == "all":
         return ALL
@@ -238,9 +229,9 @@ class EvaluationOptions:
     all_subjects: bool = _output(False, "Show every subject's score.", "--all-subjects")
 
 
-def parse_adapters(values: Sequence[str] | None) -> list[Path | None]:
+def parse_adapters(values: Sequence[str]) -> list[Path | None]:
     """Read ``--adapter``: a directory, or "none" for the model as it is. Raises UsageError if one is named twice."""
-    adapters = [None if value == "none" else Path(value) for value in values or ()]
+    adapters = [None if value == "none" else Path(value) for value in values]
     for number, adapter in enumerate(adapters):
         if adapter in adapters[:number]:
             raise UsageError(f"--adapter {adapter or 'none'} is given twice.", remedy="Name each adapter once.")
