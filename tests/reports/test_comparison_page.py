@@ -151,6 +151,9 @@ def test_in_a_browser_it_asks_for_nothing_runs_nothing_of_a_reply_and_has_no_ser
         assert shown.locator("img").count() == 0
         assert sticking_out(shown) == []
         assert shown.evaluate("document.documentElement.scrollWidth") <= width
+        formula = shown.locator(".flip[open] .flip-text").first
+        formula.evaluate("one => { one.textContent = 'x'.repeat(500) }")
+        assert formula.evaluate("one => one.scrollWidth <= one.clientWidth"), "a long formula is broken, not cut"
         assert faults(shown) == []
         shown.get_by_role("button", name="中文").click()
         expect(shown.locator("h2").first).to_have_text("各次评测与学科大类")

@@ -107,9 +107,9 @@ const questions = (() => {
     const { messages, reply, error } = textsOf(row);
     const opener = element("button", { type: "button", class: "opener", "aria-expanded": "false", dir: "auto" },
       excerpt(questionOf(messages[messages.length - 1][1]), EXCERPT));
-    const length = lengths[row] === null ? "" : texts.count(lengths[row]);
-    const seconds = latency[row] === null ? "" : texts.text("seconds", { n: latency[row].toFixed(2) });
-    const line = element("tr", { class: name },
+    const length = lengths[row] === null ? "–" : texts.count(lengths[row]);
+    const seconds = latency[row] === null ? "–" : texts.text("seconds", { n: latency[row].toFixed(2) });
+    const line = element("tr", { class: `${name} clickable` },
       element("th", { scope: "row", class: "column-question" }, opener,
         element("span", { class: "muted small excerpt", dir: "auto" }, excerpt(reply ?? error ?? "", EXCERPT))),
       element("td", { class: "column-part" }, `${partName(data.parts[part[row]])} #${id[row]}`),
@@ -119,7 +119,8 @@ const questions = (() => {
       element("td", { class: "column-length" }, length),
       element("td", { class: "column-latency" }, seconds));
     let detail = null;
-    opener.addEventListener("click", () => {
+    line.addEventListener("click", () => {
+      if (!getSelection().isCollapsed) return; // its text is being copied
       const open = opener.getAttribute("aria-expanded") === "true";
       opener.setAttribute("aria-expanded", String(!open));
       if (open) {
