@@ -220,8 +220,8 @@ class Sweep:
         results = None if outcome.run is None else Results.read(outcome.run)
         if results is not None and outcome.run is not None:
             found = headlines(RunRecord.read(outcome.run).scored_tasks, results.scores)
-            shown = (f"{one.name} {one.score.accuracy:.2f}" for one in found if one.score.accuracy is not None)
-            self._screen.say(f"{outcome.model.name}: {', '.join(shown)}")
+            if shown := [f"{one.name} {one.score.accuracy:.2f}" for one in found if one.score.accuracy is not None]:
+                self._screen.say(f"{outcome.model.name}: {', '.join(shown)}")
 
     async def _work(self, queue: "asyncio.Queue[_Next | None]", gpus: str | None) -> None:
         while (following := await queue.get()) is not None:

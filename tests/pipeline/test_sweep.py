@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -204,7 +205,10 @@ def test_interrupted_it_goes_on_where_it_was(training: MakeFolder, box: Callable
     wait_until(lambda: len(machine.story.lives) == 2 and len(list(machine.out.glob("*/predictions.jsonl"))) == 2)
     wait_until(lambda: all(path.stat().st_size for path in machine.out.glob("*/predictions.jsonl")))
     process.send_signal(signal.SIGINT)
-    assert machine.end_of(process).code == 130
+    ended = machine.end_of(process)
+    assert ended.code == 130
+    assert "checkpoint-1: \n" not in ended.said
+    assert len(re.findall(r"^checkpoint-[12] +–\*", ended.shown, re.MULTILINE)) == 2
     machine.check_nothing_is_left()
     before = {name: (run / "predictions.jsonl").read_bytes() for name, run in runs_of(machine).items()}
 

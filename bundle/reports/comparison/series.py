@@ -167,9 +167,8 @@ def _headline(entry: Entry, task: ScoredTask, split: str) -> str:
         return ""
     found = {(one.task, one.split): one.score for one in headlines(entry.run.tasks, entry.run.scores)}
     score = found.get((task.name, split))
-    if score is None or score.accuracy is None:
-        return "–"
-    return score.percent + ("*" if entry.run.partial else "")
+    shown = "–" if score is None else score.percent
+    return shown + ("*" if entry.run.partial else "")
 
 
 def _scores(entry: Entry, task: ScoredTask) -> dict[str, str]:
