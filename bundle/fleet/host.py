@@ -22,6 +22,8 @@ _REACH_S: Final = 10.0
 _JOIN_S: Final = 60.0
 _END_S: Final = 30.0
 _LAST_WORDS: Final = 4000
+UNTIL_MISSED_S: Final = 90.0
+"""By then the cluster has missed a machine that is lost; a cut cable took Ray 63 s."""
 _OF_RAYS_LOG: Final = re.compile(r"^\[.*?\] \S+: ")
 """What a line of its log begins with: time, process and place."""
 

@@ -31,13 +31,12 @@ import ray
 from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from bundle.fleet.host import UNTIL_MISSED_S
 from bundle.fleet.wire import BEAT_S
 
 _READ = 2**20
 _LAST_WORDS = 2000
 _UNTIL_DEAD_S = 10.0
-_UNTIL_NOTICED_S = 90.0
-"""By then Ray has noticed that a machine is lost; a cut cable took it 63 s."""
 _AGAIN_S = 2.0
 _LEFT_ALONE_S = 30.0
 
@@ -171,7 +170,7 @@ class Host:
             try:
                 return actor, await actor.start.remote(command, gpus)
             except RayActorError:
-                if number not in self._actors or time.monotonic() - began > _UNTIL_NOTICED_S:
+                if number not in self._actors or time.monotonic() - began > UNTIL_MISSED_S:
                     raise
             await asyncio.sleep(_AGAIN_S)
             if number in self._actors:

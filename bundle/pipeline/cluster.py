@@ -15,7 +15,7 @@ from typing import Any, Final
 from bundle.checkpoints import RenderedPrompt, TokenCounter
 from bundle.config.model_files import ModelFile
 from bundle.errors import BundleError, ServerError, UsageError
-from bundle.fleet import DistantClient, Host, Link, Machine, Program
+from bundle.fleet import UNTIL_MISSED_S, DistantClient, Host, Link, Machine, Program
 from bundle.pipeline.context import ContextLimit
 from bundle.pipeline.local import Local
 from bundle.pipeline.local_model import MOST_PROOFS
@@ -65,7 +65,8 @@ class Cluster(Target):
         self._engine, self._gpus = "auto", 0
         self._first: _Worker | None = None
         self._serving: list[_Worker] = []
-        self._avoided: set[str] = set()
+        self._unfit: set[str] = set()
+        self._silent: dict[str, float] = {}
         self._requests: Mapping[str, Any] | None = None
 
     async def open(self, screen: Screen) -> None:
@@ -131,6 +132,15 @@ class Cluster(Target):
         assert self._host is not None
         return [one for one in self._host.machines if (one.gpus // self._gpus if self._gpus else one.cpus)]
 
+    @property
+    def _avoided(self) -> set[str]:
+        """Machines that cannot serve the model, and those that fell silent a moment ago.
+
+        Until the cluster misses a machine that is lost, it takes it for a free one; one that it does not miss is back.
+        """
+        now = asyncio.get_running_loop().time()
+        return self._unfit | {node for node, until in self._silent.items() if now < until}
+
     def _most(self) -> int:
         """How many servers the cluster has room for."""
         if self._gpus:
@@ -156,7 +166,7 @@ class Cluster(Target):
                 others = {machine.node for machine in self._machines} - self._avoided - {program.node}
                 if not is_told or (leads and not others):
                     raise
-                self._avoided.add(program.node)
+                self._unfit.add(program.node)
                 screen.say(f"not using {error}")
 
     async def _place(self, screen: Screen, *, leads: bool) -> Program:
@@ -233,8 +243,8 @@ class Cluster(Target):
         ended: set[asyncio.Future[Any]] = {program.gone, link.lost}
         stopping = asyncio.wait(ended, timeout=_STOP_S, return_when=asyncio.FIRST_COMPLETED)
         await undisturbed(asyncio.ensure_future(stopping))
-        if link.silent:  # until Ray notices that a machine is lost, it takes it for a free one
-            self._avoided.add(program.node)
+        if link.silent:
+            self._silent[program.node] = asyncio.get_running_loop().time() + UNTIL_MISSED_S
         await program.end()
 
 

@@ -18,11 +18,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="`make test-cluster` installs Ray and runs these"))
 
 
-@pytest.fixture(scope="session")
-def nodes() -> Iterator[Nodes]:
-    """A cluster of a head and two machines with a GPU each; it takes many seconds to start."""
+@pytest.fixture(scope="module")
+def nodes(request: pytest.FixtureRequest) -> Iterator[Nodes]:
+    """A cluster of a head and two machines with a GPU each; it takes many seconds to start. Of the module's kind."""
     directory = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # Ray allows no long paths
-    found = Nodes(directory)
+    found = getattr(request.module, "CLUSTER", Nodes)(directory)
     yield found
     found.shut_down()
     shutil.rmtree(directory, ignore_errors=True)

@@ -106,6 +106,10 @@ class Cabled(Nodes):
                 process.kill()
         wait_until(lambda: not self._rays_on(name, what))
 
+    def has_ray(self, name: str) -> bool:
+        """Whether Ray runs on a machine."""
+        return bool(self._rays_on(name, "raylet/raylet"))
+
     def _rays_on(self, name: str, what: str) -> list[psutil.Process]:
         found = []
         for process in carrying(str(self.directory)):
@@ -115,11 +119,11 @@ class Cabled(Nodes):
                     found.append(process)
         return found
 
-    def hide(self, name: str, directory: Path) -> None:
-        """Let a directory be empty on a machine; `heal` undoes it."""
+    def hide(self, name: str, directory: Path, behind: Path) -> None:
+        """Have a directory hold on a machine what another one holds; `heal` undoes it."""
         self._harmed.add(name)
         there = ["nsenter", "--mount", f"--target={self._rays_on(name, 'raylet')[0].pid}"]
-        subprocess.run([*there, "mount", "-t", "tmpfs", "none", directory], check=True)
+        subprocess.run([*there, "mount", "--bind", behind, directory], check=True)
 
     def heal(self) -> None:
         """Make all as it was: plug cables in, and start Ray again on machines to which anything was done."""

@@ -1,14 +1,13 @@
 """A cluster of machines with a network of their own each: a cable is cut, the head is lost."""
 
-import shutil
 import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from bundle.checkpoints.internlm2 import make_checkpoint
 from tests.cluster.box import ClusterBox
 from tests.cluster.network import Cabled, can_be_cut
 from tests.faults.box import ALL, IN_FLIGHT, MIDWAY
@@ -16,17 +15,8 @@ from tests.patience import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.skipif(not can_be_cut(), reason="network namespaces need root and iproute2")
 
+CLUSTER = Cabled
 GIVEN_UP = "nothing was heard of the worker"
-
-
-@pytest.fixture(scope="module")
-def cabled() -> Iterator[Cabled]:
-    """The machines."""
-    directory = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # Ray allows no long paths
-    found = Cabled(directory)
-    yield found
-    found.shut_down()
-    shutil.rmtree(directory, ignore_errors=True)
 
 
 class Driver(ClusterBox):
@@ -34,9 +24,9 @@ class Driver(ClusterBox):
 
     nodes: Cabled
 
-    def asking(self) -> "subprocess.Popen[bytes]":
+    def asking(self, *options: object) -> "subprocess.Popen[bytes]":
         """Start a run; return when both servers wait."""
-        process = self.start()
+        process = self.start(*options)
         wait_until(lambda: len(self.story.lives) >= 2)
         wait_until(lambda: len(self.rows()) >= 2 * MIDWAY)
         return process
@@ -55,12 +45,12 @@ class Driver(ClusterBox):
 
 
 @pytest.fixture
-def driver(tmp_path: Path, tiny: Path, cabled: Cabled, request: pytest.FixtureRequest) -> Iterator[Driver]:
+def driver(tmp_path: Path, tiny: Path, nodes: Cabled, request: pytest.FixtureRequest) -> Iterator[Driver]:
     """On the head, or where a test says."""
-    cabled.heal()
-    machine = Driver(tmp_path, tiny, cabled)
-    machine.inside = cabled.on(getattr(request, "param", "head"))
-    cabled.set("waits for a word")
+    nodes.heal()
+    machine = Driver(tmp_path, tiny, nodes)
+    machine.inside = nodes.on(getattr(request, "param", "head"))
+    nodes.set("leaves a worker and waits for a word")
     yield machine
     machine.end()
     if machine.log.exists():  # pytest shows it where the test has failed
@@ -100,6 +90,25 @@ def test_a_cable_that_is_soon_plugged_in_again_costs_nothing(driver: Driver) -> 
     driver.check(answered=ALL)
 
 
+def test_a_machine_that_is_back_after_it_was_given_up_is_used_again(driver: Driver) -> None:
+    process = driver.asking("--hang-timeout", 3600)
+    lost = driver.machine_of(1)
+    driver.nodes.cut(lost)
+    wait_until(lambda: driver.says(f"{lost}: {GIVEN_UP}"))
+    driver.nodes.restore(lost)
+    wait_until(lambda: not driver.nodes.ours_on(lost))
+    wait_until(lambda: driver.nodes.ours_on(lost) or not driver.nodes.has_ray(lost), 3 * PATIENCE_S)
+    if not driver.nodes.has_ray(lost):  # it was away for so long that Ray has ended there
+        driver.nodes.boot(lost)
+    wait_until(lambda: driver.nodes.ours_on(lost), 3 * PATIENCE_S)
+    driver.nodes.go_on()
+
+    ended = driver.end_of(process)
+
+    assert ended.code == 0, ended.said
+    driver.check(answered=ALL)
+
+
 def test_a_driver_without_any_machine_ends_and_its_run_is_resumed(driver: Driver) -> None:
     process = driver.asking()
     driver.nodes.cut("head")
@@ -124,19 +133,24 @@ def test_a_driver_without_any_machine_ends_and_its_run_is_resumed(driver: Driver
     driver.check_nothing_was_asked_twice(but=2 * IN_FLIGHT)
 
 
-def test_a_machine_without_the_checkpoint_is_passed_over(driver: Driver, tiny: Path) -> None:
-    driver.nodes.hide("left", tiny)
+@pytest.mark.parametrize("why", ["is empty", "is another checkpoint there"])
+def test_a_machine_without_the_checkpoint_is_passed_over(driver: Driver, tiny: Path, tmp_path: Path, why: str) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    if why != "is empty":
+        make_checkpoint(other, like="tiny", seed=2)
+    driver.nodes.hide("left", tiny, other)
     process = driver.start()
-    wait_until(lambda: driver.says(f"not using left: {tiny} is empty"))
+    wait_until(lambda: driver.says(f"not using left: {tiny} {why}"))
     driver.nodes.go_on()
     ended = driver.end_of(process)
     assert ended.code == 0, ended.said
     driver.check(answered=ALL)
 
-    driver.nodes.hide("right", tiny)
+    driver.nodes.hide("right", tiny, other)
     ended = driver.end_of(driver.start())
     assert ended.code == 2
-    assert all(f"{name}: {tiny} is empty" in ended.said for name in ("left", "right"))
+    assert all(f"{name}: {tiny} {why}" in ended.said for name in ("left", "right"))
 
 
 @pytest.mark.parametrize("driver", ["head", "left"], indirect=True)

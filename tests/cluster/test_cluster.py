@@ -36,7 +36,7 @@ def test_two_machines_give_what_one_server_gives_row_for_row(box: ClusterBox, tm
 
 @pytest.mark.parametrize("what", ["lmdeploy", "bundle.worker", "ray::Carrier"], ids=["server", "worker", "actor"])
 def test_one_is_killed_midway(box: ClusterBox, what: str) -> None:
-    box.nodes.set("silent; silent; good")
+    box.nodes.set("stubborn; leaves a worker; good")
     process = box.start()
     wait_until(lambda: len(box.story.lives) >= 2)
     wait_until(lambda: len(box.rows()) >= 2 * MIDWAY)
@@ -52,7 +52,7 @@ def test_one_is_killed_midway(box: ClusterBox, what: str) -> None:
 
 @pytest.mark.parametrize("is_reaped", [True, False], ids=["raylet", "raylet nobody reaps"])
 def test_a_machine_is_lost_midway(box: ClusterBox, is_reaped: bool) -> None:
-    box.nodes.set("silent; silent; silent; good")
+    box.nodes.set("stubborn; leaves a worker; stubborn; good")
     third = box.nodes.add()
     process = box.start()
     wait_until(lambda: len(box.story.lives) >= 3)
@@ -88,7 +88,7 @@ def test_what_a_stopped_worker_holds_is_asked_elsewhere(box: ClusterBox) -> None
 
 
 def test_the_driver_is_killed_and_resumes_with_another_number(box: ClusterBox) -> None:
-    box.nodes.set("silent; silent; good")
+    box.nodes.set("stubborn; leaves a worker; good")
     process = box.start()
     wait_until(lambda: len(box.story.lives) >= 2)
     wait_until(lambda: len(box.rows()) >= 2 * MIDWAY)
@@ -106,7 +106,7 @@ def test_the_driver_is_killed_and_resumes_with_another_number(box: ClusterBox) -
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_interrupted_nothing_is_left(box: ClusterBox, times: int) -> None:
-    box.nodes.set("silent; silent; good")
+    box.nodes.set("stubborn; leaves a worker; good")
     process = box.start()
     wait_until(lambda: len(box.story.lives) >= 2)
     wait_until(lambda: len(box.rows()) >= 2 * MIDWAY)

@@ -234,7 +234,7 @@ class Handler(BaseHTTPRequestHandler):
                 Handler.model = "another"
             case "takes its time":
                 time.sleep(0.3)
-            case "waits for a word":
+            case "leaves a worker and waits for a word":
                 while not Path(f"{JOURNAL}-go-on").exists():
                     time.sleep(0.02)
 
