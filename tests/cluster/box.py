@@ -26,11 +26,13 @@ class Nodes:
         address: What follows ``--cluster``.
         variables: The file.
         journal: Where the servers tell what happens to them.
+        word: A file for which some wait.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.journal = directory / "journal"
+        self.word = directory / "journal-go-on"
         self.variables = directory / "variables"
         self.set("good")
         self._environment = gpu_box(directory) | {
@@ -78,7 +80,12 @@ class Nodes:
 
     def set(self, behaviour: str, **more: str) -> None:
         """How servers behave that start after this."""
+        self.word.unlink(missing_ok=True)
         self.variables.write_text(json.dumps({"LMDEPLOY_STAND_IN": behaviour, **more}))
+
+    def go_on(self) -> None:
+        """Let servers that wait for a word go on, until they are set otherwise."""
+        self.word.touch()
 
     def processes(self) -> list[psutil.Process]:
         """What runs on the machines for an evaluation."""

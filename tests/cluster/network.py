@@ -34,7 +34,6 @@ class Cabled(Nodes):
     names = ("head", "left", "right")
 
     def _begin(self) -> None:
-        self._word = Path(f"{self.journal}-go-on")
         pid = os.getpid()
         self._prefix = f"bundle-{pid}-"
         self._net = f"10.{pid // 256 % 256}.{pid % 256}"  # Ray refuses an address that another cluster here has
@@ -94,10 +93,6 @@ class Cabled(Nodes):
                     found.append(process)
         return found
 
-    def go_on(self) -> None:
-        """Let servers that wait for a word go on."""
-        self._word.touch()
-
     def stop_ray(self, name: str, what: str = "") -> None:
         """Kill Ray's processes on a machine, as ``ray stop --force`` does, or those that are a ``what``."""
         self._harmed.add(name)
@@ -127,7 +122,6 @@ class Cabled(Nodes):
 
     def heal(self) -> None:
         """Make all as it was: plug cables in, and start Ray again on machines to which anything was done."""
-        self._word.unlink(missing_ok=True)
         harmed = self.names if "head" in self._harmed else sorted(self._harmed)
         for name in harmed:
             self.restore(name)

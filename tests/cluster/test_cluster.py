@@ -87,6 +87,22 @@ def test_what_a_stopped_worker_holds_is_asked_elsewhere(box: ClusterBox) -> None
     box.check(answered=ALL)
 
 
+def test_a_machine_whose_worker_was_given_up_is_used_again(box: ClusterBox) -> None:
+    box.nodes.set("leaves a worker and waits for a word")
+    process = box.start("--hang-timeout", 3600)
+    wait_until(lambda: len(box.story.lives) >= 2 and len(box.rows()) >= 2 * MIDWAY)
+    stopped, _ = box.nodes.pids("bundle.worker")
+    os.kill(stopped, signal.SIGSTOP)
+
+    wait_until(lambda: len({*box.nodes.pids("bundle.worker")} - {stopped}) == 2, 3 * PATIENCE_S)
+    box.nodes.go_on()
+
+    ended = box.end_of(process)
+    assert ended.code == 0, ended.said
+    assert "nothing was heard of the worker for 30 s" in ended.said
+    box.check(answered=ALL)
+
+
 def test_the_driver_is_killed_and_resumes_with_another_number(box: ClusterBox) -> None:
     box.nodes.set("stubborn; leaves a worker; good")
     process = box.start()

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from bundle.checkpoints.internlm2 import make_checkpoint
+from bundle.errors import ExitCode
 from tests.patience import wait_until
 from tests.program import carrying
 from tests.stand_ins.box import ROOT, gpu_box, with_gpus
@@ -137,9 +138,10 @@ def soak(
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        deaths = watched.deaths
+        harms = watched.harms
         _watch(process, watched, directory, journal, kill_every, lot, nodes)
-        if lot is None or watched.deaths == deaths:
+        # One whose server is killed while it starts ends, too.
+        if lot is None or process.returncode not in (-signal.SIGKILL, ExitCode.SERVER) or watched.harms == harms:
             break
         wait_until(lambda: not (carrying(str(directory)) if nodes is None else nodes.processes()))
         again = ["--resume", *(str(path.parent) for path in directory.glob("out/*/run.json"))]
