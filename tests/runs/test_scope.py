@@ -66,6 +66,7 @@ def scope_of(task: TaskRecord, asked: int, answered: int) -> Scope:
             1352,
             "data not as published (val/law 26/24 questions): 1,352 questions",
         ),
+        ({"unlike": {"\x1b[31m": (1, 2)}}, 5, 5, r"data not as published (\x1b[31m 1/2 questions): 5 of 1,352"),
         ({"limit": 5}, 260, 259, "first 5 of each subject: 260 of 1,352, 259 of 260 answered"),
     ],
 )

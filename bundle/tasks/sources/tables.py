@@ -12,7 +12,7 @@ from typing import overload
 
 from bundle.errors import DataError
 from bundle.system.files import open_regular
-from bundle.system.text import quoted
+from bundle.system.text import one_line, quoted
 from bundle.tasks.benchmarks import Benchmark
 
 Row = dict[str, str]
@@ -110,7 +110,7 @@ def unlike_published(rows: Rows, benchmark: Benchmark) -> Sizes:
 
 def shown_sizes(sizes: Sizes) -> str:
     """As in "val/law 23/24", whatever the language; of more than three tables the first."""
-    shown = [f"{name} {there}/{published}" for name, (there, published) in sizes.items()]
+    shown = [f"{one_line(name, 80)} {there}/{published}" for name, (there, published) in sizes.items()]
     return ", ".join([*shown[:3], "…"] if len(shown) > 3 else shown)
 
 
