@@ -42,12 +42,17 @@ SEEDS: dict[str, list[bytes]] = {
     "safetensors": [safetensors_bytes(_HEADER, bytes(_SIZE))],
     "sentencepiece": [b"\x0a\x0c\x0a\x03abc\x15\x00\x00\x80?\x18\x01"],
     "base_url": [b"https://[::1]:8000/v1/chat/completions", "http://例子.中国:80/v4".encode()],
-    "reply": [b'{"choices": [{"message": {"content": "<think>a</think>A"}, "finish_reason": "stop"}]}'],
+    "reply": [
+        b'{"choices": [{"message": {"content": "<think>a</think>A"}, "finish_reason": "stop"}]}',
+        b'{"choices": null, "base_resp": {"status_code": 1004, "status_msg": "login fail"}}',
+        b'{"success": false, "code": 1302, "msg": "slow down", "data": null, "error": {"code": 0}}',
+    ],
     "stream": [
+        b'data: {"choices": [], "status": "error", "detail": "token expired"}\n\n',
         b"\xef\xbb\xbf: hi\n\nevent: ping\ndata: 1\r\n\r\n"
         b'data: {"choices": [{"index": 0, "delta": {"content": "A"}}]}\n\n'
         b'data: {"choices": [{"delta": {"content": [{"type": "text", "text": "B"}]}, "finish_reason": "stop"}]}\n\n'
-        b'data: {"choices": [], "usage": {"prompt_tokens": 3}}\n\ndata: [DONE]\n\n'
+        b'data: {"choices": [], "usage": {"prompt_tokens": 3}}\n\ndata: [DONE]\n\n',
     ],
     "server_log": [b"\x1b[31mRuntimeError: CUDA out of memory\x1b[0m\r\nModuleNotFoundError: No module named 'x'\n"],
     "config_json": [json.dumps({**CONFIG, "auto_map": {"AutoModel": "m.X"}, "text_config": {}}).encode()],
