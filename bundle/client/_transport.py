@@ -152,10 +152,10 @@ class Transport:
         AttemptError if there is no response, or it broke off; events received before are then worthless. The reason may
         repeat the key, as servers do. ``may_stall`` gives a text that stops in the middle the whole time too.
         """
-        latest = time.monotonic() + self._timeout_s
         with self._exchange():
             try:
                 async with asyncio.timeout(self._timeout_s) as limit:
+                    latest = limit.when()
                     answer = await self._send(path, body, key)
                     try:
                         return await self._receive(answer, sink, limit, may_stall=may_stall)
@@ -166,7 +166,7 @@ class Transport:
             except Exception as error:
                 if sink.ended:
                     return None  # what went wrong after the end of the reply does not matter
-                if limit.expired() and time.monotonic() < latest:
+                if limit.expired() and limit.when() != latest:
                     raise _StalledError from error
                 raise
 
