@@ -12,18 +12,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from bundle.checkpoints import RenderedPrompt, TokenCounter
+from bundle.checkpoints import Conversation, RenderedPrompt, TokenCounter
 from bundle.config.model_files import ModelFile
 from bundle.errors import BundleError, ServerError, UsageError
 from bundle.fleet import UNTIL_MISSED_S, DistantClient, Host, Link, Machine, Program
 from bundle.pipeline.context import ContextLimit
 from bundle.pipeline.local import Local
-from bundle.pipeline.local_model import MOST_PROOFS
 from bundle.pipeline.options import ALL
 from bundle.pipeline.plan import Loaded, Plan
 from bundle.pipeline.servers import PrefixedScreen
 from bundle.pipeline.targets import Prepared, Server, Target, Timing
-from bundle.pipeline.template_proof import TemplateProof, choose_prompts
+from bundle.pipeline.template_proof import TemplateProof
 from bundle.reports.screen.console import Screen
 from bundle.runs.record import EngineRecord, LocalModelRecord, Served, versions
 from bundle.system.background import in_thread, until_done_or_trouble
@@ -288,15 +287,20 @@ class ClusterModel(Prepared):
         """Have the first worker prove the tokenizer; every other proves its own before it is asked anything."""
         await started.wait()
         first, local = self._cluster.first, self._cluster.local
-        choices = choose_prompts((await loading).questions, 1 + min(self.max_restarts, MOST_PROOFS))
-        chosen = [question for choice in choices for question in choice]
-        conversations = [question.messages for question in chosen]
-        proof = await first.link.call("prove", conversations)
-        prompts = (RenderedPrompt(**one) for one in proof["rendered"])
-        rendered = dict(zip((question.key for question in chosen), prompts, strict=True))
-        option = first.prepared["chosen_template"]
-        self.template = TemplateProof(self._engine.name, option, choices, rendered, local.checkpoint.path)
-        self._proof.set_result((conversations, proof))
+
+        async def render(conversations: Sequence[Conversation]) -> list[RenderedPrompt]:
+            proof = await first.link.call("prove", conversations)
+            self._proof.set_result((conversations, proof))
+            return [RenderedPrompt(**one) for one in proof["rendered"]]
+
+        self.template = await TemplateProof.of(
+            (await loading).questions,
+            self.max_restarts,
+            render,
+            engine=self._engine.name,
+            option=first.prepared["chosen_template"],
+            vocabulary=local.checkpoint.path,
+        )
 
     def describe(self) -> Served:
         return Served(self._cluster.local.record(), self._engine)

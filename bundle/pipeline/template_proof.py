@@ -4,12 +4,12 @@ A plain prompt knows no template: there the server must make of it the tokens th
 The replies, of one token each, must be what the model said: a server may take the prompt's end for a part of it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
-from bundle.checkpoints import RenderedPrompt, token_counter
+from bundle.checkpoints import Conversation, RenderedPrompt, token_counter
 from bundle.errors import TemplateError
 from bundle.runs.record import TemplateRecord
 from bundle.system.background import in_thread
@@ -21,10 +21,16 @@ if TYPE_CHECKING:  # slow to import, and the server should start first
     from bundle.client import Client, Reply
     from bundle.evaluation import Evaluation
 
+_MOST_RESTARTS: Final = 8
+"""Restarts for which other prompts are kept ready."""
 _SHOWN: Final = 300
 """Characters of a prompt's beginning in an error."""
 _NO_TOKEN: Final = 20
 """Characters of a question that are more than one token."""
+
+
+Render = Callable[[Sequence[Conversation]], Awaitable[Sequence[RenderedPrompt]]]
+"""Gives what the checkpoint's tokenizer makes of prompts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,23 @@ class TemplateProof:
     vocabulary: Path
     verdict: Verdict | None = field(default=None, init=False)
     _tried: list[Question] = field(default_factory=list, init=False)
+
+    @classmethod
+    async def of(
+        cls,
+        questions: Sequence[Question],
+        restarts: int,
+        render: Render,
+        *,
+        engine: str,
+        option: str | None,
+        vocabulary: Path,
+    ) -> Self:
+        """A proof with some of the questions, enough for so many restarts of the server."""
+        choices = choose_prompts(questions, 1 + min(restarts, _MOST_RESTARTS))
+        chosen = [question for choice in choices for question in choice]
+        rendered = await render([question.messages for question in chosen])
+        return cls(engine, option, choices, dict(zip((one.key for one in chosen), rendered, strict=True)), vocabulary)
 
     async def prove(self, evaluation: "Evaluation", client: "Client") -> Verdict | None:
         """Ask the server, unless that was done before; None then."""
