@@ -29,7 +29,6 @@ from bundle.system.background import in_thread, until_done_or_trouble
 from bundle.system.files import open_for_writing, user_path
 from bundle.system.guarded import undisturbed
 from bundle.system.text import plural
-from bundle.tasks.catalog import Question
 
 _WAIT_S: Final = 60.0
 """How long the first server waits for a free GPU unless ``--wait`` says it."""
@@ -93,9 +92,6 @@ class Cluster(Target):
     @property
     def model_file(self) -> ModelFile:
         return self.local.model_file
-
-    def require_possible(self, plan: Plan, questions: Sequence[Question] = ()) -> None:
-        self.local.require_possible(plan, questions)
 
     def token_counter(self) -> TokenCounter | None:
         return self.local.token_counter()
