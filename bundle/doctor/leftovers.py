@@ -103,28 +103,22 @@ def check_converted(clean: bool) -> Iterator[Finding]:
     """
     root = cache_directory() / CONVERTED
     entries = cache.entries(root)
-    unneeded = [entry for entry in entries if _why_unneeded(entry)]
-    kept = [entry for entry in entries if entry not in unneeded]
-    unfinished = cache.unfinished(root)
-    if clean:
-        for entry in list(unneeded):
-            with contextlib.suppress(OSError):
-                if cache.remove(root, entry.key, may_go=lambda now: _why_unneeded(now) is not None):
-                    unneeded.remove(entry)
-                    yield ok(f"removed a converted checkpoint ({size(entry.size)}): {_why_unneeded(entry)}")
-        for key in list(unfinished):
-            with contextlib.suppress(OSError):
-                if cache.remove(root, key, may_go=lambda now: False):
-                    unfinished.remove(key)
-                    yield ok("removed a converted checkpoint that was never finished")
-    if unneeded or unfinished:
-        total = sum(entry.size for entry in unneeded)
+    kept = [entry for entry in entries if _why_unneeded(entry) is None]
+    unneeded = [(entry.key, f"({size(entry.size)}): {_why_unneeded(entry)}") for entry in entries if entry not in kept]
+    unneeded += [(key, f"that was never finished (.{key}.partial)") for key in cache.unfinished(root)]
+    for key, why in list(unneeded) if clean else ():
+        with contextlib.suppress(OSError):
+            if cache.remove(root, key, may_go=lambda now: _why_unneeded(now) is not None):
+                unneeded.remove((key, why))
+                yield ok(f"removed a converted checkpoint {why}")
+    if unneeded:
+        left = {key for key, _ in unneeded}
+        total = sum(entry.size for entry in entries if entry.key in left and entry not in kept)
         yield warning(
-            f"{plural(len(unneeded) + len(unfinished), 'converted checkpoint')} in {root} "
-            f"{'is' if len(unneeded) + len(unfinished) == 1 else 'are'} no longer needed: {size(total)}",
+            f"{plural(len(unneeded), 'converted checkpoint')} in {root} {'is' if len(unneeded) == 1 else 'are'} no "
+            f"longer needed: {size(total)}",
             f"In use, or cannot be removed: see {root}." if clean else f"{_CLEAN} removes them.",
-            [f"{root / entry.key} ({size(entry.size)}): {_why_unneeded(entry)}" for entry in unneeded]
-            + [f"{root}/.{key}.partial: never finished" for key in unfinished],
+            [f"{root / key} {why}" for key, why in unneeded],
         )
     if kept:
         now = time.time()
@@ -132,7 +126,7 @@ def check_converted(clean: bool) -> Iterator[Finding]:
             f"{plural(len(kept), 'converted checkpoint')} kept in {root}: {size(sum(entry.size for entry in kept))}",
             [f"{entry.key} ({size(entry.size)}, last used {age(now - entry.last_used)} ago)" for entry in kept],
         )
-    elif not unneeded and not unfinished:
+    elif not unneeded:
         yield ok(f"no converted checkpoints in {root}")
 
 
