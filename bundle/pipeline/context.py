@@ -40,18 +40,31 @@ class Fit:
         self._counted: dict[str, int] = {}
         self._unknown: dict[str, None] = {}
 
-    def for_replies_of(self, max_out_len: int, *, chosen: bool) -> "FitOfTask":
-        """What the prompts of one task must leave room for.
-
-        Raises UsageError if that leaves no room for any prompt and was ``chosen`` on the command line.
-        """
-        if chosen and max_out_len >= self.limit.tokens:
+    def require_room(self, max_out_len: int) -> None:
+        """Refuse a ``--max-out-len`` that leaves no room for any prompt. Raises UsageError."""
+        if max_out_len >= self.limit.tokens:
             raise UsageError(
                 f"--max-out-len {max_out_len} leaves no room for a prompt in a context of {self.limit.tokens} tokens "
                 f"({self.limit.source}).",
                 remedy="Lower --max-out-len, or raise the context length.",
             )
-        return FitOfTask(self, max_out_len)
+
+    def fits(self, messages: Sequence[Message], *, max_out_len: int) -> bool:
+        """Whether a prompt leaves enough for a reply."""
+        return self._leaves(messages, self._least(max_out_len))
+
+    def left(self, messages: Sequence[Message], *, max_out_len: int) -> int | None:
+        """How many tokens a prompt leaves for its reply; None where that is enough for the longest one."""
+        if self._leaves(messages, max_out_len):
+            return None
+        return max(self._least(max_out_len), self.limit.tokens - self.count(messages))
+
+    def _least(self, max_out_len: int) -> int:
+        return max(1, min(max_out_len, self.limit.tokens // _LEAST_SHARE))
+
+    def _leaves(self, messages: Sequence[Message], tokens: int) -> bool:
+        room = self.limit.tokens - tokens
+        return TokenCounter.at_most(messages) <= room or self.count(messages) <= room
 
     def count(self, messages: Sequence[Message]) -> int:
         """Not fewer than the tokens of a prompt; 0 as long as it holds a text that is unknown."""
@@ -90,26 +103,3 @@ class Fit:
                 f"{shortened} of {plural(questions, 'question')} {'has' if shortened == 1 else 'have'} fewer examples"
             )
             yield f"{fewer}, to fit {self.limit.tokens} tokens ({self.limit.source})"
-
-
-class FitOfTask:
-    """The same, for one task. See `bundle.tasks.task.Task.questions`."""
-
-    def __init__(self, fit: Fit, max_out_len: int) -> None:
-        self._fit = fit
-        self._most = max_out_len
-        self._least = max(1, min(max_out_len, fit.limit.tokens // _LEAST_SHARE))
-
-    def fits(self, messages: Sequence[Message]) -> bool:
-        """Whether a prompt leaves enough for a reply."""
-        return self._leaves(messages, self._least)
-
-    def left(self, messages: Sequence[Message]) -> int | None:
-        """How many tokens a prompt leaves for its reply; None where that is enough for the longest one."""
-        if self._leaves(messages, self._most):
-            return None
-        return max(self._least, self._fit.limit.tokens - self._fit.count(messages))
-
-    def _leaves(self, messages: Sequence[Message], tokens: int) -> bool:
-        room = self._fit.limit.tokens - tokens
-        return TokenCounter.at_most(messages) <= room or self._fit.count(messages) <= room

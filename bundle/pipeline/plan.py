@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from bundle.checkpoints import TokenCounter
@@ -122,12 +123,12 @@ class Plan:
         """
         limits = (*self.limits, *limits)
         fit = Fit(limits, make_counter) if limits else None
-        chosen = self.options.max_out_len is not None
+        if fit is not None and self.options.max_out_len is not None:
+            fit.require_room(self.requests.longest_reply)
         tables: dict[str, Tables] = {}
         questions: list[Question] = []
         for task in self.tasks:
             subjects, longest = self.subjects[task.name], self.max_out_len[task.name]
-            context = None if fit is None else fit.for_replies_of(longest, chosen=chosen)
             tables[task.name] = task.load(self._source(task), subjects, say)
             while True:
                 of_task = list(
@@ -137,8 +138,8 @@ class Plan:
                         limit=self.options.limit,
                         shape=self.shapes[task.name],
                         sample=self.samples.get(task.name),
-                        fits=None if context is None else context.fits,
-                        left=None if context is None else context.left,
+                        fits=None if fit is None else partial(fit.fits, max_out_len=longest),
+                        left=None if fit is None else partial(fit.left, max_out_len=longest),
                     )
                 )
                 if fit is None or not fit.count_unknown():
