@@ -98,7 +98,8 @@ def _nearest(path: Path) -> str:
         names = []
     near = nearest(missing, names, count=3)
     if near:
-        return f"Did you mean {listed(present / name for name in near)}?"
+        typed = path.parent if present == path.absolute().parent else present
+        return f"Did you mean {listed(typed / name for name in near)}?"
     return f'{shown(present)} exists, but does not contain "{shown(missing)}".'
 
 

@@ -15,6 +15,16 @@ TAKE_ENGINE_ARGUMENTS: Final = ("eval-local", "watch")
 
 _TYPERS: Final[Any] = typer.BadParameter.__mro__[1]
 """What all its usage errors are; the class has no public name."""
+_OPENCOMPASS: Final = {
+    "--datasets": "--task",
+    "--work-dir": "--out",
+    "--batch-size": "--concurrency",
+    "--reuse": "--resume",
+    "--hf-path": "the argument MODEL_DIR",
+    "--models": "the argument MODEL_DIR",
+    "--hf-num-gpus": "--tp of the server, after `--`",
+}
+"""Options of OpenCompass's command line, and what they are called here."""
 _UNEXPECTED: Final = re.compile(r"Got unexpected extra argument\S* \((.*)\)")
 _IN_QUOTES: Final = re.compile(r"'([^']*)'")
 
@@ -32,6 +42,8 @@ def in_our_words(context: Any) -> Iterator[None]:
 
 def _said(error: Any, context: Any) -> UsageError:
     name, parameters = getattr(error, "option_name", ""), context.command.params
+    if name in _OPENCOMPASS and context.info_name == "eval-local":
+        return UsageError(f"No such option: {name}.", remedy=f"OpenCompass's {name} is {_OPENCOMPASS[name]} here.")
     if hasattr(error, "possibilities"):  # there is no such option
         names = [one for parameter in parameters for one in (*parameter.opts, *parameter.secondary_opts)]
         known = {one.lstrip("-"): one for one in names if one.startswith("-")}

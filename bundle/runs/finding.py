@@ -73,7 +73,8 @@ def find_run(path: Path, out: Path) -> Path:
         )
     if (newest := _newest(out, str(path))) is not None:
         return newest
-    names = [one.name for one in runs_in(out)]
+    found = runs_in(out)
+    names = [*dict.fromkeys(model.name for _, model in models_of(found)), *(one.name for one in found)]
     raise RunError(
         f"There is no run {path}, neither at that path nor in {out}.",
         remedy=did_you_mean(path.name, names, "`bundle runs` lists the runs; --out sets where they are.", cutoff=0.5),

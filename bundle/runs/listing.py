@@ -11,7 +11,7 @@ from typing import Any
 
 from bundle.errors import RunError
 from bundle.runs.files import PREDICTIONS
-from bundle.runs.finding import began, is_run, models_of, runs_in
+from bundle.runs.finding import LATEST, began, is_run, models_of, runs_in
 from bundle.runs.predictions import count_rows
 from bundle.runs.record import RunRecord
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
@@ -95,7 +95,7 @@ def list_runs(out: Path, look: Callable[[Path], ListedRun] | None = None) -> lis
     except OSError as error:
         raise RunError(
             f"{out} cannot be read: {error.strerror}.",
-            remedy="Name the directory of runs with --out, or start a run: bundle eval-local MODEL_DIR.",
+            remedy="Name the directory of runs, or start a run: bundle eval-local MODEL_DIR.",
         ) from None
     runs = [(look or list_run)(directory) for directory in directories]
     return sorted(runs, key=lambda run: (run.began, run.directory.name), reverse=True)
@@ -110,7 +110,8 @@ def remove_run(run: Path, out: Path) -> Path:
     if directory.is_symlink() or not _looks_like_a_run(directory):
         found = runs_in(out)
         begun = [one.name for one in found if one.name.startswith(str(run))]
-        meant = begun or [one.name for one, model in models_of(found) if model.name == str(run)]
+        newest = [one.name for one in found[:1] if run == LATEST]
+        meant = begun or newest or [one.name for one, model in models_of(found) if model.name == str(run)]
         raise RunError(
             f"There is no run {run}, neither at that path nor in {out}.",
             remedy=f"A run is deleted by its whole name: {', '.join(meant)}."

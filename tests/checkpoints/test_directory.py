@@ -134,3 +134,12 @@ def test_a_directory_that_holds_something_else_is_called_what_it_is(
     error = refusal(tmp_path)
     assert complaint in error.message
     assert remedy in str(error.remedy)
+
+
+def test_a_mistyped_directory_is_answered_with_the_nearest_as_it_would_be_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sft-2000").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert refusal(Path("sft-200")).remedy == "Did you mean sft-2000?"
+    assert refusal(tmp_path / "sft-200").remedy == f"Did you mean {tmp_path / 'sft-2000'}?"

@@ -41,6 +41,11 @@ def test_a_wrong_value_is_named_with_what_would_be_right(option: str, value: str
         ("eval-remote m --prompt-shape falt", "Invalid value for --prompt-shape: 'falt' is not", "Did you mean flat?"),
         ("eval-remote m --subject law", "No such option: --subject.", "Did you mean --subjects?"),
         ("eval-local m --subject law", "No such option: --subject.", "Did you mean --subjects? Options of the inf"),
+        (
+            "eval-local m --datasets ceval_gen",
+            "No such option: --datasets.",
+            "OpenCompass's --datasets is --task here.",
+        ),
         ("eval-local m --tp 2", "No such option: --tp.", "Options of the inference server come after `--`."),
     ],
 )

@@ -73,6 +73,9 @@ def test_an_unknown_name_suggests_the_nearest(out: Path) -> None:
     with pytest.raises(RunError) as raised:
         find_run(Path("20260103-000000-ceval_gen-sft-3000"), out)
     assert "20260103-000000-ceval_gen-sft-2000" in str(raised.value.remedy)
+    with pytest.raises(RunError) as of_model:
+        find_run(Path("sft-3000"), out)
+    assert of_model.value.remedy == "Did you mean sft-2000?"
 
 
 def test_a_run_is_called_by_its_name_only_where_commands_look_by_themselves(tmp_path: Path) -> None:
