@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 import pytest
@@ -222,6 +223,38 @@ def test_interrupted_it_goes_on_where_it_was(training: MakeFolder, box: Callable
         assert rows.startswith(before[name])
         assert rows.count(b"\n") == ALL
     machine.check_nothing_is_left()
+
+
+@pytest.mark.slow
+def test_while_one_is_asked_the_next_is_inspected(training: MakeFolder, box: Callable[..., Box]) -> None:
+    folder = training(1, 2)
+    weights = folder / "checkpoint-2" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    machine = box(folder, "silent")
+    process = machine.start()
+    machine.until_stuck()
+
+    wait_until(lambda: "checkpoint-2: " in machine.log.read_text(encoding="utf-8"))
+
+    process.send_signal(signal.SIGINT)
+    assert machine.end_of(process).code == 130
+    assert len(machine.story.lives) == 1
+    machine.check_nothing_is_left()
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="not every system has it")
+@pytest.mark.slow
+def test_the_system_is_told_to_read_the_weights_ahead(training: MakeFolder, box: Callable[..., Box]) -> None:
+    folder = training(1, 2)
+    read: list[tuple[str, int]] = []
+
+    def advise(descriptor: int, _offset: int, _length: int, advice: int) -> None:
+        read.append((Path(f"/dev/fd/{descriptor}").resolve().parent.name, advice))
+
+    with mock.patch.object(os, "posix_fadvise", advise):
+        assert box(folder).run("--subjects", "law").code == 0
+
+    assert read == [(f"checkpoint-{number}", os.POSIX_FADV_WILLNEED) for number in (1, 2)]
 
 
 @pytest.mark.slow
