@@ -53,7 +53,7 @@ async def goes_on_after(
     left = len(evaluation.unanswered)
     if left and not loss.goes_on:
         if helping:
-            screen.say(f"{trouble.message} Going on with the other servers")
+            screen.say(f"{trouble.message} Continuing with the other servers")
             drained = asyncio.ensure_future(evaluation.others_done())
             given_up = asyncio.ensure_future(asyncio.wait(helping))
             await asyncio.wait([drained, given_up], return_when=asyncio.FIRST_COMPLETED)
@@ -109,7 +109,7 @@ async def help_asking(
         again = f"; {plural(left, 'question')} in flight will be asked last" if left else ""
         deaths += 1
         if deaths > helper.max_restarts:
-            screen.say(f"server {number + 1}: {trouble.message} Going on without it{again}")
+            screen.say(f"server {number + 1}: {trouble.message} Continuing without it{again}")
             return
         screen.say(f"server {number + 1}: {trouble.message} Restarting it ({deaths} of {helper.max_restarts}){again}")
 

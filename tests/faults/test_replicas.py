@@ -81,7 +81,7 @@ def test_one_that_never_comes_up_is_gone_on_without(box: MakeBox) -> None:
     ended = machine.run("--replicas", 2, "--max-restarts", 1)
 
     assert ended.code == 0
-    assert "Going on without it" in ended.said or len(machine.story.lives) == 2
+    assert "Continuing without it" in ended.said or len(machine.story.lives) == 2
     machine.check(answered=ALL)
 
 
@@ -92,7 +92,7 @@ def test_the_first_is_lost_for_good_and_the_other_answers_the_rest(box: MakeBox)
     ended = machine.run("--replicas", 2, "--max-restarts", 0)
 
     assert ended.code == 3
-    assert "Going on with the other servers" in ended.said
+    assert "Continuing with the other servers" in ended.said
     assert len(machine.answered()) >= ALL - IN_FLIGHT
     machine.check_nothing_is_left()
 

@@ -242,7 +242,7 @@ def test_a_run_that_goes_on_says_so(tmp_path: Path) -> None:
         text = page(directory).text
     finally:
         lock.release()
-    assert text.index("The run was still going on at") < text.index("Not asked: 1.")
+    assert text.index("The run was still running at") < text.index("Not asked: 1.")
     assert "No reply yet" in text
     assert "was cut off" not in text
     assert "Groups" not in text, "none of them has a score yet"

@@ -23,7 +23,7 @@ _HTML, _JSON = "text/html; charset=utf-8", "application/json"
 
 
 class BoardServer(ThreadingHTTPServer):
-    """Serves the board, the page of every run, and comparisons of two. Raises UsageError if the port cannot be had.
+    """Serves the board, the page of every run, and comparisons of two. Raises UsageError if the port cannot be used.
 
     ``port``: 0 for any that is free.
     """
