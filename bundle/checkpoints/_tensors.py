@@ -39,6 +39,8 @@ _NEEDED: Final[dict[str, tuple[str, ...]]] = {
         for name in names
     },
 }
+_IN_NO_SHAPE: Final = ("num_hidden_layers", "num_attention_heads")
+"""A default that is wrong here fits the weights: engines would leave layers out, or cut heads at other places."""
 _TIED_BY_DEFAULT: Final = ("GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM")
 _MOST_LAYERS: Final = 10_000  # a table of every tensor is made, whatever the file says
 _MOST_EXPERTS: Final = 200_000  # in all layers together
@@ -304,6 +306,9 @@ def check_tensors(directory: Path, config: Mapping[str, Any], stored: Mapping[st
     unknown = implied if isinstance(implied, str) else layout.unknown
     if isinstance(implied, str) or layout.unknown is not None:
         problems, compared = examine_layers(config, stored, layout)
+        absent = [key for key in _IN_NO_SHAPE if config.get(key) is None] if has_known_layout(config) else []
+        if absent and any(map(_LAYER.match, stored)):
+            problems.insert(0, f"it does not give {listed(absent)}, and engines would take another model's")
         packed = [
             name
             for name, tensor in stored.items()

