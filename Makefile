@@ -102,7 +102,7 @@ test-vllm: $(TEST_STAMP)
 	tests/real_vllm/install.sh $(PYTHON) $(VLLM)
 	BUNDLE_TEST_VLLM=$(abspath $(VLLM)) $(BIN)/python -m pytest tests/real_vllm $(ARGS)
 
-# 4 minutes on two cores: Ray's processes, and those of every evaluation. As root, 10 more: cables are cut, and patience is waited for.
+# 10 minutes on two busy cores: Ray's processes, and those of every evaluation. As root, 20 more: cables are cut, and patience is waited for.
 test-cluster: $(TEST_STAMP)
 	@if $(INSTALL) --editable ".[cluster]"; then BUNDLE_TEST_CLUSTER=1 $(BIN)/python -m pytest tests/cluster $(ARGS); \
 		else echo "test-cluster: SKIPPED, because Ray could not be installed"; fi
