@@ -169,10 +169,10 @@ async def _serve_and_ask(session: _Session, plan: Plan, target: Target, opened: 
                         trouble = await server.attend(_ask(session, model, evaluation, server.client, begun))
                     if trouble is None:  # in the time that it takes the server to stop
                         group.create_task(in_thread(prepare_page))
-                        _send_home(others)
-            if trouble is None or not await goes_on_after(trouble, model, evaluation, session.screen, helping):
-                _send_home(others)
-                return
+                # Told before the wait for GPU memory to come back.
+                if trouble is None or not await goes_on_after(trouble, model, evaluation, session.screen, helping):
+                    _send_home(others)
+                    return
             gc.collect()  # what the lost server leaves would be frozen with the rest
 
 

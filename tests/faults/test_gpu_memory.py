@@ -44,3 +44,14 @@ def test_how_busy_the_gpus_of_all_servers_are_is_written_down(box: MakeBox) -> N
     assert (first["utilization"], first["used_mib"], first["total_mib"]) == (50, GPU[3] - GPU[4], GPU[3])
     assert '"gpus"' in (path.parent / "report.html").read_text(encoding="utf-8")
     machine.check_nothing_is_left()
+
+
+@pytest.mark.slow
+def test_a_death_is_told_before_its_gpu_memory_is_waited_for(box: MakeBox) -> None:
+    machine = box("crash midway; good")
+    machine.environment["LMDEPLOY_STAND_IN_GPU_PROCESSES"] = str(machine.directory / "held")  # and is never released
+    ended = machine.run()
+
+    assert ended.code == 0, ended.said
+    told, held = (ended.said.index(text) for text in ("The lmdeploy server died", "the driver still counts"))
+    assert told < held
