@@ -263,7 +263,9 @@ class Transport:
             self._longest_gap_s = max(self._longest_gap_s, now - last_at)
         if latest is not None:
             stall_s = max(_LEAST_STALL_S, _OF_THE_TIMEOUT * self._timeout_s, _LONGEST_GAPS * self._longest_gap_s)
-            limit.reschedule(min(now + stall_s, latest))
+            until = min(now + stall_s, latest)
+            if abs(until - (limit.when() or latest)) > stall_s / 10:  # tokens come by the thousand a second
+                limit.reschedule(until)
         return now
 
     def _require_new(self, answer: Answer, body: object) -> None:
