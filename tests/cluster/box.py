@@ -1,5 +1,6 @@
 """A Ray cluster on one machine, and evaluations on it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -87,20 +88,18 @@ class Nodes:
         """Let servers that wait for a word go on, until they are set otherwise."""
         self.word.touch()
 
-    def processes(self) -> list[psutil.Process]:
-        """What runs on the machines for an evaluation."""
+    def processes(self, name: str = "") -> list[psutil.Process]:
+        """What runs on the machines for an evaluation and has ``name`` in its command line."""
         found = []
         for process in carrying(str(self.directory)):
-            try:
-                if any(name in " ".join(process.cmdline()) for name in _OURS):
+            with contextlib.suppress(psutil.Error):  # it may end meanwhile
+                command = " ".join(process.cmdline())
+                if name in command and any(one in command for one in _OURS):
                     found.append(process)
-            except psutil.Error:
-                continue
         return found
 
     def pids(self, name: str) -> list[int]:
-        """Those of them whose command line holds ``name``."""
-        return [one.pid for one in self.processes() if name in " ".join(one.cmdline())]
+        return [one.pid for one in self.processes(name)]
 
     def shut_down(self) -> None:
         """End the cluster."""
