@@ -31,7 +31,7 @@ class Server:
         self._reply_s = reply_s
         self.requests = self.in_flight = 0
 
-    async def post(self, _: str, body: bytes, *others: object) -> object:
+    async def post(self, _: str, body: bytes, *others: object, **more: object) -> object:
         self.requests += 1
         self.in_flight += 1
         await asyncio.sleep(0.1)
