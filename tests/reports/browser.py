@@ -61,7 +61,10 @@ def opened(
 ) -> Iterator[Page]:
     """Open a file until the block is left; it must have asked for nothing but itself and complained of nothing."""
     conduct = Conduct()
-    context = browser.new_context(locale=locale, color_scheme=scheme, viewport={"width": width, "height": 900})
+    # Without smooth scrolling: what is clicked does not move meanwhile.
+    context = browser.new_context(
+        locale=locale, color_scheme=scheme, reduced_motion="reduce", viewport={"width": width, "height": 900}
+    )
     context.set_default_timeout(20_000)
     page = context.new_page()
     page.on("request", lambda request: conduct.requests.append(request.url))
