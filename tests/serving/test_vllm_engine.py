@@ -251,6 +251,18 @@ def test_where_scaling_is_dynamic_the_length_ends_with_the_trained_positions(int
     assert following(launched(internlm2, machine=GPUS).command, "--max-model-len") == "32768"
 
 
+@pytest.mark.parametrize("machine", [CPU, GPUS])
+@pytest.mark.parametrize("in_scaling", [True, False])
+def test_with_longrope_the_length_ends_where_long_texts_begin(
+    llama: Checkpoint, machine: Machine, in_scaling: bool
+) -> None:
+    original = {"original_max_position_embeddings": 4096}
+    scaling = {"type": "longrope", "short_factor": [1.0], "long_factor": [8.0], **(original if in_scaling else {})}
+    config = {**llama.config, "rope_scaling": scaling, **({} if in_scaling else original)}
+    launch = launched(replace(llama, config=config), machine=machine)
+    assert following(launch.command, "--max-model-len") == "4096"
+
+
 @pytest.mark.parametrize("option", ["-tp", "--tensor-parallel-size"])
 def test_it_uses_as_many_gpus_as_tensor_parallelism_needs(llama: Checkpoint, option: str) -> None:
     assert launched(llama, option, "2", machine=GPUS).environment["CUDA_VISIBLE_DEVICES"] == "0,1"

@@ -380,10 +380,11 @@ class VllmEngine:
         """How long prompts and replies may be, and how much memory to take, as far as the user leaves that to us.
 
         vLLM adds up the positions that dynamic RoPE scaling could reach, and has sines for the trained ones alone. Up
-        to these, scaling that is dynamic changes nothing: the length must end there.
+        to these, scaling that is dynamic changes nothing: the length must end there. So it must with LongRoPE: were
+        it longer, vLLM would take the factors of long texts for short ones too.
         """
         config = self.job.checkpoint.config
-        trained = config.get("max_position_embeddings")
+        trained = _unscaled_length(config) or config.get("max_position_embeddings")
         known = trained if isinstance(trained, int) else None
         options = []
         if self._on_cpu:
@@ -394,7 +395,7 @@ class VllmEngine:
                 fits = cache_gib * 2**30 // token if token else known
                 options += ["--max-model-len", str(min(known, fits))]
         else:
-            options += ["--max-model-len", str(known) if known and _is_dynamic(config) else "auto"]
+            options += ["--max-model-len", str(known) if _unscaled_length(config) else "auto"]
             memory = [(gpu.free_mib, gpu.total_mib) for gpu in gpus]
             shares = [(free - _SPARE_MIB) / total for free, total in memory if free is not None and total]
             if (share := min(shares, default=1.0)) < _GPU_SHARE:
@@ -442,9 +443,17 @@ def _columns_in_order_of_activation(settings: Mapping[str, Any]) -> str:
     return next((f"actorder {one['actorder']}" for one in weights if one.get("actorder") in ("group", "dynamic")), "")
 
 
-def _is_dynamic(config: Mapping[str, Any]) -> bool:
+def _unscaled_length(config: Mapping[str, Any]) -> int | None:
+    """Up to how many tokens the scaling of positions is that of short texts; None if it depends on no length."""
     scaling = config.get("rope_parameters") or config.get("rope_scaling")
-    return isinstance(scaling, dict) and scaling.get("rope_type", scaling.get("type")) == "dynamic"
+    if not isinstance(scaling, dict):
+        return None
+    kind = scaling.get("rope_type", scaling.get("type"))
+    length = config.get("max_position_embeddings") if kind == "dynamic" else None
+    if kind in ("longrope", "su"):
+        name = "original_max_position_embeddings"
+        length = config.get(name, scaling.get(name))
+    return length if isinstance(length, int) else None
 
 
 def _cache_bytes_per_token(config: Mapping[str, Any], dtype: str) -> int | None:
