@@ -32,7 +32,8 @@ _SAFETENSORS: Final = "model.safetensors"
 _PYTORCH: Final = "pytorch_model.bin"
 SAFETENSORS_INDEX: Final = f"{_SAFETENSORS}.index.json"
 _NUMBERED_SHARD: Final = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.\w+)")
-_ADAPTER: Final = "adapter_model.safetensors"
+ADAPTER_WEIGHTS: Final = ("adapter_model.safetensors", "adapter_model.bin")
+"""What peft loads, the former first."""
 _OTHER_FORMATS: Final = ("*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.bin")
 _FACTOR: Final = re.compile(r"\.lora_[AB]\.(?:default\.)?weight$")
 _WRAPPED: Final = re.compile(
@@ -192,7 +193,9 @@ def inspect_weights(directory: Path) -> Weights:
         if found:
             raise _unindexed(directory, found, whole)
     if named := [
-        name for name in names if name.endswith(".safetensors") and name != _ADAPTER and not is_training_state(name)
+        name
+        for name in names
+        if name.endswith(".safetensors") and name not in ADAPTER_WEIGHTS and not is_training_state(name)
     ]:
         raise _unindexed(directory, named, _SAFETENSORS)
     if (state := training_state(directory, names)) is not None:
@@ -241,15 +244,17 @@ def _indexed(directory: Path, names: tuple[str, ...], whole: str, read: _Reader)
             if whole in names
             else download_hint(directory) or "Download the missing files.",
         )
-    if whole in names and whole not in tensors:
-        raise _two_models(directory, whole, f"{index_name} with files of its own")
+    # What a copy over another model leaves, or a copy that lacks the newer index.
+    alike = re.compile(r"([-_]\d+-of-\d+)?\.".join(map(re.escape, whole.split("."))))
+    if unlisted := [name for name in names if alike.fullmatch(name) and name not in tensors]:
+        raise _two_models(directory, listed(unlisted), f"{index_name} with files of its own")
     return _checked([directory / shard for shard in sorted(tensors)], read, tensors, index_name)
 
 
 def _two_models(directory: Path, one: str, other: str) -> CheckpointError:
-    """Some engines prefer an index (TurboMind, vLLM), some a single file (transformers, lmdeploy's PyTorch engine)."""
+    """Of an index and a single file, transformers and lmdeploy's PyTorch engine load the latter, others the former."""
     return CheckpointError(
-        f"{shown(directory)} holds {one}, and {other}: engines differ in which of the two they load.",
+        f"{shown(directory)} holds {one}, and {other}: it is unclear which of the two is the model.",
         remedy="Delete or move away the weights that are not the model's, with their index.",
     )
 

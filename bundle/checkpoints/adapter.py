@@ -10,13 +10,11 @@ from bundle.checkpoints._directory import directories_with, require_directory
 from bundle.checkpoints._files import list_names, listed, shown
 from bundle.checkpoints._lora_config import ADAPTER_CONFIG, LoraConfig, read_lora_config
 from bundle.checkpoints._values import is_finite, is_zero, read_values
-from bundle.checkpoints._weights import FLOATS, Weights, read_weights
+from bundle.checkpoints._weights import ADAPTER_WEIGHTS, FLOATS, Weights, read_weights
 from bundle.checkpoints.inspection import Checkpoint
 from bundle.errors import CheckpointError
 from bundle.system.files import model_name
 
-_WEIGHTS: Final = ("adapter_model.safetensors", "adapter_model.bin")
-"""What peft loads, the former first."""
 _PREFIX: Final = "base_model.model."
 _FACTOR: Final = re.compile(r"(.+)\.lora_(?:([AB])\.weight|embedding_([AB]))")
 _NOT_ALWAYS_ADAPTED: Final = re.compile(r"\.experts\.|\.gate$|(?:^|\.)(?:embed_tokens|tok_embeddings|lm_head|output)$")
@@ -80,15 +78,15 @@ def inspect_adapter(path: Path, base: Checkpoint) -> Adapter:
     The adapter's own tensors, which are small, are read; of the base's only what its headers say. Raises
     CheckpointError if it is not a LoRA adapter, is damaged, does not fit the base, or cannot be merged by adding.
     """
-    path = require_directory(path, "--adapter", f"{ADAPTER_CONFIG} and {_WEIGHTS[0]}")
+    path = require_directory(path, "--adapter", f"{ADAPTER_CONFIG} and {ADAPTER_WEIGHTS[0]}")
     names = list_names(path)
     if ADAPTER_CONFIG not in names:
         raise _no_adapter(path, names)
     config = read_lora_config(path)
-    file = next((path / name for name in _WEIGHTS if name in names), None)
+    file = next((path / name for name in ADAPTER_WEIGHTS if name in names), None)
     if file is None:
         raise CheckpointError(
-            f"{shown(path)} has no {_WEIGHTS[0]}.", remedy="Copy or save the adapter's weights as well."
+            f"{shown(path)} has no {ADAPTER_WEIGHTS[0]}.", remedy="Copy or save the adapter's weights as well."
         )
     if base.quantization is not None:
         raise CheckpointError(

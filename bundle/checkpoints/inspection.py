@@ -23,6 +23,7 @@ from bundle.checkpoints._files import (
     require_whole_json,
     shown,
 )
+from bundle.checkpoints._lora_config import ADAPTER_CONFIG
 from bundle.checkpoints._quantized import wrong_setting
 from bundle.checkpoints._remote_code import CODE_CONFIGS, find_remote_code
 from bundle.checkpoints._settings import (
@@ -37,7 +38,7 @@ from bundle.checkpoints._settings import (
 )
 from bundle.checkpoints._tensors import check_tensors, has_known_layout, tied_tensors, without_text
 from bundle.checkpoints._values import require_gptq, require_same_values
-from bundle.checkpoints._weights import Weights, inspect_weights
+from bundle.checkpoints._weights import ADAPTER_WEIGHTS, Weights, inspect_weights
 from bundle.errors import CheckpointError
 from bundle.system.files import model_name
 from bundle.system.text import nearest
@@ -107,6 +108,7 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
     architecture = _architecture(directory, config)
     quantization_config = _quantization_config(directory, names, config)
     weights = inspect_weights(directory)
+    _require_no_adapter(directory, names)
     unchecked = check_tensors(directory, {**config, "quantization_config": quantization_config}, weights.tensors)
     _check_values(directory, configs, architecture)
     if (tied := tied_tensors(config, weights.tensors)) is not None:
@@ -185,6 +187,19 @@ def fingerprint(checkpoint: Checkpoint) -> str:
                 stream.seek((size - _SAMPLE_BYTES) * number // (_SAMPLES - 1))
                 digest.update(stream.read(_SAMPLE_BYTES))
     return digest.hexdigest()
+
+
+def _require_no_adapter(directory: Path, names: tuple[str, ...]) -> None:
+    """Check that no adapter lies beside the model; its configuration alone is left where it was merged."""
+    adapter = [name for name in (ADAPTER_CONFIG, *ADAPTER_WEIGHTS) if name in names]
+    if ADAPTER_CONFIG in adapter and len(adapter) > 1:
+        where = quote(shown(directory))
+        raise CheckpointError(
+            f"{shown(directory)} holds a whole model, and a LoRA adapter beside it ({listed(adapter)}): it is unclear "
+            "which of the two is meant.",
+            remedy=f"Move the adapter's files to a directory of their own and use `bundle eval-local {where} --adapter "
+            "ADAPTER_DIR`; if it is merged into the model already, delete them.",
+        )
 
 
 def _architecture(directory: Path, config: Mapping[str, Any]) -> str:

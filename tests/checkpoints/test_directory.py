@@ -136,6 +136,17 @@ def test_a_directory_that_holds_something_else_is_called_what_it_is(
     assert remedy in str(error.remedy)
 
 
+@pytest.mark.parametrize("weights", ["adapter_model.safetensors", "adapter_model.bin"])
+def test_a_whole_model_with_an_adapter_beside_it_is_refused(tmp_path: Path, weights: str) -> None:
+    model = write_checkpoint(tmp_path / "my model")
+    write_json(model / "adapter_config.json", {"peft_type": "LORA"})
+    inspect_checkpoint(model)  # merged
+    (model / weights).touch()
+    error = refusal(model)
+    assert f"a LoRA adapter beside it (adapter_config.json, {weights})" in error.message
+    assert f"`bundle eval-local '{model}' --adapter ADAPTER_DIR`" in str(error.remedy)
+
+
 def test_a_mistyped_directory_is_answered_with_the_nearest_as_it_would_be_typed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,7 +113,7 @@ def test_an_index_left_over_beside_a_whole_model_is_to_be_deleted(model: Path) -
 def test_weights_of_which_engines_load_different_ones_are_refused(sharded: Path, name: str) -> None:
     if name == "model.safetensors":
         write_safetensors(sharded / name, {"embed": ("BF16", [8, 8])})
-        complaint = "model.safetensors, and model.safetensors.index.json with files of its own: engines differ"
+        complaint = f"model.safetensors, and {INDEX} with files of its own: it is unclear"
     else:
         (sharded / INDEX).unlink()  # then lmdeploy's PyTorch engine does not find the shards
         (sharded / name).touch()
@@ -124,7 +124,58 @@ def test_weights_of_which_engines_load_different_ones_are_refused(sharded: Path,
 @pytest.mark.parametrize("name", ["model_ema.safetensors", "model-00001-of-00002.safetensors"])
 def test_weights_beside_a_whole_model_that_turbomind_would_load_too_are_refused(model: Path, name: str) -> None:
     write_safetensors(model / name, {"embed": ("BF16", [8, 8])})
-    assert f"model.safetensors, and {name}: engines differ" in refusal(model).message
+    assert f"model.safetensors, and {name}: it is unclear" in refusal(model).message
+
+
+@pytest.mark.parametrize("count", [2, 1], ids=["all", "a part"])
+@pytest.mark.parametrize("whole", ["model.safetensors", "pytorch_model.bin"])
+def test_shards_of_another_model_beside_those_of_the_index_are_refused(tmp_path: Path, whole: str, count: int) -> None:
+    """As ``rsync`` leaves them over an older model: the index may be either's."""
+    stem, suffix = whole.split(".")
+    tensors: dict[str, tuple[str, list[int]]] = {"embed": ("BF16", [8, 8])}
+    write_safetensors(tmp_path / f"{stem}-00001-of-00001.{suffix}", tensors)
+    write_json(tmp_path / f"{whole}.index.json", {"weight_map": {"embed": f"{stem}-00001-of-00001.{suffix}"}})
+    for number in range(1, count + 1):
+        write_safetensors(tmp_path / f"{stem}-{number:05}-of-00002.{suffix}", tensors)
+    error = refusal(tmp_path)
+    assert f"{stem}-00001-of-00002.{suffix}" in error.message
+    assert f", and {whole}.index.json with files of its own: it is unclear" in error.message
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "consolidated.safetensors",
+        "consolidated-00001-of-00002.safetensors",
+        "adapter_model.safetensors",
+        "model.fp16-00001-of-00002.safetensors",
+        "model_ema.safetensors",
+        "mtp.safetensors",
+        "pytorch_model-00001-of-00002.bin",
+        "pytorch_model.bin",
+        "tf_model.h5",
+    ],
+)
+def test_what_publishers_put_beside_an_index_and_its_shards_is_not_taken_for_another_model(
+    sharded: Path, name: str
+) -> None:
+    (sharded / name).touch()
+    assert len(inspect_weights(sharded).files) == 6
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model-00001-of-000002.safetensors",
+        "model-1-of-2.safetensors",
+        "model_00001-of-00002.safetensors",
+        "a.safetensors",
+    ],
+)
+def test_an_index_may_list_files_of_any_name(tmp_path: Path, name: str) -> None:
+    write_safetensors(tmp_path / name, {"embed": ("BF16", [8, 8])})
+    write_json(tmp_path / INDEX, {"weight_map": {"embed": name}})
+    assert inspect_weights(tmp_path).files == (tmp_path / name,)
 
 
 def test_tensors_that_the_index_puts_into_the_wrong_shard_are_named(sharded: Path) -> None:
