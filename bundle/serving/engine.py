@@ -164,7 +164,7 @@ class Engine(Protocol):
 
     @property
     def context_options(self) -> Mapping[str, int | None]:
-        """The options that set the server's context length, with their values in tokens; None where one isn't given."""
+        """The options that set the server's context length, in tokens; None where the server is given none."""
 
     @property
     def gpu_count(self) -> int:

@@ -15,6 +15,7 @@ from bundle.config.model_files import EngineSettings
 from bundle.errors import BundleError, CheckpointError, ServerError, UsageError
 from bundle.serving.engine import Job, Launch, ServerSpec
 from bundle.serving.lmdeploy.engine import LmdeployEngine
+from bundle.serving.lmdeploy.support import sliding_window
 from bundle.serving.machine import Machine
 from bundle.serving.supervisor import Supervisor, activity_in
 from tests.patience import PATIENCE_S
@@ -365,6 +366,82 @@ def test_the_servers_context_length_is_what_counts_of_the_arguments(
 ) -> None:
     settings = EngineSettings(args=("--session-len", "8192"))
     assert engine_for(checkpoint, *arguments, settings=settings).context_options == {"--session-len": tokens}
+
+
+SLIDING = {"model_type": "mistral", "sliding_window": 64}
+
+
+def with_window(checkpoint: Checkpoint, architecture: str = "MistralForCausalLM", **config: object) -> Checkpoint:
+    return replace(
+        checkpoint,
+        architecture=architecture,
+        config={**checkpoint.config, **SLIDING, **config},
+        max_position_embeddings=256,
+    )
+
+
+@pytest.mark.parametrize("file_arguments", [(), ("--session-len", "128")])
+def test_the_context_ends_at_the_sliding_window_whatever_the_models_file_says(
+    box: dict[str, str], checkpoint: Checkpoint, file_arguments: tuple[str, ...]
+) -> None:
+    said: list[str] = []
+    engine = engine_for(with_window(checkpoint), settings=EngineSettings(args=file_arguments))
+    assert engine.context_options == {"--session-len": 64}
+    command = engine.prepare(said.append).launch(23334, KEY, Path("/tmp/private")).command
+    assert command[-2:] == ("--session-len", "64")
+    assert [line for line in said if "prompt and reply end at the model's sliding window of 64 tokens" in line]
+
+
+def test_a_longer_context_after_the_dashes_wins_with_a_warning(box: dict[str, str], checkpoint: Checkpoint) -> None:
+    said: list[str] = []
+    engine = engine_for(with_window(checkpoint), "--session-len", "128")
+    assert engine.context_options == {"--session-len": 128}
+    assert engine.prepare(said.append).launch(23334, KEY, Path("/tmp/private")).command.count("--session-len") == 1
+    assert [line for line in said if line.startswith("WARNING") and "(--session-len 128)" in line]
+
+
+def test_a_context_within_the_sliding_window_needs_no_word(box: dict[str, str], checkpoint: Checkpoint) -> None:
+    said: list[str] = []
+    engine = engine_for(with_window(checkpoint), settings=EngineSettings(args=("--session-len", "32")))
+    assert engine.context_options == {"--session-len": 32}
+    engine.prepare(said.append)
+    assert "sliding" not in " ".join(said)
+
+
+@pytest.mark.parametrize(
+    ("config", "tokens"),
+    [
+        ({"model_type": "mistral", "sliding_window": 4096}, 4096),
+        ({"model_type": "mistral"}, 4096),
+        ({"model_type": "mistral", "sliding_window": None}, None),
+        ({"model_type": "phi3", "sliding_window": 2047}, 2047),
+        ({"model_type": "phi3"}, None),
+        ({"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 32768, "max_window_layers": 28}, 32768),
+        ({"model_type": "qwen2", "use_sliding_window": True}, 4096),
+        ({"model_type": "qwen2", "use_sliding_window": False, "sliding_window": 32768}, None),
+        ({"model_type": "qwen2_moe", "sliding_window": 32768}, None),
+        ({"model_type": "qwen2_moe", "use_sliding_window": False, "sliding_window": 0}, None),
+        ({"model_type": "llava", "text_config": {"model_type": "mistral", "sliding_window": 4096}}, 4096),
+        ({"model_type": "deepseek_v4", "sliding_window": 128}, None),
+        ({"model_type": "llama"}, None),
+    ],
+)
+def test_a_sliding_window_is_read_as_transformers_reads_it(config: dict[str, object], tokens: int | None) -> None:
+    assert sliding_window(config) == tokens
+
+
+def test_a_window_as_wide_as_the_context_ends_nothing(box: dict[str, str], checkpoint: Checkpoint) -> None:
+    assert engine_for(with_window(checkpoint, sliding_window=256)).context_options == {"--session-len": None}
+
+
+def test_windows_that_lmdeploy_applies_layer_by_layer_end_no_context(
+    box: dict[str, str], checkpoint: Checkpoint
+) -> None:
+    said: list[str] = []
+    engine = engine_for(with_window(checkpoint, "GptOssForCausalLM", model_type="gpt_oss"))
+    assert engine.context_options == {"--session-len": None}
+    engine.prepare(said.append)
+    assert [line for line in said if "one token more than the model's sliding window of 64" in line]
 
 
 def test_an_abbreviated_dtype_is_recorded_like_a_whole_one(box: dict[str, str], checkpoint: Checkpoint) -> None:

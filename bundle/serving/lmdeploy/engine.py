@@ -39,6 +39,7 @@ _OURS = {
     "--adapters",  # of which none is asked unless a request names it
 }
 
+_LENGTH: Final = "--session-len"
 _BFLOAT16_SINCE: Final = (8, 0)
 """The compute capability from which on GPUs have it."""
 
@@ -154,8 +155,7 @@ class LmdeployEngine:
 
     @property
     def context_options(self) -> Mapping[str, int | None]:
-        option = "--session-len"
-        return {option: self._number(option)}
+        return {_LENGTH: self._length}
 
     @property
     def gpu_count(self) -> int:
@@ -208,6 +208,7 @@ class LmdeployEngine:
             )
         served_name = printable(job.checkpoint.name) or "model"
         say(f"lmdeploy {installed.version} on GPU {', '.join(map(str, gpus))}")
+        self._tell_of_the_window(say)
         backend: tuple[str, ...] = ()
         if not is_given("--backend", job.engine_arguments):
             lacks = support.without_turbomind(gpus, job.machine.nvidia.capabilities, version)
@@ -276,6 +277,47 @@ class LmdeployEngine:
                 remedy="Its replies would be another model's. Use --engine transformers.",
             )
 
+    @property
+    def _window(self) -> int | None:
+        """The model's sliding window in tokens; None if it has none, or no text is longer."""
+        checkpoint = self.job.checkpoint
+        window, positions = support.sliding_window(checkpoint.config), checkpoint.max_position_embeddings
+        return window if window is not None and (positions is None or window < positions) else None
+
+    @property
+    def _length(self) -> int | None:
+        """The server's context length in tokens; None where lmdeploy takes it from config.json.
+
+        It ends at the window, unless the user says otherwise, where lmdeploy would not compute longer texts as the
+        model does.
+        """
+        given, window = self._number(_LENGTH), self._window
+        if window is None or self._windows_are_its_own or is_given(_LENGTH, self.job.arguments):
+            return given
+        return min(window, given or window)
+
+    @property
+    def _windows_are_its_own(self) -> bool:
+        return self.job.checkpoint.architecture in support.WINDOW_BY_LAYER
+
+    def _tell_of_the_window(self, say: Callable[[str], None]) -> None:
+        window, given, length = self._window, self._number(_LENGTH), self._length
+        if window is None or (given is not None and given <= window):
+            return
+        other = "--engine transformers does"
+        if self._windows_are_its_own:
+            say(f"its PyTorch engine sees one token more than the model's sliding window of {window:,}; {other} not")
+        elif length == window:
+            say(
+                f"prompt and reply end at the model's sliding window of {window:,} tokens: lmdeploy does not compute "
+                f"what lies beyond it as the model does; {other}"
+            )
+        else:
+            say(
+                f"WARNING: what lies beyond the model's sliding window of {window:,} tokens is not computed as the "
+                f"model does ({_LENGTH} {given}); {other}"
+            )
+
     def _dtype(self, gpus: Sequence[Gpu], say: Callable[[str], None]) -> str | None:
         """The data type it is made to compute in; None where config.json or quantized weights decide.
 
@@ -329,7 +371,10 @@ class LmdeployEngine:
         if not self._template_chosen:
             arguments += ["--chat-template", str(directory / _CHAT_TEMPLATE)]
         launcher = Path(__file__).with_name("launcher.py")
-        return (installed.interpreter, str(launcher), installed.script, *arguments, *job.engine_arguments)
+        arguments += job.settings.args
+        if self._length != self._number(_LENGTH):
+            arguments += [_LENGTH, str(self._length)]
+        return (installed.interpreter, str(launcher), installed.script, *arguments, *job.arguments)
 
     @property
     def _template_chosen(self) -> bool:

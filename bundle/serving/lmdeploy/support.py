@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from bundle.checkpoints import language_configs
 from bundle.serving.gpus import Gpu
 from bundle.system.files import text_if_there
 
@@ -25,6 +26,31 @@ _GROUP_SIZES: Final = {"awq": (128,), "gptq": (128,), "compressed-tensors": (32,
 _CODE_FOR_ONE: Final = {(9, 0): (0, 12), (10, 0): (0, 13), (12, 0): (0, 13)}
 _CODE_FROM: Final = ((7, 0), (7, 5), (8, 0))
 """Compute capabilities that TurboMind has code for: for one alone, since a version of lmdeploy; or from one on."""
+
+WINDOW_BY_LAYER: Final = frozenset({"GptOssForCausalLM", "Gemma3ForConditionalGeneration"})
+"""The architectures whose sliding window it applies to the layers that have one, and to no other.
+
+For others, TurboMind applies none, and the PyTorch engine drops from the cache, for all layers, what lies before it.
+"""
+_WINDOWS: Final = dict.fromkeys(
+    ("mistral", "gemma2", "gemma3_text", "qwen2", "qwen2_moe", "qwen2_vl", "qwen3", "qwen3_moe"), 4096
+) | {"gpt_oss": 128}
+"""By model_type, what transformers takes where config.json has no sliding_window."""
+
+
+def sliding_window(config: Mapping[str, Any]) -> int | None:
+    """How many tokens a layer of the model sees at most, as transformers reads config.json.
+
+    None if it sees all, or lmdeploy computes just that, as of DeepSeek-V4.
+    """
+    for one in language_configs(config):
+        kind = str(one.get("model_type"))
+        if kind == "deepseek_v4":
+            return None
+        window = one.get("sliding_window", _WINDOWS.get(kind))
+        if isinstance(window, int) and window > 0 and one.get("use_sliding_window", not kind.startswith("qwen")):
+            return window
+    return None
 
 
 def architectures(package: Path) -> frozenset[str] | None:
