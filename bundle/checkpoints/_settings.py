@@ -97,26 +97,35 @@ _ROPE: Final[Mapping[str, Rules]] = {
     },
 }
 """What each kind of scaled positions must give (transformers' ``modeling_rope_utils``)."""
+_ROPE_KEYS: Final = ("rope_scaling", "rope_parameters")
 _SAME_ROPE: Final = {"su": "longrope", "mrope": "default"}
 _ROTATES_A_PART: Final = ("Glm", "Phi3")  # of each head
 
 
-def wrong_rope(config: Mapping[str, Any]) -> str | None:
-    """What is wrong with how positions are scaled; None if nothing is. An engine may ignore what it does not know."""
-    for key in ("rope_scaling", "rope_parameters"):
+def scalings(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], object]]:
+    """How positions are scaled: the key that says so, its settings, and their kind."""
+    for key in _ROPE_KEYS:
         given = config.get(key) or {}
         nested = [one for one in given.values() if isinstance(one, dict)]  # by the kind of a layer's attention
         for settings in nested or [given]:
             kind = settings.get("rope_type", settings.get("type", None if "factor" in settings else "default"))
-            if not isinstance(kind, str) or kind not in _ROPE:
-                return f"{key} has the rope_type {shown(repr(kind), 40)}; known are {', '.join(_ROPE)}"
-            older = settings.get("type", kind)
-            if older != kind and _SAME_ROPE.get(str(older), older) != _SAME_ROPE.get(kind, kind):
-                return f"{key} has the rope_type {kind} and the type {shown(repr(older), 40)}"
-            absent = [name for name in _ROPE[kind] if settings.get(name) is None]
-            wrong = f"lacks {', '.join(absent)}" if absent else wrong_value(settings, _ROPE[kind])
-            if wrong is not None:
-                return f"in {key} of the type {kind}, {wrong}" if not absent else f"{key} of the type {kind} {wrong}"
+            yield key, settings, kind
+
+
+def wrong_rope(config: Mapping[str, Any]) -> str | None:
+    """What is wrong with how positions are scaled; None if nothing is. An engine may ignore what it does not know."""
+    for key, settings, kind in scalings(config):
+        if not isinstance(kind, str) or kind not in _ROPE:
+            return f"{key} has the rope_type {shown(repr(kind), 40)}; known are {', '.join(_ROPE)}"
+        older = settings.get("type", kind)
+        if older != kind and _SAME_ROPE.get(str(older), older) != _SAME_ROPE.get(kind, kind):
+            return f"{key} has the rope_type {kind} and the type {shown(repr(older), 40)}"
+        absent = [name for name in _ROPE[kind] if settings.get(name) is None]
+        wrong = f"lacks {', '.join(absent)}" if absent else wrong_value(settings, _ROPE[kind])
+        if wrong is not None:
+            return f"in {key} of the type {kind}, {wrong}" if not absent else f"{key} of the type {kind} {wrong}"
+    for key in _ROPE_KEYS:
+        given = config.get(key) or {}
         if given.get("partial_rotary_factor", config.get("partial_rotary_factor")) not in (None, 1):
             architecture = str((config.get("architectures") or [""])[0])
             if not architecture.startswith(_ROTATES_A_PART):  # then transformers ignores it, and lmdeploy does not

@@ -31,6 +31,7 @@ from bundle.checkpoints._settings import (
     ends,
     first_number,
     language_configs,
+    scalings,
     vocab_size,
     wrong_model_type,
     wrong_rope,
@@ -83,6 +84,11 @@ class Checkpoint:
     def quantization(self) -> str | None:
         """The method the weights are quantized with, such as ``awq``; None if they are not."""
         return None if self.quantization_config is None else shown(self.quantization_config["quant_method"])
+
+    @property
+    def scaled_by_ntk(self) -> bool:
+        """Whether positions are scaled as ``ntk``, which of the engines only vLLM knows."""
+        return has_known_layout(self.config) and any(kind == "ntk" for _, _, kind in scalings(self.config))
 
     @property
     def remote_code_names(self) -> tuple[str, ...]:

@@ -40,7 +40,8 @@ def choose_engine(name: str, model: ModelFile, job: Job) -> Engine:
     """The engine of this name, or the one that "auto" stands for, for a job.
 
     Raises UsageError if the name is unknown, or "auto" finds a GPU that cannot be used; CheckpointError if the engine
-    does not know the checkpoint's architecture, or how its weights are quantized; ServerError if it is not installed.
+    does not know the checkpoint's architecture, or how its weights are quantized or its positions scaled; ServerError
+    if it is not installed.
     """
     if name != "auto" and name not in ENGINES:
         names = ["auto", *ENGINES]
@@ -51,6 +52,12 @@ def choose_engine(name: str, model: ModelFile, job: Job) -> Engine:
         name, _ = automatic_engine(job.machine)
     engine = ENGINES[name](replace(job, settings=getattr(model, name)))
     require_architecture(job.checkpoint, engine.architectures, name)
+    if name != "vllm" and job.checkpoint.scaled_by_ntk:
+        raise CheckpointError(
+            f"{name} cannot serve {printable(str(job.checkpoint.path))}: by config.json its positions are scaled as "
+            "'ntk', which only vLLM knows.",
+            remedy="Use --engine vllm, or compare config.json with the one the model was published with.",
+        )
     if (refused := engine.refused_quantization) is not None:
         others = [other for other in ENGINES if other != name and _may_take(ENGINES[other](job))]
         raise CheckpointError(

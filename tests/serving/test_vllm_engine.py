@@ -332,6 +332,15 @@ def test_it_is_chosen_by_name_with_the_settings_of_its_table_and_never_by_itself
     assert choose_engine("auto", model, Job(llama, CPU)).name == "transformers"
 
 
+def test_positions_scaled_as_ntk_are_for_vllm_alone(llama: Checkpoint) -> None:
+    ntk = replace(llama, config={**llama.config, "rope_scaling": {"type": "ntk", "factor": 2.0}})
+    assert choose_engine("vllm", ModelFile(description="x"), Job(ntk, CPU)).name == "vllm"
+    for engine in ("lmdeploy", "transformers", "auto"):
+        with pytest.raises(CheckpointError, match="its positions are scaled as 'ntk', which only vLLM knows") as caught:
+            choose_engine(engine, ModelFile(description="x"), Job(ntk, CPU))
+        assert "--engine vllm" in str(caught.value.remedy)
+
+
 def test_every_engine_has_a_table_in_model_files() -> None:
     for name in ENGINES:
         assert isinstance(getattr(ModelFile(description="x"), name), EngineSettings)
