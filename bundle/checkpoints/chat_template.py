@@ -13,7 +13,8 @@ from bundle.errors import TokenizerError
 if TYPE_CHECKING:
     from bundle.checkpoints.inspection import Checkpoint
 
-_ELSEWHERE: Final = ("additional_chat_templates", "tekken.json")
+_ADDITIONAL: Final = "additional_chat_templates"
+_ELSEWHERE: Final = (_ADDITIONAL, "tekken.json")
 # Some bring it in Python: an attribute of the tokenizer's class, or a method of it. Code that uses one is everywhere.
 _IN_CODE: Final = re.compile(
     rb"\bdef\s+(?:default_|apply_)?chat_template\b|^[ \t]*(?:\w+\.)?chat_template[ \t]*(?::[^=\n]*)?=(?!=)",
@@ -64,8 +65,15 @@ def unusable_template(directory: Path, fault: str) -> TokenizerError:
     """The error for a chat template with a fault."""
     found = find_chat_template(directory)
     where, copied = (directory, "the tokenizer's files") if found is None else (found[0], found[0].name)
+    places, further = [where], ""
+    if _ADDITIONAL in list_names(directory):
+        places = [directory / _ADDITIONAL, *([] if found is None else places)]
+        further = (
+            f"move {_ADDITIONAL} away (transformers prefers what is there to tokenizer_config.json, and default.jinja "
+        )
+        further += "there to every other file), "
     return TokenizerError(
-        f"The chat template in {shown(where)} cannot be used: {shown(fault, 900)}.",
-        remedy=f"Correct it, or copy {copied} from the model that this one was made from; "
+        f"The chat template in {' or '.join(map(shown, places))} cannot be used: {shown(fault, 900)}.",
+        remedy=f"Correct it, {further}or copy {copied} from the model that this one was made from; "
         "--prompt-shape plain asks without a template.",
     )

@@ -17,6 +17,7 @@ from bundle.checkpoints._files import read_json_object, shown
 from bundle.checkpoints._settings import language_configs, vocab_size
 from bundle.checkpoints.chat_template import find_chat_template, unusable_template
 from bundle.checkpoints.confined import run_confined
+from bundle.checkpoints.tokenizer_probe import LEFT_OUT
 from bundle.errors import TokenizerError
 from bundle.system.files import user_path
 
@@ -249,6 +250,12 @@ def _judge(
             "model's file in models/.",
         )
     remedy = _remedy(str(version), config)
+    if any(LEFT_OUT in problem for problem in problems):
+        remedy = (
+            "The likely cause is a word among the special tokens: additional_special_tokens, extra_special_tokens or "
+            'eos_token in tokenizer_config.json or special_tokens_map.json, or an added token with "special": true. '
+            "Take it out there."
+        )
     if problems:
         more = int(result["failed"]) - 1
         raise TokenizerError(

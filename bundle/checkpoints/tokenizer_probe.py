@@ -28,6 +28,7 @@ from typing import Any
 RESULT = b"\x1eresult "  # as in ``confined``; no other line begins like this
 PROBLEM_LIMIT = 20
 SHOWN = 400  # characters
+LEFT_OUT = "as a special token, which servers leave out of replies"
 SENTENCEPIECE_NEEDS = (("sentencepiece", "sentencepiece"), ("protobuf", "google.protobuf"))
 
 # What C-Eval prompts and replies are made of. Texts that `clean_up_tokenization` would tidy (" ." or " n't") are left
@@ -118,7 +119,11 @@ def check_texts(tokenizer: Any, own: Any, report: Report) -> None:
     for text in TEXTS:
         ids = encode(tokenizer, text)
         report.see(ids, shown(text))
-        report.check(difference(text, decode(tokenizer, ids, as_reply=True)))
+        problem = difference(text, decode(tokenizer, ids, as_reply=True))
+        left_out = dict.fromkeys(decode(tokenizer, [one]) for one in ids if not decode(tokenizer, [one], as_reply=True))
+        if problem is not None and left_out:
+            problem += f", with {', '.join(map(shown, left_out))} {LEFT_OUT}"
+        report.check(problem)
         check_tokens(tokenizer, own, text, report)
 
 

@@ -33,6 +33,17 @@ def test_it_is_found_wherever_it_stands_and_not_run(tmp_path: Path, name: str, t
     assert f"copy {name} from the model that this one was made from" in str(error.remedy)
 
 
+def test_templates_in_a_directory_of_their_own_are_named_first_since_transformers_prefers_them(tmp_path: Path) -> None:
+    written(tmp_path, "tokenizer_config.json", CHAT_TEMPLATE)
+    additional = tmp_path / "additional_chat_templates"
+    additional.mkdir()
+    error = unusable_template(tmp_path, "line 1: unexpected end of template")
+    assert f"The chat template in {additional} or {tmp_path / 'tokenizer_config.json'} cannot be used" in error.message
+    assert "move additional_chat_templates away" in str(error.remedy)
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    assert f"The chat template in {additional} cannot be used" in unusable_template(tmp_path, "x").message
+
+
 def test_of_several_the_default_is_used(tmp_path: Path) -> None:
     several = [{"name": "rag", "template": "{{ x"}, {"name": "default", "template": CHAT_TEMPLATE}]
     written(tmp_path, "tokenizer_config.json", several)

@@ -101,6 +101,13 @@ async def test_a_tokenizer_whose_code_loses_newlines_is_an_error_that_names_tran
 
 
 @needs_transformers
+async def test_a_word_among_the_special_tokens_is_told_where_to_take_it_out(tmp_path: Path) -> None:
+    error = await refusal(write_bpe(tmp_path / "bpe", additional_special_tokens=["题"]), sys.executable)
+    assert "a word among the special tokens: additional_special_tokens" in str(error.remedy)
+    assert "damaged" not in str(error.remedy)
+
+
+@needs_transformers
 async def test_a_tokenizer_in_python_code_without_leave_is_an_error_that_tells_how_to_give_it(tmp_path: Path) -> None:
     error = await refusal(write_lossy(tmp_path / "lossy", "\n"), sys.executable)
     assert "which needs --trust-remote-code" in error.message

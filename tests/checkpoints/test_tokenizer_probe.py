@@ -146,6 +146,11 @@ def test_a_letter_that_servers_would_leave_out_of_replies_is_found_out(prober: P
     assert "A. 150" in problems(prober.probe(write_bpe(tmp_path / "end", eos_token="A")))
 
 
+def test_a_word_among_the_special_tokens_is_named_as_the_cause(prober: Prober, tmp_path: Path) -> None:
+    report = prober.probe(write_bpe(tmp_path / "bpe", additional_special_tokens=["题"]), vocab_size=None)
+    assert "with '题' as a special token, which servers leave out of replies" in problems(report)
+
+
 def test_a_tokenizer_class_that_does_not_do_what_tokenizer_json_says_is_found_out(
     prober: Prober, tmp_path: Path
 ) -> None:
