@@ -74,6 +74,6 @@ def unusable_template(directory: Path, fault: str) -> TokenizerError:
         further += "there to every other file), "
     return TokenizerError(
         f"The chat template in {' or '.join(map(shown, places))} cannot be used: {shown(fault, 900)}.",
-        remedy=f"Correct it, {further}or copy {copied} from the model that this one was made from; "
-        "--prompt-shape plain asks without a template.",
+        remedy=f"Correct it, {further}copy {copied} from the model that this one was made from, or give another with "
+        "`-- --chat-template FILE`; --prompt-shape plain asks without a template.",
     )

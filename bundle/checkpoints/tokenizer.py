@@ -57,6 +57,7 @@ class RenderedPrompt:
         error: Why it cannot be rendered; None if it can.
         ending: How the text ends.
         appended: The text of the special tokens that the tokenizer puts at its end; usually none.
+        dated: Whether the chat template makes another prompt of it on another day.
     """
 
     tokens: int | None
@@ -66,6 +67,7 @@ class RenderedPrompt:
     error: str | None = None
     ending: str = ""
     appended: str = ""
+    dated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class TokenizerProof:
         stop_token_ids: The id of that mark, if none of the checkpoint's files lists it among those that end a reply:
             what an engine must be given so that replies end there. Usually empty.
         conversations: The prompts that were to be rendered, in their order.
+        chosen_template: Of two files with different chat templates the one that is used; None if there are no two.
     """
 
     transformers: str
@@ -91,6 +94,7 @@ class TokenizerProof:
     end_of_turn: str | None = None
     stop_token_ids: tuple[int, ...] = ()
     conversations: tuple[RenderedPrompt, ...] = ()
+    chosen_template: str | None = None
 
     @property
     def unlisted_end(self) -> str | None:
@@ -157,7 +161,8 @@ async def prove_tokenizer(
             details=tail,
         )
     _judge(result, directory, config, python, trust_remote_code, tail)
-    rendered = tuple(map(_rendered, result.get("conversations", ())))
+    dated = uses_template and result.get("dated") is True
+    rendered = tuple(_rendered(one, dated=dated) for one in result.get("conversations", ()))
     if uses_template:
         fault = result.get("template")
         if fault is None and find_chat_template(directory) is not None:
@@ -178,10 +183,11 @@ async def prove_tokenizer(
         end_of_turn=mark,
         stop_token_ids=stop,
         conversations=rendered,
+        chosen_template=result.get("chosen") if uses_template else None,
     )
 
 
-def _rendered(conversation: Mapping[str, Any]) -> RenderedPrompt:
+def _rendered(conversation: Mapping[str, Any], *, dated: bool) -> RenderedPrompt:
     """What the probe says of a conversation."""
     if "error" in conversation:
         return RenderedPrompt(None, error=shown(conversation["error"], 400))
@@ -193,6 +199,7 @@ def _rendered(conversation: Mapping[str, Any]) -> RenderedPrompt:
         None if bare is None else int(bare),
         ending=str(conversation["ending"]),
         appended=str(conversation["appended"]),
+        dated=dated,
     )
 
 

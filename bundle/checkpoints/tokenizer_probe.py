@@ -5,8 +5,9 @@ used, and nothing of ``bundle``. The line of its output that begins with ``RESUL
 (its version, or null), ``checked`` (how many things were), ``problems`` (what failed, at most ``PROBLEM_LIMIT``),
 ``failed`` (how many did), ``error`` (null, or why the tokenizer could not even be loaded and asked), ``missing``
 (packages that reading a sentencepiece model takes and that are not installed; transformers 5 then complains of a third
-one), ``template`` (null, or why the chat template makes no prompt of a conversation), ``end_of_turn`` (the token that
-the chat template writes after a reply, and its id; null if none),
+one), ``template`` (null, or why the chat template makes no prompt of a conversation), ``dated`` (whether its prompts
+are others on another day), ``chosen`` (of two files with different chat templates the one that is used; null if there
+are no two), ``end_of_turn`` (the token that the chat template writes after a reply, and its id; null if none),
 ``eos_token_id`` (the tokenizer's own) and ``conversations`` (for each conversation it was given: ``tokens``, how many
 the chat template makes of it, ``with_special``, how many if the tokenizer adds its own special tokens, too, ``bare``,
 how many a text that is not a conversation has without these,
@@ -23,6 +24,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 RESULT = b"\x1eresult "  # as in ``confined``; no other line begins like this
@@ -270,6 +272,55 @@ def occurrences(text: str, marks: dict[str, int]) -> Iterator[tuple[str, int]]:
         yield mark, found.count(mark)
 
 
+def is_dated(tokenizer: Any, messages: list[dict[str, str]], arguments: dict[str, Any]) -> bool:
+    """Whether a prompt is another one on another day. Raises TemplateError if it changes within a day."""
+    if not getattr(tokenizer, "chat_template", None):
+        return False
+    utilities: Any = sys.modules.get("transformers.utils.chat_template_utils")  # older versions tell templates no time
+
+    def at(moment: datetime) -> str:
+        class Stopped(datetime):
+            @classmethod
+            def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+                return moment
+
+        real = getattr(utilities, "datetime", None)
+        try:
+            if real is not None:
+                utilities.datetime = Stopped
+            return render(tokenizer, messages, add_generation_prompt=True, **arguments)
+        finally:
+            if real is not None:
+                utilities.datetime = real
+
+    morning = datetime(2024, 5, 6)
+    first, *later = (at(morning + timedelta(seconds=3671 * hour, microseconds=hour)) for hour in range(24))
+    if (other := next((text for text in later if text != first), None)) is not None:  # or by chance, with `random`
+        start = max(0, next((i for i, (a, b) in enumerate(zip(first, other)) if a != b), 0) - 20)  # noqa: B905
+        became = f"{shown(first[start : start + 60])} may be {shown(other[start : start + 60])}"
+        raise TemplateError(f"a prompt changes from one moment to the next: {became}")
+    return any(at(morning + timedelta(days=days)) != first for days in (1, 2, 3, 4, 5, 6, 40, 400))
+
+
+def chosen_template(tokenizer: Any, directory: str) -> str | None:
+    """Of two files with different chat templates the one that the tokenizer has taken; None if there are no two."""
+    try:
+        with open(os.path.join(directory, "chat_template.jinja"), encoding="utf-8") as file:  # noqa: PTH118, PTH123
+            own = file.read()
+    except FileNotFoundError:
+        return None
+    template, used = read_json(directory, "tokenizer_config.json").get("chat_template"), tokenizer.chat_template
+    if isinstance(template, list):
+        template = {one.get("name"): one.get("template") for one in template}.get("default")
+    if isinstance(used, dict):
+        used = used.get("default")
+    if not template or template.removesuffix("\n") == own.removesuffix("\n"):
+        return None
+    if used == own:
+        return "chat_template.jinja"
+    return "tokenizer_config.json" if used == template else "additional_chat_templates"
+
+
 def adopt_template(tokenizer: Any, directory: str) -> None:
     """Give a tokenizer without a chat template that of the processor, as servers do."""
     if not getattr(tokenizer, "chat_template", None):
@@ -357,7 +408,8 @@ def probe(
 ) -> dict[str, Any]:
     """Load the tokenizer in ``directory``, check it, and count the tokens of conversations."""
     result: dict[str, Any] = {"transformers": None, "error": None, "missing": []}
-    result |= {"template": None, "end_of_turn": None, "eos_token_id": None, "conversations": []}
+    result |= {"template": None, "dated": False, "chosen": None}
+    result |= {"end_of_turn": None, "eos_token_id": None, "conversations": []}
     report = Report(vocab_size)
     step = "transformers could not be imported"
     if not brings_code(directory):
@@ -383,6 +435,10 @@ def probe(
         try:
             check_chat(tokenizer, own, declared, report)
             result["end_of_turn"] = end_of_turn(tokenizer, declared)
+            result["chosen"] = chosen_template(tokenizer, directory)
+            chats = [messages for messages in conversations or () if messages[0]["role"] != "text"]
+            messages = chats[0] if chats else [{"role": role, "content": content} for role, content in CHAT]
+            result["dated"] = is_dated(tokenizer, messages, template_arguments or {})
         except Exception as error:
             result["template"] = told(error)
         step = "its prompts could not be counted"

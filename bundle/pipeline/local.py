@@ -366,6 +366,9 @@ class LocalModel(Prepared):
         )
         if self._requests.plain:  # ends where the checkpoint's files say, as in OpenCompass's configs of base models
             return proof.conversations
+        if proof.chosen_template is not None:
+            files = "chat_template.jinja and tokenizer_config.json have different chat templates"
+            self._screen.say(f"{files}: prompts are made with that of {proof.chosen_template}")
         self._stop = stop_fields(spec, proof)
         if proof.unlisted_end is not None and spec.ends.isdisjoint(proof.stop_token_ids):
             if self._stop:

@@ -228,11 +228,12 @@ async def _begin(session: _Session, run: Run, plan: Plan, model: Prepared, loade
 
     asking = _asking_options(session, model)
     served = await in_thread(model.describe)
+    date = None if model.template is None else model.template.date
     record = RunRecord.of(
         plan.task_records(loaded.tables),
         loaded.tables,
         served,
-        plan.sampling(model.extra_body),
+        plan.sampling(model.extra_body, date),
         context=None if loaded.context is None else loaded.context.record,
         command=session.command,
         replicas=1 + len(model.helpers) if model.helpers else None,
@@ -256,6 +257,8 @@ async def _begin(session: _Session, run: Run, plan: Plan, model: Prepared, loade
     await undisturbed(writing)
     writing.result()
     session.record, session.evaluation = record, evaluation
+    if date is not None:
+        session.screen.say(f"the chat template makes other prompts on other days: scores are those of {date}")
     if loaded.context is not None:
         for line in loaded.context.says(plan.shortened(loaded.questions), len(loaded.questions)):
             session.screen.say(line)

@@ -162,7 +162,7 @@ class Plan:
         examples = {task.name: task.examples for task in self.tasks}
         return sum(question.examples < examples[question.task] for question in questions)
 
-    def sampling(self, extra_body: Mapping[str, Any]) -> SamplingRecord:
+    def sampling(self, extra_body: Mapping[str, Any], prompt_date: str | None = None) -> SamplingRecord:
         """How replies are generated, for the run's record; ``extra_body`` is what the target adds to every request."""
         lengths = set(self.max_out_len.values())
         return SamplingRecord(
@@ -171,6 +171,7 @@ class Plan:
             max_seq_len=min(self.limits).tokens if self.limits else None,
             thinking=self.requests.thinking,
             extra_body={**extra_body, **self.requests.extra_body},
+            prompt_date=prompt_date,
         )
 
     def task_records(self, tables: Sequence[Tables] = ()) -> list[TaskRecord]:

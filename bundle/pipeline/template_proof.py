@@ -6,6 +6,7 @@ The replies, of one token each, must be what the model said: a server may take t
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -67,6 +68,7 @@ class TemplateProof:
             each server is asked one of them.
         rendered: What the checkpoint's tokenizer gives for these.
         vocabulary: The directory of that tokenizer.
+        date: Today's, if the checkpoint's chat template makes other prompts on other days.
         verdict: None until there is one.
     """
 
@@ -75,6 +77,7 @@ class TemplateProof:
     choices: list[list[Question]]
     rendered: Mapping[Key, RenderedPrompt]
     vocabulary: Path
+    date: str | None = None
     verdict: Verdict | None = field(default=None, init=False)
     _tried: list[Question] = field(default_factory=list, init=False)
 
@@ -93,7 +96,9 @@ class TemplateProof:
         choices = choose_prompts(questions, 1 + min(restarts, _MOST_RESTARTS))
         chosen = [question for choice in choices for question in choice]
         rendered = await render([question.messages for question in chosen])
-        return cls(engine, option, choices, dict(zip((one.key for one in chosen), rendered, strict=True)), vocabulary)
+        today = date.today().isoformat() if any(one.dated for one in rendered) else None
+        by_key = dict(zip((one.key for one in chosen), rendered, strict=True))
+        return cls(engine, option, choices, by_key, vocabulary, today)
 
     async def prove(self, evaluation: "Evaluation", client: "Client") -> Verdict | None:
         """Ask the server, unless that was done before; None then."""

@@ -131,6 +131,7 @@ class SamplingRecord(RecordPart):
         max_seq_len: Maximum tokens of a prompt and its reply together, as asked for.
         extra_body: Further fields of every request, such as ``top_k``.
         thinking: The marks around thinking that the model file declares.
+        prompt_date: The day on which the prompts were made, if the chat template makes others on other days.
     """
 
     temperature: StrictFloat
@@ -138,6 +139,7 @@ class SamplingRecord(RecordPart):
     max_seq_len: StrictInt | None
     extra_body: dict[str, Any] = Field(default_factory=dict)
     thinking: tuple[Text, Text] | None = None
+    prompt_date: Text | None = None
 
 
 class ContextRecord(RecordPart):

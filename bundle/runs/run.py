@@ -137,7 +137,7 @@ class Run:
         what an earlier session wrote, because nothing will be asked.
         """
         if (self.directory / RECORD).exists():
-            require_same(RunRecord.read(self.directory), record)
+            require_same(RunRecord.read(self.directory), record, asks=not keep)
             if keep and _holds(self.directory / PROMPTS, prompt_lines(questions)):
                 return
         # The record comes last: where there is one, it is known which questions the run has.

@@ -12,8 +12,11 @@ _INCIDENTAL: Final = re.compile(r"model\.path|engine\.(version|gpus)|tasks\[\d+\
 """What may differ: a checkpoint may have been moved, its engine upgraded, and other GPUs be free; the last follow from
 the data, and older records lack it."""
 
-_LATER: Final = re.compile(r"tasks\[\d+\]\.data_fingerprint|sampling\.extra_body.*")
+_LATER: Final = re.compile(r"tasks\[\d+\]\.data_fingerprint|sampling\.(extra_body.*|prompt_date)")
 """What is not known before the questions are loaded and the server is started."""
+
+_PROVED: Final = re.compile(r"sampling\.(extra_body\.stop(_token_ids)?|prompt_date)")
+"""What the proof of the tokenizer finds out, without which a run ends that has nothing left to ask."""
 
 _NAMED: Final = {
     "sampling.extra_body.": "request field",
@@ -39,6 +42,7 @@ _OPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "sampling.max_out_len": ("--max-out-len", ""),
     "sampling.max_seq_len": ("--max-seq-len", "no limit"),
     "sampling.thinking": ("model file, thinking", "none"),
+    "sampling.prompt_date": ("date in the chat template's prompts", "none"),
     "context.max_tokens": ("context length", "no limit"),
     "context.set_by": ("context length set by", "nothing"),
     "context.counted_with": ("tokens counted with", "nothing"),
@@ -46,13 +50,13 @@ _OPTIONS: Final[Mapping[str, tuple[str, str]]] = {
 """What people call a setting, and its absence."""
 
 
-def require_same(then: RunRecord, now: RunRecord) -> None:
-    """Refuse to resume a run with other settings.
+def require_same(then: RunRecord, now: RunRecord, *, asks: bool = True) -> None:
+    """Refuse to resume a run with other settings; ``asks`` is whether it has anything left to ask.
 
     Raises RunError if task, data, model or sampling differ; the message says which.
     """
     parts = {"tasks", "sampling", "model", "engine"} | ({"context"} if then.context else set())  # older have none
-    _require_equal(then, now.model_dump(include=parts), _INCIDENTAL)
+    _require_equal(then, now.model_dump(include=parts), _INCIDENTAL if asks else _either(_INCIDENTAL, _PROVED))
 
 
 def require_same_plan(
@@ -62,7 +66,7 @@ def require_same_plan(
     now: dict[str, Any] = {"tasks": [one.model_dump() for one in tasks], "sampling": sampling.model_dump()}
     if served is not None:
         now |= {"model": served.model.model_dump(), "engine": served.engine and served.engine.model_dump()}
-    _require_equal(then, now, re.compile(f"{_INCIDENTAL.pattern}|{_LATER.pattern}"))
+    _require_equal(then, now, _either(_INCIDENTAL, _LATER))
 
 
 def leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -75,6 +79,10 @@ def leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
                 yield from leaves(one, f"{prefix}{key}[{number}].")
         else:
             yield f"{prefix}{key}", inner
+
+
+def _either(one: re.Pattern[str], other: re.Pattern[str]) -> re.Pattern[str]:
+    return re.compile(f"{one.pattern}|{other.pattern}")
 
 
 def _require_equal(then: RunRecord, now: Mapping[str, Any], free: re.Pattern[str]) -> None:

@@ -193,6 +193,54 @@ def test_a_chat_template_that_cannot_be_rendered_is_an_error(
     assert (report["error"], report["failed"]) == (None, 0)
 
 
+def with_system(text: str) -> str:
+    """A chat template that begins a prompt with a text of its own."""
+    return f"<|im_start|>system\n{text}<|im_end|>\n{CHAT_TEMPLATE}"
+
+
+@pytest.mark.parametrize(
+    ("template", "dated"),
+    [
+        (CHAT_TEMPLATE, False),
+        (with_system("Today Date: {{ strftime_now('%d %b %Y') }}"), True),
+        (with_system("Date: {{ date_string or strftime_now('%d %b %Y') }}"), False),  # the run gives it
+        (with_system("{% if strftime_now('%w') in '06' %}weekend{% endif %}"), True),
+        (with_system("{% set now = strftime_now('%H:%M') %}"), False),  # nothing of it is in the prompt
+    ],
+)
+def test_a_chat_template_whose_prompts_depend_on_the_day_is_found_out(
+    prober: Prober, tmp_path: Path, template: str, dated: bool
+) -> None:
+    directory = write_bpe(tmp_path / "bpe", chat_template=template)
+    report = prober.probe(directory, template_arguments={"date_string": "26 Jul 2024"})
+    assert (report["dated"], report["template"]) == (dated, None)
+
+
+@pytest.mark.parametrize(
+    "changing",
+    [
+        "It is {{ strftime_now('%H:%M') }}.",
+        "{{ strftime_now('%S') }}",
+        "Good {{ 'morning' if strftime_now('%H') | int < 12 else 'day' }}!",
+        "Be {{ ['kind', 'brief'] | random }}.",
+    ],
+)
+def test_a_chat_template_whose_prompts_change_within_a_day_cannot_be_used(
+    prober: Prober, tmp_path: Path, changing: str
+) -> None:
+    directory = write_bpe(tmp_path / "bpe", chat_template=with_system(changing))
+    assert prober.probe(directory)["template"].startswith("a prompt changes from one moment to the next: '")
+
+
+@pytest.mark.parametrize(("other", "chosen"), [("", None), ("\n", None), ("{# edited #}", "chat_template.jinja")])
+def test_of_two_files_with_different_chat_templates_the_one_used_is_named(
+    prober: Prober, tmp_path: Path, other: str, chosen: str | None
+) -> None:
+    directory = write_bpe(tmp_path / "bpe")
+    (directory / "chat_template.jinja").write_text(CHAT_TEMPLATE + other)
+    assert prober.probe(directory)["chosen"] == chosen
+
+
 @pytest.mark.parametrize("cut", ["content[:20]", "content | truncate(20)", "content | replace('x', '')"])
 def test_text_that_a_chat_template_cuts_off_or_changes_is_missed(prober: Prober, tmp_path: Path, cut: str) -> None:
     directory = write_bpe(tmp_path / "bpe", chat_template=CHAT_TEMPLATE.replace("['content']", f".{cut}"))

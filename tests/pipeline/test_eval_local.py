@@ -434,12 +434,13 @@ _EACH = (
     [
         ("{% for m in messages %}{{ m.content ", "line 1: unexpected end"),
         (_EACH.replace("m.content", "m.content[:60]"), "it leaves out text of a message"),
+        ("{{ strftime_now('%H:%M') }}" + _EACH, "a prompt changes from one moment to the next: '00:00<"),
         (
             _EACH + "{% if messages | length > 9 %}{{ raise_exception('at most 4 turns') }}{% endif %}",
             "at most 4 turns",
         ),
     ],
-    ids=["broken", "cutting", "of few turns"],
+    ids=["broken", "cutting", "of the time", "of few turns"],
 )
 def test_a_chat_template_that_does_not_make_the_runs_prompts_ends_it_before_a_question(
     tmp_path: Path, tiny: Path, template: str, told: str, more: list[str]
@@ -455,6 +456,36 @@ def test_a_chat_template_that_does_not_make_the_runs_prompts_ends_it_before_a_qu
     assert asked_with(tmp_path) == []
     if more:
         assert not (tmp_path / "record.json").exists()
+
+
+@pytest.mark.slow
+def test_prompts_that_depend_on_the_day_are_told_of_by_a_run_its_resume_and_a_comparison(
+    tmp_path: Path, tiny: Path
+) -> None:
+    model = shutil.copytree(tiny, tmp_path / "model")
+    template = json.loads((model / "tokenizer_config.json").read_text())["chat_template"]
+    # The stand-in's template knows no date: in this one it shows in a year that is over.
+    (model / "chat_template.jinja").write_text(template + "{% if strftime_now('%Y') == '2025' %}!{% endif %}")
+    options = ["eval-local", model, "--data", "sample", "--subjects", "law", "--out"]
+    ran = [call(*options, tmp_path / name, environment=gpu_box(tmp_path)) for name in ("one", "two")]
+    one, two = (path.parent for name in ("one", "two") for path in (tmp_path / name).glob("*/run.json"))
+    record = json.loads((one / "run.json").read_text())
+    today = record["sampling"]["prompt_date"]
+    record["sampling"]["prompt_date"] = "2026-05-06"
+    (one / "run.json").write_text(json.dumps(record))
+    compared = call("compare", one, two, environment=gpu_box(tmp_path))
+    whole = call(*options, tmp_path / "one", "--resume", one, environment=gpu_box(tmp_path))
+    (one / "results.json").unlink()
+    (one / "predictions.jsonl").write_text((one / "predictions.jsonl").read_text().splitlines(keepends=True)[0])
+    resumed = call(*options, tmp_path / "one", "--resume", one, environment=gpu_box(tmp_path))
+
+    assert [result.returncode for result in ran] == [0, 0]
+    assert f"the chat template makes other prompts on other days: scores are those of {today}" in ran[0].stderr
+    assert "prompts are made with that of chat_template.jinja" in ran[0].stderr
+    assert whole.returncode == 0, whole.stderr
+    assert resumed.returncode == 2
+    assert f"date in the chat template's prompts: 2026-05-06 then, {today} now" in resumed.stderr
+    assert re.search(f"date in the chat template's prompts.*2026-05-06.*{today}", compared.stdout)
 
 
 def test_a_task_that_the_engine_cannot_answer_starts_no_server(tmp_path: Path, base_dir: Path) -> None:

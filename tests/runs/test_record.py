@@ -118,6 +118,10 @@ def test_where_the_checkpoint_is_and_how_fast_it_is_asked_does_not_matter() -> N
             {"sampling": SamplingRecord(temperature=0.0, max_out_len=2048, max_seq_len=9)},
             r"--max-seq-len: no limit",
         ),
+        (
+            {"sampling": RECORD.sampling.model_copy(update={"prompt_date": "2026-05-06"})},
+            r"date in the chat template's prompts: none then, 2026-05-06 now",
+        ),
     ],
 )
 def test_a_run_that_asked_something_else_is_not_resumed_and_the_setting_is_named(
@@ -126,6 +130,16 @@ def test_a_run_that_asked_something_else_is_not_resumed_and_the_setting_is_named
     with pytest.raises(RunError, match="settings differ") as caught:
         require_same(RECORD, changed(**change))
     assert re.search(key, "\n".join(caught.value.details))
+
+
+@pytest.mark.parametrize("proved", [{"prompt_date": "2026-05-06"}, {"extra_body": {"stop_token_ids": [7]}}])
+def test_what_the_tokenizers_proof_finds_out_does_not_matter_to_a_run_that_asks_nothing_more(
+    proved: dict[str, Any],
+) -> None:
+    then = changed(sampling=RECORD.sampling.model_copy(update=proved))
+    require_same(then, RECORD, asks=False)
+    with pytest.raises(RunError, match="settings differ"):
+        require_same(then, RECORD)
 
 
 def test_both_values_of_a_setting_are_shown() -> None:
