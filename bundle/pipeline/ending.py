@@ -56,7 +56,7 @@ def write_page(run: Run, questions: int, screen: Screen) -> None:
 
     page = FORMATS["html"]
     try:
-        page.write(read_recorded_run(run.directory), run.directory / page.name)
+        page.write(read_recorded_run(run.directory, has_ended=True), run.directory / page.name)
     except BundleError as error:
         screen.note(f"no report: {error.message}")
     else:

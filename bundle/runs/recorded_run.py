@@ -45,6 +45,7 @@ class RecordedRun:
             whatever order they were answered in. Text may hold lone surrogates.
         questions: How many questions of a task, split and subject the run has, in that order, asked or not.
         scores: Computed from the predictions, by their names in ``results.json``, groups first.
+        has_ended: Whether nothing more is asked, although the program that asked still holds the run.
     """
 
     directory: Path
@@ -55,6 +56,7 @@ class RecordedRun:
     predictions: tuple[Prediction, ...]
     questions: Mapping[Part, int]
     scores: Mapping[str, Score]
+    has_ended: bool = False
 
     @property
     def name(self) -> str:
@@ -127,7 +129,7 @@ class RecordedRun:
 
     @property
     def is_running(self) -> bool:
-        return Lock(self.directory).is_held() is True
+        return not self.has_ended and Lock(self.directory).is_held() is True
 
     @property
     def total(self) -> int:
@@ -199,8 +201,8 @@ class RecordedRun:
         }
 
 
-def read_recorded_run(path: Path, out: Path = OUTPUTS) -> RecordedRun:
-    """Read a run's directory.
+def read_recorded_run(path: Path, out: Path = OUTPUTS, *, has_ended: bool = False) -> RecordedRun:
+    """Read a run's directory; the program that has asked its questions says that it ``has_ended``.
 
     Raises RunError if there is no such run, or it is damaged; the message names file and line.
     """
@@ -232,6 +234,7 @@ def read_recorded_run(path: Path, out: Path = OUTPUTS) -> RecordedRun:
         predictions=predictions,
         questions=questions,
         scores=score_run(tasks, questions, Tally(predictions)),
+        has_ended=has_ended,
     )
     _require_all_questions(run)
     if results is not None:

@@ -52,6 +52,8 @@ def test_a_run_ends_with_a_table_and_its_directory(finished: Finished) -> None:
     files = {"run.json", "prompts.jsonl", "predictions.jsonl", "results.json", "report.html", "server.log"}
     assert {path.name for path in directory.iterdir()} - {"gpus.jsonl"} == files  # there may be no time to see GPUs
     assert finished.stdout.splitlines()[-2] == f"report: {directory / 'report.html'}"
+    page = (directory / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"still running at \d|>No reply yet<", page)
 
 
 def test_code_of_the_checkpoint_that_may_run_is_named(finished: Finished) -> None:
