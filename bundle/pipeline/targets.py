@@ -1,8 +1,11 @@
 """What a run can be pointed at: something that is prepared once and then gives servers, one after the other."""
 
+# ruff: noqa: B027 - what few targets have something to do for is empty in the others
+
 import asyncio
 import contextlib
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +39,7 @@ class Timing(dict[str, float]):
             self[name] = self.get(name, 0.0) + time.perf_counter() - began
 
 
-class Target:
+class Target(ABC):
     """Where the model is served: on this machine, or by someone else.
 
     What finds that the model cannot be evaluated, or not like this, raises BundleError. A method that does nothing here
@@ -50,9 +53,9 @@ class Target:
         """Undo what `open` did, however far that came."""
 
     @property
+    @abstractmethod
     def model_file(self) -> ModelFile:
         """How the model is asked unless the command line says otherwise."""
-        raise NotImplementedError
 
     @property
     def qps(self) -> float | None:
@@ -70,15 +73,15 @@ class Target:
     def require_possible(self, plan: Plan, questions: Sequence[Question] = ()) -> None:
         """Check what can be checked of a run without preparing it; also the prompts of these questions, in seconds."""
 
+    @abstractmethod
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "Prepared":
         """Do what comes before the first server, while the questions are being loaded."""
-        raise NotImplementedError
 
     def kill(self) -> None:
         """Kill whatever was started, without asking."""
 
 
-class Prepared:
+class Prepared(ABC):
     """A target that can be served.
 
     Attributes:
@@ -112,19 +115,19 @@ class Prepared:
         score of this model could be trusted.
         """
 
+    @abstractmethod
     def describe(self) -> Served:
         """The model and its server, for ``run.json``. May take seconds."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Give back what was reserved; no server is started afterwards."""
 
+    @abstractmethod
     def serve(self, log: Path, started: asyncio.Event) -> contextlib.AbstractAsyncContextManager["Server"]:
         """Have a server, whose output is appended to ``log``, for as long as the block lasts.
 
         Once its command runs, ``started`` is set. Raises ServerError if it does not become ready, or cannot be stopped.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
