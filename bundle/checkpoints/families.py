@@ -15,7 +15,8 @@ from typing import Any, Final
 from bundle.checkpoints._files import TOKENIZER_FILE, list_names, new_directory, read_json_object, shown
 from bundle.checkpoints.internlm2.make import CARRIER, END_PULL, FAINT, LETTERS_PULL, LETTERS_SPREAD, SHARP
 from bundle.checkpoints.internlm2.make import training_texts as _training_texts
-from bundle.checkpoints.tokenizer_probe import declared_tokens, end_of_turn
+from bundle.checkpoints.tokenizer_probe.files import declared_tokens
+from bundle.checkpoints.tokenizer_probe.template import end_of_turn
 from bundle.errors import CheckpointError
 from bundle.system.files import write_json
 

@@ -17,14 +17,14 @@ from bundle.checkpoints._files import read_json_object, shown
 from bundle.checkpoints._settings import language_configs, vocab_size
 from bundle.checkpoints.chat_template import find_chat_template, unusable_template
 from bundle.checkpoints.confined import run_confined
-from bundle.checkpoints.tokenizer_probe import LEFT_OUT
+from bundle.checkpoints.tokenizer_probe.texts import LEFT_OUT
 from bundle.errors import TokenizerError
 from bundle.system.files import user_path
 
 Conversation = Sequence[Mapping[str, Any]]
 """Messages, each with its role and its content."""
 
-_PROBE: Final = Path(__file__).with_name("tokenizer_probe.py")
+_PROBE: Final = Path(__file__).with_name("tokenizer_probe") / "__main__.py"
 _EXPECTED: Final = {"transformers", "checked", "failed", "problems", "error", "missing"}
 _ONLY_IN_5: Final = ("Tokenizer class TokenizersBackend", "'list' object has no attribute 'keys'")
 """What transformers 4 says of a tokenizer_config.json in which 5 has saved a class of its own, or further marks."""

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from bundle.checkpoints.tokenizer_probe import declared_tokens, read_json
+from bundle.checkpoints.tokenizer_probe.files import declared_tokens, read_json
 from bundle.errors import EngineMissingError, ServerError, UsageError
 from bundle.serving.conversion import INTERNLM2, cache_directory, cpu_dtype, servable
 from bundle.serving.diagnosis import KnownFailure, raised

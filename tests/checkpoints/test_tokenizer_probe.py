@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from bundle.checkpoints.tokenizer_probe import TEXTS, difference, installed
+from bundle.checkpoints.tokenizer_probe.probe import installed
+from bundle.checkpoints.tokenizer_probe.texts import TEXTS, difference
 from tests.checkpoints.checkpoints import write_json
 from tests.checkpoints.tokenizers import (
     BPE_SIZE,

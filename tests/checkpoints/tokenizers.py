@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
-from bundle.checkpoints import tokenizer_probe
 from tests.checkpoints.checkpoints import write_json
 from tests.patience import PATIENCE_S
 
@@ -125,8 +124,8 @@ class Prober:
     """One process that probes any number of directories, so that transformers is imported once."""
 
     _LOOP = (
-        "import json, os, runpy, sys\n"
-        "probe = runpy.run_path(sys.argv[1])['probe']\n"
+        "import json, os, sys\n"
+        "from bundle.checkpoints.tokenizer_probe.probe import probe\n"
         "answers = os.fdopen(os.dup(1), 'w'); os.dup2(2, 1)\n"
         "for line in sys.stdin:\n"
         "    question = json.loads(line)\n"
@@ -135,7 +134,7 @@ class Prober:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", self._LOOP, tokenizer_probe.__file__],
+            [sys.executable, "-c", self._LOOP],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # Code of the same name and size, written in the same second, would be taken for what was compiled before.

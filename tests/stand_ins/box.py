@@ -29,7 +29,7 @@ def with_gpus(count: int) -> dict[str, str]:
 # of a checkpoint (its first argument), asked about the same conversations (its last one, a file) with the same options.
 _PYTHON_WITH_KEPT_PROBE = """#!/bin/sh
 case "$*" in
-*tokenizer_probe.py*)
+*/tokenizer_probe/__main__.py*)
     options=
     for conversations; do case "$conversations" in --*) options="$options $conversations" ;; esac; done
     kept="{kept}/$({{ echo "$options"; find -L "$2" -type f ! -name "*.safetensors" -exec cksum {{}} + |

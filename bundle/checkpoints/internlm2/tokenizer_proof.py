@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bundle.checkpoints._files import shown
 from bundle.checkpoints.internlm2.sentencepiece import SPACE, USE_LMDEPLOY, AddedToken, PieceType, SentencePieceModel
-from bundle.checkpoints.tokenizer_probe import TEXTS as PROMPTS
+from bundle.checkpoints.tokenizer_probe.texts import TEXTS as PROMPTS
 from bundle.errors import TokenizerError
 from bundle.system.text import one_line
 
