@@ -4,13 +4,14 @@ A training run that diverged, or a save that never got the weights, leaves files
 Engines load them and reply: with the first token of the vocabulary, again and again, or with what sampling makes of it.
 """
 
+import math
 import os
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from bundle.checkpoints._files import shown, unreadable
+from bundle.checkpoints._files import listed, shown, unreadable
 from bundle.checkpoints._weights import Weights
 from bundle.errors import CheckpointError
 
@@ -21,9 +22,9 @@ _LARGEST: Final = {
     "F64": (8, b"\x7f\xff"),
 }
 """The bytes of a value, and what the highest of them (sign and exponent) is in no finite one, or only beyond 1e38."""
-_Item = TypeVar("_Item")
-_FILES, _TENSORS, _SAMPLE_BYTES = 8, 16, 4096
-_LONG_SAMPLE_BYTES: Final = 2**20
+_TENSORS, _SAMPLE_BYTES, _LONG_SAMPLE_BYTES = 256, 4096, 2**22
+_BY_CHANCE: Final = 16
+"""Bytes of values that may be zero beside others that were made zero."""
 _SCALES: Final = (".scales", ".weight_scale", ".weight_scale_inv", ".absmax", ".SCB")
 """What quantized weights are multiplied by. Those of activations are left out: what was not calibrated has none."""
 
@@ -43,14 +44,17 @@ def is_zero(data: bytes) -> bool:
     return not data.strip(b"\x00\x80")
 
 
-def read_values(weights: Weights, name: str, most: int | None = None) -> bytes:
-    """A tensor's values as they are stored, or as many bytes of them as asked, from its middle.
+def read_values(weights: Weights, name: str, most: int | None = None, where: float = 0.5) -> bytes:
+    """A tensor's values as they are stored, or as many bytes of them as asked.
 
     Raises CheckpointError if the file cannot be read.
+
+    Args:
+        where: 0 is the tensor's beginning, 1 its end.
     """
     path, begin, end = weights.places[name]
     if most is not None and end - begin > most:
-        begin += (end - begin - most) // 2 // 8 * 8
+        begin += int((end - begin - most) * where) // 8 * 8
         end = begin + most
     try:
         with path.open("rb") as file:
@@ -59,11 +63,14 @@ def read_values(weights: Weights, name: str, most: int | None = None) -> bytes:
         raise unreadable(path, error) from error
 
 
-def require_values(weights: Weights) -> None:
+def require_values(weights: Weights) -> str | None:
     """Look at samples of a checkpoint's weights; it takes milliseconds, however large the model is.
 
-    Raises CheckpointError if weights are not finite, or each of those looked at is one number throughout.
+    Returns what a user should know of them. Raises CheckpointError if weights are not finite, each of those looked at
+    is one number throughout, or a part of a file is zeros.
     """
+    zeros: list[str] = []
+    matrices = 0
     for kind, endings in (("weights", (".weight",)), ("scales", _SCALES)):
         alike = []
         for name in _sample(weights, endings, _LARGEST):
@@ -79,6 +86,9 @@ def require_values(weights: Weights) -> None:
             if len(tensor.shape) > 1:  # a norm's weight may be an offset from one, and zero
                 size, _ = _LARGEST[tensor.dtype]
                 alike.append(is_zero(values) or values == values[:size] * (len(values) // size))
+                zeros += [name] if is_zero(values) else []
+                if not any(values):
+                    _require_made(weights, name)
         if alike and all(alike):
             raise CheckpointError(
                 f"The {kind} in {shown(weights.files[0].parent)} are zeros, or another number throughout ({len(alike)} "
@@ -86,6 +96,60 @@ def require_values(weights: Weights) -> None:
                 remedy="They were saved before they were there (as from sharded or meta tensors): save the model "
                 "again.",
             )
+        matrices += len(alike)
+    # So are the layers that some merges add, and what was pruned.
+    return f"{len(zeros)} of {matrices} weights looked at are zeros: {listed(zeros)}" if zeros else None
+
+
+def _require_made(weights: Weights, name: str) -> None:
+    """Check that the zeros in the middle of a tensor were made there: they begin and end where a tensor or a row does.
+
+    Raises CheckpointError if not: a file of the right length has a hole.
+    """
+    file, *ends = weights.places[name]
+    begin, end = _zeros_around(file, sum(ends) // 2)
+    within = [
+        one for one, (other, *place) in weights.places.items() if other == file and begin < place[1] and place[0] < end
+    ]
+    if not (_is_edge(weights, within, begin) and _is_edge(weights, within, end)):
+        raise CheckpointError(
+            f"{shown(file)} has a hole: {(end - begin) / 1e6:,.1f} of its {file.stat().st_size / 1e6:,.1f} MB are "
+            f"zeros, in the midst of {listed(within)}.",
+            remedy="A download, a copy or a write was cut off: repeat it, and compare the file's checksum.",
+        )
+
+
+def _zeros_around(file: Path, at: int) -> tuple[int, int]:
+    """Where the zero bytes around a place in a file begin and end."""
+    begin = end = at
+    try:
+        with file.open("rb") as stream:
+            while chunk := os.pread(stream.fileno(), _LONG_SAMPLE_BYTES, end):
+                rest = chunk.lstrip(b"\0")
+                end += len(chunk) - len(rest)
+                if rest:
+                    break
+            while length := min(_LONG_SAMPLE_BYTES, begin):
+                chunk = os.pread(stream.fileno(), length, begin - length)
+                rest = chunk.rstrip(b"\0")
+                begin -= len(chunk) - len(rest)
+                if rest:
+                    break
+    except OSError as error:
+        raise unreadable(file, error) from error
+    return begin, end
+
+
+def _is_edge(weights: Weights, names: list[str], at: int) -> bool:
+    """Whether a tensor, or a row of one, begins or ends at a place, but for values that are zero by chance."""
+    for name in names:
+        place, shape = weights.places[name], weights.tensors[name].shape
+        if place.begin <= at <= place.end:
+            row = max((place.end - place.begin) // math.prod(shape[:-1]), 1)
+            behind = (at - place.begin) % row
+            if min(behind, row - behind) <= _BY_CHANCE:
+                return True
+    return False
 
 
 def require_gptq(weights: Weights, settings: Mapping[str, Any]) -> None:
@@ -121,8 +185,9 @@ def require_same_values(weights: Weights, first: str, second: str) -> None:
 
     Raises CheckpointError if they differ: some engines then take the one, some the other.
     """
-    samples = {read_values(weights, name, _LONG_SAMPLE_BYTES) for name in (first, second) if name in weights.places}
-    if len(samples) > 1:
+    # Tokens that were added are the last ones.
+    both = [name for name in (first, second) if name in weights.places]
+    if any(len({read_values(weights, name, _LONG_SAMPLE_BYTES, where) for name in both}) > 1 for where in (0, 0.5, 1)):
         raise CheckpointError(
             f"The weights in {shown(weights.files[0].parent)} do not match config.json: it says tie_word_embeddings, "
             f"but {second} differs from {first}. Engines would take one or the other.",
@@ -131,15 +196,11 @@ def require_same_values(weights: Weights, first: str, second: str) -> None:
 
 
 def _sample(weights: Weights, endings: tuple[str, ...], dtypes: Container[str]) -> list[str]:
-    """Tensors with such names and of such a dtype, some of each of some files."""
-    files: dict[Path, list[str]] = {}
-    for name, place in sorted(weights.places.items()):
-        if name.endswith(endings) and weights.tensors[name].dtype in dtypes and place.begin < place.end:
-            files.setdefault(place.file, []).append(name)
-    return [name for file in _spread(sorted(files), _FILES) for name in _spread(files[file], _TENSORS)]
-
-
-def _spread(items: Sequence[_Item], most: int) -> list[_Item]:
-    """At most this many, the first and the last among them."""
-    step = (len(items) - 1) / (most - 1)
-    return list(items) if step <= 1 else [items[round(number * step)] for number in range(most)]
+    """Tensors with such names and of such a dtype, spread over the files, the first and the last among them."""
+    found = [
+        name
+        for name, place in sorted(weights.places.items(), key=lambda item: item[1])
+        if name.endswith(endings) and weights.tensors[name].dtype in dtypes and place.begin < place.end
+    ]
+    step = (len(found) - 1) / (_TENSORS - 1)
+    return found if step <= 1 else [found[round(number * step)] for number in range(_TENSORS)]

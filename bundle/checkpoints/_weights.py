@@ -235,18 +235,20 @@ def _indexed(directory: Path, names: tuple[str, ...], whole: str, read: _Reader)
                 remedy="Download it again.",
             )
         tensors.setdefault(shard, set()).add(tensor)
-    missing = sorted(tensors.keys() - set(names))
-    if missing:
+    # What a copy over another model leaves, or a copy that lacks the newer index.
+    alike = re.compile(r"([-_]\d+-of-\d+)?\.".join(map(re.escape, whole.split("."))))
+    unlisted = [name for name in names if alike.fullmatch(name) and name not in tensors]
+    if missing := sorted(tensors.keys() - set(names)):
         raise CheckpointError(
             f"{shown(directory)} lacks {len(missing)} of the {len(tensors)} weight files that {index_name} lists: "
             f"{listed(missing)}.",
             remedy=f"If {whole} holds the whole model, delete {index_name}; else download the missing files."
             if whole in names
-            else download_hint(directory) or "Download the missing files.",
+            else download_hint(directory)
+            or "Download the missing files."
+            + f" If {listed(unlisted)} are the model, copy their own index." * bool(unlisted),
         )
-    # What a copy over another model leaves, or a copy that lacks the newer index.
-    alike = re.compile(r"([-_]\d+-of-\d+)?\.".join(map(re.escape, whole.split("."))))
-    if unlisted := [name for name in names if alike.fullmatch(name) and name not in tensors]:
+    if unlisted:
         raise _two_models(directory, listed(unlisted), f"{index_name} with files of its own")
     return _checked([directory / shard for shard in sorted(tensors)], read, tensors, index_name)
 

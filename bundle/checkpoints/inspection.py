@@ -23,7 +23,6 @@ from bundle.checkpoints._files import (
     require_whole_json,
     shown,
 )
-from bundle.checkpoints._lora_config import ADAPTER_CONFIG
 from bundle.checkpoints._quantized import wrong_setting
 from bundle.checkpoints._remote_code import CODE_CONFIGS, find_remote_code
 from bundle.checkpoints._settings import (
@@ -197,8 +196,7 @@ def fingerprint(checkpoint: Checkpoint) -> str:
 
 def _require_no_adapter(directory: Path, names: tuple[str, ...]) -> None:
     """Check that no adapter lies beside the model; its configuration alone is left where it was merged."""
-    adapter = [name for name in (ADAPTER_CONFIG, *ADAPTER_WEIGHTS) if name in names]
-    if ADAPTER_CONFIG in adapter and len(adapter) > 1:
+    if adapter := [name for name in ADAPTER_WEIGHTS if name in names]:
         where = quote(shown(directory))
         raise CheckpointError(
             f"{shown(directory)} holds a whole model, and a LoRA adapter beside it ({listed(adapter)}): it is unclear "

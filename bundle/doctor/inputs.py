@@ -34,7 +34,7 @@ def check_checkpoint(directory: Path, machine: Machine, limit_s: float) -> Itera
     Raises BundleError if it cannot be served.
     """
     checkpoint = inspect_checkpoint(directory)
-    require_values(checkpoint.weights)
+    note = require_values(checkpoint.weights)
     _, model = model_file_for(checkpoint.architecture)
     trusted = model.trust_remote_code or checkpoint.is_known_code(model.trusted_code)
     if not is_internlm2(checkpoint.config):  # every engine serves those without their code
@@ -43,6 +43,8 @@ def check_checkpoint(directory: Path, machine: Machine, limit_s: float) -> Itera
     compared = "as config.json implies" if unchecked is None else f"not compared with config.json ({unchecked})"
     weights = f"{size(checkpoint.weights.size)} of weights, {compared}"
     yield ok(f"{checkpoint.path}: {checkpoint.architecture}, {weights}")
+    if note is not None:
+        yield warning(note, "If that was not meant, save or download the model again.")
     if not has_chat_template(checkpoint):
         yield ok("it has no chat template: a base model, prompted with plain text")
     job = Job(checkpoint, machine, trust_remote_code=trusted)

@@ -87,7 +87,8 @@ class Local(Target):
         if (adapter := self._adapter) is not None:
             self._merged = await in_thread(lambda: self._merge(adapter, screen))
         # Not on the loop's own thread, which cannot wait for the process that reads .bin files.
-        await in_thread(lambda: require_values(self.checkpoint.weights))
+        if (note := await in_thread(lambda: require_values(self.checkpoint.weights))) is not None:
+            screen.say(f"warning: {note}")
 
     @property
     def _adapter(self) -> Path | None:

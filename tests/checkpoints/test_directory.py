@@ -143,8 +143,10 @@ def test_a_whole_model_with_an_adapter_beside_it_is_refused(tmp_path: Path, weig
     inspect_checkpoint(model)  # merged
     (model / weights).touch()
     error = refusal(model)
-    assert f"a LoRA adapter beside it (adapter_config.json, {weights})" in error.message
+    assert f"a LoRA adapter beside it ({weights})" in error.message
     assert f"`bundle eval-local '{model}' --adapter ADAPTER_DIR`" in str(error.remedy)
+    (model / "adapter_config.json").unlink()
+    assert refusal(model).message == error.message
 
 
 def test_a_mistyped_directory_is_answered_with_the_nearest_as_it_would_be_typed(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bundle.checkpoints import inspect_checkpoint
+from bundle.checkpoints import _values, inspect_checkpoint
 from bundle.checkpoints._tensors import implied_tensors
 from bundle.errors import CheckpointError
 from tests.checkpoints.checkpoints import write_checkpoint, write_json, write_safetensors
@@ -134,3 +134,15 @@ def test_an_output_projection_that_is_said_to_be_the_embeddings_must_be(tmp_path
 
     write_json(directory / "config.json", {**config, "tie_word_embeddings": False})
     inspect_checkpoint(directory)
+
+
+def test_tokens_that_were_added_to_one_of_both_show_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_values, "_LONG_SAMPLE_BYTES", 64)  # as 4 MiB of a real one's
+    directory = written(tmp_path, {})
+    write_json(directory / "config.json", {**LLAMA, "tie_word_embeddings": True})
+    weights = directory / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-8:] = b"\x01" * 8
+    weights.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"lm_head\.weight differs from model\.embed_tokens\.weight"):
+        inspect_checkpoint(directory)

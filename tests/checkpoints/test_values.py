@@ -73,7 +73,6 @@ NAN = float("nan")
         # A norm may be an offset from one, biases start at zero, and buffers hold what they like.
         (lambda wide: {"head__weight": wide, "norm__weight": torch.zeros(8)}, None),
         (lambda wide: {"head__weight": wide, "head__bias": torch.zeros(8), "mask": wide * float("-inf")}, None),
-        (lambda wide: {"head__weight": wide, "unused__weight": wide * 0}, None),
         (lambda wide: {"head__weight": (wide * 0).to(torch.int8), "head__scales": wide}, None),
         (lambda wide: {"norm__weight": torch.zeros(8)}, None),
         # What quantized weights are multiplied by; of activations, what was not calibrated has no scale.
@@ -88,7 +87,7 @@ def test_what_no_model_can_reply_with_is_refused(
 ) -> None:
     weights = save(tmp_path, **tensors(torch.rand(64, 64) + 1))
     if told is None:
-        require_values(weights)
+        assert require_values(weights) is None
         return
     with pytest.raises(CheckpointError) as caught:
         require_values(weights)
@@ -162,6 +161,43 @@ def test_the_zeros_of_symmetric_weights_must_be_in_the_format_that_is_said(
             ) as caught:
                 inspect_checkpoint(tmp_path)
             assert f'"checkpoint_format": "{stored}"' in str(caught.value.remedy)
+
+
+LAYERS = {f"layers.{number:02}.weight": (48, 64) for number in range(9)} | {"norm.weight": (64,)}
+
+
+def save_layers(directory: Path) -> Path:
+    torch.manual_seed(0)
+    made = {name: torch.rand(shape) + 1 for name, shape in LAYERS.items()}
+    safetensors.save_file(made, directory / "model.safetensors")
+    return directory / "model.safetensors"
+
+
+@pytest.mark.parametrize(("begin", "end"), [(0.3, 1.0), (0.3, 0.6), (0.0, 0.6)])
+def test_a_file_that_was_not_written_to_its_end_has_a_hole(tmp_path: Path, begin: float, end: float) -> None:
+    file = save_layers(tmp_path)
+    places = inspect_weights(tmp_path).places.values()
+    first, size = min(place.begin for place in places), file.stat().st_size
+    start, stop = max(first, int(size * begin)), int(size * end)
+    with file.open("r+b") as stream:
+        stream.seek(start)
+        stream.write(bytes(stop - start))
+
+    with pytest.raises(
+        CheckpointError, match=r"model\.safetensors has a hole: 0\.\d of its 0\.1 MB are zeros"
+    ) as caught:
+        require_values(inspect_weights(tmp_path))
+    assert "checksum" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0])
+@pytest.mark.parametrize("rows", [slice(None), slice(10, 40)], ids=["the whole tensor", "rows of it"])
+def test_weights_that_were_made_zero_are_told_of(tmp_path: Path, rows: slice, value: float) -> None:
+    made = safetensors.load_file(save_layers(tmp_path))
+    made["layers.03.weight"][rows] = value
+    made["layers.04.weight"][rows] = value
+    note = require_values(save(tmp_path, **made))
+    assert note == "2 of 9 weights looked at are zeros: layers.03.weight, layers.04.weight"
 
 
 def test_of_many_files_the_first_and_the_last_are_looked_at(tmp_path: Path) -> None:

@@ -87,6 +87,16 @@ def test_missing_shards_are_put_down_to_an_unfinished_download_where_there_is_on
     assert "A download into this directory has not finished" in str(refusal(sharded).remedy)
 
 
+def test_an_index_of_other_shards_than_those_beside_it_is_named_as_such(sharded: Path) -> None:
+    for number in range(1, 7):
+        (sharded / f"model-{number:05}-of-00006.safetensors").rename(
+            sharded / f"model-{number:05}-of-00007.safetensors"
+        )
+    error = refusal(sharded)
+    assert "lacks 6 of the 6 weight files" in error.message
+    assert str(error.remedy).endswith("and 3 more are the model, copy their own index.")
+
+
 def test_shards_without_an_index_are_refused_and_missing_ones_show_in_the_numbers_of_the_others(sharded: Path) -> None:
     (sharded / INDEX).unlink()
     assert f"neither model.safetensors nor {INDEX}" in refusal(sharded).message
