@@ -6,14 +6,16 @@ files are written again, one after the other, with the adapter's product added w
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
 from bundle.checkpoints._files import TOKENIZER_FILE, list_names, shown
 from bundle.checkpoints._lora_config import ADAPTER_CONFIG
-from bundle.checkpoints.adapter import Adapter
-from bundle.checkpoints.cache import cached_directory, content_key, require_space
-from bundle.checkpoints.inspection import Checkpoint
+from bundle.checkpoints.adapter import Adapter, inspect_adapter
+from bundle.checkpoints.cache import cached_directory, content_key, hold, require_space
+from bundle.checkpoints.inspection import Checkpoint, inspect_checkpoint
 from bundle.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -21,6 +23,29 @@ if TYPE_CHECKING:
 
 # Goes up with every change to what is written.
 _VERSION: Final = "merged-lora 2"
+
+
+def open_merged(
+    base_directory: Path, adapter_directory: Path, cache_root: Path | None, *, say: Callable[[str], None]
+) -> tuple[Checkpoint, object]:
+    """The checkpoint with the adapter merged into it, and what must be kept as long as it is in use.
+
+    Without a ``cache_root`` nothing is merged: it is like the merged one, but for the values of its weights. Raises
+    CheckpointError if the adapter does not fit.
+    """
+    base = inspect_checkpoint(base_directory)
+    adapter = inspect_adapter(adapter_directory, base)
+    for note in adapter.notes:
+        say(note)
+    kept: object
+    if cache_root is None:
+        kept = TemporaryDirectory(prefix="bundle-")
+        merged = Path(kept.name)
+        link_unmerged(base, adapter, merged)
+    else:
+        merged = merge_adapter(base, adapter, cache_root, say=say)
+        kept = hold(merged)
+    return replace(inspect_checkpoint(merged), name=adapter.name), kept
 
 
 def merge_adapter(

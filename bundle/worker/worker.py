@@ -23,7 +23,8 @@ from bundle.fleet.wire import (
     reply_to_json,
     to_line,
 )
-from bundle.pipeline.local import Local, LocalModel
+from bundle.pipeline.local import Local
+from bundle.pipeline.local_model import LocalModel
 from bundle.pipeline.options import LocalOptions
 from bundle.pipeline.plan import Requests
 from bundle.pipeline.targets import Server, Timing
