@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from bundle.checkpoints import Conversation, RenderedPrompt, TokenCounter
 from bundle.config.model_files import ModelFile
-from bundle.errors import BundleError, ServerError, UsageError
+from bundle.errors import BundleError, EngineMissingError, ServerError, UsageError
 from bundle.fleet import UNTIL_MISSED_S, DistantClient, Host, Link, Machine, Program
 from bundle.pipeline.context import ContextLimit
 from bundle.pipeline.local import Local
@@ -25,6 +25,7 @@ from bundle.pipeline.targets import Prepared, Server, Target, Timing
 from bundle.pipeline.template_proof import TemplateProof
 from bundle.reports.screen.console import Screen
 from bundle.runs.record import EngineRecord, LocalModelRecord, Served, versions
+from bundle.serving.gpu_choice import ENDING_S
 from bundle.system.background import in_thread, until_done_or_trouble
 from bundle.system.files import open_for_writing, user_path
 from bundle.system.guarded import undisturbed
@@ -64,7 +65,7 @@ class Cluster(Target):
         self._first: _Worker | None = None
         self._serving: list[_Worker] = []
         self._unfit: set[str] = set()
-        self._silent: dict[str, float] = {}
+        self._passed_over: dict[str, float] = {}
         self._requests: Mapping[str, Any] | None = None
 
     async def open(self, screen: Screen) -> None:
@@ -129,12 +130,15 @@ class Cluster(Target):
 
     @property
     def _avoided(self) -> set[str]:
-        """Machines that cannot serve the model, and those that fell silent a moment ago.
+        """Machines that cannot serve the model, and those that failed to or fell silent a moment ago.
 
         Until the cluster misses a machine that is lost, it takes it for a free one; one that it does not miss is back.
         """
         now = asyncio.get_running_loop().time()
-        return self._unfit | {node for node, until in self._silent.items() if now < until}
+        return self._unfit | {node for node, until in self._passed_over.items() if now < until}
+
+    def _pass_over(self, node: str) -> None:
+        self._passed_over[node] = asyncio.get_running_loop().time() + UNTIL_MISSED_S
 
     def _most(self) -> int:
         """How many servers the cluster has room for."""
@@ -146,8 +150,9 @@ class Cluster(Target):
     async def worker(self, screen: Screen, *, leads: bool) -> _Worker:
         """One that agrees with the first, placed where there is room; what it says is shown.
 
-        A machine that cannot serve the model, or would serve another one, is passed over. One that ``leads`` is for the
-        first server, which asks what no other may: it waits for so long only, and takes another one's place if it must.
+        A machine that cannot serve the model, or would serve another one, is passed over: for a while, if what is in
+        the way may pass. One that ``leads`` is for the first server, which asks what no other may: it waits for so long
+        only, and takes another one's place if it must.
         Raises BundleError if there is no room, or no machine of the cluster can serve the model.
         """
         while True:
@@ -161,7 +166,10 @@ class Cluster(Target):
                 others = {machine.node for machine in self._machines} - self._avoided - {program.node}
                 if not is_told or (leads and not others):
                     raise
-                self._unfit.add(program.node)
+                if isinstance(error, ServerError) and not isinstance(error, EngineMissingError):
+                    self._pass_over(program.node)
+                else:
+                    self._unfit.add(program.node)
                 screen.say(f"not using {error}")
 
     async def _place(self, screen: Screen, *, leads: bool) -> Program:
@@ -173,10 +181,17 @@ class Cluster(Target):
         cpus = 0 if self._gpus else 1
         said = False
         while True:
-            starting = asyncio.ensure_future(
-                self._host.start(
-                    *("-m", "bundle.worker"), gpus=self._gpus, cpus=cpus, avoid=self._avoided, wait_s=wait_s
+            nodes = {machine.node for machine in self._machines}
+            if nodes <= self._unfit:
+                raise ServerError(
+                    f"No machine of the cluster with {what} can be used any more.",
+                    remedy="`bundle doctor --cluster` compares the machines.",
                 )
+            avoid = self._avoided
+            if leads and nodes <= avoid:
+                avoid = self._unfit
+            starting = asyncio.ensure_future(
+                self._host.start(*("-m", "bundle.worker"), gpus=self._gpus, cpus=cpus, avoid=avoid, wait_s=wait_s)
             )
             try:
                 if not ((await asyncio.wait({starting}, timeout=_SAY_AFTER_S))[0] or said):
@@ -192,9 +207,7 @@ class Cluster(Target):
                 if not leads and self._serving:
                     continue
                 raise ServerError(
-                    f"No machine of the cluster with {what} can be used any more."
-                    if all(machine.node in self._avoided for machine in self._machines)
-                    else f"{what[0].upper()}{what[1:]} of the cluster did not become free in time.",
+                    f"{what[0].upper()}{what[1:]} of the cluster did not become free in time.",
                     remedy="Wait longer with --wait TIME; `ray status` shows what is in use.",
                 ) from None
             finally:
@@ -213,7 +226,10 @@ class Cluster(Target):
     async def _begin(self, program: Program, link: Link, screen: Screen) -> _Worker:
         """Have a worker open the checkpoint. Raises BundleError if it cannot serve it, or not as the first one does."""
         link.heard = _Heard(screen, link.machine)
-        options = replace(self.local.options, cluster=None, replicas=None, engine=self._engine)
+        options = self.local.options
+        # The cluster takes the GPU for free: who holds it still is most likely a lost worker, about to stop its server.
+        wait_s = max(options.wait or 0.0, ENDING_S)
+        options = replace(options, cluster=None, replicas=None, engine=self._engine, wait=wait_s)
         adapter = [one and str(user_path(one).resolve()) for one in options.adapter]
         model_dir = str(user_path(self.local.model_dir).resolve())
         told = await link.hello()
@@ -239,7 +255,7 @@ class Cluster(Target):
         stopping = asyncio.wait(ended, timeout=_STOP_S, return_when=asyncio.FIRST_COMPLETED)
         await undisturbed(asyncio.ensure_future(stopping))
         if link.silent:
-            self._silent[program.node] = asyncio.get_running_loop().time() + UNTIL_MISSED_S
+            self._pass_over(program.node)
         await program.end()
 
 

@@ -12,7 +12,7 @@ from bundle.serving.missing_gpus import require_gpus
 from bundle.system import guardian
 
 _LOOK_AGAIN_S: Final = 1.0
-_ENDING_S: Final = guardian.LONGEST_STOP + 10.0
+ENDING_S: Final = guardian.LONGEST_STOP + 10.0
 """How long the server of a killed run may need to end, and the driver to take its memory back."""
 
 
@@ -28,7 +28,7 @@ def reserve_gpus(job: Job, engine: str, count: int, say: Callable[[str], None]) 
             gpus, locks = _reserve(require_gpus(nvidia, engine, job.gpu), job, count)
         except ServerError as error:
             is_ending = isinstance(error, _InUseError) and error.is_ending
-            wait_s = max(job.wait_s, _ENDING_S if is_ending else 0.0)
+            wait_s = max(job.wait_s, ENDING_S if is_ending else 0.0)
             left = began + wait_s - time.monotonic()
             if left <= 0 and is_fresh:
                 raise
