@@ -222,6 +222,11 @@ def refuse_options(names: Iterable[str], arguments: Sequence[str], server: str) 
         )
 
 
+def no_weights(option: str) -> UsageError:
+    """The error for an option with which a server computes with weights that are not the checkpoint's."""
+    return UsageError(f"{option} serves a model without the checkpoint's weights: its score would mean nothing.")
+
+
 def _is(given: str, option: str) -> bool:
     """Whether argparse takes what is given for the option: also the beginning of a long one."""
     return given == option or (len(given) > 2 and given.startswith("--") and option.startswith(given))

@@ -125,20 +125,43 @@ def test_positions_as_transformers_5_saves_them_are_also_given_under_the_older_n
         assert json.loads(values[0]) == {"rope_scaling": settings["rope_parameters"]}
 
 
-def test_an_activation_that_its_model_does_not_ask_for_is_refused(box: dict[str, str], checkpoint: Checkpoint) -> None:
+def write_model(box: dict[str, str], architecture: str, source: str) -> None:
+    """Give the stand-in's package a file with the source of an architecture's model."""
     (package,) = Path(box["PATH"].split(":")[0]).parent.glob("lib/*/site-packages/lmdeploy")
     models = package / "pytorch" / "models"
-    models.mkdir(parents=True)
-    name = f"'{checkpoint.architecture}':\nf'{{LMDEPLOY_PYTORCH_MODEL_PATH}}.internlm2.{checkpoint.architecture}',\n"
+    models.mkdir(parents=True, exist_ok=True)
+    name = f"'{architecture}':\nf'{{LMDEPLOY_PYTORCH_MODEL_PATH}}.one.{architecture}',\n"
     (models / "module_map.py").write_text(name)
-    (models / "internlm2.py").write_text("        self.act_fn = SiluAndMul(inplace=True)\n")
+    (models / "one.py").write_text(source)
+
+
+def test_an_activation_that_its_model_does_not_ask_for_is_refused(box: dict[str, str], checkpoint: Checkpoint) -> None:
+    write_model(box, checkpoint.architecture, "        self.act_fn = SiluAndMul(inplace=True)\n")
     other = replace(checkpoint, config={**checkpoint.config, "hidden_act": "gelu"})
     with pytest.raises(
         CheckpointError, match=r"computes InternLM2ForCausalLM with silu, although hidden_act in .*'gelu'"
     ):
         prepared(other)
-    (models / "internlm2.py").write_text("act = config.hidden_act\nself.act_fn = SiluAndMul(inplace=True)\n")
+    write_model(box, checkpoint.architecture, "act = config.hidden_act\nself.act_fn = SiluAndMul(inplace=True)\n")
     assert prepared(other).engine == "lmdeploy"
+
+
+def test_an_output_projection_for_which_its_model_takes_the_embeddings_is_refused(
+    box: dict[str, str], checkpoint: Checkpoint
+) -> None:
+    ties = "        self.lm_head.weight = self.model.embed_tokens.weight\n"
+    own = replace(checkpoint, config={**checkpoint.config, "tie_word_embeddings": False})
+    write_model(box, checkpoint.architecture, ties)
+    with pytest.raises(CheckpointError, match="takes the embeddings of InternLM2ForCausalLM for its lm_head"):
+        prepared(own)
+    assert prepared(replace(own, config={**own.config, "tie_word_embeddings": True})).engine == "lmdeploy"
+    write_model(box, checkpoint.architecture, f"if config.tie_word_embeddings:\n    {ties}")
+    assert prepared(own).engine == "lmdeploy"
+
+
+def test_a_model_without_weights_is_refused(box: dict[str, str], checkpoint: Checkpoint) -> None:
+    with pytest.raises(UsageError, match="--empty-init serves a model without the checkpoint's weights"):
+        prepared(checkpoint, "--empty")
 
 
 @pytest.mark.parametrize(
@@ -380,24 +403,18 @@ def with_window(checkpoint: Checkpoint, architecture: str = "MistralForCausalLM"
     )
 
 
-@pytest.mark.parametrize("file_arguments", [(), ("--session-len", "128")])
-def test_the_context_ends_at_the_sliding_window_whatever_the_models_file_says(
-    box: dict[str, str], checkpoint: Checkpoint, file_arguments: tuple[str, ...]
+@pytest.mark.parametrize(
+    ("file_arguments", "arguments"), [((), ()), (("--session-len", "128"), ()), ((), ("--session-len", "128"))]
+)
+def test_the_context_ends_at_the_sliding_window_whatever_is_asked_for(
+    box: dict[str, str], checkpoint: Checkpoint, file_arguments: tuple[str, ...], arguments: tuple[str, ...]
 ) -> None:
     said: list[str] = []
-    engine = engine_for(with_window(checkpoint), settings=EngineSettings(args=file_arguments))
+    engine = engine_for(with_window(checkpoint), *arguments, settings=EngineSettings(args=file_arguments))
     assert engine.context_options == {"--session-len": 64}
     command = engine.prepare(said.append).launch(23334, KEY, Path("/tmp/private")).command
     assert command[-2:] == ("--session-len", "64")
     assert [line for line in said if "prompt and reply end at the model's sliding window of 64 tokens" in line]
-
-
-def test_a_longer_context_after_the_dashes_wins_with_a_warning(box: dict[str, str], checkpoint: Checkpoint) -> None:
-    said: list[str] = []
-    engine = engine_for(with_window(checkpoint), "--session-len", "128")
-    assert engine.context_options == {"--session-len": 128}
-    assert engine.prepare(said.append).launch(23334, KEY, Path("/tmp/private")).command.count("--session-len") == 1
-    assert [line for line in said if line.startswith("WARNING") and "(--session-len 128)" in line]
 
 
 def test_a_context_within_the_sliding_window_needs_no_word(box: dict[str, str], checkpoint: Checkpoint) -> None:

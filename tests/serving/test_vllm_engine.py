@@ -259,8 +259,17 @@ def test_with_longrope_the_length_ends_where_long_texts_begin(
     original = {"original_max_position_embeddings": 4096}
     scaling = {"type": "longrope", "short_factor": [1.0], "long_factor": [8.0], **(original if in_scaling else {})}
     config = {**llama.config, "rope_scaling": scaling, **({} if in_scaling else original)}
-    launch = launched(replace(llama, config=config), machine=machine)
-    assert following(launch.command, "--max-model-len") == "4096"
+    phi = replace(llama, config=config)
+    assert following(launched(phi, machine=machine).command, "--max-model-len") == "4096"
+    assert VllmEngine(Job(phi, machine=machine)).context_options == {"--max-model-len": 4096}
+    with pytest.raises(UsageError, match="--max-model-len 8000 is more than the 4096 tokens up to which"):
+        prepared(phi, "--max-model-len", "8k", machine=machine)
+
+
+@pytest.mark.parametrize("option", ["--load-format=Dummy", "--load_format=dummy"])
+def test_a_model_without_weights_is_refused(llama: Checkpoint, option: str) -> None:
+    with pytest.raises(UsageError, match="serves a model without the checkpoint's weights"):
+        prepared(llama, option)
 
 
 @pytest.mark.parametrize("option", ["-tp", "--tensor-parallel-size"])

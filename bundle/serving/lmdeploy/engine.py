@@ -15,6 +15,7 @@ from bundle.serving.engine import (
     Job,
     ServerSpec,
     is_given,
+    no_weights,
     option_number,
     option_value,
     refuse_options,
@@ -195,9 +196,11 @@ class LmdeployEngine:
         if version > _NEWEST:
             say(f"lmdeploy {installed.version} is newer than the versions tested (0.12 to 0.18)")
         refuse_options({*_OURS, "--logprobs-mode"} if scores else _OURS, job.engine_arguments, "lmdeploy")
+        if is_given("--empty-init", job.engine_arguments):
+            raise no_weights("--empty-init")
         if version < _KEY_FOR_ALL_SINCE:
             require_loopback(job.host, f"lmdeploy {installed.version} answers some requests without its API key.")
-        self._require_its_activation()
+        self._require_its_model()
         gpus, gpu_locks = reserve_gpus(job, self.name, self.gpu_count, say)
         found = servable_without_code(job.checkpoint, trust_remote_code=job.trust_remote_code, say=say)
         if (eos := eos_without_token(found.directory)) is not None:  # it makes a token of that, which must be one
@@ -262,18 +265,24 @@ class LmdeployEngine:
             keep=found.keep,
         )
 
-    def _require_its_activation(self) -> None:
-        """Check that lmdeploy computes the model's activation: most of its models have one, and do not ask.
+    def _require_its_model(self) -> None:
+        """Check that lmdeploy computes what config.json says where most of its models do not ask.
 
-        Raises CheckpointError if it computes another.
+        Raises CheckpointError if it computes another model.
         """
         checkpoint, package = self.job.checkpoint, self._installed.package
-        wanted = checkpoint.config.get("hidden_act")
-        computed = support.activation(package, checkpoint.architecture) if package else None
+        if package is None:
+            return
+        architecture, other = printable(checkpoint.architecture), None
+        wanted, computed = checkpoint.config.get("hidden_act"), support.activation(package, checkpoint.architecture)
         if computed is not None and wanted not in (None, "swish", computed):
+            other = f"computes {architecture} with {computed}, although hidden_act", repr(wanted)
+        untied = any(one.get("tie_word_embeddings") is False for one in language_configs(checkpoint.config))
+        if untied and support.ties_always(package, checkpoint.architecture):
+            other = f"takes the embeddings of {architecture} for its lm_head, although tie_word_embeddings", "false"
+        if other is not None:
             raise CheckpointError(
-                f"lmdeploy computes {printable(checkpoint.architecture)} with {computed}, although hidden_act in "
-                f"{printable(str(checkpoint.path))}/config.json is {wanted!r}.",
+                f"lmdeploy {other[0]} in {printable(str(checkpoint.path))}/config.json is {other[1]}.",
                 remedy="Its replies would be another model's. Use --engine transformers.",
             )
 
@@ -288,34 +297,26 @@ class LmdeployEngine:
     def _length(self) -> int | None:
         """The server's context length in tokens; None where lmdeploy takes it from config.json.
 
-        It ends at the window, unless the user says otherwise, where lmdeploy would not compute longer texts as the
-        model does.
+        It ends at the window where lmdeploy would not compute longer texts as the model does.
         """
         given, window = self._number(_LENGTH), self._window
-        if window is None or self._windows_are_its_own or is_given(_LENGTH, self.job.arguments):
-            return given
-        return min(window, given or window)
+        return given if window is None or self._windows_are_its_own else min(window, given or window)
 
     @property
     def _windows_are_its_own(self) -> bool:
         return self.job.checkpoint.architecture in support.WINDOW_BY_LAYER
 
     def _tell_of_the_window(self, say: Callable[[str], None]) -> None:
-        window, given, length = self._window, self._number(_LENGTH), self._length
+        window, given = self._window, self._number(_LENGTH)
         if window is None or (given is not None and given <= window):
             return
         other = "--engine transformers does"
         if self._windows_are_its_own:
             say(f"its PyTorch engine sees one token more than the model's sliding window of {window:,}; {other} not")
-        elif length == window:
+        else:
             say(
                 f"prompt and reply end at the model's sliding window of {window:,} tokens: lmdeploy does not compute "
                 f"what lies beyond it as the model does; {other}"
-            )
-        else:
-            say(
-                f"WARNING: what lies beyond the model's sliding window of {window:,} tokens is not computed as the "
-                f"model does ({_LENGTH} {given}); {other}"
             )
 
     def _dtype(self, gpus: Sequence[Gpu], say: Callable[[str], None]) -> str | None:
@@ -371,10 +372,10 @@ class LmdeployEngine:
         if not self._template_chosen:
             arguments += ["--chat-template", str(directory / _CHAT_TEMPLATE)]
         launcher = Path(__file__).with_name("launcher.py")
-        arguments += job.settings.args
+        arguments += job.engine_arguments
         if self._length != self._number(_LENGTH):
             arguments += [_LENGTH, str(self._length)]
-        return (installed.interpreter, str(launcher), installed.script, *arguments, *job.arguments)
+        return (installed.interpreter, str(launcher), installed.script, *arguments)
 
     @property
     def _template_chosen(self) -> bool:

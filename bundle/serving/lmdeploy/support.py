@@ -104,6 +104,12 @@ def activation(package: Path, architecture: str) -> str | None:
     return "silu" if "SiluAndMul(" in source and "hidden_act" not in source else None
 
 
+def ties_always(package: Path, architecture: str) -> bool:
+    """Whether the PyTorch backend takes the embeddings for the output projection, whatever config.json says."""
+    source = _model(package, architecture)
+    return "lm_head.weight = self.model.embed_tokens.weight" in source and "tie_word_embeddings" not in source
+
+
 def has_turbomind_code(capability: Version, lmdeploy: Version) -> bool:
     """Whether the TurboMind of this lmdeploy contains code for a GPU of this compute capability.
 

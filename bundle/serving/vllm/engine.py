@@ -19,6 +19,7 @@ from bundle.serving.engine import (
     Job,
     ServerSpec,
     is_given,
+    no_weights,
     option_number,
     option_value,
     refuse_options,
@@ -41,6 +42,7 @@ _OURS: Final = (
     "--lora-modules",  # of which none is asked unless a request names it
 )
 
+_LENGTH: Final = "--max-model-len"
 _ENGINE_PROCESS: Final = "^VLLM::(?:EngineCore|Worker)"
 _ENGINE_NAME: Final = "^VLLM::EngineCor"
 
@@ -212,13 +214,17 @@ class VllmEngine:
 
     @property
     def context_options(self) -> Mapping[str, int | None]:
-        option = "--max-model-len"
-        value = re.fullmatch(r"(\d+(?:\.\d+)?)([kmg]?)", option_value(self._arguments, option) or "", re.IGNORECASE)
+        return {_LENGTH: self._given_length or _unscaled_length(self.job.checkpoint.config)}
+
+    @property
+    def _given_length(self) -> int | None:
+        """The context length that it is given, in tokens; None if it has none, "auto" or -1, which leave it to vLLM."""
+        value = re.fullmatch(r"(\d+(?:\.\d+)?)([kmg]?)", option_value(self._arguments, _LENGTH) or "", re.IGNORECASE)
         if value is None:
-            return {option: None}  # "auto" and -1 leave it to vLLM
+            return None
         # As vLLM's own parser reads it: "4k" is 4,000 and "4K" 4,096.
         power = " kmg".index(value[2].lower() or " ")
-        return {option: int(float(value[1]) * (1024 if value[2].isupper() else 1000) ** power)}
+        return int(float(value[1]) * (1024 if value[2].isupper() else 1000) ** power)
 
     @property
     def gpu_count(self) -> int:
@@ -258,12 +264,15 @@ class VllmEngine:
         if installed.release != _TESTED:
             say(f"vLLM {installed.version} is not the version tested (0.32)")
         refuse_options(_OURS, self._arguments, "vLLM")
+        if (option_value(self._arguments, "--load-format") or "").lower() == "dummy":
+            raise no_weights("--load-format dummy")
         require_loopback(job.host, "vLLM answers some requests without its API key.")
         if self._on_cpu and job.gpu is not None:
             raise UsageError(
                 f"--gpu has no effect: vLLM {installed.version} is a build for the CPU.",
                 remedy="Leave it out, or put a build for CUDA on PATH.",
             )
+        self._require_unscaled_length()
         self._require_effective_overrides()
         self._require_the_weights_alone()
         gpus: tuple[Gpu, ...] = ()
@@ -317,6 +326,16 @@ class VllmEngine:
             keep=found.keep,
             plain=plain,
         )
+
+    def _require_unscaled_length(self) -> None:
+        """Raise UsageError if a longer context would change what vLLM makes of short prompts."""
+        given, unscaled = self._given_length, _unscaled_length(self.job.checkpoint.config)
+        if given is not None and unscaled is not None and given > unscaled:
+            raise UsageError(
+                f"{_LENGTH} {given} is more than the {unscaled} tokens up to which the model's positions are not "
+                "scaled: with it, vLLM would scale those of shorter prompts, too, and reply as another model.",
+                remedy=f"Leave it out, or use another --engine for prompts that are longer than {unscaled} tokens.",
+            )
 
     def _require_effective_overrides(self) -> None:
         """Raise UsageError if --hf-overrides changes positions under names that vLLM reads no more."""
@@ -393,9 +412,9 @@ class VllmEngine:
             token = _cache_bytes_per_token(config, dtype)
             if known:
                 fits = cache_gib * 2**30 // token if token else known
-                options += ["--max-model-len", str(min(known, fits))]
+                options += [_LENGTH, str(min(known, fits))]
         else:
-            options += ["--max-model-len", str(known) if _unscaled_length(config) else "auto"]
+            options += [_LENGTH, str(known) if _unscaled_length(config) else "auto"]
             memory = [(gpu.free_mib, gpu.total_mib) for gpu in gpus]
             shares = [(free - _SPARE_MIB) / total for free, total in memory if free is not None and total]
             if (share := min(shares, default=1.0)) < _GPU_SHARE:
