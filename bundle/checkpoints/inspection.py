@@ -62,7 +62,6 @@ class Checkpoint:
         weights_unchecked: Why names and shapes of the tensors could not be compared with the configuration; None if
             they were.
         remote_code: The Python files that loading it would run.
-        vocab_size: The number of token ids the model knows; None if the configuration does not say.
         quantization_config: How the weights are quantized, with its ``quant_method``; None if they are not.
         max_position_embeddings: The longest context, in tokens; None if the configuration does not say.
     """
@@ -75,7 +74,6 @@ class Checkpoint:
     weights_unchecked: str | None
     tokenizer_files: tuple[Path, ...]
     remote_code: tuple[Path, ...]
-    vocab_size: int | None
     quantization_config: Mapping[str, Any] | None
     max_position_embeddings: int | None
 
@@ -129,7 +127,6 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
         weights_unchecked=unchecked,
         tokenizer_files=_tokenizer_files(directory, names, configs),
         remote_code=find_remote_code(directory, configs),
-        vocab_size=vocab_size(config),
         quantization_config=quantization_config,
         max_position_embeddings=first_number(
             config, "max_position_embeddings", "seq_length", "n_positions", "model_max_length", "max_seq_len"

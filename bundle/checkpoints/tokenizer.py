@@ -6,7 +6,6 @@ interpreter, and tried.
 """
 
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,12 +32,6 @@ _SAID_AS_IN_4: Final = (
     r"""s/"extra_special_tokens": \[/"additional_special_tokens": [/'"""
 )
 _GENERATION: Final = re.compile(r"\d{1,4}(?=\.)")
-_SAVED_BY_5: Final = re.compile(
-    r"Tokenizer class TokenizersBackend does not exist|'list' object has no attribute 'keys'"
-)
-"""What transformers 4 says of the tokenizer_config.json that transformers 5 writes, and of half a correction."""
-
-
 _WITHOUT_EOS: Final = ("PreTrainedTokenizerFast", "TokenizersBackend")
 """Classes of tokenizers with no eos_token but the one that a file names."""
 
@@ -76,10 +69,6 @@ class TokenizerProof:
 
     Attributes:
         transformers: The version of transformers it was loaded with.
-        vocab_size: The number of ids the model knows, which every id stayed below; None if ``config.json`` does not
-            say.
-        checked: How many texts, tokens and messages were checked.
-        seconds: How long it took.
         end_of_turn: The mark that the chat template writes after a reply; None if it writes none.
         stop_token_ids: The id of that mark, if none of the checkpoint's files lists it among those that end a reply:
             what an engine must be given so that replies end there. Usually empty.
@@ -88,9 +77,6 @@ class TokenizerProof:
     """
 
     transformers: str
-    vocab_size: int | None
-    checked: int
-    seconds: float
     end_of_turn: str | None = None
     stop_token_ids: tuple[int, ...] = ()
     conversations: tuple[RenderedPrompt, ...] = ()
@@ -131,7 +117,6 @@ async def prove_tokenizer(
         uses_template: Whether prompts will be made with that template, which then must render them, whole.
         timeout: The longest it may take, in seconds.
     """
-    started = time.monotonic()
     directory = user_path(directory).resolve()
     config = read_json_object(directory / "config.json")
     vocabulary = vocab_size(config)
@@ -177,9 +162,6 @@ async def prove_tokenizer(
         stop = () if ends_a_reply else (int(end[1]),)
     return TokenizerProof(
         transformers=shown(result["transformers"]),
-        vocab_size=vocabulary,
-        checked=int(result["checked"]),
-        seconds=time.monotonic() - started,
         end_of_turn=mark,
         stop_token_ids=stop,
         conversations=rendered,
@@ -257,13 +239,13 @@ def _judge(
             "model's file in models/.",
         )
     remedy = _remedy(str(version), config)
-    if any(LEFT_OUT in problem for problem in problems):
-        remedy = (
-            "The likely cause is a word among the special tokens: additional_special_tokens, extra_special_tokens or "
-            'eos_token in tokenizer_config.json or special_tokens_map.json, or an added token with "special": true. '
-            "Take it out there."
-        )
     if problems:
+        if any(LEFT_OUT in problem for problem in problems):
+            remedy = (
+                "The likely cause is a word among the special tokens: additional_special_tokens, extra_special_tokens "
+                "or eos_token in tokenizer_config.json or special_tokens_map.json, or an added token with "
+                '"special": true. Take it out there.'
+            )
         more = int(result["failed"]) - 1
         raise TokenizerError(
             f"The tokenizer in {where} is broken under {installed}: {problems[0]}"
@@ -272,11 +254,6 @@ def _judge(
             details=[*problems[1:], *([shown(error, 600)] if error else [])],
         )
     if error is not None:
-        if _SAVED_BY_5.search(str(error)):
-            remedy = (
-                'transformers 5 saved it. For transformers 4 set "tokenizer_class" to "PreTrainedTokenizerFast" in '
-                'tokenizer_config.json, and rename "extra_special_tokens" to "additional_special_tokens".'
-            )
         if result["missing"] and any(directory.glob("*.model")):
             packages = " ".join(map(shown, result["missing"]))
             remedy = (

@@ -167,7 +167,7 @@ def test_a_published_tokenizer_is_taken_as_it_is(tmp_path: Path, like: str, pack
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (tmp_path / "model" / name).read_bytes() == (source / name).read_bytes()
     tokens = {entry["content"]: entry["id"] for entry in read(source / "tokenizer.json")["added_tokens"]}
-    assert inspect_checkpoint(tmp_path / "model").vocab_size == -(-(max(tokens.values()) + 1) // 64) * 64
+    assert inspect_checkpoint(tmp_path / "model").config["vocab_size"] == -(-(max(tokens.values()) + 1) // 64) * 64
     ends = {tokens[mark] for mark in TABLE[like]["ends"] if mark in tokens}
     assert read(tmp_path / "model" / "generation_config.json")["eos_token_id"] == sorted(ends)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bundle.checkpoints import fingerprint, has_chat_template, inspect_checkpoint, require_architecture
+from bundle.checkpoints._settings import vocab_size
 from bundle.errors import CheckpointError
 from tests.checkpoints.checkpoints import (
     CONFIG,
@@ -37,7 +38,7 @@ def test_a_checkpoint_is_described_by_its_files(model: Path) -> None:
     assert checkpoint.weights.size == 64 * 4 * 2 + 4 * 4
     assert checkpoint.tokenizer_files == (model / "tokenizer.json",)
     assert checkpoint.remote_code == ()
-    assert checkpoint.vocab_size == 64
+    assert vocab_size(checkpoint.config) == 64
     assert checkpoint.max_position_embeddings == 2048
     assert checkpoint.quantization is None
 
@@ -52,13 +53,13 @@ def test_a_multimodal_configuration_keeps_its_sizes_one_level_down(model: Path) 
     text = {"vocab_size": 92553, "max_position_embeddings": 32768}
     write_json(model / "config.json", {"architectures": ["InternVLChatModel"], "llm_config": text})
     checkpoint = inspect_checkpoint(model)
-    assert (checkpoint.vocab_size, checkpoint.max_position_embeddings) == (92553, 32768)
+    assert (vocab_size(checkpoint.config), checkpoint.max_position_embeddings) == (92553, 32768)
 
 
 def test_sizes_that_the_configuration_does_not_give_are_not_made_up(model: Path) -> None:
     write_json(model / "config.json", {"architectures": ["ChatModel"], "vocab_size": True, "n_positions": "2048"})
     checkpoint = inspect_checkpoint(model)
-    assert (checkpoint.vocab_size, checkpoint.max_position_embeddings) == (None, None)
+    assert (vocab_size(checkpoint.config), checkpoint.max_position_embeddings) == (None, None)
 
 
 def test_the_quantization_method_is_known(model: Path) -> None:
