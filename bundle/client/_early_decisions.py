@@ -111,11 +111,7 @@ class EarlyDecisions:
 
     def heard(self, reply: Reply) -> None:
         """Learn from a reply that was read elsewhere; all else about it was learned there."""
-        self._has_cut |= reply.decided_early
-        if not reply.decided_early:
-            self._note_marks(reply.text)
-        if reply.took_text_back or self.thinks_aloud:
-            self._thinks_aloud()
+        self._note(reply.text, cut=reply.decided_early, took_text_back=reply.took_text_back)
 
     def begin(self, marks: ThinkingMarks = KNOWN_MARKS) -> StreamedReply:
         """What collects the events of the next reply."""
@@ -134,12 +130,10 @@ class EarlyDecisions:
     def streamed(self, reply: StreamedReply, *, cut: bool) -> None:
         """Learn from a streamed reply; ``cut`` says whether it was stopped early."""
         self._probes.discard(reply)
-        self._has_cut |= cut
-        if not cut:
-            self._note_marks(reply.text)
-        if reply.took_text_back or self.thinks_aloud:
-            self._thinks_aloud()
-        elif self.unknown_mark is not None:
+        self._note(reply.text, cut=cut, took_text_back=reply.took_text_back)
+        if self.thinks_aloud:
+            return
+        if self.unknown_mark is not None:
             self._habit = _Habit.UNKNOWN_MARK
         elif self._habit is _Habit.UNKNOWN:
             tokens, pieces = reply.completion_tokens, reply.pieces
@@ -160,10 +154,8 @@ class EarlyDecisions:
 
     def whole(self, completion_tokens: int | None, text: str, *, took_text_back: bool) -> None:
         """Learn from a reply that was not streamed."""
-        self._note_marks(text)
-        if took_text_back or self.thinks_aloud:
-            self._thinks_aloud()
-        elif self._habit is _Habit.BRIEF and completion_tokens is not None:
+        self._note(text, cut=False, took_text_back=took_text_back)
+        if self._habit is _Habit.BRIEF and completion_tokens is not None:
             self._compare_length(completion_tokens)
         elif self._habit is _Habit.IN_ONE_PIECE:
             self._whole += 1
@@ -171,10 +163,15 @@ class EarlyDecisions:
                 self._whole, self._whole_before_next_look = 0, 2 * self._whole_before_next_look
                 self._look_again()
 
+    def _note(self, text: str, *, cut: bool, took_text_back: bool) -> None:
+        """Look for thinking in a reply, and for marks of it in one that was read to its end."""
+        self._has_cut |= cut
+        if not cut and self._stops:
+            self._note_marks(text)
+        if took_text_back or self.thinks_aloud:
+            self._thinks_aloud()
+
     def _note_marks(self, text: str) -> None:
-        """Look at a reply that was read to its end."""
-        if not self._stops:
-            return
         closing = closing_mark(text)
         if closing is not None:
             self._thinks_aloud()

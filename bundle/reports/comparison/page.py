@@ -7,7 +7,7 @@ from typing import Any
 
 from bundle.reports.comparison.comparison import Comparison, Flip
 from bundle.reports.comparison.rows import Row, Standing
-from bundle.reports.comparison.wording import between, p_says, p_value, points, settings, verdict
+from bundle.reports.comparison.wording import between, notes, p_says, p_value, points, settings, verdict
 from bundle.reports.formats import Language, write_text
 from bundle.reports.html.content import group_label
 from bundle.reports.templates import render
@@ -47,7 +47,7 @@ def render_page(comparisons: Sequence[Comparison], *, language: Language | None 
         p_value=p_value,
         p_says=p_says,
         scale=_scale,
-        notes=_notes,
+        notes=notes,
         settings=settings,
         by_change=_by_change,
         differing=lambda rows: sum(row.standing is not Standing.CHANCE for row in rows),
@@ -174,23 +174,6 @@ def _scale(rows: Sequence[Row]) -> float:
     """The length of a point, so that the longest interval of a table fills half of 200."""
     furthest = max((abs(end) for row in rows for end in (row.interval.low, row.interval.high)), default=1.0)
     return 95 / max(furthest, 0.01)
-
-
-def _notes(comparison: Comparison) -> Iterator[tuple[str, dict[str, object]]]:
-    """The same as `left_out`, as texts of the page."""
-    if comparison.only_base + comparison.only_new + comparison.neither:
-        yield (
-            "compare.unanswered",
-            {"base": comparison.only_base, "new": comparison.only_new, "neither": comparison.neither},
-        )
-    if comparison.not_common:
-        yield "compare.not_common", {"n": comparison.not_common}
-    if comparison.secret:
-        yield "compare.secret", {"n": comparison.secret}
-    if any(comparison.unparsed):
-        yield "compare.unparsed", {"base": comparison.unparsed[0], "new": comparison.unparsed[1]}
-    if comparison.other_messages:
-        yield "compare.other_messages", {"n": comparison.other_messages}
 
 
 def _data(comparisons: Sequence[Comparison]) -> dict[str, Any]:

@@ -78,24 +78,29 @@ def p_says(p: float) -> str:
     return f"p {shown}" if shown.startswith("<") else f"p = {shown}"
 
 
-def left_out(comparison: Comparison, words: Words = ENGLISH) -> Iterator[str]:
-    """What was not compared, and what else to know before relying on the numbers; one sentence each."""
+def notes(comparison: Comparison) -> Iterator[tuple[str, dict[str, object]]]:
+    """What was not compared: the end of a text's key, and the values in it."""
     base, new, neither = comparison.only_base, comparison.only_new, comparison.neither
     if unanswered := base + new + neither:
-        yield words("screen.unanswered_in_both", n=unanswered, base=base, new=new, neither=neither)
+        yield "unanswered", {"n": unanswered, "base": base, "new": new, "neither": neither}
     if comparison.not_common:
-        yield words("screen.not_common", n=comparison.not_common)
+        yield "not_common", {"n": comparison.not_common}
     if comparison.secret:
-        yield words("screen.secret", n=comparison.secret)
-    before, now = comparison.unparsed
-    if before or now:
-        yield words("screen.unparsed", base=before, new=now)
+        yield "secret", {"n": comparison.secret}
+    if any(comparison.unparsed):
+        yield "unparsed", {"base": comparison.unparsed[0], "new": comparison.unparsed[1]}
+    if comparison.other_messages:
+        yield "other_messages", {"n": comparison.other_messages}
+
+
+def left_out(comparison: Comparison, words: Words = ENGLISH) -> Iterator[str]:
+    """What was not compared, and what else to know before relying on the numbers; one sentence each."""
+    for key, values in notes(comparison):
+        yield words(f"screen.{key}", **values)
     for label, run in (("base", comparison.base), ("new", comparison.new)):
         for one in run.health.grave:
             said = described(one, task=len(run.tasks) > 1, words=words)
             yield words(f"screen.doubtful_{label}", said=said, remedy=words(f"remedy.{one.fault}"))
-    if comparison.other_messages:
-        yield words("screen.other_messages", n=comparison.other_messages)
 
 
 def settings(comparison: Comparison) -> Iterator[tuple[str, str, str, str]]:
