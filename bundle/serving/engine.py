@@ -2,11 +2,12 @@
 
 import ipaddress
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 from bundle.checkpoints import Checkpoint
 from bundle.config.model_files import EngineSettings
@@ -14,7 +15,7 @@ from bundle.errors import UsageError
 from bundle.serving.diagnosis import KnownFailure
 from bundle.serving.gpu_locks import GpuLocks
 from bundle.serving.gpus import Gpu
-from bundle.serving.machine import Machine
+from bundle.serving.machine import Installation, Machine
 from bundle.system.findings import Check, Finding
 
 
@@ -138,48 +139,57 @@ class ServerSpec:
         return Launch(self.command(port, directory), environment, secrets)
 
 
-class Engine(Protocol):
+@dataclass(frozen=True)
+class Engine(ABC):
     """One kind of server. An instance stands for one job; it holds nothing else, and nothing about it changes.
 
     What depends on the installed server raises ServerError if there is none, or it can't be used.
     """
+
+    job: Job
 
     name: ClassVar[str]
     failures: ClassVar[tuple[KnownFailure, ...]]
     """Known failures, the special before the vague."""
 
     @staticmethod
+    @abstractmethod
     def checks(machine: Machine) -> tuple[Check, ...]:
         """What ``bundle doctor`` looks at for this engine."""
-
-    def __init__(self, job: Job) -> None: ...
 
     @property
     def architectures(self) -> frozenset[str] | None:
         """The architectures that the installed server knows; None where only starting it would show that."""
+        return None
 
     @property
     def refused_quantization(self) -> str | None:
         """Why the installed server cannot take the checkpoint's quantized weights; None if it can, or it is unknown."""
+        return None
 
     @property
     def context_options(self) -> Mapping[str, int | None]:
         """The options that set the server's context length, in tokens; None where the server is given none."""
+        return {}
 
     @property
     def gpu_count(self) -> int:
         """How many GPUs a server takes; 0 on the CPU."""
+        return 0
 
     @property
     def scores_texts(self) -> bool:
         """Whether the installed server says how likely a text is that it is given."""
+        return False
 
+    @abstractmethod
     def forecast(self) -> tuple[list[Finding], str | None]:
         """What ``bundle doctor`` says of the job without preparing it.
 
         Beside findings, the interpreter to check the tokenizer with; None if that is only made when it is prepared.
         """
 
+    @abstractmethod
     def prepare(self, say: Callable[[str], None], *, plain: bool = False, scores: bool = False) -> ServerSpec:
         """Do what must be done once, before the first server starts; say what takes time.
 
@@ -189,6 +199,10 @@ class Engine(Protocol):
             plain: As in `ServerSpec`.
             scores: Whether it will be asked how likely texts are.
         """
+
+    @property
+    def _installed(self) -> Installation:
+        return self.job.machine.installation(self.name)
 
 
 def option_value(arguments: Sequence[str], *names: str) -> str | None:

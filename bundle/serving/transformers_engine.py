@@ -7,7 +7,6 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -16,7 +15,7 @@ from bundle.checkpoints.tokenizer_probe.files import declared_tokens, read_json
 from bundle.errors import EngineMissingError, ServerError, UsageError
 from bundle.serving.conversion import INTERNLM2, cache_directory, cpu_dtype, servable
 from bundle.serving.diagnosis import KnownFailure, raised
-from bundle.serving.engine import Job, ServerSpec, option_value, refuse_options, require_loopback
+from bundle.serving.engine import Engine, ServerSpec, option_value, refuse_options, require_loopback
 from bundle.serving.gpus import visible_gpus
 from bundle.serving.machine import Machine
 from bundle.system.files import text_if_there, write_json
@@ -60,14 +59,11 @@ FAILURES: Final = (
 )
 
 
-@dataclass(frozen=True)
-class TransformersEngine:
+class TransformersEngine(Engine):
     """Serves a checkpoint with ``transformers serve`` on the CPU; an InternLM2 one is converted to Llama first.
 
     It has no API key, so it listens on loopback only, where other users of the machine can use it, too.
     """
-
-    job: Job
 
     name: ClassVar[str] = "transformers"
     failures: ClassVar[tuple[KnownFailure, ...]] = FAILURES
@@ -98,18 +94,6 @@ class TransformersEngine:
             install = f"`{sys.executable} -m pip install {packages}`"
             return f"transformers loads weights quantized by {method} with packages that are missing ({install})"
         return None
-
-    @property
-    def context_options(self) -> Mapping[str, int | None]:
-        return {}
-
-    @property
-    def gpu_count(self) -> int:
-        return 0
-
-    @property
-    def scores_texts(self) -> bool:
-        return False
 
     @staticmethod
     def checks(machine: Machine) -> tuple[Check, ...]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -12,7 +12,7 @@ from bundle.errors import CheckpointError, ServerError
 from bundle.serving.conversion import INTERNLM2, Servable, servable_without_code
 from bundle.serving.diagnosis import ENGINE_GONE, NO_GPU, OUT_OF_GPU_MEMORY, KnownFailure, raised
 from bundle.serving.engine import (
-    Job,
+    Engine,
     ServerSpec,
     is_given,
     no_weights,
@@ -25,7 +25,7 @@ from bundle.serving.gpu_choice import reserve_gpus
 from bundle.serving.gpus import Gpu, gib, needed_mib, select_gpus, visible_gpus
 from bundle.serving.lmdeploy import support
 from bundle.serving.lmdeploy.launcher import KEY_VARIABLE
-from bundle.serving.machine import Installation, Machine
+from bundle.serving.machine import Machine
 from bundle.system.findings import Check, Finding, failing, ok
 from bundle.system.text import printable
 
@@ -125,11 +125,8 @@ ENGINE_DIED: Final = (
 """Log lines after which the API server lives on and answers nothing any more."""
 
 
-@dataclass(frozen=True)
-class LmdeployEngine:
+class LmdeployEngine(Engine):
     """Serves a checkpoint with lmdeploy on NVIDIA GPUs."""
-
-    job: Job
 
     name: ClassVar[str] = "lmdeploy"
     failures: ClassVar[tuple[KnownFailure, ...]] = FAILURES
@@ -338,10 +335,6 @@ class LmdeployEngine:
         dtype = "float16" if half else "bfloat16"
         say(f"computing in {dtype}: config.json says {stated or 'no dtype'} (choose with `-- --dtype`)")
         return dtype
-
-    @property
-    def _installed(self) -> Installation:
-        return self.job.machine.installation("lmdeploy")
 
     def _command(
         self,

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -16,7 +16,7 @@ from bundle.errors import CheckpointError, ServerError, UsageError
 from bundle.serving.conversion import INTERNLM2, cpu_dtype, servable
 from bundle.serving.diagnosis import ENGINE_GONE, NO_GPU, NO_MEMORY, OUT_OF_GPU_MEMORY, KnownFailure, raised
 from bundle.serving.engine import (
-    Job,
+    Engine,
     ServerSpec,
     is_given,
     no_weights,
@@ -27,7 +27,7 @@ from bundle.serving.engine import (
 )
 from bundle.serving.gpu_choice import reserve_gpus
 from bundle.serving.gpus import Gpu
-from bundle.serving.machine import Installation, Machine
+from bundle.serving.machine import Machine
 from bundle.system.files import text_if_there
 from bundle.system.findings import Check, Finding, ok
 from bundle.system.text import printable
@@ -173,22 +173,15 @@ FAILURES: Final = (
 )
 
 
-@dataclass(frozen=True)
-class VllmEngine:
+class VllmEngine(Engine):
     """Serves a checkpoint with vLLM; an InternLM2 one is converted to Llama first, which needs no remote code.
 
-    Its key guards ``/v1`` alone (``/invocations`` answers everyone), so it listens on loopback only.
+    Its key guards ``/v1`` alone (``/invocations`` answers everyone), so it listens on loopback only. What architectures
+    it takes is unknown: those that it does not know itself it runs with transformers' code, if that can be.
     """
-
-    job: Job
 
     name: ClassVar[str] = "vllm"
     failures: ClassVar[tuple[KnownFailure, ...]] = FAILURES
-
-    @property
-    def architectures(self) -> frozenset[str] | None:
-        """Unknown: what vLLM does not know itself it runs with transformers' code, if that can be."""
-        return None
 
     @property
     def refused_quantization(self) -> str | None:
@@ -377,10 +370,6 @@ class VllmEngine:
                 "model's weights, or instead of them.",
                 remedy="Move these files out of the directory, or choose with `-- --load-format`.",
             )
-
-    @property
-    def _installed(self) -> Installation:
-        return self.job.machine.installation("vllm")
 
     @property
     def _on_cpu(self) -> bool:
