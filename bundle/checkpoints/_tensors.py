@@ -146,6 +146,8 @@ def tied_tensors(config: Mapping[str, Any], stored: Mapping[str, StoredTensor]) 
     if not _are_tied(config):
         return None
     first, second = "model.embed_tokens.weight", "lm_head.weight"
+    if is_internlm2(config):
+        first, second = "model.tok_embeddings.weight", "output.weight"
     both = first in stored and second in stored and stored[first] == stored[second]
     return (first, second) if both else None
 

@@ -22,7 +22,7 @@ from bundle.client._server_info import own_metrics, prefix_cache_hit_rate
 from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks
 from bundle.client._transport import Transport
 from bundle.system.text import duration, time_in
-from bundle.tasks.prompts import Message, is_plain
+from bundle.tasks.prompts import Message, is_plain, trivial
 
 _REFUSALS_IN_A_ROW = 10
 _MOST_BY_CHANCE, _LONGEST_BY_CHANCE = 0.5, 4
@@ -376,11 +376,10 @@ class ChatClient:
 
     async def _replies_to_anything(self, like: "Asked", key: Key) -> bool:
         """Ask what every model can reply to, as the last question may be the only one that fails."""
-        messages: list[Message] = [{"role": like.messages[0]["role"], "content": "1"}]
-        trivial = Asked(like.url, messages, min(like.max_out_len, _LEAST_LENGTH), {}, None, lambda: None)
+        easy = Asked(like.url, trivial(like.messages), min(like.max_out_len, _LEAST_LENGTH), {}, None, lambda: None)
         try:
             await self._limiter.turn()
-            await self._attempt(trivial, key)
+            await self._attempt(easy, key)
         except AttemptError:
             return False
         self._patience.replied(asyncio.get_running_loop().time())

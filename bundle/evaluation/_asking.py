@@ -16,10 +16,11 @@ from bundle.runs.no_reply import Cause, cause_of, kind_of
 from bundle.runs.predictions import Prediction
 from bundle.tasks.answers import AnswerRule, Likeliest
 from bundle.tasks.catalog import Question
+from bundle.tasks.prompts import trivial
 from bundle.tasks.scores import Key
 
 if TYPE_CHECKING:  # imported late: slow, and a local server should start first
-    from bundle.client import Client
+    from bundle.client import Client, Reply
 
 _FEWEST_FAILURES = 32
 _ROUNDS_OF_FAILURES = 2
@@ -103,13 +104,13 @@ class FirstRefusals:
             )
 
 
-async def require_working(client: "Client", like: Question) -> None:
-    """Ask the server something that every model can reply to, in the way in which a question is asked.
+async def require_working(client: "Client", like: Question) -> "Reply":
+    """The reply to something that every model can reply to, asked in the way in which a question is.
 
     Raises FailingServerError if it does not reply.
     """
     try:
-        await client.ask([{"role": like.messages[0]["role"], "content": "1"}], 1)
+        return await client.ask(trivial(like.messages), 1)
     except NoReplyError as failure:
         raise FailingServerError(f"Every request failed: {failure.reason}.", remedy=_KEPT) from None
 

@@ -207,8 +207,12 @@ class Evaluation:
             tasks = [group.create_task(ask(question)) for question in questions]
         replies = [task.result() for task in tasks]
         if not any(replies):
-            await require_working(client, questions[0])
+            await self.first_token(client)
         return replies
+
+    async def first_token(self, client: "Client") -> Reply:
+        """The reply, of one token, to something that every model can reply to. Raises FailingServerError if none."""
+        return await require_working(client, self.questions[0])
 
     @property
     def suspected(self) -> tuple[int, bool]:

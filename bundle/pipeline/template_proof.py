@@ -16,6 +16,7 @@ from bundle.runs.record import TemplateRecord
 from bundle.system.background import in_thread
 from bundle.system.text import one_line
 from bundle.tasks.catalog import Question
+from bundle.tasks.prompts import trivial
 from bundle.tasks.scores import Key
 
 if TYPE_CHECKING:  # slow to import, and the server should start first
@@ -67,6 +68,7 @@ class TemplateProof:
         choices: Prompts for the first server, for the second if the first dies of them, and so on. Once none is left,
             each server is asked one of them.
         rendered: What the checkpoint's tokenizer gives for these.
+        trivial: What it gives for the prompt that is compared where the server replies to none of these.
         vocabulary: The directory of that tokenizer.
         date: Today's, if the checkpoint's chat template makes other prompts on other days.
         verdict: None until there is one.
@@ -76,6 +78,7 @@ class TemplateProof:
     option: str | None
     choices: list[list[Question]]
     rendered: Mapping[Key, RenderedPrompt]
+    trivial: RenderedPrompt
     vocabulary: Path
     date: str | None = None
     verdict: Verdict | None = field(default=None, init=False)
@@ -95,10 +98,11 @@ class TemplateProof:
         """A proof with some of the questions, enough for so many restarts of the server."""
         choices = choose_prompts(questions, 1 + min(restarts, _MOST_RESTARTS))
         chosen = [question for choice in choices for question in choice]
-        rendered = await render([question.messages for question in chosen])
+        prompts = [question.messages for question in chosen]
+        *rendered, easy = await render([*prompts, trivial(prompts[0])])
         today = date.today().isoformat() if any(one.dated for one in rendered) else None
         by_key = dict(zip((one.key for one in chosen), rendered, strict=True))
-        return cls(engine, option, choices, by_key, vocabulary, today)
+        return cls(engine, option, choices, by_key, easy, vocabulary, today)
 
     async def prove(self, evaluation: "Evaluation", client: "Client") -> Verdict | None:
         """Ask the server, unless that was done before; None then."""
@@ -109,13 +113,11 @@ class TemplateProof:
         while self.choices and not any(replies):  # too long perhaps, or refused
             questions = self._next(evaluation.unanswered)
             replies = await evaluation.first_tokens(client, questions)
-        pairs = [
-            (question, reply.prompt_tokens, self.rendered[question.key])
-            for question, reply in zip(questions, replies, strict=True)
-            if reply is not None and reply.prompt_tokens is not None and self.rendered[question.key].tokens is not None
-        ]
         answered = [(one, reply) for one, reply in zip(questions, replies, strict=True) if reply is not None]
-        self.verdict = self._judge(pairs) if pairs else self._unknown([question for question, _ in answered])
+        asked = [(_name(one), reply, self.rendered[one.key]) for one, reply in answered]
+        if not asked:  # the questions may be asked with fewer examples, and those that are answered count
+            asked = [('the prompt "1"', await evaluation.first_token(client), self.trivial)]
+        self.verdict = self._judge(asked)
         if self.verdict.error is None and (error := await in_thread(lambda: self._repeated_prompt(answered))):
             self.verdict = replace(self.verdict, error=error)
         return self.verdict
@@ -162,7 +164,14 @@ class TemplateProof:
         before, whole = counter.of_texts(["\n", f"\n{text}"])  # sentencepiece counts a space before a text
         return whole - before > said
 
-    def _judge(self, pairs: Sequence[tuple[Question, int, RenderedPrompt]]) -> Verdict:
+    def _judge(self, asked: "Sequence[tuple[str, Reply, RenderedPrompt]]") -> Verdict:
+        pairs = [
+            (name, reply.prompt_tokens, rendered)
+            for name, reply, rendered in asked
+            if reply.prompt_tokens is not None and rendered.tokens is not None
+        ]
+        if not pairs:
+            return _unknown([rendered for _, _, rendered in asked])
         different = [pair for pair in pairs if pair[1] not in (pair[2].tokens, pair[2].with_special)]
         if (ended := next((pair for pair in pairs if _is_ended(*pair[1:])), None)) is not None:
             return self._ended(*ended, checked=len(pairs))
@@ -170,12 +179,12 @@ class TemplateProof:
             exactly = all(count == rendered.tokens for _, count, rendered in pairs)
             note = None if exactly else "the server adds the tokenizer's special tokens to the template's"
             return Verdict(TemplateRecord(checked=len(pairs), equal=True, note=note))
-        question, count, rendered = different[0]
+        name, count, rendered = different[0]
         plain = rendered.bare is not None
         expected = f"{rendered.tokens} by the checkpoint's {'tokenizer' if plain else 'template'}"
         if plain and count == rendered.bare:
             expected += ", which begins a text with a special token that the server leaves out"
-        note = f"{_name(question)} has {count} tokens on the server, {expected}"
+        note = f"{name} has {count} tokens on the server, {expected}"
         record = TemplateRecord(checked=len(pairs), equal=False, note=note)
         if self.option is not None:
             return Verdict(record, f"{self.option} gives other prompts than the checkpoint's own chat template: {note}")
@@ -190,15 +199,15 @@ class TemplateProof:
                 remedy="Scores would be those of another prompt. Remove options after -- that change the prompt, such "
                 f"as --chat-template; if there are none, use another version of {self.engine} or another --engine.",
                 details=[
-                    *(f"{_name(one)}: {ours} tokens on the server, {own.tokens} expected" for one, ours, own in pairs),
+                    *(f"{one}: {ours} tokens on the server, {own.tokens} expected" for one, ours, own in pairs),
                     f"{gives}: {one_line(rendered.beginning, _SHOWN)}",
                 ],
             ),
         )
 
-    def _ended(self, question: Question, count: int, rendered: RenderedPrompt, checked: int) -> Verdict:
+    def _ended(self, name: str, count: int, rendered: RenderedPrompt, checked: int) -> Verdict:
         mark = one_line(repr(rendered.appended), 60)
-        note = f"{_name(question)} has {count} tokens on the server, the last of them {mark}"
+        note = f"{name} has {count} tokens on the server, the last of them {mark}"
         return Verdict(
             TemplateRecord(checked=checked, equal=False, note=note),
             error=TemplateError(
@@ -209,15 +218,15 @@ class TemplateProof:
             ),
         )
 
-    def _unknown(self, answered: Sequence[Question]) -> Verdict:
-        errors = (error for one in answered if (error := self.rendered[one.key].error) is not None)
-        why = "the server does not report prompt token counts" if answered else "no prompt that was tried got a reply"
-        if (error := next(errors, None)) is not None:
-            why = f"it cannot be rendered here ({error})"
-        return Verdict(
-            TemplateRecord(checked=0, equal=None, note=why),
-            f"could not verify that the server builds the checkpoint's own prompts: {why}",
-        )
+
+def _unknown(rendered: Sequence[RenderedPrompt]) -> Verdict:
+    why = "the server does not report prompt token counts"
+    if (error := next((one.error for one in rendered if one.error is not None), None)) is not None:
+        why = f"it cannot be rendered here ({error})"
+    return Verdict(
+        TemplateRecord(checked=0, equal=None, note=why),
+        f"could not verify that the server builds the checkpoint's own prompts: {why}",
+    )
 
 
 def _is_ended(count: int, rendered: RenderedPrompt) -> bool:

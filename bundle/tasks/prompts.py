@@ -26,6 +26,11 @@ def is_plain(messages: Sequence[Message]) -> bool:
     return messages[0]["role"] == "text"
 
 
+def trivial(like: Sequence[Message]) -> list[Message]:
+    """What every model can reply to, as a conversation or a text as this one is."""
+    return [{"role": like[0]["role"], "content": "1"}]
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """How a question is asked.
