@@ -5,13 +5,13 @@ import contextlib
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from bundle.system.text import quoted
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+LETTERS, DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "0123456789"
 
 AnswerAs = Literal["letter", "text", "index"]
 """How a file writes its answers."""
@@ -21,6 +21,7 @@ Options = dict[str, str]
 
 # What may stand around and between letters, after NFKC: "(A)", "A.", "A、C", "A and C".
 _LETTER_ALONE = re.compile(r"[(\[【<]*\s*([A-Za-z0-9])\s*[)\]】>.:、。,]*")
+_LABELLED = re.compile(r"\s*[(（]?([A-Z])[)）.．、:：]\s*(.*)", re.DOTALL)
 _WORD = re.compile(r"[A-Za-z]+")
 _BETWEEN = r"(?:\s|[,、;/|&+()\[\]\"'。.]|和|与|及|以及|and\b)*"
 
@@ -77,7 +78,7 @@ def options_in(value: object) -> Options | None:
     """The options in a JSON value: a list, an object by letter, or an object of "label" and "text" lists."""
     match value:
         case [_, *_] if len(value) <= len(LETTERS):
-            return _texts(dict(zip(LETTERS, value, strict=False)))
+            return _texts(dict(zip(LETTERS, value, strict=False) if (own := _own_letters(value)) is None else own))
         case {"label": [*labels], "text": [*texts]} if len(labels) == len(texts):
             return _texts(dict(zip(map(str, labels), texts, strict=True)))
         case {**items} if items:
@@ -96,6 +97,13 @@ def options_in_cell(cell: str) -> Options | None:
                 value = [str(one) if isinstance(one, int | float) else one for one in value]
             return options_in(value)
     return None
+
+
+def _own_letters(options: Sequence[object]) -> list[tuple[str, str]] | None:
+    """The letters and texts of a list whose options bring their letters, as in "A. yes"; None for another."""
+    found = [match.groups() for one in options if isinstance(one, str) and (match := _LABELLED.fullmatch(one))]
+    is_list = sorted(letter for letter, _ in found) == list(LETTERS[: len(options)])
+    return [(letter, text) for letter, text in found] if is_list and len(found) > 1 else None
 
 
 def _texts(items: Mapping[str, object]) -> Options | None:
@@ -136,7 +144,10 @@ def read_gold(answer: str, options: Options, letters: str, *, texts: bool, how: 
     plain = _plain(answer)
     if not letters:
         return Gold(str(answer))
-    by_text = {letter for letter, text in options.items() if _plain(text) == plain}
+    with_letter = _LABELLED.fullmatch(plain)
+    by_text = {letter for letter, text in options.items() if plain == _plain(text)} or {
+        letter for letter, text in options.items() if with_letter and with_letter.groups() == (letter, _plain(text))
+    }
     if by_text and not texts and how != "index":
         return Gold(str(answer))
     readings: dict[AnswerAs, str] = {}

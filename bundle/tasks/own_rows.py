@@ -12,6 +12,7 @@ from bundle.system.files import read_regular, user_path
 from bundle.system.text import did_you_mean, is_unicode, one_line, quoted
 from bundle.tasks.answers import AnswerRule, Pattern, for_several_answers
 from bundle.tasks.options import (
+    DIGITS,
     LETTERS,
     AnswerAs,
     Gold,
@@ -71,20 +72,23 @@ class OwnRows:
         return letters if len(letters) > 1 else ()
 
     def with_rule_for_answers(self) -> Self:
-        """The same, with a rule that can find the answers there are: several options where they are several.
+        """The same, with a rule that can find every option shown, and several where answers are several.
 
         Raises DataError as `load` does.
         """
-        golds = [gold for _, _, _, gold in self._read(self.file)]
-        letters = "".join(
-            letter for letter in LETTERS if any(gold.is_options and letter in gold.text for gold in golds)
-        )
-        options = "".join(self.option_columns) or in_order(letters + "ABCD", LETTERS)
+        read = self._read(self.file)
+        golds = [gold for *_, gold in read]
+        letters = "".join(gold.text for gold in golds if gold.is_options)
+        shown = in_order({letter for _, _, _, options, _ in read for letter in options}, LETTERS + DIGITS)
+        options = shown or in_order(letters + "ABCD", LETTERS)
+        rule = self.rule
+        if not set(shown) <= set(getattr(rule, "options", "") or shown):
+            rule = replace(rule, options=shown)  # type: ignore[type-var]  # it is a dataclass with options
         if any(gold.is_options and len(gold.text) > 1 for gold in golds):
-            return replace(self, rule=for_several_answers(self.rule, options))
-        if isinstance(self.rule, Pattern) and not self.rule.options and any(gold.is_options for gold in golds):
-            return replace(self, rule=replace(self.rule, options=options))
-        return self
+            rule = for_several_answers(rule, options)
+        elif isinstance(rule, Pattern) and not rule.options and letters:
+            rule = replace(rule, options=options)
+        return replace(self, rule=rule)
 
     def subjects(self) -> list[str]:
         """The names of the subjects, in the order they come in the file. Raises DataError as `load` does."""
@@ -113,7 +117,7 @@ class OwnRows:
         """The rows of a file, by subject; every answer can be found, and none contradicts another."""
         rows: dict[str, list[Row]] = {}
         known_answers: dict[tuple[str, ...], tuple[str, str]] = {}
-        for where, subject, row, gold in self._read(path):
+        for where, subject, row, _, gold in self._read(path):
             if not self.rule.can_find(gold.text):
                 raise DataError(
                     f"{where}: the answer is {quoted(gold.text)}, which the rule {self.rule.name} can never find in a "
@@ -131,11 +135,11 @@ class OwnRows:
             rows.setdefault(subject, []).append(row | {"answer": gold.text})
         return rows
 
-    def _read(self, path: Path) -> list[tuple[str, str, Row, Gold]]:
-        """Place, subject, cells and right answer of every row of a file."""
+    def _read(self, path: Path) -> list[tuple[str, str, Row, Options, Gold]]:
+        """Place, subject, cells, options and right answer of every row of a file."""
         records = _read_file(path)
         known = {column for _, record in records for column in record}
-        rows: list[tuple[str, str, Row, Gold]] = []
+        rows: list[tuple[str, str, Row, Options, Gold]] = []
         for line, record in records:
             where = f"{path}, line {line}"
             row, options = self._row(record, known, where)
@@ -148,8 +152,8 @@ class OwnRows:
                     raise ValueError(f"the right answer is {empty[0]}, and that option is empty")  # noqa: TRY301
             except ValueError as error:
                 raise DataError(f"{where}: {error}.", remedy=_REMEDY) from None
-            rows.append((where, subject, row, gold))
-        indices = [gold.index for _, _, _, gold in rows if gold.index is not None]
+            rows.append((where, subject, row, options, gold))
+        indices = [gold.index for *_, gold in rows if gold.index is not None]
         # JSON's numbers are indices from 0 as in MMLU; of text, and where 0 is never right, that is less certain.
         enough = _MANY if path.suffix.lower() == ".jsonl" else 1
         if self.first_index is None and len(indices) >= enough and 0 not in indices:

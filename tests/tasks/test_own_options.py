@@ -1,6 +1,7 @@
 """Options and answers of the user's own questions, in the ways people write them."""
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -109,6 +110,24 @@ def test_several_right_answers_may_be_a_list_in_json(tmp_path: Path) -> None:
         ("Answers: B, D", "BD"),
         ("不选A。答案是BD", "BD"),
         ("正确的是A、C", "AC"),
+        ("A, C, and D are correct.", "ACD"),
+        ("答案：\nA\nC", "AC"),
+        ("答案：\n- A\n- C", "AC"),
+        ("选项A和选项C", "AC"),
+        ("A选项和C选项", "AC"),
+        ("Option A and option C are correct", "AC"),
+        ("答案不是A，而是BC", "BC"),
+        ("答案为ACD，B错误", "ACD"),  # what is called wrong is not chosen
+        ("答案：A、C（B和D不对）", "AC"),
+        ("A,C; B is not", "AC"),
+        ("BD错误，AC正确", "AC"),
+        ("C说法错误，ABD正确", "ABD"),
+        ("A、C错误", "AC"),  # where a question asks for what is wrong
+        ("A对，B错，C对，D错。", ""),
+        ("A是偶数，B不是，C是。", ""),
+        ("A或C", ""),
+        ("选A、C或D", ""),
+        ("除了B都对", ""),
         ("A. 2是偶数\nB. 3不是", ""),  # neither says which it chooses
         ("选项 A 对，选项 B 也对", ""),
         ("AAC", ""),
@@ -118,6 +137,13 @@ def test_several_right_answers_may_be_a_list_in_json(tmp_path: Path) -> None:
 )
 def test_all_options_that_a_reply_chooses(reply: str, answer: str) -> None:
     assert AllOptions().extract(reply) == answer
+
+
+@pytest.mark.parametrize("text", ["A错误，", "A、", "- A\n", "选项A ", "A是" + 99 * " ", "不是 A"])
+def test_all_options_are_found_in_time_that_grows_with_the_reply(text: str) -> None:
+    started = time.process_time()
+    AllOptions().extract(100_000 // len(text) * text)
+    assert time.process_time() - started < 5
 
 
 def test_answers_of_both_kinds_in_one_file_are_sets_all_of_them(tmp_path: Path) -> None:
@@ -173,6 +199,26 @@ def test_examples_are_shown_with_the_options_they_have(tmp_path: Path) -> None:
     more = 'examples_file = "dev.csv"\n[prompt]\nexamples = 1'
     task = task_of(tmp_path, csv_row("D"), more=more)
     assert questions(task)[0].messages[0]["content"] == "例?\nA. 1\nB. 2\n答案: "
+
+
+@pytest.mark.parametrize("rule", [FIRST_OPTION, 'rule = "labelled"\nlabel = "答案"', 'rule = "all_options"'])
+def test_a_rule_finds_every_option_that_is_shown(tmp_path: Path, rule: str) -> None:
+    task = task_of(tmp_path, [{"question": "q", "choices": list("uvwxyz"), "answer": "A"}], rule, LISTED)
+    assert task.answer_rule.extract("答案: F，而不是A") == "F"
+
+
+@pytest.mark.parametrize("answer", ["B", 1, "no", "B. no", "(B) no"])
+@pytest.mark.parametrize("listed", [["A. yes", "B. no", "C. both"], ["（A）yes", "（B）no", "（C）both"]])
+def test_options_that_bring_their_letters_get_no_others(tmp_path: Path, listed: list[str], answer: object) -> None:
+    task = task_of(tmp_path, [{"question": "q", "choices": listed, "answer": answer}], FIRST_CAPITAL, LISTED)
+    assert asked(task) == ["q\nA. yes\nB. no\nC. both\nAnswer: "]
+    assert golds(task) == ["B"]
+
+
+def test_letters_that_options_bring_in_another_order_are_theirs(tmp_path: Path) -> None:
+    row = {"question": "q", "choices": ["B. yes", "A. no"], "answer": "A"}
+    task = task_of(tmp_path, [row], FIRST_CAPITAL, LISTED)
+    assert (asked(task), golds(task)) == (["q\nB. yes\nA. no\nAnswer: "], ["A"])
 
 
 @pytest.mark.parametrize(
