@@ -32,6 +32,8 @@ _SAID_AS_IN_4: Final = (
     r"""s/"extra_special_tokens": \[/"additional_special_tokens": [/'"""
 )
 _GENERATION: Final = re.compile(r"\d{1,4}(?=\.)")
+_NEEDS: Final = re.compile(r"requires the (\S+) library but it was not found")
+"""What transformers says of a package without which it cannot convert a tokenizer."""
 _WITHOUT_EOS: Final = ("PreTrainedTokenizerFast", "TokenizersBackend")
 """Classes of tokenizers with no eos_token but the one that a file names."""
 
@@ -254,6 +256,8 @@ def _judge(
             details=[*problems[1:], *([shown(error, 600)] if error else [])],
         )
     if error is not None:
+        if (needed := _NEEDS.search(str(error))) is not None:
+            remedy = f"Install it: `{shown(python)} -m pip install {shown(needed[1].lower())}`."
         if result["missing"] and any(directory.glob("*.model")):
             packages = " ".join(map(shown, result["missing"]))
             remedy = (

@@ -319,16 +319,13 @@ async def test_the_remedy_is_a_version_that_fits_the_one_the_checkpoint_was_made
     assert str(error).isprintable()
 
 
-@pytest.mark.parametrize(
-    "error",
-    ["ValueError: Tokenizer class TokenizersBackend does not exist", "'list' object has no attribute 'keys'"],
-)
-async def test_how_transformers_4_can_load_what_transformers_5_saved_is_told(
-    model: Path, interpreter: Callable[[str], str], error: str
+async def test_a_library_that_a_tokenizer_takes_is_named_where_it_is_missing(
+    model: Path, interpreter: Callable[[str], str]
 ) -> None:
-    report = {"transformers": "4.57.6", "checked": 0, "failed": 0, "problems": [], "error": error, "missing": []}
+    error = "ImportError: MistralConverter requires the mistral-common library but it was not found in your environment"
+    report = {"transformers": "5.24.0", "checked": 0, "failed": 0, "problems": [], "error": error, "missing": []}
     refused = await refusal(model, interpreter(reporting(json.dumps(report))))
-    assert 's/"extra_special_tokens": \\[/"additional_special_tokens": [/' in str(refused.remedy)
+    assert "-m pip install mistral-common`" in str(refused.remedy)
 
 
 # Ends of turns

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bundle.checkpoints._weights import read_safetensors_header
+from bundle.checkpoints.families import make_family_checkpoint
 from bundle.checkpoints.internlm2 import rewrite_as_llama
 from tests.patience import wait_until
 from tests.program import results_of, rows_of, run
@@ -52,6 +54,19 @@ def test_a_reply_ends_where_the_template_ends_a_turn_although_no_file_says_so(
     said = box.run(unlisted, "--engine", "vllm", "--subjects", "law", "--full-replies")
     assert "sending it with every request (stop_token_ids)" in said
     assert {row["finish_reason"] for row in box.rows().values()} == {"stop"}
+    assert {row["reply"] for row in box.rows().values()} <= set("ABCD")
+
+
+def test_of_two_formats_that_of_hugging_face_is_served(make_box: MakeBox, tmp_path: Path) -> None:
+    model = tmp_path / "mistral"
+    make_family_checkpoint(model, "mistral")
+    shard = (model / "model.safetensors").rename(model / "model-00001-of-00001.safetensors")
+    weight_map = dict.fromkeys(read_safetensors_header(shard).tensors, shard.name)
+    (model / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    for name in ("consolidated.safetensors", "params.json", "tekken.json"):  # none of which it looks into
+        (model / name).write_text("{}")
+    box = make_box()
+    box.run(model, "--engine", "vllm", "--subjects", "law", "--full-replies")
     assert {row["reply"] for row in box.rows().values()} <= set("ABCD")
 
 

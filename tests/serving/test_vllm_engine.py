@@ -148,7 +148,7 @@ def test_internlm2_is_served_as_the_llama_it_is_converted_to_without_its_code(in
     ("name", "indexed", "taken"),
     [
         ("consolidated.safetensors", False, True),
-        ("consolidated.safetensors", True, True),
+        ("consolidated.safetensors", True, False),
         ("adapter_model.safetensors", False, True),
         ("adapter_model.safetensors", True, False),
         ("adapter_model.bin", False, False),
@@ -168,6 +168,20 @@ def test_weights_that_it_would_load_instead_of_those_inspected_are_refused(
         prepared(beside, "--load-format", "safetensors")
     else:
         prepared(beside)
+
+
+def test_a_checkpoint_that_is_there_in_mistrals_format_too_is_served_as_it_was_inspected(
+    tmp_path: Path, llama: Checkpoint
+) -> None:
+    beside = replace(llama, path=tmp_path)
+    (tmp_path / "model.safetensors.index.json").touch()
+    chosen = {"--load-format=safetensors", "--config-format=hf", "--tokenizer-mode=hf"}
+    assert chosen.isdisjoint(prepared(beside).launch(1, KEY, tmp_path).command)
+    (tmp_path / "consolidated.safetensors").touch()
+    assert chosen <= set(prepared(beside).launch(1, KEY, tmp_path).command)
+    command = prepared(beside, "--tokenizer_mode", "mistral").launch(1, KEY, tmp_path).command
+    assert "--config-format=hf" in command
+    assert "--tokenizer-mode=hf" not in command
 
 
 @pytest.mark.parametrize(("name", "taken"), [("value_head.bin", True), ("training_args.bin", False)])

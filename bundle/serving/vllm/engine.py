@@ -280,6 +280,7 @@ class VllmEngine(Engine):
         say(f"vLLM {installed.version} on {_described(gpus)}, dtype {dtype}")
         cache_gib = self._cache_gib(dtype)
         options = [f"--dtype={dtype}", *self._size_options(gpus, dtype, cache_gib)]
+        options += self._without_mistrals_format(say)
         if found.own_code:
             options.append("--trust-remote-code")
         cache = {"VLLM_CPU_KVCACHE_SPACE": str(cache_gib)} if self._on_cpu else {}
@@ -347,29 +348,40 @@ class VllmEngine(Engine):
     def _require_the_weights_alone(self) -> None:
         """Check that vLLM loads the weights that were inspected.
 
-        It prefers files of Mistral's format (``consolidated*.safetensors``), and without an index of safetensors loads
-        every such file there is, or if there is none every .bin file but those that it knows to be a trainer's: another
-        model's, an adapter's (its ``DefaultModelLoader``). Raises CheckpointError if it would load others.
+        Without an index of safetensors it loads every such file there is, or if there is none every .bin file but those
+        that it knows to be a trainer's: another model's, an adapter's (its ``DefaultModelLoader``). Raises
+        CheckpointError if it would load others.
         """
         checkpoint, directory = self.job.checkpoint, self.job.checkpoint.path
         inspected = {file.name for file in checkpoint.weights.files}
-        indexed = (directory / "model.safetensors.index.json").is_file()
         kinds = (".safetensors", checkpoint.weights.files[0].suffix)
         others = sorted(
             file.name
             for file in directory.iterdir()
             if file.suffix in kinds
             and file.name not in inspected
-            and (file.name.startswith("consolidated") or not indexed)
             and file.name not in ("training_args.bin", "optimizer.bin")
         )
+        indexed = (directory / "model.safetensors.index.json").is_file()
         converted = is_internlm2(checkpoint.config)
-        if others and not converted and not is_given("--load-format", self._arguments):
+        if others and not indexed and not converted and not is_given("--load-format", self._arguments):
             raise CheckpointError(
                 f"vLLM would load {printable(', '.join(others))} from {printable(str(directory))} as well as the "
                 "model's weights, or instead of them.",
                 remedy="Move these files out of the directory, or choose with `-- --load-format`.",
             )
+
+    def _without_mistrals_format(self, say: Callable[[str], None]) -> list[str]:
+        """The options for a checkpoint in two formats: with ``consolidated*.safetensors`` it takes Mistral's files.
+
+        Their configuration and tokenizer are not those inspected, and their prompts not those of the chat template.
+        """
+        checkpoint = self.job.checkpoint
+        if is_internlm2(checkpoint.config) or not any(checkpoint.path.glob("consolidated*.safetensors")):
+            return []
+        formats = {"--load-format": "safetensors", "--config-format": "hf", "--tokenizer-mode": "hf"}
+        say("serving it in the Hugging Face format, which was inspected, not in Mistral's (consolidated*.safetensors)")
+        return [f"{option}={chosen}" for option, chosen in formats.items() if not is_given(option, self._arguments)]
 
     @property
     def _on_cpu(self) -> bool:
