@@ -169,109 +169,110 @@ def internlm2_tensors(config: Mapping[str, Any]) -> Shapes:
     ``attention.wqkv`` is fused and grouped: for each key/value head its query heads, then its key, then its value, each
     ``head_dim`` rows.
     """
-    s = Sizes.from_config(config)
-    rows = (s.heads + 2 * s.kv_heads) * s.head_dim
+    s, bias = Sizes.from_config(config), bool(config.get("bias", True))
+    layer = {
+        **_linear("attention.wqkv", (s.heads + 2 * s.kv_heads) * s.head_dim, s.hidden, bias=bias),
+        **_linear("attention.wo", s.hidden, s.hidden, bias=bias),
+        **_gated("feed_forward", s.hidden, s.intermediate, ("w1", "w3", "w2")),
+        "attention_norm.weight": (s.hidden,),
+        "ffn_norm.weight": (s.hidden,),
+    }
     shapes: Shapes = {"model.tok_embeddings.weight": (s.vocab, s.hidden)}
     for n in range(s.layers):
-        layer = f"model.layers.{n}"
-        bias = bool(config.get("bias", True))
-        _linear(shapes, f"{layer}.attention.wqkv", rows, s.hidden, bias=bias)
-        _linear(shapes, f"{layer}.attention.wo", s.hidden, s.hidden, bias=bias)
-        _linear(shapes, f"{layer}.feed_forward.w1", s.intermediate, s.hidden)
-        _linear(shapes, f"{layer}.feed_forward.w3", s.intermediate, s.hidden)
-        _linear(shapes, f"{layer}.feed_forward.w2", s.hidden, s.intermediate)
-        shapes[f"{layer}.attention_norm.weight"] = (s.hidden,)
-        shapes[f"{layer}.ffn_norm.weight"] = (s.hidden,)
-    shapes["model.norm.weight"] = (s.hidden,)
-    shapes["output.weight"] = (s.vocab, s.hidden)
-    return shapes
+        shapes |= _within(f"model.layers.{n}", layer)
+    return {**shapes, "model.norm.weight": (s.hidden,), "output.weight": (s.vocab, s.hidden)}
 
 
 def _llama_tensors(config: Mapping[str, Any], architecture: str) -> Shapes:
     """The tensors of Llama and its kind; defaults are those of transformers' configuration classes."""
-    gemma, glm = architecture.startswith("Gemma"), architecture.startswith("Glm")
-    if architecture == "Qwen3ForCausalLM" or glm:
+    if architecture == "Qwen3ForCausalLM" or architecture.startswith("Glm"):
         config = {"head_dim": 128, **config}
     s = Sizes.from_config(config)
+    beside = {**_attention(config, architecture, s), **_norms(architecture, s)}
+    shapes: Shapes = {"model.embed_tokens.weight": (s.vocab, s.hidden)}
+    for n in range(s.layers):
+        shapes |= _within(f"model.layers.{n}", {**beside, **_feed_forward(config, architecture, s, n)})
+    return {**shapes, "model.norm.weight": (s.hidden,), "lm_head.weight": (s.vocab, s.hidden)}
+
+
+def _attention(config: Mapping[str, Any], architecture: str, s: Sizes) -> Shapes:
     q_rows, kv_rows = s.heads * s.head_dim, s.kv_heads * s.head_dim
-    optional_bias = gemma or architecture in ("LlamaForCausalLM", "Qwen3ForCausalLM", "Qwen3MoeForCausalLM")
-    o_bias = optional_bias and bool(config.get("attention_bias"))
-    mlp_bias = architecture == "LlamaForCausalLM" and bool(config.get("mlp_bias"))
+    o_bias = False
+    if architecture.startswith("Gemma") or architecture in ("LlamaForCausalLM", *_QWEN_3):
+        o_bias = bool(config.get("attention_bias"))
     if architecture == "InternLM3ForCausalLM":
-        o_bias = mlp_bias = bool(config.get("bias"))
-    own_qkv_bias = {
+        o_bias = bool(config.get("bias"))
+    bias = {
         "Glm4ForCausalLM": bool(config.get("attention_bias", True)),
         "GlmForCausalLM": bool(config.get("attention_bias", True)),
         "InternLM3ForCausalLM": bool(config.get("qkv_bias")),
         "Qwen2ForCausalLM": True,
         "Qwen2MoeForCausalLM": bool(config.get("qkv_bias", True)),
-    }
-    qkv_bias = own_qkv_bias.get(architecture, o_bias)
-    shapes: Shapes = {"model.embed_tokens.weight": (s.vocab, s.hidden)}
-    for n in range(s.layers):
-        layer = f"model.layers.{n}"
-        if architecture == "Phi3ForCausalLM":
-            _linear(shapes, f"{layer}.self_attn.qkv_proj", q_rows + 2 * kv_rows, s.hidden)
-        else:
-            _linear(shapes, f"{layer}.self_attn.q_proj", q_rows, s.hidden, bias=qkv_bias)
-            _linear(shapes, f"{layer}.self_attn.k_proj", kv_rows, s.hidden, bias=qkv_bias)
-            _linear(shapes, f"{layer}.self_attn.v_proj", kv_rows, s.hidden, bias=qkv_bias)
-        _linear(shapes, f"{layer}.self_attn.o_proj", s.hidden, q_rows, bias=o_bias)
-        if architecture.startswith(("Qwen3", "Gemma3")):
-            shapes[f"{layer}.self_attn.q_norm.weight"] = shapes[f"{layer}.self_attn.k_norm.weight"] = (s.head_dim,)
-        if architecture == "MixtralForCausalLM":
-            _experts(
-                shapes, f"{layer}.block_sparse_moe", config, "num_local_experts", s.intermediate, ("w1", "w3", "w2")
-            )
-        elif architecture.endswith("MoeForCausalLM") and _is_sparse(config, n):
-            _experts(shapes, f"{layer}.mlp", config, "num_experts", _size(config, "moe_intermediate_size"), _GATED)
-            if architecture == "Qwen2MoeForCausalLM":
-                width = _size(config, "shared_expert_intermediate_size")
-                _mlp(shapes, f"{layer}.mlp.shared_expert", s.hidden, width, _GATED)
-                _linear(shapes, f"{layer}.mlp.shared_expert_gate", 1, s.hidden)
-        elif architecture == "Phi3ForCausalLM" or glm:
-            _linear(shapes, f"{layer}.mlp.gate_up_proj", 2 * s.intermediate, s.hidden)
-            _linear(shapes, f"{layer}.mlp.down_proj", s.hidden, s.intermediate)
-        else:
-            _mlp(shapes, f"{layer}.mlp", s.hidden, s.intermediate, _GATED, bias=mlp_bias)
-        if architecture == "Glm4ForCausalLM":
-            shapes[f"{layer}.post_self_attn_layernorm.weight"] = (s.hidden,)
-            shapes[f"{layer}.post_mlp_layernorm.weight"] = (s.hidden,)
-        if architecture in ("Gemma2ForCausalLM", "Gemma3ForCausalLM"):
-            shapes[f"{layer}.pre_feedforward_layernorm.weight"] = (s.hidden,)
-            shapes[f"{layer}.post_feedforward_layernorm.weight"] = (s.hidden,)
-        shapes[f"{layer}.input_layernorm.weight"] = shapes[f"{layer}.post_attention_layernorm.weight"] = (s.hidden,)
-    shapes["model.norm.weight"] = (s.hidden,)
-    shapes["lm_head.weight"] = (s.vocab, s.hidden)
+    }.get(architecture, o_bias)
+    shapes = _linear("self_attn.o_proj", s.hidden, q_rows, bias=o_bias)
+    if architecture == "Phi3ForCausalLM":
+        return shapes | _linear("self_attn.qkv_proj", q_rows + 2 * kv_rows, s.hidden)
+    for name, rows in (("q", q_rows), ("k", kv_rows), ("v", kv_rows)):
+        shapes |= _linear(f"self_attn.{name}_proj", rows, s.hidden, bias=bias)
+    if architecture in _QWEN_3 or architecture == "Gemma3ForCausalLM":
+        shapes |= dict.fromkeys(("self_attn.q_norm.weight", "self_attn.k_norm.weight"), (s.head_dim,))
     return shapes
 
 
+def _norms(architecture: str, s: Sizes) -> Shapes:
+    names = ["input_layernorm", "post_attention_layernorm"]
+    if architecture == "Glm4ForCausalLM":
+        names += ["post_self_attn_layernorm", "post_mlp_layernorm"]
+    if architecture in ("Gemma2ForCausalLM", "Gemma3ForCausalLM"):
+        names += ["pre_feedforward_layernorm", "post_feedforward_layernorm"]
+    return {f"{name}.weight": (s.hidden,) for name in names}
+
+
+def _feed_forward(config: Mapping[str, Any], architecture: str, s: Sizes, layer: int) -> Shapes:
+    if architecture == "MixtralForCausalLM":
+        return _experts("block_sparse_moe", config, "num_local_experts", s.intermediate, ("w1", "w3", "w2"))
+    if architecture.endswith("MoeForCausalLM") and _is_sparse(config, layer):
+        shapes = _experts("mlp", config, "num_experts", _size(config, "moe_intermediate_size"), _GATED)
+        if architecture == "Qwen2MoeForCausalLM":
+            shapes |= _gated("mlp.shared_expert", s.hidden, _size(config, "shared_expert_intermediate_size"), _GATED)
+            shapes |= _linear("mlp.shared_expert_gate", 1, s.hidden)
+        return shapes
+    if architecture == "Phi3ForCausalLM" or architecture.startswith("Glm"):
+        gate_up = _linear("mlp.gate_up_proj", 2 * s.intermediate, s.hidden)
+        return gate_up | _linear("mlp.down_proj", s.hidden, s.intermediate)
+    bias = {"LlamaForCausalLM": "mlp_bias", "InternLM3ForCausalLM": "bias"}.get(architecture, "")
+    return _gated("mlp", s.hidden, s.intermediate, _GATED, bias=bool(config.get(bias)))
+
+
+_QWEN_3: Final = ("Qwen3ForCausalLM", "Qwen3MoeForCausalLM")
 _GATED: Final = ("gate_proj", "up_proj", "down_proj")
 
 
-def _linear(shapes: Shapes, name: str, rows: int, columns: int, *, bias: bool = False) -> None:
-    shapes[f"{name}.weight"] = (rows, columns)
-    if bias:
-        shapes[f"{name}.bias"] = (rows,)
+def _within(place: str, shapes: Shapes) -> Shapes:
+    return {f"{place}.{name}": shape for name, shape in shapes.items()}
 
 
-def _mlp(
-    shapes: Shapes, name: str, hidden: int, width: int, parts: tuple[str, str, str], *, bias: bool = False
-) -> None:
+def _linear(name: str, rows: int, columns: int, *, bias: bool = False) -> Shapes:
+    weight: Shapes = {f"{name}.weight": (rows, columns)}
+    return weight | {f"{name}.bias": (rows,)} if bias else weight
+
+
+def _gated(name: str, hidden: int, width: int, parts: tuple[str, str, str], *, bias: bool = False) -> Shapes:
     """A gated MLP; ``parts`` are the names of gate, up and down projection."""
     gate, up, down = parts
-    _linear(shapes, f"{name}.{gate}", width, hidden, bias=bias)
-    _linear(shapes, f"{name}.{up}", width, hidden, bias=bias)
-    _linear(shapes, f"{name}.{down}", hidden, width, bias=bias)
+    return {
+        **_linear(f"{name}.{gate}", width, hidden, bias=bias),
+        **_linear(f"{name}.{up}", width, hidden, bias=bias),
+        **_linear(f"{name}.{down}", hidden, width, bias=bias),
+    }
 
 
-def _experts(
-    shapes: Shapes, name: str, config: Mapping[str, Any], key: str, width: int, parts: tuple[str, str, str]
-) -> None:
+def _experts(name: str, config: Mapping[str, Any], key: str, width: int, parts: tuple[str, str, str]) -> Shapes:
     hidden, count = _size(config, "hidden_size"), _size(config, key, most=_MOST_EXPERTS // config["num_hidden_layers"])
-    _linear(shapes, f"{name}.gate", count, hidden)
+    shapes = _linear(f"{name}.gate", count, hidden)
     for n in range(count):
-        _mlp(shapes, f"{name}.experts.{n}", hidden, width, parts)
+        shapes |= _gated(f"{name}.experts.{n}", hidden, width, parts)
+    return shapes
 
 
 def _is_sparse(config: Mapping[str, Any], layer: int) -> bool:
