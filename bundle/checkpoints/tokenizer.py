@@ -121,15 +121,14 @@ async def prove_tokenizer(
     """
     directory = user_path(directory).resolve()
     config = read_json_object(directory / "config.json")
-    vocabulary = vocab_size(config)
-    command = [python, str(_PROBE), str(directory)]
-    if vocabulary is not None:
-        command += ["--vocab-size", str(vocabulary)]
-    if trust_remote_code:
-        command.append("--trust-remote-code")
-    given = {"conversations": list(conversations), "template_arguments": template_arguments or {}}
+    given = {
+        "vocab_size": vocab_size(config),
+        "trust_remote_code": trust_remote_code,
+        "conversations": conversations,
+        "template_arguments": template_arguments,
+    }
     try:
-        outcome = await run_confined(command, given, limit_s=timeout)
+        outcome = await run_confined([python, str(_PROBE), str(directory)], given, limit_s=timeout)
     except TimeoutError:
         raise TokenizerError(
             f"The tokenizer in {shown(directory)} was not checked within {timeout:g} seconds.",

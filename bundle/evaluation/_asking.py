@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
-from bundle.client import EarlyDecisions, NoReplyError, RefusedError
+from bundle.client import EarlyDecisions, NoReplyError, RefusedError, Reply
 from bundle.errors import AnswerError, ServerError
 from bundle.evaluation._leases import Pool
 from bundle.evaluation._likelihood import option_losses
@@ -251,30 +251,36 @@ class Workers:
         self._failed_in_a_row = 0
         self.first.replied()
         self.window.replied(reply.latency_s, in_flight)
-        try:
-            answer = how.rule.extract(reply.text)
-        except AnswerError as error:
-            return unanswered(question, error.message, attempts=attempts + reply.attempts, latency_s=reply.latency_s)
-        return Prediction(
-            *question.key,
-            reply=reply.text,
-            answer=answer,
-            gold=question.gold,
-            correct=answer == question.gold if question.gold else None,
-            finish_reason=reply.finish_reason,
-            decided_early=reply.decided_early,
-            prompt_tokens=reply.prompt_tokens,
-            completion_tokens=reply.completion_tokens,
-            latency_s=round(reply.latency_s, 4),
-            attempts=attempts + reply.attempts,
-            cached_tokens=reply.cached_tokens,
-            thinking=reply.thinking,
-            chunks=reply.chunks,
-            examples_dropped=(how.examples - question.examples) or None,
-            losses=losses,
-            model=reply.model,
-            ended_at=round(time.time(), 3),
-        )
+        return _outcome(question, how, reply, attempts + reply.attempts, losses)
+
+
+def _outcome(
+    question: Question, how: Asking, reply: Reply, attempts: int, losses: dict[str, float] | None
+) -> Prediction:
+    try:
+        answer = how.rule.extract(reply.text)
+    except AnswerError as error:
+        return unanswered(question, error.message, attempts=attempts, latency_s=reply.latency_s)
+    return Prediction(
+        *question.key,
+        reply=reply.text,
+        answer=answer,
+        gold=question.gold,
+        correct=answer == question.gold if question.gold else None,
+        finish_reason=reply.finish_reason,
+        decided_early=reply.decided_early,
+        prompt_tokens=reply.prompt_tokens,
+        completion_tokens=reply.completion_tokens,
+        latency_s=round(reply.latency_s, 4),
+        attempts=attempts,
+        cached_tokens=reply.cached_tokens,
+        thinking=reply.thinking,
+        chunks=reply.chunks,
+        examples_dropped=(how.examples - question.examples) or None,
+        losses=losses,
+        model=reply.model,
+        ended_at=round(time.time(), 3),
+    )
 
 
 def unanswered(question: Question, reason: str, *, attempts: int, latency_s: float = 0.0) -> Prediction:

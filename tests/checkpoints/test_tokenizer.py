@@ -243,8 +243,7 @@ async def test_nothing_secret_is_asked_for_and_no_code_is_copied_where_the_serve
     await refusal(model, interpreter(f'echo "$@" > {seen}\nenv >> {seen}'), trusted=True)
     lines = seen.read_text().splitlines()
     directory = next(line for line in lines if line.startswith("HF_MODULES_CACHE=")).partition("=")[2]
-    expected = f"{model} --vocab-size 64 --trust-remote-code {directory}/given.json"
-    assert lines[0].endswith(f"tokenizer_probe/__main__.py {expected}")
+    assert lines[0].endswith(f"tokenizer_probe/__main__.py {model} {directory}/given.json")
     environment = dict(line.split("=", 1) for line in lines[1:] if "=" in line)
     assert environment["HF_HUB_OFFLINE"] == "1"
     assert environment["CUDA_VISIBLE_DEVICES"] == ""

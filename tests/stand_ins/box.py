@@ -26,14 +26,12 @@ def with_gpus(count: int) -> dict[str, str]:
 
 
 # Importing transformers takes seconds of processor time, so what the tokenizer's probe said is kept: of the same files
-# of a checkpoint (its first argument), asked about the same conversations (its last one, a file) with the same options.
+# of a checkpoint (its first argument), asked in the same way (its last one, a file).
 _PYTHON_WITH_KEPT_PROBE = """#!/bin/sh
 case "$*" in
 */tokenizer_probe/__main__.py*)
-    options=
-    for conversations; do case "$conversations" in --*) options="$options $conversations" ;; esac; done
-    kept="{kept}/$({{ echo "$options"; find -L "$2" -type f ! -name "*.safetensors" -exec cksum {{}} + |
-        sed "s|$2||" | sort; cat "$conversations"; }} | sha256sum | cut -d " " -f 1)"
+    kept="{kept}/$({{ find -L "$2" -type f ! -name "*.safetensors" -exec cksum {{}} + |
+        sed "s|$2||" | sort; cat "$3"; }} | sha256sum | cut -d " " -f 1)"
     if [ ! -e "$kept" ]; then
         "{python}" "$@" >"$kept.$$" || exit
         mv "$kept.$$" "$kept"

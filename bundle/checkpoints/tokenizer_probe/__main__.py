@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -12,24 +11,14 @@ RESULT = b"\x1eresult "  # as in ``confined``; no other line begins like this
 
 
 def main() -> None:
-    """Probe the directory given on the command line."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("directory")
-    parser.add_argument("--vocab-size", type=int)
-    parser.add_argument("--trust-remote-code", action="store_true")
-    parser.add_argument("given", metavar="FILE", help="conversations and template_arguments")
-    arguments = parser.parse_args()
-    with open(arguments.given, encoding="utf-8") as file:  # noqa: PTH123
-        given = json.load(file)
+    """Probe the directory given on the command line, with the arguments in the file given after it."""
+    directory, file = sys.argv[1:]
+    with open(file, encoding="utf-8") as stream:  # noqa: PTH123
+        given = json.load(stream)
     find_this_folder_alone()
     from bundle.checkpoints.tokenizer_probe.probe import probe  # imported late: it is found only now
 
-    result = probe(
-        arguments.directory,
-        trust_remote_code=arguments.trust_remote_code,
-        vocab_size=arguments.vocab_size,
-        **given,
-    )
+    result = probe(directory, **given)
     sys.stdout.flush()
     os.write(1, b"\n" + RESULT + json.dumps(result).encode() + b"\n")
 
