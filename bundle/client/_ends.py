@@ -6,7 +6,8 @@ from bundle.client._faults import AttemptError, Fate
 from bundle.system.text import one_line
 
 _LENGTH = re.compile(
-    r"length|max\w*tokens|token\w*limit|limit\w*tokens|context_window|truncat|长度|超长|截断|上限", re.IGNORECASE
+    r"length|max\w*tokens|token\w*limit|limit\w*tokens|context_window|truncat|incomplete|unfinished|长度|超长|截断|上限|未完成",
+    re.IGNORECASE,
 )
 _FILTER = (
     "filter|sensitive|safety|block|prohibit|recitation|moderat|inspection|refus|risk|"
@@ -22,7 +23,9 @@ _NOT_FILTERED = re.compile(
 _TOOLS = frozenset({"tool_calls", "function_call", "tool_use"})
 # DeepSeek has "insufficient_system_resource", Zhipu "network_error".
 _GIVEN_UP = re.compile(
-    r"error|abort|cancel|insufficient|interrupt|fail|time_?out|错误|异常|失败|中断|中止|取消|超时", re.IGNORECASE
+    r"error|abort|cancel|insufficient|interrupt|fail|time_?out|disconnect|closed|broken|lost|crash|kill|evict|preempt"
+    r"|overload|unavailable|错误|异常|失败|中断|中止|取消|超时|断开|断连|过载|不可用",
+    re.IGNORECASE,
 )
 
 

@@ -56,6 +56,7 @@ class StreamedReply:
         self.pieces_to_decide: int | None = None
         self.ended = False
         self.has_clearly_ended = False
+        self._ids: list[object] = []  # of the text so far, the last two that differ
         self.model: Any = None
         self.origin: tuple[Any, Any] = (None, None)
 
@@ -131,6 +132,7 @@ class StreamedReply:
             self._thinking.append(thinking)
             self.pieces += 1
         if content:
+            self._require_same_reply(event.get("id"))
             self._content.append(content)
             self.pieces += 1
             self._decide(content)
@@ -169,6 +171,16 @@ class StreamedReply:
             chunks=self.pieces,
             model=self.model,
         )
+
+    def _require_same_reply(self, named: object) -> None:
+        """Check that the text is of one reply: if another's has come between, its id is followed by the one before.
+
+        Raises AttemptError if it has. Some servers give every event an id of its own, or those without text.
+        """
+        if named and self._ids[-1:] != [named]:
+            if named in self._ids[-2:]:
+                raise AttemptError("the stream holds parts of another reply, with an id of their own", Fate.AGAIN)
+            self._ids = [*self._ids[-1:], named]
 
     def _unsaid(self, message: Any) -> Any:
         """A whole message in place of a delta: as it is, or empty if it repeats what has come in pieces."""

@@ -362,14 +362,14 @@ def _pass_on(events: list[object], sink: Receiver, limit: asyncio.Timeout, lates
 def _parsed(content: bytes, headers: Any) -> object:
     """The body as JSON, whatever its header says; its text if it is not JSON.
 
-    Raises ValueError if the header says that it is JSON, and it is not.
+    Raises ValueError if it is cut-off JSON, and the header says that it is JSON.
     """
     content_type = headers.get("content-type", "")
     charset = charset_of(content_type)
     try:
         return from_json(content, charset)
     except (ValueError, RecursionError):
-        if content_type.partition(";")[0].strip().endswith("json"):
+        if content_type.partition(";")[0].strip().endswith("json") and content.lstrip(BLANK).startswith((b"{", b"[")):
             raise
     return content.decode(charset, "replace")
 

@@ -141,11 +141,12 @@ async def test_a_lone_surrogate_in_a_reply_is_kept() -> None:
         assert (await ask(client)).text == "\ud83d"
 
 
-async def test_a_login_page_instead_of_an_api_ends_the_run_in_one_line() -> None:
+@pytest.mark.parametrize("content_type", ["text/html", "application/json"])
+async def test_a_login_page_instead_of_an_api_ends_the_run_in_one_line(content_type: str) -> None:
     page = "<!DOCTYPE html>\n<html><head><title>Log\r\n in &amp; surf\x1b[31m</title></head>" + "<p>x" * 1000
 
     async def handler(call: Call) -> web.Response:
-        return web.Response(text=page, content_type="text/html")
+        return web.Response(text=page, content_type=content_type)
 
     async with loopback_api(handler) as api, client_of(api.url, retries=0) as client:
         with pytest.raises(RefusedError) as caught:

@@ -32,7 +32,18 @@ def test_a_whole_reply_is_one_that_stopped_or_reached_its_length(finish_reason: 
     assert (reply.text, reply.finish_reason) == ("A", finish_reason)
 
 
-@pytest.mark.parametrize("finish_reason", ["abort", "error", "network_error", "insufficient_system_resource"])
+@pytest.mark.parametrize(
+    "finish_reason",
+    [
+        "abort",
+        "error",
+        "network_error",
+        "insufficient_system_resource",
+        "disconnected",
+        "server overloaded",
+        "连接断开",
+    ],
+)
 def test_a_reply_that_the_server_gave_up_is_none_and_is_asked_for_again(finish_reason: Any) -> None:
     with pytest.raises(AttemptError, match=f"gave up: finish_reason '{finish_reason}'") as caught:
         read(body_of({"content": "A"}, finish_reason))
@@ -71,6 +82,7 @@ def test_synonyms_of_length_are_length(finish_reason: str) -> None:
     [
         ("超长截断", "length"),
         ("达到最大长度", "length"),
+        ("incomplete", "length"),
         ("no_risk", "stop"),
         ("risk-free", "stop"),
         ("unfiltered", "stop"),

@@ -158,6 +158,29 @@ async def test_the_only_choice_is_read_whatever_its_index(index: object) -> None
     assert reply.text == "答案B"
 
 
+async def test_a_text_with_parts_of_another_reply_is_no_reply_and_asked_for_again() -> None:
+    async def handler(call: Call) -> web.StreamResponse:
+        events = [event | {"id": "ours"} for event in chunks_of(["答", "案", "B"])]
+        return await send_stream(
+            call, events if call.number > 1 else [events[0], events[1] | {"id": "other"}, *events[1:]]
+        )
+
+    (reply,) = await ask_all(handler, 1)
+    assert (reply.text, reply.attempts) == ("答案B", 2)
+
+
+@pytest.mark.parametrize("ids", ["abcdefgh", "axxxxxxa"])  # each its own; a gateway's own first and last events
+async def test_a_text_whose_events_name_other_ids_is_a_reply(ids: str) -> None:
+    async def handler(call: Call) -> web.StreamResponse:
+        begin = {"choices": [{"index": 0, "delta": {"role": "assistant"}, "finish_reason": None}]}
+        events = [begin, *chunks_of(["答", "案", "B"])]
+        names = [*ids[: len(events) - 1], ids[-1]]
+        return await send_stream(call, [event | {"id": name} for event, name in zip(events, names, strict=True)])
+
+    (reply,) = await ask_all(handler, 1)
+    assert (reply.text, reply.attempts) == ("答案B", 1)
+
+
 async def test_a_choice_that_does_not_end_beside_others_is_no_reply() -> None:  # an index that counts events
     async def handler(call: Call) -> web.StreamResponse:
         if not call.body["stream"]:
