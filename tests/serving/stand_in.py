@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 
 from bundle.serving.engine import ServerSpec
-from bundle.serving.lmdeploy.engine import FAILURES
+from bundle.serving.lmdeploy.log import FAILURES
 from bundle.serving.supervisor import Supervisor
 from bundle.system import guardian
 from tests.patience import PATIENCE_S

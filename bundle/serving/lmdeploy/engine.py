@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -10,7 +9,7 @@ from typing import Any, ClassVar, Final
 from bundle.checkpoints import eos_without_token, language_configs
 from bundle.errors import CheckpointError, ServerError
 from bundle.serving.conversion import INTERNLM2, Servable, servable_without_code
-from bundle.serving.diagnosis import ENGINE_GONE, NO_GPU, OUT_OF_GPU_MEMORY, KnownFailure, raised
+from bundle.serving.diagnosis import KnownFailure
 from bundle.serving.engine import (
     Engine,
     ServerSpec,
@@ -25,6 +24,7 @@ from bundle.serving.gpu_choice import reserve_gpus
 from bundle.serving.gpus import Gpu, gib, needed_mib, select_gpus, visible_gpus
 from bundle.serving.lmdeploy import support
 from bundle.serving.lmdeploy.launcher import KEY_VARIABLE
+from bundle.serving.lmdeploy.log import ACTIVITIES, ENGINE_DIED, FAILURES
 from bundle.serving.machine import Machine
 from bundle.system.findings import Check, Finding, failing, ok
 from bundle.system.text import printable
@@ -57,72 +57,6 @@ _ENGINE_PROCESS = r"multiprocessing\.spawn\b"
 _ENGINE_NAME = "^ZMQMPEngine$"
 """What that process calls itself from 0.14 on. Before it has, lmdeploy itself notices its end within a second."""
 _CHAT_TEMPLATE = "chat_template.json"
-
-_ACTIVITIES = (
-    (r"^Loading: +(\d+)%", "loading weights {} %"),
-    (r"(?:Loading|loading) (?:weights|checkpoint|safetensors)[^%]*?(\d+)%", "loading weights {} %"),
-    (r"Convert(?:ing)? to turbomind format[^%]*?(\d+)%", "converting weights {} %"),
-    (r"[Cc]aptur\w+ (?:cuda|CUDA) ?[Gg]raph", "capturing CUDA graphs"),
-    (r"[Ww]arm(?:ing)? ?up", "warming up"),
-    (r"HINT:\s+Please open|Application startup complete", "the HTTP server is up"),
-)
-
-
-FAILURES: Final = (
-    KnownFailure(
-        "it rejects its options: {0}.",
-        "`lmdeploy serve api_server --help` shows what may follow `--`.",
-        telling=("error: (unrecognized arguments: .*|argument .*|the following arguments are required: .*)",),
-    ),
-    replace(NO_GPU, fatal=(*NO_GPU.fatal, r"<CUDA> check failed!|^cuda is not available\.")),
-    replace(
-        OUT_OF_GPU_MEMORY,
-        remedy="`nvidia-smi` shows what uses it; choose another GPU with --gpu, or give the server a smaller cache "
-        "with `-- --cache-max-entry-count 0.4`.",
-    ),
-    KnownFailure(
-        "triton does not work on this machine.",
-        "Run `python -m lmdeploy.pytorch.check_env.triton_custom_add` to see why.",
-        fatal=("<Triton> check failed!",),
-    ),
-    KnownFailure(
-        "it does not know the architecture {0}.",
-        "Use --engine transformers, or a release of lmdeploy that knows it.",
-        telling=(
-            raised("RuntimeError", r"Can not found rewrite for (?:architectures|auto_map): \[?'?([\w.]+)"),
-            raised("AssertionError", r"turbomind does not support ([^\s]+)"),
-        ),
-    ),
-    KnownFailure(
-        "it does not take weights quantized as config.json says: {0}.",
-        "Serve the checkpoint that they were quantized from, or try --engine vllm.",
-        telling=(
-            raised("TypeError", r"Unsupported quant method: (.*)"),
-            raised("RuntimeError", r"Unsupported quant method: (.*)"),
-            raised("AssertionError", r"unsupported quant[_ ]config: (.*)"),
-            raised("ValueError", r"(Unsupported group_size=\S+ for model_format=\S+)\."),
-        ),
-    ),
-    KnownFailure(
-        "the checkpoint's own chat template does not work: {0}.",
-        "Add one to its tokenizer_config.json, or choose one of lmdeploy's with `-- --chat-template NAME`.",
-        telling=(raised("ValueError", "Try apply_chat_template failed: (.*)"),),
-    ),
-    replace(ENGINE_GONE, fatal=("PyTorch ZMQ engine process exited before publishing RPC server port",)),
-    KnownFailure(
-        "its engine process was cut off while starting (a race in lmdeploy).",
-        "Try again.",
-        telling=("^EOFError(?:$|:)",),
-        passing=True,
-    ),
-)
-
-ENGINE_DIED: Final = (
-    r"PyTorch ZMQ engine process is not alive",
-    r"PyTorch engine request loop is not alive",
-    r"Engine main loop failed\.",
-)
-"""Log lines after which the API server lives on and answers nothing any more."""
 
 
 class LmdeployEngine(Engine):
@@ -247,7 +181,7 @@ class LmdeployEngine(Engine):
             gpu_locks=gpu_locks,
             concurrency=job.concurrency(self.slots),
             longest_silence_s=_LONGEST_SILENCE_S,
-            activities=_ACTIVITIES,
+            activities=ACTIVITIES,
             failures=self.failures,
             deadly=ENGINE_DIED,
             vital=_ENGINE_PROCESS,

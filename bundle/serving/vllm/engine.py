@@ -1,12 +1,10 @@
 """vLLM's OpenAI-compatible server, on NVIDIA GPUs or, with its CPU build, on the CPU."""
 
 import json
-import math
 import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -14,7 +12,7 @@ from typing import Any, ClassVar, Final
 from bundle.checkpoints import is_internlm2
 from bundle.errors import CheckpointError, ServerError, UsageError
 from bundle.serving.conversion import INTERNLM2, cpu_dtype, servable
-from bundle.serving.diagnosis import ENGINE_GONE, NO_GPU, NO_MEMORY, OUT_OF_GPU_MEMORY, KnownFailure, raised
+from bundle.serving.diagnosis import KnownFailure
 from bundle.serving.engine import (
     Engine,
     ServerSpec,
@@ -28,6 +26,8 @@ from bundle.serving.engine import (
 from bundle.serving.gpu_choice import reserve_gpus
 from bundle.serving.gpus import Gpu
 from bundle.serving.machine import Machine
+from bundle.serving.vllm.log import ACTIVITIES, ENGINE_DIED, FAILURES
+from bundle.serving.vllm.sizes import LENGTH, cpu_cache_gib, cpu_options, gpu_options, unscaled_length
 from bundle.system.files import text_if_there
 from bundle.system.findings import Check, Finding, ok
 from bundle.system.text import printable
@@ -42,23 +42,11 @@ _OURS: Final = (
     "--lora-modules",  # of which none is asked unless a request names it
 )
 
-_LENGTH: Final = "--max-model-len"
 _ENGINE_PROCESS: Final = "^VLLM::(?:EngineCore|Worker)"
 _ENGINE_NAME: Final = "^VLLM::EngineCor"
 
 _SLOTS_GPU, _SLOTS_CPU = 256, 64
 _LONGEST_SILENCE_GPU_S, _LONGEST_SILENCE_CPU_S = 180.0, 900.0
-
-_GPU_SHARE: Final = 0.9
-"""vLLM's default share of a GPU's memory to use."""
-_SPARE_MIB: Final = 512
-"""What stays free beside the server's share, for vLLM refuses to start with less free than its share."""
-
-_TOKENS_PER_SLOT: Final = 4096
-"""Prompt and reply of a long question: what the CPU's cache should hold for every slot."""
-_UNKNOWN_CACHE_GIB: Final = 4
-_BESIDE_WEIGHTS_GIB: Final = 3
-"""What its processes take on the CPU beside the weights and the cache."""
 
 _KNOWN_BY_OTHER_NAMES: Final = ("auto-round",)  # which its "inc" overrides
 
@@ -70,107 +58,6 @@ _REFUSES_ORDER: Final = {
 
 _IGNORED_OVERRIDES: Final = {"rope_theta", "rope_scaling", "partial_rotary_factor"}
 """Where transformers 5 has put ``rope_parameters`` into a configuration, these change nothing."""
-
-_ACTIVITIES: Final = (
-    (r"Initializing a V1", "starting its engine"),
-    (r"Starting to load model", "loading the model"),
-    (r"Loading (?:safetensors|pt) checkpoint shards:\s*(\d+)%", "loading weights {} %"),
-    (r"Compiling a graph|Dynamo bytecode transform time", "compiling"),
-    (r"Capturing CUDA graphs?", "capturing CUDA graphs"),
-    (r"Warming up model", "warming up"),
-    (r"Application startup complete", "the HTTP server is up"),
-)
-
-
-ENGINE_DIED: Final = (r"\bEngineDeadError: ", r"(?:Worker proc|RayWorkerProc) \S+ died unexpectedly")
-"""Its API server lives on for a moment after these."""
-
-_NO_SPACE: Final = (
-    "Reduce the context length with `-- --max-model-len 8192`, or give it more memory: on a GPU "
-    "`-- --gpu-memory-utilization 0.95`, on the CPU VLLM_CPU_KVCACHE_SPACE=GIB under `[vllm.env]` in a model file."
-)
-
-
-def _refused(text: str) -> str:
-    """The pattern of an error of its configuration, of its engine, or of a worker as the engine repeats it."""
-    return rf"(?:^\s*Value error, |\bValueError: |Worker failed with error '){text}"
-
-
-FAILURES: Final = (
-    KnownFailure(
-        "it rejects its options: {0}.",
-        "`python -m vllm.entrypoints.openai.api_server --help` shows what may follow `--`.",
-        telling=("error: (unrecognized arguments: .*|argument .*|the following arguments are required: .*)",),
-    ),
-    replace(
-        OUT_OF_GPU_MEMORY,
-        remedy="`nvidia-smi` shows what uses it; choose another GPU with --gpu, or give the server less to hold with "
-        "`-- --max-num-seqs 64 --max-model-len 8192`.",
-    ),
-    KnownFailure(
-        "the GPU has less free memory than it is configured to use: {0}.",
-        "`nvidia-smi` shows what uses it; choose another GPU with --gpu, or use less of it with "
-        "`-- --gpu-memory-utilization 0.5`.",
-        telling=(_refused(r"Free memory on device .*?(\([\d.]+/[\d.]+ GiB\)) on startup is less than desired"),),
-    ),
-    KnownFailure(
-        "its KV cache is too small for the context length ({0} tokens).",
-        _NO_SPACE,
-        telling=(_refused(r"To serve at least one request with the model'?s'? max seq len \((\d+)\)"),),
-    ),
-    KnownFailure(
-        "no memory is left for its KV cache.",
-        _NO_SPACE,
-        telling=(_refused("(?:No available memory for the cache blocks|Cannot auto-fit max_model_len)"),),
-    ),
-    KnownFailure(
-        "the machine has too little free memory for its KV cache: {0}.",
-        "Free some, or give it less with VLLM_CPU_KVCACHE_SPACE=GIB under `[vllm.env]` in a model file.",
-        telling=(_refused(r"Available memory on node \d+ (\([\d.]+/[\d.]+ GiB\)) on kv cache allocation is less"),),
-    ),
-    KnownFailure(
-        "it was given a longer context than the model's: {0}.",
-        "Give a smaller number after `-- --max-model-len`.",
-        telling=(_refused(r"(User-specified max_model_len \(\d+\) is greater than .*?=[\d.]+)"),),
-    ),
-    KnownFailure(
-        "it does not know the architecture {0}.",
-        "Use another --engine, or a release of vLLM that knows it.",
-        telling=(
-            _refused(r"Model architectures \['?(\w+)[^\]]*\] (?:are not supported|failed to be inspected)"),
-            _refused(r"(\w+) has no vLLM implementation"),
-        ),
-    ),
-    KnownFailure(
-        "the path of its temporary files is too long for a socket.",
-        "Set TMPDIR to a shorter path, such as /tmp.",
-        telling=(r"ipc path .* is longer than \d+ characters|AF_UNIX path too long",),
-    ),
-    replace(NO_GPU, telling=(raised("RuntimeError", "Failed to infer device type"),)),
-    KnownFailure(
-        "a worker of its engine was killed, probably by the kernel for lack of memory.",
-        NO_MEMORY,
-        telling=(r"Worker proc \S+ died unexpectedly \(exit code: -9\)",),
-    ),
-    replace(
-        ENGINE_GONE,
-        fatal=("WorkerProc initialization failed due to an exception in a background process",),
-        telling=(
-            r"\bEngineDeadError: EngineCore encountered an issue",
-            r"\bRuntimeError: Engine core initialization failed\. See root cause above",
-        ),
-    ),
-    KnownFailure(
-        "its build for the CPU has no code for weights quantized in this way ({0}).",
-        "Serve the checkpoint it was quantized from, or use a build for GPUs.",
-        telling=(raised("RuntimeError", r"_C::(\w+)\(\) expected at most 0 argument"),),
-    ),
-    KnownFailure(
-        "its compiled code needs a compiler that is not installed.",
-        "Install one (`apt-get install g++`), or do without with `-- --enforce-eager`.",
-        telling=("InvalidCxxCompiler|No working C\\+\\+ compiler found",),
-    ),
-)
 
 
 class VllmEngine(Engine):
@@ -207,12 +94,12 @@ class VllmEngine(Engine):
 
     @property
     def context_options(self) -> Mapping[str, int | None]:
-        return {_LENGTH: self._given_length or _unscaled_length(self.job.checkpoint.config)}
+        return {LENGTH: self._given_length or unscaled_length(self.job.checkpoint.config)}
 
     @property
     def _given_length(self) -> int | None:
         """The context length that it is given, in tokens; None if it has none, "auto" or -1, which leave it to vLLM."""
-        value = re.fullmatch(r"(\d+(?:\.\d+)?)([kmg]?)", option_value(self._arguments, _LENGTH) or "", re.IGNORECASE)
+        value = re.fullmatch(r"(\d+(?:\.\d+)?)([kmg]?)", option_value(self._arguments, LENGTH) or "", re.IGNORECASE)
         if value is None:
             return None
         # As vLLM's own parser reads it: "4k" is 4,000 and "4K" 4,096.
@@ -278,12 +165,16 @@ class VllmEngine(Engine):
         name = printable(job.checkpoint.name)
         served_name = "model" if name in ("", "None") else name  # it takes "None" for no name
         say(f"vLLM {installed.version} on {_described(gpus)}, dtype {dtype}")
-        cache_gib = self._cache_gib(dtype)
-        options = [f"--dtype={dtype}", *self._size_options(gpus, dtype, cache_gib)]
+        options, cache = [f"--dtype={dtype}"], {}
+        if self._on_cpu:
+            cache_gib = cpu_cache_gib(job.checkpoint, self.slots, dtype)
+            options += cpu_options(job.checkpoint.config, dtype, cache_gib)
+            cache = {"VLLM_CPU_KVCACHE_SPACE": str(cache_gib)}
+        else:
+            options += gpu_options(job.checkpoint.config, gpus)
         options += self._without_mistrals_format(say)
         if found.own_code:
             options.append("--trust-remote-code")
-        cache = {"VLLM_CPU_KVCACHE_SPACE": str(cache_gib)} if self._on_cpu else {}
         return ServerSpec(
             engine=self.name,
             version=installed.version,
@@ -309,7 +200,7 @@ class VllmEngine(Engine):
             gpu_locks=gpu_locks,
             concurrency=job.concurrency(self.slots),
             longest_silence_s=_LONGEST_SILENCE_CPU_S if self._on_cpu else _LONGEST_SILENCE_GPU_S,
-            activities=_ACTIVITIES,
+            activities=ACTIVITIES,
             failures=self.failures,
             deadly=ENGINE_DIED,
             vital=_ENGINE_PROCESS,
@@ -323,10 +214,10 @@ class VllmEngine(Engine):
 
     def _require_unscaled_length(self) -> None:
         """Raise UsageError if a longer context would change what vLLM makes of short prompts."""
-        given, unscaled = self._given_length, _unscaled_length(self.job.checkpoint.config)
+        given, unscaled = self._given_length, unscaled_length(self.job.checkpoint.config)
         if given is not None and unscaled is not None and given > unscaled:
             raise UsageError(
-                f"{_LENGTH} {given} is more than the {unscaled} tokens up to which the model's positions are not "
+                f"{LENGTH} {given} is more than the {unscaled} tokens up to which the model's positions are not "
                 "scaled: with it, vLLM would scale those of shorter prompts, too, and reply as another model.",
                 remedy=f"Leave it out, or use another --engine for prompts that are longer than {unscaled} tokens.",
             )
@@ -396,42 +287,6 @@ class VllmEngine(Engine):
             for argument in self.job.engine_arguments
         ]
 
-    def _size_options(self, gpus: tuple[Gpu, ...], dtype: str, cache_gib: int) -> list[str]:
-        """How long prompts and replies may be, and how much memory to take, as far as the user leaves that to us.
-
-        vLLM adds up the positions that dynamic RoPE scaling could reach, and has sines for the trained ones alone. Up
-        to these, scaling that is dynamic changes nothing: the length must end there. So it must with LongRoPE: were
-        it longer, vLLM would take the factors of long texts for short ones too.
-        """
-        config = self.job.checkpoint.config
-        trained = _unscaled_length(config) or config.get("max_position_embeddings")
-        known = trained if isinstance(trained, int) else None
-        options = []
-        if self._on_cpu:
-            # Compiling takes longer than it saves in one run. "auto" is for GPUs.
-            options.append("--enforce-eager")
-            token = _cache_bytes_per_token(config, dtype)
-            if known:
-                fits = cache_gib * 2**30 // token if token else known
-                options += [_LENGTH, str(min(known, fits))]
-        else:
-            options += [_LENGTH, str(known) if _unscaled_length(config) else "auto"]
-            memory = [(gpu.free_mib, gpu.total_mib) for gpu in gpus]
-            shares = [(free - _SPARE_MIB) / total for free, total in memory if free is not None and total]
-            if (share := min(shares, default=1.0)) < _GPU_SHARE:
-                options += ["--gpu-memory-utilization", f"{math.floor(share * 100) / 100:.2f}"]
-        return options
-
-    def _cache_gib(self, dtype: str) -> int:
-        """GiB for the cache on the CPU: what the slots need, at most half of what is free beside the weights."""
-        token = _cache_bytes_per_token(self.job.checkpoint.config, dtype)
-        wanted = math.ceil(token * self.slots * _TOKENS_PER_SLOT / 2**30) if token else _UNKNOWN_CACHE_GIB
-        weights_gib = self.job.checkpoint.weights.size * (2 if dtype == "float32" else 1) / 2**30
-        import psutil  # takes 20 ms, which other engines do not wait for
-
-        free_gib = psutil.virtual_memory().available / 2**30 - weights_gib - _BESIDE_WEIGHTS_GIB
-        return max(1, min(wanted, int(free_gib / 2)))
-
     def _command(
         self, model: Path, served_name: str, options: tuple[str, ...], port: int, directory: Path
     ) -> tuple[str, ...]:
@@ -461,28 +316,3 @@ def _columns_in_order_of_activation(settings: Mapping[str, Any]) -> str:
     groups = settings.get("config_groups") or {} if settings["quant_method"] == "compressed-tensors" else {}
     weights = [one.get("weights") or {} for one in groups.values() if isinstance(one, dict)]
     return next((f"actorder {one['actorder']}" for one in weights if one.get("actorder") in ("group", "dynamic")), "")
-
-
-def _unscaled_length(config: Mapping[str, Any]) -> int | None:
-    """Up to how many tokens the scaling of positions is that of short texts; None if it depends on no length."""
-    scaling = config.get("rope_parameters") or config.get("rope_scaling")
-    if not isinstance(scaling, dict):
-        return None
-    kind = scaling.get("rope_type", scaling.get("type"))
-    length = config.get("max_position_embeddings") if kind == "dynamic" else None
-    if kind in ("longrope", "su"):
-        name = "original_max_position_embeddings"
-        length = config.get(name, scaling.get(name))
-    return length if isinstance(length, int) else None
-
-
-def _cache_bytes_per_token(config: Mapping[str, Any], dtype: str) -> int | None:
-    """What keys and values of one token take in the cache; None if config.json does not say."""
-    names = ("num_hidden_layers", "num_attention_heads", "hidden_size")
-    layers, heads, hidden = (config.get(name) for name in names)
-    if not (isinstance(layers, int) and isinstance(heads, int) and heads > 0 and isinstance(hidden, int)):
-        return None
-    kv_heads, head_dim = config.get("num_key_value_heads") or heads, config.get("head_dim") or hidden // heads
-    if not (isinstance(kv_heads, int) and isinstance(head_dim, int)):
-        return None
-    return 2 * layers * kv_heads * head_dim * (4 if dtype == "float32" else 2)
