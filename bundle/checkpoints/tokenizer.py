@@ -102,6 +102,7 @@ async def prove_tokenizer(
     trust_remote_code: bool,
     conversations: Sequence[Conversation] = (),
     template_arguments: Mapping[str, Any] | None = None,
+    template: str | None = None,
     uses_template: bool = True,
     timeout: float = 120,  # noqa: ASYNC109 - it bounds a process, which must be ended before this returns
 ) -> TokenizerProof:
@@ -116,6 +117,7 @@ async def prove_tokenizer(
         trust_remote_code: Whether the checkpoint's Python code may run.
         conversations: Prompts to be rendered with the checkpoint's chat template, and their tokens counted.
         template_arguments: What the template is given besides, such as ``enable_thinking``.
+        template: The chat template that is used instead of the checkpoint's.
         uses_template: Whether prompts will be made with that template, which then must render them, whole.
         timeout: The longest it may take, in seconds.
     """
@@ -126,6 +128,7 @@ async def prove_tokenizer(
         "trust_remote_code": trust_remote_code,
         "conversations": conversations,
         "template_arguments": template_arguments,
+        "template": template,
     }
     try:
         outcome = await run_confined([python, str(_PROBE), str(directory)], given, limit_s=timeout)
@@ -151,8 +154,13 @@ async def prove_tokenizer(
     rendered = tuple(_rendered(one, dated=dated) for one in result.get("conversations", ()))
     if uses_template:
         fault = result.get("template")
-        if fault is None and find_chat_template(directory) is not None:
+        if fault is None and (template is not None or find_chat_template(directory) is not None):
             fault = next((one.error for one in rendered if one.error is not None), None)
+        if fault is not None and template is not None:
+            raise TokenizerError(
+                f"The chat template given with --chat-template cannot be used: {shown(fault, 900)}.",
+                remedy="Correct it, or leave it out.",
+            )
         if fault is not None:
             raise unusable_template(directory, str(fault))
     mark: str | None = None
@@ -166,7 +174,7 @@ async def prove_tokenizer(
         end_of_turn=mark,
         stop_token_ids=stop,
         conversations=rendered,
-        chosen_template=result.get("chosen") if uses_template else None,
+        chosen_template=result.get("chosen") if uses_template and template is None else None,
     )
 
 

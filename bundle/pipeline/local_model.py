@@ -88,6 +88,7 @@ class LocalModel(Prepared):
             conversations=conversations,
             uses_template=not self._requests.plain and spec.chosen_template is None,
             template_arguments=template_arguments(self._requests.extra_body),
+            template=spec.template,
         )
         if self._requests.plain:  # ends where the checkpoint's files say, as in OpenCompass's configs of base models
             return proof.conversations

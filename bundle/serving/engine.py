@@ -93,7 +93,8 @@ class ServerSpec:
         stop_field: The field of a request that names tokens which end a reply: ``stop`` (their texts) or
             ``stop_token_ids``; None if there is none.
         ends: Ids that end a reply besides those that engines find in the checkpoint's files.
-        chosen_template: The option with which the user chose another chat template than the checkpoint's; None if not.
+        template: The chat template that the user chose instead of the checkpoint's; None if none, or it is not known.
+        chosen_template: The option with which the user chose one that is not known; None if not.
         plain: Whether it is only asked to continue text: no chat template is used, and there may be none.
         scoring: How its server is asked how likely a text is, as in the client.
         keep: Something to be kept alive as long as servers run, such as a lock on what they read.
@@ -124,6 +125,7 @@ class ServerSpec:
     greedy: Mapping[str, Any] = field(default_factory=dict)
     stop_field: Literal["stop", "stop_token_ids"] | None = None
     ends: frozenset[int] = frozenset()
+    template: str | None = None
     chosen_template: str | None = None
     plain: bool = False
     scoring: Literal["echo", "generate"] = "echo"

@@ -233,6 +233,17 @@ def test_a_chat_template_whose_prompts_change_within_a_day_cannot_be_used(
     assert prober.probe(directory)["template"].startswith("a prompt changes from one moment to the next: '")
 
 
+def test_a_template_that_is_chosen_is_used_instead_of_the_checkpoints(prober: Prober, tmp_path: Path) -> None:
+    directory, messages = write_bpe(tmp_path / "bpe"), [{"role": "user", "content": "1+1=?"}]
+    own, chosen = (
+        prober.probe(directory, conversations=[messages], template=template)
+        for template in (None, with_system("Today Date: {{ strftime_now('%d %b %Y') }}"))
+    )
+    assert (own["dated"], chosen["dated"]) == (False, True)
+    assert chosen["conversations"][0]["tokens"] > own["conversations"][0]["tokens"]
+    assert chosen["conversations"][0]["beginning"].startswith("<|im_start|>system\nToday Date: ")
+
+
 @pytest.mark.parametrize(("other", "chosen"), [("", None), ("\n", None), ("{# edited #}", "chat_template.jinja")])
 def test_of_two_files_with_different_chat_templates_the_one_used_is_named(
     prober: Prober, tmp_path: Path, other: str, chosen: str | None

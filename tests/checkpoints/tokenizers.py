@@ -156,6 +156,7 @@ class Prober:
         trust_remote_code: bool = False,
         conversations: Sequence[Sequence[Mapping[str, str]]] = (),
         template_arguments: Mapping[str, Any] | None = None,
+        template: str | None = None,
     ) -> dict[str, Any]:
         """What the probe reports of one directory."""
         assert self._process.stdin is not None
@@ -166,6 +167,7 @@ class Prober:
             "trust_remote_code": trust_remote_code,
             "conversations": conversations,
             "template_arguments": template_arguments,
+            "template": template,
         }
         self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()

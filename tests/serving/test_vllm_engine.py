@@ -280,6 +280,18 @@ def test_with_longrope_the_length_ends_where_long_texts_begin(
         prepared(phi, "--max-model-len", "8k", machine=machine)
 
 
+def test_a_chat_template_that_is_given_is_the_one_that_prompts_are_compared_with(
+    llama: Checkpoint, tmp_path: Path
+) -> None:
+    file = tmp_path / "own.jinja"
+    file.write_text("{{ messages }}", encoding="utf-8")
+    for given in (str(file), "{{ messages }}"):
+        spec = prepared(llama, "--chat_template", given)
+        assert (spec.template, spec.chosen_template) == ("{{ messages }}", None)
+    of_vllm = prepared(llama, "--chat-template", "template_chatml.jinja")
+    assert (of_vllm.template, of_vllm.chosen_template) == (None, "--chat-template")
+
+
 @pytest.mark.parametrize("option", ["--load-format=Dummy", "--load_format=dummy"])
 def test_a_model_without_weights_is_refused(llama: Checkpoint, option: str) -> None:
     with pytest.raises(UsageError, match="serves a model without the checkpoint's weights"):

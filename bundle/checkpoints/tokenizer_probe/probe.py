@@ -29,20 +29,22 @@ def probe(
     vocab_size: int | None,
     conversations: list[list[dict[str, str]]] | None = None,
     template_arguments: dict[str, Any] | None = None,
+    template: str | None = None,
 ) -> dict[str, Any]:
     """Load the tokenizer in ``directory``, check it, and count the tokens of conversations.
 
-    Returns, for JSON: ``transformers`` (its version, or null), ``checked`` (how many things were), ``problems`` (what
-    failed, at most ``PROBLEM_LIMIT``), ``failed`` (how many did), ``error`` (null, or why the tokenizer could not even
-    be loaded and asked), ``missing`` (packages that reading a sentencepiece model takes and that are not installed;
-    transformers 5 then complains of a third one), ``template`` (null, or why the chat template makes no prompt of a
-    conversation), ``dated`` (whether its prompts are others on another day), ``chosen`` (of two files with different
-    chat templates the one that is used; null if there are no two), ``end_of_turn`` (the token that the chat template
-    writes after a reply, and its id; null if none), ``eos_token_id`` (the tokenizer's own) and ``conversations`` (for
-    each conversation: ``tokens``, how many the chat template makes of it, ``with_special``, how many if the tokenizer
-    adds its own special tokens, too, ``bare``, how many a text that is not a conversation has without these,
-    ``appended``, the text of those that it puts at the end, ``beginning`` and ``ending``, how the rendered text begins
-    and ends; or ``error``, why it cannot be rendered).
+    ``template`` is used instead of the checkpoint's chat template. Returns, for JSON: ``transformers`` (its version, or
+    null), ``checked`` (how many things were), ``problems`` (what failed, at most ``PROBLEM_LIMIT``), ``failed``
+    (how many did), ``error`` (null, or why the tokenizer could not even be loaded and asked), ``missing`` (packages
+    that reading a sentencepiece model takes and that are not installed; transformers 5 then complains of a third
+    one), ``template`` (null, or why the chat template makes no prompt of a conversation), ``dated`` (whether its
+    prompts are others on another day), ``chosen`` (of two files with different chat templates the one that is used;
+    null if there are no two), ``end_of_turn`` (the token that the chat template writes after a reply, and its id;
+    null if none), ``eos_token_id`` (the tokenizer's own) and ``conversations`` (for each conversation: ``tokens``,
+    how many the chat template makes of it, ``with_special``, how many if the tokenizer adds its own special tokens,
+    too, ``bare``, how many a text that is not a conversation has without these, ``appended``, the text of those
+    that it puts at the end, ``beginning`` and ``ending``, how the rendered text begins and ends; or ``error``, why
+    it cannot be rendered).
     """
     result: dict[str, Any] = {"transformers": None, "error": None, "missing": []}
     result |= {"template": None, "dated": False, "chosen": None}
@@ -73,7 +75,7 @@ def probe(
         report.see(list(tokenizer.get_vocab().values()), "the vocabulary")
         step = "what ends a reply could not be checked"
         check_ends(tokenizer, directory, declared, report)
-        adopt_template(tokenizer, directory)
+        adopt_template(tokenizer, directory, template)
         try:
             check_chat(tokenizer, own, declared, report)
             result["end_of_turn"] = end_of_turn(tokenizer, declared)

@@ -22,12 +22,13 @@ CHAT = [
 ]
 
 
-def adopt_template(tokenizer: Any, directory: str) -> None:
-    """Give a tokenizer without a chat template that of the processor, as servers do."""
-    if not getattr(tokenizer, "chat_template", None):
+def adopt_template(tokenizer: Any, directory: str, chosen: str | None) -> None:
+    """Give a tokenizer the chosen chat template; without one that of the processor, if it has none, as servers do."""
+    template = chosen
+    if template is None and not getattr(tokenizer, "chat_template", None):
         template = read_json(directory, "chat_template.json").get("chat_template")
-        if template:
-            tokenizer.chat_template = template
+    if template:
+        tokenizer.chat_template = template
 
 
 def default_template(tokenizer: Any) -> str | None:

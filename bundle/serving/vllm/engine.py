@@ -28,7 +28,7 @@ from bundle.serving.gpus import Gpu
 from bundle.serving.machine import Machine
 from bundle.serving.vllm.log import ACTIVITIES, ENGINE_DIED, FAILURES
 from bundle.serving.vllm.sizes import LENGTH, cpu_cache_gib, cpu_options, gpu_options, unscaled_length
-from bundle.system.files import text_if_there
+from bundle.system.files import text_if_there, user_path
 from bundle.system.findings import Check, Finding, ok
 from bundle.system.text import printable
 
@@ -162,6 +162,8 @@ class VllmEngine(Engine):
         found = servable(job.checkpoint, trust_remote_code=job.trust_remote_code, say=say)
         dtype = option_value(self._arguments, "--dtype")
         dtype = dtype or (cpu_dtype(job.checkpoint.config) if self._on_cpu else "auto")
+        given = option_value(self._arguments, "--chat-template")
+        template = _template(given) if given else None
         name = printable(job.checkpoint.name)
         served_name = "model" if name in ("", "None") else name  # it takes "None" for no name
         say(f"vLLM {installed.version} on {_described(gpus)}, dtype {dtype}")
@@ -207,7 +209,8 @@ class VllmEngine(Engine):
             lasting=_ENGINE_NAME,
             dtype=dtype,
             stop_field="stop_token_ids",
-            chosen_template="--chat-template" if is_given("--chat-template", self._arguments) else None,
+            template=template,
+            chosen_template="--chat-template" if given and template is None else None,
             keep=found.keep,
             plain=plain,
         )
@@ -297,6 +300,13 @@ class VllmEngine(Engine):
         # Else the checkpoint's generation_config.json would quietly add, say, a repetition penalty.
         command += ["--generation-config", "vllm"]
         return (*command, *options, *self.job.engine_arguments)
+
+
+def _template(given: str) -> str | None:
+    """The chat template that is given as a file or as it stands; None if it is one that vLLM brings."""
+    with suppress(OSError, ValueError):  # which may be its text
+        return user_path(given).read_text(encoding="utf-8")
+    return given if set("{}\n") & set(given) else None
 
 
 def _described(gpus: tuple[Gpu, ...]) -> str:
