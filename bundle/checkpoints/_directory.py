@@ -1,13 +1,14 @@
 """From what the user gave as the model to the directory that holds it, or to an error that says what it is instead."""
 
+import contextlib
 import re
 import stat
 from pathlib import Path
-from shlex import quote
 from typing import Final
 
 from bundle.checkpoints._files import list_names, listed, shown, unreadable
-from bundle.checkpoints._training import training_state
+from bundle.checkpoints._training import shards_above, training_state
+from bundle.checkpoints._weights import only_an_adapter
 from bundle.errors import CheckpointError
 from bundle.system.files import user_path
 from bundle.system.text import is_unicode, nearest
@@ -15,6 +16,8 @@ from bundle.system.text import is_unicode, nearest
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # What browsers, wget's kin, aria2 and the hubs' own clients call a file they have not finished.
 _UNFINISHED: Final = (".incomplete", ".aria2", ".part", ".crdownload")
+_LEVELS, _WIDTH = 3, 1000
+"""How far below a directory, and in how many, a checkpoint is looked for."""
 _SINGLE_FILE_SUFFIXES: Final = (".safetensors", ".bin", ".json", ".model", ".pt", ".pth")
 
 
@@ -111,22 +114,20 @@ def _no_config(directory: Path, names: tuple[str, ...]) -> CheckpointError:
     if not candidates:
         adapters += directories_with("adapter_config.json", directory, names)
     if adapters:
-        return CheckpointError(
-            f"{shown(directory)} holds a LoRA adapter (adapter_config.json), not a whole model.",
-            remedy=f"Give the model that it was trained on, and this one as --adapter {quote(shown(adapters[0]))}.",
-        )
+        return only_an_adapter(directory, adapters[0])
     if "triton_models" in present:
         return CheckpointError(
             f"{shown(directory)} is a TurboMind workspace (triton_models/, from `lmdeploy convert`), not a checkpoint.",
             remedy="bundle cannot inspect it: give the original checkpoint's directory.",
         )
-    state = training_state(directory, names)
+    state = training_state(directory, names) or next(filter(None, map(shards_above, candidates)), None)
     # What verl has beside its shards has all but the weights.
-    if candidates and (state is None or any(map(_has_weights, candidates))):
+    whole = [one for one in candidates if _has_weights(one)]
+    if candidates and (state is None or whole):
         return CheckpointError(
             f"{shown(directory)} has no config.json, but "
             f"{'a directory in it has' if len(candidates) == 1 else 'directories in it have'}.",
-            remedy=f"Give {listed(candidates)}.",
+            remedy=f"Give {listed(whole or candidates)}.",
         )
     if any(name.endswith(".gguf") for name in names):
         return CheckpointError(
@@ -158,14 +159,13 @@ def _step(name: str) -> int:
 
 
 def directories_with(file: str, directory: Path, names: tuple[str, ...]) -> list[Path]:
-    """Directories below this one that hold a file of this name: a hub cache's newest snapshot, or all children."""
-    snapshots = directory / "snapshots"
-    parent = snapshots if "snapshots" in names and snapshots.is_dir() else directory
-    try:
-        found = [child for child in parent.iterdir() if (child / file).is_file()]
-        found.sort(
-            key=lambda child: (-child.stat().st_mtime if parent is snapshots else -_step(child.name), child.name)
-        )
-    except OSError:
-        return []
-    return found[:1] if parent is snapshots else found
+    """The nearest directories below this one that hold a file of this name; of a hub cache only the newest snapshot."""
+    level = [directory / name for name in names]
+    with contextlib.suppress(OSError):
+        for _ in range(_LEVELS):
+            if found := [child for child in level if (child / file).is_file()]:
+                snapshots = [child for child in found if child.parent.name == "snapshots"]
+                newest = max(snapshots, key=lambda child: (child.stat().st_mtime, child.name), default=None)
+                return [newest] if newest else sorted(found, key=lambda child: (-_step(child.name), child.name))
+            level = [below for child in level[:_WIDTH] if child.is_dir() for below in child.iterdir()]
+    return []

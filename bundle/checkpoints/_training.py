@@ -40,6 +40,18 @@ _KINDS: Final = (
         "--target_dir {0}/{1}-hf`; then give {0}/{1}-hf.",
     ),
     (
+        r"dist_ckpt",
+        "shards of verl with Megatron",
+        "Gather them: `python -m verl.model_merger merge --backend megatron --local_dir {0} --target_dir {0}-hf`; then "
+        "give {0}-hf.",
+    ),
+    (
+        r"model(?:_[tw]p\d+)+_pp\d+\.pt",
+        "a checkpoint of InternEvo",
+        "Convert it with the script of InternEvo: `python transformers/convert2hf_internlm2.py --src {0} --tgt {0}-hf "
+        "--tokenizer TOKENIZER.model`; then give {0}-hf.",
+    ),
+    (
         r"iter_\d+|mp_rank_\d+(?:_\d+)*|common\.pt|.*\.nemo",
         "a checkpoint of Megatron-LM or NeMo",
         "Convert it to the Hugging Face format with your trainer's tool (Megatron-LM: tools/checkpoint/convert.py; "
@@ -77,16 +89,26 @@ def is_training_state(name: str) -> bool:
     return re.fullmatch(_KINDS[-2][0], name) is not None
 
 
-def training_state(directory: Path, names: Iterable[str]) -> TrainingState | None:
-    """What a trainer has left in a directory of these names, without a model in it; None if nothing looks like that."""
+def training_state(directory: Path, names: Iterable[str], *, vague: bool = True) -> TrainingState | None:
+    """What a trainer has left in a directory of these names, without a model in it; None if nothing looks like that.
+
+    ``vague`` is whether what may be beside any model counts.
+    """
     names = tuple(names)
     if (shards := deepspeed_shards(directory, names)) is not None:
         return shards
-    for pattern, what, remedy in _KINDS:
+    for pattern, what, remedy in _KINDS if vague else _KINDS[:-2]:
         if found := [name for name in names if re.fullmatch(pattern, name)]:
             return TrainingState(
                 f"{what} ({listed(found)})", remedy.format(quote(shown(directory)), quote(shown(found[0])))
             )
+    return None
+
+
+def shards_above(directory: Path) -> TrainingState | None:
+    """A trainer's shards in the directory above, beside which verl keeps a directory with all but the weights."""
+    with contextlib.suppress(CheckpointError):
+        return training_state(directory.parent, list_names(directory.parent), vague=False)
     return None
 
 

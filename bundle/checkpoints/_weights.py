@@ -25,7 +25,7 @@ from bundle.checkpoints._files import (
     shown,
     unreadable,
 )
-from bundle.checkpoints._training import deepspeed_shards, is_training_state, training_state
+from bundle.checkpoints._training import deepspeed_shards, is_training_state, shards_above, training_state
 from bundle.errors import CheckpointError
 
 _SAFETENSORS: Final = "model.safetensors"
@@ -198,11 +198,14 @@ def inspect_weights(directory: Path) -> Weights:
         if name.endswith(".safetensors") and name not in ADAPTER_WEIGHTS and not is_training_state(name)
     ]:
         raise _unindexed(directory, named, _SAFETENSORS)
-    if (state := training_state(directory, names)) is not None:
-        raise CheckpointError(
-            f"{shown(directory)} has a config.json but no weights: it holds {state.what}.",
-            remedy=download_hint(directory) or state.remedy,
-        )
+    if any(name in ADAPTER_WEIGHTS for name in names):
+        raise only_an_adapter(directory, directory)
+    for state, where in ((training_state(directory, names), "it"), (shards_above(directory), "the directory above")):
+        if state is not None:
+            raise CheckpointError(
+                f"{shown(directory)} has a config.json but no weights: {where} holds {state.what}.",
+                remedy=download_hint(directory) or state.remedy,
+            )
     found = [name for name in names if any(fnmatchcase(name, pattern) for pattern in _OTHER_FORMATS)]
     raise CheckpointError(
         f"{shown(directory)} has a config.json but no weights ({_SAFETENSORS} or {_PYTORCH}, or an index of several)"
@@ -213,6 +216,14 @@ def inspect_weights(directory: Path) -> Weights:
             if found
             else "Download or copy the weight files as well."
         ),
+    )
+
+
+def only_an_adapter(directory: Path, adapter: Path) -> CheckpointError:
+    """The error for an adapter that was given as a model."""
+    return CheckpointError(
+        f"{shown(directory)} holds a LoRA adapter, not a whole model.",
+        remedy=f"Give the model that it was trained on, and this one as --adapter {quote(shown(adapter))}.",
     )
 
 

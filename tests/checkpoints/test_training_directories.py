@@ -138,6 +138,16 @@ def test_what_transformers_writes_is_a_checkpoint(tmp_path: Path) -> None:
             "shards of verl (global_step_100)",
             "--local_dir {0}/global_step_100/actor --target_dir {0}/global_step_100-hf`",
         ),
+        (
+            ["dist_ckpt/common.pt", "dist_ckpt/__0_0.distcp", "transformer_config.json"],
+            "shards of verl with Megatron (dist_ckpt)",
+            "`python -m verl.model_merger merge --backend megatron --local_dir {0} --target_dir {0}-hf`",
+        ),
+        (
+            ["model_tp0_pp0.pt", "model_config.pt", "optimizer_tp0_pp0_zo0.pt", "context.pt"],
+            "a checkpoint of InternEvo (model_tp0_pp0.pt)",
+            "`python transformers/convert2hf_internlm2.py --src {0} --tgt {0}-hf --tokenizer TOKENIZER.model`",
+        ),
         (["lit_model.pth"], "a checkpoint in its trainer's own format (lit_model.pth)", "litgpt convert_from_litgpt"),
         (
             ["trainer_state.json", *TRAINER],
@@ -158,6 +168,8 @@ def test_what_transformers_writes_is_a_checkpoint(tmp_path: Path) -> None:
             "Megatron with DCP",
             "accelerate with DeepSpeed",
             "verl's steps",
+            "verl with Megatron",
+            "InternEvo",
             "another",
             "state alone",
         ),
@@ -176,8 +188,34 @@ def test_what_must_be_converted_first_is_named_with_its_command(
 
 
 def test_what_verl_has_beside_its_shards_is_not_taken_for_a_model(tmp_path: Path) -> None:
-    (write_checkpoint(tmp_path / "huggingface") / "model.safetensors").unlink()
-    assert "shards of verl" in refusal(with_files(tmp_path, ["model_world_size_2_rank_0.pt"])).message
+    actor = tmp_path / "step" / "actor"
+    (write_checkpoint(actor / "huggingface") / "model.safetensors").unlink()
+    with_files(actor, ["model_world_size_2_rank_0.pt"])
+    for given, what in (
+        (actor, "holds shards of verl"),
+        (tmp_path / "step", "holds shards of verl"),
+        (actor / "huggingface", "no weights: the directory above holds shards of verl"),
+    ):
+        error = refusal(given)
+        assert what in error.message
+        assert f"--local_dir {actor} --target_dir" in str(error.remedy)
+
+
+def test_the_model_that_verl_has_saved_beside_its_shards_is_named(tmp_path: Path) -> None:
+    with_files(tmp_path, ["global_step_100/actor/model_world_size_2_rank_0.pt"])
+    model = write_checkpoint(tmp_path / "global_step_100" / "actor" / "huggingface")
+    assert refusal(tmp_path).remedy == f"Give {model}."
+
+
+@pytest.mark.parametrize("above", ["", "v0-20261127/"])
+def test_an_adapter_is_called_one_also_with_the_configuration_of_its_base(tmp_path: Path, above: str) -> None:
+    adapter = tmp_path / f"{above}checkpoint-500"
+    with_files(adapter, ["adapter_config.json", "adapter_model.safetensors", *TRAINER])
+    assert str(refusal(tmp_path).remedy).endswith(f"--adapter {adapter}.")
+    (write_checkpoint(adapter) / "model.safetensors").unlink()
+    error = refusal(adapter)
+    assert "holds a LoRA adapter, not a whole model" in error.message
+    assert str(error.remedy).endswith(f"--adapter {adapter}.")
 
 
 def test_the_adapters_in_a_directory_of_a_training_run_are_named(tmp_path: Path) -> None:

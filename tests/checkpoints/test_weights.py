@@ -61,7 +61,7 @@ def test_weights_in_a_format_no_engine_loads_are_an_error_that_names_them(model:
 
 def test_an_adapter_beside_a_config_json_is_not_taken_for_the_model(model: Path) -> None:
     (model / "model.safetensors").rename(model / "adapter_model.safetensors")
-    assert "no weights" in refusal(model).message
+    assert "holds a LoRA adapter, not a whole model" in refusal(model).message
 
 
 def test_all_shards_of_an_index_are_the_weights(sharded: Path) -> None:
