@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
-from weakref import WeakKeyDictionary
 
 import aiohttp
 import openai
@@ -87,33 +86,6 @@ class _Request(aiohttp.ClientRequest):
         response: Any = await super().send(conn)
         response.came_over = conn.protocol
         return response  # type: ignore[no-any-return]
-
-
-class Repeats:
-    """Notices an answer that comes twice over a connection, so that the second seems to be that to the next request.
-
-    It is the id of a reply that shows this. Where a question that was asked again for this reason gets the same id, or
-    two different replies have one, ids mean nothing, and nothing is noticed any more.
-    """
-
-    def __init__(self) -> None:
-        self._latest: WeakKeyDictionary[Any, Mapping[str, Any]] = WeakKeyDictionary()
-        self._doubted: set[str] = set()
-        self._ids_differ = True
-
-    def has_come_before(self, answer: Answer, body: object) -> bool:
-        """Whether an answer, or the first event of one, is the one before over its connection, which is closed then."""
-        named = body.get("id") if isinstance(body, Mapping) else None
-        if not (self._ids_differ and isinstance(body, Mapping) and isinstance(named, str) and named):
-            return False
-        before = self._latest.get(answer.connection, {})
-        self._latest[answer.connection] = body
-        self._ids_differ = named not in self._doubted and (before.get("id") != named or before == body)
-        if not self._ids_differ or before.get("id") != named:
-            return False
-        self._doubted.add(named)
-        answer.connection.close()
-        return True
 
 
 class Prepared(NamedTuple):

@@ -1,5 +1,10 @@
 """Whether a reply was made for the question that was asked."""
 
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from bundle.client._connections import Answer
 from bundle.client._faults import AttemptError, Fate
 from bundle.client._replies import Reply
 
@@ -42,3 +47,30 @@ class Origins:
             raise AttemptError(
                 reason, Fate.AGAIN, remedy="Turn the cache off at the server or at the gateway before it."
             )
+
+
+class Repeats:
+    """Notices an answer that comes twice over a connection, so that the second seems to be that to the next request.
+
+    It is the id of a reply that shows this. Where a question that was asked again for this reason gets the same id, or
+    two different replies have one, ids mean nothing, and nothing is noticed any more.
+    """
+
+    def __init__(self) -> None:
+        self._latest: WeakKeyDictionary[Any, Mapping[str, Any]] = WeakKeyDictionary()
+        self._doubted: set[str] = set()
+        self._ids_differ = True
+
+    def has_come_before(self, answer: Answer, body: object) -> bool:
+        """Whether an answer, or the first event of one, is the one before over its connection, which is closed then."""
+        named = body.get("id") if isinstance(body, Mapping) else None
+        if not (self._ids_differ and isinstance(body, Mapping) and isinstance(named, str) and named):
+            return False
+        before = self._latest.get(answer.connection, {})
+        self._latest[answer.connection] = body
+        self._ids_differ = named not in self._doubted and (before.get("id") != named or before == body)
+        if not self._ids_differ or before.get("id") != named:
+            return False
+        self._doubted.add(named)
+        answer.connection.close()
+        return True

@@ -2,11 +2,7 @@
 
 import asyncio
 import contextlib
-import os
-import socket
-import ssl
 import time
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,11 +13,13 @@ import openai
 from openai import AsyncOpenAI, Omit
 
 from bundle.client._addresses import is_loopback
-from bundle.client._connections import LONGEST_BODY, Answer, Connections, Prepared, Repeats, TooLongError, httpx, made
+from bundle.client._connection_faults import chain, described, fault_of_connection
+from bundle.client._connections import LONGEST_BODY, Answer, Connections, Prepared, TooLongError, httpx, made
 from bundle.client._early_decisions import Receiver
 from bundle.client._events import BLANK, EventDecoder, is_event_stream
 from bundle.client._faults import LOOPBACK_REMEDY, NETWORK_REMEDY, AttemptError, Fate, fault_of_status, unexpected
 from bundle.client._json import charset_of, from_json
+from bundle.client._origins import Repeats
 from bundle.errors import UsageError
 from bundle.system.proxies import proxy_for
 from bundle.system.text import one_line
@@ -29,8 +27,6 @@ from bundle.system.tls import wrong_scheme
 
 _CONNECT_TIMEOUT_S = 15.0
 _PROXY_LOGIN = 407
-_BROKEN_OFF = (aiohttp.http_exceptions.TransferEncodingError, aiohttp.http_exceptions.ContentLengthError)
-"""What aiohttp calls a body that ends too soon."""
 _ENOUGH = 4000
 """Characters of a server's text in which it says what is wrong."""
 _AFTER_THE_END_S = 1.0
@@ -289,23 +285,23 @@ class Transport:
             heard = True
             raise
         except (ValueError, RecursionError) as error:
-            raise unexpected(_described(error)) from None
+            raise unexpected(described(error)) from None
         except Exception as error:
             # Which exceptions the package lets through and which it wraps differs by version. Whatever a server sends
             # must end in a fault of this request.
             if isinstance(error, _StalledError):
                 raise AttemptError("the reply stopped in the middle, without an end", Fate.AGAIN) from None
-            if any(isinstance(one, TooLongError) for one in _chain(error)):
+            if any(isinstance(one, TooLongError) for one in chain(error)):
                 reason = f"the response is longer than {LONGEST_BODY >> 20} MB: not a chat completion"
                 raise AttemptError(reason, Fate.UNANSWERED) from None
-            refused = next((one for one in _chain(error) if isinstance(one, aiohttp.ClientHttpProxyError)), None)
+            refused = next((one for one in chain(error) if isinstance(one, aiohttp.ClientHttpProxyError)), None)
             if refused is not None:
                 fault = fault_of_status(refused.status, refused.message, refused.headers or {})
                 raise self._through_proxy(replace(fault, status=refused.status), is_proxys=True) from None
-            self._require_scheme(" ".join(str(one)[:_ENOUGH] for one in _chain(error)))
+            self._require_scheme(" ".join(str(one)[:_ENOUGH] for one in chain(error)))
             tls, silent = self._base_url.startswith("https:"), not self._has_replied
             remedy = LOOPBACK_REMEDY if is_loopback(self._base_url) else NETWORK_REMEDY
-            fault = _fault_of_connection(error, self._timeout_s, remedy, tls=tls, silent=silent)
+            fault = fault_of_connection(error, self._timeout_s, remedy, tls=tls, silent=silent)
             raise self._through_proxy(fault) from None
         finally:
             self.in_flight -= 1
@@ -372,57 +368,3 @@ def _parsed(content: bytes, headers: Any) -> object:
         if content_type.partition(";")[0].strip().endswith("json") and content.lstrip(BLANK).startswith((b"{", b"[")):
             raise
     return content.decode(charset, "replace")
-
-
-def _fault_of_connection(
-    error: BaseException, timeout_s: float, remedy: str, *, tls: bool, silent: bool
-) -> AttemptError:
-    """The fault behind a connection that was not established, broke off or took too long.
-
-    ``remedy`` is for a server that is not reached. ``tls`` is what the base URL asks for; ``silent`` means that there
-    has been no response yet.
-    """
-    errors = _chain(error)
-    cause = errors[-1]
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return AttemptError(
-            f"the server's certificate is not valid: {one_line(cause.verify_message or str(cause), 200)}",
-            Fate.REFUSED,
-            remedy="Check the base URL. If your network has its own certificate, set SSL_CERT_FILE to its file.",
-        )
-    if any(isinstance(one, aiohttp.ConnectionTimeoutError) for one in errors):
-        reason = f"the server does not accept connections{', or begins no TLS' if tls else ''}"
-        return AttemptError(reason, Fate.AGAIN, remedy=remedy, outage=True, heard=False)
-    if isinstance(cause, TimeoutError | asyncio.CancelledError):
-        return AttemptError(f"no reply within {timeout_s:g} s", Fate.AGAIN)
-    if isinstance(cause, aiohttp.http_exceptions.ContentEncodingError | zlib.error):
-        what = one_line(getattr(cause, "message", str(cause)).partition(". ")[0], 100)
-        reason = f"the reply is compressed, which was not asked for, and cannot be read ({what})"
-        return AttemptError(f"{reason}: turn that off at the server or at the gateway before it", Fate.AGAIN)
-    if isinstance(cause, aiohttp.http_exceptions.HttpProcessingError) and not isinstance(cause, _BROKEN_OFF):
-        return AttemptError(f"the server's response is not valid HTTP: {one_line(cause.message, 200)}", Fate.AGAIN)
-    connected = not any(isinstance(one, aiohttp.ClientConnectorError) for one in errors)
-    reason = f"connection failed: {_described(cause)}"
-    if isinstance(cause, ssl.SSLError):
-        remedy = f"{remedy} If the server does not use TLS, write http:// in the base URL."
-    elif not tls and silent and isinstance(cause, aiohttp.ServerDisconnectedError | ConnectionResetError):
-        reason = f"{reason} (if it uses TLS, write https:// in the base URL)"  # most such servers close without a word
-    return AttemptError(reason, Fate.AGAIN, remedy=remedy, outage=True, heard=connected)
-
-
-def _described(error: BaseException) -> str:
-    if isinstance(error, ssl.SSLError):  # its number is OpenSSL's and not the system's
-        return f"TLS: {one_line(error.reason or str(error)).lower().replace('_', ' ')}"
-    if isinstance(error, socket.gaierror):
-        return f"its host name cannot be resolved ({one_line(str(error.strerror)).lower()})"
-    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno).lower()
-    return one_line(f"{type(error).__name__}: {error}".removesuffix(": "))
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """An exception and what caused it, back to the first."""
-    errors = [error]
-    while (below := errors[-1].__cause__ or errors[-1].__context__) is not None:
-        errors.append(below)
-    return errors
