@@ -73,6 +73,7 @@ def log_scores(options: EvaluationOptions, run: Run, screen: Screen) -> None:
 
     recorded = read_recorded_run(run.directory)
     for name in options.log:
+        screen.say(f"logging to {name}")
         screen.note(trackers.log(recorded, name))
 
 

@@ -184,6 +184,7 @@ class Plan:
                 limit=self.options.limit,
                 tables=rows,
                 sample=self.samples.get(task.name),
+                source=self._source(task),
             )
             for task, rows in itertools.zip_longest(self.tasks, tables)
         ]

@@ -74,6 +74,8 @@ class Words(string.Formatter):
             parts.append(self("partial_subjects", n=scope.subjects[0], all=scope.subjects[1]))
         if scope.unlike:
             parts.append(self("partial_unlike", what=shown_sizes(scope.unlike)))
+        if scope.sample_data:
+            parts.append(self("board.sample_data"))
         if parts and scope.available not in (None, scope.asked):
             parts.append(self("partial_of", n=scope.asked, all=scope.available))
         elif parts:

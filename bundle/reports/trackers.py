@@ -1,13 +1,16 @@
 """A run's scores for the experiment trackers that people have: ``--log``.
 
 To add one, write a function that takes a `Logged` and says where it went, and add it to `TRACKERS`. Their packages are
-imported on use, find their settings in their own environment variables, and are optional dependencies.
+imported on use, find their settings in their own environment variables, and are optional dependencies. Each is called
+in a process of its own: it may ask for a login, print, or wait for a network for ever.
+
+    python -m bundle.reports.trackers TRACKER RUN
 """
 
-import contextlib
 import importlib.util
-import io
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +18,13 @@ from typing import Final
 
 from bundle.errors import UsageError
 from bundle.reports.formats import file_name
-from bundle.runs.recorded_run import RecordedRun
+from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 from bundle.system.text import did_you_mean, one_line
 
 _PROJECT: Final = "bundle"
+_LIMIT_S: Final = 120.0
+_SAYS: Final = "bundle: "
+"""Stands before what a tracker's process has to say: what else it prints is the tracker's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +89,7 @@ def _wandb(logged: Logged) -> str:
     )
     run.log(dict(logged.metrics), step=logged.step)
     run.finish()
-    return run.url or "wandb (offline)"
+    return run.url or f"wandb sync {Path(run.dir).parent}"
 
 
 def _mlflow(logged: Logged) -> str:
@@ -100,16 +106,18 @@ def _mlflow(logged: Logged) -> str:
 def _swanlab(logged: Logged) -> str:
     import swanlab  # imported late: an optional package
 
-    swanlab.init(
+    directory = logged.out / "swanlog"
+    run = swanlab.init(
         project=os.environ.get("SWANLAB_PROJECT", _PROJECT),
         experiment_name=logged.name,
         group=logged.series,
         config=dict(logged.facts),
-        logdir=str(logged.out / "swanlog"),
+        logdir=str(directory),
     )
     swanlab.log(dict(logged.metrics), step=logged.step)
+    where = str(run.url) if run.mode == "online" else f"swanlab watch {directory}"
     swanlab.finish()
-    return _PROJECT
+    return where
 
 
 TRACKERS: Final[Mapping[str, Callable[[Logged], str]]] = {
@@ -135,14 +143,28 @@ def require(names: Sequence[str]) -> None:
             )
 
 
-def log(run: RecordedRun, name: str) -> str:
+def log(run: RecordedRun, name: str, limit_s: float = _LIMIT_S) -> str:
     """Log a run; return what to say of it. Whatever goes wrong, the run has not: its scores are in its directory."""
     if run.answered < run.total:
         return f"not logged to {name}: {run.total - run.answered} of {run.total} questions have no reply"
+    command = [sys.executable, "-P", "-m", __name__, name, str(run.directory.resolve())]
     try:
-        # What trackers print would end up in the middle of the table.
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            where = TRACKERS[name](Logged.of(run))
-    except Exception as error:  # of any kind: it is third-party code
+        ended = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=limit_s
+        )
+    except subprocess.TimeoutExpired:
+        return f"not logged to {name}: no end after {limit_s:.0f} s"
+    said = [line.removeprefix(_SAYS) for line in ended.stdout.splitlines() if line.startswith(_SAYS)]
+    return said[-1] if said else f"not logged to {name}: its process ended with exit code {ended.returncode}"
+
+
+def _log(name: str, directory: Path) -> str:
+    try:
+        where = TRACKERS[name](Logged.of(read_recorded_run(directory)))
+    except (Exception, SystemExit) as error:  # of any kind: it is third-party code
         return f"not logged to {name}: {type(error).__name__}: {one_line(str(error))[:300]}"
     return f"logged to {name}: {where}"
+
+
+if __name__ == "__main__":
+    print(f"\n{_SAYS}{_log(sys.argv[1], Path(sys.argv[2]))}", flush=True)

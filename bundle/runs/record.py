@@ -43,11 +43,6 @@ class DataRecord(RecordPart):
             fingerprint=prints[0] if len(prints) == 1 else hashlib.sha256("".join(prints).encode()).hexdigest(),
         )
 
-    @property
-    def is_sample(self) -> bool:
-        """Whether some of the questions are the sample in the package, whose scores say nothing about a model."""
-        return "sample" in self.source.split(",")
-
 
 class RemoteModelRecord(RecordPart):
     """A model served elsewhere.

@@ -70,8 +70,8 @@ class RecordedRun:
     def __repr__(self) -> str:
         scores = ", ".join(f"{one.name} {one.score.percent}" for one in headlines(self.tasks, self.scores))
         doubt = "" if self.health.is_ok else ", doubtful measurement"
-        part = " of a part" if any(one.limit or one.sample or one.unlike for one in self.scopes.values()) else ""
-        answered = f"{self.answered} of {self.total} questions{part} answered"
+        part = f" ({self.partial})" if self.partial else ""
+        answered = f"{self.answered} of {self.total} questions answered{part}"
         return f"<run {self.name}: {self.model}, {scores}, {answered}{doubt}>"
 
     @property

@@ -8,7 +8,9 @@ from bundle.errors import RunError
 from bundle.runs.record import RunRecord, SamplingRecord, Served
 from bundle.runs.task_record import TaskRecord
 
-_INCIDENTAL: Final = re.compile(r"model\.path|engine\.(version|gpus)|tasks\[\d+\]\.(available|unlike_published.*)")
+_INCIDENTAL: Final = re.compile(
+    r"model\.path|engine\.(version|gpus)|tasks\[\d+\]\.(available|unlike_published.*|sample_data)"
+)
 """What may differ: a checkpoint may have been moved, its engine upgraded, and other GPUs be free; the last follow from
 the data, and older records lack it."""
 

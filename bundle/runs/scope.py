@@ -19,6 +19,7 @@ class Scope:
         subjects: How many subjects were selected, and of how many; None for all.
         available: Questions of the subjects selected; None where it is not known.
         unlike: Where the data are not those published, as `TaskRecord.unlike_published`.
+        sample_data: Whether the questions are the sample in the package.
     """
 
     limit: int | None
@@ -28,6 +29,7 @@ class Scope:
     available: int | None
     answered: int
     unlike: Sizes
+    sample_data: bool = False
 
     @property
     def is_selected(self) -> bool:
@@ -37,15 +39,18 @@ class Scope:
     @property
     def is_partial(self) -> bool:
         """Whether it is not the whole benchmark, for whatever reason."""
-        return self.is_selected or self.answered < self.asked
+        return self.is_selected or self.sample_data or self.answered < self.asked
 
     @property
     def text(self) -> str:
         """As in "first 5 of each subject: 260 of 1,346"; "" for all questions."""
         text = ", ".join(selection(self.limit, self.sample, self.subjects, self.unlike))
-        if text:
+        noun = "sample question" if self.sample_data else "question"
+        if self.sample_data or text:
             cut = self.available not in (None, self.asked)
-            text += f": {self.asked:,} of {self.available:,}" if cut else f": {plural(self.asked, 'question')}"
+            text += ": " if text else ""
+            text += f"{self.asked:,} of {self.available:,}" if cut else plural(self.asked, noun)
+            text += f" {noun}s" if cut and self.sample_data else ""
         if self.answered < self.asked:
             text += f"{', ' if text else ''}{self.answered:,} of {self.asked:,} answered"
         return text
@@ -67,7 +72,8 @@ def selection(limit: int | None, sample: int | None, subjects: tuple[int, int] |
 def planned_selection(tasks: Sequence[TaskRecord]) -> list[str]:
     """What a planned run selects, in words; none for whole benchmarks."""
     words = (selection(one.limit, one.sample, _subjects(one), one.unlike_published) for one in tasks)
-    return list(dict.fromkeys(word for of_task in words for word in of_task))
+    samples = ("sample questions, which say nothing about a model" for one in tasks if one.sample_data)
+    return list(dict.fromkeys([*(word for of_task in words for word in of_task), *samples]))
 
 
 def task_scopes(
@@ -80,7 +86,16 @@ def task_scopes(
         limit, sample = task.limit, task.sample
         if task.available is not None and there >= task.available:
             limit = sample = None  # which leave out no question
-        scopes[task.name] = Scope(limit, sample, _subjects(task), there, task.available, replies, task.unlike_published)
+        scopes[task.name] = Scope(
+            limit=limit,
+            sample=sample,
+            subjects=_subjects(task),
+            asked=there,
+            available=task.available,
+            answered=replies,
+            unlike=task.unlike_published,
+            sample_data=task.sample_data,
+        )
     return scopes
 
 

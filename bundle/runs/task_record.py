@@ -54,6 +54,7 @@ class TaskRecord(RecordPart):
         available: How many questions these subjects have in the data, asked or not; None where it is not known.
         unlike_published: Where the data have another number of questions than was published, that number and the
             published one, by split and subject.
+        sample_data: Whether its questions are the sample in the package, whose scores say nothing about a model.
 
     The others are those of `ScoredTask`.
     """
@@ -81,6 +82,7 @@ class TaskRecord(RecordPart):
     sample: StrictInt | None = None
     available: StrictInt | None = None
     unlike_published: dict[Text, tuple[StrictInt, StrictInt]] = Field(default_factory=dict)
+    sample_data: bool = False
 
     @classmethod
     def of(
@@ -92,8 +94,9 @@ class TaskRecord(RecordPart):
         limit: int | None = None,
         tables: Tables | None = None,
         sample: int | None = None,
+        source: str | None = None,
     ) -> Self:
-        """Describe a task. ``tables`` are its rows; None while they are not loaded yet."""
+        """Describe a task. ``tables`` are its rows, None while they are not loaded yet; ``source`` is theirs."""
         return cls(
             name=task.name,
             description=task.description,
@@ -118,6 +121,7 @@ class TaskRecord(RecordPart):
             sample=sample,
             available=None if tables is None else _available(task, subjects, tables),
             unlike_published={} if tables is None else _unlike(task, tables),
+            sample_data=source == "sample",
         )
 
     @property

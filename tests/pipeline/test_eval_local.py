@@ -91,7 +91,8 @@ def test_what_was_asked_is_on_record(finished: Finished) -> None:
 
 
 def test_the_sample_comes_with_a_warning_that_its_score_means_nothing(finished: Finished) -> None:
-    assert "ignore the score" in finished.stderr
+    assert "partial: sample questions, which say nothing about a model" in finished.stderr
+    assert "PARTIAL: 104 sample questions" in finished.stdout
 
 
 def test_remote_code_is_named_with_what_allowed_it(finished: Finished) -> None:

@@ -246,18 +246,21 @@ def sorted_rows(out: Path) -> list[tuple[Any, ...]]:
 def test_gates_are_checked_and_reported(tmp_path: Path) -> None:
     with remote_api() as api:
         asked = ["eval-remote", "m", "--base-url", api.url, "--data", "sample", "--subjects", "law", "--out", tmp_path]
-        met = call(*asked, "--min-score", "ceval-law=0", environment=ENVIRONMENT)
+        met = call(*asked, "--min-score", "ceval-law=0", "--allow-partial", environment=ENVIRONMENT)
+        sample = call(*asked, "--min-score", "ceval-law=0", environment=ENVIRONMENT)
         baseline = met.stdout.splitlines()[-1]
         files = ["--summary", tmp_path / "summary.md", "--junit", tmp_path / "junit.xml"]
         not_met = call(*asked, "--min-score", "ceval-law=101", environment=ENVIRONMENT)
         drop = ["--baseline", baseline, "--max-drop", 0]
         part = call(*asked, *drop, environment=ENVIRONMENT)
         dropped = call(*asked, *drop, "--allow-partial", *files, environment=ENVIRONMENT)
-        mistyped = call(*asked, "--min-score", "ceval-low=1", environment=ENVIRONMENT)
+        mistyped = call(*asked, "--min-score", "ceval-low=1", "--allow-partial", environment=ENVIRONMENT)
 
     assert (met.returncode, not_met.returncode, dropped.returncode, mistyped.returncode) == (0, 2, 0, 2)
     assert part.returncode == 2
-    assert "this run is partial: 1 of 52 subjects" in part.stderr
+    assert "this run is partial: 1 of 52 subjects, sample questions" in part.stderr
+    assert sample.returncode == 2
+    assert "this run is partial: sample questions, which say nothing about a model" in sample.stderr
     assert "gate passed: ceval-law" in met.stdout
     assert "Did you mean ceval-law?" in mistyped.stderr
     assert "gate passed" in dropped.stdout
@@ -296,7 +299,7 @@ def test_a_benchmark_that_is_not_the_published_one_is_a_part_wherever_its_score_
 def test_a_gate_that_is_not_met_makes_the_exit_code_1(tmp_path: Path) -> None:
     with remote_api() as api:
         asked = ["eval-remote", "m", "--base-url", api.url, "--data", "sample", "--subjects", "law", "--out", tmp_path]
-        result = call(*asked, "--min-score", "ceval-law=100", environment=ENVIRONMENT)
+        result = call(*asked, "--min-score", "ceval-law=100", "--allow-partial", environment=ENVIRONMENT)
 
     assert result.returncode == 1
     assert "gate failed: ceval-law" in result.stdout

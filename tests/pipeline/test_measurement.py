@@ -118,13 +118,13 @@ def test_reasons_for_missing_replies_are_counted_on_the_screen_and_a_filter_can_
     assert said.partition("× ")[2] in (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert said in (tmp_path / "junit.xml").read_text(encoding="utf-8")
 
-    allowed = ("--allow-unanswered", reason["count"], "--min-score", "ceval=1")
+    allowed = ("--allow-unanswered", reason["count"], "--min-score", "ceval=1", "--allow-partial")
     result = evaluated(filtering, tmp_path / "allowed", *allowed)
     assert result.returncode == 0, result.stdout
     assert "gate passed" in result.stdout
     assert "questions that have no reply" in result.stdout
 
-    one_less = ("--allow-unanswered", reason["count"] - 1, "--min-score", "ceval=1")
+    one_less = ("--allow-unanswered", reason["count"] - 1, "--min-score", "ceval=1", "--allow-partial")
     assert evaluated(filtering, tmp_path / "refused", *one_less).returncode == 4
 
 
@@ -132,13 +132,14 @@ def test_a_gate_on_a_part_is_refused_before_anything_is_asked_and_a_part_is_call
     part = ("--limit", 1, "--min-score", "ceval=1")
     result = evaluated(saying(str), tmp_path / "refused", *part)
     assert result.returncode == 2
-    assert "this run is partial: first 1 of each subject" in result.stderr
+    assert "this run is partial: first 1 of each subject, sample questions, which say nothing" in result.stderr
     assert not (tmp_path / "refused").exists()
 
     result = evaluated(saying(str), tmp_path / "allowed", *part, "--allow-partial")
     assert result.returncode == 0, result.stderr
-    assert "PARTIAL: first 1 of each subject: 52 of 104" in result.stdout
-    assert results_of(tmp_path / "allowed")["partial"] == {"ceval_gen": "first 1 of each subject: 52 of 104"}
+    text = "first 1 of each subject: 52 of 104 sample questions"
+    assert f"PARTIAL: {text}" in result.stdout
+    assert results_of(tmp_path / "allowed")["partial"] == {"ceval_gen": text}
     assert results_of(tmp_path / "allowed")["scores"]["ceval-law"]["interval"]["high"] > 0
 
 

@@ -86,7 +86,7 @@ def describe(
 ) -> RunRecord:
     """A run's record; as with real data, its fingerprint is that of the subjects asked."""
     fingerprint = data or hashlib.sha256(repr(sorted(subjects or ())).encode()).hexdigest()
-    tables = Tables("sample", "sample questions in the package", {}, fingerprint)
+    tables = Tables("hub", "hub", {}, fingerprint)
     asked = TaskRecord.of(task, shape=task.shape, subjects=subjects, limit=limit, tables=tables)
     return record_of([asked], [tables], model)
 

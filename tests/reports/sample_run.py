@@ -51,7 +51,7 @@ def sample_run(
     directory.mkdir(parents=True)
     with Run(directory) as run:
         described = [
-            TaskRecord.of(task, shape=shape, subjects=subjects, tables=one)
+            TaskRecord.of(task, shape=shape, subjects=subjects, tables=one, source=one.source)
             for task, one in zip(tasks, named, strict=True)
         ]
         run.begin(record_of(described, named, model), questions)

@@ -132,7 +132,8 @@ def test_what_cannot_be_compared_says_why_and_a_part_is_called_one(out: Path) ->
     few = runs_of(out)["sft-step-4000"]
     assert "different subjects" in few["incomparable"]
     assert few["changes"] == {}
-    assert few["partial"] == {"limit": 5, "sample": None, "subjects": (2, 52), "unlike": False}
+    not_so = {"sample": None, "unlike": False, "sample_data": False}
+    assert few["partial"] == {"limit": 5, "subjects": (2, 52)} | not_so
     assert (few["state"], few["answered"], few["failed"], few["total"]) == ("incomplete", 5, 1, 7)
 
 
@@ -342,3 +343,16 @@ def test_a_reader_of_a_reply_is_not_torn_out_of_it_by_the_end(browser: Browser, 
     finally:
         lock.release()
         page.close()
+
+
+@pytest.mark.slow
+def test_the_line_joins_runs_of_the_same_questions_and_none_of_others(browser: Browser, tmp_path: Path) -> None:
+    """A newer run of a few questions is not the checkpoint's point among whole ones; where all are parts, they are."""
+    for hour, (step, limit) in enumerate([(1000, None), (2000, None), (1000, 2), (2000, 2), (3000, 2)]):
+        outcomes = random_outcomes(TASK, 0.5, seed=hour, questions=limit or 3)
+        write_run(tmp_path / f"20261124-0{hour}0000-x", outcomes, model=f"sft-{step}", limit=limit)
+    for base, points in ((None, 2), (tmp_path / "20261124-020000-x", 3)):
+        file = tmp_path / f"board-{points}.html"
+        write_board(Reader(tmp_path, base=base).read(), file)
+        with opened(browser, file) as page:
+            expect(page.locator(".chart path[d^='M4.5,0']")).to_have_count(points)

@@ -30,7 +30,7 @@ def logged(directory: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_checkpoints_of_one_training_are_one_curve_in_tensorboard(tmp_path: Path) -> None:
-    runs = [run_of(tmp_path, f"sft-{step}") for step in (1000, 2000)]
+    runs = [run_of(tmp_path, f"sft-{step}", source="hub") for step in (1000, 2000)]
     said = [trackers.log(run, "tensorboard") for run in runs]
 
     assert said == [f"logged to tensorboard: tensorboard --logdir {tmp_path / 'tensorboard'}"] * 2
@@ -42,7 +42,7 @@ def test_checkpoints_of_one_training_are_one_curve_in_tensorboard(tmp_path: Path
 
 
 def test_a_part_of_the_benchmark_is_another_curve(tmp_path: Path) -> None:
-    trackers.log(run_of(tmp_path, "sft-1000", subjects=["law"]), "tensorboard")
+    trackers.log(run_of(tmp_path, "sft-1000"), "tensorboard")  # of the sample questions
     tags = logged(tmp_path / "tensorboard" / "sft").keys()
     assert tags
     assert all(tag.startswith("partial/") for tag in tags)
@@ -52,6 +52,17 @@ def test_a_run_with_unanswered_questions_is_not_logged(tmp_path: Path) -> None:
     run = run_of(tmp_path, "m", outcome=lambda one: None if one.subject == "law" else one)
     assert trackers.log(run, "tensorboard") == "not logged to tensorboard: 2 of 104 questions have no reply"
     assert not (tmp_path / "tensorboard").exists()
+
+
+def test_a_tracker_that_asks_for_a_login_or_never_returns_holds_nothing_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wandb.py").write_text("def init(**how):\n    input('API key: ')\n", encoding="utf-8")
+    (tmp_path / "mlflow.py").write_text("import time\ntime.sleep(3600)\n", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    run = run_of(tmp_path, "m")
+    assert trackers.log(run, "wandb").startswith("not logged to wandb: EOFError")
+    assert trackers.log(run, "mlflow", limit_s=0.01) == "not logged to mlflow: no end after 0 s"
 
 
 def test_a_tracker_that_fails_costs_no_run(tmp_path: Path) -> None:
@@ -86,7 +97,7 @@ def test_the_command_logs_at_the_end(tmp_path: Path) -> None:
 def test_wandb_keeps_a_run_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb", reason="wandb is no dependency of the tests")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    assert trackers.log(run_of(tmp_path, "sft-1000"), "wandb") == "logged to wandb: wandb (offline)"
+    assert trackers.log(run_of(tmp_path, "sft-1000"), "wandb").startswith("logged to wandb: wandb sync ")
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
 
 

@@ -208,7 +208,7 @@ def test_runs_of_the_same_second_are_shown_by_their_whole_names(tmp_path: Path) 
 
     text = shown(list_runs(tmp_path), terminal=False)
 
-    assert "* 20250102-030405-ceval_gen-a: first 1" in text
+    assert "* 20250102-030405-ceval_gen-b, 20250102-030405-ceval_gen-a: first 1" in text
     assert "20250102-030405-ceval_gen-a" in text
     assert "20250102-030405-ceval_gen-b" in text
 

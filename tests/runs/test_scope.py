@@ -38,7 +38,9 @@ TASK = find_task("ceval_gen")
 
 
 def of_task(
-    size: int | None = 26, unlike: Mapping[str, tuple[int, int]] = MappingProxyType({}), **fields: Any
+    size: int | None = 26,
+    unlike: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+    **fields: Any,
 ) -> TaskRecord:
     rows: dict[tuple[str, str], list[dict[str, str]]] = {(one.name, "val"): [{}] * (size or 0) for one in TASK.subjects}
     tables = Tables("hub", "hub", rows, "0" * 64, unlike)
@@ -68,6 +70,13 @@ def scope_of(task: TaskRecord, asked: int, answered: int) -> Scope:
         ),
         ({"unlike": {"\x1b[31m": (1, 2)}}, 5, 5, r"data not as published (\x1b[31m 1/2 questions): 5 of 1,352"),
         ({"limit": 5}, 260, 259, "first 5 of each subject: 260 of 1,352, 259 of 260 answered"),
+        ({"source": "sample"}, 1352, 1352, "1,352 sample questions"),
+        (
+            {"source": "sample", "limit": 1},
+            52,
+            51,
+            "first 1 of each subject: 52 of 1,352 sample questions, 51 of 52 answered",
+        ),
     ],
 )
 def test_what_was_asked_is_said_in_words(fields: dict[str, Any], asked: int, answered: int, text: str) -> None:
@@ -135,7 +144,7 @@ def test_a_comparison_of_parts_is_called_that_everywhere(tmp_path: Path) -> None
     assert to_json([other])["base"]["partial"] is None
     assert comparison_page([other]).count("first 2 questions of each subject.</span>") == 1
     assert "questions of each subject.</span>" not in comparison_page([compare(runs[2], runs[2])])
-    assert repr(runs[0]).endswith("104 of 104 questions of a part answered>")
+    assert repr(runs[0]).endswith("104 of 104 questions answered (first 2 of each subject: 104 questions)>")
     assert repr(runs[2]).endswith("104 of 104 questions answered>")
 
 

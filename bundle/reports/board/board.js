@@ -138,6 +138,7 @@
     if (run.partial?.sample) tag("board.sample", "part", { n: run.partial.sample });
     if (run.partial?.subjects) tag("board.subjects", "part", { n: run.partial.subjects[0], all: run.partial.subjects[1] });
     if (run.partial?.unlike) tag("board.unlike", "warn");
+    if (run.partial?.sample_data) tag("board.sample_data", "warn");
     if (tags.childElementCount) cell.append(tags);
     cell.append(element("span", { class: "muted small run", title: run.run }, run.began));
     if (run.state === "running") cell.append(progress(run));
@@ -200,7 +201,7 @@
   // ---- Lines over training steps ----
 
   function seriesOf(table) {
-    const runs = table.runs.filter((run) => run.step !== null && !run.partial && ["done", "incomplete"].includes(run.state));
+    const runs = table.runs.filter((run) => run.step !== null && !run.incomparable && ["done", "incomplete"].includes(run.state));
     const grouped = d3.groups(runs, (run) => run.series);
     // Of several runs of one checkpoint the newest counts; they come newest first.
     return grouped.map(([name, all]) => [name, d3.sort(d3.groups(all, (run) => run.step).map(([, same]) => same[0]), (run) => run.step)])

@@ -137,9 +137,15 @@ def _run(one: BoardRun, place: Path | None, comparison: str | None) -> dict[str,
 
 def _selection(scope: Scope) -> dict[str, Any] | None:
     """What part of a task was asked, replies or none; None for all of it."""
-    if not scope.is_selected:
+    if not (scope.is_selected or scope.sample_data):
         return None
-    return {"limit": scope.limit, "sample": scope.sample, "subjects": scope.subjects, "unlike": bool(scope.unlike)}
+    return {
+        "limit": scope.limit,
+        "sample": scope.sample,
+        "subjects": scope.subjects,
+        "unlike": bool(scope.unlike),
+        "sample_data": scope.sample_data,
+    }
 
 
 def _report(directory: Path, place: Path | None) -> str | None:

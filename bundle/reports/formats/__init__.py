@@ -108,6 +108,11 @@ class Format:
         written in a format that presents it as the whole. Returns what the reader must know and the files do not say,
         one line each. Raises RunError if the run lacks what the format needs, or a file cannot be written.
         """
+        if self.whole_only and any(one.sample_data for one in run.scopes.values()):
+            raise RunError(
+                f"{run.name} asked the sample questions; {self.name} would present them as the benchmark's.",
+                remedy="Run the benchmark itself (--data hub, or your own copy of it), and report that run.",
+            )
         if self.whole_only and run.partial and not allow_partial:
             raise RunError(
                 f"{run.name} covers only a part of the benchmark: {run.partial}.",

@@ -43,7 +43,7 @@ def _lines(run: RecordedRun, comparison: Comparison | None, gates: Sequence[Gate
         yield ""
         yield from (f"- {one.count} × {_code(one.reason)}: {one.cause.remedy}" for one in run.health.no_reply)
     yield from _health(run.health)
-    if run.record.data.is_sample:
+    if any(one.sample_data for one in run.scopes.values()):
         yield ""
         yield "Sample questions only show that the pipeline works; the score says nothing about the model's quality."
     if gates:

@@ -25,19 +25,13 @@ _FILE = "model-card.md"
 def export(run: RecordedRun, language: str | None = None) -> Export:
     """The block with the run's scores, as a file that can be a README by itself.
 
-    Raises RunError if nothing has a score, or the questions are the sample's, which say nothing about a model;
-    DataError if HF_ENDPOINT cannot be used.
+    Raises RunError if nothing has a score; DataError if HF_ENDPOINT cannot be used.
     """
     require_endpoint()
     # imported late: slow, and only this format needs it
     from huggingface_hub.repocard_data import eval_results_to_model_index
     from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 
-    if run.record.data.is_sample:
-        raise RunError(
-            "The run used the sample questions in the package; a model card would present them as the benchmark's.",
-            remedy="Run the benchmark itself (--data hub, or your own copy of it), and report that run.",
-        )
     # Task by task: in one go, two tasks that ask the same split would be taken for one, with the examples of the first.
     results = [
         entry

@@ -79,8 +79,6 @@ class Screen:
         for task, source in zip(tasks, sources, strict=True):
             self.say(f"{task.name}: {task.description}; data {source}")
         self.say(whom)
-        if "sample" in sources:
-            self.say("sample questions test the pipeline, not the model: ignore the score")
 
     def say(self, text: str) -> None:
         stamp, text = f"{time.monotonic() - self._started:7.1f} s  ", printable(text)
