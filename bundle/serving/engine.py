@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Literal
 from bundle.checkpoints import Checkpoint
 from bundle.config.model_files import EngineSettings
 from bundle.errors import UsageError
-from bundle.serving.diagnosis import KnownFailure
 from bundle.serving.gpu_locks import GpuLocks
 from bundle.serving.gpus import Gpu
+from bundle.serving.known_failures import KnownFailure
 from bundle.serving.machine import Installation, Machine
 from bundle.system.findings import Check, Finding
 

@@ -14,9 +14,9 @@ from typing import Any, ClassVar, Final
 from bundle.checkpoints.tokenizer_probe.files import declared_tokens, read_json
 from bundle.errors import EngineMissingError, ServerError, UsageError
 from bundle.serving.conversion import INTERNLM2, cache_directory, cpu_dtype, servable
-from bundle.serving.diagnosis import KnownFailure, raised
 from bundle.serving.engine import Engine, ServerSpec, option_value, refuse_options, require_loopback
 from bundle.serving.gpus import visible_gpus
+from bundle.serving.known_failures import KnownFailure, raised
 from bundle.serving.machine import Machine
 from bundle.system.files import text_if_there, write_json
 from bundle.system.findings import Check, Finding, failing, ok

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import pytest
 
 from bundle.serving import diagnosis
-from bundle.serving.diagnosis import COMMON_FAILURES, Diagnosis, exit_in_words
+from bundle.serving.diagnosis import Diagnosis, exit_in_words
 from bundle.serving.engines import ENGINES
+from bundle.serving.known_failures import COMMON_FAILURES
 
 OF_ENGINES = tuple(failure for engine in ENGINES.values() for failure in engine.failures)
 

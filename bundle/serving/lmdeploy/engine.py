@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Final
 from bundle.checkpoints import eos_without_token, language_configs
 from bundle.errors import CheckpointError, ServerError
 from bundle.serving.conversion import INTERNLM2, Servable, servable_without_code
-from bundle.serving.diagnosis import KnownFailure
 from bundle.serving.engine import (
     Engine,
     ServerSpec,
@@ -22,6 +21,7 @@ from bundle.serving.engine import (
 )
 from bundle.serving.gpu_choice import reserve_gpus
 from bundle.serving.gpus import Gpu, gib, needed_mib, select_gpus, visible_gpus
+from bundle.serving.known_failures import KnownFailure
 from bundle.serving.lmdeploy import support
 from bundle.serving.lmdeploy.launcher import KEY_VARIABLE
 from bundle.serving.lmdeploy.log import ACTIVITIES, ENGINE_DIED, FAILURES

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Final
 
-from bundle.serving.diagnosis import ENGINE_GONE, NO_GPU, OUT_OF_GPU_MEMORY, KnownFailure, raised
+from bundle.serving.known_failures import ENGINE_GONE, NO_GPU, OUT_OF_GPU_MEMORY, KnownFailure, raised, rejected_options
 
 ACTIVITIES: Final = (
     (r"^Loading: +(\d+)%", "loading weights {} %"),
@@ -15,11 +15,7 @@ ACTIVITIES: Final = (
 )
 
 FAILURES: Final = (
-    KnownFailure(
-        "it rejects its options: {0}.",
-        "`lmdeploy serve api_server --help` shows what may follow `--`.",
-        telling=("error: (unrecognized arguments: .*|argument .*|the following arguments are required: .*)",),
-    ),
+    rejected_options("lmdeploy serve api_server --help"),
     replace(NO_GPU, fatal=(*NO_GPU.fatal, r"<CUDA> check failed!|^cuda is not available\.")),
     replace(
         OUT_OF_GPU_MEMORY,

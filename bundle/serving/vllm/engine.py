@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Final
 from bundle.checkpoints import is_internlm2
 from bundle.errors import CheckpointError, ServerError, UsageError
 from bundle.serving.conversion import INTERNLM2, cpu_dtype, servable
-from bundle.serving.diagnosis import KnownFailure
 from bundle.serving.engine import (
     Engine,
     ServerSpec,
@@ -25,6 +24,7 @@ from bundle.serving.engine import (
 )
 from bundle.serving.gpu_choice import reserve_gpus
 from bundle.serving.gpus import Gpu
+from bundle.serving.known_failures import KnownFailure
 from bundle.serving.machine import Machine
 from bundle.serving.vllm.log import ACTIVITIES, ENGINE_DIED, FAILURES
 from bundle.serving.vllm.sizes import LENGTH, cpu_cache_gib, cpu_options, gpu_options, unscaled_length

@@ -3,7 +3,15 @@
 from dataclasses import replace
 from typing import Final
 
-from bundle.serving.diagnosis import ENGINE_GONE, NO_GPU, NO_MEMORY, OUT_OF_GPU_MEMORY, KnownFailure, raised
+from bundle.serving.known_failures import (
+    ENGINE_GONE,
+    NO_GPU,
+    NO_MEMORY,
+    OUT_OF_GPU_MEMORY,
+    KnownFailure,
+    raised,
+    rejected_options,
+)
 
 ACTIVITIES: Final = (
     (r"Initializing a V1", "starting its engine"),
@@ -30,11 +38,7 @@ def _refused(text: str) -> str:
 
 
 FAILURES: Final = (
-    KnownFailure(
-        "it rejects its options: {0}.",
-        "`python -m vllm.entrypoints.openai.api_server --help` shows what may follow `--`.",
-        telling=("error: (unrecognized arguments: .*|argument .*|the following arguments are required: .*)",),
-    ),
+    rejected_options("python -m vllm.entrypoints.openai.api_server --help"),
     replace(
         OUT_OF_GPU_MEMORY,
         remedy="`nvidia-smi` shows what uses it; choose another GPU with --gpu, or give the server less to hold with "
