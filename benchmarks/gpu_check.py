@@ -35,7 +35,7 @@ from benchmarks.questions import write_questions
 from benchmarks.tables import update_document, versions
 from bundle import __version__
 from bundle.errors import BundleError
-from bundle.serving.gpus import Gpu, list_gpus, select_gpus, visible_gpus
+from bundle.serving.gpus import Gpu, ask_for_gpus, select_gpus, visible_gpus
 from bundle.serving.machine import Installation, Machine
 
 RESULTS = Path(__file__).with_name("results")
@@ -57,7 +57,7 @@ def main() -> None:
     started = time.monotonic()
     arguments = _parse()
     _end_in_order()
-    gpus = visible_gpus(list_gpus())
+    gpus = visible_gpus(ask_for_gpus().gpus)
     if not gpus:
         sys.exit(_cannot("there is no NVIDIA GPU that this program may use (see `nvidia-smi`)"))
     (gpu,) = select_gpus(gpus, None, 1)

@@ -16,7 +16,7 @@ from benchmarks.gpu.configurations import Configuration
 from benchmarks.gpu.watching import ProcessWatch, carrying, watch_gpu, while_between
 from bundle.runs.files import PREDICTIONS, RESULTS, SERVER_LOG
 from bundle.runs.predictions import read_predictions
-from bundle.serving.gpus import Gpu, list_gpus, list_processes
+from bundle.serving.gpus import Gpu, ask_for_gpus, list_processes
 
 _MARK = "BUNDLE_GPU_CHECK"
 _SETTLES_WITHIN_S = 5.0  # a driver takes a moment to give a dead process's memory back
@@ -199,7 +199,7 @@ def _accuracy(results: Mapping[str, Any]) -> float | None:
 
 
 def _free_mib(gpu: Gpu) -> int:
-    return next((now.free_mib or 0 for now in list_gpus() if now.uuid == gpu.uuid), 0)
+    return next((now.free_mib or 0 for now in ask_for_gpus().gpus if now.uuid == gpu.uuid), 0)
 
 
 def _settled_free_mib(gpu: Gpu, before_mib: int) -> int:

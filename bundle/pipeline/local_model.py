@@ -17,7 +17,7 @@ from bundle.pipeline.template_proof import TemplateProof
 from bundle.reports.screen.console import Screen
 from bundle.runs.record import Served
 from bundle.serving.engine import ServerSpec
-from bundle.serving.gpus import GpuMemory
+from bundle.serving.gpu_memory import GpuMemory
 from bundle.serving.health import wait_for_trouble
 from bundle.serving.server import Server as ReadyServer
 from bundle.serving.supervisor import Supervisor

@@ -1,6 +1,5 @@
 """The NVIDIA GPUs of this machine, as ``nvidia-smi`` (NVML's own command line) reports them."""
 
-import asyncio
 import contextlib
 import os
 import shutil
@@ -9,18 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bundle.errors import ServerError, UsageError
-from bundle.system import guardian
-from bundle.system.background import in_thread
 from bundle.system.guarded import ask_program
 
 _ANSWER_S = 30.0
 _GPU_QUERY = "--query-gpu=index,uuid,name,memory.total,memory.free,driver_version"
 _PROCESS_QUERY = "--query-compute-apps=gpu_uuid,pid,process_name,used_memory"
 
-_UNTIL_FREE_S = 10.0
-"""Drivers need a moment to take a killed process's memory back, and longer for tens of gigabytes."""
-_LOOK_AGAIN_S = 0.5
-_NOT_MUCH_MIB = 512
 _OVERHEAD_MIB = 2048
 """Beside its weights, a server needs the CUDA context, work space and a cache that holds a few long requests."""
 
@@ -118,11 +111,6 @@ def ask_for_gpus(limit_s: float = _ANSWER_S) -> Nvidia:
             capabilities[uuid] = tuple(map(int, row[6].split(".")))
     none_left = f"says that it has lost GPU {', '.join(lost)}" if lost and not gpus else None
     return Nvidia(True, none_left, tuple(gpus), capabilities)
-
-
-def list_gpus() -> list[Gpu]:
-    """The machine's GPUs in PCI order; none without a working driver."""
-    return list(ask_for_gpus().gpus)
 
 
 def list_processes(limit_s: float = _ANSWER_S) -> list[GpuProcess]:
@@ -234,73 +222,6 @@ def _ask(query: str, limit_s: float) -> list[list[str]] | None:
         output = " ".join(f"{result.stdout} {result.stderr}".split())
         raise NvidiaSmiError(f"failed with exit code {result.returncode}: {output or 'no output'}")
     return [[cell.strip() for cell in line.split(",")] for line in result.stdout.splitlines() if line.strip()]
-
-
-class GpuMemory:
-    """The GPU memory of one server: whether it is free again after the server's end.
-
-    The driver is asked once while the server runs, to know which processes are the server's, and again when they are
-    gone. In a container it may not name them; then there is only the free memory to compare.
-
-    Args:
-        gpus: Those that the server was started on, as they were before that; none for a server on the CPU.
-    """
-
-    def __init__(self, gpus: Sequence[Gpu]) -> None:
-        self._before = {gpu.uuid: gpu for gpu in gpus}
-        self._ours: frozenset[int] | None = None
-
-    async def note(self, server: int) -> None:
-        """Note which processes of the server with this pid use memory. Takes up to a second."""
-        if self._before:
-            self._ours = await in_thread(lambda: self._users(server))
-
-    async def wait_until_free(self, limit_s: float = _UNTIL_FREE_S) -> str | None:
-        """Wait until the memory is free, after all processes of the server have ended, at most ``limit_s`` seconds.
-
-        Returns what is still in use then, for the user; None if all is free, or if that is unknown.
-        """
-        if self._ours is None:
-            return None
-        held: str | None = None
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit_s):
-                while held := await in_thread(self._held):  # noqa: ASYNC110 - the driver announces nothing
-                    await asyncio.sleep(_LOOK_AGAIN_S)
-        return held
-
-    def _users(self, server: int) -> frozenset[int]:
-        family = guardian.family(guardian.process_table(), {server}, server) | {server}
-        return frozenset(process.pid for process in self._processes() if process.pid in family)
-
-    def _held(self) -> str | None:
-        if self._ours:
-            return self._held_by_us(self._ours)
-        for gpu in list_gpus():
-            before = self._before.get(gpu.uuid)
-            if before is None or before.free_mib is None or gpu.free_mib is None:
-                continue
-            less = before.free_mib - gpu.free_mib
-            if less > _NOT_MUCH_MIB and not self._processes():
-                return (
-                    f"GPU {gpu.index} has {gib(less)} less free memory than before, and its "
-                    "driver does not report what uses it; all processes of the server have ended"
-                )
-        return None
-
-    def _held_by_us(self, ours: frozenset[int]) -> str | None:
-        for process in self._processes():
-            if process.pid in ours:
-                gpu = self._before[process.gpu_uuid]
-                how_much = "memory" if process.used_mib is None else gib(process.used_mib)
-                return (
-                    f"GPU {gpu.index}: the driver still counts {how_much} for process {process.pid} of the server, "
-                    "which has ended; see nvidia-smi"
-                )
-        return None
-
-    def _processes(self) -> list[GpuProcess]:
-        return [process for process in list_processes() if process.gpu_uuid in self._before]
 
 
 def gib(mib: float) -> str:

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from bundle.checkpoints import prove_tokenizer
 from bundle.errors import TokenizerError
-from bundle.serving.gpus import list_gpus
+from bundle.serving.gpus import ask_for_gpus
 from bundle.serving.machine import Machine
 from bundle.system.guarded import without_keys
 from tests.checkpoints.checkpoints import write_checkpoint
@@ -72,7 +72,7 @@ def test_children_inherit_all_variables_but_keys_and_passwords() -> None:
 def test_nvidia_smi_gets_no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secrets: None) -> None:
     recorder(tmp_path / "bin" / "nvidia-smi", tmp_path / "environment")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    list_gpus()
+    ask_for_gpus()
     assert_no_key((tmp_path / "environment").read_text())
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from bundle.serving import gpu_load
 from bundle.serving.gpu_load import Load, watch
-from bundle.serving.gpus import Gpu, list_gpus
+from bundle.serving.gpus import Gpu, ask_for_gpus
 from tests.patience import PATIENCE_S, eventually
 from tests.stand_ins.box import GPU, ROOT, install
 
@@ -71,7 +71,7 @@ async def seen_of(gpus: Sequence[Gpu], rounds: int = 2) -> list[Sequence[Load]]:
 
 @pytest.mark.usefixtures("driver")
 async def test_each_gpu_of_the_server_is_seen_again_and_again_and_no_other() -> None:
-    first, second = list_gpus()
+    first, second = ask_for_gpus().gpus
     one = Load(gpu=0, utilization=50, used_mib=1559, total_mib=81559)
     assert (await seen_of([first], rounds=3))[:3] == [[one]] * 3
     assert (await seen_of([first, second]))[0] == [one, Load(gpu=1, utilization=50, used_mib=1559, total_mib=81559)]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bundle.serving.gpus import GpuMemory, list_gpus
+from bundle.serving.gpu_memory import GpuMemory
+from bundle.serving.gpus import ask_for_gpus
 from tests.patience import PATIENCE_S
 from tests.stand_ins.box import GPU, install
 
@@ -39,7 +40,7 @@ SOMEBODY_ELSES = (GPU[1], 1, "train.py", 20000)
 
 async def served(driver: Driver, *processes: Row) -> GpuMemory:
     """A server with our pid that has been noted, while these processes held memory."""
-    memory = GpuMemory(list_gpus())
+    memory = GpuMemory(ask_for_gpus().gpus)
     driver.says(*processes)
     await memory.note(os.getpid())
     return memory

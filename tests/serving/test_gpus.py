@@ -6,7 +6,7 @@ import pytest
 
 from bundle.errors import UsageError
 from bundle.serving.engine import ServerSpec
-from bundle.serving.gpus import Gpu, ask_for_gpus, list_gpus, list_processes, require_memory, select_gpus, visible_gpus
+from bundle.serving.gpus import Gpu, ask_for_gpus, list_processes, require_memory, select_gpus, visible_gpus
 from bundle.serving.missing_gpus import why_no_gpu
 from tests.stand_ins.box import GPU, gpu_box
 
@@ -24,20 +24,20 @@ def on_box(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None
 def test_gpus_are_read_from_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     on_box(monkeypatch, gpu_box(tmp_path, processes=[(GPU[1], 4242, "/usr/bin/python3", 900)]))
 
-    assert list_gpus() == [Gpu(0, str(GPU[1]), "NVIDIA H100 80GB HBM3", 81559, 80000, "570.86.15")]
+    assert ask_for_gpus().gpus == (Gpu(0, str(GPU[1]), "NVIDIA H100 80GB HBM3", 81559, 80000, "570.86.15"),)
     assert [(process.pid, process.used_mib) for process in list_processes()] == [(4242, 900)]
 
 
 def test_without_a_driver_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert list_gpus() == []
+    assert ask_for_gpus().gpus == ()
     assert list_processes() == []
 
 
 def test_a_gpu_that_is_lost_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there, lost = (0, "GPU-a", "NVIDIA A100", 40536, 40000, "580.1"), (1, *["[GPU is lost]"] * 5)
     on_box(monkeypatch, gpu_box(tmp_path, gpus=[there, lost]))
-    assert [gpu.uuid for gpu in list_gpus()] == ["GPU-a"]
+    assert [gpu.uuid for gpu in ask_for_gpus().gpus] == ["GPU-a"]
 
     on_box(monkeypatch, gpu_box(tmp_path, gpus=[lost]))
     none = why_no_gpu(ask_for_gpus())
@@ -50,7 +50,7 @@ def test_memory_that_the_driver_does_not_tell_is_unknown_and_the_gpu_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: str
 ) -> None:
     on_box(monkeypatch, gpu_box(tmp_path, gpus=[(0, "GPU-a", "NVIDIA GB10", cell, cell, "580.126.09")]))
-    (gpu,) = list_gpus()
+    (gpu,) = ask_for_gpus().gpus
     assert (gpu.total_mib, gpu.free_mib, str(gpu)) == (None, None, "0 (NVIDIA GB10, memory unknown)")
     assert select_gpus([gpu], None, 1) == [gpu]
     require_memory([gpu], 10**9)
