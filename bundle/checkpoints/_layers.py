@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from bundle.checkpoints._files import listed
 from bundle.checkpoints._quantized import QuantizedLayout
+from bundle.checkpoints._safetensors import StoredTensor
 from bundle.checkpoints._settings import is_size, language_configs, vocab_size
-from bundle.checkpoints._weights import StoredTensor
 
 _LAYERS: Final = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers")
 _FURTHER: Final = ("num_nextn_predict_layers", "num_mtp_layers", "num_mtp_modules", "mtp_num_layers")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
 from bundle.checkpoints._files import listed, shown, unreadable
-from bundle.checkpoints._weights import BITS
+from bundle.checkpoints._safetensors import BITS
 from bundle.errors import CheckpointError
 
 _PICKLE_LIMIT: Final = 100_000_000  # of names and shapes alone

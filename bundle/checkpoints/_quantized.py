@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bundle.checkpoints._files import read_json_object, shown
+from bundle.checkpoints._safetensors import StoredTensor
 from bundle.checkpoints._settings import Rules, is_a, is_list_of, is_size, wrong_value
-from bundle.checkpoints._weights import StoredTensor
 
 _KV_SCALES: Final = {"k_scale", "v_scale", "q_scale", "kv_scale", "k_zero_point", "v_zero_point", "output_scale"}
 _BESIDE: Final[dict[str, set[str]]] = {

@@ -15,7 +15,8 @@ from typing import Any, Final, Self
 from bundle.checkpoints._files import listed, shown
 from bundle.checkpoints._layers import examine_layers
 from bundle.checkpoints._quantized import QuantizedLayout, settings_elsewhere
-from bundle.checkpoints._weights import FLOATS, StoredTensor, require_own_names
+from bundle.checkpoints._safetensors import FLOATS, StoredTensor
+from bundle.checkpoints._weights import require_own_names
 from bundle.errors import CheckpointError
 
 Shapes = dict[str, tuple[int, ...]]

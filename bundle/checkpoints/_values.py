@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bundle.checkpoints._files import listed, shown, unreadable
-from bundle.checkpoints._weights import Weights
+from bundle.checkpoints._safetensors import Weights
 from bundle.errors import CheckpointError
 
 _LARGEST: Final = {

@@ -9,8 +9,9 @@ from typing import Final, NamedTuple
 from bundle.checkpoints._directory import directories_with, require_directory
 from bundle.checkpoints._files import list_names, listed, shown
 from bundle.checkpoints._lora_config import ADAPTER_CONFIG, LoraConfig, read_lora_config
+from bundle.checkpoints._safetensors import FLOATS, Weights
 from bundle.checkpoints._values import is_finite, is_zero, read_values
-from bundle.checkpoints._weights import ADAPTER_WEIGHTS, FLOATS, Weights, read_weights
+from bundle.checkpoints._weights import ADAPTER_WEIGHTS, read_weights
 from bundle.checkpoints.inspection import Checkpoint
 from bundle.errors import CheckpointError
 from bundle.system.files import model_name

@@ -25,6 +25,7 @@ from bundle.checkpoints._files import (
 )
 from bundle.checkpoints._quantized import wrong_setting
 from bundle.checkpoints._remote_code import CODE_CONFIGS, find_remote_code
+from bundle.checkpoints._safetensors import Weights
 from bundle.checkpoints._settings import (
     CONFIG,
     ends,
@@ -38,7 +39,7 @@ from bundle.checkpoints._settings import (
 )
 from bundle.checkpoints._tensors import check_tensors, has_known_layout, tied_tensors, without_text
 from bundle.checkpoints._values import require_gptq, require_same_values
-from bundle.checkpoints._weights import ADAPTER_WEIGHTS, Weights, inspect_weights
+from bundle.checkpoints._weights import ADAPTER_WEIGHTS, inspect_weights
 from bundle.errors import CheckpointError
 from bundle.system.files import model_name
 from bundle.system.text import nearest

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bundle.checkpoints import Checkpoint, inspect_checkpoint
 from bundle.checkpoints._lora_config import LoraConfig, read_lora_config
-from bundle.checkpoints._weights import StoredTensor
+from bundle.checkpoints._safetensors import StoredTensor
 from bundle.checkpoints.adapter import inspect_adapter
 from bundle.checkpoints.merge import link_unmerged, merge_adapter
 from bundle.errors import CheckpointError

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bundle.checkpoints._safetensors import StoredTensor
 from bundle.checkpoints._tensors import check_tensors
-from bundle.checkpoints._weights import StoredTensor
 from bundle.errors import CheckpointError
 
 WIDTH, VOCABULARY, EXPERTS = 64, 512, 4

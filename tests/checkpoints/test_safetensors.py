@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bundle.checkpoints._weights import inspect_weights, read_safetensors_header
+from bundle.checkpoints._safetensors import read_safetensors_header
+from bundle.checkpoints._weights import inspect_weights
 from bundle.errors import CheckpointError
 from tests.checkpoints.checkpoints import TENSORS, describe, safetensors_bytes, write_checkpoint, write_safetensors
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundle.checkpoints import inspect_checkpoint
+from bundle.checkpoints._safetensors import Weights
 from bundle.checkpoints._values import is_finite, is_zero, read_values, require_values
-from bundle.checkpoints._weights import Weights, inspect_weights
+from bundle.checkpoints._weights import inspect_weights
 from bundle.errors import CheckpointError
 from tests.checkpoints.checkpoints import CONFIG, write_checkpoint, write_json, write_pytorch
 from tests.late import late

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from bundle.checkpoints import inspect_checkpoint
-from bundle.checkpoints._weights import StoredTensor, inspect_weights
+from bundle.checkpoints._safetensors import StoredTensor
+from bundle.checkpoints._weights import inspect_weights
 from bundle.errors import CheckpointError
 from tests.checkpoints.checkpoints import (
     CONFIG,

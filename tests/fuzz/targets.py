@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle.checkpoints import fingerprint, inspect_checkpoint
-from bundle.checkpoints._weights import read_safetensors_header
+from bundle.checkpoints._safetensors import read_safetensors_header
 from bundle.checkpoints.internlm2.sentencepiece import read_model, read_tokenizer_config
 from bundle.client import insecure, normalise_base_url
 from bundle.client._events import EventDecoder

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.checkpoints._weights import read_safetensors_header
+from bundle.checkpoints._safetensors import read_safetensors_header
 from bundle.checkpoints.families import make_family_checkpoint
 from bundle.checkpoints.internlm2 import rewrite_as_llama
 from tests.patience import wait_until
