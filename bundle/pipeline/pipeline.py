@@ -5,6 +5,7 @@ import contextlib
 import gc
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from datetime import date
 from typing import TYPE_CHECKING
 
 from bundle.errors import BundleError, ExitCode, ServerError, UnexpectedError
@@ -228,12 +229,12 @@ async def _begin(session: _Session, run: Run, plan: Plan, model: Prepared, loade
 
     asking = _asking_options(session, model)
     served = await in_thread(model.describe)
-    date = None if model.template is None else model.template.date
+    day = None if model.template is None else model.template.date
     record = RunRecord.of(
         plan.task_records(loaded.tables),
         loaded.tables,
         served,
-        plan.sampling(model.extra_body, date),
+        plan.sampling(model.extra_body, day),
         context=None if loaded.context is None else loaded.context.record,
         command=session.command,
         replicas=1 + len(model.helpers) if model.helpers else None,
@@ -257,8 +258,8 @@ async def _begin(session: _Session, run: Run, plan: Plan, model: Prepared, loade
     await undisturbed(writing)
     writing.result()
     session.record, session.evaluation = record, evaluation
-    if date is not None:
-        session.screen.say(f"the chat template makes other prompts on other days: scores are those of {date}")
+    if day is not None:
+        session.screen.say(f"the chat template makes other prompts on other days: scores are those of {day}")
     if loaded.context is not None:
         for line in loaded.context.says(plan.shortened(loaded.questions), len(loaded.questions)):
             session.screen.say(line)
@@ -287,6 +288,8 @@ async def _ask(
                     f"asking {plural(count, 'question')} again that failed for a reason that may have passed"
                 )
                 await evaluation.ask(client)
+        if model.template is not None:
+            _note_midnight(session, model.template.date)
         if not session.is_repeated:
             await _repeat(session, evaluation, client)
     if session.options.rpm_verbose:
@@ -323,6 +326,16 @@ async def _prove(session: _Session, template: TemplateProof, evaluation: "Evalua
         raise verdict.error
     if verdict.warning is not None:
         session.screen.say(f"warning: {verdict.warning}")
+
+
+def _note_midnight(session: _Session, day: str | None) -> None:
+    """Write down that prompts have two dates, if their chat template has one and ``day`` has passed meanwhile."""
+    if day in (None, today := date.today().isoformat()) or session.run is None or session.record is None:
+        return
+    sampling = session.record.sampling.model_copy(update={"prompt_date": f"{day} to {today}"})
+    session.record = session.record.model_copy(update={"sampling": sampling})
+    session.run.write(RECORD, session.record.to_json())
+    session.screen.say(f"warning: prompts have the date of their day, from {day} to {today}: they differ in it")
 
 
 async def _repeat(session: _Session, evaluation: "Evaluation", client: "Client") -> None:

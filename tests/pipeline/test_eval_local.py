@@ -7,11 +7,13 @@ import shutil
 import signal
 import socket
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bundle.pipeline import pipeline
 from tests.checkpoints.base_model import base_model
 from tests.checkpoints.lora import lora_adapter
 from tests.late import late
@@ -489,6 +491,27 @@ def test_prompts_that_depend_on_the_day_are_told_of_by_a_run_its_resume_and_a_co
     assert resumed.returncode == 2
     assert f"date in the chat template's prompts: 2026-05-06 then, {today} now" in resumed.stderr
     assert re.search(f"date in the chat template's prompts.*2026-05-06.*{today}", compared.stdout)
+
+
+def test_a_run_past_midnight_has_the_dates_of_both_days_in_its_prompts(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Tomorrow(date):
+        @classmethod
+        def today(cls) -> "Tomorrow":
+            return cls.fromordinal(date.today().toordinal() + 1)
+
+    monkeypatch.setattr(pipeline, "date", Tomorrow)
+    model = shutil.copytree(tiny, tmp_path / "model")
+    template = json.loads((model / "tokenizer_config.json").read_text())["chat_template"]
+    (model / "chat_template.jinja").write_text(template + "{% if strftime_now('%Y') == '2025' %}!{% endif %}")
+    options = ["--data", "sample", "--subjects", "law", "--out", tmp_path / "out"]
+    result = call("eval-local", model, *options, environment=gpu_box(tmp_path))
+
+    assert result.returncode == 0, result.stderr
+    dates = json.loads(next(tmp_path.glob("out/*/run.json")).read_text())["sampling"]["prompt_date"]
+    assert re.fullmatch(r"(\S{10}) to (?!\1)\S{10}", dates)
+    assert f"from {dates}: they differ in it" in result.stderr
 
 
 def test_a_task_that_the_engine_cannot_answer_starts_no_server(tmp_path: Path, base_dir: Path) -> None:
