@@ -221,9 +221,8 @@ class ChatClient:
             question.version = self._body.version
             try:
                 question.body = self._body.build(question.messages, question.max_out_len, question.fields)
-            except UnicodeEncodeError as error:
-                reason = f"the question cannot be encoded as UTF-8: {error.reason}"
-                raise NoReplyError(reason, 0, 0.0, transient=False) from None
+            except ValueError:
+                raise NoReplyError("the question cannot be encoded as UTF-8", 0, 0.0, transient=False) from None
         question.sent_at = now()
         receiver = question.receiver = Receiver(question.reading, question.begun, self._only_model, self._marks)
         body = question.body + self._body.ending(streams=question.streams)

@@ -2,6 +2,9 @@
 
 import contextlib
 import json
+from typing import Any
+
+import pydantic_core
 
 _UTF_8 = "utf-8"
 
@@ -29,7 +32,10 @@ def from_json(data: bytes, charset: str = _UTF_8) -> object:
     return value
 
 
-def _parsed(data: bytes, charset: str) -> object:
+def _parsed(data: bytes, charset: str) -> Any:
+    # A fifth of json's time; what it does not know of old encodings and odd numbers, json may.
+    with contextlib.suppress(ValueError):
+        return pydantic_core.from_json(data)
     text: bytes | str = data
     try:
         return json.loads(data)

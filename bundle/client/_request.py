@@ -1,9 +1,10 @@
 """What is sent for a question, adapted to what a server accepts."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import pydantic_core
 
 from bundle.client._faults import AttemptError
 from bundle.tasks.prompts import Message, is_plain
@@ -71,13 +72,13 @@ class RequestBody:
     def build(self, messages: Sequence[Message], max_out_len: int, fields: Mapping[str, Any]) -> bytes:
         """A body with further fields, but for what `ending` adds.
 
-        Raises UnicodeEncodeError if a message cannot be encoded as UTF-8.
+        Raises ValueError if a message cannot be encoded as UTF-8.
         """
         prompt = {"prompt": messages[0]["content"]} if is_plain(messages) else {"messages": messages}
         body = {**self._sampling, **self._extra, **self._fixed, **prompt, **fields}
         if self._length is not None:
             body[self._length] = max_out_len
-        return json.dumps(body, ensure_ascii=False).encode()[:-1]
+        return pydantic_core.to_json(body)[:-1]  # a quarter of json's time
 
     def ending(self, *, streams: bool) -> bytes:
         """The end of a body: whether the reply is streamed, which is never left to the server's default."""
