@@ -11,7 +11,8 @@ from typing import Any
 
 from bundle.checkpoints import fingerprint, inspect_checkpoint
 from bundle.checkpoints._safetensors import read_safetensors_header
-from bundle.checkpoints.internlm2.sentencepiece import read_model, read_tokenizer_config
+from bundle.checkpoints.internlm2.sentencepiece import read_model
+from bundle.checkpoints.internlm2.tokenizer_config import read_tokenizer_config
 from bundle.client import insecure, normalise_base_url
 from bundle.client._events import EventDecoder
 from bundle.client._faults import AttemptError

@@ -22,13 +22,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from bundle.checkpoints._files import new_directory
 from bundle.checkpoints._tensors import INTERNLM2, Sizes, internlm2_tensors, parameter_count
 from bundle.checkpoints._weights import SAFETENSORS_INDEX
-from bundle.checkpoints.internlm2.sentencepiece import (
-    PieceType,
-    build_tokenizer,
-    model_message,
-    read_model,
-    read_tokenizer_config,
-)
+from bundle.checkpoints.internlm2.sentencepiece import PieceType, build_tokenizer, model_message, read_model
+from bundle.checkpoints.internlm2.tokenizer_config import read_tokenizer_config
 from bundle.checkpoints.internlm2.tokenizer_proof import prove_equal
 from bundle.checkpoints.internlm2.without_code import CONFIGURATION, configuration_code
 from bundle.system.files import write_json

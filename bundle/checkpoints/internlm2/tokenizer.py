@@ -6,12 +6,8 @@ from typing import Any, Final
 
 from bundle.checkpoints._files import listed, read_whole, shown
 from bundle.checkpoints.confined import call_confined
-from bundle.checkpoints.internlm2.sentencepiece import (
-    TokenizerConfig,
-    build_tokenizer,
-    read_model,
-    read_tokenizer_config,
-)
+from bundle.checkpoints.internlm2.sentencepiece import build_tokenizer, read_model
+from bundle.checkpoints.internlm2.tokenizer_config import TokenizerConfig, read_tokenizer_config
 from bundle.checkpoints.internlm2.tokenizer_proof import prove_equal
 from bundle.errors import CheckpointError, TokenizerError
 from bundle.system.files import write_json

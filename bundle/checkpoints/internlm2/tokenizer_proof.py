@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bundle.checkpoints._files import shown
-from bundle.checkpoints.internlm2.sentencepiece import SPACE, USE_LMDEPLOY, AddedToken, PieceType, SentencePieceModel
+from bundle.checkpoints.internlm2.sentencepiece import SPACE, USE_LMDEPLOY, PieceType, SentencePieceModel
+from bundle.checkpoints.internlm2.tokenizer_config import AddedToken
 from bundle.checkpoints.tokenizer_probe.texts import TEXTS as PROMPTS
 from bundle.errors import TokenizerError
 from bundle.system.text import one_line

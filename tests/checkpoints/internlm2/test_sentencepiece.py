@@ -7,13 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundle.checkpoints.internlm2.sentencepiece import (
-    Piece,
-    SentencePieceModel,
-    TokenizerConfig,
-    build_tokenizer,
-    read_model,
-)
+from bundle.checkpoints.internlm2.sentencepiece import Piece, SentencePieceModel, build_tokenizer, read_model
+from bundle.checkpoints.internlm2.tokenizer_config import TokenizerConfig
 from bundle.errors import CheckpointError
 from tests.checkpoints.internlm2.sentencepiece_files import normal, write_model
 
