@@ -1,7 +1,7 @@
 """A model directory: what it holds, whether it is whole, and whether its tokenizer works."""
 
+from bundle.checkpoints._implied_tensors import is_internlm2
 from bundle.checkpoints._settings import language_configs
-from bundle.checkpoints._tensors import is_internlm2
 from bundle.checkpoints._values import require_values
 from bundle.checkpoints.chat_template import has_chat_template, require_chat_template
 from bundle.checkpoints.inspection import (

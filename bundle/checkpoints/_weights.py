@@ -26,12 +26,6 @@ _NUMBERED_SHARD: Final = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.\w+)")
 ADAPTER_WEIGHTS: Final = ("adapter_model.safetensors", "adapter_model.bin")
 """What peft loads, the former first."""
 _OTHER_FORMATS: Final = ("*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.bin")
-_FACTOR: Final = re.compile(r"\.lora_[AB]\.(?:default\.)?weight$")
-_WRAPPED: Final = re.compile(
-    r"^(?:module|base_model\.model|v_head)\.|(?:^|\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
-    r"|\.modules_to_save\."
-)
-"""Names of torch's, peft's and TRL's wrappers. Not so ``base_layer``, which Phi-4-multimodal has as published."""
 _Reader = Callable[[Sequence[Path]], Iterable[Weights]]
 
 
@@ -211,23 +205,3 @@ def _read_pytorch(files: Sequence[Path]) -> Iterator[Weights]:
         stored = {name: StoredTensor(dtype, tuple(shape)) for name, (dtype, shape, _) in tensors.items()}
         places = {name: Place(path, *place) for name, (_, _, place) in tensors.items() if place}
         yield Weights((path,), path.stat().st_size, stored, places)
-
-
-def require_own_names(directory: Path, stored: Iterable[str]) -> None:
-    """Check that tensors' names are the model's own: an engine may start without those that it has no name for.
-
-    Raises CheckpointError if they are those of what the model was wrapped in for its training.
-    """
-    if factors := [name for name in stored if _FACTOR.search(name)]:
-        raise CheckpointError(
-            f"The weights in {shown(directory)} hold a LoRA adapter that is not merged ({len(factors)} tensors): "
-            f"{listed(factors)}.",
-            remedy="Merge it before saving: `model.merge_and_unload().save_pretrained(DIR)`.",
-        )
-    if wrapped := [name for name in stored if _WRAPPED.search(name)]:
-        raise CheckpointError(
-            f"The weights in {shown(directory)} were saved with the names of what the model was wrapped in for its "
-            f"training ({len(wrapped)} tensors): {listed(wrapped)}.",
-            remedy="Save the model within: `accelerator.unwrap_model(model).save_pretrained(DIR)`, with peft after "
-            "merge_and_unload(), of one with a value head (v_head) its pretrained_model.",
-        )

@@ -23,6 +23,7 @@ from bundle.checkpoints._files import (
     require_whole_json,
     shown,
 )
+from bundle.checkpoints._implied_tensors import has_known_layout, without_text
 from bundle.checkpoints._quantized import wrong_setting
 from bundle.checkpoints._remote_code import CODE_CONFIGS, find_remote_code
 from bundle.checkpoints._safetensors import Weights
@@ -37,7 +38,7 @@ from bundle.checkpoints._settings import (
     wrong_rope,
     wrong_value,
 )
-from bundle.checkpoints._tensors import check_tensors, has_known_layout, tied_tensors, without_text
+from bundle.checkpoints._tensors import check_tensors, tied_tensors
 from bundle.checkpoints._values import require_gptq, require_same_values
 from bundle.checkpoints._weights import ADAPTER_WEIGHTS, inspect_weights
 from bundle.errors import CheckpointError

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from bundle.checkpoints import inspect_checkpoint
+from bundle.checkpoints._implied_tensors import implied_tensors
 from bundle.checkpoints._safetensors import StoredTensor
-from bundle.checkpoints._tensors import check_tensors, implied_tensors
+from bundle.checkpoints._tensors import check_tensors
 from bundle.errors import CheckpointError
 from tests.checkpoints.checkpoints import write_checkpoint, write_json
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bundle.checkpoints import _values, inspect_checkpoint
-from bundle.checkpoints._tensors import implied_tensors
+from bundle.checkpoints._implied_tensors import implied_tensors
 from bundle.errors import CheckpointError
 from tests.checkpoints.checkpoints import write_checkpoint, write_json, write_safetensors
 from tests.checkpoints.test_tensors import LLAMA

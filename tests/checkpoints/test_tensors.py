@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from bundle.checkpoints import inspect_checkpoint
+from bundle.checkpoints._implied_tensors import Shapes, implied_tensors, parameter_count
 from bundle.checkpoints._safetensors import StoredTensor
-from bundle.checkpoints._tensors import Shapes, check_tensors, implied_tensors, parameter_count
+from bundle.checkpoints._tensors import check_tensors
 from bundle.checkpoints._weights import inspect_weights
 from bundle.errors import CheckpointError
 from tests.checkpoints.checkpoints import INDEX, describe, safetensors_bytes, write_checkpoint, write_json

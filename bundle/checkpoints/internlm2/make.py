@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from bundle.checkpoints._files import new_directory
-from bundle.checkpoints._tensors import INTERNLM2, Sizes, internlm2_tensors, parameter_count
+from bundle.checkpoints._implied_tensors import INTERNLM2, Sizes, internlm2_tensors, parameter_count
 from bundle.checkpoints._weights import SAFETENSORS_INDEX
 from bundle.checkpoints.internlm2.sentencepiece import PieceType, build_tokenizer, model_message, read_model
 from bundle.checkpoints.internlm2.tokenizer_config import read_tokenizer_config

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bundle.checkpoints._files import read_json_object, shown
+from bundle.checkpoints._implied_tensors import Sizes, is_internlm2
 from bundle.checkpoints._safetensors import Weights
-from bundle.checkpoints._tensors import Sizes, check_tensors, is_internlm2
+from bundle.checkpoints._tensors import check_tensors
 from bundle.checkpoints._weights import SAFETENSORS_INDEX, inspect_weights
 from bundle.checkpoints.cache import cached_directory, content_key, require_space
 from bundle.checkpoints.internlm2.sentencepiece import USE_LMDEPLOY

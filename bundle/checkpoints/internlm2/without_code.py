@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from bundle.checkpoints._files import read_json_object, shown
-from bundle.checkpoints._tensors import Sizes
+from bundle.checkpoints._implied_tensors import Sizes
 from bundle.checkpoints._weights import inspect_weights
 from bundle.checkpoints.cache import cached_directory, content_key
 from bundle.checkpoints.internlm2.rewrite import SETTINGS, write_generation_config

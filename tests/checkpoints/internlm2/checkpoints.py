@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bundle.checkpoints._tensors import internlm2_tensors
+from bundle.checkpoints._implied_tensors import internlm2_tensors
 from tests.late import late
 
 if TYPE_CHECKING:

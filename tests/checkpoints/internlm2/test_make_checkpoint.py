@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from bundle.checkpoints._implied_tensors import Sizes, internlm2_tensors, is_internlm2, parameter_count
 from bundle.checkpoints._safetensors import read_safetensors_header
-from bundle.checkpoints._tensors import Sizes, internlm2_tensors, is_internlm2, parameter_count
 from bundle.checkpoints._weights import inspect_weights
 from bundle.checkpoints.internlm2 import make, make_checkpoint, rewrite_as_llama
 from bundle.checkpoints.internlm2.make import made_config
