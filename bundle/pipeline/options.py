@@ -189,7 +189,7 @@ class EvaluationOptions:
     prefix_order: bool = _speed(
         True, "Keep the order of the files; by default questions are ordered for prefix caching.", " /--no-prefix-order"
     )
-    rpm_verbose: bool = _speed(False, "Show the achieved requests per minute.", "--rpm-verbose")
+    rpm_verbose: bool = _speed(False, "At the end, show how many requests the last minute had.", "--rpm-verbose")
 
     min_score: list[str] | None = _gates(
         None, "Exit 1 if the score is lower than PERCENT. Repeatable.", metavar="NAME=PERCENT"

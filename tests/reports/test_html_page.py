@@ -27,7 +27,7 @@ from bundle.runs.statistics import Counts, accuracy_interval
 from bundle.system.locks import Lock
 from bundle.tasks.catalog import find_task
 from tests.program import run as run_program
-from tests.reports.run_directories import random_outcomes, write_run
+from tests.reports.run_directories import describe, random_outcomes, write_run
 from tests.reports.sample_run import sample_run
 
 HTML = Path(html.__file__).parent
@@ -223,6 +223,20 @@ def test_settings_are_told_in_words(tmp_path: Path) -> None:
     ):
         assert said in words, said
     assert words.index("Machine") < words.index("As recorded in run.json") < words.index("sampling")
+
+
+def test_where_the_questions_came_from_and_the_date_in_prompts_are_in_the_pages_language(tmp_path: Path) -> None:
+    template = {"checked": 3, "equal": True, "note": None}
+    sampling = describe(find_task("ceval_gen"), "sft").sampling.model_copy(update={"prompt_date": "2026-05-06"})
+    record = LOCAL | {"template": template, "sampling": sampling.model_dump(mode="json")}
+    FORMATS["html"].write(
+        read_recorded_run(write_run(tmp_path / "run", {"law": "1"}, record=record)),
+        tmp_path / "page.html",
+        language="zh",
+    )
+    text = Elements((tmp_path / "page.html").read_text(encoding="utf-8")).text
+    assert "目录 …/ceval" in text
+    assert "每条 prompt 中的日期：2026-05-06" in text
 
 
 def test_tasks_that_differ_have_a_line_each(tmp_path: Path) -> None:

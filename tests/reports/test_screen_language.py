@@ -23,10 +23,11 @@ from tests.reports.run_directories import random_outcomes, write_run
 
 
 @pytest.mark.parametrize(
-    ("language", "said"), [("en", "2,340 flips: --flips 2350,"), ("zh", "2,340 题对错变化：--flips 2350、")]
+    ("language", "said"),
+    [("en", "2,340 more lost and 9 more won: --flips 2359,"), ("zh", "2,340 题变错、9 题变对：--flips 2359、")],
 )
 def test_numbers_have_their_thousands_set_apart_and_options_can_be_typed(language: Any, said: str) -> None:
-    assert said in Words(language)("screen.more_flips", n=2340, all=2350).replace("more flips", "flips")
+    assert said in Words(language)("screen.more_flips", lost=2340, won=9, all=2359)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ def test_a_comparison_is_in_chinese(out: Path) -> None:
     assert re.search(r"ceval：提高 \d+\.\d\d 分，.*（95% 区间 .* 至 .*；\d+ 题变对，\d+ 题变错，p .*）。差异显著", text)
     assert "1 题未计入，因为没有在两次评测中都得到回复" in text
     assert "未提取到选项的回复：基准 1 条，新评测 1 条。" in text
-    assert re.search("变化 +科目 +题号 +标准 +基准 +新", text)
+    assert re.search("变化 +标准 +基准 +新 +科目 +# +题目", text)
     assert not ENGLISH.search(text)
     few = chinese("compare", "20260101", "20260103", "--out", out, "--common")
     assert "2 科平均：" in few

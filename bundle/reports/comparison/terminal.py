@@ -1,13 +1,13 @@
 """Comparisons on a terminal: in 80 columns, the groups first."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from rich.cells import set_cell_size
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bundle.reports.comparison.comparison import Comparison, Flip
+from bundle.reports.comparison.comparison import Comparison
 from bundle.reports.comparison.rows import Row, Standing
 from bundle.reports.comparison.wording import between, left_out, named, p_value, points, settings, verdict
 from bundle.reports.screen.output import plain_table
@@ -32,9 +32,11 @@ def show(console: Console, comparison: Comparison, words: Words = ENGLISH, *, su
         console.print(text)
     if comparison.flips and flips:
         console.print()
-        console.print(_flips(comparison.flips[:flips], labels, words))
-    if (rest := len(comparison.flips) - flips) > 0:
-        console.print(Text(words("screen.more_flips", n=rest, all=len(comparison.flips))))
+        console.print(_flips(comparison, flips, labels, words))
+    if rest := comparison.flips[flips:]:
+        lost = sum(one.lost for one in rest)
+        more = words("screen.more_flips", lost=lost, won=len(rest) - lost, all=len(comparison.flips))
+        console.print(Text(more))
 
 
 def _heading(comparison: Comparison, words: Words) -> Iterator[str]:
@@ -100,15 +102,18 @@ def _text(comparison: Comparison, words: Words, *, subjects: bool) -> Iterator[T
         yield Text(sentence)
 
 
-def _flips(flips: Sequence[Flip], labels: Mapping[str, str], words: Words) -> Table:
+def _flips(comparison: Comparison, most: int, labels: Mapping[str, str], words: Words) -> Table:
     table = plain_table()
+    table.expand = True  # so that the questions take what the other columns leave
     table.add_column(words("screen.flips"), no_wrap=True)
-    table.add_column(words("screen.subject"), overflow="fold")
-    table.add_column(words("screen.question"), justify="right", no_wrap=True)
     for header in ("gold", "base", "new"):
         table.add_column(words(f"screen.{header}"), max_width=10, no_wrap=True, overflow="ellipsis")
-    for flip in flips:
+    table.add_column(words("screen.subject"), max_width=32, no_wrap=True, overflow="ellipsis")
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column(words("screen.question"), ratio=1, no_wrap=True, overflow="ellipsis")
+    for flip in comparison.flips[:most]:
         answers = (Text(one_line(answer, 30) or "–") for answer in (flip.gold, flip.base, flip.new))
         what = words("flip.lost" if flip.lost else "flip.won")
-        table.add_row(what, Text(printable(labels[flip.name])), str(flip.key.id), *answers)
+        question = Text(one_line(comparison.new.question(flip.key), 200))
+        table.add_row(what, *answers, Text(printable(labels[flip.name])), str(flip.key.id), question)
     return table

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bundle.reports.texts import catalog
+from bundle.reports.texts import ENGLISH, catalog
 from bundle.runs.record import EngineRecord, LocalModelRecord, RunRecord
 from bundle.runs.same_settings import leaves
 from bundle.runs.task_record import TaskRecord
@@ -42,7 +42,7 @@ def in_short(record: RunRecord) -> Line:
 def in_words(record: RunRecord) -> Iterator[tuple[str, list[Line]]]:
     """Everything that was set: the keys of titles, each with its lines."""
     data, asked = record.data, [task for task in record.tasks if task.answer.get("rule") != _LIKELIEST]
-    yield "set.data", [[without_paths(data.origin), ("set.fingerprint", {"print": data.fingerprint[:12]})]]
+    yield "set.data", [[*map(_origin, data.origin.split("; ")), ("set.fingerprint", {"print": data.fingerprint[:12]})]]
     yield "set.prompt", _by_task(record.tasks, _prompt)
     if asked:
         yield "set.generation", _generation(record, asked)
@@ -56,7 +56,9 @@ def in_words(record: RunRecord) -> Iterator[tuple[str, list[Line]]]:
         yield "set.engine", [_engine(engine) + ([engine.dtype] if engine.dtype else []) + servers + arguments]
     if (template := record.template) is not None:
         says = {True: "set.template_equal", False: "set.template_differs", None: "set.template_unknown"}[template.equal]
-        yield "set.template", [[(says, {"n": template.checked}), *([template.note] if template.note else [])]]
+        date = record.sampling.prompt_date
+        dated: Line = [("set.prompt_date", {"date": date})] if date else []
+        yield "set.template", [[(says, {"n": template.checked}), *([template.note] if template.note else []), *dated]]
     if (context := record.context) is not None:
         by = context.counted_with
         counted: Line = [("set.counted", {"by": without_paths(by)})] if by else []
@@ -88,6 +90,14 @@ def as_recorded(record: RunRecord) -> Iterator[tuple[str, list[tuple[str, str]]]
 def without_paths(text: str) -> str:
     """A text without the directories of the paths in it."""
     return _PATH.sub("…/", text)
+
+
+def _origin(text: str) -> Phrase:
+    """Where questions came from, as `bundle.tasks.sources` words it."""
+    for kind in ("directory", "zip file"):
+        if text.startswith(f"{kind} "):
+            return f"set.{kind}", {"path": without_paths(text.removeprefix(f"{kind} "))}
+    return ("set.sample", {}) if text == ENGLISH("set.sample") else text
 
 
 def _by_task(tasks: Sequence[TaskRecord], line: Callable[[TaskRecord], Line]) -> list[Line]:
