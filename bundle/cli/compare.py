@@ -11,8 +11,6 @@ from bundle.cli import _completion
 from bundle.cli.options import RUN_HELP, OutOption, ScreenLanguageOption
 from bundle.runs.finding import OUTPUTS
 
-_STANDARD_OUTPUT = Path("-")
-
 
 def compare(
     base: Annotated[
@@ -57,7 +55,7 @@ def compare(
     from bundle.errors import UsageError
     from bundle.reports.comparison import compare as lay_side_by_side
     from bundle.reports.comparison.terminal import show
-    from bundle.reports.formats import write_text
+    from bundle.reports.formats import STANDARD_OUTPUT, write_text
     from bundle.reports.screen.output import console
     from bundle.reports.texts import Words
     from bundle.runs.finding import find_run
@@ -73,16 +71,12 @@ def compare(
         from bundle.reports.comparison.page import to_json  # imported late: slow, and rarely wanted
 
         # A reply may hold a lone surrogate, which is not valid UTF-8; its escape is.
-        text = json.dumps(to_json(comparisons), indent=1) + "\n"
-        if json_file == _STANDARD_OUTPUT:
-            typer.echo(text, nl=False)
-        else:
-            write_text(json_file, text)
+        write_text(json_file, json.dumps(to_json(comparisons), indent=1) + "\n")
     if html_file is not None:
         from bundle.reports.comparison.page import write_page  # imported late: slow, and rarely wanted
 
         write_page(comparisons, html_file, language=lang)
-    if json_file == _STANDARD_OUTPUT:
+    if json_file == STANDARD_OUTPUT:
         return
     terminal, words = console(sys.stdout, width=200), Words(lang)
     for number, comparison in enumerate(comparisons):

@@ -8,7 +8,7 @@ import typer
 from bundle.cli import _completion
 from bundle.cli.options import LanguageOption, OutOption, RunArgument
 from bundle.errors import UsageError
-from bundle.reports.formats import FORMATS
+from bundle.reports.formats import FORMATS, STANDARD_OUTPUT
 from bundle.runs.finding import LATEST, OUTPUTS
 from bundle.system.text import did_you_mean
 
@@ -26,7 +26,13 @@ def report(
     ] = "html",
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Write it here.", show_default="in the run's directory"),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Write it here; - is standard output.",
+            show_default="in the run's directory",
+        ),
     ] = None,
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Write a model card of a part of the benchmark.")
@@ -49,6 +55,10 @@ def report(
         raise UsageError(
             f"--out {out}: there is no such directory of runs.", remedy=f"To write the report there: -o {out}."
         )
+    if output == STANDARD_OUTPUT and wanted.is_directory:
+        raise UsageError(
+            f"{format_name} is a directory of files, and - is standard output.", remedy="Name a directory with -o."
+        )
     recorded = read_recorded_run(run, out)
     path = recorded.directory / wanted.name if output is None else output
     if output is not None and output.is_dir() and not wanted.is_directory:
@@ -57,4 +67,5 @@ def report(
         typer.echo(remark, err=True)
     if format_name != "html" and not recorded.health.is_ok:
         typer.echo(headline(recorded.health), err=True)
-    typer.echo(path)
+    if path != STANDARD_OUTPUT:
+        typer.echo(path)

@@ -86,3 +86,12 @@ def test_a_file_given_as_the_directory_of_runs_is_told_how_a_report_is_named(tmp
     result = call("report", "--out", "page.html", environment=os.environ, directory=tmp_path)
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1] == "hint: To write the report there: -o page.html."
+
+
+def test_a_file_may_go_to_standard_output_and_a_directory_of_files_may_not(directory: Path) -> None:
+    written = call("report", directory, "--format", "markdown", "-o", "-", environment=os.environ)
+    assert written.stdout.startswith("### `ceval_gen_2daf24`: ")
+    assert written.stdout.endswith(".\n"), "and nothing else"
+    several = call("report", directory, "--format", "opencompass", "-o", "-", environment=os.environ)
+    assert (several.returncode, several.stdout) == (2, "")
+    assert "is a directory of files" in several.stderr

@@ -103,7 +103,7 @@ def test_a_reply_that_was_stopped_early_is_left_out_and_counted(tmp_path: Path) 
 
 
 def test_replies_that_were_left_out_are_left_out_of_the_score_on_record_too(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here wrong replies were stopped early: what is left is better than all, and the rule changes nothing."""
     directory = write_run(tmp_path / "run", {one.name: "1100" for one in find_task("ceval_gen").subjects})
@@ -119,6 +119,11 @@ def test_replies_that_were_left_out_are_left_out_of_the_score_on_record_too(
     assert "PARTIAL: 104 of 208 replies scored\n" in shown
     assert "ceval: 100.00 under first_option, 100.00 on record for the same replies (50.00 for all)\n" in shown
     assert "104 whole replies scored; 104 replies stopped early and left out\n" in shown
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    show_rescored(run, again, None, all_subjects=False)
+    assert (
+        "ceval：按 任务自身的规则 为 100.00，原记录为 100.00（同一批回复；全部回复为 50.00）" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ A question without a reply is not a wrong answer: where a format cannot say so, 
 import importlib
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from bundle.runs.recorded_run import RecordedRun
 
 Language = Literal["zh", "en"]
+
+STANDARD_OUTPUT: Final = Path("-")
+"""Where a file may be written as well, as in other programs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +61,13 @@ class Export:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file and the directories it needs, in UTF-8, with newlines as they are.
+    """Write a file and the directories it needs, in UTF-8, with newlines as they are; or to `STANDARD_OUTPUT`.
 
     Raises RunError if it cannot be written.
     """
+    if path == STANDARD_OUTPUT:
+        sys.stdout.write(text)
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Opening a pipe without a reader must not block.

@@ -15,7 +15,7 @@ from bundle.reports.texts import Words
 from bundle.runs.recorded_run import RecordedRun
 from bundle.runs.rescoring import Rescored
 from bundle.runs.scoring import Score, headlines
-from bundle.system.text import one_line, plural, printable
+from bundle.system.text import one_line, printable
 from bundle.tasks.benchmarks import Subject
 from bundle.tasks.scores import ScoredTask
 
@@ -152,14 +152,15 @@ def show_rescored(run: RecordedRun, again: Rescored, rule: str | None, *, all_su
     recorded = {one.name: one for one in headlines(run.tasks, run.scores)}
     same = {one.name: one for one in headlines(run.tasks, again.recorded)}
     for one in headlines(run.tasks, again.scores):
-        what = "the task's own rule" if rule is None else one_line(rule, 60)
-        line = f"{one.name}: {one.score.percent} under {what}, {same[one.name].score.percent} on record"
+        what = words("screen.own_rule") if rule is None else one_line(rule, 60)
+        before = same[one.name].score.percent
+        line = words("screen.rescored", name=one.name, score=one.score.percent, rule=what, before=before)
         if again.cut or again.unsearched:
-            line += f" for the same replies ({recorded[one.name].score.percent} for all)"
+            line += words("screen.rescored_same", all=recorded[one.name].score.percent)
         terminal.print(Text(one_line(line)))
-    left_out = f"; {plural(again.cut, 'reply', 'replies')} stopped early and left out" if again.cut else ""
-    if again.unsearched:
-        left_out += f"; {again.unsearched} on which the rule timed out"
-    terminal.print(Text(f"{plural(again.whole, 'whole reply', 'whole replies')} scored{left_out}"))
+    parts = [words("screen.rescored_whole", n=again.whole)]
+    parts += [words("screen.rescored_cut", n=again.cut)] if again.cut else []
+    parts += [words("screen.rescored_timed_out", n=again.unsearched)] if again.unsearched else []
+    terminal.print(Text(words.join(parts)))
     for line in health_lines(again.health, words):
         terminal.print(Text(line))
