@@ -72,9 +72,7 @@ async def goes_on_after(
     if suspected and again:
         screen.say(f"{plural(suspected, 'question')} may be crashing it; asking them last, in small groups")
     elif suspected:
-        screen.say(
-            f"{plural(suspected, 'question was', 'questions were')} in flight; asking them again after the others"
-        )
+        screen.say(f"{plural(suspected, 'question was', 'questions were')} in flight; asking again after the others")
     return left > 0
 
 

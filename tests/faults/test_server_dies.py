@@ -21,7 +21,7 @@ def test_killed_from_outside(box: MakeBox) -> None:
     assert ended.code == 0
     assert "server died (killed by SIGKILL)" in ended.said
     assert f"restarting the server (1 of 2): {ALL - MIDWAY} questions left" in ended.said
-    assert "in flight; asking them again after the others" in ended.said
+    assert "in flight; asking again after the others" in ended.said
     assert f"{ALL} of {ALL} questions answered" in ended.shown
     assert machine.restarts == 1
     machine.check(answered=ALL)
