@@ -245,7 +245,7 @@ class Program:
             link.received(data)
         self._written.clear()
         self.gone.add_done_callback(
-            lambda gone: link.lose(f"{self.machine}: the worker is gone: {gone.result().rstrip('.')}.")
+            lambda gone: link.lose(f"{self.machine}: the worker is gone: {gone.result().rstrip('.') or 'it ended'}.")
         )
         return link
 

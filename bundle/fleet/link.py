@@ -68,6 +68,13 @@ class Link:
         """Have the worker do something that has no result, before whatever it is sent after this."""
         self._send(to_line(0, name, arguments))
 
+    def stop(self) -> None:
+        """Have the worker stop its server and end. What was called for comes to nothing: whoever waits is cancelled."""
+        calls, self._calls = self._calls, {}
+        for done, _ in calls.values():
+            done.cancel()
+        self.tell("stop")
+
     def received(self, data: bytes) -> None:
         """Take what has come from the worker."""
         self._silent_s = 0.0

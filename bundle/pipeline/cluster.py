@@ -7,7 +7,7 @@ worker does there, and each server has a worker of its own.
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -64,6 +64,7 @@ class Cluster(Target):
         self._engine, self._gpus = "auto", 0
         self._first: _Worker | None = None
         self._serving: list[_Worker] = []
+        self._first_placed = asyncio.Event()
         self._unfit: set[str] = set()
         self._passed_over: dict[str, float] = {}
         self._requests: Mapping[str, Any] | None = None
@@ -130,7 +131,7 @@ class Cluster(Target):
 
     @property
     def _avoided(self) -> set[str]:
-        """Machines that cannot serve the model, and those that failed to or fell silent a moment ago.
+        """Machines that cannot serve the model, and those that failed to or were lost a moment ago.
 
         Until the cluster misses a machine that is lost, it takes it for a free one; one that it does not miss is back.
         """
@@ -139,6 +140,14 @@ class Cluster(Target):
 
     def _pass_over(self, node: str) -> None:
         self._passed_over[node] = asyncio.get_running_loop().time() + UNTIL_MISSED_S
+
+    def judge(self, program: Program, link: Link, error: BundleError) -> None:
+        """Use a machine no more on which a worker failed; or not for a while, if what is in the way may pass."""
+        is_final = not isinstance(error, ServerError) or isinstance(error, EngineMissingError)
+        if is_final and not link.lost.done():
+            self._unfit.add(program.node)
+        else:
+            self._pass_over(program.node)
 
     def _most(self) -> int:
         """How many servers the cluster has room for."""
@@ -153,7 +162,8 @@ class Cluster(Target):
         A machine that cannot serve the model, or would serve another one, is passed over: for a while, if what is in
         the way may pass. One that ``leads`` is for the first server, which asks what no other may: it waits for so long
         only, and takes another one's place if it must.
-        Raises BundleError if there is no room, or no machine of the cluster can serve the model.
+        Raises BundleError if there is no room, or no machine of the cluster can serve the model; ServerError if the
+        worker of a further server is lost, which counts as one of that server's deaths.
         """
         while True:
             program = await self._place(screen, leads=leads)
@@ -161,26 +171,35 @@ class Cluster(Target):
             try:
                 return await self._begin(program, link, screen)
             except BaseException as error:
-                is_told = isinstance(error, BundleError) and not link.lost.done()
                 await program.end()
-                others = {machine.node for machine in self._machines} - self._avoided - {program.node}
-                if not is_told or (leads and not others):
+                if not isinstance(error, BundleError):
                     raise
-                if isinstance(error, ServerError) and not isinstance(error, EngineMissingError):
-                    self._pass_over(program.node)
-                else:
-                    self._unfit.add(program.node)
+                self.judge(program, link, error)
+                others = {machine.node for machine in self._machines} - self._avoided
+                if not others if leads else link.lost.done():
+                    raise
                 screen.say(f"not using {error}")
 
     async def _place(self, screen: Screen, *, leads: bool) -> Program:
         """Start a worker where there is room, for which a further server waits while there is any other server."""
+        if not leads:
+            return await self._place_one(screen, leads=False)
+        self._first_placed.clear()
+        try:
+            return await self._place_one(screen, leads=True)
+        finally:
+            self._first_placed.set()
+
+    async def _place_one(self, screen: Screen, *, leads: bool) -> Program:
         assert self._host is not None
         given = self.local.options.wait
         wait_s = _WAIT_S if given is None else given if leads else max(given, _WAIT_S)
         what = plural(self._gpus, "GPU") if self._gpus else "a core"
         cpus = 0 if self._gpus else 1
-        said = False
+        said = made_room = False
         while True:
+            if not leads:
+                await self._first_placed.wait()  # the cluster does not ask who was first
             nodes = {machine.node for machine in self._machines}
             if nodes <= self._unfit:
                 raise ServerError(
@@ -194,15 +213,14 @@ class Cluster(Target):
                 self._host.start(*("-m", "bundle.worker"), gpus=self._gpus, cpus=cpus, avoid=avoid, wait_s=wait_s)
             )
             try:
-                if not ((await asyncio.wait({starting}, timeout=_SAY_AFTER_S))[0] or said):
-                    said = True
-                    screen.say(
-                        f"waiting until {what} of the cluster is free{f', at most {wait_s:.0f} s' if leads else ''}"
-                    )
-                    if leads and self._serving:
-                        one = self._serving.pop()
-                        one.link.lose(f"{one.link.machine}: its place is needed by the first server.")
-                return await starting
+                while not (await asyncio.wait({starting}, timeout=_SAY_AFTER_S))[0]:
+                    if not said:
+                        said = True
+                        screen.say(
+                            f"waiting until {what} of the cluster is free{f', at most {wait_s:.0f} s' if leads else ''}"
+                        )
+                    made_room = made_room or (leads and self._make_room(avoid))
+                program = await starting
             except TimeoutError:
                 if not leads and self._serving:
                     continue
@@ -212,6 +230,17 @@ class Cluster(Target):
                 ) from None
             finally:
                 starting.cancel()
+            if leads or self._first_placed.is_set():
+                return program
+            await program.end()  # the first server waits for a place
+
+    def _make_room(self, avoid: Collection[str]) -> bool:
+        """Have a further server give its place to the first one; whether there was one that could."""
+        one = next((one for one in reversed(self._serving) if one.program.node not in avoid), None)
+        if one is not None:
+            self._serving.remove(one)
+            one.link.lose(f"{one.link.machine}: its place is needed by the first server.")
+        return one is not None
 
     @contextlib.contextmanager
     def serving(self, worker: _Worker) -> Iterator[None]:
@@ -250,7 +279,7 @@ class Cluster(Target):
     async def stop(self, worker: _Worker) -> None:
         """Have a worker stop its server and end, and see to that."""
         link, program = worker.link, worker.program
-        link.tell("stop")
+        link.stop()
         ended: set[asyncio.Future[Any]] = {program.gone, link.lost}
         stopping = asyncio.wait(ended, timeout=_STOP_S, return_when=asyncio.FIRST_COMPLETED)
         await undisturbed(asyncio.ensure_future(stopping))
@@ -328,10 +357,16 @@ class ClusterModel(Prepared):
             link = worker.link
             link.heard = _Heard(self._screen, link.machine, log)
             started.set()
-            with self._timing.phase("start_s"):
-                await link.call("serve", str(log))
-            if worker is not self._cluster.first:
-                await self._require_same(worker)
+            try:
+                with self._timing.phase("start_s"):
+                    await link.call("serve", str(log))
+                if worker is not self._cluster.first:
+                    await self._require_same(worker)
+            except BundleError as error:
+                self._cluster.judge(worker.program, link, error)
+                if worker is self._cluster.first:
+                    raise
+                raise _as_server_error(error) from None
             client = DistantClient(link, worker.prepared["scoring"])
             yield Server(client, lambda work: _attend(link, work))
             with self._timing.phase("stop_s"):
@@ -340,7 +375,7 @@ class ClusterModel(Prepared):
     async def _require_same(self, worker: _Worker) -> None:
         """Have a worker prove its tokenizer as well.
 
-        Raises ServerError if it gives something else than on the first machine.
+        Raises BundleError if it gives something else than on the first machine.
         """
         machine, first = worker.link.machine, self._cluster.first.link.machine
         gpus = EngineRecord(**worker.prepared["engine"]).gpus
@@ -348,10 +383,7 @@ class ClusterModel(Prepared):
             self._screen.say(f"{machine} has other GPUs than {first}: {', '.join(gpus)}")
         conversations, proof = await asyncio.shield((self._lead or self)._proof)
         if await worker.link.call("prove", conversations) != proof:
-            raise ServerError(
-                f"{machine}: the tokenizer gives other tokens than on {first}.",
-                remedy="Install the same packages on every machine.",
-            )
+            raise _differs(worker.link, f"the tokenizer gives other tokens than on {first}")
 
 
 class _Heard:
@@ -382,8 +414,13 @@ async def _trouble(link: Link) -> ServerError:
     """Wait for what goes wrong with the server or its worker."""
     try:
         await link.call("attend")
-    except ServerError as error:
-        return error
     except BundleError as error:
-        return ServerError(error.message, remedy=error.remedy, details=error.details)
+        return _as_server_error(error)
     return ServerError(f"{link.machine}: the worker no longer watches its server.")
+
+
+def _as_server_error(error: BundleError) -> ServerError:
+    """What ends one server, and not the run: another machine may do better."""
+    if isinstance(error, ServerError):
+        return error
+    return ServerError(error.message, remedy=error.remedy, details=error.details)

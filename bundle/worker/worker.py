@@ -33,6 +33,7 @@ from bundle.runs.record import versions
 from bundle.serving.machine import Machine
 from bundle.system.background import in_thread
 from bundle.system.guarded import private_directory
+from bundle.system.locks import Lock
 from bundle.tasks.answers import make_rule
 from bundle.tasks.prompts import Message
 
@@ -57,6 +58,8 @@ class Worker:
         self._cleanup = contextlib.AsyncExitStack()
         self._silent_s = 0.0
         self._log = private_directory("bundle-server-") / "server.log"
+        self._lock = Lock(self._log.parent)  # so that no `bundle doctor --clean` takes it for one left behind
+        self._lock.take()
         self._log_sent = 0
         self._local: Local | None = None
         self._model: LocalModel | None = None
@@ -99,6 +102,7 @@ class Worker:
             self._tell(0, "log", self._new_log())
             self._flush()
             shutil.rmtree(self._log.parent, ignore_errors=True)
+            self._lock.release()
             self._out.close()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(BEAT_S):

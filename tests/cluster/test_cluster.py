@@ -3,7 +3,10 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
+import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +52,62 @@ def test_one_is_killed_midway(box: ClusterBox, what: str) -> None:
     assert ended.code == 0, ended.said
     assert "not using" not in ended.said  # the lost workers' servers take seconds to end, which is waited for
     box.check(answered=ALL)
+
+
+def test_a_worker_that_is_lost_while_it_opens_the_checkpoint_is_done_without(box: ClusterBox) -> None:
+    process = box.start()
+    wait_until(lambda: box.nodes.pids("bundle.worker"))
+    os.kill(box.nodes.pids("bundle.worker")[0], signal.SIGKILL)
+
+    ended = box.end_of(process)
+
+    assert ended.code == 0, ended.said
+    assert "not using vm: the worker is gone: it ended (killed by SIGKILL)".replace("vm", socket.gethostname()) in (
+        ended.said
+    )
+    box.check(answered=ALL)
+
+
+def test_why_the_first_server_does_not_come_up_is_said(box: ClusterBox) -> None:
+    """While its worker still proves the tokenizer, for which the end of the server is no end of its own."""
+    box.nodes.set("out of memory")
+    ended = box.run()
+    assert ended.code == 3
+    assert "out of memory" in ended.said.replace("out of GPU memory", "out of memory")
+    assert "the worker is gone" not in ended.said
+    box.check_nothing_is_left()
+
+
+def test_a_machine_where_the_tokenizer_cannot_be_proved_any_more_is_passed_over(box: ClusterBox) -> None:
+    """It ends neither the run nor another machine's server."""
+    other = box.nodes.directory / "other"
+    for part in ("bin", "lib"):
+        shutil.copytree(box.nodes.directory / part, other / part)
+    broken, python, server = other / "broken", other / "bin" / "python", other / "bin" / "lmdeploy"
+    proof = f'case "$*" in *tokenizer_probe*) [ -e "{broken}" ] && exit 5 ;; esac'
+    python.write_text(f'#!/bin/sh\n{proof}\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    server.write_text(f"#!{python}\n" + server.read_text(encoding="utf-8").partition("\n")[2], encoding="utf-8")
+    third = box.nodes.add(BUNDLE_LMDEPLOY=str(server))
+    box.nodes.set("leaves a worker and waits for a word")
+    try:
+        process = box.start()
+        wait_until(lambda: len(box.story.lives) >= 3)
+        wait_until(lambda: len(box.rows()) >= 3 * MIDWAY)
+        broken.touch()
+        for pid in box.nodes.pids("lmdeploy"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: "could not be checked" in box.log.read_text(encoding="utf-8"))
+        box.nodes.go_on()
+
+        ended = box.end_of(process)
+
+        assert ended.code == 0, ended.said
+        assert ended.said.count("could not be checked") == 1
+        box.check(answered=ALL)
+    finally:
+        box.nodes.remove(third)
 
 
 @pytest.mark.parametrize("is_reaped", [True, False], ids=["raylet", "raylet nobody reaps"])

@@ -47,6 +47,21 @@ async def test_a_reply_comes_as_the_worker_had_it_however_the_bytes_arrive() -> 
     assert client.achieved_qpm == 1
 
 
+async def test_what_a_worker_was_called_for_when_it_is_stopped_has_no_outcome() -> None:
+    """The end that it is asked for is not what went wrong."""
+    sent: list[str] = []
+    link = worker(lambda _, number, name, arguments: sent.append(name))
+    proving = asyncio.ensure_future(link.call("prove"))
+    await asyncio.sleep(0)
+
+    link.stop()
+    link.lose("it has ended")
+
+    with pytest.raises(asyncio.CancelledError):
+        await proving
+    assert sent == ["prove", "stop"]
+
+
 @pytest.mark.parametrize(
     "error",
     [
