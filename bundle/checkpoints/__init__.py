@@ -10,6 +10,8 @@ from bundle.checkpoints.inspection import (
     inspect_checkpoint,
     require_architecture,
     require_trust,
+    require_unchanged,
+    when_written,
 )
 from bundle.checkpoints.token_count import TokenCounter, estimating_counter, token_counter
 from bundle.checkpoints.tokenizer import (
@@ -37,6 +39,8 @@ __all__ = [
     "require_architecture",
     "require_chat_template",
     "require_trust",
+    "require_unchanged",
     "require_values",
     "token_counter",
+    "when_written",
 ]

@@ -172,25 +172,63 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     """A SHA-256 over what replies depend on: settings, tokenizer, template, code, and samples of every weight file.
 
     Training and quantizing change weights everywhere, so samples are enough to distinguish two checkpoints, and a copy
-    of a checkpoint has the fingerprint of the original. It does not protect against forgery.
+    of a checkpoint has the fingerprint of the original. It does not protect against forgery. Raises CheckpointError if
+    a file cannot be read any more.
     """
     digest = hashlib.sha256()
+    try:
+        for path in _files_before_weights(checkpoint):
+            digest.update(os.fsencode(path.name) + b"\0")
+            digest.update(path.read_bytes())
+        for path in checkpoint.weights.files:
+            size = path.stat().st_size
+            digest.update(os.fsencode(path.name) + f"\0{size}\0".encode())
+            with path.open("rb") as stream:
+                if size <= _SAMPLES * _SAMPLE_BYTES:
+                    digest.update(stream.read())
+                    continue
+                for number in range(_SAMPLES):
+                    stream.seek((size - _SAMPLE_BYTES) * number // (_SAMPLES - 1))
+                    digest.update(stream.read(_SAMPLE_BYTES))
+    except OSError as error:
+        raise _unreadable(checkpoint, error) from None
+    return digest.hexdigest()
+
+
+def _files_before_weights(checkpoint: Checkpoint) -> list[Path]:
     beside = [checkpoint.path / name for name in list_names(checkpoint.path) if name in _BESIDE]
     require_content(beside, longest=WHOLE_FILE_LIMIT)
-    for path in (checkpoint.path / "config.json", *checkpoint.tokenizer_files, *beside, *checkpoint.remote_code):
-        digest.update(os.fsencode(path.name) + b"\0")
-        digest.update(path.read_bytes())
-    for path in checkpoint.weights.files:
-        size = path.stat().st_size
-        digest.update(os.fsencode(path.name) + f"\0{size}\0".encode())
-        with path.open("rb") as stream:
-            if size <= _SAMPLES * _SAMPLE_BYTES:
-                digest.update(stream.read())
-                continue
-            for number in range(_SAMPLES):
-                stream.seek((size - _SAMPLE_BYTES) * number // (_SAMPLES - 1))
-                digest.update(stream.read(_SAMPLE_BYTES))
-    return digest.hexdigest()
+    return [checkpoint.path / "config.json", *checkpoint.tokenizer_files, *beside, *checkpoint.remote_code]
+
+
+def when_written(checkpoint: Checkpoint) -> Mapping[Path, tuple[int, int]]:
+    """Size and time of the last change (ns) of every file on which replies depend.
+
+    Raises CheckpointError if a file cannot be read any more.
+    """
+    files = [*_files_before_weights(checkpoint), *checkpoint.weights.files]
+    try:
+        return {file: (found.st_size, found.st_mtime_ns) for file in files if (found := file.stat())}
+    except OSError as error:
+        raise _unreadable(checkpoint, error) from None
+
+
+def _unreadable(checkpoint: Checkpoint, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"{shown(checkpoint.path)} was removed or changed while it was in use: {error}.",
+        remedy="Evaluate it where nothing writes to it, for instance a copy.",
+    )
+
+
+def require_unchanged(checkpoint: Checkpoint, before: Mapping[Path, tuple[int, int]]) -> None:
+    """Raise CheckpointError if a checkpoint is not as `when_written` has found it before."""
+    now = when_written(checkpoint)
+    if changed := sorted(file.name for file in now.keys() | before.keys() if now.get(file) != before.get(file)):
+        raise CheckpointError(
+            f"{shown(checkpoint.path)} has changed since it was inspected: {listed(changed)}.",
+            remedy="Its replies would not be those of one model. Evaluate it where nothing writes to it, for instance "
+            "a copy.",
+        )
 
 
 def _require_no_adapter(directory: Path, names: tuple[str, ...]) -> None:

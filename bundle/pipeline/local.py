@@ -1,7 +1,7 @@
 """A checkpoint, served on this machine: a fresh server after each death."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from bundle.checkpoints import (
     prove_tokenizer,
     require_chat_template,
     require_trust,
+    require_unchanged,
     require_values,
     token_counter,
+    when_written,
 )
 from bundle.config.model_files import EngineSettings, ModelFile, model_file, model_file_for
 from bundle.errors import ServerError, UsageError
@@ -72,8 +74,12 @@ class Local(Target):
         if (adapter := self._adapter) is not None:
             self._merged = await in_thread(lambda: self._merge(adapter, screen))
         # Not on the loop's own thread, which cannot wait for the process that reads .bin files.
-        if (note := await in_thread(lambda: require_values(self.checkpoint.weights))) is not None:
+        if (note := await in_thread(self._look)) is not None:
             screen.say(f"warning: {note}")
+
+    def _look(self) -> str | None:
+        self.require_unchanged()  # from now on
+        return require_values(self.checkpoint.weights)
 
     @property
     def _adapter(self) -> Path | None:
@@ -108,6 +114,14 @@ class Local(Target):
     @cached_property
     def checkpoint(self) -> Checkpoint:
         return inspect_checkpoint(self.model_dir) if self._merged is None else self._merged[0]
+
+    @cached_property
+    def _written(self) -> Mapping[Path, tuple[int, int]]:
+        return when_written(self.checkpoint)
+
+    def require_unchanged(self) -> None:
+        """Raise CheckpointError if the checkpoint has been written to since it was opened."""
+        require_unchanged(self.checkpoint, self._written)
 
     @cached_property
     def given(self) -> tuple[Path, Path | None]:
@@ -192,15 +206,17 @@ class Local(Target):
         return choose_engine(options.engine, self._named_model_file[1], job)
 
     def record(self) -> LocalModelRecord:
-        """The checkpoint, for ``run.json``. Reads samples of its weights."""
+        """The checkpoint, for ``run.json``. Reads samples of its weights. Raises CheckpointError if it has changed."""
         checkpoint = self.checkpoint
         path, adapter = self.given
+        found = fingerprint(checkpoint)
+        self.require_unchanged()
         return LocalModelRecord(
             path=str(path),
             architecture=checkpoint.architecture,
             weight_bytes=checkpoint.weights.size,
             quantization=checkpoint.quantization,
-            fingerprint=fingerprint(checkpoint),
+            fingerprint=found,
             adapter=None if adapter is None else str(adapter),
         )
 
@@ -279,7 +295,8 @@ class Local(Target):
             given = self.given_to(spec.engine)
             return Served(self.record(), EngineRecord(**given, version=spec.version, dtype=spec.dtype, gpus=gpus))
 
-        model = LocalModel(self.checkpoint.name, spec, served, self.options, requests, screen, timing)
+        checkpoint = self.checkpoint.name
+        model = LocalModel(checkpoint, spec, served, self.options, requests, screen, timing, self.require_unchanged)
         self._models.append(model)
         return model
 

@@ -34,7 +34,8 @@ _USUAL_REPLY = 2048
 class LocalModel(Prepared):
     """A checkpoint on one set of GPUs: its servers, one after the other, and a client for them.
 
-    ``served`` gives the checkpoint and the engine, for ``run.json``.
+    ``served`` gives the checkpoint and the engine, for ``run.json``; ``require_unchanged`` raises CheckpointError if
+    the checkpoint is not what it was: a server that starts then would serve another model under its name.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class LocalModel(Prepared):
         requests: Requests,
         screen: Screen,
         timing: Timing,
+        require_unchanged: Callable[[], None],
     ) -> None:
         self.label = label
         self.max_restarts = options.max_restarts
@@ -57,6 +59,7 @@ class LocalModel(Prepared):
         self._requests = requests
         self._screen = screen
         self._timing = timing
+        self._require_unchanged = require_unchanged
         self._stop: Mapping[str, Any] = {}
         self._supervisor: Supervisor | None = None
 
@@ -138,7 +141,9 @@ class LocalModel(Prepared):
         async with contextlib.AsyncExitStack() as cleanup:
             cleanup.push_async_callback(until_memory_is_free)
             with self._timing.phase("start_s"):
+                await in_thread(self._require_unchanged)
                 process = await cleanup.enter_async_context(supervisor)
+                await in_thread(self._require_unchanged)
             screen.say(f"server ready after {process.seconds_to_ready:.1f} s")
             noting = asyncio.create_task(memory.note(process.pid))
             cleanup.callback(noting.cancel)

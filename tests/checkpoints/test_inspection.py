@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from bundle.checkpoints import fingerprint, has_chat_template, inspect_checkpoint, require_architecture
+from bundle.checkpoints import (
+    fingerprint,
+    has_chat_template,
+    inspect_checkpoint,
+    require_architecture,
+    require_unchanged,
+    when_written,
+)
 from bundle.checkpoints._settings import vocab_size
 from bundle.errors import CheckpointError
 from tests.checkpoints.checkpoints import (
@@ -293,6 +300,18 @@ def test_weights_are_never_read_however_many_bytes_they_have(model: Path) -> Non
         file.write(start)
         file.truncate(len(start) + size)
     assert inspect_checkpoint(model).weights.size == size
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_checkpoint_that_goes_away_after_its_inspection_is_said(model: Path, name: str) -> None:
+    checkpoint = inspect_checkpoint(model)
+    written = when_written(checkpoint)
+    require_unchanged(checkpoint, written)
+    (model / name).unlink()
+
+    for read in (fingerprint, lambda one: require_unchanged(one, written)):
+        with pytest.raises(CheckpointError, match="was removed or changed while it was in use"):
+            read(checkpoint)
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ MakeBox = Callable[..., Box]
 
 @pytest.fixture
 def box(tmp_path: Path, tiny: Path) -> Iterator[MakeBox]:
-    """Makes the machine; its arguments are the servers' behaviour and variables of the environment."""
+    """Makes the machine; its arguments are the servers' behaviour, a checkpoint and variables of the environment."""
     boxes: list[Box] = []
 
-    def make(behaviour: str = "good", **more: str) -> Box:
-        boxes.append(Box(tmp_path, tiny, behaviour, **more))
+    def make(behaviour: str = "good", model_dir: Path = tiny, **more: str) -> Box:
+        boxes.append(Box(tmp_path, model_dir, behaviour, **more))
         return boxes[-1]
 
     yield make

@@ -1,7 +1,9 @@
 """A server that dies while questions are asked: it is started again, and what was answered is not asked again."""
 
 import os
+import shutil
 import signal
+from pathlib import Path
 
 import psutil
 import pytest
@@ -27,6 +29,33 @@ def test_killed_from_outside(box: MakeBox) -> None:
     machine.check(answered=ALL)
     machine.check_only_what_was_open_was_asked_again()
     assert (machine.run_directory / "server.log").read_text().count("Loading weights") == 2
+
+
+@pytest.mark.parametrize("how", ["written to", "removed"])
+def test_a_checkpoint_that_has_changed_is_not_served_again(box: MakeBox, tiny: Path, tmp_path: Path, how: str) -> None:
+    """As a training overwrites its last one: half of the rows would be another model's."""
+    checkpoint = tmp_path / "last"
+    shutil.copytree(tiny, checkpoint)
+    machine = box("silent; good", model_dir=checkpoint)
+    process = machine.start()
+    machine.until_stuck()
+    if how == "removed":
+        shutil.rmtree(checkpoint)
+    else:
+        weights = checkpoint / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-4] + b"next")
+
+    os.kill(machine.story.lives[0], signal.SIGKILL)
+
+    ended = machine.end_of(process)
+    assert ended.code == 2
+    assert ended.cleanly
+    assert ("has changed since it was inspected: model.safetensors" if how == "written to" else str(checkpoint)) in (
+        ended.said
+    )
+    assert len(machine.answered()) == MIDWAY
+    assert machine.results["coverage"]["answered"] == MIDWAY
+    machine.check_nothing_is_left()
 
 
 @pytest.mark.slow
