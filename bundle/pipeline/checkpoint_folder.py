@@ -1,6 +1,7 @@
 """Which checkpoints the user means, and which of a training that goes on have been written to their end."""
 
 import asyncio
+import contextlib
 import os
 import re
 import time
@@ -173,10 +174,11 @@ def _shape(directory: Path) -> Shape | None:
 
 
 def _files(directory: Path, prefix: str) -> Iterator[tuple[str, int, int]]:
-    with os.scandir(directory) as entries:
+    with contextlib.suppress(PermissionError), os.scandir(directory) as entries:  # what may not be read is not served
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 yield from _files(Path(entry.path), f"{prefix}{entry.name}/")
             else:
-                status = entry.stat()
+                is_dangling = entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110 - quicker
+                status = entry.stat(follow_symlinks=not is_dangling)
                 yield f"{prefix}{entry.name}", status.st_size, status.st_mtime_ns

@@ -13,7 +13,6 @@ import signal
 import sys
 from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,12 +32,13 @@ from bundle.reports.formats import file_name
 from bundle.reports.screen.console import Screen
 from bundle.reports.screen.output import console
 from bundle.reports.texts import Words
-from bundle.runs.files import LARGEST_JSON, RECORD, unwritable, write_json
+from bundle.runs.files import LARGEST_JSON, RECORD, write_json
 from bundle.runs.finding import OUTPUTS, is_run, runs_in
 from bundle.runs.predictions import count_rows
 from bundle.runs.record import LocalModelRecord, RunRecord, Served
 from bundle.runs.recorded_run import read_recorded_run
 from bundle.runs.results import Results
+from bundle.runs.run import new_directory
 from bundle.runs.same_settings import require_same_plan
 from bundle.runs.scoring import headlines
 from bundle.serving.gpu_locks import holder
@@ -47,6 +47,7 @@ from bundle.serving.machine import Machine
 from bundle.system.background import first_fault_only, in_thread
 from bundle.system.files import read_regular
 from bundle.system.guarded import this_program, undisturbed
+from bundle.system.locks import Lock
 from bundle.tasks.sources import Tables
 
 _STAMP: Final = re.compile(r"^ *\d+\.\d s  ")
@@ -56,6 +57,7 @@ _PASSING: Final = re.compile(
 """What a run says of where it is, which on a terminal is one line that is redrawn."""
 _WAIT: Final = "1h"
 """How long a run of a sweep waits for a GPU that another program has taken meanwhile."""
+_LOOK_EVERY_S: Final = 1.0
 _LONGEST_LINE: Final = 2**20
 _OF_MEMORY: Final = 2
 """Weights are read ahead if they fit into this part of the free memory: half of it."""
@@ -68,9 +70,6 @@ _WHY: Final[Mapping[int, str]] = {
     ExitCode.INTERRUPTED: "was_interrupted",
 }
 
-_Next = tuple[Model, Path | None]
-"""A model that has been inspected, and the run to resume; None for a new one."""
-
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -79,6 +78,16 @@ class Outcome:
     model: Model
     code: int
     run: Path | None
+
+
+class _Silent(Screen):
+    """For what has been said before."""
+
+    def say(self, text: str) -> None:
+        """As is."""
+
+    def server(self, activity: str) -> None:
+        """Likewise."""
 
 
 class Sweep:
@@ -120,6 +129,8 @@ class Sweep:
         self._machine = machine
         self._screen = screen
         self._gpus_each = 0
+        self._going = 0
+        self._beginning = asyncio.Lock()
         self._running: set[asyncio.subprocess.Process] = set()
         self._tables: dict[tuple[str, ...], Sequence[Tables]] = {}
         self._outcomes: dict[Model, Outcome | None] = {}
@@ -146,17 +157,16 @@ class Sweep:
         return [one for one in self._outcomes.values() if one is not None]
 
     async def _evaluate(self, models: AsyncIterable[Model]) -> None:
-        queue: asyncio.Queue[_Next | None] = asyncio.Queue(maxsize=1)
+        queue: asyncio.Queue[Model | None] = asyncio.Queue(maxsize=1)
         workers: list[asyncio.Task[None]] = []
         async with first_fault_only(), asyncio.TaskGroup() as group:
             async for model in models:
                 self._outcomes[model] = None
-                following = await self._prepare(model)
-                if following is None:
+                if await self._prepare(model, ahead=True) is None:
                     continue
                 if not workers:
                     workers = [group.create_task(self._work(queue, gpus)) for gpus in self._gpu_groups()]
-                await queue.put(following)
+                await queue.put(model)
             for _ in workers:
                 await queue.put(None)
 
@@ -169,37 +179,45 @@ class Sweep:
     def _gpu_groups(self) -> Sequence[str | None]:
         """What follows ``--gpu`` for each of the runs that go on at once; None where they choose by themselves."""
         each = self._gpus_each
-        if not each:
-            return [None]
-        if self._served.gpu is not None:
+        if each and self._served.gpu is not None:
             return groups_of(self._served.gpu, each)
-        free = [gpu for gpu in visible_gpus(self._machine.gpus) if holder(gpu) is None]
-        return [None] * max(1, len(free) // each)
+        return [None] * max(1, len(visible_gpus(self._machine.gpus)) // each if each else 1)
 
-    async def _prepare(self, model: Model) -> _Next | None:
-        """Inspect a model and look for its earlier run; None if there is nothing to be done."""
+    def _room(self) -> int:
+        """How many runs there is room for now, on the GPUs that no other program's run holds; at least one."""
+        if not self._gpus_each:
+            return 1
+        ours = {process.pid for process in self._running}
+        held = map(holder, visible_gpus(self._machine.gpus))
+        free = sum(one is None or one.is_ending or one.pid in ours for one in held)
+        return max(1, free // self._gpus_each)
+
+    async def _prepare(self, model: Model, *, ahead: bool = False) -> tuple[Model, Path | None] | None:
+        """Inspect a model; return it and the run to resume, if there is one; None if there is nothing to be done."""
+        screen = PrefixedScreen(self._screen, model.name) if ahead else _Silent()
         try:
             served = replace(self._served, adapter=[model.adapter])
             target = Local(model.path, served, self._arguments, self._machine)
-            await target.open(PrefixedScreen(self._screen, model.name))
-            found, is_finished = await in_thread(lambda: self._look(target))
+            await target.open(screen)
+            found, is_finished = await in_thread(lambda: self._look(target, ahead=ahead))
             if found is None or not is_finished:
                 return model, found
             self._screen.say(f"{model.name}: evaluated before, in {found}")
             self._end(Outcome(model, self._conclude(model.name, found), found))
-        except BundleError as error:
+        except (BundleError, OSError) as error:  # trainings remove checkpoints, at any moment
             self._screen.say(f"{model.name}: {error}")
-            self._end(Outcome(model, error.exit_code, None))
+            code = error.exit_code if isinstance(error, BundleError) else ExitCode.USAGE
+            self._end(Outcome(model, code, None))
         return None
 
-    def _look(self, target: Local) -> tuple[Path | None, bool]:
+    def _look(self, target: Local, *, ahead: bool) -> tuple[Path | None, bool]:
         """The earlier run of a model, and whether it is finished."""
         plan = plan_tasks(self._asked, target.model_file)
         self._gpus_each = target.engine.gpu_count
         found = _earlier_run(plan, self._tables_of(plan), target.record(), target.given_to(target.engine.name))
         missing = None if found is None else _unanswered(found)
         is_finished = missing is not None and missing <= self._asked.allow_unanswered
-        if not is_finished:
+        if ahead and not is_finished:
             _read_ahead(target.checkpoint)
         return found, is_finished
 
@@ -217,15 +235,39 @@ class Sweep:
 
     def _end(self, outcome: Outcome) -> None:
         self._outcomes[outcome.model] = outcome
-        results = None if outcome.run is None else Results.read(outcome.run)
-        if results is not None and outcome.run is not None:
+        if outcome.run is None:
+            return
+        with contextlib.suppress(RunError):  # the table says so
+            if (results := Results.read(outcome.run)) is None:
+                return
             found = headlines(RunRecord.read(outcome.run).scored_tasks, results.scores)
             if shown := [f"{one.name} {one.score.accuracy:.2f}" for one in found if one.score.accuracy is not None]:
                 self._screen.say(f"{outcome.model.name}: {', '.join(shown)}")
 
-    async def _work(self, queue: "asyncio.Queue[_Next | None]", gpus: str | None) -> None:
-        while (following := await queue.get()) is not None:
-            await self._run(*following, gpus)
+    async def _work(self, queue: "asyncio.Queue[Model | None]", gpus: str | None) -> None:
+        while (model := await queue.get()) is not None:
+            async with self._beginning:
+                while gpus is None and self._going >= await in_thread(self._room):  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(_LOOK_EVERY_S)
+                self._going += 1
+            try:
+                # Once more: it may have waited for hours, and another program have evaluated it meanwhile.
+                following = await self._prepare(model)
+                while following is not None and await self._was_in_use(*following):
+                    following = await self._prepare(model)
+                if following is not None:
+                    await self._run(*following, gpus)
+            finally:
+                self._going -= 1
+
+    async def _was_in_use(self, model: Model, run: Path | None) -> bool:
+        """Wait for another program that evaluates the model in this run; whether there was one."""
+        if run is None or not (lock := Lock(run)).is_held():
+            return False
+        self._screen.say(f"{model.name}: waiting for another program, which evaluates it in {run}")
+        while lock.is_held():  # noqa: ASYNC110 - it announces nothing
+            await asyncio.sleep(_LOOK_EVERY_S)
+        return True
 
     async def _run(self, model: Model, resume: Path | None, gpus: str | None) -> None:
         name = model.name
@@ -248,7 +290,8 @@ class Sweep:
         try:
             await asyncio.wait({saying, printed, ended})
         except asyncio.CancelledError:
-            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(ProcessLookupError):  # it was killed, and what it started is about to end
+                process.send_signal(signal.SIGINT)
             with contextlib.suppress(asyncio.CancelledError):
                 await undisturbed(saying, printed, ended)
             raise
@@ -338,11 +381,7 @@ def _report(outcomes: Sequence[Outcome], out: Path, label: str, screen: Screen) 
     screen.close()
     screen.set_apart()
     show(console(sys.stdout, width=200), series, screen.words)
-    directory = out / f"{datetime.now():%Y%m%d-%H%M%S}-sweep-{file_name(label)}"
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(directory, error) from None
+    directory = new_directory(out, f"sweep-{file_name(label)}")
     comparisons = list(series.comparisons.values())
     content = {
         "checkpoints": [

@@ -36,6 +36,29 @@ def require_writable(out: Path) -> None:
         raise unwritable(out, OSError(why, os.strerror(why)))
 
 
+def new_directory(out: Path, label: str) -> Path:
+    """Create a directory in ``out`` that is named after the time and ``label``, and nobody else's.
+
+    Raises RunError if it cannot be created.
+    """
+    stem = f"{datetime.now():%Y%m%d-%H%M%S}-{label}"
+    attempt = 1
+    while True:
+        directory = out / (stem if attempt == 1 else f"{stem}-{attempt}")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            # It will hold questions that may be private, and the server's log.
+            directory.mkdir(mode=0o700)
+        except FileExistsError as error:
+            if not out.is_dir():
+                raise unwritable(directory, error) from None
+            attempt += 1
+        except OSError as error:
+            raise unwritable(directory, error) from None
+        else:
+            return directory
+
+
 class Run:
     """A run directory that this process writes to, and no other. Use it as a context manager.
 
@@ -71,22 +94,7 @@ class Run:
 
         Raises RunError if it cannot be created.
         """
-        stem = datetime.now().strftime("%Y%m%d-%H%M%S-")
-        stem += shortened(re.sub(r"[^\w.-]+", "-", label).strip("-.") or "run")
-        attempt = 1
-        while True:
-            directory = out / (stem if attempt == 1 else f"{stem}-{attempt}")
-            try:
-                out.mkdir(parents=True, exist_ok=True)
-                # It will hold questions that may be private, and the server's log.
-                directory.mkdir(mode=0o700)
-                return cls(directory)
-            except FileExistsError as error:
-                if not out.is_dir():
-                    raise unwritable(directory, error) from None
-                attempt += 1
-            except OSError as error:
-                raise unwritable(directory, error) from None
+        return cls(new_directory(out, shortened(re.sub(r"[^\w.-]+", "-", label).strip("-.") or "run")))
 
     @classmethod
     def resume(cls, directory: Path) -> Self:

@@ -1,6 +1,7 @@
 """Checkpoints are taken as they appear, and none while it is written."""
 
 import asyncio
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,3 +117,20 @@ async def test_one_that_is_renamed_into_place_or_taken_away_is_no_trouble(tmp_pa
 
     assert await watched.until("checkpoint-100") == ["checkpoint-100"]
     assert watched.said == []
+
+
+@pytest.mark.skipif(not os.geteuid(), reason="root may read everything")
+async def test_what_may_not_be_read_holds_up_nothing(tmp_path: Path, original: Path) -> None:
+    folder = tmp_path / "sft"
+    shutil.copytree(original, folder / "checkpoint-1")
+    (folder / "checkpoint-1" / "global_step1").mkdir(mode=0o000)
+
+    assert await Watched(folder, forever()).until("checkpoint-1") == ["checkpoint-1"]
+
+
+async def test_a_link_to_what_is_gone_holds_up_nothing(tmp_path: Path, original: Path) -> None:
+    folder = tmp_path / "sft"
+    shutil.copytree(original, folder / "checkpoint-1")
+    (folder / "checkpoint-1" / "previous").symlink_to("../checkpoint-0")
+
+    assert await Watched(folder, forever()).until("checkpoint-1") == ["checkpoint-1"]

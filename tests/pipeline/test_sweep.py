@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -255,6 +256,71 @@ def test_the_system_is_told_to_read_the_weights_ahead(training: MakeFolder, box:
         assert box(folder).run("--subjects", "law").code == 0
 
     assert read == [(f"checkpoint-{number}", os.POSIX_FADV_WILLNEED) for number in (1, 2)]
+
+
+@pytest.mark.slow
+def test_a_gpu_that_becomes_free_is_used(training: MakeFolder, box: Callable[..., Box]) -> None:
+    """It was another program's when the sweep began."""
+    machine = box(training(1, 2), "leaves a worker and waits for a word", **TWO_GPUS)
+    locks = Path(machine.environment["BUNDLE_GPU_LOCKS"])
+    locks.mkdir()
+    path = locks / "bundle-gpu-GPU-1.lock"
+    path.touch()
+    with path.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        process = machine.start()
+        machine.until_stuck()
+    wait_until(lambda: len(machine.story.lives) == 2)
+    Path(f"{machine.environment['LMDEPLOY_STAND_IN_JOURNAL']}-go-on").touch()
+
+    ended = machine.end_of(process)
+
+    assert ended.code == 0
+    assert sorted(machine.story.all_of("gpus")) == ["0", "1"]
+    machine.check_nothing_is_left()
+
+
+@pytest.mark.slow
+def test_of_two_sweeps_one_waits_for_what_the_other_evaluates(
+    training: MakeFolder, box: Callable[..., Box], tmp_path: Path
+) -> None:
+    machine = box(training(1, 2), "leaves a worker and waits for a word")
+    first = machine.start()
+    machine.until_stuck()
+    another = box(tmp_path / "sft", "leaves a worker and waits for a word")
+    another.log = tmp_path / "another"
+    second = another.start()
+    wait_until(lambda: "checkpoint-1: waiting for another program" in another.log.read_text(encoding="utf-8"))
+
+    Path(f"{machine.environment['LMDEPLOY_STAND_IN_JOURNAL']}-go-on").touch()
+
+    assert machine.end_of(first).code == 0
+    ended = another.end_of(second)
+    assert ended.code == 0
+    assert "checkpoint-1: evaluated before, in " in ended.said
+    assert len(list(machine.out.glob("*-checkpoint-1/run.json"))) == 1
+    tables = [[(one["name"], one["exit_code"]) for one in sweep["checkpoints"]] for sweep in sweeps_of(machine)]
+    assert tables == [[("checkpoint-1", 0), ("checkpoint-2", 0)]] * 2
+    machine.check_nothing_is_left()
+
+
+@pytest.mark.slow
+def test_one_that_is_removed_before_its_turn_stops_no_other(training: MakeFolder, box: Callable[..., Box]) -> None:
+    """As trainings do that keep the last few."""
+    folder = training(1, 2, 3)
+    machine = box(folder, "leaves a worker and waits for a word")
+    process = machine.start()
+    machine.until_stuck()
+    shutil.rmtree(folder / "checkpoint-2")
+    Path(f"{machine.environment['LMDEPLOY_STAND_IN_JOURNAL']}-go-on").touch()
+
+    ended = machine.end_of(process)
+
+    assert ended.code == 2
+    assert set(runs_of(machine)) == {"checkpoint-1", "checkpoint-3"}
+    (written,) = sweeps_of(machine)
+    assert [one["exit_code"] for one in written["checkpoints"]] == [0, 2, 0]
+    machine.check_nothing_is_left()
 
 
 @pytest.mark.slow
