@@ -1,6 +1,7 @@
 """The connections to a server: what is sent over them, trusted and read is bounded."""
 
 import importlib
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
@@ -22,6 +23,10 @@ _MOST_HEADERS = 1024
 _MOST_CONNECTIONS = 1000
 _IDLE_S = 4.0
 """How long an idle connection is kept: uvicorn closes it after 5 s, and a request sent just then is lost."""
+_KEPT_ALIVE_S = {"TCP_KEEPIDLE": 30, "TCP_KEEPALIVE": 30, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+"""When a connection over which nothing comes is asked whether it is still there, at most 90 seconds until it is lost.
+
+That also keeps it known to gateways on the way, which forget those that are silent while a model thinks."""
 _OF_THE_BODY = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
 _MORE_HEADERS: Any = (  # aiohttp bounds their number, at 128, from 3.14 on
@@ -83,9 +88,18 @@ class _Request(aiohttp.ClientRequest):
         # A response that was sent twice, say: the second would be taken for that to the next request.
         if conn.protocol is None or conn.protocol.should_close:
             raise _StrayDataError
+        _keep_alive(conn.transport.get_extra_info("socket"))
         response: Any = await super().send(conn)
         response.came_over = conn.protocol
         return response  # type: ignore[no-any-return]
+
+
+def _keep_alive(connection: Any) -> None:
+    if not connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEPT_ALIVE_S.items():
+            if (option := getattr(socket, name, None)) is not None:  # Linux and macOS name them differently
+                connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class Prepared(NamedTuple):

@@ -14,6 +14,8 @@ _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _LONGEST_FIELD = max(map(len, _FIELDS))
 _OF_WHOLE_BODIES = (b"{", b"[", b"<", b'"')
 _LONGEST_CHUNK = 2**16
+_MOST_LINES = 64
+"""Lines of data after which only a blank line ends an event: looking for another end takes time in their square."""
 _UNNAMED = frozenset({b"", b"message"})
 _SAID_DONE = re.compile(rb"""["'\[<\s]*done[\]"'>.!\s]*""", re.IGNORECASE)
 # What servers send for a connection to stay open.
@@ -82,6 +84,8 @@ class EventDecoder:
 
     def _dispatch_complete(self, events: list[object]) -> None:
         """Dispatch the data so far unless it is the beginning of an object."""
+        if len(self._data) > _MOST_LINES:
+            return
         data = b"\n".join(self._data)
         if not data.startswith(b"{") or _is_json(data):
             self._dispatch(events)

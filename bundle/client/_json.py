@@ -20,7 +20,9 @@ def charset_of(content_type: str) -> str:
 
 
 def from_json(data: bytes, charset: str = _UTF_8) -> object:
-    """Parse JSON: in a form of Unicode, as it must be, or else in ``charset``. Its numbers may have any length.
+    """Parse JSON: in a form of Unicode, as it must be, or else in ``charset``.
+
+    Its numbers may have any length, and its texts line ends as they are.
 
     An object that a gateway has encoded a second time, as a string, is that object. Raises ValueError if it is not
     JSON, RecursionError if it is nested too deep.
@@ -40,7 +42,7 @@ def _parsed(data: bytes, charset: str) -> Any:
     try:
         return json.loads(data)
     except json.JSONDecodeError:
-        raise
+        return json.loads(data, strict=False)
     except UnicodeDecodeError:
         text = data.decode(charset)
     except ValueError:

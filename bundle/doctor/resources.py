@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from bundle.serving.conversion import cache_directory
-from bundle.system.files import user_path
+from bundle.system.files import sync, user_path
 from bundle.system.findings import Finding, failing, ok, warning
 from bundle.system.text import size
 from bundle.tasks.sources.hub import hub_cache
@@ -52,7 +52,7 @@ def _place(what: str, path: Path, needed: int, remedy: str, *, fatal: bool, much
         with tempfile.TemporaryFile(dir=existing, prefix=".bundle-doctor-") as file:  # has no name, so nothing stays
             file.write(bytes(4096))
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
         free = shutil.disk_usage(existing).free
         status = os.statvfs(existing)
     except OSError as error:

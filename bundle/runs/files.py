@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from bundle.errors import RunError
-from bundle.system.files import NO_ROOM, open_for_writing, open_regular, read_regular
+from bundle.system.files import NO_ROOM, open_for_writing, open_regular, read_regular, sync
 
 RECORD: Final = "run.json"
 PROMPTS: Final = "prompts.jsonl"
@@ -126,7 +126,7 @@ def write_whole(path: Path, content: Iterable[bytes]) -> None:
         with os.fdopen(open_for_writing(part, os.O_CREAT | os.O_EXCL), "wb") as stream:
             stream.writelines(content)
             stream.flush()
-            os.fsync(stream.fileno())
+            sync(stream.fileno())
         part.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):

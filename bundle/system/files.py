@@ -98,6 +98,15 @@ def open_for_writing(path: Path, flags: int) -> int:
 _IRREGULAR = "it is a pipe, a device or a socket, not a regular file"
 
 
+def sync(descriptor: int) -> None:
+    """Have the system write a file to the disk, where its file system can be told to: some network drives cannot."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+
+
 def _require_regular(mode: int) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, "it is a directory")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import pytest
 from hypothesis import given
@@ -88,6 +89,17 @@ def test_a_number_of_any_length_loses_no_json() -> None:
     for data in (b"{", b"\xb4\xf0", b'{"a": %b' % digits):
         with pytest.raises(ValueError):
             from_json(data)
+
+
+def test_a_text_may_have_line_ends_as_they_are() -> None:
+    assert from_json('{"text": "答案\n是\tB"}'.encode()) == {"text": "答案\n是\tB"}
+
+
+@pytest.mark.parametrize("begin", [b"data: {\n", b'data: {"a": [\n'])
+def test_an_event_of_many_lines_takes_no_time_in_their_square(begin: bytes) -> None:
+    started = time.process_time()
+    assert len(decoded(begin + 20_000 * b'data: {"a": 1},\n')) == 1
+    assert time.process_time() - started < 5
 
 
 @given(st.data())

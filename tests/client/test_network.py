@@ -1,7 +1,11 @@
 """What lies between the client and the server: proxies and certificates."""
 
 import asyncio
+import contextlib
+import os
+import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -236,3 +240,30 @@ def test_certificates_in_the_home_of_nobody_are_an_error(monkeypatch: pytest.Mon
     monkeypatch.setenv("SSL_CERT_FILE", "~nobody-of-this-name/ca.pem")
     with pytest.raises(UsageError, match=r"SSL_CERT_FILE=~nobody-of-this-name/ca\.pem cannot be read"):
         client_of("https://127.0.0.1:1/v1")
+
+
+def open_socket(address: object) -> socket.socket:
+    """This process's socket with this address of its own."""
+    for name in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found = socket.socket(fileno=os.dup(int(name.name)))
+            if found.getsockname() == address:
+                return found
+            found.close()
+    raise LookupError(address)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the socket in /proc")
+async def test_a_connection_is_kept_alive_while_a_model_thinks_so_that_a_lost_one_is_noticed() -> None:
+    kept: list[int] = []
+
+    async def handler(call: Call) -> web.Response:
+        assert call.request.transport is not None
+        with open_socket(call.request.transport.get_extra_info("peername")) as connection:
+            kept.append(connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+            kept.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE))
+        return completion("B")
+
+    async with loopback_api(handler) as api, client_of(api.url) as client:
+        await ask(client)
+    assert kept == [1, 30]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bundle.errors import UsageError
-from bundle.system.files import cache_path, read_regular
+from bundle.system.files import cache_path, read_regular, sync
 
 
 def refusal(path: Path) -> str:
@@ -74,3 +74,11 @@ def test_no_more_memory_is_taken_than_a_file_has(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"text")
 
     assert read_regular(tmp_path / "file", 2**50) == b"text"
+
+
+def test_what_no_file_system_can_be_told_to_write_is_left_to_it() -> None:
+    reading, writing = os.pipe()  # fsync refuses it as network drives without one refuse files
+    with os.fdopen(reading), os.fdopen(writing):
+        sync(writing)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        sync(writing)
