@@ -8,7 +8,7 @@ import importlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -137,7 +137,8 @@ def _missing(error: ModuleNotFoundError) -> Finding:
     )
 
 
-_COLOURS: Final = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILING: "red"}
+# Green and yellow as on the screen of a run.
+_COLOURS: Final[Mapping[Status, int | str]] = {Status.OK: 28, Status.WARNING: 130, Status.FAILING: "red"}
 _TOPIC_WIDTH: Final = 11
 _INDENT: Final = " " * (10 + _TOPIC_WIDTH)
 _LONGEST: Final = 600

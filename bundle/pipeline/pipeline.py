@@ -91,7 +91,8 @@ async def evaluate(
             if session.run is not None and session.evaluation is not None:
                 name = shortest_name(session.run.directory, options.out)
                 how = f"add --resume {name}" if session.command is None else f"bundle resume {name}"
-                screen.say(screen.words("screen.interrupted", how=how))
+                screen.say(screen.words("screen.interrupted"))
+                screen.say(screen.words("screen.to_continue", how=how))  # short enough to stay one line that is copied
             else:
                 screen.say("interrupted")
             return ExitCode.INTERRUPTED

@@ -77,7 +77,7 @@ def test_a_terminal_sees_colours(tmp_path: Path) -> None:
             seen += chunk
         process.wait()
     os.close(terminal)
-    assert b"\x1b[32m" in seen
+    assert b"\x1b[38;5;28m" in seen
     assert b"ok" in seen
 
 

@@ -6,19 +6,26 @@ rich is imported on use: the first lines are shown before the server is started,
 import contextlib
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TYPE_CHECKING, Final, TextIO, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+COLOURS: Final = {"green": 28, "yellow": 130, "cyan": 30, "bright_black": 245}
+"""Of the 256 colours those that can be read on white and on black; the 16 differ from terminal to terminal, and in many
+yellow and cyan can hardly be seen on white."""
+
 
 def console(stream: TextIO, *, width: int | None = None) -> "Console":
     """A console that shows text as it is. ``width`` is its width in columns where it is not a terminal."""
     from rich.console import Console  # imported late: slow, and the server should start first
+    from rich.theme import Theme
 
     terminal = stream.isatty()
-    return Console(file=stream, highlight=False, emoji=False, soft_wrap=not terminal, width=None if terminal else width)
+    width = None if terminal else width
+    theme = Theme({name: f"color({number})" for name, number in COLOURS.items()})
+    return Console(file=stream, theme=theme, highlight=False, emoji=False, soft_wrap=not terminal, width=width)
 
 
 def plain_table(*, padding: tuple[int, int, int, int] = (0, 1, 0, 0)) -> "Table":
