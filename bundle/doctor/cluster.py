@@ -4,10 +4,11 @@ import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from bundle.doctor.examination import Options
 from bundle.errors import ServerError
-from bundle.fleet import Host, Machine
+from bundle.fleet import UNTIL_MISSED_S, Host, Machine
 from bundle.system.files import user_path
 from bundle.system.findings import Finding, Status, failing, warning
 
@@ -16,6 +17,8 @@ Topics = list[tuple[str, Finding]]
 _SAME_EVERYWHERE = ("packages", "lmdeploy", "vllm", "cpu engine", "checkpoint")
 """Topics in which machines that share a run should agree; what follows of a checkpoint is of each one's GPUs."""
 
+_MOST_LIMITS: Final = 30
+"""After so many times the limit of one check the examination of a machine hangs: it takes a few times that."""
 _NOT_EXAMINED = "machine"
 """The topic of what is found of a machine that could not be examined."""
 
@@ -31,13 +34,13 @@ def examine_cluster(address: str, options: Options) -> dict[str, Topics]:
         arguments += ["--data", str(Path(data).absolute()) if Path(data).exists() else data]
     if options.model_dir is not None:
         arguments += ["--model-dir", str(user_path(options.model_dir).absolute())]
-    return asyncio.run(_examine_all(address, arguments))
+    return asyncio.run(_examine_all(address, arguments, UNTIL_MISSED_S + _MOST_LIMITS * options.limit_s))
 
 
-async def _examine_all(address: str, arguments: Sequence[str]) -> dict[str, Topics]:
+async def _examine_all(address: str, arguments: Sequence[str], limit_s: float) -> dict[str, Topics]:
     host = await Host.join(address)
     try:
-        found = await asyncio.gather(*(_examine(host, machine, arguments) for machine in host.machines))
+        found = await asyncio.gather(*(_examine(host, machine, arguments, limit_s) for machine in host.machines))
     finally:
         await host.close()
     names = [machine.name for machine in host.machines]
@@ -50,13 +53,15 @@ async def _examine_all(address: str, arguments: Sequence[str]) -> dict[str, Topi
     return {**machines, "cluster": _differences(machines)}
 
 
-async def _examine(host: Host, machine: Machine, arguments: Sequence[str]) -> Topics:
+async def _examine(host: Host, machine: Machine, arguments: Sequence[str], limit_s: float) -> Topics:
     try:
-        program = await host.start("-m", "bundle", "doctor", "--json", *arguments, node=machine.node)
-    except ServerError as error:
+        async with asyncio.timeout(limit_s):
+            program = await host.start("-m", "bundle", "doctor", "--json", *arguments, node=machine.node)
+            output = await program.output()
+    except (ServerError, TimeoutError) as error:
+        how = error.message if isinstance(error, ServerError) else f"It was not examined within {limit_s:.0f} s."
         remedy = "See `ray status`. For a while Ray lists a machine that is lost; a run does without it."
-        return [(_NOT_EXAMINED, warning("this machine does not answer", remedy, [error.message]))]
-    output = await program.output()
+        return [(_NOT_EXAMINED, warning("this machine does not answer", remedy, [how]))]
     try:
         return [
             (one["topic"], Finding(Status(one["status"]), one["text"], one["remedy"], tuple(one["details"])))

@@ -42,7 +42,7 @@ from bundle.runs.run import new_directory
 from bundle.runs.same_settings import require_same_plan
 from bundle.runs.scoring import headlines
 from bundle.serving.gpu_locks import holder
-from bundle.serving.gpus import groups_of, visible_gpus
+from bundle.serving.gpus import Gpu, groups_of, select_gpus, visible_gpus
 from bundle.serving.machine import Machine
 from bundle.system.background import first_fault_only, in_thread
 from bundle.system.files import read_regular
@@ -129,8 +129,8 @@ class Sweep:
         self._machine = machine
         self._screen = screen
         self._gpus_each = 0
-        self._going = 0
-        self._beginning = asyncio.Lock()
+        self._taken: list[str] = []
+        self._ended = asyncio.Event()
         self._running: set[asyncio.subprocess.Process] = set()
         self._tables: dict[tuple[str, ...], Sequence[Tables]] = {}
         self._outcomes: dict[Model, Outcome | None] = {}
@@ -157,18 +157,11 @@ class Sweep:
         return [one for one in self._outcomes.values() if one is not None]
 
     async def _evaluate(self, models: AsyncIterable[Model]) -> None:
-        queue: asyncio.Queue[Model | None] = asyncio.Queue(maxsize=1)
-        workers: list[asyncio.Task[None]] = []
         async with first_fault_only(), asyncio.TaskGroup() as group:
             async for model in models:
                 self._outcomes[model] = None
-                if await self._prepare(model, ahead=True) is None:
-                    continue
-                if not workers:
-                    workers = [group.create_task(self._work(queue, gpus)) for gpus in self._gpu_groups()]
-                await queue.put(model)
-            for _ in workers:
-                await queue.put(None)
+                if await self._prepare(model, ahead=True) is not None:
+                    group.create_task(self._work(model, await self._take_gpus()))
 
     def interrupt(self) -> None:
         """Interrupt every run: the first time in order, the second time at once."""
@@ -176,21 +169,40 @@ class Sweep:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGINT)
 
-    def _gpu_groups(self) -> Sequence[str | None]:
-        """What follows ``--gpu`` for each of the runs that go on at once; None where they choose by themselves."""
-        each = self._gpus_each
-        if each and self._served.gpu is not None:
-            return groups_of(self._served.gpu, each)
-        return [None] * max(1, len(visible_gpus(self._machine.gpus)) // each if each else 1)
+    async def _take_gpus(self) -> str | None:
+        """Wait until one more run can go on beside the others; what follows its ``--gpu``, if that was given.
 
-    def _room(self) -> int:
-        """How many runs there is room for now, on the GPUs that no other program's run holds; at least one."""
-        if not self._gpus_each:
-            return 1
+        Other programs may hold GPUs, for a while. If they hold all, one run goes on that waits as a single one does.
+        """
+        while (free := await in_thread(self._free)) is None and self._taken:
+            self._ended.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY_S):
+                    await self._ended.wait()
+        taken = free or (self._groups[0] if self._groups else "")
+        self._taken.append(taken)
+        return taken or None
+
+    @property
+    def _groups(self) -> Sequence[str]:
+        """Those that ``--gpu`` names."""
+        return groups_of(self._served.gpu, self._gpus_each) if self._served.gpu and self._gpus_each else ()
+
+    def _free(self) -> str | None:
+        """A group of GPUs that neither we nor others use, or "" for any; None if there is none."""
+        each, groups = self._gpus_each, self._groups
+        if not each:
+            return None if self._taken else ""
+        if groups:
+            named = [one for one in groups if one not in self._taken]
+            return next((one for one in named if self._are_free(select_gpus(self._machine.gpus, one, each))), None)
+        free = [gpu for gpu in visible_gpus(self._machine.gpus) if self._are_free([gpu])]
+        return "" if len(free) // each > len(self._taken) else None
+
+    def _are_free(self, gpus: Sequence[Gpu]) -> bool:
+        """Whether no other program's run holds one of these."""
         ours = {process.pid for process in self._running}
-        held = map(holder, visible_gpus(self._machine.gpus))
-        free = sum(one is None or one.is_ending or one.pid in ours for one in held)
-        return max(1, free // self._gpus_each)
+        return all(one is None or one.is_ending or one.pid in ours for one in map(holder, gpus))
 
     async def _prepare(self, model: Model, *, ahead: bool = False) -> tuple[Model, Path | None] | None:
         """Inspect a model; return it and the run to resume, if there is one; None if there is nothing to be done."""
@@ -244,21 +256,17 @@ class Sweep:
             if shown := [f"{one.name} {one.score.accuracy:.2f}" for one in found if one.score.accuracy is not None]:
                 self._screen.say(f"{outcome.model.name}: {', '.join(shown)}")
 
-    async def _work(self, queue: "asyncio.Queue[Model | None]", gpus: str | None) -> None:
-        while (model := await queue.get()) is not None:
-            async with self._beginning:
-                while gpus is None and self._going >= await in_thread(self._room):  # noqa: ASYNC110 - nobody tells
-                    await asyncio.sleep(_LOOK_EVERY_S)
-                self._going += 1
-            try:
-                # Once more: it may have waited for hours, and another program have evaluated it meanwhile.
+    async def _work(self, model: Model, gpus: str | None) -> None:
+        try:
+            # Once more: it may have waited for hours, and another program have evaluated it meanwhile.
+            following = await self._prepare(model)
+            while following is not None and await self._was_in_use(*following):
                 following = await self._prepare(model)
-                while following is not None and await self._was_in_use(*following):
-                    following = await self._prepare(model)
-                if following is not None:
-                    await self._run(*following, gpus)
-            finally:
-                self._going -= 1
+            if following is not None:
+                await self._run(*following, gpus)
+        finally:
+            self._taken.remove(gpus or "")
+            self._ended.set()
 
     async def _was_in_use(self, model: Model, run: Path | None) -> bool:
         """Wait for another program that evaluates the model in this run; whether there was one."""

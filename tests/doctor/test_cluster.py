@@ -1,6 +1,8 @@
 """What ``bundle doctor --cluster`` makes of the machines' findings; `tests/cluster` has machines."""
 
+import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -8,6 +10,7 @@ from bundle.doctor.cluster import _differences, _examine
 from bundle.errors import ServerError
 from bundle.fleet import Machine
 from bundle.system.findings import ok
+from tests.evaluation.simulated_clock import run_simulated
 
 
 def test_machines_that_differ_in_what_serves_are_named() -> None:
@@ -36,38 +39,45 @@ def test_a_machine_with_another_checkpoint_is_named_and_what_it_needs_there_is_n
 
 
 class ScriptedProgram:
-    """A doctor on a machine, which writes something and ends."""
+    """A doctor on a machine, which writes something and ends; one that writes nothing and for no reason hangs."""
 
     def __init__(self, written: bytes, why: str) -> None:
         self._written = written
         self.why_gone = why
 
     async def output(self) -> bytes:
+        if not (self._written or self.why_gone):
+            await asyncio.Event().wait()
         return self._written
 
 
 class ScriptedHost:
-    """A cluster of which a machine is lost that Ray still lists, one lacks this program, and one is well."""
+    """A cluster of which a machine is lost that Ray still lists, one hangs, one lacks this program, one is well."""
 
     async def start(self, *arguments: str, node: str) -> ScriptedProgram:
         if node == "lost":
             raise ServerError("A worker could not be started on the cluster: the actor died.")
+        if node == "stopped":
+            return ScriptedProgram(b"", "")
         if node == "bare":
             return ScriptedProgram(b"", "it ended (exit code 1): No module named bundle")
         found = {"topic": "lmdeploy", "status": "ok", "text": "0.18.0", "remedy": None, "details": list[str]()}
         return ScriptedProgram(json.dumps({"findings": [found]}).encode(), "")
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize(
     ("node", "text", "why"),
     [
         ("lost", "this machine does not answer", "A worker could not be started on the cluster: the actor died."),
+        ("stopped", "this machine does not answer", "It was not examined within 390 s."),
         ("bare", "bundle cannot be run on this machine", "it ended (exit code 1): No module named bundle"),
     ],
 )
-async def test_a_machine_that_cannot_be_examined_is_said_and_differs_from_none(node: str, text: str, why: str) -> None:
-    machines = {name: await _examine(ScriptedHost(), Machine(name, name, 1, 1), []) for name in ("well", node)}  # type: ignore[arg-type]
+def test_a_machine_that_cannot_be_examined_is_said_and_differs_from_none(node: str, text: str, why: str) -> None:
+    host: Any = ScriptedHost()
+    machines = {
+        name: run_simulated(_examine(host, Machine(name, name, 1, 1), [], limit_s=390.0)) for name in ("well", node)
+    }
 
     ((_, finding),) = machines[node]
     assert (finding.text, finding.details) == (text, (why,))

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -258,16 +258,33 @@ def test_the_system_is_told_to_read_the_weights_ahead(training: MakeFolder, box:
     assert read == [(f"checkpoint-{number}", os.POSIX_FADV_WILLNEED) for number in (1, 2)]
 
 
+@contextlib.contextmanager
+def gpu_1_is_held(machine: Box) -> Iterator[None]:
+    """By another program."""
+    path = Path(machine.environment["BUNDLE_GPU_LOCKS"]) / "bundle-gpu-GPU-1.lock"
+    path.parent.mkdir()
+    path.touch()
+    with path.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.mark.slow
+def test_no_checkpoint_waits_for_a_gpu_that_is_held_while_another_is_free(
+    training: MakeFolder, box: Callable[..., Box]
+) -> None:
+    machine = box(training(1, 2), **TWO_GPUS)
+    with gpu_1_is_held(machine):
+        ended = machine.run("--gpu", "0,1", "--subjects", "law")
+    assert ended.code == 0
+    assert machine.story.all_of("gpus") == ["0", "0"]
+
+
 @pytest.mark.slow
 def test_a_gpu_that_becomes_free_is_used(training: MakeFolder, box: Callable[..., Box]) -> None:
     """It was another program's when the sweep began."""
     machine = box(training(1, 2), "leaves a worker and waits for a word", **TWO_GPUS)
-    locks = Path(machine.environment["BUNDLE_GPU_LOCKS"])
-    locks.mkdir()
-    path = locks / "bundle-gpu-GPU-1.lock"
-    path.touch()
-    with path.open() as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with gpu_1_is_held(machine):
         process = machine.start()
         machine.until_stuck()
     wait_until(lambda: len(machine.story.lives) == 2)
