@@ -39,7 +39,7 @@ from bundle.checkpoints._settings import (
     wrong_value,
 )
 from bundle.checkpoints._tensors import check_tensors, tied_tensors
-from bundle.checkpoints._values import require_gptq, require_same_values
+from bundle.checkpoints._values import read_values, require_gptq, require_same_values
 from bundle.checkpoints._weights import ADAPTER_WEIGHTS, inspect_weights
 from bundle.errors import CheckpointError
 from bundle.system.files import model_name
@@ -50,7 +50,7 @@ _TOKENIZER_SETTINGS: Final = ("tokenizer_config.json", "special_tokens_map.json"
 _MODELOPT: Final = "hf_quant_config.json"
 _BESIDE: Final = ("generation_config.json", "chat_template.jinja", "chat_template.json", _MODELOPT)
 """Further files on which replies depend: they say how a prompt is built, and where a reply ends."""
-_SAMPLES, _SAMPLE_BYTES = 16, 64 * 1024
+_SAMPLES, _SAMPLE_BYTES, _TENSOR_BYTES, _LAST_ROWS_BYTES = 16, 64 * 1024, 4096, 2**22
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,27 +169,30 @@ def require_trust(checkpoint: Checkpoint, *, trusted: bool) -> None:
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:
-    """A SHA-256 over what replies depend on: settings, tokenizer, template, code, and samples of every weight file.
+    """A SHA-256 over what replies depend on: settings, tokenizer, template, code, and samples of all weights.
 
-    Training and quantizing change weights everywhere, so samples are enough to distinguish two checkpoints, and a copy
-    of a checkpoint has the fingerprint of the original. It does not protect against forgery. Raises CheckpointError if
-    a file cannot be read any more.
+    Of every tensor there is a sample, for some trainings, and merged adapters, change some tensors only; of those with
+    a row for each token the last rows too, where tokens are added. A copy of a checkpoint has the fingerprint of the
+    original. It does not protect against forgery. Raises CheckpointError if a file cannot be read any more.
     """
     digest = hashlib.sha256()
     try:
         for path in _files_before_weights(checkpoint):
             digest.update(os.fsencode(path.name) + b"\0")
             digest.update(path.read_bytes())
-        for path in checkpoint.weights.files:
+        weights = checkpoint.weights
+        for path in weights.files:
             size = path.stat().st_size
             digest.update(os.fsencode(path.name) + f"\0{size}\0".encode())
             with path.open("rb") as stream:
-                if size <= _SAMPLES * _SAMPLE_BYTES:
-                    digest.update(stream.read())
-                    continue
                 for number in range(_SAMPLES):
-                    stream.seek((size - _SAMPLE_BYTES) * number // (_SAMPLES - 1))
+                    stream.seek(max(size - _SAMPLE_BYTES, 0) * number // (_SAMPLES - 1))
                     digest.update(stream.read(_SAMPLE_BYTES))
+        tokens = vocab_size(checkpoint.config)
+        for name in weights.places:
+            digest.update(read_values(weights, name, _TENSOR_BYTES))
+            if tokens in weights.tensors[name].shape:
+                digest.update(read_values(weights, name, _LAST_ROWS_BYTES, where=1))
     except OSError as error:
         raise _unreadable(checkpoint, error) from None
     return digest.hexdigest()

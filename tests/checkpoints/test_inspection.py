@@ -28,6 +28,7 @@ from tests.checkpoints.checkpoints import (
     safetensors_bytes,
     write_checkpoint,
     write_json,
+    write_safetensors,
 )
 
 
@@ -312,6 +313,20 @@ def test_a_checkpoint_that_goes_away_after_its_inspection_is_said(model: Path, n
     for read in (fingerprint, lambda one: require_unchanged(one, written)):
         with pytest.raises(CheckpointError, match="was removed or changed while it was in use"):
             read(checkpoint)
+
+
+def test_a_change_of_any_single_tensor_or_of_the_last_tokens_is_another_fingerprint(model: Path) -> None:
+    """As a training of some layers makes it, an adapter of some modules, or tokens that were added."""
+    write_json(model / "config.json", {**CONFIG, "vocab_size": 2048})
+    layers = {f"layers.{number}.weight": ("BF16", [128, 512]) for number in range(20)}
+    weights = write_safetensors(model / "model.safetensors", {"embed": ("BF16", [2048, 512]), **layers})
+    checkpoint, content = inspect_checkpoint(model), weights.read_bytes()
+    found = [fingerprint(checkpoint)]
+    embeddings = checkpoint.weights.places["embed"]
+    for place in (*checkpoint.weights.places.values(), embeddings._replace(begin=embeddings.end - 100 * 1024)):
+        weights.write_bytes(content[: place.begin] + b"\x01" * (place.end - place.begin) + content[place.end :])
+        found.append(fingerprint(inspect_checkpoint(model)))
+    assert len(set(found)) == len(found) == 23
 
 
 @pytest.mark.parametrize(
