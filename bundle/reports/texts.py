@@ -3,7 +3,7 @@
 import json
 import os
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +14,7 @@ from bundle.reports.formats import Language
 from bundle.runs.no_reply import Cause
 from bundle.runs.reply_faults import Fault
 from bundle.runs.scope import Scope
-from bundle.system.text import plural
+from bundle.system.text import one_line, plural
 from bundle.tasks.scores import ScoredTask
 from bundle.tasks.sources import shown_sizes
 
@@ -61,6 +61,10 @@ class Words(string.Formatter):
         """A line of several parts."""
         return ("；" if self.language == "zh" else "; ").join(parts)
 
+    def labelled(self, label: str, text: str) -> str:
+        """As in "label: text"."""
+        return f"{label}：{text}" if self.language == "zh" else f"{label}: {text}"
+
     def scope(self, scope: Scope) -> str:
         """What part of a benchmark a run covers; "" for all of it."""
         if self.language == "en":
@@ -89,7 +93,16 @@ class Words(string.Formatter):
         partial = {name: self.scope(one) for name, one in scopes.items() if one.is_partial}
         if len(scopes) == 1:
             return "".join(partial.values())
-        return self.join(f"{name}: {text}" for name, text in partial.items())
+        return self.join(self.labelled(name, text) for name, text in partial.items())
+
+    def parts(self, runs: Iterable[tuple[str, Mapping[str, Scope]]]) -> Iterator[str]:
+        """What the asterisks in a table of runs mean: each part that is covered, with the names of the runs that do."""
+        names: dict[str, list[str]] = {}
+        for name, scopes in runs:
+            if part := one_line(self.scopes(scopes)):
+                names.setdefault(part, []).append(one_line(name))
+        comma = "、" if self.language == "zh" else ", "
+        yield from (self.labelled(f"* {comma.join(those)}", part) for part, those in names.items())
 
     def format_field(self, value: Any, spec: str) -> str:
         """A value, numbers with their thousands set apart, and where two forms of a noun are given the one for it."""

@@ -115,7 +115,7 @@ def test_the_list_of_runs_is_in_chinese(out: Path) -> None:
     text = chinese("runs", "--out", out)
     assert re.search("评测 +模型 +任务 +得分 +已答 +用时", text)
     assert "已中断" in text
-    assert re.search(r"\* [\d, -]*20260102-000000[\d, -]*: 每科前 4 题", text)
+    assert re.search(r"\* [\d、-]*20260102-000000[\d、-]*：每科前 4 题", text)
     assert "1 次评测在提问前就已结束：--failed 可列出" in text
     assert "? 测量存疑，原因见 bundle report：20260103-000000" in text
     assert not ENGLISH.search(text)
@@ -143,5 +143,5 @@ def test_the_table_of_a_sweep_is_in_chinese(out: Path) -> None:
     text = stream.getvalue()
     assert re.search("ceval +变化 +p", text)
     assert "变化与 p（McNemar 精确检验）：对比 a" in text
-    assert "* b: 每科前 4 题" in text
-    assert "c: 测量：存疑" in text
+    assert "* a、b：每科前 4 题" in text
+    assert "c：测量：存疑" in text

@@ -185,13 +185,12 @@ def _notes(series: Series, words: Words) -> Iterator[str]:
         number = len({name for name, _, _ in series.changes})
         key = "screen.against_corrected" if number > 1 else "screen.against"
         yield words(key, n=number, base=one_line(series.base.name))
+    yield from words.parts((entry.name, entry.run.scopes) for entry in series.entries if entry.run is not None)
     for entry in series.entries:
         name = one_line(entry.name)
         if entry.why:
-            yield f"{name}: {one_line(entry.why)}"
-        if entry.run is not None and entry.run.partial:
-            yield f"* {name}: {one_line(words.scopes(entry.run.scopes))}"
+            yield words.labelled(name, one_line(entry.why))
         if entry.run is not None and entry.run.answered and not entry.run.health.is_ok:
-            yield f"{name}: {one_line(headline(entry.run.health, words))}"
+            yield words.labelled(name, one_line(headline(entry.run.health, words)))
         if entry.name in series.incomparable:
-            yield f"{name}: {one_line(series.incomparable[entry.name])}"
+            yield words.labelled(name, one_line(series.incomparable[entry.name]))

@@ -45,7 +45,7 @@ def _heading(comparison: Comparison, words: Words) -> Iterator[str]:
         if partial := words.scopes(run.scopes):
             yield f"     {words('screen.partial', what=one_line(partial))}"
     for key, name, base, new in settings(comparison):
-        yield f"     {words(key, name=one_line(name))}: {base} → {new}"
+        yield "     " + words.labelled(words(key, name=one_line(name)), f"{base} → {new}")
 
 
 def _table(comparison: Comparison, labels: Mapping[str, str], words: Words, *, subjects: bool) -> Table:

@@ -27,11 +27,7 @@ def show_runs(console: Console, runs: Sequence[ListedRun], words: Words = ENGLIS
     names = _names(runs)
     if runs:
         console.print(_table(runs, names, words, fits=console.is_terminal))
-    marked: dict[str, list[str]] = {}
-    for name, run in zip(names, runs, strict=True):
-        if _is_marked(run):
-            marked.setdefault(one_line(words.scopes(run.scopes)), []).append(name)
-    notes = [f"* {', '.join(those)}: {scope}" for scope, those in marked.items()]
+    notes = list(words.parts((name, run.scopes) for name, run in zip(names, runs, strict=True) if run.headlines))
     doubtful = [name for name, run in zip(names, runs, strict=True) if run.doubtful and run.headlines]
     if doubtful:
         notes.append(words("screen.doubtful_runs", names=", ".join(doubtful)))
