@@ -113,7 +113,7 @@ def _write_model(directory: Path, family: dict[str, Any], source: Path, seed: in
     transformers.utils.logging.disable_progress_bar()
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
-        end = end_of_turn(tokenizer, declared_tokens(str(directory)))
+        end = end_of_turn(tokenizer, declared_tokens(directory))
         prompts = [
             tokenizer.apply_chat_template(
                 [{"role": "user", "content": "1+1=?"}], tokenize=False, add_generation_prompt=True, enable_thinking=on

@@ -25,12 +25,6 @@ def template_arguments(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def stop_fields(spec: ServerSpec, proof: TokenizerProof) -> dict[str, list[str] | list[int]]:
     """What requests must hold so that replies stop where the chat template ends a turn; usually nothing."""
-    if not proof.stop_token_ids or proof.end_of_turn is None:
+    if not proof.stop_token_ids or proof.end_of_turn is None or spec.stop_field is None:
         return {}
-    match spec.stop_field:
-        case "stop":
-            return {"stop": [proof.end_of_turn]}
-        case "stop_token_ids":
-            return {"stop_token_ids": list(proof.stop_token_ids)}
-        case None:
-            return {}
+    return {spec.stop_field: [proof.end_of_turn] if spec.stop_field == "stop" else list(proof.stop_token_ids)}

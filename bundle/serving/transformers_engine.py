@@ -201,10 +201,10 @@ def _unparsed_replies(directory: Path) -> dict[str, dict[str, Any]]:
     What the chat template writes after the last of them becomes a part of the reply: two newlines where Qwen3 is not to
     think, and the whole prompt where a template has none of these marks, as that of DeepSeek-R1's distills.
     """
-    config, settings = (read_json(str(directory), name) for name in ("config.json", "tokenizer_config.json"))
+    config, settings = (read_json(directory, name) for name in ("config.json", "tokenizer_config.json"))
     if not str(config.get("model_type")).startswith(("qwen2", "qwen3")) or "response_template" in settings:
         return {}
-    tokens = declared_tokens(str(directory))
+    tokens = declared_tokens(directory)
     marks = [str(tokens[end]["content"]) for end in _ends(directory) if end in tokens]
     content = {"content": "text", **({"close": marks} if marks else {})}
     template = {"start_anchor_pattern": r"\Z", "fields": {"content": content}}
@@ -218,7 +218,7 @@ def _only_ids(directory: Path) -> dict[str, dict[str, Any]]:
     repetition penalty. Without one it takes that of config.json. What they say about token ids holds all the same, and
     whatever the checkpoint's files name as an end ends a reply, as on other engines: it asks one of them alone.
     """
-    own, config = (read_json(str(directory), name) for name in ("generation_config.json", "config.json"))
+    own, config = (read_json(directory, name) for name in ("generation_config.json", "config.json"))
     ids = {
         name: value
         for name, value in (own or config).items()
@@ -232,11 +232,10 @@ def _only_ids(directory: Path) -> dict[str, dict[str, Any]]:
 
 def _ends(directory: Path) -> list[int]:
     """The ids that end a reply, by any of a checkpoint's files."""
-    where = str(directory)
-    listed = [read_json(where, name).get("eos_token_id") for name in ("generation_config.json", "config.json")]
-    eos = read_json(where, "tokenizer_config.json").get("eos_token")
+    listed = [read_json(directory, name).get("eos_token_id") for name in ("generation_config.json", "config.json")]
+    eos = read_json(directory, "tokenizer_config.json").get("eos_token")
     text = eos.get("content") if isinstance(eos, dict) else eos
-    named = [token for token, entry in declared_tokens(where).items() if entry.get("content") == text]
+    named = [token for token, entry in declared_tokens(directory).items() if entry.get("content") == text]
     found = [*_as_list(listed[0]), *_as_list(listed[1]), *named]
     return list(dict.fromkeys(token for token in found if isinstance(token, int)))
 

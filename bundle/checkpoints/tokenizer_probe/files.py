@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 
-def read_json(directory: str, name: str) -> dict[str, Any]:
+def read_json(directory: str | os.PathLike[str], name: str) -> dict[str, Any]:
     """A JSON object, empty if the file does not exist."""
     try:
         with open(os.path.join(directory, name), encoding="utf-8") as file:  # noqa: PTH118, PTH123
@@ -17,7 +17,7 @@ def read_json(directory: str, name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def declared_tokens(directory: str) -> dict[int, dict[str, Any]]:
+def declared_tokens(directory: str | os.PathLike[str]) -> dict[int, dict[str, Any]]:
     """The added tokens that the checkpoint's files declare, by id: ``content`` and flags.
 
     The first of these that says anything: tokenizer_config.json's ``added_tokens_decoder``, tokenizer.json's
