@@ -1,11 +1,14 @@
 """What the probe finds out about a tokenizer, in the environment these tests run in."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bundle.checkpoints import tokenizer_probe
 from bundle.checkpoints.tokenizer_probe.probe import installed
 from bundle.checkpoints.tokenizer_probe.texts import TEXTS, difference
 from tests.checkpoints.checkpoints import write_json
@@ -29,6 +32,18 @@ def problems(report: dict[str, Any]) -> str:
     assert report["error"] is None
     assert report["failed"] >= len(report["problems"]) > 0
     return "\n".join(report["problems"])
+
+
+def test_it_runs_in_an_interpreter_that_has_nothing_installed(tmp_path: Path) -> None:
+    given = tmp_path / "given.json"
+    write_json(given, {"vocab_size": None, "trust_remote_code": False})
+    program = Path(tokenizer_probe.__path__[0], "__main__.py")
+    command = [sys.executable, "-I", "-S", str(program), str(tmp_path), str(given)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    report = json.loads(printed.partition("\x1eresult ")[2])
+    assert report["error"] == (
+        "transformers could not be imported: ModuleNotFoundError: No module named 'transformers'"
+    )
 
 
 def test_a_byte_level_bpe_tokenizer_that_is_well_passes(prober: Prober, tmp_path: Path) -> None:
