@@ -112,7 +112,15 @@ class Cluster(Target):
         self.local.begin(plan, first.found["engine"], scores_texts=first.found["scores_texts"], screen=screen)
         self._requests = asdict(plan.requests)
         with timing.phase("start_s"):
-            first.prepared = await first.link.call("prepare", self._requests)
+            try:
+                first.prepared = await first.link.call("prepare", self._requests)
+            except ServerError as error:  # the cluster does not know who uses a GPU besides it
+                await first.program.end()
+                self.judge(first.program, first.link, error)
+                if not self._others:
+                    raise
+                screen.say(f"not using {error}")
+                self._first = await self.worker(screen, leads=True)
         wanted, most = self.local.options.servers, self._most()
         if wanted > most:
             screen.say(f"{most} of {wanted} servers: the cluster has room for no more")
@@ -137,6 +145,11 @@ class Cluster(Target):
         """
         now = asyncio.get_running_loop().time()
         return self._unfit | {node for node, until in self._passed_over.items() if now < until}
+
+    @property
+    def _others(self) -> set[str]:
+        """The machines that are left."""
+        return {machine.node for machine in self._machines} - self._avoided
 
     def _pass_over(self, node: str) -> None:
         self._passed_over[node] = asyncio.get_running_loop().time() + UNTIL_MISSED_S
@@ -175,8 +188,7 @@ class Cluster(Target):
                 if not isinstance(error, BundleError):
                     raise
                 self.judge(program, link, error)
-                others = {machine.node for machine in self._machines} - self._avoided
-                if not others if leads else link.lost.done():
+                if not self._others if leads else link.lost.done():
                     raise
                 screen.say(f"not using {error}")
 

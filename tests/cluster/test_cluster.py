@@ -1,6 +1,7 @@
 """One run on the machines of a Ray cluster, and what happens to it."""
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from tests.cluster.box import ClusterBox
 from tests.faults.box import ALL, MIDWAY, Box
 from tests.patience import PATIENCE_S, wait_until
 from tests.program import call
+from tests.stand_ins.box import GPU
 
 
 def replies(machine: Box) -> dict[tuple[str, int], tuple[str, str]]:
@@ -221,6 +223,30 @@ def test_where_no_gpu_becomes_free_it_says_so(box: ClusterBox) -> None:
 
     assert ended.code == 3
     assert "1 GPU of the cluster did not become free in time" in ended.said
+
+
+def test_a_gpu_that_another_program_holds_is_not_waited_for_while_another_machine_has_one(box: ClusterBox) -> None:
+    """Ray takes it for a free one."""
+    with contextlib.ExitStack() as cleanup:
+        held: dict[str, contextlib.ExitStack] = {}
+        for locks in box.nodes.directory.glob("locks-*"):
+            path = locks / f"bundle-gpu-{GPU[1]}.lock"
+            path.touch()
+            held[str(locks)] = cleanup.enter_context(contextlib.ExitStack())
+            fcntl.flock(held[str(locks)].enter_context(path.open()), fcntl.LOCK_EX)
+        process = box.start("--replicas", 1)
+        wait_until(lambda: "waiting for a GPU" in box.log.read_text(encoding="utf-8"))
+        (worker,) = box.nodes.processes("bundle.worker")
+        there = worker.environ()["BUNDLE_GPU_LOCKS"]
+        for place, lock in held.items():
+            if place != there:
+                lock.close()
+
+        ended = box.end_of(process)
+
+    assert ended.code == 0, ended.said
+    assert "GPU 0 is in use by another run" in ended.said.partition("not using ")[2]
+    box.check(answered=ALL)
 
 
 def test_a_machine_that_ray_does_not_know_to_be_lost_is_passed_over(box: ClusterBox) -> None:
