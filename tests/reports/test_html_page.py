@@ -190,7 +190,7 @@ LOCAL = {
     "model": {
         "path": "/home/someone/secret-project/sft-2000",
         "architecture": "LlamaForCausalLM",
-        "weight_bytes": 1,
+        "weight_bytes": 18_000_000,
         "quantization": None,
         "fingerprint": "0",
     },
@@ -217,7 +217,7 @@ def test_settings_are_told_in_words(tmp_path: Path) -> None:
         "greedy · at most 2,048 new tokens per reply",
         "read as they come, and stopped once the answer can no longer change",
         "the first capital letter of the reply · first_capital",
-        "sft-2000 · LlamaForCausalLM",
+        "sft-2000 · LlamaForCausalLM · 18.0 MB of weights",
         "lmdeploy 0.18.0 · 2 × NVIDIA H100",
         "at most 8 at once, fewer where the server has no room for them · ordered for the server's prefix cache",
     ):
@@ -228,7 +228,8 @@ def test_settings_are_told_in_words(tmp_path: Path) -> None:
 def test_where_the_questions_came_from_and_the_date_in_prompts_are_in_the_pages_language(tmp_path: Path) -> None:
     template = {"checked": 3, "equal": True, "note": None}
     sampling = describe(find_task("ceval_gen"), "sft").sampling.model_copy(update={"prompt_date": "2026-05-06"})
-    record = LOCAL | {"template": template, "sampling": sampling.model_dump(mode="json")}
+    context = {"max_tokens": 8192, "set_by": "model file", "counted_with": None}
+    record = LOCAL | {"template": template, "sampling": sampling.model_dump(mode="json"), "context": context}
     FORMATS["html"].write(
         read_recorded_run(write_run(tmp_path / "run", {"law": "1"}, record=record)),
         tmp_path / "page.html",
@@ -237,6 +238,7 @@ def test_where_the_questions_came_from_and_the_date_in_prompts_are_in_the_pages_
     text = Elements((tmp_path / "page.html").read_text(encoding="utf-8")).text
     assert "目录 …/ceval" in text
     assert "每条 prompt 中的日期：2026-05-06" in text
+    assert "由模型文件决定" in text
 
 
 def test_tasks_that_differ_have_a_line_each(tmp_path: Path) -> None:

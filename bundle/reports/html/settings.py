@@ -11,6 +11,7 @@ from bundle.reports.texts import ENGLISH, catalog
 from bundle.runs.record import EngineRecord, LocalModelRecord, RunRecord
 from bundle.runs.same_settings import leaves
 from bundle.runs.task_record import TaskRecord
+from bundle.system.text import size
 
 Phrase = tuple[str, dict[str, object]] | str
 """A text's key with its values, or a name that is the same in every language."""
@@ -62,7 +63,8 @@ def in_words(record: RunRecord) -> Iterator[tuple[str, list[Line]]]:
     if (context := record.context) is not None:
         by = context.counted_with
         counted: Line = [("set.counted", {"by": without_paths(by)})] if by else []
-        yield "set.context", [[("set.most_tokens", {"n": f"{context.max_tokens:,}", "by": context.set_by}), *counted]]
+        key = "set.most_tokens_file" if context.set_by == "model file" else "set.most_tokens"
+        yield "set.context", [[(key, {"n": f"{context.max_tokens:,}", "by": context.set_by}), *counted]]
     yield "set.requests", [_requests(record)]
     machine = record.hardware
     cores: Line = [("set.cores", {"n": machine.cores})] if machine.cores else []
@@ -150,7 +152,7 @@ def _model(record: RunRecord) -> Line:
     model = record.model
     if not isinstance(model, LocalModelRecord):
         return [model.name, model.base_url]
-    line: Line = [model.name, model.architecture, ("set.weights", {"n": f"{model.weight_bytes / 2**30:.1f}"})]
+    line: Line = [model.name, model.architecture, ("set.weights", {"n": size(model.weight_bytes)})]
     line += [model.quantization] if model.quantization else []
     line += [("set.adapter", {"base": Path(model.path).name})] if model.adapter else []
     return [*line, ("set.fingerprint", {"print": model.fingerprint[:12]})]
