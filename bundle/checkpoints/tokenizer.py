@@ -182,16 +182,7 @@ def _rendered(conversation: Mapping[str, Any], *, dated: bool) -> RenderedPrompt
     """What the probe says of a conversation."""
     if "error" in conversation:
         return RenderedPrompt(None, error=shown(conversation["error"], 400))
-    bare = conversation.get("bare")
-    return RenderedPrompt(
-        int(conversation["tokens"]),
-        int(conversation["with_special"]),
-        str(conversation["beginning"]),
-        None if bare is None else int(bare),
-        ending=str(conversation["ending"]),
-        appended=str(conversation["appended"]),
-        dated=dated,
-    )
+    return RenderedPrompt(**conversation, dated=dated)
 
 
 def _eos_ids(directory: Path, config: Mapping[str, Any]) -> set[object]:
