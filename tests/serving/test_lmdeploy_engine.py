@@ -159,6 +159,32 @@ def test_an_output_projection_for_which_its_model_takes_the_embeddings_is_refuse
     assert prepared(own).engine == "lmdeploy"
 
 
+@pytest.mark.parametrize(
+    ("config", "other"),
+    [
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}}, True),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}}, True),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192}}, False),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, False),
+        ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, False),
+        ({"rope_theta": 1e6, "rope_parameters": {"rope_type": "default"}}, True),
+        ({"rope_theta": 1e6, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}, False),
+        ({"rope_theta": 1e6}, False),
+    ],
+)
+def test_where_turbomind_would_take_other_positions_the_pytorch_engine_is_used(
+    box: dict[str, str], checkpoint: Checkpoint, config: dict[str, object], other: bool
+) -> None:
+    rest = {name: value for name, value in checkpoint.config.items() if not name.startswith("rope")}
+    model = replace(checkpoint, config={**rest, "max_position_embeddings": 32768, **config})
+    said: list[str] = []
+    command = engine_for(model).prepare(said.append).launch(23334, KEY, Path("/tmp/private")).command
+    assert ("--backend" in command) == other
+    assert any("its TurboMind does not scale the model's positions" in line for line in said) == other
+    with pytest.raises(CheckpointError, match="TurboMind does not") if other else contextlib.nullcontext():
+        prepared(model, "--backend", "turbomind")
+
+
 def test_a_model_without_weights_is_refused(box: dict[str, str], checkpoint: Checkpoint) -> None:
     with pytest.raises(UsageError, match="--empty-init serves a model without the checkpoint's weights"):
         prepared(checkpoint, "--empty")

@@ -40,6 +40,7 @@ _OURS = {
     "--adapters",  # of which none is asked unless a request names it
 }
 
+_OTHER_POSITIONS: Final = "does not scale the model's positions as its config.json says"
 _LENGTH: Final = "--session-len"
 _BFLOAT16_SINCE: Final = (8, 0)
 """The compute capability from which on GPUs have it."""
@@ -146,7 +147,12 @@ class LmdeployEngine(Engine):
         backend: tuple[str, ...] = ()
         if not is_given("--backend", job.engine_arguments):
             lacks = support.without_turbomind(gpus, job.machine.nvidia.capabilities, version)
-            if why := f"has no code for {lacks}" if lacks else "does not say how likely a text is" if scores else None:
+            reasons = {
+                f"has no code for {lacks}": lacks is not None,
+                "does not say how likely a text is": scores,
+                _OTHER_POSITIONS: support.has_other_positions_in_turbomind(job.checkpoint.config),
+            }
+            if why := next((reason for reason, holds in reasons.items() if holds), None):
                 say(f"its TurboMind {why}: using its PyTorch engine (--backend pytorch)")
                 backend = ("--backend", "pytorch")
         dtype = self._dtype(gpus, say)
@@ -211,6 +217,12 @@ class LmdeployEngine(Engine):
         untied = any(one.get("tie_word_embeddings") is False for one in language_configs(checkpoint.config))
         if untied and support.ties_always(package, checkpoint.architecture):
             other = f"takes the embeddings of {architecture} for its lm_head, although tie_word_embeddings", "false"
+        turbomind = option_value(self.job.engine_arguments, "--backend") == "turbomind"
+        if turbomind and support.has_other_positions_in_turbomind(checkpoint.config):
+            raise CheckpointError(
+                f"lmdeploy's TurboMind {_OTHER_POSITIONS}: {printable(str(checkpoint.path))}.",
+                remedy="Its replies would be another model's. Use `-- --backend pytorch`.",
+            )
         if other is not None:
             raise CheckpointError(
                 f"lmdeploy {other[0]} in {printable(str(checkpoint.path))}/config.json is {other[1]}.",

@@ -53,6 +53,23 @@ def sliding_window(config: Mapping[str, Any]) -> int | None:
     return None
 
 
+def has_other_positions_in_turbomind(config: Mapping[str, Any]) -> bool:
+    """Whether TurboMind would compute other positions than transformers, vLLM and the PyTorch backend.
+
+    For YaRN it divides ``max_position_embeddings`` by the original number, whatever the ``factor`` is, as where a model
+    was given one by hand (Qwen's own advice); and where there are ``rope_parameters``, it looks for ``rope_theta`` in
+    them alone, in 0.14 to 0.18 (``parse_rope_param``).
+    """
+    new, positions = config.get("rope_parameters"), config.get("max_position_embeddings")
+    scaling = new or config.get("rope_scaling")
+    if isinstance(new, Mapping) and "rope_theta" in config and "rope_theta" not in new:
+        return True
+    if not isinstance(scaling, Mapping) or scaling.get("rope_type", scaling.get("type")) != "yarn":
+        return False
+    original = scaling.get("original_max_position_embeddings")
+    return bool(original and positions) and positions != scaling.get("factor", 1) * original
+
+
 def architectures(package: Path) -> frozenset[str] | None:
     """What it serves with either backend; None if that is unknown."""
     pytorch = text_if_there(package / "pytorch" / "models" / "module_map.py")
