@@ -37,6 +37,11 @@ class _Commands(TyperGroup):
     """Answers ``bundle evaluate ./ckpt`` with the command that takes a checkpoint."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        for one in args:  # "" would be this directory: `bundle runs --rm "$RUN"` without RUN
+            option = one if one.startswith("--") and one.endswith("=") else ""
+            if option.count("=") == 1 or not one.strip():
+                what = f"The value of {printable(option[:-1])}" if option else "An argument"
+                raise UsageError(f"{what} is empty.", remedy="If it is a variable's, set that variable.")
         with in_our_words(ctx):
             return super().parse_args(ctx, args)
 

@@ -31,7 +31,7 @@ from bundle.reports.screen.console import Screen
 from bundle.runs.record import RemoteModelRecord, RequestsRecord, Served
 from bundle.system.files import user_path
 from bundle.system.proxies import proxy_for
-from bundle.system.text import nearest
+from bundle.system.text import is_unicode, nearest, quoted
 
 _PATIENCE_S = 3600.0
 """For how long rate limits and outages are waited out while no question gets a reply."""
@@ -56,6 +56,8 @@ class Remote(Target):
             return ModelFile(description="the only model the server lists")
         if self._model in file_names("models") or self._model.endswith(".toml"):
             return model_file(self._model)
+        if not is_unicode(self._model):
+            raise UsageError(f"The model's name {quoted(self._model)} is not valid UTF-8.", remedy="Check the name.")
         return ModelFile(description=self._model, remote=RemoteSettings(model=self._model))
 
     @property

@@ -1,5 +1,7 @@
 """What is wrong with a command line is said as every other error, with a hint and exit code 2."""
 
+import os
+
 import pytest
 
 from tests.program import call
@@ -56,3 +58,22 @@ def test_wrong_usage_is_an_error_like_any_other(typed: str, said: str, hint: str
     error, remedy = result.stderr.splitlines()
     assert error.startswith(f"error: {said}")
     assert remedy.startswith(f"hint: {hint}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["eval-remote", ""], "An argument is empty."),
+        (["runs", "--rm", " "], "An argument is empty."),  # would be this directory
+        (["eval-local", "m", "--out="], "The value of --out is empty."),
+        (
+            ["eval-remote", os.fsdecode(b"m\xff"), "--base-url", "http://127.0.0.1:9"],
+            "The model's name 'm",
+        ),
+    ],
+)
+def test_an_argument_that_can_name_nothing_is_named(arguments: list[str], said: str) -> None:
+    result = call(*arguments, environment={})
+
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-2].startswith(f"error: {said}")
