@@ -70,8 +70,7 @@ class RecordedRun:
     def __repr__(self) -> str:
         scores = ", ".join(f"{one.name} {one.score.percent}" for one in headlines(self.tasks, self.scores))
         doubt = "" if self.health.is_ok else ", doubtful measurement"
-        part = f" ({self.partial})" if self.partial else ""
-        answered = f"{self.answered} of {self.total} questions answered{part}"
+        answered = self.partial or f"{self.answered} of {self.total} questions answered"
         return f"<run {self.name}: {self.model}, {scores}, {answered}{doubt}>"
 
     @property

@@ -144,7 +144,7 @@ def test_a_comparison_of_parts_is_called_that_everywhere(tmp_path: Path) -> None
     assert to_json([other])["base"]["partial"] is None
     assert comparison_page([other]).count("first 2 questions of each subject.</span>") == 1
     assert "questions of each subject.</span>" not in comparison_page([compare(runs[2], runs[2])])
-    assert repr(runs[0]).endswith("104 of 104 questions answered (first 2 of each subject: 104 questions)>")
+    assert repr(runs[0]).endswith("ceval 50.00, first 2 of each subject: 104 questions>")
     assert repr(runs[2]).endswith("104 of 104 questions answered>")
 
 
