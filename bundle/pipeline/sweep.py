@@ -189,14 +189,19 @@ class Sweep:
         return groups_of(self._served.gpu, self._gpus_each) if self._served.gpu and self._gpus_each else ()
 
     def _free(self) -> str | None:
-        """A group of GPUs that neither we nor others use, or "" for any; None if there is none."""
+        """A group of GPUs that neither we nor others use, or "" for any; None if there is none.
+
+        Raises UsageError if ``--gpu`` names one that does not exist.
+        """
         each, groups = self._gpus_each, self._groups
         if not each:
             return None if self._taken else ""
+        visible = visible_gpus(self._machine.gpus)
         if groups:
+            select_gpus(visible, self._served.gpu, each)  # all of them, before the first run
             named = [one for one in groups if one not in self._taken]
-            return next((one for one in named if self._are_free(select_gpus(self._machine.gpus, one, each))), None)
-        free = [gpu for gpu in visible_gpus(self._machine.gpus) if self._are_free([gpu])]
+            return next((one for one in named if self._are_free(select_gpus(visible, one, each))), None)
+        free = [gpu for gpu in visible if self._are_free([gpu])]
         return "" if len(free) // each > len(self._taken) else None
 
     def _are_free(self, gpus: Sequence[Gpu]) -> bool:

@@ -382,15 +382,18 @@ def test_killed_it_leaves_nothing_behind(training: MakeFolder, box: Callable[...
         (["--resume", "latest"], "error: --resume is for a single checkpoint."),
         (["--junit", "x.xml"], "error: --junit is for a single checkpoint."),
         (["--adapter", "lora"], "error: --adapter is for a single checkpoint."),
+        (["--gpu", "0,7"], "error: --gpu 0,7: no such GPU."),
     ],
 )
-def test_what_is_for_one_run_is_refused(
+def test_what_cannot_be_meant_is_refused_before_any_run(
     training: MakeFolder, box: Callable[..., Box], options: list[str], said: str
 ) -> None:
     machine = box(training(1, 2))
     refused = machine.run(*options)
     assert refused.code == 2
     assert said in refused.said
+    assert not runs_of(machine)
+    assert not machine.story.lives
 
 
 @pytest.mark.slow
