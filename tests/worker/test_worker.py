@@ -17,6 +17,7 @@ from bundle.fleet import DistantClient, Link
 from bundle.pipeline.options import LocalOptions
 from bundle.pipeline.plan import Requests
 from bundle.runs.record import versions
+from bundle.system.locks import Lock
 from bundle.tasks.prompts import Message
 from tests.patience import PATIENCE_S, eventually
 from tests.program import carrying
@@ -99,6 +100,16 @@ async def served(there: Machine, model_dir: Path) -> DistantClient:
     client = DistantClient(link, prepared["scoring"])
     assert (await client.ask(MESSAGES, 1)).prompt_tokens == rendered["tokens"]
     return client
+
+
+async def test_where_its_log_is_no_doctor_takes_for_left_behind(tmp_path: Path) -> None:
+    async with machine(tmp_path) as there:
+        await there.link.hello()
+        (directory,) = tmp_path.glob("bundle-server-*")
+        assert Lock(directory).is_held()
+        there.link.stop()
+        await there.check_nothing_is_left()
+    assert not directory.exists()
 
 
 async def test_it_serves_and_asks_and_leaves_nothing(tiny: Path, tmp_path: Path) -> None:
