@@ -1,5 +1,6 @@
 """The connections to a server: what is sent over them, trusted and read is bounded."""
 
+import contextlib
 import importlib
 import socket
 import ssl
@@ -95,7 +96,9 @@ class _Request(aiohttp.ClientRequest):
 
 
 def _keep_alive(connection: Any) -> None:
-    if not connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
+    if connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
+        return
+    with contextlib.suppress(OSError):  # a system that knows no such times keeps its own
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _KEPT_ALIVE_S.items():
             if (option := getattr(socket, name, None)) is not None:  # Linux and macOS name them differently
