@@ -36,7 +36,7 @@ Record = Mapping[str, Any]
 """A row as in the file: text, or in JSONL a list or an object too."""
 
 _REMEDY = "Fix the file, or the [rows] of the task file."
-_MANY = 20
+_SEVERAL = 5
 _LISTS = ("choices", "options", "选项")
 """Columns of a CSV file whose cells may be lists."""
 _CAPITALS = {"first_capital": "ABCDEFGH", "all_options": "ABCD"}
@@ -155,7 +155,7 @@ class OwnRows:
             rows.append((where, subject, row, options, gold))
         indices = [gold.index for *_, gold in rows if gold.index is not None]
         # JSON's numbers are indices from 0 as in MMLU; of text, and where 0 is never right, that is less certain.
-        enough = _MANY if path.suffix.lower() == ".jsonl" else 1
+        enough = _SEVERAL if path.suffix.lower() == ".jsonl" else 1
         if self.first_index is None and len(indices) >= enough and 0 not in indices:
             raise DataError(
                 f"{path} has numbers for answers, and none is 0: the options may be numbered from 0 or from 1.",

@@ -312,10 +312,8 @@ def test_an_index_in_a_csv_is_taken_from_0_only_where_0_is_among_them(tmp_path: 
     assert golds(task_of(tmp_path, rows, more="first_index = 1")) == ["B"]
 
 
-def test_many_answers_of_which_none_is_0_are_not_taken_as_numbered_from_0(tmp_path: Path) -> None:
-    rows = [
-        {"question": str(number), "choices": ["x", "y", "z", "w"], "answer": 1 + number % 3} for number in range(20)
-    ]
+def test_several_answers_of_which_none_is_0_are_not_taken_as_numbered_from_0(tmp_path: Path) -> None:
+    rows = [{"question": str(number), "choices": ["x", "y", "z", "w"], "answer": 1 + number % 3} for number in range(5)]
     with pytest.raises(DataError, match="may be numbered from 0 or from 1"):
         task_of(tmp_path, rows, FIRST_CAPITAL, LISTED)
     assert golds(task_of(tmp_path, rows, FIRST_CAPITAL, LISTED, "first_index = 1"))[:3] == ["A", "B", "C"]
