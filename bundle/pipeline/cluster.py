@@ -269,7 +269,8 @@ class Cluster(Target):
         link.heard = _Heard(screen, link.machine)
         options = self.local.options
         # The cluster takes the GPU for free: who holds it still is most likely a lost worker, about to stop its server.
-        wait_s = max(options.wait or 0.0, ENDING_S)
+        # Another program's is waited for where there is no other machine to go to.
+        wait_s = ENDING_S if self._others - {program.node} else max(options.wait or 0.0, ENDING_S)
         options = replace(options, cluster=None, replicas=None, engine=self._engine, wait=wait_s)
         adapter = [one and str(user_path(one).resolve()) for one in options.adapter]
         model_dir = str(user_path(self.local.model_dir).resolve())

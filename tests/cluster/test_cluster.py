@@ -234,7 +234,7 @@ def test_a_gpu_that_another_program_holds_is_not_waited_for_while_another_machin
             path.touch()
             held[str(locks)] = cleanup.enter_context(contextlib.ExitStack())
             fcntl.flock(held[str(locks)].enter_context(path.open()), fcntl.LOCK_EX)
-        process = box.start("--replicas", 1)
+        process = box.start("--replicas", 1, "--wait", "10m")
         wait_until(lambda: "waiting for a GPU" in box.log.read_text(encoding="utf-8"))
         (worker,) = box.nodes.processes("bundle.worker")
         there = worker.environ()["BUNDLE_GPU_LOCKS"]
