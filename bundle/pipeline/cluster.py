@@ -115,8 +115,8 @@ class Cluster(Target):
             try:
                 first.prepared = await first.link.call("prepare", self._requests)
             except ServerError as error:  # the cluster does not know who uses a GPU besides it
-                await first.program.end()
                 self.judge(first.program, first.link, error)
+                await first.program.end()
                 if not self._others:
                     raise
                 screen.say(f"not using {error}")
@@ -184,11 +184,11 @@ class Cluster(Target):
             try:
                 return await self._begin(program, link, screen)
             except BaseException as error:
+                was_lost = link.lost.done()  # as it is after the end, too
+                if isinstance(error, BundleError):
+                    self.judge(program, link, error)
                 await program.end()
-                if not isinstance(error, BundleError):
-                    raise
-                self.judge(program, link, error)
-                if not self._others if leads else link.lost.done():
+                if not isinstance(error, BundleError) or (not self._others if leads else was_lost):
                     raise
                 screen.say(f"not using {error}")
 
@@ -363,7 +363,10 @@ class ClusterModel(Prepared):
     async def serve(self, log: Path, started: asyncio.Event) -> AsyncIterator[Server]:
         worker, self._unused = self._unused, None
         with self._timing.phase("start_s"):
-            worker = worker or await self._cluster.worker(self._screen, leads=self._lead is None)
+            try:
+                worker = worker or await self._cluster.worker(self._screen, leads=self._lead is None)
+            except BundleError as error:
+                raise _as_server_error(error) from None
         async with contextlib.AsyncExitStack() as cleanup:
             cleanup.push_async_callback(self._cluster.stop, worker)
             cleanup.enter_context(self._cluster.serving(worker))

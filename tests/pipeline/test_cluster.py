@@ -3,10 +3,19 @@
 import importlib.util
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bundle.errors import UsageError
+from bundle.fleet import Link, Machine
+from bundle.pipeline.cluster import Cluster
+from bundle.pipeline.local import Local
+from bundle.pipeline.options import LocalOptions
+from bundle.reports.screen.console import Screen
+from bundle.serving import machine as serving
 from tests.program import call
 
 
@@ -50,3 +59,49 @@ def test_several_checkpoints_are_not_for_a_cluster(tiny: Path, tmp_path: Path) -
     )
     assert ended.returncode == 2
     assert "--cluster is for a single checkpoint" in ended.stderr
+
+
+class ScriptedProgram:
+    """A worker that is lost when it is ended, as any is."""
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+        self._link = Link(lambda data: None, node)
+
+    def link(self) -> Link:
+        return self._link
+
+    async def end(self) -> None:
+        self._link.lose("it has ended")
+
+
+class ScriptedHost:
+    """A cluster of two machines with room for everybody."""
+
+    def __init__(self) -> None:
+        self.machines = [Machine(name, name, gpus=1, cpus=1) for name in ("old", "new")]
+        self.placed: list[str] = []
+
+    async def start(self, *arguments: str, avoid: Collection[str], **room: object) -> ScriptedProgram:
+        self.placed.append(next(machine.node for machine in self.machines if machine.node not in avoid))
+        return ScriptedProgram(self.placed[-1])
+
+
+@pytest.mark.parametrize("leads", [True, False], ids=["the first server", "a further one"])
+async def test_a_machine_with_another_version_is_done_without_for_good(
+    leads: bool, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def begin(_: Cluster, program: ScriptedProgram, *more: object) -> ScriptedProgram:
+        if program.node == "old":
+            raise UsageError("old: bundle 0.0 there, 0.1.0 elsewhere.")
+        return program
+
+    monkeypatch.setattr(Cluster, "_begin", begin)
+    cluster: Any = Cluster(Local(tiny, LocalOptions(), [], serving.Machine()), "auto")
+    host = cluster._host = ScriptedHost()
+    cluster._gpus = 1
+    cluster._first_placed.set()
+
+    for _ in range(2):
+        assert (await cluster.worker(Screen(), leads=leads)).node == "new"
+    assert host.placed == ["old", "new", "new"]
