@@ -1,5 +1,6 @@
 """What ``--cluster`` does without a cluster; `tests/cluster` has one."""
 
+import asyncio
 import importlib.util
 import os
 import shutil
@@ -16,6 +17,7 @@ from bundle.pipeline.local import Local
 from bundle.pipeline.options import LocalOptions
 from bundle.reports.screen.console import Screen
 from bundle.serving import machine as serving
+from tests.patience import eventually
 from tests.program import call
 
 
@@ -76,13 +78,17 @@ class ScriptedProgram:
 
 
 class ScriptedHost:
-    """A cluster of two machines with room for everybody."""
+    """A cluster of two machines with room for everybody, once there is."""
 
     def __init__(self) -> None:
         self.machines = [Machine(name, name, gpus=1, cpus=1) for name in ("old", "new")]
         self.placed: list[str] = []
+        self.asked = 0
+        self.has_room = asyncio.Event()
 
     async def start(self, *arguments: str, avoid: Collection[str], **room: object) -> ScriptedProgram:
+        self.asked += 1
+        await self.has_room.wait()
         self.placed.append(next(machine.node for machine in self.machines if machine.node not in avoid))
         return ScriptedProgram(self.placed[-1])
 
@@ -99,9 +105,27 @@ async def test_a_machine_with_another_version_is_done_without_for_good(
     monkeypatch.setattr(Cluster, "_begin", begin)
     cluster: Any = Cluster(Local(tiny, LocalOptions(), [], serving.Machine()), "auto")
     host = cluster._host = ScriptedHost()
+    host.has_room.set()
     cluster._gpus = 1
     cluster._first_placed.set()
 
     for _ in range(2):
         assert (await cluster.worker(Screen(), leads=leads)).node == "new"
     assert host.placed == ["old", "new", "new"]
+
+
+async def test_no_further_server_takes_the_place_that_the_first_one_waits_for(tiny: Path) -> None:
+    cluster: Any = Cluster(Local(tiny, LocalOptions(), [], serving.Machine()), "auto")
+    host = cluster._host = ScriptedHost()
+    cluster._gpus = 1
+    first = asyncio.ensure_future(cluster._place(Screen(), leads=True))
+    await eventually(lambda: host.asked)
+    further = asyncio.ensure_future(cluster._place(Screen(), leads=False))
+    await asyncio.sleep(0)
+    assert host.asked == 1
+
+    host.has_room.set()
+
+    await first
+    await further
+    assert host.asked == 2
