@@ -12,6 +12,7 @@ from bundle.runs.gpu_load import GpuLoad, append_gpu_loads
 from bundle.runs.predictions import Prediction
 from bundle.runs.recorded_run import read_recorded_run
 from bundle.tasks.catalog import find_task
+from tests.patience import wait_until
 from tests.reports.browser import faults, opened, sticking_out
 from tests.reports.run_directories import random_outcomes, write_run
 from tests.reports.sample_run import sample_run
@@ -105,8 +106,15 @@ def test_filters_stand_in_the_address_and_charts_lead_to_questions(browser: Brow
         expect(page.locator("#letters-chosen")).to_have_text("Gold answer: A · Model's answer: B")
         assert set(column(page, "gold")) == {"A"}
         page.get_by_role("button", name="Reset").click()
+        expect(found).to_have_text("160 of 160 questions")
         chart = page.locator('[data-chart="subjects"]')
         best = chart.locator(".subject > *").first
+
+        def is_pointed_at() -> bool:  # which the chart knows a frame later
+            best.hover(force=True)
+            return bool(chart.locator("svg.clickable").evaluate("svg => Boolean(svg.value)"))
+
+        wait_until(is_pointed_at)
         best.click(force=True)
         expect(found).not_to_have_text("160 of 160 questions")
         assert page.evaluate("location.hash").startswith("#part=")
