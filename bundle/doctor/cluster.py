@@ -69,8 +69,8 @@ async def _examine(host: Host, machine: Machine, arguments: Sequence[str], limit
         ]
     except (ValueError, KeyError, TypeError):
         remedy = "Install this program in the environment with which `ray start` was run there."
-        why = [program.why_gone] if program.why_gone else []
-        return [(_NOT_EXAMINED, failing("bundle cannot be run on this machine", remedy, why))]
+        why = program.gone.result()
+        return [(_NOT_EXAMINED, failing("bundle cannot be run on this machine", remedy, [why] if why else []))]
 
 
 def _differences(machines: dict[str, Topics]) -> Topics:

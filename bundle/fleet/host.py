@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Final, Self
 
 from bundle.errors import ServerError, UsageError
@@ -237,8 +237,9 @@ class Program:
             raise ServerError(f"A worker could not be started on the cluster: {self.gone.result().rstrip('.')}.")
         raise TimeoutError
 
+    @cached_property
     def link(self) -> Link:
-        """Speak to it, if it is a worker."""
+        """Speaks to it, if it is a worker."""
         link = Link(partial(self._send, "send"), self.machine)
         self._take = link.received
         for data in self._written:
@@ -248,10 +249,6 @@ class Program:
             lambda gone: link.lose(f"{self.machine}: the worker is gone: {gone.result().rstrip('.') or 'it ended'}.")
         )
         return link
-
-    @property
-    def why_gone(self) -> str:
-        return self.gone.result()
 
     async def output(self) -> bytes:
         """All that it writes until its end."""

@@ -7,18 +7,19 @@ worker does there, and each server has a worker of its own.
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from bundle.checkpoints import Conversation, RenderedPrompt, TokenCounter
 from bundle.config.model_files import ModelFile
-from bundle.errors import BundleError, EngineMissingError, ServerError, UsageError
-from bundle.fleet import UNTIL_MISSED_S, DistantClient, Host, Link, Machine, Program
+from bundle.errors import BundleError, ServerError, UsageError
+from bundle.fleet import DistantClient, Host, Link, Program
 from bundle.pipeline.context import ContextLimit
 from bundle.pipeline.local import Local
 from bundle.pipeline.options import ALL
+from bundle.pipeline.placement import Placement
 from bundle.pipeline.plan import Loaded, Plan
 from bundle.pipeline.servers import PrefixedScreen
 from bundle.pipeline.targets import Prepared, Server, Target, Timing
@@ -31,9 +32,6 @@ from bundle.system.files import open_for_writing, user_path
 from bundle.system.guarded import undisturbed
 from bundle.system.text import plural
 
-_WAIT_S: Final = 60.0
-"""How long the first server waits for a free GPU unless ``--wait`` says it."""
-_SAY_AFTER_S: Final = 10.0
 _STOP_S: Final = 90.0
 """How long a worker may take to stop its server and see its memory free."""
 
@@ -47,7 +45,6 @@ class _Worker:
     """
 
     program: Program
-    link: Link
     versions: Mapping[str, str]
     found: Mapping[str, Any]
     prepared: Mapping[str, Any]
@@ -60,13 +57,10 @@ class Cluster(Target):
         self.local = local
         self._address = address
         self._host: Host | None = None
+        self._places: Placement | None = None
         self._model: LocalModelRecord | None = None
-        self._engine, self._gpus = "auto", 0
+        self._engine = "auto"
         self._first: _Worker | None = None
-        self._serving: list[_Worker] = []
-        self._first_placed = asyncio.Event()
-        self._unfit: set[str] = set()
-        self._passed_over: dict[str, float] = {}
         self._requests: Mapping[str, Any] | None = None
 
     async def open(self, screen: Screen) -> None:
@@ -79,12 +73,10 @@ class Cluster(Target):
         gpus, cpus = (sum(getattr(machine, what) for machine in host.machines) for what in ("gpus", "cpus"))
         there = f"{plural(gpus, 'GPU')}, {plural(cpus, 'core')}"
         screen.say(f"Ray cluster {self._address}: {plural(len(host.machines), 'machine')}, {there}")
-        self._engine, self._gpus = self.local.elsewhere(on_gpus=gpus > 0)
-        if self._most() == 0:
-            raise ServerError(
-                f"No machine of the cluster has {plural(self._gpus, 'GPU') if self._gpus else 'a core'}.",
-                remedy="`ray status` shows what it has.",
-            )
+        self._engine, count = self.local.elsewhere(on_gpus=gpus > 0)
+        places = self._places = Placement(host, count, options.servers, options.wait)
+        if places.most == 0:
+            raise ServerError(f"No machine of the cluster has {places.what}.", remedy="`ray status` shows what it has.")
         self._first = await self.worker(screen, leads=True)
 
     async def aclose(self) -> None:
@@ -107,21 +99,26 @@ class Cluster(Target):
         assert self._first is not None
         return self._first
 
+    @property
+    def places(self) -> Placement:
+        assert self._places is not None
+        return self._places
+
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "ClusterModel":
         first = self.first
         self.local.begin(plan, first.found["engine"], scores_texts=first.found["scores_texts"], screen=screen)
         self._requests = asdict(plan.requests)
         with timing.phase("start_s"):
             try:
-                first.prepared = await first.link.call("prepare", self._requests)
+                first.prepared = await first.program.link.call("prepare", self._requests)
             except ServerError as error:  # the cluster does not know who uses a GPU besides it
-                self.judge(first.program, first.link, error)
+                self.places.judge(first.program, error)
                 await first.program.end()
-                if not self._others:
+                if not self.places.others:
                     raise
                 screen.say(f"not using {error}")
                 self._first = await self.worker(screen, leads=True)
-        wanted, most = self.local.options.servers, self._most()
+        wanted, most = self.local.options.servers, self.places.most
         if wanted > most:
             screen.say(f"{most} of {wanted} servers: the cluster has room for no more")
         servers = most if wanted == ALL else min(wanted, most)
@@ -130,44 +127,6 @@ class Cluster(Target):
     def kill(self) -> None:
         if self._host is not None:
             self._host.kill()
-
-    @property
-    def _machines(self) -> list[Machine]:
-        """Those with room for a server: one on the CPU takes all of a machine."""
-        assert self._host is not None
-        return [one for one in self._host.machines if (one.gpus // self._gpus if self._gpus else one.cpus)]
-
-    @property
-    def _avoided(self) -> set[str]:
-        """Machines that cannot serve the model, and those that failed to or were lost a moment ago.
-
-        Until the cluster misses a machine that is lost, it takes it for a free one; one that it does not miss is back.
-        """
-        now = asyncio.get_running_loop().time()
-        return self._unfit | {node for node, until in self._passed_over.items() if now < until}
-
-    @property
-    def _others(self) -> set[str]:
-        """The machines that are left."""
-        return {machine.node for machine in self._machines} - self._avoided
-
-    def _pass_over(self, node: str) -> None:
-        self._passed_over[node] = asyncio.get_running_loop().time() + UNTIL_MISSED_S
-
-    def judge(self, program: Program, link: Link, error: BundleError) -> None:
-        """Use a machine no more on which a worker failed; or not for a while, if what is in the way may pass."""
-        is_final = not isinstance(error, ServerError) or isinstance(error, EngineMissingError)
-        if is_final and not link.lost.done():
-            self._unfit.add(program.node)
-        else:
-            self._pass_over(program.node)
-
-    def _most(self) -> int:
-        """How many servers the cluster has room for."""
-        if self._gpus:
-            return sum(machine.gpus // self._gpus for machine in self._machines)
-        asked = self.local.options.servers
-        return max(asked, 1) if asked != ALL else len(self._machines)
 
     async def worker(self, screen: Screen, *, leads: bool) -> _Worker:
         """One that agrees with the first, placed where there is room; what it says is shown.
@@ -179,98 +138,26 @@ class Cluster(Target):
         worker of a further server is lost, which counts as one of that server's deaths.
         """
         while True:
-            program = await self._place(screen, leads=leads)
-            link = program.link()
+            program = await self.places.place(screen, leads=leads)
             try:
-                return await self._begin(program, link, screen)
+                return await self._begin(program, screen)
             except BaseException as error:
-                was_lost = link.lost.done()  # as it is after the end, too
+                was_lost = program.link.lost.done()  # as it is after the end, too
                 if isinstance(error, BundleError):
-                    self.judge(program, link, error)
+                    self.places.judge(program, error)
                 await program.end()
-                if not isinstance(error, BundleError) or (not self._others if leads else was_lost):
+                if not isinstance(error, BundleError) or (not self.places.others if leads else was_lost):
                     raise
                 screen.say(f"not using {error}")
 
-    async def _place(self, screen: Screen, *, leads: bool) -> Program:
-        """Start a worker where there is room, for which a further server waits while there is any other server."""
-        if not leads:
-            return await self._place_one(screen, leads=False)
-        self._first_placed.clear()
-        try:
-            return await self._place_one(screen, leads=True)
-        finally:
-            self._first_placed.set()
-
-    async def _place_one(self, screen: Screen, *, leads: bool) -> Program:
-        assert self._host is not None
-        given = self.local.options.wait
-        wait_s = _WAIT_S if given is None else given if leads else max(given, _WAIT_S)
-        what = plural(self._gpus, "GPU") if self._gpus else "a core"
-        cpus = 0 if self._gpus else 1
-        said = made_room = False
-        while True:
-            if not leads:
-                await self._first_placed.wait()  # the cluster does not ask who was first
-            nodes = {machine.node for machine in self._machines}
-            if nodes <= self._unfit:
-                raise ServerError(
-                    f"No machine of the cluster with {what} can be used any more.",
-                    remedy="`bundle doctor --cluster` compares the machines.",
-                )
-            avoid = self._avoided
-            if leads and nodes <= avoid:
-                avoid = self._unfit
-            starting = asyncio.ensure_future(
-                self._host.start(*("-m", "bundle.worker"), gpus=self._gpus, cpus=cpus, avoid=avoid, wait_s=wait_s)
-            )
-            try:
-                while not (await asyncio.wait({starting}, timeout=_SAY_AFTER_S))[0]:
-                    if not said:
-                        said = True
-                        screen.say(
-                            f"waiting until {what} of the cluster is free{f', at most {wait_s:.0f} s' if leads else ''}"
-                        )
-                    made_room = made_room or (leads and self._make_room(avoid))
-                program = await starting
-            except TimeoutError:
-                if not leads and self._serving:
-                    continue
-                raise ServerError(
-                    f"{what[0].upper()}{what[1:]} of the cluster did not become free in time.",
-                    remedy="Wait longer with --wait TIME; `ray status` shows what is in use.",
-                ) from None
-            finally:
-                starting.cancel()
-            if leads or self._first_placed.is_set():
-                return program
-            await program.end()  # the first server waits for a place
-
-    def _make_room(self, avoid: Collection[str]) -> bool:
-        """Have a further server give its place to the first one; whether there was one that could."""
-        one = next((one for one in reversed(self._serving) if one.program.node not in avoid), None)
-        if one is not None:
-            self._serving.remove(one)
-            one.link.lose(f"{one.link.machine}: its place is needed by the first server.")
-        return one is not None
-
-    @contextlib.contextmanager
-    def serving(self, worker: _Worker) -> Iterator[None]:
-        """Know a worker that has a server, for as long as the block lasts."""
-        self._serving.append(worker)
-        try:
-            yield
-        finally:
-            if worker in self._serving:
-                self._serving.remove(worker)
-
-    async def _begin(self, program: Program, link: Link, screen: Screen) -> _Worker:
+    async def _begin(self, program: Program, screen: Screen) -> _Worker:
         """Have a worker open the checkpoint. Raises BundleError if it cannot serve it, or not as the first one does."""
+        link = program.link
         link.heard = _Heard(screen, link.machine)
         options = self.local.options
         # The cluster takes the GPU for free: who holds it still is most likely a lost worker, about to stop its server.
         # Another program's is waited for where there is no other machine to go to.
-        wait_s = ENDING_S if self._others - {program.node} else max(options.wait or 0.0, ENDING_S)
+        wait_s = ENDING_S if self.places.others - {program.node} else max(options.wait or 0.0, ENDING_S)
         options = replace(options, cluster=None, replicas=None, engine=self._engine, wait=wait_s)
         adapter = [one and str(user_path(one).resolve()) for one in options.adapter]
         model_dir = str(user_path(self.local.model_dir).resolve())
@@ -287,17 +174,16 @@ class Cluster(Target):
         if self._first is not None and found != self._first.found:
             raise _differs(link, f"it would serve with {found['engine']}, others with {self._first.found['engine']}")
         prepared = {} if self._requests is None else await link.call("prepare", self._requests)
-        return _Worker(program, link, told, found, prepared)
+        return _Worker(program, told, found, prepared)
 
-    async def stop(self, worker: _Worker) -> None:
+    async def stop(self, program: Program) -> None:
         """Have a worker stop its server and end, and see to that."""
-        link, program = worker.link, worker.program
-        link.stop()
-        ended: set[asyncio.Future[Any]] = {program.gone, link.lost}
+        program.link.stop()
+        ended: set[asyncio.Future[Any]] = {program.gone, program.link.lost}
         stopping = asyncio.wait(ended, timeout=_STOP_S, return_when=asyncio.FIRST_COMPLETED)
         await undisturbed(asyncio.ensure_future(stopping))
-        if link.silent:
-            self._pass_over(program.node)
+        if program.link.silent:
+            self.places.pass_over(program.node)
         await program.end()
 
 
@@ -343,7 +229,7 @@ class ClusterModel(Prepared):
         first, local = self._cluster.first, self._cluster.local
 
         async def render(conversations: Sequence[Conversation]) -> list[RenderedPrompt]:
-            proof = await first.link.call("prove", conversations)
+            proof = await first.program.link.call("prove", conversations)
             self._proof.set_result((conversations, proof))
             return [RenderedPrompt(**one) for one in proof["rendered"]]
 
@@ -368,9 +254,9 @@ class ClusterModel(Prepared):
             except BundleError as error:
                 raise _as_server_error(error) from None
         async with contextlib.AsyncExitStack() as cleanup:
-            cleanup.push_async_callback(self._cluster.stop, worker)
-            cleanup.enter_context(self._cluster.serving(worker))
-            link = worker.link
+            cleanup.push_async_callback(self._cluster.stop, worker.program)
+            cleanup.enter_context(self._cluster.places.serving(worker.program))
+            link = worker.program.link
             link.heard = _Heard(self._screen, link.machine, log)
             started.set()
             try:
@@ -379,7 +265,7 @@ class ClusterModel(Prepared):
                 if worker is not self._cluster.first:
                     await self._require_same(worker)
             except BundleError as error:
-                self._cluster.judge(worker.program, link, error)
+                self._cluster.places.judge(worker.program, error)
                 if worker is self._cluster.first:
                     raise
                 raise _as_server_error(error) from None
@@ -393,13 +279,13 @@ class ClusterModel(Prepared):
 
         Raises BundleError if it gives something else than on the first machine.
         """
-        machine, first = worker.link.machine, self._cluster.first.link.machine
+        link, first = worker.program.link, self._cluster.first.program.machine
         gpus = EngineRecord(**worker.prepared["engine"]).gpus
         if gpus != self._engine.gpus:
-            self._screen.say(f"{machine} has other GPUs than {first}: {', '.join(gpus)}")
+            self._screen.say(f"{link.machine} has other GPUs than {first}: {', '.join(gpus)}")
         conversations, proof = await asyncio.shield((self._lead or self)._proof)
-        if await worker.link.call("prove", conversations) != proof:
-            raise _differs(worker.link, f"the tokenizer gives other tokens than on {first}")
+        if await link.call("prove", conversations) != proof:
+            raise _differs(link, f"the tokenizer gives other tokens than on {first}")
 
 
 class _Heard:

@@ -14,13 +14,14 @@ import sys
 from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from bundle.checkpoints import Checkpoint
 from bundle.config.model_files import ModelFile
 from bundle.errors import BundleError, ExitCode, RunError, UsageError, gravest
 from bundle.pipeline.checkpoint_folder import Model
 from bundle.pipeline.ending import conclusion_of
+from bundle.pipeline.gpu_shares import GpuShares
 from bundle.pipeline.local import Local
 from bundle.pipeline.options import EvaluationOptions, LocalOptions
 from bundle.pipeline.plan import Plan, plan_tasks, require_usable
@@ -41,8 +42,6 @@ from bundle.runs.results import Results
 from bundle.runs.run import new_directory
 from bundle.runs.same_settings import require_same_plan
 from bundle.runs.scoring import headlines
-from bundle.serving.gpu_locks import holder
-from bundle.serving.gpus import Gpu, groups_of, select_gpus, visible_gpus
 from bundle.serving.machine import Machine
 from bundle.system.background import first_fault_only, in_thread
 from bundle.system.files import read_regular
@@ -78,6 +77,14 @@ class Outcome:
     model: Model
     code: int
     run: Path | None
+
+
+class _Due(NamedTuple):
+    """A model without a finished run: the one to resume, if there is one, and how many GPUs its server takes."""
+
+    model: Model
+    resume: Path | None
+    gpus: int
 
 
 class _Silent(Screen):
@@ -128,10 +135,8 @@ class Sweep:
         self._options = list(options)
         self._machine = machine
         self._screen = screen
-        self._gpus_each = 0
-        self._taken: list[str] = []
-        self._ended = asyncio.Event()
-        self._running: set[asyncio.subprocess.Process] = set()
+        self._running: dict[int, asyncio.subprocess.Process] = {}
+        self._shares = GpuShares(machine, served.gpu, self._running.keys())
         self._tables: dict[tuple[str, ...], Sequence[Tables]] = {}
         self._outcomes: dict[Model, Outcome | None] = {}
 
@@ -160,57 +165,17 @@ class Sweep:
         async with first_fault_only(), asyncio.TaskGroup() as group:
             async for model in models:
                 self._outcomes[model] = None
-                if await self._prepare(model, ahead=True) is not None:
-                    group.create_task(self._work(model, await self._take_gpus()))
+                if (due := await self._prepare(model, ahead=True)) is not None:
+                    group.create_task(self._work(model, await self._shares.take(due.gpus)))
 
     def interrupt(self) -> None:
         """Interrupt every run: the first time in order, the second time at once."""
-        for process in self._running:
+        for process in self._running.values():
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGINT)
 
-    async def _take_gpus(self) -> str | None:
-        """Wait until one more run can go on beside the others; what follows its ``--gpu``, if that was given.
-
-        Other programs may hold GPUs, for a while. If they hold all, one run goes on that waits as a single one does.
-        """
-        while (free := await in_thread(self._free)) is None and self._taken:
-            self._ended.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_EVERY_S):
-                    await self._ended.wait()
-        taken = free or (self._groups[0] if self._groups else "")
-        self._taken.append(taken)
-        return taken or None
-
-    @property
-    def _groups(self) -> Sequence[str]:
-        """Those that ``--gpu`` names."""
-        return groups_of(self._served.gpu, self._gpus_each) if self._served.gpu and self._gpus_each else ()
-
-    def _free(self) -> str | None:
-        """A group of GPUs that neither we nor others use, or "" for any; None if there is none.
-
-        Raises UsageError if ``--gpu`` names one that does not exist.
-        """
-        each, groups = self._gpus_each, self._groups
-        if not each:
-            return None if self._taken else ""
-        visible = visible_gpus(self._machine.gpus)
-        if groups:
-            select_gpus(visible, self._served.gpu, each)  # all of them, before the first run
-            named = [one for one in groups if one not in self._taken]
-            return next((one for one in named if self._are_free(select_gpus(visible, one, each))), None)
-        free = [gpu for gpu in visible if self._are_free([gpu])]
-        return "" if len(free) // each > len(self._taken) else None
-
-    def _are_free(self, gpus: Sequence[Gpu]) -> bool:
-        """Whether no other program's run holds one of these."""
-        ours = {process.pid for process in self._running}
-        return all(one is None or one.is_ending or one.pid in ours for one in map(holder, gpus))
-
-    async def _prepare(self, model: Model, *, ahead: bool = False) -> tuple[Model, Path | None] | None:
-        """Inspect a model; return it and the run to resume, if there is one; None if there is nothing to be done."""
+    async def _prepare(self, model: Model, *, ahead: bool = False) -> _Due | None:
+        """Inspect a model; None if nothing is left to do for it."""
         screen = PrefixedScreen(self._screen, model.name) if ahead else _Silent()
         try:
             served = replace(self._served, adapter=[model.adapter])
@@ -218,7 +183,7 @@ class Sweep:
             await target.open(screen)
             found, is_finished = await in_thread(lambda: self._look(target, ahead=ahead))
             if found is None or not is_finished:
-                return model, found
+                return _Due(model, found, target.engine.gpu_count)
             self._screen.say(f"{model.name}: evaluated before, in {found}")
             self._end(Outcome(model, self._conclude(model.name, found), found))
         except (BundleError, OSError) as error:  # trainings remove checkpoints, at any moment
@@ -230,7 +195,6 @@ class Sweep:
     def _look(self, target: Local, *, ahead: bool) -> tuple[Path | None, bool]:
         """The earlier run of a model, and whether it is finished."""
         plan = plan_tasks(self._asked, target.model_file)
-        self._gpus_each = target.engine.gpu_count
         found = _earlier_run(plan, self._tables_of(plan), target.record(), target.given_to(target.engine.name))
         missing = None if found is None else _unanswered(found)
         is_finished = missing is not None and missing <= self._asked.allow_unanswered
@@ -261,32 +225,30 @@ class Sweep:
             if shown := [f"{one.name} {one.score.accuracy:.2f}" for one in found if one.score.accuracy is not None]:
                 self._screen.say(f"{outcome.model.name}: {', '.join(shown)}")
 
-    async def _work(self, model: Model, gpus: str | None) -> None:
+    async def _work(self, model: Model, gpus: str) -> None:
         try:
             # Once more: it may have waited for hours, and another program have evaluated it meanwhile.
-            following = await self._prepare(model)
-            while following is not None and await self._was_in_use(*following):
-                following = await self._prepare(model)
-            if following is not None:
-                await self._run(*following, gpus)
+            while (due := await self._prepare(model)) is not None:
+                if not await self._was_in_use(due):
+                    await self._run(due, gpus)
+                    return
         finally:
-            self._taken.remove(gpus or "")
-            self._ended.set()
+            self._shares.give_back(gpus)
 
-    async def _was_in_use(self, model: Model, run: Path | None) -> bool:
-        """Wait for another program that evaluates the model in this run; whether there was one."""
-        if run is None or not (lock := Lock(run)).is_held():
+    async def _was_in_use(self, due: _Due) -> bool:
+        """Wait for another program that evaluates the model in the run to resume; whether there was one."""
+        if due.resume is None or not (lock := Lock(due.resume)).is_held():
             return False
-        self._screen.say(f"{model.name}: waiting for another program, which evaluates it in {run}")
+        self._screen.say(f"{due.model.name}: waiting for another program, which evaluates it in {due.resume}")
         while lock.is_held():  # noqa: ASYNC110 - it announces nothing
             await asyncio.sleep(_LOOK_EVERY_S)
         return True
 
-    async def _run(self, model: Model, resume: Path | None, gpus: str | None) -> None:
-        name = model.name
-        self._screen.say(f"{name}: evaluating" if resume is None else f"{name}: resuming {resume}")
+    async def _run(self, due: _Due, gpus: str) -> None:
+        name = due.model.name
+        self._screen.say(f"{name}: evaluating" if due.resume is None else f"{name}: resuming {due.resume}")
         process = await asyncio.create_subprocess_exec(
-            *self._command(model, resume, gpus),
+            *self._command(due, gpus),
             env=os.environ | {PARENT: str(os.getpid())},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -294,7 +256,7 @@ class Sweep:
             start_new_session=True,  # a terminal's Ctrl-C is for us, who pass it on
             limit=_LONGEST_LINE,
         )
-        self._running.add(process)
+        self._running[process.pid] = process
         assert process.stdout is not None
         assert process.stderr is not None
         saying = asyncio.ensure_future(say_all(name, process.stderr, self._screen))
@@ -309,23 +271,23 @@ class Sweep:
                 await undisturbed(saying, printed, ended)
             raise
         finally:
-            self._running.discard(process)
+            del self._running[process.pid]
             if ended.done() and printed.done():
                 # One that was killed has left no result, which is not a success.
                 code = ended.result() if ended.result() >= 0 else ExitCode.UNEXPECTED
-                self._end(Outcome(model, code, _named_run(printed.result())))
+                self._end(Outcome(due.model, code, _named_run(printed.result())))
 
-    def _command(self, model: Model, resume: Path | None, gpus: str | None) -> list[str]:
+    def _command(self, due: _Due, gpus: str) -> list[str]:
         # Of an option that is given twice the last one counts.
-        command = this_program("eval-local", str(model.path), *self._options)
-        if model.adapter is not None:
-            command += ["--adapter", str(model.adapter)]
-        if self._served.wait is None and self._gpus_each:
+        command = this_program("eval-local", str(due.model.path), *self._options)
+        if due.model.adapter is not None:
+            command += ["--adapter", str(due.model.adapter)]
+        if self._served.wait is None and due.gpus:
             command += ["--wait", _WAIT]
-        if gpus is not None:
+        if gpus:
             command += ["--gpu", gpus]
-        if resume is not None:
-            command += ["--resume", str(resume.resolve())]
+        if due.resume is not None:
+            command += ["--resume", str(due.resume.resolve())]
         return [*command, "--", *self._arguments] if self._arguments else command
 
 

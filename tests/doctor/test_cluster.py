@@ -43,11 +43,12 @@ class ScriptedProgram:
 
     def __init__(self, written: bytes, why: str) -> None:
         self._written = written
-        self.why_gone = why
+        self.gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        if written or why:
+            self.gone.set_result(why)
 
     async def output(self) -> bytes:
-        if not (self._written or self.why_gone):
-            await asyncio.Event().wait()
+        await self.gone
         return self._written
 
 

@@ -14,7 +14,8 @@ from bundle.errors import UsageError
 from bundle.fleet import Link, Machine
 from bundle.pipeline.cluster import Cluster
 from bundle.pipeline.local import Local
-from bundle.pipeline.options import LocalOptions
+from bundle.pipeline.options import ALL, LocalOptions
+from bundle.pipeline.placement import Placement
 from bundle.reports.screen.console import Screen
 from bundle.serving import machine as serving
 from tests.patience import eventually
@@ -68,13 +69,10 @@ class ScriptedProgram:
 
     def __init__(self, node: str) -> None:
         self.node = node
-        self._link = Link(lambda data: None, node)
-
-    def link(self) -> Link:
-        return self._link
+        self.link = Link(lambda data: None, node)
 
     async def end(self) -> None:
-        self._link.lose("it has ended")
+        self.link.lose("it has ended")
 
 
 class ScriptedHost:
@@ -104,23 +102,22 @@ async def test_a_machine_with_another_version_is_done_without_for_good(
 
     monkeypatch.setattr(Cluster, "_begin", begin)
     cluster: Any = Cluster(Local(tiny, LocalOptions(), [], serving.Machine()), "auto")
-    host = cluster._host = ScriptedHost()
+    host: Any = ScriptedHost()
     host.has_room.set()
-    cluster._gpus = 1
-    cluster._first_placed.set()
+    cluster._places = Placement(host, 1, ALL, None)
+    cluster._places._first_placed.set()
 
     for _ in range(2):
         assert (await cluster.worker(Screen(), leads=leads)).node == "new"
     assert host.placed == ["old", "new", "new"]
 
 
-async def test_no_further_server_takes_the_place_that_the_first_one_waits_for(tiny: Path) -> None:
-    cluster: Any = Cluster(Local(tiny, LocalOptions(), [], serving.Machine()), "auto")
-    host = cluster._host = ScriptedHost()
-    cluster._gpus = 1
-    first = asyncio.ensure_future(cluster._place(Screen(), leads=True))
+async def test_no_further_server_takes_the_place_that_the_first_one_waits_for() -> None:
+    host: Any = ScriptedHost()
+    places = Placement(host, 1, ALL, None)
+    first = asyncio.ensure_future(places.place(Screen(), leads=True))
     await eventually(lambda: host.asked)
-    further = asyncio.ensure_future(cluster._place(Screen(), leads=False))
+    further = asyncio.ensure_future(places.place(Screen(), leads=False))
     await asyncio.sleep(0)
     assert host.asked == 1
 
