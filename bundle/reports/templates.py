@@ -17,7 +17,6 @@ from markupsafe import Markup
 from bundle.reports.formats import Language
 from bundle.reports.texts import LANGUAGES, Texts, page_texts
 from bundle.system.text import printable
-from bundle.tasks.sources import shown_sizes
 from bundle.version import __version__
 
 _HERE = Path(__file__).parent
@@ -132,7 +131,6 @@ def _environment() -> Environment:
         "percent": lambda number: "–" if number is None else f"{number:.2f}",
         "point": lambda number: f"{number:.1f}",
         "count": lambda number: f"{number:,}",
-        "sizes": shown_sizes,
         "number": lambda number: f"{number:,}" if isinstance(number, int) else f"{number:,.2f}",
         "seconds": seconds,
     }

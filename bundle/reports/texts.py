@@ -13,10 +13,9 @@ from markupsafe import Markup, escape
 from bundle.reports.formats import Language
 from bundle.runs.no_reply import Cause
 from bundle.runs.reply_faults import Fault
-from bundle.runs.scope import Scope
+from bundle.runs.scope import SELECTIONS, Scope
 from bundle.system.text import one_line, plural
 from bundle.tasks.scores import ScoredTask
-from bundle.tasks.sources import shown_sizes
 
 LANGUAGES: Final[tuple[Language, ...]] = ("en", "zh")
 
@@ -29,6 +28,8 @@ def catalog() -> Mapping[str, Mapping[Language, str]]:
     )
     for fault in Fault:
         content[f"fault.{fault}"]["en"], content[f"remedy.{fault}"]["en"] = fault.says, fault.remedy
+    for key, words in SELECTIONS.items():
+        content[f"scope.{key}"]["en"] = words
     for cause in Cause:
         content[f"cause.{cause}"]["en"] = cause.remedy
     return content
@@ -69,25 +70,14 @@ class Words(string.Formatter):
         """What part of a benchmark a run covers; "" for all of it."""
         if self.language == "en":
             return scope.text
-        parts = []
-        if scope.limit is not None:
-            parts.append(self("partial_limit", n=scope.limit))
-        if scope.sample is not None:
-            parts.append(self("partial_sample", n=scope.sample))
-        if scope.subjects is not None:
-            parts.append(self("partial_subjects", n=scope.subjects[0], all=scope.subjects[1]))
-        if scope.unlike:
-            parts.append(self("partial_unlike", what=shown_sizes(scope.unlike)))
-        if scope.sample_data:
-            parts.append(self("board.sample_data"))
-        if parts and scope.available not in (None, scope.asked):
-            parts.append(self("partial_of", n=scope.asked, all=scope.available))
-        elif parts:
-            parts.append(self("partial_asked", n=scope.asked))
+        parts = [self(f"scope.{key}", **values) for key, values in scope.selected.items()]
+        parts += [self("scope.sample_data")] if scope.sample_data else []
+        if parts:
+            parts.append(self("scope.of" if scope.is_cut else "scope.asked", n=scope.asked, all=scope.available))
         if scope.answered < scope.asked:
             key = "screen.answered_of_them" if parts else "screen.coverage"
             parts.append(self(key, answered=scope.answered, total=scope.asked))
-        return "，".join(part.rstrip("。") for part in parts)
+        return "，".join(parts)
 
     def scopes(self, scopes: Mapping[str, Scope]) -> str:
         partial = {name: self.scope(one) for name, one in scopes.items() if one.is_partial}

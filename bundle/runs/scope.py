@@ -2,11 +2,22 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from bundle.runs.task_record import TaskRecord
 from bundle.system.text import plural
 from bundle.tasks.scores import Part
-from bundle.tasks.sources import Sizes, shown_sizes
+from bundle.tasks.sources import shown_sizes
+
+Selected = Mapping[str, Mapping[str, object]]
+"""Why other questions were asked than all of a benchmark: keys of `SELECTIONS`, with the values in their words."""
+
+SELECTIONS: Final = {
+    "limit": "first {n} of each subject",
+    "sample": "{n} drawn from each subject",
+    "subjects": "{n} of {all} subjects",
+    "unlike": "data not as published ({what} questions)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,66 +25,49 @@ class Scope:
     """What part of one or several tasks was asked and answered.
 
     Attributes:
-        limit: ``--limit``; None for none that leaves out a question.
-        sample: Questions drawn of every subject, with ``--quick``; None for all.
-        subjects: How many subjects were selected, and of how many; None for all.
         available: Questions of the subjects selected; None where it is not known.
-        unlike: Where the data are not those published, as `TaskRecord.unlike_published`.
         sample_data: Whether the questions are the sample in the package.
     """
 
-    limit: int | None
-    sample: int | None
-    subjects: tuple[int, int] | None
+    selected: Selected
     asked: int
     available: int | None
     answered: int
-    unlike: Sizes
-    sample_data: bool = False
+    sample_data: bool
 
     @property
-    def is_selected(self) -> bool:
-        """Whether other questions were asked than the whole benchmark's."""
-        return bool(self.limit or self.sample or self.subjects or self.unlike)
+    def is_cut(self) -> bool:
+        """Whether questions of the subjects selected were left out."""
+        return self.available not in (None, self.asked)
 
     @property
     def is_partial(self) -> bool:
         """Whether it is not the whole benchmark, for whatever reason."""
-        return self.is_selected or self.sample_data or self.answered < self.asked
+        return bool(self.selected) or self.sample_data or self.answered < self.asked
 
     @property
     def text(self) -> str:
         """As in "first 5 of each subject: 260 of 1,346"; "" for all questions."""
-        text = ", ".join(selection(self.limit, self.sample, self.subjects, self.unlike))
+        text = ", ".join(in_words(self.selected))
         noun = "sample question" if self.sample_data else "question"
         if self.sample_data or text:
-            cut = self.available not in (None, self.asked)
             text += ": " if text else ""
-            text += f"{self.asked:,} of {self.available:,}" if cut else plural(self.asked, noun)
-            text += f" {noun}s" if cut and self.sample_data else ""
+            text += f"{self.asked:,} of {self.available:,}" if self.is_cut else plural(self.asked, noun)
+            text += f" {noun}s" if self.is_cut and self.sample_data else ""
         if self.answered < self.asked:
             text += f"{', ' if text else ''}{self.answered:,} of {self.asked:,} answered"
         return text
 
 
-def selection(limit: int | None, sample: int | None, subjects: tuple[int, int] | None, unlike: Sizes) -> list[str]:
-    words = []
-    if limit is not None:
-        words.append(f"first {limit} of each subject")
-    if sample is not None:
-        words.append(f"{sample} drawn from each subject")
-    if subjects is not None:
-        words.append(f"{subjects[0]} of {subjects[1]} subjects")
-    if unlike:
-        words.append(f"data not as published ({shown_sizes(unlike)} questions)")
-    return words
+def in_words(selected: Selected) -> list[str]:
+    return [SELECTIONS[key].format_map(values) for key, values in selected.items()]
 
 
 def planned_selection(tasks: Sequence[TaskRecord]) -> list[str]:
     """What a planned run selects, in words; none for whole benchmarks."""
-    words = (selection(one.limit, one.sample, _subjects(one), one.unlike_published) for one in tasks)
+    words = (word for one in tasks for word in in_words(_selected(one)))
     samples = ("sample questions, which say nothing about a model" for one in tasks if one.sample_data)
-    return list(dict.fromkeys([*(word for of_task in words for word in of_task), *samples]))
+    return list(dict.fromkeys([*words, *samples]))
 
 
 def task_scopes(
@@ -83,19 +77,7 @@ def task_scopes(
     scopes = {}
     for task in tasks:
         there, replies = (sum(n for part, n in parts.items() if part[0] == task.name) for parts in (asked, answered))
-        limit, sample = task.limit, task.sample
-        if task.available is not None and there >= task.available:
-            limit = sample = None  # which leave out no question
-        scopes[task.name] = Scope(
-            limit=limit,
-            sample=sample,
-            subjects=_subjects(task),
-            asked=there,
-            available=task.available,
-            answered=replies,
-            unlike=task.unlike_published,
-            sample_data=task.sample_data,
-        )
+        scopes[task.name] = Scope(_selected(task, there), there, task.available, replies, task.sample_data)
     return scopes
 
 
@@ -107,7 +89,14 @@ def scope_text(scopes: Mapping[str, Scope]) -> str:
     return "; ".join(f"{name}: {text}" for name, text in partial.items())
 
 
-def _subjects(task: TaskRecord) -> tuple[int, int] | None:
-    if task.subjects is None or len(task.subjects) >= len(task.subject_names):
-        return None
-    return len(task.subjects), len(task.subject_names)
+def _selected(task: TaskRecord, asked: int = 0) -> Selected:
+    """``asked``: how many of its questions were; 0 for a planned run."""
+    leaves_out = task.available is None or asked < task.available  # a limit may be as high as there are questions
+    chosen, there = len(task.subject_names if task.subjects is None else task.subjects), len(task.subject_names)
+    known: dict[str, dict[str, object] | None] = {
+        "limit": {"n": task.limit} if task.limit and leaves_out else None,
+        "sample": {"n": task.sample} if task.sample and leaves_out else None,
+        "subjects": {"n": chosen, "all": there} if chosen < there else None,
+        "unlike": {"what": shown_sizes(task.unlike_published)} if task.unlike_published else None,
+    }
+    return {key: values for key, values in known.items() if values}

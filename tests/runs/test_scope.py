@@ -112,8 +112,8 @@ def test_a_partial_run_is_called_that_everywhere(tmp_path: Path, capsys: pytest.
     assert f"⚠️ **Partial**: `{text}`" in summary(run)
     assert f'<property name="partial" value="{text}"' in junit(run)
     page = render_page(run)
-    assert "first 2 questions of each subject." in page
-    assert "2 of 52 subjects." in page
+    assert "first 2 of each subject</span>" in page
+    assert "2 of 52 subjects</span>" in page
     (listed,) = list_runs(tmp_path)
     assert (listed.partial, listed.to_json()["partial"]) == (text, text)
     show_runs(console(sys.stdout, width=500), [listed])
@@ -136,14 +136,14 @@ def test_a_comparison_of_parts_is_called_that_everywhere(tmp_path: Path) -> None
     show(console(terminal, width=200), comparison, subjects=False, flips=0)
     assert terminal.getvalue().count(f"\n     PARTIAL: {text}\n") == 2
     assert f"(`base`, partial: `{text}`):" in summary(runs[1], comparison=comparison)
-    assert comparison_page([comparison]).count("first 2 questions of each subject.</span>") == 1
+    assert comparison_page([comparison]).count("first 2 of each subject</span>") == 1
     told = to_json([comparison])
     assert (told["base"]["partial"], told["comparisons"][0]["new"]["partial"]) == (text, text)
 
     other = compare(runs[2], runs[0], common=True)
     assert to_json([other])["base"]["partial"] is None
-    assert comparison_page([other]).count("first 2 questions of each subject.</span>") == 1
-    assert "questions of each subject.</span>" not in comparison_page([compare(runs[2], runs[2])])
+    assert comparison_page([other]).count("first 2 of each subject</span>") == 1
+    assert "of each subject</span>" not in comparison_page([compare(runs[2], runs[2])])
     assert repr(runs[0]).endswith("ceval 50.00, first 2 of each subject: 104 questions>")
     assert repr(runs[2]).endswith("104 of 104 questions answered>")
 

@@ -134,11 +134,7 @@
     if (run.state === "cut off") tag("board.cut_off", "warn");
     if (run.state === "incomplete") tag("board.unanswered", "warn", { n: texts.count(run.total - run.answered) });
     if (run.doubtful) tag("board.doubtful", "warn");
-    if (run.partial?.limit) tag("board.limit", "part", { n: run.partial.limit });
-    if (run.partial?.sample) tag("board.sample", "part", { n: run.partial.sample });
-    if (run.partial?.subjects) tag("board.subjects", "part", { n: run.partial.subjects[0], all: run.partial.subjects[1] });
-    if (run.partial?.unlike) tag("board.unlike", "warn");
-    if (run.partial?.sample_data) tag("board.sample_data", "warn");
+    for (const [key, values] of Object.entries(run.partial ?? {})) tag(`scope.${key}`, ["unlike", "sample_data"].includes(key) ? "warn" : "part", values);
     if (tags.childElementCount) cell.append(tags);
     cell.append(element("span", { class: "muted small run", title: run.run }, run.began));
     if (run.state === "running") cell.append(progress(run));

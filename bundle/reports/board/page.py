@@ -15,7 +15,6 @@ from bundle.reports.texts import Texts, catalog
 from bundle.runs.files import PROMPTS
 from bundle.runs.gpu_load import recent_utilization
 from bundle.runs.listing import State
-from bundle.runs.scope import Scope
 
 _MOST_COMPARED: Final = 12
 """Runs on one page of comparisons: the newest."""
@@ -95,7 +94,7 @@ def _comparison(table: Table, one: BoardRun) -> str | None:
 
 
 def _run(one: BoardRun, place: Path | None, comparison: str | None) -> dict[str, Any]:
-    run, step = one.run, one.run.training_step
+    run, step, scope = one.run, one.run.training_step, one.run.scopes[one.section.task.name]
     going_on = one.listed.state is State.RUNNING
     return {
         "run": run.name,
@@ -104,7 +103,7 @@ def _run(one: BoardRun, place: Path | None, comparison: str | None) -> dict[str,
         "step": None if step is None else step[1],
         "began": run.began.strftime("%Y-%m-%d %H:%M"),
         "state": one.listed.state.value,
-        "partial": _selection(run.scopes[one.section.task.name]),
+        "partial": {**scope.selected, **({"sample_data": {}} if scope.sample_data else {})} or None,
         "doubtful": not going_on and one.doubtful,
         "total": one.section.overall.score.n,
         "answered": one.section.overall.score.answered,
@@ -132,19 +131,6 @@ def _run(one: BoardRun, place: Path | None, comparison: str | None) -> dict[str,
         "incomparable": one.incomparable,
         "report": _report(run.directory, place),
         "comparison": comparison if one.comparison is not None else None,
-    }
-
-
-def _selection(scope: Scope) -> dict[str, Any] | None:
-    """What part of a task was asked, replies or none; None for all of it."""
-    if not (scope.is_selected or scope.sample_data):
-        return None
-    return {
-        "limit": scope.limit,
-        "sample": scope.sample,
-        "subjects": scope.subjects,
-        "unlike": bool(scope.unlike),
-        "sample_data": scope.sample_data,
     }
 
 

@@ -17,7 +17,7 @@ from bundle.runs.finding import OUTPUTS
 from bundle.runs.health import Health
 from bundle.runs.record import RunRecord
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
-from bundle.runs.scope import planned_selection, selection
+from bundle.runs.scope import in_words, planned_selection
 from bundle.runs.task_record import TaskRecord
 from bundle.system.text import did_you_mean, one_line, plural
 from bundle.tasks.benchmarks import Subject
@@ -260,7 +260,9 @@ def _not_below(row: Row, most: float, comparison: Comparison, allowed: int) -> G
 
 
 def _of_a_part(run: RecordedRun) -> str:
-    parts = [words for one in run.scopes.values() for words in selection(one.limit, one.sample, None, one.unlike)]
+    # Of which subjects it is, a score says by its name.
+    chosen = [{key: one.selected[key] for key in one.selected if key != "subjects"} for one in run.scopes.values()]
+    parts = [words for one in chosen for words in in_words(one)]
     return f"; partial: {', '.join(dict.fromkeys(parts))}" if parts else ""
 
 
