@@ -5,13 +5,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bundle.errors import RunError
 from bundle.runs.files import DAMAGED, PREDICTIONS, PROMPTS, RECORD, RESULTS
 from bundle.runs.finding import OUTPUTS, began, find_run
-from bundle.runs.health import Health, examine
+from bundle.runs.health import Health, examine, unparsed
 from bundle.runs.predictions import Prediction, one_per_question, read_predictions
 from bundle.runs.prompts import Messages, RecordedPrompt, read_prompts
 from bundle.runs.record import LocalModelRecord, RunRecord
@@ -34,7 +35,7 @@ _STEP = re.compile(
 _NOTHING_KNOWN = dict.fromkeys(one.name for one in fields(Prediction))
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, repr=False)
 class RecordedRun:
     """A run that is complete, was cut off, or is still running.
 
@@ -43,19 +44,14 @@ class RecordedRun:
         prompts: What was sent for every question of the run, in the order of its tasks, splits, subjects and rows.
         predictions: At most one per question, the last one with a reply where there are several; in the same order,
             whatever order they were answered in. Text may hold lone surrogates.
-        questions: How many questions of a task, split and subject the run has, in that order, asked or not.
-        scores: Computed from the predictions, by their names in ``results.json``, groups first.
         has_ended: Whether nothing more is asked, although the program that asked still holds the run.
     """
 
     directory: Path
     record: RunRecord
     results: Results | None
-    tasks: tuple[ScoredTask, ...]
     prompts: Mapping[Key, RecordedPrompt]
     predictions: tuple[Prediction, ...]
-    questions: Mapping[Part, int]
-    scores: Mapping[str, Score]
     has_ended: bool = False
 
     @property
@@ -66,6 +62,24 @@ class RecordedRun:
     def model(self) -> str:
         """The name a remote model is served under, or that of the checkpoint's directory."""
         return self.record.model.name
+
+    @cached_property
+    def tasks(self) -> tuple[ScoredTask, ...]:
+        return self.record.scored_tasks
+
+    @cached_property
+    def questions(self) -> Mapping[Part, int]:
+        """How many questions of a task, split and subject the run has, in that order, asked or not."""
+        return Counter(key.part for key in self.prompts)
+
+    @cached_property
+    def tally(self) -> Tally:
+        return Tally(self.predictions)
+
+    @cached_property
+    def scores(self) -> Mapping[str, Score]:
+        """Computed from the predictions, by their names in ``results.json``, groups first."""
+        return score_run(self.tasks, self.questions, self.tally)
 
     def __repr__(self) -> str:
         scores = ", ".join(f"{one.name} {one.score.percent}" for one in headlines(self.tasks, self.scores))
@@ -136,29 +150,29 @@ class RecordedRun:
 
     @property
     def answered(self) -> int:
-        return sum(one.error is None for one in self.predictions)
+        return self.tally.answered.total()
 
     @property
     def failed(self) -> int:
         """Questions that were asked and got no reply; the rest was never asked."""
-        return len(self.predictions) - self.answered
+        return self.tally.failed
 
-    @property
-    def options(self) -> dict[str, str]:
-        """The options that each task's questions have, as far as the task says so."""
-        return self.record.options
-
-    @property
+    @cached_property
     def health(self) -> Health:
-        return examine(self.options, self.predictions, self.sent)
+        return examine(self.record.options, self.predictions, self.sent)
+
+    @cached_property
+    def unparsed(self) -> frozenset[Key]:
+        """Questions whose reply holds none of the options."""
+        return frozenset(one.key for one in unparsed(self.record.options, self.predictions))
 
     def sent(self, key: Key) -> Messages | None:
         return self.prompts[key].conversation if key in self.prompts else None
 
-    @property
+    @cached_property
     def scopes(self) -> dict[str, Scope]:
         """What part of every task was asked and answered, by its name."""
-        return task_scopes(self.record.tasks, self.questions, Tally(self.predictions).answered)
+        return task_scopes(self.record.tasks, self.questions, self.tally.answered)
 
     @property
     def partial(self) -> str:
@@ -184,7 +198,7 @@ class RecordedRun:
         """The name in `scores` of each of a task's scores, by the task's own name for it."""
         return score_names(self.tasks)[task.name]
 
-    @property
+    @cached_property
     def part_names(self) -> dict[Part, str]:
         """The name in `scores` of every subject of every split, asked or not."""
         return part_names(self.tasks)
@@ -207,7 +221,6 @@ def read_recorded_run(path: Path, out: Path = OUTPUTS, *, has_ended: bool = Fals
     """
     directory = find_run(path, out)
     record, results = RunRecord.read(directory), Results.read(directory)
-    tasks = record.scored_tasks
     prompts = _in_order(record.tasks, read_prompts(directory), directory / PROMPTS)
     rows = read_predictions(directory)
     for number, row in enumerate(rows, 1):
@@ -223,21 +236,10 @@ def read_recorded_run(path: Path, out: Path = OUTPUTS, *, has_ended: bool = Fals
             )
     outcomes = {row.key: row for row in one_per_question(rows)}
     predictions = tuple(outcomes[key] for key in prompts if key in outcomes)
-    questions = Counter(key.part for key in prompts)
-    run = RecordedRun(
-        directory=directory,
-        record=record,
-        results=results,
-        tasks=tasks,
-        prompts=prompts,
-        predictions=predictions,
-        questions=questions,
-        scores=score_run(tasks, questions, Tally(predictions)),
-        has_ended=has_ended,
-    )
+    run = RecordedRun(directory, record, results, prompts, predictions, has_ended)
     _require_all_questions(run)
     if results is not None:
-        results.require_same(directory, tasks, predictions)
+        results.require_same(directory, run.tasks, predictions)
     return run
 
 

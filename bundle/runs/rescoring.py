@@ -64,7 +64,7 @@ def rescore(run: RecordedRun, rule: str | None = None) -> Rescored:
     cut = unsearched = 0
     for task in run.record.tasks:
         replies = [one for one in run.predictions if one.task == task.name and one.error is None]
-        options = options_of(run.options[task.name], (one.gold for one in replies))
+        options = options_of(run.record.options[task.name], (one.gold for one in replies))
         settings = {key: value for key, value in task.answer.items() if key != "rule"}
         chosen = make_rule(task.answer["rule"], settings) if rule is None else parse_rule(rule, options)
         whole = [one for one in replies if not one.decided_early]
@@ -77,7 +77,7 @@ def rescore(run: RecordedRun, rule: str | None = None) -> Rescored:
     return Rescored(
         score_run(run.tasks, run.questions, Tally(found)),
         score_run(run.tasks, run.questions, Tally(recorded)),
-        examine(run.options, found, run.sent),
+        examine(run.record.options, found, run.sent),
         len(found),
         cut,
         unsearched,

@@ -2,7 +2,6 @@
 
 import csv
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -126,7 +125,7 @@ def test_names_from_elsewhere_stay_in_the_directory(tmp_path: Path) -> None:
 
 
 def test_two_subjects_that_would_be_one_file_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "own.csv").write_text("question,answer,kind\n1?,A,a/b\n2?,B,a:b\n", encoding="utf-8")
+    (tmp_path / "own.csv").write_text("question,answer,kind\n1?,A,a;b\n2?,B,a:b\n", encoding="utf-8")
     (tmp_path / "own.toml").write_text(
         'description = "own"\nrows = { file = "own.csv", subject = "kind" }\n'
         'prompt = { user = "{question}", examples = 0 }\nanswer = { rule = "first_capital" }\n',
@@ -135,7 +134,7 @@ def test_two_subjects_that_would_be_one_file_are_refused(tmp_path: Path) -> None
     task = find_task(str(tmp_path / "own.toml"))
     run = read_recorded_run(write_run(tmp_path / DIRECTORY, {"a:b": "1"}, task=task))
     assert "results/tiny/own-a_b.json" in export(run).files
-    both = replace(run, questions={("own", "questions", name): 1 for name in ("a/b", "a:b")})
+    both = read_recorded_run(write_run(tmp_path / "both", {"a:b": "1", "a;b": "1"}, task=task))
     with pytest.raises(RunError, match=r"own-a_b\.json"):
         export(both)
 

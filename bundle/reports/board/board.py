@@ -1,9 +1,9 @@
 """What stands on the board: for every task its runs, their scores, and their differences from a base."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bundle.errors import RunError
 from bundle.reports.comparison import Comparison, Row, compare
@@ -30,7 +30,6 @@ class BoardRun:
     listed: ListedRun
     run: RecordedRun
     section: Section
-    doubtful: bool
     comparison: Comparison | None = None
     changes: Mapping[str, Row] = field(default_factory=dict)
     incomparable: str | None = None
@@ -88,6 +87,12 @@ class Board:
     damaged: tuple[ListedRun, ...]
 
 
+K = TypeVar("K")
+V = TypeVar("V")
+_Kept = dict[K, tuple[object, V]]
+"""What was made from files, each with the stamp they had."""
+
+
 class Reader:
     """Reads a board again and again, and of it only what has changed.
 
@@ -98,9 +103,9 @@ class Reader:
     def __init__(self, directory: Path, base: Path | None = None) -> None:
         self._directory = directory
         self._base = None if base is None else base.resolve()
-        self._runs: dict[Path, tuple[object, RecordedRun, list[Section], bool]] = {}
-        self._listed: dict[Path, tuple[object, ListedRun]] = {}
-        self._comparisons: dict[tuple[Path, Path], tuple[object, Comparison | RunError]] = {}
+        self._runs: _Kept[Path, tuple[RecordedRun, list[Section]]] = {}
+        self._listed: _Kept[Path, ListedRun] = {}
+        self._comparisons: _Kept[tuple[Path, Path], Comparison | RunError] = {}
 
     def read(self) -> Board:
         """The board as it is now. Raises RunError if the directory cannot be read."""
@@ -111,12 +116,12 @@ class Reader:
             if one.model is None:
                 continue
             try:
-                run, parts, doubtful = self._read(one.directory)
+                run, parts = self._read(one.directory)
             except RunError as error:
                 damaged.append(replace(one, state=State.DAMAGED, fault=error.message))
                 continue
             for part in parts:
-                found.setdefault((part.task.name, part.split), []).append(BoardRun(one, run, part, doubtful))
+                found.setdefault((part.task.name, part.split), []).append(BoardRun(one, run, part))
         return Board(
             directory=self._directory,
             tables=tuple(self._table(runs) for runs in found.values()),
@@ -127,17 +132,14 @@ class Reader:
 
     def _look(self, directory: Path) -> ListedRun:
         stamp = _stamp(directory), Lock(directory).is_held()
-        if directory not in self._listed or self._listed[directory][0] != stamp:
-            self._listed[directory] = stamp, list_run(directory, lambda path: self._read(path)[0])
-        return self._listed[directory][1]
+        return _kept(self._listed, directory, stamp, lambda: list_run(directory, lambda path: self._read(path)[0]))
 
-    def _read(self, directory: Path) -> tuple[RecordedRun, list[Section], bool]:
-        """A run, its parts, and whether its measurement is doubtful."""
-        stamp = _stamp(directory)
-        if directory not in self._runs or self._runs[directory][0] != stamp:
+    def _read(self, directory: Path) -> tuple[RecordedRun, list[Section]]:
+        def read() -> tuple[RecordedRun, list[Section]]:
             run = read_recorded_run(directory)
-            self._runs[directory] = stamp, run, sections(run), not run.health.is_ok
-        return self._runs[directory][1:]
+            return run, sections(run)
+
+        return _kept(self._runs, directory, _stamp(directory), read)
 
     def _table(self, runs: Sequence[BoardRun]) -> Table:
         if self._base is not None:
@@ -155,18 +157,20 @@ class Reader:
     def _compared(self, base: BoardRun, one: BoardRun) -> BoardRun:
         if not one.run.answered:
             return one
-        key = base.run.directory, one.run.directory
-        stamp = _stamp(key[0]), _stamp(key[1])
-        if key not in self._comparisons or self._comparisons[key][0] != stamp:
-            try:
-                self._comparisons[key] = stamp, compare(base.run, one.run)
-            except RunError as error:
-                self._comparisons[key] = stamp, error
-        comparison = self._comparisons[key][1]
+        directories = base.run.directory, one.run.directory
+        stamp = tuple(map(_stamp, directories))
+        comparison = _kept(self._comparisons, directories, stamp, lambda: _compare(base.run, one.run))
         if isinstance(comparison, RunError):
             return replace(one, incomparable=comparison.message)
-        parts = [part for part in self._runs[base.run.directory][2] if not part.secret]
+        parts = [part for part in self._read(base.run.directory)[1] if not part.secret]
         return replace(one, comparison=comparison, changes=_changes(base, parts, comparison))
+
+
+def _compare(base: RecordedRun, new: RecordedRun) -> Comparison | RunError:
+    try:
+        return compare(base, new)
+    except RunError as error:
+        return error
 
 
 def _changes(base: BoardRun, parts: Sequence[Section], comparison: Comparison) -> dict[str, Row]:
@@ -177,6 +181,13 @@ def _changes(base: BoardRun, parts: Sequence[Section], comparison: Comparison) -
     if len(parts) == len(comparison.overall):
         rows[OVERALL] = comparison.overall[parts.index(base.section)]
     return rows
+
+
+def _kept(kept: _Kept[K, V], key: K, stamp: object, make: Callable[[], V]) -> V:
+    """What was made when the stamp was the same, or else is made now."""
+    if key not in kept or kept[key][0] != stamp:
+        kept[key] = stamp, make()
+    return kept[key][1]
 
 
 def _stamp(directory: Path) -> object:

@@ -6,7 +6,6 @@ from typing import Any
 
 from bundle.errors import RunError
 from bundle.reports.comparison.rows import Pair, Row, task_rows
-from bundle.runs.health import unparsed
 from bundle.runs.record import RunRecord
 from bundle.runs.recorded_run import RecordedRun
 from bundle.runs.same_settings import leaves
@@ -181,14 +180,13 @@ def compare(base: RecordedRun, new: RecordedRun, *, common: bool = False) -> Com
             remedy="Finish the run with `bundle resume`, then compare again.",
         )
     _require_same_questions(base, new, pairs)
-    without = [{one.key for one in unparsed(run.options, run.predictions)} for run in (base, new)]
     return Comparison(
         base=base,
         new=new,
         rows=tuple(
             row
             for task in tasks
-            for row in task_rows(task, base.score_names(task), pairs, without[1], several=len(tasks) > 1)
+            for row in task_rows(task, base.score_names(task), pairs, new.unparsed, several=len(tasks) > 1)
         ),
         flips=_flips(base.part_names, pairs),
         settings=_differing_settings(base.record, new.record),
@@ -198,7 +196,7 @@ def compare(base: RecordedRun, new: RecordedRun, *, common: bool = False) -> Com
         not_common=0 if same_asked else len(base.prompts.keys() ^ new.prompts.keys()),
         other_messages=sum(base.prompts[one.key].conversation != new.prompts[one.key].conversation for one, _ in pairs),
         secret=len(keys) - len(known),
-        unparsed=(sum(one.key in without[0] for one, _ in pairs), sum(one.key in without[1] for one, _ in pairs)),
+        unparsed=(sum(one.key in base.unparsed for one, _ in pairs), sum(one.key in new.unparsed for one, _ in pairs)),
     )
 
 

@@ -1,17 +1,16 @@
 """The scores on the page: one section per task and split."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from bundle.reports.formats import Language
 from bundle.reports.texts import catalog
-from bundle.runs.health import unparsed
 from bundle.runs.predictions import Prediction
 from bundle.runs.recorded_run import RecordedRun
 from bundle.runs.scoring import Headline, Score, headlines
-from bundle.tasks.scores import Key, Member, ScoredTask
+from bundle.tasks.scores import Member, ScoredTask
 
 _MOST_OPTIONS: Final = 10
 NOTHING: Final = ""
@@ -129,9 +128,8 @@ def sections(run: RecordedRun) -> list[Section]:
     for one in run.predictions:
         if one.error is None:
             replies.setdefault((one.task, one.split), []).append(one)
-    lost = frozenset(one.key for one in unparsed(run.options, run.predictions))
     return [
-        _section(run, tasks[headline.task], headline, lost, replies.get((headline.task, headline.split), []))
+        _section(run, tasks[headline.task], headline, replies.get((headline.task, headline.split), []))
         for headline in headlines(run.tasks, run.scores)
     ]
 
@@ -145,9 +143,7 @@ def chance(letters: Letters | None) -> float | None:
     return 25.0 if letters is not None and set(letters.golds) == set("ABCD") else None
 
 
-def _section(
-    run: RecordedRun, task: ScoredTask, headline: Headline, lost: Set[Key], replies: Sequence[Prediction]
-) -> Section:
+def _section(run: RecordedRun, task: ScoredTask, headline: Headline, replies: Sequence[Prediction]) -> Section:
     split, prefix, names = headline.split, task.splits[headline.split], run.score_names(task)
     groups = []
     for group, members in task.groups.items():
@@ -168,7 +164,7 @@ def _section(
         overall=Line(headline.name, headline.score),
         complete=headline.whole,
         right=sum(one.correct is True for one in replies),
-        unparsed=sum(one.key in lost for one in replies),
+        unparsed=sum(one.key in run.unparsed for one in replies),
         groups=tuple(groups),
         subjects=tuple(subjects),
         letters=_letters(replies),

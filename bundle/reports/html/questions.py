@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from bundle.runs.health import unparsed
 from bundle.runs.predictions import Prediction
 from bundle.runs.prompts import RecordedPrompt
 from bundle.runs.recorded_run import RecordedRun
@@ -60,13 +59,12 @@ def question_data(run: RecordedRun) -> QuestionData:
     """Lay out the questions of a run, in the order of its tasks."""
     places = {part: number for number, part in enumerate(run.questions)}
     predictions = {one.key: one for one in run.predictions}
-    lost = frozenset(one.key for one in unparsed(run.options, run.predictions))
     columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
     texts: list[list[Any]] = []
     beginnings: dict[str, list[list[str]]] = {}
     for key, prompt in run.prompts.items():
         prediction = predictions.get(key)
-        values = (places[key.part], key.id, *_values(prompt, prediction, lost))
+        values = (places[key.part], key.id, *_values(prompt, prediction, run.unparsed))
         for column, value in zip(columns.values(), values, strict=True):
             column.append(value)
         texts.append(_texts(prompt, run.pieces(key), prediction))
