@@ -111,22 +111,17 @@ class Texts:
     def __init__(self, language: Language) -> None:
         self._language = language
 
-    def plain(self, key: str, **values: object) -> str:
-        """The text alone, for an element marked with `marks`."""
-        return catalog()[key][self._language].format_map(values)
-
-    def marks(self, key: str, **values: object) -> Markup:
-        """Attributes for an element with this text as its whole content."""
-        filled = json.dumps({name: str(value) for name, value in values.items()}, ensure_ascii=False)
-        return Markup('data-text="{}" data-values="{}"').format(key, filled) if values else self._key("text", key)
-
     def text(self, key: str, **values: object) -> Markup:
         """The text in its own element."""
-        return Markup("<span {}>{}</span>").format(self.marks(key, **values), self.plain(key, **values))
+        return Markup("<span {}>{}</span>").format(*self._marked(key, values))
+
+    def option(self, value: str, key: str, **values: object) -> Markup:
+        """The text as an option of a list to choose from."""
+        return Markup('<option value="{}" {}>{}</option>').format(value, *self._marked(key, values))
 
     def label(self, key: str) -> Markup:
         """The text as an accessible label."""
-        return Markup('aria-label="{}" {}').format(self.plain(key), self._key("label", key))
+        return Markup('aria-label="{}" data-label="{}"').format(catalog()[key][self._language], key)
 
     def both(self, english: str, chinese: str) -> Markup:
         """A name in both languages."""
@@ -141,6 +136,10 @@ class Texts:
         known = catalog().get(f"task.{task.name}")
         return known["zh"] if known is not None and known["en"] == task.description else task.description
 
-    @staticmethod
-    def _key(kind: str, key: str) -> Markup:
-        return Markup('data-{}="{}"').format(kind, key)
+    def _marked(self, key: str, values: Mapping[str, object]) -> tuple[Markup, str]:
+        """Attributes by which the page's script knows a text, and the text."""
+        marks = Markup('data-text="{}"').format(key)
+        if values:
+            filled = json.dumps({name: str(value) for name, value in values.items()}, ensure_ascii=False)
+            marks += Markup(' data-values="{}"').format(filled)
+        return marks, catalog()[key][self._language].format_map(values)

@@ -98,7 +98,7 @@ def test_answers_that_are_no_option_are_none_on_the_page(tmp_path: Path) -> None
     (section,) = sections(run)
     assert section.unparsed == run.health.unparsed == 10
     assert question_data(run).outcomes[OUTCOMES.index(Outcome.SILENT)] == 10
-    tile = re.search("Replies without an answer</dt><dd>([^<]+)", render_page(run))
+    tile = re.search("Replies without an answer</span></dt><dd>([^<]+)", render_page(run))
     assert tile is not None
     assert tile[1] == "10"
 
