@@ -33,8 +33,9 @@ from bundle.pipeline.targets import Target, Timing
 from bundle.pipeline.template_proof import choose_prompts
 from bundle.reports.screen.console import Screen
 from bundle.runs.record import EngineRecord, LocalModelRecord, Served
+from bundle.serving.arguments import Arguments
 from bundle.serving.conversion import CONVERTED, cache_directory
-from bundle.serving.engine import Engine, Job, ServerSpec, is_given
+from bundle.serving.engine import Engine, Job, ServerSpec
 from bundle.serving.engines import ENGINES, choose_engine
 from bundle.serving.gpus import groups_of
 from bundle.serving.machine import Machine
@@ -108,8 +109,7 @@ class Local(Target):
 
     @property
     def _chosen_template(self) -> bool:
-        given = [argument.replace("_", "-") for argument in self.arguments]  # vLLM takes both
-        return is_given("--chat-template", given)
+        return Arguments(self.arguments).with_hyphens().has("--chat-template")
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
@@ -281,7 +281,7 @@ class Local(Target):
             screen.say(f"serving on the CPU (slow): {none.why}")
         with timing.phase("start_s"):
             spec = await in_thread(lambda: engine.prepare(screen.say, plain=requests.plain, scores=requests.scores))
-        if spec.own_code and checkpoint.remote_code and self.trusted:
+        if spec.model.own_code and checkpoint.remote_code and self.trusted:
             source = "--trust-remote-code" if options.trust_remote_code else f"model file {self._named_model_file[0]}"
             names = ", ".join(checkpoint.remote_code_names)
             screen.say(f"allowing the checkpoint's own Python code ({source}): {names}")

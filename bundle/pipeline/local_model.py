@@ -77,7 +77,7 @@ class LocalModel(Prepared):
             self.prove,
             engine=self.spec.engine,
             option=self.spec.chosen_template,
-            vocabulary=self.spec.tokenizer_directory,
+            vocabulary=self.spec.model.directory,
         )
         await importing
 
@@ -85,9 +85,9 @@ class LocalModel(Prepared):
         """Prove the tokenizer; return what it makes of these prompts. Raises BundleError if it does not pass."""
         spec = self.spec
         proof = await prove_tokenizer(
-            spec.tokenizer_directory,
+            spec.model.directory,
             python=spec.interpreter,
-            trust_remote_code=spec.own_code,
+            trust_remote_code=spec.model.own_code,
             conversations=conversations,
             uses_template=not self._requests.plain and spec.chosen_template is None,
             template_arguments=template_arguments(self._requests.extra_body),

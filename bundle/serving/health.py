@@ -244,7 +244,7 @@ async def _deadly_line(server: Server) -> ServerError:
 
 
 def _is_deadly(server: Server, line: str) -> bool:
-    return any(re.search(pattern, line) for pattern in server.spec.deadly)
+    return any(re.search(pattern, line) for pattern in server.spec.signs.deadly)
 
 
 async def _death_of_child(server: Server) -> ServerError:

@@ -1,4 +1,4 @@
-"""Why servers do not start, or die, as far as their logs show it.
+"""Why servers do not start, or die, as far as their logs and processes show it.
 
 What is known here is common to all servers, as torch 2, transformers 4.56 to 5, safetensors and uvicorn word it; each
 engine adds what is its own.
@@ -28,6 +28,26 @@ class KnownFailure:
     telling: tuple[str, ...] = ()
     passing: bool = False
     vague: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What shows how a kind of server fares.
+
+    Attributes:
+        activities: Patterns of log lines and what they say about a start ("loading weights {} %").
+        failures: Its own known failures, the special before the vague.
+        deadly: Patterns of log lines after which a server that was ready answers nothing any more.
+        vital: The pattern of the command lines of child processes without which it can answer nothing; None if unknown.
+        lasting: The pattern of the names of those among them that end only with it, while it starts, too; None if
+            any of them may be a helper.
+    """
+
+    activities: tuple[tuple[str, str], ...] = ()
+    failures: tuple[KnownFailure, ...] = ()
+    deadly: tuple[str, ...] = ()
+    vital: str | None = None
+    lasting: str | None = None
 
 
 def raised(kinds: str, text: str) -> str:

@@ -47,7 +47,7 @@ class Server:
         if error.details:
             return error  # it is explained already
         lines = self.log.last_lines()
-        found = diagnosis.known_failure(lines, self.spec.failures, was_ready=True)
+        found = diagnosis.known_failure(lines, self.spec.signs.failures, was_ready=True)
         message, remedy = error.message, error.remedy
         if found is not None:
             message = f"{message} Its log shows why: {found.cause}"
@@ -83,7 +83,7 @@ def post_mortem(
         found = diagnosis.GUARDIAN_KILLED
     else:
         gone = engine is not None
-        found = diagnosis.diagnose(lines, end, spec.failures, was_ready=was_ready, engine_gone=gone)
+        found = diagnosis.diagnose(lines, end, spec.signs.failures, was_ready=was_ready, engine_gone=gone)
     kind = PassingError if found.passing else ServerError
     how = "" if end is None else f" ({diagnosis.exit_in_words(end)})"
     return kind(

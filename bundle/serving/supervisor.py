@@ -8,7 +8,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -16,12 +16,12 @@ from typing import Any
 
 from bundle.errors import ServerError
 from bundle.serving import diagnosis
-from bundle.serving.engine import Launch, ServerSpec
+from bundle.serving.engine import ServerSpec
 from bundle.serving.health import Readiness
 from bundle.serving.server import LOG_LINES_SHOWN, PassingError, Server, post_mortem
 from bundle.serving.server_log import ServerLog
 from bundle.serving.vital import VitalProcesses
-from bundle.system.guarded import SAFE_PATH, GuardedProcess, private_directory, undisturbed, without_keys
+from bundle.system.guarded import GuardedProcess, private_directory, undisturbed
 
 _LOOK_AT_LOG_SECONDS = 0.25
 _SAY_AT_LEAST_EVERY_SECONDS = 10.0
@@ -115,11 +115,11 @@ class Supervisor:
         try:
             try:
                 directory = self._private_directory()
-                launch = self.spec.launch(port, self.api_key, directory)
-                self._process = process = GuardedProcess()
-                environment = server_environment(launch, os.environ)
+                command = self.spec.command(port, directory)
+                environment = self.spec.environment_beside(os.environ, self.api_key, directory)
                 locks = () if self.spec.gpu_locks is None else self.spec.gpu_locks.descriptors
-                pid = await process.start(launch.command, environment, descriptor, directory=directory, locks=locks)
+                self._process = process = GuardedProcess()
+                pid = await process.start(command, environment, descriptor, directory=directory, locks=locks)
             except OSError as error:
                 raise ServerError(
                     f"The {self.spec.engine} server could not be started: {error}.",
@@ -129,7 +129,7 @@ class Supervisor:
                 os.close(descriptor)
             if self.launched is not None:
                 self.launched.set()
-            vital = VitalProcesses(pid, self.spec.vital, self.spec.lasting)
+            vital = VitalProcesses(pid, self.spec.signs.vital, self.spec.signs.lasting)
             await self._wait_until_ready(process, vital, readiness, log, began)
         except BaseException as error:
             if isinstance(error, ServerError):
@@ -220,9 +220,9 @@ class Supervisor:
         said_at = began
         while True:
             for line in log.new_lines():
-                if diagnosis.fatal(line, self.spec.failures):
+                if diagnosis.fatal(line, self.spec.signs.failures):
                     return
-                if (found := activity_in(line, self.spec.activities)) is not None:
+                if (found := activity_in(line, self.spec.signs.activities)) is not None:
                     activity, stage = found, readiness.waiting_for
             now = time.monotonic()
             doing = activity if activity and stage == readiness.waiting_for else f"waiting for {readiness.waiting_for}"
@@ -231,16 +231,6 @@ class Supervisor:
                 self.say(f"starting {self.spec.engine}: {doing}")
                 said, said_at = doing, now
             await asyncio.sleep(_LOOK_AT_LOG_SECONDS)
-
-
-def server_environment(launch: Launch, ours: Mapping[str, str]) -> dict[str, str]:
-    """The server's environment: ours without keys meant for others, and what the launch adds.
-
-    No server joins a Ray cluster that happens to be there: lmdeploy's PyTorch engine would with ``--tp 2``, and then
-    wait for GPUs that the cluster does not have.
-    """
-    ours = {name: value for name, value in without_keys(ours).items() if not name.startswith("RAY_")}
-    return {**ours, "RAY_ADDRESS": "local", **SAFE_PATH, **launch.environment, **launch.secrets}
 
 
 def activity_in(line: str, activities: Sequence[tuple[str, str]]) -> str | None:

@@ -14,9 +14,9 @@ from typing import Any, ClassVar, Final
 from bundle.checkpoints.tokenizer_probe.files import declared_tokens, read_json
 from bundle.errors import EngineMissingError, ServerError, UsageError
 from bundle.serving.conversion import INTERNLM2, cache_directory, cpu_dtype, servable
-from bundle.serving.engine import Engine, ServerSpec, option_value, refuse_options, require_loopback
+from bundle.serving.engine import Engine, ServerSpec, require_loopback
 from bundle.serving.gpus import visible_gpus
-from bundle.serving.known_failures import KnownFailure, raised
+from bundle.serving.known_failures import KnownFailure, Signs, raised
 from bundle.serving.machine import Machine
 from bundle.system.files import text_if_there, write_json
 from bundle.system.findings import Check, Finding, failing, ok
@@ -45,7 +45,7 @@ _NEEDS: Final = {
 }
 """What transformers' quantizers ask for in ``validate_environment``, beside what the cpu extra installs."""
 
-FAILURES: Final = (
+_FAILURES: Final = (
     KnownFailure(
         "it rejects its options: {0}.",
         "`transformers serve --help` shows what may follow `--`.",
@@ -66,7 +66,7 @@ class TransformersEngine(Engine):
     """
 
     name: ClassVar[str] = "transformers"
-    failures: ClassVar[tuple[KnownFailure, ...]] = FAILURES
+    signs: ClassVar[Signs] = Signs(_ACTIVITIES, _FAILURES)
 
     @property
     def architectures(self) -> frozenset[str] | None:
@@ -109,14 +109,14 @@ class TransformersEngine(Engine):
         if job.gpu is not None:
             raise UsageError("--gpu has no effect on the CPU.", remedy="Leave it out, or use --engine lmdeploy.")
         require_loopback(job.host, "The CPU engine has no API key.")
-        refuse_options(_OURS, job.engine_arguments, "transformers serve")
+        job.engine_arguments.refuse(_OURS, "transformers serve")
         if int(version.partition(".")[0]) < 5:
             raise ServerError(
                 f"transformers {version} is installed, but its server needs 5.23 or newer.",
                 remedy=f"{_INSTALL}, in an environment of its own.",
             )
         found = servable(job.checkpoint, trust_remote_code=job.trust_remote_code, say=say)
-        dtype = option_value(job.engine_arguments, "--dtype") or cpu_dtype(job.checkpoint.config)
+        dtype = job.engine_arguments.value("--dtype") or cpu_dtype(job.checkpoint.config)
         served_name = hub_name(job.checkpoint.name)
         instead = _only_ids(found.directory) | ({} if plain else _unparsed_replies(found.directory))
         say(f"transformers {version} on the CPU, {dtype}")
@@ -125,8 +125,7 @@ class TransformersEngine(Engine):
             version=version,
             served_name=served_name,
             interpreter=sys.executable,
-            tokenizer_directory=found.directory,
-            own_code=found.own_code,
+            model=found,
             command=partial(self._command, served_name, dtype, found.own_code),
             environment={
                 "HF_HUB_CACHE": str(_hub_view(found.directory, served_name, cache_directory(), instead)),
@@ -137,10 +136,8 @@ class TransformersEngine(Engine):
             host=job.host,
             concurrency=job.settings.concurrency or _CONCURRENCY,
             longest_silence_s=_LONGEST_SILENCE_S,
-            activities=_ACTIVITIES,
-            failures=self.failures,
+            signs=self.signs,
             dtype=dtype,
-            keep=found.keep,
             ends=frozenset(_ends(found.directory)),
             plain=plain,
         )

@@ -14,15 +14,15 @@ from bundle.errors import UsageError
 from bundle.pipeline.local import Local
 from bundle.pipeline.options import LocalOptions
 from bundle.serving import transformers_engine
-from bundle.serving.engine import Job, Launch, ServerSpec
+from bundle.serving.engine import Job, ServerSpec
 from bundle.serving.gpus import Gpu, Nvidia
 from bundle.serving.lmdeploy.engine import LmdeployEngine
 from bundle.serving.machine import Installation, Machine
-from bundle.serving.supervisor import server_environment
 from bundle.serving.transformers_engine import TransformersEngine, hub_name
 from bundle.system.guarded import ask_program, this_program
 from tests.checkpoints.checkpoints import CONFIG, write_checkpoint, write_json
 from tests.program import call
+from tests.serving.stand_in import Stage
 from tests.stand_ins.box import GPU, ROOT
 
 ELSEWHERE = ["0.0.0.0", "::", "10.0.0.1", "fe80::1", "gpu-box", "localhost.example.com"]
@@ -69,7 +69,7 @@ def test_the_cpu_engine_has_no_key_and_listens_on_loopback_only(host: str, check
 
 @pytest.mark.parametrize("host", ELSEWHERE)
 def test_lmdeploy_listens_elsewhere_only_in_versions_that_require_the_key(host: str, checkpoint: Checkpoint) -> None:
-    command = lmdeploy(checkpoint, "0.13.0", host=host).launch(1, "k", Path()).command
+    command = lmdeploy(checkpoint, "0.13.0", host=host).command(1, Path())
     assert command[command.index("--server-name") + 1] == host
     with pytest.raises(UsageError, match="answers some requests without its API key"):
         lmdeploy(checkpoint, "0.12.3", host=host)
@@ -81,8 +81,8 @@ def test_on_loopback_both_listen(
 ) -> None:
     monkeypatch.setenv("BUNDLE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(transformers_engine, "_version", lambda: "5.24.0")  # a GPU machine has an older one
-    assert host in transformers(checkpoint, host).launch(1, "k", Path()).command
-    assert host in lmdeploy(checkpoint, "0.12.0", host=host).launch(1, "k", Path()).command
+    assert host in transformers(checkpoint, host).command(1, Path())
+    assert host in lmdeploy(checkpoint, "0.12.0", host=host).command(1, Path())
 
 
 def test_the_program_refuses_it_before_a_server_is_started(tmp_path: Path, tiny: Path) -> None:
@@ -127,7 +127,7 @@ def test_files_in_the_current_directory_are_run_by_nothing_that_is_started(
     assert was_here.exists(), "Python itself runs it"
     was_here.unlink()
 
-    server = server_environment(Launch(()), environment)
+    server = Stage(tmp_path / "stage").prepared().environment_beside(environment, "k", tmp_path)
     assert "usage" in subprocess.run(module, env=server, capture_output=True, text=True, check=True).stdout
     ask_program([sys.executable, "-c", "import argparse"], 60)
     again = subprocess.run(
@@ -159,8 +159,8 @@ def test_what_lmdeploy_loads_of_an_internlm2_checkpoint_holds_none_of_its_code(
     model = shutil.copytree(tiny, tmp_path / "model")
     (model / "configuration_internlm2.py").write_text("raise SystemExit")
     spec = lmdeploy(inspect_checkpoint(model), "0.18.0")
-    loaded = Path(spec.launch(1, "k", Path()).command[5])
-    assert loaded == spec.tokenizer_directory
+    loaded = Path(spec.command(1, Path())[5])
+    assert loaded == spec.model.directory
     assert loaded.is_relative_to(tmp_path / "cache")
     assert "SystemExit" not in "".join(path.read_text() for path in loaded.glob("*.py"))
     assert json.loads(spec.files["chat_template.json"])["model_path"] == str(loaded)

@@ -3,18 +3,37 @@
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple, Self
 
 import psutil
 
+from bundle.serving.conversion import Servable
 from bundle.serving.engine import ServerSpec
-from bundle.serving.lmdeploy.log import FAILURES
+from bundle.serving.known_failures import Signs
+from bundle.serving.lmdeploy.log import SIGNS
 from bundle.serving.supervisor import Supervisor
 from bundle.system import guardian
 from tests.patience import PATIENCE_S
 from tests.serving.stand_in_server import KEY_VARIABLE
 
 SERVER = Path(__file__).with_name("stand_in_server.py")
+
+
+KEY = "sk-of-our-own"
+
+
+class Launched(NamedTuple):
+    """How a server is started on port 23334, in /tmp/private."""
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+
+    @classmethod
+    def of(cls, spec: ServerSpec) -> Self:
+        private = Path("/tmp/private")
+        return cls(spec.command(23334, private), spec.environment_beside({}, KEY, private))
 
 
 class Stage:
@@ -44,14 +63,16 @@ class Stage:
             version="1",
             served_name=self.served_name,
             interpreter=sys.executable,
-            tokenizer_directory=Path(),
+            model=Servable(Path(), own_code=False, keep=None),
             command=command,
+            signs=Signs(
+                activities=(("^doing (.*)", "{}"),),
+                failures=SIGNS.failures,
+                deadly=("the engine died",),
+                vital="--worker child",
+            ),
             environment={"STAND_IN": "yes"},
             key_variable=KEY_VARIABLE,
-            activities=(("^doing (.*)", "{}"),),
-            failures=FAILURES,
-            deadly=("the engine died",),
-            vital="--worker child",
         )
 
     def supervisor(self, *options: str, start_timeout: float = PATIENCE_S) -> Supervisor:

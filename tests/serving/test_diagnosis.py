@@ -11,7 +11,7 @@ from bundle.serving.diagnosis import Diagnosis, exit_in_words
 from bundle.serving.engines import ENGINES
 from bundle.serving.known_failures import COMMON_FAILURES
 
-OF_ENGINES = tuple(failure for engine in ENGINES.values() for failure in engine.failures)
+OF_ENGINES = tuple(failure for engine in ENGINES.values() for failure in engine.signs.failures)
 
 
 def diagnose(lines: Sequence[str], returncode: int | None) -> Diagnosis:
@@ -326,7 +326,7 @@ def test_a_warning_is_not_the_cause_when_something_else_was_the_end(line: str) -
 @pytest.mark.parametrize(("line", "cause"), OF_VLLM)
 def test_vllms_own_list_alone_explains_its_lines(line: str, cause: str) -> None:
     last = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
-    assert cause in diagnosis.diagnose([line, last], 1, ENGINES["vllm"].failures).cause
+    assert cause in diagnosis.diagnose([line, last], 1, ENGINES["vllm"].signs.failures).cause
 
 
 def test_what_is_vague_does_not_hide_an_exception_that_may_be_the_cause() -> None:
@@ -385,7 +385,7 @@ def test_a_missing_module_comes_with_the_command_that_installs_it(module: str, c
 
 def test_an_engine_process_that_said_why_it_ended_was_not_killed() -> None:
     lines = ["TypeError: the moon is in the wrong phase", ENGINE_NEVER_CAME]
-    assert "the moon" in diagnosis.diagnose(lines, 1, ENGINES["lmdeploy"].failures).cause
+    assert "the moon" in diagnosis.diagnose(lines, 1, ENGINES["lmdeploy"].signs.failures).cause
 
 
 def test_a_module_that_was_missed_long_before_the_end_is_not_its_cause() -> None:
@@ -401,15 +401,15 @@ def test_nor_is_one_that_only_a_warning_names_the_cause_of_a_signal() -> None:
         "    import cloudpickle",
         "ModuleNotFoundError: No module named 'cloudpickle'",
     ]
-    assert "it was killed" in diagnosis.diagnose(lines, -signal.SIGKILL, ENGINES["lmdeploy"].failures).cause
+    assert "it was killed" in diagnosis.diagnose(lines, -signal.SIGKILL, ENGINES["lmdeploy"].signs.failures).cause
 
 
 def test_an_end_of_the_engine_that_nobody_explains_is_the_cause_and_one_with_an_exception_is_not() -> None:
     lines = ["(APIServer pid=1) INFO 11-27 12:44:25 [compilation.py:317] Enabled custom fusions: norm_quant"]
-    gone = diagnosis.diagnose(lines, None, ENGINES["vllm"].failures, engine_gone=True)
+    gone = diagnosis.diagnose(lines, None, ENGINES["vllm"].signs.failures, engine_gone=True)
     assert "its engine's process ended without an error message" in gone.cause
     lines.append("TypeError: the moon is in the wrong phase")
-    assert "the moon" in diagnosis.diagnose(lines, None, ENGINES["vllm"].failures, engine_gone=True).cause
+    assert "the moon" in diagnosis.diagnose(lines, None, ENGINES["vllm"].signs.failures, engine_gone=True).cause
 
 
 def test_an_engine_process_that_ended_of_a_missing_module_was_not_cut_off_by_a_race() -> None:
@@ -424,7 +424,7 @@ def test_an_engine_process_that_ended_of_a_missing_module_was_not_cut_off_by_a_r
         *["  File x"] * 20,
         "lmdeploy.pytorch.engine.mp_engine.zmq_rpc.RPCServerDeadError: PyTorch ZMQ engine process is not alive.",
     ]
-    found = diagnosis.diagnose(lines, 1, ENGINES["lmdeploy"].failures)
+    found = diagnosis.diagnose(lines, 1, ENGINES["lmdeploy"].signs.failures)
     assert found.cause == "the Python module triton is not installed."
     assert not found.passing
 
@@ -507,13 +507,13 @@ def test_the_end_of_an_engine_process_is_explained_by_what_it_printed() -> None:
         *["  File x"] * 20,
         "lmdeploy.pytorch.engine.mp_engine.zmq_rpc.RPCServerDeadError: PyTorch ZMQ engine process is not alive.",
     ]
-    found = diagnosis.diagnose(lines, 1, ENGINES["lmdeploy"].failures)
+    found = diagnosis.diagnose(lines, 1, ENGINES["lmdeploy"].signs.failures)
     assert found.cause == "its last output was \"AssertionError: assert layout == 'default'\"."
 
 
 def test_a_server_that_was_ready_did_not_fail_to_start() -> None:
     lines = ["lmdeploy.zmq_rpc.RPCServerDeadError: PyTorch ZMQ engine process is not alive.", "EOFError"]
-    failures = ENGINES["lmdeploy"].failures
+    failures = ENGINES["lmdeploy"].signs.failures
     assert "race" in diagnosis.diagnose(lines, 1, failures).cause
     assert "race" not in diagnosis.diagnose(lines, 1, failures, was_ready=True).cause
     assert diagnosis.known_failure(lines, failures, was_ready=True) is None

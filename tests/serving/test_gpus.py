@@ -1,13 +1,14 @@
 """Which GPUs there are, may be used, and are chosen."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bundle.errors import UsageError
-from bundle.serving.engine import ServerSpec
 from bundle.serving.gpus import Gpu, ask_for_gpus, list_processes, require_memory, select_gpus, visible_gpus
 from bundle.serving.missing_gpus import why_no_gpu
+from tests.serving.stand_in import Stage
 from tests.stand_ins.box import GPU, gpu_box
 
 FIRST = Gpu(0, "GPU-aaaa", "H100", 80000, 10000, "570")
@@ -60,13 +61,13 @@ def test_of_several_gpus_the_one_that_tells_its_free_memory_is_preferred() -> No
     assert select_gpus([Gpu(3, "GPU-dddd", "H100"), FIRST], None, 1) == [FIRST]
 
 
-def test_a_part_of_a_gpu_is_used_under_its_own_name_and_its_memory_is_unknown() -> None:
+def test_a_part_of_a_gpu_is_used_under_its_own_name_and_its_memory_is_unknown(tmp_path: Path) -> None:
     part = Gpu(None, "MIG-1111", "part of a GPU")
     assert visible_gpus(ALL, {"CUDA_VISIBLE_DEVICES": "MIG-1111"}) == [part]
     assert visible_gpus(ALL, {"CUDA_VISIBLE_DEVICES": "MIG-1111,1"}) == [part, SECOND]
     assert select_gpus(ALL, "MIG-1111", 1) == [part]
-    spec = ServerSpec("e", "1", "m", "python", Path(), lambda port, directory: (), gpus=(part, SECOND))
-    assert spec.launch(1, "key", Path()).environment["CUDA_VISIBLE_DEVICES"] == "MIG-1111,1"
+    spec = replace(Stage(tmp_path).prepared(), gpus=(part, SECOND))
+    assert spec.environment_beside({}, "key", Path())["CUDA_VISIBLE_DEVICES"] == "MIG-1111,1"
 
 
 @pytest.mark.parametrize(

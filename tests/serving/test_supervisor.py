@@ -18,7 +18,6 @@ import pytest
 from bundle.errors import ServerError
 from bundle.serving import supervisor
 from bundle.serving.health import Readiness
-from bundle.serving.supervisor import server_environment
 from bundle.serving.vital import VitalProcesses
 from bundle.system import guarded, guardian
 from tests.patience import PATIENCE_S, eventually, fastest_of
@@ -96,7 +95,6 @@ async def test_a_key_that_a_server_prints_is_not_shown(stage: Stage) -> None:
 
 
 def test_keys_for_other_services_do_not_reach_the_server(stage: Stage) -> None:
-    launch = stage.prepared().launch(1, "k", stage.directory)
     ours = {
         "PATH": "/bin",
         "HF_HOME": "/cache",
@@ -109,7 +107,7 @@ def test_keys_for_other_services_do_not_reach_the_server(stage: Stage) -> None:
         "RAY_ADDRESS": "10.0.0.1:6379",
         "RAY_JOB_ID": "1",
     }
-    assert server_environment(launch, ours) == {
+    assert stage.prepared().environment_beside(ours, "k", stage.directory) == {
         "PATH": "/bin",
         "HF_HOME": "/cache",
         "TOKENIZERS_PARALLELISM": "false",

@@ -15,16 +15,16 @@ from bundle.checkpoints import Checkpoint, inspect_checkpoint
 from bundle.config.model_files import EngineSettings, ModelFile
 from bundle.errors import CheckpointError, ServerError, UsageError
 from bundle.serving import conversion
-from bundle.serving.engine import Job, Launch, ServerSpec
+from bundle.serving.engine import Job, ServerSpec
 from bundle.serving.engines import ENGINES, choose_engine
 from bundle.serving.gpus import Gpu, Nvidia
 from bundle.serving.machine import Installation, Machine
-from bundle.serving.supervisor import activity_in, server_environment
+from bundle.serving.supervisor import activity_in
 from bundle.serving.vllm.checks import check_vllm
 from bundle.serving.vllm.engine import VllmEngine
 from bundle.system.findings import Status
+from tests.serving.stand_in import KEY, Launched
 
-KEY = "sk-of-our-own"
 FREE = Gpu(0, "GPU-0", "H100", 81559, 81000, "570")
 USED = Gpu(1, "GPU-1", "H100", 81559, 40000, "570")
 
@@ -79,8 +79,8 @@ def prepared(checkpoint: Checkpoint, *arguments: str, machine: Machine = CPU, **
     return VllmEngine(Job(checkpoint, machine, arguments=arguments, **job)).prepare(lambda _: None)  # type: ignore[arg-type]
 
 
-def launched(checkpoint: Checkpoint, *arguments: str, machine: Machine = CPU, **job: object) -> Launch:
-    return prepared(checkpoint, *arguments, machine=machine, **job).launch(23334, KEY, Path("/tmp/private"))
+def launched(checkpoint: Checkpoint, *arguments: str, machine: Machine = CPU, **job: object) -> Launched:
+    return Launched.of(prepared(checkpoint, *arguments, machine=machine, **job))
 
 
 def following(command: Sequence[str], option: str) -> str:
@@ -100,10 +100,8 @@ def test_it_runs_the_module_of_the_interpreter_on_loopback_under_our_name(llama:
 
 def test_the_key_is_in_the_environment_and_in_no_argument(llama: Checkpoint) -> None:
     launch = launched(llama)
-    assert launch.secrets == {"VLLM_API_KEY": KEY}
+    assert launch.environment["VLLM_API_KEY"] == KEY
     assert not any(KEY in argument for argument in launch.command)
-    assert KEY not in repr(launch)
-    assert server_environment(launch, {"OPENAI_API_KEY": "sk-other"})["VLLM_API_KEY"] == KEY
 
 
 def test_it_is_offline_tells_nobody_and_keeps_its_sockets_in_the_directory_that_is_removed(llama: Checkpoint) -> None:
@@ -136,12 +134,12 @@ def test_what_this_program_sets_may_not_be_set_twice(llama: Checkpoint, option: 
 
 def test_internlm2_is_served_as_the_llama_it_is_converted_to_without_its_code(internlm2: Checkpoint) -> None:
     spec = prepared(internlm2, trust_remote_code=True)
-    command = spec.launch(1, KEY, Path("/tmp/private")).command
+    command = spec.command(1, Path("/tmp/private"))
     served = Path(following(command, "--model"))
-    assert served == spec.tokenizer_directory != internlm2.path
+    assert served == spec.model.directory != internlm2.path
     assert json.loads((served / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
     assert "--trust-remote-code" not in command
-    assert spec.keep is not None
+    assert spec.model.keep is not None
 
 
 @pytest.mark.parametrize(
@@ -176,10 +174,10 @@ def test_a_checkpoint_that_is_there_in_mistrals_format_too_is_served_as_it_was_i
     beside = replace(llama, path=tmp_path)
     (tmp_path / "model.safetensors.index.json").touch()
     chosen = {"--load-format=safetensors", "--config-format=hf", "--tokenizer-mode=hf"}
-    assert chosen.isdisjoint(prepared(beside).launch(1, KEY, tmp_path).command)
+    assert chosen.isdisjoint(prepared(beside).command(1, tmp_path))
     (tmp_path / "consolidated.safetensors").touch()
-    assert chosen <= set(prepared(beside).launch(1, KEY, tmp_path).command)
-    command = prepared(beside, "--tokenizer_mode", "mistral").launch(1, KEY, tmp_path).command
+    assert chosen <= set(prepared(beside).command(1, tmp_path))
+    command = prepared(beside, "--tokenizer_mode", "mistral").command(1, tmp_path)
     assert "--config-format=hf" in command
     assert "--tokenizer-mode=hf" not in command
 
@@ -225,7 +223,7 @@ def test_the_cpu_computes_in_bfloat16_where_it_can_and_the_weights_are(
     checkpoint = replace(llama, config={**llama.config, "torch_dtype": stored})
     spec = prepared(checkpoint)
     assert spec.dtype == dtype
-    assert f"--dtype={dtype}" in spec.launch(1, KEY, Path("/x")).command
+    assert f"--dtype={dtype}" in spec.command(1, Path("/x"))
 
 
 def test_the_users_dtype_is_the_one_on_record(llama: Checkpoint) -> None:
@@ -324,7 +322,7 @@ def test_overrides_that_it_ignores_without_a_word_are_refused(
 def test_a_name_that_it_takes_for_none_is_not_given_to_it(llama: Checkpoint) -> None:
     spec = prepared(replace(llama, name="None"))
     assert spec.served_name == "model"
-    assert "--served-model-name=model" in spec.launch(23334, KEY, Path("/tmp/private")).command
+    assert "--served-model-name=model" in spec.command(23334, Path("/tmp/private"))
 
 
 def test_a_build_for_cuda_without_a_gpu_is_refused(llama: Checkpoint) -> None:
@@ -357,13 +355,13 @@ def test_a_version_that_lacks_an_option_is_refused_and_an_untried_one_is_named(l
     ],
 )
 def test_its_log_says_what_it_is_doing(llama: Checkpoint, line: str, activity: str | None) -> None:
-    assert activity_in(line, prepared(llama).activities) == activity
+    assert activity_in(line, prepared(llama).signs.activities) == activity
 
 
 def test_it_is_chosen_by_name_with_the_settings_of_its_table_and_never_by_itself(llama: Checkpoint) -> None:
     model = ModelFile(description="x", vllm=EngineSettings(args=("--seed", "1")))
     engine = choose_engine("vllm", model, Job(llama, CPU))
-    assert engine.prepare(lambda _: None).launch(1, KEY, Path("/x")).command[-2:] == ("--seed", "1")
+    assert engine.prepare(lambda _: None).command(1, Path("/x"))[-2:] == ("--seed", "1")
     assert choose_engine("auto", model, Job(llama, CPU)).name == "transformers"
 
 
@@ -411,6 +409,6 @@ def test_the_servers_context_length_is_what_counts_of_the_arguments(
 
 @pytest.mark.parametrize("title", ["VLLM::EngineCore", "VLLM::EngineCore_DP0", "VLLM::Worker", "VLLM::Worker_TP1"])
 def test_neither_its_engine_nor_a_worker_of_that_may_end(llama: Checkpoint, title: str) -> None:
-    vital = prepared(llama).vital
+    vital = prepared(llama).signs.vital
     assert vital is not None
     assert re.search(vital, title)

@@ -8,23 +8,15 @@ from typing import Any, ClassVar, Final
 
 from bundle.checkpoints import eos_without_token, language_configs
 from bundle.errors import CheckpointError, ServerError
+from bundle.serving.arguments import Arguments
 from bundle.serving.conversion import INTERNLM2, Servable, servable_without_code
-from bundle.serving.engine import (
-    Engine,
-    ServerSpec,
-    is_given,
-    no_weights,
-    option_number,
-    option_value,
-    refuse_options,
-    require_loopback,
-)
+from bundle.serving.engine import Engine, ServerSpec, no_weights, require_loopback
 from bundle.serving.gpu_choice import reserve_gpus
 from bundle.serving.gpus import Gpu, gib, needed_mib, select_gpus, visible_gpus
-from bundle.serving.known_failures import KnownFailure
+from bundle.serving.known_failures import Signs
 from bundle.serving.lmdeploy import support
 from bundle.serving.lmdeploy.launcher import KEY_VARIABLE
-from bundle.serving.lmdeploy.log import ACTIVITIES, ENGINE_DIED, FAILURES
+from bundle.serving.lmdeploy.log import SIGNS
 from bundle.serving.machine import Machine
 from bundle.system.findings import Check, Finding, failing, ok
 from bundle.system.text import printable
@@ -53,10 +45,6 @@ captured size costs next to nothing, and every size captured costs part of a sec
 _LONGEST_SILENCE_S = 180.0
 """The longest reply, 2,048 tokens of a large model, takes about a minute."""
 
-_ENGINE_PROCESS = r"multiprocessing\.spawn\b"
-"""The PyTorch engine runs in a child process, or in several; TurboMind in the server itself."""
-_ENGINE_NAME = "^ZMQMPEngine$"
-"""What that process calls itself from 0.14 on. Before it has, lmdeploy itself notices its end within a second."""
 _CHAT_TEMPLATE = "chat_template.json"
 
 
@@ -64,7 +52,7 @@ class LmdeployEngine(Engine):
     """Serves a checkpoint with lmdeploy on NVIDIA GPUs."""
 
     name: ClassVar[str] = "lmdeploy"
-    failures: ClassVar[tuple[KnownFailure, ...]] = FAILURES
+    signs: ClassVar[Signs] = SIGNS
 
     @property
     def architectures(self) -> frozenset[str] | None:
@@ -78,13 +66,12 @@ class LmdeployEngine(Engine):
         settings = checkpoint.quantization_config
         if settings is None or package is None:
             return None
-        backend = option_value(self.job.engine_arguments, "--backend")
-        return support.refused_quantization(package, settings, checkpoint.architecture, backend)
+        return support.refused_quantization(package, settings, checkpoint.architecture, self._chosen_backend)
 
     @property
     def slots(self) -> int:
         """How many requests the server computes at once."""
-        return self._number("--max-batch-size") or _SLOTS
+        return self._arguments.number("--max-batch-size") or _SLOTS
 
     @property
     def context_options(self) -> Mapping[str, int | None]:
@@ -92,12 +79,12 @@ class LmdeployEngine(Engine):
 
     @property
     def gpu_count(self) -> int:
-        return max(self._number("--tp") or 1, 1)
+        return max(self._arguments.number("--tp") or 1, 1)
 
     @property
     def scores_texts(self) -> bool:
-        package, backend = self._installed.package, option_value(self.job.engine_arguments, "--backend")
-        return package is not None and support.scores_texts(package) and backend != "turbomind"
+        package = self._installed.package
+        return package is not None and support.scores_texts(package) and self._chosen_backend != "turbomind"
 
     @staticmethod
     def checks(machine: Machine) -> tuple[Check, ...]:
@@ -119,20 +106,7 @@ class LmdeployEngine(Engine):
 
     def prepare(self, say: Callable[[str], None], *, plain: bool = False, scores: bool = False) -> ServerSpec:
         job, installed = self.job, self._installed
-        version = installed.release
-        if version < _OLDEST:
-            raise ServerError(
-                f"lmdeploy {installed.version} is too old: 0.12 to 0.18 are supported.",
-                remedy="Upgrade it with `pip install '.[gpu]'` in a checkout of this project.",
-            )
-        if version > _NEWEST:
-            say(f"lmdeploy {installed.version} is newer than the versions tested (0.12 to 0.18)")
-        refuse_options({*_OURS, "--logprobs-mode"} if scores else _OURS, job.engine_arguments, "lmdeploy")
-        if is_given("--empty-init", job.engine_arguments):
-            raise no_weights("--empty-init")
-        if version < _KEY_FOR_ALL_SINCE:
-            require_loopback(job.host, f"lmdeploy {installed.version} answers some requests without its API key.")
-        self._require_its_model()
+        self._require_possible(say, scores=scores)
         gpus, gpu_locks = reserve_gpus(job, self.name, self.gpu_count, say)
         found = servable_without_code(job.checkpoint, trust_remote_code=job.trust_remote_code, say=say)
         if (eos := eos_without_token(found.directory)) is not None:  # it makes a token of that, which must be one
@@ -144,30 +118,19 @@ class LmdeployEngine(Engine):
         served_name = printable(job.checkpoint.name) or "model"
         say(f"lmdeploy {installed.version} on GPU {', '.join(map(str, gpus))}")
         self._tell_of_the_window(say)
-        backend: tuple[str, ...] = ()
-        if not is_given("--backend", job.engine_arguments):
-            lacks = support.without_turbomind(gpus, job.machine.nvidia.capabilities, version)
-            reasons = {
-                f"has no code for {lacks}": lacks is not None,
-                "does not say how likely a text is": scores,
-                _OTHER_POSITIONS: support.has_other_positions_in_turbomind(job.checkpoint.config),
-            }
-            if why := next((reason for reason, holds in reasons.items() if holds), None):
-                say(f"its TurboMind {why}: using its PyTorch engine (--backend pytorch)")
-                backend = ("--backend", "pytorch")
+        options = self._backend(gpus, say, scores=scores)
         dtype = self._dtype(gpus, say)
-        if dtype is not None and not is_given("--dtype", job.engine_arguments):
-            backend += ("--dtype", dtype)
+        if dtype is not None and not self._arguments.has("--dtype"):
+            options += ("--dtype", dtype)
         if scores:
-            backend += ("--logprobs-mode", "raw_logprobs")
+            options += ("--logprobs-mode", "raw_logprobs")
         return ServerSpec(
             engine=self.name,
             version=installed.version,
             served_name=served_name,
             interpreter=installed.interpreter,
-            tokenizer_directory=found.directory,
-            own_code=found.own_code,
-            command=partial(self._command, version, served_name, found, backend),
+            model=found,
+            command=partial(self._command, served_name, found, options),
             environment={
                 "HF_HUB_OFFLINE": "1",
                 "PYTHONUNBUFFERED": "1",
@@ -187,20 +150,32 @@ class LmdeployEngine(Engine):
             gpu_locks=gpu_locks,
             concurrency=job.concurrency(self.slots),
             longest_silence_s=_LONGEST_SILENCE_S,
-            activities=ACTIVITIES,
-            failures=self.failures,
-            deadly=ENGINE_DIED,
-            vital=_ENGINE_PROCESS,
-            lasting=_ENGINE_NAME,
+            signs=self.signs,
             dtype=dtype,
             # TurboMind takes temperature 0 for a scale: among equal logits it would draw by lot.
             greedy={"top_k": 1},
             stop_field="stop",  # each text must be one token, and ends a reply by its id
-            chosen_template="--chat-template" if self._template_chosen else None,
+            chosen_template="--chat-template" if self._arguments.has("--chat-template") else None,
             plain=plain,
             scoring="generate",
-            keep=found.keep,
         )
+
+    def _require_possible(self, say: Callable[[str], None], *, scores: bool) -> None:
+        """Raise BundleError where this lmdeploy cannot serve the checkpoint, or not with these options."""
+        installed, arguments = self._installed, self._arguments
+        if installed.release < _OLDEST:
+            raise ServerError(
+                f"lmdeploy {installed.version} is too old: 0.12 to 0.18 are supported.",
+                remedy="Upgrade it with `pip install '.[gpu]'` in a checkout of this project.",
+            )
+        if installed.release > _NEWEST:
+            say(f"lmdeploy {installed.version} is newer than the versions tested (0.12 to 0.18)")
+        arguments.refuse({*_OURS, "--logprobs-mode"} if scores else _OURS, "lmdeploy")
+        if arguments.has("--empty-init"):
+            raise no_weights("--empty-init")
+        if installed.release < _KEY_FOR_ALL_SINCE:
+            require_loopback(self.job.host, f"lmdeploy {installed.version} answers some requests without its API key.")
+        self._require_its_model()
 
     def _require_its_model(self) -> None:
         """Check that lmdeploy computes what config.json says where most of its models do not ask.
@@ -217,8 +192,7 @@ class LmdeployEngine(Engine):
         untied = any(one.get("tie_word_embeddings") is False for one in language_configs(checkpoint.config))
         if untied and support.ties_always(package, checkpoint.architecture):
             other = f"takes the embeddings of {architecture} for its lm_head, although tie_word_embeddings", "false"
-        turbomind = option_value(self.job.engine_arguments, "--backend") == "turbomind"
-        if turbomind and support.has_other_positions_in_turbomind(checkpoint.config):
+        if self._chosen_backend == "turbomind" and support.has_other_positions_in_turbomind(checkpoint.config):
             raise CheckpointError(
                 f"lmdeploy's TurboMind {_OTHER_POSITIONS}: {printable(str(checkpoint.path))}.",
                 remedy="Its replies would be another model's. Use `-- --backend pytorch`.",
@@ -242,7 +216,7 @@ class LmdeployEngine(Engine):
 
         It ends at the window where lmdeploy would not compute longer texts as the model does.
         """
-        given, window = self._number(_LENGTH), self._window
+        given, window = self._arguments.number(_LENGTH), self._window
         return given if window is None or self._windows_are_its_own else min(window, given or window)
 
     @property
@@ -250,7 +224,7 @@ class LmdeployEngine(Engine):
         return self.job.checkpoint.architecture in support.WINDOW_BY_LAYER
 
     def _tell_of_the_window(self, say: Callable[[str], None]) -> None:
-        window, given = self._window, self._number(_LENGTH)
+        window, given = self._window, self._arguments.number(_LENGTH)
         if window is None or (given is not None and given <= window):
             return
         other = "--engine transformers does"
@@ -262,6 +236,23 @@ class LmdeployEngine(Engine):
                 f"what lies beyond it as the model does; {other}"
             )
 
+    def _backend(self, gpus: Sequence[Gpu], say: Callable[[str], None], *, scores: bool) -> tuple[str, ...]:
+        """The options that choose its PyTorch engine, where TurboMind cannot serve the model."""
+        config = self.job.checkpoint.config
+        if self._arguments.has("--backend"):
+            return ()
+        lacks = support.without_turbomind(gpus, self.job.machine.nvidia.capabilities, self._installed.release)
+        reasons = {
+            f"has no code for {lacks}": lacks is not None,
+            "does not say how likely a text is": scores,
+            _OTHER_POSITIONS: support.has_other_positions_in_turbomind(config),
+        }
+        why = next((reason for reason, holds in reasons.items() if holds), None)
+        if why is None:
+            return ()
+        say(f"its TurboMind {why}: using its PyTorch engine (--backend pytorch)")
+        return ("--backend", "pytorch")
+
     def _dtype(self, gpus: Sequence[Gpu], say: Callable[[str], None]) -> str | None:
         """The data type it is made to compute in; None where config.json or quantized weights decide.
 
@@ -269,7 +260,7 @@ class LmdeployEngine(Engine):
         range of weights that were trained in another.
         """
         checkpoint = self.job.checkpoint
-        if (given := option_value(self.job.engine_arguments, "--dtype")) not in (None, "auto"):
+        if (given := self._arguments.value("--dtype")) not in (None, "auto"):
             return given
         configs = language_configs(checkpoint.config)
         stated = next((one[key] for one in configs for key in ("dtype", "torch_dtype") if one.get(key)), None)
@@ -283,45 +274,40 @@ class LmdeployEngine(Engine):
         return dtype
 
     def _command(
-        self,
-        version: tuple[int, ...],
-        served_name: str,
-        found: Servable,
-        backend: tuple[str, ...],
-        port: int,
-        directory: Path,
+        self, served_name: str, found: Servable, options: tuple[str, ...], port: int, directory: Path
     ) -> tuple[str, ...]:
-        job, installed = self.job, self._installed
+        job, installed, given = self.job, self._installed, self._arguments
+        version = installed.release
         arguments = ["serve", "api_server", str(found.directory)]
         arguments += ["--server-name", job.host, "--server-port", str(port)]
         arguments.append(f"--model-name={served_name}")  # which may begin with a hyphen
-        arguments += ["--enable-prefix-caching", "--enable-abort-handling", "--log-level", "WARNING", *backend]
+        arguments += ["--enable-prefix-caching", "--enable-abort-handling", "--log-level", "WARNING", *options]
         if found.own_code and version >= _TRUST_REMOTE_CODE_SINCE:
             arguments.append("--trust-remote-code")
         if version >= _GENERATION_CONFIG_SINCE:
             # Else the checkpoint's generation_config.json would quietly add, say, a repetition penalty.
             arguments += ["--generation-config", "lmdeploy"]
-        if self._number("--max-batch-size") is None:
+        if given.number("--max-batch-size") is None:
             arguments += ["--max-batch-size", str(self.slots)]
         if version >= _CAPTURE_SIZES_SINCE:
             sizes = sorted({min(_SMALL_BATCH, self.slots), self.slots})
             arguments += ["--cudagraph-capture-batch-sizes", *map(str, sizes)]
-        if (rope := _only_new_rope(job.checkpoint.config)) and not is_given("--hf-overrides", job.engine_arguments):
+        if (rope := _only_new_rope(job.checkpoint.config)) and not given.has("--hf-overrides"):
             arguments += ["--hf-overrides", json.dumps({"rope_scaling": rope})]
-        if not self._template_chosen:
+        if not given.has("--chat-template"):
             arguments += ["--chat-template", str(directory / _CHAT_TEMPLATE)]
-        launcher = Path(__file__).with_name("launcher.py")
-        arguments += job.engine_arguments
-        if self._length != self._number(_LENGTH):
+        arguments += given
+        if self._length != given.number(_LENGTH):
             arguments += [_LENGTH, str(self._length)]
-        return (installed.interpreter, str(launcher), installed.script, *arguments)
+        return (installed.interpreter, str(Path(__file__).with_name("launcher.py")), installed.script, *arguments)
 
     @property
-    def _template_chosen(self) -> bool:
-        return is_given("--chat-template", self.job.engine_arguments)
+    def _arguments(self) -> Arguments:
+        return self.job.engine_arguments
 
-    def _number(self, option: str) -> int | None:
-        return option_number(self.job.engine_arguments, option)
+    @property
+    def _chosen_backend(self) -> str | None:
+        return self._arguments.value("--backend")
 
 
 def _only_new_rope(config: Mapping[str, Any]) -> Mapping[str, Any] | None:

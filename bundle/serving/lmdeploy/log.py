@@ -1,11 +1,19 @@
-"""What lmdeploy prints: what a start is doing, why it fails, and that it is dead."""
+"""What lmdeploy prints and runs: what a start is doing, why it fails, and that it is dead."""
 
 from dataclasses import replace
 from typing import Final
 
-from bundle.serving.known_failures import ENGINE_GONE, NO_GPU, OUT_OF_GPU_MEMORY, KnownFailure, raised, rejected_options
+from bundle.serving.known_failures import (
+    ENGINE_GONE,
+    NO_GPU,
+    OUT_OF_GPU_MEMORY,
+    KnownFailure,
+    Signs,
+    raised,
+    rejected_options,
+)
 
-ACTIVITIES: Final = (
+_ACTIVITIES: Final = (
     (r"^Loading: +(\d+)%", "loading weights {} %"),
     (r"(?:Loading|loading) (?:weights|checkpoint|safetensors)[^%]*?(\d+)%", "loading weights {} %"),
     (r"Convert(?:ing)? to turbomind format[^%]*?(\d+)%", "converting weights {} %"),
@@ -14,7 +22,7 @@ ACTIVITIES: Final = (
     (r"HINT:\s+Please open|Application startup complete", "the HTTP server is up"),
 )
 
-FAILURES: Final = (
+_FAILURES: Final = (
     rejected_options("lmdeploy serve api_server --help"),
     replace(NO_GPU, fatal=(*NO_GPU.fatal, r"<CUDA> check failed!|^cuda is not available\.")),
     replace(
@@ -59,9 +67,19 @@ FAILURES: Final = (
     ),
 )
 
-ENGINE_DIED: Final = (
+_ENGINE_DIED: Final = (
     r"PyTorch ZMQ engine process is not alive",
     r"PyTorch engine request loop is not alive",
     r"Engine main loop failed\.",
 )
-"""Log lines after which the API server lives on and answers nothing any more."""
+"""The API server lives on after these."""
+
+SIGNS: Final = Signs(
+    activities=_ACTIVITIES,
+    failures=_FAILURES,
+    deadly=_ENGINE_DIED,
+    # The PyTorch engine runs in a child process, or in several; TurboMind in the server itself.
+    vital=r"multiprocessing\.spawn\b",
+    # So that process calls itself from 0.14 on. Before it has, lmdeploy itself notices its end within a second.
+    lasting="^ZMQMPEngine$",
+)

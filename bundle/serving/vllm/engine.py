@@ -11,22 +11,14 @@ from typing import Any, ClassVar, Final
 
 from bundle.checkpoints import is_internlm2
 from bundle.errors import CheckpointError, ServerError, UsageError
+from bundle.serving.arguments import Arguments
 from bundle.serving.conversion import INTERNLM2, cpu_dtype, servable
-from bundle.serving.engine import (
-    Engine,
-    ServerSpec,
-    is_given,
-    no_weights,
-    option_number,
-    option_value,
-    refuse_options,
-    require_loopback,
-)
+from bundle.serving.engine import Engine, ServerSpec, no_weights, require_loopback
 from bundle.serving.gpu_choice import reserve_gpus
 from bundle.serving.gpus import Gpu
-from bundle.serving.known_failures import KnownFailure
+from bundle.serving.known_failures import Signs
 from bundle.serving.machine import Machine
-from bundle.serving.vllm.log import ACTIVITIES, ENGINE_DIED, FAILURES
+from bundle.serving.vllm.log import SIGNS
 from bundle.serving.vllm.sizes import LENGTH, cpu_cache_gib, cpu_options, gpu_options, unscaled_length
 from bundle.system.files import text_if_there, user_path
 from bundle.system.findings import Check, Finding, ok
@@ -41,9 +33,6 @@ _OURS: Final = (
     "--config",  # more options, in a file of which no record would be kept
     "--lora-modules",  # of which none is asked unless a request names it
 )
-
-_ENGINE_PROCESS: Final = "^VLLM::(?:EngineCore|Worker)"
-_ENGINE_NAME: Final = "^VLLM::EngineCor"
 
 _SLOTS_GPU, _SLOTS_CPU = 256, 64
 _LONGEST_SILENCE_GPU_S, _LONGEST_SILENCE_CPU_S = 180.0, 900.0
@@ -68,7 +57,7 @@ class VllmEngine(Engine):
     """
 
     name: ClassVar[str] = "vllm"
-    failures: ClassVar[tuple[KnownFailure, ...]] = FAILURES
+    signs: ClassVar[Signs] = SIGNS
 
     @property
     def refused_quantization(self) -> str | None:
@@ -78,7 +67,7 @@ class VllmEngine(Engine):
         method: str = settings["quant_method"]
         if self.job.checkpoint.architecture == INTERNLM2:
             return f"InternLM2's weights are converted for it, which quantized ones ({method}) cannot be"
-        if is_given("--quantization", self._arguments):  # as plugins want it, which bring methods of their own
+        if self._arguments.has("--quantization"):  # as plugins want it, which bring methods of their own
             return None
         sources = package / "model_executor" / "layers" / "quantization"
         source = text_if_there(sources / "__init__.py")
@@ -99,7 +88,7 @@ class VllmEngine(Engine):
     @property
     def _given_length(self) -> int | None:
         """The context length that it is given, in tokens; None if it has none, "auto" or -1, which leave it to vLLM."""
-        value = re.fullmatch(r"(\d+(?:\.\d+)?)([kmg]?)", option_value(self._arguments, LENGTH) or "", re.IGNORECASE)
+        value = re.fullmatch(r"(\d+(?:\.\d+)?)([kmg]?)", self._arguments.value(LENGTH) or "", re.IGNORECASE)
         if value is None:
             return None
         # As vLLM's own parser reads it: "4k" is 4,000 and "4K" 4,096.
@@ -110,8 +99,8 @@ class VllmEngine(Engine):
     def gpu_count(self) -> int:
         if self._on_cpu:
             return 0
-        tensor = option_number(self._arguments, "--tensor-parallel-size", "-tp")
-        pipeline = option_number(self._arguments, "--pipeline-parallel-size", "-pp")
+        tensor = self._arguments.number("--tensor-parallel-size", "-tp")
+        pipeline = self._arguments.number("--pipeline-parallel-size", "-pp")
         return (tensor or 1) * (pipeline or 1)
 
     @property
@@ -132,41 +121,23 @@ class VllmEngine(Engine):
     @property
     def slots(self) -> int:
         """How many requests the server computes at once."""
-        return option_number(self._arguments, "--max-num-seqs") or (_SLOTS_CPU if self._on_cpu else _SLOTS_GPU)
+        return self._arguments.number("--max-num-seqs") or (_SLOTS_CPU if self._on_cpu else _SLOTS_GPU)
 
     def prepare(self, say: Callable[[str], None], *, plain: bool = False, scores: bool = False) -> ServerSpec:
-        job, installed = self.job, self._installed
-        if installed.release < _OLDEST:
-            raise ServerError(
-                f"vLLM {installed.version} is too old: 0.14 or newer is needed.",
-                remedy="Upgrade it: `pip install --upgrade vllm`.",
-            )
-        if installed.release != _TESTED:
-            say(f"vLLM {installed.version} is not the version tested (0.32)")
-        refuse_options(_OURS, self._arguments, "vLLM")
-        if (option_value(self._arguments, "--load-format") or "").lower() == "dummy":
-            raise no_weights("--load-format dummy")
-        require_loopback(job.host, "vLLM answers some requests without its API key.")
-        if self._on_cpu and job.gpu is not None:
-            raise UsageError(
-                f"--gpu has no effect: vLLM {installed.version} is a build for the CPU.",
-                remedy="Leave it out, or put a build for CUDA on PATH.",
-            )
-        self._require_unscaled_length()
-        self._require_effective_overrides()
-        self._require_the_weights_alone()
+        job, installed, arguments = self.job, self._installed, self._arguments
+        self._require_possible(say)
         gpus: tuple[Gpu, ...] = ()
         gpu_locks = None
         if not self._on_cpu:
             gpus, gpu_locks = reserve_gpus(job, f"vLLM {installed.version}", self.gpu_count, say)
         found = servable(job.checkpoint, trust_remote_code=job.trust_remote_code, say=say)
-        dtype = option_value(self._arguments, "--dtype")
-        dtype = dtype or (cpu_dtype(job.checkpoint.config) if self._on_cpu else "auto")
-        given = option_value(self._arguments, "--chat-template")
+        dtype = arguments.value("--dtype") or (cpu_dtype(job.checkpoint.config) if self._on_cpu else "auto")
+        given = arguments.value("--chat-template")
         template = _template(given) if given else None
         name = printable(job.checkpoint.name)
         served_name = "model" if name in ("", "None") else name  # it takes "None" for no name
-        say(f"vLLM {installed.version} on {_described(gpus)}, dtype {dtype}")
+        where = f"GPU {', '.join(map(str, gpus))}" if gpus else "the CPU"
+        say(f"vLLM {installed.version} on {where}, dtype {dtype}")
         options, cache = [f"--dtype={dtype}"], {}
         if self._on_cpu:
             cache_gib = cpu_cache_gib(job.checkpoint, self.slots, dtype)
@@ -182,8 +153,7 @@ class VllmEngine(Engine):
             version=installed.version,
             served_name=served_name,
             interpreter=installed.interpreter,
-            tokenizer_directory=found.directory,
-            own_code=found.own_code,
+            model=found,
             command=partial(self._command, found.directory, served_name, tuple(options)),
             environment={
                 "HF_HUB_OFFLINE": "1",
@@ -202,18 +172,36 @@ class VllmEngine(Engine):
             gpu_locks=gpu_locks,
             concurrency=job.concurrency(self.slots),
             longest_silence_s=_LONGEST_SILENCE_CPU_S if self._on_cpu else _LONGEST_SILENCE_GPU_S,
-            activities=ACTIVITIES,
-            failures=self.failures,
-            deadly=ENGINE_DIED,
-            vital=_ENGINE_PROCESS,
-            lasting=_ENGINE_NAME,
+            signs=self.signs,
             dtype=dtype,
             stop_field="stop_token_ids",
             template=template,
             chosen_template="--chat-template" if given and template is None else None,
-            keep=found.keep,
             plain=plain,
         )
+
+    def _require_possible(self, say: Callable[[str], None]) -> None:
+        """Raise BundleError where this vLLM cannot serve the checkpoint, or not with these options."""
+        installed, arguments = self._installed, self._arguments
+        if installed.release < _OLDEST:
+            raise ServerError(
+                f"vLLM {installed.version} is too old: 0.14 or newer is needed.",
+                remedy="Upgrade it: `pip install --upgrade vllm`.",
+            )
+        if installed.release != _TESTED:
+            say(f"vLLM {installed.version} is not the version tested (0.32)")
+        arguments.refuse(_OURS, "vLLM")
+        if (arguments.value("--load-format") or "").lower() == "dummy":
+            raise no_weights("--load-format dummy")
+        require_loopback(self.job.host, "vLLM answers some requests without its API key.")
+        if self._on_cpu and self.job.gpu is not None:
+            raise UsageError(
+                f"--gpu has no effect: vLLM {installed.version} is a build for the CPU.",
+                remedy="Leave it out, or put a build for CUDA on PATH.",
+            )
+        self._require_unscaled_length()
+        self._require_effective_overrides()
+        self._require_the_weights_alone()
 
     def _require_unscaled_length(self) -> None:
         """Raise UsageError if a longer context would change what vLLM makes of short prompts."""
@@ -230,7 +218,7 @@ class VllmEngine(Engine):
         dotted = (re.match(r"--hf-overrides\.([\w-]+)", one) for one in self._arguments)
         names = {match[1].replace("-", "_") for match in dotted if match}
         with suppress(ValueError):  # whatever else is wrong with it, vLLM says
-            given = json.loads(option_value(self._arguments, "--hf-overrides") or "{}")
+            given = json.loads(self._arguments.value("--hf-overrides") or "{}")
             names |= set(given) if isinstance(given, dict) else set()
         ignored = sorted(names & _IGNORED_OVERRIDES)
         if ignored and "rope_parameters" not in names and self._installed.release >= _TESTED:
@@ -258,7 +246,7 @@ class VllmEngine(Engine):
         )
         indexed = (directory / "model.safetensors.index.json").is_file()
         converted = is_internlm2(checkpoint.config)
-        if others and not indexed and not converted and not is_given("--load-format", self._arguments):
+        if others and not indexed and not converted and not self._arguments.has("--load-format"):
             raise CheckpointError(
                 f"vLLM would load {printable(', '.join(others))} from {printable(str(directory))} as well as the "
                 "model's weights, or instead of them.",
@@ -275,7 +263,7 @@ class VllmEngine(Engine):
             return []
         formats = {"--load-format": "safetensors", "--config-format": "hf", "--tokenizer-mode": "hf"}
         say("serving it in the Hugging Face format, which was inspected, not in Mistral's (consolidated*.safetensors)")
-        return [f"{option}={chosen}" for option, chosen in formats.items() if not is_given(option, self._arguments)]
+        return [f"{option}={chosen}" for option, chosen in formats.items() if not self._arguments.has(option)]
 
     @property
     def _on_cpu(self) -> bool:
@@ -283,12 +271,8 @@ class VllmEngine(Engine):
         return "cpu" in self._installed.version
 
     @property
-    def _arguments(self) -> list[str]:
-        """The user's, with the hyphens that vLLM takes underscores for."""
-        return [
-            re.sub(r"^--[^=]*", lambda name: name[0].replace("_", "-"), argument)
-            for argument in self.job.engine_arguments
-        ]
+    def _arguments(self) -> Arguments:
+        return self.job.engine_arguments.with_hyphens()
 
     def _command(
         self, model: Path, served_name: str, options: tuple[str, ...], port: int, directory: Path
@@ -307,12 +291,6 @@ def _template(given: str) -> str | None:
     with suppress(OSError, ValueError):  # which may be its text
         return user_path(given).read_text(encoding="utf-8")
     return given if set("{}\n") & set(given) else None
-
-
-def _described(gpus: tuple[Gpu, ...]) -> str:
-    if not gpus:
-        return "the CPU"
-    return "GPU " + ", ".join(map(str, gpus))
 
 
 def _columns_in_order_of_activation(settings: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What vLLM prints: what a start is doing, why it fails, and that it is dead."""
+"""What vLLM prints and runs: what a start is doing, why it fails, and that it is dead."""
 
 from dataclasses import replace
 from typing import Final
@@ -9,11 +9,12 @@ from bundle.serving.known_failures import (
     NO_MEMORY,
     OUT_OF_GPU_MEMORY,
     KnownFailure,
+    Signs,
     raised,
     rejected_options,
 )
 
-ACTIVITIES: Final = (
+_ACTIVITIES: Final = (
     (r"Initializing a V1", "starting its engine"),
     (r"Starting to load model", "loading the model"),
     (r"Loading (?:safetensors|pt) checkpoint shards:\s*(\d+)%", "loading weights {} %"),
@@ -23,7 +24,7 @@ ACTIVITIES: Final = (
     (r"Application startup complete", "the HTTP server is up"),
 )
 
-ENGINE_DIED: Final = (r"\bEngineDeadError: ", r"(?:Worker proc|RayWorkerProc) \S+ died unexpectedly")
+_ENGINE_DIED: Final = (r"\bEngineDeadError: ", r"(?:Worker proc|RayWorkerProc) \S+ died unexpectedly")
 """Its API server lives on for a moment after these."""
 
 _NO_SPACE: Final = (
@@ -37,7 +38,7 @@ def _refused(text: str) -> str:
     return rf"(?:^\s*Value error, |\bValueError: |Worker failed with error '){text}"
 
 
-FAILURES: Final = (
+_FAILURES: Final = (
     rejected_options("python -m vllm.entrypoints.openai.api_server --help"),
     replace(
         OUT_OF_GPU_MEMORY,
@@ -107,4 +108,12 @@ FAILURES: Final = (
         "Install one (`apt-get install g++`), or do without with `-- --enforce-eager`.",
         telling=("InvalidCxxCompiler|No working C\\+\\+ compiler found",),
     ),
+)
+
+SIGNS: Final = Signs(
+    activities=_ACTIVITIES,
+    failures=_FAILURES,
+    deadly=_ENGINE_DIED,
+    vital="^VLLM::(?:EngineCore|Worker)",
+    lasting="^VLLM::EngineCor",
 )
