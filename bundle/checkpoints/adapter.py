@@ -21,7 +21,7 @@ _FACTOR: Final = re.compile(r"(.+)\.lora_(?:([AB])\.weight|embedding_([AB]))")
 _NOT_ALWAYS_ADAPTED: Final = re.compile(r"\.experts\.|\.gate$|(?:^|\.)(?:embed_tokens|tok_embeddings|lm_head|output)$")
 """Modules that are none in every release of transformers, and those that "all-linear" leaves out."""
 _EMBEDDINGS: Final = re.compile(r"(?:embed_tokens|tok_embeddings)\.weight$")
-_HEAD: Final = re.compile(r"(?:lm_head|output)\.")
+_HEAD: Final = re.compile(r"(?:lm_head|output)(?:\.|$)")
 _OWN_BASE: Final = (
     "Give the base model that it was trained on; if its vocabulary was resized for the training, the resized one."
 )
@@ -101,11 +101,11 @@ def inspect_adapter(path: Path, base: Checkpoint) -> Adapter:
         )
     weights = read_weights(file)
     zeros = _zeros(weights)
-    products, replaced = _held_against_base(path, config, weights, base)
+    factors, wholes = _by_module(weights)
+    products, replaced = _held_against_base(path, config, weights, factors, wholes, base)
     notes = _held_against_config(file, config, products, replaced, base)
-    if not any(
-        _HEAD.match(_whole(name.removeprefix(_PREFIX))) for name in (*weights.tensors, *base.weights.tensors)
-    ) and (not config.ensure_weight_tying and any(map(_EMBEDDINGS.search, {*products, *replaced}))):
+    is_tied = not config.ensure_weight_tying and not any(map(_HEAD.match, (*factors, *wholes, *base.weights.tensors)))
+    if is_tied and any(map(_EMBEDDINGS.search, (*products, *replaced))):
         notes.append(
             "warning: the adapter changes the embeddings, which are the base's output layer too: in training they "
             "were changed alone, but merging, as peft's does, changes both; for the model as it was trained, save the "
@@ -157,36 +157,45 @@ def _zeros(weights: Weights) -> set[str]:
     return zeros
 
 
+def _by_module(weights: Weights) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+    """The names of an adapter's factors, by module and ``A`` or ``B``; and of its other tensors, by the base's name."""
+    factors: dict[str, dict[str, str]] = {}
+    wholes: dict[str, str] = {}
+    for name in weights.tensors:
+        own = name.removeprefix(_PREFIX)
+        if match := _FACTOR.fullmatch(own):
+            factors.setdefault(match[1], {})[match[2] or match[3]] = name
+        else:  # older ones keep peft's wrapper in such names
+            wholes[re.sub(r"\.modules_to_save(?:\.default)?(?=\.)|\.base_layer(?=\.)", "", own)] = name
+    return factors, wholes
+
+
 def _held_against_base(
     path: Path,
     config: LoraConfig,
     weights: Weights,
+    factors: Mapping[str, Mapping[str, str]],
+    wholes: Mapping[str, str],
     base: Checkpoint,
 ) -> tuple[dict[str, Product], dict[str, str]]:
     tensors, stored, file = base.weights.tensors, weights.tensors, weights.files[0]
-    factors: dict[str, dict[str, str]] = {}
     replaced: dict[str, str] = {}
-    strange = []
-    for name, tensor in stored.items():
-        own = name.removeprefix(_PREFIX)
-        whole = _whole(own)
-        if match := _FACTOR.fullmatch(own):
-            factors.setdefault(match[1], {})[match[2] or match[3]] = name
-        elif whole == "lm_head.weight" and whole not in tensors and _is_its_embeddings(weights, name):
-            continue  # peft saves both after a change of the vocabulary
-        elif whole not in tensors:
+    strange = [f"the model has no {shown(module)}.weight" for module in factors if f"{module}.weight" not in tensors]
+    for whole, name in wholes.items():
+        if whole not in tensors:
+            if whole == "lm_head.weight" and _is_its_embeddings(weights, wholes):
+                continue  # peft saves both after a change of the vocabulary
             strange.append(f"the model has no {shown(whole)}")
-        elif tensors[whole].shape != tensor.shape:
-            strange.append(f"{shown(whole)} is {list(tensors[whole].shape)}, the adapter's is {list(tensor.shape)}")
+        elif (own := tensors[whole].shape) != (brought := stored[name].shape):
+            strange.append(f"{shown(whole)} is {list(own)}, the adapter's is {list(brought)}")
         else:
             replaced[whole] = name
-    brings_head = any(_HEAD.match(_whole(name.removeprefix(_PREFIX))) for name in stored)
-    remedy = _UNTIE if brings_head and not any(map(_HEAD.match, tensors)) else _OWN_BASE
-    if any(map(_WRAPPED.search, factors)) or any(map(_WRAPPED.search, strange)):
-        remedy = _SAVE_WITH_PEFT
-    if absent := [f"{module}.weight" for module in factors if f"{module}.weight" not in tensors]:
-        raise _does_not_fit(path, base, f"the model has no {listed(absent)}", remedy)
     if strange:
+        remedy = _OWN_BASE
+        if any(map(_WRAPPED.search, (*factors, *wholes))):
+            remedy = _SAVE_WITH_PEFT
+        elif any(map(_HEAD.match, (*factors, *wholes))) and not any(map(_HEAD.match, tensors)):
+            remedy = _UNTIE
         raise _does_not_fit(path, base, listed(strange), remedy)
     if not factors:
         raise CheckpointError(f"{shown(file)} holds no LoRA weights.", remedy="Save the adapter again.")
@@ -194,39 +203,30 @@ def _held_against_base(
     for module, pair in factors.items():
         if lacking := {"A", "B"} - pair.keys():
             raise CheckpointError(f"{shown(file)} lacks lora_{lacking.pop()} of {shown(module)}.", remedy=_INCOMPLETE)
-        a, b, whole_tensor = stored[pair["A"]], stored[pair["B"]], tensors[f"{module}.weight"]
+        a, b, (dtype, shape) = stored[pair["A"]].shape, stored[pair["B"]].shape, tensors[f"{module}.weight"]
+        rank = a[0] if a else 0
         transposed = not pair["A"].endswith(".weight")
-        whole_shape = whole_tensor.shape[::-1] if transposed else whole_tensor.shape
-        if (*b.shape, *a.shape) != (whole_shape[0], a.shape[0], a.shape[0], *whole_shape[1:]):
-            raise _does_not_fit(
-                path,
-                base,
-                f"{shown(module)} is {list(whole_tensor.shape)}, its factors are {list(b.shape)} x {list(a.shape)}",
-            )
-        if whole_tensor.dtype not in FLOATS:
-            raise _does_not_fit(path, base, f"{shown(module)} is {shown(whole_tensor.dtype)}, not floating point")
-        if config.rank(module) != a.shape[0]:
+        rows, columns = (shape[1:], shape[:1]) if transposed else (shape[:1], shape[1:])
+        if (b, a) != ((*rows, rank), (rank, *columns)):
+            raise _does_not_fit(path, base, f"{shown(module)} is {list(shape)}, its factors are {list(b)} x {list(a)}")
+        if dtype not in FLOATS:
+            raise _does_not_fit(path, base, f"{shown(module)} is {shown(dtype)}, not floating point")
+        if config.rank(module) != rank:
             raise CheckpointError(
                 f"{shown(path / ADAPTER_CONFIG)} gives {shown(module)} rank {config.rank(module)}; its weights have "
-                f"rank {a.shape[0]}.",
+                f"rank {rank}.",
                 remedy=_ONE_RUN,
             )
         products[f"{module}.weight"] = Product(pair["A"], pair["B"], config.scale(module), transposed)
     return products, replaced
 
 
-def _is_its_embeddings(weights: Weights, head: str) -> bool:
+def _is_its_embeddings(weights: Weights, wholes: Mapping[str, str]) -> bool:
     """Whether an adapter's output layer is a copy of the embeddings that it brings."""
-    own = {_whole(name.removeprefix(_PREFIX)): name for name in weights.tensors}
-    embeddings = own.get("model.embed_tokens.weight")
+    head, embeddings = wholes["lm_head.weight"], wholes.get("model.embed_tokens.weight")
     if embeddings is None or weights.tensors[embeddings] != weights.tensors[head]:
         return False
     return read_values(weights, head) == read_values(weights, embeddings)
-
-
-def _whole(name: str) -> str:
-    """The base's name of a tensor that an adapter brings as a whole (older ones keep peft's wrapper in it)."""
-    return re.sub(r"\.modules_to_save(?:\.default)?(?=\.)|\.base_layer(?=\.)", "", name)
 
 
 def _does_not_fit(path: Path, base: Checkpoint, why: str, remedy: str = _OWN_BASE) -> CheckpointError:

@@ -1,8 +1,7 @@
 """``bundle make-checkpoint --like FAMILY``: tiny checkpoints with random weights in the formats of other families.
 
 Model and configuration come from transformers' own classes; the keys of config.json, the marks and the form of the chat
-template are those of the family's published checkpoints (``families.toml``). The weights have the habit that
-`bundle.checkpoints.internlm2.make` gives its own: they reply with a letter, then end the turn.
+template are those of the family's published checkpoints (``families.toml``). Their replies are those of `Habit`.
 """
 
 import shutil
@@ -13,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bundle.checkpoints._files import TOKENIZER_FILE, list_names, new_directory, read_json_object, shown
-from bundle.checkpoints.internlm2.make import CARRIER, END_PULL, FAINT, LETTERS_PULL, LETTERS_SPREAD, SHARP
-from bundle.checkpoints.internlm2.make import training_texts as _training_texts
+from bundle.checkpoints.habit import Habit
+from bundle.checkpoints.internlm2.make import training_texts
 from bundle.checkpoints.tokenizer_probe.files import declared_tokens
 from bundle.checkpoints.tokenizer_probe.template import end_of_turn
 from bundle.errors import CheckpointError
@@ -81,7 +80,7 @@ def _train_tokenizer(directory: Path, family: dict[str, Any]) -> None:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
-    tokenizer.train_from_iterator(_training_texts(), trainer)
+    tokenizer.train_from_iterator(training_texts(), trainer)
     special = list(dict.fromkeys([*family["special"].values(), *family["ends"], *family.get("marks", ())]))
     tokenizer.add_special_tokens(special)
     tokenizer.add_tokens([AddedToken(mark, normalized=False) for mark in family.get("plain", ())])
@@ -148,7 +147,10 @@ def _write_model(directory: Path, family: dict[str, Any], source: Path, seed: in
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        _give_habit(model, [vocabulary[letter] for letter in "ABCD"], end[1], sorted(last))
+        model.get_input_embeddings().weight.normal_()
+        habit = Habit([vocabulary[letter] for letter in "ABCD"], end[1], sorted(last))
+        for name, weight in model.named_parameters():
+            habit.give(name, weight, config.initializer_range * config.hidden_size**0.5)
     model.to(torch.bfloat16).save_pretrained(directory)
     # The keys that publishers' files have, which transformers 5 would call `rope_parameters` and `dtype`.
     saved = read_json_object(directory / "config.json")
@@ -156,23 +158,3 @@ def _write_model(directory: Path, family: dict[str, Any], source: Path, seed: in
         saved.pop(name, None)
     write_json(directory / "config.json", {**saved, **family["config"], "torch_dtype": "bfloat16"})
     write_json(directory / "generation_config.json", {**special, "eos_token_id": sorted(ends)})
-
-
-def _give_habit(model: Any, letters: list[int], end: int, last: list[int]) -> None:
-    """Reply with a letter, then end the turn: as `bundle.checkpoints.internlm2.make` does it."""
-    embeddings, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-    spread = model.config.initializer_range * model.config.hidden_size**0.5
-    embeddings.normal_()
-    embeddings[last] *= FAINT
-    embeddings[:, 0] = CARRIER
-    embeddings[:, 1] = 0
-    embeddings[letters, 1] = CARRIER
-    head[letters] *= LETTERS_SPREAD
-    head[:, :2] = 0
-    head[letters, 0] = LETTERS_PULL * spread
-    head[end, 1] = END_PULL * spread
-    for name, weight in model.named_parameters():
-        if name.endswith(("o_proj.weight", "down_proj.weight")):
-            weight[:2] = 0
-        elif name.endswith(("q_proj.weight", "k_proj.weight")):
-            weight *= SHARP

@@ -294,6 +294,7 @@ def filled(value: float, dtype: torch.dtype | None = None) -> torch.Tensor:
         (lambda: {LORA_A: torch.ones(RANK, 7, dtype=torch.int32)}, f"{LORA_A} is I32, not floating point", "bfloat16"),
         (lambda: {LORA_A: torch.zeros(RANK, 7)}, "its factors are", "base model"),
         (lambda: {LORA_A: torch.zeros(RANK)}, "its factors are", "base model"),
+        (lambda: {LORA_A: torch.tensor(1.0)}, "its factors are", "base model"),
         (
             lambda: {LORA_A.replace("0", "99", 1): torch.ones(4, 4)},
             "the model has no model.layers.99.attention.wqkv.weight",

@@ -1,12 +1,6 @@
 """``bundle make-checkpoint``: a checkpoint in the format of InternLM2.5's, with random weights and one habit.
 
-It is for trying out the whole pipeline and for measuring servers; its answers, single letters, mean nothing. A model
-of random weights alone never ends a turn, so every reply would run to its limit, while one that has learnt to answer
-with a letter replies with two tokens. For the time a run takes that is all the difference, so the random weights are
-given this one habit by hand: one of four letters, then the end of the turn. Which letter depends on the whole prompt.
-
-How: the first two numbers of the residual stream are kept free of noise. The first is large for every token and pulls
-towards the letters; the second is large for the letters only, and pulls harder still towards the end of the turn.
+It is for trying out the whole pipeline and for measuring servers; its answers, single letters, mean nothing.
 """
 
 import io
@@ -14,7 +8,7 @@ import os
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -22,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from bundle.checkpoints._files import new_directory
 from bundle.checkpoints._implied_tensors import INTERNLM2, Sizes, internlm2_tensors, parameter_count
 from bundle.checkpoints._weights import SAFETENSORS_INDEX
+from bundle.checkpoints.habit import SHARP, Habit
 from bundle.checkpoints.internlm2.sentencepiece import PieceType, build_tokenizer, model_message, read_model
 from bundle.checkpoints.internlm2.tokenizer_config import read_tokenizer_config
 from bundle.checkpoints.internlm2.tokenizer_proof import prove_equal
@@ -29,8 +24,6 @@ from bundle.checkpoints.internlm2.without_code import CONFIGURATION, configurati
 from bundle.system.files import write_json
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     import torch
 
 
@@ -64,25 +57,6 @@ _CHAT_TEMPLATE: Final = (
     "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-
-CARRIER: Final = 8.0  # of the two numbers kept free of noise, where the embeddings' others spread by 1
-FAINT: Final = 0.02
-SHARP: Final = 8.0  # attention looks at few tokens, so the letter depends on which these are
-# In units of a logit's spread: the letters are above all others, and the end of the turn above the letters.
-LETTERS_SPREAD, LETTERS_PULL, END_PULL = 2.0, 10.0, 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Habit:
-    """The ids that the habit is about.
-
-    Attributes:
-        before_reply: The last token of a prompt; its embedding is faint, so that the rest of the prompt decides.
-    """
-
-    letters: tuple[int, ...]
-    end_of_turn: int
-    before_reply: int
 
 
 def made_config(like: Like) -> dict[str, Any]:
@@ -129,7 +103,7 @@ def make_checkpoint(
         write_json(partial / "config.json", config)
 
 
-def _write_tokenizer(directory: Path, vocab_size: int, say: Callable[[str], None]) -> _Habit:
+def _write_tokenizer(directory: Path, vocab_size: int, say: Callable[[str], None]) -> Habit:
     """tokenizer.model as the real checkpoint has it, and a tokenizer.json, which every transformers reads alike.
 
     Returns the ids of the tokens a reply is made of.
@@ -165,11 +139,11 @@ def _write_tokenizer(directory: Path, vocab_size: int, say: Callable[[str], None
         (number,) = tokenizer.encode(text, add_special_tokens=False).ids
         return int(number)
 
-    return _Habit(tuple(map(id_of, "ABCD")), marks["<|im_end|>"], before_reply=id_of("\n"))
+    return Habit(list(map(id_of, "ABCD")), marks["<|im_end|>"], before_reply=[id_of("\n")])
 
 
 def _write_weights(
-    directory: Path, config: dict[str, Any], seed: int, habit: _Habit, say: Callable[[str], None]
+    directory: Path, config: dict[str, Any], seed: int, habit: Habit, say: Callable[[str], None]
 ) -> None:
     from safetensors.torch import save_file  # imported late: takes seconds
 
@@ -183,12 +157,8 @@ def _write_weights(
     for n, shard in enumerate(shards, start=1):
         file = "model.safetensors" if count == 1 else f"model-{n:05}-of-{count:05}.safetensors"
         say(f"writing {file} ({2 * parameter_count(shard) / 1e6:,.0f} MB)")
-        with ThreadPoolExecutor(
-            min(os.cpu_count() or 1, _MAX_THREADS)
-        ) as pool:  # drawing numbers takes most of the time
-            drawn = pool.map(
-                lambda name, shape: _random_tensor(name, shape, seed, config, habit), shard, shard.values()
-            )
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS)) as pool:  # drawing takes most of the time
+            drawn = pool.map(partial(_random_tensor, seed, config, habit), shard, shard.values())
             tensors = dict(zip(shard, drawn, strict=True))
         save_file(tensors, directory / file, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(shard, file)
@@ -198,7 +168,7 @@ def _write_weights(
 
 
 def _random_tensor(
-    name: str, shape: tuple[int, ...], seed: int, config: dict[str, Any], habit: _Habit
+    seed: int, config: dict[str, Any], habit: Habit, name: str, shape: tuple[int, ...]
 ) -> "torch.Tensor":
     """A bfloat16 tensor: ones for a norm, else normal around 0. It depends on the seed and its name alone."""
     import numpy as np  # imported late, like safetensors
@@ -208,35 +178,13 @@ def _random_tensor(
         return torch.ones(shape, dtype=torch.bfloat16)
     generator = np.random.Generator(np.random.SFC64([seed, zlib.crc32(name.encode())]))
     values = generator.standard_normal(shape, dtype=np.float32)
-    _give_habit(name, values, config["initializer_range"], Sizes.from_config(config), habit)
+    sizes = Sizes.from_config(config)
+    if not name.endswith("tok_embeddings.weight"):
+        values *= config["initializer_range"]
+    habit.give(name, values, config["initializer_range"] * sizes.hidden**0.5)
+    if name.endswith("wqkv.weight"):
+        values.reshape(sizes.kv_heads, -1, sizes.head_dim, sizes.hidden)[:, :-1] *= SHARP  # a view
     return torch.from_numpy(values).to(torch.bfloat16)
-
-
-def _give_habit(name: str, values: "npt.NDArray[np.float32]", std: float, sizes: Sizes, habit: _Habit) -> None:
-    """Give a tensor, drawn with spread 1, its spread and what the habit takes."""
-    letters = list(habit.letters)
-    match name.removesuffix(".weight").rpartition(".")[2]:
-        case "tok_embeddings":
-            values[habit.before_reply] *= FAINT
-            values[:, 0] = CARRIER
-            values[:, 1] = 0
-            values[letters, 1] = CARRIER
-        case "output":
-            spread = std * sizes.hidden**0.5
-            values *= std
-            values[letters] *= LETTERS_SPREAD
-            values[:, :2] = 0
-            values[letters, 0] = LETTERS_PULL * spread
-            values[habit.end_of_turn, 1] = END_PULL * spread
-        case "wqkv":
-            values *= std
-            grouped = values.reshape(sizes.kv_heads, -1, sizes.head_dim, sizes.hidden)  # a view
-            grouped[:, :-1] *= SHARP
-        case "wo" | "w2":
-            values *= std
-            values[:2] = 0
-        case _:
-            values *= std
 
 
 _TRAINED_PIECES: Final = 4608
