@@ -21,7 +21,7 @@ from bundle.client._scoring import SCORING, ScoringRoad, as_completion
 from bundle.client._server_info import own_metrics, prefix_cache_hit_rate
 from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks
 from bundle.client._transport import Transport
-from bundle.system.text import duration, time_in
+from bundle.system.text import duration, one_line, time_in
 from bundle.tasks.prompts import Message, is_plain, trivial
 
 _REFUSALS_IN_A_ROW = 10
@@ -255,6 +255,8 @@ class ChatClient:
         is_nothing = reply.completion_tokens == 0 and not (reply.text.strip() or reply.thinking or reply.logprobs)
         if is_nothing and question.tries < min(1, self._retries):
             raise AttemptError("an empty reply of no tokens", Fate.AGAIN)
+        if question.reading is not None and question.reading.is_error(reply.text):
+            raise AttemptError(f"an error as the text of a reply: {one_line(reply.text)}", Fate.AGAIN)
         if isinstance(body, Mapping):
             self._origins.require_own(body.get("id"), body.get("created"), reply, question.body)
         receiver.learn(reply)
@@ -412,7 +414,7 @@ class ChatClient:
 
     def _refused(self, fault: AttemptError, key: Key | None = None, *, waited_s: float = 0.0) -> RefusedError:
         """What ends the run, for this question and all that follow."""
-        reason = self._keys.hide(fault.reason).rstrip(".")
+        reason = self._keys.hide(fault.reason).rstrip(".。")
         if waited_s:
             message = f"{self._base_url} has not replied for {duration(waited_s)}: {reason}."
         elif key is None:

@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
+from bundle.client._error_texts import is_error_text
 from bundle.client._replies import Reply, require_model
 from bundle.client._streamed import StreamedReply
 from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks
@@ -103,6 +104,10 @@ class EarlyDecisions:
     def to_json(self) -> dict[str, Any]:
         """The rule and its options, from which another process can make one that starts anew."""
         return self._told
+
+    def is_error(self, text: str) -> bool:
+        """Whether a complete reply is an error that came in its place."""
+        return is_error_text(text.strip(), self._rule, self._options)
 
     @property
     def thinks_aloud(self) -> bool:

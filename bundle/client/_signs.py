@@ -26,13 +26,13 @@ class Sign:
         return status in self.statuses and self.is_in(error, message)
 
 
-# Error codes of OpenAI, Moonshot, DashScope, Volcengine, Anthropic, OpenRouter, DeepSeek, Zhipu (1113), SiliconFlow
-# (30001) and new-api.
+# Error codes of OpenAI, Moonshot, DashScope, Volcengine, Anthropic, OpenRouter, DeepSeek, Zhipu (a locked or unpaid
+# account, a day's limit, a plan's), SiliconFlow (30001) and new-api.
 QUOTA = Sign(
     (200, 400, 403, 412, 429),
     r"insufficient_?(user_?)?(quota|balance|credits?|funds)|exceeded_current_quota_error|billing_(hard_limit_reached|not_active)"
-    r"|billing_error|arrearage|account_?overdue(error)?|set_?limit_?exceeded|pre_?consume_?token_?quota_?failed|1113"
-    r"|30001|budget_?exceeded",
+    r"|billing_error|arrearage|account_?overdue(error)?|set_?limit_?exceeded|pre_?consume_?token_?quota_?failed"
+    r"|111[0-3]|1121|1304|1308|1309|131[01]|30001|budget_?exceeded|account_?quota_?exceeded|\w+_?bill_?overdue",
     r"insufficient_quota|exceeded your current quota|insufficient (account )?(balance|credits?|funds)"
     r"|balance is (insufficient|too low)|out of call volume quota|budget has been exceeded|monthly spending limit"
     r"|free tier\b.{0,40}\bexhausted|余额不足|账户余额|欠费|额度(不足|失败|已用(完|尽))|配额(不足|已用(完|尽))",
@@ -52,8 +52,14 @@ RATE_LIMIT = Sign(
 OF_A_KEY = re.compile(r"\bkeys?\b|token|credential|密钥|鉴权|认证", re.IGNORECASE)
 # Gemini says "exceeded your current quota" of the requests a minute as well.
 # DashScope calls tokens a minute "insufficient_quota".
-_OF_A_MINUTE = re.compile(r"allocated quota|error-code#(token|rate)-limit", re.IGNORECASE)
+_OF_A_MINUTE = re.compile(
+    r"(?<!hour )(?<!week )(?<!month )(?<!free )allocated quota|error-code#(token|rate)-limit", re.IGNORECASE
+)
 _RATE_WORDS = re.compile(r"per[ _-]?(second|minute)|\b[rt]pm\b|(try again|retry) (in|after)|每(秒|分)", re.IGNORECASE)
+# DashScope's and Volcengine's plans: "hour allocated quota exceeded", "exceeded the 5-hour usage quota".
+_OF_A_PLAN = re.compile(
+    r"\b(hour|week|month|free) allocated quota|\b(\d.hour|(week|month)(ly)?) (usage )?(quota|limit)\b", re.IGNORECASE
+)
 _OF_A_DAY = re.compile(r"per[ _-]?day|\b[rt]pd\b|\bdaily\b|今日|每[日天]", re.IGNORECASE)
 
 # Gemini and xAI answer 400 to a wrong key.
@@ -150,7 +156,7 @@ def is_quota(status: int, error: Mapping[str, Any], message: str, pause_s: float
     """Whether an error says that what is paid for is used up, and not that requests come too fast."""
     if status not in QUOTA.statuses or _OF_A_MINUTE.search(message):
         return False
-    if QUOTA.has_code(error):
+    if QUOTA.has_code(error) or (pause_s is None and _OF_A_PLAN.search(message)):
         return True
     if pause_s is None and RATE_LIMIT.is_in(error, message) and _OF_A_DAY.search(message):
         return not _RATE_WORDS.search(message)

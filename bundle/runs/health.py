@@ -18,7 +18,7 @@ from bundle.runs.statistics import at_most
 from bundle.system.text import one_line
 from bundle.system.unknown_marks import closing_mark, opening_mark
 from bundle.tasks.benchmarks import BENCHMARKS
-from bundle.tasks.options import is_option, word_around
+from bundle.tasks.options import is_answer, is_option, word_around
 from bundle.tasks.scores import Key
 
 MINOR: Final = 0.01
@@ -193,8 +193,7 @@ def options_of(known: str, golds: Iterable[str]) -> str:
 
 def is_parsed(prediction: Prediction, options: str) -> bool:
     """Whether a reply's answer is an option, or several, and no letter of a word; whether there is one if not known."""
-    answer = prediction.answer or ""
-    return is_option(answer, options) and not (options and word_around(answer, prediction.reply or "", options))
+    return is_answer(prediction.answer or "", prediction.reply or "", options)
 
 
 def unparsed(known: Mapping[str, str], predictions: Sequence[Prediction]) -> list[Prediction]:

@@ -51,6 +51,11 @@ def is_option(answer: str, options: str) -> bool:
     return bool(answer) and (not options or set(answer) <= set(options))
 
 
+def is_answer(answer: str, text: str, options: str) -> bool:
+    """Whether what was found in a text is an option, or several, and no letter of a word; "" as in `is_option`."""
+    return is_option(answer, options) and not (options and word_around(answer, text, options))
+
+
 def begins_no_word(answer: str, text: str) -> bool:
     """Whether a letter is known not to begin a word, as the A of "Answer: B" does: what follows it has come."""
     begin = text.find(answer)
