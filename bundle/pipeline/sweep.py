@@ -28,7 +28,7 @@ from bundle.pipeline.plan import Plan, plan_tasks, require_usable
 from bundle.pipeline.servers import PrefixedScreen
 from bundle.pipeline.signals import PARENT
 from bundle.reports.comparison.page import to_json, write_page
-from bundle.reports.comparison.series import Entry, make_series, show
+from bundle.reports.comparison.series import Entry, compare_all, show
 from bundle.reports.formats import file_name
 from bundle.reports.screen.console import Screen
 from bundle.reports.screen.output import console
@@ -352,12 +352,13 @@ def _read_ahead(checkpoint: Checkpoint) -> None:
 
 def _report(outcomes: Sequence[Outcome], out: Path, label: str, screen: Screen) -> None:
     """Show the table of all models, and write it down."""
-    series = make_series([_entry(one, screen.words) for one in outcomes])
+    entries = [_entry(one, screen.words) for one in outcomes]
+    compare_all(entries)
     screen.close()
     screen.set_apart()
-    show(console(sys.stdout, width=200), series, screen.words)
+    show(console(sys.stdout, width=200), entries, screen.words)
     directory = new_directory(out, f"sweep-{file_name(label)}")
-    comparisons = list(series.comparisons.values())
+    comparisons = [one.comparison for one in entries if one.comparison is not None]
     content = {
         "checkpoints": [
             {

@@ -55,6 +55,11 @@ class ScoredTask:
         """The name of a subject's score, as OpenCompass writes it ("ceval-test-law")."""
         return f"{self.splits[split]}-{subject}"
 
+    def short_name(self, group: str) -> str:
+        """A group's name without the prefix of its split, "stem" for "ceval-stem"; "" for the group of all subjects."""
+        prefix = next((self.splits.get(split, "") for split, _ in self.groups[group]), "")
+        return "" if group == prefix else group.removeprefix(f"{prefix}-")
+
     def members(self) -> list[Member]:
         """All splits and subjects, in display order."""
         return [(split, subject.name) for split in self.splits for subject in self.subjects]

@@ -15,10 +15,12 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from bundle.errors import UsageError
-from bundle.reports.board.board import OVERALL, Reader
+from bundle.reports.board.board import Reader
 from bundle.reports.board.page import board_data, write_board
 from bundle.reports.board.server import BoardServer
 from bundle.reports.comparison import compare
+from bundle.reports.comparison.wording import p_value
+from bundle.reports.html.content import OVERALL
 from bundle.runs.files import PREDICTIONS, RECORD
 from bundle.runs.gpu_load import GpuLoad, append_gpu_loads
 from bundle.runs.recorded_run import read_recorded_run
@@ -95,7 +97,7 @@ def test_every_run_is_compared_with_the_oldest_whole_one(out: Path) -> None:
     rows = {row.name: row for row in compare(base, new).rows}
     changes = runs["sft-step-2000"]["changes"]
     assert changes[OVERALL]["difference"] == rows["ceval"].difference
-    assert changes["stem"]["p"] == rows["ceval-stem"].p
+    assert changes["stem"]["p"] == p_value(rows["ceval-stem"].p)
     assert changes.keys() == {OVERALL, "stem", "social-science", "humanities", "other", "hard"}
     assert runs["sft-step-2000"]["scores"]["hard"][0] == new.scores["ceval-hard"].accuracy
     assert runs["base"]["changes"] == {}

@@ -86,8 +86,8 @@ def test_only_questions_answered_in_both_count_and_the_others_are_told(tmp_path:
     assert (law.questions, law.lost, law.won, law.base) == (2, 1, 0, 100)
     assert (comparison.only_base, comparison.only_new, comparison.neither) == (1, 2, 1)
     assert list(left_out(comparison)) == [
-        "4 questions excluded because not answered in both runs: 1 answered only in the base, 2 only in the new run, "
-        "1 in neither."
+        "Questions excluded because not answered in both runs: 4 (1 answered only in the base, 2 only in the new run, "
+        "1 in neither)."
     ]
 
 
@@ -249,7 +249,7 @@ def test_questions_in_common_are_compared_where_that_is_asked_for(tmp_path: Path
 
     assert row(comparison, "ceval-law").questions == 2
     assert comparison.not_common == 7
-    assert "7 questions excluded because only one of the runs includes them." in list(left_out(comparison))
+    assert "Questions excluded because only one of the runs includes them: 7." in list(left_out(comparison))
 
 
 def test_questions_in_common_that_are_not_the_same_are_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from bundle.reports.comparison.series import Entry, make_series, show
+from bundle.reports.comparison.series import Entry, compare_all, show
 from bundle.reports.screen.console import Screen
 from bundle.reports.screen.output import console
 from bundle.reports.texts import Words, terminal_language
@@ -139,7 +139,8 @@ def test_the_table_of_a_sweep_is_in_chinese(out: Path) -> None:
     runs = [read_recorded_run(out / name) for name in ("20260101-000000-a", "20260102-000000-b", "20260103-000000-c")]
     entries = [Entry(run.model, run, "") for run in runs] + [Entry("d", None, "服务失败（退出码 3）")]
     stream = StringIO()
-    show(console(stream, width=200), make_series(entries), Words("zh"))
+    compare_all(entries)
+    show(console(stream, width=200), entries, Words("zh"))
     text = stream.getvalue()
     assert re.search("ceval +变化 +p", text)
     assert "变化与 p（McNemar 精确检验）：对比 a" in text

@@ -18,15 +18,6 @@
   const chosen = (name, otherwise) => state.get(name) ?? otherwise;
 
   const points = (value, digits = 2) => value.toFixed(digits);
-  function signed(value, digits) {
-    const text = Math.abs(value).toFixed(digits);
-    return Number(text) === 0 ? text : `${value > 0 ? "+" : "−"}${text}`;
-  }
-  const pValue = (p) => (p < 0.0001 ? "< 0.0001" : p < 0.001 ? p.toFixed(4) : p < 0.1 ? p.toFixed(3) : p.toFixed(2));
-  function seconds(value) {
-    const minutes = Math.ceil(value / 60);
-    return minutes < 60 ? texts.text("board.minutes", { n: minutes }) : texts.text("board.hours", { n: (minutes / 60).toFixed(1) });
-  }
 
   // Questions a second: over the last half minute as far as this page has seen it, else since asking began.
   function rate(run) {
@@ -87,7 +78,7 @@
     return svg.node();
   }
 
-  function scoreCell(table, run, column, best, scale) {
+  function scoreCell(run, column, best, scale) {
     const cell = element("td", { class: column.key === OVERALL ? "number wide-cell" : "number", "data-column": texts.name(column) });
     const [accuracy, low, high] = run.scores[column.key] ?? [];
     if (accuracy === undefined) {
@@ -111,14 +102,14 @@
       cell.append(element("span", { class: "muted small why", title: run.incomparable }, texts.text("board.incomparable")));
     } else if (!change) cell.append(element("span", { class: "muted" }, "–"));
     else {
-      const { difference, low, high, p, standing } = change;
-      const number = element("span", { class: `score change ${standing}` }, signed(difference, wide ? 2 : 1));
+      const { difference, low, high, shown, between, p, standing } = change;
+      const number = element("span", { class: `score change ${standing}` }, shown);
       cell.append(
         wide && run.comparison ? element("a", { href: run.comparison, class: "plain", title: texts.text("board.compare") }, number) : number,
         interval(low, difference, high, scale, standing),
-        element("span", { class: "muted small" }, `${signed(low, 1)} … ${signed(high, 1)}`));
+        element("span", { class: "muted small" }, between));
       if (wide) {
-        cell.append(element("span", { class: "muted small" }, `p ${pValue(p)} · ${texts.text(`standing.${standing}`)}`));
+        cell.append(element("span", { class: "muted small" }, `p ${p} · ${texts.text(`standing.${standing}`)}`));
       }
     }
     return cell;
@@ -147,7 +138,7 @@
     if (speed !== null) parts.push(texts.text("board.rate", { n: speed.toFixed(1) }));
     if (data.live && run.gpu !== null) parts.push(texts.text("board.gpu", { n: run.gpu.toFixed(0) }));
     if (run.failed) parts.push(texts.text("board.failed", { n: texts.count(run.failed) }));
-    if (speed) parts.push(texts.text("board.left", { time: seconds((run.total - done) / speed) }));
+    if (speed) parts.push(texts.text("board.left", { time: texts.duration((run.total - done) / speed) }));
     return element("span", { class: "progress" },
       element("progress", { max: run.total, value: done, "aria-label": texts.text("board.running") }),
       element("span", { class: "small" }, parts.join(" · ")));
@@ -183,10 +174,10 @@
     for (const column of groups) head.append(header(`score:${column.key}`, texts.name(column), table, true));
     const body = element("tbody");
     for (const run of sorted(runs)) {
-      const row = element("tr", { class: run.run === table.base ? "base" : "" }, modelCell(run), scoreCell(table, run, overall, best, scale));
+      const row = element("tr", { class: run.run === table.base ? "base" : "" }, modelCell(run), scoreCell(run, overall, best, scale));
       if (table.base !== null) row.append(changeCell(table, run, OVERALL, texts.text("board.change"), changeScale, true));
       for (const column of groups) {
-        row.append(different ? changeCell(table, run, column.key, texts.name(column), changeScale, false) : scoreCell(table, run, column, best, scale));
+        row.append(different ? changeCell(table, run, column.key, texts.name(column), changeScale, false) : scoreCell(run, column, best, scale));
       }
       body.append(row);
     }

@@ -7,14 +7,11 @@ from typing import Any, TypeVar
 
 from bundle.errors import RunError
 from bundle.reports.comparison import Comparison, Row, compare
-from bundle.reports.html.content import Line, Section, sections
+from bundle.reports.html.content import OVERALL, Line, Section, sections
 from bundle.runs.files import PREDICTIONS, PROMPTS, RECORD, RESULTS
 from bundle.runs.listing import ListedRun, State, list_run, list_runs
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 from bundle.system.locks import Lock
-
-OVERALL = ""
-"""The column of the mean over all subjects; those of groups have the group's own name."""
 
 
 @dataclass(frozen=True, slots=True)

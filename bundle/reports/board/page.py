@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from bundle.reports.board.board import OVERALL, Board, BoardRun, Table
+from bundle.reports.board.board import Board, BoardRun, Table
 from bundle.reports.comparison.page import write_page as write_comparison
+from bundle.reports.comparison.wording import between, p_value, points
 from bundle.reports.formats import FORMATS, Language, file_name, write_text
 from bundle.reports.html.content import chance
 from bundle.reports.templates import render
-from bundle.reports.texts import Texts, catalog
+from bundle.reports.texts import Texts
 from bundle.runs.files import PROMPTS
 from bundle.runs.gpu_load import recent_utilization
 from bundle.runs.listing import State
@@ -73,16 +74,12 @@ def _title(table: Table) -> str:
 
 def _table(table: Table, place: Path | None, comparisons: str | None) -> dict[str, Any]:
     section = table.section
-    overall = {"en": catalog()["all"]["en"], "zh": catalog()["board.overall"]["zh"]}
     return {
         "title": _title(table),
         "description": {"en": section.task.description, "zh": Texts.description(section.task)},
         "secret": section.secret,
         "chance": chance(section.letters),
-        "columns": [
-            {"key": line.group, **(overall if line.group == OVERALL else {"en": line.english, "zh": line.chinese})}
-            for line in table.columns
-        ],
+        "columns": [{"key": line.group, "en": line.english, "zh": line.chinese} for line in table.columns],
         "base": None if table.base is None else table.base.run.name,
         "runs": [_run(one, place, comparisons or _comparison(table, one)) for one in table.runs],
     }
@@ -121,9 +118,9 @@ def _run(one: BoardRun, place: Path | None, comparison: str | None) -> dict[str,
                 "difference": row.difference,
                 "low": row.interval.low,
                 "high": row.interval.high,
-                "p": row.p,
-                "won": row.won,
-                "lost": row.lost,
+                "shown": points(row.difference),
+                "between": between(row).replace(" to ", " … "),
+                "p": p_value(row.p),
                 "standing": row.standing.name.lower(),
             }
             for group, row in one.changes.items()

@@ -1,6 +1,6 @@
 """Comparisons as one page that needs nothing else, and as JSON for scripts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from bundle.reports.comparison.wording import between, notes, p_says, p_value, p
 from bundle.reports.formats import Language, write_text
 from bundle.reports.html.content import group_label
 from bundle.reports.templates import render
-from bundle.reports.texts import catalog
 from bundle.runs.recorded_run import RecordedRun
 from bundle.tasks.scores import Key
 
@@ -47,6 +46,7 @@ def render_page(comparisons: Sequence[Comparison], *, language: Language | None 
         p_value=p_value,
         p_says=p_says,
         scale=_scale,
+        scale_of=lambda columns: _scale(row for column in columns for row in column.rows),
         notes=notes,
         settings=settings,
         by_change=_by_change,
@@ -73,68 +73,48 @@ def _by_change(comparison: Comparison, kinds: Sequence[str]) -> list[Row]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
-    """A run in a matrix; its row is None for a group that could not be compared."""
-
-    number: int
-    model: str
-    run: str
-    began: str
-    rows: list[Row | None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Matrix:
-    """Several runs by groups, against the same base.
+class _Column:
+    """A score in a matrix of several runs against the same base.
 
     Attributes:
-        columns: Score names, that of the mean over all subjects first.
-        base: The base's accuracies, in percent; None where no run was compared.
-        unit: The length of a point.
-        trends: For each column its accuracies from step to step as the points of a line, in a box of 100 by 30; none
-            where the runs are not a series, or too few for a trend.
+        rows: One for every run; None where it could not be compared.
+        base: The base's accuracy, in percent; None where no run was compared.
+        trend: Its accuracies from step to step as the points of a line, in a box of 100 by 30; "" where the runs are
+            not a series, or too few for a trend.
     """
 
-    title: str
-    columns: list[str]
-    base: list[float | None]
-    lines: list[_Line]
-    unit: float
-    trends: list[str]
+    name: str
+    rows: Sequence[Row | None]
+    base: float | None
+    trend: str
 
 
-def _matrices(comparisons: Sequence[Comparison], *, by_step: bool) -> Iterator[_Matrix]:
+def _matrices(comparisons: Sequence[Comparison], *, by_step: bool) -> Iterator[list[_Column]]:
+    """For every task and split the mean over all subjects, and its groups."""
     base = comparisons[0].base
     asked = {part[:2] for part in base.questions}
-    splits = [(task.name, split) for task in base.tasks for split in task.open_splits if (task.name, split) in asked]
+    splits = [(task, split) for task in base.tasks for split in task.open_splits if (task.name, split) in asked]
     if any(len(one.overall) != len(splits) for one in comparisons):
         return  # not all runs have answers of every split
-    split_of = {
-        base.score_names(task)[group]: (task.name, members[0][0])
-        for task in base.tasks
-        for group, members in task.groups.items()
-    }
     leads = _begins_series(base, comparisons[0].new)
-    steps = len(comparisons) + leads
-    for place, first in enumerate(comparisons[0].overall):
-        groups = [
-            row.name for row in comparisons[0].rows if row.kind == "group" and split_of[row.name] == splits[place]
+    by_step = by_step and len(comparisons) + leads > 2
+    for place, (task, split) in enumerate(splits):
+        names = base.score_names(task)
+        of_split = {names[group] for group, members in task.groups.items() if members[0][0] == split}
+        groups = [row.name for row in comparisons[0].rows if row.kind == "group" and row.name in of_split]
+        overall = [one.overall[place] for one in comparisons]
+        of_runs = [{row.name: row for row in one.rows if row.kind == "group"} for one in comparisons]
+        scores: dict[str, list[Row | None]] = {overall[0].name: [*overall]}
+        scores |= {name: [rows.get(name) for rows in of_runs] for name in groups}
+        yield [
+            _Column(
+                name,
+                rows,
+                base=next((row.base for row in rows if row is not None), None),
+                trend=_trend(rows, with_base=leads) if by_step else "",
+            )
+            for name, rows in scores.items()
         ]
-        lines = []
-        for number, one in enumerate(comparisons):
-            rows = {row.name: row for row in one.rows if row.kind == "group"}
-            of_groups = [one.overall[place], *map(rows.get, groups)]
-            lines.append(_Line(number, one.new.model, one.new.name, f"{one.new.began:%Y-%m-%d %H:%M}", of_groups))
-        columns = list(zip(*(line.rows for line in lines), strict=True))
-        known = [row for line in lines for row in line.rows if row is not None]
-        yield _Matrix(
-            title=first.name,
-            columns=[first.name, *groups],
-            base=[next((row.base for row in column if row is not None), None) for column in columns],
-            lines=lines,
-            unit=_scale(known),
-            trends=[_trend(column, with_base=leads) for column in columns] if by_step and steps > 2 else [],
-        )
 
 
 def _begins_series(base: RecordedRun, first: RecordedRun) -> bool:
@@ -162,17 +142,15 @@ def _labels(base: RecordedRun) -> dict[str, Mapping[Language, str]]:
         names[part]: {"en": subject.english, "zh": subject.chinese} for part, subject in base.subjects.items()
     }
     for task in base.tasks:
-        for group in task.groups:
-            prefix = next((one for one in task.splits.values() if group.startswith(f"{one}-")), "")
-            whole = group in task.splits.values()
-            name = base.score_names(task)[group]
-            labels[name] = catalog()["board.overall"] if whole else group_label(group.removeprefix(f"{prefix}-"))
+        score_names = base.score_names(task)
+        labels |= {score_names[group]: group_label(task.short_name(group)) for group in task.groups}
     return labels
 
 
-def _scale(rows: Sequence[Row]) -> float:
+def _scale(rows: Iterable[Row | None]) -> float:
     """The length of a point, so that the longest interval of a table fills half of 200."""
-    furthest = max((abs(end) for row in rows for end in (row.interval.low, row.interval.high)), default=1.0)
+    intervals = [row.interval for row in rows if row is not None]
+    furthest = max((abs(end) for one in intervals for end in (one.low, one.high)), default=1.0)
     return 95 / max(furthest, 0.01)
 
 

@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import partial
 from typing import Literal
 
 from bundle.runs.predictions import Prediction
@@ -83,7 +82,6 @@ def task_rows(
         unparsed: Those whose reply in the new run holds no option.
         several: Whether other tasks are compared, too, so that the name of a mean has to say of which it is.
     """
-    row = partial(_row, unparsed)
     members: dict[Member, list[Pair]] = defaultdict(list)
     for pair in pairs:
         if pair[0].task == task.name:
@@ -99,12 +97,13 @@ def task_rows(
         if several and not whole and len(of_split) > 1:
             name = f"{names.get(prefix, prefix)}, {name}"
         overall[prefix] = None
-        yield row(name, "overall", [compared[member] for member in of_split])
+        yield _row(name, "overall", [compared[member] for member in of_split], unparsed)
     for group, of_group in task.groups_within(compared).items():
         if group not in overall:
-            yield row(names[group], "group", [compared[member] for member in of_group])
+            yield _row(names[group], "group", [compared[member] for member in of_group], unparsed)
     subjects = [
-        row(names[task.score_name(*member)], "subject", [of_subject]) for member, of_subject in compared.items()
+        _row(names[task.score_name(*member)], "subject", [of_subject], unparsed)
+        for member, of_subject in compared.items()
     ]
     for one, corrected in zip(subjects, holm([one.p for one in subjects]), strict=True):
         standing = _direction(one.difference) if corrected < LEVEL else Standing.CHANCE
@@ -119,12 +118,12 @@ def _partial(task: ScoredTask, names: Mapping[str, str], members: Sequence[Membe
 
 
 def _row(
-    unparsed: Collection[Key],
     name: str,
     kind: Literal["overall", "group", "subject"],
     subjects: Sequence[Sequence[Pair]],
+    unparsed: Collection[Key],
 ) -> Row:
-    tallies = [_tally(pairs) for pairs in subjects]
+    tallies = [Pairs(len(pairs), sum(map(_is_lost, pairs)), sum(map(_is_won, pairs))) for pairs in subjects]
     change = 100 * difference(tallies)
     interval = difference_interval(tallies) * 100
     lost, won = sum(one.lost for one in tallies), sum(one.won for one in tallies)
@@ -140,21 +139,19 @@ def _row(
         questions=sum(one.n for one in tallies),
         lost=lost,
         won=won,
-        lost_without=sum(
-            base.correct is True and new.correct is not True and new.key in unparsed
-            for pairs in subjects
-            for base, new in pairs
-        ),
+        lost_without=sum(_is_lost(pair) and pair[1].key in unparsed for pairs in subjects for pair in pairs),
         p=p,
         corrected_p=None,
         standing=_standing(change, interval, lost, won, p),
     )
 
 
-def _tally(pairs: Sequence[Pair]) -> Pairs:
-    lost = sum(base.correct is True and new.correct is not True for base, new in pairs)
-    won = sum(base.correct is not True and new.correct is True for base, new in pairs)
-    return Pairs(len(pairs), lost, won)
+def _is_lost(pair: Pair) -> bool:
+    return pair[0].correct is True and pair[1].correct is not True
+
+
+def _is_won(pair: Pair) -> bool:
+    return pair[0].correct is not True and pair[1].correct is True
 
 
 def _share(pairs: Sequence[Pair], run: int) -> float:

@@ -1,6 +1,6 @@
 """Several runs beside each other, such as those of one training run's checkpoints, each compared with the first."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -23,22 +23,8 @@ from bundle.tasks.scores import ScoredTask
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One run of a series.
-
-    Attributes:
-        run: The run; None if there is none.
-        why: Why it has no score; "" if it has one.
-    """
-
-    name: str
-    run: RecordedRun | None
-    why: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Change:
-    """How the headline of one run differs from that of the first.
+    """How the headline of one run differs from that of the base.
 
     Attributes:
         p: McNemar's exact p-value, with Holm's correction for the number of runs.
@@ -50,75 +36,87 @@ class Change:
     standing: Standing
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
-    """Runs in their order.
+@dataclass(slots=True)
+class Entry:
+    """One run of a series; all but the first three are known once it is compared.
 
     Attributes:
-        comparisons: With the first run that answered anything, by name.
-        incomparable: Why there is no comparison, by name.
-        changes: (name, task, split) -> the change.
+        run: The run; None if there is none.
+        why: Why it has no score; "" if it has one.
+        comparison: With the base, the first run of the series that answered anything.
+        incomparable: Why there is none.
+        changes: By task and split.
     """
 
-    entries: tuple[Entry, ...]
-    comparisons: dict[str, Comparison] = field(default_factory=dict)
-    incomparable: dict[str, str] = field(default_factory=dict)
-    changes: dict[tuple[str, str, str], Change] = field(default_factory=dict)
-
-    @property
-    def base(self) -> Entry | None:
-        """What the others are compared with."""
-        return next((one for one in self.entries if one.run is not None and one.run.answered), None)
+    name: str
+    run: RecordedRun | None
+    why: str = ""
+    comparison: Comparison | None = None
+    incomparable: str = ""
+    changes: dict[tuple[str, str], Change] = field(default_factory=dict)
 
 
-def series_of(comparisons: Sequence[Comparison]) -> Series:
-    """Comparisons with the same base, beside each other."""
+def series_of(comparisons: Sequence[Comparison]) -> list[Entry]:
+    """Comparisons with the same base, beside each other; each run goes by the first of its names that no other has."""
     runs = [comparisons[0].base, *(one.new for one in comparisons)]
-    models = [run.model for run in runs]
-    base, *others = (Entry(run.model if models.count(run.model) == 1 else run.name, run) for run in runs)
-    return make_series([base, *others], {one.name: known for one, known in zip(others, comparisons, strict=True)})
+    kinds = [[run.model for run in runs], [run.name for run in runs], [str(run.directory) for run in runs]]
+    entries = [
+        Entry(next(names[place] for names in kinds if names.count(names[place]) == 1), run)
+        for place, run in enumerate(runs)
+    ]
+    for entry, comparison in zip(entries[1:], comparisons, strict=True):
+        entry.comparison = comparison
+    _note_changes(entries, runs[0])
+    return entries
 
 
-def make_series(entries: Sequence[Entry], known: Mapping[str, Comparison] | None = None) -> Series:
-    """Compare every run with the first one; ``known`` are comparisons that were made before, by name."""
-    series = Series(tuple(entries), dict(known or {}))
-    base = series.base
+def compare_all(entries: Sequence[Entry]) -> None:
+    """Compare every run with the base."""
+    base = _base(entries)
     if base is None or base.run is None:
-        return series
+        return
     for entry in entries:
-        if known is None and entry is not base and entry.run is not None and entry.run.answered:
+        if entry is not base and entry.run is not None and entry.run.answered:
             try:
-                series.comparisons[entry.name] = compare(base.run, entry.run)
+                entry.comparison = compare(base.run, entry.run)
             except RunError as error:
-                series.incomparable[entry.name] = error.message
-    places = [(task.name, split) for task in base.run.tasks for split in task.open_splits]
-    rows = {name: one.overall for name, one in series.comparisons.items() if len(one.overall) == len(places)}
+                entry.incomparable = error.message
+    _note_changes(entries, base.run)
+
+
+def _base(entries: Sequence[Entry]) -> Entry | None:
+    return next((one for one in entries if one.run is not None and one.run.answered), None)
+
+
+def _note_changes(entries: Sequence[Entry], base: RecordedRun) -> None:
+    places = [(task.name, split) for task in base.tasks for split in task.open_splits]
+    overall = [(one, one.comparison.overall) for one in entries if one.comparison is not None]
+    compared = [(one, rows) for one, rows in overall if len(rows) == len(places)]
     for number, place in enumerate(places):
-        corrected = holm([found[number].p for found in rows.values()])
-        for (name, found), p in zip(rows.items(), corrected, strict=True):
-            row = found[number]
-            is_significant = p < LEVEL or row.standing not in (Standing.BETTER, Standing.WORSE)
-            standing = row.standing if is_significant else Standing.CHANCE
-            series.changes[name, *place] = Change(row.difference, p, standing)
-    return series
+        corrected = holm([rows[number].p for _, rows in compared])
+        for (entry, rows), p in zip(compared, corrected, strict=True):
+            standing = rows[number].standing
+            if p >= LEVEL and standing in (Standing.BETTER, Standing.WORSE):
+                standing = Standing.CHANCE
+            entry.changes[place] = Change(rows[number].difference, p, standing)
 
 
-def show(console: Console, series: Series, words: Words = ENGLISH) -> None:
+def show(console: Console, entries: Sequence[Entry], words: Words = ENGLISH) -> None:
     """Print a table for every task, and notes on the runs; on a narrow terminal groups have one of their own."""
-    base = series.base
+    base = _base(entries)
     for number, task in enumerate(() if base is None or base.run is None else base.run.tasks):
         if number:
             console.print()
-        overall, groups = _overall(series, task, words), _groups(series, task)
-        tables = [_table(series, overall + groups)]
+        overall, groups = _overall(entries, task, words), _groups(entries, task)
+        tables = [_table(entries, overall + groups)]
         if console.is_terminal and tables[0].__rich_measure__(console, console.options).maximum > console.width:
-            tables = [_table(series, overall), _table(series, groups)]
+            tables = [_table(entries, overall), _table(entries, groups)]
         tables[0].title = Text(one_line(task.name), style="bold")
         for place, table in enumerate(tables):
             if place:
                 console.print()
             console.print(table)
-    for line in _notes(series, words):
+    for line in _notes(entries, words):
         console.print(Text(line))
 
 
@@ -126,23 +124,23 @@ _Column = tuple[str, list[str | Text]]
 """A header, and a cell for each run."""
 
 
-def _table(series: Series, columns: Sequence[_Column]) -> Table:
+def _table(entries: Sequence[Entry], columns: Sequence[_Column]) -> Table:
     table = plain_table()
     table.add_column("", overflow="fold")
     for header, _ in columns:
         table.add_column(header, justify="right" if header else "left", no_wrap=True)
-    for number, entry in enumerate(series.entries):
+    for number, entry in enumerate(entries):
         table.add_row(Text(one_line(entry.name)), *(cells[number] for _, cells in columns))
     return table
 
 
-def _overall(series: Series, task: ScoredTask, words: Words) -> list[_Column]:
+def _overall(entries: Sequence[Entry], task: ScoredTask, words: Words) -> list[_Column]:
     columns: list[_Column] = []
     for split, prefix in task.open_splits.items():
-        columns.append((prefix, [_headline(entry, task, split) for entry in series.entries]))
-        if len(series.entries) == 1:
+        columns.append((prefix, [_headline(entry, task, split) for entry in entries]))
+        if len(entries) == 1:
             continue
-        found = [series.changes.get((entry.name, task.name, split)) for entry in series.entries]
+        found = [entry.changes.get((task.name, split)) for entry in entries]
         columns += [
             (words("screen.change"), [styled(points(one.points), one.standing) if one else "" for one in found]),
             ("p", [p_value(one.p) if one else "" for one in found]),
@@ -151,15 +149,13 @@ def _overall(series: Series, task: ScoredTask, words: Words) -> list[_Column]:
     return columns
 
 
-def _groups(series: Series, task: ScoredTask) -> list[_Column]:
-    prefixes = list(task.open_splits.values())
-    scores = [_scores(entry, task) for entry in series.entries]
-    columns: list[_Column] = []
-    for name in task.groups:
-        if name not in task.splits.values() and any(name in one for one in scores):
-            short = next((name.removeprefix(f"{one}-") for one in prefixes if name.startswith(f"{one}-")), name)
-            columns.append((one_line(short).replace("-", "\n"), [one.get(name, "") for one in scores]))
-    return columns
+def _groups(entries: Sequence[Entry], task: ScoredTask) -> list[_Column]:
+    scores = [_scores(entry, task) for entry in entries]
+    return [
+        (one_line(short).replace("-", "\n"), [one.get(name, "") for one in scores])
+        for name in task.groups
+        if (short := task.short_name(name)) and any(name in one for one in scores)
+    ]
 
 
 def _headline(entry: Entry, task: ScoredTask, split: str) -> str:
@@ -180,17 +176,16 @@ def _scores(entry: Entry, task: ScoredTask) -> dict[str, str]:
     return {own: f"{one.accuracy:.2f}" for own, one in found.items() if one.accuracy is not None}
 
 
-def _notes(series: Series, words: Words) -> Iterator[str]:
-    if series.changes and series.base is not None:
-        number = len({name for name, _, _ in series.changes})
+def _notes(entries: Sequence[Entry], words: Words) -> Iterator[str]:
+    if (number := sum(bool(one.changes) for one in entries)) and (base := _base(entries)) is not None:
         key = "screen.against_corrected" if number > 1 else "screen.against"
-        yield words(key, n=number, base=one_line(series.base.name))
-    yield from words.parts((entry.name, entry.run.scopes) for entry in series.entries if entry.run is not None)
-    for entry in series.entries:
+        yield words(key, n=number, base=one_line(base.name))
+    yield from words.parts((entry.name, entry.run.scopes) for entry in entries if entry.run is not None)
+    for entry in entries:
         name = one_line(entry.name)
         if entry.why:
             yield words.labelled(name, one_line(entry.why))
         if entry.run is not None and entry.run.answered and not entry.run.health.is_ok:
             yield words.labelled(name, one_line(headline(entry.run.health, words)))
-        if entry.name in series.incomparable:
-            yield words.labelled(name, one_line(series.incomparable[entry.name]))
+        if entry.incomparable:
+            yield words.labelled(name, one_line(entry.incomparable))

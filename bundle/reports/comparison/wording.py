@@ -96,7 +96,7 @@ def notes(comparison: Comparison) -> Iterator[tuple[str, dict[str, object]]]:
 def left_out(comparison: Comparison, words: Words = ENGLISH) -> Iterator[str]:
     """What was not compared, and what else to know before relying on the numbers; one sentence each."""
     for key, values in notes(comparison):
-        yield words(f"screen.{key}", **values)
+        yield words(f"compare.{key}", **values)
     for label, run in (("base", comparison.base), ("new", comparison.new)):
         for one in run.health.grave:
             said = described(one, task=len(run.tasks) > 1, words=words)

@@ -13,6 +13,8 @@ from bundle.runs.scoring import Headline, Score, headlines
 from bundle.tasks.scores import Member, ScoredTask
 
 _MOST_OPTIONS: Final = 10
+OVERALL: Final = ""
+"""The short name of the mean over all subjects."""
 NOTHING: Final = ""
 """Stands for the answer where a reply has none."""
 
@@ -23,14 +25,14 @@ class Line:
 
     Attributes:
         name: Its score name.
-        group: The group that marks a subject, or a group's own short name; "" for none.
+        group: The group that marks a subject, "" for none; or a group's own short name.
     """
 
     name: str
     score: Score
-    english: str = ""
-    chinese: str = ""
-    group: str = ""
+    english: str
+    chinese: str
+    group: str
 
     @property
     def low(self) -> float | None:
@@ -135,6 +137,7 @@ def sections(run: RecordedRun) -> list[Section]:
 
 
 def group_label(name: str) -> Mapping[Language, str]:
+    """What people call a group, by its short name."""
     return catalog().get(f"group.{name}", {"en": name, "zh": name})
 
 
@@ -145,12 +148,11 @@ def chance(letters: Letters | None) -> float | None:
 
 def _section(run: RecordedRun, task: ScoredTask, headline: Headline, replies: Sequence[Prediction]) -> Section:
     split, prefix, names = headline.split, task.splits[headline.split], run.score_names(task)
-    groups = []
-    for group, members in task.groups.items():
-        if group != prefix and names[group] in run.scores and {of for of, _ in members} == {split}:
-            short = group.removeprefix(f"{prefix}-")
-            label = group_label(short)
-            groups.append(Line(names[group], run.scores[names[group]], label["en"], label["zh"], short))
+    groups = [
+        _group_line(name, run.scores[name], task.short_name(group))
+        for group, members in task.groups.items()
+        if group != prefix and (name := names[group]) in run.scores and {of for of, _ in members} == {split}
+    ]
     subjects = [
         Line(name := names[task.score_name(split, one.name)], run.scores[name], one.english, one.chinese, one.group)
         for one in task.subjects
@@ -161,7 +163,7 @@ def _section(run: RecordedRun, task: ScoredTask, headline: Headline, replies: Se
         task=task,
         split=split,
         secret=split in task.secret_splits,
-        overall=Line(headline.name, headline.score),
+        overall=_group_line(headline.name, headline.score, OVERALL),
         complete=headline.whole,
         right=sum(one.correct is True for one in replies),
         unparsed=sum(one.key in run.unparsed for one in replies),
@@ -169,6 +171,11 @@ def _section(run: RecordedRun, task: ScoredTask, headline: Headline, replies: Se
         subjects=tuple(subjects),
         letters=_letters(replies),
     )
+
+
+def _group_line(name: str, score: Score, short: str) -> Line:
+    label = group_label(short)
+    return Line(name, score, label["en"], label["zh"], short)
 
 
 def _letters(replies: Sequence[Prediction]) -> Letters | None:

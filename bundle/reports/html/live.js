@@ -4,18 +4,13 @@ const live = (() => {
   const REFRESH_MS = 3000;
   const byId = (name) => document.getElementById(`live-${name}`);
 
-  function seconds(value) {
-    const minutes = Math.ceil(value / 60);
-    return minutes < 60 ? texts.text("board.minutes", { n: minutes }) : texts.text("board.hours", { n: (minutes / 60).toFixed(1) });
-  }
-
   function show() {
     const { total, answered, failed, right, rate } = data.live;
     const done = answered + failed;
     byId("count").textContent = texts.text("live.count", { done: texts.count(done), total: texts.count(total) });
     byId("progress").value = done;
     const parts = [];
-    if (rate) parts.push(texts.text("board.rate", { n: rate.toFixed(1) }), texts.text("board.left", { time: seconds((total - done) / rate) }));
+    if (rate) parts.push(texts.text("board.rate", { n: rate.toFixed(1) }), texts.text("board.left", { time: texts.duration((total - done) / rate) }));
     if (answered && right !== null) parts.push(texts.text("live.right", { percent: (100 * right / answered).toFixed(1), n: texts.count(answered) }));
     if (failed) parts.push(texts.text("board.failed", { n: texts.count(failed) }));
     byId("says").textContent = parts.join(" · ");

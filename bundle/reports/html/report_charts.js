@@ -12,7 +12,7 @@ const reportCharts = (() => {
       const { groups, overall } = data.sections[section];
       const lines = groups.filter((line) => line.accuracy !== null);
       if (!lines.length) return null;
-      const all = overall.accuracy === null ? [] : [{ ...overall, group: null, en: texts.text("board.overall"), zh: texts.text("board.overall") }];
+      const all = overall.accuracy === null ? [] : [{ ...overall, group: null }];
       const rows = [...all, ...lines].map((line) => ({ ...line, label: texts.name(line) }));
       return {
         label: texts.text("chart.groups", { n: rows.length }),

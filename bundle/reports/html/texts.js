@@ -25,6 +25,11 @@ const texts = (() => {
     return number.toLocaleString("en-US");
   }
 
+  function duration(seconds) {
+    const minutes = Math.ceil(seconds / 60);
+    return minutes < 60 ? text("board.minutes", { n: minutes }) : text("board.hours", { n: (minutes / 60).toFixed(1) });
+  }
+
   function apply() {
     document.documentElement.lang = language === "zh" ? "zh-Hans" : "en";
     for (const element of document.querySelectorAll("[data-text]")) {
@@ -44,7 +49,7 @@ const texts = (() => {
     apply();
   }
 
-  return { text, name, count, apply, toggle, onChange: (listener) => listeners.push(listener) };
+  return { text, name, count, duration, apply, toggle, onChange: (listener) => listeners.push(listener) };
 })();
 
 // An element with attributes and children; a string among them becomes text, never markup.
