@@ -4,15 +4,8 @@ from bundle.checkpoints._implied_tensors import is_internlm2
 from bundle.checkpoints._settings import language_configs
 from bundle.checkpoints._values import require_values
 from bundle.checkpoints.chat_template import has_chat_template, require_chat_template
-from bundle.checkpoints.inspection import (
-    Checkpoint,
-    fingerprint,
-    inspect_checkpoint,
-    require_architecture,
-    require_trust,
-    require_unchanged,
-    when_written,
-)
+from bundle.checkpoints.identity import fingerprint, require_unchanged, when_written
+from bundle.checkpoints.inspection import Checkpoint, inspect_checkpoint, require_architecture, require_trust
 from bundle.checkpoints.token_count import TokenCounter, estimating_counter, token_counter
 from bundle.checkpoints.tokenizer import (
     Conversation,

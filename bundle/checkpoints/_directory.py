@@ -29,8 +29,7 @@ def require_model_directory(path: Path) -> Path:
     directory = require_directory(path, "MODEL_DIR", "config.json and the weights")
     if not is_unicode(str(directory)):
         raise CheckpointError(
-            f"The path {shown(directory)} is not valid UTF-8, so the engines cannot open it.",
-            remedy="Rename it.",
+            f"The path {shown(directory)} is not valid UTF-8, so the engines cannot open it.", remedy="Rename it."
         )
     names = list_names(directory)
     if not names:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import stat
@@ -16,9 +17,11 @@ from bundle.system.text import printable
 
 TOKENIZER_FILE: Final = re.compile(
     r"tokenizer.*\.json|(?:tokenizer|spiece)\.model|vocab\.(?:json|txt)|merges\.txt|special_tokens_map\.json|"
-    r"added_tokens\.json|tekken\.json|chat_template\.(?:jinja|json)|tokenization_\w+\.py"
+    r"added_tokens\.json|tekken\.json|chat_template\.(?:jinja|json)|tokenization_\w+\.py|additional_chat_templates/.+"
 )
 """A file of a tokenizer or of its chat template."""
+TEMPLATES: Final = "additional_chat_templates"
+"""The directory of further chat templates, which transformers prefers to what tokenizer_config.json holds."""
 _LFS_SIGNATURE: Final = b"version https://git-lfs.github.com/spec/v1"
 _LFS_POINTER_LIMIT: Final = 1024
 WHOLE_FILE_LIMIT: Final = 100_000_000  # of what is read as a whole; no real config or tokenizer comes near
@@ -50,6 +53,11 @@ def list_names(directory: Path) -> tuple[str, ...]:
         raise unreadable(directory, error) from error
 
 
+def further_templates(directory: Path) -> list[str]:
+    """The names of those in the directory ``TEMPLATES``, with its own."""
+    return sorted(f"{TEMPLATES}/{path.name}" for path in (directory / TEMPLATES).glob("*.jinja"))
+
+
 def unreadable(path: Path, error: OSError) -> CheckpointError:
     """The error for a file or directory that the operating system does not let us read."""
     reason = shown(error.strerror or error)
@@ -64,16 +72,15 @@ def unreadable(path: Path, error: OSError) -> CheckpointError:
     return CheckpointError(f"{shown(path)} cannot be read: {reason}.", remedy="Check the disk and the path.")
 
 
-def require_content(paths: Sequence[Path], *, longest: int | None = None) -> int:
-    """The total size of files in bytes, each of which must be a readable, regular file with its real content in it.
+def require_content(paths: Sequence[Path], *, longest: int | None = None) -> None:
+    """Raise CheckpointError unless each is a readable, regular file with its real content in it.
 
-    Raises CheckpointError if one is a dangling link, unreadable, not a regular file, empty, longer than ``longest``
-    bytes (for what will be read as a whole), or a git-lfs pointer.
+    It is not if it is a dangling link, empty, longer than ``longest`` bytes (for what will be read as a whole), or a
+    git-lfs pointer.
     """
-    total = 0
     pointers: list[Path] = []
     for path in paths:
-        size, head = _head(path)
+        size, head, _ = _look(path)
         if size == 0:
             raise CheckpointError(f"{shown(path)} is empty (0 bytes).", remedy=_DOWNLOAD_AGAIN)
         if longest is not None and size > longest:
@@ -82,14 +89,12 @@ def require_content(paths: Sequence[Path], *, longest: int | None = None) -> int
             )
         if size < _LFS_POINTER_LIMIT and head.startswith(_LFS_SIGNATURE):
             pointers.append(path)
-        total += size
     if pointers:
         raise CheckpointError(
             f"{shown(pointers[0].parent)} holds git-lfs pointers in place of {len(pointers)} of its files: "
             f"{listed(path.name for path in pointers)}.",
             remedy="Fetch the real files: run `git lfs install` and `git lfs pull` in that directory.",
         )
-    return total
 
 
 def read_whole(path: Path) -> bytes:
@@ -134,13 +139,7 @@ def require_whole_json(path: Path) -> None:
     Raises CheckpointError if it does not, as after a download that was cut off, and as `require_content` does.
     """
     require_content([path], longest=WHOLE_FILE_LIMIT)
-    size, head = _head(path)
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, size - 64))
-            tail = file.read(64)
-    except OSError as error:
-        raise unreadable(path, error) from error
+    _, head, tail = _look(path)
     if not head.lstrip().startswith(b"{"):
         raise CheckpointError(f"{shown(path)} is not a JSON object.", remedy=_DOWNLOAD_AGAIN)
     if not tail.rstrip().endswith(b"}"):
@@ -157,17 +156,19 @@ def download_hint(directory: Path) -> str | None:
     return None
 
 
-def _head(path: Path) -> tuple[int, bytes]:
-    """A regular file's size and first bytes."""
+def _look(path: Path) -> tuple[int, bytes, bytes]:
+    """A regular file's size, first and last bytes."""
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
             raise CheckpointError(f"{shown(path)} is a directory; a file is expected.", remedy=_DOWNLOAD_AGAIN)
         # Opening a pipe would wait for a writer that never comes.
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(mode):
             raise CheckpointError(f"{shown(path)} is not a regular file.", remedy=_DOWNLOAD_AGAIN)
         with path.open("rb") as file:
-            return status.st_size, file.read(64)
+            head, size = file.read(64), file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 64))
+            return size, head, file.read(64)
     except OSError as error:
         raise unreadable(path, error) from error
 

@@ -171,10 +171,7 @@ def _describe(path: Path) -> Described:
     tensors = {str(name): one for name, one in content.items() if isinstance(one, _Tensor | _Inert)}
     if not tensors:
         within = f"; it has {listed(content)}" if content else ""
-        raise CheckpointError(
-            f"{shown(path)} is not a table of tensors by name{within}.",
-            remedy=_SAVE_TENSORS,
-        )
+        raise CheckpointError(f"{shown(path)} is not a table of tensors by name{within}.", remedy=_SAVE_TENSORS)
     # The others are tensors of a class of their own, such as torchao's.
     return {
         name: (one.dtype, list(one.shape), _place(one, places)) if isinstance(one, _Tensor) else ("unknown", [], None)

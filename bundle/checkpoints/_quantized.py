@@ -7,13 +7,14 @@ Layouts are those of published checkpoints, as vLLM's and transformers' loaders 
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from bundle.checkpoints._files import read_json_object, shown
 from bundle.checkpoints._safetensors import StoredTensor
-from bundle.checkpoints._settings import Rules, is_a, is_list_of, is_size, wrong_value
+from bundle.checkpoints._settings import Rules, is_a, is_list_of, is_size, language_configs, wrong_setting, wrong_value
+from bundle.errors import CheckpointError
 
 _KV_SCALES: Final = {"k_scale", "v_scale", "q_scale", "kv_scale", "k_zero_point", "v_zero_point", "output_scale"}
 _BESIDE: Final[dict[str, set[str]]] = {
@@ -44,6 +45,7 @@ _FILES: Final = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 """Of AutoGPTQ and AutoAWQ, before transformers had ``quantization_config``."""
 _RENAMED: Final = {"w_bit": "bits", "q_group_size": "group_size"}
 _IS_OTHER: Final = re.compile("model|damp|meta")
+_MODELOPT: Final = "hf_quant_config.json"
 _STATE: Final = ("quant_state.bitsandbytes__nf4", "quant_state.bitsandbytes__fp4")
 
 
@@ -58,11 +60,33 @@ _SETTINGS: Final[Rules] = {
 }
 
 
-def wrong_setting(settings: Mapping[str, Any]) -> str | None:
-    """What is wrong with a setting of a ``quantization_config``; None if nothing is, as far as is known."""
-    if settings.get("quant_method") not in _BESIDE:
+def read_quantization(directory: Path, names: Collection[str], config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """How the weights are quantized, with a ``quant_method``; None if they are not.
+
+    Raises CheckpointError if that is in no form that engines read, or a value in it cannot be right.
+    """
+    found = (one.get("quantization_config") for one in language_configs(config))
+    settings = next((one for one in found if one is not None), None)
+    if settings is None and _MODELOPT in names:
+        # ModelOpt's older exports write it there alone, where vLLM looks for it too.
+        settings = {"quant_method": "modelopt", **read_json_object(directory / _MODELOPT)}
+    if settings is None:
         return None
-    return wrong_value(settings, _SETTINGS)
+    if isinstance(settings, Mapping) and (settings.get("load_in_4bit") or settings.get("load_in_8bit")):
+        settings = {"quant_method": "bitsandbytes", **settings}  # as transformers takes it
+    if not isinstance(settings, Mapping) or not isinstance(settings.get("quant_method"), str):
+        if config.get("quantization") == settings:
+            raise CheckpointError(
+                f"{shown(directory)} is quantized in the format of MLX, which runs only on Apple silicon.",
+                remedy="Give the checkpoint it was converted from.",
+            )
+        raise CheckpointError(
+            f"{shown(directory / 'config.json')} has a quantization_config without a quant_method.",
+            remedy='Add the method the weights are quantized with, such as "quant_method": "awq".',
+        )
+    if settings["quant_method"] in _BESIDE and (wrong := wrong_value(settings, _SETTINGS)) is not None:
+        raise wrong_setting(directory / "config.json", f"in quantization_config, {wrong}")
+    return settings
 
 
 def settings_elsewhere(directory: Path, config: Mapping[str, Any]) -> str | None:

@@ -1,9 +1,12 @@
 """Values in a checkpoint's JSON files that no engine can work with, or that engines take for different things."""
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final, TypeGuard
 
 from bundle.checkpoints._files import shown
+from bundle.checkpoints._implied_tensors import has_known_layout
+from bundle.errors import CheckpointError
 
 # Where multimodal configurations keep that of their language model.
 _TEXT_CONFIGS: Final = ("text_config", "llm_config", "language_config", "thinker_config")
@@ -29,6 +32,26 @@ def language_configs(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     for name in _TEXT_CONFIGS:
         if isinstance(nested := config.get(name), dict):
             yield from language_configs(nested)
+
+
+def check_settings(directory: Path, configs: Mapping[str, Mapping[str, Any]], architecture: str) -> None:
+    """Check the values in a checkpoint's files, by their names; raises CheckpointError if one cannot be right."""
+    config = configs["config.json"]
+    if config.get("use_sliding_window") is False:  # then transformers 5 may write 0
+        config = {**config, "sliding_window": None}
+    end = _ends(vocab_size(config))
+    wrong = wrong_value(config, end)
+    if wrong is None and has_known_layout(config):
+        wrong = wrong_value(config, _CONFIG) or _wrong_rope(config) or _wrong_model_type(config, architecture)
+    if wrong is not None:
+        raise wrong_setting(directory / "config.json", wrong)
+    if (wrong := wrong_value(configs.get("generation_config.json", {}), end)) is not None:
+        raise wrong_setting(directory / "generation_config.json", wrong)
+
+
+def wrong_setting(path: Path, what: str) -> CheckpointError:
+    """The error for a value in a file."""
+    return CheckpointError(f"{shown(path)}: {what}.", remedy="Compare it with the one the model was published with.")
 
 
 def wrong_value(settings: Mapping[str, Any], rules: Rules) -> str | None:
@@ -68,7 +91,7 @@ _DTYPES: Final = (
     *("bfloat16", "float16", "float32", "float64", "half", "float", "double"),
     *("float8_e4m3fn", "float8_e5m2", "int8", "uint8"),
 )
-CONFIG: Final[Rules] = {
+_CONFIG: Final[Rules] = {
     **dict.fromkeys(("hidden_act", "hidden_activation"), ("an activation's name", lambda x: x in _ACTIVATIONS)),
     **dict.fromkeys(("torch_dtype", "dtype"), ("the name of a dtype", lambda x: x in _DTYPES)),
     **dict.fromkeys(("max_position_embeddings", "num_experts_per_tok"), ("a positive integer", is_size)),
@@ -112,7 +135,7 @@ def scalings(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]
             yield key, settings, kind
 
 
-def wrong_rope(config: Mapping[str, Any]) -> str | None:
+def _wrong_rope(config: Mapping[str, Any]) -> str | None:
     """What is wrong with how positions are scaled; None if nothing is. An engine may ignore what it does not know."""
     for key, settings, kind in scalings(config):
         if not isinstance(kind, str) or kind not in _ROPE:
@@ -164,7 +187,7 @@ _MODEL_TYPES: Final = {
 }
 
 
-def wrong_model_type(config: Mapping[str, Any], architecture: str) -> str | None:
+def _wrong_model_type(config: Mapping[str, Any], architecture: str) -> str | None:
     """How ``model_type``, by which transformers chooses the model's class, contradicts ``architectures``.
 
     Other engines choose by ``architecture``, which ``architectures`` names and is one of transformers' own.
@@ -176,7 +199,7 @@ def wrong_model_type(config: Mapping[str, Any], architecture: str) -> str | None
     return f"model_type is {shown(repr(given), 80)}, but that of {shown(architecture)} is {expected!r}"
 
 
-def ends(vocab_size: int | None) -> Rules:
+def _ends(vocab_size: int | None) -> Rules:
     """The rule for what ends a reply, in config.json and generation_config.json."""
     below = f" below the vocab_size of {vocab_size}" if vocab_size else ""
 

@@ -10,13 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bundle.checkpoints._files import listed, shown
-from bundle.checkpoints._implied_tensors import (
-    Shapes,
-    architecture_of,
-    has_known_layout,
-    implied_tensors,
-    is_internlm2,
-)
+from bundle.checkpoints._implied_tensors import Shapes, architecture_of, has_known_layout, implied_tensors, is_internlm2
 from bundle.checkpoints._layers import examine_layers
 from bundle.checkpoints._quantized import QuantizedLayout, settings_elsewhere
 from bundle.checkpoints._safetensors import FLOATS, StoredTensor

@@ -1,20 +1,13 @@
 """A checkpoint's weight files: found as the engines find them, and checked without loading them."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from shlex import quote
 from typing import Final
 
-from bundle.checkpoints._files import (
-    download_hint,
-    list_names,
-    listed,
-    read_json_object,
-    require_content,
-    shown,
-)
+from bundle.checkpoints._files import download_hint, list_names, listed, read_json_object, require_content, shown
 from bundle.checkpoints._safetensors import FLOATS, Place, StoredTensor, Weights, read_safetensors_header
 from bundle.checkpoints._training import deepspeed_shards, is_training_state, shards_above, training_state
 from bundle.errors import CheckpointError
@@ -26,7 +19,6 @@ _NUMBERED_SHARD: Final = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.\w+)")
 ADAPTER_WEIGHTS: Final = ("adapter_model.safetensors", "adapter_model.bin")
 """What peft loads, the former first."""
 _OTHER_FORMATS: Final = ("*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.bin")
-_Reader = Callable[[Sequence[Path]], Iterable[Weights]]
 
 
 def inspect_weights(directory: Path) -> Weights:
@@ -35,13 +27,13 @@ def inspect_weights(directory: Path) -> Weights:
     Raises CheckpointError if it has none, some are missing, one is damaged, or engines would load different ones.
     """
     names = list_names(directory)
-    for whole, read in ((_SAFETENSORS, _read_safetensors), (_PYTORCH, _read_pytorch)):
+    for whole in (_SAFETENSORS, _PYTORCH):
         if f"{whole}.index.json" in names:
-            return _indexed(directory, names, whole, read)
+            return _indexed(directory, names, whole)
         # TurboMind loads all of these.
         found = [name for name in names if fnmatchcase(name, whole.replace(".", "*."))]
         if found == [whole]:
-            return _checked([directory / whole], read, {})
+            return read_weights(directory / whole)
         if whole in found:
             found.remove(whole)
             raise _two_models(directory, whole, listed(found))
@@ -62,15 +54,13 @@ def inspect_weights(directory: Path) -> Weights:
                 remedy=download_hint(directory) or state.remedy,
             )
     found = [name for name in names if any(fnmatchcase(name, pattern) for pattern in _OTHER_FORMATS)]
+    remedy = "Download or copy the weight files as well."
+    if found:
+        remedy = "Give the checkpoint that these were made from, or convert them to safetensors."
     raise CheckpointError(
         f"{shown(directory)} has a config.json but no weights ({_SAFETENSORS} or {_PYTORCH}, or an index of several)"
         + (f"; it holds {listed(found)}, which the engines do not load." if found else "."),
-        remedy=download_hint(directory)
-        or (
-            "Give the checkpoint that these were made from, or convert them to safetensors."
-            if found
-            else "Download or copy the weight files as well."
-        ),
+        remedy=download_hint(directory) or remedy,
     )
 
 
@@ -82,7 +72,7 @@ def only_an_adapter(directory: Path, adapter: Path) -> CheckpointError:
     )
 
 
-def _indexed(directory: Path, names: tuple[str, ...], whole: str, read: _Reader) -> Weights:
+def _indexed(directory: Path, names: tuple[str, ...], whole: str) -> Weights:
     """Check the shards that an index lists, and that each holds the tensors the index says."""
     index_name = f"{whole}.index.json"
     index = directory / index_name
@@ -94,10 +84,10 @@ def _indexed(directory: Path, names: tuple[str, ...], whole: str, read: _Reader)
         )
     tensors: dict[str, set[str]] = {}
     for tensor, shard in weight_map.items():
-        if not isinstance(shard, str) or Path(shard).name != shard or shard in {"", "..", "."}:
+        if not isinstance(shard, str) or Path(shard).name != shard or Path(shard).suffix != Path(whole).suffix:
             raise CheckpointError(
-                f"{shown(index)} puts tensor {shown(tensor)} into {shown(shard)}, "
-                "which is not the name of a file beside it.",
+                f"{shown(index)} puts tensor {shown(tensor)} into {shown(shard)}, which is not the name of a file like "
+                f"{whole} beside it.",
                 remedy="Download it again.",
             )
         tensors.setdefault(shard, set()).add(tensor)
@@ -116,7 +106,7 @@ def _indexed(directory: Path, names: tuple[str, ...], whole: str, read: _Reader)
         )
     if unlisted:
         raise _two_models(directory, listed(unlisted), f"{index_name} with files of its own")
-    return _checked([directory / shard for shard in sorted(tensors)], read, tensors, index_name)
+    return _checked([directory / shard for shard in sorted(tensors)], tensors, index_name)
 
 
 def _two_models(directory: Path, one: str, other: str) -> CheckpointError:
@@ -149,12 +139,19 @@ def _unindexed(directory: Path, found: list[str], whole: str) -> CheckpointError
     )
 
 
-def _checked(files: list[Path], read: _Reader, expected: Mapping[str, set[str]], index: str = "") -> Weights:
+def read_weights(file: Path) -> Weights:
+    """The weights in one file. Raises CheckpointError if it is unreadable, damaged, or holds no tensors."""
+    return _checked([file], {})
+
+
+def _checked(files: list[Path], expected: Mapping[str, set[str]], index: str = "") -> Weights:
+    """The weights in files of one kind, each with the tensors that the index lists for it."""
     require_content(files)
+    read = map(read_safetensors_header, files) if files[0].suffix == ".safetensors" else _read_pytorch(files)
     size = 0
     tensors: dict[str, StoredTensor] = {}
     places: dict[str, Place] = {}
-    for file, found in zip(files, read(files), strict=True):
+    for file, found in zip(files, read, strict=True):
         listed_for_it = expected.get(file.name, set())
         if not found.tensors:
             raise CheckpointError(f"{shown(file)} holds no tensors.", remedy="Download or save it again.")
@@ -180,15 +177,6 @@ def _checked(files: list[Path], read: _Reader, expected: Mapping[str, set[str]],
         tensors |= found.tensors
         places |= found.places
     return Weights(tuple(files), size, tensors, places)
-
-
-def read_weights(file: Path) -> Weights:
-    """The weights in one file. Raises CheckpointError if it is unreadable, damaged, or holds no tensors."""
-    return _checked([file], _read_safetensors if file.suffix == ".safetensors" else _read_pytorch, {})
-
-
-def _read_safetensors(files: Sequence[Path]) -> Iterator[Weights]:
-    return map(read_safetensors_header, files)
 
 
 def _read_pytorch(files: Sequence[Path]) -> Iterator[Weights]:

@@ -234,11 +234,7 @@ def _does_not_fit(path: Path, base: Checkpoint, why: str, remedy: str = _OWN_BAS
 
 
 def _held_against_config(
-    file: Path,
-    config: LoraConfig,
-    products: Mapping[str, Product],
-    replaced: Mapping[str, str],
-    base: Checkpoint,
+    file: Path, config: LoraConfig, products: Mapping[str, Product], replaced: Mapping[str, str], base: Checkpoint
 ) -> list[str]:
     """Check that an adapter's file holds what its configuration names; returns what the user should know."""
     tensors, notes = base.weights.tensors, []
@@ -275,8 +271,7 @@ def _held_against_config(
             is_tied_head or any(f"{name}." in one for one in tensors)
         ):
             raise CheckpointError(
-                f"{shown(file)} lacks {shown(name)}, one of modules_to_save in {ADAPTER_CONFIG}.",
-                remedy=_INCOMPLETE,
+                f"{shown(file)} lacks {shown(name)}, one of modules_to_save in {ADAPTER_CONFIG}.", remedy=_INCOMPLETE
             )
     if config.bias != "none":
         biases = [one for one in tensors if one.endswith(".bias")]

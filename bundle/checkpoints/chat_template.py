@@ -7,14 +7,13 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bundle.checkpoints._files import list_names, read_json_object, read_whole, shown
+from bundle.checkpoints._files import TEMPLATES, list_names, read_json_object, read_whole, shown
 from bundle.errors import TokenizerError
 
 if TYPE_CHECKING:
     from bundle.checkpoints.inspection import Checkpoint
 
-_ADDITIONAL: Final = "additional_chat_templates"
-_ELSEWHERE: Final = (_ADDITIONAL, "tekken.json")
+_ELSEWHERE: Final = (TEMPLATES, "tekken.json")
 # Some bring it in Python: an attribute of the tokenizer's class, or a method of it. Code that uses one is everywhere.
 _IN_CODE: Final = re.compile(
     rb"\bdef\s+(?:default_|apply_)?chat_template\b|^[ \t]*(?:\w+\.)?chat_template[ \t]*(?::[^=\n]*)?=(?!=)",
@@ -66,12 +65,12 @@ def unusable_template(directory: Path, fault: str) -> TokenizerError:
     found = find_chat_template(directory)
     where, copied = (directory, "the tokenizer's files") if found is None else (found[0], found[0].name)
     places, further = [where], ""
-    if _ADDITIONAL in list_names(directory):
-        places = [directory / _ADDITIONAL, *([] if found is None else places)]
+    if TEMPLATES in list_names(directory):
+        places = [directory / TEMPLATES, *([] if found is None else places)]
         further = (
-            f"move {_ADDITIONAL} away (transformers prefers what is there to tokenizer_config.json, and default.jinja "
+            f"move {TEMPLATES} away (transformers prefers it to tokenizer_config.json, and default.jinja there to "
         )
-        further += "there to every other file), "
+        further += "every other file), "
     return TokenizerError(
         f"The chat template in {' or '.join(map(shown, places))} cannot be used: {shown(fault, 900)}.",
         remedy=f"Correct it, {further}copy {copied} from the model that this one was made from, or give another with "

@@ -5,7 +5,6 @@ Only small files and headers are read, so it takes well under a second however l
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,22 +23,12 @@ from bundle.checkpoints._files import (
     shown,
 )
 from bundle.checkpoints._implied_tensors import has_known_layout, without_text
-from bundle.checkpoints._quantized import wrong_setting
+from bundle.checkpoints._quantized import read_quantization
 from bundle.checkpoints._remote_code import CODE_CONFIGS, find_remote_code
 from bundle.checkpoints._safetensors import Weights
-from bundle.checkpoints._settings import (
-    CONFIG,
-    ends,
-    first_number,
-    language_configs,
-    scalings,
-    vocab_size,
-    wrong_model_type,
-    wrong_rope,
-    wrong_value,
-)
+from bundle.checkpoints._settings import check_settings, first_number, scalings
 from bundle.checkpoints._tensors import check_tensors, tied_tensors
-from bundle.checkpoints._values import read_values, require_gptq, require_same_values
+from bundle.checkpoints._values import require_gptq, require_same_values
 from bundle.checkpoints._weights import ADAPTER_WEIGHTS, inspect_weights
 from bundle.errors import CheckpointError
 from bundle.system.files import model_name
@@ -47,10 +36,6 @@ from bundle.system.text import nearest
 
 _VOCABULARIES: Final = ("tokenizer.json", "tokenizer.model", "vocab.txt", "spiece.model", "tekken.json")
 _TOKENIZER_SETTINGS: Final = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-_MODELOPT: Final = "hf_quant_config.json"
-_BESIDE: Final = ("generation_config.json", "chat_template.jinja", "chat_template.json", _MODELOPT)
-"""Further files on which replies depend: they say how a prompt is built, and where a reply ends."""
-_SAMPLES, _SAMPLE_BYTES, _TENSOR_BYTES, _LAST_ROWS_BYTES = 16, 64 * 1024, 4096, 2**22
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +96,11 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
     }
     config = configs["config.json"]
     architecture = _architecture(directory, config)
-    quantization_config = _quantization_config(directory, names, config)
+    quantization_config = read_quantization(directory, names, config)
     weights = inspect_weights(directory)
     _require_no_adapter(directory, names)
     unchecked = check_tensors(directory, {**config, "quantization_config": quantization_config}, weights.tensors)
-    _check_values(directory, configs, architecture)
+    check_settings(directory, configs, architecture)
     if (tied := tied_tensors(config, weights.tensors)) is not None:
         require_same_values(weights, *tied)
     if quantization_config and quantization_config["quant_method"] == "gptq":
@@ -168,72 +153,6 @@ def require_trust(checkpoint: Checkpoint, *, trusted: bool) -> None:
     )
 
 
-def fingerprint(checkpoint: Checkpoint) -> str:
-    """A SHA-256 over what replies depend on: settings, tokenizer, template, code, and samples of all weights.
-
-    Of every tensor there is a sample, for some trainings, and merged adapters, change some tensors only; of those with
-    a row for each token the last rows too, where tokens are added. A copy of a checkpoint has the fingerprint of the
-    original. It does not protect against forgery. Raises CheckpointError if a file cannot be read any more.
-    """
-    digest = hashlib.sha256()
-    try:
-        for path in _files_before_weights(checkpoint):
-            digest.update(os.fsencode(path.name) + b"\0")
-            digest.update(path.read_bytes())
-        weights = checkpoint.weights
-        for path in weights.files:
-            size = path.stat().st_size
-            digest.update(os.fsencode(path.name) + f"\0{size}\0".encode())
-            with path.open("rb") as stream:
-                for number in range(_SAMPLES):
-                    stream.seek(max(size - _SAMPLE_BYTES, 0) * number // (_SAMPLES - 1))
-                    digest.update(stream.read(_SAMPLE_BYTES))
-        tokens = vocab_size(checkpoint.config)
-        for name in weights.places:
-            digest.update(read_values(weights, name, _TENSOR_BYTES))
-            if tokens in weights.tensors[name].shape:
-                digest.update(read_values(weights, name, _LAST_ROWS_BYTES, where=1))
-    except OSError as error:
-        raise _unreadable(checkpoint, error) from None
-    return digest.hexdigest()
-
-
-def _files_before_weights(checkpoint: Checkpoint) -> list[Path]:
-    beside = [checkpoint.path / name for name in list_names(checkpoint.path) if name in _BESIDE]
-    require_content(beside, longest=WHOLE_FILE_LIMIT)
-    return [checkpoint.path / "config.json", *checkpoint.tokenizer_files, *beside, *checkpoint.remote_code]
-
-
-def when_written(checkpoint: Checkpoint) -> Mapping[Path, tuple[int, int]]:
-    """Size and time of the last change (ns) of every file on which replies depend.
-
-    Raises CheckpointError if a file cannot be read any more.
-    """
-    files = [*_files_before_weights(checkpoint), *checkpoint.weights.files]
-    try:
-        return {file: (found.st_size, found.st_mtime_ns) for file in files if (found := file.stat())}
-    except OSError as error:
-        raise _unreadable(checkpoint, error) from None
-
-
-def _unreadable(checkpoint: Checkpoint, error: OSError) -> CheckpointError:
-    return CheckpointError(
-        f"{shown(checkpoint.path)} was removed or changed while it was in use: {error}.",
-        remedy="Evaluate it where nothing writes to it, for instance a copy.",
-    )
-
-
-def require_unchanged(checkpoint: Checkpoint, before: Mapping[Path, tuple[int, int]]) -> None:
-    """Raise CheckpointError if a checkpoint is not as `when_written` has found it before."""
-    now = when_written(checkpoint)
-    if changed := sorted(file.name for file in now.keys() | before.keys() if now.get(file) != before.get(file)):
-        raise CheckpointError(
-            f"{shown(checkpoint.path)} has changed since it was inspected: {listed(changed)}.",
-            remedy="Its replies would not be those of one model. Evaluate it where nothing writes to it, for instance "
-            "a copy.",
-        )
-
-
 def _require_no_adapter(directory: Path, names: tuple[str, ...]) -> None:
     """Check that no adapter lies beside the model; its configuration alone is left where it was merged."""
     if adapter := [name for name in ADAPTER_WEIGHTS if name in names]:
@@ -266,55 +185,6 @@ def _architecture(directory: Path, config: Mapping[str, Any]) -> str:
         remedy='It should hold, for example, "architectures": ["InternLM2ForCausalLM"]. '
         "Is it a model's configuration, not a tokenizer's or an adapter's?",
     )
-
-
-def _quantization_config(
-    directory: Path, names: tuple[str, ...], config: Mapping[str, Any]
-) -> Mapping[str, Any] | None:
-    """How the weights are quantized, with a ``quant_method``; None if they are not."""
-    settings = next(
-        (found for one in language_configs(config) if (found := one.get("quantization_config")) is not None),
-        None,
-    )
-    if settings is None and _MODELOPT in names:
-        # ModelOpt's older exports write it there alone, where vLLM looks for it too.
-        settings = {"quant_method": "modelopt", **read_json_object(directory / _MODELOPT)}
-    if settings is None:
-        return None
-    if isinstance(settings, Mapping) and (settings.get("load_in_4bit") or settings.get("load_in_8bit")):
-        settings = {"quant_method": "bitsandbytes", **settings}  # as transformers takes it
-    if not isinstance(settings, Mapping) or not isinstance(settings.get("quant_method"), str):
-        if config.get("quantization") == settings:
-            raise CheckpointError(
-                f"{shown(directory)} is quantized in the format of MLX, which runs only on Apple silicon.",
-                remedy="Give the checkpoint it was converted from.",
-            )
-        raise CheckpointError(
-            f"{shown(directory / 'config.json')} has a quantization_config without a quant_method.",
-            remedy='Add the method the weights are quantized with, such as "quant_method": "awq".',
-        )
-    if (wrong := wrong_setting(settings)) is not None:
-        raise _wrong(directory / "config.json", f"in quantization_config, {wrong}")
-    return settings
-
-
-def _check_values(directory: Path, configs: Mapping[str, Mapping[str, Any]], architecture: str) -> None:
-    """Check values that no engine can work with, or that engines take for different things."""
-    config = configs["config.json"]
-    if config.get("use_sliding_window") is False:  # then transformers 5 may write 0
-        config = {**config, "sliding_window": None}
-    end = ends(vocab_size(config))
-    wrong = wrong_value(config, end)
-    if wrong is None and has_known_layout(config):
-        wrong = wrong_value(config, CONFIG) or wrong_rope(config) or wrong_model_type(config, architecture)
-    if wrong is not None:
-        raise _wrong(directory / "config.json", wrong)
-    if (wrong := wrong_value(configs.get("generation_config.json", {}), end)) is not None:
-        raise _wrong(directory / "generation_config.json", wrong)
-
-
-def _wrong(path: Path, what: str) -> CheckpointError:
-    return CheckpointError(f"{shown(path)}: {what}.", remedy="Compare it with the one the model was published with.")
 
 
 def _copy_from_above(directory: Path) -> str | None:

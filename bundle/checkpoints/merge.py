@@ -4,6 +4,7 @@ Every engine serves the merged checkpoint, and with the same speed as any other.
 files are written again, one after the other, with the adapter's product added where it has one.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -11,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
-from bundle.checkpoints._files import TOKENIZER_FILE, list_names, shown
+from bundle.checkpoints._files import TOKENIZER_FILE, further_templates, list_names, shown
 from bundle.checkpoints._lora_config import ADAPTER_CONFIG
 from bundle.checkpoints.adapter import Adapter, inspect_adapter
 from bundle.checkpoints.cache import cached_directory, content_key, hold, require_space
@@ -63,37 +64,47 @@ def merge_adapter(
         require_space(target, base.weights.size, "the merged checkpoint")
         say("merging (kept for next time)")
         _write_merged(base, adapter, target, say)
-        for file in beside:
-            shutil.copyfile(file, target / file.name)
+        _put(shutil.copyfile, beside, target)
 
     say(f"looking for an earlier merge of the adapter {shown(adapter.name)} into {shown(base.name)}")
-    if any(file.parent == adapter.path for file in beside):
+    if any(file == adapter.path / name for name, file in beside.items()):
         say("tokenizer and chat template are the adapter's")
-    key = content_key(_VERSION, [adapter.path / ADAPTER_CONFIG, adapter.weights, *beside, *base.weights.files])
+    key = content_key(_VERSION, [adapter.path / ADAPTER_CONFIG, adapter.weights, *beside.values(), *base.weights.files])
     return cached_directory(cache_root, key, make, source=adapter.path, what="merged checkpoint", say=say)
 
 
 def link_unmerged(base: Checkpoint, adapter: Adapter, directory: Path) -> None:
     """Fill a directory with links to what the merged checkpoint would hold, but with the base's weights."""
-    for file in (*_beside_weights(base, adapter), *base.weights.files):
-        (directory / file.name).symlink_to(file)
+    _put(os.symlink, _beside_weights(base, adapter) | {file.name: file for file in base.weights.files}, directory)
 
 
-def _beside_weights(base: Checkpoint, adapter: Adapter) -> list[Path]:
+def _put(how: Callable[[Path, Path], object], files: Mapping[str, Path], directory: Path) -> None:
+    """Copy or link files to a directory, under these names."""
+    for name, file in files.items():
+        (directory / name).parent.mkdir(exist_ok=True)
+        how(file, directory / name)
+
+
+def _beside_weights(base: Checkpoint, adapter: Adapter) -> dict[str, Path]:
     """The files of a merged checkpoint besides its weights: the base's, and the adapter's tokenizer if it has one."""
-    own = [adapter.path / name for name in list_names(adapter.path) if TOKENIZER_FILE.fullmatch(name)]
-    if not any(file.name in ("tokenizer.json", "tokenizer.model", "vocab.json") for file in own):
+    own = [name for name in _names(adapter.path) if TOKENIZER_FILE.fullmatch(name)]
+    if {"tokenizer.json", "tokenizer.model", "vocab.json"}.isdisjoint(own):
         own = []
     weights = {file.name for file in base.weights.files}
     suffixes = (".json", ".py", ".model", ".txt", ".jinja", ".tiktoken")
-    return own + [
-        file
-        for name in list_names(base.path)
+    kept = [
+        name
+        for name in _names(base.path)
         if name not in weights
         and name.endswith(suffixes)
         and not (own and TOKENIZER_FILE.fullmatch(name))
-        and (file := base.path / name).is_file()
+        and (base.path / name).is_file()
     ]
+    return {name: base.path / name for name in kept} | {name: adapter.path / name for name in own}
+
+
+def _names(directory: Path) -> tuple[str, ...]:
+    return (*list_names(directory), *further_templates(directory))
 
 
 def _write_merged(base: Checkpoint, adapter: Adapter, target: Path, say: Callable[[str], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -172,6 +173,22 @@ def test_the_merged_directory_is_a_checkpoint_with_the_bases_files_and_the_adapt
     assert json.loads((made / "tokenizer_config.json").read_text())["trained"]
     assert not (made / "README.md").exists()
     assert inspect_checkpoint(made).architecture == base.architecture
+
+
+def test_further_chat_templates_of_the_base_stay_unless_the_adapter_brings_a_tokenizer(
+    base: Checkpoint, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(base.path, tmp_path / "model"))
+    template = model / "additional_chat_templates" / "default.jinja"
+    template.parent.mkdir()
+    template.write_text("{{ messages }}")
+    adapter = save()
+    made, _ = merged(inspect_checkpoint(model), adapter)
+    assert (made / template.relative_to(model)).read_text() == "{{ messages }}"
+
+    shutil.copy(model / "tokenizer.json", adapter)
+    made, _ = merged(inspect_checkpoint(model), adapter)
+    assert not (made / template.relative_to(model)).exists()
 
 
 def test_it_is_merged_once(base: Checkpoint, save: Callable[..., Path], tmp_path: Path) -> None:

@@ -330,11 +330,19 @@ def test_a_change_of_any_single_tensor_or_of_the_last_tokens_is_another_fingerpr
 
 
 @pytest.mark.parametrize(
-    "name", ["chat_template.jinja", "chat_template.json", "generation_config.json", "configuration_internlm2.py"]
+    "name",
+    [
+        "chat_template.jinja",
+        "chat_template.json",
+        "additional_chat_templates/default.jinja",
+        "generation_config.json",
+        "configuration_internlm2.py",
+    ],
 )
 def test_the_fingerprint_covers_every_file_that_replies_depend_on(model: Path, name: str) -> None:
     write_json(model / "config.json", {**CONFIG, "auto_map": {"AutoConfig": "configuration_internlm2.C"}})
     (model / "configuration_internlm2.py").write_text("")
     before = fingerprint(inspect_checkpoint(model))
+    (model / name).parent.mkdir(exist_ok=True)
     (model / name).write_text('{"eos_token_id": 2}')
     assert fingerprint(inspect_checkpoint(model)) != before

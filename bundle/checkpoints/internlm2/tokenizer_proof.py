@@ -44,10 +44,7 @@ TEXTS = (
 
 
 def prove_equal(
-    tokenizer: Tokenizer,
-    sentencepiece_file: Path,
-    model: SentencePieceModel,
-    marks: Mapping[int, AddedToken],
+    tokenizer: Tokenizer, sentencepiece_file: Path, model: SentencePieceModel, marks: Mapping[int, AddedToken]
 ) -> None:
     """Check a tokenizer against sentencepiece itself: ids and decoding on varied text, then those of added tokens.
 
@@ -90,8 +87,7 @@ def prove_equal(
         ids = tokenizer.encode(mark.content, add_special_tokens=False).ids
         if ids != [number] or tokenizer.decode(ids, skip_special_tokens=False) != mark.content:
             raise TokenizerError(
-                f"The token {_short(mark.content)} has id {number} but is encoded as {ids}.",
-                remedy=USE_LMDEPLOY,
+                f"The token {_short(mark.content)} has id {number} but is encoded as {ids}.", remedy=USE_LMDEPLOY
             )
 
 

@@ -17,14 +17,7 @@ from bundle.system.text import did_you_mean, is_unicode
 from bundle.tasks.benchmarks import BENCHMARKS, Benchmark
 from bundle.tasks.sources.csv_files import read_tables
 from bundle.tasks.sources.parquet_files import find_shards, read_shards
-from bundle.tasks.sources.tables import (
-    MAX_FILE_BYTES,
-    MissingFilesError,
-    Pair,
-    Rows,
-    check_total,
-    missing_files,
-)
+from bundle.tasks.sources.tables import MAX_FILE_BYTES, MissingFilesError, Pair, Rows, check_total, missing_files
 from bundle.tasks.sources.zip_files import names_in, read_archive
 
 _NAMES = ("hub", "modelscope", "sample")
