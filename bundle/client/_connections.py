@@ -1,21 +1,20 @@
 """The connections to a server: what is sent over them, trusted and read is bounded."""
 
 import contextlib
-import importlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextvars import ContextVar
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import aiohttp
-import openai
 
+from bundle.client._faults import AttemptError, Fate
+from bundle.client._prepared import Prepared, httpx
 from bundle.system.proxies import Proxy
 from bundle.system.tls import named_certificates
 
-LONGEST_BODY = 16 * 1024 * 1024
+_LONGEST_BODY = 16 * 1024 * 1024
 """Bytes. A reply of 32,768 tokens is about a tenth of a megabyte."""
 
 _LONGEST_ERROR = 64 * 1024
@@ -28,25 +27,13 @@ _KEPT_ALIVE_S = {"TCP_KEEPIDLE": 30, "TCP_KEEPALIVE": 30, "TCP_KEEPINTVL": 15, "
 """When a connection over which nothing comes is asked whether it is still there, at most 90 seconds until it is lost.
 
 That also keeps it known to gateways on the way, which forget those that are silent while a model thinks."""
-_OF_THE_BODY = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
 _MORE_HEADERS: Any = (  # aiohttp bounds their number, at 128, from 3.14 on
     {"max_headers": _MOST_HEADERS} if "max_headers" in (aiohttp.ClientSession.__init__.__kwdefaults__ or {}) else {}
 )
 
-httpx: Any = importlib.import_module(
-    next(
-        base.__module__ for base in openai.DefaultAsyncHttpxClient.__mro__ if base.__name__ == "AsyncClient"
-    ).partition(".")[0]
-)
-"""The HTTP package that the installed ``openai`` is built on: httpx, or httpx2 from version 3."""
 
-
-class TooLongError(Exception):
-    """A server sends more than any reply can be."""
-
-
-class Answer(httpx.AsyncByteStream):  # type: ignore[misc]
+class Answer:
     """A response whose body is still to be read, once; of an error's, only as much as its message needs.
 
     The names of its headers have no case. Its connection may bring others as well.
@@ -61,8 +48,8 @@ class Answer(httpx.AsyncByteStream):  # type: ignore[misc]
         self.is_success = 200 <= self.status < 300
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """The body in pieces as they come. Raises TooLongError if it is longer than any reply."""
-        left = LONGEST_BODY if self.is_success else _LONGEST_ERROR
+        """The body in pieces as they come. Raises AttemptError if it is longer than any reply."""
+        left = _LONGEST_BODY if self.is_success else _LONGEST_ERROR
         try:
             async for piece in self._response.content.iter_any():
                 yield piece[:left]
@@ -73,9 +60,10 @@ class Answer(httpx.AsyncByteStream):  # type: ignore[misc]
             if self.is_success:
                 raise  # the body of an error may break off, in whatever way
         if left < 0 and self.is_success:
-            raise TooLongError
+            reason = f"the response is longer than {_LONGEST_BODY >> 20} MB: not a chat completion"
+            raise AttemptError(reason, Fate.UNANSWERED)
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Close the connection, unless the body has been read to its end."""
         self._response.close()
 
@@ -105,27 +93,14 @@ def _keep_alive(connection: Any) -> None:
                 connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-class Prepared(NamedTuple):
-    """All of a request but its body."""
-
-    method: str
-    url: str
-    headers: Mapping[str, str]
-
-
-made: ContextVar[Callable[[Prepared], None]] = ContextVar("made", default=lambda _: None)
-"""Called with a request that the package has made, before it is sent."""
-
-
-class Connections(openai.DefaultAsyncHttpxClient):
-    """The HTTP client that the ``openai`` package is given; ``tls`` if the server has a certificate to be checked.
+class Connections:
+    """What requests are sent over; ``tls`` if the server has a certificate to be checked.
 
     No redirect is followed: one would turn the POST into a GET, or carry the question to another host. Raises
     UsageError if the certificates that the environment names cannot be read.
     """
 
     def __init__(self, proxy: Proxy | None, *, tls: bool, connect_timeout_s: float) -> None:
-        super().__init__(trust_env=False, verify=False)  # what it would connect with is not used
         self._proxy = None if proxy is None else proxy.address
         self._proxy_login = None if proxy is None else _login(proxy.url)
         # Loading the certificates takes a tenth of a second, and is only needed for TLS.
@@ -135,14 +110,8 @@ class Connections(openai.DefaultAsyncHttpxClient):
         self._time_limits = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s)
         self._session: aiohttp.ClientSession | None = None
 
-    @staticmethod
-    def prepared(request: Any) -> Prepared:
-        """What a request of the package has in common with others like it."""
-        headers = {name: value for name, value in request.headers.items() if name.lower() not in _OF_THE_BODY}
-        return Prepared(request.method, str(request.url), headers)
-
-    async def again(self, request: Prepared, body: bytes) -> Answer:
-        """Send a request with another body."""
+    async def send(self, request: Prepared, body: bytes) -> Answer:
+        """Send a request."""
         if self._session is None:  # a session belongs to the event loop
             connector = aiohttp.TCPConnector(
                 limit=_MOST_CONNECTIONS, keepalive_timeout=_IDLE_S, ssl=self._certificates or False
@@ -171,22 +140,10 @@ class Connections(openai.DefaultAsyncHttpxClient):
                 continue  # that connection is closed
             return Answer(response)
 
-    async def send(self, request: Any, **_options: Any) -> Any:
-        """Send a request of the package; the stream of what it gets back is the `Answer`, and the rest no part of it.
-
-        What this class would do besides takes a quarter of all that a question costs, and the package would read an
-        error in another way than it is read where `again` gets one.
-        """
-        prepared = self.prepared(request)
-        made.get()(prepared)
-        answer = await self.again(prepared, request.content)
-        return httpx.Response(200, stream=answer, request=request)
-
-    async def aclose(self) -> None:
-        """Close all connections."""
+    async def close(self) -> None:
+        """Close all of them."""
         if self._session is not None:
             await self._session.close()
-        await super().aclose()
 
 
 def _login(proxy: str) -> aiohttp.BasicAuth | None:

@@ -9,20 +9,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-import openai
-from openai import AsyncOpenAI, Omit
 
 from bundle.client._addresses import is_loopback
 from bundle.client._connection_faults import chain, described, fault_of_connection
-from bundle.client._connections import LONGEST_BODY, Answer, Connections, Prepared, TooLongError, httpx, made
+from bundle.client._connections import Answer, Connections
 from bundle.client._early_decisions import Receiver
 from bundle.client._events import BLANK, EventDecoder, is_event_stream
 from bundle.client._faults import LOOPBACK_REMEDY, NETWORK_REMEDY, AttemptError, Fate, fault_of_status, unexpected
 from bundle.client._json import charset_of, from_json
 from bundle.client._origins import Repeats
-from bundle.errors import UsageError
+from bundle.client._prepared import PreparedRequests
 from bundle.system.proxies import proxy_for
-from bundle.system.text import one_line
 from bundle.system.tls import wrong_scheme
 
 _CONNECT_TIMEOUT_S = 15.0
@@ -39,39 +36,13 @@ _OF_THE_TIMEOUT, _LONGEST_GAPS = 0.1, 4.0
 """How long nothing may come in the middle of a text: the longest of these seconds, this part of the timeout, and so
 many times the longest gap that there was."""
 
-# Not sent is what the package reveals about this machine and what it reads from the environment: the server may be
-# anyone's, and every header costs time.
-_HEADERS: Any = {
-    # Requests and replies are a few lines, and compressed, a small body can become a large one.
-    "Accept-Encoding": "identity"
-} | {
-    name: Omit()
-    for name in (
-        "OpenAI-Organization",
-        "OpenAI-Project",
-        "X-Stainless-Arch",
-        "X-Stainless-Async",
-        "X-Stainless-Lang",
-        "X-Stainless-OS",
-        "X-Stainless-Package-Version",
-        "X-Stainless-Runtime",
-        "X-Stainless-Runtime-Version",
-    )
-}
-_OMITTED_PER_REQUEST: Any = {"X-Stainless-Read-Timeout": Omit(), "X-Stainless-Retry-Count": Omit()}
-"""These are only left out if each request says so."""
-
 
 class _StalledError(TimeoutError):
     """A text stopped in the middle, and its connection stays open."""
 
 
 class Transport:
-    """Sends requests with the ``openai`` package, each once and within bounds.
-
-    The package's typed call spends most of its time on validating messages that are known to be valid, and its plain
-    one on headers and options that are the same every time. So bodies come serialised, and what the package made of the
-    first request to a path with a key is sent again with every other body.
+    """Sends requests as the ``openai`` package makes them (see `PreparedRequests`), each once and within bounds.
 
     A request takes at most ``timeout_s`` seconds, from the first byte sent to the last one received. In the middle of a
     streamed text a silence ends it sooner; before, a model may be thinking, which not every server shows. ``proxies``
@@ -87,38 +58,22 @@ class Transport:
     ) -> None:
         self._base_url = base_url
         self._timeout_s = timeout_s
-        self._headers = {**_OMITTED_PER_REQUEST, **{name.title(): value for name, value in (headers or {}).items()}}
+        self._requests = PreparedRequests(base_url, headers or {})
         self._proxy = proxy_for(base_url) if proxies else None
         self._host = urlsplit(base_url).hostname
         self.in_flight = 0
         self._has_replied = False
         self._silent_since: float | None = None
         self._longest_gap_s = 0.0
-        self._prepared: dict[tuple[str, str | None], Prepared] = {}
-        self._making: asyncio.Event | None = None
         self._repeats = Repeats()
-        connect_timeout_s = min(_CONNECT_TIMEOUT_S, timeout_s / 2)
         self._connections = Connections(
-            self._proxy, tls=base_url.startswith("https:"), connect_timeout_s=connect_timeout_s
+            self._proxy, tls=base_url.startswith("https:"), connect_timeout_s=min(_CONNECT_TIMEOUT_S, timeout_s / 2)
         )
-        # Retrying is left to the caller, who counts attempts, keeps the rate and also retries after a broken body. The
-        # package requires a key; which one is sent, if any, is decided for every request.
-        try:
-            self._openai = AsyncOpenAI(
-                base_url=base_url.partition("?")[0],
-                api_key="none",
-                timeout=openai.Timeout(timeout_s, connect=connect_timeout_s),
-                max_retries=0,
-                default_headers=_HEADERS,
-                http_client=self._connections,
-            )
-        except httpx.InvalidURL as error:
-            why = one_line(str(error), 200)
-            raise UsageError(f"The base URL is not valid: {why}.", remedy="Check it, character by character.") from None
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._openai.close()
+        await self._connections.close()
+        await self._requests.close()
 
     def silent_for(self) -> float:
         """For how many seconds requests have been in flight without a sign of any response.
@@ -131,12 +86,8 @@ class Transport:
         """The body of a GET; see `post`."""
         with self._exchange():
             async with asyncio.timeout(self._timeout_s):
-                response = await self._openai.get(
-                    path, cast_to=httpx.Response, options={"headers": self._headers_with(key)}
-                )
-                answer: Answer = response.stream
-                await self._require_success(answer, path)
-                return _parsed(await response.aread(), answer.headers)
+                answer = await self._send(path, b"", key)
+                return _parsed(b"".join([piece async for piece in answer]), answer.headers)
 
     async def post(
         self, path: str, body: bytes, key: str | None, sink: Receiver, *, may_stall: bool = False
@@ -156,7 +107,7 @@ class Transport:
                     try:
                         return await self._receive(answer, sink, limit, may_stall=may_stall)
                     finally:
-                        await answer.aclose()
+                        answer.close()
             except AttemptError:
                 raise
             except Exception as error:
@@ -167,46 +118,19 @@ class Transport:
                 raise
 
     async def _send(self, path: str, body: bytes, key: str | None) -> Answer:
-        while (prepared := self._prepared.get((path, key))) is None and self._making is not None:
-            await self._making.wait()  # not for the answer: a local server is sent hundreds at once
-        if prepared is None:
-            answer = await self._send_first(path, body, key)
-        else:
-            answer = await self._connections.again(prepared, body)
+        request = await self._requests.of(path, key, with_body=bool(body))
+        answer = await self._connections.send(request, body)
         await self._require_success(answer, path)
         return answer
-
-    async def _send_first(self, path: str, body: bytes, key: str | None) -> Answer:
-        self._making = making = asyncio.Event()
-
-        def end() -> None:
-            if self._making is making:
-                self._making = None
-            making.set()
-
-        def keep(prepared: Prepared) -> None:
-            self._prepared[path, key] = prepared
-            end()
-
-        token = made.set(keep)
-        try:
-            # The typed `chat.completions.create` validates every message and costs four times as much.
-            response = await self._openai.post(
-                path, content=body, cast_to=httpx.Response, options={"headers": self._headers_with(key)}
-            )
-            return response.stream  # type: ignore[no-any-return]
-        finally:
-            made.reset(token)
-            end()
 
     async def _require_success(self, answer: Answer, url: str) -> None:
         if answer.is_success:
             return
         content = b"".join([piece async for piece in answer])
-        await answer.aclose()
+        answer.close()
         try:
             said = _parsed(content, answer.headers)
-        except (ValueError, RecursionError):
+        except AttemptError:
             said = content.decode("utf-8", "replace")
         said = (said.get("error", said) if isinstance(said, Mapping) else said) or answer.reason
         if 400 <= answer.status < 500:
@@ -268,9 +192,6 @@ class Transport:
         if self._repeats.has_come_before(answer, body):
             raise AttemptError("the reply to another question came once more", Fate.NOT_ITS_OWN)
 
-    def _headers_with(self, key: str | None) -> Any:
-        return {"Authorization": Omit() if key is None else f"Bearer {key}", **self._headers}
-
     @contextlib.contextmanager
     def _exchange(self) -> Iterator[None]:
         """Track a request in flight, and raise whatever it fails with as `AttemptError`."""
@@ -284,20 +205,14 @@ class Transport:
         except AttemptError:
             heard = True
             raise
-        except (ValueError, RecursionError) as error:
+        except RecursionError as error:
             raise unexpected(described(error)) from None
-        except Exception as error:
-            # Which exceptions the package lets through and which it wraps differs by version. Whatever a server sends
-            # must end in a fault of this request.
-            if isinstance(error, _StalledError):
-                raise AttemptError("the reply stopped in the middle, without an end", Fate.AGAIN) from None
-            if any(isinstance(one, TooLongError) for one in chain(error)):
-                reason = f"the response is longer than {LONGEST_BODY >> 20} MB: not a chat completion"
-                raise AttemptError(reason, Fate.UNANSWERED) from None
-            refused = next((one for one in chain(error) if isinstance(one, aiohttp.ClientHttpProxyError)), None)
-            if refused is not None:
-                fault = fault_of_status(refused.status, refused.message, refused.headers or {})
-                raise self._through_proxy(replace(fault, status=refused.status), is_proxys=True) from None
+        except _StalledError:
+            raise AttemptError("the reply stopped in the middle, without an end", Fate.AGAIN) from None
+        except aiohttp.ClientHttpProxyError as refusal:
+            fault = fault_of_status(refusal.status, refusal.message, refusal.headers or {})
+            raise self._through_proxy(fault, is_proxys=True) from None
+        except Exception as error:  # whatever a server sends must end in a fault of this request
             self._require_scheme(" ".join(str(one)[:_ENOUGH] for one in chain(error)))
             tls, silent = self._base_url.startswith("https:"), not self._has_replied
             remedy = LOOPBACK_REMEDY if is_loopback(self._base_url) else NETWORK_REMEDY
@@ -358,13 +273,13 @@ def _pass_on(events: list[object], sink: Receiver, limit: asyncio.Timeout, lates
 def _parsed(content: bytes, headers: Any) -> object:
     """The body as JSON, whatever its header says; its text if it is not JSON.
 
-    Raises ValueError if it is cut-off JSON, and the header says that it is JSON.
+    Raises AttemptError if it is cut-off JSON, and the header says that it is JSON.
     """
     content_type = headers.get("content-type", "")
     charset = charset_of(content_type)
     try:
         return from_json(content, charset)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError) as error:
         if content_type.partition(";")[0].strip().endswith("json") and content.lstrip(BLANK).startswith((b"{", b"[")):
-            raise
+            raise unexpected(described(error)) from None
     return content.decode(charset, "replace")
