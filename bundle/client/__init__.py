@@ -12,6 +12,7 @@ from bundle.client._early_decisions import EarlyDecisions
 from bundle.client._keys import KeyRing
 from bundle.client._replies import NoReplyError, RefusedError, Reply
 from bundle.client._scoring import SCORING, Scoring, ScoringRoad
+from bundle.client._settings import ClientSettings, Endpoint
 
 if TYPE_CHECKING:
     from bundle.client._client import ChatClient
@@ -22,7 +23,9 @@ __all__ = [
     "SCORING",
     "ChatClient",
     "Client",
+    "ClientSettings",
     "EarlyDecisions",
+    "Endpoint",
     "KeyRing",
     "NoReplyError",
     "RefusedError",

@@ -12,13 +12,14 @@ from bundle.client._asked import Asked
 from bundle.client._early_decisions import EarlyDecisions, Receiver
 from bundle.client._faults import AttemptError, Fate, key_remedy, unexpected
 from bundle.client._keys import Key, KeyRing
-from bundle.client._modes import Modes, Streaming
+from bundle.client._modes import Modes
 from bundle.client._origins import Origins
 from bundle.client._pace import Patience, RateLimiter, SharedPause, pause_s
 from bundle.client._replies import NoReplyError, RefusedError, Reply, other_model, reply_of, require_model
 from bundle.client._request import RequestBody
-from bundle.client._scoring import SCORING, ScoringRoad, as_completion
+from bundle.client._scoring import SCORING, Scoring, as_completion
 from bundle.client._server_info import own_metrics, prefix_cache_hit_rate
+from bundle.client._settings import ClientSettings, Endpoint
 from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks
 from bundle.client._transport import Transport
 from bundle.system.text import duration, one_line, time_in
@@ -41,71 +42,30 @@ _NO_STREAMS = "streaming fails: requesting complete replies; --stream never does
 class ChatClient:
     """Asks one model on one server. An async context manager.
 
-    ``docs/remote.md`` says what counts as a reply, what is retried and what ends the run.
-
-    Args:
-        base_url: What ``/chat/completions`` is below, or ``/completions`` for a plain prompt; see `normalise_base_url`.
-        keys: Sent as bearer tokens, in rotation; empty for a server without keys.
-        model: The served name.
-        temperature: 0 for greedy decoding.
-        timeout_s: Maximum duration of an attempt, without the wait for its turn.
-        retries: Maximum retries of a question after transient faults.
-        proxies: Whether to use the proxies set in the environment; a server on loopback is never behind one.
-        qps: Maximum requests per second, counting every attempt; None for no limit.
-        patience_s: For how long without any reply rate limits and outages cost no retry: they pause all requests, and
-            then end the run. With 0 they count like other faults, for a server whose death is noticed in another way.
-        stream: Whether replies are streamed; "auto" for whatever costs less and the server accepts.
-        headers: Sent with every request.
-        secrets: What must not be shown, besides the keys.
-        extra_body: Further fields of every request, which are never left out.
-        answer_from_thinking: Whether thinking becomes the reply's text if there is no other.
-        only_this_model: Whether to refuse a reply that names another model. A server of our own names the model that
-            was asked for; others answer "gpt-4o" with "gpt-4o-2024-08-06".
-        thinking: The opening and the closing mark around thinking, where the user declares them.
-        scoring: How the server is asked how likely a text is.
-        say: Shows one line to the user.
+    ``docs/remote.md`` says what counts as a reply, what is retried and what ends the run. ``model`` is the served name;
+    ``say`` shows one line to the user.
     """
 
     def __init__(
-        self,
-        base_url: str,
-        keys: Sequence[str],
-        model: str,
-        *,
-        temperature: float,
-        timeout_s: float,
-        retries: int,
-        proxies: bool,
-        qps: float | None = None,
-        patience_s: float = 0.0,
-        stream: Streaming = "auto",
-        headers: Mapping[str, str] | None = None,
-        secrets: Sequence[str] = (),
-        extra_body: Mapping[str, Any] | None = None,
-        answer_from_thinking: bool = False,
-        only_this_model: bool = False,
-        thinking: tuple[str, str] | None = None,
-        scoring: ScoringRoad = "echo",
-        say: Callable[[str], None] = lambda _: None,
+        self, endpoint: Endpoint, model: str, settings: ClientSettings, *, say: Callable[[str], None] = lambda _: None
     ) -> None:
-        self._base_url = base_url
-        self._url, self._plain_url = (join(base_url, path) for path in ("/chat/completions", "/completions"))
-        self._keys = KeyRing(keys, secrets)
-        self.scoring = SCORING[scoring]
+        self._endpoint = endpoint
+        self._base_url = endpoint.base_url
+        self._url, self._plain_url = (join(self._base_url, path) for path in ("/chat/completions", "/completions"))
+        self._settings = settings
         self._model = model
-        self._body = RequestBody(model, temperature, extra_body or {})
-        self._modes = Modes(stream, retries)
-        self._retries = retries
-        self._patience = Patience(patience_s)
-        self._answer_from_thinking = answer_from_thinking
-        self._only_model = model if only_this_model else None
-        self._marks = KNOWN_MARKS if thinking is None else ThinkingMarks(thinking)
+        self._only_model = model if settings.only_this_model else None
+        self._marks = KNOWN_MARKS if settings.thinking is None else ThinkingMarks(settings.thinking)
         self._say = say
         self._said: set[str] = set()
+        self._keys = KeyRing(endpoint.keys, endpoint.secrets)
+        self._body = RequestBody(model, settings.temperature, settings.extra_body)
+        self._modes = Modes(settings.stream, settings.retries)
         self._origins = Origins()
-        self._limiter = RateLimiter(qps)
+        self._limiter = RateLimiter(settings.qps)
+        self._patience = Patience(settings.patience_s)
         self._outage = SharedPause()
-        self._transport = Transport(base_url, timeout_s=timeout_s, proxies=proxies, headers=headers)
+        self._transport = Transport(endpoint, timeout_s=settings.timeout_s)
         self._heard = False
         self._repeats = 0
         self._refusal: RefusedError | None = None
@@ -121,7 +81,12 @@ class ChatClient:
     @property
     def tls(self) -> bool:
         """Whether connections are encrypted."""
-        return self._base_url.startswith("https:")
+        return self._endpoint.tls
+
+    @property
+    def scoring(self) -> Scoring:
+        """How the server is asked how likely a text is."""
+        return SCORING[self._settings.scoring]
 
     def silent_for(self) -> float:
         """For how many seconds requests have been in flight without a sign of any response."""
@@ -227,7 +192,7 @@ class ChatClient:
         receiver = question.receiver = Receiver(question.reading, question.begun, self._only_model, self._marks)
         body = question.body + self._body.ending(streams=question.streams)
         answer = await self._transport.post(
-            question.url, body, key.value, receiver, may_stall=question.tries >= self._retries
+            question.url, body, key.value, receiver, may_stall=question.tries >= self._settings.retries
         )
         latency_s = now() - question.sent_at
         try:
@@ -249,11 +214,11 @@ class ChatClient:
             body,
             latency_s=latency_s,
             attempts=attempts,
-            answer_from_thinking=self._answer_from_thinking,
+            answer_from_thinking=self._settings.answer_from_thinking,
             marks=self._marks,
         )
         is_nothing = reply.completion_tokens == 0 and not (reply.text.strip() or reply.thinking or reply.logprobs)
-        if is_nothing and question.tries < min(1, self._retries):
+        if is_nothing and question.tries < min(1, self._settings.retries):
             raise AttemptError("an empty reply of no tokens", Fate.AGAIN)
         if question.reading is not None and question.reading.is_error(reply.text):
             raise AttemptError(f"an error as the text of a reply: {one_line(reply.text)}", Fate.AGAIN)
@@ -327,7 +292,7 @@ class ChatClient:
                 await asyncio.sleep(pause_s(min(question.refusals, _LONGEST_BY_CHANCE), busy=False))
             return
         question.tries += 1
-        if fault.fate is not Fate.AGAIN or question.tries > self._retries:
+        if fault.fate is not Fate.AGAIN or question.tries > self._settings.retries:
             if not self._heard:
                 raise self._refused(fault)
             latency_s = asyncio.get_running_loop().time() - question.sent_at

@@ -2,14 +2,12 @@
 
 import asyncio
 import re
-from typing import Literal
 
 from bundle.client._asked import Asked
 from bundle.client._early_decisions import EarlyDecisions
 from bundle.client._faults import AttemptError, Fate
 from bundle.client._replies import Reply
-
-Streaming = Literal["auto", "always", "never"]
+from bundle.client._settings import Streaming
 
 NAMES_STREAM = re.compile(r"(?<![a-z])stream|流式", re.IGNORECASE)  # "upstream timed out" does not
 _OF_A_MODE = frozenset({403, 404, 405})

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import openai
 from openai import AsyncOpenAI, Omit
 
+from bundle.client._settings import Endpoint
 from bundle.errors import UsageError
 from bundle.system.text import one_line
 
@@ -61,16 +62,16 @@ class _SendsNothing(openai.DefaultAsyncHttpxClient):
 
 
 class PreparedRequests:
-    """Requests to one server, with further ``headers``. Raises UsageError if the base URL cannot be used."""
+    """Requests to one server. Raises UsageError if its base URL cannot be used."""
 
-    def __init__(self, base_url: str, headers: Mapping[str, str]) -> None:
-        self._headers = {**_OMITTED_PER_REQUEST, **{name.title(): value for name, value in headers.items()}}
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._headers = _OMITTED_PER_REQUEST | {name.title(): value for name, value in endpoint.headers.items()}
         self._made: dict[tuple[str, str | None], Prepared] = {}
         self._making = asyncio.Lock()
         try:
             # The package requires a key; which one is sent, if any, is decided for every request.
             self._openai = AsyncOpenAI(
-                base_url=base_url.partition("?")[0],
+                base_url=endpoint.base_url.partition("?")[0],
                 api_key="none",
                 default_headers=_HEADERS,
                 http_client=_SendsNothing(trust_env=False, verify=False),

@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 from urllib.parse import urljoin
 
 from bundle.client._addresses import is_loopback, join
 from bundle.client._faults import AttemptError, key_remedy
 from bundle.client._keys import KeyRing
+from bundle.client._settings import Endpoint
 from bundle.client._transport import Transport
 from bundle.errors import ServerError, UsageError
 from bundle.system.text import one_line
@@ -25,23 +25,15 @@ _RATES = ("lmdeploy:prefix_cache_hit_rate", "sglang:cache_hit_rate")
 _COUNTERS = (("vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"),)
 
 
-async def served_models(
-    base_url: str,
-    key: str | None,
-    *,
-    proxies: bool,
-    headers: Mapping[str, str] | None = None,
-    secrets: Sequence[str] = (),
-    timeout_s: float = _TIMEOUT_S,
-) -> list[str]:
-    """The names of the models that the server lists, in its order, at a base URL as `normalise_base_url` returns it.
+async def served_models(endpoint: Endpoint, *, timeout_s: float = _TIMEOUT_S) -> list[str]:
+    """The names of the models that the server lists, in its order, asked with the first key.
 
-    ``secrets`` are what must not be shown besides the key. Raises ServerError if it lists none, or the request failed.
+    Raises ServerError if it lists none, or the request failed.
     """
-    transport = Transport(base_url, timeout_s=timeout_s, proxies=proxies, headers=headers)
-    keys = KeyRing([] if key is None else [key], secrets)
+    base_url, keys = endpoint.base_url, KeyRing(endpoint.keys, endpoint.secrets)
+    transport = Transport(endpoint, timeout_s=timeout_s)
     try:
-        body = await transport.get(join(base_url, "/models"), key)
+        body = await transport.get(join(base_url, "/models"), keys.take().value)
     except AttemptError as fault:
         remedy = keys.hide(key_remedy(fault, sends_a_key=keys.sends_a_key))
         raise ServerError(
@@ -60,16 +52,16 @@ async def served_models(
     return models
 
 
-async def only_model(base_url: str, key: str | None, **how: Any) -> str:
+async def only_model(endpoint: Endpoint) -> str:
     """The model of a server that serves exactly one; see `served_models`.
 
     Raises UsageError, which lists them, if it serves several; ServerError if it lists none, or the request failed.
     """
-    models = await served_models(base_url, key, **how)
-    hide = KeyRing([] if key is None else [key], how.get("secrets", ())).hide_in_reply
+    models = await served_models(endpoint)
+    hide = KeyRing(endpoint.keys, endpoint.secrets).hide_in_reply
     if len(models) > 1:
         raise UsageError(
-            f"{base_url} serves {len(models)} models: {listed([*map(hide, models)])}.",
+            f"{endpoint.base_url} serves {len(models)} models: {listed([*map(hide, models)])}.",
             remedy="Name one of them on the command line.",
         )
     return models[0]

@@ -19,6 +19,7 @@ from bundle.client._faults import LOOPBACK_REMEDY, NETWORK_REMEDY, AttemptError,
 from bundle.client._json import charset_of, from_json
 from bundle.client._origins import Repeats
 from bundle.client._prepared import PreparedRequests
+from bundle.client._settings import Endpoint
 from bundle.system.proxies import proxy_for
 from bundle.system.tls import wrong_scheme
 
@@ -45,30 +46,27 @@ class Transport:
     """Sends requests as the ``openai`` package makes them (see `PreparedRequests`), each once and within bounds.
 
     A request takes at most ``timeout_s`` seconds, from the first byte sent to the last one received. In the middle of a
-    streamed text a silence ends it sooner; before, a model may be thinking, which not every server shows. ``proxies``
-    are those of the environment; a server on loopback is never behind one. Raises UsageError if the base URL, or a
-    proxy or a file of certificates that the environment names, cannot be used.
+    streamed text a silence ends it sooner; before, a model may be thinking, which not every server shows. The proxies
+    that the environment names are used, but not for a server on loopback. Raises UsageError if the base URL, or a proxy
+    or a file of certificates that the environment names, cannot be used.
 
     Attributes:
         in_flight: Requests whose response is not complete.
     """
 
-    def __init__(
-        self, base_url: str, *, timeout_s: float, proxies: bool, headers: Mapping[str, str] | None = None
-    ) -> None:
-        self._base_url = base_url
+    def __init__(self, endpoint: Endpoint, *, timeout_s: float) -> None:
+        self._endpoint = endpoint
+        self._base_url = endpoint.base_url
         self._timeout_s = timeout_s
-        self._requests = PreparedRequests(base_url, headers or {})
-        self._proxy = proxy_for(base_url) if proxies else None
-        self._host = urlsplit(base_url).hostname
+        self._requests = PreparedRequests(endpoint)
+        self._proxy = None if is_loopback(self._base_url) else proxy_for(self._base_url)
         self.in_flight = 0
         self._has_replied = False
         self._silent_since: float | None = None
         self._longest_gap_s = 0.0
         self._repeats = Repeats()
-        self._connections = Connections(
-            self._proxy, tls=base_url.startswith("https:"), connect_timeout_s=min(_CONNECT_TIMEOUT_S, timeout_s / 2)
-        )
+        connect_timeout_s = min(_CONNECT_TIMEOUT_S, timeout_s / 2)
+        self._connections = Connections(self._proxy, tls=endpoint.tls, connect_timeout_s=connect_timeout_s)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -214,9 +212,9 @@ class Transport:
             raise self._through_proxy(fault, is_proxys=True) from None
         except Exception as error:  # whatever a server sends must end in a fault of this request
             self._require_scheme(" ".join(str(one)[:_ENOUGH] for one in chain(error)))
-            tls, silent = self._base_url.startswith("https:"), not self._has_replied
             remedy = LOOPBACK_REMEDY if is_loopback(self._base_url) else NETWORK_REMEDY
-            fault = fault_of_connection(error, self._timeout_s, remedy, tls=tls, silent=silent)
+            how = {"tls": self._endpoint.tls, "silent": not self._has_replied}
+            fault = fault_of_connection(error, self._timeout_s, remedy, **how)
             raise self._through_proxy(fault) from None
         finally:
             self.in_flight -= 1
@@ -247,7 +245,7 @@ class Transport:
         return replace(
             fault,
             reason=f"{fault.reason}, through the proxy {self._proxy.address} (from {variable})",
-            remedy=f"{check}, or skip it for this server: NO_PROXY={self._host}.",
+            remedy=f"{check}, or skip it for this server: NO_PROXY={urlsplit(self._base_url).hostname}.",
             heard=False,
         )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bundle.checkpoints import Conversation, RenderedPrompt, prove_tokenizer
+from bundle.client import ClientSettings, Endpoint
 from bundle.errors import ServerError
 from bundle.pipeline.options import LocalOptions
 from bundle.pipeline.plan import Loaded, Requests
@@ -169,14 +170,10 @@ class LocalModel(Prepared):
         from bundle.client import ChatClient  # imported late: slow, and the server should start first
 
         asked = self._requests
-        return ChatClient(
-            server.base_url,
-            [server.api_key],
-            self.spec.served_name,
+        settings = ClientSettings(
             temperature=asked.temperature,
             timeout_s=asked.timeout_s or _TIMEOUT_S,
             retries=_RETRIES if asked.retries is None else asked.retries,
-            proxies=False,
             qps=asked.qps,
             stream=asked.stream,
             extra_body=understood(asked.extra_body),
@@ -184,5 +181,6 @@ class LocalModel(Prepared):
             thinking=asked.thinking,
             scoring=self.spec.scoring,
             only_this_model=True,
-            say=self._screen.say,
         )
+        endpoint = Endpoint(server.base_url, [server.api_key])
+        return ChatClient(endpoint, self.spec.served_name, settings, say=self._screen.say)

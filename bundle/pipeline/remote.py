@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import Any
 from bundle.checkpoints import TokenCounter, token_counter
 from bundle.client import (
     ChatClient,
+    ClientSettings,
+    Endpoint,
     KeyRing,
     RefusedError,
     insecure,
@@ -80,17 +82,15 @@ class Remote(Target):
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "RemoteModel":
         settings, asked = self.model_file.remote, plan.requests
         base_url = normalise_base_url(self._base_url(settings, screen))
-        proxies = not is_loopback(base_url)
-        if proxies and (proxy := proxy_for(base_url)) is not None:
+        if not is_loopback(base_url) and (proxy := proxy_for(base_url)) is not None:
             screen.say(f"asking through the proxy {proxy.address} (from {proxy.variable})")
         headers, shown_headers, secrets = headers_from(settings)
         variable = self._key_variable(settings, base_url, screen, others=secrets)
         keys = keys_from_environment(variable) if variable is not None else []
         if (keys or secrets) and insecure(base_url):
             screen.say(f"warning: the API key is sent to {base_url} unencrypted")
-        key = keys[0] if keys else None
-        listing = partial(served_models, base_url, key, proxies=proxies, headers=headers, secrets=secrets)
-        name = settings.model or await only_model(base_url, key, proxies=proxies, headers=headers, secrets=secrets)
+        endpoint = Endpoint(base_url, keys, headers, secrets)
+        name = settings.model or await only_model(endpoint)
         hide = KeyRing(keys, secrets).hide_in_reply
         screen.heading(plan.tasks, f"model {hide(name)} at {base_url}", plan.sources())
         requests = RequestsRecord(
@@ -98,28 +98,21 @@ class Remote(Target):
             retries=settings.retries if asked.retries is None else asked.retries,
             timeout_s=asked.timeout_s or settings.timeout_s,
         )
-        connect = partial(
-            ChatClient,
-            base_url,
-            keys,
-            name,
+        how = ClientSettings(
             temperature=asked.temperature,
             timeout_s=requests.timeout_s,
             retries=requests.retries,
-            proxies=proxies,
             qps=requests.qps,
             patience_s=_PATIENCE_S if self._options.patience is None else self._options.patience,
             stream=asked.stream,
-            headers=headers,
-            secrets=secrets,
             extra_body=asked.extra_body,
             answer_from_thinking=asked.answer_from_thinking,
             thinking=asked.thinking,
-            say=screen.say,
         )
+        connect = partial(ChatClient, endpoint, name, how, say=screen.say)
         record = RemoteModelRecord(name=hide(name), base_url=base_url, headers=shown_headers)
         return RemoteModel(
-            hide(name), name, hide, settings.concurrency, Served(record, requests=requests), connect, listing
+            hide(name), name, hide, settings.concurrency, Served(record, requests=requests), connect, endpoint
         )
 
     def _base_url(self, settings: RemoteSettings, screen: Screen) -> str:
@@ -169,7 +162,7 @@ class RemoteModel(Prepared):
     concurrency: int
     record: Served
     connect: Callable[[], ChatClient]
-    list_models: Callable[..., Awaitable[list[str]]]
+    endpoint: Endpoint
     ours = False
 
     def describe(self) -> Served:
@@ -192,7 +185,7 @@ class RemoteModel(Prepared):
     async def _other_models(self) -> str | None:
         """What the server has, if it does not list this model; None if it does, or lists nothing."""
         try:
-            models = await self.list_models(timeout_s=_LIST_TIMEOUT_S)
+            models = await served_models(self.endpoint, timeout_s=_LIST_TIMEOUT_S)
         except BundleError:
             return None
         if self.name in models:

@@ -68,7 +68,7 @@ async def test_nothing_of_the_environment_is_sent_along(monkeypatch: pytest.Monk
     assert "elsewhere" not in str(api.headers)
 
 
-async def test_the_environments_proxy_is_used_only_where_that_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_environments_proxy_is_used_but_for_a_server_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     async def handler(call: Call) -> web.Response:
         return completion("B")
 
@@ -77,9 +77,9 @@ async def test_the_environments_proxy_is_used_only_where_that_is_wanted(monkeypa
             monkeypatch.setenv(name, proxy.url.removesuffix("/v1"))
         for name in ("NO_PROXY", "no_proxy"):
             monkeypatch.delenv(name, raising=False)
-        async with client_of("http://model.example/v1", proxies=True) as client:
+        async with client_of("http://model.example/v1") as client:
             await ask(client)
-        async with client_of(direct.url, proxies=False) as client:
+        async with client_of(direct.url) as client:
             await ask(client)
 
     assert [headers["Host"] for headers in proxy.headers] == ["model.example"]

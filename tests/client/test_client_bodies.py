@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from bundle.client import ChatClient, NoReplyError, RefusedError, Reply
-from bundle.client._modes import Streaming
+from bundle.client._settings import Streaming
 from tests.evaluation.asking import ask, client_of
 from tests.openai_api import Call, chunk, chunks_of, completion, error, http, loopback_api, raw_api, send_stream
 from tests.patience import PATIENCE_S

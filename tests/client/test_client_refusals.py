@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from bundle.client import ChatClient, NoReplyError, RefusedError
+from bundle.client import NoReplyError, RefusedError
 from tests.evaluation.asking import ask, client_of
 from tests.openai_api import Call, chunk, completion, error, letter, loopback_api
 from tests.patience import PATIENCE_S
@@ -191,13 +191,9 @@ async def test_a_server_of_our_own_that_answers_from_another_model_ends_the_run(
     async def handler(call: Call) -> web.Response:
         return completion("A", model="another")
 
-    async with loopback_api(handler) as api:
-        client = ChatClient(
-            api.url, [], "m", temperature=0, timeout_s=PATIENCE_S, retries=0, proxies=False, only_this_model=True
-        )
-        async with client:
-            with pytest.raises(RefusedError, match="another model, 'another'"):
-                await ask(client)
+    async with loopback_api(handler) as api, client_of(api.url, retries=0, only_this_model=True) as client:
+        with pytest.raises(RefusedError, match="another model, 'another'"):
+            await ask(client)
 
 
 @pytest.mark.parametrize(

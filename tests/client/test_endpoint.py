@@ -5,7 +5,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.client import insecure, is_loopback, normalise_base_url, only_model, served_models
+from bundle.client import Endpoint, insecure, is_loopback, normalise_base_url, only_model, served_models
 from bundle.client._transport import Transport
 from bundle.errors import ServerError, UsageError
 from bundle.system.text import printable
@@ -135,14 +135,14 @@ def test_whatever_is_written_is_a_url_that_can_be_used_or_an_error_with_a_remedy
         assert url.remedy
         assert printable(url.message) == url.message
     else:
-        Transport(url, timeout_s=1, proxies=False)
+        Transport(Endpoint(url), timeout_s=1)
         assert not url.endswith("/")
         assert insecure(url) == (url.startswith("http://") and not is_loopback(url))
 
 
 def test_a_url_that_is_too_long_to_be_sent_is_an_error() -> None:
     with pytest.raises(UsageError, match="too long"):
-        Transport(f"http://127.0.0.1/{'a' * 70_000}/v1", timeout_s=1, proxies=False)
+        Transport(Endpoint(f"http://127.0.0.1/{'a' * 70_000}/v1"), timeout_s=1)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ async def test_the_only_model_of_a_server_is_the_one_that_is_meant() -> None:
         return listing("internlm2_5")
 
     async with loopback_api(_never, models) as api:
-        assert await only_model(api.url, KEY, proxies=False) == "internlm2_5"
+        assert await only_model(Endpoint(api.url, [KEY])) == "internlm2_5"
 
     assert api.keys == [f"Bearer {KEY}"]
 
@@ -190,9 +190,9 @@ async def test_several_models_are_an_error_that_lists_them() -> None:
         return listing("a", "b", "a", "c")
 
     async with loopback_api(_never, models) as api:
-        assert await served_models(api.url, None, proxies=False) == ["a", "b", "c"]
+        assert await served_models(Endpoint(api.url)) == ["a", "b", "c"]
         with pytest.raises(UsageError, match=r"serves 3 models: a, b, c\. Name one of them"):
-            await only_model(api.url, None, proxies=False)
+            await only_model(Endpoint(api.url))
 
     assert api.keys == [None, None]
 
@@ -203,7 +203,7 @@ async def test_a_long_list_is_shortened() -> None:
 
     async with loopback_api(_never, models) as api:
         with pytest.raises(UsageError, match=r"m19 and 280 more"):
-            await only_model(api.url, None, proxies=False)
+            await only_model(Endpoint(api.url))
 
 
 @pytest.mark.parametrize("body", ['{"data": []}', "[]", "null", "3", '{"data": [{"id": null}, 7]}', '{"data": "m"}'])
@@ -213,7 +213,7 @@ async def test_a_list_without_a_model_is_an_error(body: str) -> None:
 
     async with loopback_api(_never, models) as api:
         with pytest.raises(ServerError, match="lists no models"):
-            await only_model(api.url, None, proxies=False)
+            await only_model(Endpoint(api.url))
 
 
 async def test_a_list_that_is_refused_says_why_and_not_with_which_key() -> None:
@@ -222,7 +222,7 @@ async def test_a_list_that_is_refused_says_why_and_not_with_which_key() -> None:
 
     async with loopback_api(_never, models) as api:
         with pytest.raises(ServerError, match=r"does not list its models: HTTP 401: .* \*\*\*") as caught:
-            await only_model(api.url, KEY, proxies=False)
+            await only_model(Endpoint(api.url, [KEY]))
 
     assert KEY not in str(caught.value)
     assert "name the model on the command line" in str(caught.value)
@@ -231,7 +231,7 @@ async def test_a_list_that_is_refused_says_why_and_not_with_which_key() -> None:
 async def test_a_server_without_a_list_is_told() -> None:
     async with loopback_api(_never) as api:
         with pytest.raises(ServerError, match=r"HTTP 404.*name the model on the command line"):
-            await only_model(api.url, None, proxies=False)
+            await only_model(Endpoint(api.url))
 
 
 async def test_no_server_at_all_is_told() -> None:
@@ -240,4 +240,4 @@ async def test_no_server_at_all_is_told() -> None:
     with pytest.raises(
         ServerError, match=r"connection failed.*Check the base URL and its port, and that the server is running"
     ):
-        await only_model(closed, None, proxies=False)
+        await only_model(Endpoint(closed))

@@ -51,7 +51,7 @@ def require_named(error: RefusedError, proxy: str, variable: str) -> None:
 async def test_a_proxys_own_page_is_named_as_the_proxys(monkeypatch: pytest.MonkeyPatch) -> None:
     async with loopback_api(page) as proxy:
         address = named_proxy(monkeypatch, proxy.url)
-        async with client_of(ELSEWHERE, proxies=True, retries=1) as client:
+        async with client_of(ELSEWHERE, retries=1) as client:
             with pytest.raises(RefusedError, match='HTTP 503: an HTML page "503"') as caught:
                 await ask(client)
 
@@ -63,7 +63,7 @@ async def test_a_dead_proxy_is_named(monkeypatch: pytest.MonkeyPatch, scheme: st
     async with loopback_api(page) as proxy:
         url = proxy.url
     address = named_proxy(monkeypatch, url)
-    async with client_of(f"{scheme}://model.example/v1", proxies=True, retries=0) as client:
+    async with client_of(f"{scheme}://model.example/v1", retries=0) as client:
         with pytest.raises(RefusedError, match="connection failed") as caught:
             await ask(client)
 
@@ -73,7 +73,7 @@ async def test_a_dead_proxy_is_named(monkeypatch: pytest.MonkeyPatch, scheme: st
 async def test_a_proxy_that_refuses_a_tunnel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     async with loopback_api(page) as proxy:  # it knows no CONNECT
         address = named_proxy(monkeypatch, proxy.url)
-        async with client_of("https://model.example/v1", proxies=True, retries=0) as client:
+        async with client_of("https://model.example/v1", retries=0) as client:
             with pytest.raises(RefusedError) as caught:
                 await ask(client)
 
@@ -92,7 +92,7 @@ async def test_a_proxy_that_wants_another_login_for_a_tunnel_is_named(monkeypatc
 
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as proxy:
         address = named_proxy(monkeypatch, f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}/v1")
-        async with client_of("https://model.example/v1", proxies=True, retries=2) as client:
+        async with client_of("https://model.example/v1", retries=2) as client:
             with pytest.raises(RefusedError, match="HTTP 407: Proxy Authentication Required") as caught:
                 await ask(client)
 
@@ -108,7 +108,7 @@ async def test_a_proxy_that_wants_a_login_is_named(monkeypatch: pytest.MonkeyPat
 
     async with loopback_api(refusing) as proxy:
         address = named_proxy(monkeypatch, proxy.url)
-        async with client_of(ELSEWHERE, proxies=True) as client:
+        async with client_of(ELSEWHERE) as client:
             with pytest.raises(RefusedError, match="HTTP 407") as caught:
                 await ask(client)
 
@@ -121,7 +121,7 @@ async def test_a_servers_own_refusal_is_not_the_proxys(monkeypatch: pytest.Monke
 
     async with loopback_api(refusing) as proxy:
         named_proxy(monkeypatch, proxy.url)
-        async with client_of(ELSEWHERE, proxies=True) as client:
+        async with client_of(ELSEWHERE) as client:
             with pytest.raises(RefusedError) as caught:
                 await ask(client)
 
@@ -183,7 +183,7 @@ async def test_a_proxy_with_https_that_does_not_use_tls_is_named(monkeypatch: py
     async with loopback_api(page) as proxy:
         address = proxy.url.removesuffix("/v1").replace("http:", "https:")
         monkeypatch.setenv("http_proxy", address.replace("://", "://me:s3cret@"))
-        async with client_of(ELSEWHERE, proxies=True) as client:
+        async with client_of(ELSEWHERE) as client:
             with pytest.raises(RefusedError, match=f"the proxy {address} .from http_proxy. does not use TLS") as caught:
                 await ask(client)
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from bundle.client import ChatClient, RefusedError
-from bundle.client._modes import Streaming
+from bundle.client import RefusedError
+from bundle.client._settings import Streaming
 from bundle.evaluation import AskingOptions, Evaluation
 from bundle.runs.results import Results
 from bundle.runs.run import Run
 from bundle.tasks.catalog import Question, find_task
 from tests.client.quirks import HOPELESS, QUIRKS, always, letter, streaming
+from tests.evaluation.asking import client_of
 from tests.openai_api import Handler, ScriptedApi, loopback_api
 from tests.patience import PATIENCE_S
 
@@ -41,18 +42,7 @@ async def evaluate(
             asking=options,
         )
         async with loopback_api(handler) as api, asyncio.timeout(PATIENCE_S):
-            client = ChatClient(
-                api.url,
-                ["sk-test"],
-                "m",
-                temperature=0,
-                timeout_s=PATIENCE_S,
-                retries=2,
-                proxies=False,
-                patience_s=PATIENCE_S,
-                stream=stream,
-                say=said.append,
-            )
+            client = client_of(api.url, patience_s=PATIENCE_S, stream=stream, say=said.append)
             async with client:
                 await evaluation.ask(client)
         return evaluation.results({}), api, said

@@ -9,12 +9,11 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.client import ChatClient
 from bundle.client._pace import RateLimiter
 from bundle.errors import UsageError
+from tests.evaluation.asking import client_of
 from tests.evaluation.simulated_clock import run_simulated
 from tests.openai_api import Call, completion, error, loopback_api
-from tests.patience import PATIENCE_S
 
 ROUNDING = 1e-6
 RATES = st.one_of(st.sampled_from([0.16, 1.0, 3.0, 10.0]), st.floats(0.001, 500))
@@ -109,7 +108,7 @@ async def test_every_attempt_counts_for_the_rate() -> None:
     began = time.monotonic()
     async with (
         loopback_api(handler) as api,
-        ChatClient(api.url, [], "m", temperature=0, timeout_s=PATIENCE_S, retries=9, proxies=False, qps=20) as client,
+        client_of(api.url, retries=9, qps=20) as client,
     ):
         await asyncio.gather(*(client.ask([{"role": "user", "content": "?"}], 8) for _ in range(3)))
         achieved = client.achieved_qpm

@@ -3,7 +3,7 @@
 import pytest
 from aiohttp import web
 
-from bundle.client import RefusedError, served_models
+from bundle.client import Endpoint, RefusedError, served_models
 from bundle.client._faults import fault_of_status
 from bundle.errors import ServerError
 from tests.evaluation.asking import ask, client_of
@@ -24,7 +24,7 @@ async def test_no_question_and_no_key_goes_where_a_server_redirects(status: int)
                 ) as refused:
                     await ask(client)
             with pytest.raises(ServerError, match=f"HTTP {status}: the server redirects to {other.url}") as unlisted:
-                await served_models(api.url, "sk-secret", proxies=False)
+                await served_models(Endpoint(api.url, ["sk-secret"]))
         assert f"use --base-url {other.url}." in str(refused.value.remedy).lower()
         assert f"use --base-url {other.url}." in str(unlisted.value.remedy).lower()
         assert other.paths == []

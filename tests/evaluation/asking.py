@@ -1,9 +1,10 @@
 """A client for the tests of what it makes of a server's answers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-from bundle.client import ChatClient, Reply
+from bundle.client import ChatClient, ClientSettings, Endpoint, Reply
 from bundle.tasks.prompts import Message
 from tests.patience import PATIENCE_S
 
@@ -14,28 +15,14 @@ def client_of(
     url: str,
     *,
     keys: Sequence[str] = ("sk-test",),
-    retries: int = 2,
-    timeout_s: float = PATIENCE_S,
-    proxies: bool = False,
-    answer_from_thinking: bool = False,
-    thinking: tuple[str, str] | None = None,
+    headers: Mapping[str, str] = MappingProxyType({}),
+    secrets: Sequence[str] = (),
     say: Callable[[str], None] = lambda _: None,
-    **others: Any,
+    **settings: Any,
 ) -> ChatClient:
     """A client of the model "m"."""
-    return ChatClient(
-        url,
-        keys,
-        "m",
-        temperature=0.0,
-        timeout_s=timeout_s,
-        retries=retries,
-        proxies=proxies,
-        answer_from_thinking=answer_from_thinking,
-        thinking=thinking,
-        say=say,
-        **others,
-    )
+    how = ClientSettings(**({"temperature": 0.0, "timeout_s": PATIENCE_S, "retries": 2} | settings))
+    return ChatClient(Endpoint(url, keys, headers, secrets), "m", how, say=say)
 
 
 async def ask(client: ChatClient) -> Reply:

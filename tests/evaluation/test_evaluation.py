@@ -9,7 +9,7 @@ from types import MappingProxyType
 import pytest
 from aiohttp import web
 
-from bundle.client import ChatClient, RefusedError
+from bundle.client import RefusedError
 from bundle.errors import RunError
 from bundle.evaluation import AskingOptions, Evaluation
 from bundle.runs.predictions import read_predictions
@@ -17,6 +17,7 @@ from bundle.runs.results import Coverage
 from bundle.runs.run import Run
 from bundle.tasks.catalog import Question, find_task
 from bundle.tasks.prompts import Message
+from tests.evaluation.asking import client_of
 from tests.openai_api import Call, completion, error, loopback_api
 from tests.patience import PATIENCE_S
 
@@ -38,10 +39,6 @@ def question(subject: str, number: int, gold: str = "A") -> Question:
     return Question("ceval_gen", "val", subject, number, [message], gold, examples=0)
 
 
-def client_of(url: str) -> ChatClient:
-    return ChatClient(url, ["k"], "m", temperature=0, timeout_s=PATIENCE_S, retries=1, proxies=False)
-
-
 async def test_as_many_requests_are_in_flight_as_was_asked_for_with_no_barrier_between_subjects(tmp_path: Path) -> None:
     all_in = asyncio.Barrier(12)
 
@@ -52,7 +49,7 @@ async def test_as_many_requests_are_in_flight_as_was_asked_for_with_no_barrier_b
     questions = [question(subject, number) for subject in ("law", "logic") for number in range(6)]
     with Run.create(tmp_path, "r") as run:
         evaluation = evaluation_of(run, questions, 12)
-        async with loopback_api(handler) as api, client_of(api.url) as client, asyncio.timeout(PATIENCE_S):
+        async with loopback_api(handler) as api, client_of(api.url, retries=1) as client, asyncio.timeout(PATIENCE_S):
             await evaluation.ask(client)
 
     assert evaluation.results({}).coverage.answered == 12
@@ -71,7 +68,7 @@ async def test_never_more_requests_are_in_flight_than_was_asked_for(tmp_path: Pa
 
     with Run.create(tmp_path, "r") as run:
         evaluation = evaluation_of(run, [question("law", number) for number in range(40)], 4)
-        async with loopback_api(handler) as api, client_of(api.url) as client:
+        async with loopback_api(handler) as api, client_of(api.url, retries=1) as client:
             await evaluation.ask(client)
 
     assert most <= 4
@@ -84,7 +81,7 @@ async def test_a_question_without_a_reply_is_unanswered_and_not_wrong(tmp_path: 
 
     with Run.create(tmp_path, "r") as run:
         evaluation = evaluation_of(run, [question("law", number) for number in range(3)], 2)
-        async with loopback_api(handler) as api, client_of(api.url) as client:
+        async with loopback_api(handler) as api, client_of(api.url, retries=1) as client:
             await evaluation.ask(client)
 
     results = evaluation.results({"ask_s": 1.23456})
@@ -105,7 +102,7 @@ async def test_a_refused_key_ends_the_run_at_once(tmp_path: Path) -> None:
 
     with Run.create(tmp_path, "r") as run:
         evaluation = evaluation_of(run, [question("law", number) for number in range(50)], 2)
-        async with loopback_api(handler) as api, client_of(api.url) as client:
+        async with loopback_api(handler) as api, client_of(api.url, retries=1) as client:
             with pytest.raises(RefusedError):
                 await evaluation.ask(client)
 
@@ -122,7 +119,7 @@ async def test_a_row_is_on_disk_while_other_questions_are_still_asked(tmp_path: 
 
     with Run.create(tmp_path, "r") as run:
         evaluation = evaluation_of(run, [question("law", number) for number in range(2)], 1)
-        async with loopback_api(handler) as api, client_of(api.url) as client, asyncio.timeout(PATIENCE_S):
+        async with loopback_api(handler) as api, client_of(api.url, retries=1) as client, asyncio.timeout(PATIENCE_S):
             await evaluation.ask(client)
 
         assert len(read_predictions(run.directory)) == 2
@@ -137,7 +134,7 @@ async def test_a_row_that_cannot_be_written_ends_the_run(tmp_path: Path) -> None
         os.dup2(full, run._predictions._file.fileno())
         os.close(full)
         evaluation = evaluation_of(run, [question("law", 0)], 1)
-        async with loopback_api(handler) as api, client_of(api.url) as client:
+        async with loopback_api(handler) as api, client_of(api.url, retries=1) as client:
             with pytest.raises(RunError, match="No space left on device"):
                 await evaluation.ask(client)
 
@@ -150,12 +147,12 @@ async def test_what_a_run_knows_already_is_not_asked_again(tmp_path: Path) -> No
     with Run.create(tmp_path, "r") as run:
         run.write("run.json", {})
         evaluation = evaluation_of(run, questions[:4], 2)
-        async with loopback_api(handler) as api, client_of(api.url) as client:
+        async with loopback_api(handler) as api, client_of(api.url, retries=1) as client:
             await evaluation.ask(client)
 
     with Run.resume(run.directory) as again:
         evaluation = evaluation_of(again, questions, 2)
-        async with loopback_api(handler) as api, client_of(api.url) as client:
+        async with loopback_api(handler) as api, client_of(api.url, retries=1) as client:
             await evaluation.ask(client)
 
     assert [body["messages"][0]["content"] for body in api.bodies] == ["law 4", "law 5"]
@@ -172,7 +169,7 @@ async def test_two_tasks_share_one_queue_and_keep_their_scores_apart(tmp_path: P
     theirs = Question(other.name, "val", "law", 0, [message], "A", examples=0)
     with Run.create(tmp_path, "r") as run:
         evaluation = evaluation_of(run, [question("law", 0), theirs], 2, SHORT | {other.name: 256})
-        async with loopback_api(handler) as api, client_of(api.url) as client:
+        async with loopback_api(handler) as api, client_of(api.url, retries=1) as client:
             await evaluation.ask(client)
 
     scores = evaluation.results({}).scores

@@ -8,7 +8,8 @@ from aiohttp import web
 from bundle.evaluation._repeats import compare, spread_over_subjects
 from bundle.runs.predictions import Prediction, read_predictions
 from bundle.runs.run import Run
-from tests.evaluation.test_evaluation import client_of, evaluation_of, question
+from tests.evaluation.asking import client_of
+from tests.evaluation.test_evaluation import evaluation_of, question
 from tests.openai_api import Call, completion, error, loopback_api
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from bundle.client import ChatClient
+from bundle.client import ChatClient, ClientSettings, Endpoint
 from bundle.config.model_files import ModelFile
 from bundle.errors import BundleError, DataError, ExitCode, ServerError, UnexpectedError
 from bundle.pipeline.options import EvaluationOptions
@@ -85,7 +85,7 @@ class Mortal(Target, Prepared):
 
         try:
             async with loopback_api(handler) as api:
-                client = ChatClient(api.url, [], "mortal", temperature=0, timeout_s=60, retries=0, proxies=False)
+                client = ChatClient(Endpoint(api.url), "mortal", ClientSettings(temperature=0, timeout_s=60, retries=0))
                 yield Server(client, lambda work: self.attend(work, replies))
         finally:
             self.stopped += 1

@@ -1,0 +1,64 @@
+"""Where a model is served, and how it is asked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bundle.client._scoring import ScoringRoad
+
+Streaming = Literal["auto", "always", "never"]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A server, and what every request to it says.
+
+    Attributes:
+        base_url: What ``/chat/completions`` is below, or ``/completions`` for a plain prompt; see `normalise_base_url`.
+        keys: Sent as bearer tokens, in rotation; empty for a server without keys.
+        headers: Sent with every request.
+        secrets: What must not be shown, besides the keys.
+    """
+
+    base_url: str
+    keys: Sequence[str] = field(default=(), repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secrets: Sequence[str] = field(default=(), repr=False)
+
+    @property
+    def tls(self) -> bool:
+        """Whether connections are encrypted."""
+        return self.base_url.startswith("https:")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """How a model is asked.
+
+    Attributes:
+        temperature: 0 for greedy decoding.
+        timeout_s: Maximum duration of an attempt, without the wait for its turn.
+        retries: Maximum retries of a question after transient faults.
+        qps: Maximum requests per second, counting every attempt; None for no limit.
+        patience_s: For how long without any reply rate limits and outages cost no retry: they pause all requests, and
+            then end the run. With 0 they count like other faults, for a server whose death is noticed in another way.
+        stream: Whether replies are streamed; "auto" for whatever costs less and the server accepts.
+        extra_body: Further fields of every request, which are never left out.
+        answer_from_thinking: Whether thinking becomes the reply's text if there is no other.
+        only_this_model: Whether to refuse a reply that names another model. A server of our own names the model that
+            was asked for; others answer "gpt-4o" with "gpt-4o-2024-08-06".
+        thinking: The opening and the closing mark around thinking, where the user declares them.
+        scoring: How the server is asked how likely a text is.
+    """
+
+    temperature: float
+    timeout_s: float
+    retries: int
+    qps: float | None = None
+    patience_s: float = 0.0
+    stream: Streaming = "auto"
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
+    answer_from_thinking: bool = False
+    only_this_model: bool = False
+    thinking: tuple[str, str] | None = None
+    scoring: ScoringRoad = "echo"
