@@ -48,6 +48,8 @@ def first_fault(error: ValidationError, schema: type[BaseModel] = BaseModel) -> 
             near = did_you_mean(str(fault["loc"][-1]), _keys(schema, fault["loc"][:-1]))
             return f"unknown key {key!r}. {near}".rstrip()
         case "missing":
+            if keys := _keys(schema, fault["loc"]):
+                return f"the table [{key}] is missing; its keys are {', '.join(keys)}."
             return f"the key {key!r} is missing."
         case "literal_error":
             allowed = re.findall(r"'([^']*)'", fault["msg"])

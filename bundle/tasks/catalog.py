@@ -107,7 +107,7 @@ def _own_task(path: Path, file: TaskFile, rows: RowsFile) -> Task:
         subjects=tuple(Subject(name, english=name, chinese=name, group="") for name in names),
         groups={prefix: tuple((QUESTIONS, name) for name in names)},
         columns=own.columns,
-        prompt=replace(_prompt(file.prompt), may_be_absent=own.option_columns),
+        prompt=replace(_prompt(file.prompt), may_be_absent=own.option_columns, verbatim=True),
         shape=file.prompt.shape,
         answer_rule=own.rule,
         max_out_len=file.max_out_len,

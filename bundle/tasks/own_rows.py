@@ -36,6 +36,7 @@ Record = Mapping[str, Any]
 """A row as in the file: text, or in JSONL a list or an object too."""
 
 _REMEDY = "Fix the file, or the [rows] of the task file."
+_OF_A_LIST = "A .jsonl has one object a line; `jq -c '.[]' FILE >NEW.jsonl` makes it of a list."
 _SEVERAL = 5
 _LISTS = ("choices", "options", "选项")
 """Columns of a CSV file whose cells may be lists."""
@@ -224,7 +225,7 @@ class OwnRows:
         return DataError(
             f"{self.name} needs the column {column!r}, but {where} has none of this name with text in it; "
             f"it has {listed(record)}.",
-            remedy=did_you_mean(column, record, "Fix the file, or the task file's prompt or [rows]."),
+            remedy=f"{did_you_mean(column, record, 'Fix the file.')} 'rows.columns' holds names that differ.",
         )
 
 
@@ -239,7 +240,7 @@ def _read_file(path: Path) -> list[tuple[int, Record]]:
     if not is_unicode(where):
         raise DataError(f"The path {where!r} is not valid UTF-8.", remedy="Rename the file.")
     if path.suffix.lower() not in (".csv", ".jsonl"):
-        raise DataError(f"{where} is neither a .csv nor a .jsonl.", remedy="Use a .csv or .jsonl file.")
+        raise DataError(f"{where} is neither a .csv nor a .jsonl.", remedy=f"Use a .csv or .jsonl file. {_OF_A_LIST}")
     try:
         data = read_regular(path, MAX_FILE_BYTES)
     except FileNotFoundError:
@@ -282,9 +283,10 @@ def _json_row(line: str, where: str) -> Record:
         )
         json.dumps(content, ensure_ascii=False).encode()  # fails where half a character is escaped
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not valid JSON ({one_line(str(error))}).", remedy=_REMEDY) from None
+        remedy = _OF_A_LIST if line.startswith("[") else _REMEDY
+        raise DataError(f"{where}: not valid JSON ({one_line(str(error))}).", remedy=remedy) from None
     if not isinstance(content, dict):
-        raise DataError(f"{where}: not a JSON object.", remedy=_REMEDY)
+        raise DataError(f"{where}: not a JSON object.", remedy=_OF_A_LIST)
     return {key: value for key, value in content.items() if isinstance(value, str | list | dict)}
 
 

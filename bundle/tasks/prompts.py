@@ -41,6 +41,8 @@ class Prompt:
             leaves an empty line at the beginning of a flat prompt.
         may_be_absent: Columns of options that a row may do without: what would show an empty one, and every one after
             it is empty too, is left out. None in OpenCompass's tasks.
+        verbatim: Whether cells are shown as they are, unlike in OpenCompass's tasks (`fill`): the bold A of a user's
+            own ``\\mathbf{A}`` is not the place for option A.
     """
 
     user: str
@@ -48,6 +50,7 @@ class Prompt:
     examples: int
     place_for_examples: bool
     may_be_absent: tuple[str, ...] = ()
+    verbatim: bool = False
 
     def about(self, subject: str) -> "Prompt":
         """The prompt for one subject, by the name it has in prompts."""
@@ -59,8 +62,8 @@ class Prompt:
         """The examples, as far as they are the same before every question."""
         turns: list[Message] = []
         for row in examples:
-            turns.append({"role": "user", "content": fill(self._for(row), row)})
-            turns.append({"role": "assistant", "content": fill(self.assistant, row)})
+            turns.append({"role": "user", "content": self._filled(self._for(row), row)})
+            turns.append({"role": "assistant", "content": self._filled(self.assistant, row)})
         return turns
 
     def after(self, shape: str, shown: Sequence[Message], question: Mapping[str, str]) -> list[Message]:
@@ -70,13 +73,13 @@ class Prompt:
         fills the examples first and then the whole conversation (``PromptTemplate.generate_item``).
         """
         turns: list[Message] = [
-            {**turn, "content": fill(turn["content"], question)} if "{" in turn["content"] else turn for turn in shown
+            {**turn, "content": self._completed(turn, question)} if "{" in turn["content"] else turn for turn in shown
         ]
-        asked: Message = {"role": "user", "content": fill(self._for(question), question)}
+        asked: Message = {"role": "user", "content": self._filled(self._for(question), question)}
         if shape == "turns":
             return [*turns, asked]
         # OpenCompass sends what comes before the answer too, such as "答案是: ".
-        parts = [turn["content"] for turn in (*turns, asked)] + [fill(self.assistant, question)]
+        parts = [turn["content"] for turn in (*turns, asked)] + [self._filled(self.assistant, question)]
         if self.place_for_examples and not shown:
             parts.insert(0, "")
         return [{"role": "text" if shape == "plain" else "user", "content": _joined(parts)}]
@@ -92,10 +95,19 @@ class Prompt:
         """
         parts: list[str] = []
         for place, turn in enumerate(shown):
-            parts += (fill(turn["content"], question), *(("\n",) if place % 2 else ()))
-        before, _, _ = fill(self.assistant, {**question, "answer": _HERE}).partition(_HERE)
-        text = _joined([*parts, "\n", fill(self._for(question), question), before + _HERE])
+            parts += (self._completed(turn, question), *(("\n",) if place % 2 else ()))
+        before, _, _ = self._filled(self.assistant, {**question, "answer": _HERE}).partition(_HERE)
+        text = _joined([*parts, "\n", self._filled(self._for(question), question), before + _HERE])
         return [{"role": "text", "content": text.removesuffix(_HERE)}]
+
+    def _filled(self, template: str, row: Mapping[str, str]) -> str:
+        if self.verbatim:
+            return re.sub(r"\{(\w+)\}", lambda place: row.get(place[1], place[0]), template)
+        return fill(template, row)
+
+    def _completed(self, turn: Message, question: Mapping[str, str]) -> str:
+        """A turn of an example before a question."""
+        return turn["content"] if self.verbatim else fill(turn["content"], question)
 
     def _for(self, row: Mapping[str, str]) -> str:
         """What the user says, without the options that this row does not have."""

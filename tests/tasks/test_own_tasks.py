@@ -99,6 +99,21 @@ def test_a_number_is_the_text_it_is_written_as(tmp_path: Path) -> None:
     assert (questions[0].messages[0]["content"], questions[0].gold) == ("1.50", "0.10")
 
 
+def test_cells_are_shown_as_they_are(tmp_path: Path) -> None:
+    question = "河,$\\mathbf{A}$ 与 {答案} 和 {answer}?,{B},乙{A},A,x"
+    task = find_task(
+        write(tmp_path, questions_csv="科目,题干,A,B,答案,来源\n" + question, dev_csv=EXAMPLES + "河,{A}?,甲,乙,B")
+    )
+
+    _, (asked,) = load(task)
+
+    assert [turn["content"] for turn in asked.messages] == [
+        "关于河：{A}?\nA. 甲\nB. 乙\n答案: ",
+        "B",
+        "关于河：$\\mathbf{A}$ 与 {答案} 和 {answer}?\nA. {B}\nB. 乙{A}\n答案: ",
+    ]
+
+
 def test_subjects_shape_first_and_scores_are_as_in_any_task(tmp_path: Path) -> None:
     changed = 'first = 1\nscores = "t"\n' + TASK.replace("[prompt]", '[prompt]\nshape = "flat"')
     task = find_task(write(tmp_path, changed))
@@ -168,6 +183,7 @@ def test_a_benchmark_s_source_is_none_of_a_task_with_rows_of_its_own(tmp_path: P
             r"not a valid regular",
         ),
         ('rule = "first_option"\noptions = "AB"', 'rule = "pattern"\npattern = "A"', r"no group"),
+        ('[answer]\nrule = "first_option"\noptions = "AB"', "", r"the table \[answer\] is missing; its keys are rule"),
         ("[answer]", "[answers]", r"unknown key 'answers'\. Did you mean answer\?"),
         ("description =", "description", r"not valid TOML.*line 2"),
     ],
@@ -236,7 +252,10 @@ def test_a_mistake_in_a_csv_is_told_with_file_and_line(tmp_path: Path, old: str,
         ('{"question": "q", "answer": {"A": "x"}}', r"needs the column 'answer'"),
         ('{"question": "q", "answer": NaN}', r"not valid JSON \(NaN is not a number\)"),
         ('{"question": "q", "answer": "A", "answer": "B"}', r"the key 'answer' appears twice"),
-        ('{"Question": "q", "answer": "A"}', r"needs the column 'question'.*Did you mean Question\?"),
+        (
+            '{"Question": "q", "answer": "A"}',
+            r"needs the column 'question'.*Did you mean Question\? 'rows.columns' holds",
+        ),
         ('{"question": " ", "answer": "A"}', r"line 2: the question is empty"),
         ('{"question": "\\ud800", "answer": "A"}', r"line 2: not valid JSON"),
         ("[" * 100_000, r"line 2: not valid JSON"),
