@@ -47,12 +47,21 @@ def _aliases(folder: _Folder) -> dict[str, Path]:
     return {alias: path for path in files for alias in _content(path).get("aliases", ())}
 
 
+def _is_path(name: str) -> bool:
+    return name.endswith(".toml") or "/" in name
+
+
+def path_or_name(name: str) -> str:
+    """What names the same file in any current directory: its absolute path, unless it ships with the package."""
+    return str(user_path(name).absolute()) if _is_path(name) else name
+
+
 def find_file(folder: _Folder, name: str) -> Path:
     """The file of this name or alias among those that ship, or this path.
 
     Raises ConfigError if no file has the name; it suggests the nearest.
     """
-    if name.endswith(".toml") or "/" in name:
+    if _is_path(name):
         if not is_unicode(name):
             raise ConfigError(f"The path {name!r} is not valid UTF-8.", remedy="Rename the file.")
         return user_path(name)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bundle.checkpoints import Conversation, RenderedPrompt, TokenCounter
+from bundle.config.files import path_or_name
 from bundle.config.model_files import ModelFile
 from bundle.errors import BundleError, ServerError, UsageError
 from bundle.fleet import DistantClient, Host, Link, Program
@@ -159,21 +160,26 @@ class Cluster(Target):
         # Another program's is waited for where there is no other machine to go to.
         wait_s = ENDING_S if self.places.others - {program.node} else max(options.wait or 0.0, ENDING_S)
         options = replace(options, cluster=None, replicas=None, engine=self._engine, wait=wait_s)
+        # Its current directory is another.
         adapter = [one and str(user_path(one).resolve()) for one in options.adapter]
+        file = options.model_file and path_or_name(options.model_file)
         model_dir = str(user_path(self.local.model_dir).resolve())
         told = await link.hello()
-        ours = versions() if self._first is None else self._first.versions
-        for name in ("bundle",) if self._first is None else sorted({*ours, *told}):
-            if told.get(name) != ours.get(name):
-                raise _differs(link, f"{name} {told.get(name, 'is missing')} there, {ours.get(name, 'none')} elsewhere")
         # What another version would make of the call is not known.
-        found = await link.call("open", model_dir, {**asdict(options), "adapter": adapter}, self.local.arguments)
+        _require_same(link, {"bundle": told.get("bundle")}, {"bundle": versions()["bundle"]})
+        if self._first is not None:
+            _require_same(link, told, self._first.versions)
+        given = {**asdict(options), "adapter": adapter, "model_file": file}
+        found = await link.call("open", model_dir, given, self.local.arguments)
         assert self._model is not None
         if found["fingerprint"] != self._model.fingerprint:
             raise _differs(link, f"{self.local.model_dir} is another checkpoint there")
-        if self._first is not None and found != self._first.found:
-            raise _differs(link, f"it would serve with {found['engine']}, others with {self._first.found['engine']}")
+        if self._first is not None:
+            _require_same(link, found, self._first.found)
         prepared = {} if self._requests is None else await link.call("prepare", self._requests)
+        if self._first is not None and self._first.prepared:
+            theirs, ours = ({**one["engine"], "gpus": None} for one in (prepared, self._first.prepared))
+            _require_same(link, theirs, ours, whose="the engine's ")
         return _Worker(program, told, found, prepared)
 
     async def stop(self, program: Program) -> None:
@@ -185,6 +191,14 @@ class Cluster(Target):
         if program.link.silent:
             self.places.pass_over(program.node)
         await program.end()
+
+
+def _require_same(link: Link, theirs: Mapping[str, Any], ours: Mapping[str, Any], whose: str = "") -> None:
+    """Raise UsageError if a worker says something else than the first one."""
+    for name in sorted({*ours, *theirs}):
+        if theirs.get(name) != ours.get(name):
+            there, elsewhere = (one.get(name) or "none" for one in (theirs, ours))
+            raise _differs(link, f"{whose}{name} is {there} there, {elsewhere} elsewhere")
 
 
 def _differs(link: Link, how: str) -> UsageError:

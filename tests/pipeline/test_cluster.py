@@ -6,17 +6,20 @@ import os
 import shutil
 from collections.abc import Collection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from bundle.errors import UsageError
 from bundle.fleet import Link, Machine
+from bundle.fleet.wire import from_line, to_line
 from bundle.pipeline.cluster import Cluster
 from bundle.pipeline.local import Local
 from bundle.pipeline.options import ALL, LocalOptions
 from bundle.pipeline.placement import Placement
 from bundle.reports.screen.console import Screen
+from bundle.runs.record import versions
 from bundle.serving import machine as serving
 from tests.patience import eventually
 from tests.program import call
@@ -126,3 +129,51 @@ async def test_no_further_server_takes_the_place_that_the_first_one_waits_for() 
     await first
     await further
     assert host.asked == 2
+
+
+class AnsweringProgram(ScriptedProgram):
+    """A worker that opens and prepares what it is given; ``other`` is what its engine has otherwise than others."""
+
+    def __init__(self, node: str, **other: object) -> None:
+        super().__init__(node)
+        self.asked: dict[str, Any] = {}
+        self._engine = {"name": "lmdeploy", "version": "0.18.0", "dtype": "bfloat16", "gpus": ["H100"], **other}
+        self.link = Link(self._answer, node)
+        self.link.received(to_line(0, "hello", versions()))
+
+    def _answer(self, data: bytes) -> None:
+        number, name, self.asked[name] = from_line(data)
+        answers = {"open": {"fingerprint": "f", "engine": "lmdeploy"}, "prepare": {"engine": self._engine}}
+        self.link.received(to_line(number, "result", answers[name]))
+
+
+@pytest.fixture
+def opened(tiny: Path) -> Any:
+    cluster: Any = Cluster(Local(tiny, LocalOptions(model_file="./mine.toml"), [], serving.Machine()), "auto")
+    cluster._model, cluster._requests = SimpleNamespace(fingerprint="f"), {}
+    host: Any = ScriptedHost()
+    cluster._places = Placement(host, 1, ALL, None)
+    return cluster
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"version": "0.16.0"}, "two: the engine's version is 0.16.0 there, 0.18.0 elsewhere"),
+        ({"dtype": "float16"}, "two: the engine's dtype is float16 there, bfloat16 elsewhere"),
+        ({"file_arguments": ["--tp", "2"]}, "two: the engine's file_arguments is"),
+    ],
+)
+async def test_a_server_that_would_compute_in_another_way_is_refused(
+    other: dict[str, object], said: str, opened: Any
+) -> None:
+    opened._first = await opened._begin(AnsweringProgram("one"), Screen())
+    with pytest.raises(UsageError, match=said):
+        await opened._begin(AnsweringProgram("two", **other), Screen())
+    await opened._begin(AnsweringProgram("three", gpus=["H200"]), Screen())
+
+
+async def test_a_path_means_the_same_in_a_workers_current_directory(opened: Any) -> None:
+    program = AnsweringProgram("one")
+    await opened._begin(program, Screen())
+    assert program.asked["open"][1]["model_file"] == str(Path.cwd() / "mine.toml")
