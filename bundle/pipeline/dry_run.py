@@ -28,15 +28,18 @@ def _lines(plan: Plan, target: Target, screen: Screen) -> Iterator[str]:
     texts = {message["content"]: 0 for question in loaded.questions for message in question.messages}
     texts.update(zip(texts, counter.of_texts(list(texts)), strict=True))
     requests = prompts = longest = replies = 0
-    for task, source in zip(plan.tasks, plan.sources(), strict=True):
+    for one in plan.planned:
+        task = one.task
         questions = [question for question in loaded.questions if question.task == task.name]
-        lengths = [TokenCounter.total([texts[one["content"]] for one in question.messages]) for question in questions]
+        lengths = [
+            TokenCounter.total([texts[message["content"]] for message in question.messages]) for question in questions
+        ]
         requests += task.requests_each * len(questions)
         prompts += task.requests_each * sum(lengths)
         longest = max(longest, *lengths)
-        replies += task.requests_each * sum(one.max_reply or plan.max_out_len[task.name] for one in questions)
+        replies += task.requests_each * sum(question.max_reply or one.max_out_len for question in questions)
         several = f", {task.requests_each} requests each" if task.requests_each > 1 else ""
-        yield f"{task.name}: {plural(len(questions), 'question')}{several}; data {source}"
+        yield f"{task.name}: {plural(len(questions), 'question')}{several}; data {one.source}"
     how = counter.source if counter.is_estimate else f"counted with {counter.source}"
     yield f"prompts: at most {prompts:,} tokens, the longest {longest:,}; {how}"
     yield f"replies: at most {replies:,} tokens, and far fewer where replies stop at their answer"

@@ -244,7 +244,7 @@ class Local(Target):
         self._require_possible(plan, engine, scores_texts=scores_texts)
         path, adapter = self.given
         named = f"checkpoint {path}" + (f" with adapter {adapter}" if adapter else "")
-        screen.heading(plan.tasks, f"{named}, engine {engine}", plan.sources())
+        screen.heading(plan.tasks, f"{named}, engine {engine}", plan.sources)
         if self.checkpoint.weights_unchecked is not None:
             screen.say(f"weights not compared with config.json: {self.checkpoint.weights_unchecked}")
 

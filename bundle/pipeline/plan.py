@@ -77,34 +77,77 @@ class Requests:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedTask:
+    """How a task is asked.
+
+    Attributes:
+        source: Where its questions come from.
+        shape: Its prompts' shape.
+        max_out_len: Maximum tokens per reply.
+        sample: Questions drawn from every subject; None for all.
+    """
+
+    task: Task
+    subjects: tuple[Subject, ...]
+    source: str
+    shape: str
+    max_out_len: int
+    limit: int | None
+    sample: int | None
+
+    def load(self, say: Callable[[str], None]) -> Tables:
+        return self.task.load(self.source, self.subjects, say)
+
+    def questions(self, tables: Tables, fit: Fit | None) -> list[Question]:
+        """Its questions, with as many examples as fit."""
+        while True:
+            questions = list(
+                self.task.questions(
+                    tables,
+                    self.subjects,
+                    limit=self.limit,
+                    shape=self.shape,
+                    sample=self.sample,
+                    fits=None if fit is None else partial(fit.fits, max_out_len=self.max_out_len),
+                    left=None if fit is None else partial(fit.left, max_out_len=self.max_out_len),
+                )
+            )
+            if fit is None or not fit.count_unknown():
+                return questions
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What will be asked.
 
     Attributes:
-        tasks: In the order they are asked and shown; their names are the keys below.
-        shapes: The prompts' shapes.
-        max_out_len: Maximum tokens per reply.
+        planned: In the order they are asked and shown.
         limits: Maximum tokens of a prompt and its reply together, as the command line and the model file say.
-        samples: Questions drawn from every subject; none for all questions.
     """
 
-    tasks: tuple[Task, ...]
-    subjects: dict[str, tuple[Subject, ...]]
-    shapes: dict[str, str]
-    max_out_len: dict[str, int]
+    planned: tuple[PlannedTask, ...]
     limits: tuple[ContextLimit, ...]
     options: EvaluationOptions
-    samples: dict[str, int]
     requests: Requests
+
+    @property
+    def tasks(self) -> list[Task]:
+        return [one.task for one in self.planned]
+
+    @property
+    def sources(self) -> list[str]:
+        """Where the questions come from, one source per task."""
+        return [one.source for one in self.planned]
+
+    @property
+    def max_out_len(self) -> dict[str, int]:
+        """Maximum tokens per reply, by task."""
+        return {one.task.name: one.max_out_len for one in self.planned}
 
     @property
     def label(self) -> str:
         """A name for the run's directory."""
         return "+".join(task.name for task in self.tasks)
-
-    def sources(self) -> list[str]:
-        """Where the questions come from, one source per task."""
-        return [self._source(task) for task in self.tasks]
 
     def load(
         self,
@@ -125,37 +168,18 @@ class Plan:
         fit = Fit(limits, make_counter) if limits else None
         if fit is not None and self.options.max_out_len is not None:
             fit.require_room(self.requests.longest_reply)
-        tables: dict[str, Tables] = {}
+        loaded: dict[str, tuple[PlannedTask, Tables]] = {}
         questions: list[Question] = []
-        for task in self.tasks:
-            subjects, longest = self.subjects[task.name], self.max_out_len[task.name]
-            tables[task.name] = task.load(self._source(task), subjects, say)
-            while True:
-                of_task = list(
-                    task.questions(
-                        tables[task.name],
-                        subjects,
-                        limit=self.options.limit,
-                        shape=self.shapes[task.name],
-                        sample=self.samples.get(task.name),
-                        fits=None if fit is None else partial(fit.fits, max_out_len=longest),
-                        left=None if fit is None else partial(fit.left, max_out_len=longest),
-                    )
-                )
-                if fit is None or not fit.count_unknown():
-                    break
-            questions += of_task
-        tasks = {task.name: task for task in self.tasks}
+        for one in self.planned:
+            tables = one.load(say)
+            loaded[one.task.name] = one, tables
+            questions += one.questions(tables, fit)
 
         def fewer_examples(question: Question, examples: int) -> Question:
-            task = tasks[question.task]
-            return task.with_examples(question, examples, tables[task.name], self.shapes[task.name])
+            planned, tables = loaded[question.task]
+            return planned.task.with_examples(question, examples, tables, planned.shape)
 
-        return Loaded(list(tables.values()), questions, fit, fewer_examples)
-
-    def tables(self, say: Callable[[str], None]) -> list[Tables]:
-        """The rows of all tasks, without making questions of them. Raises DataError as `load`."""
-        return [task.load(self._source(task), self.subjects[task.name], say) for task in self.tasks]
+        return Loaded([tables for _, tables in loaded.values()], questions, fit, fewer_examples)
 
     def shortened(self, questions: Sequence[Question]) -> int:
         """How many questions have fewer examples than their task asks for, because all of them would not fit."""
@@ -167,7 +191,7 @@ class Plan:
         lengths = set(self.max_out_len.values())
         return SamplingRecord(
             temperature=self.requests.temperature,
-            max_out_len=lengths.pop() if len(lengths) == 1 else dict(self.max_out_len),
+            max_out_len=lengths.pop() if len(lengths) == 1 else self.max_out_len,
             max_seq_len=min(self.limits).tokens if self.limits else None,
             thinking=self.requests.thinking,
             extra_body={**extra_body, **self.requests.extra_body},
@@ -178,21 +202,16 @@ class Plan:
         """What is asked, for the run's record; with the rows of every task once they are loaded."""
         return [
             TaskRecord.of(
-                task,
-                shape=self.shapes[task.name],
-                subjects=self.options.subjects and [subject.name for subject in self.subjects[task.name]],
-                limit=self.options.limit,
+                one.task,
+                shape=one.shape,
+                subjects=self.options.subjects and [subject.name for subject in one.subjects],
+                limit=one.limit,
                 tables=rows,
-                sample=self.samples.get(task.name),
-                source=self._source(task),
+                sample=one.sample,
+                source=one.source,
             )
-            for task, rows in itertools.zip_longest(self.tasks, tables)
+            for one, rows in itertools.zip_longest(self.planned, tables)
         ]
-
-    def _source(self, task: Task) -> str:
-        if isinstance(task.benchmark, OwnRows):  # its file names its rows; only alone can it be given others
-            return (self.options.data.get("") if len(self.tasks) == 1 else None) or task.default_source
-        return self.options.data.get(task.benchmark.name) or self.options.data.get("") or task.default_source
 
 
 def require_usable(options: EvaluationOptions) -> None:
@@ -229,40 +248,18 @@ def plan_tasks(options: EvaluationOptions, model: ModelFile) -> Plan:
     for name, times in Counter(task.name for task in tasks).items():
         if times > 1:
             raise UsageError(f"--task names {name} {times} times.", remedy="Name each task once.")
+    planned = tuple(_plan_task(task, options, model, alone=len(tasks) == 1) for task in tasks)
     sampling = model.sampling
-    shapes = {
-        task.name: task.shape if task.by_likelihood else options.prompt_shape or model.prompt_shape or task.shape
-        for task in tasks
-    }
-    subjects = {task.name: task.select(options.subjects) for task in tasks}
-    max_out_len = {
-        task.name: 1
-        if task.by_likelihood
-        else options.max_out_len
-        or task.max_out_len
-        or sampling.max_out_len
-        or (_MAX_OUT_LEN_PLAIN if shapes[task.name] == "plain" else _MAX_OUT_LEN)
-        for task in tasks
-    }
+    limits = (options.max_seq_len, "--max-seq-len"), (sampling.max_seq_len, "model file")
     return Plan(
-        tasks=tasks,
-        subjects=subjects,
-        shapes=shapes,
-        max_out_len=max_out_len,
-        limits=tuple(
-            ContextLimit(tokens, source)
-            for tokens, source in ((options.max_seq_len, "--max-seq-len"), (sampling.max_seq_len, "model file"))
-            if tokens is not None
-        ),
+        planned=planned,
+        limits=tuple(ContextLimit(tokens, source) for tokens, source in limits if tokens is not None),
         options=options,
-        samples={task.name: math.ceil(_QUICK / (len(subjects[task.name]) * len(task.splits))) for task in tasks}
-        if options.quick
-        else {},
         requests=Requests(
-            plain=set(shapes.values()) == {"plain"},
+            plain=all(one.shape == "plain" for one in planned),
             scores=any(task.by_likelihood for task in tasks),
             temperature=sampling.temperature if options.temperature is None else options.temperature,
-            longest_reply=max(max_out_len.values()),
+            longest_reply=max(one.max_out_len for one in planned),
             extra_body=sampling.fields,
             thinking=None if model.thinking is None else (model.thinking.open, model.thinking.close),
             timeout_s=options.request_timeout,
@@ -271,4 +268,27 @@ def plan_tasks(options: EvaluationOptions, model: ModelFile) -> Plan:
             stream=options.stream,
             answer_from_thinking=options.answer_from_thinking,
         ),
+    )
+
+
+def _plan_task(task: Task, options: EvaluationOptions, model: ModelFile, *, alone: bool) -> PlannedTask:
+    subjects = task.select(options.subjects)
+    shape, longest = task.shape, 1
+    if not task.by_likelihood:
+        shape = options.prompt_shape or model.prompt_shape or task.shape
+        usual = _MAX_OUT_LEN_PLAIN if shape == "plain" else _MAX_OUT_LEN
+        longest = options.max_out_len or task.max_out_len or model.sampling.max_out_len or usual
+    given = options.data.get("")
+    if isinstance(task.benchmark, OwnRows):  # its file names its rows; only alone can it be given others
+        given = given if alone else None
+    else:
+        given = options.data.get(task.benchmark.name) or given
+    return PlannedTask(
+        task=task,
+        subjects=subjects,
+        source=given or task.default_source,
+        shape=shape,
+        max_out_len=longest,
+        limit=options.limit,
+        sample=math.ceil(_QUICK / (len(subjects) * len(task.splits))) if options.quick else None,
     )

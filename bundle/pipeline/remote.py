@@ -92,7 +92,7 @@ class Remote(Target):
         endpoint = Endpoint(base_url, keys, headers, secrets)
         name = settings.model or await only_model(endpoint)
         hide = KeyRing(keys, secrets).hide_in_reply
-        screen.heading(plan.tasks, f"model {hide(name)} at {base_url}", plan.sources())
+        screen.heading(plan.tasks, f"model {hide(name)} at {base_url}", plan.sources)
         requests = RequestsRecord(
             qps=asked.qps or settings.qps,
             retries=settings.retries if asked.retries is None else asked.retries,

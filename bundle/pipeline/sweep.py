@@ -203,9 +203,9 @@ class Sweep:
         return found, is_finished
 
     def _tables_of(self, plan: Plan) -> Sequence[Tables]:
-        key = (plan.label, *plan.sources())
+        key = (plan.label, *plan.sources)
         if key not in self._tables:
-            self._tables[key] = plan.tables(lambda _: None)
+            self._tables[key] = [one.load(lambda _: None) for one in plan.planned]
         return self._tables[key]
 
     def _conclude(self, name: str, run: Path) -> int:

@@ -10,7 +10,7 @@ from bundle.config.model_files import ModelFile, Sampling
 from bundle.errors import UsageError
 from bundle.pipeline.context import ContextLimit
 from bundle.pipeline.options import EvaluationOptions, parse_data, parse_duration
-from bundle.pipeline.plan import plan_tasks
+from bundle.pipeline.plan import Plan, plan_tasks
 from bundle.runs.record import ContextRecord, SamplingRecord
 
 PLAIN = ModelFile(description="a model")
@@ -19,17 +19,21 @@ FROM_FILE = ModelFile(
 )
 
 
+def shapes(plan: Plan) -> dict[str, str]:
+    return {one.task.name: one.shape for one in plan.planned}
+
+
 def test_defaults_apply_where_nothing_is_given() -> None:
     plan = plan_tasks(EvaluationOptions(), PLAIN)
     assert plan.sampling({}) == SamplingRecord(temperature=0.0, max_out_len=2048, max_seq_len=None)
-    assert plan.shapes == {"ceval_gen": "turns"}
-    assert plan.sources() == ["hub"]
+    assert shapes(plan) == {"ceval_gen": "turns"}
+    assert plan.sources == ["hub"]
 
 
 def test_the_model_file_overrides_defaults() -> None:
     plan = plan_tasks(EvaluationOptions(), FROM_FILE)
     assert plan.sampling({}) == SamplingRecord(temperature=0.5, max_out_len=1024, max_seq_len=4096)
-    assert plan.shapes == {"ceval_gen": "flat"}
+    assert shapes(plan) == {"ceval_gen": "flat"}
 
 
 def test_a_tasks_reply_length_overrides_the_model_file_as_in_opencompass() -> None:
@@ -43,7 +47,7 @@ def test_the_command_line_overrides_everything() -> None:
     )
     plan = plan_tasks(request, FROM_FILE)
     assert plan.sampling({}) == SamplingRecord(temperature=1.0, max_out_len=7, max_seq_len=99)
-    assert plan.shapes == {"ceval_zero_shot_gen": "turns"}
+    assert shapes(plan) == {"ceval_zero_shot_gen": "turns"}
 
 
 def test_a_base_model_s_replies_are_as_long_as_in_opencompass_s_configs_of_base_models() -> None:
@@ -57,23 +61,23 @@ def test_a_base_model_s_replies_are_as_long_as_in_opencompass_s_configs_of_base_
 def test_a_task_that_asks_for_no_replies_keeps_its_texts() -> None:
     tasks = ["ceval_ppl", "ceval_gen"]
     plan = plan_tasks(EvaluationOptions(tasks=tasks, prompt_shape="flat", max_out_len=9), PLAIN)
-    assert plan.shapes == {"ceval_ppl": "plain", "ceval_gen": "flat"}
+    assert shapes(plan) == {"ceval_ppl": "plain", "ceval_gen": "flat"}
     assert plan.max_out_len == {"ceval_ppl": 1, "ceval_gen": 9}
 
 
 def test_each_benchmark_can_have_its_own_source() -> None:
     data = parse_data(["ceval=./ceval", "modelscope"])
     plan = plan_tasks(EvaluationOptions(tasks=["ceval_gen", "cmmlu_gen"], data=data), PLAIN)
-    assert plan.sources() == ["./ceval", "modelscope"]
+    assert plan.sources == ["./ceval", "modelscope"]
 
 
 def test_a_task_of_ones_own_reads_its_own_file_unless_it_alone_is_given_another() -> None:
     town = Path(__file__).parents[2] / "examples" / "town"
     task, data = str(town / "town.toml"), parse_data(["./other.csv"])
     own = str(town / "questions.csv")
-    assert plan_tasks(EvaluationOptions(tasks=[task]), PLAIN).sources() == [own]
-    assert plan_tasks(EvaluationOptions(tasks=[task], data=data), PLAIN).sources() == ["./other.csv"]
-    assert plan_tasks(EvaluationOptions(tasks=[task, "ceval_gen"], data=data), PLAIN).sources() == [own, "./other.csv"]
+    assert plan_tasks(EvaluationOptions(tasks=[task]), PLAIN).sources == [own]
+    assert plan_tasks(EvaluationOptions(tasks=[task], data=data), PLAIN).sources == ["./other.csv"]
+    assert plan_tasks(EvaluationOptions(tasks=[task, "ceval_gen"], data=data), PLAIN).sources == [own, "./other.csv"]
 
 
 def test_subjects_are_recorded_by_their_names_whatever_they_were_selected_by() -> None:
