@@ -77,8 +77,7 @@ def check_processes(clean: bool) -> Iterator[Finding]:
 
 def check_files(out: Path, clean: bool) -> Iterator[Finding]:
     """Temporary directories and half-written files; with ``clean`` they are removed."""
-    found = [*temporary_directories(), *half_written_results(out)]
-    found += [*half_written_downloads(modelscope_cache()), *hub_views(cache_directory() / HUB_VIEWS)]
+    found = list(_left_behind(out))
     if not found:
         yield ok("no temporary files left behind by earlier runs")
         return
@@ -155,35 +154,20 @@ def _few(lines: list[str]) -> list[str]:
     return lines if len(lines) <= _FEW else [*lines[:_FEW], f"and {len(lines) - _FEW} more"]
 
 
-def temporary_directories() -> Iterator[Leftover]:
-    """Directories of ours in the system's directory for temporary files."""
-    root = Path(tempfile.gettempdir())
+def _left_behind(out: Path) -> Iterator[Leftover]:
     for pattern, quiet_s in _TEMPORARY.items():
-        for path in root.glob(pattern):
+        for path in Path(tempfile.gettempdir()).glob(pattern):
             # Any user can make a name in there: only real directories of this user's are ours to remove.
             if not session_is_alive(path):
                 yield from _left(path, quiet_s, directory=True)
-
-
-def half_written_results(out: Path) -> Iterator[Leftover]:
-    """Temporary files in run directories under ``out``, of runs that are not in progress."""
     for path in out.glob("*/.*.part"):
-        if Lock(path.parent).is_held() is False:
+        if Lock(path.parent).is_held() is False:  # of a run that is not in progress
             yield from _left(path, _HALF_WRITTEN_S, directory=False)
-
-
-def half_written_downloads(cache: Path) -> Iterator[Leftover]:
-    for path in cache.glob("*/*/*.part"):
+    for path in modelscope_cache().glob("*/*/*.part"):
         yield from _left(path, _HALF_WRITTEN_S, directory=False)
-
-
-def hub_views(root: Path) -> Iterator[Leftover]:
-    """Views of converted checkpoints that no longer exist, and views that were never finished."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        for path in sorted(root.iterdir()):
-            unfinished = path.name.startswith("tmp")
-            if unfinished or any(link.is_symlink() and not link.exists() for link in path.rglob("*")):
-                yield from _left(path, _HALF_WRITTEN_S, directory=True)
+    for path in sorted((cache_directory() / HUB_VIEWS).glob("*")):  # never finished, or of checkpoints that are gone
+        if path.name.startswith("tmp") or any(one.is_symlink() and not one.exists() for one in path.rglob("*")):
+            yield from _left(path, _HALF_WRITTEN_S, directory=True)
 
 
 def _left(path: Path, quiet_s: float, *, directory: bool) -> Iterator[Leftover]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,9 @@ from bundle.checkpoints import (
 from bundle.config.model_files import EngineSettings, ModelFile, model_file, model_file_for
 from bundle.errors import ServerError, UsageError
 from bundle.pipeline.context import ContextLimit
-from bundle.pipeline.local_model import LocalModel
+from bundle.pipeline.local_model import LocalModel, template_arguments
 from bundle.pipeline.options import ALL, LocalOptions
 from bundle.pipeline.plan import Plan, Requests
-from bundle.pipeline.request_fields import template_arguments
 from bundle.pipeline.servers import PrefixedScreen
 from bundle.pipeline.targets import Target, Timing
 from bundle.pipeline.template_proof import choose_prompts
@@ -153,11 +153,21 @@ class Local(Target):
 
     @cached_property
     def engine(self) -> Engine:
-        first = self._engine(self.options.gpu, self.options.wait or 0.0)
-        gpu = self.options.gpu
-        if gpu is None or self.options.servers == 1 or not first.gpu_count:
-            return first
-        return self._engine(groups_of(gpu, first.gpu_count)[0], self.options.wait or 0.0)
+        """That of the first server."""
+        options = self.options
+        job = Job(
+            self.checkpoint,
+            self._machine,
+            arguments=self.arguments,
+            trust_remote_code=self.trusted,
+            gpu=options.gpu,
+            wait_s=options.wait or 0.0,
+            host=options.host,
+        )
+        engine = choose_engine(options.engine, self._named_model_file[1], job)
+        if options.gpu is None or options.servers == 1 or not engine.gpu_count:
+            return engine
+        return replace(engine, job=replace(engine.job, gpu=groups_of(options.gpu, engine.gpu_count)[0]))
 
     def elsewhere(self, *, on_gpus: bool) -> tuple[str, int]:
         """The engine for other machines, with or without GPUs, and how many GPUs it takes, as far as the options say.
@@ -183,7 +193,8 @@ class Local(Target):
                     screen.say(f"{len(found) + 1} of {wanted} servers: --gpu {gpu} names no more GPUs")
                 break
             try:
-                engine = self._engine(groups.pop(0) if groups else None, 0.0)
+                job = replace(self.engine.job, gpu=groups.pop(0) if groups else None, wait_s=0.0)
+                engine = replace(self.engine, job=job)
                 say = PrefixedScreen(screen, f"server {len(found) + 2}").say
                 found.append(await in_thread(lambda: engine.prepare(say, plain=plain, scores=scores)))  # noqa: B023 - waited for
             except (ServerError, UsageError) as error:
@@ -191,19 +202,6 @@ class Local(Target):
                     screen.say(f"{len(found) + 1} of {wanted} servers: {error.message}")
                 break
         return found
-
-    def _engine(self, gpu: str | None, wait_s: float) -> Engine:
-        options = self.options
-        job = Job(
-            self.checkpoint,
-            self._machine,
-            arguments=self.arguments,
-            trust_remote_code=self.trusted,
-            gpu=gpu,
-            wait_s=wait_s,
-            host=options.host,
-        )
-        return choose_engine(options.engine, self._named_model_file[1], job)
 
     def record(self) -> LocalModelRecord:
         """The checkpoint, for ``run.json``. Reads samples of its weights. Raises CheckpointError if it has changed."""

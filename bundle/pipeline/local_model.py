@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bundle.checkpoints import Conversation, RenderedPrompt, prove_tokenizer
+from bundle.checkpoints import Conversation, RenderedPrompt, TokenizerProof, prove_tokenizer
 from bundle.client import ClientSettings, Endpoint
 from bundle.errors import ServerError
 from bundle.pipeline.options import LocalOptions
 from bundle.pipeline.plan import Loaded, Requests
-from bundle.pipeline.request_fields import stop_fields, template_arguments, understood
 from bundle.pipeline.targets import Prepared, Server, Timing
 from bundle.pipeline.template_proof import TemplateProof
 from bundle.reports.screen.console import Screen
@@ -99,7 +98,7 @@ class LocalModel(Prepared):
         if proof.chosen_template is not None:
             files = "chat_template.jinja and tokenizer_config.json have different chat templates"
             self._screen.say(f"{files}: prompts are made with that of {proof.chosen_template}")
-        self._stop = stop_fields(spec, proof)
+        self._stop = _stop_fields(spec, proof)
         if proof.unlisted_end is not None and spec.ends.isdisjoint(proof.stop_token_ids):
             if self._stop:
                 self._screen.say(f"{proof.unlisted_end}: sending it with every request ({', '.join(self._stop)})")
@@ -176,7 +175,7 @@ class LocalModel(Prepared):
             retries=_RETRIES if asked.retries is None else asked.retries,
             qps=asked.qps,
             stream=asked.stream,
-            extra_body=understood(asked.extra_body),
+            extra_body=_understood(asked.extra_body),
             answer_from_thinking=asked.answer_from_thinking,
             thinking=asked.thinking,
             scoring=self.spec.scoring,
@@ -184,3 +183,26 @@ class LocalModel(Prepared):
         )
         endpoint = Endpoint(server.base_url, [server.api_key])
         return ChatClient(endpoint, self.spec.served_name, settings, say=self._screen.say)
+
+
+def _understood(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields as every engine understands them: some remote APIs have ``enable_thinking`` as one of its own."""
+    fields = dict(fields)
+    if "enable_thinking" in fields:
+        thinking = {"enable_thinking": fields.pop("enable_thinking")}
+        fields["chat_template_kwargs"] = thinking | fields.get("chat_template_kwargs", {})
+    return fields
+
+
+def template_arguments(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What the fields of a request hand the chat template; engines hand it how much to think as well."""
+    fields = _understood(fields)
+    effort = {name: fields[name] for name in ("reasoning_effort",) if name in fields}
+    return {**fields.get("chat_template_kwargs", {}), **effort}
+
+
+def _stop_fields(spec: ServerSpec, proof: TokenizerProof) -> dict[str, list[str] | list[int]]:
+    """What requests must hold so that replies stop where the chat template ends a turn; usually nothing."""
+    if not proof.stop_token_ids or proof.end_of_turn is None or spec.stop_field is None:
+        return {}
+    return {spec.stop_field: [proof.end_of_turn] if spec.stop_field == "stop" else list(proof.stop_token_ids)}

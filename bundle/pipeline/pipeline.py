@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import gc
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING
@@ -55,14 +55,21 @@ class _Session:
     @property
     def is_repeated(self) -> bool:
         """Whether an earlier session asked questions again, if that is wanted."""
-        done = None if self.earlier is None else self.earlier.repeat
-        return self.options.repeat == 1 or (done is not None and done.times >= self.options.repeat and not done.failed)
+        times = self.options.repeat
+        return times == 1 if self.earlier is None else self.earlier.is_repeated(times)
 
     @property
     def is_finished(self) -> bool:
         """Whether earlier sessions left nothing to ask."""
         counts = None if self.earlier is None else self.earlier.coverage
         return counts is not None and counts.answered == counts.total and self.is_repeated
+
+    def amend(self, **parts: object) -> None:
+        """Replace parts of the record, also where it is written down."""
+        assert self.run is not None
+        assert self.record is not None
+        self.record = self.record.model_copy(update=parts)
+        self.run.write(RECORD, self.record.to_json())
 
 
 async def evaluate(
@@ -175,15 +182,10 @@ async def _serve_and_ask(session: _Session, plan: Plan, target: Target, opened: 
                         group.create_task(in_thread(prepare_page))
                 # Told before the wait for GPU memory to come back.
                 if trouble is None or not await goes_on_after(trouble, model, evaluation, session.screen, helping):
-                    _send_home(others)
+                    for task in others:  # they have nothing left, and one of the servers may still be starting
+                        task.cancel()
                     return
             gc.collect()  # what the lost server leaves would be frozen with the rest
-
-
-def _send_home(others: Iterable[asyncio.Task[None]]) -> None:
-    """Have the further servers stopped: they have nothing left, and one of them may still be starting."""
-    for task in others:
-        task.cancel()
 
 
 async def _load(session: _Session, plan: Plan, target: Target) -> Loaded:
@@ -322,9 +324,7 @@ async def _prove(session: _Session, template: TemplateProof, evaluation: "Evalua
         verdict = await template.prove(evaluation, client)
     if verdict is None:
         return
-    if session.run is not None and session.record is not None:
-        session.record = session.record.model_copy(update={"template": verdict.record})
-        session.run.write(RECORD, session.record.to_json())
+    session.amend(template=verdict.record)
     if verdict.error is not None:
         raise verdict.error
     if verdict.warning is not None:
@@ -333,11 +333,9 @@ async def _prove(session: _Session, template: TemplateProof, evaluation: "Evalua
 
 def _note_midnight(session: _Session, day: str | None) -> None:
     """Write down that prompts have two dates, if their chat template has one and ``day`` has passed meanwhile."""
-    if day in (None, today := date.today().isoformat()) or session.run is None or session.record is None:
+    if day in (None, today := date.today().isoformat()) or session.record is None:
         return
-    sampling = session.record.sampling.model_copy(update={"prompt_date": f"{day} to {today}"})
-    session.record = session.record.model_copy(update={"sampling": sampling})
-    session.run.write(RECORD, session.record.to_json())
+    session.amend(sampling=session.record.sampling.model_copy(update={"prompt_date": f"{day} to {today}"}))
     session.screen.say(f"warning: prompts have the date of their day, from {day} to {today}: they differ in it")
 
 

@@ -196,11 +196,18 @@ class Sweep:
         """The earlier run of a model, and whether it is finished."""
         plan = plan_tasks(self._asked, target.model_file)
         found = _earlier_run(plan, self._tables_of(plan), target.record(), target.given_to(target.engine.name))
-        missing = None if found is None else _unanswered(found)
-        is_finished = missing is not None and missing <= self._asked.allow_unanswered
+        is_finished = found is not None and self._is_finished(found)
         if ahead and not is_finished:
             _read_ahead(target.checkpoint)
         return found, is_finished
+
+    def _is_finished(self, run: Path) -> bool:
+        """Whether a run has nothing left to ask. Raises RunError if it is damaged."""
+        if (results := Results.read(run)) is None:
+            return False  # it was cut off before it could say
+        results.require_replies(run, count_rows(run))
+        missing = results.coverage.total - results.coverage.answered
+        return missing <= self._asked.allow_unanswered and results.is_repeated(self._asked.repeat)
 
     def _tables_of(self, plan: Plan) -> Sequence[Tables]:
         key = (plan.label, *plan.sources)
@@ -322,15 +329,6 @@ def _earlier_run(
         return [one.data_fingerprint for one in then.tasks] == [one.data_fingerprint for one in tasks]
 
     return next(filter(is_same, runs_in(plan.options.out)), None)
-
-
-def _unanswered(directory: Path) -> int | None:
-    """How many questions of a run have no reply; None where it was cut off before it could say. Raises RunError."""
-    results = Results.read(directory)
-    if results is None:
-        return None
-    results.require_replies(directory, count_rows(directory))
-    return results.coverage.total - results.coverage.answered
 
 
 def _named_run(printed: bytes) -> Path | None:

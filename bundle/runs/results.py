@@ -90,6 +90,10 @@ class Results(RecordPart):
             return None
         return cls.from_file(path, "Remove the file; `bundle report` needs only the replies.")
 
+    def is_repeated(self, times: int) -> bool:
+        """Whether questions were asked so many times in all, if that is more than once."""
+        return times == 1 or (self.repeat is not None and self.repeat.times >= times and not self.repeat.failed)
+
     def require_replies(self, directory: Path, replies: int) -> None:
         """Refuse a run that has lost replies since: what is left scores something else than what was measured.
 

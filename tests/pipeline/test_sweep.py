@@ -201,6 +201,20 @@ def test_other_settings_are_another_run(training: MakeFolder, box: Callable[...,
 
 
 @pytest.mark.slow
+def test_a_finished_run_is_resumed_for_the_repetitions_that_it_lacks(
+    training: MakeFolder, box: Callable[..., Box]
+) -> None:
+    machine = box(training(1, 2))
+    assert machine.run("--subjects", "law").code == 0
+    assert machine.run("--subjects", "law", "--repeat", 2).said.count("resuming ") == 2
+    assert [json.loads((run / "results.json").read_text())["repeat"]["times"] for run in runs_of(machine).values()] == [
+        2,
+        2,
+    ]
+    assert machine.run("--subjects", "law", "--repeat", 2).said.count("evaluated before, in ") == 2
+
+
+@pytest.mark.slow
 def test_interrupted_it_goes_on_where_it_was(training: MakeFolder, box: Callable[..., Box]) -> None:
     machine = box(training(1, 2), "silent", **TWO_GPUS)
     process = machine.start()
