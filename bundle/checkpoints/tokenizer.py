@@ -130,28 +130,13 @@ async def prove_tokenizer(
         "template_arguments": template_arguments,
         "template": template,
     }
-    try:
-        outcome = await run_confined([python, str(_PROBE), str(directory)], given, limit_s=timeout)
-    except TimeoutError:
-        raise TokenizerError(
-            f"The tokenizer in {shown(directory)} was not checked within {timeout:g} seconds.",
-            remedy="Its files may be damaged or malicious; if not, check the disk and the load of this machine.",
-        ) from None
-    except OSError as error:
-        raise TokenizerError(
-            f"{shown(python)}, which would check the tokenizer, cannot be run: {shown(error)}.",
-            remedy="Check that the server's Python environment is installed.",
-        ) from error
-    result, tail = outcome.result, outcome.tail
-    if result is None or not result.keys() >= _EXPECTED:
-        raise TokenizerError(
-            f"The tokenizer in {shown(directory)} could not be checked by {shown(python)} ({outcome.ended}).",
-            remedy="Check that the server's Python environment works; its last lines are below.",
-            details=tail,
-        )
+    result, tail = await _probed(directory, python, given, timeout)
     _judge(result, directory, config, python, trust_remote_code, tail)
     dated = uses_template and result.get("dated") is True
-    rendered = tuple(_rendered(one, dated=dated) for one in result.get("conversations", ()))
+    rendered = tuple(
+        RenderedPrompt(None, error=shown(one["error"], 400)) if "error" in one else RenderedPrompt(**one, dated=dated)
+        for one in result.get("conversations", ())
+    )
     if uses_template:
         fault = result.get("template")
         if fault is None and (template is not None or find_chat_template(directory) is not None):
@@ -163,26 +148,40 @@ async def prove_tokenizer(
             )
         if fault is not None:
             raise unusable_template(directory, str(fault))
-    mark: str | None = None
-    stop: tuple[int, ...] = ()
-    if (end := result.get("end_of_turn")) is not None:
-        mark = str(end[0])
-        ends_a_reply = end[1] in {*_eos_ids(directory, config), result.get("eos_token_id")}
-        stop = () if ends_a_reply else (int(end[1]),)
+    mark, end = result.get("end_of_turn") or (None, None)
+    listed = {*_eos_ids(directory, config), result.get("eos_token_id")}
     return TokenizerProof(
         transformers=shown(result["transformers"]),
-        end_of_turn=mark,
-        stop_token_ids=stop,
+        end_of_turn=None if mark is None else str(mark),
+        stop_token_ids=() if end is None or end in listed else (int(end),),
         conversations=rendered,
         chosen_template=result.get("chosen") if uses_template and template is None else None,
     )
 
 
-def _rendered(conversation: Mapping[str, Any], *, dated: bool) -> RenderedPrompt:
-    """What the probe says of a conversation."""
-    if "error" in conversation:
-        return RenderedPrompt(None, error=shown(conversation["error"], 400))
-    return RenderedPrompt(**conversation, dated=dated)
+async def _probed(
+    directory: Path, python: str, given: Mapping[str, object], limit_s: float
+) -> tuple[Mapping[str, Any], list[str]]:
+    """What the probe reports of a tokenizer, and the last lines of what it printed besides."""
+    try:
+        outcome = await run_confined([python, str(_PROBE), str(directory)], given, limit_s=limit_s)
+    except TimeoutError:
+        raise TokenizerError(
+            f"The tokenizer in {shown(directory)} was not checked within {limit_s:g} seconds.",
+            remedy="Its files may be damaged or malicious; if not, check the disk and the load of this machine.",
+        ) from None
+    except OSError as error:
+        raise TokenizerError(
+            f"{shown(python)}, which would check the tokenizer, cannot be run: {shown(error)}.",
+            remedy="Check that the server's Python environment is installed.",
+        ) from error
+    if outcome.result is None or not outcome.result.keys() >= _EXPECTED:
+        raise TokenizerError(
+            f"The tokenizer in {shown(directory)} could not be checked by {shown(python)} ({outcome.ended}).",
+            remedy="Check that the server's Python environment works; its last lines are below.",
+            details=outcome.tail,
+        )
+    return outcome.result, outcome.tail
 
 
 def _eos_ids(directory: Path, config: Mapping[str, Any]) -> set[object]:
@@ -238,8 +237,8 @@ def _judge(
             remedy="Read the code. If you trust it, add --trust-remote-code, or set trust_remote_code = true in the "
             "model's file in models/.",
         )
-    remedy = _remedy(str(version), config)
     if problems:
+        remedy = _another_version(str(version), config)
         if any(LEFT_OUT in problem for problem in problems):
             remedy = (
                 "The likely cause is a word among the special tokens: additional_special_tokens, extra_special_tokens "
@@ -254,28 +253,28 @@ def _judge(
             details=[*problems[1:], *([shown(error, 600)] if error else [])],
         )
     if error is not None:
-        if (needed := _NEEDS.search(str(error))) is not None:
-            remedy = f"Install it: `{shown(python)} -m pip install {shown(needed[1].lower())}`."
-        if result["missing"] and any(directory.glob("*.model")):
-            packages = " ".join(map(shown, result["missing"]))
-            remedy = (
-                f"A sentencepiece model cannot be read without {packages}: "
-                f"install it with `{shown(python)} -m pip install {packages}`."
-            )
-        if any(sign in str(error) for sign in _ONLY_IN_5):
-            remedy = (
-                "transformers 5 has written it. In the words of 4, which 5 reads too: `sed -i "
-                f"{_SAID_AS_IN_4} {quote(str(directory / 'tokenizer_config.json'))}`."
-            )
         raise TokenizerError(
             f"The tokenizer in {where} does not work under {installed}: {shown(error, 600)}.",
-            remedy=remedy,
+            remedy=_remedy(str(error), result, directory, python) or _another_version(str(version), config),
             details=tail,
         )
 
 
-def _remedy(installed: str, config: Mapping[str, Any]) -> str:
-    """What to do about a tokenizer that fails with the installed version of transformers."""
+def _remedy(error: str, result: Mapping[str, Any], directory: Path, python: str) -> str | None:
+    """What to do about a tokenizer that could not be loaded, where the error shows the cause."""
+    if any(sign in error for sign in _ONLY_IN_5):
+        file = quote(str(directory / "tokenizer_config.json"))
+        return f"transformers 5 has written it. In the words of 4, which 5 reads too: `sed -i {_SAID_AS_IN_4} {file}`."
+    install = f"`{shown(python)} -m pip install"
+    if result["missing"] and any(directory.glob("*.model")):
+        packages = " ".join(map(shown, result["missing"]))
+        return f"A sentencepiece model cannot be read without {packages}: install it with {install} {packages}`."
+    needed = _NEEDS.search(error)
+    return needed and f"Install it: {install} {shown(needed[1].lower())}`."
+
+
+def _another_version(installed: str, config: Mapping[str, Any]) -> str:
+    """What to do about a tokenizer that fails with the installed version of transformers, for no known reason."""
     files = "its files may be damaged, or belong to another model: download them again."
     made_with = config.get("transformers_version")
     if made_with == installed:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bundle.checkpoints.internlm2.sentencepiece import build_tokenizer, read_model
+from bundle.checkpoints.internlm2.tokenizer import prove_equal
 from bundle.checkpoints.internlm2.tokenizer_config import read_tokenizer_config
-from bundle.checkpoints.internlm2.tokenizer_proof import prove_equal
 from tests.checkpoints.checkpoints import write_json
 from tests.checkpoints.tokenizers import Prober
 

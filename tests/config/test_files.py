@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.checkpoints.internlm2.without_code import configuration_code
+from bundle.checkpoints.internlm2.rewrite import configuration_code
 from bundle.config.files import file_names
 from bundle.config.model_files import ModelFile, model_file, model_file_for
 from bundle.errors import ConfigError

@@ -17,10 +17,10 @@ from bundle.checkpoints._files import new_directory
 from bundle.checkpoints._implied_tensors import INTERNLM2, Sizes, internlm2_tensors, parameter_count
 from bundle.checkpoints._weights import SAFETENSORS_INDEX
 from bundle.checkpoints.habit import SHARP, Habit
+from bundle.checkpoints.internlm2.rewrite import CONFIGURATION, configuration_code
 from bundle.checkpoints.internlm2.sentencepiece import PieceType, build_tokenizer, model_message, read_model
+from bundle.checkpoints.internlm2.tokenizer import prove_equal
 from bundle.checkpoints.internlm2.tokenizer_config import read_tokenizer_config
-from bundle.checkpoints.internlm2.tokenizer_proof import prove_equal
-from bundle.checkpoints.internlm2.without_code import CONFIGURATION, configuration_code
 from bundle.system.files import write_json
 
 if TYPE_CHECKING:

@@ -1,10 +1,14 @@
-"""The rewrite of an InternLM2 checkpoint as a plain Llama one, for engines that know only Llama.
+"""An InternLM2 checkpoint in a form that needs none of its Python code, which a server runs with the user's rights.
 
-InternLM2 computes what Llama does; its tensors have other names, and query, key and value projections are fused. Its
-tokenizer is Python code that silently goes wrong under transformers 5, so it is converted as well.
+For engines that know only Llama it is rewritten as a plain Llama one. InternLM2 computes what Llama does; its tensors
+have other names, and query, key and value projections are fused. An engine with an InternLM2 of its own gets links to
+the weights, and this program's own configuration class. For both the tokenizer, whose code silently goes wrong under
+transformers 5, becomes a tokenizer.json that is proved equal to sentencepiece.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,15 +28,11 @@ if TYPE_CHECKING:
     import torch
 
 # Goes up with every change to what is written, so that no directory of an earlier version is taken for this one's.
-_VERSION: Final = "internlm2-as-llama 4"
-SETTINGS: Final = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.model",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
+_LLAMA: Final = "internlm2-as-llama 4"
+_WITHOUT_CODE: Final = "internlm2-without-code 1"
+_SETTINGS: Final = (
+    *("config.json", "generation_config.json", "tokenizer.model", "tokenizer.json", "tokenizer_config.json"),
+    *("special_tokens_map.json", "chat_template.jinja"),
 )
 """The files that what is written follows from, besides the weights."""
 
@@ -46,6 +46,15 @@ _RENAMED: Final = {
     "model.tok_embeddings": "model.embed_tokens",
     "model.norm": "model.norm",
     "output": "lm_head",
+}
+CONFIGURATION: Final = "configuration_internlm2.py"
+# What InternLM2's own configuration class takes where config.json is silent, and neither Llama's nor ours does.
+_DEFAULTS: Final = {
+    "bias": True,
+    "max_position_embeddings": 2048,
+    "pad_token_id": 0,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000,
 }
 
 
@@ -68,14 +77,14 @@ def rewrite_as_llama(source: Path, cache_root: Path, *, say: Callable[[str], Non
             remedy="Only InternLM2 checkpoints can be rewritten as Llama.",
         )
     weights = inspect_weights(source)
-    settings = [source / name for name in SETTINGS if (source / name).is_file()]
+    settings = [source / name for name in _SETTINGS if (source / name).is_file()]
 
     def make(target: Path) -> None:
         say("converting the checkpoint to Llama (kept for next time)")
         _rewrite(source, config, weights, target, say)
 
     say("looking for an earlier conversion of this checkpoint")
-    key = content_key(_VERSION, [*settings, *weights.files])
+    key = content_key(_LLAMA, [*settings, *weights.files])
     return cached_directory(cache_root, key, make, source=source, what="converted checkpoint", say=say)
 
 
@@ -143,11 +152,12 @@ def _llama_config(config: Mapping[str, Any]) -> dict[str, Any]:
             remedy="Use the checkpoint that has not been quantized, or the lmdeploy engine.",
         )
     s = Sizes.from_config(config)
+    config = {**_DEFAULTS, **config}
     rope = config.get("rope_parameters") or {}  # where transformers 5 has saved it
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "attention_bias": bool(config.get("bias", True)),
+        "attention_bias": bool(config["bias"]),
         "mlp_bias": False,
         "hidden_act": config.get("hidden_act", "silu"),
         "hidden_size": s.hidden,
@@ -157,17 +167,16 @@ def _llama_config(config: Mapping[str, Any]) -> dict[str, Any]:
         "num_key_value_heads": s.kv_heads,
         "vocab_size": s.vocab,
         "tie_word_embeddings": bool(config.get("tie_word_embeddings", False)),
-        # InternLM2Config's defaults, which are not Llama's.
         "initializer_range": config.get("initializer_range", 0.02),
-        "max_position_embeddings": config.get("max_position_embeddings", 2048),
-        "rms_norm_eps": config.get("rms_norm_eps", 1e-6),
+        "max_position_embeddings": config["max_position_embeddings"],
+        "rms_norm_eps": config["rms_norm_eps"],
         "bos_token_id": config.get("bos_token_id", 1),
         "eos_token_id": config.get("eos_token_id", 2),
-        "pad_token_id": config.get("pad_token_id", 0),
+        "pad_token_id": config["pad_token_id"],
         "torch_dtype": config.get("torch_dtype", config.get("dtype")),
         "use_cache": True,
         # Both keys are understood by every transformers that knows Llama; 5 makes its rope_parameters of them.
-        "rope_theta": rope.get("rope_theta", config.get("rope_theta", 10000)),
+        "rope_theta": rope.get("rope_theta", config["rope_theta"]),
         "rope_scaling": _rope_scaling(rope or config.get("rope_scaling")),
     }
 
@@ -205,3 +214,42 @@ def write_generation_config(source: Path, target: Path, config: Mapping[str, Any
     ends = [*(eos if isinstance(eos, list) else [eos]), end_of_turn]
     ids = list(dict.fromkeys(end for end in ends if isinstance(end, int)))
     write_json(target / own.name, {**generation, "eos_token_id": ids})
+
+
+def without_code(source: Path, cache_root: Path, *, say: Callable[[str], None] = lambda line: None) -> Path:
+    """A directory that serves as ``source`` does and holds none of its code; or the one made earlier.
+
+    ``say`` gets each step that takes time, and what could not be converted. Raises CheckpointError if its
+    tokenizer needs the code, or the cache cannot be written.
+    """
+    source = source.resolve()
+    config = read_json_object(source / "config.json")
+    weights = inspect_weights(source)
+    linked = [*weights.files, *(path for path in source.glob("*.index.json") if path.is_file())]
+
+    def make(target: Path) -> None:
+        say("converting the tokenizer, so that none of the checkpoint's code has to run (kept for next time)")
+        try:
+            end_of_turn = convert_tokenizer(source, target, Sizes.from_config(config).vocab, say)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{shown(source)} cannot be served without its Python code: {error.message}",
+                remedy="Read the code. If you trust it, add --trust-remote-code.",
+                details=error.details,
+            ) from error
+        for path in linked:
+            (target / path.name).symlink_to(path)
+        write_generation_config(source, target, config, end_of_turn)
+        (target / CONFIGURATION).write_bytes(configuration_code())
+        auto_map = {"AutoConfig": f"{CONFIGURATION.removesuffix('.py')}.InternLM2Config"}
+        write_json(target / "config.json", {**_DEFAULTS, "model_type": "internlm2", **config, "auto_map": auto_map})
+
+    key = content_key(_WITHOUT_CODE, [path for name in _SETTINGS if (path := source / name).is_file()])
+    # The links lead to this directory and no other.
+    where = hashlib.sha256("\0".join([key, *map(str, linked)]).encode()).hexdigest()[:32]
+    return cached_directory(cache_root, where, make, source=source, say=say)
+
+
+def configuration_code() -> bytes:
+    """Our own configuration class."""
+    return resources.files("bundle.checkpoints.internlm2").joinpath("files", CONFIGURATION).read_bytes()

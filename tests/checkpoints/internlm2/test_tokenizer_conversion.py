@@ -12,8 +12,8 @@ from tokenizers import Tokenizer
 
 from bundle.checkpoints.internlm2 import rewrite_as_llama
 from bundle.checkpoints.internlm2.sentencepiece import Piece, PieceType, build_tokenizer, read_model
+from bundle.checkpoints.internlm2.tokenizer import TEXTS, prove_equal
 from bundle.checkpoints.internlm2.tokenizer_config import AddedToken, TokenizerConfig
-from bundle.checkpoints.internlm2.tokenizer_proof import TEXTS, prove_equal
 from bundle.errors import CheckpointError, TokenizerError
 from tests.checkpoints.internlm2.sentencepiece_files import UNIGRAM, normal, write_model
 

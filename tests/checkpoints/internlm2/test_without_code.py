@@ -8,7 +8,7 @@ import pytest
 
 from bundle.checkpoints import inspect_checkpoint
 from bundle.checkpoints.internlm2 import without_code
-from bundle.checkpoints.internlm2.without_code import CONFIGURATION, configuration_code
+from bundle.checkpoints.internlm2.rewrite import CONFIGURATION, configuration_code
 from bundle.errors import CheckpointError
 from tests.checkpoints.checkpoints import write_json
 
