@@ -11,8 +11,7 @@ from bundle.client._addresses import insecure, is_loopback, normalise_base_url
 from bundle.client._early_decisions import EarlyDecisions
 from bundle.client._keys import KeyRing
 from bundle.client._replies import NoReplyError, RefusedError, Reply
-from bundle.client._scoring import SCORING, Scoring, ScoringRoad
-from bundle.client._settings import ClientSettings, Endpoint
+from bundle.client._settings import SCORING, ClientSettings, Endpoint, Scoring, ScoringRoad
 
 if TYPE_CHECKING:
     from bundle.client._client import ChatClient

@@ -8,24 +8,30 @@ from typing import Any, Self
 from urllib.parse import urljoin
 
 from bundle.client._addresses import join
-from bundle.client._asked import Asked
-from bundle.client._early_decisions import EarlyDecisions, Receiver
+from bundle.client._asked import Asked, Receiver
+from bundle.client._early_decisions import EarlyDecisions
 from bundle.client._faults import AttemptError, Fate, key_remedy, unexpected
 from bundle.client._keys import Key, KeyRing
 from bundle.client._modes import Modes
 from bundle.client._origins import Origins
 from bundle.client._pace import Patience, RateLimiter, SharedPause, pause_s
-from bundle.client._replies import NoReplyError, RefusedError, Reply, other_model, reply_of, require_model
+from bundle.client._replies import (
+    NoReplyError,
+    RefusedError,
+    Reply,
+    as_completion,
+    other_model,
+    reply_of,
+    require_model,
+)
 from bundle.client._request import RequestBody
-from bundle.client._scoring import SCORING, Scoring, as_completion
 from bundle.client._server_info import own_metrics, prefix_cache_hit_rate
-from bundle.client._settings import ClientSettings, Endpoint
+from bundle.client._settings import SCORING, ClientSettings, Endpoint, Scoring
 from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks
 from bundle.client._transport import Transport
 from bundle.system.text import duration, one_line, time_in
 from bundle.tasks.prompts import Message, is_plain, trivial
 
-_REFUSALS_IN_A_ROW = 10
 _MOST_BY_CHANCE, _LONGEST_BY_CHANCE = 0.5, 4
 """Of a server's latest requests, how many it may refuse as too many without having a limit that shows; and after how
 many refusals a question waits no longer each time."""
@@ -153,6 +159,7 @@ class ChatClient:
                 try:
                     reply = await self._attempt(question, key)
                 except AttemptError as fault:
+                    fault.reason = self._keys.hide(fault.reason)
                     self._heard |= fault.heard
                     if fault.busy:
                         busy(self._transport.in_flight)
@@ -178,7 +185,7 @@ class ChatClient:
             raise self._refusal
         return max(self._outage.left_s(now), self._keys.pause_s(now))
 
-    async def _attempt(self, question: "Asked", key: Key) -> Reply:
+    async def _attempt(self, question: Asked, key: Key) -> Reply:
         now = asyncio.get_running_loop().time
         if question.refusal is None:
             question.streams = self._modes.streams(question.reading)
@@ -200,7 +207,7 @@ class ChatClient:
         except RecursionError:
             raise unexpected("JSON nested too deeply") from None
 
-    def _read(self, answer: object, receiver: Receiver, latency_s: float, question: "Asked") -> Reply:
+    def _read(self, answer: object, receiver: Receiver, latency_s: float, question: Asked) -> Reply:
         streamed, attempts = receiver.reply, question.attempts
         if streamed is not None and receiver.is_cut:
             reply = streamed.stopped_early(latency_s=latency_s, attempts=attempts)
@@ -236,7 +243,7 @@ class ChatClient:
             return reply
         return replace(reply, text=text, thinking=thinking, model=model)
 
-    def _note_reply(self, question: "Asked", key: Key, reply: Reply) -> None:
+    def _note_reply(self, question: Asked, key: Key, reply: Reply) -> None:
         now = asyncio.get_running_loop().time()
         self._heard = True
         self._patience.replied(now)
@@ -249,14 +256,14 @@ class ChatClient:
             self._outage.end()
         if self._modes.note(question, reply) and question.refusal is not None:
             line = _STREAMS_ONLY if question.streams else _NO_STREAMS
-            self._say_once(line, f" ({self._keys.hide(question.refusal.reason)})")
+            self._say_once(line, f" ({question.refusal.reason})")
         if question.reading is not None and (doubt := question.reading.unknown_mark) is not None:
             self._say_once(doubt)
         if reply.unusual_end is not None:
             end = self._keys.hide(reply.unusual_end)
             self._say_once(f"treating finish_reason {end!r} as {reply.finish_reason!r}")
 
-    async def _is_to_be_asked_differently(self, question: "Asked", fault: AttemptError) -> bool:
+    async def _is_to_be_asked_differently(self, question: Asked, fault: AttemptError) -> bool:
         """Whether to ask again in another form, as it may be the form that was refused and not the question."""
         if fault.busy or fault.too_long or fault.fate is Fate.KEY_SPENT:
             return False
@@ -272,18 +279,18 @@ class ChatClient:
             if question.version != self._body.version:
                 return True  # meanwhile the parameters have been adapted
             if (change := self._body.adapt(fault, streams=question.streams)) is not None:
-                self._say(f"the server refuses a parameter: {change} ({self._keys.hide(fault.reason)})")
+                self._say(f"the server refuses a parameter: {change} ({fault.reason})")
                 return True
         return await self._modes.turns(question, fault)
 
-    async def _prepare_retry(self, question: "Asked", key: Key, fault: AttemptError) -> None:
+    async def _prepare_retry(self, question: Asked, key: Key, fault: AttemptError) -> None:
         """Wait as long as a fault demands.
 
         Raises NoReplyError if the question is not to be asked again; RefusedError if no question is.
         """
         fault = self._patience.bounded(self._modes.blamed(question, fault))
-        key.note_refusal(fault)
-        if self._is_done_with(key, fault):
+        if key.is_useless_after(fault):
+            self._drop(key, fault)
             return  # another key is left, and that this one is refused is not the question's fault
         if (fault.busy or fault.outage) and await self._is_waited_out(question, key, fault):
             question.attempts += 1
@@ -296,14 +303,14 @@ class ChatClient:
             if not self._heard:
                 raise self._refused(fault)
             latency_s = asyncio.get_running_loop().time() - question.sent_at
-            reason, transient = self._keys.hide(fault.reason), fault.fate is Fate.AGAIN
             if fault.too_long:
-                self._say_once("some prompts are too long for the server", f" ({reason})")
-            raise NoReplyError(reason, question.attempts, latency_s, transient=transient, too_long=fault.too_long)
+                self._say_once("some prompts are too long for the server", f" ({fault.reason})")
+            transient = fault.fate is Fate.AGAIN
+            raise NoReplyError(fault.reason, question.attempts, latency_s, transient=transient, too_long=fault.too_long)
         await asyncio.sleep(fault.pause_s if fault.pause_s is not None else pause_s(question.tries, busy=fault.busy))
         question.attempts += 1
 
-    async def _is_waited_out(self, question: "Asked", key: Key, fault: AttemptError) -> bool:
+    async def _is_waited_out(self, question: Asked, key: Key, fault: AttemptError) -> bool:
         """Pause all requests if it is the server's fault alone: a rate limit, or an outage without any reply.
 
         A server that refuses some at random, and says neither when to come back nor shows a rate, has no such limit:
@@ -325,22 +332,21 @@ class ChatClient:
             if not is_limit and not pause.in_vain:
                 return True
         is_new = pause.begin(question.sent_at, None if fault.pause_s is None else min(fault.pause_s, left_s))
-        reason = self._keys.hide(fault.reason)
         if fault.busy:
             self._limiter.learned.refused(asyncio.get_running_loop().time())
         if is_new and fault.pause_s is not None and fault.pause_s >= _WORTH_A_TIME_S:
             until = time_in(fault.pause_s)
-            self._say(f"the server asks to wait {duration(fault.pause_s)}, until {until} ({reason})")
+            self._say(f"the server asks to wait {duration(fault.pause_s)}, until {until} ({fault.reason})")
         elif fault.busy:
-            self._say_once("the server limits the rate of requests; slowing down", f" ({reason})")
+            self._say_once("the server limits the rate of requests; slowing down", f" ({fault.reason})")
         elif pause.in_vain == _WORTH_SAYING:
             waiting = duration(self._patience.with_fault(fault))
-            self._say_once(f"no replies at present; retrying for up to {waiting}", f" ({reason})")
+            self._say_once(f"no replies at present; retrying for up to {waiting}", f" ({fault.reason})")
         if is_new and fault.outage and pause.in_vain >= _WORTH_SAYING:
             return not await self._replies_to_anything(question, key)
         return True
 
-    async def _replies_to_anything(self, like: "Asked", key: Key) -> bool:
+    async def _replies_to_anything(self, like: Asked, key: Key) -> bool:
         """Ask what every model can reply to, as the last question may be the only one that fails."""
         easy = Asked(like.url, trivial(like.messages), min(like.max_out_len, _LEAST_LENGTH), {}, None, lambda: None)
         try:
@@ -357,29 +363,17 @@ class ChatClient:
             self._said.add(line)
             self._say(line + details)
 
-    def _is_done_with(self, key: Key, fault: AttemptError) -> bool:
-        """Drop a key that is of no more use, and say so; raise if none is left.
-
-        A refusal of a key that has had replies may concern one question, as when a gateway answers 403 to what its
-        filter dislikes. It is taken for a refusal of every question once nothing else comes back any more.
-        """
-        if fault.fate is Fate.REFUSED and key.refusals is not None:
-            key.refusals += 1
-            if key.refusals < _REFUSALS_IN_A_ROW:
-                return False
-        elif fault.fate not in (Fate.REFUSED, Fate.KEY_SPENT):
-            return False
+    def _drop(self, key: Key, fault: AttemptError) -> None:
+        """Use a key no more, and say so; raise if none is left."""
         was_in_use = self._keys.drop(key)
         if not self._keys:
             raise self._refused(fault, key)
         if was_in_use:
-            reason = self._keys.hide(fault.reason)
-            self._say(f"dropped {self._keys.name(key)}, {len(self._keys)} left: {reason}")
-        return True
+            self._say(f"dropped {self._keys.name(key)}, {len(self._keys)} left: {fault.reason}")
 
     def _refused(self, fault: AttemptError, key: Key | None = None, *, waited_s: float = 0.0) -> RefusedError:
         """What ends the run, for this question and all that follow."""
-        reason = self._keys.hide(fault.reason).rstrip(".。")
+        reason = fault.reason.rstrip(".。")
         if waited_s:
             message = f"{self._base_url} has not replied for {duration(waited_s)}: {reason}."
         elif key is None:

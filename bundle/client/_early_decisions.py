@@ -3,11 +3,10 @@
 import enum
 import statistics
 from collections import Counter, deque
-from collections.abc import Callable
 from typing import Any
 
 from bundle.client._error_texts import is_error_text
-from bundle.client._replies import Reply, require_model
+from bundle.client._replies import Reply
 from bundle.client._streamed import StreamedReply
 from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks
 from bundle.system.unknown_marks import closing_mark, opening_mark
@@ -228,70 +227,3 @@ class EarlyDecisions:
         self._habit = _Habit.UNKNOWN
         self._lengths.clear()
         self._cut.clear()
-
-
-class Receiver:
-    """Takes the events of one response, if it has any, and says when they are enough.
-
-    Args:
-        reading: Decides when they are; None for the complete reply.
-        begun: Called when the reply starts to arrive.
-        only_model: The only model whose reply is accepted; None for any.
-        marks: What marks thinking.
-
-    Attributes:
-        reply: What has been received; None if there were no events.
-        is_cut: Whether that was enough before the end.
-    """
-
-    __slots__ = ("_begun", "_marks", "_only_model", "_reading", "is_cut", "reply")
-
-    def __init__(
-        self,
-        reading: EarlyDecisions | None,
-        begun: Callable[[], None],
-        only_model: str | None,
-        marks: ThinkingMarks = KNOWN_MARKS,
-    ) -> None:
-        self._marks = marks
-        self._reading = reading
-        self._begun = begun
-        self._only_model = only_model
-        self.reply: StreamedReply | None = None
-        self.is_cut = False
-
-    @property
-    def ended(self) -> bool:
-        return self.reply is not None and self.reply.ended
-
-    @property
-    def has_clearly_ended(self) -> bool:
-        return self.reply is not None and self.reply.has_clearly_ended
-
-    @property
-    def has_text(self) -> bool:
-        """Whether any of the text has come, thinking aside."""
-        return self.reply is not None and bool(self.reply.text)
-
-    def take(self, event: object) -> bool:
-        require_model(event, self._only_model)
-        reply = self.reply
-        if reply is None:
-            reply = self.reply = (
-                StreamedReply(None, self._marks) if self._reading is None else self._reading.begin(self._marks)
-            )
-        reply.take(event)
-        if reply.pieces == 1:
-            self._begun()
-        if self._reading is not None and self._reading.is_enough(reply):
-            self.is_cut = True
-        return not self.is_cut
-
-    def learn(self, reply: Reply | None) -> None:
-        """Let `EarlyDecisions` learn from a reply; None if it was stopped early."""
-        if self._reading is None:
-            return
-        if self.reply is not None:
-            self._reading.streamed(self.reply, cut=self.is_cut)
-        elif reply is not None:
-            self._reading.whole(reply.completion_tokens, reply.text, took_text_back=reply.took_text_back)

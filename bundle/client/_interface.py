@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from bundle.client._early_decisions import EarlyDecisions
 from bundle.client._replies import Reply
-from bundle.client._scoring import Scoring
+from bundle.client._settings import Scoring
 from bundle.tasks.prompts import Message
 
 

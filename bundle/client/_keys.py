@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from bundle.client._faults import AttemptError, Fate
 from bundle.client._pace import SharedPause
 
-_WRONG_IN_A_ROW = 3
+_WRONG_IN_A_ROW, _REFUSALS_IN_A_ROW = 3, 10
 _REMEMBERED = 1 - 1 / 32
 """Of what was sent before, at every request: as if the last 32 counted."""
 _SHARED = 8
@@ -54,14 +54,15 @@ class Key:
     def share_refused(self) -> float:
         return self._refused / self._sent if self._sent else 0.0
 
-    def note_refusal(self, fault: AttemptError) -> None:
-        """Change a refusal of a key that has had replies into the passing fault that it may be.
+    def is_useless_after(self, fault: AttemptError) -> bool:
+        """Whether a fault shows that all requests with this key are in vain.
 
-        A redirect, an unknown model or address is a server's or a gateway's that is being restarted. A gateway's page
-        may concern one question, and a wrong key may be a slip, if it does not come again and again.
+        Of a key that has had replies, only several refusals in a row show it: one may concern one question, as when a
+        gateway answers 403 to what its filter dislikes, and a wrong key may be a slip. A redirect, an unknown model or
+        address and a gateway's page pass: they are those of a server or a gateway that is being restarted.
         """
         if self.refusals is None:
-            return
+            return fault.fate in (Fate.REFUSED, Fate.KEY_SPENT)
         if fault.is_of_key:
             self.refusals += 1
             if self.refusals < _WRONG_IN_A_ROW:
@@ -70,6 +71,10 @@ class Key:
             fault.outage = fault.no_model or 300 <= fault.status < 400
             if fault.outage or fault.is_page:
                 fault.fate = Fate.AGAIN
+            else:
+                self.refusals += 1
+                return self.refusals >= _REFUSALS_IN_A_ROW
+        return fault.fate is Fate.KEY_SPENT
 
 
 class KeyRing:

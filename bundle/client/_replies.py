@@ -1,14 +1,38 @@
 """What counts as a reply."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
-from bundle.client._ends import end_of
 from bundle.client._faults import TOO_LONG, AttemptError, Fate, error_in_success, fault_of_body, unexpected
 from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks, split_thinking
 from bundle.errors import BundleError, ExitCode
 from bundle.system.text import one_line
+
+_LENGTH = re.compile(
+    r"length|max\w*tokens|token\w*limit|limit\w*tokens|context_window|truncat|incomplete|unfinished|长度|超长|截断|上限|未完成",
+    re.IGNORECASE,
+)
+_FILTER = (
+    "filter|sensitive|safety|block|prohibit|recitation|moderat|inspection|refus|risk|"
+    "敏感|违规|违禁|审核|拦截|屏蔽|风控|过滤"
+)
+_FILTERED = re.compile(_FILTER, re.IGNORECASE)
+# "no_risk", "unfiltered", "risk-free", "未命中敏感词", "审核通过"; but not "moderation_not_passed" and "审核未通过".
+_NOT_FILTERED = re.compile(
+    rf"(?:\b|_)(?:no|not|non|un|without|low)[\W_]*(?:{_FILTER})|(?:{_FILTER})[a-z]*[\W_]*(?:free|ok|pass|通过)"
+    rf"|(?:未命中|未触发|未发现|无|没有)\w{{0,2}}(?:{_FILTER})",
+    re.IGNORECASE,
+)
+_TOOLS = frozenset({"tool_calls", "function_call", "tool_use"})
+# DeepSeek has "insufficient_system_resource", Zhipu "network_error".
+_GIVEN_UP = re.compile(
+    r"error|abort|cancel|insufficient|interrupt|fail|time_?out|disconnect|closed|broken|lost|crash|kill|evict|preempt"
+    r"|overload|unavailable|错误|异常|失败|中断|中止|取消|超时|断开|断连|过载|不可用",
+    re.IGNORECASE,
+)
+_MOST_TOKENS = 10**9
 
 
 @dataclass(slots=True)  # not frozen: a frozen one takes three times as long to make
@@ -96,7 +120,7 @@ def reply_of(
 
     - A reply needs ``choices``, which may be wrapped (`unwrapped`); several are alternatives, of which the first one
       counts. It holds a ``message``, or the ``text`` that continues a prompt.
-    - How it ended: see `end_of`.
+    - How it ended: see `_end_of`.
     - Null or missing content is an empty reply: a model that spends all its tokens on thinking has none. Parts are
       joined. Content of any other type is a fault, never an empty reply. Nor is it a reply where the server says that
       it ended at its length after no token.
@@ -122,7 +146,7 @@ def reply_of(
     if choice.get("finish_reason") is None and not text.strip():
         raise fault_of_body(body)  # nothing says that there is a reply
     no_calls = message.get("tool_calls") == []
-    finish_reason, unusual_end = end_of(choice.get("finish_reason"), has_text=bool(text.strip()), no_calls=no_calls)
+    finish_reason, unusual_end = _end_of(choice.get("finish_reason"), has_text=bool(text.strip()), no_calls=no_calls)
     usage = body.get("usage") if isinstance(body.get("usage"), Mapping) else None
     completion_tokens = count(usage, "completion_tokens")
     if finish_reason == "length" and completion_tokens == 0 and not (text + thinking).strip():
@@ -146,9 +170,6 @@ def reply_of(
     )
 
 
-_MOST_TOKENS = 10**9
-
-
 def unwrapped(body: Any) -> Any:
     """What is wrapped in a gateway's own object, as in ``{"code": 200, "msg": "ok", "data": {"choices": …}}``."""
     if "choices" in body:
@@ -156,6 +177,42 @@ def unwrapped(body: Any) -> Any:
     inner = (body.get(name) for name in ("data", "result", "output", "response"))
     found = next((one for one in inner if isinstance(one, Mapping) and "choices" in one), {})
     return {**body, **found}
+
+
+def as_completion(body: object) -> object:
+    """A response of ``/generate`` as one of ``/completions`` with ``echo``; any other as it is.
+
+    It holds a pair for every token of the text but the first, which nothing comes before: log-probability and id.
+    """
+    meta = body.get("meta_info") if isinstance(body, Mapping) else None
+    pairs = meta.get("input_token_logprobs") if isinstance(meta, Mapping) else None
+    if not isinstance(meta, Mapping) or not isinstance(pairs, list):
+        return body
+    values = [pair[0] if isinstance(pair, list) and pair else None for pair in pairs]
+    usage = {name: meta.get(name) for name in ("prompt_tokens", "completion_tokens")}
+    choice = {"index": 0, "text": "", "finish_reason": "stop", "logprobs": {"token_logprobs": [None, *values]}}
+    return {"choices": [choice], "usage": usage}
+
+
+def _end_of(finish_reason: object, *, has_text: bool, no_calls: bool) -> tuple[str, str | None]:
+    """How a reply ended, "stop" or "length", and the server's own word if that is not one of the API's.
+
+    Servers have many words for the end of a turn ("eos", "end_turn", "STOP", "", null), so text with an unknown one is
+    a reply. Without text, nothing says that there is one. Raises AttemptError if the server gave up, withheld the text
+    or offers something else; the last two would happen again.
+    """
+    if finish_reason == "stop" or finish_reason == "length":
+        return str(finish_reason), None
+    word = "null" if finish_reason is None else one_line(str(finish_reason), 50)
+    if word in _TOOLS and not (has_text and no_calls):
+        raise AttemptError(f"not a reply: finish_reason {word!r}", Fate.UNANSWERED)
+    if _FILTERED.search(word) and not _NOT_FILTERED.search(word):
+        raise AttemptError(f"the content filter withheld the reply: finish_reason {word!r}", Fate.UNANSWERED)
+    if _LENGTH.search(word):
+        return "length", word
+    if _GIVEN_UP.search(word) or not has_text:
+        raise AttemptError(f"the server gave up: finish_reason {word!r}", Fate.AGAIN)
+    return "stop", word
 
 
 def require_no_error(body: Any, choice: Any) -> None:

@@ -2,11 +2,33 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-from bundle.client._scoring import ScoringRoad
+from typing import Any, Final, Literal
 
 Streaming = Literal["auto", "always", "never"]
+ScoringRoad = Literal["echo", "generate"]
+"""How a server is asked how likely a text is, token by token: none does it as another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """A way to ask how likely a text is.
+
+    Attributes:
+        fields: What a request says besides the text.
+        max_out_len: How many tokens it asks for.
+        path: Where it is sent, from the server's root; None for ``/completions``.
+    """
+
+    fields: Mapping[str, Any]
+    max_out_len: int
+    path: str | None = None
+
+
+SCORING: Final[Mapping[ScoringRoad, Scoring]] = {
+    "echo": Scoring({"echo": True, "logprobs": 1}, 1),
+    # lmdeploy's own, since 0.18 and of its PyTorch engine alone.
+    "generate": Scoring({"return_logprob": True, "logprob_start_len": 0}, 0, "/generate"),
+}
 
 
 @dataclass(frozen=True, slots=True)

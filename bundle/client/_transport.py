@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from bundle.client._addresses import is_loopback
+from bundle.client._asked import Receiver
 from bundle.client._connection_faults import chain, described, fault_of_connection
 from bundle.client._connections import Answer, Connections
-from bundle.client._early_decisions import Receiver
 from bundle.client._events import BLANK, EventDecoder, is_event_stream
 from bundle.client._faults import LOOPBACK_REMEDY, NETWORK_REMEDY, AttemptError, Fate, fault_of_status, unexpected
 from bundle.client._json import charset_of, from_json

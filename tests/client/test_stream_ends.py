@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from bundle.client._early_decisions import Receiver
+from bundle.client._asked import Receiver
 from bundle.client._events import DONE
 from bundle.client._faults import AttemptError
 from bundle.client._streamed import StreamedReply
