@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,13 +13,13 @@ from bundle.evaluation._leases import Pool
 from bundle.evaluation._outcomes import Outcomes
 from bundle.evaluation._repeats import ask_again, compare, spread_over_subjects
 from bundle.evaluation._suspects import Loss, Suspects
-from bundle.runs.health import known_options, options_of
 from bundle.runs.predictions import Prediction
 from bundle.runs.results import Coverage, Repeat, Results, Review
 from bundle.runs.run import Run
 from bundle.runs.scoring import score_run
 from bundle.system.background import first_fault_only
 from bundle.tasks.catalog import Question, Task
+from bundle.tasks.options import options_of
 from bundle.tasks.prompts import Message
 from bundle.tasks.scores import Key, Part
 
@@ -254,8 +254,7 @@ class Evaluation:
         if task.by_likelihood or not (stops or self._asking.adaptive):
             return None
         has_cut = any(self._outcomes.stopped(task.name))
-        options = options_of(_known_options(task), (one.gold for one in self.questions if one.task == task.name))
-        return EarlyDecisions(task.answer_rule, tls=tls, options=options, has_cut=has_cut, stops=stops)
+        return EarlyDecisions(task.answer_rule, tls=tls, options=self._options(task), has_cut=has_cut, stops=stops)
 
     def _forget_stopped_by_mistake(self, new: Prediction) -> None:
         """Forget replies that were stopped before text turned out to be thinking, on disk as well."""
@@ -345,12 +344,13 @@ class Evaluation:
     def review(self) -> Review:
         """What the outcomes so far, as they are on the disk, come to. All are read again if there are new ones."""
         if self._reviewed is None:
-            golds = defaultdict[str, set[str]](set)
-            for question in self._outcomes.with_reply():
-                golds[question.task].add(question.gold)
-            options = {task.name: options_of(_known_options(task), golds[task.name]) for task in self.tasks}
+            options = {task.name: self._options(task) for task in self.tasks}
             self._reviewed = Review.of(options, self.predictions, self._sent)
         return self._reviewed
+
+    def _options(self, task: Task) -> str:
+        golds = (one.gold for one in self.questions if one.task == task.name)
+        return options_of(task.benchmark.name, task.answer_rule.to_json(), golds)
 
     def _sent(self, key: Key) -> Sequence[Message] | None:
         place = self._outcomes.place(key)
@@ -389,7 +389,3 @@ class Evaluation:
         self._suspects[server].ended(prediction.key, replied=is_answered)
         self._on_prediction(prediction)
         self._forget_stopped_by_mistake(prediction)
-
-
-def _known_options(task: Task) -> str:
-    return known_options(task.benchmark.name, task.answer_rule.to_json())

@@ -6,7 +6,7 @@ OpenCompass's rules, and stays wrong; here it is counted, shown with an example,
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -17,7 +17,6 @@ from bundle.runs.reply_faults import Fault
 from bundle.runs.statistics import at_most
 from bundle.system.text import one_line
 from bundle.system.unknown_marks import closing_mark, opening_mark
-from bundle.tasks.benchmarks import BENCHMARKS
 from bundle.tasks.options import is_answer, is_option, word_around
 from bundle.tasks.scores import Key
 
@@ -132,14 +131,14 @@ class Health:
         }
 
 
-def examine(options: Mapping[str, str], predictions: Sequence[Prediction], sent: Sent | None = None) -> Health:
+def examine(options: Mapping[str, str], predictions: Iterable[Prediction], sent: Sent | None = None) -> Health:
     """Examine the replies of a run.
 
     Args:
-        options: The options of every task as far as they are known, see `known_options`; by the task's name, in order.
+        options: The options of every task, see `bundle.tasks.options.options_of`; by the task's name, in order.
         sent: Gives the messages of every question, to see whether the server has cut any; None for unknown.
     """
-    examination = Examination(_options_of_replies(options, predictions))
+    examination = Examination(options)
     for one in predictions:
         examination.add(one)
     return examination.health(sent)
@@ -149,7 +148,7 @@ class Examination:
     """Examines the replies of a run one by one, and keeps none of them.
 
     Args:
-        options: The options of every task, see `options_of`; by the task's name, in order.
+        options: The options of every task, see `bundle.tasks.options.options_of`; by the task's name, in order.
     """
 
     def __init__(self, options: Mapping[str, str]) -> None:
@@ -170,44 +169,9 @@ class Examination:
         return Health(sum(one.count for one in tasks), sum(one.lost for one in tasks), findings, reasons(self._failed))
 
 
-def known_options(benchmark: str, rule: Mapping[str, Any]) -> str:
-    """The options that a task's questions have, as far as the task says so.
-
-    ``rule`` is the answer rule with its settings, as in ``run.json``. Returns letters or digits; "" if the task does
-    not say it.
-    """
-    return str(rule.get("options") or ("ABCD" if benchmark in BENCHMARKS else ""))
-
-
-def options_of(known: str, golds: Iterable[str]) -> str:
-    """The options of a task: those it names, or else those that its gold answers show; "" for answers of any text."""
-    if known:
-        return known
-    golds = {gold for gold in golds if gold}
-    letters = set("".join(golds))
-    if not golds or not all("A" <= letter <= "Z" for letter in letters) or any(len(set(g)) < len(g) for g in golds):
-        return ""
-    # The last options may not be right once, so that a few more are allowed.
-    return "".join(chr(code) for code in range(ord("A"), ord(max(letters | {"D"})) + 1))
-
-
-def is_parsed(prediction: Prediction, options: str) -> bool:
+def is_parsed(one: Prediction, options: str) -> bool:
     """Whether a reply's answer is an option, or several, and no letter of a word; whether there is one if not known."""
-    return is_answer(prediction.answer or "", prediction.reply or "", options)
-
-
-def unparsed(known: Mapping[str, str], predictions: Sequence[Prediction]) -> list[Prediction]:
-    """The replies of a run whose answer is none of the options."""
-    options = _options_of_replies(known, predictions)
-    return [one for one in predictions if one.error is None and not is_parsed(one, options[one.task])]
-
-
-def _options_of_replies(known: Mapping[str, str], predictions: Iterable[Prediction]) -> dict[str, str]:
-    golds: dict[str, set[str]] = {task: set() for task in known}
-    for one in predictions:
-        if one.error is None:
-            golds[one.task].add(one.gold)
-    return {task: options_of(letters, golds[task]) for task, letters in known.items()}
+    return is_answer(one.answer or "", one.reply or "", options)
 
 
 class _Found:
@@ -242,14 +206,13 @@ class _Replies:
         self._task = task
         self._options = options
         self.count = self.lost = 0
-        self._stops = False  # then the answers of those that were read on would not have changed either
+        self._stops = False  # then an answer found in one that ended at its limit would not have changed either
         self._faults = defaultdict[Fault, _Found](_Found)  # of a reply by itself
-        self._cut = _Found()  # with an option, too
-        self._opening: dict[str, _Found] = {}
-        self._ending: dict[str, _Found] = {}
+        self._opening = defaultdict[str, _Found](_Found)
+        self._ending = defaultdict[str, _Found](_Found)
         self._models: Counter[str | None] = Counter()
         self._dropped: Counter[int] = Counter()
-        self._parsed: dict[str, _Found] = {}
+        self._parsed = defaultdict[str, _Found](_Found)
         self._golds: Counter[str] = Counter()
         self._parsed_golds: Counter[str] = Counter()
         self._right = 0
@@ -262,15 +225,12 @@ class _Replies:
         self._stops |= one.decided_early
         if (found := self._fault(one, is_lost=is_lost)) is not None:
             fault, text = found
-            if fault is Fault.CUT:
-                self._cut.add(one, is_lost=is_lost)
-            if fault is not Fault.CUT or is_lost:
-                self._faults[fault].add(one, text, is_lost=is_lost)
+            self._faults[fault].add(one, text, is_lost=is_lost)
         reply = one.reply or ""
         if (mark := opening_mark(reply)) is not None:
-            self._opening.setdefault(mark, _Found()).add(one)
+            self._opening[mark].add(one)
         if (mark := _ends_thinking(one, self._options)) is not None:
-            self._ending.setdefault(mark, _Found()).add(one)
+            self._ending[mark].add(one)
         self._models[one.model] += 1
         if one.examples_dropped:
             self._dropped[one.examples_dropped] += 1
@@ -279,31 +239,30 @@ class _Replies:
                 self._golds[one.gold] += 1
                 self._right += one.correct is True
             if not is_lost:
-                self._parsed.setdefault(one.answer or "", _Found()).add(one)
+                self._parsed[one.answer or ""].add(one)
                 self._parsed_golds[one.gold] += 1
         self._counted.add(one)
 
     def findings(self, sent: Sent | None) -> Iterator[Finding]:
         if not self.count:
             return
-        if not self._stops:
-            self._faults[Fault.CUT] = self._cut
-        for fault in Fault:
-            if (found := self._faults[fault]).count:
-                named = _quoted(found.texts.most_common(1)[0][0])
-                values = {
-                    Fault.CUT: {"unparsed": str(found.lost)},
-                    Fault.REPEATED: {"text": named},
-                    Fault.NOT_AN_OPTION: {"answer": named},
-                    Fault.IN_A_WORD: {"answer": named},
-                }
-                yield self._finding(fault, found.count, found.example, values.get(fault))
+        for fault in [one for one in Fault if one in self._faults]:
+            found = self._faults[fault]
+            named = _quoted(found.texts.most_common(1)[0][0])
+            values: dict[Fault, dict[str, Any]] = {
+                Fault.CUT: {"unparsed": str(found.lost)},
+                Fault.REPEATED: {"text": named},
+                Fault.NOT_AN_OPTION: {"answer": named},
+                Fault.IN_A_WORD: {"answer": named},
+            }
+            if count := found.lost if fault is Fault.CUT and self._stops else found.count:
+                yield self._finding(fault, count, found.example, **values.get(fault, {}))
         yield from self._unknown_mark(Fault.UNKNOWN_MARK, self._opening)
         yield from self._unknown_mark(Fault.UNKNOWN_END, self._ending)
         yield from self._other_models()
         if self._dropped:
             words = ", ".join(f"{count} with {number} fewer" for number, count in sorted(self._dropped.items()))
-            yield self._finding(Fault.FEWER_EXAMPLES, self._dropped.total(), None, {"dropped": words})
+            yield self._finding(Fault.FEWER_EXAMPLES, self._dropped.total(), dropped=words)
         if self._options:
             if 2 * (self.count - self.lost) >= self.count:
                 yield from self._one_letter()
@@ -311,12 +270,12 @@ class _Replies:
         if sent is not None:
             count, most = self._counted.cut(sent)
             if count:
-                yield self._finding(Fault.CUT_PROMPTS, count, None, {"most": str(most)})
+                yield self._finding(Fault.CUT_PROMPTS, count, most=str(most))
 
     def _finding(
-        self, fault: Fault, count: int, example: Example | None, values: Mapping[str, str] | None, of: int | None = None
+        self, fault: Fault, count: int, example: Example | None = None, of: int | None = None, **values: str
     ) -> Finding:
-        return Finding(fault, self._task, count, self.count if of is None else of, example, values or {})
+        return Finding(fault, self._task, count, self.count if of is None else of, example, values)
 
     def _fault(self, one: Prediction, *, is_lost: bool) -> tuple[Fault, str] | None:
         """What is wrong with a reply by itself, and the text that its sentence may name."""
@@ -337,7 +296,7 @@ class _Replies:
     def _unknown_mark(self, fault: Fault, marked: Mapping[str, _Found]) -> Iterator[Finding]:
         mark, found = max(marked.items(), key=lambda one: one[1].count, default=("", _Found()))
         if found.count and found.count >= max(min(_FEWEST, self.count) / 2, _SOME * self.count):
-            yield self._finding(fault, found.count, found.example, {"mark": _quoted(mark)})
+            yield self._finding(fault, found.count, found.example, mark=_quoted(mark))
 
     def _other_models(self) -> Iterator[Finding]:
         """Replies from another model than the one asked for: a server's fallback, or its full name for it."""
@@ -346,10 +305,10 @@ class _Replies:
             return
         models = ", ".join(f"{'the one asked for' if n is None else _quoted(n)} ({c})" for n, c in named)
         if len(named) > 1:
-            values = {"number": str(len(named)), "models": models}
-            yield self._finding(Fault.SEVERAL_MODELS, self.count - named[0][1], None, values)
+            others = self.count - named[0][1]
+            yield self._finding(Fault.SEVERAL_MODELS, others, number=str(len(named)), models=models)
         else:
-            yield self._finding(Fault.OTHER_MODEL, self.count, None, {"models": models.rpartition(" ")[0]})
+            yield self._finding(Fault.OTHER_MODEL, self.count, models=models.rpartition(" ")[0])
 
     def _one_letter(self) -> Iterator[Finding]:
         parsed = self.count - self.lost
@@ -359,7 +318,7 @@ class _Replies:
         known = self._parsed_golds.total() - self._parsed_golds[""]
         is_right = known and self._parsed_golds[answer] > known / 2
         if found.count >= _NEARLY_ALL * parsed and not is_right:
-            yield self._finding(Fault.ONE_LETTER, found.count, found.example, {"answer": _quoted(answer)}, parsed)
+            yield self._finding(Fault.ONE_LETTER, found.count, found.example, parsed, answer=_quoted(answer))
 
     def _below_guessing(self) -> Iterator[Finding]:
         scored = self._golds.total()
@@ -367,8 +326,8 @@ class _Replies:
             return  # with several right answers, or none known, guessing has no rate that is known here
         chance = 1 / len(self._options)
         if scored and at_most(self._right, scored, chance) < _RARE:
-            values = {"percent": f"{100 * self._right / scored:.1f}", "chance": f"{100 * chance:.0f}"}
-            yield self._finding(Fault.BELOW_GUESSING, self._right, None, values, scored)
+            percent, guessed = f"{100 * self._right / scored:.1f}", f"{100 * chance:.0f}"
+            yield self._finding(Fault.BELOW_GUESSING, self._right, of=scored, percent=percent, chance=guessed)
 
 
 def _ends_thinking(one: Prediction, options: str) -> str | None:

@@ -11,7 +11,6 @@ from typing import Annotated, Any, NamedTuple, Self
 from pydantic import Field, StrictBool, StrictFloat, StrictInt
 
 from bundle.runs.files import DAMAGED, RECORD
-from bundle.runs.health import known_options
 from bundle.runs.task_record import RecordPart, TaskRecord, Text
 from bundle.system.files import model_name
 from bundle.tasks.scores import ScoredTask
@@ -256,11 +255,6 @@ class RunRecord(RecordPart):
     def scored_tasks(self) -> tuple[ScoredTask, ...]:
         """What the scores of the tasks depend on, in the order they were asked."""
         return tuple(task.scored for task in self.tasks)
-
-    @property
-    def options(self) -> dict[str, str]:
-        """The options that each task's questions have, as far as the task says so."""
-        return {task.name: known_options(task.benchmark, task.answer) for task in self.tasks}
 
 
 def versions() -> dict[str, str]:

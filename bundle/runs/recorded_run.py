@@ -1,7 +1,7 @@
 """A run as its directory describes it. Everything a report shows comes from here."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bundle.errors import RunError
 from bundle.runs.files import DAMAGED, PREDICTIONS, PROMPTS, RECORD, RESULTS
 from bundle.runs.finding import OUTPUTS, began, find_run
-from bundle.runs.health import Health, examine, unparsed
+from bundle.runs.health import Health, examine, is_parsed
 from bundle.runs.predictions import Prediction, one_per_question, read_predictions
 from bundle.runs.prompts import Messages, RecordedPrompt, read_prompts
 from bundle.runs.record import LocalModelRecord, RunRecord
@@ -22,6 +22,7 @@ from bundle.runs.scoring import Score, Tally, headlines, score_run
 from bundle.runs.task_record import TaskRecord
 from bundle.system.locks import Lock
 from bundle.tasks.benchmarks import Subject
+from bundle.tasks.options import options_of
 from bundle.tasks.prompts import cut
 from bundle.tasks.scores import Key, Part, ScoredTask, part_names, score_names
 
@@ -158,13 +159,22 @@ class RecordedRun:
         return self.tally.failed
 
     @cached_property
+    def options(self) -> dict[str, str]:
+        """The options that each task's questions have, see `options_of`."""
+        golds = defaultdict[str, set[str]](set)
+        for key, prompt in self.prompts.items():
+            golds[key.task].add(prompt.gold)
+        return {one.name: options_of(one.benchmark, one.answer, golds[one.name]) for one in self.record.tasks}
+
+    @cached_property
     def health(self) -> Health:
-        return examine(self.record.options, self.predictions, self.sent)
+        return examine(self.options, self.predictions, self.sent)
 
     @cached_property
     def unparsed(self) -> frozenset[Key]:
         """Questions whose reply holds none of the options."""
-        return frozenset(one.key for one in unparsed(self.record.options, self.predictions))
+        replies = (one for one in self.predictions if one.error is None)
+        return frozenset(one.key for one in replies if not is_parsed(one, self.options[one.task]))
 
     def sent(self, key: Key) -> Messages | None:
         return self.prompts[key].conversation if key in self.prompts else None

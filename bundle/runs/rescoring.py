@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from bundle.errors import AnswerError, UsageError
-from bundle.runs.health import Health, examine, options_of
+from bundle.runs.health import Health, examine
 from bundle.runs.predictions import Prediction
 from bundle.runs.recorded_run import RecordedRun
 from bundle.runs.scoring import Score, Tally, score_run
@@ -64,9 +64,8 @@ def rescore(run: RecordedRun, rule: str | None = None) -> Rescored:
     cut = unsearched = 0
     for task in run.record.tasks:
         replies = [one for one in run.predictions if one.task == task.name and one.error is None]
-        options = options_of(run.record.options[task.name], (one.gold for one in replies))
         settings = {key: value for key, value in task.answer.items() if key != "rule"}
-        chosen = make_rule(task.answer["rule"], settings) if rule is None else parse_rule(rule, options)
+        chosen = make_rule(task.answer["rule"], settings) if rule is None else parse_rule(rule, run.options[task.name])
         whole = [one for one in replies if not one.decided_early]
         cut += len(replies) - len(whole)
         answers = list(_answers(chosen, whole))
@@ -77,7 +76,7 @@ def rescore(run: RecordedRun, rule: str | None = None) -> Rescored:
     return Rescored(
         score_run(run.tasks, run.questions, Tally(found)),
         score_run(run.tasks, run.questions, Tally(recorded)),
-        examine(run.record.options, found, run.sent),
+        examine(run.options, found, run.sent),
         len(found),
         cut,
         unsearched,

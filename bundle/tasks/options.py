@@ -5,11 +5,12 @@ import contextlib
 import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from bundle.system.text import quoted
+from bundle.tasks.benchmarks import BENCHMARKS
 
 LETTERS, DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "0123456789"
 
@@ -77,6 +78,22 @@ def word_around(letter: str, text: str, options: str) -> str:
         return ""
     words = [word for word in _WORD.findall(text) if letter in word]
     return words[0] if words and not any(set(word) <= set(options) for word in words) else ""
+
+
+def options_of(benchmark: str, rule: Mapping[str, Any], golds: Iterable[str]) -> str:
+    """The options that a task's questions have: those it names, or else those that its gold answers show.
+
+    ``rule`` is the answer rule with its settings, as in ``run.json``. Returns letters or digits; "" for answers of any
+    text.
+    """
+    if known := rule.get("options") or ("ABCD" if benchmark in BENCHMARKS else ""):
+        return str(known)
+    golds = {gold for gold in golds if gold}
+    letters = set("".join(golds))
+    if not golds or not all("A" <= letter <= "Z" for letter in letters) or any(len(set(g)) < len(g) for g in golds):
+        return ""
+    # The last options may not be right once, so that a few more are allowed.
+    return "".join(chr(code) for code in range(ord("A"), ord(max(letters | {"D"})) + 1))
 
 
 def options_in(value: object) -> Options | None:

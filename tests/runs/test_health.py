@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from bundle.reports.health import headline
-from bundle.runs.health import Finding, Health, examine, known_options, options_of, unparsed
+from bundle.runs.health import Finding, Health, examine, is_parsed
 from bundle.runs.predictions import Prediction
 from bundle.runs.reply_faults import Fault
 from bundle.runs.statistics import at_most
+from bundle.tasks.options import options_of
 from tests.late import late
 
 stats = late("scipy.stats")
@@ -122,7 +123,7 @@ def test_replies_without_an_option_are_counted_whatever_the_reason() -> None:
         Fault.NO_OPTION: 1,
     }
     assert headline(health) == "measurement: DOUBTFUL, no option found in 3 of 4 replies (75.0 %)"
-    assert [one.id for one in unparsed(OPTIONS, faulty)] == [0, 1, 3]
+    assert [is_parsed(one, "ABCD") for one in faulty] == [False, False, True, False]
 
 
 def test_a_few_odd_replies_among_many_are_mentioned_in_the_one_line() -> None:
@@ -240,13 +241,11 @@ def test_several_right_answers_are_options_and_guessing_has_no_rate() -> None:
 
 
 def test_the_options_are_the_rules_the_benchmarks_or_those_of_the_gold_answers() -> None:
-    assert known_options("town", {"rule": "first_option", "options": "AB"}) == "AB"
-    assert known_options("ceval", {"rule": "first_capital"}) == "ABCD"
-    assert known_options("town", {"rule": "first_capital"}) == ""
-    assert options_of("", ["A", "B"]) == "ABCD"
-    assert options_of("", ["A", "F"]) == "ABCDEF"
-    assert options_of("", ["42", "B"]) == ""
-    assert options_of("", [""]) == ""
+    assert options_of("town", {"rule": "first_option", "options": "AB"}, ["A"]) == "AB"
+    assert options_of("ceval", {"rule": "first_capital"}, ["A"]) == "ABCD"
+    rule = {"rule": "first_capital"}
+    found = {golds: options_of("town", rule, golds) for golds in (("A", "B"), ("A", "F"), ("42", "B"), ("",), ())}
+    assert found == {("A", "B"): "ABCD", ("A", "F"): "ABCDEF", ("42", "B"): "", ("",): "", (): ""}
 
 
 def test_answers_of_any_text_are_only_counted_where_there_is_none() -> None:
