@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from bundle.errors import UsageError
-from bundle.reports.formats import file_name
+from bundle.reports.formats import file_name, unanswered
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 from bundle.system.text import did_you_mean, one_line
 
@@ -146,7 +146,7 @@ def require(names: Sequence[str]) -> None:
 def log(run: RecordedRun, name: str, limit_s: float = _LIMIT_S) -> str:
     """Log a run; return what to say of it. Whatever goes wrong, the run has not: its scores are in its directory."""
     if run.answered < run.total:
-        return f"not logged to {name}: {run.total - run.answered} of {run.total} questions have no reply"
+        return f"not logged to {name}: {unanswered(run.total - run.answered, run.total)}"
     command = [sys.executable, "-P", "-m", __name__, name, str(run.directory.resolve())]
     try:
         ended = subprocess.run(

@@ -1,5 +1,6 @@
 """``run.json``: what a run asked, of which model, with which data, settings and versions."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import os
@@ -260,10 +261,8 @@ class RunRecord(RecordPart):
 def versions() -> dict[str, str]:
     found = {"bundle": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 

@@ -97,7 +97,7 @@ def _require_equal(then: RunRecord, now: Mapping[str, Any], free: re.Pattern[str
             f"Cannot resume: settings differ from the original run ({', '.join(names[:3])}).",
             remedy="Use the original options, or start a new run without --resume.",
             details=[
-                f"{name}: {_short(before.get(key), absent)} then, {_short(after.get(key), absent)} now"
+                f"{name}: {short(before.get(key), absent)} then, {short(after.get(key), absent)} now"
                 for key, (name, absent) in differing.items()
             ],
         )
@@ -117,10 +117,11 @@ def _words(key: str, then: RunRecord) -> tuple[str, str]:
     return f"{name} of {then.tasks[number].name}" if several else name, absent
 
 
-def _short(value: object, absent: str) -> str:
+def short(value: object, absent: str, longest: int = 60) -> str:
+    """A setting's value for a line of text; ``absent`` where there is none, "" for as it is."""
     if not value and absent and not isinstance(value, int | float):
         return absent
     if isinstance(value, list | tuple):
         value = (" " if str(value[0]).startswith("-") else ", ").join(map(str, value))
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    text = str(value).replace("\n", "⏎")
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bundle.errors import RunError, UsageError
+from bundle.reports.formats import unanswered
 from bundle.reports.gates.gates import (
     GateResult,
     Gates,
@@ -75,7 +76,7 @@ def test_a_score_with_missing_replies_meets_no_gate_however_high_it_is(
     (result,) = checked(a_run(tmp_path / "r", {"law": marks}), "ceval-law=10")
 
     assert not result.met
-    assert result.line.endswith(f"but {missing} of 4 questions have no reply")
+    assert result.line.endswith(f"but {unanswered(missing, 4)}")
 
 
 def test_a_score_that_the_run_does_not_have_is_not_met(tmp_path: Path) -> None:
@@ -204,7 +205,7 @@ def test_missing_replies_do_not_meet_a_baselines_gate(tmp_path: Path) -> None:
     (none,) = check_gates(gates, a_run(tmp_path / "none", {"law": "...."}))
 
     assert (some.met, none.met) == (False, False)
-    assert some.line.endswith("but 1 of 4 questions have no reply")
+    assert some.line.endswith("but 1 of 4 questions has no reply")
     assert "no question is answered in both runs" in none.line
 
 

@@ -121,8 +121,8 @@
     cell.append(element("span", { class: "name" }, name));
     const tags = element("span", { class: "tags" });
     const tag = (key, kind, values) => tags.append(element("span", { class: `tag ${kind}` }, texts.text(key, values)), " ");
-    if (run.state === "running") tag("board.running", "running");
-    if (run.state === "cut off") tag("board.cut_off", "warn");
+    if (run.state === "running") tag("state.running", "running");
+    if (run.state === "cut off") tag("state.cut off", "warn");
     if (run.state === "incomplete") tag("board.unanswered", "warn", { n: texts.count(run.total - run.answered) });
     if (run.doubtful) tag("board.doubtful", "warn");
     for (const [key, values] of Object.entries(run.partial ?? {})) tag(`scope.${key}`, ["unlike", "sample_data"].includes(key) ? "warn" : "part", values);
@@ -140,7 +140,7 @@
     if (run.failed) parts.push(texts.text("board.failed", { n: texts.count(run.failed) }));
     if (speed) parts.push(texts.text("board.left", { time: texts.duration((run.total - done) / speed) }));
     return element("span", { class: "progress" },
-      element("progress", { max: run.total, value: done, "aria-label": texts.text("board.running") }),
+      element("progress", { max: run.total, value: done, "aria-label": texts.text("state.running") }),
       element("span", { class: "small" }, parts.join(" · ")));
   }
 

@@ -8,7 +8,7 @@ from bundle.errors import RunError
 from bundle.reports.comparison.rows import Pair, Row, task_rows
 from bundle.runs.record import RunRecord
 from bundle.runs.recorded_run import RecordedRun
-from bundle.runs.same_settings import leaves
+from bundle.runs.same_settings import leaves, short
 from bundle.runs.task_record import TaskRecord
 from bundle.tasks.scores import Key, Part
 
@@ -90,16 +90,9 @@ def _differences(
     found = []
     for what, keys in kinds:
         if key := next((key for key in keys if one[key] != other[key]), None):
-            found.append(f"{what}{where}: {key} {_short(one[key])} and {_short(other[key])}")
+            values = (short(run[key], "all" if run[key] is None else "", 100) for run in (one, other))
+            found.append(f"{what}{where}: {key} {' and '.join(values)}")
     return found
-
-
-def _short(value: Any) -> str:
-    if value is None:
-        return "all"
-    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    text = text.replace("\n", "⏎")
-    return text if len(text) <= 100 else f"{text[:99]}…"
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@
 
     function show() {
       const all = matching();
-      found.textContent = all.length ? texts.text("compare.found", { n: texts.count(all.length), all: texts.count(flips.length) }) : texts.text("nothing_found");
+      found.textContent = all.length ? texts.text("found", { n: texts.count(all.length), all: texts.count(flips.length) }) : texts.text("nothing_found");
       list.replaceChildren(...all.slice(0, shown).map(lineOf));
       more.hidden = all.length <= shown;
       more.textContent = texts.text("compare.more", { n: Math.min(STEP, all.length - shown) });

@@ -40,8 +40,8 @@ def show(console: Console, comparison: Comparison, words: Words = ENGLISH, *, su
 
 
 def _heading(comparison: Comparison, words: Words) -> Iterator[str]:
-    for label, run in (("base", comparison.base), ("new", comparison.new)):
-        yield f"{set_cell_size(words(f'screen.{label}'), 5)}{one_line(run.model)}  ({one_line(run.name)})"
+    for label, run in (("board.base", comparison.base), ("screen.new", comparison.new)):
+        yield f"{set_cell_size(words(label), 5)}{one_line(run.model)}  ({one_line(run.name)})"
         if partial := words.scopes(run.scopes):
             yield f"     {words('screen.partial', what=one_line(partial))}"
     for key, name, base, new in settings(comparison):
@@ -51,8 +51,8 @@ def _heading(comparison: Comparison, words: Words) -> Iterator[str]:
 def _table(comparison: Comparison, labels: Mapping[str, str], words: Words, *, subjects: bool) -> Table:
     table = plain_table(padding=(0, 0, 0, 0))
     table.add_column("", overflow="fold")  # it yields where the others leave little
-    for header in ("base", "new", "change", "interval_long", "won_column", "lost_column"):
-        table.add_column(words(f"screen.{header}"), justify="right", no_wrap=True, min_width=_COLUMN_WIDTH)
+    for header in ("board.base", "screen.new", "screen.change", "screen.interval_long", "flip.won", "flip.lost"):
+        table.add_column(words(header), justify="right", no_wrap=True, min_width=_COLUMN_WIDTH)
     table.add_column("p", justify="right", no_wrap=True, min_width=_COLUMN_WIDTH)
     table.add_column("", no_wrap=True)
     for row in comparison.rows:
@@ -106,8 +106,8 @@ def _flips(comparison: Comparison, most: int, labels: Mapping[str, str], words: 
     table = plain_table()
     table.expand = True  # so that the questions take what the other columns leave
     table.add_column(words("screen.flips"), no_wrap=True)
-    for header in ("gold", "base", "new"):
-        table.add_column(words(f"screen.{header}"), max_width=10, no_wrap=True, overflow="ellipsis")
+    for header in ("screen.gold", "board.base", "screen.new"):
+        table.add_column(words(header), max_width=10, no_wrap=True, overflow="ellipsis")
     table.add_column(words("screen.subject"), max_width=32, no_wrap=True, overflow="ellipsis")
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column(words("screen.question"), ratio=1, no_wrap=True, overflow="ellipsis")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from bundle.reports.formats import Export, Language
+from bundle.reports.formats import Export, Language, unanswered
 from bundle.reports.gates.gates import GateResult
 from bundle.reports.health import health_lines, no_reply_lines
 from bundle.runs.recorded_run import RecordedRun
@@ -46,7 +46,7 @@ def junit(run: RecordedRun, gates: Sequence[GateResult] = (), *, allow_unanswere
         ElementTree.SubElement(properties, "property", {"name": one_line(key), "value": one_line(value)})
     case = _case(suite, name, "every question has a reply", seconds)
     if missing:
-        message = f"{missing} of {run.total} questions have no reply"
+        message = unanswered(missing, run.total)
         ElementTree.SubElement(case, "error", {"type": "unanswered", "message": message}).text = "\n".join(
             [message, *no_reply_lines(health, most=100)]
         )

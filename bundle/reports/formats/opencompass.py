@@ -48,12 +48,8 @@ class Dataset:
         return None if self.result is None else self.result.get("accuracy")
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """What OpenCompass calls a summary group: the plain mean over its data sets, if all of them have a score."""
-
-    name: str
-    members: tuple[str, ...]
+Groups = Mapping[str, Sequence[str]]
+"""What OpenCompass calls summary groups, by name: plain means over these data sets, if all of them have a score."""
 
 
 def export(run: RecordedRun, language: str | None = None) -> Export:
@@ -91,7 +87,7 @@ def export(run: RecordedRun, language: str | None = None) -> Export:
             if dataset.result is not None:
                 files[result] = to_json(dataset.result, indent=_INDENT)
         _require_own_names(datasets)
-        groups = [group for task in tasks for group in _groups(task.scored)]
+        groups = {name: members for task in tasks for name, members in _groups(task.scored)}
         files[f"{place}summary/summary_{stamp}.txt"] = summary_txt(datasets, groups, model, stamp)
         files[f"{place}summary/summary_{stamp}.csv"] = summary_csv(datasets, groups, model)
         results += (dataset.result for dataset in datasets)
@@ -111,13 +107,12 @@ def _dataset(task: TaskRecord, part: Part, n: int, answered: Sequence[Prediction
     return Dataset(name, prompt_version(task, task.subject_names[subject].chinese), result)
 
 
-def _groups(task: ScoredTask) -> Iterator[Group]:
+def _groups(task: ScoredTask) -> Iterator[tuple[str, list[str]]]:
     """In OpenCompass's order: the group of all subjects after the others of its split."""
     for split, prefix in task.splits.items():
         names = [name for name, members in task.groups.items() if members and members[0][0] == split]
         for name in sorted(names, key=lambda name: name == prefix):
-            members = tuple(file_name(task.score_name(*member)) for member in task.groups[name])
-            yield Group(file_name(name), members)
+            yield file_name(name), [file_name(task.score_name(*member)) for member in task.groups[name]]
 
 
 def _rows(run: RecordedRun, task: TaskRecord, predictions: Iterable[Prediction]) -> dict[str, dict[str, Any]]:
@@ -162,11 +157,11 @@ _DIVIDER = f"{'-' * 128} THIS IS A DIVIDER {'-' * 128}"
 _PADDING = 2  # tabulate.MIN_PADDING: what a column is wider than its header
 
 
-def summary_csv(datasets: Sequence[Dataset], groups: Sequence[Group], model: str) -> str:
+def summary_csv(datasets: Sequence[Dataset], groups: Groups, model: str) -> str:
     return "".join(f"{','.join(row)}\n" for row in _table(datasets, groups, model))
 
 
-def summary_txt(datasets: Sequence[Dataset], groups: Sequence[Group], model: str, stamp: str) -> str:
+def summary_txt(datasets: Sequence[Dataset], groups: Groups, model: str, stamp: str) -> str:
     """The table twice, aligned and separated by commas, and after it what it was made of."""
     raw = {one.name: one.result for one in datasets if one.result is not None} | dict(_group_results(datasets, groups))
     parts = {
@@ -178,7 +173,7 @@ def summary_txt(datasets: Sequence[Dataset], groups: Sequence[Group], model: str
     return f"{stamp}\n" + f"\n{_DIVIDER}\n\n".join(sections)
 
 
-def _table(datasets: Sequence[Dataset], groups: Sequence[Group], model: str) -> list[list[str]]:
+def _table(datasets: Sequence[Dataset], groups: Groups, model: str) -> list[list[str]]:
     rows = [[*_HEADERS, model]]
     for one in datasets:
         accuracy = one.accuracy
@@ -190,16 +185,16 @@ def _table(datasets: Sequence[Dataset], groups: Sequence[Group], model: str) -> 
     return rows
 
 
-def _group_results(datasets: Sequence[Dataset], groups: Sequence[Group]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _group_results(datasets: Sequence[Dataset], groups: Groups) -> Iterator[tuple[str, dict[str, Any]]]:
     """A group of which nothing is there is not named; one of which something is missing says what."""
     known = {one.name: one.accuracy for one in datasets if one.accuracy is not None}
-    for group in groups:
-        values = [known[name] for name in group.members if name in known]
-        if missing := [name for name in group.members if name not in known]:
+    for group, members in groups.items():
+        values = [known[name] for name in members if name in known]
+        if missing := [name for name in members if name not in known]:
             if values:
-                yield group.name, {"error": f"missing metrics: {missing}"}
+                yield group, {"error": f"missing metrics: {missing}"}
         else:
-            yield group.name, {"naive_average": sum(values) / len(values)}
+            yield group, {"naive_average": sum(values) / len(values)}
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -208,13 +203,9 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
     for place, (header, *cells) in enumerate(zip(*rows, strict=True)):
         width = max(cell_len(header) + _PADDING, *map(cell_len, cells))
         numeric = place == len(_HEADERS) and "-" not in cells
-        columns.append([_padded(text, width, right=numeric) for text in (header, "-" * width, *cells)])
+        padded = ((text, " " * (width - cell_len(text))) for text in (header, "-" * width, *cells))
+        columns.append([padding + text if numeric else text + padding for text, padding in padded])
     return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
-
-
-def _padded(text: str, width: int, *, right: bool) -> str:
-    padding = " " * (width - cell_len(text))
-    return padding + text if right else text + padding
 
 
 _LENGTH = 6
@@ -225,11 +216,7 @@ _EXAMPLES_HERE = "</E>"
 def prompt_version(task: TaskRecord, subject: str) -> str:
     """The version of a subject's prompt: six hexadecimal digits."""
     user, assistant = (text.replace("{subject}", subject) for text in (task.user, task.assistant))
-    infer_cfg = _infer_cfg(user, assistant, task.examples, task.place_for_examples, task.max_out_len)
-    return hashlib.sha256(json.dumps(infer_cfg, sort_keys=True).encode()).hexdigest()[:_LENGTH]
-
-
-def _infer_cfg(user: str, assistant: str, examples: int, place: bool, longest: int | None) -> dict[str, Any]:
+    examples, place = task.examples, task.place_for_examples
     turns = [{"role": "HUMAN", "prompt": user}]
     if place or assistant != "{answer}":  # which adds nothing to a prompt without examples, and is left out there
         turns.append({"role": "BOT", "prompt": assistant})
@@ -237,13 +224,14 @@ def _infer_cfg(user: str, assistant: str, examples: int, place: bool, longest: i
     if place:
         template |= {"template": {"begin": _EXAMPLES_HERE, "round": turns}, "ice_token": _EXAMPLES_HERE}
     inferencer: dict[str, Any] = {"type": f"{_OPENICL}.icl_inferencer.GenInferencer"}
-    if longest is not None:
-        inferencer["max_out_len"] = longest
+    if task.max_out_len is not None:
+        inferencer["max_out_len"] = task.max_out_len
     if examples:
         inferencer["fix_id_list"] = list(range(examples))
     retriever = "FixKRetriever" if examples else "ZeroRetriever"
-    return {
+    infer_cfg = {
         "ice_template" if place else "prompt_template": template,
         "retriever": {"type": f"{_OPENICL}.icl_retriever.{retriever}"},
         "inferencer": inferencer,
     }
+    return hashlib.sha256(json.dumps(infer_cfg, sort_keys=True).encode()).hexdigest()[:_LENGTH]

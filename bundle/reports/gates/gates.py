@@ -6,13 +6,14 @@ is: the missing ones may be exactly those that would have been wrong.
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from bundle.errors import ExitCode, RunError, UsageError
 from bundle.reports.comparison import Comparison, Row, Standing, compare, require_comparable
 from bundle.reports.comparison.wording import p_says
+from bundle.reports.formats import unanswered
 from bundle.runs.finding import OUTPUTS
 from bundle.runs.health import Health
 from bundle.runs.record import RunRecord
@@ -212,19 +213,20 @@ def _at_least(gate: MinScore, run: RecordedRun, allowed: int) -> GateResult:
     name = f"{gate.name} is at least {required}"
     score = run.scores.get(gate.name)
     if score is None:
-        return GateResult(
-            name, False, f"{gate.name} has no score: not all its subjects were asked; required: {required}"
-        )
-    missing = score.n - score.answered
+        line = f"{gate.name} has no score: not all its subjects were asked; required: {required}"
+        return GateResult(name, False, line)
     reached = "no score" if score.accuracy is None else _decimals(score.accuracy, gate.percent)
-    line = f"{gate.name} {reached}, required: {required}"
-    if run.total - run.answered > allowed and missing:
-        return GateResult(name, False, f"{line}; but {missing} of {score.n} questions have no reply")
-    if missing:
-        line += f"; without {missing} of {score.n} questions that have no reply"
-    line += _of_a_part(run)
     met = score.accuracy is not None and score.accuracy >= gate.percent - _TOLERANCE
-    return GateResult(name, met, line)
+    result = GateResult(name, met, f"{gate.name} {reached}, required: {required}")
+    return _judged(result, run, allowed, score.n - score.answered, score.n)
+
+
+def _judged(result: GateResult, run: RecordedRun, allowed: int, missing: int, n: int) -> GateResult:
+    """With what is to be known of a score of ``n`` questions; it is not met where more replies are missing than may."""
+    if missing and run.total - run.answered > allowed:
+        return replace(result, met=False, line=f"{result.line}; but {unanswered(missing, n)}")
+    line = result.line + (f"; without {missing} of {n} questions that have no reply" if missing else "")
+    return replace(result, line=line + _of_a_part(run))
 
 
 def _parsed(most: float, health: Health) -> GateResult:
@@ -248,15 +250,11 @@ def _not_below(row: Row, most: float, comparison: Comparison, allowed: int) -> G
         f"{scored} {_decimals(row.new, row.base)} is {moved} {_decimals(row.base, row.new)} in "
         f"{one_line(comparison.base.name)}, allowed drop: {_exact(most)}; {p_says(row.p)}, {_MEANINGS[row.standing]}"
     )
-    missing, total = comparison.new.total - comparison.new.answered, comparison.new.total
-    if missing > allowed:
-        return GateResult(name, False, f"{line}; but {missing} of {total} questions have no reply")
-    if missing:
-        line += f"; without {missing} of {total} questions that have no reply"
-    line += _of_a_part(comparison.new)
     if comparison.only_new:
         line += f"; {plural(comparison.only_new, 'question')} excluded because not answered in the baseline"
-    return GateResult(name, drop <= most + _TOLERANCE, line)
+    run = comparison.new
+    met = drop <= most + _TOLERANCE
+    return _judged(GateResult(name, met, line), run, allowed, run.total - run.answered, run.total)
 
 
 def _of_a_part(run: RecordedRun) -> str:

@@ -1,8 +1,9 @@
 """All questions of a run, laid out for the page: columns to sort and filter by, and long texts in chunks."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any, Final
 
 from bundle.runs.predictions import Prediction
@@ -59,41 +60,37 @@ def question_data(run: RecordedRun) -> QuestionData:
     """Lay out the questions of a run, in the order of its tasks."""
     places = {part: number for number, part in enumerate(run.questions)}
     predictions = {one.key: one for one in run.predictions}
-    columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
-    texts: list[list[Any]] = []
-    beginnings: dict[str, list[list[str]]] = {}
-    for key, prompt in run.prompts.items():
-        prediction = predictions.get(key)
-        values = (places[key.part], key.id, *_values(prompt, prediction, run.unparsed))
-        for column, value in zip(columns.values(), values, strict=True):
-            column.append(value)
-        texts.append(_texts(prompt, run.pieces(key), prediction))
-        if prompt.prefix_name is not None:
-            beginnings.setdefault(prompt.prefix_name, _pairs(prompt.prefix))
+    asked = [(key, prompt, predictions.get(key)) for key, prompt in run.prompts.items()]
+    columns: dict[str, list[Any]] = {
+        "part": [places[key.part] for key, _, _ in asked],
+        "id": [key.id for key, _, _ in asked],
+        "gold": [prompt.gold for _, prompt, _ in asked],
+        "outcome": [OUTCOMES.index(outcome(one, run.unparsed)) for _, _, one in asked],
+    }
+    for name, value in _COLUMNS.items():
+        columns[name] = [None if one is None else value(one) for _, _, one in asked]
+    texts = [_texts(prompt, run.pieces(key), one) for key, prompt, one in asked]
     chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
-    return QuestionData(columns, chunks, beginnings)
-
-
-_COLUMNS = ("part", "id", "outcome", "answer", "gold", "characters", "tokens", "prompt_tokens", "latency", "attempts")
-
-
-def _values(prompt: RecordedPrompt, prediction: Prediction | None, lost: Set[Key]) -> Sequence[Any]:
-    if prediction is None:
-        return OUTCOMES.index(Outcome.UNASKED), None, prompt.gold, None, None, None, None, None
-    return (
-        OUTCOMES.index(outcome(prediction, lost)),
-        prediction.answer,
-        prediction.gold,
-        None if prediction.reply is None else len(prediction.reply),
-        prediction.completion_tokens,
-        prediction.prompt_tokens,
-        prediction.latency_s,
-        prediction.attempts,
+    prefixes = {prompt.prefix_name: prompt.prefix for _, prompt, _ in asked}
+    return QuestionData(
+        columns, chunks, {name: _pairs(shared) for name, shared in prefixes.items() if name is not None}
     )
 
 
-def outcome(prediction: Prediction, lost: Set[Key]) -> Outcome:
-    """The outcome of a question that was asked; ``lost`` are those whose replies hold no option."""
+_COLUMNS: Final[Mapping[str, Callable[[Prediction], Any]]] = {
+    "answer": attrgetter("answer"),
+    "characters": lambda one: None if one.reply is None else len(one.reply),
+    "tokens": attrgetter("completion_tokens"),
+    "prompt_tokens": attrgetter("prompt_tokens"),
+    "latency": attrgetter("latency_s"),
+    "attempts": attrgetter("attempts"),
+}
+
+
+def outcome(prediction: Prediction | None, lost: Set[Key]) -> Outcome:
+    """The outcome of a question; ``lost`` are those whose replies hold no option."""
+    if prediction is None:
+        return Outcome.UNASKED
     if prediction.error is not None:
         return Outcome.FAILED
     if prediction.key in lost:

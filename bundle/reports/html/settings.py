@@ -51,24 +51,20 @@ def in_words(record: RunRecord) -> Iterator[tuple[str, list[Line]]]:
     yield "set.answer", _by_task(record.tasks, _answer)
     yield "set.model", [_model(record)]
     if (engine := record.engine) is not None:
-        servers: Line = [("set.servers", {"n": record.replicas})] if record.replicas else []
-        given = (*engine.file_arguments, *engine.arguments)
-        arguments: Line = [without_paths(" ".join(given))] if given else []
-        yield "set.engine", [_engine(engine) + ([engine.dtype] if engine.dtype else []) + servers + arguments]
+        arguments = without_paths(" ".join((*engine.file_arguments, *engine.arguments)))
+        servers = _if_set("set.servers", n=record.replicas)
+        yield "set.engine", [[*_engine(engine), *filter(None, [engine.dtype]), *servers, *filter(None, [arguments])]]
     if (template := record.template) is not None:
         says = {True: "set.template_equal", False: "set.template_differs", None: "set.template_unknown"}[template.equal]
-        date = record.sampling.prompt_date
-        dated: Line = [("set.prompt_date", {"date": date})] if date else []
-        yield "set.template", [[(says, {"n": template.checked}), *([template.note] if template.note else []), *dated]]
+        dated = _if_set("set.prompt_date", date=record.sampling.prompt_date)
+        yield "set.template", [[(says, {"n": template.checked}), *filter(None, [template.note]), *dated]]
     if (context := record.context) is not None:
-        by = context.counted_with
-        counted: Line = [("set.counted", {"by": without_paths(by)})] if by else []
+        counted = _if_set("set.counted", by=without_paths(context.counted_with or ""))
         key = "set.most_tokens_file" if context.set_by == "model file" else "set.most_tokens"
         yield "set.context", [[(key, {"n": f"{context.max_tokens:,}", "by": context.set_by}), *counted]]
     yield "set.requests", [_requests(record)]
     machine = record.hardware
-    cores: Line = [("set.cores", {"n": machine.cores})] if machine.cores else []
-    yield "set.machine", [[machine.system, machine.processor, *cores]]
+    yield "set.machine", [[machine.system, machine.processor, *_if_set("set.cores", n=machine.cores)]]
     yield "set.versions", [[f"{name} {version}" for name, version in record.versions.items()]]
 
 
@@ -117,21 +113,19 @@ def _prompt(task: TaskRecord) -> Line:
 
 def _answer(task: TaskRecord) -> Line:
     rule = str(task.answer.get("rule"))
-    known = f"rule.{rule}" in catalog()
-    line: Line = [(f"rule.{rule}", {})] if known else []
+    said: Line = [(f"rule.{rule}", {})] if f"rule.{rule}" in catalog() else []
     settings = [f"{name} = {_shown(value)}" for name, value in task.answer.items() if name != "rule" and value]
-    return [*line, rule, *settings]
+    return [*said, rule, *settings]
 
 
 def _generation(record: RunRecord, tasks: Sequence[TaskRecord]) -> list[Line]:
     most, how = record.sampling.max_out_len, _temperature(record)
     fields = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in record.sampling.extra_body.items()]
-    further: Line = [("set.fields", {"fields": ", ".join(fields)})] if fields else []
+    further = _if_set("set.fields", fields=", ".join(fields))
 
     def line(task: TaskRecord) -> Line:
         tokens = most if isinstance(most, int) else most.get(task.name)
-        at_most: Line = [] if tokens is None else [("set.most_new", {"n": f"{tokens:,}"})]
-        return [how, *at_most, *further]
+        return [how, *_if_set("set.most_new", n=tokens and f"{tokens:,}"), *further]
 
     return _by_task(tasks, line)
 
@@ -153,9 +147,13 @@ def _model(record: RunRecord) -> Line:
     if not isinstance(model, LocalModelRecord):
         return [model.name, model.base_url]
     line: Line = [model.name, model.architecture, ("set.weights", {"n": size(model.weight_bytes)})]
-    line += [model.quantization] if model.quantization else []
-    line += [("set.adapter", {"base": Path(model.path).name})] if model.adapter else []
-    return [*line, ("set.fingerprint", {"print": model.fingerprint[:12]})]
+    adapter = _if_set("set.adapter", base=model.adapter and Path(model.path).name)
+    return [
+        *line,
+        *filter(None, [model.quantization]),
+        *adapter,
+        ("set.fingerprint", {"print": model.fingerprint[:12]}),
+    ]
 
 
 def _engine(engine: EngineRecord) -> Line:
@@ -167,9 +165,13 @@ def _requests(record: RunRecord) -> Line:
     line: Line = [("set.at_most" if record.adaptive else "set.at_once", {"n": record.concurrency})]
     line += [("set.prefix_order", {})] if record.prefix_order else []
     if (requests := record.requests) is not None:
-        line += [("set.qps", {"n": f"{requests.qps:g}"})] if requests.qps else []
+        line += _if_set("set.qps", n=requests.qps and f"{requests.qps:g}")
         line += [("set.retries", {"n": requests.retries}), ("set.timeout", {"n": f"{requests.timeout_s:g}"})]
     return line
+
+
+def _if_set(key: str, **value: object) -> Line:
+    return [(key, value)] if all(value.values()) else []
 
 
 def _leaves(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -90,7 +90,7 @@ def _is_marked(run: ListedRun) -> bool:
 
 def _duration(run: ListedRun, words: Words) -> str:
     if run.seconds is None:
-        return words(f"screen.state.{run.state.value}")
+        return words(f"state.{run.state.value}")
     minutes, seconds = divmod(round(run.seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

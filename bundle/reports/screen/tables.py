@@ -62,22 +62,17 @@ def results_table(
         members = len(task.groups[name])
         label = words("screen.group", name=printable(name), n=members)
         table.add_row(Text(label), "", *_cells(scores[name]), style="bold" if place == 0 else None)
-    left_out = [name for name in task.groups if name not in groups]
-    if groups and left_out:
-        table.caption = Text(words("screen.left_out", n=len(left_out)))
-        table.caption_justify = "left"
+    notes = [words("screen.left_out", n=left_out)] if groups and (left_out := len(task.groups) - len(groups)) else []
     rows = _subjects(task, scores, words)
     if groups and len(rows) == 1:
-        return Group(title, table)  # the group says it already
-    if all_subjects or not groups or len(rows) <= FEW_SUBJECTS:
+        pass  # the group says it already
+    elif all_subjects or not groups or len(rows) <= FEW_SUBJECTS:
         for split in task.splits:
             _add_section(table, [row for row in rows if row.split == split], words)
     else:
         hidden = len(rows) - sum(_add_extremes(table, rows, mark, words) for mark in _STYLES)
-        more = words("screen.more", n=hidden)
-        table.caption = Text(more if table.caption is None else f"{table.caption}\n{more}")
-        table.caption_justify = "left"
-    return Group(title, table)
+        notes.append(words("screen.more", n=hidden))
+    return Group(title, table, *map(Text, notes))
 
 
 def _subjects(task: ScoredTask, scores: Mapping[str, Score], words: Words) -> list[_Row]:
