@@ -1,5 +1,17 @@
-"""Run the command line as ``python -m bundle``."""
+"""The command ``bundle``, also ``python -m bundle``."""
 
-from bundle.cli.main import main
+import signal
 
-main()
+
+def main() -> None:
+    """Run the command line. Ctrl-C while it is imported ends it without a traceback."""
+    if (before := signal.getsignal(signal.SIGINT)) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from bundle.cli.main import main as run  # imported late: slow, and Ctrl-C is heeded first
+
+    signal.signal(signal.SIGINT, before)
+    run()
+
+
+if __name__ == "__main__":
+    main()

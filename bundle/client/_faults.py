@@ -91,7 +91,7 @@ _REFUSED = {
 }
 _KEY_REMEDY = "Check the API key."
 _MODEL_REMEDY = "Check the model name: it must be one that the server lists."
-NETWORK_REMEDY = "Check the base URL and the network; a proxy can be set with HTTPS_PROXY."
+NETWORK_REMEDY = "Check the base URL and its port, and the network; ALL_PROXY sets a proxy."
 LOOPBACK_REMEDY = "Check the base URL and its port, and that the server is running."
 _GATEWAY_REMEDY = (
     "A gateway answered in the API's place: check the base URL, and whether it lets this machine and program through."

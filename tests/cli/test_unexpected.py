@@ -1,6 +1,7 @@
 """Nothing ends in a traceback, with exit code 1 or in an abort."""
 
 import asyncio
+import os
 import resource
 import shutil
 import signal
@@ -17,6 +18,7 @@ from bundle.cli import main as command_line
 from bundle.cli._unexpected import hide_secrets, write_details
 from tests.openai_api import Call, letter, remote_api
 from tests.patience import PATIENCE_S
+from tests.program import run
 from tests.reports.run_directories import write_run
 from tests.stand_ins.box import gpu_box
 
@@ -191,3 +193,11 @@ def test_a_current_directory_that_is_gone_is_named(tmp_path: Path) -> None:
     ended = subprocess.run(["bash", "-c", command, sys.executable], capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     assert "The current directory was removed" in ended.stderr
+
+
+def test_ctrl_c_while_the_program_is_imported_ends_it_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
+
+    ran = run("runs", environment={**os.environ, "PYTHONPATH": str(tmp_path)})
+
+    assert (ran.returncode, ran.stderr) == (-signal.SIGINT, "")
