@@ -3,7 +3,7 @@
 import functools
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -65,6 +65,8 @@ class GroupedHelp(TyperCommand):
         groups: dict[str, list[tuple[str, str]]] = {}
         parameter: Any
         for parameter in self.get_params(ctx):
+            if getattr(parameter, "hidden", False):
+                continue
             names, text = parameter.get_help_record(ctx)
             group = getattr(parameter, "rich_help_panel", None)
             if group is not None:
@@ -79,8 +81,10 @@ class GroupedHelp(TyperCommand):
                 formatter.write_dl([(names.ljust(width), text) for names, text in records], col_max=width)
 
 
-def with_options(command: Callable[..., None]) -> Callable[..., None]:
+def with_options(command: Callable[..., None], *, hidden: Collection[str] = ()) -> Callable[..., None]:
     """Replace every parameter of ``command`` that is a class of options by one option for each of its fields.
+
+    The help does not show the ``hidden`` fields, which the command refuses.
 
     Typer makes the command line from a function's parameters; this one has those, and calls ``command`` with an object
     of each class.
@@ -93,7 +97,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     options = [(one, of_kind[one.name]) for kind, of_kind in hints.items() for one in fields(kind)]
     options.sort(key=lambda option: GROUPS.index(_declared(option[0]).group))
     parameters = [one for name, one in signature.parameters.items() if name not in classes]
-    parameters += [_parameter(one, hint) for one, hint in options]
+    parameters += [_parameter(one, hint, hidden=one.name in hidden) for one, hint in options]
 
     @functools.wraps(command)
     def called_by_typer(**values: Any) -> None:
@@ -114,7 +118,7 @@ def _declared(one: "Field[Any]") -> Option:
     return option
 
 
-def _parameter(one: "Field[Any]", hint: Any) -> inspect.Parameter:
+def _parameter(one: "Field[Any]", hint: Any, *, hidden: bool) -> inspect.Parameter:
     option, default = _declared(one), one.default
     if one.default_factory is not MISSING:
         default = None if option.parse else one.default_factory()
@@ -133,6 +137,7 @@ def _parameter(one: "Field[Any]", hint: Any) -> inspect.Parameter:
         min=option.minimum,
         max=option.maximum,
         show_default=False,
+        hidden=hidden,
         rich_help_panel=option.group,
         autocompletion=_COMPLETED.get(one.name),
     )

@@ -1,5 +1,6 @@
 """``bundle watch``: evaluate the checkpoints of a training as they are written; and what several checkpoints share."""
 
+import functools
 from collections.abc import AsyncIterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _UNTIL = "--until"
 
 
-@with_options
+@functools.partial(with_options, hidden=("adapter", "cluster", "junit", "replicas", "resume", "summary"))
 def watch(
     context: typer.Context,
     folder: Annotated[

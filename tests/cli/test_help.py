@@ -113,3 +113,13 @@ def test_an_unknown_eval_command_suggests_the_right_one(typed: list[str], meant:
     result = CliRunner().invoke(app, typed)
     assert isinstance(result.exception, UsageError)
     assert f"`bundle {meant}`" in str(result.exception)
+
+
+def test_watch_does_not_show_the_options_that_it_refuses(tmp_path: Path) -> None:
+    hidden = [one for one in COMMANDS["watch"].params if one.hidden]
+    assert {one.name for one in hidden} == {"adapter", "cluster", "junit", "replicas", "resume", "summary"}
+    for one in hidden:
+        assert one.opts[0] not in help_of("watch")
+        ran = CliRunner().invoke(app, ["watch", str(tmp_path), one.opts[0], "2"])
+        assert isinstance(ran.exception, UsageError)
+        assert f"{one.opts[0]} is for a single checkpoint" in ran.exception.message
