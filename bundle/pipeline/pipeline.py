@@ -127,9 +127,7 @@ def _plan(session: _Session, target: Target, opened: contextlib.ExitStack) -> Pl
         session.command = then.command  # the one that began it, without --resume
         require_same_plan(then, plan.task_records(), plan.sampling({}))
     if session.conclusion is not None:
-        session.conclusion.require_possible(
-            plan.tasks, {one.task.name: one.subjects for one in plan.planned}, plan.task_records()
-        )
+        session.conclusion.require_possible(plan.task_records())
     if directory is not None:
         session.run = opened.enter_context(Run.resume(directory))
         session.earlier = session.run.earlier

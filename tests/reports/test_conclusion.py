@@ -58,7 +58,6 @@ def test_a_run_that_was_cut_off_has_files_that_say_so_and_keeps_its_exit_code(tm
 
 def test_what_a_plan_cannot_have_is_refused_before_it_is_begun(tmp_path: Path) -> None:
     write_run(tmp_path / "before", {"law": "1111"})
-    subjects = {TASK.name: TASK.select(["law"])}
 
     def planned(*, shape: str = TASK.shape, limit: int | None = None) -> list[TaskRecord]:
         return [TaskRecord.of(TASK, shape=shape, subjects=["law"], limit=limit)]
@@ -66,13 +65,13 @@ def test_what_a_plan_cannot_have_is_refused_before_it_is_begun(tmp_path: Path) -
     score = parse_conclusion(min_scores=["ceval=50"])
     baseline = parse_conclusion(baseline=tmp_path / "before")
 
-    baseline.require_possible([TASK], subjects, planned())
+    baseline.require_possible(planned())
     with pytest.raises(UsageError, match="will have no score"):
-        score.require_possible([TASK], subjects, planned())
+        score.require_possible(planned())
     with pytest.raises(RunError, match="different numbers of questions per subject"):
-        baseline.require_possible([TASK], subjects, planned(limit=5))
+        baseline.require_possible(planned(limit=5))
     with pytest.raises(RunError, match="different prompts"):
-        baseline.require_possible([TASK], subjects, planned(shape="flat"))
+        baseline.require_possible(planned(shape="flat"))
 
 
 def test_other_data_is_refused_once_it_is_loaded(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from bundle.reports.gates.gates import (
     parse_gates,
 )
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
+from bundle.runs.task_record import TaskRecord
 from bundle.tasks.catalog import find_task
 from tests.reports.run_directories import describe, random_outcomes, write_run
 
@@ -100,32 +101,34 @@ def test_a_score_named_twice_is_refused() -> None:
 # Scores that will not be there are known before anything is started
 
 
+def planned(*subjects: str, task: str = "ceval_gen") -> list[TaskRecord]:
+    return [TaskRecord.of(find_task(task), shape="turns", subjects=subjects or None)]
+
+
 def test_all_scores_of_a_task_are_known_beforehand() -> None:
-    names = expected_scores([TASK], {TASK.name: TASK.subjects})
+    names = expected_scores(planned())
 
     assert names[:3] == ["ceval", "ceval-stem", "ceval-social-science"]
     assert len(names) == 6 + 52
-    Gates((MinScore("ceval", 60), MinScore("ceval-law", 50))).require_scored(names)
+    Gates((MinScore("ceval", 60), MinScore("ceval-law", 50))).require_scored(planned())
 
 
 def test_a_mistyped_score_is_answered_with_the_nearest() -> None:
     with pytest.raises(UsageError) as caught:
-        Gates((MinScore("ceval-stme", 60),)).require_scored(expected_scores([TASK], {TASK.name: TASK.subjects}))
+        Gates((MinScore("ceval-stme", 60),)).require_scored(planned())
     assert caught.value.remedy == "Did you mean ceval-stem?"
 
 
 def test_a_group_of_which_only_some_subjects_are_asked_is_refused() -> None:
-    names = expected_scores([TASK], {TASK.name: TASK.select(["law", "logic"])})
+    some = planned("law", "logic")
 
-    assert names == ["ceval-logic", "ceval-law"]
+    assert expected_scores(some) == ["ceval-logic", "ceval-law"]
     with pytest.raises(UsageError, match="this run will have no score 'ceval'"):
-        Gates((MinScore("ceval", 60),)).require_scored(names)
+        Gates((MinScore("ceval", 60),)).require_scored(some)
 
 
 def test_names_that_two_tasks_share_are_told_apart_as_in_the_results() -> None:
-    other = find_task("ceval_zero_shot_gen")
-
-    names = expected_scores([TASK, other], {TASK.name: TASK.subjects, other.name: other.select(["law"])})
+    names = expected_scores([*planned(), *planned("law", task="ceval_zero_shot_gen")])
 
     assert "ceval_gen/ceval" in names
     assert names[-1] == "ceval_zero_shot_gen/ceval-law"

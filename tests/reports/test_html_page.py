@@ -18,7 +18,7 @@ from bundle.reports import html
 from bundle.reports.formats import FORMATS
 from bundle.reports.html import render_page
 from bundle.reports.html.content import sections
-from bundle.reports.html.page import distribution
+from bundle.reports.html.page import distribution, live_data
 from bundle.reports.html.questions import OUTCOMES, question_data
 from bundle.reports.templates import json_for_script
 from bundle.reports.texts import catalog
@@ -160,6 +160,8 @@ def test_a_secret_split_has_counts_and_no_score(tmp_path: Path) -> None:
     found = [OUTCOMES[code].value for code in question_data(run).columns["outcome"]]
     assert found == ["right", "wrong", "unscored", "unscored", "unscored", "silent"]
     assert "The gold answers of this split are secret" in page(run.directory).text
+    live = live_data(run)
+    assert (live["answered"], live["scored"], live["right"]) == (6, 2, 1)
 
 
 def test_a_task_of_ones_own_has_no_groups_and_no_letters_where_answers_are_free(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The line of a terminal that tells how far a run is."""
 
 import re
+from dataclasses import replace
 from io import StringIO
 
 import pytest
@@ -10,51 +11,48 @@ from bundle.reports.screen.live import LiveLine
 from bundle.reports.screen.progress import Progress
 from bundle.runs.predictions import Prediction
 
+ROW = Prediction(
+    *("ceval_gen", "val", "law", 0),
+    reply="A",
+    answer="A",
+    gold="A",
+    correct=True,
+    finish_reason="stop",
+    decided_early=False,
+    prompt_tokens=1,
+    completion_tokens=1,
+    latency_s=0.1,
+    attempts=1,
+)
+
 
 def counted(
     total: int = 1346, *, right: int = 300, wrong: int = 120, failed: int = 2, learned: float | None = None
 ) -> Progress:
     progress = Progress(total, lambda: learned, in_flight=lambda: 64)
     for number in range(right + wrong + failed):
-        failing = number >= right + wrong
-        prediction = Prediction(
-            task="ceval_gen",
-            split="val",
-            subject="law",
-            id=number,
-            reply=None if failing else "A",
-            answer=None if failing else "A",
-            gold="A",
-            correct=None if failing else number < right,
-            finish_reason="stop",
-            decided_early=False,
-            prompt_tokens=1,
-            completion_tokens=1,
-            latency_s=0.1,
-            attempts=2 if failing else 1,
-            error="HTTP 500" if failing else None,
-        )
-        progress.count(prediction)
+        if number >= right + wrong:
+            one = replace(ROW, reply=None, answer=None, correct=None, attempts=2, error="HTTP 500")
+        else:
+            one = replace(ROW, correct=number < right)
+        progress.count(replace(one, id=number))
     return progress
+
+
+def test_answers_whose_gold_is_secret_are_neither_right_nor_wrong() -> None:
+    progress = counted(right=3, wrong=1, failed=0)
+    for number in range(10):
+        secret = replace(ROW, split="test", id=number, gold="", correct=None)
+        progress.count(secret)
+
+    assert progress.done == 14
+    assert "75.0 % of 4 correct" in progress.line()
 
 
 def test_a_question_that_is_asked_again_counts_once() -> None:
     progress = counted(right=1, wrong=0, failed=0)
-    again = Prediction(
-        *("ceval_gen", "val", "law", 0),
-        reply="B",
-        answer="B",
-        gold="A",
-        correct=False,
-        finish_reason="stop",
-        decided_early=False,
-        prompt_tokens=1,
-        completion_tokens=1,
-        latency_s=0.1,
-        attempts=1,
-    )
 
-    progress.count(again)
+    progress.count(replace(ROW, reply="B", answer="B", correct=False))
 
     assert "0.0 % of 1 correct" in [text for _, text in progress.labels()]
 

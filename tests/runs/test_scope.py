@@ -186,13 +186,12 @@ def planned(**fields: Any) -> list[TaskRecord]:
 
 @pytest.mark.parametrize("fields", [{"limit": 2}, {"sample": 5}])
 def test_a_gate_on_a_part_is_refused_unless_that_is_allowed(fields: dict[str, Any]) -> None:
-    subjects = {TASK.name: TASK.subjects}
     with pytest.raises(UsageError, match="this run is partial: ") as caught:
-        parse_conclusion(min_scores=["ceval=50"]).require_possible([TASK], subjects, planned(**fields))
+        parse_conclusion(min_scores=["ceval=50"]).require_possible(planned(**fields))
     assert "--allow-partial" in str(caught.value)
     allowed = parse_conclusion(min_scores=["ceval=50"], allow_partial=True)
-    allowed.require_possible([TASK], subjects, planned(**fields))
-    parse_conclusion(max_unparsed=5).require_possible([TASK], subjects, planned(**fields))
+    allowed.require_possible(planned(**fields))
+    parse_conclusion(max_unparsed=5).require_possible(planned(**fields))
 
 
 def test_a_task_that_asks_fewer_questions_than_a_cut_file_has_is_whole() -> None:
@@ -204,7 +203,7 @@ def test_a_task_that_asks_fewer_questions_than_a_cut_file_has_is_whole() -> None
 
 def test_a_subject_that_is_asked_whole_may_be_judged() -> None:
     wanted = parse_conclusion(min_scores=["ceval-law=50"])
-    wanted.require_possible([TASK], {TASK.name: TASK.select(["law"])}, planned(subjects=["law"]))
+    wanted.require_possible(planned(subjects=["law"]))
 
 
 def test_a_whole_benchmark_has_no_selection() -> None:

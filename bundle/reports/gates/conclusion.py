@@ -1,6 +1,6 @@
 """What happens when a run has ended, besides the table: gates, a summary, a file for CI servers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,18 +9,9 @@ from bundle.errors import RunError, UsageError
 from bundle.reports.formats import write_text
 from bundle.reports.formats.junit import junit
 from bundle.reports.formats.markdown import summary
-from bundle.reports.gates.gates import (
-    Gates,
-    check_gates,
-    compare_with_baseline,
-    expected_scores,
-    gated_exit_code,
-    parse_gates,
-)
+from bundle.reports.gates.gates import Gates, check_gates, compare_with_baseline, gated_exit_code, parse_gates
 from bundle.runs.recorded_run import read_recorded_run
 from bundle.runs.task_record import TaskRecord
-from bundle.tasks.benchmarks import Subject
-from bundle.tasks.scores import ScoredTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +22,14 @@ class Conclusion:
     summary: Path | None = None
     junit: Path | None = None
 
-    def require_possible(
-        self, tasks: Sequence[ScoredTask], subjects: Mapping[str, Sequence[Subject]], planned: Sequence[TaskRecord]
-    ) -> None:
-        """Refuse what the planned run (subjects by task name) cannot have, before anything is started for it.
+    def require_possible(self, planned: Sequence[TaskRecord]) -> None:
+        """Refuse what a planned run cannot have, before anything is started for it.
 
         Raises UsageError if a gate is on a score that the run will not have, or only a part of its questions is asked;
         RunError if the baseline was asked something else.
         """
         self.gates.require_whole(planned)
-        self.gates.require_scored(expected_scores(tasks, subjects))
+        self.gates.require_scored(planned)
         self.gates.require_comparable(planned)
 
     def conclude(self, directory: Path, code: int, note: Callable[[str], None]) -> int:

@@ -5,7 +5,7 @@ is: the missing ones may be exactly those that would have been wrong.
 """
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -21,8 +21,7 @@ from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 from bundle.runs.scope import in_words, planned_selection
 from bundle.runs.task_record import TaskRecord
 from bundle.system.text import did_you_mean, one_line, plural
-from bundle.tasks.benchmarks import Subject
-from bundle.tasks.scores import ScoredTask, score_names
+from bundle.tasks.scores import score_names
 
 _TOLERANCE = 1e-9  # a mean of 52 shares may be a hair off the round number it is
 
@@ -68,11 +67,12 @@ class Gates:
                 remedy="Ask all questions, or add --allow-partial.",
             )
 
-    def require_scored(self, names: Collection[str]) -> None:
-        """Refuse gates on scores that are not among ``names``, those the run will have.
+    def require_scored(self, planned: Sequence[TaskRecord]) -> None:
+        """Refuse gates on scores that the run will not have.
 
         Raises UsageError if there is one; the message suggests the nearest name.
         """
+        names = expected_scores(planned)
         for one in self.min_scores:
             if one.name not in names:
                 hint = "`bundle tasks TASK` lists the subjects; a group needs all its subjects to have a score."
@@ -149,12 +149,14 @@ def parse_gates(
     return gates
 
 
-def expected_scores(tasks: Sequence[ScoredTask], subjects: Mapping[str, Sequence[Subject]]) -> list[str]:
-    """The names of the scores that will have an accuracy, unless replies are missing; subjects are by task name."""
-    names = score_names(tasks)
+def expected_scores(planned: Sequence[TaskRecord]) -> list[str]:
+    """The names of the scores that will have an accuracy, unless replies are missing."""
+    names = score_names(record.scored for record in planned)
     found: list[str] = []
-    for task in tasks:
-        asked = [(split, one.name) for split in task.open_splits for one in subjects[task.name]]
+    for record in planned:
+        task = record.scored
+        subjects = [one.name for one in task.subjects if record.subjects is None or one.name in record.subjects]
+        asked = [(split, name) for split in task.open_splits for name in subjects]
         own = [*task.groups_within(asked), *(task.score_name(*member) for member in asked)]
         found += [names[task.name][name] for name in own]
     return found

@@ -5,13 +5,13 @@ const live = (() => {
   const byId = (name) => document.getElementById(`live-${name}`);
 
   function show() {
-    const { total, answered, failed, right, rate } = data.live;
+    const { total, answered, failed, scored, right, rate } = data.live;
     const done = answered + failed;
     byId("count").textContent = texts.text("live.count", { done: texts.count(done), total: texts.count(total) });
     byId("progress").value = done;
     const parts = [];
     if (rate) parts.push(texts.text("board.rate", { n: rate.toFixed(1) }), texts.text("board.left", { time: texts.duration((total - done) / rate) }));
-    if (answered && right !== null) parts.push(texts.text("live.right", { percent: (100 * right / answered).toFixed(1), n: texts.count(answered) }));
+    if (scored) parts.push(texts.text("live.right", { percent: (100 * right / scored).toFixed(1), n: texts.count(scored) }));
     if (failed) parts.push(texts.text("board.failed", { n: texts.count(failed) }));
     byId("says").textContent = parts.join(" · ");
   }

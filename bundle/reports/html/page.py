@@ -107,7 +107,8 @@ def _progress(run: RecordedRun) -> dict[str, Any]:
         "total": run.total,
         "answered": run.answered,
         "failed": run.failed,
-        "right": sum(scored) if scored else None,
+        "scored": len(scored),
+        "right": sum(scored),
         "rate": len(recent) / min(_RECENT_S, max(1.0, time.time() - min(ends))) if recent else None,
     }
 

@@ -9,8 +9,8 @@ from bundle.runs.predictions import Prediction
 from bundle.system.text import duration, plural, printable
 from bundle.tasks.scores import Part
 
-_FAILED, _WRONG, _RIGHT = 1, 2, 3
-"""What a question has come to; 0 if it was not asked."""
+_FAILED, _UNSCORED, _WRONG, _RIGHT = 1, 2, 3, 4
+"""What a question has come to; 0 if it was not asked. Whether an answer is right is not known where that is secret."""
 
 
 class Progress:
@@ -36,7 +36,7 @@ class Progress:
         self.done = 0
         self._states: dict[Part, bytearray] = {}
         self._failed = 0
-        self._answered: Counter[str] = Counter()
+        self._scored: Counter[str] = Counter()
         self._right: Counter[str] = Counter()
         self._subjects: set[Part] = set()
         self._retries = 0
@@ -47,12 +47,11 @@ class Progress:
         states = self._states.setdefault(prediction.part, bytearray())
         states.extend(bytes(max(0, prediction.id + 1 - len(states))))
         before = states[prediction.id]
-        after = states[prediction.id] = (
-            _FAILED if prediction.error is not None else _WRONG + (prediction.correct is True)
-        )
+        scored = {None: _UNSCORED, False: _WRONG, True: _RIGHT}[prediction.correct]
+        after = states[prediction.id] = _FAILED if prediction.error is not None else scored
         self.done += not before
         self._failed += (after == _FAILED) - (before == _FAILED)
-        self._answered[prediction.task] += (after >= _WRONG) - (before >= _WRONG)
+        self._scored[prediction.task] += (after >= _WRONG) - (before >= _WRONG)
         self._right[prediction.task] += (after == _RIGHT) - (before == _RIGHT)
         self._retries += max(prediction.attempts - 1, 0)
         if prediction.error is None:
@@ -109,8 +108,8 @@ class Progress:
         return None if rate is None or self.done >= self.total else max(1, (self.total - self.done) / rate)
 
     def _shares(self) -> Iterator[str]:
-        several = len(self._answered) > 1
-        for task, count in list(self._answered.items()):  # another thread counts, too
+        several = len(self._scored) > 1
+        for task, count in list(self._scored.items()):  # another thread counts, too
             name = f"{printable(task)} " if several else ""
             if count:
                 yield f"{name}{100 * self._right[task] / count:.1f} % of {count:,}"

@@ -80,12 +80,8 @@ def _best(runs: Sequence[ListedRun]) -> list[ListedRun]:
 
 def _scores(run: ListedRun) -> str:
     # The score of a part of a task is not the score that has the task's name.
-    marks = ("*" if _is_marked(run) else "") + ("?" if run.doubtful else "")
+    marks = ("*" if run.partial else "") + ("?" if run.doubtful else "")
     return " ".join(one.score.percent + marks for one in run.headlines)
-
-
-def _is_marked(run: ListedRun) -> bool:
-    return bool(run.partial and run.headlines)
 
 
 def _duration(run: ListedRun, words: Words) -> str:
