@@ -80,11 +80,12 @@ def test_every_subject_group_and_the_mean_is_told_with_its_interval(tmp_path: Pa
 
     low_high = accuracy_interval([Counts(2, 3)]) * 100
     (law,) = (line for line in section.subjects if line.english == "Law")
-    assert (law.low, law.high) == (low_high.low, low_high.high)
+    assert law.score.interval == low_high
     assert section.overall.score == run.scores["ceval"]
-    assert section.overall.low is not None
-    assert section.overall.low < (run.scores["ceval"].accuracy or 0) < (section.overall.high or 0)
-    assert f"95 % interval {section.overall.low:.1f} – {section.overall.high:.1f}" in text
+    interval = section.overall.score.interval
+    assert interval is not None
+    assert interval.low < (run.scores["ceval"].accuracy or 0) < interval.high
+    assert f"95 % interval {interval.low:.1f} – {interval.high:.1f}" in text
     assert [line.name for line in section.groups] == [
         "ceval-stem",
         "ceval-social-science",
@@ -156,7 +157,7 @@ def test_a_secret_split_has_counts_and_no_score(tmp_path: Path) -> None:
     shown, secret = sections(run)
 
     assert (shown.secret, shown.overall.score.accuracy) == (False, 50)
-    assert (secret.secret, secret.overall.score.accuracy, secret.overall.low) == (True, None, None)
+    assert (secret.secret, secret.overall.score.accuracy, secret.overall.score.interval) == (True, None, None)
     found = [OUTCOMES[code].value for code in question_data(run).columns["outcome"]]
     assert found == ["right", "wrong", "unscored", "unscored", "unscored", "silent"]
     assert "The gold answers of this split are secret" in page(run.directory).text

@@ -1,7 +1,7 @@
 "use strict";
 // The board: tables of runs that can be sorted, filtered and turned to differences, and lines over training steps.
 (() => {
-  const OVERALL = "", REFRESH_MS = 3000, RATE_WINDOW_S = 30;
+  const OVERALL = "", RATE_WINDOW_S = 30;
   const holder = document.getElementById("tables");
   const shown = new Map();
   const seen = new Map();
@@ -246,7 +246,7 @@
 
   function sectionOf(table, number) {
     const title = element("h2", { id: `table-${number}` }, table.title);
-    const words = (state.get("find") ?? "").toLowerCase().split(/\s+/).filter(Boolean);
+    const words = wordsOf(state.get("find") ?? "");
     const runs = table.runs.filter((run) => words.every((word) => `${label(run)} ${run.run}`.toLowerCase().includes(word)));
     const section = element("section", { class: "card", "aria-labelledby": title.id }, title);
     if (table.description.en) section.append(element("p", { class: "muted" }, texts.name(table.description)));
@@ -313,25 +313,6 @@
     }
   }
 
-  // Where reading takes long, it is done less often: the machine has other work.
-  async function refresh() {
-    const began = performance.now();
-    try {
-      const reply = await fetch("board.json");
-      if (reply.ok) {
-        Object.assign(data, await reply.json());
-        now = data.now;
-        note();
-        document.body.classList.remove("lost");
-        render();
-      }
-    } catch {
-      document.body.classList.add("lost");
-      document.getElementById("status").textContent = texts.text("board.lost");
-    }
-    setTimeout(refresh, Math.max(REFRESH_MS, 4 * (performance.now() - began)));
-  }
-
   note();
   texts.onChange(render);
   texts.apply();
@@ -340,5 +321,14 @@
     if (innerWidth !== width) holder.querySelectorAll(".chart").forEach((one) => charts.draw(one, kinds));
     width = innerWidth;
   });
-  if (data.live) setTimeout(refresh, REFRESH_MS);
+  if (data.live) poll("board.json", (latest) => {
+    Object.assign(data, latest);
+    now = data.now;
+    note();
+    document.body.classList.remove("lost");
+    render();
+  }, () => {
+    document.body.classList.add("lost");
+    document.getElementById("status").textContent = texts.text("board.lost");
+  });
 })();

@@ -109,9 +109,9 @@ def _run(one: BoardRun, place: Path | None, comparison: str | None) -> dict[str,
         "gpu": recent_utilization(run.directory) if going_on else None,
         "whole": one.section.complete,
         "scores": {
-            group: [line.score.accuracy, line.low, line.high]
+            group: [line.score.accuracy, interval.low, interval.high]
             for group, line in one.lines.items()
-            if line.score.accuracy is not None
+            if (interval := line.score.interval) is not None
         },
         "changes": {
             group: {

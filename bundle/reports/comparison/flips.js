@@ -12,7 +12,7 @@
 
     function matching() {
       const wanted = new FormData(form);
-      const words = wanted.get("words").toLowerCase().split(/\s+/).filter(Boolean);
+      const words = wordsOf(wanted.get("words"));
       return flips.filter((flip) => {
         const question = data.questions[flip.q];
         if (wanted.get("part") !== "" && question.part !== Number(wanted.get("part"))) return false;
@@ -60,13 +60,9 @@
       more.textContent = texts.text("compare.more", { n: Math.min(STEP, all.length - shown) });
     }
 
-    function fillSubjects() {
-      const select = form.elements.part, chosen = select.value;
-      const there = new Set(flips.map((flip) => data.questions[flip.q].part));
-      while (select.options.length > 1) select.remove(1);
-      data.parts.forEach((one, place) => there.has(place) && select.append(element("option", { value: place }, texts.name(one))));
-      select.value = chosen;
-    }
+    const there = new Set(flips.map((flip) => data.questions[flip.q].part));
+    const subjects = data.parts.map((one, place) => [place, one]).filter(([place]) => there.has(place));
+    const fillSubjects = () => fillChoices(form.elements.part, subjects.map(([place, one]) => [place, texts.name(one)]));
 
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("input", () => {

@@ -34,24 +34,15 @@ class Line:
     chinese: str
     group: str
 
-    @property
-    def low(self) -> float | None:
-        """Lower end of the 95 % interval, in percent; None without an accuracy."""
-        return None if self.score.interval is None else self.score.interval.low
-
-    @property
-    def high(self) -> float | None:
-        """Its upper end."""
-        return None if self.score.interval is None else self.score.interval.high
-
     def to_json(self) -> dict[str, Any]:
+        interval = self.score.interval
         return {
             "en": self.english,
             "zh": self.chinese,
             "group": self.group,
             "accuracy": self.score.accuracy,
-            "low": self.low,
-            "high": self.high,
+            "low": interval and interval.low,
+            "high": interval and interval.high,
             "n": self.score.n,
             "answered": self.score.answered,
         }

@@ -1,7 +1,6 @@
 "use strict";
 // The page of a run that goes on: how far it is and how fast, asked for again and again; the rest is as it was made.
 const live = (() => {
-  const REFRESH_MS = 3000;
   const byId = (name) => document.getElementById(`live-${name}`);
 
   function show() {
@@ -24,29 +23,19 @@ const live = (() => {
     else byId("says").textContent = texts.text("live.ended");
   }
 
-  // Where reading takes long, it is done less often: the machine has other work.
-  async function refresh() {
-    const began = performance.now();
-    try {
-      const reply = await fetch(data.live.address);
-      if (reply.ok) {
-        const { pace, gpus, ...now } = await reply.json();
-        Object.assign(data, { pace, gpus });
-        Object.assign(data.live, now);
-        if (!now.running) return end();
-        show();
-        document.querySelectorAll(".over-time .chart").forEach((one) => charts.draw(one, reportCharts));
-      }
-    } catch {
-      byId("says").textContent = texts.text("live.lost");
-    }
-    setTimeout(refresh, Math.max(REFRESH_MS, 4 * (performance.now() - began)));
-  }
-
   function start() {
     byId("reload").addEventListener("click", () => location.reload());
     texts.onChange(show);
-    setTimeout(refresh, REFRESH_MS);
+    poll(data.live.address, ({ pace, gpus, ...now }) => {
+      Object.assign(data, { pace, gpus });
+      Object.assign(data.live, now);
+      if (!now.running) {
+        end();
+        return false;
+      }
+      show();
+      document.querySelectorAll(".over-time .chart").forEach((one) => charts.draw(one, reportCharts));
+    }, () => { byId("says").textContent = texts.text("live.lost"); });
   }
 
   return { start };

@@ -55,7 +55,7 @@ const questions = (() => {
   }
 
   function filter() {
-    const words = (wanted.words ?? "").toLowerCase().split(/\s+/).filter(Boolean);
+    const words = wordsOf(wanted.words ?? "");
     const here = d3.range(id.length).filter((row) =>
       (wanted.part === undefined || part[row] === Number(wanted.part)) &&
       (wanted.answer === undefined || (answer[row] !== null && (answer[row] === wanted.answer || (wanted.answer === "" && data.outcomes[outcome[row]] === "silent")))) &&
@@ -180,13 +180,7 @@ const questions = (() => {
   }
 
   // Subjects in the order of the tasks.
-  function fillSubjects() {
-    const select = form.elements.part;
-    const chosen = select.value;
-    while (select.options.length > 1) select.remove(1);
-    data.parts.forEach((one, place) => select.append(element("option", { value: place }, partName(one))));
-    select.value = chosen;
-  }
+  const fillSubjects = () => fillChoices(form.elements.part, data.parts.map((one, place) => [place, partName(one)]));
 
   function start() {
     let typing = null;

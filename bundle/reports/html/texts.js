@@ -52,6 +52,33 @@ const texts = (() => {
   return { text, name, count, duration, apply, toggle, onChange: (listener) => listeners.push(listener) };
 })();
 
+// The lower-case words of what was typed to be found.
+const wordsOf = (text) => text.toLowerCase().split(/\s+/).filter(Boolean);
+
+// Fill a list behind its first choice, which stands for all; what was chosen stays chosen.
+function fillChoices(select, choices) {
+  const chosen = select.value;
+  select.replaceChildren(select.options[0], ...choices.map(([value, name]) => element("option", { value }, name)));
+  select.value = chosen;
+}
+
+// Ask the server for data again and again, until `found` returns false. Where reading takes long, it is done less
+// often: the machine has other work.
+function poll(address, found, lost) {
+  const REFRESH_MS = 3000;
+  async function ask() {
+    const began = performance.now();
+    try {
+      const reply = await fetch(address);
+      if (reply.ok && found(await reply.json()) === false) return;
+    } catch {
+      lost();
+    }
+    setTimeout(ask, Math.max(REFRESH_MS, 4 * (performance.now() - began)));
+  }
+  setTimeout(ask, REFRESH_MS);
+}
+
 // An element with attributes and children; a string among them becomes text, never markup.
 function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
