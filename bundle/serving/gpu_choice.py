@@ -73,7 +73,7 @@ def _reserve(allowed: Sequence[Gpu], job: Job, count: int) -> tuple[tuple[Gpu, .
     if len(taken) < len(chosen):
         raise _InUseError(by_others)
     try:
-        require_memory(taken, needed_mib(job.checkpoint.weights.size, len(taken)))
+        require_memory(taken[:count], needed_mib(job.checkpoint.weights.size, count))
     except ServerError as error:
         details = [*error.details, *_in_use(by_others)]
         raise ServerError(error.message, remedy=error.remedy, details=details) from None

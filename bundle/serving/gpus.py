@@ -120,8 +120,8 @@ def list_processes(limit_s: float = _ANSWER_S) -> list[GpuProcess]:
     except NvidiaSmiError:
         return []
     return [
-        GpuProcess(uuid, int(pid), name, _mib(used))
-        for uuid, pid, name, used in (row for row in rows if len(row) == 4)
+        GpuProcess(uuid, int(pid), ", ".join(name), _mib(used))
+        for uuid, pid, *name, used in (row for row in rows if len(row) >= 4)
         if pid.isdigit()
     ]
 
@@ -150,15 +150,17 @@ def select_gpus(gpus: Sequence[Gpu], wanted: str | None, count: int) -> list[Gpu
     ``wanted``, as in ``--gpu``, holds numbers or UUIDs separated by commas; None is for those with the most free
     memory. Raises UsageError if it names a GPU that does not exist, or there are too few.
     """
+    chosen = sorted(gpus, key=lambda gpu: -(gpu.free_mib or 0))[:count]
     if wanted is not None:
-        chosen = [_find_gpu(gpus, entry.strip()) for entry in wanted.split(",")]
-        if None in chosen or not chosen:
+        named = dict.fromkeys(_find_gpu(gpus, entry.strip()) for entry in wanted.split(","))
+        chosen = [gpu for gpu in named if gpu is not None]
+        if len(chosen) < len(named):
             there = ", ".join(gpu.device for gpu in gpus) or "none"
             raise UsageError(f"--gpu {wanted}: no such GPU.", remedy=f"Available GPUs: {there}.")
-        return [gpu for gpu in chosen if gpu is not None]
-    if len(gpus) < count:
-        raise UsageError(f"The server needs {count} GPUs, and only {len(gpus)} may be used.", remedy="Lower --tp.")
-    return sorted(gpus, key=lambda gpu: -(gpu.free_mib or 0))[:count]
+    if len(chosen) < count:
+        remedy = "Name as many, or spread the model over fewer." if wanted else "Spread the model over fewer."
+        raise UsageError(f"The server needs {count} GPUs, and only {len(chosen)} may be used.", remedy=remedy)
+    return chosen
 
 
 def groups_of(wanted: str, count: int) -> list[str]:

@@ -23,10 +23,10 @@ def on_box(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None
 
 
 def test_gpus_are_read_from_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    on_box(monkeypatch, gpu_box(tmp_path, processes=[(GPU[1], 4242, "/usr/bin/python3", 900)]))
+    on_box(monkeypatch, gpu_box(tmp_path, processes=[(GPU[1], 4242, "/opt/a, b/python3", 900)]))
 
     assert ask_for_gpus().gpus == (Gpu(0, str(GPU[1]), "NVIDIA H100 80GB HBM3", 81559, 80000, "570.86.15"),)
-    assert [(process.pid, process.used_mib) for process in list_processes()] == [(4242, 900)]
+    assert [(one.pid, one.name, one.used_mib) for one in list_processes()] == [(4242, "/opt/a, b/python3", 900)]
 
 
 def test_without_a_driver_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,3 +105,5 @@ def test_a_gpu_that_is_not_there_is_an_error_that_lists_those_that_are(wanted: s
 def test_too_few_gpus_are_an_error() -> None:
     with pytest.raises(UsageError, match="needs 4 GPUs, and only 3"):
         select_gpus(ALL, None, 4)
+    with pytest.raises(UsageError, match="needs 2 GPUs, and only 1"):
+        select_gpus(ALL, "1,1", 2)
