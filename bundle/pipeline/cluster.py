@@ -7,7 +7,7 @@ worker does there, and each server has a worker of its own.
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -284,7 +284,7 @@ class ClusterModel(Prepared):
                     raise
                 raise _as_server_error(error) from None
             client = DistantClient(link, worker.prepared["scoring"])
-            yield Server(client, lambda work: _attend(link, work))
+            yield Server(client, lambda work: until_done_or_trouble(work, _trouble(link)))
             with self._timing.phase("stop_s"):
                 await cleanup.aclose()
 
@@ -320,10 +320,6 @@ class _Heard:
                 descriptor = open_for_writing(self._log, os.O_CREAT | os.O_APPEND)
                 with os.fdopen(descriptor, "a", encoding="utf-8") as file:
                     file.write(text)
-
-
-async def _attend(link: Link, work: Coroutine[Any, Any, None]) -> ServerError | None:
-    return await until_done_or_trouble(work, _trouble(link))
 
 
 async def _trouble(link: Link) -> ServerError:

