@@ -1,17 +1,16 @@
 """How busy GPUs are while a server is asked: seen now and then, at next to no cost."""
 
 import asyncio
-import contextlib
 import os
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from bundle.serving.gpus import Gpu
-from bundle.system.background import in_thread
+from bundle.system.background import begin, in_thread
 from bundle.system.guarded import SAFE_PATH, without_keys
 
 _QUERY = "--query-gpu=uuid,utilization.gpu,memory.used,memory.total"
@@ -55,7 +54,7 @@ async def watch(gpus: Sequence[Gpu], seen: Callable[[Sequence[Load]], None]) -> 
     began, failures = time.monotonic(), 0
     while failures < _MOST_FAILURES:
         asked = time.monotonic()
-        loads = _loads(await _Query(query).answer(), places)
+        loads = _loads(await _answer(query), places)
         if loads:
             seen(loads)
         failures = 0 if loads else failures + 1
@@ -64,51 +63,37 @@ async def watch(gpus: Sequence[Gpu], seen: Callable[[Sequence[Load]], None]) -> 
         await asyncio.sleep(pause_s)
 
 
-class _Query:
-    """One question to ``nvidia-smi``, asked in a thread, where starting a program does not hold up the event loop."""
+async def _answer(command: Sequence[str]) -> str:
+    """What a program says; "" where it fails or takes long. Cancelled, it leaves no process.
 
-    def __init__(self, command: Sequence[str]) -> None:
-        self._command = command
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[str] | None = None
-        self._called_off = False
+    Starting one holds up a thread, and not the event loop.
+    """
+    starting = begin(
+        lambda: subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+            env={**without_keys(os.environ), **SAFE_PATH},
+        )
+    )
+    try:
+        process = await asyncio.wrap_future(starting)
+        said, _ = await in_thread(lambda: process.communicate(timeout=_LONGEST_ANSWER_S))
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    finally:
+        starting.add_done_callback(_end)
+    return said if process.returncode == 0 else ""
 
-    async def answer(self) -> str:
-        """What it says; "" where it fails or takes long. Cancelled, it leaves no process."""
-        try:
-            return await in_thread(self._ask)
-        finally:
-            self._call_off()
 
-    def _ask(self) -> str:
-        with self._lock, contextlib.suppress(OSError):
-            if not self._called_off:
-                self._process = subprocess.Popen(
-                    self._command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    text=True,
-                    errors="replace",
-                    env={**without_keys(os.environ), **SAFE_PATH},
-                )
-        if (process := self._process) is None:
-            return ""
-        try:
-            said, _ = process.communicate(timeout=_LONGEST_ANSWER_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            # One that is stuck in the driver dies when that lets go of it.
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.communicate(timeout=1)
-            return ""
-        return said if process.returncode == 0 else ""
-
-    def _call_off(self) -> None:
-        with self._lock:
-            self._called_off = True
-            if self._process is not None:
-                self._process.kill()
+def _end(started: "Future[subprocess.Popen[str]]") -> None:
+    """Kill a program that has not ended; one that is stuck in the driver dies when that lets go of it."""
+    if started.exception() is None and (process := started.result()).poll() is None:
+        process.kill()
+        begin(process.wait)
 
 
 def _loads(said: str, places: dict[str, int]) -> list[Load]:

@@ -80,6 +80,6 @@ SIGNS: Final = Signs(
     deadly=_ENGINE_DIED,
     # The PyTorch engine runs in a child process, or in several; TurboMind in the server itself.
     vital=r"multiprocessing\.spawn\b",
-    # So that process calls itself from 0.14 on. Before it has, lmdeploy itself notices its end within a second.
+    # What that process calls itself from 0.14 on. Before it has, lmdeploy itself notices its end within a second.
     lasting="^ZMQMPEngine$",
 )
