@@ -228,7 +228,7 @@ class Local(Target):
                 trust_remote_code=self.trusted,
                 conversations=[question.messages for question in choose_prompts(questions, 1)[0]],
                 uses_template=not plan.requests.plain and not self._chosen_template,
-                template_arguments=template_arguments(plan.requests.extra_body),
+                template_arguments=template_arguments(plan.requests.settings.extra_body),
             )
             asyncio.run(proof)
 

@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import importlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bundle.checkpoints import Conversation, RenderedPrompt, TokenizerProof, prove_tokenizer
-from bundle.client import ClientSettings, Endpoint
+from bundle.client import Endpoint
 from bundle.errors import ServerError
 from bundle.pipeline.options import LocalOptions
 from bundle.pipeline.plan import Loaded, Requests
@@ -26,7 +27,6 @@ from bundle.system.background import in_thread, until_done_or_trouble
 if TYPE_CHECKING:  # slow to import, and the server should start first
     from bundle.client import ChatClient
 
-_TIMEOUT_S, _RETRIES = 600.0, 3
 _USUAL_REPLY = 2048
 """Tokens of the longest reply that ``longest_silence_s`` is meant for."""
 
@@ -65,7 +65,7 @@ class LocalModel(Prepared):
 
     @property
     def extra_body(self) -> Mapping[str, Any]:
-        return {**(self.spec.greedy if self._requests.temperature == 0 else {}), **self._stop}
+        return {**(self.spec.greedy if self._requests.settings.temperature == 0 else {}), **self._stop}
 
     async def check(self, started: asyncio.Event, loading: Awaitable[Loaded]) -> None:
         """Prove the tokenizer, and import the client. Each takes a second or two, as does the server."""
@@ -90,7 +90,7 @@ class LocalModel(Prepared):
             trust_remote_code=spec.model.own_code,
             conversations=conversations,
             uses_template=not self._requests.plain and spec.chosen_template is None,
-            template_arguments=template_arguments(self._requests.extra_body),
+            template_arguments=template_arguments(self._requests.settings.extra_body),
             template=spec.template,
         )
         if self._requests.plain:  # ends where the checkpoint's files say, as in OpenCompass's configs of base models
@@ -168,19 +168,9 @@ class LocalModel(Prepared):
     def _client(self, server: ReadyServer) -> "ChatClient":
         from bundle.client import ChatClient  # imported late: slow, and the server should start first
 
-        asked = self._requests
-        settings = ClientSettings(
-            temperature=asked.temperature,
-            timeout_s=asked.timeout_s or _TIMEOUT_S,
-            retries=_RETRIES if asked.retries is None else asked.retries,
-            qps=asked.qps,
-            stream=asked.stream,
-            extra_body=_understood(asked.extra_body),
-            answer_from_thinking=asked.answer_from_thinking,
-            thinking=asked.thinking,
-            scoring=self.spec.scoring,
-            only_this_model=True,
-        )
+        asked = self._requests.settings
+        fields = _understood(asked.extra_body)
+        settings = replace(asked, extra_body=fields, scoring=self.spec.scoring, only_this_model=True)
         endpoint = Endpoint(server.base_url, [server.api_key])
         return ChatClient(endpoint, self.spec.served_name, settings, say=self._screen.say)
 

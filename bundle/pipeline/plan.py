@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from bundle.checkpoints import TokenCounter
+from bundle.client import ClientSettings
 from bundle.config.model_files import ModelFile
 from bundle.errors import UsageError
 from bundle.pipeline.context import ContextLimit, Fit
@@ -22,6 +23,7 @@ from bundle.tasks.catalog import Question, Task, find_task
 from bundle.tasks.own_rows import OwnRows
 from bundle.tasks.sources import Tables, require_source
 
+_TIMEOUT_S, _RETRIES = 600.0, 3
 _MAX_OUT_LEN, _MAX_OUT_LEN_PLAIN = 2048, 1024
 """What OpenCompass's model configs for this family of models say, chat and base, where neither task nor model file
 does."""
@@ -51,29 +53,19 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """What is the same in every request, and how long one may take.
+    """What is the same in every request.
 
     Attributes:
         plain: Whether no prompt is a chat's: all are text for the model to continue.
         scores: Whether it is asked how likely texts are.
-        temperature: 0 is greedy.
         longest_reply: Maximum tokens.
-        extra_body: Further fields, from the model file.
-        thinking: The marks around thinking that the model file declares.
-        timeout_s: Maximum seconds of an attempt; None for the default, as of ``retries``.
+        settings: How the model is asked, but for what its target adds.
     """
 
     plain: bool
     scores: bool
-    temperature: float
     longest_reply: int
-    extra_body: Mapping[str, Any]
-    thinking: tuple[str, str] | None
-    timeout_s: float | None
-    retries: int | None
-    qps: float | None
-    stream: Literal["auto", "always", "never"]
-    answer_from_thinking: bool
+    settings: ClientSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,13 +180,13 @@ class Plan:
 
     def sampling(self, extra_body: Mapping[str, Any], prompt_date: str | None = None) -> SamplingRecord:
         """How replies are generated, for the run's record; ``extra_body`` is what the target adds to every request."""
-        lengths = set(self.max_out_len.values())
+        how, lengths = self.requests.settings, set(self.max_out_len.values())
         return SamplingRecord(
-            temperature=self.requests.temperature,
+            temperature=how.temperature,
             max_out_len=lengths.pop() if len(lengths) == 1 else self.max_out_len,
             max_seq_len=min(self.limits).tokens if self.limits else None,
-            thinking=self.requests.thinking,
-            extra_body={**extra_body, **self.requests.extra_body},
+            thinking=how.thinking,
+            extra_body={**extra_body, **how.extra_body},
             prompt_date=prompt_date,
         )
 
@@ -258,15 +250,17 @@ def plan_tasks(options: EvaluationOptions, model: ModelFile) -> Plan:
         requests=Requests(
             plain=all(one.shape == "plain" for one in planned),
             scores=any(task.by_likelihood for task in tasks),
-            temperature=sampling.temperature if options.temperature is None else options.temperature,
             longest_reply=max(one.max_out_len for one in planned),
-            extra_body=sampling.fields,
-            thinking=None if model.thinking is None else (model.thinking.open, model.thinking.close),
-            timeout_s=options.request_timeout,
-            retries=options.retries,
-            qps=options.qps,
-            stream=options.stream,
-            answer_from_thinking=options.answer_from_thinking,
+            settings=ClientSettings(
+                temperature=sampling.temperature if options.temperature is None else options.temperature,
+                timeout_s=options.request_timeout or _TIMEOUT_S,
+                retries=_RETRIES if options.retries is None else options.retries,
+                qps=options.qps,
+                stream=options.stream,
+                extra_body=sampling.fields,
+                answer_from_thinking=options.answer_from_thinking,
+                thinking=None if model.thinking is None else (model.thinking.open, model.thinking.close),
+            ),
         ),
     )
 

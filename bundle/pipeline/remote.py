@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 from bundle.checkpoints import TokenCounter, token_counter
 from bundle.client import (
     ChatClient,
-    ClientSettings,
     Endpoint,
     KeyRing,
     RefusedError,
@@ -80,7 +79,7 @@ class Remote(Target):
         return counter
 
     async def prepare(self, plan: Plan, screen: Screen, timing: Timing) -> "RemoteModel":
-        settings, asked = self.model_file.remote, plan.requests
+        settings, asked = self.model_file.remote, plan.options
         base_url = normalise_base_url(self._base_url(settings, screen))
         if not is_loopback(base_url) and (proxy := proxy_for(base_url)) is not None:
             screen.say(f"asking through the proxy {proxy.address} (from {proxy.variable})")
@@ -96,19 +95,10 @@ class Remote(Target):
         requests = RequestsRecord(
             qps=asked.qps or settings.qps,
             retries=settings.retries if asked.retries is None else asked.retries,
-            timeout_s=asked.timeout_s or settings.timeout_s,
+            timeout_s=asked.request_timeout or settings.timeout_s,
         )
-        how = ClientSettings(
-            temperature=asked.temperature,
-            timeout_s=requests.timeout_s,
-            retries=requests.retries,
-            qps=requests.qps,
-            patience_s=_PATIENCE_S if self._options.patience is None else self._options.patience,
-            stream=asked.stream,
-            extra_body=asked.extra_body,
-            answer_from_thinking=asked.answer_from_thinking,
-            thinking=asked.thinking,
-        )
+        patience_s = _PATIENCE_S if self._options.patience is None else self._options.patience
+        how = replace(plan.requests.settings, patience_s=patience_s, **requests.model_dump())
         connect = partial(ChatClient, endpoint, name, how, say=screen.say)
         record = RemoteModelRecord(name=hide(name), base_url=base_url, headers=shown_headers)
         return RemoteModel(

@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pydantic import TypeAdapter
+
 from bundle.checkpoints import fingerprint
 from bundle.client import EarlyDecisions
 from bundle.errors import ExitCode
@@ -113,12 +115,10 @@ class Worker:
 
     async def open(self, model_dir: str, options: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
         """Inspect the checkpoint and choose the engine."""
-        adapter = [one and Path(one) for one in options["adapter"]]
         machine = Machine()
         machine.look("lmdeploy" if options["engine"] == "auto" else options["engine"])
-        self._local = local = Local(
-            Path(model_dir), LocalOptions(**{**options, "adapter": adapter}), arguments, machine
-        )
+        served = TypeAdapter(LocalOptions).validate_python(options)
+        self._local = local = Local(Path(model_dir), served, arguments, machine)
         await local.open(_Told(self))
         engine = await in_thread(lambda: local.engine)
         return {
@@ -131,8 +131,8 @@ class Worker:
     async def prepare(self, requests: Mapping[str, Any]) -> dict[str, Any]:
         """Do what comes before the server's start."""
         assert self._local is not None
-        told = {**requests, "thinking": requests["thinking"] and tuple(requests["thinking"])}
-        self._model = model = await self._local.model(Requests(**told), _Told(self), Timing())
+        asked = TypeAdapter(Requests).validate_python(requests)
+        self._model = model = await self._local.model(asked, _Told(self), Timing())
         served = await in_thread(model.describe)
         assert served.engine is not None
         return {

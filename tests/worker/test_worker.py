@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bundle.checkpoints import fingerprint, inspect_checkpoint
+from bundle.client import ClientSettings
 from bundle.errors import CheckpointError, ServerError
 from bundle.fleet import DistantClient, Link
 from bundle.pipeline.options import LocalOptions
@@ -24,19 +25,7 @@ from tests.program import carrying
 from tests.stand_ins.box import gpu_box
 from tests.stand_ins.journal import Story, read_journal
 
-REQUESTS = Requests(
-    plain=False,
-    scores=False,
-    temperature=0.0,
-    longest_reply=64,
-    extra_body={},
-    thinking=None,
-    timeout_s=None,
-    retries=None,
-    qps=None,
-    stream="auto",
-    answer_from_thinking=False,
-)
+REQUESTS = Requests(False, False, 64, ClientSettings(temperature=0.0, timeout_s=600.0, retries=3))
 MESSAGES: list[Message] = [{"role": "user", "content": "甲乙丙丁"}]
 
 
