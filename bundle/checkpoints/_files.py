@@ -47,15 +47,22 @@ def list_names(directory: Path) -> tuple[str, ...]:
 
     Raises CheckpointError if the directory cannot be read.
     """
-    try:
+    with reading(directory):
         return tuple(sorted(child.name for child in directory.iterdir()))
-    except OSError as error:
-        raise unreadable(directory, error) from error
 
 
 def further_templates(directory: Path) -> list[str]:
     """The names of those in the directory ``TEMPLATES``, with its own."""
     return sorted(f"{TEMPLATES}/{path.name}" for path in (directory / TEMPLATES).glob("*.jinja"))
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Within it, what the operating system does not let us read raises CheckpointError, as about this path."""
+    try:
+        yield
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def unreadable(path: Path, error: OSError) -> CheckpointError:
@@ -100,10 +107,8 @@ def require_content(paths: Sequence[Path], *, longest: int | None = None) -> Non
 def read_whole(path: Path) -> bytes:
     """A file of moderate size. Raises CheckpointError as `require_content` does."""
     require_content([path], longest=WHOLE_FILE_LIMIT)
-    try:
+    with reading(path):
         return path.read_bytes()
-    except OSError as error:
-        raise unreadable(path, error) from error
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -158,7 +163,7 @@ def download_hint(directory: Path) -> str | None:
 
 def _look(path: Path) -> tuple[int, bytes, bytes]:
     """A regular file's size, first and last bytes."""
-    try:
+    with reading(path):
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise CheckpointError(f"{shown(path)} is a directory; a file is expected.", remedy=_DOWNLOAD_AGAIN)
@@ -169,8 +174,6 @@ def _look(path: Path) -> tuple[int, bytes, bytes]:
             head, size = file.read(64), file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 64))
             return size, head, file.read(64)
-    except OSError as error:
-        raise unreadable(path, error) from error
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
-from bundle.checkpoints._files import listed, shown, unreadable
+from bundle.checkpoints._files import listed, reading, shown
 from bundle.checkpoints._safetensors import BITS
 from bundle.errors import CheckpointError
 
@@ -151,7 +151,7 @@ def describe(files: Sequence[str]) -> list[Described]:
 
 def _describe(path: Path) -> Described:
     try:
-        with path.open("rb") as file:
+        with reading(path), path.open("rb") as file:
             is_zip = file.read(4) == b"PK\x03\x04"
             file.seek(0)
             content, places = _of_zip(file) if is_zip else _of_pickles(file)
@@ -160,8 +160,8 @@ def _describe(path: Path) -> Described:
         raise CheckpointError(
             f"{shown(path)} holds {shown(what, 300)}.", remedy=remedy.replace("FILE", str(path))
         ) from error
-    except OSError as error:
-        raise unreadable(path, error) from error
+    except CheckpointError:
+        raise
     # Broken pickles raise whatever the operations they are made of can raise.
     except Exception as error:
         raise CheckpointError(

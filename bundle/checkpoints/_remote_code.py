@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from bundle.checkpoints._files import shown, unreadable
+from bundle.checkpoints._files import reading, shown
 from bundle.errors import CheckpointError
 from bundle.system.files import read_regular
 
@@ -82,10 +82,8 @@ def _follow(module: Path, directory: Path, found: dict[Path, None]) -> None:
         if path in found:
             continue
         found[path] = None
-        try:
+        with reading(path):
             source = read_regular(path, _CODE_LIMIT)
-        except OSError as error:
-            raise unreadable(path, error) from error
         for imported, names, plain in _RELATIVE_IMPORT.findall(source.decode("utf-8", "replace")):
             modules = [imported or plain] if imported or plain else re.findall(r"\w+", names)
             candidates = (path.parent / (name.replace(".", "/") + ".py") for name in modules)

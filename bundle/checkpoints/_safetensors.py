@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeGuard
 
-from bundle.checkpoints._files import shown, unreadable
+from bundle.checkpoints._files import reading, shown
 from bundle.errors import CheckpointError
 
 _HEADER_LIMIT: Final = 100_000_000  # safetensors' own MAX_HEADER_SIZE
@@ -69,19 +69,16 @@ def read_safetensors_header(path: Path) -> Weights:
 
     Raises CheckpointError if the file is unreadable, truncated, longer than its header says, or its header is broken.
     """
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8:
-                raise _broken(path, f"truncated: {size} bytes, but its header's length alone takes 8")
-            if length > _HEADER_LIMIT:
-                raise _broken(path, f"not a safetensors file: its header would take {length:,} bytes")
-            if size < 8 + length:
-                raise _broken(path, f"truncated within its header: {size:,} of at least {8 + length:,} bytes")
-            raw = file.read(length)
-    except OSError as error:
-        raise unreadable(path, error) from error
+    with reading(path), path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8:
+            raise _broken(path, f"truncated: {size} bytes, but its header's length alone takes 8")
+        if length > _HEADER_LIMIT:
+            raise _broken(path, f"not a safetensors file: its header would take {length:,} bytes")
+        if size < 8 + length:
+            raise _broken(path, f"truncated within its header: {size:,} of at least {8 + length:,} bytes")
+        raw = file.read(length)
     try:
         header = json.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -96,11 +93,8 @@ def read_safetensors_header(path: Path) -> Weights:
     if size > expected:
         raise _broken(path, f"{size - expected:,} bytes longer than its header says ({size:,}, not {expected:,})")
     tensors = {name: StoredTensor(entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
-    data = 8 + length
-    places = {
-        name: Place(path, data + entry["data_offsets"][0], data + entry["data_offsets"][1])
-        for name, entry in header.items()
-    }
+    offsets = {name: entry["data_offsets"] for name, entry in header.items()}
+    places = {name: Place(path, 8 + length + begin, 8 + length + end) for name, (begin, end) in offsets.items()}
     return Weights((path,), data_bytes, tensors, places)
 
 

@@ -20,73 +20,60 @@ class TrainingState:
     remedy: str
 
 
+_MERGE_VERL: Final = (
+    "Gather them: `python -m verl.model_merger merge --backend {} --local_dir {} --target_dir {}-hf`; then give {}-hf."
+)
 # The special before the vague. {0} is the directory, {1} the first of the names that were recognised.
-_KINDS: Final = (
-    (
-        r"pytorch_model_fsdp_\d+",
+_KINDS: Final = {
+    r"pytorch_model_fsdp_\d+": (
         "shards of FSDP",
         "Gather them: `accelerate merge-weights {0}/{1} {0}`; then give {0}.",
     ),
-    (
-        r"model_world_size_\d+_rank_\d+\.pt",
-        "shards of verl",
-        "Gather them: `python -m verl.model_merger merge --backend fsdp --local_dir {0} --target_dir {0}-hf`; then "
-        "give {0}-hf.",
-    ),
-    (
-        r"global_step_\d+",
-        "shards of verl",
-        "Gather them: `python -m verl.model_merger merge --backend fsdp --local_dir {0}/{1}/actor "
-        "--target_dir {0}/{1}-hf`; then give {0}/{1}-hf.",
-    ),
-    (
-        r"dist_ckpt",
-        "shards of verl with Megatron",
-        "Gather them: `python -m verl.model_merger merge --backend megatron --local_dir {0} --target_dir {0}-hf`; then "
-        "give {0}-hf.",
-    ),
-    (
-        r"model(?:_[tw]p\d+)+_pp\d+\.pt",
+    r"model_world_size_\d+_rank_\d+\.pt": ("shards of verl", _MERGE_VERL.format("fsdp", "{0}", "{0}", "{0}")),
+    r"global_step_\d+": ("shards of verl", _MERGE_VERL.format("fsdp", "{0}/{1}/actor", "{0}/{1}", "{0}/{1}")),
+    r"dist_ckpt": ("shards of verl with Megatron", _MERGE_VERL.format("megatron", "{0}", "{0}", "{0}")),
+    r"model(?:_[tw]p\d+)+_pp\d+\.pt": (
         "a checkpoint of InternEvo",
         "Convert it with the script of InternEvo: `python transformers/convert2hf_internlm2.py --src {0} --tgt {0}-hf "
         "--tokenizer TOKENIZER.model`; then give {0}-hf.",
     ),
-    (
-        r"iter_\d+|mp_rank_\d+(?:_\d+)*|common\.pt|.*\.nemo",
+    r"iter_\d+|mp_rank_\d+(?:_\d+)*|common\.pt|.*\.nemo": (
         "a checkpoint of Megatron-LM or NeMo",
         "Convert it to the Hugging Face format with your trainer's tool (Megatron-LM: tools/checkpoint/convert.py; "
         "Megatron-Bridge: AutoBridge.export_ckpt), and give the directory it writes.",
     ),
-    (
-        r".*\.distcp",
+    r".*\.distcp": (
         "shards of torch.distributed.checkpoint",
         "Gather them: `python -m torch.distributed.checkpoint.format_utils dcp_to_torch {0} {0}/pytorch_model.bin`; it "
         "must hold the model's own tensor names, with its config.json and tokenizer beside it.",
     ),
-    (
-        r"(?:iter|epoch)_\d+\.pth",
+    r"(?:iter|epoch)_\d+\.pth": (
         "a checkpoint of XTuner",
         "Convert it: `xtuner convert pth_to_hf CONFIG.py {0}/{1} {0}/hf`; then give {0}/hf.",
     ),
-    (
-        r"trainer_state\.json|training_args\.bin|optimizer\..*|optimizer_\d+|(?:.*_)?optim_states.*|scheduler\.pt|"
-        r"rng_state.*\.pth|random_states_\d+\.pkl|global_step\d+|zero_to_fp32\.py",
+}
+_STATE: Final = (
+    r"trainer_state\.json|training_args\.bin|optimizer\..*|optimizer_\d+|(?:.*_)?optim_states.*|scheduler\.pt|"
+    r"rng_state.*\.pth|random_states_\d+\.pkl|global_step\d+|zero_to_fp32\.py"
+)
+# What may be beside any model.
+_VAGUE: Final = {
+    _STATE: (
         "the state of a training run, without its model",
         "Save the model there too (transformers: `trainer.save_model(DIR)`), or give a checkpoint that has "
         "model.safetensors.",
     ),
-    (
-        r".*\.(?:ckpt|pth|pt)",
+    r".*\.(?:ckpt|pth|pt)": (
         "a checkpoint in its trainer's own format",
         "Convert it to the Hugging Face format with that trainer's tool (LitGPT: `litgpt convert_from_litgpt`), and "
         "give the directory it writes.",
     ),
-)
+}
 
 
 def is_training_state(name: str) -> bool:
     """Whether a file is named as what trainers keep beside a model."""
-    return re.fullmatch(_KINDS[-2][0], name) is not None
+    return re.fullmatch(_STATE, name) is not None
 
 
 def training_state(directory: Path, names: Iterable[str], *, vague: bool = True) -> TrainingState | None:
@@ -97,7 +84,7 @@ def training_state(directory: Path, names: Iterable[str], *, vague: bool = True)
     names = tuple(names)
     if (shards := deepspeed_shards(directory, names)) is not None:
         return shards
-    for pattern, what, remedy in _KINDS if vague else _KINDS[:-2]:
+    for pattern, (what, remedy) in (_KINDS | _VAGUE if vague else _KINDS).items():
         if found := [name for name in names if re.fullmatch(pattern, name)]:
             return TrainingState(
                 f"{what} ({listed(found)})", remedy.format(quote(shown(directory)), quote(shown(found[0])))

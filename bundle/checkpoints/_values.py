@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from bundle.checkpoints._files import listed, shown, unreadable
+from bundle.checkpoints._files import listed, reading, shown
 from bundle.checkpoints._safetensors import Weights
 from bundle.errors import CheckpointError
 
@@ -56,11 +56,8 @@ def read_values(weights: Weights, name: str, most: int | None = None, where: flo
     if most is not None and end - begin > most:
         begin += int((end - begin - most) * where) // 8 * 8
         end = begin + most
-    try:
-        with path.open("rb") as file:
-            return os.pread(file.fileno(), end - begin, begin)
-    except OSError as error:
-        raise unreadable(path, error) from error
+    with reading(path), path.open("rb") as file:
+        return os.pread(file.fileno(), end - begin, begin)
 
 
 def require_values(weights: Weights) -> str | None:
@@ -122,21 +119,17 @@ def _require_made(weights: Weights, name: str) -> None:
 def _zeros_around(file: Path, at: int) -> tuple[int, int]:
     """Where the zero bytes around a place in a file begin and end."""
     begin = end = at
-    try:
-        with file.open("rb") as stream:
-            while chunk := os.pread(stream.fileno(), _LONG_SAMPLE_BYTES, end):
-                rest = chunk.lstrip(b"\0")
-                end += len(chunk) - len(rest)
-                if rest:
-                    break
-            while length := min(_LONG_SAMPLE_BYTES, begin):
-                chunk = os.pread(stream.fileno(), length, begin - length)
-                rest = chunk.rstrip(b"\0")
-                begin -= len(chunk) - len(rest)
-                if rest:
-                    break
-    except OSError as error:
-        raise unreadable(file, error) from error
+    with reading(file), file.open("rb") as stream:
+        while chunk := os.pread(stream.fileno(), _LONG_SAMPLE_BYTES, end):
+            rest = chunk.lstrip(b"\0")
+            end += len(chunk) - len(rest)
+            if rest:
+                break
+        while length := min(_LONG_SAMPLE_BYTES, begin):
+            rest = os.pread(stream.fileno(), length, begin - length).rstrip(b"\0")
+            begin -= length - len(rest)
+            if rest:
+                break
     return begin, end
 
 

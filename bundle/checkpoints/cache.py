@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle.checkpoints._files import shown, unreadable
+from bundle.checkpoints._files import reading, shown
 from bundle.errors import CheckpointError
 from bundle.system.files import NO_ROOM
 from bundle.system.locks import Lock
@@ -51,11 +51,8 @@ def content_key(version: str, files: Iterable[Path]) -> str:
     """
 
     def digest(path: Path) -> bytes:
-        try:
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").digest()
-        except OSError as error:
-            raise unreadable(path, error) from error
+        with reading(path), path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
 
     ordered = sorted(files, key=lambda path: path.name)
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
