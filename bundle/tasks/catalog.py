@@ -9,7 +9,7 @@ from bundle.config.task_files import PromptFile, RowsFile, TaskFile
 from bundle.errors import ConfigError
 from bundle.system.files import user_path
 from bundle.system.text import did_you_mean
-from bundle.tasks.answers import Likeliest, make_rule
+from bundle.tasks.answers import AnswerRule, Likeliest, make_rule
 from bundle.tasks.benchmarks import BENCHMARKS, Benchmark, Subject
 from bundle.tasks.own_rows import EXAMPLES, QUESTIONS, OwnRows
 from bundle.tasks.prompts import Prompt
@@ -27,14 +27,16 @@ def find_task(name: str) -> Task:
     path = find_file("configs", name)
     file = read_file(path, TaskFile)
     try:
+        rule = make_rule(file.answer.rule, file.answer.settings)
+        _require_likelihood(file)
         if file.rows is not None:
-            return _own_task(path, file, file.rows)
-        return _benchmark_task(path, file, BENCHMARKS[file.benchmark or ""])
+            return _own_task(path, file, file.rows, rule)
+        return _benchmark_task(path, file, BENCHMARKS[file.benchmark or ""], rule)
     except ConfigError as error:
         raise ConfigError(f"{path} cannot be used: {error.message}", remedy=error.remedy) from None
 
 
-def _benchmark_task(path: Path, file: TaskFile, known: Benchmark) -> Task:
+def _benchmark_task(path: Path, file: TaskFile, known: Benchmark, rule: AnswerRule) -> Task:
     splits = file.splits or (known.main_split,)
     example_split = file.example_split or "dev"
     for key, split in [("example_split", example_split), *(("splits", split) for split in splits)]:
@@ -49,7 +51,6 @@ def _benchmark_task(path: Path, file: TaskFile, known: Benchmark) -> Task:
                 f"its prompt names {{{column}}}, but {known.name} has no such column.",
                 remedy=did_you_mean(column, known.prompt_columns, f"It has {', '.join(known.prompt_columns)}."),
             )
-    _require_likelihood(file)
     scores = file.scores or known.name
     prefixes = {split: scores if split == known.main_split else f"{scores}-{split}" for split in splits}
     groups: dict[str, tuple[tuple[str, str], ...]] = {}
@@ -70,19 +71,18 @@ def _benchmark_task(path: Path, file: TaskFile, known: Benchmark) -> Task:
         columns=known.prompt_columns,
         prompt=_prompt(file.prompt),
         shape=file.prompt.shape,
-        answer_rule=make_rule(file.answer.rule, file.answer.settings),
+        answer_rule=rule,
         max_out_len=file.max_out_len,
     )
 
 
-def _own_task(path: Path, file: TaskFile, rows: RowsFile) -> Task:
+def _own_task(path: Path, file: TaskFile, rows: RowsFile, rule: AnswerRule) -> Task:
     placeholders = _placeholders(file.prompt)
     if not any(f"{{{column}}}" in file.prompt.user for column in placeholders if column != "answer"):
         raise ConfigError(
             "its prompt names no column, so every question would be the same.",
             remedy="Write a column's name in braces in 'prompt.user', such as {question}.",
         )
-    _require_likelihood(file)
     own = OwnRows(
         name=path.stem,
         file=path.parent / user_path(rows.file),
@@ -90,7 +90,7 @@ def _own_task(path: Path, file: TaskFile, rows: RowsFile) -> Task:
         columns=tuple(dict.fromkeys((*placeholders, "answer"))),
         renames=rows.columns,
         subject=rows.subject,
-        rule=make_rule(file.answer.rule, file.answer.settings),
+        rule=rule,
         answer_as=rows.answer_as,
         first_index=rows.first_index,
     ).with_rule_for_answers()

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from bundle.errors import DataError
 from bundle.system.files import read_regular, user_path
@@ -34,6 +34,17 @@ EXAMPLES = "examples"
 
 Record = Mapping[str, Any]
 """A row as in the file: text, or in JSONL a list or an object too."""
+
+
+class _Asked(NamedTuple):
+    """A row as it is asked and scored, and where it stands."""
+
+    where: str
+    subject: str
+    row: Row
+    options: Options
+    gold: Gold
+
 
 _REMEDY = "Fix the file, or the [rows] of the task file."
 _OF_A_LIST = "A .jsonl has one object a line; `jq -c '.[]' FILE >NEW.jsonl` makes it of a list."
@@ -78,14 +89,14 @@ class OwnRows:
         Raises DataError as `load` does.
         """
         read = self._read(self.file)
-        golds = [gold for *_, gold in read]
-        letters = "".join(gold.text for gold in golds if gold.is_options)
-        shown = in_order({letter for _, _, _, options, _ in read for letter in options}, LETTERS + DIGITS)
+        answers = [one.gold.text for one in read if one.gold.is_options]
+        letters = "".join(answers)
+        shown = in_order({letter for one in read for letter in one.options}, LETTERS + DIGITS)
         options = shown or in_order(letters + "ABCD", LETTERS)
         rule = self.rule
         if not set(shown) <= set(getattr(rule, "options", "") or shown):
             rule = replace(rule, options=shown)  # type: ignore[type-var]  # it is a dataclass with options
-        if any(gold.is_options and len(gold.text) > 1 for gold in golds):
+        if any(len(answer) > 1 for answer in answers):
             rule = for_several_answers(rule, options)
         elif isinstance(rule, Pattern) and not rule.options and letters:
             rule = replace(rule, options=options)
@@ -136,11 +147,10 @@ class OwnRows:
             rows.setdefault(subject, []).append(row | {"answer": gold.text})
         return rows
 
-    def _read(self, path: Path) -> list[tuple[str, str, Row, Options, Gold]]:
-        """Place, subject, cells, options and right answer of every row of a file."""
+    def _read(self, path: Path) -> list[_Asked]:
         records = _read_file(path)
         known = {column for _, record in records for column in record}
-        rows: list[tuple[str, str, Row, Options, Gold]] = []
+        rows = []
         for line, record in records:
             where = f"{path}, line {line}"
             row, options = self._row(record, known, where)
@@ -153,8 +163,8 @@ class OwnRows:
                     raise ValueError(f"the right answer is {empty[0]}, and that option is empty")  # noqa: TRY301
             except ValueError as error:
                 raise DataError(f"{where}: {error}.", remedy=_REMEDY) from None
-            rows.append((where, subject, row, options, gold))
-        indices = [gold.index for *_, gold in rows if gold.index is not None]
+            rows.append(_Asked(where, subject, row, options, gold))
+        indices = [one.gold.index for one in rows if one.gold.index is not None]
         # JSON's numbers are indices from 0 as in MMLU; of text, and where 0 is never right, that is less certain.
         enough = _SEVERAL if path.suffix.lower() == ".jsonl" else 1
         if self.first_index is None and len(indices) >= enough and 0 not in indices:

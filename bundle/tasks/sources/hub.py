@@ -21,7 +21,6 @@ from bundle.system.proxies import proxy_for, without_users
 from bundle.system.text import one_line, printable, quoted
 from bundle.system.tls import named_certificates, wrong_scheme
 from bundle.tasks.benchmarks import Benchmark
-from bundle.tasks.sources.csv_files import read_tables
 from bundle.tasks.sources.parquet_files import find_shards, read_shards
 from bundle.tasks.sources.tables import Pair, Rows
 from bundle.tasks.sources.zip_files import read_archive
@@ -54,7 +53,7 @@ def load_from_hub(benchmark: Benchmark, wanted: Sequence[Pair], say: Callable[[s
             try:
                 return _load_online(benchmark, wanted, say)
             except _NotReachedError as error:
-                why, remedy = str(error), error.remedy
+                why, remedy = error.message, error.remedy or OPTIONS
         cached = _cached_files(benchmark, wanted)
         if cached is None:
             raise DataError(
@@ -78,7 +77,7 @@ def look_at_hub(benchmark: Benchmark, limit_s: float) -> str:
         with _quiet():
             commit, _ = _look_up(benchmark, limit_s)
     except _NotReachedError as error:
-        raise DataError(f"{benchmark.hub} is not available on the Hub: {error}.", remedy=error.remedy) from None
+        raise DataError(f"{benchmark.hub} is not available on the Hub: {error.message}.", remedy=error.remedy) from None
     return f"{benchmark.hub} @ {commit[:8]} at {_host()}"
 
 
@@ -123,12 +122,8 @@ def hub_cache() -> Path:
     return cache_path(constants.HF_HUB_CACHE, "HF_HOME")
 
 
-class _NotReachedError(Exception):
-    """The Hub did not give what was asked for; its text says why, in one line."""
-
-    def __init__(self, message: str, remedy: str) -> None:
-        super().__init__(message)
-        self.remedy = remedy
+class _NotReachedError(DataError):
+    """The Hub did not give what was asked for; the message says why, without a full stop."""
 
 
 def _load_online(benchmark: Benchmark, wanted: Sequence[Pair], say: Callable[[str], None]) -> tuple[str, Rows]:
@@ -165,7 +160,7 @@ def _look_up(benchmark: Benchmark, limit_s: float) -> tuple[str, list[str]]:
     try:
         proxy_for(constants.ENDPOINT, only_http=False)
     except UsageError as error:  # the HTTP client's own message would repeat a piece of its password
-        raise _NotReachedError(error.message.rstrip("."), f"{error.remedy} {OPTIONS}") from None
+        raise _NotReachedError(error.message.rstrip("."), remedy=f"{error.remedy} {OPTIONS}") from None
     api = HfApi()
     timeout = min(limit_s, constants.HF_HUB_ETAG_TIMEOUT)
     with _reached():
@@ -247,8 +242,7 @@ def _read(
     shards = find_shards(files, wanted)
     if all(pair in shards for pair in wanted):
         return origin + note, read_shards(files, shards, benchmark, wanted, f"{origin}: ")
-    folder, contents = read_archive(files[benchmark.archive], benchmark.file_names(wanted))
-    rows = read_tables(contents, benchmark, wanted, f"{origin}: {benchmark.archive}: {folder}")
+    _, rows = read_archive(files[benchmark.archive], benchmark, wanted, f"{origin}: {benchmark.archive}")
     return f"{origin}, {benchmark.archive}{note}", rows
 
 
@@ -272,17 +266,16 @@ def _reached() -> Iterator[None]:
                 named_certificates()  # the HTTP client does not say which file it cannot read
             except UsageError as unreadable:
                 message = unreadable.message.rstrip(".")
-                raise _NotReachedError(message, f"{unreadable.remedy} {OPTIONS}") from error
+                raise _NotReachedError(message, remedy=f"{unreadable.remedy} {OPTIONS}") from error
         response = getattr(cause, "response", None)
         said = f"{text} {getattr(response, 'text', '')}"
         proxy = proxy_for(constants.ENDPOINT, only_http=False)
         if wrong := wrong_scheme(constants.ENDPOINT, "HF_ENDPOINT=", said, proxy):
-            raise _NotReachedError(f"{_host()} cannot be used: {wrong[0]}", f"{wrong[1]} {OPTIONS}") from error
+            raise _NotReachedError(f"{_host()} cannot be used: {wrong[0]}", remedy=f"{wrong[1]} {OPTIONS}") from error
         status = getattr(response, "status_code", None)
         login = "If the dataset requires a login, run `hf auth login` or set HF_TOKEN. " if status in (401, 403) else ""
-        raise _NotReachedError(
-            f"{_host()} failed ({text[:300].rstrip('.') or type(cause).__name__})", login + OPTIONS
-        ) from error
+        reason = text[:300].rstrip(".") or type(cause).__name__
+        raise _NotReachedError(f"{_host()} failed ({reason})", remedy=login + OPTIONS) from error
 
 
 def _offline() -> bool:

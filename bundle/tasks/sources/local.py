@@ -5,7 +5,7 @@ benchmark's .zip. It may also have such a directory up to three levels below, as
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -35,8 +35,8 @@ def load_sample(benchmark: Benchmark, wanted: Sequence[Pair], say: Callable[[str
         raise DataError(
             f"The package has no sample questions for {benchmark.title}.", remedy="Use another source with `--data`."
         )
-    contents = _read_directory(root, benchmark.file_names(wanted), "the sample in the package")
-    return "sample questions in the package", read_tables(contents, benchmark, wanted, "sample: ")
+    rows = _read_directory(root, benchmark, wanted, "the sample in the package", "sample: ")
+    return "sample questions in the package", rows
 
 
 def load_path(
@@ -49,13 +49,9 @@ def load_path(
     path = resolve(source)
     try:
         if path.is_dir():
-            origin, rows = _load_directory(path, benchmark, wanted, say)
-        elif path.suffix.lower() == ".zip":
-            origin, rows = _load_zip(path, benchmark, wanted)
-        else:
-            packed = path.suffix.lower() in _PACKED
-            remedy = "Unpack it, and give what is inside." if packed else "Give the directory that has the CSV files."
-            raise DataError(f"{path} is neither a directory nor a .zip.", remedy=remedy)
+            return _load_directory(path, benchmark, wanted, say)
+        if path.suffix.lower() == ".zip":
+            return _load_zip(path, benchmark, wanted)
     except MissingFilesError:
         other = next((one for one in BENCHMARKS.values() if one.name != benchmark.name and _holds(path, one)), None)
         if other is None:
@@ -64,7 +60,9 @@ def load_path(
             f"{path} looks like {other.title}, not {benchmark.title}.",
             remedy=f"Use a {other.title} task, such as `--task {other.name}_gen`, or give {benchmark.title}'s files.",
         ) from None
-    return origin, rows
+    packed = path.suffix.lower() in _PACKED
+    remedy = "Unpack it, and give what is inside." if packed else "Give the directory that has the CSV files."
+    raise DataError(f"{path} is neither a directory nor a .zip.", remedy=remedy)
 
 
 def resolve(source: str) -> Path:
@@ -115,8 +113,7 @@ def _load_directory(
         return _load_zip(place.path, benchmark, wanted)
     where = f"directory {place.path}"
     if place.kind == "csv":
-        contents = _read_directory(place.path, benchmark.file_names(wanted), where)
-        return where, read_tables(contents, benchmark, wanted, f"{place.path}/")
+        return where, _read_directory(place.path, benchmark, wanted, where, f"{place.path}/")
     files = _parquet_files(place.path)
     shards = find_shards(files, wanted)
     absent = [f"{subject}/{split}-*.parquet" for subject, split in wanted if (subject, split) not in shards]
@@ -126,20 +123,15 @@ def _load_directory(
 
 
 def _load_zip(path: Path, benchmark: Benchmark, wanted: Sequence[Pair]) -> tuple[str, Rows]:
-    folder, contents = read_archive(path, benchmark.file_names(wanted))
-    origin = f"zip file {path}" + (f" (folder {folder})" if folder else "")
-    return origin, read_tables(contents, benchmark, wanted, f"{path}: {folder}")
+    folder, rows = read_archive(path, benchmark, wanted, str(path))
+    return f"zip file {path}" + (f" (folder {folder})" if folder else ""), rows
 
 
 def _holds(path: Path, benchmark: Benchmark) -> bool:
     """Whether most subjects of a benchmark are at or below a path."""
     wanted = [(subject.name, benchmark.main_split) for subject in benchmark.subjects]
-    names = benchmark.file_names(wanted).values()
-    if not path.is_dir():
-        held = [len(_members(path, names))]
-    else:
-        held = [len(_held(place, wanted, benchmark)) for place in _places(path, benchmark, wanted)]
-    return any(2 * count > len(wanted) for count in held)
+    places = _places(path, benchmark, wanted) if path.is_dir() else [_Place("zip", path)]
+    return any(2 * len(_held(place, wanted, benchmark)) > len(wanted) for place in places)
 
 
 def _held(place: _Place, wanted: Sequence[Pair], benchmark: Benchmark) -> Sequence[object]:
@@ -218,11 +210,12 @@ def _is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for some names
 
 
-def _read_directory(root: Path, names: Mapping[Pair, str], where: str) -> dict[Pair, bytes]:
-    """Read every named file below a directory.
+def _read_directory(root: Path, benchmark: Benchmark, wanted: Sequence[Pair], where: str, prefix: str) -> Rows:
+    """Read the CSV files of the wanted tables below a directory; ``prefix`` goes before a file's name in errors.
 
     Raises DataError if some are missing or cannot be read; it says what is there instead.
     """
+    names = benchmark.file_names(wanted)
     contents: dict[Pair, bytes] = {}
     absent: list[str] = []
     total = 0
@@ -243,7 +236,7 @@ def _read_directory(root: Path, names: Mapping[Pair, str], where: str) -> dict[P
         folder = absent[0].rpartition("/")[0]
         there = [f"{folder}/{file}" for file in _list(root / folder)]
         raise missing_files(absent, len(names), where, there or _list(root))
-    return contents
+    return read_tables(contents, benchmark, wanted, prefix)
 
 
 def _list(folder: Path) -> list[str]:

@@ -20,7 +20,6 @@ from bundle.system.files import cache_path
 from bundle.system.proxies import proxy_for, without_users
 from bundle.system.tls import wrong_scheme
 from bundle.tasks.benchmarks import Benchmark
-from bundle.tasks.sources.csv_files import read_tables
 from bundle.tasks.sources.tables import Pair, Rows
 from bundle.tasks.sources.zip_files import is_sound, read_archive
 from bundle.version import __version__
@@ -68,10 +67,9 @@ def load_from_modelscope(benchmark: Benchmark, wanted: Sequence[Pair], say: Call
             said = f"{url} could not be downloaded: {_reason(error)}."
             raise (_wrong_endpoint(url, error) or DataError(said, remedy=OPTIONS)) from error
     try:
-        folder, contents = read_archive(path, benchmark.file_names(wanted))
+        return origin, read_archive(path, benchmark, wanted, benchmark.archive)[1]
     except DataError as error:
         raise DataError(error.message, remedy=f"Remove {path} to download it again. {OPTIONS}") from error
-    return origin, read_tables(contents, benchmark, wanted, f"{benchmark.archive}: {folder}")
 
 
 def look_at_modelscope(benchmark: Benchmark, limit_s: float) -> str:

@@ -8,13 +8,23 @@ import contextlib
 import stat
 import zipfile
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final, cast
 
 from bundle.errors import DataError
 from bundle.system.files import open_regular
-from bundle.tasks.sources.tables import MissingFilesError, Pair, check_size, check_total, missing_files, not_the_file
+from bundle.tasks.benchmarks import Benchmark
+from bundle.tasks.sources.csv_files import read_tables
+from bundle.tasks.sources.tables import (
+    MissingFilesError,
+    Pair,
+    Rows,
+    check_size,
+    check_total,
+    missing_files,
+    not_the_file,
+)
 
 MAX_DIRECTORY_BYTES: Final = 16 * 2**20
 """What the list of the archive's members may take; sixteen megabytes are some hundred thousand names."""
@@ -27,13 +37,14 @@ _ENCRYPTED: Final = 0x1
 _DAMAGE: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
 
 
-def read_archive(path: Path, names: Mapping[Pair, str]) -> tuple[str, dict[Pair, bytes]]:
-    """Read every named file in a .zip; they may be in one folder inside it.
+def read_archive(path: Path, benchmark: Benchmark, wanted: Sequence[Pair], shown: str) -> tuple[str, Rows]:
+    """The wanted tables in a .zip, and the one folder inside it that they are in ("ceval-exam/", or "").
 
     Raises DataError if it is not a .zip, is damaged, encrypted or too large, has names that point outside, or lacks
-    files. Returns that folder ("ceval-exam/", or "" if there is none), and the files' contents.
+    files, or one is malformed. ``shown`` is what it is called in errors about that one.
     """
     where = f"zip file {path}"
+    names = benchmark.file_names(wanted)
     contents: dict[Pair, bytes] = {}
     try:
         with _opened(path, where) as archive:
@@ -52,7 +63,7 @@ def read_archive(path: Path, names: Mapping[Pair, str]) -> tuple[str, dict[Pair,
             raise other from None
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DataError(f"{where} cannot be read: {reason}.", remedy=_FETCH) from error
-    return folder, contents
+    return folder, read_tables(contents, benchmark, wanted, f"{shown}: {folder}")
 
 
 def names_in(path: Path) -> list[str]:
