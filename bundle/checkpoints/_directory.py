@@ -80,8 +80,7 @@ def _nothing_there(path: Path, argument: str) -> CheckpointError:
     if _HUB_ID.fullmatch(given) and not path.parent.exists():
         name = path.name
         return CheckpointError(
-            f"{given} does not exist. It looks like the name of a model on the Hub, but {argument} must be a local "
-            "directory.",
+            f"{given} does not exist. It looks like the name of a model on the Hub; {argument} is a local directory.",
             remedy=f"Download it first: `hf download {given} --local-dir {name}` (`huggingface-cli download …` where "
             f"there is no hf), or `modelscope download --model {given} --local_dir {name}`; then give ./{name}.",
         )
@@ -123,10 +122,9 @@ def _no_config(directory: Path, names: tuple[str, ...]) -> CheckpointError:
     # What verl has beside its shards has all but the weights.
     whole = [one for one in candidates if _has_weights(one)]
     if candidates and (state is None or whole):
+        have = "a directory in it has" if len(candidates) == 1 else "directories in it have"
         return CheckpointError(
-            f"{shown(directory)} has no config.json, but "
-            f"{'a directory in it has' if len(candidates) == 1 else 'directories in it have'}.",
-            remedy=f"Give {listed(whole or candidates)}.",
+            f"{shown(directory)} has no config.json, but {have}.", remedy=f"Give {listed(whole or candidates)}."
         )
     if any(name.endswith(".gguf") for name in names):
         return CheckpointError(

@@ -27,6 +27,10 @@ _LFS_POINTER_LIMIT: Final = 1024
 WHOLE_FILE_LIMIT: Final = 100_000_000  # of what is read as a whole; no real config or tokenizer comes near
 
 _DOWNLOAD_AGAIN: Final = "Download it again."
+READ_THE_CODE: Final = (
+    "Read the code. If you trust it, add --trust-remote-code, or set trust_remote_code = true in the model's file in "
+    "models/."
+)
 
 
 def shown(value: object, longest: int = 160) -> str:
@@ -54,6 +58,12 @@ def list_names(directory: Path) -> tuple[str, ...]:
 def further_templates(directory: Path) -> list[str]:
     """The names of those in the directory ``TEMPLATES``, with its own."""
     return sorted(f"{TEMPLATES}/{path.name}" for path in (directory / TEMPLATES).glob("*.jinja"))
+
+
+def mismatch(directory: Path, what: str, remedy: str, details: Sequence[str] = ()) -> CheckpointError:
+    """The error for weights that are not those of the ``config.json`` beside them."""
+    message = f"The weights in {shown(directory)} do not match config.json: {what}."
+    return CheckpointError(message, remedy=remedy, details=details)
 
 
 @contextlib.contextmanager
@@ -97,9 +107,9 @@ def require_content(paths: Sequence[Path], *, longest: int | None = None) -> Non
         if size < _LFS_POINTER_LIMIT and head.startswith(_LFS_SIGNATURE):
             pointers.append(path)
     if pointers:
+        names = listed(path.name for path in pointers)
         raise CheckpointError(
-            f"{shown(pointers[0].parent)} holds git-lfs pointers in place of {len(pointers)} of its files: "
-            f"{listed(path.name for path in pointers)}.",
+            f"{shown(pointers[0].parent)} holds git-lfs pointers in place of {len(pointers)} of its files: {names}.",
             remedy="Fetch the real files: run `git lfs install` and `git lfs pull` in that directory.",
         )
 

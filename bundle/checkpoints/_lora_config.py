@@ -161,16 +161,11 @@ def read_lora_config(directory: Path) -> LoraConfig:
 def _require_plain_lora(directory: Path, settings: Mapping[str, Any]) -> None:
     kind = settings.get("peft_type")
     if kind != "LORA":
-        raise CheckpointError(
-            f"{shown(directory / ADAPTER_CONFIG)} names no peft_type."
-            if kind is None
-            else f"{shown(directory)} is not a LoRA adapter but {shown(kind)}.",
-            remedy=MERGE_WITH_PEFT,
-        )
+        what = f"names no peft_type in {ADAPTER_CONFIG}" if kind is None else f"is not a LoRA adapter but {shown(kind)}"
+        raise CheckpointError(f"{shown(directory)} {what}.", remedy=MERGE_WITH_PEFT)
     if (task := settings.get("task_type")) in _JUDGES:
         raise CheckpointError(
-            f"The adapter {shown(directory)} is for a classifier or a reward model (task_type {task}), which generates "
-            "no text.",
+            f"The adapter {shown(directory)} is for a classifier or a reward model (task_type {task}).",
             remedy="Give one that was trained to generate text (task_type CAUSAL_LM).",
         )
     more = next((what for setting, what in _MORE_THAN_A_PRODUCT.items() if settings.get(setting)), None)

@@ -59,8 +59,7 @@ def find_remote_code(directory: Path, configs: Mapping[str, Mapping[str, Any]]) 
             module = directory / relative
             if not module.is_file():
                 raise CheckpointError(
-                    f"{shown(directory / name)} refers to {shown(relative)} (auto_map: {shown(reference)}), "
-                    "which does not exist.",
+                    f"{shown(directory / name)} refers to {shown(relative)} (auto_map), which does not exist.",
                     remedy="Download the checkpoint's .py files as well.",
                 )
             _follow(module, directory, found)

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from bundle.checkpoints._files import listed, shown
+from bundle.checkpoints._files import listed, mismatch, shown
 from bundle.checkpoints._implied_tensors import Shapes, architecture_of, has_known_layout, implied_tensors, is_internlm2
 from bundle.checkpoints._layers import examine_layers
 from bundle.checkpoints._quantized import QuantizedLayout, settings_elsewhere
 from bundle.checkpoints._safetensors import FLOATS, StoredTensor
 from bundle.errors import CheckpointError
 
+_ONE_DOWNLOAD: Final = "Take config.json and all weight files from the same download of the model, or save it again."
 _IN_NO_SHAPE: Final = ("num_hidden_layers", "num_attention_heads")
 """A default that is wrong here fits the weights: engines would leave layers out, or cut heads at other places."""
 _TIED_BY_DEFAULT: Final = ("GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM")
@@ -53,13 +54,12 @@ def check_tensors(directory: Path, config: Mapping[str, Any], stored: Mapping[st
     layout = QuantizedLayout(config.get("quantization_config"))
     dtypes = {tensor.dtype for tensor in stored.values()}
     if layout.is_of_weights and stored and dtypes <= FLOATS:
+        save_compressed = ", or save with save_compressed=True" * (layout.method == "compressed-tensors")
         raise CheckpointError(
             f"{shown(directory)}: quantization_config says that the weights are quantized by {layout.method}, but all "
             f"{len(stored)} tensors are {' or '.join(sorted(dtypes))}.",
             remedy="If they are the model in full precision, remove quantization_config from config.json (or delete "
-            "hf_quant_config.json); else give the quantized weights"
-            + ("" if layout.method != "compressed-tensors" else ", or save them with save_compressed=True")
-            + ".",
+            f"hf_quant_config.json); else give the quantized weights{save_compressed}.",
         )
     implied = implied_tensors(config)
     unknown = implied if isinstance(implied, str) else layout.unknown
@@ -79,12 +79,8 @@ def check_tensors(directory: Path, config: Mapping[str, Any], stored: Mapping[st
     else:
         problems, compared = _problems(config, implied, stored, layout), ""
     if problems:
-        raise CheckpointError(
-            f"The weights in {shown(directory)} do not match config.json: {problems[0]}.",
-            remedy=(None if layout.method or dtypes <= FLOATS else settings_elsewhere(directory, config))
-            or "Take config.json and all weight files from the same download of the model, or save it again.",
-            details=problems[1:],
-        )
+        remedy = None if layout.method or dtypes <= FLOATS else settings_elsewhere(directory, config)
+        raise mismatch(directory, problems[0], remedy or _ONE_DOWNLOAD, problems[1:])
     return None if unknown is None else f"{unknown}; {compared}"
 
 
@@ -166,8 +162,8 @@ def _require_own_names(directory: Path, stored: Iterable[str]) -> None:
         )
     if wrapped := [name for name in stored if _WRAPPED.search(name)]:
         raise CheckpointError(
-            f"The weights in {shown(directory)} were saved with the names of what the model was wrapped in for its "
-            f"training ({len(wrapped)} tensors): {listed(wrapped)}.",
+            f"The weights in {shown(directory)} have names of what the model was wrapped in for its training "
+            f"({len(wrapped)} tensors): {listed(wrapped)}.",
             remedy="Save the model within: `accelerator.unwrap_model(model).save_pretrained(DIR)`, with peft after "
             "merge_and_unload(), of one with a value head (v_head) its pretrained_model.",
         )

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from bundle.checkpoints._files import listed, reading, shown
+from bundle.checkpoints._files import listed, mismatch, reading, shown
 from bundle.checkpoints._safetensors import Weights
 from bundle.errors import CheckpointError
 
@@ -88,10 +88,9 @@ def require_values(weights: Weights) -> str | None:
                     _require_made(weights, name)
         if alike and all(alike):
             raise CheckpointError(
-                f"The {kind} in {shown(weights.files[0].parent)} are zeros, or another number throughout ({len(alike)} "
-                "tensors looked at).",
-                remedy="They were saved before they were there (as from sharded or meta tensors): save the model "
-                "again.",
+                f"The {kind} in {shown(weights.files[0].parent)} are zeros, or another number throughout "
+                f"({len(alike)} tensors looked at).",
+                remedy="They were saved before they were there (as sharded or meta tensors): save the model again.",
             )
         matrices += len(alike)
     # So are the layers that some merges add, and what was pruned.
@@ -152,10 +151,10 @@ def require_gptq(weights: Weights, settings: Mapping[str, Any]) -> None:
     """
     for name in _sample(weights, (".g_idx",), ("I32",)) if settings.get("desc_act") is False else ():
         if any(after < before for before, after in pairwise(memoryview(read_values(weights, name)).cast("i"))):
-            raise CheckpointError(
-                f"The weights in {shown(weights.files[0].parent)} do not match config.json: it says desc_act false, "
-                f"but {shown(name)} has the columns in another order than their groups.",
-                remedy='They were quantized with "desc_act": true: set it in quantization_config.',
+            raise mismatch(
+                weights.files[0].parent,
+                f"it says desc_act false, but {shown(name)} has the columns in another order than their groups",
+                'They were quantized with "desc_act": true: set it in quantization_config.',
             )
     bits, stored = settings.get("bits"), settings.get("checkpoint_format") or "gptq"
     if settings.get("sym") is not True or bits not in (2, 4, 8) or stored not in ("gptq", "gptq_v2"):
@@ -166,10 +165,10 @@ def require_gptq(weights: Weights, settings: Mapping[str, Any]) -> None:
     packed = sum(zero << shift for shift in range(0, 32, bits)).to_bytes(4, "little")
     samples = [read_values(weights, name, _SAMPLE_BYTES) for name in _sample(weights, (".qzeros",), ("I32",))]
     if samples and all(one == packed * (len(one) // 4) for one in samples):
-        raise CheckpointError(
-            f"The weights in {shown(weights.files[0].parent)} do not match config.json: by its checkpoint_format they "
-            f"are {stored}, but their zeros are those of {other}.",
-            remedy=f'Set "checkpoint_format": "{other}" in quantization_config, or save them again.',
+        raise mismatch(
+            weights.files[0].parent,
+            f"by its checkpoint_format they are {stored}, but their zeros are those of {other}",
+            f'Set "checkpoint_format": "{other}" in quantization_config, or save them again.',
         )
 
 
@@ -181,10 +180,10 @@ def require_same_values(weights: Weights, first: str, second: str) -> None:
     # Tokens that were added are the last ones.
     both = [name for name in (first, second) if name in weights.places]
     if any(len({read_values(weights, name, _LONG_SAMPLE_BYTES, where) for name in both}) > 1 for where in (0, 0.5, 1)):
-        raise CheckpointError(
-            f"The weights in {shown(weights.files[0].parent)} do not match config.json: it says tie_word_embeddings, "
-            f"but {second} differs from {first}. Engines would take one or the other.",
-            remedy='If the model was trained with both, set "tie_word_embeddings": false; else save it again.',
+        raise mismatch(
+            weights.files[0].parent,
+            f"it says tie_word_embeddings, but {second} differs from {first}, and engines would take one or the other",
+            'If the model was trained with both, set "tie_word_embeddings": false; else save it again.',
         )
 
 

@@ -95,14 +95,17 @@ def _indexed(directory: Path, names: tuple[str, ...], whole: str) -> Weights:
     alike = re.compile(r"([-_]\d+-of-\d+)?\.".join(map(re.escape, whole.split("."))))
     unlisted = [name for name in names if alike.fullmatch(name) and name not in tensors]
     if missing := sorted(tensors.keys() - set(names)):
+        remedy = "Download the missing files."
+        if whole in names:
+            remedy = f"If {whole} holds the whole model, delete {index_name}; else download the missing files."
+        elif hint := download_hint(directory):
+            remedy = hint
+        elif unlisted:
+            remedy += f" If {listed(unlisted)} are the model, copy their own index."
         raise CheckpointError(
             f"{shown(directory)} lacks {len(missing)} of the {len(tensors)} weight files that {index_name} lists: "
             f"{listed(missing)}.",
-            remedy=f"If {whole} holds the whole model, delete {index_name}; else download the missing files."
-            if whole in names
-            else download_hint(directory)
-            or "Download the missing files."
-            + f" If {listed(unlisted)} are the model, copy their own index." * bool(unlisted),
+            remedy=remedy,
         )
     if unlisted:
         raise _two_models(directory, listed(unlisted), f"{index_name} with files of its own")
@@ -124,9 +127,9 @@ def _unindexed(directory: Path, found: list[str], whole: str) -> CheckpointError
         present = sum(1 for name in found if re.fullmatch(rf"{re.escape(stem)}-\d{{5}}-of-{match[3]}\S*", name))
         if present < total:
             missing = (f"{stem}-{number:05}-of-{match[3]}{suffix}" for number in range(1, total + 1))
+            absent = listed(name for name in missing if name not in found)
             return CheckpointError(
-                f"{shown(directory)} lacks {total - present} of {total} weight files: "
-                f"{listed(name for name in missing if name not in found)}.",
+                f"{shown(directory)} lacks {total - present} of {total} weight files: {absent}.",
                 remedy=download_hint(directory) or "Download the missing files, and the index that lists them.",
             )
     index = f"{whole}.index.json"
@@ -152,20 +155,19 @@ def _checked(files: list[Path], expected: Mapping[str, set[str]], index: str = "
     tensors: dict[str, StoredTensor] = {}
     places: dict[str, Place] = {}
     for file, found in zip(files, read, strict=True):
-        listed_for_it = expected.get(file.name, set())
+        its = expected.get(file.name, set())
         if not found.tensors:
             raise CheckpointError(f"{shown(file)} holds no tensors.", remedy="Download or save it again.")
-        if absent := sorted(listed_for_it - found.tensors.keys()):
+        if absent := sorted(its - found.tensors.keys()):
             raise CheckpointError(
-                f"{shown(file)} lacks {len(absent)} of the {len(listed_for_it)} tensors that {index} lists for it: "
+                f"{shown(file)} lacks {len(absent)} of the {len(its)} tensors that {index} lists for it: "
                 f"{listed(absent)}.",
                 remedy="The index and the files are from different versions: download both again.",
             )
         if empty := [name for name, one in found.tensors.items() if 0 in one.shape and one.dtype in FLOATS]:
             shards = deepspeed_shards(file.parent, list_names(file.parent))
             raise CheckpointError(
-                f"{shown(file)} holds no values of {listed(empty)}: DeepSpeed's ZeRO-3 leaves such files where its "
-                "shards are not gathered.",
+                f"{shown(file)} holds no values of {listed(empty)}, as where DeepSpeed gathers no shards (ZeRO-3).",
                 remedy=shards.remedy if shards else "Save it again, with stage3_gather_16bit_weights_on_model_save.",
             )
         if twice := sorted(tensors.keys() & found.tensors.keys()):

@@ -212,11 +212,8 @@ def _held_against_base(
         if dtype not in FLOATS:
             raise _does_not_fit(path, base, f"{shown(module)} is {shown(dtype)}, not floating point")
         if config.rank(module) != rank:
-            raise CheckpointError(
-                f"{shown(path / ADAPTER_CONFIG)} gives {shown(module)} rank {config.rank(module)}; its weights have "
-                f"rank {rank}.",
-                remedy=_ONE_RUN,
-            )
+            given = f"{shown(path / ADAPTER_CONFIG)} gives {shown(module)} rank {config.rank(module)}"
+            raise CheckpointError(f"{given}; its weights have rank {rank}.", remedy=_ONE_RUN)
         products[f"{module}.weight"] = Product(pair["A"], pair["B"], config.scale(module), transposed)
     return products, replaced
 
@@ -246,9 +243,11 @@ def _held_against_config(
     if targets is None:  # then the modules' own names are all that there is to go by
         targets = tuple({module.rpartition(".")[2] for module in modules})
     if other := [module for module in modules if not config.targets(module, targets)]:
+        these = "these" if len(other) > 1 else "it"
+        written = shown(repr(targets)) if isinstance(targets, str) else listed(targets) or "none"
         raise CheckpointError(
-            f"{shown(file)} holds factors of {listed(other)}, but {ADAPTER_CONFIG} does not target "
-            f"{'these' if len(other) > 1 else 'it'} (target_modules: {_as_written(targets)}).",
+            f"{shown(file)} holds factors of {listed(other)}, but {ADAPTER_CONFIG} does not target {these} "
+            f"(target_modules: {written}).",
             remedy=_ONE_RUN,
         )
     targeted = [
@@ -283,7 +282,3 @@ def _held_against_config(
                 "the base's stay"
             )
     return notes
-
-
-def _as_written(names: str | tuple[str, ...]) -> str:
-    return shown(repr(names)) if isinstance(names, str) else listed(names) or "none"

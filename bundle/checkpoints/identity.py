@@ -14,6 +14,7 @@ from bundle.errors import CheckpointError
 
 _BESIDE: Final = ("generation_config.json", "chat_template.jinja", "chat_template.json", "hf_quant_config.json")
 """Further files on which replies depend: they say how a prompt is built, and where a reply ends."""
+_WHERE_NOTHING_WRITES: Final = "Evaluate it where nothing writes to it, for instance a copy."
 _SAMPLES, _SAMPLE_BYTES, _TENSOR_BYTES, _LAST_ROWS_BYTES = 16, 64 * 1024, 4096, 2**22
 
 
@@ -69,7 +70,7 @@ def when_written(checkpoint: Checkpoint) -> Mapping[Path, tuple[int, int]]:
 def _unreadable(checkpoint: Checkpoint, error: OSError) -> CheckpointError:
     return CheckpointError(
         f"{shown(checkpoint.path)} was removed or changed while it was in use: {error}.",
-        remedy="Evaluate it where nothing writes to it, for instance a copy.",
+        remedy=_WHERE_NOTHING_WRITES,
     )
 
 
@@ -79,6 +80,5 @@ def require_unchanged(checkpoint: Checkpoint, before: Mapping[Path, tuple[int, i
     if changed := sorted(file.name for file in now.keys() | before.keys() if now.get(file) != before.get(file)):
         raise CheckpointError(
             f"{shown(checkpoint.path)} has changed since it was inspected: {listed(changed)}.",
-            remedy="Its replies would not be those of one model. Evaluate it where nothing writes to it, for instance "
-            "a copy.",
+            remedy=f"Its replies would not be those of one model. {_WHERE_NOTHING_WRITES}",
         )

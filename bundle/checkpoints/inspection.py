@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from bundle.checkpoints._directory import require_model_directory
 from bundle.checkpoints._files import (
+    READ_THE_CODE,
     TOKENIZER_FILE,
     WHOLE_FILE_LIMIT,
     list_names,
@@ -128,12 +129,12 @@ def require_architecture(checkpoint: Checkpoint, served: Collection[str] | None,
     """
     if served is None or checkpoint.architecture in served:
         return
-    near = nearest(checkpoint.architecture, sorted(served), count=3)
+    remedy = f"It serves {listed(sorted(served), count=8)}. Another --engine, or a newer version of it, may serve it."
+    if near := nearest(checkpoint.architecture, sorted(served), count=3):
+        remedy = f"It serves {listed(near)}, which have similar names: check architectures in config.json."
     raise CheckpointError(
         f"{engine} does not serve {shown(checkpoint.architecture)}, the architecture of {shown(checkpoint.path)}.",
-        remedy=f"It serves {listed(near, count=3)}, which have similar names: check architectures in config.json."
-        if near
-        else f"It serves {listed(sorted(served), count=8)}. Another --engine, or a newer version of it, may serve it.",
+        remedy=remedy,
     )
 
 
@@ -147,8 +148,7 @@ def require_trust(checkpoint: Checkpoint, *, trusted: bool) -> None:
     raise CheckpointError(
         f"Loading {shown(checkpoint.path)} would run Python code from that directory "
         f"({listed(checkpoint.remote_code_names)}), which needs --trust-remote-code.",
-        remedy="Read the code. If you trust it, add --trust-remote-code, or set trust_remote_code = true in the "
-        "model's file in models/.",
+        remedy=READ_THE_CODE,
         details=[shown(file) for file in checkpoint.remote_code],
     )
 
@@ -158,8 +158,7 @@ def _require_no_adapter(directory: Path, names: tuple[str, ...]) -> None:
     if adapter := [name for name in ADAPTER_WEIGHTS if name in names]:
         where = quote(shown(directory))
         raise CheckpointError(
-            f"{shown(directory)} holds a whole model, and a LoRA adapter beside it ({listed(adapter)}): it is unclear "
-            "which of the two is meant.",
+            f"{shown(directory)} holds a whole model, and a LoRA adapter beside it ({listed(adapter)}).",
             remedy=f"Move the adapter's files to a directory of their own and use `bundle eval-local {where} --adapter "
             "ADAPTER_DIR`; if it is merged into the model already, delete them.",
         )
@@ -209,8 +208,7 @@ def _tokenizer_files(
     )
     if not found and not code_reads_its_own:
         raise CheckpointError(
-            f"{shown(directory)} has no tokenizer (tokenizer.json, tokenizer.model, vocab.json with merges.txt, "
-            "or *.tiktoken).",
+            f"{shown(directory)} has no tokenizer (such as tokenizer.json, or vocab.json with merges.txt).",
             remedy=_copy_from_above(directory)
             or "Copy the tokenizer's files from the model it was trained from, or download them.",
         )

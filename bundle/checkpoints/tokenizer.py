@@ -12,7 +12,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, Final
 
-from bundle.checkpoints._files import read_json_object, shown
+from bundle.checkpoints._files import READ_THE_CODE, read_json_object, shown
 from bundle.checkpoints._settings import language_configs, vocab_size
 from bundle.checkpoints.chat_template import find_chat_template, unusable_template
 from bundle.checkpoints.confined import run_confined
@@ -234,8 +234,7 @@ def _judge(
     if error is not None and not trust_remote_code and "trust_remote_code" in str(error):
         raise TokenizerError(
             f"The tokenizer in {where} is Python code, which needs --trust-remote-code ({installed}).",
-            remedy="Read the code. If you trust it, add --trust-remote-code, or set trust_remote_code = true in the "
-            "model's file in models/.",
+            remedy=READ_THE_CODE,
         )
     if problems:
         remedy = _another_version(str(version), config)

@@ -131,11 +131,8 @@ class OwnRows:
         known_answers: dict[tuple[str, ...], tuple[str, str]] = {}
         for where, subject, row, _, gold in self._read(path):
             if not self.rule.can_find(gold.text):
-                raise DataError(
-                    f"{where}: the answer is {quoted(gold.text)}, which the rule {self.rule.name} can never find in a "
-                    "reply.",
-                    remedy=_REMEDY,
-                )
+                never = f"which the rule {self.rule.name} can never find in a reply"
+                raise DataError(f"{where}: the answer is {quoted(gold.text)}, {never}.", remedy=_REMEDY)
             question = (subject, *(cell.strip() for name, cell in row.items() if name != "answer"))
             before, answer = known_answers.setdefault(question, (where, gold.text))
             if answer != gold.text:

@@ -22,7 +22,6 @@ from bundle.checkpoints.internlm2.sentencepiece import USE_LMDEPLOY
 from bundle.checkpoints.internlm2.tokenizer import convert_tokenizer
 from bundle.errors import CheckpointError
 from bundle.system.files import write_json
-from bundle.system.text import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -72,8 +71,7 @@ def rewrite_as_llama(source: Path, cache_root: Path, *, say: Callable[[str], Non
     config = read_json_object(source / "config.json")
     if not is_internlm2(config):
         raise CheckpointError(
-            f"{shown(source)} is not an InternLM2 checkpoint "
-            f"(architectures: {one_line(str(config.get('architectures')), 100)}).",
+            f"{shown(source)} is no InternLM2 checkpoint (architectures: {shown(config.get('architectures'), 100)}).",
             remedy="Only InternLM2 checkpoints can be rewritten as Llama.",
         )
     weights = inspect_weights(source)

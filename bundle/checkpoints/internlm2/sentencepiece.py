@@ -244,11 +244,9 @@ def _vocabulary(model: SentencePieceModel, added: Mapping[int, AddedToken]) -> d
         if old is not None and old.text != token.content:
             reachable = old.type is PieceType.NORMAL and (len(old.text) == 1 or old.text in in_use)
             if reachable or old.type is PieceType.BYTE:
-                raise TokenizerError(
-                    f"added_tokens_decoder gives {shown(repr(token.content))} the id {number}, which tokenizer.model "
-                    f"uses for the text {shown(repr(old.text))}.",
-                    remedy=_SAME_RELEASE,
-                )
+                given = f"added_tokens_decoder gives {shown(repr(token.content))} the id {number}"
+                used = f"which tokenizer.model uses for the text {shown(repr(old.text))}"
+                raise TokenizerError(f"{given}, {used}.", remedy=_SAME_RELEASE)
         texts[number] = token.content
     vocabulary = {text: n for n, text in texts.items()}
     if len(vocabulary) < len(texts):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _END_OF_TURN: Final = "<|im_end|>"
 _LONGEST_S: Final = 600.0
 """It takes a few seconds, and many times that on a machine that has no processor free."""
-ONE_DOWNLOAD: Final = "Take config.json and the other files from the same download of the model."
+_ONE_DOWNLOAD: Final = "Take config.json and the other files from the same download of the model."
 
 
 def convert_tokenizer(source: Path, target: Path, vocab_size: int, say: Callable[[str], None]) -> int | None:
@@ -83,11 +83,8 @@ def _convert(source_path: str, target_path: str, vocab_size: int) -> tuple[int |
     numbers: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
     if max(numbers.values()) >= vocab_size:
         text = max(numbers, key=lambda text: numbers[text])
-        raise TokenizerError(
-            f"{shown(source)}: the tokenizer gives {shown(repr(text))} the id {numbers[text]}; the model has "
-            f"{vocab_size} ids.",
-            remedy=ONE_DOWNLOAD,
-        )
+        given = f"{shown(source)}: the tokenizer gives {shown(repr(text))} the id {numbers[text]}"
+        raise TokenizerError(f"{given}; the model has {vocab_size} ids.", remedy=_ONE_DOWNLOAD)
     tokenizer.save(str(target / "tokenizer.json"))
     write_json(target / "tokenizer_config.json", config.as_json())
     template = str(config.carried.get("chat_template"))
@@ -101,12 +98,9 @@ def _convert(source_path: str, target_path: str, vocab_size: int) -> tuple[int |
 
 def _check_ids(tokenizer: Any, config: TokenizerConfig) -> None:
     for number, token in config.added.items():
-        if tokenizer.token_to_id(token.content) != number:
-            raise TokenizerError(
-                f"tokenizer.json gives {shown(repr(token.content))} the id {tokenizer.token_to_id(token.content)}; "
-                f"tokenizer_config.json says {number}.",
-                remedy=ONE_DOWNLOAD,
-            )
+        if (found := tokenizer.token_to_id(token.content)) != number:
+            given = f"tokenizer.json gives {shown(repr(token.content))} the id {found}"
+            raise TokenizerError(f"{given}; tokenizer_config.json says {number}.", remedy=_ONE_DOWNLOAD)
 
 
 TEXTS = (

@@ -78,11 +78,7 @@ def resolve(source: str) -> Path:
     if not found:
         raise DataError(
             f"There is no data source {source!r}: it is not hub, modelscope or sample, and no such path exists.",
-            remedy=did_you_mean(
-                source,
-                _NAMES,
-                "Use one of the three, or the path of a directory or .zip that has the benchmark's files.",
-            ),
+            remedy=did_you_mean(source, _NAMES, "Use one of the three, or the path of a directory or .zip."),
         )
     return path
 
