@@ -163,13 +163,9 @@ class QuantizedLayout:
     def find(
         self, module: str, shape: tuple[int, ...], tensors: Mapping[str, StoredTensor]
     ) -> tuple[str, tuple[int, ...] | None] | None:
-        """The tensor that holds a module's weight, and the shape it should have.
+        """The name of the tensor that holds a module's weight; None if it is not there.
 
-        Args:
-            shape: That of the weight as it was before it was quantized.
-
-        Returns:
-            Its name and shape, where that does not follow from the settings None; None if it is not there.
+        With it the shape it should have, None where that does not follow; ``shape`` is that before quantization.
         """
         name = f"{module}.weight"
         if name in tensors:
@@ -201,10 +197,9 @@ class QuantizedLayout:
     def expected_scales(
         self, module: str, shape: tuple[int, ...], tensors: Mapping[str, StoredTensor]
     ) -> tuple[str, tuple[int, ...]] | None:
-        """A quantized weight's scales, and the shape they have with the groups or blocks of the settings.
+        """The name of a quantized weight's scales, and the shape they have with the settings' groups or blocks.
 
-        Returns:
-            The tensor's name and shape; None if it is not there, or its shape does not follow.
+        None if they are not there, or their shape does not follow.
         """
         if len(shape) != 2:
             return None

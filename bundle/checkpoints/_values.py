@@ -45,12 +45,9 @@ def is_zero(data: bytes) -> bool:
 
 
 def read_values(weights: Weights, name: str, most: int | None = None, where: float = 0.5) -> bytes:
-    """A tensor's values as they are stored, or as many bytes of them as asked.
+    """A tensor's values as they are stored, or as many bytes of them as asked: ``where`` 0 the first, 1 the last.
 
     Raises CheckpointError if the file cannot be read.
-
-    Args:
-        where: 0 is the tensor's beginning, 1 its end.
     """
     path, begin, end = weights.places[name]
     if most is not None and end - begin > most:

@@ -234,11 +234,34 @@ def _held_against_config(
     file: Path, config: LoraConfig, products: Mapping[str, Product], replaced: Mapping[str, str], base: Checkpoint
 ) -> list[str]:
     """Check that an adapter's file holds what its configuration names; returns what the user should know."""
-    tensors, notes = base.weights.tensors, []
+    notes = []
     named = config.base_model_name_or_path
     if named and model_name(named).casefold() != base.name.casefold():
         notes.append(f"the adapter was trained on {named}, according to its config, not on {base.path}")
     modules = [name.removesuffix(".weight") for name in products]
+    if (lacking := _require_targets(file, config, modules, base)) is not None:
+        notes.append(f"warning: the adapter {lacking}")
+    for name in config.modules_to_save or ():
+        # An output layer that is the embeddings may have been saved as these.
+        is_tied_head = bool(_HEAD.match(f"{name}.")) and base.weights_unchecked is None
+        is_saved = any(f"{name}." in one or (is_tied_head and _EMBEDDINGS.search(one)) for one in replaced)
+        if not is_saved and (is_tied_head or any(f"{name}." in one for one in base.weights.tensors)):
+            what = f"{shown(name)}, one of modules_to_save in {ADAPTER_CONFIG}"
+            raise CheckpointError(f"{shown(file)} lacks {what}.", remedy=_INCOMPLETE)
+    biases = [one for one in base.weights.tensors if one.endswith(".bias") and config.bias != "none"]
+    if config.bias == "lora_only":
+        biases = [one for one in biases if one.removesuffix(".bias") in modules]
+    if kept := [one for one in biases if one not in replaced]:
+        trained = f"{len(kept)} biases that were trained with it (bias: {config.bias})"
+        notes.append(f"warning: the adapter lacks {trained}; the base's stay")
+    return notes
+
+
+def _require_targets(file: Path, config: LoraConfig, modules: list[str], base: Checkpoint) -> str | None:
+    """Hold the modules that an adapter has factors of against those that its configuration targets.
+
+    Returns how it may be incomplete: a file of an unknown layout may hold more modules than the model has.
+    """
     targets = config.target_modules
     if targets is None:  # then the modules' own names are all that there is to go by
         targets = tuple({module.rpartition(".")[2] for module in modules})
@@ -250,35 +273,10 @@ def _held_against_config(
             f"(target_modules: {written}).",
             remedy=_ONE_RUN,
         )
-    targeted = [
-        module
-        for name, tensor in tensors.items()
-        if len(tensor.shape) == 2
-        and not _NOT_ALWAYS_ADAPTED.search(module := name.removesuffix(".weight"))
-        and config.targets(module, targets)
-    ]
-    if absent := [module for module in targeted if f"{module}.weight" not in products]:
-        said = f"lacks the factors of {len(absent)} of the {len(targeted)} modules that {ADAPTER_CONFIG} targets"
-        # A file of an unknown layout may hold more modules than the model has.
-        if base.weights_unchecked is None:
-            raise CheckpointError(f"{shown(file)} {said}: {listed(absent)}.", remedy=_INCOMPLETE)
-        notes.append(f"warning: the adapter {said}, if the model has them: {listed(absent)}")
-    for name in config.modules_to_save or ():
-        # An output layer that is the embeddings may have been saved as these.
-        is_tied_head = bool(_HEAD.match(f"{name}.")) and base.weights_unchecked is None
-        if not any(f"{name}." in one or (is_tied_head and _EMBEDDINGS.search(one)) for one in replaced) and (
-            is_tied_head or any(f"{name}." in one for one in tensors)
-        ):
-            raise CheckpointError(
-                f"{shown(file)} lacks {shown(name)}, one of modules_to_save in {ADAPTER_CONFIG}.", remedy=_INCOMPLETE
-            )
-    if config.bias != "none":
-        biases = [one for one in tensors if one.endswith(".bias")]
-        if config.bias == "lora_only":
-            biases = [one for one in biases if one.removesuffix(".bias") in modules]
-        if kept := [one for one in biases if one not in replaced]:
-            notes.append(
-                f"warning: the adapter lacks {len(kept)} biases that were trained with it (bias: {config.bias}); "
-                "the base's stay"
-            )
-    return notes
+    matrices = [name.removesuffix(".weight") for name, one in base.weights.tensors.items() if len(one.shape) == 2]
+    targeted = [one for one in matrices if not _NOT_ALWAYS_ADAPTED.search(one) and config.targets(one, targets)]
+    absent = [module for module in targeted if module not in modules]
+    said = f"lacks the factors of {len(absent)} of the {len(targeted)} modules that {ADAPTER_CONFIG} targets"
+    if absent and base.weights_unchecked is None:
+        raise CheckpointError(f"{shown(file)} {said}: {listed(absent)}.", remedy=_INCOMPLETE)
+    return f"{said}, if the model has them: {listed(absent)}" if absent else None

@@ -46,13 +46,7 @@ _PROXY: Final = "_proxy"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a confined process.
-
-    Attributes:
-        result: What it reported; None if nothing whole.
-        ended: How it ended, for people.
-        tail: The last lines of what it printed besides.
-    """
+    """What a confined process reported, None if nothing whole; how it ended, for people; the last lines beside that."""
 
     result: dict[str, Any] | None
     ended: str

@@ -111,15 +111,13 @@ async def prove_tokenizer(
     Raises TokenizerError if it does not, or cannot be checked; CheckpointError if ``config.json`` cannot be read.
 
     Args:
-        directory: The checkpoint.
-        python: The server's interpreter. It runs in a process of its own, without network, which ends with this
-            coroutine.
+        python: The server's interpreter. It runs in a confined process, which ends with this coroutine.
         trust_remote_code: Whether the checkpoint's Python code may run.
         conversations: Prompts to be rendered with the checkpoint's chat template, and their tokens counted.
         template_arguments: What the template is given besides, such as ``enable_thinking``.
         template: The chat template that is used instead of the checkpoint's.
         uses_template: Whether prompts will be made with that template, which then must render them, whole.
-        timeout: The longest it may take, in seconds.
+        timeout: In seconds.
     """
     directory = user_path(directory).resolve()
     config = read_json_object(directory / "config.json")

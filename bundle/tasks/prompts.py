@@ -88,10 +88,7 @@ class Prompt:
         """The plain text in which an option is to follow, for the model to say how likely that is.
 
         OpenCompass's templates with a branch for every label: its ``BaseRetriever.generate_ice`` puts a line end after
-        every example and after the last one another, each on a line of its own.
-
-        Args:
-            shown: The examples, as `shown` has them.
+        every example and after the last one another, each on a line of its own. Examples are as `shown` has them.
         """
         parts: list[str] = []
         for place, turn in enumerate(shown):
@@ -143,15 +140,11 @@ def fill(template: str, row: Mapping[str, str]) -> str:
 
 
 def cut(template: str, text: str) -> list[tuple[str, str]]:
-    """Find the cells again that `fill` put into a template: the reverse, to show them.
+    """Find the cells again that `fill` put into a template, which has at least one ``{column}``: to show them.
 
-    Args:
-        template: With at least one ``{column}``.
-        text: Ends with the filled template; examples may stand before it, and a few words after it.
-
-    Returns:
-        All of the text in pieces, each with its column's name ("" between cells). A column that is not found, as
-        an option that a row does not have, has no piece.
+    ``text`` ends with the filled template; examples may stand before it, and a few words after it. Returns all of it in
+    pieces, each with its column's name ("" between cells). A column that is not found, as an option that a row does not
+    have, has no piece.
     """
     pieces = re.split(r"\{(\w+)\}", template)
     end = text.rfind(pieces[-1])

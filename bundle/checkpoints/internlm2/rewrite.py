@@ -62,16 +62,14 @@ def rewrite_as_llama(source: Path, cache_root: Path, *, say: Callable[[str], Non
 
     The directory is kept under ``cache_root`` by the content of the files it is made from (all of them are read each
     time: about a second per GB in the page cache), and is shared: read it, change nothing in it. Tensors keep their
-    dtype; the tokenizer becomes a tokenizer.json that is proved against sentencepiece before anything is kept.
-
-    Raises CheckpointError if the checkpoint is incomplete or damaged, is not InternLM2, has no safetensors weights, or
-    cannot be rewritten exactly, or if the cache cannot be written; TokenizerError if the converted tokenizer does not
-    do what sentencepiece does.
+    dtype. Raises CheckpointError if the checkpoint is incomplete or damaged, is not InternLM2, has no safetensors
+    weights, or cannot be rewritten exactly, or if the cache cannot be written.
     """
     config = read_json_object(source / "config.json")
+    given = config.get("architectures")
     if not is_internlm2(config):
         raise CheckpointError(
-            f"{shown(source)} is no InternLM2 checkpoint (architectures: {shown(config.get('architectures'), 100)}).",
+            f"{shown(source)} is not an InternLM2 checkpoint (architectures: {shown(given, 100)}).",
             remedy="Only InternLM2 checkpoints can be rewritten as Llama.",
         )
     weights = inspect_weights(source)

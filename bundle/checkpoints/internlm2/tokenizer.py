@@ -35,10 +35,8 @@ _ONE_DOWNLOAD: Final = "Take config.json and the other files from the same downl
 def convert_tokenizer(source: Path, target: Path, vocab_size: int, say: Callable[[str], None]) -> int | None:
     """Write tokenizer.json and tokenizer_config.json, proved against sentencepiece where that is what they come from.
 
-    What the checkpoint's files say is worked out in a confined process; ``say`` gets what could not be converted.
-    Returns the id of the mark that ends a turn, if the template has it. Raises CheckpointError if the files are
-    missing, damaged, or cannot be converted exactly; TokenizerError if the converted tokenizer does not do what
-    sentencepiece does.
+    Returns the id of the mark that ends a turn, if the template has it; ``say`` gets what could not be converted.
+    Raises CheckpointError if the files are missing, damaged, or cannot be converted exactly.
     """
     end_of_turn: int | None
     end_of_turn, note = call_confined(

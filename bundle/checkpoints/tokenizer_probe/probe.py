@@ -40,11 +40,7 @@ def probe(
     one), ``template`` (null, or why the chat template makes no prompt of a conversation), ``dated`` (whether its
     prompts are others on another day), ``chosen`` (of two files with different chat templates the one that is used;
     null if there are no two), ``end_of_turn`` (the token that the chat template writes after a reply, and its id;
-    null if none), ``eos_token_id`` (the tokenizer's own) and ``conversations`` (for each conversation: ``tokens``,
-    how many the chat template makes of it, ``with_special``, how many if the tokenizer adds its own special tokens,
-    too, ``bare``, how many a text that is not a conversation has without these, ``appended``, the text of those
-    that it puts at the end, ``beginning`` and ``ending``, how the rendered text begins and ends; or ``error``, why
-    it cannot be rendered).
+    null if none), ``eos_token_id`` (the tokenizer's own) and ``conversations`` (what `count_tokens` says of each).
     """
     result: dict[str, Any] = {"transformers": None, "error": None, "missing": []}
     result |= {"template": None, "dated": False, "chosen": None}

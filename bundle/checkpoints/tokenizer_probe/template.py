@@ -152,7 +152,8 @@ def count_tokens(tokenizer: Any, messages: list[dict[str, str]], arguments: dict
     tokenizer begins a text with, as in OpenCompass's ``HuggingFaceBaseModel``; ``bare`` is how many it has without.
 
     Some servers encode the rendered text as any other, so that a tokenizer adds its special tokens although the
-    template has written them; they then remove the second of two ``bos`` tokens.
+    template has written them (``with_special``); they then remove the second of two ``bos`` tokens. What it puts at the
+    end is ``appended``; ``beginning`` and ``ending`` are how the text begins and ends. Or ``error``: why there is none.
     """
     try:
         plain = messages[0]["role"] == "text"
