@@ -54,7 +54,7 @@ def check_tensors(directory: Path, config: Mapping[str, Any], stored: Mapping[st
     layout = QuantizedLayout(config.get("quantization_config"))
     dtypes = {tensor.dtype for tensor in stored.values()}
     if layout.is_of_weights and stored and dtypes <= FLOATS:
-        save_compressed = ", or save with save_compressed=True" * (layout.method == "compressed-tensors")
+        save_compressed = ", or save them with save_compressed=True" * (layout.method == "compressed-tensors")
         raise CheckpointError(
             f"{shown(directory)}: quantization_config says that the weights are quantized by {layout.method}, but all "
             f"{len(stored)} tensors are {' or '.join(sorted(dtypes))}.",

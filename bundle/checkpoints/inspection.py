@@ -208,7 +208,7 @@ def _tokenizer_files(
     )
     if not found and not code_reads_its_own:
         raise CheckpointError(
-            f"{shown(directory)} has no tokenizer (such as tokenizer.json, or vocab.json with merges.txt).",
+            f"{shown(directory)} has no tokenizer (tokenizer.json, tokenizer.model, *.tiktoken or vocab.json with merges.txt).",
             remedy=_copy_from_above(directory)
             or "Copy the tokenizer's files from the model it was trained from, or download them.",
         )
