@@ -207,10 +207,10 @@ def _tokenizer_files(
         for config in configs.values()
     )
     if not found and not code_reads_its_own:
+        kinds = "tokenizer.json, tokenizer.model, *.tiktoken, or vocab.json with merges.txt"
+        remedy = "Copy the tokenizer's files from the model it was trained from, or download them."
         raise CheckpointError(
-            f"{shown(directory)} has no tokenizer (tokenizer.json, tokenizer.model, *.tiktoken or vocab.json with merges.txt).",
-            remedy=_copy_from_above(directory)
-            or "Copy the tokenizer's files from the model it was trained from, or download them.",
+            f"{shown(directory)} has no tokenizer ({kinds}).", remedy=_copy_from_above(directory) or remedy
         )
     files = tuple(directory / name for name in (*found, *(name for name in _TOKENIZER_SETTINGS if name in names)))
     require_content(files, longest=WHOLE_FILE_LIMIT)
