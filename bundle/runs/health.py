@@ -4,7 +4,9 @@ Pure functions from a run's rows to findings. They change no score: a reply with
 OpenCompass's rules, and stays wrong; here it is counted, shown with an example, and a way out is named.
 """
 
+import contextlib
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -29,6 +31,7 @@ _FEWEST: Final = 20
 """Replies from which on a share says something."""
 _RARE: Final = 0.005
 _EXAMPLE_LENGTH: Final = 40
+_AROUND: Final = re.compile(r"[^\w.+/-]")
 _REPEATED: Final = re.compile(r"(\S.{0,11}?)\s*(?:\1\s*){3,}", re.DOTALL)
 """What a server generates from logits that are not finite: one token, mostly the vocabulary's first."""
 
@@ -227,6 +230,8 @@ class _Replies:
             fault, text = found
             self._faults[fault].add(one, text, is_lost=is_lost)
         reply = one.reply or ""
+        if not self._options and one.correct is False and _bare(one.answer or "") == _bare(one.gold) != "":
+            self._faults[Fault.WRITTEN_OTHERWISE].add(one, f"{_quoted(one.answer or '')} ≠ {_quoted(one.gold)}")
         if (mark := opening_mark(reply)) is not None:
             self._opening[mark].add(one)
         if (mark := _ends_thinking(one, self._options)) is not None:
@@ -248,12 +253,14 @@ class _Replies:
             return
         for fault in [one for one in Fault if one in self._faults]:
             found = self._faults[fault]
-            named = _quoted(found.texts.most_common(1)[0][0])
+            text = found.texts.most_common(1)[0][0]
+            named = _quoted(text)
             values: dict[Fault, dict[str, Any]] = {
                 Fault.CUT: {"unparsed": str(found.lost)},
                 Fault.REPEATED: {"text": named},
                 Fault.NOT_AN_OPTION: {"answer": named},
                 Fault.IN_A_WORD: {"answer": named},
+                Fault.WRITTEN_OTHERWISE: {"answer": text},
             }
             if count := found.lost if fault is Fault.CUT and self._stops else found.count:
                 yield self._finding(fault, count, found.example, **values.get(fault, {}))
@@ -338,6 +345,15 @@ def _ends_thinking(one: Prediction, options: str) -> str | None:
     rest = reply[mark.end() :].lstrip()
     begin = next((place for place, letter in enumerate(rest) if letter in options), 0)
     return None if answer and rest.startswith(answer, begin) else mark[0]
+
+
+def _bare(text: str) -> str:
+    """What an answer says, however it is written: "3.0", "3.", "**3**" and "３" are the same."""
+    plain = unicodedata.normalize("NFKC", text).casefold().replace("−", "-")
+    plain = _AROUND.sub("", re.sub(r"(?<=\d),(?=\d{3})", "", plain)).strip("._")
+    with contextlib.suppress(ValueError):
+        return str(float(plain))
+    return plain
 
 
 def _quoted(text: str) -> str:

@@ -55,6 +55,11 @@ class Fault(StrEnum):
         "{count} of {of} answers are a letter of a word, mostly {answer}",
         "Try another answer rule on the stored replies: bundle rescore RUN --rule first_option.",
     )
+    WRITTEN_OTHERWISE = (
+        "written_otherwise",
+        "{count} of {of} answers are the right one written otherwise, such as {answer}",
+        "They count as wrong: let the answer rule's pattern find what the file has, or write the file's answers so.",
+    )
     UNKNOWN_MARK = (
         "unknown_mark",
         "{count} of {of} replies begin with {mark}, which may start thinking",

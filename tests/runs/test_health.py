@@ -255,6 +255,23 @@ def test_answers_of_any_text_are_only_counted_where_there_is_none() -> None:
     assert only(health).fault is Fault.NO_OPTION
 
 
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [("72.", "72"), ("paris", "Paris"), ("1,000", "1000"), ("3.0", "3"), ("3**", "3"), ("３", "3"), ("$1/2$", "1/2")],
+)
+def test_a_right_answer_that_is_written_otherwise_is_a_doubt(answer: str, gold: str) -> None:
+    rows = [row(n, answer, gold=gold) for n in range(2)] + [row(2, "x", gold="y"), row(3, gold, gold=gold)]
+    found = only(examine({"ceval_gen": ""}, rows))
+    assert (found.fault, found.count, found.is_minor) == (Fault.WRITTEN_OTHERWISE, 2, False)
+    assert found.says.endswith(f'such as "{answer}" ≠ "{gold}"')
+
+
+@pytest.mark.parametrize(("answer", "gold"), [("-5", "5"), ("15", "1.5"), ("1/2", "12"), ("**", "*"), ("", "x")])
+def test_another_answer_is_none_written_otherwise(answer: str, gold: str) -> None:
+    health = examine({"ceval_gen": ""}, [row(n, answer or None, gold=gold) for n in range(4)])
+    assert not [one for one in health.findings if one.fault is Fault.WRITTEN_OTHERWISE]
+
+
 def test_an_example_is_one_printable_short_line() -> None:
     found = only(examine(OPTIONS, [row(reply="\x1b[31m\u202e" + "哦\n" * 500, answer="")]))
     assert found.example is not None
