@@ -98,9 +98,9 @@ class RecordedRun:
         outcomes = {one.key: one for one in self.predictions}
         rows = []
         for key, prompt in self.prompts.items():
+            asked = {"question": self.question(key), "messages": list(prompt.conversation)}
             known = asdict(outcomes[key]) if key in outcomes else _NOTHING_KNOWN
-            row = key._asdict() | {"question": self.question(key), "messages": list(prompt.conversation)}
-            rows.append(row | known | key._asdict() | {"gold": prompt.gold})
+            rows.append(key._asdict() | asked | known | key._asdict() | {"gold": prompt.gold})
         return rows
 
     def to_pandas(self) -> "pandas.DataFrame":

@@ -130,6 +130,19 @@ def test_a_run_with_another_prompt_is_not_the_base(tmp_path: Path) -> None:
     assert "different prompts" in {run["run"]: run for run in table["runs"]}["20261124-000000-flat"]["incomparable"]
 
 
+def test_a_table_without_the_base_that_was_named_has_one_of_its_own(tmp_path: Path) -> None:
+    for hour, task in enumerate(("cmmlu_gen", "cmmlu_gen", "ceval_gen", "ceval_gen")):
+        outcomes = random_outcomes(find_task(task), 0.5, seed=hour, questions=1)
+        write_run(tmp_path / f"20261124-0{hour}0000-x", outcomes, task=task)
+
+    tables = board_data(Reader(tmp_path, base=tmp_path / "20261124-030000-x").read())["tables"]
+
+    assert {one["title"]: one["base"] for one in tables} == {
+        "ceval_gen": "20261124-030000-x",
+        "cmmlu_gen": "20261124-000000-x",
+    }
+
+
 def test_what_cannot_be_compared_says_why_and_a_part_is_called_one(out: Path) -> None:
     few = runs_of(out)["sft-step-4000"]
     assert "different subjects" in few["incomparable"]
@@ -344,6 +357,16 @@ def test_a_reader_of_a_reply_is_not_torn_out_of_it_by_the_end(browser: Browser, 
     finally:
         lock.release()
         page.close()
+
+
+def test_a_doubtful_run_is_not_the_best(browser: Browser, tmp_path: Path) -> None:
+    for hour, marks in enumerate(("10", "110", "1" * 18 + "--")):
+        outcomes = {subject.name: marks for subject in TASK.subjects}
+        write_run(tmp_path / f"20261124-0{hour}0000-x", outcomes)
+    write_board(Reader(tmp_path).read(), tmp_path / "board.html")
+    with opened(browser, tmp_path / "board.html") as page:
+        expect(page.locator("td.wide-cell .score").first).to_have_text("90.00")
+        assert set(page.locator(".score.best").all_text_contents()) == {"66.67"}
 
 
 @pytest.mark.slow

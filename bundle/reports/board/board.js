@@ -49,6 +49,7 @@
     }
   }
 
+  const mayBeBest = (run) => run.state === "done" && !run.partial && !run.doubtful && !run.incomparable;
   const view = () => chosen("view", "accuracy");
   const label = (run) => (run.series && !run.model.includes(run.series) ? `${run.series}/${run.model}` : run.model);
 
@@ -84,10 +85,9 @@
     if (accuracy === undefined) {
       cell.append(element("span", { class: "muted" }, "–"));
     } else {
-      const whole = !run.partial && run.state === "done";
-      const bold = whole && best.get(column.key) === accuracy ? "best" : "";
+      const bold = mayBeBest(run) && best.get(column.key) === accuracy;
       cell.append(
-        element("span", { class: `score ${bold}` }, points(accuracy)),
+        element("span", { class: bold ? "score best" : "score" }, points(accuracy)),
         interval(low, accuracy, high, scale, "neutral"),
         element("span", { class: "muted small" }, `${points(low, 1)}–${points(high, 1)}`));
     }
@@ -159,7 +159,7 @@
     const columns = table.columns;
     const different = view() === "change" && table.base !== null;
     const best = new Map(columns.map(({ key }) => {
-      const whole = runs.filter((run) => run.scores[key] && !run.partial && !run.incomparable && run.state === "done");
+      const whole = runs.filter((run) => run.scores[key] && mayBeBest(run));
       return [key, whole.length > 1 ? d3.max(whole, (run) => run.scores[key][0]) : null];
     }));
     const all = runs.flatMap((run) => columns.map(({ key }) => run.scores[key]).filter(Boolean));

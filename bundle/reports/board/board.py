@@ -139,9 +139,8 @@ class Reader:
         return _kept(self._runs, directory, _stamp(directory), read)
 
     def _table(self, runs: Sequence[BoardRun]) -> Table:
-        if self._base is not None:
-            base = next((one for one in runs if one.run.directory.resolve() == self._base), None)
-        else:
+        base = next((one for one in runs if one.run.directory.resolve() == self._base), None)
+        if base is None:
             done = [one for one in runs if one.listed.state is State.DONE]
             # A run of a few questions is not a fair base for whole ones, nor one of other questions or another prompt.
             whole = [one for one in done if not one.run.partial]

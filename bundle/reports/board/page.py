@@ -107,7 +107,6 @@ def _run(one: BoardRun, place: Path | None, comparison: str | None) -> dict[str,
         "failed": run.failed,
         "since": _asking_since(run.directory) if going_on else None,
         "gpu": recent_utilization(run.directory) if going_on else None,
-        "whole": one.section.complete,
         "scores": {
             group: [line.score.accuracy, interval.low, interval.high]
             for group, line in one.lines.items()

@@ -1,5 +1,6 @@
 """``submission.json``: answers to questions whose gold answers are secret, for the benchmark's official site."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from bundle.runs.run import Run
 from bundle.system.text import shortened
 from bundle.tasks.scores import Key, ScoredTask
 
+_FILE = "submission.json"
 _LETTERS = frozenset("ABCD")
 
 
@@ -30,11 +32,10 @@ class Submission:
 
     def describe(self) -> str:
         letters = [letter for one in self.answers.values() for letter in one.values()]
-        silent = letters.count("") - self.unanswered
-        return f"{self.file}: answers to {len(letters) - letters.count('')} of {len(letters)} questions" + (
-            (f"; no answer in {silent} replies" if silent else "")
-            + (f"; no reply to {self.unanswered}" if self.unanswered else "")
-        )
+        said = f"{self.file}: answers to {len(letters) - letters.count('')} of {len(letters)} questions"
+        if silent := letters.count("") - self.unanswered:
+            said += f"; no answer in {silent} replies"
+        return f"{said}; no reply to {self.unanswered}" if self.unanswered else said
 
 
 def export(run: RecordedRun, language: str | None = None) -> Export:
@@ -53,23 +54,22 @@ def submissions(
     tasks: Sequence[ScoredTask], questions: Iterable[Key], predictions: Iterable[Prediction]
 ) -> list[Submission]:
     """What can be submitted: one file per task with a secret split; where there are several, each names its task."""
-    secret = [task for task in tasks if task.secret_splits & task.splits.keys()]
+    secret = {task.name: task.secret_splits for task in tasks if task.secret_splits & task.splits.keys()}
     if not secret:
         return []
-    asked, replied = list(questions), {one.key: one.answer for one in predictions if one.error is None}
-    found = []
-    for task in secret:
-        answers: dict[str, dict[str, str]] = {}
-        unanswered = 0
-        for key in asked:
-            if key.task == task.name and key.split in task.secret_splits:
-                answer = replied.get(key)
-                answers.setdefault(key.subject, {})[str(key.id)] = answer if answer in _LETTERS else ""
-                unanswered += key not in replied
-        if answers:
-            file = "submission.json" if len(secret) == 1 else f"submission-{shortened(task.name)}.json"
-            found.append(Submission(file, answers, unanswered))
-    return found
+    replied = {one.key: one.answer for one in predictions if one.error is None}
+    answers: dict[str, dict[str, dict[str, str]]] = {}
+    unanswered: Counter[str] = Counter()
+    for key in questions:
+        if key.split in secret.get(key.task, ()):
+            answer = replied.get(key)
+            of_subject = answers.setdefault(key.task, {}).setdefault(key.subject, {})
+            of_subject[str(key.id)] = answer if answer in _LETTERS else ""
+            unanswered[key.task] += key not in replied
+    return [
+        Submission(_FILE if len(secret) == 1 else f"submission-{shortened(name)}.json", found, unanswered[name])
+        for name, found in answers.items()
+    ]
 
 
 def write_submissions(

@@ -40,7 +40,6 @@ def render_page(run: RecordedRun, *, language: Language | None = None, live: boo
     parts = sections(run)
     subjects = run.subjects
     places = {part: number for number, part in enumerate(run.questions)}
-    over_time = _over_time(run, live=live)
     data = {
         "sections": [part.to_json() for part in parts],
         "timing": [
@@ -54,9 +53,9 @@ def render_page(run: RecordedRun, *, language: Language | None = None, live: boo
         ],
         "outcomes": OUTCOMES,
         "questions": questions.columns,
-        **over_time,
+        **_over_time(run, live=live),
         "live": {**_progress(run), "address": f"{quote(run.name)}/now.json"} if live else None,
-        "by_length": (lengths := by_length(run.predictions)),
+        "by_length": by_length(run.predictions),
         "chunk": CHUNK,
     }
     return render(
@@ -72,18 +71,13 @@ def render_page(run: RecordedRun, *, language: Language | None = None, live: boo
         sections=parts,
         group_label=group_label,
         facts=_facts(run),
-        health=run.health,
         phases=_PHASES,
-        over_time=over_time["pace"],
-        gpus=over_time["gpus"],
-        lengths=lengths,
         quantiles=list(QUANTILES),
         settings=list(in_words(run.record)),
         recorded=list(as_recorded(run.record)),
         source=source_of(run.record),
         questions=questions,
         outcomes=list(zip(OUTCOMES, questions.outcomes, strict=True)),
-        chunks=questions.chunks,
     )
 
 
