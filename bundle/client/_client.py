@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any, Self
 from urllib.parse import urljoin
 
@@ -79,9 +79,7 @@ class ChatClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self._transport.close()
 
     @property
@@ -196,18 +194,17 @@ class ChatClient:
             except ValueError:
                 raise NoReplyError("the question cannot be encoded as UTF-8", 0, 0.0, transient=False) from None
         question.sent_at = now()
-        receiver = question.receiver = Receiver(question.reading, question.begun, self._only_model, self._marks)
+        question.receiver = receiver = Receiver(question.reading, question.begun, self._only_model, self._marks)
         body = question.body + self._body.ending(streams=question.streams)
         answer = await self._transport.post(
             question.url, body, key.value, receiver, may_stall=question.tries >= self._settings.retries
         )
-        latency_s = now() - question.sent_at
         try:
-            return self._read(answer, receiver, latency_s, question)
+            return self._read(question, receiver, answer, latency_s=now() - question.sent_at)
         except RecursionError:
             raise unexpected("JSON nested too deeply") from None
 
-    def _read(self, answer: object, receiver: Receiver, latency_s: float, question: Asked) -> Reply:
+    def _read(self, question: Asked, receiver: Receiver, answer: object, *, latency_s: float) -> Reply:
         streamed, attempts = receiver.reply, question.attempts
         if streamed is not None and receiver.is_cut:
             reply = streamed.stopped_early(latency_s=latency_s, attempts=attempts)

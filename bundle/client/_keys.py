@@ -103,29 +103,18 @@ class KeyRing:
         return min(key.pause.left_s(now) for key in self._keys)
 
     def take(self, now: float = 0.0) -> Key:
-        """The next key that need not pause, or if all must, the one that may be used first.
-
-        Raises IndexError if no key is left.
-        """
-        self._next = self._next % len(self._keys) if self._keys else 0
-        key = self._keys[self._next]
-        if key.pause.left_s(now) > 0:
-            in_turn = (*self._keys[self._next :], *self._keys[: self._next])
-            key = next((one for one in in_turn if one.pause.left_s(now) <= 0), None) or min(
-                in_turn, key=lambda one: one.pause.left_s(now)
-            )
-            self._next = self._keys.index(key)
-        self._next += 1
+        """The next key that need not pause, or if all must, the one that may be used first."""
+        in_turn = (*self._keys[self._next :], *self._keys[: self._next])
+        key = min(in_turn, key=lambda one: max(0.0, one.pause.left_s(now)))  # of several the first
+        self._next = self._keys.index(key) + 1
         return key
 
     def drop(self, key: Key) -> bool:
         """Stop using a key; return whether it was still in use."""
         if key not in self._keys:
             return False
-        index = self._keys.index(key)
-        del self._keys[index]
-        if index < self._next:
-            self._next -= 1
+        self._next -= self._keys.index(key) < self._next
+        self._keys.remove(key)
         return True
 
     def name(self, key: Key) -> str:

@@ -139,39 +139,32 @@ class Transport:
     async def _receive(
         self, answer: Answer, sink: Receiver, limit: asyncio.Timeout, *, may_stall: bool
     ) -> object | None:
-        declared = answer.headers.get("content-type", "").startswith("text/event-stream")
-        events: EventDecoder | None = None
-        latest = limit.when()
-        pieces: list[bytes] = []
-        is_whole, is_first = False, True
-        last_at = 0.0
-        async for piece in answer:
-            if is_whole:
-                pieces.append(piece)
-                continue
-            if events is None:
-                begin = b"".join((*pieces, piece)).lstrip(BLANK)
-                is_stream = is_event_stream(begin, declared=declared)
-                is_whole = is_stream is False
-                if not is_stream:
-                    pieces = [begin]
-                    continue
-                events = EventDecoder(charset_of(answer.headers.get("content-type", "")))
-                piece = begin
+        content_type = answer.headers.get("content-type", "")
+        declared, latest = content_type.startswith("text/event-stream"), limit.when()
+        pieces, begin, is_stream = aiter(answer), b"", None
+        async for more in pieces:
+            begin = (begin + more).lstrip(BLANK)
+            if (is_stream := is_event_stream(begin, declared=declared)) is not None:
+                break
+        if not is_stream:
+            body = _parsed(begin + b"".join([piece async for piece in pieces]), answer.headers)
+            self._require_new(answer, body)
+            return body
+        decoder = EventDecoder(charset_of(content_type))
+        is_first, last_at = True, 0.0
+        piece: bytes | None = begin
+        while piece is not None:
             self._silent_since = time.monotonic()
-            new = events.feed(piece)
-            if new and is_first:
+            events = decoder.feed(piece)
+            if events and is_first:
                 is_first = False
-                self._require_new(answer, new[0])
-            if not _pass_on(new, sink, limit, latest):
+                self._require_new(answer, events[0])
+            if not _pass_on(events, sink, limit, latest):
                 return None
             if sink.has_text and not sink.ended:
                 last_at = self._in_the_middle(last_at, limit, None if may_stall else latest)
-        if events is None:
-            body = _parsed(b"".join(pieces), answer.headers)
-            self._require_new(answer, body)
-            return body
-        _pass_on(events.end(), sink, limit, latest)
+            piece = await anext(pieces, None)
+        _pass_on(decoder.end(), sink, limit, latest)
         return None
 
     def _in_the_middle(self, last_at: float, limit: asyncio.Timeout, latest: float | None) -> float:
