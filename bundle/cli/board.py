@@ -1,41 +1,33 @@
 """``bundle board``: all runs in a directory on one page."""
 
 import contextlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bundle.cli import _completion
-from bundle.cli.options import RUN_HELP, LanguageOption
+from bundle.cli.options import RUN_HELP, option, page_language, with_options
+from bundle.reports.formats import Language
 from bundle.runs.finding import OUTPUTS
 
-_PORT = 8642
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    base: Path | None = option(
+        None, f"Compare the others with it. {RUN_HELP}", metavar="RUN", default="the oldest whole run of each task"
+    )
+    output: Path | None = option(None, "Write it here.", "-o", "--output", metavar="FILE", default="DIR/board.html")
+    serve: bool = option(
+        False, "Serve the page on this machine instead, with running runs and their pages live.", "--serve"
+    )
+    port: int = option(8642, "Port for --serve; 0 for any free one.", metavar="N", minimum=0, maximum=65535)
+    lang: Language | None = page_language()
 
 
+@with_options
 def board(
-    directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Directory of runs.")] = OUTPUTS,
-    base: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="RUN",
-            help=f"Compare the others with it. {RUN_HELP}",
-            show_default="the oldest whole run of each task",
-            autocompletion=_completion.runs,
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Write it here.", show_default="DIR/board.html"),
-    ] = None,
-    serve: Annotated[
-        bool,
-        typer.Option("--serve", help="Serve the page on this machine instead, with running runs and their pages live."),
-    ] = False,
-    port: Annotated[
-        int, typer.Option(metavar="N", min=0, max=65535, help="Port for --serve; 0 for any free one.")
-    ] = _PORT,
-    lang: LanguageOption = None,
+    asked: _Options, directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Directory of runs.")] = OUTPUTS
 ) -> None:
     """Show all runs in a directory on one page.
 
@@ -49,15 +41,18 @@ def board(
     from bundle.reports.board.server import BoardServer
     from bundle.runs.finding import find_run
 
-    reader = Reader(directory, None if base is None else find_run(base, directory))
-    if not serve:
-        path = directory / "board.html" if output is None else output
-        write_board(reader.read(), path, language=lang)
+    reader = Reader(directory, None if asked.base is None else find_run(asked.base, directory))
+    if not asked.serve:
+        path = directory / "board.html" if asked.output is None else asked.output
+        write_board(reader.read(), path, language=asked.lang)
         typer.echo(path)
         return
-    if output is not None:
+    if asked.output is not None:
         raise UsageError("--serve writes no file.", remedy="Leave out either --serve or -o.")
     reader.read()  # so that an unreadable directory is an error now
-    with BoardServer(reader, directory, port=port, language=lang) as server, contextlib.suppress(KeyboardInterrupt):
+    with (
+        BoardServer(reader, directory, port=asked.port, language=asked.lang) as server,
+        contextlib.suppress(KeyboardInterrupt),
+    ):
         typer.echo(f"{server.url}  (Ctrl-C ends it)")
         server.serve_forever()

@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import re
 from collections.abc import Callable, Collection
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
@@ -14,31 +13,36 @@ from typer.core import TyperCommand
 from bundle.cli import _completion
 from bundle.cli._wrong_usage import in_our_words
 from bundle.pipeline.options import GROUPS, Option
-from bundle.reports.formats import Language
+from bundle.pipeline.options import option as _option_of_group
+from bundle.runs.finding import OUTPUTS
 
 _WIDEST_HELP = 120
 """Columns; longer lines are hard to read, however wide the terminal."""
 _WIDEST_NAMES = 28
-_RANGE = re.compile(r"(?:\.0)?; [\d.<=]*x[\d.<>=]*\]$")
-"""What typer adds to a default: the range of an option. A value outside of it is answered with the range."""
 _NO_BRACES = str.maketrans("", "", "{}")
 
 RUN_HELP = "A run: its directory, its name or the beginning of it, its model's name, or latest."
 
-# Parameters of several commands.
+option = functools.partial(_option_of_group, "")
+"""A field of a class of options, for a command whose options are few."""
+
+# What several commands have.
 RunArgument = Annotated[Path, typer.Argument(metavar="[RUN]", help=RUN_HELP, autocompletion=_completion.runs)]
-OutOption = Annotated[Path, typer.Option(metavar="DIR", help="Look for runs in DIR.")]
-LanguageOption = Annotated[Language | None, typer.Option(help="Language of the page.", show_default="the browser's")]
-ScreenLanguageOption = Annotated[
-    Language | None, typer.Option(help="Language of the table.", show_default="the locale's")
-]
+page_language = functools.partial(option, None, "Language of the page.", default="the browser's")
+screen_language = functools.partial(option, None, "Language of the table.", default="the locale's")
+runs_directory = functools.partial(option, OUTPUTS, "Look for runs in DIR.", metavar="DIR")
 
 _COMPLETED = {
     "tasks": _completion.tasks,
+    "task": _completion.tasks,
+    "model": _completion.run_models,
     "subjects": _completion.subjects,
     "engine": _completion.engines,
     "model_file": _completion.models,
     "baseline": _completion.runs,
+    "base": _completion.runs,
+    "remove": _completion.run_names,
+    "format_name": _completion.formats,
     "log": _completion.trackers,
     "resume": _completion.runs,
 }
@@ -69,11 +73,10 @@ class GroupedHelp(TyperCommand):
                 continue
             names, text = parameter.get_help_record(ctx)
             group = getattr(parameter, "rich_help_panel", None)
-            if group is not None:
+            if parameter.param_type_name == "option":
                 text = parameter.help  # has the default already, in fewer words
             elif parameter.param_type_name == "argument":
                 names, group = parameter.metavar, "Arguments"
-            text = _RANGE.sub("]", text.replace("[default: (", "[default: ").replace(")]", "]"))
             groups.setdefault(group or "Other options", []).append((names.lstrip(" /"), text))
         width = min(_WIDEST_NAMES, max(len(names) for records in groups.values() for names, _ in records))
         for group, records in groups.items():
@@ -95,7 +98,7 @@ def with_options(command: Callable[..., None], *, hidden: Collection[str] = ()) 
     }
     hints = {kind: get_type_hints(kind) for kind in classes.values()}
     options = [(one, of_kind[one.name]) for kind, of_kind in hints.items() for one in fields(kind)]
-    options.sort(key=lambda option: GROUPS.index(_declared(option[0]).group))
+    options.sort(key=lambda one: ("", *GROUPS).index(_declared(one[0]).group))
     parameters = [one for name, one in signature.parameters.items() if name not in classes]
     parameters += [_parameter(one, hint, hidden=one.name in hidden) for one, hint in options]
 
@@ -114,33 +117,33 @@ def with_options(command: Callable[..., None], *, hidden: Collection[str] = ()) 
 
 
 def _declared(one: "Field[Any]") -> Option:
-    option: Option = one.metadata["option"]
-    return option
+    declared: Option = one.metadata["option"]
+    return declared
 
 
 def _parameter(one: "Field[Any]", hint: Any, *, hidden: bool) -> inspect.Parameter:
-    option, default = _declared(one), one.default
+    told, default = _declared(one), one.default
     if one.default_factory is not MISSING:
-        default = None if option.parse else one.default_factory()
-    shown = option.default or (None if default in (None, False, True) else default)
-    help_text = option.help
+        default = None if told.parse else one.default_factory()
+    shown = told.default or (None if isinstance(default, bool) else default)
+    help_text = told.help
     if shown is not None:
         words = ", ".join(shown) if isinstance(shown, list) else f"{shown:g}" if isinstance(shown, float) else shown
         help_text += f" [default: {words}]"
-    names = option.names
-    if not names and option.metavar:  # typer 0.27 takes a metavar like ENGINE for the name of an option called engine
+    names = told.names
+    if not names and told.metavar:  # typer 0.27 takes a metavar like ENGINE for the name of an option called engine
         names = (f"--{one.name.replace('_', '-')}",)
     declared = typer.Option(
         *names,
         help=help_text,
-        metavar=option.metavar,
-        min=option.minimum,
-        max=option.maximum,
+        metavar=told.metavar,
+        min=told.minimum,
+        max=told.maximum,
         show_default=False,
         hidden=hidden,
-        rich_help_panel=option.group,
+        rich_help_panel=told.group or None,
         autocompletion=_COMPLETED.get(one.name),
     )
-    typed = option.typed | None if option.parse else hint
+    typed = told.typed | None if told.parse else hint
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(one.name, kind, default=default, annotation=Annotated[typed, declared])

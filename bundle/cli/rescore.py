@@ -1,27 +1,26 @@
 """``bundle rescore``: what another answer rule makes of the stored replies."""
 
-from typing import Annotated
+from dataclasses import dataclass
+from pathlib import Path
 
-import typer
-
-from bundle.cli.options import OutOption, RunArgument
-from bundle.runs.finding import LATEST, OUTPUTS
+from bundle.cli.options import RunArgument, option, runs_directory, with_options
+from bundle.runs.finding import LATEST
 
 
-def rescore(
-    run: RunArgument = LATEST,
-    rule: Annotated[
-        str | None,
-        typer.Option(
-            "--rule",
-            metavar="RULE",
-            help="Answer rule: first_capital, first_option, all_options, labelled=LABEL or pattern=REGEX.",
-            show_default="the task's",
-        ),
-    ] = None,
-    all_subjects: Annotated[bool, typer.Option("--all-subjects", help="Show every subject's score.")] = False,
-    out: OutOption = OUTPUTS,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Options:
+    rule: str | None = option(
+        None,
+        "Answer rule: first_capital, first_option, all_options, labelled=LABEL or pattern=REGEX.",
+        metavar="RULE",
+        default="the task's",
+    )
+    all_subjects: bool = option(False, "Show every subject's score.", "--all-subjects")
+    out: Path = runs_directory()
+
+
+@with_options
+def rescore(asked: _Options, run: RunArgument = LATEST) -> None:
     """Score stored replies again, under any answer rule.
 
     Sends no request and changes no file. Replies that were stopped early are left out; --full-replies avoids that.
@@ -32,11 +31,11 @@ def rescore(
     from bundle.runs.recorded_run import read_recorded_run
     from bundle.runs.rescoring import rescore as score_again
 
-    recorded = read_recorded_run(run, out)
-    again = score_again(recorded, rule)
+    recorded = read_recorded_run(run, asked.out)
+    again = score_again(recorded, asked.rule)
     if not again.whole:
         raise RunError(
             f"{recorded.name} has no whole replies: {again.cut} were stopped early.",
             remedy="Run again with --full-replies.",
         )
-    show_rescored(recorded, again, rule, all_subjects=all_subjects)
+    show_rescored(recorded, again, asked.rule, all_subjects=asked.all_subjects)

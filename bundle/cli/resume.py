@@ -2,12 +2,20 @@
 
 import os
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 
-from bundle.cli.options import OutOption, RunArgument
-from bundle.runs.finding import LATEST, OUTPUTS
+from bundle.cli.options import RunArgument, runs_directory, with_options
+from bundle.runs.finding import LATEST
 
 
-def resume(run: RunArgument = LATEST, out: OutOption = OUTPUTS) -> None:
+@dataclass(frozen=True, slots=True)
+class _Options:
+    out: Path = runs_directory()
+
+
+@with_options
+def resume(asked: _Options, run: RunArgument = LATEST) -> None:
     """Resume a run with the options it was started with.
 
     Asks only the questions that have no reply yet.
@@ -20,7 +28,7 @@ def resume(run: RunArgument = LATEST, out: OutOption = OUTPUTS) -> None:
     from bundle.runs.results import Results
     from bundle.system.guarded import this_program
 
-    directory = find_run(run, out).resolve()
+    directory = find_run(run, asked.out).resolve()
     command = RunRecord.read(directory).command
     # What is so damaged that it shows is refused before all of this program is loaded.
     if (results := Results.read(directory)) is not None:

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import AsyncIterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -10,7 +11,7 @@ import typer
 from bundle.cli._command import typed_options
 from bundle.cli.options import with_options
 from bundle.errors import UsageError
-from bundle.pipeline.options import EvaluationOptions, LocalOptions
+from bundle.pipeline.options import GROUPS, EvaluationOptions, LocalOptions, option
 
 if TYPE_CHECKING:
     from bundle.pipeline.checkpoint_folder import Model
@@ -20,24 +21,20 @@ if TYPE_CHECKING:
 _UNTIL = "--until"
 
 
+@dataclass(frozen=True, slots=True)
+class _Options:
+    until: str | None = option(GROUPS[0], None, "End after this checkpoint.", _UNTIL, metavar="NAME", default="never")
+
+
 @functools.partial(with_options, hidden=("adapter", "cluster", "junit", "replicas", "resume", "summary"))
 def watch(
     context: typer.Context,
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="Directory in which checkpoints appear.", show_default=False)
     ],
+    watched: _Options,
     asked: EvaluationOptions,
     served: LocalOptions,
-    until: Annotated[
-        str | None,
-        typer.Option(
-            _UNTIL,
-            metavar="NAME",
-            help="End after this checkpoint. [default: never]",
-            show_default=False,
-            rich_help_panel="What to evaluate",
-        ),
-    ] = None,
 ) -> None:
     """Evaluate a training run's checkpoints as they appear.
 
@@ -53,6 +50,7 @@ def watch(
         raise UsageError("--adapter is for a single checkpoint.", remedy="Evaluate it with `bundle eval-local`.")
     require_folder(folder)
     screen = Screen(language=asked.lang)
+    until = watched.until
     end = f" until {until}" if until else ""
     screen.say(f"watching {folder}{end}: a checkpoint is evaluated once nothing of it has changed for {STILL_S:.0f} s")
     sweep(appearing(folder, until, screen.say), folder.resolve().name, screen, asked, served, context, Machine())

@@ -23,7 +23,7 @@ class Option:
     """How a field is given on the command line.
 
     Attributes:
-        group: One of ``GROUPS``.
+        group: One of ``GROUPS``; "" for a command that has none.
         names: Its spellings; none for the field's own name.
         default: The default in words, if the field's own is None.
         typed: The type of what is typed, if ``parse`` makes the field's value of it.
@@ -41,14 +41,15 @@ class Option:
     parse: Callable[[Any], Any] | None = None
 
 
-def _option(group: str, initial: Any, help_text: str, *names: str, **how: Any) -> Any:
+def option(group: str, initial: Any, help_text: str, *names: str, **how: Any) -> Any:
+    """A field of a class of options: its default or what makes it, and the rest of its `Option`."""
     metadata = {"option": Option(group, help_text, names, **how)}
     if callable(initial):
         return field(default_factory=initial, metadata=metadata)
     return field(default=initial, metadata=metadata)
 
 
-_what, _generation, _server, _speed, _gates, _output = (partial(_option, group) for group in GROUPS)
+_what, _generation, _server, _speed, _gates, _output = (partial(option, group) for group in GROUPS)
 
 
 def parse_data(values: Sequence[str]) -> dict[str, str]:
