@@ -11,8 +11,7 @@ import aiohttp
 
 from bundle.client._faults import AttemptError, Fate
 from bundle.client._prepared import Prepared, httpx
-from bundle.system.proxies import Proxy
-from bundle.system.tls import named_certificates
+from bundle.system.network import Proxy, named_certificates
 
 _LONGEST_BODY = 16 * 1024 * 1024
 """Bytes. A reply of 32,768 tokens is about a tenth of a megabyte."""

@@ -20,8 +20,7 @@ from bundle.client._json import charset_of, from_json
 from bundle.client._origins import Repeats
 from bundle.client._prepared import PreparedRequests
 from bundle.client._settings import Endpoint
-from bundle.system.proxies import proxy_for
-from bundle.system.tls import wrong_scheme
+from bundle.system.network import proxy_for, wrong_scheme
 
 _CONNECT_TIMEOUT_S = 15.0
 _PROXY_LOGIN = 407

@@ -31,7 +31,7 @@ from bundle.pipeline.targets import Prepared, Server, Target, Timing
 from bundle.reports.screen.console import Screen
 from bundle.runs.record import RemoteModelRecord, RequestsRecord, Served
 from bundle.system.files import user_path
-from bundle.system.proxies import proxy_for
+from bundle.system.network import proxy_for
 from bundle.system.text import is_unicode, nearest, quoted
 
 _PATIENCE_S = 3600.0

@@ -17,9 +17,8 @@ from urllib.parse import urlsplit
 from bundle.errors import DataError, UsageError
 from bundle.system.background import bounded
 from bundle.system.files import cache_path
-from bundle.system.proxies import proxy_for, without_users
+from bundle.system.network import named_certificates, proxy_for, without_users, wrong_scheme
 from bundle.system.text import one_line, printable, quoted
-from bundle.system.tls import named_certificates, wrong_scheme
 from bundle.tasks.benchmarks import Benchmark
 from bundle.tasks.sources.parquet_files import find_shards, read_shards
 from bundle.tasks.sources.tables import Pair, Rows

@@ -17,8 +17,7 @@ from typing import BinaryIO
 from bundle.errors import DataError
 from bundle.system.background import bounded
 from bundle.system.files import cache_path
-from bundle.system.proxies import proxy_for, without_users
-from bundle.system.tls import wrong_scheme
+from bundle.system.network import proxy_for, without_users, wrong_scheme
 from bundle.tasks.benchmarks import Benchmark
 from bundle.tasks.sources.tables import Pair, Rows
 from bundle.tasks.sources.zip_files import is_sound, read_archive

@@ -3,7 +3,7 @@
 import pytest
 
 from bundle.errors import UsageError
-from bundle.system.proxies import proxy_for, without_users
+from bundle.system.network import proxy_for, without_users
 
 URL = "https://api.example.com/v1"
 
