@@ -1,8 +1,10 @@
 """The command line: it parses, calls, and turns an error into an exit code."""
 
 import contextlib
+import errno
 import gc
 import os
+import signal
 import sys
 from io import TextIOWrapper
 from pathlib import Path
@@ -91,6 +93,12 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(ExitCode.INTERRUPTED)
+    except SystemExit as end:
+        if isinstance(
+            end.__context__, BrokenPipeError
+        ):  # rich and typer end with 1, which says that a gate was not met
+            sys.exit(128 + signal.SIGPIPE)
+        raise
     except Exception as error:
         _end_unexpectedly(error)
 
@@ -110,6 +118,12 @@ def _end_unexpectedly(error: Exception) -> NoReturn:
         sys.exit(ExitCode.USAGE)
     if isinstance(cause, MemoryError) or (isinstance(cause, ImportError) and "failed to map segment" in str(cause)):
         print("error: not enough memory\nhint: See `free -g` and `ulimit -v`.", file=sys.stderr, flush=True)
+        sys.exit(ExitCode.USAGE)
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        print(
+            f"error: {cause.filename or 'the output'} cannot be written: {cause.strerror}\nhint: See `df -h`.",
+            file=sys.stderr,
+        )
         sys.exit(ExitCode.USAGE)
     file = write_details(cause, directory)
     what = one_line(hide_secrets(f"{type(cause).__name__}: {cause}".removesuffix(": ")))

@@ -195,6 +195,28 @@ def test_a_current_directory_that_is_gone_is_named(tmp_path: Path) -> None:
     assert "The current directory was removed" in ended.stderr
 
 
+def test_an_output_on_a_full_disk_is_told() -> None:
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "bundle", "models"], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+
+    assert ran.returncode == 2
+    assert ran.stderr == b"error: the output cannot be written: No space left on device\nhint: See `df -h`.\n"
+
+
+@pytest.mark.parametrize("arguments", [("tasks", "ceval_gen"), ("models",), ("--help",), ("tasks", "--help")])
+def test_a_reader_that_has_gone_is_no_gate_that_was_not_met(arguments: tuple[str, ...]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    ran = subprocess.run(
+        [sys.executable, "-m", "bundle", *arguments], stdout=write, stderr=subprocess.PIPE, check=False
+    )
+    os.close(write)
+
+    assert (ran.returncode, ran.stderr) == (128 + signal.SIGPIPE, b"")
+
+
 def test_ctrl_c_while_the_program_is_imported_ends_it_without_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "typer.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
 
