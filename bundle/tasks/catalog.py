@@ -88,11 +88,8 @@ def _own_task(path: Path, file: TaskFile, rows: RowsFile, rule: AnswerRule) -> T
         file=path.parent / user_path(rows.file),
         examples_file=path.parent / user_path(rows.examples_file) if rows.examples_file else None,
         columns=tuple(dict.fromkeys((*placeholders, "answer"))),
-        renames=rows.columns,
-        subject=rows.subject,
+        given=rows,
         rule=rule,
-        answer_as=rows.answer_as,
-        first_index=rows.first_index,
     ).with_rule_for_answers()
     prefix = file.scores or path.stem
     names = own.subjects()

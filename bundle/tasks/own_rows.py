@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from bundle.config.task_files import RowsFile
 from bundle.errors import DataError
 from bundle.system.files import read_regular, user_path
 from bundle.system.text import did_you_mean, is_unicode, one_line, quoted
@@ -14,7 +15,6 @@ from bundle.tasks.answers import AnswerRule, Pattern, for_several_answers
 from bundle.tasks.options import (
     DIGITS,
     LETTERS,
-    AnswerAs,
     Gold,
     Number,
     Options,
@@ -60,22 +60,17 @@ class OwnRows:
     """Where the rows are and what they must hold.
 
     Attributes:
-        file: The questions, ``.csv`` or ``.jsonl``.
-        renames: Name there -> name in the file, where they differ.
-        subject: The file's column that divides the rows into subjects; None for a single subject, named after the file.
-        answer_as: How the file writes answers; None to find out row by row.
-        first_index: The number of the first option, where answers are numbers; None for 0.
+        file: The questions, ``.csv`` or ``.jsonl``; without a column for the subject they have one, named after it.
+        columns: What a prompt needs, by the names it has there.
+        given: What the task file says of them.
     """
 
     name: str
     file: Path
     examples_file: Path | None
     columns: tuple[str, ...]
-    renames: Mapping[str, str]
-    subject: str | None
+    given: RowsFile
     rule: AnswerRule
-    answer_as: AnswerAs | None = None
-    first_index: int | None = None
 
     @property
     def option_columns(self) -> tuple[str, ...]:
@@ -151,9 +146,9 @@ class OwnRows:
         for line, record in records:
             where = f"{path}, line {line}"
             row, options = self._row(record, known, where)
-            subject = record.get(self.subject) if self.subject else self.file.stem
+            subject = record.get(self.given.subject) if self.given.subject else self.file.stem
             if not isinstance(subject, str):
-                raise self._no_column(self.subject or "", record, where)
+                raise self._no_column(self.given.subject or "", record, where)
             try:
                 gold = self._gold(record, row, options, subject)
                 if gold.is_options and (empty := [one for one in gold.text if not options.get(one, one).strip()]):
@@ -164,7 +159,7 @@ class OwnRows:
         indices = [one.gold.index for one in rows if one.gold.index is not None]
         # JSON's numbers are indices from 0 as in MMLU; of text, and where 0 is never right, that is less certain.
         enough = _SEVERAL if path.suffix.lower() == ".jsonl" else 1
-        if self.first_index is None and len(indices) >= enough and 0 not in indices:
+        if self.given.first_index is None and len(indices) >= enough and 0 not in indices:
             raise DataError(
                 f"{path} has numbers for answers, and none is 0: the options may be numbered from 0 or from 1.",
                 remedy="Set 'rows.first_index' to 0 or 1.",
@@ -173,7 +168,7 @@ class OwnRows:
 
     def _row(self, record: Record, known: set[str], where: str) -> tuple[Row, Options]:
         """The cells a prompt needs, and the row's options."""
-        columns = {name: self.renames.get(name, name) for name in self.columns}
+        columns = {name: self.given.columns.get(name, name) for name in self.columns}
         lists = {
             name: found
             for name, value in record.items()
@@ -211,12 +206,12 @@ class OwnRows:
         if self.option_columns and len(options) < 2:
             raise ValueError("it has fewer than two options")
         letters = "".join(options) or getattr(self.rule, "options", "") or _CAPITALS.get(self.rule.name, "")
-        written = record.get(self.renames.get("answer", "answer"))
+        written = record.get(self.given.columns.get("answer", "answer"))
         texts = not isinstance(self.rule, Pattern)
-        base = self.first_index or 0
+        base = self.given.first_index or 0
         answers = written if isinstance(written, list) else [written]
         golds = [
-            read_gold(one, options, letters, texts=texts, how=self.answer_as, base=base)
+            read_gold(one, options, letters, texts=texts, how=self.given.answer_as, base=base)
             for one in answers
             if isinstance(one, str) and one.strip()
         ]

@@ -20,6 +20,7 @@ from bundle.client._replies import reply_of
 from bundle.client._streamed import StreamedReply
 from bundle.config.files import read_file
 from bundle.config.model_files import ModelFile
+from bundle.config.task_files import RowsFile
 from bundle.errors import BundleError
 from bundle.reports import html
 from bundle.reports.screen.output import console
@@ -167,7 +168,8 @@ def _run_file(name: str) -> Target:
 
 
 def _own(path: Path) -> None:
-    own = OwnRows("own", path, None, ("question", "answer"), {}, "subject", FirstOption())
+    given = RowsFile(file=path.name, subject="subject")
+    own = OwnRows("own", path, None, ("question", "answer"), given, FirstOption())
     subjects = own.subjects()
     own.load(str(path), [(subject, "questions") for subject in subjects])
 
