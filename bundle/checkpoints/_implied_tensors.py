@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from bundle.checkpoints._files import listed, shown
 from bundle.errors import CheckpointError
@@ -16,23 +16,62 @@ from bundle.errors import CheckpointError
 Shapes = dict[str, tuple[int, ...]]
 
 INTERNLM2: Final = "InternLM2ForCausalLM"
-# What a config.json must give, by architecture; transformers' defaults for the rest are those of `_llama_tensors`.
 _SIZES: Final = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
-_EXPERTS: Final = ("num_experts", "moe_intermediate_size")
-_NEEDED: Final[dict[str, tuple[str, ...]]] = {
-    INTERNLM2: _SIZES,
-    "LlamaForCausalLM": _SIZES,
-    **{
-        f"{name}ForCausalLM": (*_SIZES, "num_key_value_heads", *more)
-        for names, more in (
-            (("Glm", "Glm4", "InternLM3", "Mistral", "Phi3", "Qwen2", "Qwen3"), ()),
-            (("Gemma", "Gemma2", "Gemma3"), ("head_dim",)),
-            (("Mixtral",), ("num_local_experts",)),
-            (("Qwen2Moe",), (*_EXPERTS, "shared_expert_intermediate_size")),
-            (("Qwen3Moe",), _EXPERTS),
-        )
-        for name in names
-    },
+
+_Switch = tuple[str, bool]
+"""A key of config.json, and what it is where the file does not give it."""
+_NEVER: Final = ("", False)
+_ATTENTION: Final = ("attention_bias", False)
+
+
+class Family(NamedTuple):
+    """What sets an architecture apart from Llama; defaults are those of transformers' configuration classes.
+
+    Attributes:
+        needed: The keys that config.json must give, besides the sizes.
+        norms: Those of a layer, besides Llama's two.
+        has_head_norms: Whether queries and keys have norms.
+        head_dim: What it is by default, if not ``hidden_size`` by the number of heads.
+        rotates_a_part: Whether positions rotate a part of each head.
+        model_type: As in config.json, if it is not the name in small letters.
+    """
+
+    needed: tuple[str, ...] = ("num_key_value_heads",)
+    qkv_bias: _Switch = _NEVER
+    o_bias: _Switch = _NEVER
+    mlp_bias: _Switch = _NEVER
+    norms: tuple[str, ...] = ()
+    has_head_norms: bool = False
+    fuses_qkv: bool = False
+    fuses_gate_up: bool = False
+    head_dim: int | None = None
+    is_tied: bool = False
+    rotates_a_part: bool = False
+    model_type: str | None = None
+
+
+_EXPERTS: Final = ("num_key_value_heads", "num_experts", "moe_intermediate_size")
+_GEMMA: Final = Family(("num_key_value_heads", "head_dim"), _ATTENTION, _ATTENTION, is_tied=True)
+_GEMMA_2: Final = _GEMMA._replace(norms=("pre_feedforward_layernorm", "post_feedforward_layernorm"))
+_GLM: Final = Family(qkv_bias=("attention_bias", True), fuses_gate_up=True, head_dim=128, rotates_a_part=True)
+_FAMILIES: Final = {
+    "Gemma": _GEMMA,
+    "Gemma2": _GEMMA_2,
+    "Gemma3": _GEMMA_2._replace(has_head_norms=True, model_type="gemma3_text"),
+    "Glm": _GLM,
+    "Glm4": _GLM._replace(norms=("post_self_attn_layernorm", "post_mlp_layernorm")),
+    "InternLM2": Family(()),
+    "InternLM3": Family(qkv_bias=("qkv_bias", False), o_bias=("bias", False), mlp_bias=("bias", False)),
+    "Llama": Family((), _ATTENTION, _ATTENTION, ("mlp_bias", False)),
+    "Mistral": Family(),
+    "Mixtral": Family(("num_key_value_heads", "num_local_experts")),
+    "Phi3": Family(fuses_qkv=True, fuses_gate_up=True, rotates_a_part=True),
+    "Qwen2": Family(qkv_bias=("", True)),
+    "Qwen2Moe": Family(
+        (*_EXPERTS, "shared_expert_intermediate_size"), qkv_bias=("qkv_bias", True), model_type="qwen2_moe"
+    ),
+    "Qwen3": Family(qkv_bias=_ATTENTION, o_bias=_ATTENTION, has_head_norms=True, head_dim=128),
+    "Qwen3Moe": Family(_EXPERTS, _ATTENTION, _ATTENTION, has_head_norms=True, model_type="qwen3_moe"),
 }
 _MOST_LAYERS: Final = 10_000  # a table of every tensor is made, whatever the file says
 _MOST_EXPERTS: Final = 200_000  # in all layers together
@@ -108,27 +147,26 @@ def implied_tensors(config: Mapping[str, Any]) -> Shapes | str:
 
     Raises CheckpointError as `Sizes.from_config` does.
     """
-    architecture = architecture_of(config)
-    if not isinstance(architecture, str) or architecture not in _NEEDED:
+    architecture, family = architecture_of(config), family_of(config)
+    if family is None:
         return f"unknown tensor layout of the architecture {shown(architecture)}"
     if config.get("num_experts") is None and "num_local_experts" in config:  # as transformers 5 writes it
         config = {**config, "num_experts": config["num_local_experts"]}
-    if absent := [key for key in _NEEDED[architecture] if config.get(key) is None]:
+    if absent := [key for key in (*_SIZES, *family.needed) if config.get(key) is None]:
         return f"config.json does not give {listed(absent)}"
-    if architecture == INTERNLM2:
-        return internlm2_tensors(config)
-    return _llama_tensors(config, architecture)
+    return internlm2_tensors(config) if architecture == INTERNLM2 else _llama_tensors(config, family)
 
 
 def without_text(architecture: str) -> bool:
     """Whether a model of this class generates no text, but gives scores or classes, or has no output layer."""
-    is_body = architecture.endswith("Model") and f"{architecture.removesuffix('Model')}ForCausalLM" in _NEEDED
+    is_body = architecture.endswith("Model") and architecture.removesuffix("Model") in _FAMILIES
     return is_body or _JUDGES.search(architecture) is not None
 
 
-def has_known_layout(config: Mapping[str, Any]) -> bool:
-    """Whether a config.json is of an architecture whose tensors follow from it."""
-    return architecture_of(config) in _NEEDED
+def family_of(config: Mapping[str, Any]) -> Family | None:
+    """The family of a config.json's architecture; None if its tensors do not follow from it."""
+    name, causal, rest = str(architecture_of(config)).partition("ForCausalLM")
+    return _FAMILIES.get(name) if causal and not rest else None
 
 
 def architecture_of(config: Mapping[str, Any]) -> object:
@@ -158,68 +196,46 @@ def internlm2_tensors(config: Mapping[str, Any]) -> Shapes:
     return {**shapes, "model.norm.weight": (s.hidden,), "output.weight": (s.vocab, s.hidden)}
 
 
-def _llama_tensors(config: Mapping[str, Any], architecture: str) -> Shapes:
-    """The tensors of Llama and its kind; defaults are those of transformers' configuration classes."""
-    if architecture == "Qwen3ForCausalLM" or architecture.startswith("Glm"):
-        config = {"head_dim": 128, **config}
+def _llama_tensors(config: Mapping[str, Any], family: Family) -> Shapes:
+    """The tensors of Llama and its kind."""
+    if family.head_dim is not None:
+        config = {"head_dim": family.head_dim, **config}
     s = Sizes.from_config(config)
-    beside = {**_attention(config, architecture, s), **_norms(architecture, s)}
+    norms = ("input_layernorm", "post_attention_layernorm", *family.norms)
+    beside = {**_attention(config, family, s), **{f"{name}.weight": (s.hidden,) for name in norms}}
     shapes: Shapes = {"model.embed_tokens.weight": (s.vocab, s.hidden)}
     for n in range(s.layers):
-        shapes |= _within(f"model.layers.{n}", {**beside, **_feed_forward(config, architecture, s, n)})
+        shapes |= _within(f"model.layers.{n}", {**beside, **_feed_forward(config, family, s, n)})
     return {**shapes, "model.norm.weight": (s.hidden,), "lm_head.weight": (s.vocab, s.hidden)}
 
 
-def _attention(config: Mapping[str, Any], architecture: str, s: Sizes) -> Shapes:
+def _attention(config: Mapping[str, Any], family: Family, s: Sizes) -> Shapes:
     q_rows, kv_rows = s.heads * s.head_dim, s.kv_heads * s.head_dim
-    o_bias = False
-    if architecture.startswith("Gemma") or architecture in ("LlamaForCausalLM", *_QWEN_3):
-        o_bias = bool(config.get("attention_bias"))
-    if architecture == "InternLM3ForCausalLM":
-        o_bias = bool(config.get("bias"))
-    bias = {
-        "Glm4ForCausalLM": bool(config.get("attention_bias", True)),
-        "GlmForCausalLM": bool(config.get("attention_bias", True)),
-        "InternLM3ForCausalLM": bool(config.get("qkv_bias")),
-        "Qwen2ForCausalLM": True,
-        "Qwen2MoeForCausalLM": bool(config.get("qkv_bias", True)),
-    }.get(architecture, o_bias)
-    shapes = _linear("self_attn.o_proj", s.hidden, q_rows, bias=o_bias)
-    if architecture == "Phi3ForCausalLM":
+    shapes = _linear("self_attn.o_proj", s.hidden, q_rows, bias=bool(config.get(*family.o_bias)))
+    if family.fuses_qkv:
         return shapes | _linear("self_attn.qkv_proj", q_rows + 2 * kv_rows, s.hidden)
     for name, rows in (("q", q_rows), ("k", kv_rows), ("v", kv_rows)):
-        shapes |= _linear(f"self_attn.{name}_proj", rows, s.hidden, bias=bias)
-    if architecture in _QWEN_3 or architecture == "Gemma3ForCausalLM":
+        shapes |= _linear(f"self_attn.{name}_proj", rows, s.hidden, bias=bool(config.get(*family.qkv_bias)))
+    if family.has_head_norms:
         shapes |= dict.fromkeys(("self_attn.q_norm.weight", "self_attn.k_norm.weight"), (s.head_dim,))
     return shapes
 
 
-def _norms(architecture: str, s: Sizes) -> Shapes:
-    names = ["input_layernorm", "post_attention_layernorm"]
-    if architecture == "Glm4ForCausalLM":
-        names += ["post_self_attn_layernorm", "post_mlp_layernorm"]
-    if architecture in ("Gemma2ForCausalLM", "Gemma3ForCausalLM"):
-        names += ["pre_feedforward_layernorm", "post_feedforward_layernorm"]
-    return {f"{name}.weight": (s.hidden,) for name in names}
-
-
-def _feed_forward(config: Mapping[str, Any], architecture: str, s: Sizes, layer: int) -> Shapes:
-    if architecture == "MixtralForCausalLM":
+def _feed_forward(config: Mapping[str, Any], family: Family, s: Sizes, layer: int) -> Shapes:
+    if "num_local_experts" in family.needed:
         return _experts("block_sparse_moe", config, "num_local_experts", s.intermediate, ("w1", "w3", "w2"))
-    if architecture.endswith("MoeForCausalLM") and _is_sparse(config, layer):
+    if "num_experts" in family.needed and _is_sparse(config, layer):
         shapes = _experts("mlp", config, "num_experts", _size(config, "moe_intermediate_size"), _GATED)
-        if architecture == "Qwen2MoeForCausalLM":
+        if "shared_expert_intermediate_size" in family.needed:
             shapes |= _gated("mlp.shared_expert", s.hidden, _size(config, "shared_expert_intermediate_size"), _GATED)
             shapes |= _linear("mlp.shared_expert_gate", 1, s.hidden)
         return shapes
-    if architecture == "Phi3ForCausalLM" or architecture.startswith("Glm"):
+    if family.fuses_gate_up:
         gate_up = _linear("mlp.gate_up_proj", 2 * s.intermediate, s.hidden)
         return gate_up | _linear("mlp.down_proj", s.hidden, s.intermediate)
-    bias = {"LlamaForCausalLM": "mlp_bias", "InternLM3ForCausalLM": "bias"}.get(architecture, "")
-    return _gated("mlp", s.hidden, s.intermediate, _GATED, bias=bool(config.get(bias)))
+    return _gated("mlp", s.hidden, s.intermediate, _GATED, bias=bool(config.get(*family.mlp_bias)))
 
 
-_QWEN_3: Final = ("Qwen3ForCausalLM", "Qwen3MoeForCausalLM")
 _GATED: Final = ("gate_proj", "up_proj", "down_proj")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Final, TypeGuard
 
 from bundle.checkpoints._files import shown
-from bundle.checkpoints._implied_tensors import has_known_layout
+from bundle.checkpoints._implied_tensors import Family, architecture_of, family_of
 from bundle.errors import CheckpointError
 
 # Where multimodal configurations keep that of their language model.
@@ -41,8 +41,9 @@ def check_settings(directory: Path, configs: Mapping[str, Mapping[str, Any]], ar
         config = {**config, "sliding_window": None}
     end = _ends(vocab_size(config))
     wrong = wrong_value(config, end)
-    if wrong is None and has_known_layout(config):
-        wrong = wrong_value(config, _CONFIG) or _wrong_rope(config) or _wrong_model_type(config, architecture)
+    if wrong is None and (family := family_of(config)) is not None:
+        wrong = wrong_value(config, _CONFIG) or _wrong_rope(config, family)
+        wrong = wrong or _wrong_model_type(config, architecture, family)
     if wrong is not None:
         raise wrong_setting(directory / "config.json", wrong)
     if (wrong := wrong_value(configs.get("generation_config.json", {}), end)) is not None:
@@ -122,7 +123,6 @@ _ROPE: Final[Mapping[str, Rules]] = {
 """What each kind of scaled positions must give (transformers' ``modeling_rope_utils``)."""
 _ROPE_KEYS: Final = ("rope_scaling", "rope_parameters")
 _SAME_ROPE: Final = {"su": "longrope", "mrope": "default"}
-_ROTATES_A_PART: Final = ("Glm", "Phi3")  # of each head
 
 
 def scalings(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], object]]:
@@ -135,7 +135,7 @@ def scalings(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]
             yield key, settings, kind
 
 
-def _wrong_rope(config: Mapping[str, Any]) -> str | None:
+def _wrong_rope(config: Mapping[str, Any], family: Family) -> str | None:
     """What is wrong with how positions are scaled; None if nothing is. An engine may ignore what it does not know."""
     for key, settings, kind in scalings(config):
         if not isinstance(kind, str) or kind not in _ROPE:
@@ -149,10 +149,10 @@ def _wrong_rope(config: Mapping[str, Any]) -> str | None:
             return f"in {key} of the type {kind}, {wrong}" if not absent else f"{key} of the type {kind} {wrong}"
     for key in _ROPE_KEYS:
         given = config.get(key) or {}
-        if given.get("partial_rotary_factor", config.get("partial_rotary_factor")) not in (None, 1):
-            architecture = str((config.get("architectures") or [""])[0])
-            if not architecture.startswith(_ROTATES_A_PART):  # then transformers ignores it, and lmdeploy does not
-                return f"{shown(architecture)} has no partial_rotary_factor, and engines differ in what they make of it"
+        part = given.get("partial_rotary_factor", config.get("partial_rotary_factor"))
+        if part not in (None, 1) and not family.rotates_a_part:  # then transformers ignores it, and lmdeploy does not
+            name = shown(architecture_of(config))
+            return f"{name} has no partial_rotary_factor, and engines differ in what they make of it"
     return _contradicted_rope(config)
 
 
@@ -180,19 +180,12 @@ def _contradicted_rope(config: Mapping[str, Any]) -> str | None:
     return None
 
 
-_MODEL_TYPES: Final = {
-    "Gemma3ForCausalLM": "gemma3_text",
-    "Qwen2MoeForCausalLM": "qwen2_moe",
-    "Qwen3MoeForCausalLM": "qwen3_moe",
-}
-
-
-def _wrong_model_type(config: Mapping[str, Any], architecture: str) -> str | None:
+def _wrong_model_type(config: Mapping[str, Any], architecture: str, family: Family) -> str | None:
     """How ``model_type``, by which transformers chooses the model's class, contradicts ``architectures``.
 
     Other engines choose by ``architecture``, which ``architectures`` names and is one of transformers' own.
     """
-    expected = _MODEL_TYPES.get(architecture, architecture.removesuffix("ForCausalLM").lower())
+    expected = family.model_type or architecture.removesuffix("ForCausalLM").lower()
     given = config.get("model_type", expected)
     if given == expected or "auto_map" in config:
         return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bundle.checkpoints._files import listed, mismatch, shown
-from bundle.checkpoints._implied_tensors import Shapes, architecture_of, has_known_layout, implied_tensors, is_internlm2
+from bundle.checkpoints._implied_tensors import Shapes, family_of, implied_tensors, is_internlm2
 from bundle.checkpoints._layers import examine_layers
 from bundle.checkpoints._quantized import QuantizedLayout, settings_elsewhere
 from bundle.checkpoints._safetensors import FLOATS, StoredTensor
@@ -19,7 +19,6 @@ from bundle.errors import CheckpointError
 _ONE_DOWNLOAD: Final = "Take config.json and all weight files from the same download of the model, or save it again."
 _IN_NO_SHAPE: Final = ("num_hidden_layers", "num_attention_heads")
 """A default that is wrong here fits the weights: engines would leave layers out, or cut heads at other places."""
-_TIED_BY_DEFAULT: Final = ("GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM")
 _FACTOR: Final = re.compile(r"\.lora_[AB]\.(?:default\.)?weight$")
 _WRAPPED: Final = re.compile(
     r"^(?:module|base_model\.model|v_head)\.|(?:^|\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
@@ -42,7 +41,8 @@ def tied_tensors(config: Mapping[str, Any], stored: Mapping[str, StoredTensor]) 
 
 
 def _are_tied(config: Mapping[str, Any]) -> bool:
-    return bool(config.get("tie_word_embeddings", architecture_of(config) in _TIED_BY_DEFAULT))
+    family = family_of(config)
+    return bool(config.get("tie_word_embeddings", family is not None and family.is_tied))
 
 
 def check_tensors(directory: Path, config: Mapping[str, Any], stored: Mapping[str, StoredTensor]) -> str | None:
@@ -65,7 +65,7 @@ def check_tensors(directory: Path, config: Mapping[str, Any], stored: Mapping[st
     unknown = implied if isinstance(implied, str) else layout.unknown
     if isinstance(implied, str) or layout.unknown is not None:
         problems, compared = examine_layers(config, stored, layout)
-        absent = [key for key in _IN_NO_SHAPE if config.get(key) is None] if has_known_layout(config) else []
+        absent = [key for key in _IN_NO_SHAPE if config.get(key) is None] if family_of(config) is not None else []
         if absent and any(map(_LAYER.match, stored)):
             problems.insert(0, f"it does not give {listed(absent)}, and engines would take another model's")
         packed = [

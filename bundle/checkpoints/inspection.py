@@ -23,7 +23,7 @@ from bundle.checkpoints._files import (
     require_whole_json,
     shown,
 )
-from bundle.checkpoints._implied_tensors import has_known_layout, without_text
+from bundle.checkpoints._implied_tensors import family_of, without_text
 from bundle.checkpoints._quantized import read_quantization
 from bundle.checkpoints._remote_code import CODE_CONFIGS, find_remote_code
 from bundle.checkpoints._safetensors import Weights
@@ -73,7 +73,7 @@ class Checkpoint:
     @property
     def scaled_by_ntk(self) -> bool:
         """Whether positions are scaled as ``ntk``, which of the engines only vLLM knows."""
-        return has_known_layout(self.config) and any(kind == "ntk" for _, _, kind in scalings(self.config))
+        return family_of(self.config) is not None and any(kind == "ntk" for _, _, kind in scalings(self.config))
 
     @property
     def remote_code_names(self) -> tuple[str, ...]:
