@@ -165,3 +165,21 @@ def test_checkpoints_of_other_families_are_evaluated(
     assert len(rows) == 3
     assert {row["reply"] for row in rows} <= set("ABCD")
     assert {row["finish_reason"] for row in rows} == {"stop"}
+
+
+def test_weights_that_the_model_does_not_find_are_not_made_up(tmp_path: Path, environment: Mapping[str, str]) -> None:
+    model = tmp_path / "model"
+    make_family_checkpoint(model, "llama3")
+    config, weights = model / "config.json", model / "model.safetensors"
+    # It has Llama's tensors, which are not known here to be its own.
+    granite = {"architectures": ["GraniteForCausalLM"], "model_type": "granite"}
+    config.write_text(json.dumps(json.loads(config.read_bytes()) | granite))
+    weights.write_bytes(weights.read_bytes().replace(b".q_proj.", b".query_."))
+    few = ("--subjects", "law", "--limit", "1", "--max-out-len", "8")
+
+    result = run(
+        "eval-local", model, "--data", "sample", "--out", tmp_path, *few, environment=environment, limit_s=_LONGEST_S
+    )
+
+    assert result.returncode == 3
+    assert "the checkpoint has no weights for model.layers.{0, 1}.self_attn.q_proj.weight" in result.stderr

@@ -54,6 +54,10 @@ def examine_layers(
     layers = {number: layers[number] for number in range(count)}
     problems = list(_missing_experts(config, name, layers))
     tokens = vocab_size(config) or 0
+    tables = [name for name, tensor in stored.items() if len(tensor.shape) == 2 and tensor.shape[0] >= tokens > 0]
+    untied = [one["tie_word_embeddings"] for one in language_configs(config) if "tie_word_embeddings" in one]
+    if layout.method is None and len(tables) == 1 and set(untied) == {False}:
+        problems.append(f"tie_word_embeddings is false, and only {tables[0]} has {tokens} rows (vocab_size)")
     if rows * 2 < tokens and not any(tensor.dtype == "unknown" for tensor in stored.values()):
         problems.append(f"no embeddings of {tokens} tokens (vocab_size) among them")
     compared = f"only that its {count} layers are there"

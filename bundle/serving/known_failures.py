@@ -67,6 +67,10 @@ def rejected_options(help_command: str) -> KnownFailure:
 
 TORCH_ERRORS: Final = "OutOfMemoryError|RuntimeError|AcceleratorError|AssertionError|ValueError"
 COPY_AGAIN: Final = "Copy or download the checkpoint again, and compare its files with the source."
+OTHER_WEIGHTS: Final = (
+    "Take config.json and the weights from the same model; weights with other names were saved while the model was "
+    "wrapped in something else: save the model within."
+)
 INSTALL_TOGETHER: Final = (
     "Install compatible versions, in an environment of their own: `pip install '.[gpu]'` for lmdeploy, "
     "`pip install '.[cpu]'` for the CPU engine."

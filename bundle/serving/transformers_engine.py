@@ -16,7 +16,7 @@ from bundle.errors import EngineMissingError, ServerError, UsageError
 from bundle.serving.conversion import INTERNLM2, cache_directory, cpu_dtype, servable
 from bundle.serving.engine import Engine, ServerSpec, require_loopback
 from bundle.serving.gpus import visible_gpus
-from bundle.serving.known_failures import KnownFailure, Signs, raised
+from bundle.serving.known_failures import OTHER_WEIGHTS, KnownFailure, Signs, raised
 from bundle.serving.machine import Machine
 from bundle.system.files import text_if_there, write_json
 from bundle.system.findings import Check, Finding, failing, ok
@@ -55,6 +55,11 @@ _FAILURES: Final = (
         "the packages for serving are not installed.",
         "Install them: `pip install '.[cpu]'`.",
         telling=(raised("ImportError", "Missing dependencies for serving"),),
+    ),
+    KnownFailure(
+        "the checkpoint has no weights for {0}, which it would fill with random numbers.",
+        OTHER_WEIGHTS,
+        fatal=(r"^(\S.*?) +\| MISSING\b",),
     ),
 )
 
@@ -144,7 +149,8 @@ class TransformersEngine(Engine):
 
     def _command(self, served_name: str, dtype: str, own_code: bool, port: int, directory: Path) -> tuple[str, ...]:
         command = [sys.executable, "-m", "transformers.cli.transformers", "serve", served_name]
-        command += ["--host", self.job.host, "--port", str(port), "--device", "cpu", "--log-level", "error"]
+        command += ["--host", self.job.host, "--port", str(port), "--device", "cpu"]
+        command += ["--log-level", "warning"]  # at which it says what weights are missing
         command += ["--dtype", dtype]
         if own_code:
             command.append("--trust-remote-code")

@@ -277,6 +277,17 @@ def test_a_model_without_its_embeddings_is_a_fault() -> None:
     assert f"no embeddings of {VOCABULARY} tokens (vocab_size) among them" in refusal(layout, stored)
 
 
+def test_an_output_layer_that_is_missing_is_a_fault_where_the_embeddings_are_said_not_to_be_it() -> None:
+    layout = LAYOUTS["Baichuan"]
+    stored = {name: one for name, one in layout.stored().items() if name != "lm_head.weight"}
+
+    said = refusal(layout, stored, tie_word_embeddings=False)
+
+    assert "tie_word_embeddings is false, and only model.embed_tokens.weight has 512 rows (vocab_size)" in said
+    for config, whole in (({"tie_word_embeddings": True}, stored), ({"tie_word_embeddings": False}, layout.stored())):
+        assert check_tensors(Path("model"), described(layout) | config, whole)
+
+
 def test_without_a_number_of_layers_nothing_is_compared() -> None:
     layout = LAYOUTS["Baichuan"]
 

@@ -43,6 +43,10 @@ FATAL = [
     ("2025-03-19 04:28:52,017 - lmdeploy - ERROR - base.py:55 - <CUDA> check failed!", "no NVIDIA GPU"),
     ("cuda is not available.", "no NVIDIA GPU"),
     (
+        "model.layers.{0, 1}.self_attn.q_proj.weight | MISSING | ",
+        "no weights for model.layers.{0, 1}.self_attn.q_proj",
+    ),
+    (
         "RuntimeError: The NVIDIA driver on your system is too old (found version 11040). Please update your driver",
         "driver is too old",
     ),
@@ -148,6 +152,11 @@ TELLING = [
         "ImportError: This modeling file requires the following packages that were not found in your environment: "
         "einops, timm. Run `pip install einops timm`",
         "einops, timm.",
+    ),
+    (
+        "(Worker pid=6423) ERROR 11-27 19:24:50 [multiproc_executor.py:953] ValueError: Following weights were not "
+        "initialized from checkpoint: {'model.norm.weight'}",
+        "no weights for 'model.norm.weight'.",
     ),
     (
         "ImportError: Missing dependencies for serving. Install with `pip install transformers[serving]`",

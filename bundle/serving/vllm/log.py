@@ -7,6 +7,7 @@ from bundle.serving.known_failures import (
     ENGINE_GONE,
     NO_GPU,
     NO_MEMORY,
+    OTHER_WEIGHTS,
     OUT_OF_GPU_MEMORY,
     KnownFailure,
     Signs,
@@ -78,6 +79,11 @@ _FAILURES: Final = (
             _refused(r"Model architectures \['?(\w+)[^\]]*\] (?:are not supported|failed to be inspected)"),
             _refused(r"(\w+) has no vLLM implementation"),
         ),
+    ),
+    KnownFailure(
+        "the checkpoint has no weights for {0}.",
+        OTHER_WEIGHTS,
+        telling=(_refused(r"Following weights were not initialized from checkpoint: \{(.*)\}"),),
     ),
     KnownFailure(
         "the path of its temporary files is too long for a socket.",
