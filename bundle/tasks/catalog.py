@@ -83,6 +83,11 @@ def _own_task(path: Path, file: TaskFile, rows: RowsFile, rule: AnswerRule) -> T
             "its prompt names no column, so every question would be the same.",
             remedy="Write a column's name in braces in 'prompt.user', such as {question}.",
         )
+    for letter, column in re.findall(r"\b([A-Z])\s?[.．、:：)）]\s?\{([A-Z])\}", file.prompt.user):
+        if letter != column:
+            raise ConfigError(
+                f"its prompt shows {{{column}}} as option {letter}.", remedy=f"Write {{{letter}}} beside {letter}."
+            )
     own = OwnRows(
         name=path.stem,
         file=path.parent / user_path(rows.file),

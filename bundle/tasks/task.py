@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from bundle.errors import DataError, UsageError
-from bundle.system.text import did_you_mean
+from bundle.system.text import did_you_mean, quoted
 from bundle.tasks.answers import AnswerRule, Likeliest
 from bundle.tasks.benchmarks import Benchmark, Subject
 from bundle.tasks.own_rows import OwnRows
@@ -157,6 +157,8 @@ class Task(ScoredTask):
                     f"{self.example_split} of {subject.name}.",
                     remedy="Use complete data, or a task with fewer examples.",
                 )
+            if isinstance(self.benchmark, OwnRows):
+                self._require_others(tables, subject.name)
         columns = tuple(dict.fromkeys((*self.columns, "answer")))
         return replace(tables, rows={pair: PackedRows(rows, columns) for pair, rows in tables.rows.items()})
 
@@ -216,9 +218,25 @@ class Task(ScoredTask):
         prompts = Prompts(self, shape, subject, shown, tables.rows[question.subject, question.split])
         return replace(question, prompt=prompts, examples=len(shown))
 
+    def _require_others(self, tables: Tables, subject: str) -> None:
+        """Check that no question is among the examples, which show its answer. Raises DataError if one is."""
+        shown = {_asked(row) for row in self._examples(tables, subject)}
+        for row in (row for split in self.splits for row in tables.rows[subject, split]):
+            if _asked(row) in shown:
+                raise DataError(
+                    f"{self.name} asks a question of {subject} that is also one of its examples, which show the "
+                    f"answer: {quoted(' '.join(_asked(row)))}.",
+                    remedy="Keep examples and questions in different rows.",
+                )
+
     def _examples(self, tables: Tables, subject: str) -> list[Row]:
         rows = tables.rows[subject, self.example_split] if self.examples else []
         return list(rows[: self.examples])
+
+
+def _asked(row: Row) -> tuple[str, ...]:
+    """A row of the user's own without its answer."""
+    return tuple(cell.strip() for name, cell in row.items() if name != "answer")
 
 
 def _drawn(where: str, size: int, sample: int | None) -> Sequence[int]:

@@ -184,6 +184,7 @@ def test_a_benchmark_s_source_is_none_of_a_task_with_rows_of_its_own(tmp_path: P
         ),
         ('rule = "first_option"\noptions = "AB"', 'rule = "pattern"\npattern = "A"', r"no group"),
         ('[answer]\nrule = "first_option"\noptions = "AB"', "", r"the table \[answer\] is missing; its keys are rule"),
+        ("B. {B}", "B. {A}", r"its prompt shows \{A\} as option B"),
         ("[answer]", "[answers]", r"unknown key 'answers'\. Did you mean answer\?"),
         ("description =", "description", r"not valid TOML.*line 2"),
     ],
@@ -299,6 +300,12 @@ def test_rows_that_are_not_there_or_of_another_kind_are_told(tmp_path: Path) -> 
     (tmp_path / "questions.csv").write_bytes(b"question,answer\n\xff,A\n")
     with pytest.raises(DataError, match=r"questions\.csv, line 2: not UTF-8"):
         find_task(path)
+
+
+def test_a_question_among_the_examples_is_refused_as_they_show_its_answer(tmp_path: Path) -> None:
+    task = find_task(write(tmp_path, dev_csv=EXAMPLES.replace("例一?,甲,乙,A", "谁写了书?,王五,赵六 ,B")))
+    with pytest.raises(DataError, match=r"asks a question of 人物 that is also one of its examples.*谁写了书"):
+        load(task)
 
 
 def test_examples_must_be_enough_for_every_subject(tmp_path: Path) -> None:
