@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -139,7 +140,7 @@ class Transport:
         self, answer: Answer, sink: Receiver, limit: asyncio.Timeout, *, may_stall: bool
     ) -> object | None:
         content_type = answer.headers.get("content-type", "")
-        declared, latest = content_type.startswith("text/event-stream"), limit.when()
+        declared, latest = content_type.startswith("text/event-stream"), limit.when() or math.inf
         pieces, begin, is_stream = aiter(answer), b"", None
         async for more in pieces:
             begin = (begin + more).lstrip(BLANK)
@@ -158,25 +159,34 @@ class Transport:
             if events and is_first:
                 is_first = False
                 self._require_new(answer, events[0])
-            if not _pass_on(events, sink, limit, latest):
+            if not all(map(sink.take, events)):
                 return None
-            if sink.has_text and not sink.ended:
-                last_at = self._in_the_middle(last_at, limit, None if may_stall else latest)
+            last_at = self._expect_more(sink, limit, latest, last_at, may_stall=may_stall)
             piece = await anext(pieces, None)
-        _pass_on(decoder.end(), sink, limit, latest)
+        all(map(sink.take, decoder.end()))
         return None
 
-    def _in_the_middle(self, last_at: float, limit: asyncio.Timeout, latest: float | None) -> float:
-        """Bound the silence after a piece of text, where there is a ``latest``; return when that was."""
-        now = asyncio.get_running_loop().time()
-        if last_at:
-            self._longest_gap_s = max(self._longest_gap_s, now - last_at)
-        if latest is not None:
-            stall_s = max(_LEAST_STALL_S, _OF_THE_TIMEOUT * self._timeout_s, _LONGEST_GAPS * self._longest_gap_s)
-            until = min(now + stall_s, latest)
-            if abs(until - (limit.when() or latest)) > stall_s / 10:  # tokens come by the thousand a second
-                limit.reschedule(until)
-        return now
+    def _expect_more(
+        self, sink: Receiver, limit: asyncio.Timeout, latest: float, last_at: float, *, may_stall: bool
+    ) -> float:
+        """Set the limit, ``latest`` at most, to when the next piece must have come: soon after the end of a reply.
+
+        Returns when the last piece of its text came; ``last_at`` is when the one before did, 0 for none.
+        """
+        now, until = asyncio.get_running_loop().time(), latest
+        if sink.ended:
+            until = now + (_AFTER_THE_END_S if sink.has_clearly_ended else _AFTER_A_DOUBTFUL_END_S)
+        elif sink.has_text:
+            if last_at:
+                self._longest_gap_s = max(self._longest_gap_s, now - last_at)
+            last_at = now
+            if not may_stall:
+                gap_s = _LONGEST_GAPS * self._longest_gap_s
+                until = now + max(_LEAST_STALL_S, _OF_THE_TIMEOUT * self._timeout_s, gap_s)
+        until = min(until, latest)
+        if abs(until - (limit.when() or math.inf)) > (until - now) / 10:  # tokens come by the thousand a second
+            limit.reschedule(until)
+        return last_at
 
     def _require_new(self, answer: Answer, body: object) -> None:
         if self._repeats.has_come_before(answer, body):
@@ -240,24 +250,6 @@ class Transport:
             remedy=f"{check}, or skip it for this server: NO_PROXY={urlsplit(self._base_url).hostname}.",
             heard=False,
         )
-
-
-def _pass_on(events: list[object], sink: Receiver, limit: asyncio.Timeout, latest: float | None) -> bool:
-    """Hand over events; return whether more are wanted.
-
-    The limit is shortened once the reply has ended, and restored to ``latest`` (in the event loop's time; None for no
-    limit) where that was not the end.
-    """
-    had_ended = sink.ended
-    if not all(sink.take(event) for event in events):
-        return False
-    if sink.ended:
-        wait_s = _AFTER_THE_END_S if sink.has_clearly_ended else _AFTER_A_DOUBTFUL_END_S
-        soon = asyncio.get_running_loop().time() + wait_s
-        limit.reschedule(min(soon, latest or soon))
-    elif had_ended:
-        limit.reschedule(latest)
-    return True
 
 
 def _parsed(content: bytes, headers: Any) -> object:

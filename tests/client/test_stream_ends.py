@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from bundle.client import Endpoint
 from bundle.client._asked import Receiver
 from bundle.client._events import DONE
 from bundle.client._faults import AttemptError
 from bundle.client._streamed import StreamedReply
-from bundle.client._transport import _pass_on
+from bundle.client._transport import Transport
 from tests.client.test_early_decisions import ask_all
 from tests.evaluation.asking import ask, client_of
 from tests.openai_api import Call, chunk, chunks_of, completion, loopback_api, send_stream
@@ -92,13 +93,14 @@ async def test_a_model_that_has_begun_no_text_may_be_silent(
 
 
 async def test_after_an_end_that_was_none_there_is_all_the_time_again() -> None:
-    receiver = Receiver(None, lambda: None, None)
+    receiver, transport = Receiver(None, lambda: None, None), Transport(Endpoint("http://127.0.0.1:9"), timeout_s=600)
     async with asyncio.timeout(600) as limit:
         await asyncio.sleep(0)
         latest = limit.when()
         assert latest is not None
         for event, is_shorter in ((chunk("A", "stop"), True), (chunk("B"), False), (chunk(finish_reason="stop"), True)):
-            _pass_on([event], receiver, limit, latest)
+            receiver.take(event)
+            transport._expect_more(receiver, limit, latest, 0.0, may_stall=True)
             assert ((limit.when() or 0) < latest) is is_shorter
 
 
