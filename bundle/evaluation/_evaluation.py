@@ -257,22 +257,17 @@ class Evaluation:
         return EarlyDecisions(task.answer_rule, tls=tls, options=self._options(task), has_cut=has_cut, stops=stops)
 
     def _forget_stopped_by_mistake(self, new: Prediction) -> None:
-        """Forget replies that were stopped before text turned out to be thinking, on disk as well."""
+        """Forget replies that were stopped before text turned out to be thinking, on disk as well.
+
+        Another server may still bring some once that is known.
+        """
         asking = (self._shared_how or {}).get(new.task)
-        if asking is None or asking.reading is None:
-            return
-        if asking.reading.mistaken:
+        if asking is not None and asking.reading is not None and asking.reading.mistaken:
             asking.reading.mistaken = False
             self._thinks_aloud.add(new.task)
-            stopped = list(self._outcomes.stopped(new.task))
-        elif (
-            new.decided_early
-            and new.task in self._thinks_aloud
-            and (place := self._outcomes.place(new.key)) is not None
-        ):
-            stopped = [(self.questions[place], new.attempts)]
-        else:
+        elif not (new.decided_early and new.task in self._thinks_aloud):
             return
+        stopped = list(self._outcomes.stopped(new.task))
         for question, attempts in stopped:
             self._run.append(unanswered(question, _STOPPED_BY_MISTAKE, attempts=attempts))
         self._forget([question.key for question, _ in stopped])
