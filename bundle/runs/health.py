@@ -253,17 +253,10 @@ class _Replies:
             return
         for fault in [one for one in Fault if one in self._faults]:
             found = self._faults[fault]
-            text = found.texts.most_common(1)[0][0]
-            named = _quoted(text)
-            values: dict[Fault, dict[str, Any]] = {
-                Fault.CUT: {"unparsed": str(found.lost)},
-                Fault.REPEATED: {"text": named},
-                Fault.NOT_AN_OPTION: {"answer": named},
-                Fault.IN_A_WORD: {"answer": named},
-                Fault.WRITTEN_OTHERWISE: {"answer": text},
-            }
+            named = found.texts.most_common(1)[0][0]
+            values = {"unparsed": str(found.lost)} if fault is Fault.CUT else {"answer": named}
             if count := found.lost if fault is Fault.CUT and self._stops else found.count:
-                yield self._finding(fault, count, found.example, **values.get(fault, {}))
+                yield self._finding(fault, count, found.example, **values)
         yield from self._unknown_mark(Fault.UNKNOWN_MARK, self._opening)
         yield from self._unknown_mark(Fault.UNKNOWN_END, self._ending)
         yield from self._other_models()
@@ -280,7 +273,7 @@ class _Replies:
                 yield self._finding(Fault.CUT_PROMPTS, count, most=str(most))
 
     def _finding(
-        self, fault: Fault, count: int, example: Example | None = None, of: int | None = None, **values: str
+        self, fault: Fault, count: int, example: Example | None = None, of: int | None = None, /, **values: str
     ) -> Finding:
         return Finding(fault, self._task, count, self.count if of is None else of, example, values)
 
@@ -289,7 +282,7 @@ class _Replies:
         if not (one.reply or "").strip():
             return Fault.UNENDED_THINKING if one.thinking else Fault.EMPTY, ""
         if is_lost and (match := _REPEATED.fullmatch((one.reply or "").strip())):
-            return Fault.REPEATED, match[1]
+            return Fault.REPEATED, _quoted(match[1])
         if one.finish_reason == "length":
             return Fault.CUT, ""
         if not is_lost:
@@ -297,8 +290,8 @@ class _Replies:
         if not one.answer:
             return Fault.NO_OPTION, ""
         if is_option(one.answer, self._options):
-            return Fault.IN_A_WORD, word_around(one.answer, one.reply or "", self._options)
-        return Fault.NOT_AN_OPTION, one.answer
+            return Fault.IN_A_WORD, _quoted(word_around(one.answer, one.reply or "", self._options))
+        return Fault.NOT_AN_OPTION, _quoted(one.answer)
 
     def _unknown_mark(self, fault: Fault, marked: Mapping[str, _Found]) -> Iterator[Finding]:
         mark, found = max(marked.items(), key=lambda one: one[1].count, default=("", _Found()))
@@ -334,7 +327,7 @@ class _Replies:
         chance = 1 / len(self._options)
         if scored and at_most(self._right, scored, chance) < _RARE:
             percent, guessed = f"{100 * self._right / scored:.1f}", f"{100 * chance:.0f}"
-            yield self._finding(Fault.BELOW_GUESSING, self._right, of=scored, percent=percent, chance=guessed)
+            yield self._finding(Fault.BELOW_GUESSING, self._right, None, scored, percent=percent, chance=guessed)
 
 
 def _ends_thinking(one: Prediction, options: str) -> str | None:

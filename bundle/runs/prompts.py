@@ -57,12 +57,10 @@ def prompt_lines(questions: Sequence[Question]) -> Iterator[bytes]:
     for _, of_part in itertools.groupby(questions, lambda question: question.key.part):
         while part := list(itertools.islice(of_part, _AT_ONCE)):
             prompts = [question.messages for question in part]
-            for question, own, prefix in zip(part, prompts, _shared_prefixes(part, prompts), strict=True):
-                if prefix is not None:
-                    if prefix.name not in written:
-                        written.add(prefix.name)
-                        yield _line({"prefix": prefix.name, "messages": prefix.messages})
-                    own = prefix.cut_off(own)
+            for question, messages, (name, prefix) in zip(part, prompts, _shared_prefixes(part, prompts), strict=True):
+                if name is not None and name not in written:
+                    written.add(name)
+                    yield _line({"prefix": name, "messages": prefix})
                 yield _line(
                     {
                         "task": question.task,
@@ -70,8 +68,8 @@ def prompt_lines(questions: Sequence[Question]) -> Iterator[bytes]:
                         "subject": question.subject,
                         "id": question.id,
                         "gold": question.gold,
-                        "prefix": None if prefix is None else prefix.name,
-                        "messages": own,
+                        "prefix": name,
+                        "messages": _after(prefix, messages),
                     }
                 )
 
@@ -118,54 +116,48 @@ def _text(value: Any) -> str:
     return value
 
 
-class _Prefix:
-    """A prefix that several questions share: whole messages, or the first lines of one message."""
-
-    def __init__(self, messages: Sequence[Message], *, whole: bool) -> None:
-        self.messages = messages
-        self.name = hashlib.sha256(json.dumps(messages).encode()).hexdigest()[:16]
-        self._whole = whole
-
-    def cut_off(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """What follows it."""
-        if self._whole:
-            return messages[len(self.messages) :]
-        first, *rest = messages
-        return [{**first, "content": first["content"][len(self.messages[0]["content"]) :]}, *rest]
+def _after(prefix: Sequence[Message], messages: Sequence[Message]) -> Sequence[Message]:
+    """What follows a prefix: further messages, or the rest of the only one."""
+    if len(prefix) == len(messages) == 1:
+        return [{**messages[0], "content": messages[0]["content"][len(prefix[0]["content"]) :]}]
+    return messages[len(prefix) :]
 
 
-def _shared_prefixes(questions: Sequence[Question], prompts: Sequence[Sequence[Message]]) -> list[_Prefix | None]:
-    """For every question of a part the prefix it shares with others; None for none."""
+def _shared_prefixes(
+    questions: Sequence[Question], prompts: Sequence[Sequence[Message]]
+) -> list[tuple[str | None, Sequence[Message]]]:
+    """For every question of a part the name of the prefix it shares with others, and that prefix; None for none."""
     # Nearly always all messages but the last are the same in a subject. Grouping by them, and not by the subject alone,
     # keeps a single question with other examples from taking the shared prefix away from all.
     groups: dict[Any, list[int]] = defaultdict(list)
     for index, (question, messages) in enumerate(zip(questions, prompts, strict=True)):
         leading = tuple((one["role"], one["content"]) for one in messages[:-1])
         groups[question.examples, leading].append(index)
-    shared: list[_Prefix | None] = [None] * len(questions)
+    shared: list[tuple[str | None, Sequence[Message]]] = [(None, ())] * len(questions)
     for indices in groups.values():
-        prefix = _common([prompts[index] for index in indices]) if len(indices) > 1 else None
-        for index in indices:
-            shared[index] = prefix
+        if len(indices) > 1 and (prefix := _common([prompts[index] for index in indices])):
+            name = hashlib.sha256(json.dumps(prefix).encode()).hexdigest()[:16]
+            for index in indices:
+                shared[index] = name, prefix
     return shared
 
 
-def _common(conversations: Sequence[Sequence[Message]]) -> _Prefix | None:
-    """The prefix shared by conversations that differ at most in their last message."""
+def _common(conversations: Sequence[Sequence[Message]]) -> Sequence[Message]:
+    """The prefix shared by conversations that differ at most in their last message: whole messages, or its lines."""
     if not all(conversations):
-        return None
+        return ()
     leading = conversations[0][:-1]
     lasts = [one[-1] for one in conversations]
     roles = {last["role"] for last in lasts}
     if leading:
         # A message that follows one of its own role would be read as the rest of that one.
-        return None if leading[-1]["role"] in roles else _Prefix(leading, whole=True)
+        return () if leading[-1]["role"] in roles else leading
     if len(roles) != 1:
-        return None
+        return ()
     contents = [last["content"] for last in lasts]
     # What the first and the last in the order of the alphabet begin with, all between them begin with too.
     lines = _common_lines(min(contents), max(contents))
-    return _Prefix([{**lasts[0], "content": lines}], whole=False) if lines else None
+    return [{**lasts[0], "content": lines}] if lines else ()
 
 
 def _common_lines(one: str, other: str) -> str:

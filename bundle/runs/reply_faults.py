@@ -32,7 +32,7 @@ class Fault(StrEnum):
     )
     REPEATED = (
         "repeated",
-        "{count} of {of} replies are {text} over and over",
+        "{count} of {of} replies are {answer} over and over",
         "Weights or results that are not finite (NaN) end so: check the weights, and try another dtype than float16.",
     )
     CUT = (
