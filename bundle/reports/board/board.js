@@ -21,7 +21,7 @@
 
   // Questions a second: over the last half minute as far as this page has seen it, else since asking began.
   function rate(run) {
-    const history = seen.get(run.run) ?? [];
+    const history = seen.get(run.key) ?? [];
     const first = history.find(([when]) => now - when <= RATE_WINDOW_S);
     const done = run.answered + run.failed;
     if (first && now > first[0]) return (done - first[1]) / (now - first[0]);
@@ -29,9 +29,11 @@
   }
 
   function note() {
-    for (const run of data.tables.flatMap((table) => table.runs)) {
-      if (run.state !== "running") continue;
-      seen.set(run.run, [...(seen.get(run.run) ?? []).slice(-60), [now, run.answered + run.failed]]);
+    for (const table of data.tables) {
+      for (const run of table.runs.filter(({ state }) => state === "running")) {
+        run.key = `${table.title} ${run.run}`; // a run of several tasks is in several tables
+        seen.set(run.key, [...(seen.get(run.key) ?? []).slice(-60), [now, run.answered + run.failed]]);
+      }
     }
   }
 
@@ -123,7 +125,7 @@
     const tag = (key, kind, values) => tags.append(element("span", { class: `tag ${kind}` }, texts.text(key, values)), " ");
     if (run.state === "running") tag("state.running", "running");
     if (run.state === "cut off") tag("state.cut off", "warn");
-    if (run.state === "incomplete") tag("board.unanswered", "warn", { n: texts.count(run.total - run.answered) });
+    if (run.state === "incomplete" && run.total > run.answered) tag("board.unanswered", "warn", { n: texts.count(run.total - run.answered) });
     if (run.doubtful) tag("board.doubtful", "warn");
     for (const [key, values] of Object.entries(run.partial ?? {})) tag(`scope.${key}`, ["unlike", "sample_data"].includes(key) ? "warn" : "part", values);
     if (tags.childElementCount) cell.append(tags);

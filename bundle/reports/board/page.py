@@ -104,7 +104,7 @@ def _run(one: BoardRun, place: Path | None, comparison: str | None) -> dict[str,
         "doubtful": not going_on and not run.health.is_ok,
         "total": one.section.overall.score.n,
         "answered": one.section.overall.score.answered,
-        "failed": run.failed,
+        "failed": one.section.failed,
         "since": _asking_since(run.directory) if going_on else None,
         "gpu": recent_utilization(run.directory) if going_on else None,
         "scores": {

@@ -1,6 +1,6 @@
 """The scores on the page: one section per task and split."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -70,6 +70,7 @@ class Section:
     Attributes:
         overall: The mean over all subjects that were asked.
         complete: Whether these are all subjects of the task.
+        failed: Questions that were asked and have no reply.
         groups: The other groups with a score, in the order of the task.
         subjects: The subjects asked, best first; those without a score last.
         letters: None where answers are not a choice among a few letters.
@@ -80,6 +81,7 @@ class Section:
     secret: bool
     overall: Line
     complete: bool
+    failed: int
     right: int
     unparsed: int
     groups: tuple[Line, ...]
@@ -117,12 +119,11 @@ class Section:
 def sections(run: RecordedRun) -> list[Section]:
     """Every split of every task that this run has questions of."""
     tasks = {task.name: task for task in run.tasks}
-    replies: dict[Member, list[Prediction]] = {}
+    outcomes = defaultdict[Member, list[Prediction]](list)
     for one in run.predictions:
-        if one.error is None:
-            replies.setdefault((one.task, one.split), []).append(one)
+        outcomes[one.task, one.split].append(one)
     return [
-        _section(run, tasks[headline.task], headline, replies.get((headline.task, headline.split), []))
+        _section(run, tasks[headline.task], headline, outcomes[headline.task, headline.split])
         for headline in headlines(run.tasks, run.scores)
     ]
 
@@ -137,7 +138,8 @@ def chance(letters: Letters | None) -> float | None:
     return 25.0 if letters is not None and set(letters.golds) == set("ABCD") else None
 
 
-def _section(run: RecordedRun, task: ScoredTask, headline: Headline, replies: Sequence[Prediction]) -> Section:
+def _section(run: RecordedRun, task: ScoredTask, headline: Headline, outcomes: Sequence[Prediction]) -> Section:
+    replies = [one for one in outcomes if one.error is None]
     split, prefix, names = headline.split, task.splits[headline.split], run.score_names(task)
     groups = [
         _group_line(name, run.scores[name], task.short_name(group))
@@ -156,6 +158,7 @@ def _section(run: RecordedRun, task: ScoredTask, headline: Headline, replies: Se
         secret=split in task.secret_splits,
         overall=_group_line(headline.name, headline.score, OVERALL),
         complete=headline.whole,
+        failed=len(outcomes) - len(replies),
         right=sum(one.correct is True for one in replies),
         unparsed=sum(one.key in run.unparsed for one in replies),
         groups=tuple(groups),
