@@ -273,8 +273,20 @@ def _reached() -> Iterator[None]:
             raise _NotReachedError(f"{_host()} cannot be used: {wrong[0]}", remedy=f"{wrong[1]} {OPTIONS}") from error
         status = getattr(response, "status_code", None)
         login = "If the dataset requires a login, run `hf auth login` or set HF_TOKEN. " if status in (401, 403) else ""
+        if unreached := _first_cause(cause):
+            raise _NotReachedError(f"{_host()} cannot be reached: {unreached}", remedy=OPTIONS) from error
         reason = text[:300].rstrip(".") or type(cause).__name__
         raise _NotReachedError(f"{_host()} failed ({reason})", remedy=login + OPTIONS) from error
+
+
+def _first_cause(error: BaseException) -> str | None:
+    """What the system said, such as "Connection refused", where an HTTP client's errors come from that."""
+    found, seen = None, error
+    while (before := seen.__cause__ or seen.__context__) is not None:
+        seen = before
+        if isinstance(seen, OSError) and seen.errno is not None and seen.strerror:
+            found = seen.strerror
+    return found
 
 
 def _offline() -> bool:
