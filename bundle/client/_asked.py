@@ -69,13 +69,13 @@ class Receiver:
             self.is_cut = True
         return not self.is_cut
 
-    def learn(self, reply: Reply | None) -> None:
-        """Let `EarlyDecisions` learn from a reply; None if it was stopped early."""
+    def learn(self, reply: Reply) -> None:
+        """Let `EarlyDecisions` learn from a reply."""
         if self._reading is None:
             return
         if self.reply is not None:
             self._reading.streamed(self.reply, cut=self.is_cut)
-        elif reply is not None:
+        else:
             self._reading.whole(reply.completion_tokens, reply.text, took_text_back=reply.took_text_back)
 
 

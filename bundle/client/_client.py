@@ -207,27 +207,25 @@ class ChatClient:
     def _read(self, question: Asked, receiver: Receiver, answer: object, *, latency_s: float) -> Reply:
         streamed, attempts = receiver.reply, question.attempts
         if streamed is not None and receiver.is_cut:
-            reply = streamed.stopped_early(latency_s=latency_s, attempts=attempts)
-            self._origins.require_own(*streamed.origin, reply, question.body)
-            receiver.learn(None)
-            return self._to_keep(reply)
-        self._modes.require_end(question)
-        body = as_completion(answer) if streamed is None else streamed.body()
-        require_model(body, self._only_model)
-        reply = reply_of(
-            body,
-            latency_s=latency_s,
-            attempts=attempts,
-            answer_from_thinking=self._settings.answer_from_thinking,
-            marks=self._marks,
-        )
-        is_nothing = reply.completion_tokens == 0 and not (reply.text.strip() or reply.thinking or reply.logprobs)
-        if is_nothing and question.tries < min(1, self._settings.retries):
-            raise AttemptError("an empty reply of no tokens", Fate.AGAIN)
+            reply, origin = streamed.stopped_early(latency_s=latency_s, attempts=attempts), streamed.origin
+        else:
+            self._modes.require_end(question)
+            body = as_completion(answer) if streamed is None else streamed.body()
+            require_model(body, self._only_model)
+            reply = reply_of(
+                body,
+                latency_s=latency_s,
+                attempts=attempts,
+                answer_from_thinking=self._settings.answer_from_thinking,
+                marks=self._marks,
+            )
+            is_nothing = reply.completion_tokens == 0 and not (reply.text.strip() or reply.thinking or reply.logprobs)
+            if is_nothing and question.tries < min(1, self._settings.retries):
+                raise AttemptError("an empty reply of no tokens", Fate.AGAIN)
+            origin = (body.get("id"), body.get("created")) if isinstance(body, Mapping) else (None, None)
         if question.reading is not None and question.reading.is_error(reply.text):
             raise AttemptError(f"an error as the text of a reply: {one_line(reply.text)}", Fate.AGAIN)
-        if isinstance(body, Mapping):
-            self._origins.require_own(body.get("id"), body.get("created"), reply, question.body)
+        self._origins.require_own(*origin, reply, question.body)
         receiver.learn(reply)
         return self._to_keep(reply)
 

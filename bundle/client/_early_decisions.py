@@ -105,7 +105,7 @@ class EarlyDecisions:
         return self._told
 
     def is_error(self, text: str) -> bool:
-        """Whether a complete reply is an error that came in its place."""
+        """Whether the text of a reply, as far as it was read, is an error that came in its place."""
         return is_error_text(text.strip(), self._rule, self._options)
 
     @property

@@ -7,8 +7,9 @@ from bundle.client import NoReplyError
 from bundle.client._early_decisions import EarlyDecisions
 from bundle.client._error_texts import is_error_text
 from bundle.tasks.answers import AllOptions, AnswerRule, FirstCapital, FirstOption, Pattern
+from tests.client.test_early_decisions import EXPLAINED, ask_all
 from tests.evaluation.asking import MESSAGES, client_of
-from tests.openai_api import Call, completion, loopback_api
+from tests.openai_api import Call, chunks_of, completion, loopback_api, send_stream
 
 ERRORS = [
     "当前服务器繁忙，请稍后再试。",
@@ -85,3 +86,15 @@ async def test_a_question_that_gets_nothing_else_has_no_reply() -> None:
     async with loopback_api(handler) as api, client_of(api.url, retries=1, stream="never") as client:
         with pytest.raises(NoReplyError, match="an error as the text of a reply: 当前服务器繁忙"):
             await client.ask(MESSAGES, 64, reading=reading)
+
+
+async def test_such_a_reply_is_no_answer_where_replies_are_stopped_early() -> None:
+    async def handler(call: Call) -> web.StreamResponse:
+        return await send_stream(
+            call, chunks_of(["A server error occurred. Try again."] if call.number == 10 else EXPLAINED)
+        )
+
+    replies = await ask_all(handler, 10, options="ABCD")
+
+    assert replies[8].decided_early
+    assert [reply.text[:5] for reply in replies[8:]] == ["答案是B。"] * 2
