@@ -267,6 +267,8 @@ class _Replies:
             if 2 * (self.count - self.lost) >= self.count:
                 yield from self._one_letter()
             yield from self._below_guessing()
+            if len(self._golds) == 1 and self._golds.total() >= _FEWEST:
+                yield self._finding(Fault.ONE_GOLD, self._golds.total(), answer=_quoted(*self._golds))
         if sent is not None:
             count, most = self._counted.cut(sent)
             if count:

@@ -75,6 +75,11 @@ class Fault(StrEnum):
         "{count} of {of} answers are {answer}",
         "Check the chat template and the weights: a model that reads the questions gives different letters.",
     )
+    ONE_GOLD = (
+        "one_gold",
+        "all {count} right answers are {answer}",
+        "A model that prefers one option scores so without reading: put the right options in different places.",
+    )
     BELOW_GUESSING = (
         "below_guessing",
         "{count} of {of} answers are correct, {percent} %; guessing gives {chance} %",

@@ -147,7 +147,15 @@ def test_one_letter_for_nearly_everything_is_found() -> None:
 
 
 def test_one_letter_that_is_right_is_no_fault() -> None:
-    assert headline(examine(OPTIONS, [row(n, "B", gold="B") for n in range(100)])) == "measurement: ok"
+    assert (
+        headline(examine(OPTIONS, [row(n, "B", gold="B" if n % 20 else "C") for n in range(100)])) == "measurement: ok"
+    )
+
+
+def test_right_answers_that_are_all_one_letter_say_nothing_about_reading() -> None:
+    found = only(examine(OPTIONS, [row(n, "ABBB"[n % 4], gold="B") for n in range(20)]))
+    assert (found.fault, found.says, found.is_minor) == (Fault.ONE_GOLD, 'all 20 right answers are "B"', False)
+    assert not examine(OPTIONS, [row(n, "B", gold="B") for n in range(19)]).findings
 
 
 def test_one_letter_is_found_where_the_gold_answers_are_secret() -> None:
@@ -236,7 +244,7 @@ def test_replies_from_another_model_are_named_and_those_from_several_are_a_doubt
 
 
 def test_several_right_answers_are_options_and_guessing_has_no_rate() -> None:
-    replies = [row(n, "AC", gold="BD") for n in range(100)]
+    replies = [row(n, "AC", gold="BD" if n % 2 else "CD") for n in range(100)]
     assert [one.fault for one in examine(OPTIONS, replies).findings] == [Fault.ONE_LETTER]
 
 
