@@ -199,4 +199,7 @@ def _ends(vocab_size: int | None) -> Rules:
     def is_id(value: object) -> bool:
         return type(value) is int and (vocab_size is None or value < vocab_size)
 
-    return {"eos_token_id": (f"a token id{below}, or a list of them", lambda x: is_id(x) or is_list_of(is_id, x))}
+    return {
+        "eos_token_id": (f"a token id{below}, or a list of them", lambda x: is_id(x) or is_list_of(is_id, x)),
+        "pad_token_id": ("a token id", lambda x: type(x) is int),
+    }

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bundle.checkpoints._directory import directories_with, require_directory
-from bundle.checkpoints._files import list_names, listed, shown
+from bundle.checkpoints._files import list_names, listed, read_json_object, shown
 from bundle.checkpoints._lora_config import ADAPTER_CONFIG, LoraConfig, read_lora_config
 from bundle.checkpoints._safetensors import FLOATS, Weights
 from bundle.checkpoints._values import is_finite, is_zero, read_values
@@ -93,6 +93,14 @@ def inspect_adapter(path: Path, base: Checkpoint) -> Adapter:
         raise CheckpointError(
             f"{shown(base.path)} is quantized ({base.quantization}), so no adapter can be merged into it.",
             remedy="Give the checkpoint that it was quantized from.",
+        )
+    if ADAPTER_CONFIG in list_names(base.path) and read_json_object(base.path / ADAPTER_CONFIG) == read_json_object(
+        path / ADAPTER_CONFIG
+    ):
+        raise CheckpointError(
+            f"The adapter {shown(path)} is merged into {shown(base.path)} already: its {ADAPTER_CONFIG} lies there.",
+            remedy="Evaluate that directory without --adapter, or give the base model; if it is the base, delete the "
+            f"{ADAPTER_CONFIG} in it.",
         )
     if any(file.suffix != ".safetensors" for file in base.weights.files):
         raise CheckpointError(

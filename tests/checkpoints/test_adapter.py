@@ -383,6 +383,18 @@ def test_what_the_user_should_know_of_an_adapter_is_said(
     assert len(notes) == bool(told)
 
 
+def test_an_adapter_is_not_merged_twice(base: Checkpoint, save: Callable[..., Path], tmp_path: Path) -> None:
+    adapter, made = save(), tmp_path / "merged"
+    shutil.copytree(base.path, made)
+    shutil.copy(adapter / "adapter_config.json", made)
+
+    with pytest.raises(CheckpointError, match=r"is merged into .*/merged already") as caught:
+        inspect_adapter(adapter, inspect_checkpoint(made))
+    assert "without --adapter" in str(caught.value.remedy)
+    write_json(made / "adapter_config.json", {"peft_type": "LORA", "r": 2})  # of one that was merged before it
+    assert inspect_adapter(adapter, inspect_checkpoint(made)).products
+
+
 def test_an_untrained_adapter_changes_nothing_unless_it_brings_whole_tensors(
     base: Checkpoint, save: Callable[..., Path]
 ) -> None:

@@ -70,6 +70,7 @@ def written(directory: Path, config: dict[str, Any], generation: object = None) 
         ({"model_type": "qwen3"}, "model_type is 'qwen3', but that of LlamaForCausalLM is 'llama'"),
         ({"eos_token_id": 64}, "eos_token_id must be a token id below the vocab_size of 64, or a list of them, not 64"),
         ({"eos_token_id": "</s>"}, "eos_token_id must be a token id"),
+        ({"pad_token_id": [2, 3]}, "pad_token_id must be a token id, not [2, 3]"),
     ],
     ids=str,
 )
