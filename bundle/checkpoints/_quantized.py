@@ -33,10 +33,10 @@ _BESIDE: Final[dict[str, set[str]]] = {
 }
 """The last parts of the names of tensors that stand beside, or in place of, a weight, by ``quant_method``."""
 _PACKED: Final = {"awq": "qweight", "gptq": "qweight", "compressed-tensors": "weight_packed"}
-_FORMATS: Final = {
+_FORMATS: Final = (
     *("dense", "pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "mixed-precision"),
     *("nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp8-quantized"),
-}
+)
 _QUANTIZED_BY_ENGINES: Final = {"bitnet", "experts_int8", "fouroversix", "fp_quant"}
 """Methods whose checkpoints may hold full-precision weights, which an engine then quantizes as it loads them."""
 _LEFT_ALONE: Final = ("modules_to_not_convert", "ignored_layers", "llm_int8_skip_modules", "dynamic")
@@ -50,9 +50,11 @@ _STATE: Final = ("quant_state.bitsandbytes__nf4", "quant_state.bitsandbytes__fp4
 
 
 _SETTINGS: Final[Rules] = {
-    **dict.fromkeys(("bits", "w_bit"), ("a positive integer", is_size)),
+    **dict.fromkeys(("bits", "w_bit", "num_bits"), ("a positive integer", is_size)),
     **dict.fromkeys(("group_size", "q_group_size"), ("a positive integer or -1", lambda x: x == -1 or is_size(x))),
-    **dict.fromkeys(("zero_point", "sym", "desc_act", "load_in_4bit", "load_in_8bit"), ("true or false", is_a(bool))),
+    **dict.fromkeys(
+        ("zero_point", "sym", "desc_act", "load_in_4bit", "load_in_8bit", "symmetric"), ("true or false", is_a(bool))
+    ),
     **dict.fromkeys(_LEFT_ALONE[:3], ("a list of names", lambda x: is_list_of(is_a(str), x))),
     **dict.fromkeys(("config_groups", "dynamic"), ("an object", is_a(dict))),
     "activation_scheme": ('"dynamic" or "static"', lambda x: x in ("dynamic", "static")),
@@ -84,9 +86,18 @@ def read_quantization(directory: Path, names: Collection[str], config: Mapping[s
             f"{shown(directory / 'config.json')} has a quantization_config without a quant_method.",
             remedy='Add the method the weights are quantized with, such as "quant_method": "awq".',
         )
-    if settings["quant_method"] in _BESIDE and (wrong := wrong_value(settings, _SETTINGS)) is not None:
-        raise wrong_setting(directory / "config.json", f"in quantization_config, {wrong}")
+    for one in (settings, *_of_groups(settings)) if settings["quant_method"] in _BESIDE else ():
+        if (wrong := wrong_value(one, _SETTINGS)) is not None:
+            raise wrong_setting(directory / "config.json", f"in quantization_config, {wrong}")
     return settings
+
+
+def _of_groups(settings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What ``config_groups`` say of weights, for each of these."""
+    groups = settings.get("config_groups")
+    groups = groups.values() if isinstance(groups, Mapping) else ()
+    weights = [one.get("weights") or {} for one in groups if isinstance(one, Mapping)]
+    return [one for one in weights if isinstance(one, Mapping)]
 
 
 def settings_elsewhere(directory: Path, config: Mapping[str, Any]) -> str | None:
@@ -121,13 +132,7 @@ class QuantizedLayout:
         self.unknown = None if method is None else self._why_unknown()
         self.beside = _KV_SCALES | _BESIDE[self.method] if self.method in _BESIDE else frozenset[str]()
         self.packed = _PACKED.get(self.method or "")
-        groups = self._settings.get("config_groups")
-        weights = [
-            one.get("weights") or {}
-            for one in (groups.values() if isinstance(groups, Mapping) else ())
-            if isinstance(one, Mapping)
-        ]
-        self._weights: list[Mapping[str, Any]] = [one for one in weights if isinstance(one, Mapping)]
+        self._weights = _of_groups(self._settings)
 
     @property
     def is_of_weights(self) -> bool:

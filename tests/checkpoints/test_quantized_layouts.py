@@ -55,8 +55,8 @@ BITSANDBYTES = {
 }
 
 
-def compressed(form: str, bits: int, kind: str, *, symmetric: bool = True) -> dict[str, Any]:
-    weights = {"num_bits": bits, "type": kind, "symmetric": symmetric, "strategy": "group", "group_size": 64}
+def compressed(form: Any, bits: int, kind: str, *, symmetric: bool = True, group_size: Any = 64) -> dict[str, Any]:
+    weights = {"num_bits": bits, "type": kind, "symmetric": symmetric, "strategy": "group", "group_size": group_size}
     groups = {"group_0": {"targets": ["Linear"], "weights": weights, "input_activations": None}}
     settings = {"quant_method": "compressed-tensors", "format": form, "config_groups": groups, "ignore": ["lm_head"]}
     return {**settings, "kv_cache_scheme": None, "quantization_status": "compressed"}
@@ -345,6 +345,8 @@ def test_a_quantized_cache_and_weights_that_an_engine_quantizes_are_no_contradic
         (GPTQ | {"desc_act": "no"}, "desc_act must be true or false"),
         (BITSANDBYTES | {"load_in_4bit": 1}, "load_in_4bit must be true or false"),
         (compressed("dense", 8, "int") | {"config_groups": [1]}, "config_groups must be an object"),
+        (compressed("dense", 8, "int", group_size={}), "group_size must be a positive integer or -1, not {}"),
+        (compressed("dense", 8, "int", group_size="64"), "group_size must be a positive integer or -1, not '64'"),
     ],
 )
 def test_a_setting_of_another_type_is_named(tmp_path: Path, settings: dict[str, Any], told: str) -> None:
@@ -352,6 +354,12 @@ def test_a_setting_of_another_type_is_named(tmp_path: Path, settings: dict[str, 
     with pytest.raises(CheckpointError) as caught:
         inspect_checkpoint(directory)
     assert f"config.json: in quantization_config, {told}" in caught.value.message
+
+
+def test_a_format_that_is_no_name_is_unknown() -> None:
+    config, stored = quantized(QWEN2, "w4a16")
+    config = config | {"quantization_config": compressed([[]], 4, "int")}
+    assert "in the format [[]]" in str(check_tensors(Path("model"), config, stored))
 
 
 @pytest.mark.parametrize(("layout", "part"), [(name, part) for name, one in LAYOUTS.items() for part in one[2]])
