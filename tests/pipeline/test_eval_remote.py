@@ -291,7 +291,7 @@ def test_a_benchmark_that_is_not_the_published_one_is_a_part_wherever_its_score_
     assert record["tasks"][0]["unlike_published"] == {"val/law": [2, 24]}
     assert text in results["partial"]["ceval_gen"]
     page = Path(done.stdout.splitlines()[-1], "report.html").read_text(encoding="utf-8")
-    assert f">{text}.</span>" in page
+    assert f">{text}</span>" in page
     assert re.search(f"gate passed: .*; partial: {re.escape(text)}", judged.stdout)
     assert all(text in run["partial"] for run in json.loads(listed.stdout))
 
