@@ -12,16 +12,15 @@ from typing import Any
 import pytest
 
 from bundle.doctor import machine as doctors
-from bundle.errors import ServerError
 from bundle.serving.environments import Environment
 from bundle.serving.gpu_locks import GpuLocks
 from bundle.serving.gpus import Gpu, Nvidia, ask_for_gpus
 from bundle.serving.lmdeploy.checks import check_gpus, check_packages, check_torch
 from bundle.serving.lmdeploy.support import has_turbomind_code
-from bundle.serving.machine import Installation, Machine
 from bundle.system.findings import Finding, Status
 from tests.doctor.examined import Examined, bare_machine, examine, stand_in_packages, stand_in_torch
 from tests.patience import PATIENCE_S
+from tests.serving.machines import MadeMachine, installed
 from tests.stand_ins.box import install
 
 GPU = (0, "GPU-aaaa", "NVIDIA H100 80GB HBM3", 81559, 80000, "580.95.05")
@@ -36,7 +35,7 @@ WELL = {
 }
 
 
-class Made(Machine):
+class Made(MadeMachine):
     """A machine made up: what its nvidia-smi says, and what is installed."""
 
     def __init__(
@@ -49,20 +48,9 @@ class Made(Machine):
         devices: int = 0,
         architectures: Sequence[str] = (),
     ) -> None:
-        super().__init__()
-        self._said = nvidia
-        self._lmdeploy = lmdeploy
+        super().__init__(nvidia, *([] if lmdeploy is None else [installed("lmdeploy", lmdeploy)]))
         self._environment = Environment(versions or {}, LMDEPLOY, cuda)
         self._torch = {"torch": "2.12.1", "cuda": cuda, "devices": devices, "architectures": architectures, "why": ""}
-
-    @property
-    def nvidia(self) -> Nvidia:
-        return self._said
-
-    def installation(self, name: str) -> Installation:
-        if self._lmdeploy is None:
-            raise ServerError("lmdeploy is not installed.")
-        return Installation("/opt/lmdeploy/bin/python", "-m", self._lmdeploy, None)
 
     def environment(self, interpreter: str) -> Environment:
         return self._environment

@@ -17,31 +17,17 @@ from bundle.serving import transformers_engine
 from bundle.serving.engine import Job, ServerSpec
 from bundle.serving.gpus import Gpu, Nvidia
 from bundle.serving.lmdeploy.engine import LmdeployEngine
-from bundle.serving.machine import Installation, Machine
+from bundle.serving.machine import Machine
 from bundle.serving.transformers_engine import TransformersEngine, hub_name
 from bundle.system.guarded import ask_program, this_program
 from tests.checkpoints.checkpoints import CONFIG, write_checkpoint, write_json
 from tests.program import call
+from tests.serving.machines import MadeMachine, installed
 from tests.serving.stand_in import Stage
 from tests.stand_ins.box import GPU, ROOT
 
 ELSEWHERE = ["0.0.0.0", "::", "10.0.0.1", "fe80::1", "gpu-box", "localhost.example.com"]
 HERE = ["127.0.0.1", "127.0.0.2", "::1", "localhost"]
-
-
-class Box(Machine):
-    """A machine with a GPU and this lmdeploy."""
-
-    def __init__(self, version: str) -> None:
-        super().__init__()
-        self._version = version
-
-    @property
-    def nvidia(self) -> Nvidia:
-        return Nvidia(installed=True, gpus=(Gpu(*GPU),))
-
-    def installation(self, name: str) -> Installation:
-        return Installation("python3", name, self._version, None)
 
 
 @pytest.fixture
@@ -51,7 +37,8 @@ def checkpoint(tmp_path: Path) -> Checkpoint:
 
 
 def lmdeploy(checkpoint: Checkpoint, version: str, *arguments: str, host: str = "127.0.0.1") -> ServerSpec:
-    job = Job(checkpoint, Box(version), arguments=arguments, host=host)
+    machine = MadeMachine(Nvidia(True, gpus=(Gpu(*GPU),)), installed("lmdeploy", version))
+    job = Job(checkpoint, machine, arguments=arguments, host=host)
     return LmdeployEngine(job).prepare(lambda _: None)
 
 

@@ -8,8 +8,8 @@ from bundle.errors import UsageError
 from bundle.serving import missing_gpus
 from bundle.serving.engines import automatic_engine
 from bundle.serving.gpus import Gpu, Nvidia
-from bundle.serving.machine import Machine
 from bundle.serving.missing_gpus import require_gpus, why_no_gpu
+from tests.serving.machines import MadeMachine
 
 H100 = Nvidia(True, gpus=(Gpu(0, "GPU-aaaa", "H100", 80000, 70000, "570"), Gpu(1, "GPU-bbbb", "H100")))
 NOTHING = Nvidia(installed=False)
@@ -20,18 +20,6 @@ NO_DRIVER = (
 )
 LOST = "failed with exit code 15: Unable to determine the device handle for GPU0: 0000:01:00.0: Unknown Error"
 HANGS = "did not answer within 30 s"
-
-
-class Told(Machine):
-    """A machine whose nvidia-smi says this."""
-
-    def __init__(self, nvidia: Nvidia) -> None:
-        super().__init__()
-        self._said = nvidia
-
-    @property
-    def nvidia(self) -> Nvidia:
-        return self._said
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +42,7 @@ def plug_in(slots: Path, vendor: str = "0x10de", kind: str = "0x030200") -> None
 def test_a_gpu_that_may_be_used_is_used(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
     if value is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
-    assert automatic_engine(Told(H100)) == ("lmdeploy", None)
+    assert automatic_engine(MadeMachine(H100)) == ("lmdeploy", None)
 
 
 @pytest.mark.parametrize("nvidia", [NOTHING, Nvidia(True, MISMATCH)])
@@ -62,7 +50,7 @@ def test_a_part_of_a_gpu_that_is_named_is_tried_although_nvidia_smi_says_nothing
     monkeypatch: pytest.MonkeyPatch, nvidia: Nvidia
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1234")
-    assert automatic_engine(Told(nvidia)) == ("lmdeploy", None)
+    assert automatic_engine(MadeMachine(nvidia)) == ("lmdeploy", None)
     assert [gpu.device for gpu in require_gpus(nvidia, "lmdeploy", None)] == ["MIG-1234"]
 
 
@@ -77,7 +65,7 @@ def test_a_part_of_a_gpu_that_is_named_is_tried_although_nvidia_smi_says_nothing
     ],
 )
 def test_without_a_gpu_the_cpu_serves_and_it_is_said_why(nvidia: Nvidia, why: str) -> None:
-    engine, said = automatic_engine(Told(nvidia))
+    engine, said = automatic_engine(MadeMachine(nvidia))
     assert engine == "transformers"
     assert said is not None
     assert said.startswith(why)
@@ -90,7 +78,7 @@ def test_a_user_who_hides_every_gpu_gets_the_cpu(
 ) -> None:
     plug_in(slots)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
-    assert automatic_engine(Told(nvidia)) == ("transformers", f"CUDA_VISIBLE_DEVICES={value!r} hides every GPU")
+    assert automatic_engine(MadeMachine(nvidia)) == ("transformers", f"CUDA_VISIBLE_DEVICES={value!r} hides every GPU")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +87,7 @@ def test_a_user_who_hides_every_gpu_gets_the_cpu(
 )
 def test_a_driver_that_fails_is_never_answered_with_the_cpu(error: str, remedy: str) -> None:
     with pytest.raises(UsageError, match="A GPU cannot be used: nvidia-smi") as caught:
-        automatic_engine(Told(Nvidia(True, error)))
+        automatic_engine(MadeMachine(Nvidia(True, error)))
     assert error in caught.value.message
     assert remedy in str(caught.value.remedy)
     assert "--engine transformers" in str(caught.value.remedy)
@@ -109,7 +97,7 @@ def test_a_driver_that_fails_is_never_answered_with_the_cpu(error: str, remedy: 
 def test_a_card_that_is_plugged_in_and_cannot_be_used_is_refused(slots: Path, nvidia: Nvidia) -> None:
     plug_in(slots)
     with pytest.raises(UsageError, match="A GPU cannot be used"):
-        automatic_engine(Told(nvidia))
+        automatic_engine(MadeMachine(nvidia))
 
 
 @pytest.mark.parametrize(("vendor", "kind"), [("0x8086", "0x030000"), ("0x10de", "0x040300")])
@@ -123,7 +111,7 @@ def test_another_makers_card_or_its_sound_device_is_no_gpu(slots: Path, vendor: 
 def test_a_number_that_no_gpu_has_is_a_mistake_and_not_a_wish_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     with pytest.raises(UsageError, match=r"CUDA_VISIBLE_DEVICES='7' names no GPU that nvidia-smi lists \(0, 1\)"):
-        automatic_engine(Told(H100))
+        automatic_engine(MadeMachine(H100))
 
 
 @pytest.mark.parametrize(("wanted", "visible", "devices"), [("0,1", None, ["0", "1"]), (None, "GPU-a", ["GPU-a"])])

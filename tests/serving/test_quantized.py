@@ -11,11 +11,12 @@ import pytest
 
 from bundle.checkpoints import inspect_checkpoint
 from bundle.config.model_files import ModelFile
-from bundle.errors import CheckpointError, ServerError
+from bundle.errors import CheckpointError
 from bundle.serving.engine import Job
 from bundle.serving.engines import ENGINES, choose_engine
-from bundle.serving.machine import Installation, Machine
+from bundle.serving.machine import Machine
 from tests.checkpoints.checkpoints import CONFIG, QUANTIZED, write_checkpoint, write_json, write_safetensors
+from tests.serving.machines import MadeMachine, installed
 
 AWQ = {"bits": 4, "group_size": 128, "modules_to_not_convert": None, "version": "gemm", "zero_point": True}
 GPTQ = {"bits": 4, "damp_percent": 0.01, "desc_act": False, "group_size": 128, "static_groups": False, "sym": True}
@@ -31,17 +32,9 @@ def compressed(stored: str, bits: int, kind: str, *, each_group_says: bool = Tru
     return {"config_groups": {"group_0": group}, "format": stored, "ignore": ["lm_head"]}
 
 
-class Box(Machine):
+def box(**packages: Path) -> MadeMachine:
     """A machine with these engines in environments of their own, and none besides."""
-
-    def __init__(self, **packages: Path) -> None:
-        super().__init__()
-        self._packages = packages
-
-    def installation(self, name: str) -> Installation:
-        if name not in self._packages:
-            raise ServerError(f"{name} is not installed.", remedy="Install it.")
-        return Installation(f"/opt/{name}/bin/python", f"/opt/{name}/bin/{name}", "0.18.0", self._packages[name])
+    return MadeMachine(None, *(installed(name, "0.18.0", package) for name, package in packages.items()))
 
 
 def write(path: Path, text: str) -> None:
@@ -100,7 +93,7 @@ TAKEN = [
 def test_lmdeploy_is_started_with_weights_that_it_takes(
     tmp_path: Path, lmdeploy: Path, method: str, settings: dict[str, Any], arguments: tuple[str, ...]
 ) -> None:
-    choose(tmp_path / "model", Box(lmdeploy=lmdeploy), "lmdeploy", method, settings, *arguments)
+    choose(tmp_path / "model", box(lmdeploy=lmdeploy), "lmdeploy", method, settings, *arguments)
 
 
 REFUSED = [
@@ -134,7 +127,7 @@ def test_weights_that_lmdeploy_would_end_in_a_traceback_with_are_refused(
     tmp_path: Path, lmdeploy: Path, method: str, settings: dict[str, Any], arguments: tuple[str, ...], told: str
 ) -> None:
     with pytest.raises(CheckpointError, match=told):
-        choose(tmp_path / "model", Box(lmdeploy=lmdeploy), "lmdeploy", method, settings, *arguments)
+        choose(tmp_path / "model", box(lmdeploy=lmdeploy), "lmdeploy", method, settings, *arguments)
 
 
 def test_what_turbomind_does_not_serve_is_held_against_the_pytorch_engine(tmp_path: Path, lmdeploy: Path) -> None:
@@ -143,7 +136,7 @@ def test_what_turbomind_does_not_serve_is_held_against_the_pytorch_engine(tmp_pa
     ):
         choose(
             tmp_path / "model",
-            Box(lmdeploy=lmdeploy),
+            box(lmdeploy=lmdeploy),
             "lmdeploy",
             "gptq",
             GPTQ,
@@ -157,7 +150,7 @@ def test_another_engine_of_the_machine_that_takes_them_is_named(tmp_path: Path, 
     with pytest.raises(CheckpointError) as caught:
         choose(
             tmp_path / "model",
-            Box(lmdeploy=lmdeploy, vllm=vllm),
+            box(lmdeploy=lmdeploy, vllm=vllm),
             "lmdeploy",
             "compressed-tensors",
             settings,
@@ -169,12 +162,12 @@ def test_another_engine_of_the_machine_that_takes_them_is_named(tmp_path: Path, 
 
 
 def test_vllm_refuses_what_it_does_not_know_unless_the_user_names_the_method(tmp_path: Path, vllm: Path) -> None:
-    box, llama = Box(vllm=vllm), {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
-    choose(tmp_path / "awq", box, "vllm", "awq", AWQ, **llama)
-    choose(tmp_path / "auto-round", box, "vllm", "auto-round", {"bits": 4}, **llama)
+    vllms, llama = box(vllm=vllm), {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
+    choose(tmp_path / "awq", vllms, "vllm", "awq", AWQ, **llama)
+    choose(tmp_path / "auto-round", vllms, "vllm", "auto-round", {"bits": 4}, **llama)
     with pytest.raises(CheckpointError, match=r"vLLM 0\.18\.0 does not know bitsandbytes"):
-        choose(tmp_path / "nf4", box, "vllm", "bitsandbytes", BITSANDBYTES, **llama)
-    choose(tmp_path / "plugin", box, "vllm", "bitsandbytes", BITSANDBYTES, "--quantization", "bitsandbytes", **llama)
+        choose(tmp_path / "nf4", vllms, "vllm", "bitsandbytes", BITSANDBYTES, **llama)
+    choose(tmp_path / "plugin", vllms, "vllm", "bitsandbytes", BITSANDBYTES, "--quantization", "bitsandbytes", **llama)
 
 
 def test_vllm_refuses_columns_in_another_order_where_its_source_says_so(tmp_path: Path, vllm: Path) -> None:
@@ -192,27 +185,27 @@ def test_vllm_refuses_columns_in_another_order_where_its_source_says_so(tmp_path
     ]
     for number, (method, settings, told) in enumerate(cases):
         with nullcontext() if told is None else pytest.raises(CheckpointError, match=told):
-            choose(tmp_path / str(number), Box(vllm=vllm), "vllm", method, settings, **llama)
+            choose(tmp_path / str(number), box(vllm=vllm), "vllm", method, settings, **llama)
     for file in (vllm / "model_executor/layers/quantization").glob("*/*.py"):
         file.unlink()  # as before 0.32
-    choose(tmp_path / "older", Box(vllm=vllm), "vllm", "gptq", GPTQ | {"desc_act": True}, **llama)
+    choose(tmp_path / "older", box(vllm=vllm), "vllm", "gptq", GPTQ | {"desc_act": True}, **llama)
 
 
 @pytest.mark.parametrize("engine", ["vllm", "transformers"])
 def test_internlm2_that_is_quantized_is_not_converted(tmp_path: Path, vllm: Path, engine: str) -> None:
     with pytest.raises(CheckpointError, match="InternLM2's weights are converted"):
-        choose(tmp_path / "model", Box(vllm=vllm), engine, "awq", AWQ)
+        choose(tmp_path / "model", box(vllm=vllm), engine, "awq", AWQ)
 
 
 def test_the_cpu_engine_names_the_packages_that_it_would_need(tmp_path: Path) -> None:
     pytest.importorskip("transformers", minversion="5")
     pytest.importorskip("accelerate")
     llama = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
-    choose(tmp_path / "fp8", Box(), "transformers", "fp8", FP8, **llama)
+    choose(tmp_path / "fp8", box(), "transformers", "fp8", FP8, **llama)
     with pytest.raises(CheckpointError, match="does not load weights quantized by exl2"):
-        choose(tmp_path / "exl2", Box(), "transformers", "exl2", {}, **llama)
+        choose(tmp_path / "exl2", box(), "transformers", "exl2", {}, **llama)
     with pytest.raises(CheckpointError, match=r"with packages that are missing .*-m pip install gptqmodel"):
-        choose(tmp_path / "awq", Box(), "transformers", "awq", AWQ, **llama)
+        choose(tmp_path / "awq", box(), "transformers", "awq", AWQ, **llama)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -220,7 +213,7 @@ def test_weights_that_are_not_quantized_are_no_question(
     tmp_path: Path, lmdeploy: Path, vllm: Path, engine: str
 ) -> None:
     checkpoint = inspect_checkpoint(write_checkpoint(tmp_path / "model"))
-    choose_engine(engine, ModelFile(description="any"), Job(checkpoint, machine=Box(lmdeploy=lmdeploy, vllm=vllm)))
+    choose_engine(engine, ModelFile(description="any"), Job(checkpoint, machine=box(lmdeploy=lmdeploy, vllm=vllm)))
 
 
 def test_how_they_are_quantized_is_found_wherever_it_is_written(tmp_path: Path) -> None:

@@ -18,36 +18,25 @@ from bundle.serving import conversion
 from bundle.serving.engine import Job, ServerSpec
 from bundle.serving.engines import ENGINES, choose_engine
 from bundle.serving.gpus import Gpu, Nvidia
-from bundle.serving.machine import Installation, Machine
+from bundle.serving.machine import Machine
 from bundle.serving.supervisor import activity_in
 from bundle.serving.vllm.checks import check_vllm
 from bundle.serving.vllm.engine import VllmEngine
 from bundle.system.findings import Status
+from tests.serving.machines import MadeMachine, installed
 from tests.serving.stand_in import KEY, Launched
 
 FREE = Gpu(0, "GPU-0", "H100", 81559, 81000, "570")
 USED = Gpu(1, "GPU-1", "H100", 81559, 40000, "570")
 
 
-class Box(Machine):
+def box(version: str, *gpus: Gpu) -> MadeMachine:
     """A machine with one vLLM and these GPUs."""
-
-    def __init__(self, version: str | None, gpus: Sequence[Gpu] = ()) -> None:
-        super().__init__()
-        self._version, self._its_gpus = version, tuple(gpus)
-
-    @property
-    def nvidia(self) -> Nvidia:
-        return Nvidia(installed=bool(self._its_gpus), gpus=self._its_gpus)
-
-    def installation(self, name: str) -> Installation:
-        if self._version is None:
-            raise ServerError("vllm is not installed.", remedy="Install it.")
-        return Installation("/opt/vllm/bin/python", "/opt/vllm/bin/vllm", self._version, None)
+    return MadeMachine(Nvidia(installed=bool(gpus), gpus=gpus), installed("vllm", version))
 
 
-CPU = Box("0.32.0+cpu")
-GPUS = Box("0.32.0", [FREE, USED])
+CPU = box("0.32.0+cpu")
+GPUS = box("0.32.0", FREE, USED)
 
 
 @pytest.fixture(autouse=True)
@@ -316,7 +305,7 @@ def test_overrides_that_it_ignores_without_a_word_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match=f"ignores {ignored} in --hf") if ignored else contextlib.nullcontext():
         prepared(llama, *arguments)
-    prepared(llama, *arguments, machine=Box("0.31.0+cpu"))
+    prepared(llama, *arguments, machine=box("0.31.0+cpu"))
 
 
 def test_a_name_that_it_takes_for_none_is_not_given_to_it(llama: Checkpoint) -> None:
@@ -327,19 +316,19 @@ def test_a_name_that_it_takes_for_none_is_not_given_to_it(llama: Checkpoint) -> 
 
 def test_a_build_for_cuda_without_a_gpu_is_refused(llama: Checkpoint) -> None:
     with pytest.raises(UsageError, match="needs an NVIDIA GPU"):
-        prepared(llama, machine=Box("0.32.0"))
+        prepared(llama, machine=box("0.32.0"))
 
 
 def test_a_build_for_the_cpu_has_no_use_for_a_gpu(llama: Checkpoint) -> None:
     with pytest.raises(UsageError, match="build for the CPU"):
-        prepared(llama, machine=Box("0.32.0+cpu", [FREE]), gpu="0")
+        prepared(llama, machine=box("0.32.0+cpu", FREE), gpu="0")
 
 
 def test_a_version_that_lacks_an_option_is_refused_and_an_untried_one_is_named(llama: Checkpoint) -> None:
     with pytest.raises(ServerError, match="too old"):
-        prepared(llama, machine=Box("0.11.2+cpu"))
+        prepared(llama, machine=box("0.11.2+cpu"))
     said: list[str] = []
-    VllmEngine(Job(llama, Box("0.33.1+cpu"))).prepare(said.append)
+    VllmEngine(Job(llama, box("0.33.1+cpu"))).prepare(said.append)
     assert any("not the version tested" in line for line in said)
 
 
@@ -367,10 +356,11 @@ def test_it_is_chosen_by_name_with_the_settings_of_its_table_and_never_by_itself
 
 def test_positions_scaled_as_ntk_are_for_vllm_alone(llama: Checkpoint) -> None:
     ntk = replace(llama, config={**llama.config, "rope_scaling": {"type": "ntk", "factor": 2.0}})
-    assert choose_engine("vllm", ModelFile(description="x"), Job(ntk, CPU)).name == "vllm"
+    job = Job(ntk, MadeMachine(None, installed("vllm", "0.32.0+cpu"), installed("lmdeploy", "0.18.0")))
+    assert choose_engine("vllm", ModelFile(description="x"), job).name == "vllm"
     for engine in ("lmdeploy", "transformers", "auto"):
         with pytest.raises(CheckpointError, match="its positions are scaled as 'ntk', which only vLLM knows") as caught:
-            choose_engine(engine, ModelFile(description="x"), Job(ntk, CPU))
+            choose_engine(engine, ModelFile(description="x"), job)
         assert "--engine vllm" in str(caught.value.remedy)
 
 
@@ -380,10 +370,10 @@ def test_every_engine_has_a_table_in_model_files() -> None:
 
 
 def test_the_doctor_needs_no_vllm_and_says_which_there_is() -> None:
-    (absent,) = check_vllm(Box(None))
+    (absent,) = check_vllm(MadeMachine())
     assert absent.status is Status.OK
     assert "Only --engine vllm needs it" in absent.text
-    (useless,) = check_vllm(Box("0.32.0"))
+    (useless,) = check_vllm(box("0.32.0"))
     assert useless.status is Status.WARNING
     assert "no GPU" in useless.text
 
