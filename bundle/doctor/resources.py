@@ -46,7 +46,8 @@ def _place(what: str, path: Path, needed: int, remedy: str, *, fatal: bool, much
     """Whether a directory exists or can be made, can be written, and has space."""
     bad = failing if fatal else warning
     try:
-        existing = _nearest_existing(user_path(path))
+        whole = user_path(path).absolute()
+        existing = next(one for one in (whole, *whole.parents) if one.exists())
         if not existing.is_dir():
             return bad(f"{what}: {existing} is a file", remedy)
         with tempfile.TemporaryFile(dir=existing, prefix=".bundle-doctor-") as file:  # has no name, so nothing stays
@@ -65,17 +66,6 @@ def _place(what: str, path: Path, needed: int, remedy: str, *, fatal: bool, much
     if free < much:
         return warning(text, f"Free some space. {remedy}")
     return ok(text)
-
-
-def _nearest_existing(path: Path) -> Path:
-    """The directory itself, or the nearest one above it that exists."""
-    for candidate in (path.absolute(), *path.absolute().parents):
-        try:
-            candidate.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        return candidate
-    return Path("/")
 
 
 _LOOPBACK_S: Final = 2.0
