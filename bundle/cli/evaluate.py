@@ -51,6 +51,7 @@ def eval_local(
     # imported late: by now the GPUs are being asked
     from bundle.pipeline.checkpoint_folder import models_of, several
     from bundle.pipeline.local import Local
+    from bundle.pipeline.local_checkpoint import LocalCheckpoint
     from bundle.reports.screen.console import Screen
 
     checkpoints = several(model_dirs)
@@ -59,9 +60,12 @@ def eval_local(
     if (checkpoints is not None or len(models) > 1) and not asked.dry_run:
         base = models[0].path.resolve()
         sweep(_each(models), base.name if served.adapter else base.parent.name, screen, asked, served, context, machine)
+    arguments = context.obj or ()
     local, *others = (
-        Local(model.path, replace(served, adapter=[model.adapter]), context.obj or (), machine, dry_run=asked.dry_run)
-        for model in models
+        Local(
+            LocalCheckpoint(one.path, replace(served, adapter=[one.adapter]), arguments, dry_run=asked.dry_run), machine
+        )
+        for one in models
     )
     target: Target = local
     if served.cluster is not None and not asked.dry_run:

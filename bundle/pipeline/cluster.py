@@ -69,7 +69,7 @@ class Cluster(Target):
         if options.gpu is not None:
             raise UsageError("--gpu has no effect with --cluster.", remedy="Leave it out: Ray assigns GPUs.")
         await self.local.open(screen)
-        self._model = await in_thread(self.local.record)
+        self._model = await in_thread(self.local.given.record)
         host = self._host = await Host.join(self._address)
         gpus, cpus = (sum(getattr(machine, what) for machine in host.machines) for what in ("gpus", "cpus"))
         there = f"{plural(gpus, 'GPU')}, {plural(cpus, 'core')}"
@@ -163,17 +163,17 @@ class Cluster(Target):
         # Its current directory is another.
         adapter = [one and str(user_path(one).resolve()) for one in options.adapter]
         file = options.model_file and path_or_name(options.model_file)
-        model_dir = str(user_path(self.local.model_dir).resolve())
+        model_dir = str(user_path(self.local.given.directory).resolve())
         told = await link.hello()
         # What another version would make of the call is not known.
         _require_same(link, {"bundle": told.get("bundle")}, {"bundle": versions()["bundle"]})
         if self._first is not None:
             _require_same(link, told, self._first.versions)
         given = {**asdict(options), "adapter": adapter, "model_file": file}
-        found = await link.call("open", model_dir, given, self.local.arguments)
+        found = await link.call("open", model_dir, given, self.local.given.arguments)
         assert self._model is not None
         if found["fingerprint"] != self._model.fingerprint:
-            raise _differs(link, f"{self.local.model_dir} is another checkpoint there")
+            raise _differs(link, f"{self.local.given.directory} is another checkpoint there")
         if self._first is not None:
             _require_same(link, found, self._first.found)
         prepared = {} if self._requests is None else await link.call("prepare", self._requests)
@@ -221,7 +221,7 @@ class ClusterModel(Prepared):
         self._timing = timing
         self._lead = lead
         first = cluster.first
-        self.label = cluster.local.checkpoint.name
+        self.label = cluster.local.given.checkpoint.name
         self.max_restarts = cluster.local.options.max_restarts
         self.concurrency: int = first.prepared["concurrency"]
         self._engine = EngineRecord(**first.prepared["engine"])
@@ -253,11 +253,11 @@ class ClusterModel(Prepared):
             render,
             engine=self._engine.name,
             option=first.prepared["chosen_template"],
-            vocabulary=local.checkpoint.path,
+            vocabulary=local.given.checkpoint.path,
         )
 
     def describe(self) -> Served:
-        return Served(self._cluster.local.record(), self._engine)
+        return Served(self._cluster.local.given.record(), self._engine)
 
     @contextlib.asynccontextmanager
     async def serve(self, log: Path, started: asyncio.Event) -> AsyncIterator[Server]:

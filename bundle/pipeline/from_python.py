@@ -14,6 +14,7 @@ import pydantic
 from bundle.config.faults import value_fault
 from bundle.errors import ExitCode, GateError, UnansweredError, UsageError
 from bundle.pipeline.local import Local
+from bundle.pipeline.local_checkpoint import LocalCheckpoint
 from bundle.pipeline.options import EvaluationOptions, LocalOptions, Option, RemoteOptions, parse_adapters, parse_data
 from bundle.pipeline.pipeline import evaluate as run_pipeline
 from bundle.pipeline.remote import Remote
@@ -95,7 +96,8 @@ def evaluate(
     if model_dir is None:
         target = Remote(model, _options(RemoteOptions, given))
     else:
-        target = local = Local(Path(model_dir), _options(LocalOptions, given), tuple(engine_arguments), Machine())
+        checkpoint = LocalCheckpoint(Path(model_dir), _options(LocalOptions, given), tuple(engine_arguments))
+        target = local = Local(checkpoint, Machine())
         if local.options.cluster is not None:
             from bundle.pipeline.cluster import Cluster  # few runs need it, and it imports the client
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import importlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from bundle.checkpoints import Conversation, RenderedPrompt, TokenizerProof, prove_tokenizer
 from bundle.client import Endpoint
 from bundle.errors import ServerError
-from bundle.pipeline.options import LocalOptions
+from bundle.pipeline.local_checkpoint import LocalCheckpoint
 from bundle.pipeline.plan import Loaded, Requests
 from bundle.pipeline.targets import Prepared, Server, Timing
 from bundle.pipeline.template_proof import TemplateProof
 from bundle.reports.screen.console import Screen
-from bundle.runs.record import Served
+from bundle.runs.record import EngineRecord, Served
 from bundle.serving.engine import ServerSpec
 from bundle.serving.gpu_memory import GpuMemory
 from bundle.serving.health import wait_for_trouble
@@ -32,34 +32,20 @@ _USUAL_REPLY = 2048
 
 
 class LocalModel(Prepared):
-    """A checkpoint on one set of GPUs: its servers, one after the other, and a client for them.
-
-    ``served`` gives the checkpoint and the engine, for ``run.json``; ``require_unchanged`` raises CheckpointError if
-    the checkpoint is not what it was: a server that starts then would serve another model under its name.
-    """
+    """A checkpoint on one set of GPUs: its servers, one after the other, and a client for them."""
 
     def __init__(
-        self,
-        label: str,
-        spec: ServerSpec,
-        served: Callable[[], Served],
-        options: LocalOptions,
-        requests: Requests,
-        screen: Screen,
-        timing: Timing,
-        require_unchanged: Callable[[], None],
+        self, given: LocalCheckpoint, spec: ServerSpec, requests: Requests, screen: Screen, timing: Timing
     ) -> None:
-        self.label = label
-        self.max_restarts = options.max_restarts
+        self.label = given.checkpoint.name
+        self.max_restarts = given.options.max_restarts
         self.concurrency = spec.concurrency
         self.gpus = spec.gpus
         self.spec = spec
-        self._served = served
-        self._options = options
+        self._given = given
         self._requests = requests
         self._screen = screen
         self._timing = timing
-        self._require_unchanged = require_unchanged
         self._stop: Mapping[str, Any] = {}
         self._supervisor: Supervisor | None = None
 
@@ -109,7 +95,9 @@ class LocalModel(Prepared):
         return proof.conversations
 
     def describe(self) -> Served:
-        return self._served()
+        spec = self.spec
+        gpus, given = tuple(gpu.name for gpu in spec.gpus), self._given.given_to(spec.engine)
+        return Served(self._given.record(), EngineRecord(**given, version=spec.version, dtype=spec.dtype, gpus=gpus))
 
     def kill(self) -> None:
         """Kill its server without asking."""
@@ -134,22 +122,23 @@ class LocalModel(Prepared):
         supervisor = self._supervisor = Supervisor(
             self.spec,
             log_path=log,
-            start_timeout=self._options.start_timeout,
+            start_timeout=self._given.options.start_timeout,
             say=screen.server,
             launched=started,
         )
         async with contextlib.AsyncExitStack() as cleanup:
             cleanup.push_async_callback(until_memory_is_free)
             with self._timing.phase("start_s"):
-                await in_thread(self._require_unchanged)
+                # A server that starts later would serve another model under this one's name.
+                await in_thread(self._given.require_unchanged)
                 process = await cleanup.enter_async_context(supervisor)
-                await in_thread(self._require_unchanged)
+                await in_thread(self._given.require_unchanged)
             screen.say(f"server ready after {process.seconds_to_ready:.1f} s")
             noting = asyncio.create_task(memory.note(process.pid))
             cleanup.callback(noting.cancel)
             client = self._client(process)
             longer_replies = max(1.0, self._requests.longest_reply / _USUAL_REPLY)
-            silence_s = self._options.hang_timeout or self.spec.longest_silence_s * longer_replies
+            silence_s = self._given.options.hang_timeout or self.spec.longest_silence_s * longer_replies
 
             async def attend(work: Coroutine[Any, Any, None]) -> ServerError | None:
                 watch = wait_for_trouble(process, client.silent_for, silence_s)

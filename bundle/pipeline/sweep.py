@@ -23,6 +23,7 @@ from bundle.pipeline.checkpoint_folder import Model
 from bundle.pipeline.ending import conclusion_of
 from bundle.pipeline.gpu_shares import GpuShares
 from bundle.pipeline.local import Local
+from bundle.pipeline.local_checkpoint import LocalCheckpoint
 from bundle.pipeline.options import EvaluationOptions, LocalOptions
 from bundle.pipeline.plan import Plan, plan_tasks, require_usable
 from bundle.pipeline.servers import PrefixedScreen
@@ -179,7 +180,7 @@ class Sweep:
         screen = PrefixedScreen(self._screen, model.name) if ahead else _Silent()
         try:
             served = replace(self._served, adapter=[model.adapter])
-            target = Local(model.path, served, self._arguments, self._machine)
+            target = Local(LocalCheckpoint(model.path, served, self._arguments), self._machine)
             await target.open(screen)
             found, is_finished = await in_thread(lambda: self._look(target, ahead=ahead))
             if found is None or not is_finished:
@@ -195,10 +196,11 @@ class Sweep:
     def _look(self, target: Local, *, ahead: bool) -> tuple[Path | None, bool]:
         """The earlier run of a model, and whether it is finished."""
         plan = plan_tasks(self._asked, target.model_file)
-        found = _earlier_run(plan, self._tables_of(plan), target.record(), target.given_to(target.engine.name))
+        engine = target.given.given_to(target.engine.name)
+        found = _earlier_run(plan, self._tables_of(plan), target.given.record(), engine)
         is_finished = found is not None and self._is_finished(found)
         if ahead and not is_finished:
-            _read_ahead(target.checkpoint)
+            _read_ahead(target.given.checkpoint)
         return found, is_finished
 
     def _is_finished(self, run: Path) -> bool:
@@ -311,7 +313,7 @@ def _earlier_run(
 ) -> Path | None:
     """The newest run, finished or not, that asked the same rows of the same checkpoint in the same way; or None.
 
-    Of the checkpoint only its content counts, not where it is. ``engine`` is as from `Local.given_to`.
+    Of the checkpoint only its content counts, not where it is. ``engine`` is as from `LocalCheckpoint.given_to`.
     """
     tasks = plan.task_records(tables)
 

@@ -26,6 +26,7 @@ from bundle.fleet.wire import (
     to_line,
 )
 from bundle.pipeline.local import Local
+from bundle.pipeline.local_checkpoint import LocalCheckpoint
 from bundle.pipeline.local_model import LocalModel
 from bundle.pipeline.options import LocalOptions
 from bundle.pipeline.plan import Requests
@@ -118,11 +119,11 @@ class Worker:
         machine = Machine()
         machine.look("lmdeploy" if options["engine"] == "auto" else options["engine"])
         served = TypeAdapter(LocalOptions).validate_python(options)
-        self._local = local = Local(Path(model_dir), served, arguments, machine)
+        self._local = local = Local(LocalCheckpoint(Path(model_dir), served, arguments), machine)
         await local.open(_Told(self))
         engine = await in_thread(lambda: local.engine)
         return {
-            "fingerprint": await in_thread(lambda: fingerprint(local.checkpoint)),
+            "fingerprint": await in_thread(lambda: fingerprint(local.given.checkpoint)),
             "engine": engine.name,
             "scores_texts": engine.scores_texts,
             "context": await in_thread(local.context_limits),

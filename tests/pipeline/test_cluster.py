@@ -16,6 +16,7 @@ from bundle.fleet import Link, Machine
 from bundle.fleet.wire import from_line, to_line
 from bundle.pipeline.cluster import Cluster
 from bundle.pipeline.local import Local
+from bundle.pipeline.local_checkpoint import LocalCheckpoint
 from bundle.pipeline.options import ALL, LocalOptions
 from bundle.pipeline.placement import Placement
 from bundle.reports.screen.console import Screen
@@ -104,7 +105,7 @@ async def test_a_machine_with_another_version_is_done_without_for_good(
         return program
 
     monkeypatch.setattr(Cluster, "_begin", begin)
-    cluster: Any = Cluster(Local(tiny, LocalOptions(), [], serving.Machine()), "auto")
+    cluster: Any = Cluster(Local(LocalCheckpoint(tiny, LocalOptions(), []), serving.Machine()), "auto")
     host: Any = ScriptedHost()
     host.has_room.set()
     cluster._places = Placement(host, 1, ALL, None)
@@ -149,7 +150,8 @@ class AnsweringProgram(ScriptedProgram):
 
 @pytest.fixture
 def opened(tiny: Path) -> Any:
-    cluster: Any = Cluster(Local(tiny, LocalOptions(model_file="./mine.toml"), [], serving.Machine()), "auto")
+    given = LocalCheckpoint(tiny, LocalOptions(model_file="./mine.toml"), [])
+    cluster: Any = Cluster(Local(given, serving.Machine()), "auto")
     cluster._model, cluster._requests = SimpleNamespace(fingerprint="f"), {}
     host: Any = ScriptedHost()
     cluster._places = Placement(host, 1, ALL, None)

@@ -11,13 +11,12 @@ import pytest
 
 from bundle.checkpoints import Checkpoint, inspect_checkpoint
 from bundle.errors import UsageError
-from bundle.pipeline.local import Local
+from bundle.pipeline.local_checkpoint import LocalCheckpoint
 from bundle.pipeline.options import LocalOptions
 from bundle.serving import transformers_engine
 from bundle.serving.engine import Job, ServerSpec
 from bundle.serving.gpus import Gpu, Nvidia
 from bundle.serving.lmdeploy.engine import LmdeployEngine
-from bundle.serving.machine import Machine
 from bundle.serving.transformers_engine import TransformersEngine, hub_name
 from bundle.system.guarded import ask_program, this_program
 from tests.checkpoints.checkpoints import CONFIG, write_checkpoint, write_json
@@ -128,15 +127,15 @@ def test_the_shipped_model_files_trust_no_architecture_but_the_digest_of_our_own
     tmp_path: Path, tiny: Path
 ) -> None:
     model = shutil.copytree(tiny, tmp_path / "model")
-    assert Local(model, LocalOptions(), (), Machine()).trusted
-    assert not Local(model, LocalOptions(trust_remote_code=False), (), Machine()).trusted
+    assert LocalCheckpoint(model, LocalOptions(), ()).trusted
+    assert not LocalCheckpoint(model, LocalOptions(trust_remote_code=False), ()).trusted
 
     code = model / "configuration_internlm2.py"
     code.write_text(code.read_text() + "\n")
-    changed = Local(model, LocalOptions(), (), Machine())
+    changed = LocalCheckpoint(model, LocalOptions(), ())
     assert not changed.trusted
     assert changed.model_file.architectures == ("InternLM2ForCausalLM",), "which is served all the same, without it"
-    assert Local(model, LocalOptions(trust_remote_code=True), (), Machine()).trusted
+    assert LocalCheckpoint(model, LocalOptions(trust_remote_code=True), ()).trusted
 
 
 def test_what_lmdeploy_loads_of_an_internlm2_checkpoint_holds_none_of_its_code(
