@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bundle.client._addresses import insecure, is_loopback, normalise_base_url
 from bundle.client._early_decisions import EarlyDecisions
 from bundle.client._keys import KeyRing
+from bundle.client._pace import LastMinute
 from bundle.client._replies import NoReplyError, RefusedError, Reply
 from bundle.client._settings import SCORING, ClientSettings, Endpoint, Scoring, ScoringRoad
 
@@ -26,6 +27,7 @@ __all__ = [
     "EarlyDecisions",
     "Endpoint",
     "KeyRing",
+    "LastMinute",
     "NoReplyError",
     "RefusedError",
     "Reply",

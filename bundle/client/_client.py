@@ -99,7 +99,7 @@ class ChatClient:
     @property
     def achieved_qpm(self) -> float:
         """Requests sent in the last 60 seconds, counting every attempt."""
-        return float(self._limiter.last_minute)
+        return float(len(self._limiter.sent))
 
     @property
     def learned_qps(self) -> float | None:

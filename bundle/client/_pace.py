@@ -32,13 +32,35 @@ _FIRST_PATIENCE_S = 20.0
 """For how long connections may be reset by a server that has never replied: it may not be one."""
 
 
+class LastMinute:
+    """Counts what happens, and has the length of the last 60 seconds of it."""
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque()
+
+    def add(self) -> None:
+        """It happens now."""
+        self._times.append(time.monotonic())
+        self._forget()
+
+    def __len__(self) -> int:
+        self._forget()
+        return len(self._times)
+
+    def _forget(self) -> None:
+        horizon = time.monotonic() - _MINUTE_S
+        while self._times and self._times[0] <= horizon:
+            self._times.popleft()
+
+
 class RateLimiter:
     """Spaces requests evenly, at most ``qps`` a second and no faster than `LearnedPace` says, and counts them.
 
     A leaky bucket of one request: two requests are at least ``1/qps`` seconds apart on the event loop's clock, and any
     window of ``w`` seconds holds at most ``floor(w*qps) + 1``. Neither unused time nor a pause is made up for by a
     burst: whoever waits does so in line, and only the first in line looks at the clock. Without ``qps`` there is no
-    limit but what the server teaches (``learned``). Raises UsageError if ``qps`` is not a positive number.
+    limit but what the server teaches (``learned``). ``sent`` counts the requests. Raises UsageError if ``qps`` is not a
+    positive number.
     """
 
     def __init__(self, qps: float | None) -> None:
@@ -50,7 +72,7 @@ class RateLimiter:
         self._qps = math.inf if qps is None else qps
         self._line = asyncio.Lock()
         self._free_at = -math.inf
-        self._sent: deque[float] = deque()
+        self.sent = LastMinute()
         self.learned = LearnedPace()
 
     async def turn(self, pause_s: Callable[[float], float] = lambda now: 0.0) -> float:
@@ -65,20 +87,8 @@ class RateLimiter:
             while (wait_s := max(pause_s(now := clock()), self._free_at - now)) > 0:  # noqa: ASYNC110
                 await asyncio.sleep(wait_s)
             self._free_at = now + 1 / min(self._qps, self.learned.at(now))
-        self._sent.append(time.monotonic())
-        self._forget()
+        self.sent.add()
         return now
-
-    @property
-    def last_minute(self) -> int:
-        """Requests sent in the last 60 seconds."""
-        self._forget()
-        return len(self._sent)
-
-    def _forget(self) -> None:
-        horizon = time.monotonic() - _MINUTE_S
-        while self._sent and self._sent[0] <= horizon:
-            self._sent.popleft()
 
 
 class LearnedPace:

@@ -1,17 +1,13 @@
 """Asks a server through the worker beside it."""
 
-import asyncio
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any, Self
 
-from bundle.client import SCORING, EarlyDecisions, Reply, ScoringRoad
+from bundle.client import SCORING, EarlyDecisions, LastMinute, Reply, ScoringRoad
 from bundle.fleet.link import Link
 from bundle.fleet.wire import reply_from_json
 from bundle.tasks.prompts import Message
-
-_MINUTE_S = 60.0
 
 
 class DistantClient:
@@ -24,20 +20,17 @@ class DistantClient:
     def __init__(self, link: Link, scoring: ScoringRoad) -> None:
         self.scoring = SCORING[scoring]
         self._link = link
-        self._sent: deque[float] = deque()
+        self._sent = LastMinute()
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         """There is nothing to close: the worker ends with its server."""
 
     @property
     def achieved_qpm(self) -> float:
-        since = asyncio.get_running_loop().time() - _MINUTE_S
-        return float(sum(sent > since for sent in self._sent))
+        return float(len(self._sent))
 
     def send_always(self, fields: Mapping[str, Any]) -> None:
         self._link.tell("send_always", dict(fields))
@@ -57,10 +50,7 @@ class DistantClient:
         begun: Callable[[], None] = lambda: None,
         busy: Callable[[int], None] = lambda in_hand: None,
     ) -> Reply:
-        now = asyncio.get_running_loop().time()
-        self._sent.append(now)
-        while self._sent[0] <= now - _MINUTE_S:
-            self._sent.popleft()
+        self._sent.add()
         told = None if reading is None or reading.thinks_aloud else reading.to_json()
         asked = messages, max_out_len, dict(fields), path, told
         values, self.changes = await self._link.call("ask", *asked, begun=begun)
