@@ -1,5 +1,6 @@
 """A run's page as its reader meets it: in a real browser, without a network."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -8,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from bundle.reports.formats import FORMATS
+from bundle.runs.files import PREDICTIONS
 from bundle.runs.gpu_load import GpuLoad, append_gpu_loads
 from bundle.runs.predictions import Prediction
 from bundle.runs.recorded_run import read_recorded_run
@@ -88,6 +90,19 @@ def test_questions_are_filtered_by_subject_outcome_and_text(browser: Browser, fi
         expect(found).to_have_text("3 of 160 questions")
         search.fill("no such text")
         expect(found).to_have_text("No questions match these filters.")
+
+
+def test_a_cell_of_the_table_of_letters_leads_to_as_many_questions_as_it_says(browser: Browser, tmp_path: Path) -> None:
+    predictions = write_run(tmp_path / "run", {"law": "00000--"}) / PREDICTIONS
+    rows = [json.loads(line) for line in predictions.read_text(encoding="utf-8").splitlines()]
+    rows[:2] = [row | {"reply": "The answer is B.", "answer": "T"} for row in rows[:2]]
+    predictions.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+
+    with opened(browser, page_of(predictions.parent)) as page:
+        for cell in page.locator(".confusion tbody td a").all():
+            number = cell.inner_text()
+            cell.click()
+            expect(page.locator("#found")).to_have_text(f"{number} of 7 questions")
 
 
 def test_filters_stand_in_the_address_and_charts_lead_to_questions(browser: Browser, file: Path) -> None:

@@ -81,23 +81,21 @@ def _table(table: Table, place: Path | None, comparisons: str | None) -> dict[st
         "chance": chance(section.letters),
         "columns": [{"key": line.group, "en": line.english, "zh": line.chinese} for line in table.columns],
         "base": None if table.base is None else table.base.run.name,
-        "runs": [_run(one, place, comparisons or _comparison(table, one)) for one in table.runs],
+        "runs": [_run(one, place, table.base, comparisons) for one in table.runs],
     }
 
 
-def _comparison(table: Table, one: BoardRun) -> str | None:
-    """The address of a comparison that is made when it is asked for."""
-    return None if table.base is None else f"compare/{quote(table.base.run.name)}/{quote(one.run.name)}"
-
-
-def _run(one: BoardRun, place: Path | None, comparison: str | None) -> dict[str, Any]:
+def _run(one: BoardRun, place: Path | None, base: BoardRun | None, comparisons: str | None) -> dict[str, Any]:
     run, step, scope = one.run, one.run.training_step, one.run.scopes[one.section.task.name]
     going_on = one.listed.state is State.RUNNING
+    comparison = comparisons
+    if comparison is None and base is not None:  # one that is made when it is asked for
+        comparison = f"compare/{quote(base.run.name)}/{quote(run.name)}"
     return {
         "run": run.name,
         "model": run.model,
-        "series": None if step is None else step[0],
-        "step": None if step is None else step[1],
+        "series": step and step[0],
+        "step": step and step[1],
         "began": run.began.strftime("%Y-%m-%d %H:%M"),
         "state": one.listed.state.value,
         "partial": {**scope.selected, **({"sample_data": {}} if scope.sample_data else {})} or None,

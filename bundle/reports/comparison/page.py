@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bundle.reports.comparison.comparison import Comparison, Flip
+from bundle.reports.comparison.comparison import Comparison
 from bundle.reports.comparison.rows import Row, Standing
 from bundle.reports.comparison.wording import between, notes, p_says, p_value, points, settings, verdict
 from bundle.reports.formats import Language, write_text
@@ -203,7 +203,10 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
             {"name": row.name, "standing": row.standing.value, "sentence": verdict(row)} for row in comparison.overall
         ],
         "rows": [asdict(row) | {"standing": row.standing.value} for row in comparison.rows],
-        "flips": [_flip(flip) for flip in comparison.flips],
+        "flips": [
+            one.key._asdict() | {name: of for name, of in asdict(one).items() if name != "key"}
+            for one in comparison.flips
+        ],
         "settings": [asdict(setting) for setting in comparison.settings],
         "left_out": {
             "answered_only_in_base": comparison.only_base,
@@ -216,10 +219,6 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "health": {"base": comparison.base.health.to_json(), "new": comparison.new.health.to_json()},
         "asked_with_other_messages": comparison.other_messages,
     }
-
-
-def _flip(flip: Flip) -> dict[str, Any]:
-    return flip.key._asdict() | {name: value for name, value in asdict(flip).items() if name != "key"}
 
 
 def _run(run: RecordedRun) -> dict[str, Any]:

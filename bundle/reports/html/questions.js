@@ -58,7 +58,7 @@ const questions = (() => {
     const words = wordsOf(wanted.words ?? "");
     const here = d3.range(id.length).filter((row) =>
       (wanted.part === undefined || part[row] === Number(wanted.part)) &&
-      (wanted.answer === undefined || (answer[row] !== null && (answer[row] === wanted.answer || (wanted.answer === "" && data.outcomes[outcome[row]] === "silent")))) &&
+      (wanted.answer === undefined || answer[row] === wanted.answer) &&
       (wanted.gold === undefined || gold[row] === wanted.gold) &&
       (words.length === 0 || matches(row, words)));
     shown = here.filter((row) => wanted.outcome === undefined || data.outcomes[outcome[row]] === wanted.outcome);
