@@ -198,7 +198,7 @@ def _require_same(link: Link, theirs: Mapping[str, Any], ours: Mapping[str, Any]
     for name in sorted({*ours, *theirs}):
         if theirs.get(name) != ours.get(name):
             there, elsewhere = (one.get(name) or "none" for one in (theirs, ours))
-            raise _differs(link, f"{whose}{name} is {there} there, {elsewhere} elsewhere")
+            raise _differs(link, f"{whose}{name} {there} there, {elsewhere} elsewhere")
 
 
 def _differs(link: Link, how: str) -> UsageError:

@@ -161,9 +161,9 @@ def opened(tiny: Path) -> Any:
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        ({"version": "0.16.0"}, "two: the engine's version is 0.16.0 there, 0.18.0 elsewhere"),
-        ({"dtype": "float16"}, "two: the engine's dtype is float16 there, bfloat16 elsewhere"),
-        ({"file_arguments": ["--tp", "2"]}, "two: the engine's file_arguments is"),
+        ({"version": "0.16.0"}, "two: the engine's version 0.16.0 there, 0.18.0 elsewhere"),
+        ({"dtype": "float16"}, "two: the engine's dtype float16 there, bfloat16 elsewhere"),
+        ({"file_arguments": ["--tp", "2"]}, "two: the engine's file_arguments"),
     ],
 )
 async def test_a_server_that_would_compute_in_another_way_is_refused(
