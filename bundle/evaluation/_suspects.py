@@ -40,7 +40,9 @@ class _Death:
     """A crash.
 
     Attributes:
-        suspects: The questions that were in flight, without those that have had a reply since.
+        suspects: The questions that were in flight, without those that have had a reply since. If none is left, it was
+            chance.
+        count: How many there were; 0 for a crash that says nothing about chance.
         counts: Whether it counts against the maximum number of restarts.
         replies: How many replies there had been.
     """
@@ -98,8 +100,6 @@ class Suspects:
         self._alone: Counter[Key] = Counter()
         self._guilty = 0
         self._free = 0
-        self._counted_by_chance = 0
-        self._by_chance = 0
         self._replies = 0
         self._in_flight_s = 0.0
         self._alive_s = 0.0
@@ -147,7 +147,10 @@ class Suspects:
         if self._when_failing_began is not None and key not in self._when_failing_began:
             self.works()
         if self._deaths:
-            self._clear(key)
+            for death in self._deaths:
+                death.suspects.discard(key)
+            self._alone.pop(key, None)
+            self._forget(key)
 
     def server_died(self, max_restarts: int) -> Loss:
         """Suspect all questions in flight.
@@ -164,10 +167,7 @@ class Suspects:
         narrows = self._narrow(suspects)
         counts = not (narrows and self._free > 0)
         self._free = _restarts_to_find_one_of(len(suspects)) if counts else self._free - 1
-        if suspects:
-            self._deaths.append(_Death(set(suspects), len(suspects), counts, self._replies))
-        else:
-            self._counted_by_chance += 1
+        self._deaths.append(_Death(set(suspects), len(suspects), counts, self._replies))
         self._in_flight = {}
         self._life_began = None
         self.works()
@@ -180,7 +180,7 @@ class Suspects:
     @property
     def counted(self) -> int:
         """How many crashes count against the maximum number of restarts."""
-        return self._counted_by_chance + sum(death.counts for death in self._deaths)
+        return sum(death.counts for death in self._deaths)
 
     def _deaths_with(self, key: Key) -> int:
         return sum(key in death.suspects for death in self._deaths)
@@ -188,7 +188,7 @@ class Suspects:
     def _deaths_without(self, key: Key) -> int:
         """Those that neither it nor a question that is as suspicious explains."""
         suspicious = {other for other, times in self._alone.items() if times >= _DEATHS} | {key}
-        return self._by_chance + sum(suspicious.isdisjoint(death.suspects) for death in self._deaths)
+        return sum(death.count > 0 and suspicious.isdisjoint(death.suspects) for death in self._deaths)
 
     def suspect(self, keys: Iterable[Key]) -> None:
         """Suspect what was in flight at the crash of another server, asked apart from the others from now on."""
@@ -255,34 +255,23 @@ class Suspects:
     def _set_aside(self, key: Key) -> None:
         """Take back what a guilty question has cost."""
         mine = [death for death in self._deaths if key in death.suspects]
-        self._deaths = [death for death in self._deaths if key not in death.suspects]
+        count, suspects = mine[0].count, set[Key]().union(*(death.suspects for death in mine))
         self._guilty += 1
         # Whether it or the server is to blame is only certain if another question has had a reply meanwhile.
         is_certain = self._replies > mine[0].replies and self._guilty <= _MOST_GUILTY
-        if not is_certain or self._alone[key] < _DEATHS:
-            self._counted_by_chance += sum(death.counts for death in mine)
-        if not is_certain:
-            self._forget(key)
-            return
-        # The others are suspects no more than before: together again, but another crash would narrow them down.
-        self._free = max(self._free, _restarts_to_find_one_of(mine[0].count))
-        rest = {suspect for death in mine for suspect in death.suspects}
-        for group in self._groups:
-            group.keys -= rest
-        for other in rest:
-            self._alone.pop(other, None)
-        self._groups.append(_Group(rest - {key}, narrowed=True))
-        self._forget(key)
-
-    def _clear(self, key: Key) -> None:
-        for death in self._deaths:
-            death.suspects.discard(key)
-        by_chance = [death for death in self._deaths if not death.suspects]
-        if by_chance:
-            self._by_chance += len(by_chance)
-            self._counted_by_chance += sum(death.counts for death in by_chance)
-            self._deaths = [death for death in self._deaths if death.suspects]
-        self._alone.pop(key, None)
+        if is_certain and self._alone[key] >= _DEATHS:
+            self._deaths = [death for death in self._deaths if key not in death.suspects]
+        else:
+            for death in mine:
+                death.suspects, death.count = set(), 0
+        if is_certain:
+            # The others are suspects no more than before: together again, but another crash would narrow them down.
+            self._free = max(self._free, _restarts_to_find_one_of(count))
+            for group in self._groups:
+                group.keys -= suspects
+            for other in suspects:
+                self._alone.pop(other, None)
+            self._groups.append(_Group(suspects - {key}, narrowed=True))
         self._forget(key)
 
     def _forget(self, key: Key) -> None:
