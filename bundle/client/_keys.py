@@ -142,15 +142,11 @@ def _hide_one(text: str, key: str) -> str:
     # Eight consecutive characters hold one of these blocks whole: most texts hold none.
     if not any(key[start : start + _BLOCK] in text for start in range(0, len(key) - _BLOCK + 1, _BLOCK)):
         return text
-    parts = {key[start : start + _SHARED] for start in range(len(key) - _SHARED + 1)}
-    hidden = [False] * len(text)
-    for start in range(len(text) - _SHARED + 1):
-        if text[start : start + _SHARED] in parts:
-            hidden[start : start + _SHARED] = [True] * _SHARED
-    pieces: list[str] = []
-    for one, is_hidden in zip(text, hidden, strict=True):
-        if not is_hidden:
-            pieces.append(one)
-        elif not pieces or pieces[-1] is not _HIDDEN:
-            pieces.append(_HIDDEN)
-    return "".join(pieces)
+    parts = {re.escape(key[start : start + _SHARED]) for start in range(len(key) - _SHARED + 1)}
+    shown: list[str] = []
+    end = 0
+    for found in re.finditer(f"(?={'|'.join(parts)})", text):
+        if not shown or found.start() > end:
+            shown.append(text[end : found.start()])
+        end = found.start() + _SHARED
+    return _HIDDEN.join([*shown, text[end:]])
