@@ -24,6 +24,15 @@ _SMI_OF_WSL: Final = Path("/usr/lib/wsl/lib/nvidia-smi")
 
 # What ``nvidia-smi`` prints where it was installed without a GPU, as on login nodes; in small letters.
 _NO_DRIVER: Final = ("communicate with the nvidia driver", "libnvidia-ml", "no devices were found", "no output")
+_REMEDIES: Final = {
+    "did not answer": "A driver that hangs usually needs a reboot (see `dmesg | grep -i nvrm`). If it is only slow, "
+    "`sudo nvidia-smi -pm 1` keeps it awake.",
+    "lost": "Reboot; if the GPU is lost again, see `dmesg | grep -i xid`.",
+    "version mismatch": "The driver was updated under the running kernel module: reboot.",
+    "communicate with the nvidia driver": "The kernel module is not loaded: `sudo modprobe nvidia`, or reinstall the "
+    "driver; then reboot.",
+}
+_NAME_IT: Final = "Make nvidia-smi work; where CUDA works without it, name the GPU: `--engine lmdeploy --gpu 0`."
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +118,6 @@ def _is_plugged_in() -> bool:
 
 def _broken(error: str) -> NoGpu:
     said = error.lower()
-    remedy = "Make nvidia-smi work; where CUDA works without it, name the GPU: `--engine lmdeploy --gpu 0`."
-    if "did not answer" in said:
-        remedy = (
-            "A driver that hangs usually needs a reboot (see `dmesg | grep -i nvrm`). If it is only slow, "
-            "`sudo nvidia-smi -pm 1` keeps it awake."
-        )
-    elif "lost" in said:
-        remedy = "Reboot; if the GPU is lost again, see `dmesg | grep -i xid`."
-    elif "version mismatch" in said:
-        remedy = "The driver was updated under the running kernel module: reboot."
-    elif "communicate with the nvidia driver" in said:
-        remedy = "The kernel module is not loaded: `sudo modprobe nvidia`, or reinstall the driver; then reboot."
+    remedy = next((remedy for sign, remedy in _REMEDIES.items() if sign in said), _NAME_IT)
     no_driver = any(sign in said for sign in _NO_DRIVER)
     return NoGpu(f"nvidia-smi {error}", remedy, no_driver and not _is_plugged_in())
