@@ -6,6 +6,7 @@ Engines load them and reply: with the first token of the vocabulary, again and a
 
 import math
 import os
+import re
 from collections.abc import Container, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -64,6 +65,8 @@ def require_values(weights: Weights) -> str | None:
     is one number throughout, or a part of a file is zeros.
     """
     zeros: list[str] = []
+    again: list[str] = []
+    seen: dict[tuple[str, bytes], str] = {}
     matrices = 0
     for kind, endings in (("weights", (".weight",)), ("scales", _SCALES)):
         alike = []
@@ -81,6 +84,8 @@ def require_values(weights: Weights) -> str | None:
                 size, _ = _LARGEST[tensor.dtype]
                 alike.append(is_zero(values) or values == values[:size] * (len(values) // size))
                 zeros += [name] if is_zero(values) else []
+                same = seen.setdefault((re.sub(r"\d+", "N", name), values), name)
+                again += [f"{name} (as {same})"] if same != name and not alike[-1] else []
                 if not any(values):
                     _require_made(weights, name)
         if alike and all(alike):
@@ -91,7 +96,11 @@ def require_values(weights: Weights) -> str | None:
             )
         matrices += len(alike)
     # So are the layers that some merges add, and what was pruned.
-    return f"{len(zeros)} of {matrices} weights looked at are zeros: {listed(zeros)}" if zeros else None
+    told = {"are zeros": zeros, "are those of another layer too, as a merge or a faulty conversion makes them": again}
+    notes = [
+        f"{len(found)} of {matrices} weights looked at {what}: {listed(found)}" for what, found in told.items() if found
+    ]
+    return "; ".join(notes) or None
 
 
 def _require_made(weights: Weights, name: str) -> None:

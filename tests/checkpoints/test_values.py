@@ -216,3 +216,13 @@ def test_of_many_files_the_first_and_the_last_are_looked_at(tmp_path: Path) -> N
     for strange in (0, 11):
         with pytest.raises(CheckpointError, match="not finite"):
             require_values(save_shards(strange))
+
+
+def test_weights_that_are_those_of_another_layer_are_told_of(tmp_path: Path) -> None:
+    made = safetensors.load_file(save_layers(tmp_path))
+    made["layers.05.weight"] = made["layers.02.weight"].clone()
+    made["head.weight"] = made["layers.04.weight"].clone()  # which is no layer, as tied embeddings are none
+    assert require_values(save(tmp_path, **made)) == (
+        "1 of 10 weights looked at are those of another layer too, as a merge or a faulty conversion makes them: "
+        "layers.05.weight (as layers.02.weight)"
+    )

@@ -58,6 +58,8 @@ def _convert(source_path: str, target_path: str, vocab_size: int) -> tuple[int |
         model = read_model(model_file)
         tokenizer, config = build_tokenizer(model, config)
         prove_equal(tokenizer, model_file, model, config.added)
+        if (source / "tokenizer.json").is_file():
+            _require_same_ids(tokenizer, source)
         if model.inexpressible:
             note = (
                 f"note: {len(model.inexpressible)} pieces of tokenizer.model hold characters that are not pieces "
@@ -92,6 +94,23 @@ def _convert(source_path: str, target_path: str, vocab_size: int) -> tuple[int |
         (target / own.name).write_bytes(content)
         template = content.decode("utf-8", "replace")
     return numbers.get(_END_OF_TURN) if _END_OF_TURN in template else None, note
+
+
+def _require_same_ids(tokenizer: Any, source: Path) -> None:
+    """Raise TokenizerError if the tokenizer.json beside tokenizer.model, which other engines take, has other ids."""
+    from tokenizers import Tokenizer  # imported late: as above
+
+    try:
+        given = Tokenizer.from_file(str(source / "tokenizer.json")).get_vocab(with_added_tokens=True)
+    except Exception:  # tokenizers raises Exception itself; who takes it will say so
+        return
+    for text, number in tokenizer.get_vocab(with_added_tokens=True).items():
+        if (found := given.get(text, number)) != number:
+            raise TokenizerError(
+                f"{shown(source)} has the tokenizers of two models: {shown(repr(text))} is {found} by tokenizer.json, "
+                f"{number} by tokenizer.model.",
+                remedy="Delete the file that is not the model's.",
+            )
 
 
 def _check_ids(tokenizer: Any, config: TokenizerConfig) -> None:

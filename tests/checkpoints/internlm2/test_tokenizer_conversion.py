@@ -1,6 +1,7 @@
 """The tokenizer.json of a rewritten checkpoint does what sentencepiece does, and keeps the chat marks apart."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,19 @@ def test_added_tokens_that_contradict_the_vocabulary_are_refused(
         build_tokenizer(model, with_added(added))
 
     assert message in raised.value.message
+
+
+def test_a_tokenizer_json_of_another_model_beside_it_is_refused(tiny: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny, model)
+    file = model / "tokenizer.json"
+    content = json.loads(file.read_bytes())
+    vocabulary = content["model"]["vocab"]
+    vocabulary["A"], vocabulary["B"] = vocabulary["B"], vocabulary["A"]
+    file.write_text(json.dumps(content))
+
+    with pytest.raises(TokenizerError, match=r"two models: '[AB]' is \d+ by tokenizer\.json, \d+ by tokenizer\.model"):
+        rewrite_as_llama(model, tmp_path / "cache")
 
 
 def test_a_special_token_without_an_id_is_refused(tmp_path: Path) -> None:
