@@ -20,6 +20,7 @@ from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 from bundle.runs.task_record import TaskRecord
 from bundle.tasks.catalog import find_task
 from tests.reports.run_directories import describe, random_outcomes, write_run
+from tests.reports.sample_run import sample_run
 
 TASK = find_task("ceval_gen")
 
@@ -51,6 +52,11 @@ def test_a_score_of_a_part_is_called_that(tmp_path: Path) -> None:
 
     assert results[0].line == "ceval-law 50.00, required: 40; partial: first 2 of each subject"
     assert results[1].line.endswith("not statistically significant; partial: first 2 of each subject")
+
+
+def test_a_score_of_sample_questions_is_called_that(tmp_path: Path) -> None:
+    (result,) = check_gates(parse_gates(["ceval=0"], allow_partial=True), sample_run(tmp_path / "run"))
+    assert result.line.endswith("required: 0; partial: sample questions")
 
 
 def test_a_mean_that_is_a_round_number_reaches_it(tmp_path: Path) -> None:

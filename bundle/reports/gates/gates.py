@@ -263,6 +263,7 @@ def _of_a_part(run: RecordedRun) -> str:
     # Of which subjects it is, a score says by its name.
     chosen = [{key: one.selected[key] for key in one.selected if key != "subjects"} for one in run.scopes.values()]
     parts = [words for one in chosen for words in in_words(one)]
+    parts += ["sample questions"] * any(one.sample_data for one in run.scopes.values())
     return f"; partial: {', '.join(dict.fromkeys(parts))}" if parts else ""
 
 
