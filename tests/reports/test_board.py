@@ -247,6 +247,14 @@ def test_the_server_gives_its_own_pages_to_this_machine_and_nothing_else(out: Pa
             BoardServer(Reader(out), out, port=server.server_port)
 
 
+def test_a_run_that_the_served_directory_is_in_is_not_served(tmp_path: Path) -> None:
+    inner = write_run(tmp_path / "run", {"law": "1"}) / "inner"
+    write_run(inner / "other", {"law": "1"})
+    with served(inner) as server:
+        assert server.page(["runs", "other"]) is not None
+        assert server.page(["runs", ".."]) is None
+
+
 # In a browser.
 
 

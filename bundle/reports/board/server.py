@@ -15,7 +15,7 @@ from bundle.reports.comparison.page import render_page as render_comparison
 from bundle.reports.formats import Language
 from bundle.reports.html.page import live_data
 from bundle.reports.html.page import render_page as render_report
-from bundle.runs.finding import is_run
+from bundle.runs.finding import runs_in
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 
 _HOST = "127.0.0.1"
@@ -73,10 +73,8 @@ class BoardServer(ThreadingHTTPServer):
 
     def _run(self, name: str) -> RecordedRun | None:
         """A run by its full name: nothing outside the directory can be asked for."""
-        directory = self.out / name
-        if Path(name).name != name or not is_run(directory):
-            return None
-        return read_recorded_run(directory)
+        directory = next((one for one in runs_in(self.out) if one.name == name), None)
+        return None if directory is None else read_recorded_run(directory)
 
 
 class _Handler(BaseHTTPRequestHandler):
