@@ -120,7 +120,7 @@ def test_each_of_several_runs_is_compared_with_the_base(out: Path, tmp_path: Pat
     done = call("compare", out / BASE, out / NEW, again, environment=ENVIRONMENT)
 
     assert done.stdout.count("base base") == 2
-    assert "no difference: every question is correct in both runs or wrong in both." in done.stdout
+    assert "No difference: every question is correct in both runs or wrong in both." in done.stdout
 
 
 def test_runs_that_cannot_be_compared_are_refused_with_the_reason(out: Path) -> None:

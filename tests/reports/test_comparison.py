@@ -132,7 +132,7 @@ def test_runs_that_computed_in_different_dtypes_say_so(tmp_path: Path) -> None:
         ("1" * 35 + "0" * 15, "1" * 20 + "0" * 30, Standing.WORSE, "30.00 points worse, 70.00 → 40.00"),
         ("1" * 20 + "0" * 30, "1" * 22 + "0" * 28, Standing.CHANCE, "may be due to chance"),
         ("1" * 20 + "0" * 30, "0" + "1" * 20 + "0" * 29, Standing.CHANCE, "the same score, 40.00"),
-        ("10", "10", Standing.CHANCE, "no difference"),
+        ("10", "10", Standing.CHANCE, "No difference"),
     ],
 )
 def test_a_sentence_says_whether_it_is_more_than_chance(

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from bundle.reports.comparison.comparison import Comparison
-from bundle.reports.comparison.rows import Row, Standing
+from bundle.reports.comparison.rows import Row
 from bundle.reports.health import described
 from bundle.reports.html.settings import without_paths
 from bundle.reports.texts import ENGLISH, Words, catalog
@@ -12,12 +12,6 @@ from bundle.system.text import one_line
 
 _MEAN = re.compile(r"mean of (\d+) subjects")
 """As `rows` names it."""
-_VERDICTS = {
-    Standing.BETTER: "screen.significant",
-    Standing.WORSE: "screen.significant",
-    Standing.CHANCE: "verdict.chance",
-    Standing.UNCLEAR: "verdict.unclear",
-}
 _FINGERPRINT = re.compile(r"[0-9a-f]{40}")
 _OF_USERS = ("model.headers", "engine.file_environment", "sampling.extra_body", "sampling.max_out_len")
 """Settings that have further ones, with names of their own."""
@@ -27,7 +21,7 @@ def verdict(row: Row, words: Words = ENGLISH) -> str:
     """Whether a difference is statistically significant, in one or two sentences."""
     name = named(row, words)
     if row.lost + row.won == 0:
-        return words("screen.no_difference", name=name)
+        return words.labelled(name, words("verdict.none"))
     return words(
         "screen.verdict",
         name=name,
@@ -36,7 +30,7 @@ def verdict(row: Row, words: Words = ENGLISH) -> str:
         won=row.won,
         lost=lost(row, words),
         p=p_says(row.shown_p),
-        verdict=words(_VERDICTS[row.standing]),
+        verdict=words(f"verdict.{row.standing.name.lower()}"),
     )
 
 
