@@ -186,6 +186,16 @@ def _look(path: Path) -> tuple[int, bytes, bytes]:
             return size, head, file.read(64)
 
 
+def require_space(directory: Path, needed: int, what: str, otherwise: str) -> None:
+    """Raise CheckpointError where a disk has no room for ``needed`` bytes of ``what``."""
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise CheckpointError(
+            f"{shown(directory)} has {free / 1e9:.1f} GB free; {what} needs {needed / 1e9:.1f} GB.",
+            remedy=f"Free some space, or {otherwise}.",
+        )
+
+
 @contextlib.contextmanager
 def new_directory(directory: Path, needed: int) -> Iterator[Path]:
     """A directory to write a checkpoint of ``needed`` bytes to, which becomes ``directory`` once it is complete.
@@ -199,12 +209,7 @@ def new_directory(directory: Path, needed: int) -> Iterator[Path]:
         )
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(directory.parent).free
-        if free < needed:
-            raise CheckpointError(
-                f"{shown(directory.parent)} has {free / 1e9:.1f} GB free; {needed / 1e9:.1f} GB are needed.",
-                remedy="Free some space, or name a directory on another disk.",
-            )
+        require_space(directory.parent, needed, "the checkpoint", "name a directory on another disk")
         partial = directory.with_name(f".{directory.name}.{uuid4().hex[:8]}.partial")
         try:
             partial.mkdir()

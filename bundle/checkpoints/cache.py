@@ -24,7 +24,7 @@ from bundle.system.locks import Lock
 
 # Written last, into the finished directory: the size of every other file in it.
 _MANIFEST = "bundle-cache.json"
-_ELSEWHERE = "or choose another disk with BUNDLE_CACHE=DIR."
+ELSEWHERE = "choose another disk with BUNDLE_CACHE=DIR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,9 @@ def cached_directory(
         room = NO_ROOM.get(error.errno or 0)
         raise CheckpointError(
             f"The cache {shown(root)} cannot be written: {shown(error.strerror or error)}.",
-            remedy=f"{room}, {_ELSEWHERE}" if room else "Choose a directory that can be written with BUNDLE_CACHE=DIR.",
+            remedy=f"{room}, or {ELSEWHERE}."
+            if room
+            else "Choose a directory that can be written with BUNDLE_CACHE=DIR.",
         ) from error
     return finished
 
@@ -234,13 +236,3 @@ def _is_whole(directory: Path) -> bool:
         return all((directory / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, AttributeError):
         return False
-
-
-def require_space(target: Path, needed: int, what: str) -> None:
-    """Raise CheckpointError where a directory that is being made has no room for ``needed`` bytes of ``what``."""
-    free = shutil.disk_usage(target).free
-    if free < needed:
-        raise CheckpointError(
-            f"{shown(target.parent)} has {free / 1e9:.1f} GB free; {what} needs {needed / 1e9:.1f} GB.",
-            remedy=f"Free some space, {_ELSEWHERE}",
-        )

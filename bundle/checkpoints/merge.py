@@ -12,10 +12,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
-from bundle.checkpoints._files import TOKENIZER_FILE, further_templates, list_names, shown
+from bundle.checkpoints._files import TOKENIZER_FILE, further_templates, list_names, require_space, shown
 from bundle.checkpoints._lora_config import ADAPTER_CONFIG
 from bundle.checkpoints.adapter import Adapter, inspect_adapter
-from bundle.checkpoints.cache import cached_directory, content_key, hold, require_space
+from bundle.checkpoints.cache import ELSEWHERE, cached_directory, content_key, hold
 from bundle.checkpoints.inspection import Checkpoint, inspect_checkpoint
 from bundle.errors import CheckpointError
 
@@ -61,7 +61,7 @@ def merge_adapter(
     beside = _beside_weights(base, adapter)
 
     def make(target: Path) -> None:
-        require_space(target, base.weights.size, "the merged checkpoint")
+        require_space(target.parent, base.weights.size, "the merged checkpoint", ELSEWHERE)
         say("merging (kept for next time)")
         _write_merged(base, adapter, target, say)
         _put(shutil.copyfile, beside, target)

@@ -20,7 +20,7 @@ from bundle.checkpoints.habit import SHARP, Habit
 from bundle.checkpoints.internlm2.rewrite import CONFIGURATION, configuration_code
 from bundle.checkpoints.internlm2.sentencepiece import PieceType, build_tokenizer, model_message, read_model
 from bundle.checkpoints.internlm2.tokenizer import prove_equal
-from bundle.checkpoints.internlm2.tokenizer_config import read_tokenizer_config
+from bundle.checkpoints.internlm2.tokenizer_config import AddedToken, TokenizerConfig
 from bundle.system.files import write_json
 
 if TYPE_CHECKING:
@@ -111,27 +111,22 @@ def _write_tokenizer(directory: Path, vocab_size: int, say: Callable[[str], None
     say(f"training a tokenizer of {vocab_size:,} tokens")
     model_file = directory / "tokenizer.model"
     model_file.write_bytes(make_vocabulary(vocab_size))
-    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
-    special = {**names, "additional_special_tokens": list(reversed(_MARKS))}
     marks = {mark: vocab_size - len(_MARKS) + n for n, mark in enumerate(_MARKS)}
     added = {"<unk>": 0, "<s>": 1, "</s>": 2, **marks}
-    flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
-    write_json(directory / "special_tokens_map.json", special)
-    write_json(
-        directory / "tokenizer_config.json",
-        {
-            "add_bos_token": True,
-            "add_eos_token": False,
-            "added_tokens_decoder": {str(number): {"content": text, **flags} for text, number in added.items()},
-            **special,
-            "chat_template": _CHAT_TEMPLATE,
-            "clean_up_tokenization_spaces": False,
-            "model_max_length": 1000000000000000019884624838656,
-            "tokenizer_class": "PreTrainedTokenizerFast",
-        },
+    settings = TokenizerConfig(
+        added={number: AddedToken(text, special=True) for text, number in added.items()},
+        names={"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"},
+        additional=tuple(reversed(_MARKS)),
+        add_bos=True,
+        add_eos=False,
+        carried={"chat_template": _CHAT_TEMPLATE, "model_max_length": 1000000000000000019884624838656},
     )
+    special = {**settings.names, "additional_special_tokens": list(settings.additional)}
+    write_json(directory / "special_tokens_map.json", special)
+    published = {"add_bos_token": True, "add_eos_token": False}
+    write_json(directory / "tokenizer_config.json", published | settings.as_json())
     model = read_model(model_file)
-    tokenizer, settings = build_tokenizer(model, read_tokenizer_config(directory))
+    tokenizer, _ = build_tokenizer(model, settings)
     prove_equal(tokenizer, model_file, model, settings.added)
     tokenizer.save(str(directory / "tokenizer.json"))
 

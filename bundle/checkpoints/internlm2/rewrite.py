@@ -12,12 +12,12 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bundle.checkpoints._files import read_json_object, shown
+from bundle.checkpoints._files import read_json_object, require_space, shown
 from bundle.checkpoints._implied_tensors import Sizes, is_internlm2
 from bundle.checkpoints._safetensors import Weights
 from bundle.checkpoints._tensors import check_tensors
 from bundle.checkpoints._weights import SAFETENSORS_INDEX, inspect_weights
-from bundle.checkpoints.cache import cached_directory, content_key, require_space
+from bundle.checkpoints.cache import ELSEWHERE, cached_directory, content_key
 from bundle.checkpoints.internlm2.sentencepiece import USE_LMDEPLOY
 from bundle.checkpoints.internlm2.tokenizer import convert_tokenizer
 from bundle.errors import CheckpointError
@@ -95,7 +95,7 @@ def _rewrite(
             remedy="Download the safetensors version, or save the model again with safe_serialization=True.",
         )
     check_tensors(source, config, weights.tensors)
-    require_space(target, weights.size, "the converted checkpoint")
+    require_space(target.parent, weights.size, "the converted checkpoint", ELSEWHERE)
     say("converting the tokenizer")
     end_of_turn = convert_tokenizer(source, target, sizes.vocab, say)
     from safetensors.torch import load_file, save_file  # imported late: takes seconds, and only a new rewrite needs it
