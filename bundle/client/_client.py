@@ -223,7 +223,8 @@ class ChatClient:
             if is_nothing and question.tries < min(1, self._settings.retries):
                 raise AttemptError("an empty reply of no tokens", Fate.AGAIN)
             origin = (body.get("id"), body.get("created")) if isinstance(body, Mapping) else (None, None)
-        if question.reading is not None and question.reading.is_error(reply.text):
+        # A server of our own says no such thing: there it is the model's text, and scored.
+        if self._only_model is None and question.reading is not None and question.reading.is_error(reply.text):
             raise AttemptError(f"an error as the text of a reply: {one_line(reply.text)}", Fate.AGAIN)
         self._origins.require_own(*origin, reply, question.body)
         receiver.learn(reply)

@@ -78,6 +78,15 @@ async def test_such_a_reply_is_asked_again(text: str) -> None:
         assert (reply.text, reply.attempts) == ("D", 2)
 
 
+async def test_from_a_server_of_our_own_it_is_the_models_text() -> None:
+    async def handler(call: Call) -> web.Response:
+        return completion(ERRORS[0], model="m")
+
+    reading = EarlyDecisions(FirstCapital(), tls=False, options="ABCD")
+    async with loopback_api(handler) as api, client_of(api.url, only_this_model=True, stream="never") as client:
+        assert (await client.ask(MESSAGES, 64, reading=reading)).text == ERRORS[0]
+
+
 async def test_a_question_that_gets_nothing_else_has_no_reply() -> None:
     async def handler(call: Call) -> web.Response:
         return completion(ERRORS[0])
