@@ -1,6 +1,7 @@
 """API keys: used in turn, dropped once they are useless, and never shown."""
 
 import re
+from collections import deque
 from collections.abc import Sequence
 
 from bundle.client._faults import AttemptError, Fate
@@ -81,11 +82,10 @@ class KeyRing:
     """Hands out keys in rotation; without any, one that is None. ``others`` are secret too, as is a header's value."""
 
     def __init__(self, values: Sequence[str], others: Sequence[str] = ()) -> None:
-        self._values = tuple(dict.fromkeys(values))
-        self._secrets = (*self._values, *others)
-        self._keys = [Key(value, position) for position, value in enumerate(self._values or (None,), 1)]
+        keys = tuple(dict.fromkeys(values))
+        self._secrets = (*keys, *others)
+        self._keys = deque(Key(value, position) for position, value in enumerate(keys or (None,), 1))
         self.total = len(self._keys)
-        self._next = 0
 
     @property
     def sends_a_key(self) -> bool:
@@ -104,16 +104,14 @@ class KeyRing:
 
     def take(self, now: float = 0.0) -> Key:
         """The next key that need not pause, or if all must, the one that may be used first."""
-        in_turn = (*self._keys[self._next :], *self._keys[: self._next])
-        key = min(in_turn, key=lambda one: max(0.0, one.pause.left_s(now)))  # of several the first
-        self._next = self._keys.index(key) + 1
+        key = min(self._keys, key=lambda one: max(0.0, one.pause.left_s(now)))  # of several the first
+        self._keys.rotate(-1 - self._keys.index(key))
         return key
 
     def drop(self, key: Key) -> bool:
         """Stop using a key; return whether it was still in use."""
         if key not in self._keys:
             return False
-        self._next -= self._keys.index(key) < self._next
         self._keys.remove(key)
         return True
 

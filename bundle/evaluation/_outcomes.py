@@ -9,8 +9,8 @@ from bundle.runs.predictions import Prediction
 from bundle.tasks.catalog import Question
 from bundle.tasks.scores import Key, Part
 
-_NONE = -1
-_FAILED, _ANSWERED, _STOPPED = 0, 1, 2
+_NOWHERE = -1
+_NONE, _FAILED, _ANSWERED, _STOPPED = range(4)
 
 
 class Outcomes:
@@ -32,9 +32,9 @@ class Outcomes:
         self._places: dict[Part, array[int]] = {}
         for place, question in enumerate(questions):
             of_part = self._places.setdefault(question.key.part, array("q"))
-            of_part.extend(repeat(_NONE, question.id + 1 - len(of_part)))
+            of_part.extend(repeat(_NOWHERE, question.id + 1 - len(of_part)))
             of_part[question.id] = place
-        self._rows = array("q", [_NONE]) * len(questions)
+        self._rows = array("q", [0]) * len(questions)
         self._kinds = bytearray(len(questions))
         self._attempts = array("L", [0]) * len(questions)
         self._is_old = bytearray(len(questions))
@@ -43,13 +43,13 @@ class Outcomes:
     def place(self, key: Key) -> int | None:
         """Where among the questions this one is; None if it is not."""
         of_part = self._places.get(key.part, ())
-        place = of_part[key.id] if key.id < len(of_part) else _NONE
-        return None if place == _NONE else place
+        place = of_part[key.id] if key.id < len(of_part) else _NOWHERE
+        return None if place == _NOWHERE else place
 
     def __contains__(self, key: Key) -> bool:
         """Whether a question has an outcome."""
         place = self.place(key)
-        return place is not None and self._rows[place] != _NONE
+        return place is not None and self._kinds[place] != _NONE
 
     def add(self, key: Key, one: Prediction, row: int, *, is_old: bool = False) -> None:
         """Note the outcome of a question, in the row of this number; it takes the place of an earlier one.
@@ -76,9 +76,9 @@ class Outcomes:
                 self._forget(place)
 
     def _forget(self, place: int) -> None:
-        if self._rows[place] != _NONE:
+        if self._kinds[place] != _NONE:
             self._count(place, -1)
-            self._rows[place] = _NONE
+            self._kinds[place] = _NONE
 
     def _count(self, place: int, by: int) -> None:
         self.known += by
@@ -89,33 +89,29 @@ class Outcomes:
     @property
     def without(self) -> list[Question]:
         """The questions without an outcome."""
-        return [question for question, row in zip(self._questions, self._rows, strict=True) if row == _NONE]
+        return [question for question, kind in zip(self._questions, self._kinds, strict=True) if kind == _NONE]
 
     def failed(self, keys: Iterable[Key]) -> list[Key]:
         """Those of these questions whose outcome is that they have no reply."""
         places = [(key, self.place(key)) for key in keys]
-        return [key for key, place in places if place is not None and self._is(place, _FAILED)]
+        return [key for key, place in places if place is not None and self._kinds[place] == _FAILED]
 
     def with_reply(self) -> Iterator[Question]:
         """The questions that have one."""
-        kinds = (row != _NONE and kind != _FAILED for row, kind in zip(self._rows, self._kinds, strict=True))
-        return compress(self._questions, kinds)
+        return compress(self._questions, (kind > _FAILED for kind in self._kinds))
 
     def stopped(self, task: str) -> Iterator[tuple[Question, int]]:
         """A task's questions whose reply was stopped early, and how many times each was sent."""
         for place, question in enumerate(self._questions):
-            if self._is(place, _STOPPED) and question.task == task:
+            if self._kinds[place] == _STOPPED and question.task == task:
                 yield question, self._attempts[place]
-
-    def _is(self, place: int, kind: int) -> bool:
-        return self._kinds[place] == kind and self._rows[place] != _NONE
 
     def rows(self, keys: Iterable[Key] | None = None) -> Callable[[int], object]:
         """Decides by a row's number whether it holds the outcome of a question, or of one of these."""
         places = range(len(self._rows)) if keys is None else map(self.place, keys)
-        wanted = bytearray(1 + max(self._rows, default=_NONE))
+        wanted = bytearray(1 + max(self._rows, default=0))
         for place in places:
-            if place is not None and self._rows[place] != _NONE:
+            if place is not None and self._kinds[place] != _NONE:
                 wanted[self._rows[place]] = True
         return lambda row: row < len(wanted) and wanted[row]
 
