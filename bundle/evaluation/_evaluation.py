@@ -79,13 +79,12 @@ class Evaluation:
         self._repeat: Repeat | None = None
         for number, one in enumerate(run.rows() if run.known else ()):
             if self._outcomes.place(key := one.key) is not None:
-                self._outcomes.add(key, one, number, is_old=True)
+                self._outcomes.add(key, one, number, server=None)
                 self._note_as_sent(one)
         self._reviewed: Review | None = None
         self._failed_in_passing: set[Key] = set()
         self._pool = Pool(servers)
         self._suspects = [Suspects() for _ in range(servers)]
-        self._counts = [{"answered": 0, "correct": 0} for _ in range(servers)]
         self._shared_how: Mapping[str, Asking] | None = None
         self._thinks_aloud: set[str] = set()
 
@@ -327,7 +326,7 @@ class Evaluation:
             health=review.health.to_json(),
             partial={name: text for name, text in (scopes or {}).items() if text} or None,
             repeat=self._repeat or (earlier.repeat if earlier is not None else None),
-            replicas=self._counts if len(self._counts) > 1 else None,
+            replicas=self._outcomes.by_server(servers) if (servers := len(self._suspects)) > 1 else None,
         )
 
     @property
@@ -374,13 +373,10 @@ class Evaluation:
 
         Raises RunError if it cannot be written.
         """
-        is_answered = prediction.error is None
-        self._counts[server]["answered"] += is_answered
-        self._counts[server]["correct"] += prediction.correct is True
-        self._outcomes.add(prediction.key, prediction, self._run.append(prediction))
+        self._outcomes.add(prediction.key, prediction, self._run.append(prediction), server)
         self._reviewed = None
         self._note_as_sent(prediction)
         self.new += 1
-        self._suspects[server].ended(prediction.key, replied=is_answered)
+        self._suspects[server].ended(prediction.key, replied=prediction.error is None)
         self._on_prediction(prediction)
         self._forget_stopped_by_mistake(prediction)

@@ -38,6 +38,8 @@ class Outcomes:
         self._kinds = bytearray(len(questions))
         self._attempts = array("L", [0]) * len(questions)
         self._is_old = bytearray(len(questions))
+        self._servers = array("h", [_NOWHERE]) * len(questions)
+        self._is_correct = bytearray(len(questions))
         self._prompt_tokens = self._cached_tokens = self._count_cached = 0
 
     def place(self, key: Key) -> int | None:
@@ -51,10 +53,10 @@ class Outcomes:
         place = self.place(key)
         return place is not None and self._kinds[place] != _NONE
 
-    def add(self, key: Key, one: Prediction, row: int, *, is_old: bool = False) -> None:
+    def add(self, key: Key, one: Prediction, row: int, server: int | None = 0) -> None:
         """Note the outcome of a question, in the row of this number; it takes the place of an earlier one.
 
-        With ``is_old`` it is from the session before.
+        ``server`` is the number of the one that was asked; None for an outcome of the session before.
         """
         place = self.place(key)
         assert place is not None
@@ -62,7 +64,9 @@ class Outcomes:
         self._rows[place] = row
         self._attempts[place] = one.attempts
         self._kinds[place] = _FAILED if one.error is not None else _STOPPED if one.decided_early else _ANSWERED
-        self._is_old[place] |= is_old
+        self._is_old[place] |= server is None
+        self._servers[place] = _NOWHERE if server is None else server
+        self._is_correct[place] = one.correct is True
         self._count(place, 1)
         if one.cached_tokens is not None:
             self._count_cached += 1
@@ -105,6 +109,15 @@ class Outcomes:
         for place, question in enumerate(self._questions):
             if self._kinds[place] == _STOPPED and question.task == task:
                 yield question, self._attempts[place]
+
+    def by_server(self, servers: int) -> list[dict[str, int]]:
+        """How many replies of this session came from each of so many servers, and how many of them were correct."""
+        counts = [{"answered": 0, "correct": 0} for _ in range(servers)]
+        for kind, server, is_correct in zip(self._kinds, self._servers, self._is_correct, strict=True):
+            if kind > _FAILED and server != _NOWHERE:
+                counts[server]["answered"] += 1
+                counts[server]["correct"] += is_correct
+        return counts
 
     def rows(self, keys: Iterable[Key] | None = None) -> Callable[[int], object]:
         """Decides by a row's number whether it holds the outcome of a question, or of one of these."""
