@@ -136,14 +136,13 @@ def write_whole(path: Path, content: Iterable[bytes]) -> None:
 
 def unwritable(path: Path, error: OSError) -> RunError:
     """The error for a file or directory that cannot be written."""
-    if error.errno in NO_ROOM:
-        remedy = f"{NO_ROOM[error.errno]}, or choose another directory with --out (reports: -o)."
-    elif error.errno in (errno.EMFILE, errno.ENFILE):
-        remedy = "Raise the limit on open files (`ulimit -n`)."
-    elif error.errno == errno.ENOENT:
-        remedy = "The run's directory was removed or moved. Of a moved one, `bundle resume PATH` asks the rest."
-    elif error.errno == errno.ENAMETOOLONG:
-        remedy = "Choose a directory with a shorter path with --out (reports: -o)."
-    else:
-        remedy = "Choose a writable directory with --out (reports: -o)."
+    limit = "Raise the limit on open files (`ulimit -n`)."
+    remedies = {
+        errno.EMFILE: limit,
+        errno.ENFILE: limit,
+        errno.ENOENT: "The run's directory was removed or moved. Of a moved one, `bundle resume PATH` asks the rest.",
+        errno.ENAMETOOLONG: "Choose a directory with a shorter path with --out (reports: -o).",
+    }
+    remedies |= {one: f"{why}, or choose another directory with --out (reports: -o)." for one, why in NO_ROOM.items()}
+    remedy = remedies.get(error.errno or 0, "Choose a writable directory with --out (reports: -o).")
     return RunError(f"{path} cannot be written: {error.strerror or error}.", remedy=remedy)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from statistics import fmean, linear_regression
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 Z95 = 1.959963984540054
 """The normal distribution's 97.5 % quantile."""
@@ -34,16 +34,14 @@ class Interval:
         return Interval(self.low * factor, self.high * factor)
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(NamedTuple):
     """How many of a subject's questions are correct. There is at least one."""
 
     right: int
     n: int
 
 
-@dataclass(frozen=True, slots=True)
-class Pairs:
+class Pairs(NamedTuple):
     """How a subject's questions changed from one run to another.
 
     Attributes:

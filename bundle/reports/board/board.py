@@ -13,6 +13,11 @@ from bundle.runs.listing import ListedRun, State, list_run, list_runs
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 from bundle.system.locks import Lock
 
+K = TypeVar("K")
+V = TypeVar("V")
+_Kept = dict[K, tuple[object, V]]
+"""What was made from files, each with the stamp they had."""
+
 
 @dataclass(frozen=True, slots=True)
 class BoardRun:
@@ -82,12 +87,6 @@ class Board:
     starting: tuple[ListedRun, ...]
     never_asked: tuple[ListedRun, ...]
     damaged: tuple[ListedRun, ...]
-
-
-K = TypeVar("K")
-V = TypeVar("V")
-_Kept = dict[K, tuple[object, V]]
-"""What was made from files, each with the stamp they had."""
 
 
 class Reader:
