@@ -44,7 +44,7 @@ def is_error_text(text: str, rule: AnswerRule, options: str) -> bool:
 
 def _has_answer(text: str, rule: AnswerRule, options: str) -> bool:
     """Whether it has an answer, as which the A of "A server error" does not count."""
-    texts = (text, _ARTICLE.sub("", text))
+    texts = {text, _ARTICLE.sub("", text)}
     return all(is_answer(rule.extract(one), one, options) for one in texts)
 
 
