@@ -155,7 +155,7 @@ class OwnRows:
                     raise ValueError(f"the right answer is {empty[0]}, and that option is empty")  # noqa: TRY301
             except ValueError as error:
                 raise DataError(f"{where}: {error}.", remedy=_REMEDY) from None
-            rows.append(_Asked(where, subject, row, options, gold))
+            rows.append(_Asked(where, subject.strip(), row, options, gold))
         indices = [one.gold.index for one in rows if one.gold.index is not None]
         # JSON's numbers are indices from 0 as in MMLU; of text, and where 0 is never right, that is less certain.
         enough = _SEVERAL if path.suffix.lower() == ".jsonl" else 1

@@ -99,6 +99,11 @@ def test_a_number_is_the_text_it_is_written_as(tmp_path: Path) -> None:
     assert (questions[0].messages[0]["content"], questions[0].gold) == ("1.50", "0.10")
 
 
+def test_white_space_around_a_subject_makes_no_other(tmp_path: Path) -> None:
+    task = find_task(write(tmp_path, questions_csv=QUESTIONS.replace("人物,谁写", "人物 ,谁写")))
+    assert [(one.subject, one.id) for one in load(task)[1]] == [("人物", 0), ("人物", 1), ("地理", 0)]
+
+
 def test_cells_are_shown_as_they_are(tmp_path: Path) -> None:
     question = "河,$\\mathbf{A}$ 与 {答案} 和 {answer}?,{B},乙{A},A,x"
     task = find_task(
