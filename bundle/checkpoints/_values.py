@@ -45,6 +45,11 @@ def is_zero(data: bytes) -> bool:
     return not data.strip(b"\x00\x80")
 
 
+def _is_one_number(dtype: str, data: bytes) -> bool:
+    size, _ = _LARGEST[dtype]
+    return is_zero(data) or data == data[:size] * (len(data) // size)
+
+
 def read_values(weights: Weights, name: str, most: int | None = None, where: float = 0.5) -> bytes:
     """A tensor's values as they are stored, or as many bytes of them as asked: ``where`` 0 the first, 1 the last.
 
@@ -67,39 +72,40 @@ def require_values(weights: Weights) -> str | None:
     zeros: list[str] = []
     again: list[str] = []
     seen: dict[tuple[str, bytes], str] = {}
-    matrices = 0
+    looked_at = 0
     for kind, endings in (("weights", (".weight",)), ("scales", _SCALES)):
-        alike = []
-        for name in _sample(weights, endings, _LARGEST):
-            tensor = weights.tensors[name]
-            values = read_values(weights, name, _SAMPLE_BYTES)
-            if not is_finite(tensor.dtype, values):
+        samples = {name: read_values(weights, name, _SAMPLE_BYTES) for name in _sample(weights, endings, _LARGEST)}
+        for name, values in samples.items():
+            if not is_finite(weights.tensors[name].dtype, values):
                 raise CheckpointError(
                     f"{shown(weights.places[name].file)} holds values that are not finite (NaN or infinite), in "
                     f"{shown(name)}: no model replies sensibly with these.",
                     remedy="Training or conversion has diverged or overflowed: give an earlier checkpoint, or save "
                     "in bfloat16 what does not fit float16.",
                 )
-            if len(tensor.shape) > 1:  # a norm's weight may be an offset from one, and zero
-                size, _ = _LARGEST[tensor.dtype]
-                alike.append(is_zero(values) or values == values[:size] * (len(values) // size))
-                zeros += [name] if is_zero(values) else []
-                same = seen.setdefault((re.sub(r"\d+", "N", name), values), name)
-                again += [f"{name} (as {same})"] if same != name and not alike[-1] else []
-                if not any(values):
-                    _require_made(weights, name)
-        if alike and all(alike):
+        # A norm's weight may be an offset from one, and zero.
+        matrices = {name: values for name, values in samples.items() if len(weights.tensors[name].shape) > 1}
+        for name in (name for name, values in matrices.items() if not any(values)):
+            _require_made(weights, name)
+        alike = {name for name, values in matrices.items() if _is_one_number(weights.tensors[name].dtype, values)}
+        if matrices and alike == matrices.keys():
             raise CheckpointError(
                 f"The {kind} in {shown(weights.files[0].parent)} are zeros, or another number throughout "
                 f"({len(alike)} tensors looked at).",
                 remedy="They were saved before they were there (as sharded or meta tensors): save the model again.",
             )
-        matrices += len(alike)
+        zeros += [name for name, values in matrices.items() if is_zero(values)]
+        for name, values in matrices.items():
+            same = seen.setdefault((re.sub(r"\d+", "N", name), values), name)
+            again += [f"{name} (as {same})"] if same != name and name not in alike else []
+        looked_at += len(matrices)
     # So are the layers that some merges add, and what was pruned.
     told = {"are zeros": zeros, "are those of another layer too, as a merge or a faulty conversion makes them": again}
-    notes = [
-        f"{len(found)} of {matrices} weights looked at {what}: {listed(found)}" for what, found in told.items() if found
-    ]
+    notes = (
+        f"{len(names)} of {looked_at} weights looked at {what}: {listed(names)}"
+        for what, names in told.items()
+        if names
+    )
     return "; ".join(notes) or None
 
 

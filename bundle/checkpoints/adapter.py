@@ -89,24 +89,7 @@ def inspect_adapter(path: Path, base: Checkpoint) -> Adapter:
         raise CheckpointError(
             f"{shown(path)} has no {ADAPTER_WEIGHTS[0]}.", remedy="Copy or save the adapter's weights as well."
         )
-    if base.quantization is not None:
-        raise CheckpointError(
-            f"{shown(base.path)} is quantized ({base.quantization}), so no adapter can be merged into it.",
-            remedy="Give the checkpoint that it was quantized from.",
-        )
-    if ADAPTER_CONFIG in list_names(base.path) and read_json_object(base.path / ADAPTER_CONFIG) == read_json_object(
-        path / ADAPTER_CONFIG
-    ):
-        raise CheckpointError(
-            f"The adapter {shown(path)} is merged into {shown(base.path)} already: its {ADAPTER_CONFIG} lies there.",
-            remedy="Evaluate that directory without --adapter, or give the base model; if it is the base, delete the "
-            f"{ADAPTER_CONFIG} in it.",
-        )
-    if any(file.suffix != ".safetensors" for file in base.weights.files):
-        raise CheckpointError(
-            f"The weights in {shown(base.path)} are PyTorch .bin files; only safetensors can be merged.",
-            remedy="Save the model again as safetensors.",
-        )
+    _require_base(base, path)
     weights = read_weights(file)
     zeros = _zeros(weights)
     factors, wholes = _by_module(weights)
@@ -125,6 +108,28 @@ def inspect_adapter(path: Path, base: Checkpoint) -> Adapter:
             f"the score is that of {base.name}"
         )
     return Adapter(path, file, products, replaced, tuple(notes))
+
+
+def _require_base(base: Checkpoint, path: Path) -> None:
+    """Raise CheckpointError if no adapter can be merged into a base, or this one has been already."""
+    if base.quantization is not None:
+        raise CheckpointError(
+            f"{shown(base.path)} is quantized ({base.quantization}), so no adapter can be merged into it.",
+            remedy="Give the checkpoint that it was quantized from.",
+        )
+    if ADAPTER_CONFIG in list_names(base.path) and read_json_object(base.path / ADAPTER_CONFIG) == read_json_object(
+        path / ADAPTER_CONFIG
+    ):
+        raise CheckpointError(
+            f"The adapter {shown(path)} is merged into {shown(base.path)} already: its {ADAPTER_CONFIG} lies there.",
+            remedy="Evaluate that directory without --adapter, or give the base model; if it is the base, delete the "
+            f"{ADAPTER_CONFIG} in it.",
+        )
+    if any(file.suffix != ".safetensors" for file in base.weights.files):
+        raise CheckpointError(
+            f"The weights in {shown(base.path)} are PyTorch .bin files; only safetensors can be merged.",
+            remedy="Save the model again as safetensors.",
+        )
 
 
 def _no_adapter(path: Path, names: tuple[str, ...]) -> CheckpointError:
