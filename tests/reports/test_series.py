@@ -35,8 +35,8 @@ def test_every_run_is_compared_with_the_first_and_corrected_for_their_number(tmp
 
     rows = [compare(runs[0], other).overall[0] for other in runs[1:]]
     changes = [one.changes["ceval_gen", "val"] for one in series[1:]]
-    assert [change.p for change in changes] == holm([row.p for row in rows])
-    assert [change.points for change in changes] == [row.difference for row in rows]
+    assert [change.shown_p for change in changes] == holm([row.p for row in rows])
+    assert [change.difference for change in changes] == [row.difference for row in rows]
     assert changes[1].standing is Standing.BETTER
     lines = shown(series)
     table = [line.split() for line in lines if line.startswith("step ")]

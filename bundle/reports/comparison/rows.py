@@ -40,7 +40,8 @@ class Row:
         won: The reverse.
         lost_without: Of the questions lost, those whose reply in the new run holds no option.
         p: McNemar's exact p-value over them.
-        corrected_p: For a subject, that with Holm's correction for the number of subjects; otherwise None.
+        corrected_p: With Holm's correction, of a subject for the number of subjects, in a series for that of runs;
+            otherwise None.
         standing: For a subject by ``corrected_p``, otherwise by ``p`` and ``interval`` together.
     """
 

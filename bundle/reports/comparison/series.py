@@ -1,7 +1,7 @@
 """Several runs beside each other, such as those of one training run's checkpoints, each compared with the first."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rich.console import Console
 from rich.table import Table
@@ -9,7 +9,7 @@ from rich.text import Text
 
 from bundle.errors import RunError
 from bundle.reports.comparison.comparison import Comparison, compare
-from bundle.reports.comparison.rows import LEVEL, Standing
+from bundle.reports.comparison.rows import LEVEL, Row, Standing
 from bundle.reports.comparison.terminal import mark, styled
 from bundle.reports.comparison.wording import p_value, points
 from bundle.reports.health import headline
@@ -22,20 +22,6 @@ from bundle.system.text import one_line
 from bundle.tasks.scores import ScoredTask
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """How the headline of one run differs from that of the base.
-
-    Attributes:
-        p: McNemar's exact p-value, with Holm's correction for the number of runs.
-        standing: By ``p`` and the interval together.
-    """
-
-    points: float
-    p: float
-    standing: Standing
-
-
 @dataclass(slots=True)
 class Entry:
     """One run of a series; all but the first three are known once it is compared.
@@ -45,7 +31,7 @@ class Entry:
         why: Why it has no score; "" if it has one.
         comparison: With the base, the first run of the series that answered anything.
         incomparable: Why there is none.
-        changes: By task and split.
+        changes: The means over all subjects by task and split, with p-values corrected for the number of runs (Holm).
     """
 
     name: str
@@ -53,7 +39,7 @@ class Entry:
     why: str = ""
     comparison: Comparison | None = None
     incomparable: str = ""
-    changes: dict[tuple[str, str], Change] = field(default_factory=dict)
+    changes: dict[tuple[str, str], Row] = field(default_factory=dict)
 
 
 def series_of(comparisons: Sequence[Comparison]) -> list[Entry]:
@@ -98,7 +84,7 @@ def _note_changes(entries: Sequence[Entry], base: RecordedRun) -> None:
             standing = rows[number].standing
             if p >= LEVEL and standing in (Standing.BETTER, Standing.WORSE):
                 standing = Standing.CHANCE
-            entry.changes[place] = Change(rows[number].difference, p, standing)
+            entry.changes[place] = replace(rows[number], corrected_p=p, standing=standing)
 
 
 def show(console: Console, entries: Sequence[Entry], words: Words = ENGLISH) -> None:
@@ -142,8 +128,8 @@ def _overall(entries: Sequence[Entry], task: ScoredTask, words: Words) -> list[_
             continue
         found = [entry.changes.get((task.name, split)) for entry in entries]
         columns += [
-            (words("screen.change"), [styled(points(one.points), one.standing) if one else "" for one in found]),
-            ("p", [p_value(one.p) if one else "" for one in found]),
+            (words("screen.change"), [styled(points(one.difference), one.standing) if one else "" for one in found]),
+            ("p", [p_value(one.shown_p) if one else "" for one in found]),
             ("", [mark(one.standing, words) if one else "" for one in found]),
         ]
     return columns
