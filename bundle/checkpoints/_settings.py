@@ -122,6 +122,8 @@ _ROPE: Final[Mapping[str, Rules]] = {
 }
 """What each kind of scaled positions must give (transformers' ``modeling_rope_utils``)."""
 _ROPE_KEYS: Final = ("rope_scaling", "rope_parameters")
+_POSITIONS_OF_LLAMA_2: Final = 4096
+"""Models for longer texts have another rope_theta, or say so: left out, the weights fit all the same."""
 _SAME_ROPE: Final = {"su": "longrope", "mrope": "default"}
 
 
@@ -153,6 +155,10 @@ def _wrong_rope(config: Mapping[str, Any], family: Family) -> str | None:
         if part not in (None, 1) and not family.rotates_a_part:  # then transformers ignores it, and lmdeploy does not
             name = shown(architecture_of(config))
             return f"{name} has no partial_rotary_factor, and engines differ in what they make of it"
+    bases = [config.get("rope_theta"), *(settings.get("rope_theta") for _, settings, _ in scalings(config))]
+    positions = config.get("max_position_embeddings") or 0
+    if not any(bases) and not config.get("rope_scaling") and positions > _POSITIONS_OF_LLAMA_2:
+        return f"it gives no rope_theta, and engines would take Llama 2's 10000 for {positions} positions"
     return _contradicted_rope(config)
 
 

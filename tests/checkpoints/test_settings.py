@@ -33,6 +33,11 @@ def written(directory: Path, config: dict[str, Any], generation: object = None) 
         ({"hidden_act": ["silu"]}, "hidden_act must be an activation's name"),
         ({"torch_dtype": "auto"}, "torch_dtype must be the name of a dtype, not 'auto'"),
         ({"dtype": 16}, "dtype must be the name of a dtype"),
+        (
+            {"max_position_embeddings": 32768},
+            "it gives no rope_theta, and engines would take Llama 2's 10000 for 32768 positions",
+        ),
+        ({"max_position_embeddings": 8192, "rope_parameters": {"rope_type": "default"}}, "it gives no rope_theta"),
         ({"max_position_embeddings": 0}, "max_position_embeddings must be a positive integer, not 0"),
         ({"rms_norm_eps": "1e-6"}, "rms_norm_eps must be a positive number, not '1e-6'"),
         ({"rope_theta": 10**400}, "rope_theta must be a positive number"),
@@ -96,6 +101,9 @@ def test_what_ends_a_reply_must_be_a_token_of_the_model(tmp_path: Path, end: obj
         ({"rope_scaling": {**LLAMA3, "rope_type": "llama3"}, "rope_theta": 500000.0}, {}),
         ({"rope_scaling": {"type": "su", "short_factor": [1.0], "long_factor": [1.5]}}, {"eos_token_id": -1}),
         ({"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}, "dtype": "float32"}, None),
+        ({"max_position_embeddings": 4096}, None),
+        ({"max_position_embeddings": 32768, "rope_scaling": {"type": "linear", "factor": 8.0}}, None),
+        ({"max_position_embeddings": 8192, "rope_parameters": {"full_attention": {"rope_theta": 1e6}}}, None),
         (
             {
                 "rope_parameters": {"rope_theta": 1e6, "type": "linear", "rope_type": "linear", "factor": 2.0},
