@@ -82,12 +82,13 @@ def test_runs_are_filtered_by_how_models_and_tasks_begin(out: Path, filters: lis
     assert [one["run"] for one in json.loads(listed.stdout)] == expected
 
 
-def test_on_a_terminal_it_fits_80_columns(out: Path) -> None:
+@pytest.mark.parametrize("columns", [80, 70, 50])
+def test_it_fits_the_terminal_and_names_stay_whole(out: Path, columns: int) -> None:
     # A terminal of its own: what is shown there is not what is shown to a pipe.
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", "bundle", "compare", BASE, NEW, "--out", out, "--subjects"],
-        env=ENVIRONMENT | {"COLUMNS": "80", "TERM": "dumb"},
+        env=ENVIRONMENT | {"COLUMNS": str(columns), "NO_COLOR": "1", "TERM": "dumb"},
         stdin=subprocess.DEVNULL,
         stdout=theirs,
     ) as process:
@@ -97,7 +98,8 @@ def test_on_a_terminal_it_fits_80_columns(out: Path) -> None:
             text += piece
         os.close(ours)
     assert process.returncode == 0
-    assert max(cell_len(line) for line in text.decode().splitlines()) <= 80
+    assert max(cell_len(line) for line in text.decode().splitlines()) <= columns
+    assert "\nceval-stem " in text.decode().replace("\r", "")
 
 
 def test_all_of_it_is_had_as_json(out: Path, tmp_path: Path) -> None:

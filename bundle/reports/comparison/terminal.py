@@ -15,6 +15,7 @@ from bundle.reports.texts import ENGLISH, Words
 from bundle.system.text import one_line, printable
 
 _COLUMN_WIDTH = 5
+_NARROW, _VERY_NARROW = 78, 60
 _STYLES = {Standing.BETTER: "green", Standing.WORSE: "red", Standing.UNCLEAR: "yellow", Standing.CHANCE: ""}
 
 
@@ -26,7 +27,10 @@ def show(console: Console, comparison: Comparison, words: Words = ENGLISH, *, su
     for line in _heading(comparison, words):
         console.print(Text(line))
     console.print()
-    console.print(_table(comparison, labels, words, subjects=subjects))
+    table = _table(comparison, labels, words, subjects=subjects)
+    if console.width < _NARROW:  # the sentence below the table has these, and names would be a letter wide
+        del table.columns[4 if console.width < _VERY_NARROW else 5 : 7]
+    console.print(table)
     console.print()
     for text in _text(comparison, words, subjects=subjects):
         console.print(text)
