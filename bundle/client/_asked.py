@@ -12,35 +12,25 @@ from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks
 from bundle.tasks.prompts import Message
 
 
+@dataclass(slots=True)
 class Receiver:
     """Takes the events of one response, if it has any, and says when they are enough.
 
-    Args:
+    Attributes:
         reading: Decides when they are; None for the complete reply.
         begun: Called when the reply starts to arrive.
         only_model: The only model whose reply is accepted; None for any.
         marks: What marks thinking.
-
-    Attributes:
         reply: What has been received; None if there were no events.
         is_cut: Whether that was enough before the end.
     """
 
-    __slots__ = ("_begun", "_marks", "_only_model", "_reading", "is_cut", "reply")
-
-    def __init__(
-        self,
-        reading: EarlyDecisions | None,
-        begun: Callable[[], None],
-        only_model: str | None,
-        marks: ThinkingMarks = KNOWN_MARKS,
-    ) -> None:
-        self._marks = marks
-        self._reading = reading
-        self._begun = begun
-        self._only_model = only_model
-        self.reply: StreamedReply | None = None
-        self.is_cut = False
+    reading: EarlyDecisions | None
+    begun: Callable[[], None]
+    only_model: str | None
+    marks: ThinkingMarks = KNOWN_MARKS
+    reply: StreamedReply | None = None
+    is_cut: bool = False
 
     @property
     def ended(self) -> bool:
@@ -56,27 +46,27 @@ class Receiver:
         return self.reply is not None and bool(self.reply.text)
 
     def take(self, event: object) -> bool:
-        require_model(event, self._only_model)
+        require_model(event, self.only_model)
         reply = self.reply
         if reply is None:
             reply = self.reply = (
-                StreamedReply(None, self._marks) if self._reading is None else self._reading.begin(self._marks)
+                StreamedReply(None, self.marks) if self.reading is None else self.reading.begin(self.marks)
             )
         reply.take(event)
         if reply.pieces == 1:
-            self._begun()
-        if self._reading is not None and self._reading.is_enough(reply):
+            self.begun()
+        if self.reading is not None and self.reading.is_enough(reply):
             self.is_cut = True
         return not self.is_cut
 
     def learn(self, reply: Reply) -> None:
         """Let `EarlyDecisions` learn from a reply."""
-        if self._reading is None:
+        if self.reading is None:
             return
         if self.reply is not None:
-            self._reading.streamed(self.reply, cut=self.is_cut)
+            self.reading.streamed(self.reply, cut=self.is_cut)
         else:
-            self._reading.whole(reply.completion_tokens, reply.text, took_text_back=reply.took_text_back)
+            self.reading.whole(reply.completion_tokens, reply.text, took_text_back=reply.took_text_back)
 
 
 @dataclass(slots=True)

@@ -25,7 +25,7 @@ from bundle.client._replies import (
     require_model,
 )
 from bundle.client._request import RequestBody
-from bundle.client._server_info import own_metrics, prefix_cache_hit_rate
+from bundle.client._server_info import own_hit_rate
 from bundle.client._settings import SCORING, ClientSettings, Endpoint, Scoring
 from bundle.client._thinking import KNOWN_MARKS, ThinkingMarks
 from bundle.client._transport import Transport
@@ -120,8 +120,7 @@ class ChatClient:
 
         None if it does not report it, or runs elsewhere: then its figures are not those of this run.
         """
-        metrics = await own_metrics(self._transport, self._base_url, self._keys)
-        return None if metrics is None else prefix_cache_hit_rate(metrics)
+        return await own_hit_rate(self._transport, self._base_url, self._keys.take().value)
 
     async def ask(
         self,

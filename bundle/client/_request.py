@@ -62,7 +62,6 @@ class RequestBody:
         self._with_options, self._with_stream = True, True
         self.version = 0
         self.changes: list[str] = []
-        self._set_ends()
 
     def add(self, fields: Mapping[str, Any]) -> None:
         """Send further fields with every request from now on, unless they are fixed already."""
@@ -82,7 +81,9 @@ class RequestBody:
 
     def ending(self, *, streams: bool) -> bytes:
         """The end of a body: whether the reply is streamed, which is never left to the server's default."""
-        return self._ends[streams]
+        if not streams:
+            return b',"stream":false}' if self._with_stream else b"}"
+        return b',"stream":true,"stream_options":{"include_usage":true}}' if self._with_options else b',"stream":true}'
 
     def adapt(self, fault: AttemptError, *, streams: bool) -> str | None:
         """Rename or leave out the parameter that a refusal names; say what has changed, None for nothing."""
@@ -91,7 +92,6 @@ class RequestBody:
         if change is not None:
             self.version += 1
             self.changes.append(change)
-            self._set_ends()
         return change
 
     def _change(self, fault: AttemptError, streams: bool) -> str | None:
@@ -118,10 +118,3 @@ class RequestBody:
             self._with_stream = False
             return "stream left out"
         return None
-
-    def _set_ends(self) -> None:
-        options = b',"stream_options":{"include_usage":true}' if self._with_options else b""
-        self._ends = {
-            True: b',"stream":true' + options + b"}",
-            False: b',"stream":false}' if self._with_stream else b"}",
-        }

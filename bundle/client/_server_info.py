@@ -73,14 +73,13 @@ def listed(models: Sequence[str]) -> str:
     return f"{shown} and {len(models) - _SHOWN} more" if len(models) > _SHOWN else shown
 
 
-async def own_metrics(transport: Transport, base_url: str, keys: KeyRing) -> str | None:
-    """The body of ``/metrics`` of a server on this machine; None if it has none, or is elsewhere."""
-    if not is_loopback(base_url):
-        return None
-    with contextlib.suppress(AttemptError, TimeoutError):
-        async with asyncio.timeout(_METRICS_TIMEOUT_S):
-            metrics = await transport.get(urljoin(base_url, "/metrics"), keys.take().value)
-            return metrics if isinstance(metrics, str) else None
+async def own_hit_rate(transport: Transport, base_url: str, key: str | None) -> float | None:
+    """The rate that ``/metrics`` of a server on this machine reports; None if it reports none, or is elsewhere."""
+    if is_loopback(base_url):
+        with contextlib.suppress(AttemptError, TimeoutError):
+            async with asyncio.timeout(_METRICS_TIMEOUT_S):
+                metrics = await transport.get(urljoin(base_url, "/metrics"), key)
+                return prefix_cache_hit_rate(metrics) if isinstance(metrics, str) else None
     return None
 
 

@@ -128,10 +128,10 @@ class Workers:
     client: "Client"
     how: Mapping[str, Asking]
     window: Window
-    suspects: Suspects
     first: FirstRefusals
-    passing: set[Key]
     record: Callable[[Prediction], None]
+    suspects: Suspects = field(default_factory=Suspects)
+    passing: set[Key] = field(default_factory=set)
     _failed_in_a_row: int = 0
     _in_flight: int = 0
     _working: dict[Key, "asyncio.Task[None]"] = field(default_factory=dict)

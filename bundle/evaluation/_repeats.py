@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 from bundle.evaluation._asking import Asking, AskingOptions, FirstRefusals, Workers
 from bundle.evaluation._leases import Pool
-from bundle.evaluation._suspects import Suspects
 from bundle.runs.predictions import Prediction
 from bundle.runs.results import Repeat
 from bundle.tasks.catalog import Question
@@ -45,9 +44,7 @@ async def ask_again(
         client,
         how,
         window=options.window(),
-        suspects=Suspects(),
         first=FirstRefusals(count_transient=True),
-        passing=set(),
         record=outcomes.append,
     ).ask_all()
     return outcomes
