@@ -48,7 +48,7 @@ class _Asked(NamedTuple):
 
 _REMEDY = "Fix the file, or the [rows] of the task file."
 _OF_A_LIST = "A .jsonl has one object a line; `jq -c '.[]' FILE >NEW.jsonl` makes it of a list."
-_SEVERAL = 5
+_SEVERAL = 2
 _LISTS = ("choices", "options", "选项")
 """Columns of a CSV file whose cells may be lists."""
 _CAPITALS = {"first_capital": "ABCDEFGH", "all_options": "ABCD"}

@@ -313,11 +313,11 @@ def test_an_index_in_a_csv_is_taken_from_0_only_where_0_is_among_them(tmp_path: 
 
 
 def test_several_answers_of_which_none_is_0_are_not_taken_as_numbered_from_0(tmp_path: Path) -> None:
-    rows = [{"question": str(number), "choices": ["x", "y", "z", "w"], "answer": 1 + number % 3} for number in range(5)]
+    rows = [{"question": str(number), "choices": ["x", "y", "z", "w"], "answer": 1 + number} for number in range(2)]
     with pytest.raises(DataError, match="may be numbered from 0 or from 1"):
         task_of(tmp_path, rows, FIRST_CAPITAL, LISTED)
-    assert golds(task_of(tmp_path, rows, FIRST_CAPITAL, LISTED, "first_index = 1"))[:3] == ["A", "B", "C"]
-    assert golds(task_of(tmp_path, rows, FIRST_CAPITAL, LISTED, "first_index = 0"))[:3] == ["B", "C", "D"]
+    assert golds(task_of(tmp_path, rows, FIRST_CAPITAL, LISTED, "first_index = 1")) == ["A", "B"]
+    assert golds(task_of(tmp_path, rows, FIRST_CAPITAL, LISTED, "first_index = 0")) == ["B", "C"]
 
 
 def test_a_list_that_no_prompt_names_says_nothing_of_the_options(tmp_path: Path) -> None:
