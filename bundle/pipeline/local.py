@@ -132,8 +132,6 @@ class Local(Target):
         path, adapter = self.given.directories
         named = f"checkpoint {path}" + (f" with adapter {adapter}" if adapter else "")
         screen.heading(plan.tasks, f"{named}, engine {engine}", plan.sources)
-        if self.given.checkpoint.weights_unchecked is not None:
-            screen.say(f"weights not compared with config.json: {self.given.checkpoint.weights_unchecked}")
 
     def _require_possible(self, plan: Plan, engine: str, *, scores_texts: bool) -> None:
         if self.options.servers != 1 and plan.options.qps is not None:

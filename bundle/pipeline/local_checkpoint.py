@@ -52,6 +52,8 @@ class LocalCheckpoint:
         # Not on the loop's own thread, which cannot wait for the process that reads .bin files.
         if (note := await in_thread(self._look)) is not None:
             screen.say(f"warning: {note}")
+        if (unchecked := self.checkpoint.weights_unchecked) is not None:
+            screen.say(f"weights not compared with config.json: {unchecked}")
 
     def _look(self) -> str | None:
         self.require_unchanged()  # from now on

@@ -45,6 +45,16 @@ def test_tokens_are_counted_with_the_checkpoints_own_tokenizer(tmp_path: Path, t
     assert list(tmp_path.iterdir()) == [tmp_path / "tiny"]
 
 
+def test_weights_that_could_not_be_compared_are_told_of(tmp_path: Path, tiny: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "tiny")
+    config = tmp_path / "tiny" / "config.json"
+    # An architecture that is not known here.
+    config.write_text(config.read_text().replace("InternLM2ForCausalLM", "GraniteForCausalLM"))
+    options = ["--engine", "transformers", "--data", "sample"]
+    result = call("eval-local", "tiny", *options, "--dry-run", environment=ENVIRONMENT, directory=tmp_path)
+    assert "weights not compared with config.json: unknown tensor layout of the architecture Granite" in result.stderr
+
+
 @pytest.mark.parametrize("mode", [[], ["--dry-run"]])
 @pytest.mark.parametrize(
     ("option", "value", "said"),
