@@ -297,7 +297,7 @@ class _Replies:
 
     def _unknown_mark(self, fault: Fault, marked: Mapping[str, _Found]) -> Iterator[Finding]:
         mark, found = max(marked.items(), key=lambda one: one[1].count, default=("", _Found()))
-        if found.count and found.count >= max(min(_FEWEST, self.count) / 2, _SOME * self.count):
+        if found.count >= max(min(_FEWEST, self.count) / 2, _SOME * self.count):
             yield self._finding(fault, found.count, found.example, mark=_quoted(mark))
 
     def _other_models(self) -> Iterator[Finding]:
