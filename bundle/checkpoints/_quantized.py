@@ -50,15 +50,18 @@ _STATE: Final = ("quant_state.bitsandbytes__nf4", "quant_state.bitsandbytes__fp4
 
 
 _SETTINGS: Final[Rules] = {
-    **dict.fromkeys(("bits", "w_bit", "num_bits"), ("a positive integer", is_size)),
+    **dict.fromkeys(("bits", "w_bit"), ("a positive integer", is_size)),
     **dict.fromkeys(("group_size", "q_group_size"), ("a positive integer or -1", lambda x: x == -1 or is_size(x))),
-    **dict.fromkeys(
-        ("zero_point", "sym", "desc_act", "load_in_4bit", "load_in_8bit", "symmetric"), ("true or false", is_a(bool))
-    ),
+    **dict.fromkeys(("zero_point", "sym", "desc_act", "load_in_4bit", "load_in_8bit"), ("true or false", is_a(bool))),
     **dict.fromkeys(_LEFT_ALONE[:3], ("a list of names", lambda x: is_list_of(is_a(str), x))),
     **dict.fromkeys(("config_groups", "dynamic"), ("an object", is_a(dict))),
     "activation_scheme": ('"dynamic" or "static"', lambda x: x in ("dynamic", "static")),
     "weight_block_size": ("two positive integers", lambda x: is_list_of(is_size, x, 2)),
+}
+_OF_A_GROUP: Final[Rules] = {
+    "num_bits": _SETTINGS["bits"],
+    "group_size": _SETTINGS["group_size"],
+    "symmetric": _SETTINGS["sym"],
 }
 
 
@@ -86,8 +89,9 @@ def read_quantization(directory: Path, names: Collection[str], config: Mapping[s
             f"{shown(directory / 'config.json')} has a quantization_config without a quant_method.",
             remedy='Add the method the weights are quantized with, such as "quant_method": "awq".',
         )
-    for one in (settings, *_of_groups(settings)) if settings["quant_method"] in _BESIDE else ():
-        if (wrong := wrong_value(one, _SETTINGS)) is not None:
+    if settings["quant_method"] in _BESIDE:
+        groups = (wrong_value(one, _OF_A_GROUP) for one in _of_groups(settings))
+        if (wrong := next(filter(None, (wrong_value(settings, _SETTINGS), *groups)), None)) is not None:
             raise wrong_setting(directory / "config.json", f"in quantization_config, {wrong}")
     return settings
 

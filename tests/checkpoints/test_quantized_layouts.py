@@ -12,6 +12,7 @@ import pytest
 
 from bundle.checkpoints import inspect_checkpoint
 from bundle.checkpoints._implied_tensors import implied_tensors
+from bundle.checkpoints._quantized import read_quantization
 from bundle.checkpoints._safetensors import StoredTensor
 from bundle.checkpoints._tensors import check_tensors
 from bundle.errors import CheckpointError
@@ -57,6 +58,7 @@ BITSANDBYTES = {
 
 def compressed(form: Any, bits: int, kind: str, *, symmetric: bool = True, group_size: Any = 64) -> dict[str, Any]:
     weights = {"num_bits": bits, "type": kind, "symmetric": symmetric, "strategy": "group", "group_size": group_size}
+    weights |= {"actorder": None, "block_structure": None, "dynamic": False, "observer": "minmax"}
     groups = {"group_0": {"targets": ["Linear"], "weights": weights, "input_activations": None}}
     settings = {"quant_method": "compressed-tensors", "format": form, "config_groups": groups, "ignore": ["lm_head"]}
     return {**settings, "kv_cache_scheme": None, "quantization_status": "compressed"}
@@ -219,6 +221,7 @@ def first_quantized(stored: Stored, part: str) -> str:
 @pytest.mark.parametrize("model", MODELS)
 def test_a_whole_one_is_not_refused(model: str, layout: str) -> None:
     config, stored = quantized(MODELS[model], layout)
+    assert read_quantization(Path("model"), (), config) == config["quantization_config"]
     assert check_tensors(Path("model"), config, stored) is None
 
 
