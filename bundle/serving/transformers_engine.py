@@ -59,7 +59,7 @@ _FAILURES: Final = (
     KnownFailure(
         "the checkpoint has no weights for {0}, which it would fill with random numbers.",
         OTHER_WEIGHTS,
-        fatal=(r"^(\S.*?) +\| MISSING\b",),
+        fatal=(r"^((?!.*inv_freq)\S.*?) +\| MISSING\b",),  # RoPE's frequencies follow from config.json
     ),
 )
 

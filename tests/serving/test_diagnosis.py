@@ -363,6 +363,10 @@ def test_of_a_configuration_that_pydantic_refuses_the_reason_is_quoted() -> None
     assert "No moon" in diagnose([*lines, "    For further information visit https://errors.pydantic.dev"], 1).cause
 
 
+def test_buffers_that_follow_from_config_json_need_not_be_stored() -> None:
+    assert not fatal("model.layers.{0, 1}.self_attn.rotary_emb.inv_freq | MISSING | ")
+
+
 def test_every_known_failure_is_tried_here() -> None:
     tried = [line for line, _ in FATAL + TELLING]
     for failure in (*OF_ENGINES, *COMMON_FAILURES):
