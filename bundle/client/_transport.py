@@ -215,8 +215,9 @@ class Transport:
         except Exception as error:  # whatever a server sends must end in a fault of this request
             self._require_scheme(" ".join(str(one)[:_ENOUGH] for one in chain(error)))
             remedy = LOOPBACK_REMEDY if is_loopback(self._base_url) else NETWORK_REMEDY
-            how = {"tls": self._endpoint.tls, "silent": not self._has_replied}
-            fault = fault_of_connection(error, self._timeout_s, remedy, **how)
+            fault = fault_of_connection(
+                error, self._timeout_s, remedy, tls=self._endpoint.tls, silent=not self._has_replied
+            )
             raise self._through_proxy(fault) from None
         finally:
             self.in_flight -= 1
