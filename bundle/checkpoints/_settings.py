@@ -42,7 +42,7 @@ def check_settings(directory: Path, configs: Mapping[str, Mapping[str, Any]], ar
     end = _ends(vocab_size(config))
     wrong = wrong_value(config, end)
     if wrong is None and (family := family_of(config)) is not None:
-        wrong = wrong_value(config, _CONFIG) or _wrong_rope(config, family)
+        wrong = wrong_value(config, _CONFIG) or _wrong_rope(config, family) or _wrong_layer_types(config)
         wrong = wrong or _wrong_model_type(config, architecture, family)
     if wrong is not None:
         raise wrong_setting(directory / "config.json", wrong)
@@ -99,6 +99,7 @@ _CONFIG: Final[Rules] = {
     **dict.fromkeys(("rope_theta", "rms_norm_eps"), ("a positive number", is_positive)),
     **dict.fromkeys(("tie_word_embeddings", "use_sliding_window"), ("true or false", is_a(bool))),
     "sliding_window": ("a positive integer", is_size),
+    "layer_types": ("a list", is_a(list)),
     "is_causal": ("true", lambda x: x is True),  # transformers 5 looks at it, and other engines do not
     **dict.fromkeys(("rope_scaling", "rope_parameters"), ("an object", is_a(dict))),
 }
@@ -183,6 +184,16 @@ def _contradicted_rope(config: Mapping[str, Any]) -> str | None:
                 f"rope_parameters and the older keys beside it differ in {shown(name, 40)}: "
                 f"{shown(repr(given.get(name)), 40)} and {shown(repr(value), 40)}"
             )
+    return None
+
+
+def _wrong_layer_types(config: Mapping[str, Any]) -> str | None:
+    """How ``layer_types``, as transformers 5 writes it, contradicts the older keys, which other engines look at."""
+    kinds, count = config.get("layer_types") or [], config.get("num_hidden_layers")
+    if kinds and len(kinds) != count:
+        return f"layer_types has {len(kinds)} entries, num_hidden_layers is {shown(repr(count), 40)}"
+    if config.get("use_sliding_window") is False and "sliding_attention" in kinds:
+        return "use_sliding_window is false, but layer_types has sliding_attention"
     return None
 
 

@@ -33,6 +33,11 @@ def written(directory: Path, config: dict[str, Any], generation: object = None) 
         ({"hidden_act": ["silu"]}, "hidden_act must be an activation's name"),
         ({"torch_dtype": "auto"}, "torch_dtype must be the name of a dtype, not 'auto'"),
         ({"dtype": 16}, "dtype must be the name of a dtype"),
+        ({"layer_types": ["full_attention"] * 9}, "layer_types has 9 entries, num_hidden_layers is "),
+        (
+            {"layer_types": ["sliding_attention"] * 3, "use_sliding_window": False},
+            "use_sliding_window is false, but layer_types has sliding_attention",
+        ),
         (
             {"max_position_embeddings": 32768},
             "it gives no rope_theta, and engines would take Llama 2's 10000 for 32768 positions",
@@ -102,6 +107,7 @@ def test_what_ends_a_reply_must_be_a_token_of_the_model(tmp_path: Path, end: obj
         ({"rope_scaling": {"type": "su", "short_factor": [1.0], "long_factor": [1.5]}}, {"eos_token_id": -1}),
         ({"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}, "dtype": "float32"}, None),
         ({"max_position_embeddings": 4096}, None),
+        ({"layer_types": ["sliding_attention"] * 3, "sliding_window": 64}, None),
         ({"max_position_embeddings": 32768, "rope_scaling": {"type": "linear", "factor": 8.0}}, None),
         ({"max_position_embeddings": 8192, "rope_parameters": {"full_attention": {"rope_theta": 1e6}}}, None),
         (
