@@ -60,7 +60,7 @@ class ChatClient:
         self._url, self._plain_url = (join(self._base_url, path) for path in ("/chat/completions", "/completions"))
         self._settings = settings
         self._model = model
-        self._only_model = model if settings.only_this_model else None
+        self._only_model = model if endpoint.ours else None
         self._marks = KNOWN_MARKS if settings.thinking is None else ThinkingMarks(settings.thinking)
         self._say = say
         self._said: set[str] = set()
@@ -223,7 +223,7 @@ class ChatClient:
                 raise AttemptError("an empty reply of no tokens", Fate.AGAIN)
             origin = (body.get("id"), body.get("created")) if isinstance(body, Mapping) else (None, None)
         # A server of our own says no such thing: there it is the model's text, and scored.
-        if self._only_model is None and question.reading is not None and question.reading.is_error(reply.text):
+        if not self._endpoint.ours and question.reading is not None and question.reading.is_error(reply.text):
             raise AttemptError(f"an error as the text of a reply: {one_line(reply.text)}", Fate.AGAIN)
         self._origins.require_own(*origin, reply, question.body)
         receiver.learn(reply)

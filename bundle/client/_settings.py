@@ -40,12 +40,15 @@ class Endpoint:
         keys: Sent as bearer tokens, in rotation; empty for a server without keys.
         headers: Sent with every request.
         secrets: What must not be shown, besides the keys.
+        ours: Whether it is a server of our own: no proxy stands before it, and its replies name the model that was
+            asked for. Others answer "gpt-4o" with "gpt-4o-2024-08-06".
     """
 
     base_url: str
     keys: Sequence[str] = field(default=(), repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     secrets: Sequence[str] = field(default=(), repr=False)
+    ours: bool = False
 
     @property
     def tls(self) -> bool:
@@ -67,8 +70,6 @@ class ClientSettings:
         stream: Whether replies are streamed; "auto" for whatever costs less and the server accepts.
         extra_body: Further fields of every request, which are never left out.
         answer_from_thinking: Whether thinking becomes the reply's text if there is no other.
-        only_this_model: Whether to refuse a reply that names another model. A server of our own names the model that
-            was asked for; others answer "gpt-4o" with "gpt-4o-2024-08-06".
         thinking: The opening and the closing mark around thinking, where the user declares them.
         scoring: How the server is asked how likely a text is.
     """
@@ -81,6 +82,5 @@ class ClientSettings:
     stream: Streaming = "auto"
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     answer_from_thinking: bool = False
-    only_this_model: bool = False
     thinking: tuple[str, str] | None = None
     scoring: ScoringRoad = "echo"

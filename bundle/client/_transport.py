@@ -47,8 +47,8 @@ class Transport:
 
     A request takes at most ``timeout_s`` seconds, from the first byte sent to the last one received. In the middle of a
     streamed text a silence ends it sooner; before, a model may be thinking, which not every server shows. The proxies
-    that the environment names are used, but not for a server on loopback. Raises UsageError if the base URL, or a proxy
-    or a file of certificates that the environment names, cannot be used.
+    that the environment names are used, but not for a server of our own or on loopback. Raises UsageError if the base
+    URL, or a proxy or a file of certificates that the environment names, cannot be used.
 
     Attributes:
         in_flight: Requests whose response is not complete.
@@ -59,7 +59,7 @@ class Transport:
         self._base_url = endpoint.base_url
         self._timeout_s = timeout_s
         self._requests = PreparedRequests(endpoint)
-        self._proxy = None if is_loopback(self._base_url) else proxy_for(self._base_url)
+        self._proxy = None if endpoint.ours or is_loopback(self._base_url) else proxy_for(self._base_url)
         self.in_flight = 0
         self._has_replied = False
         self._silent_since: float | None = None

@@ -159,8 +159,8 @@ class LocalModel(Prepared):
 
         asked = self._requests.settings
         fields = _understood(asked.extra_body)
-        settings = replace(asked, extra_body=fields, scoring=self.spec.scoring, only_this_model=True)
-        endpoint = Endpoint(server.base_url, [server.api_key])
+        settings = replace(asked, extra_body=fields, scoring=self.spec.scoring)
+        endpoint = Endpoint(server.base_url, [server.api_key], ours=True)
         return ChatClient(endpoint, self.spec.served_name, settings, say=self._screen.say)
 
 

@@ -191,7 +191,7 @@ async def test_a_server_of_our_own_that_answers_from_another_model_ends_the_run(
     async def handler(call: Call) -> web.Response:
         return completion("A", model="another")
 
-    async with loopback_api(handler) as api, client_of(api.url, retries=0, only_this_model=True) as client:
+    async with loopback_api(handler) as api, client_of(api.url, retries=0, ours=True) as client:
         with pytest.raises(RefusedError, match="another model, 'another'"):
             await ask(client)
 

@@ -83,7 +83,7 @@ async def test_from_a_server_of_our_own_it_is_the_models_text() -> None:
         return completion(ERRORS[0], model="m")
 
     reading = EarlyDecisions(FirstCapital(), tls=False, options="ABCD")
-    async with loopback_api(handler) as api, client_of(api.url, only_this_model=True, stream="never") as client:
+    async with loopback_api(handler) as api, client_of(api.url, ours=True, stream="never") as client:
         assert (await client.ask(MESSAGES, 64, reading=reading)).text == ERRORS[0]
 
 

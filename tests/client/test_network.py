@@ -115,6 +115,20 @@ async def test_a_proxy_that_wants_a_login_is_named(monkeypatch: pytest.MonkeyPat
     require_named(caught.value, address, "http_proxy")
 
 
+async def test_a_server_of_our_own_is_asked_directly_wherever_it_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def handler(call: Call) -> web.Response:
+        return completion("B", model="m")
+
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *how, **more: resolve("127.0.0.1", *how, **more))
+    async with loopback_api(handler) as api, loopback_api(page) as proxy:
+        named_proxy(monkeypatch, proxy.url)
+        async with client_of(api.url.replace("127.0.0.1", "model.example"), ours=True) as client:
+            assert (await ask(client)).text == "B"
+
+    assert not proxy.paths
+
+
 async def test_a_servers_own_refusal_is_not_the_proxys(monkeypatch: pytest.MonkeyPatch) -> None:
     async def refusing(call: Call) -> web.Response:
         return error(401, "who are you?")

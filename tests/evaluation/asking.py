@@ -17,12 +17,13 @@ def client_of(
     keys: Sequence[str] = ("sk-test",),
     headers: Mapping[str, str] = MappingProxyType({}),
     secrets: Sequence[str] = (),
+    ours: bool = False,
     say: Callable[[str], None] = lambda _: None,
     **settings: Any,
 ) -> ChatClient:
     """A client of the model "m"."""
     how = ClientSettings(**({"temperature": 0.0, "timeout_s": PATIENCE_S, "retries": 2} | settings))
-    return ChatClient(Endpoint(url, keys, headers, secrets), "m", how, say=say)
+    return ChatClient(Endpoint(url, keys, headers, secrets, ours), "m", how, say=say)
 
 
 async def ask(client: ChatClient) -> Reply:
