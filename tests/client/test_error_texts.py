@@ -18,6 +18,9 @@ ERRORS = [
     "当前API请求过多，请稍后再试",
     "当前分组上游负载已饱和，请稍后再试 (request id: 20261127)",
     "账户余额不足",
+    "账户余额为零，请及时充值",
+    "The server had an error while processing your request. You can retry your request, or contact us.",
+    "系统繁忙，您可以稍后再次尝试",
     "Error: 429 Too Many Requests",
     "Error code: 401 - {'error': {'message': 'Incorrect API key provided'}}",
     "API Error: Request timed out.",
@@ -25,6 +28,7 @@ ERRORS = [
     "internal error happened",
     "CUDA out of memory. Tried to allocate 2.00 GiB",
     "A server error occurred. Please try again later.",
+    "A rate limit was exceeded. Please retry after 20 seconds.",
     "An error occurred while processing your request. Please retry.",
     "Sorry, something went wrong. Please try again.",
     "You exceeded your current quota, please check your plan and billing details.",
@@ -46,6 +50,13 @@ REPLIES = [
     "他失败了，但没有放弃，终于成功",
     "The error in the statement is the limit of the series",
     "The traffic exceeded the limit. " * 20,
+    "A is correct: the first attempt failed, and a later one succeeded.",
+    "A because after a timeout the sender will retry.",
+    "An error in the premise: the limit is only reached later",
+    "“盈余公积”账户余额",
+    "注册会计师应当对所有交易、账户余额和披露实施实质性程序",
+    "超时后重试的机制",
+    "抱歉，题目存在错误，请提供正确的题目后再试。",
 ]
 RULES = [FirstCapital(), FirstOption("ABCD"), AllOptions("ABCD")]
 
