@@ -193,16 +193,18 @@ def _held_against_base(
 ) -> tuple[dict[str, Product], dict[str, str]]:
     tensors, stored, file = base.weights.tensors, weights.tensors, weights.files[0]
     replaced: dict[str, str] = {}
-    strange = [f"the model has no {shown(module)}.weight" for module in factors if f"{module}.weight" not in tensors]
+    absent = [name for module in factors if (name := f"{module}.weight") not in tensors]
+    strange = []
     for whole, name in wholes.items():
         if whole not in tensors:
-            if whole == "lm_head.weight" and _is_its_embeddings(weights, wholes):
-                continue  # peft saves both after a change of the vocabulary
-            strange.append(f"the model has no {shown(whole)}")
+            # peft saves both after a change of the vocabulary
+            absent += [] if whole == "lm_head.weight" and _is_its_embeddings(weights, wholes) else [whole]
         elif (own := tensors[whole].shape) != (brought := stored[name].shape):
             strange.append(f"{shown(whole)} is {list(own)}, the adapter's is {list(brought)}")
         else:
             replaced[whole] = name
+    if absent:
+        strange.insert(0, f"the model has no {listed(dict.fromkeys(absent))}")
     if strange:
         remedy = _OWN_BASE
         if any(map(_WRAPPED.search, (*factors, *wholes))):

@@ -327,6 +327,11 @@ def filled(value: float, dtype: torch.dtype | None = None) -> torch.Tensor:
             "the model has no",
             "base model",
         ),
+        (
+            lambda: {f"base_model.model.model.layers.{n}.norm.weight": torch.ones(4) for n in (98, 99)},
+            "the model has no model.layers.98.norm.weight, model.layers.99.norm.weight",
+            "base model",
+        ),
         (lambda: {LORA_A: None, LORA_B: None}, "holds no tensors", "again"),
         (
             lambda: {LORA_A.replace(".weight", ".default.weight"): torch.zeros(RANK, 7), LORA_A: None},
