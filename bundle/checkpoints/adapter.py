@@ -203,15 +203,14 @@ def _held_against_base(
             strange.append(f"{shown(whole)} is {list(own)}, the adapter's is {list(brought)}")
         else:
             replaced[whole] = name
-    if absent:
-        strange.insert(0, f"the model has no {listed(dict.fromkeys(absent))}")
-    if strange:
+    if absent or strange:
         remedy = _OWN_BASE
         if any(map(_WRAPPED.search, (*factors, *wholes))):
             remedy = _SAVE_WITH_PEFT
         elif any(map(_HEAD.match, (*factors, *wholes))) and not any(map(_HEAD.match, tensors)):
             remedy = _UNTIE
-        raise _does_not_fit(path, base, listed(strange), remedy)
+        why = f"the model has no {listed(dict.fromkeys(absent))}" if absent else listed(strange)
+        raise _does_not_fit(path, base, why, remedy)
     if not factors:
         raise CheckpointError(f"{shown(file)} holds no LoRA weights.", remedy="Save the adapter again.")
     products = {}

@@ -328,8 +328,8 @@ def filled(value: float, dtype: torch.dtype | None = None) -> torch.Tensor:
             "base model",
         ),
         (
-            lambda: {f"base_model.model.model.layers.{n}.norm.weight": torch.ones(4) for n in (98, 99)},
-            "the model has no model.layers.98.norm.weight, model.layers.99.norm.weight",
+            lambda: {f"base_model.model.model.layers.{n}.norm.weight": torch.ones(4) for n in range(40, 90)},
+            "no model.layers.40.norm.weight, model.layers.41.norm.weight, model.layers.42.norm.weight and 47 more.",
             "base model",
         ),
         (lambda: {LORA_A: None, LORA_B: None}, "holds no tensors", "again"),
