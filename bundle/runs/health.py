@@ -4,12 +4,11 @@ Pure functions from a run's rows to findings. They change no score: a reply with
 OpenCompass's rules, and stays wrong; here it is counted, shown with an example, and a way out is named.
 """
 
-import contextlib
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from decimal import Decimal
 from typing import Any, Final
 
 from bundle.runs.cut_prompts import CountedPrompts, Sent
@@ -31,7 +30,9 @@ _FEWEST: Final = 20
 """Replies from which on a share says something."""
 _RARE: Final = 0.005
 _EXAMPLE_LENGTH: Final = 40
-_AROUND: Final = re.compile(r"[^\w.+/-]")
+_WIDE: Final = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: " ", ord("−"): "-"}
+_MARKS: Final = ' *_`$"“”「」'
+_NUMBER: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
 _REPEATED: Final = re.compile(r"(\S.{0,11}?)\s*(?:\1\s*){3,}", re.DOTALL)
 """What a server generates from logits that are not finite: one token, mostly the vocabulary's first."""
 
@@ -253,7 +254,7 @@ class _Replies:
             return
         for fault in [one for one in Fault if one in self._faults]:
             found = self._faults[fault]
-            named = found.texts.most_common(1)[0][0]
+            named = min(found.texts, key=lambda text: (-found.texts[text], text))
             values = {"unparsed": str(found.lost)} if fault is Fault.CUT else {"answer": named}
             if count := found.lost if fault is Fault.CUT and self._stops else found.count:
                 yield self._finding(fault, count, found.example, **values)
@@ -342,13 +343,14 @@ def _ends_thinking(one: Prediction, options: str) -> str | None:
     return None if answer and rest.startswith(answer, begin) else mark[0]
 
 
-def _bare(text: str) -> str:
-    """What an answer says, however it is written: "3.0", "3.", "**3**" and "３" are the same."""
-    plain = unicodedata.normalize("NFKC", text).casefold().replace("−", "-")
-    plain = _AROUND.sub("", re.sub(r"(?<=\d),(?=\d{3})", "", plain)).strip("._")
-    with contextlib.suppress(ValueError):
-        return str(float(plain))
-    return plain
+def _bare(text: str) -> str | Decimal:
+    """What an answer says, however it is written: "3.0", "3.", "**3**" and "３" are the same.
+
+    Signs that may be part of what it says, as in "x<3", "[0,1)" and "10²", stay.
+    """
+    plain = re.sub(r"\s+", " ", text.translate(_WIDE).casefold()).lstrip(_MARKS).rstrip(f"{_MARKS}.,;:。、")
+    plain = re.sub(r"(?<=\d),(?=\d{3}(?!\d))| (?!\w)|(?<!\w) ", "", plain)
+    return Decimal(plain) if _NUMBER.fullmatch(plain) else plain
 
 
 def _quoted(text: str) -> str:

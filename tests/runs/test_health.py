@@ -265,7 +265,10 @@ def test_answers_of_any_text_are_only_counted_where_there_is_none() -> None:
 
 @pytest.mark.parametrize(
     ("answer", "gold"),
-    [("72.", "72"), ("paris", "Paris"), ("1,000", "1000"), ("3.0", "3"), ("3**", "3"), ("３", "3"), ("$1/2$", "1/2")],
+    [
+        *[("72.", "72"), ("1,000", "1000"), ("3.0", "3"), ("3**", "3"), ("３", "3"), ("$1/2$", "1/2"), ("+.50", "0.5")],
+        *[("paris", "Paris"), ('"New York"', "New York"), ("x = 3", "x=3"), ("−5。", "-5"), ("北京。", "北京")],
+    ],
 )
 def test_a_right_answer_that_is_written_otherwise_is_a_doubt(answer: str, gold: str) -> None:
     rows = [row(n, answer, gold=gold) for n in range(2)] + [row(2, "x", gold="y"), row(3, gold, gold=gold)]
@@ -274,10 +277,23 @@ def test_a_right_answer_that_is_written_otherwise_is_a_doubt(answer: str, gold: 
     assert found.says.endswith(f'such as "{answer}" ≠ "{gold}"')
 
 
-@pytest.mark.parametrize(("answer", "gold"), [("-5", "5"), ("15", "1.5"), ("1/2", "12"), ("**", "*"), ("", "x")])
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        *[("-5", "5"), ("15", "1.5"), ("5", ".5"), ("1/2", "12"), ("1 2", "12"), ("1,2", "12"), ("12:30", "1230")],
+        *[("x<3", "x>3"), ("≤5", "≥5"), ("[0,1)", "(0,1]"), ("102", "10²"), ("√2", "2"), ("3!", "3"), ("50%", "50")],
+        *[("C++", "C"), ("¬p", "p"), ("12345678901234567891", "12345678901234567890"), ("**", "*"), ("", "x")],
+    ],
+)
 def test_another_answer_is_none_written_otherwise(answer: str, gold: str) -> None:
     health = examine({"ceval_gen": ""}, [row(n, answer or None, gold=gold) for n in range(4)])
     assert not [one for one in health.findings if one.fault is Fault.WRITTEN_OTHERWISE]
+
+
+def test_a_fault_names_the_same_text_in_whatever_order_replies_were_answered() -> None:
+    rows = [row(n, answer, reply=answer) for n, answer in enumerate("TUTUV")]
+    assert only(examine(OPTIONS, rows)).says.endswith('mostly "T"')
+    assert examine(OPTIONS, rows) == examine(OPTIONS, rows[::-1])
 
 
 def test_an_example_is_one_printable_short_line() -> None:
