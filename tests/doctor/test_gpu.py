@@ -24,7 +24,7 @@ from tests.serving.machines import MadeMachine, installed
 from tests.stand_ins.box import install
 
 GPU = (0, "GPU-aaaa", "NVIDIA H100 80GB HBM3", 81559, 80000, "580.95.05")
-LMDEPLOY = {"lmdeploy": ["torch<=2.12.1,>=2.0.0", "transformers>=4.56.0"]}
+LMDEPLOY = {"lmdeploy": ["torch<=2.12.1,>=2.0.0", "transformers!=5.7.*,>=4.56.0"]}
 WELL = {
     "lmdeploy": "0.18.0",
     "torch": "2.12.1",
@@ -332,6 +332,13 @@ def test_a_transformers_under_which_internlms_tokenizer_breaks_is_a_warning() ->
     assert "transformers 5.6.0" in trap.text
     assert "drops spaces and newlines" in trap.text
     assert "`/opt/lmdeploy/bin/python -m pip install 'transformers>=4.56,<5'`" in str(trap.remedy)
+
+
+def test_a_transformers_that_lmdeploy_itself_excludes_is_told_too() -> None:
+    machine = Made(Nvidia(installed=False), lmdeploy="0.18.0", versions={**WELL, "transformers": "5.7.1"})
+    excluded, trap = check_packages(machine)
+    assert "transformers 5.7.1 is installed, but transformers>=4.56.0,!=5.7.* is required" in excluded.text
+    assert "drops spaces and newlines" in trap.text
 
 
 def test_what_lmdeploy_itself_asks_for_is_held_against_what_is_there() -> None:

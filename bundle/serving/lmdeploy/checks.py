@@ -85,8 +85,8 @@ def check_packages(machine: Machine) -> Iterator[Finding]:
         if package in beside.versions:
             named += f", {package} {beside.versions[package]}"
     is_trap = (_numbers(beside.versions.get("transformers", "")) or (0,))[0] >= 5
-    unmet = problems([*required_by("lmdeploy", beside), *required("gpu")], beside)
-    wrong = [one for one in unmet if not (is_trap and one.startswith("transformers "))]
+    ours = [one for one in required("gpu") if not (is_trap and one.name == "transformers")]
+    wrong = problems([*required_by("lmdeploy", beside), *ours], beside)
     if wrong:
         yield warning(f"{named}: {in_short(wrong)}", f"Install matching versions with {_INSTALL}.")
     elif not is_trap:
