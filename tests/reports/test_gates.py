@@ -1,6 +1,7 @@
 """What a script asks of a run's scores, and what it gets to know."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,15 @@ def test_a_score_of_a_part_is_called_that(tmp_path: Path) -> None:
 def test_a_score_of_sample_questions_is_called_that(tmp_path: Path) -> None:
     (result,) = check_gates(parse_gates(["ceval=0"], allow_partial=True), sample_run(tmp_path / "run"))
     assert result.line.endswith("required: 0; partial: sample questions")
+
+
+def test_where_a_part_of_one_task_alone_was_asked_it_is_named(tmp_path: Path) -> None:
+    run = sample_run(tmp_path / "run", ("ceval_gen", "ceval_zero_shot_gen"))
+    first, second = run.record.tasks
+    other = run.record.model_copy(update={"tasks": [first, second.model_copy(update={"sample_data": False})]})
+    (result,) = check_gates(parse_gates(["ceval_gen/ceval=0"], allow_partial=True), replace(run, record=other))
+
+    assert result.line.endswith("required: 0; partial: ceval_gen: sample questions")
 
 
 def test_a_mean_that_is_a_round_number_reaches_it(tmp_path: Path) -> None:

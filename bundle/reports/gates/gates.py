@@ -260,11 +260,15 @@ def _not_below(row: Row, most: float, comparison: Comparison, allowed: int) -> G
 
 
 def _of_a_part(run: RecordedRun) -> str:
-    # Of which subjects it is, a score says by its name.
-    chosen = [{key: one.selected[key] for key in one.selected if key != "subjects"} for one in run.scopes.values()]
-    parts = [words for one in chosen for words in in_words(one)]
-    parts += ["sample questions"] * any(one.sample_data for one in run.scopes.values())
-    return f"; partial: {', '.join(dict.fromkeys(parts))}" if parts else ""
+    parts = {}
+    for task, scope in run.scopes.items():
+        # Of which subjects it is, a score says by its name.
+        chosen = in_words({key: scope.selected[key] for key in scope.selected if key != "subjects"})
+        parts[task] = ", ".join(chosen + ["sample questions"] * scope.sample_data)
+    several = len(set(parts.values())) > 1
+    said = (f"{one_line(task)}: {part}" if several else part for task, part in parts.items() if part)
+    found = "; ".join(dict.fromkeys(said))
+    return f"; partial: {found}" if found else ""
 
 
 def _points(number: float) -> str:
