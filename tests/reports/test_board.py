@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -18,12 +19,12 @@ from bundle.errors import UsageError
 from bundle.reports.board.board import Reader
 from bundle.reports.board.page import board_data, write_board
 from bundle.reports.board.server import BoardServer
-from bundle.reports.comparison import compare
+from bundle.reports.comparison import Comparison, compare
 from bundle.reports.comparison.wording import p_value
 from bundle.reports.html.content import OVERALL
 from bundle.runs.files import PREDICTIONS, RECORD
 from bundle.runs.gpu_load import GpuLoad, append_gpu_loads
-from bundle.runs.recorded_run import read_recorded_run
+from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 from bundle.system.locks import Lock
 from bundle.tasks.catalog import find_task
 from tests.program import run
@@ -184,6 +185,21 @@ def test_a_reader_sees_what_was_answered_since(tmp_path: Path) -> None:
     with (going / PREDICTIONS).open("a") as file:
         file.write(line + "\n")
     assert reader.read().tables[0].runs[0].run.answered == 3
+
+
+def test_a_base_that_goes_away_while_it_is_compared_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = write_run(tmp_path / "a", {"law": "10"})
+    write_run(tmp_path / "b", {"law": "11"})
+
+    def compared_too_late(*runs: RecordedRun) -> Comparison:
+        shutil.rmtree(base)
+        return compare(*runs)
+
+    monkeypatch.setattr("bundle.reports.board.board.compare", compared_too_late)
+    (table,) = Reader(tmp_path).read().tables
+    assert {one.run.name: len(one.changes) for one in table.runs} == {"a": 0, "b": 1}
 
 
 def test_the_command_writes_the_board_and_its_comparisons_and_links_reports(tmp_path: Path) -> None:

@@ -157,8 +157,9 @@ class Reader:
         comparison = _kept(self._comparisons, directories, stamp, lambda: _compare(base.run, one.run))
         if isinstance(comparison, RunError):
             return replace(one, incomparable=comparison.message)
-        parts = [part for part in self._read(base.run.directory)[1] if not part.secret]
-        return replace(one, comparison=comparison, changes=_changes(base, parts, comparison))
+        _, (_, parts) = self._runs[base.run.directory]  # as it was read for this board, whatever has become of it since
+        public = [part for part in parts if not part.secret]
+        return replace(one, comparison=comparison, changes=_changes(base, public, comparison))
 
 
 def _compare(base: RecordedRun, new: RecordedRun) -> Comparison | RunError:
