@@ -42,7 +42,8 @@ class Row:
         p: McNemar's exact p-value over them.
         corrected_p: With Holm's correction, of a subject for the number of subjects, in a series for that of runs;
             otherwise None.
-        standing: For a subject by ``corrected_p``, otherwise by ``p`` and ``interval`` together.
+        standing: For a subject by ``corrected_p``, otherwise by ``p`` and ``interval`` together, in a series by all
+            three.
     """
 
     name: str
