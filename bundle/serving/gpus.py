@@ -158,7 +158,7 @@ def select_gpus(gpus: Sequence[Gpu], wanted: str | None, count: int) -> list[Gpu
             there = ", ".join(gpu.device for gpu in gpus) or "none"
             raise UsageError(f"--gpu {wanted}: no such GPU.", remedy=f"Available GPUs: {there}.")
     if len(chosen) < count:
-        remedy = "Name as many, or spread the model over fewer." if wanted else "Spread the model over fewer."
+        remedy = f"{'Name as many, or lower' if wanted else 'Lower'} --tp (vLLM: --tensor-parallel-size)."
         raise UsageError(f"The server needs {count} GPUs, and only {len(chosen)} may be used.", remedy=remedy)
     return chosen
 

@@ -102,8 +102,8 @@ def test_a_gpu_that_is_not_there_is_an_error_that_lists_those_that_are(wanted: s
         select_gpus(ALL, wanted, 1)
 
 
-def test_too_few_gpus_are_an_error() -> None:
-    with pytest.raises(UsageError, match="needs 4 GPUs, and only 3"):
+def test_too_few_gpus_are_an_error_that_names_the_option() -> None:
+    with pytest.raises(UsageError, match=r"needs 4 GPUs, and only 3 may be used\. Lower --tp"):
         select_gpus(ALL, None, 4)
-    with pytest.raises(UsageError, match="needs 2 GPUs, and only 1"):
+    with pytest.raises(UsageError, match=r"needs 2 GPUs, and only 1 may be used\. Name as many, or lower --tp"):
         select_gpus(ALL, "1,1", 2)
