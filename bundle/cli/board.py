@@ -41,15 +41,19 @@ def board(
     from bundle.reports.board.server import BoardServer
     from bundle.runs.finding import find_run
 
-    reader = Reader(directory, None if asked.base is None else find_run(asked.base, directory))
+    if asked.serve and asked.output is not None:
+        raise UsageError("--serve writes no file.", remedy="Leave out either --serve or -o.")
+    base = None if asked.base is None else find_run(asked.base, directory)
+    reader = Reader(directory, base)
+    found = reader.read()
+    shown = {one.run.directory.resolve() for table in found.tables for one in table.runs}
+    if base is not None and base.resolve() not in shown:
+        raise UsageError(f"--base: the board of {directory} does not show {base}.", remedy="Name one of its runs.")
     if not asked.serve:
         path = directory / "board.html" if asked.output is None else asked.output
-        write_board(reader.read(), path, language=asked.lang)
+        write_board(found, path, language=asked.lang)
         typer.echo(path)
         return
-    if asked.output is not None:
-        raise UsageError("--serve writes no file.", remedy="Leave out either --serve or -o.")
-    reader.read()  # so that an unreadable directory is an error now
     with (
         BoardServer(reader, directory, port=asked.port, language=asked.lang) as server,
         contextlib.suppress(KeyboardInterrupt),

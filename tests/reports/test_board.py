@@ -27,7 +27,7 @@ from bundle.runs.gpu_load import GpuLoad, append_gpu_loads
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
 from bundle.system.locks import Lock
 from bundle.tasks.catalog import find_task
-from tests.program import run
+from tests.program import call, run
 from tests.reports.browser import faults, opened
 from tests.reports.run_directories import describe, random_outcomes, write_run
 
@@ -218,6 +218,15 @@ def test_the_command_writes_the_board_and_its_comparisons_and_links_reports(tmp_
     assert links["base"] == (None, "b-ceval_gen.html")
     assert links["sft-step-4000"] == (None, None)
     assert "sft-step-3000" in (tmp_path / "b-ceval_gen.html").read_text(encoding="utf-8")
+
+
+def test_a_base_that_the_board_does_not_show_is_refused(tmp_path: Path) -> None:
+    elsewhere, _ = (write_run(tmp_path / name, {"law": "10"}) for name in ("elsewhere", "outputs/a"))
+    (write_run(tmp_path / "outputs" / "damaged", {"law": "1"}) / RECORD).write_text("{")
+    for base in (elsewhere, "damaged"):
+        result = call("board", tmp_path / "outputs", "--base", base, environment=os.environ)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert f"--base: the board of {tmp_path / 'outputs'} does not show" in result.stderr
 
 
 def test_serving_and_writing_exclude_each_other(tmp_path: Path) -> None:
