@@ -21,7 +21,7 @@ _HEADS = (
     r"|^\W*(?:(?:an? )?internal (?:server )?error|bad gateway|gateway time-?out|service (?:temporarily )?unavailable"
     r"|too many requests|rate limit (?:reached|exceeded)|upstream (?:connect|request|time)"
     r"|request (?:timed out|timeout)|connection (?:error|refused|reset|timed out)|cuda (?:out of memory|error)"
-    r"|network error|traceback \(most recent call last\)|(?:!doctype )?html\b)"
+    r"|network error|traceback \(most recent call last\))|^\W*<(?:!doctype )?html\b"
     r"|^\W*(?:\w+ ){0,2}error: .{0,80}(?:timed? ?out|connect|unavailable|limit|quota|upstream)"
 )
 _TROUBLE = (

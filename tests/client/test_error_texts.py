@@ -56,6 +56,7 @@ REPLIES = [
     "“盈余公积”账户余额",
     "注册会计师应当对所有交易、账户余额和披露实施实质性程序",
     "超时后重试的机制",
+    "HTML 语言用标签描述网页",
     "抱歉，题目存在错误，请提供正确的题目后再试。",
 ]
 RULES = [FirstCapital(), FirstOption("ABCD"), AllOptions("ABCD")]
