@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 # Goes up with every change to what is written.
-_VERSION: Final = "merged-lora 2"
+_VERSION: Final = "merged-lora 3"
 
 
 def open_merged(

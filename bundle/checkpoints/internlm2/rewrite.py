@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import torch
 
 # Goes up with every change to what is written, so that no directory of an earlier version is taken for this one's.
-_LLAMA: Final = "internlm2-as-llama 4"
-_WITHOUT_CODE: Final = "internlm2-without-code 1"
+_LLAMA: Final = "internlm2-as-llama 5"
+_WITHOUT_CODE: Final = "internlm2-without-code 2"
 _SETTINGS: Final = (
     *("config.json", "generation_config.json", "tokenizer.model", "tokenizer.json", "tokenizer_config.json"),
     *("special_tokens_map.json", "chat_template.jinja"),
