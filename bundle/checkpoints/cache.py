@@ -108,7 +108,7 @@ def _make(finished: Path, make: Callable[[Path], None]) -> None:
     partial.mkdir()
     try:
         make(partial)
-        sizes = {path.name: path.stat().st_size for path in partial.iterdir() if path.is_file()}
+        sizes = {str(path.relative_to(partial)): path.stat().st_size for path in partial.rglob("*") if path.is_file()}
         (partial / _MANIFEST).write_text(json.dumps(sizes, indent=2) + "\n", encoding="utf-8")
         partial.replace(finished)
     finally:

@@ -186,6 +186,10 @@ def test_further_chat_templates_of_the_base_stay_unless_the_adapter_brings_a_tok
     made, _ = merged(inspect_checkpoint(model), adapter)
     assert (made / template.relative_to(model)).read_text() == "{{ messages }}"
 
+    (made / template.relative_to(model)).unlink()  # as a tool that cleans the cache does
+    made, _ = merged(inspect_checkpoint(model), adapter)
+    assert (made / template.relative_to(model)).exists()
+
     shutil.copy(model / "tokenizer.json", adapter)
     made, _ = merged(inspect_checkpoint(model), adapter)
     assert not (made / template.relative_to(model)).exists()
