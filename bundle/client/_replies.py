@@ -14,24 +14,27 @@ _LENGTH = re.compile(
     r"length|max\w*tokens|token\w*limit|limit\w*tokens|context_window|truncat|incomplete|unfinished|长度|超长|截断|上限|未完成",
     re.IGNORECASE,
 )
+# English words are matched whole: "content_block_stop", "failover_stop" and "skill_end" are usual ends.
 _FILTER = (
-    "filter|sensitive|safety|block|prohibit|recitation|moderat|inspection|refus|risk|"
-    "敏感|违规|违禁|审核|拦截|屏蔽|风控|过滤"
+    r"(?<![a-z])(?:(?:content)?filter[a-z]*|sensitiv[a-z]*|safety|block(?:ed|ing|list(?:ed)?)|prohibit[a-z]*|recitation"
+    r"|moderat[a-z]*|inspection|refus[a-z]*|risk[sy]?)(?![a-z])|^block$|敏感|违规|违禁|审核|拦截|屏蔽|风控|过滤"
 )
 _FILTERED = re.compile(_FILTER, re.IGNORECASE)
-# "no_risk", "unfiltered", "risk-free", "未命中敏感词", "审核通过"; but not "moderation_not_passed" and "审核未通过".
+# "no_risk", "low_risk", "risk-free", "未命中敏感词", "审核通过"; but not "moderation_not_passed" and "审核未通过".
 _NOT_FILTERED = re.compile(
-    rf"(?:\b|_)(?:no|not|non|un|without|low)[\W_]*(?:{_FILTER})|(?:{_FILTER})[a-z]*[\W_]*(?:free|ok|pass|通过)"
+    rf"(?<![a-z])(?:no|not|non|un|without|low)[\W_]+(?:{_FILTER})|(?:{_FILTER})[\W_]*(?:free|ok|pass|通过)"
     rf"|(?:未命中|未触发|未发现|无|没有)\w{{0,2}}(?:{_FILTER})",
     re.IGNORECASE,
 )
-_TOOLS = frozenset({"tool_calls", "function_call", "tool_use"})
-# DeepSeek has "insufficient_system_resource", Zhipu "network_error".
+# DeepSeek has "insufficient_system_resource", Zhipu "network_error"; "no_error" is none.
 _GIVEN_UP = re.compile(
-    r"error|abort|cancel|insufficient|interrupt|fail|time_?out|disconnect|closed|broken|lost|crash|kill|evict|preempt"
-    r"|overload|unavailable|错误|异常|失败|中断|中止|取消|超时|断开|断连|过载|不可用",
+    r"(?<![a-z])(?<!no[\W_])(?<!without[\W_])(?:[a-z]*error[a-z]*|abort[a-z]*|cancel[a-z]*|insufficient|interrupt[a-z]*"
+    r"|fail(?:s|ed|ing|ures?)?|timed?[\W_]?out|disconnect[a-z]*|closed|broken|lost|crash[a-z]*|kill(?:s|ed)?|evict[a-z]*"
+    r"|preempt[a-z]*|overload[a-z]*|unavailable)(?![a-z])|错误|异常|失败|中断|中止|取消|超时|断开|断连|过载|不可用",
     re.IGNORECASE,
 )
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_TOOLS = frozenset({"tool_calls", "function_call", "tool_use"})
 _MOST_TOKENS = 10**9
 
 
@@ -206,11 +209,12 @@ def _end_of(finish_reason: object, *, has_text: bool, no_calls: bool) -> tuple[s
     word = "null" if finish_reason is None else one_line(str(finish_reason), 50)
     if word in _TOOLS and not (has_text and no_calls):
         raise AttemptError(f"not a reply: finish_reason {word!r}", Fate.UNANSWERED)
-    if _FILTERED.search(word) and not _NOT_FILTERED.search(word):
+    words = _CAMEL.sub("_", word)
+    if _FILTERED.search(words) and not _NOT_FILTERED.search(words):
         raise AttemptError(f"the content filter withheld the reply: finish_reason {word!r}", Fate.UNANSWERED)
     if _LENGTH.search(word):
         return "length", word
-    if _GIVEN_UP.search(word) or not has_text:
+    if _GIVEN_UP.search(words) or not has_text:
         raise AttemptError(f"the server gave up: finish_reason {word!r}", Fate.AGAIN)
     return "stop", word
 

@@ -41,6 +41,9 @@ def test_a_whole_reply_is_one_that_stopped_or_reached_its_length(finish_reason: 
         "insufficient_system_resource",
         "disconnected",
         "server overloaded",
+        "networkError",
+        "timed_out",
+        "failed",
         "连接断开",
     ],
 )
@@ -86,6 +89,12 @@ def test_synonyms_of_length_are_length(finish_reason: str) -> None:
         ("no_risk", "stop"),
         ("risk-free", "stop"),
         ("unfiltered", "stop"),
+        ("low_risk", "stop"),
+        ("no_error", "stop"),
+        ("content_block_stop", "stop"),
+        ("end_block", "stop"),
+        ("failover_stop", "stop"),
+        ("skill_end", "stop"),
         ("未命中敏感词", "stop"),
         ("审核通过", "stop"),
         ("正常结束", "stop"),
@@ -115,6 +124,7 @@ def test_no_text_and_no_known_end_is_no_reply(finish_reason: Any) -> None:
     "finish_reason",
     [
         *("content_filter", "sensitive", "SAFETY", "risk", "moderation_not_passed", "tool_calls", "function_call"),
+        *("BLOCKLIST", "block", "PROHIBITED_CONTENT", "IMAGE_SAFETY", "contentFilter", "refusal", "no_error_blocked"),
         *("命中敏感词", "审核未通过", "未通过审核", "不良信息拦截"),
     ],
 )
