@@ -84,13 +84,17 @@ class Local(Target):
         job = Job(given.checkpoint, self._machine, settings=given.settings(name), arguments=given.arguments)
         return name, ENGINES[name](job).gpu_count if name in ENGINES else 0
 
-    async def _further_specs(self, screen: Screen, *, plain: bool, scores: bool) -> list[ServerSpec]:
-        """How to serve the checkpoint on further GPUs, as many as ``--replicas`` asks for and as there are."""
+    async def _further_specs(self, first: ServerSpec, screen: Screen, *, plain: bool, scores: bool) -> list[ServerSpec]:
+        """How to serve the checkpoint on further GPUs, as many as ``--replicas`` asks for and as there are.
+
+        GPUs on which it would be computed otherwise than by the first server are left out: one run has one record.
+        """
         wanted, gpu, count = self.options.servers, self.options.gpu, self.engine.gpu_count
         groups = [] if gpu is None or not count else groups_of(gpu, count)[1:]
         if wanted == ALL and not count:
             return []  # one server takes all of the CPU
         found: list[ServerSpec] = []
+        left_out: list[ServerSpec] = []  # their GPUs stay locked meanwhile, so that others are chosen
         while wanted == ALL or len(found) + 1 < wanted:
             if gpu is not None and count and not groups:
                 if wanted != ALL:
@@ -100,11 +104,17 @@ class Local(Target):
                 job = replace(self.engine.job, gpu=groups.pop(0) if groups else None, wait_s=0.0)
                 engine = replace(self.engine, job=job)
                 say = PrefixedScreen(screen, f"server {len(found) + 2}").say
-                found.append(await in_thread(lambda: engine.prepare(say, plain=plain, scores=scores)))  # noqa: B023 - waited for
+                spec = await in_thread(lambda: engine.prepare(say, plain=plain, scores=scores))  # noqa: B023 - waited for
             except (ServerError, UsageError) as error:
                 if wanted != ALL:
                     screen.say(f"{len(found) + 1} of {wanted} servers: {error.message}")
                 break
+            (left_out if (otherwise := _otherwise(spec, first)) else found).append(spec)
+            if otherwise:
+                screen.say(f"not used: GPU {', '.join(map(str, spec.gpus))}, where {otherwise}")
+        for spec in left_out:
+            if spec.gpu_locks is not None:
+                spec.gpu_locks.release()
         return found
 
     def require_possible(self, plan: Plan, questions: Sequence[Question] = ()) -> None:
@@ -152,7 +162,7 @@ class Local(Target):
         requests = plan.requests
         model = await self.model(requests, screen, timing)
         if self.options.servers != 1:
-            further = await self._further_specs(screen, plain=requests.plain, scores=requests.scores)
+            further = await self._further_specs(model.spec, screen, plain=requests.plain, scores=requests.scores)
             model.helpers = [
                 self._local_model(one, requests, PrefixedScreen(screen, f"server {number}"), Timing())
                 for number, one in enumerate(further, 2)
@@ -184,3 +194,12 @@ class Local(Target):
     def kill(self) -> None:
         for model in self._models:
             model.kill()
+
+
+def _otherwise(spec: ServerSpec, first: ServerSpec) -> str | None:
+    """In what a further server would compute, and the first does not; None if there is no difference."""
+    for name in ("version", "backend", "dtype"):
+        theirs, ours = (getattr(one, name) or "its default" for one in (spec, first))
+        if theirs != ours:
+            return f"the engine's {name} would be {theirs} and not {ours}, as the first server's"
+    return None

@@ -97,7 +97,8 @@ class LocalModel(Prepared):
     def describe(self) -> Served:
         spec = self.spec
         gpus, given = tuple(gpu.name for gpu in spec.gpus), self._given.given_to(spec.engine)
-        return Served(self._given.record(), EngineRecord(**given, version=spec.version, dtype=spec.dtype, gpus=gpus))
+        engine = EngineRecord(**given, version=spec.version, dtype=spec.dtype, backend=spec.backend, gpus=gpus)
+        return Served(self._given.record(), engine)
 
     def kill(self) -> None:
         """Kill its server without asking."""

@@ -90,6 +90,7 @@ class EngineRecord(RecordPart):
         file_arguments: What the model file gives it besides; none in older records.
         file_environment: The variables that the model file sets, without keys; likewise.
         dtype: What it computed in, as far as this program chose it.
+        backend: Which of the engine's backends, likewise.
         gpus: Product names of the GPUs it was started on; none on the CPU, and in older records.
     """
 
@@ -99,6 +100,7 @@ class EngineRecord(RecordPart):
     file_arguments: tuple[Text, ...] = ()
     file_environment: dict[Text, Text] = Field(default_factory=dict)
     dtype: str | None = None
+    backend: str | None = None
     gpus: tuple[Text, ...] = ()
 
 

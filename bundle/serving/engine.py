@@ -74,6 +74,7 @@ class ServerSpec:
         concurrency: How many requests in flight keep the server busy.
         longest_silence_s: Seconds without any part of a reply after which a server with requests in flight hangs.
         dtype: What it computes in, for the record; None if it decides by itself.
+        backend: Which of the engine's backends this program chose; likewise.
         greedy: Fields that a request needs besides temperature 0, so that the likeliest token is always taken.
         stop_field: The field of a request that names tokens which end a reply: ``stop`` (their texts) or
             ``stop_token_ids``; None if there is none.
@@ -101,6 +102,7 @@ class ServerSpec:
     concurrency: int = 1
     longest_silence_s: float = 180.0
     dtype: str | None = None
+    backend: str | None = None
     greedy: Mapping[str, Any] = field(default_factory=dict)
     stop_field: Literal["stop", "stop_token_ids"] | None = None
     ends: frozenset[int] = frozenset()

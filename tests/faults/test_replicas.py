@@ -1,6 +1,7 @@
 """Several servers are asked at once, and some of them die."""
 
 import contextlib
+import json
 import os
 import signal
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from tests.faults.box import ALL, IN_FLIGHT, MIDWAY, Box
 from tests.faults.conftest import MakeBox
 from tests.patience import PATIENCE_S, wait_until
-from tests.stand_ins.box import with_gpus
+from tests.stand_ins.box import GPU, with_gpus
 
 TWO_GPUS, FOUR_GPUS = with_gpus(2), with_gpus(4)
 ON_FIRST, ON_SECOND = "LMDEPLOY_STAND_IN_ON_0", "LMDEPLOY_STAND_IN_ON_1"
@@ -37,6 +38,19 @@ def test_two_servers_give_what_one_gives_row_for_row_and_a_resume_may_have_anoth
     assert len(asked) - asked.count("1") == len(set(asked) - {"1"}) == ALL
     assert sum(one["answered"] for one in counts) == ALL
     assert sorted(machine.story.all_of("gpus"))[:2] == ["0", "0"]
+    machine.check_nothing_is_left()
+
+
+def test_a_gpu_on_which_it_would_be_computed_otherwise_is_not_used(box: MakeBox) -> None:
+    gpus = [GPU, (1, "GPU-1", "Tesla T4", *GPU[3:], "7.5")]  # no bfloat16, which the checkpoint is in
+    machine = box("good", NVIDIA_SMI_STAND_IN=json.dumps({"gpus": gpus}))
+    ended = machine.run("--replicas", "all")
+
+    assert ended.code == 0
+    assert "not used: GPU 1 (Tesla T4" in ended.said
+    assert "the engine's dtype would be float16 and not its default, as the first server's" in ended.said
+    assert machine.story.all_of("gpus") == ["0"]
+    machine.check(answered=ALL)
     machine.check_nothing_is_left()
 
 

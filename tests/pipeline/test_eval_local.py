@@ -83,7 +83,7 @@ def test_what_was_asked_is_on_record(finished: Finished) -> None:
     assert re.fullmatch("[0-9a-f]{64}", record["data"]["fingerprint"])
     assert record["model"]["architecture"] == "InternLM2ForCausalLM"
     assert record["engine"] == {
-        **{"name": "lmdeploy", "version": "0.18.0", "dtype": None, "gpus": ["NVIDIA H100 80GB HBM3"]},
+        **{"name": "lmdeploy", "version": "0.18.0", "dtype": None, "backend": None, "gpus": ["NVIDIA H100 80GB HBM3"]},
         **{"arguments": ["--backend", "pytorch"], "file_arguments": ["--session-len", "8192"], "file_environment": {}},
     }
     assert record["sampling"]["temperature"] == 0.0

@@ -82,6 +82,8 @@ def test_it_serves_on_loopback_under_our_name_with_prefix_caching_and_abort_hand
         ({"torch_dtype": "float32"}, (), "9.0", "bfloat16", ["bfloat16"]),
         ({"torch_dtype": None}, (), "9.0", "bfloat16", ["bfloat16"]),
         ({"torch_dtype": "float32"}, (), "7.5", "float16", ["float16"]),
+        ({"torch_dtype": "bfloat16"}, (), "7.5", "float16", ["float16"]),
+        ({"torch_dtype": "float16"}, (), "7.5", None, []),
         ({"torch_dtype": "float32"}, ("--dtype", "float16"), "9.0", "float16", ["float16"]),
         ({"torch_dtype": "float32"}, ("--dtype", "auto"), "9.0", None, ["auto"]),
     ],

@@ -53,7 +53,10 @@ def in_words(record: RunRecord) -> Iterator[tuple[str, list[Line]]]:
     if (engine := record.engine) is not None:
         arguments = without_paths(" ".join((*engine.file_arguments, *engine.arguments)))
         servers = _if_set("set.servers", n=record.replicas)
-        yield "set.engine", [[*_engine(engine), *filter(None, [engine.dtype]), *servers, *filter(None, [arguments])]]
+        yield (
+            "set.engine",
+            [[*_engine(engine), *filter(None, [engine.backend, engine.dtype]), *servers, *filter(None, [arguments])]],
+        )
     if (template := record.template) is not None:
         says = {True: "set.template_equal", False: "set.template_differs", None: "set.template_unknown"}[template.equal]
         dated = _if_set("set.prompt_date", date=record.sampling.prompt_date)

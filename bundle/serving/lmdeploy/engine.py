@@ -118,8 +118,8 @@ class LmdeployEngine(Engine):
         served_name = printable(job.checkpoint.name) or "model"
         say(f"lmdeploy {installed.version} on GPU {', '.join(map(str, gpus))}")
         self._tell_of_the_window(say)
-        options = self._backend(gpus, say, scores=scores)
-        dtype = self._dtype(gpus, say)
+        backend, dtype = self._backend(gpus, say, scores=scores), self._dtype(gpus, say)
+        options: tuple[str, ...] = () if backend is None else ("--backend", backend)
         if dtype is not None and not self._arguments.has("--dtype"):
             options += ("--dtype", dtype)
         if scores:
@@ -152,6 +152,7 @@ class LmdeployEngine(Engine):
             longest_silence_s=_LONGEST_SILENCE_S,
             signs=self.signs,
             dtype=dtype,
+            backend=backend,
             # TurboMind takes temperature 0 for a scale: among equal logits it would draw by lot.
             greedy={"top_k": 1},
             stop_field="stop",  # each text must be one token, and ends a reply by its id
@@ -236,11 +237,11 @@ class LmdeployEngine(Engine):
                 f"what lies beyond it as the model does; {other}"
             )
 
-    def _backend(self, gpus: Sequence[Gpu], say: Callable[[str], None], *, scores: bool) -> tuple[str, ...]:
-        """The options that choose its PyTorch engine, where TurboMind cannot serve the model."""
+    def _backend(self, gpus: Sequence[Gpu], say: Callable[[str], None], *, scores: bool) -> str | None:
+        """Its PyTorch engine, where TurboMind cannot serve the model; None where lmdeploy or the user chooses."""
         config = self.job.checkpoint.config
         if self._arguments.has("--backend"):
-            return ()
+            return None
         lacks = support.without_turbomind(gpus, self.job.machine.nvidia.capabilities, self._installed.release)
         reasons = {
             f"has no code for {lacks}": lacks is not None,
@@ -249,28 +250,30 @@ class LmdeployEngine(Engine):
         }
         why = next((reason for reason, holds in reasons.items() if holds), None)
         if why is None:
-            return ()
+            return None
         say(f"its TurboMind {why}: using its PyTorch engine (--backend pytorch)")
-        return ("--backend", "pytorch")
+        return "pytorch"
 
     def _dtype(self, gpus: Sequence[Gpu], say: Callable[[str], None]) -> str | None:
         """The data type it is made to compute in; None where config.json or quantized weights decide.
 
         Without a 16-bit dtype there, TurboMind would take bfloat16, and its PyTorch engine float16, which has not the
-        range of weights that were trained in another.
+        range of weights that were trained in another. On a GPU without bfloat16 both take float16 for it.
         """
         checkpoint = self.job.checkpoint
         if (given := self._arguments.value("--dtype")) not in (None, "auto"):
             return given
         configs = language_configs(checkpoint.config)
         stated = next((one[key] for one in configs for key in ("dtype", "torch_dtype") if one.get(key)), None)
-        if given or checkpoint.quantization is not None or stated in ("float16", "half", "bfloat16"):
+        capabilities = [self.job.machine.nvidia.capabilities.get(gpu.uuid, _BFLOAT16_SINCE) for gpu in gpus]
+        only_half = any(capability < _BFLOAT16_SINCE for capability in capabilities)
+        decided = {"float16", "half"} if only_half else {"float16", "half", "bfloat16"}
+        if given or checkpoint.quantization is not None or stated in decided:
             return None
         stored = {tensor.dtype for tensor in checkpoint.weights.tensors.values() if len(tensor.shape) > 1}
-        capabilities = [self.job.machine.nvidia.capabilities.get(gpu.uuid, _BFLOAT16_SINCE) for gpu in gpus]
-        half = stored == {"F16"} or any(capability < _BFLOAT16_SINCE for capability in capabilities)
-        dtype = "float16" if half else "bfloat16"
-        say(f"computing in {dtype}: config.json says {stated or 'no dtype'} (choose with `-- --dtype`)")
+        dtype = "float16" if only_half or stored == {"F16"} else "bfloat16"
+        lacks = ", and the GPU has no bfloat16" if only_half and stated == "bfloat16" else ""
+        say(f"computing in {dtype}: config.json says {stated or 'no dtype'}{lacks} (choose with `-- --dtype`)")
         return dtype
 
     def _command(
