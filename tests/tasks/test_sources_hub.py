@@ -233,10 +233,32 @@ def test_certificates_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     assert "unset it" in outcome.remedy
 
 
+@pytest.mark.parametrize("variable", ["HF_HOME", "HF_HUB_CACHE", "HOME"])
+@pytest.mark.parametrize("place", ["/proc/cache", "file/cache"])
+def test_a_cache_that_cannot_be_written_is_named_and_not_the_hub(
+    variable: str, place: str, hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    (tmp_path / "file").touch()
+    cache = tmp_path / place
+    environ = {variable: str(cache), "HF_ENDPOINT": hub.url}
+    outcome = load_in_fresh_process("hub", CEVAL, WANTED[:2], **environ)
+    cache /= {"HF_HOME": "hub", "HF_HUB_CACHE": "", "HOME": ".cache/huggingface/hub"}[variable]
+    assert f"from the Hub: {cache} cannot be written: " in outcome.error
+    assert outcome.remedy == "Set HF_HOME to a directory that can be written."
+
+
+def test_a_login_that_cannot_be_read_is_not_the_caches_fault(hub: FakeHub, tmp_path: Path) -> None:
+    (tmp_path / "token").mkdir()
+    outcome = load(tmp_path, hub.url)
+    assert "cannot be written" not in outcome.error
+    assert f"Is a directory: '{tmp_path}/token'" in outcome.error
+
+
 def test_a_cache_with_a_name_that_no_directory_can_have_has_nothing(tmp_path: Path) -> None:
     outcome = load(Path("/" + "a" * 300), UNREACHABLE)
     assert "does not have all the files needed" in outcome.error
-    assert "HF_HOME=DIR" in outcome.remedy
+    assert "Set HF_HOME to a directory that can be written." in outcome.remedy
 
 
 def test_an_empty_endpoint_is_an_error_that_says_so(tmp_path: Path) -> None:

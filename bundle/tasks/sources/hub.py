@@ -266,6 +266,11 @@ def _reached() -> Iterator[None]:
             except UsageError as unreadable:
                 message = unreadable.message.rstrip(".")
                 raise _NotReachedError(message, remedy=f"{unreadable.remedy} {OPTIONS}") from error
+            if _is_of_the_cache(cause.filename):
+                raise _NotReachedError(
+                    f"{hub_cache()} cannot be written: {cause.strerror}",
+                    remedy="Set HF_HOME to a directory that can be written.",
+                ) from error
         response = getattr(cause, "response", None)
         said = f"{text} {getattr(response, 'text', '')}"
         proxy = proxy_for(constants.ENDPOINT, only_http=False)
@@ -279,12 +284,24 @@ def _reached() -> Iterator[None]:
         raise _NotReachedError(f"{_host()} failed ({reason})", remedy=login + OPTIONS) from error
 
 
+def _is_of_the_cache(filename: object) -> bool:
+    """Whether an error that names this file says that the cache cannot be made or written."""
+    from huggingface_hub import constants  # imported late: slow
+
+    if not isinstance(filename, str):
+        return False
+    file, cache, home = (Path(path).absolute() for path in (filename, hub_cache(), constants.HF_HOME))
+    # Beside the cache lies the login's token: one that is there and cannot be read is another matter.
+    beside = file.is_relative_to(home) and not os.path.lexists(file)
+    return file.is_relative_to(cache) or cache.is_relative_to(file) or beside
+
+
 def _first_cause(error: BaseException) -> str | None:
     """What the system said, such as "Connection refused", where an HTTP client's errors come from that."""
     found, seen = None, error
     while (before := seen.__cause__ or seen.__context__) is not None:
         seen = before
-        if isinstance(seen, OSError) and seen.errno is not None and seen.strerror:
+        if isinstance(seen, OSError) and seen.errno is not None and seen.strerror and seen.filename is None:
             found = seen.strerror
     return found
 
