@@ -84,7 +84,7 @@ def conclude(conclusion: "Conclusion", run: Run, code: int, screen: Screen) -> i
     """
     try:
         run.flush()
-        return conclusion.conclude(run.directory, code, screen.note)
+        return conclusion.conclude(run.directory, code, screen.note, screen.words)
     except BundleError as error:
         if code == ExitCode.DONE:
             raise

@@ -221,7 +221,8 @@ class Sweep:
         """The exit code of a run that is finished, as its gates say now."""
         if self._conclusion is None:
             return ExitCode.DONE
-        return self._conclusion.conclude(run, ExitCode.DONE, lambda line: self._screen.say(f"{name}: {line}"))
+        screen, words = self._screen, self._screen.words
+        return self._conclusion.conclude(run, ExitCode.DONE, lambda line: screen.say(words.labelled(name, line)), words)
 
     def _end(self, outcome: Outcome) -> None:
         self._outcomes[outcome.model] = outcome

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from bundle.reports.formats import Language
 from bundle.runs.no_reply import Cause
 from bundle.runs.reply_faults import Fault
-from bundle.runs.scope import SELECTIONS, Scope
+from bundle.runs.scope import SELECTIONS, Scope, in_words
 from bundle.system.text import one_line, plural
 from bundle.tasks.scores import ScoredTask
 
@@ -66,12 +66,18 @@ class Words(string.Formatter):
         """As in "label: text"."""
         return f"{label}：{text}" if self.language == "zh" else f"{label}: {text}"
 
+    def chosen(self, scope: Scope, *, subjects: bool = True) -> str:
+        """How the questions were chosen, if they are a part; ``subjects``: also that only some subjects were."""
+        those = {key: values for key, values in scope.selected.items() if subjects or key != "subjects"}
+        chinese = self.language == "zh"
+        parts = [self(f"scope.{key}", **values) for key, values in those.items()] if chinese else in_words(those)
+        return ("，" if chinese else ", ").join(parts + [self("scope.sample_data")] * scope.sample_data)
+
     def scope(self, scope: Scope) -> str:
         """What part of a benchmark a run covers; "" for all of it."""
         if self.language == "en":
             return scope.text
-        parts = [self(f"scope.{key}", **values) for key, values in scope.selected.items()]
-        parts += [self("scope.sample_data")] if scope.sample_data else []
+        parts = [self.chosen(scope)] if scope.selected or scope.sample_data else []
         if parts:
             parts.append(self("scope.of" if scope.is_cut else "scope.asked", n=scope.asked, all=scope.available))
         if scope.answered < scope.asked:

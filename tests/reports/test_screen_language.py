@@ -10,6 +10,7 @@ import pytest
 from rich.cells import cell_len
 
 from bundle.reports.comparison.series import Entry, compare_all, show
+from bundle.reports.gates.conclusion import parse_conclusion
 from bundle.reports.screen.console import Screen
 from bundle.reports.screen.output import console
 from bundle.reports.texts import Words, terminal_language
@@ -128,7 +129,7 @@ def test_a_comparison_is_in_chinese(out: Path) -> None:
     assert re.search(r"ceval：提高 \d+\.\d\d 分，.*（95% 区间 .* 至 .*；\d+ 题变对，\d+ 题变错，p .*）。差异显著", text)
     assert "1 题未计入，因为没有在两次评测中都得到回复" in text
     assert "未提取到选项的回复：基准 1 条，新评测 1 条。" in text
-    assert re.search("变化 +标准 +基准 +新 +科目 +# +题目", text)
+    assert re.search("变化 +标准答案 +基准 +新 +科目 +# +题目", text)
     assert not ENGLISH.search(text)
     few = chinese("compare", "20260101", "20260103", "--out", out, "--common")
     assert "2 科平均：" in few
@@ -146,3 +147,42 @@ def test_the_table_of_a_sweep_is_in_chinese(out: Path) -> None:
     assert "变化与 p（McNemar 精确检验）：对比 a" in text
     assert "* a、b：每科前 4 题" in text
     assert "c：测量：存疑" in text
+
+
+def gates(directory: Path, **asked: Any) -> list[str]:
+    """What is said of a run's gates in Chinese."""
+    lines: list[str] = []
+    parse_conclusion(**asked).conclude(directory, 0, lines.append, Words("zh"))
+    return lines
+
+
+def test_scores_that_are_required_are_in_chinese(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {"law": "11-x"}, limit=4)
+    asked = ["ceval-law=50", "ceval=60"]
+    assert gates(run, min_scores=asked, max_unparsed=5, allow_unanswered=1) == [
+        "达到门槛：ceval-law 66.67，要求：50；未计入 4 题中无回复的 1 题；部分评测：每科前 4 题",
+        "未达到门槛：ceval 没有得分：其科目未全部提问；要求：60",
+        "未达到门槛：33.33% 的回复没有选项（3 条中 1 条），允许：5%",
+    ]
+    assert gates(run, min_scores=asked[:1]) == ["未达到门槛：ceval-law 66.67，要求：50；但 4 题中 1 题无回复"]
+    silent = write_run(tmp_path / "silent", {"law": "xx"})
+    assert gates(silent, min_scores=asked[:1], max_unparsed=5) == [
+        "未达到门槛：ceval-law 没有得分，要求：50；但 2 题中 2 题无回复",
+        "未达到门槛：所有题都没有回复，无法得知没有选项的回复所占比例",
+    ]
+
+
+def test_a_drop_that_is_allowed_is_in_chinese_and_its_files_are_in_english(tmp_path: Path) -> None:
+    base = write_run(tmp_path / "base", {"law": "1110x", "logic": "11"})
+    new = write_run(tmp_path / "new", {"law": "10001", "logic": "10"})
+    files = {"junit": tmp_path / "j.xml", "summary": tmp_path / "s.md"}
+    (line,) = gates(new, baseline=base, max_drop=1, **files)
+    assert line.startswith(
+        "未达到门槛：2 科平均 37.50，低 50.00 分于 base 的 87.50，允许降低：1；p = 0.25，差异不显著；"
+    )
+    assert line.endswith("；1 题未计入，因为基准中没有回复")
+    for file in files.values():
+        assert "50.00 points below 87.50 in base, allowed drop: 1" in file.read_text(encoding="utf-8")
+    assert gates(base, baseline=base, max_drop=1, allow_unanswered=1)[0].startswith("达到门槛：")
+    other = write_run(tmp_path / "other", {"law": "xxxx1", "logic": "xx"}, results=False)
+    assert gates(other, baseline=base, max_drop=1) == ["未达到门槛：最多比基准低 1 分：没有在两次评测中都得到回复的题"]

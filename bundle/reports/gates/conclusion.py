@@ -10,6 +10,7 @@ from bundle.reports.formats import write_text
 from bundle.reports.formats.junit import junit
 from bundle.reports.formats.markdown import summary
 from bundle.reports.gates.gates import Gates, check_gates, compare_with_baseline, gated_exit_code, parse_gates
+from bundle.reports.texts import ENGLISH, Words
 from bundle.runs.recorded_run import read_recorded_run
 from bundle.runs.task_record import TaskRecord
 
@@ -32,18 +33,19 @@ class Conclusion:
         self.gates.require_scored(planned)
         self.gates.require_comparable(planned)
 
-    def conclude(self, directory: Path, code: int, note: Callable[[str], None]) -> int:
+    def conclude(self, directory: Path, code: int, note: Callable[[str], None], words: Words = ENGLISH) -> int:
         """Check the gates and write the files of a run that has ended, complete or not.
 
-        Calls ``note`` with one line per gate, and returns the exit code with gates: 1 in place of 0 if one fails.
-        Raises RunError if a file cannot be written, or the run cannot be compared with the baseline.
+        Calls ``note`` with one line per gate, in the language of ``words``; files are in English. Returns the exit code
+        with gates: 1 in place of 0 if one fails. Raises RunError if a file cannot be written, or the run cannot be
+        compared with the baseline.
         """
         if self == Conclusion():
             return code
         run = read_recorded_run(directory)
         results = check_gates(self.gates, run)
-        for one in results:
-            note(f"{'gate passed' if one.met else 'gate failed'}: {one.line}")
+        for one in results if words.language == "en" else check_gates(self.gates, run, words):
+            note(words.labelled(words(f"screen.gate_{'passed' if one.met else 'failed'}"), one.line))
         if self.summary is not None:
             comparison = compare_with_baseline(self.gates, run)
             write_text(self.summary, summary(run, comparison=comparison, gates=results))

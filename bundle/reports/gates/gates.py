@@ -12,15 +12,15 @@ from typing import NamedTuple
 
 from bundle.errors import ExitCode, RunError, UsageError
 from bundle.reports.comparison import Comparison, Row, Standing, compare, require_comparable
-from bundle.reports.comparison.wording import p_says
-from bundle.reports.formats import unanswered
+from bundle.reports.comparison.wording import named, p_says
+from bundle.reports.texts import ENGLISH, Words
 from bundle.runs.finding import OUTPUTS
 from bundle.runs.health import Health
 from bundle.runs.record import RunRecord
 from bundle.runs.recorded_run import RecordedRun, read_recorded_run
-from bundle.runs.scope import in_words, planned_selection
+from bundle.runs.scope import planned_selection
 from bundle.runs.task_record import TaskRecord
-from bundle.system.text import did_you_mean, one_line, plural
+from bundle.system.text import did_you_mean, one_line
 from bundle.tasks.scores import score_names
 
 _TOLERANCE = 1e-9  # a mean of 52 shares may be a hair off the round number it is
@@ -103,8 +103,8 @@ class GateResult:
     """Whether a gate was met.
 
     Attributes:
-        name: What was required; the same from run to run.
-        line: The numbers.
+        name: What was required, in English; the same from run to run.
+        line: The numbers, in the language in which the gates were checked.
     """
 
     name: str
@@ -162,17 +162,17 @@ def expected_scores(planned: Sequence[TaskRecord]) -> list[str]:
     return found
 
 
-def check_gates(gates: Gates, run: RecordedRun) -> list[GateResult]:
+def check_gates(gates: Gates, run: RecordedRun, words: Words = ENGLISH) -> list[GateResult]:
     """Check a run that has ended against its gates. Raises RunError if it cannot be compared with the baseline."""
-    results = [_at_least(one, run, gates.allow_unanswered) for one in gates.min_scores]
+    results = [_at_least(one, run, gates.allow_unanswered, words) for one in gates.min_scores]
     if gates.max_unparsed is not None:
-        results.append(_parsed(gates.max_unparsed, run.health))
+        results.append(_parsed(gates.max_unparsed, run.health, words))
     if gates.baseline is None or (most := gates.max_drop) is None:
         return results
     if (comparison := compare_with_baseline(gates, run)) is None:
         name = f"at most {_points(most)} below the baseline"
-        return [*results, GateResult(name, False, f"{name}: no question is answered in both runs")]
-    return results + [_not_below(row, most, comparison, gates.allow_unanswered) for row in comparison.overall]
+        return [*results, GateResult(name, False, words("screen.gate_nothing_common", points=_points(most, words)))]
+    return results + [_not_below(row, most, comparison, gates.allow_unanswered, words) for row in comparison.overall]
 
 
 def compare_with_baseline(gates: Gates, run: RecordedRun) -> Comparison | None:
@@ -210,76 +210,77 @@ def _min_score(value: str) -> MinScore:
     return MinScore(name.strip(), number)
 
 
-def _at_least(gate: MinScore, run: RecordedRun, allowed: int) -> GateResult:
+def _at_least(gate: MinScore, run: RecordedRun, allowed: int, words: Words) -> GateResult:
     required = _exact(gate.percent)
     name = f"{gate.name} is at least {required}"
     score = run.scores.get(gate.name)
     if score is None:
-        line = f"{gate.name} has no score: not all its subjects were asked; required: {required}"
-        return GateResult(name, False, line)
-    reached = "no score" if score.accuracy is None else _decimals(score.accuracy, gate.percent)
+        return GateResult(name, False, words("screen.gate_no_score", name=gate.name, required=required))
     met = score.accuracy is not None and score.accuracy >= gate.percent - _TOLERANCE
-    result = GateResult(name, met, f"{gate.name} {reached}, required: {required}")
-    return _judged(result, run, allowed, score.n - score.answered, score.n)
+    reached = words("screen.no_score") if score.accuracy is None else _decimals(score.accuracy, gate.percent)
+    line = words("screen.gate_score", name=gate.name, reached=reached, required=required)
+    return _judged(GateResult(name, met, line), run, allowed, score.n - score.answered, score.n, words)
 
 
-def _judged(result: GateResult, run: RecordedRun, allowed: int, missing: int, n: int) -> GateResult:
+def _judged(result: GateResult, run: RecordedRun, allowed: int, missing: int, n: int, words: Words) -> GateResult:
     """With what is to be known of a score of ``n`` questions; it is not met where more replies are missing than may."""
     if missing and run.total - run.answered > allowed:
-        return replace(result, met=False, line=f"{result.line}; but {unanswered(missing, n)}")
-    line = result.line + (f"; without {missing} of {n} questions that have no reply" if missing else "")
-    return replace(result, line=line + _of_a_part(run))
+        but = words(f"screen.gate_unanswered{'_one' if missing == 1 else ''}", missing=missing, n=n)
+        return replace(result, met=False, line=words.join([result.line, but]))
+    without = [words("screen.gate_without", missing=missing, n=n)] if missing else []
+    return replace(result, line=words.join([result.line, *without, *_of_a_part(run, words)]))
 
 
-def _parsed(most: float, health: Health) -> GateResult:
+def _parsed(most: float, health: Health, words: Words) -> GateResult:
     name = f"at most {_exact(most)} % of the replies are without an option"
     if not health.replies:
-        return GateResult(name, False, "no question has a reply, so the share of replies without an option is unknown")
+        return GateResult(name, False, words("screen.gate_no_reply"))
+    counts = {"unparsed": health.unparsed, "replies": health.replies}
     share = _decimals(health.unparsed_percent, most)
-    line = (
-        f"{share} % of the replies without an option ({health.unparsed} of {health.replies}), allowed: {_exact(most)} %"
-    )
+    line = words("screen.gate_unparsed", share=share, most=_exact(most), **counts)
     return GateResult(name, health.unparsed_percent <= most + _TOLERANCE, line)
 
 
-def _not_below(row: Row, most: float, comparison: Comparison, allowed: int) -> GateResult:
-    scored = one_line(row.name)
-    name = f"{scored} is at most {_points(most)} below the baseline"
+def _not_below(row: Row, most: float, comparison: Comparison, allowed: int, words: Words) -> GateResult:
+    name = f"{one_line(row.name)} is at most {_points(most)} below the baseline"
     drop = -row.difference
     by = _decimals(abs(drop), most)
-    moved = f"{by} points {'below' if drop > 0 else 'above'}" if float(by) else "level with"
-    line = (
-        f"{scored} {_decimals(row.new, row.base)} is {moved} {_decimals(row.base, row.new)} in "
-        f"{one_line(comparison.base.name)}, allowed drop: {_exact(most)}; {p_says(row.p)}, {_MEANINGS[row.standing]}"
+    line = words(
+        "screen.gate_drop",
+        name=one_line(named(row, words)),
+        new=_decimals(row.new, row.base),
+        moved=words(f"screen.gate_{('below' if drop > 0 else 'above') if float(by) else 'level'}", by=by),
+        base=_decimals(row.base, row.new),
+        run=one_line(comparison.base.name),
+        most=_exact(most),
+        p=p_says(row.p),
+        meaning=words(_MEANINGS[row.standing]),
     )
     if comparison.only_new:
-        line += f"; {plural(comparison.only_new, 'question')} excluded because not answered in the baseline"
+        line = words.join([line, words("screen.gate_excluded", n=comparison.only_new)])
     run = comparison.new
     met = drop <= most + _TOLERANCE
-    return _judged(GateResult(name, met, line), run, allowed, run.total - run.answered, run.total)
+    return _judged(GateResult(name, met, line), run, allowed, run.total - run.answered, run.total, words)
 
 
-def _of_a_part(run: RecordedRun) -> str:
-    parts = {}
-    for task, scope in run.scopes.items():
-        # Of which subjects it is, a score says by its name.
-        chosen = in_words({key: scope.selected[key] for key in scope.selected if key != "subjects"})
-        parts[task] = ", ".join(chosen + ["sample questions"] * scope.sample_data)
+def _of_a_part(run: RecordedRun, words: Words) -> list[str]:
+    # Of which subjects it is, a score says by its name.
+    parts = {task: words.chosen(scope, subjects=False) for task, scope in run.scopes.items()}
     several = len(set(parts.values())) > 1
-    said = (f"{one_line(task)}: {part}" if several else part for task, part in parts.items() if part)
-    found = "; ".join(dict.fromkeys(said))
-    return f"; partial: {found}" if found else ""
+    said = (words.labelled(one_line(task), part) if several else part for task, part in parts.items() if part)
+    found = words.join(dict.fromkeys(said))
+    return [words.labelled(words("screen.gate_partial"), found)] if found else []
 
 
-def _points(number: float) -> str:
-    return f"{_exact(number)} point{'' if number == 1 else 's'}"
+def _points(number: float, words: Words = ENGLISH) -> str:
+    return words("screen.point" if number == 1 else "screen.points", n=_exact(number))
 
 
 _MEANINGS = {
-    Standing.BETTER: "statistically significant",
-    Standing.WORSE: "statistically significant",
-    Standing.UNCLEAR: "unclear whether significant",
-    Standing.CHANCE: "not statistically significant",
+    Standing.BETTER: "screen.significant",
+    Standing.WORSE: "screen.significant",
+    Standing.UNCLEAR: "screen.significance_unclear",
+    Standing.CHANCE: "screen.not_significant",
 }
 
 
