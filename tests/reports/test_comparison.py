@@ -8,12 +8,13 @@ import pytest
 
 from bundle.errors import RunError
 from bundle.reports.comparison import Comparison, Row, Standing, compare, verdict
-from bundle.reports.comparison.wording import left_out, p_value, points
+from bundle.reports.comparison.wording import left_out, p_value, points, settings
 from bundle.runs.recorded_run import read_recorded_run
 from bundle.runs.statistics import Pairs, difference_interval, holm, mcnemar
 from bundle.tasks.catalog import find_task
 from tests.reports.run_directories import describe, random_outcomes, write_run
 
+ADDED = "the server adds the tokenizer's special tokens to the template's"
 HARD = [subject for _, subject in find_task("ceval_gen").groups["ceval-hard"]]
 
 
@@ -118,8 +119,28 @@ def test_runs_that_computed_in_different_dtypes_say_so(tmp_path: Path) -> None:
         read_recorded_run(write_run(tmp_path / str(number), {"law": "1"}, model="m", record=record))
         for number, record in enumerate(records)
     ]
-    settings = compare(*runs).settings
-    assert ("engine.dtype", "float32", "bfloat16") in [(one.name, one.base, one.new) for one in settings]
+    found = compare(*runs).settings
+    assert ("engine.dtype", "float32", "bfloat16") in [(one.name, one.base, one.new) for one in found]
+
+
+@pytest.mark.parametrize(
+    ("base", "new", "shown"),
+    [
+        ({"checked": 3, "equal": True}, {"checked": 3, "equal": True, "note": ADDED}, [("–", ADDED)]),
+        ({"checked": 3, "equal": True, "note": ADDED}, None, [(ADDED, "–")]),
+        ({"checked": 3, "equal": True, "note": ADDED}, {"checked": 2, "equal": True, "note": ADDED}, []),
+        (None, {"checked": 3, "equal": True}, []),
+        (None, None, []),
+    ],
+)
+def test_runs_whose_prompts_began_with_other_special_tokens_say_so(
+    base: Any, new: Any, shown: list[Any], tmp_path: Path
+) -> None:
+    one, other = (
+        read_recorded_run(write_run(tmp_path / name, {"law": "1"}, model="m", record={"template": template}))
+        for name, template in (("a", base), ("b", new))
+    )
+    assert list(settings(compare(one, other))) == [("setting.template.note", "", *values) for values in shown]
 
 
 # What it means

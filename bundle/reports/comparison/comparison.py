@@ -25,8 +25,9 @@ _PARTS: Sequence[tuple[str, tuple[str, ...]]] = (
 )
 """What may differ where only the common questions are compared."""
 
-_SHOWN = ("model", "engine", "sampling")
-_ONLY_HERE = frozenset({"model.path", "model.base_url", "model.weight_bytes"})
+_SHOWN = ("model", "engine", "sampling", "template")
+# Of the template only the note matters: whether the server put special tokens before it, or built other prompts.
+_NOT_SHOWN = frozenset({"model.path", "model.base_url", "model.weight_bytes", "template.checked", "template.equal"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +77,11 @@ def require_comparable(base: RunRecord, new: RunRecord | Sequence[TaskRecord], *
 
 
 def _differing_settings(base: RunRecord, new: RunRecord) -> tuple[Setting, ...]:
-    """The settings of two comparable runs that differ and can matter: model, engine and sampling."""
+    """The settings of two comparable runs that differ and can matter: model, engine, sampling and template."""
     before, now = (
         dict(leaves({key: value for key, value in record.to_json().items() if key in _SHOWN})) for record in (base, new)
     )
-    names = [name for name in (before | now) if name not in _ONLY_HERE]
+    names = [name for name in (before | now) if name not in _NOT_SHOWN]
     return tuple(Setting(name, before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name))
 
 

@@ -121,5 +121,5 @@ def _signed(value: float, digits: int) -> str:
 def _value(value: object) -> str:
     if isinstance(value, list | tuple):
         value = ", ".join(map(str, value)) or None
-    text = "–" if value is None else one_line(without_paths(str(value)), 60)
+    text = "–" if value is None else one_line(without_paths(str(value)), 80)
     return text[:12] if _FINGERPRINT.match(text) else text
