@@ -498,6 +498,17 @@ def test_a_directory_that_is_no_adapter_is_refused(base: Checkpoint, tmp_path: P
         inspect_adapter(tmp_path, base)
 
 
+def test_a_base_that_is_not_in_safetensors_is_refused(
+    base: Checkpoint, weights: Parts, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    old = tmp_path / "old-base"
+    shutil.copytree(base.path, old, ignore=shutil.ignore_patterns("*.safetensors*"))
+    torch.save(weights, old / "pytorch_model.bin")
+
+    with pytest.raises(CheckpointError, match=r"PyTorch \.bin files; only safetensors can be merged"):
+        inspect_adapter(save(), inspect_checkpoint(old))
+
+
 def test_an_older_adapter_is_merged_as_one_in_safetensors(
     base: Checkpoint, save: Callable[..., Path], tmp_path: Path
 ) -> None:
