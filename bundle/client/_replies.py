@@ -17,7 +17,8 @@ _LENGTH = re.compile(
 # English words are matched whole: "content_block_stop", "failover_stop" and "skill_end" are usual ends.
 _FILTER = (
     r"(?<![a-z])(?:(?:content)?filter[a-z]*|sensitiv[a-z]*|safety|block(?:ed|ing|list(?:ed)?)|prohibit[a-z]*|recitation"
-    r"|moderat[a-z]*|inspection|refus[a-z]*|risk[sy]?)(?![a-z])|^block$|敏感|违规|违禁|审核|拦截|屏蔽|风控|过滤"
+    r"|moderat[a-z]*|inspection|refus[a-z]*|risk[sy]?|guardrails?|violat[a-z]*"
+    r"|policy[\W_]block)(?![a-z])|^block$|敏感|违规|违禁|审核|拦截|屏蔽|风控|过滤"
 )
 _FILTERED = re.compile(_FILTER, re.IGNORECASE)
 # "no_risk", "low_risk", "risk-free", "未命中敏感词", "审核通过"; but not "moderation_not_passed" and "审核未通过".

@@ -125,6 +125,7 @@ def test_no_text_and_no_known_end_is_no_reply(finish_reason: Any) -> None:
     [
         *("content_filter", "sensitive", "SAFETY", "risk", "moderation_not_passed", "tool_calls", "function_call"),
         *("BLOCKLIST", "block", "PROHIBITED_CONTENT", "IMAGE_SAFETY", "contentFilter", "refusal", "no_error_blocked"),
+        *("guardrail_intervened", "content_policy_violation", "content_policy_block"),
         *("命中敏感词", "审核未通过", "未通过审核", "不良信息拦截"),
     ],
 )
