@@ -95,6 +95,7 @@ def test_the_engine_is_on_record(out: Path) -> None:
         "file_arguments": [],
         "file_environment": {},
         "dtype": dtype,
+        "backend": None,
         "gpus": [],
     }
 
