@@ -116,18 +116,23 @@ class Host:
         Raises TimeoutError if there is none within ``wait_s`` seconds (None waits for any time), ServerError if it
         cannot be started, or the cluster is lost.
         """
-        if self._reading.done():
-            raise ServerError(f"The connection to the cluster was lost ({self._why}).", remedy="See `ray status`.")
+        self._require_connection()
         number = next(self._numbers)
         program = self._programs[number] = Program(lambda word, data: self._write(word, number, data))
         told = {"command": ["-P", *arguments], "gpus": gpus, "cpus": cpus, "node": node, "avoid": list(avoid)}
         self._write("start", number, json.dumps(told).encode())
         try:
             await program.until_placed(wait_s)
-        except BaseException:
+        except BaseException as error:
             await program.end()
+            if isinstance(error, TimeoutError):  # of a cluster that was being lost meanwhile nothing becomes free
+                self._require_connection()
             raise
         return program
+
+    def _require_connection(self) -> None:
+        if self._reading.done():
+            raise ServerError(f"The connection to the cluster was lost ({self._why}).", remedy="See `ray status`.")
 
     async def close(self) -> None:
         """Leave the cluster; whatever still runs is ended."""
